@@ -1,0 +1,20 @@
+"""Time: one way to read it, one way to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Give the present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write an aware moment as RFC 3339 in UTC with `Z`; a naive one is a programming error."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone has no RFC 3339 form")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,151 @@
+"""The error tree. A leaf's docstring is its default message; its HTTP status is decided in envelope.py alone.
+
+    AppError                      500 internal_error
+    ├── Invalid                   400 invalid_input
+    ├── Unauthorized              401 unauthorized
+    ├── Forbidden                 403 forbidden
+    ├── NotFound                  404 not_found
+    ├── MethodNotAllowed          405 method_not_allowed
+    ├── Conflict                  409 conflict
+    ├── TooLarge                  413 body_too_large
+    ├── UnsupportedMediaType      415 unsupported_media_type
+    ├── TooManyRequests           429 too_many_requests
+    ├── BadGateway                502 bad_upstream_answer
+    ├── Unavailable               503 unavailable
+    │   └── DatabaseUnavailable   503 database_unavailable
+    └── DeadlineExceeded          504 deadline_exceeded
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One thing wrong with one field; `field` is a dotted path such as `items.0.quantity`."""
+
+    field: str
+    message: str
+
+
+class AppError(Exception):
+    """Something went wrong on our side."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        details: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.message = message if message is not None else (type(self).__doc__ or "").split("\n", 1)[0]
+        self.details = tuple(details)
+        self.headers = dict(headers or {})
+        super().__init__(self.message)
+
+
+class Invalid(AppError):
+    """The request is not valid."""
+
+    code = "invalid_input"
+
+    @classmethod
+    def field(cls, name: str, message: str) -> Invalid:
+        """Refuse one field by name."""
+        return cls(f"{name}: {message}", details=[FieldError(name, message)])
+
+
+class InvalidJson(Invalid):
+    """The body is not valid JSON."""
+
+    code = "invalid_json"
+
+
+class Unauthorized(AppError):
+    """Say who you are first."""
+
+    code = "unauthorized"
+
+
+class Forbidden(AppError):
+    """You may not do this."""
+
+    code = "forbidden"
+
+
+class NotFound(AppError):
+    """There is nothing at this address."""
+
+    code = "not_found"
+
+
+class MethodNotAllowed(AppError):
+    """This address does not take that method."""
+
+    code = "method_not_allowed"
+
+
+class Conflict(AppError):
+    """The request does not fit the present state."""
+
+    code = "conflict"
+
+
+class TooLarge(AppError):
+    """The body is larger than this address takes."""
+
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(AppError):
+    """Send the body as application/json."""
+
+    code = "unsupported_media_type"
+
+
+class TooManyRequests(AppError):
+    """Too many requests; slow down."""
+
+    code = "too_many_requests"
+
+
+class BadGateway(AppError):
+    """A service behind this one gave an answer that cannot be used."""
+
+    code = "bad_upstream_answer"
+
+
+class Unavailable(AppError):
+    """A part this answer needs is not available at the moment; try again."""
+
+    code = "unavailable"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after: float | None = None,
+        details: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`retry_after` is in seconds; it leaves as a whole number, rounded up, at least 1 (RFC 9110 10.2.3)."""
+        extra = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
+        super().__init__(message, details=details, headers={**(headers or {}), **extra})
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database is not available at the moment; try again."""
+
+    code = "database_unavailable"
+
+
+class DeadlineExceeded(AppError):
+    """The time given for this request has passed."""
+
+    code = "deadline_exceeded"

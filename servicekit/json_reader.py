@@ -1,0 +1,122 @@
+"""The one strict reader of JSON (RFC 8259), for every door: HTTP bodies, queue messages, other services' answers."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from servicekit.errors import FieldError, InvalidJson
+
+MAX_DEPTH = 32
+MAX_NUMBER_DIGITS = 40
+
+
+class _Refused(ValueError):
+    """Raised inside the parser's hooks; its text is meant for a person."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _Refused(f"{name} is not a JSON number")
+
+
+def _integer(text: str) -> int:
+    if len(text.lstrip("-")) > MAX_NUMBER_DIGITS:
+        raise _Refused(f"a number has more than {MAX_NUMBER_DIGITS} digits")
+    return int(text)
+
+
+def _decimal(text: str) -> Decimal:
+    mantissa, _, exponent = text.lower().partition("e")
+    # The exponent's own length is checked first: Decimal() of a long one is costly or infinite.
+    if len(mantissa) > MAX_NUMBER_DIGITS + 2 or len(exponent) > 4:
+        raise _Refused(f"a number has more than {MAX_NUMBER_DIGITS} digits")
+    value = Decimal(text)
+    parts = value.as_tuple()
+    scale = int(parts.exponent)  # always a number here: NaN and infinities never reach this hook
+    before, after = max(len(parts.digits) + scale, 0), max(-scale, 0)
+    if before + after > MAX_NUMBER_DIGITS:
+        raise _Refused(f"a number has more than {MAX_NUMBER_DIGITS} digits")
+    # Exponents end here, so that nothing behind this door ever writes 1E+2.
+    return Decimal(format(value, "f"))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Refused(f"the key {key[:50]!r} appears twice")
+            seen.add(key)
+    return result
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_decimal
+)
+
+
+def _check_text(text: str, path: str) -> None:
+    if "\0" in text:
+        raise InvalidJson("a text holds the character U+0000", details=[FieldError(path, "no U+0000 please")])
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise InvalidJson(
+                "a text holds half of a surrogate pair", details=[FieldError(path, "half a surrogate pair")]
+            ) from exc
+
+
+def _check_tree(value: Any) -> None:
+    stack: list[tuple[Any, str, int]] = [(value, "body", 0)]
+    while stack:
+        item, path, depth = stack.pop()
+        if isinstance(item, str):
+            _check_text(item, path)
+        elif isinstance(item, dict):
+            if depth >= MAX_DEPTH:
+                raise InvalidJson(f"nested deeper than {MAX_DEPTH} levels")
+            for key, child in item.items():
+                _check_text(key, path)
+                if isinstance(child, str | dict | list):
+                    stack.append((child, key if path == "body" else f"{path}.{key}"[:200], depth + 1))
+        elif isinstance(item, list):
+            if depth >= MAX_DEPTH:
+                raise InvalidJson(f"nested deeper than {MAX_DEPTH} levels")
+            for index, child in enumerate(item):
+                if isinstance(child, str | dict | list):
+                    stack.append((child, str(index) if path == "body" else f"{path}.{index}"[:200], depth + 1))
+
+
+def read_json(raw: bytes) -> Any:
+    """Read one JSON text in UTF-8.
+
+    Numbers with a point or an exponent become Decimal, others int. Refuses with `InvalidJson`: broken
+    UTF-8, a byte order mark, duplicate keys, NaN and infinities, U+0000, half surrogate pairs, more than
+    32 levels, numbers of more than 40 digits written out, and anything after the value.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise InvalidJson(f"the body is not UTF-8 (byte {exc.start})") from exc
+    try:
+        value, end = _DECODER.raw_decode(text, _skip_space(text, 0))
+    except json.JSONDecodeError as exc:
+        raise InvalidJson(f"{exc.msg} (line {exc.lineno}, column {exc.colno})") from exc
+    except RecursionError as exc:
+        raise InvalidJson(f"nested deeper than {MAX_DEPTH} levels") from exc
+    except _Refused as exc:
+        raise InvalidJson(str(exc)) from exc
+    rest = _skip_space(text, end)
+    if rest != len(text):
+        raise InvalidJson(f"there is more after the value (character {rest + 1})")
+    _check_tree(value)
+    return value
+
+
+def _skip_space(text: str, start: int) -> int:
+    while start < len(text) and text[start] in " \t\r\n":
+        start += 1
+    return start
