@@ -1,0 +1,46 @@
+"""What every gunicorn process of ours has in common; each service's gunicorn.conf.py takes all of it.
+
+Gunicorn reads settings as the names of a configuration module, hence the lower case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.glogging import Logger
+
+__all__ = [
+    "accesslog",
+    "control_socket_disable",
+    "graceful_timeout",
+    "keepalive",
+    "logger_class",
+    "preload_app",
+    "timeout",
+    "worker_tmp_dir",
+    "workers",
+]
+
+
+class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
+    """Hands gunicorn's own lines to the process's log configuration instead of printing them itself."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for log in (self.error_log, self.access_log):
+            log.handlers[:] = []
+            log.propagate = True
+
+
+workers = 1
+preload_app = False
+accesslog = None
+logger_class = PropagatingLogger
+# Above the gateway's own idle limit, so that it is never our side that closes a connection it reuses.
+keepalive = 75
+graceful_timeout = 30
+# A worker whose main loop is stuck this long, in seconds, is replaced; requests end long before.
+timeout = 60
+# Nothing is written outside the checkout and the data folder, and no control socket is opened.
+worker_tmp_dir = None
+control_socket_disable = True

@@ -1,0 +1,91 @@
+"""Long-lived duties and the signals that end a process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+from types import FrameType
+
+from servicekit.clock import Clock, utc_now
+from servicekit.logs import get_logger
+
+_log = get_logger(__name__)
+
+
+class Duty(ABC):
+    """One long-lived duty on a thread of its own: `run_once`, then a pause, until stopped.
+
+    A duty whose `run_once` raises is dead: the error is logged and `on_death` is called, which by
+    rule stops the process, so that the supervisor starts a sound one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        pause: Callable[[], float],
+        on_death: Callable[[], None],
+        clock: Clock = utc_now,
+    ) -> None:
+        """`pause` gives the seconds between two runs; it is asked before each, so it may add jitter."""
+        self.name = name
+        self._pause = pause
+        self._on_death = on_death
+        self._clock = clock
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @abstractmethod
+    def run_once(self, now: datetime) -> None:
+        """Do the duty one time."""
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._stopping.is_set()
+
+    def start(self) -> None:
+        """Begin; a duty that was stopped before it was started never begins."""
+        if self._thread is None and not self.stopping:
+            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """End the present pause early."""
+        self._wake.set()
+
+    def stop(self, timeout: float | None = 5.0) -> None:
+        """End after the present run, waiting at most `timeout` seconds; may be called twice, or first."""
+        self._stopping.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while not self.stopping:
+                self._wake.clear()
+                self.run_once(self._clock())
+                if not self.stopping:
+                    self._wake.wait(self._pause())
+        except Exception:  # whatever it was, a duty must not die in silence
+            _log.exception("duty_died", duty=self.name)
+            self._on_death()
+
+
+def stop_event_on_signals() -> threading.Event:
+    """Give an event that SIGTERM and SIGINT set; call it on the main thread."""
+    event = threading.Event()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        _log.info("signal_received", signal=signal.Signals(number).name)
+        event.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return event
