@@ -1,19 +1,19 @@
 """The error tree. A leaf's docstring is its default message; its HTTP status is decided in envelope.py alone.
 
-    AppError                      500 internal_error
-    ├── Invalid                   400 invalid_input
-    ├── Unauthorized              401 unauthorized
-    ├── Forbidden                 403 forbidden
-    ├── NotFound                  404 not_found
-    ├── MethodNotAllowed          405 method_not_allowed
-    ├── Conflict                  409 conflict
-    ├── TooLarge                  413 body_too_large
-    ├── UnsupportedMediaType      415 unsupported_media_type
-    ├── TooManyRequests           429 too_many_requests
-    ├── BadGateway                502 bad_upstream_answer
-    ├── Unavailable               503 unavailable
-    │   └── DatabaseUnavailable   503 database_unavailable
-    └── DeadlineExceeded          504 deadline_exceeded
+AppError                      500 internal_error
+├── Invalid                   400 invalid_input
+├── Unauthorized              401 unauthorized
+├── Forbidden                 403 forbidden
+├── NotFound                  404 not_found
+├── MethodNotAllowed          405 method_not_allowed
+├── Conflict                  409 conflict
+├── TooLarge                  413 body_too_large
+├── UnsupportedMediaType      415 unsupported_media_type
+├── TooManyRequests           429 too_many_requests
+├── BadGateway                502 bad_upstream_answer
+├── Unavailable               503 unavailable
+│   └── DatabaseUnavailable   503 database_unavailable
+└── DeadlineExceeded          504 deadline_exceeded
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ __all__ = [
     "logger_class",
     "preload_app",
     "timeout",
-    "worker_tmp_dir",
     "workers",
 ]
 
@@ -41,6 +40,5 @@ keepalive = 75
 graceful_timeout = 30
 # A worker whose main loop is stuck this long, in seconds, is replaced; requests end long before.
 timeout = 60
-# Nothing is written outside the checkout and the data folder, and no control socket is opened.
-worker_tmp_dir = None
+# Its socket would lie outside the checkout and the data folder.
 control_socket_disable = True

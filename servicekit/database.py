@@ -1,0 +1,110 @@
+"""PostgreSQL through SQLAlchemy: a bounded pool, time limits, and driver errors translated once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import psycopg2.errors
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from servicekit.envelope import dump
+from servicekit.errors import AppError, DatabaseUnavailable, DeadlineExceeded
+from servicekit.json_reader import read_json
+
+POOL_WAIT_SECONDS = 2.0
+CONNECT_TIMEOUT_SECONDS = 3
+RECYCLE_SECONDS = 1800
+
+
+class DatabaseTooSlow(DeadlineExceeded):
+    """The database took too long for this request."""
+
+    code = "database_too_slow"
+
+
+class Database:
+    """One service's database.
+
+    `pool_size` is the most connections ever open: give it the number of threads that may want one at
+    once. `constraints` maps a constraint's name to the error a person gets when it is violated.
+    Connecting happens at the first use, never here.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        application_name: str,
+        pool_size: int,
+        constraints: Mapping[str, type[AppError]] | None = None,
+        statement_timeout_ms: int = 5_000,
+        idle_in_transaction_timeout_ms: int = 10_000,
+    ) -> None:
+        self._constraints = dict(constraints or {})
+        self.engine: Engine = create_engine(
+            make_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT_SECONDS,
+            pool_pre_ping=True,
+            pool_recycle=RECYCLE_SECONDS,
+            pool_use_lifo=True,
+            hide_parameters=True,
+            json_serializer=lambda value: dump(value).decode("utf-8"),
+            json_deserializer=lambda value: read_json(value.encode("utf-8")),
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "application_name": application_name,
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+                "options": " ".join(
+                    (
+                        f"-c statement_timeout={statement_timeout_ms}",
+                        f"-c idle_in_transaction_session_timeout={idle_in_transaction_timeout_ms}",
+                        "-c timezone=UTC",
+                    )
+                ),
+            },
+        )
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Run the body in one transaction: committed when it ends, rolled back when it raises.
+
+        Raises the domain error of a violated constraint, `DatabaseTooSlow` when a statement met its time
+        limit, and `DatabaseUnavailable` when there is no connection to be had or it broke.
+        """
+        try:
+            with self._sessions.begin() as session:
+                yield session
+        except IntegrityError as exc:
+            name = getattr(getattr(exc.orig, "diag", None), "constraint_name", None)
+            if name in self._constraints:
+                raise self._constraints[name]() from exc
+            raise
+        except PoolTimeoutError as exc:
+            raise DatabaseUnavailable("too many requests wait for the database", retry_after=1) from exc
+        except (OperationalError, InterfaceError) as exc:
+            if isinstance(exc.orig, psycopg2.errors.QueryCanceled):
+                raise DatabaseTooSlow from exc
+            raise DatabaseUnavailable(retry_after=1) from exc
+        except DBAPIError as exc:
+            if exc.connection_invalidated:
+                raise DatabaseUnavailable(retry_after=1) from exc
+            raise
+
+    def ping(self) -> None:
+        """Ask the database for one number; `DatabaseUnavailable` when it does not answer."""
+        with self.transaction() as session:
+            session.execute(text("SELECT 1"))
+
+    def dispose(self) -> None:
+        """Close every idle connection."""
+        self.engine.dispose()

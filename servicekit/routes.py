@@ -1,0 +1,124 @@
+"""Routes as data: what a service answers, declared once, for Flask and for OpenAPI alike."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+from servicekit.errors import AppError
+from servicekit.schemas import Body, Query, View
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """A good answer that needs a status or header fields of its own."""
+
+    data: T
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One operation: what it takes, what it gives, what can go wrong."""
+
+    method: str
+    path: str
+    tag: str
+    handler: Callable[..., Any]
+    status: int
+    errors: tuple[type[AppError], ...]
+    body: type[Body] | None
+    body_may_be_empty: bool
+    body_limit: int | None
+    query: type[Query] | None
+    view: type[View]
+    headers: Mapping[str, str]
+
+    @property
+    def path_parameters(self) -> list[str]:
+        """Name the `{…}` parts of the path, in order."""
+        return _PARAMETER.findall(self.path)
+
+    @property
+    def flask_rule(self) -> str:
+        """Give the path in Flask's own notation."""
+        return _PARAMETER.sub(r"<\1>", self.path)
+
+
+class Routes:
+    """The operations of one resource.
+
+    A handler's parameters are found by name: `body`, `query`, `headers` (a mapping of the declared
+    request fields to text or None), and every `{name}` of the path as a UUID. Its return annotation is
+    a `View`, or `Answer[View]` when it sets a status or fields itself.
+    """
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.endpoints: list[Endpoint] = []
+
+    def get(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a GET (and with it a HEAD)."""
+        return self._route("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a POST."""
+        return self._route("POST", path, **options)
+
+    def put(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a PUT."""
+        return self._route("PUT", path, **options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a DELETE."""
+        return self._route("DELETE", path, **options)
+
+    def _route(
+        self,
+        method: str,
+        path: str,
+        *,
+        status: int = 200,
+        errors: tuple[type[AppError], ...] = (),
+        body_may_be_empty: bool = False,
+        body_limit: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Callable[[F], F]:
+        """`headers` maps a request field that the operation reads to what it means."""
+
+        def declare(handler: F) -> F:
+            hints = get_type_hints(handler)
+            view = hints["return"]
+            if get_origin(view) is Answer:
+                (view,) = get_args(view)
+            known = {"body", "query", "headers", *_PARAMETER.findall(path)}
+            strange = set(inspect.signature(handler).parameters) - known
+            if strange:
+                raise TypeError(f"{method} {path}: no value for the parameters {sorted(strange)}")
+            self.endpoints.append(
+                Endpoint(
+                    method=method,
+                    path=path,
+                    tag=self.tag,
+                    handler=handler,
+                    status=status,
+                    errors=errors,
+                    body=hints.get("body"),
+                    body_may_be_empty=body_may_be_empty,
+                    body_limit=body_limit,
+                    query=hints.get("query"),
+                    view=view,
+                    headers=headers or {},
+                )
+            )
+            return handler
+
+        return declare

@@ -1,0 +1,3 @@
+"""The version of the whole system; the packages share one."""
+
+VERSION = "0.1.0"

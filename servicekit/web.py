@@ -1,0 +1,203 @@
+"""make_app(): a Flask application that speaks the envelope, keeps request ids, deadlines, logs and metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
+
+from servicekit import deadline, openapi, request_id
+from servicekit.envelope import dump, failure, status_of, success
+from servicekit.errors import (
+    AppError,
+    DeadlineExceeded,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+)
+from servicekit.health import Check, readiness
+from servicekit.logs import get_logger
+from servicekit.metrics import UNMATCHED, Metrics
+from servicekit.routes import Answer, Endpoint, Routes
+from servicekit.schemas import id_from_path, parse_body, parse_query
+from servicekit.version import VERSION
+
+BODY_LIMIT = 1024 * 1024
+_log = get_logger(__name__)
+# Asked every few seconds by machines: worth a metric, not a line.
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+def make_app(
+    service: str,
+    *,
+    routes: Sequence[Routes],
+    checks: Mapping[str, Check],
+    metrics: Metrics | None = None,
+    description: str = "",
+    body_limit: int = BODY_LIMIT,
+) -> Flask:
+    """Build a service's web application.
+
+    `checks` decide /readyz; `body_limit` is in bytes and holds for chunked bodies too. Besides the given
+    routes it answers /livez, /readyz, /metrics and /openapi.json.
+    """
+    app = Flask(service, static_folder=None)
+    app.url_map.merge_slashes = False
+    metrics = metrics or Metrics(service)
+    _keep_request_context(app, metrics)
+    _answer_errors(app)
+    for group in routes:
+        for endpoint in group.endpoints:
+            _add(app, endpoint, body_limit)
+    _add_service_pages(app, service, routes, checks, metrics, description)
+    return app
+
+
+def json_response(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """Give a Flask response that holds strict JSON."""
+    return Response(dump(body), status, mimetype="application/json", headers=dict(headers or {}))
+
+
+def read_body(limit: int) -> bytes:
+    """Read the request's body, at most `limit` bytes of it; more is `TooLarge`, whatever the framing."""
+    if (request.content_length or 0) > limit:
+        raise TooLarge(f"the body is larger than {limit} bytes")
+    raw = request.stream.read(limit + 1)
+    if len(raw) > limit:
+        raise TooLarge(f"the body is larger than {limit} bytes")
+    return raw
+
+
+def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
+    wants_headers = "headers" in endpoint.handler.__code__.co_varnames[: endpoint.handler.__code__.co_argcount]
+    limit = endpoint.body_limit or default_limit
+
+    def view(**path: str) -> Response:
+        arguments: dict[str, Any] = {name: id_from_path(name, text) for name, text in path.items()}
+        if endpoint.query is not None:
+            arguments["query"] = parse_query(endpoint.query, request.query_string.decode("latin-1"))
+        if endpoint.body is not None:
+            arguments["body"] = parse_body(
+                endpoint.body,
+                read_body(limit),
+                request.headers.get("Content-Type"),
+                may_be_empty=endpoint.body_may_be_empty,
+            )
+        if wants_headers:
+            arguments["headers"] = {name: request.headers.get(name) for name in endpoint.headers}
+        answer = endpoint.handler(**arguments)
+        if not isinstance(answer, Answer):
+            answer = Answer(answer)
+        return json_response(success(answer.data), answer.status or endpoint.status, answer.headers)
+
+    app.add_url_rule(
+        endpoint.flask_rule,
+        endpoint=f"{endpoint.method} {endpoint.path}",
+        view_func=view,
+        methods=[endpoint.method],
+        provide_automatic_options=False,
+    )
+
+
+def _add_service_pages(
+    app: Flask,
+    service: str,
+    routes: Sequence[Routes],
+    checks: Mapping[str, Check],
+    metrics: Metrics,
+    description: str,
+) -> None:
+    api_document = dump(openapi.document(title=service, version=VERSION, description=description, routes=routes))
+
+    def page(path: str, view: Callable[[], Response]) -> None:
+        app.add_url_rule(path, endpoint=path, view_func=view, methods=["GET"], provide_automatic_options=False)
+
+    page("/livez", lambda: json_response(success({"status": "alive", "service": service}), 200))
+    page("/readyz", lambda: json_response(success(readiness(checks)), 200))
+    page("/openapi.json", lambda: Response(api_document, 200, mimetype="application/json"))
+
+    def show_metrics() -> Response:
+        body, media_type = metrics.render()
+        return Response(body, 200, content_type=media_type)
+
+    page("/metrics", show_metrics)
+
+
+def _route_template() -> str:
+    rule = request.url_rule
+    return rule.rule.replace("<", "{").replace(">", "}") if rule is not None else UNMATCHED
+
+
+def _keep_request_context(app: Flask, metrics: Metrics) -> None:
+    @app.before_request
+    def begin() -> None:
+        g.began = time.monotonic()
+        g.context = ExitStack()
+        wanted = request_id.accept_or_make(request.headers.get(request_id.HEADER))
+        g.request_id = g.context.enter_context(request_id.use(wanted))
+        left = deadline.seconds_from_header(request.headers.get(deadline.HEADER))
+        g.context.enter_context(deadline.within(left))
+        if left is not None and left <= 0:
+            raise DeadlineExceeded
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        seconds = time.monotonic() - g.began
+        route = _route_template()
+        response.headers[request_id.HEADER] = g.request_id
+        metrics.observe(method=request.method, route=route, status=response.status_code, seconds=seconds)
+        if route not in _QUIET:
+            _log.info(
+                "request",
+                method=request.method,
+                route=route,
+                status=response.status_code,
+                ms=round(seconds * 1000, 1),
+            )
+        return response
+
+    @app.teardown_request
+    def leave(_: BaseException | None) -> None:
+        context = g.pop("context", None)
+        if context is not None:
+            context.close()
+
+
+def _answer_errors(app: Flask) -> None:
+    def answer(error: AppError) -> Response:
+        return json_response(failure(error), status_of(error), error.headers)
+
+    @app.errorhandler(AppError)
+    def known(error: AppError) -> Response:
+        if status_of(error) >= 500:
+            _log.warning("request_failed", code=error.code, cause=repr(error.__cause__))
+        return answer(error)
+
+    @app.errorhandler(HTTPException)
+    def from_werkzeug(error: HTTPException) -> Response:
+        return answer(_translated(error))
+
+    @app.errorhandler(Exception)
+    def unknown(_: Exception) -> Response:
+        _log.exception("request_crashed")
+        return answer(AppError())
+
+
+def _translated(error: HTTPException) -> AppError:
+    if isinstance(error, WerkzeugMethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return MethodNotAllowed(headers={"Allow": allowed})
+    if error.code == 404:
+        return NotFound()
+    if error.code == 413:
+        return TooLarge()
+    if error.code is not None and 400 <= error.code < 500:
+        return Invalid("the request cannot be read")
+    return AppError()
