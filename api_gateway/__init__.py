@@ -1,0 +1,1 @@
+"""The gateway: one door for users, orders and tasks."""

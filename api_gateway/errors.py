@@ -1,0 +1,106 @@
+"""What the gateway itself may answer instead of an upstream.
+
+Invalid ⊃ BadPath                  400 invalid_path
+Unavailable ⊃ UpstreamUnavailable  503 <name>_unavailable
+            ⊃ UpstreamCircuitOpen  503 circuit_open
+            ⊃ UpstreamSaturated    503 upstream_saturated
+BadGateway ⊃ BadUpstreamAnswer     502 bad_upstream_answer
+DeadlineExceeded                   504 deadline_exceeded (servicekit)
+AppError ⊃ RequestTimeout          408 request_timeout
+         ⊃ HeadersTooLarge         431, UriTooLong 414, NotSupported 501: refused by the HTTP parser
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from servicekit import envelope
+from servicekit.errors import AppError, BadGateway, Invalid, Unavailable
+
+
+class BadPath(Invalid):
+    """The path cannot be used."""
+
+    code = "invalid_path"
+
+
+class BadRequest(Invalid):
+    """The request breaks the rules of HTTP."""
+
+    code = "bad_request"
+
+
+class RequestTimeout(AppError):
+    """The request did not arrive in time."""
+
+    code = "request_timeout"
+
+
+class UriTooLong(AppError):
+    """The address is too long."""
+
+    code = "uri_too_long"
+
+
+class HeadersTooLarge(AppError):
+    """The header fields are too many or too large."""
+
+    code = "headers_too_large"
+
+
+class NotSupported(AppError):
+    """This server does not support what the request asks for."""
+
+    code = "not_supported"
+
+
+class UpstreamUnavailable(Unavailable):
+    """The service behind this address cannot be reached."""
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(f"The {upstream} service cannot be reached at the moment; try again.", retry_after=1)
+        # On the instance, because the code names the service.
+        self.code = f"{upstream}_unavailable"  # type: ignore[misc]  # a class attribute in every other error
+
+
+class UpstreamCircuitOpen(Unavailable):
+    """The service behind this address has been failing and is given a pause."""
+
+    code = "circuit_open"
+
+    def __init__(self, upstream: str, retry_in: float) -> None:
+        super().__init__(
+            f"The {upstream} service has been failing and is given a pause; try again later.", retry_after=retry_in
+        )
+
+
+class UpstreamSaturated(Unavailable):
+    """Too many requests wait for the service behind this address."""
+
+    code = "upstream_saturated"
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(f"Too many requests wait for the {upstream} service; try again.", retry_after=1)
+
+
+class BadUpstreamAnswer(BadGateway):
+    """The service behind this address gave an answer that cannot be used."""
+
+    code = "bad_upstream_answer"
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(f"The {upstream} service gave an answer that cannot be used.")
+
+
+#: Statuses only this process gives, beside those of servicekit.envelope.
+_OWN_STATUS: Mapping[type[AppError], int] = {
+    RequestTimeout: 408,
+    UriTooLong: 414,
+    HeadersTooLarge: 431,
+    NotSupported: 501,
+}
+
+
+def status_of(error: AppError) -> int:
+    """The HTTP status of an error of this process."""
+    return _OWN_STATUS.get(type(error)) or envelope.status_of(error)

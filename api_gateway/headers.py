@@ -1,0 +1,193 @@
+"""Which header fields travel, and which are set here. Pure.
+
+RFC 9110 sections 7.6.1 (hop-by-hop) and 7.6.3 (Via), RFC 7239 (Forwarded), W3C Trace Context.
+Fields are (name, value) pairs of bytes, names in lower case, as ASGI has them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+Fields = list[tuple[bytes, bytes]]
+
+VIA_NAME = b"siteworks"
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+#: Not hop-by-hop, but set here: the body is framed anew, and expectations are met by the gateway.
+_SET_HERE_UP = HOP_BY_HOP | {
+    b"content-length",
+    b"expect",
+    b"host",
+    b"traceparent",
+    b"via",
+    b"x-request-id",
+    b"x-request-timeout-ms",
+}
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
+#: Fields by which some servers let a proxy rewrite an address; nobody may send them through.
+_NEVER_UP = frozenset(
+    {
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-server",
+        b"x-original-url",
+        b"x-real-ip",
+        b"x-rewrite-url",
+    }
+)
+_SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"server", b"via", b"x-request-id"}
+
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+
+
+class TrustedProxies:
+    """The peers whose forwarded fields are believed: addresses and networks, separated by commas."""
+
+    def __init__(self, text: str = "") -> None:
+        self._networks = tuple(
+            ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip()
+        )
+
+    def __contains__(self, address: str) -> bool:
+        if not self._networks:
+            return False
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who speaks to us, and how we were addressed."""
+
+    address: str
+    scheme: str
+    host: str
+    trusted: bool
+
+
+def get(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The first value of a field."""
+    return next((value for key, value in fields if key == name), None)
+
+
+def named_by_connection(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """The field names listed in Connection: they end here, whatever they are."""
+    return frozenset(
+        option.strip().lower()
+        for key, value in fields
+        if key == b"connection"
+        for option in value.split(b",")
+        if option.strip()
+    )
+
+
+def up(
+    fields: Sequence[tuple[bytes, bytes]],
+    *,
+    peer: Peer,
+    request_id: str,
+    http_version: str = "1.1",
+) -> Fields:
+    """The end-to-end fields of a request with ours added. Host, framing and the time left are the sender's job."""
+    dropped = named_by_connection(fields)
+    passed: Fields = []
+    forwarded: dict[bytes, list[bytes]] = {}
+    via: list[bytes] = []
+    trace: list[bytes] = []
+    for key, value in fields:
+        if key == b"via":
+            via.append(value)
+        elif key == b"traceparent":
+            trace.append(value)
+        elif key in _FORWARDED:
+            if peer.trusted and key not in dropped:
+                forwarded.setdefault(key, []).append(value)
+        elif key not in _SET_HERE_UP and key not in _NEVER_UP and key not in dropped and b"_" not in key:
+            passed.append((key, value))
+    traceparent = trace[0] if len(trace) == 1 and valid_traceparent(trace[0]) else None
+    if traceparent is None:
+        passed = [field for field in passed if field[0] != b"tracestate"]
+        traceparent = new_traceparent()
+    passed += _forwarded_fields(forwarded, peer)
+    via.append(http_version.encode("ascii") + b" " + VIA_NAME)
+    passed.append((b"via", b", ".join(via)))
+    passed.append((b"x-request-id", request_id.encode("ascii")))
+    passed.append((b"traceparent", traceparent))
+    return passed
+
+
+def down(fields: Sequence[tuple[bytes, bytes]], *, http_version: str = "1.1") -> Fields:
+    """The end-to-end fields of an answer, several of one name kept apart. Framing is the sender's job."""
+    dropped = named_by_connection(fields)
+    passed = [(key, value) for key, value in fields if key not in _SET_HERE_DOWN and key not in dropped]
+    via = [value for key, value in fields if key == b"via"]
+    via.append(http_version.encode("ascii") + b" " + VIA_NAME)
+    passed.append((b"via", b", ".join(via)))
+    return passed
+
+
+def own_location(value: bytes, upstream_origin: bytes) -> bytes:
+    """A Location that names the upstream's own origin becomes relative; any other is left as it is."""
+    if value.startswith(upstream_origin):
+        rest = value[len(upstream_origin) :]
+        if not rest or rest[:1] in (b"/", b"?", b"#"):
+            return rest if rest.startswith(b"/") else b"/" + rest
+    return value
+
+
+def valid_traceparent(value: bytes) -> bool:
+    """Whether a value follows W3C Trace Context (version 00, or a later version with more at its end)."""
+    found = _TRACEPARENT.fullmatch(value)
+    if found is None or found[1] == b"ff" or (found[1] == b"00" and found[4] is not None):
+        return False
+    return found[2].strip(b"0") != b"" and found[3].strip(b"0") != b""
+
+
+def new_traceparent() -> bytes:
+    """A trace of our own, not sampled."""
+    return b"00-%s-%s-00" % (secrets.token_hex(16).encode("ascii"), secrets.token_hex(8).encode("ascii"))
+
+
+def _forwarded_fields(incoming: dict[bytes, list[bytes]], peer: Peer) -> Fields:
+    address = peer.address.encode("ascii", "replace")
+    host = peer.host.encode("latin-1", "replace")
+    scheme = peer.scheme.encode("ascii", "replace")
+    element = f"for={_node(peer.address)};host={_quoted(peer.host)};proto={peer.scheme}".encode("latin-1", "replace")
+    return [
+        (b"x-forwarded-for", b", ".join([*incoming.get(b"x-forwarded-for", []), address])),
+        (b"x-forwarded-host", (incoming.get(b"x-forwarded-host") or [host])[-1]),
+        (b"x-forwarded-proto", (incoming.get(b"x-forwarded-proto") or [scheme])[-1]),
+        (b"forwarded", b", ".join([*incoming.get(b"forwarded", []), element])),
+    ]
+
+
+def _node(address: str) -> str:
+    return f'"[{address}]"' if ":" in address else address or "unknown"
+
+
+def _quoted(host: str) -> str:
+    """A Forwarded value; anything but a plain host is quoted (RFC 7239 section 4)."""
+    if re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        return host
+    return '"' + re.sub(r"[^A-Za-z0-9._:\[\]-]", "", host) + '"'

@@ -1,0 +1,76 @@
+"""What an upstream's answer is, and how it counts for its circuit. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from api_gateway import headers
+
+Outcome = Literal["success", "failure", "neutral"]
+
+#: Media types that are not our envelope and pass as they are.
+PASSING_MEDIA_TYPES = frozenset({"text/event-stream", "text/csv"})
+_FAILING_STATUSES = frozenset({502, 503, 504})
+#: Codes by which a service says that something behind it failed: it is well itself.
+_BLAMES_BEHIND = re.compile(r"deadline_exceeded|circuit_open|(?:users|orders|tasks)_unavailable")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An answer in the one shape every service speaks: either data or an error."""
+
+    success: bool
+    data: Any = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def code(self) -> str | None:
+        return None if self.error is None else self.error["code"]
+
+
+def media_type(fields: Sequence[tuple[bytes, bytes]]) -> str:
+    """The media type of an answer without its parameters, in lower case; empty if there is none."""
+    value = headers.get(fields, b"content-type") or b""
+    return value.partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def read_envelope(status: int, body: bytes) -> Envelope | None:
+    """The envelope in an answer, or None when it is not one or contradicts its status."""
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(parsed, dict):
+        return None
+    if parsed.get("success") is True and "data" in parsed and status < 400:
+        return Envelope(True, data=parsed["data"])
+    error = parsed.get("error")
+    if (
+        parsed.get("success") is False
+        and status >= 400
+        and isinstance(error, dict)
+        and isinstance(error.get("code"), str)
+        and isinstance(error.get("message"), str)
+    ):
+        return Envelope(False, error=error)
+    return None
+
+
+def has_no_body(method: str, status: int) -> bool:
+    """Whether an answer carries no body whatever its fields say (RFC 9112 section 6.3)."""
+    return method == "HEAD" or status in (204, 304)
+
+
+def of_answer(status: int, upstream: str, code: str | None = None) -> Outcome:
+    """How a well-formed answer counts; `code` is that of an enveloped error."""
+    if status == 429:
+        return "neutral"
+    if status not in _FAILING_STATUSES:
+        return "success"
+    if code is not None and _BLAMES_BEHIND.fullmatch(code) and code != f"{upstream}_unavailable":
+        return "neutral"
+    return "failure"

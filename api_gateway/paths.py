@@ -1,0 +1,80 @@
+"""Which request targets may pass. Pure; a target that passes travels byte for byte."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from api_gateway.errors import BadPath
+
+ALIAS = "/api/v1"
+
+_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+#: What an upstream, decoding once, would read as a separator, a control character or the end of the path.
+_HIDDEN = re.compile(r"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])")
+_DOT = re.compile(r"%2[eE]")
+_UNSAFE = re.compile(r"[^\x21-\x7e]|[\\#<>\"^`{|}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A request target in origin form. `query` is what follows the first `?`; None means there was none."""
+
+    path: str
+    query: str | None
+
+    @property
+    def raw(self) -> str:
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+
+def split_target(raw: str) -> Target:
+    """The path and query of a request target; BadPath for what could leave its route after decoding.
+
+    Absolute form (`http://host/path`) is reduced to its path and query, as RFC 9112 section 3.2.2 asks.
+    """
+    if raw[:1] != "/":
+        raw = _without_authority(raw)
+    path, mark, query = raw.partition("?")
+    _check(path)
+    return Target(path, query if mark else None)
+
+
+def without_alias(path: str) -> str:
+    """`/api/v1/users` is `/users`."""
+    if path.startswith(ALIAS + "/"):
+        return path[len(ALIAS) :]
+    return path
+
+
+def _without_authority(raw: str) -> str:
+    scheme, mark, rest = raw.partition("://")
+    if not mark or scheme.lower() not in ("http", "https"):
+        raise BadPath("The address does not start with a slash.")
+    cut = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+    tail = rest[cut:]
+    return tail if tail.startswith("/") else "/" + tail
+
+
+def _check(path: str) -> None:
+    if _UNSAFE.search(path):
+        raise BadPath("The path holds a character that must be percent-encoded.")
+    if "%" in path:
+        if _PERCENT.search(path):
+            raise BadPath("The path holds a percent sign that encodes nothing.")
+        if _HIDDEN.search(path):
+            raise BadPath("The path hides a separator or a control character.")
+        try:
+            decoded = _decode(path)
+            decoded.decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadPath("The path is not UTF-8.") from None
+    if "." in path or "%2" in path:
+        for segment in _DOT.sub(".", path).split("/"):
+            # `..;x` is `..` for servers that cut off path parameters.
+            if segment.partition(";")[0] in (".", ".."):
+                raise BadPath("The path holds a dot segment.")
+
+
+def _decode(path: str) -> bytes:
+    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes.fromhex(found[1].decode("ascii")), path.encode("ascii"))

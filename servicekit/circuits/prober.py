@@ -1,0 +1,76 @@
+"""Ask an upstream whose circuit is open whether it is back."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+
+from servicekit.circuits.circuit import Circuit
+from servicekit.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class Prober:
+    """One thread that asks, at a jittered interval, every upstream whose circuit is open.
+
+    `ask(name)` answers whether the upstream says it is ready (its /readyz); it must have a time limit of
+    its own, and raising means no. The circuit decides what an answer is worth (Circuit.note_probe): at
+    most an early half-open, never closed.
+    """
+
+    def __init__(
+        self,
+        circuits: Sequence[Circuit],
+        ask: Callable[[str], bool],
+        *,
+        interval: float = 1.0,
+        jitter: float = 0.3,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        if interval <= 0 or not 0 <= jitter < 1:
+            raise ValueError("interval is above 0 and jitter a share from 0 up to, not including, 1")
+        self._circuits = tuple(circuits)
+        self._ask = ask
+        self._interval = interval
+        self._jitter = jitter
+        self._chance = chance
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._thread is None and not self._stopped.is_set():
+            self._thread = threading.Thread(target=self._run, name="circuit-prober", daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End the thread; harmless before start and the second time."""
+        self._stopped.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def run_once(self) -> int:
+        """Ask for every open circuit once; how many were asked."""
+        asked = 0
+        for circuit in self._circuits:
+            snapshot = circuit.snapshot()
+            if snapshot.state != "open" or snapshot.forced:
+                continue
+            asked += 1
+            try:
+                ready = self._ask(circuit.name)
+            except Exception as error:  # whatever goes wrong while asking, the answer is "not ready"
+                log.debug("circuit_probe_failed", circuit=circuit.name, error=repr(error))
+                ready = False
+            circuit.note_probe(ready)
+        return asked
+
+    def pause(self) -> float:
+        """Seconds until the next round, drawn anew each time."""
+        return self._interval * (1 + self._jitter * (2 * self._chance() - 1))
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self.pause()):
+            self.run_once()
