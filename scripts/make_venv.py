@@ -56,7 +56,9 @@ def _is_usable(venv: Path, installed: Path) -> bool:
 
 def _run(command: list[str]) -> None:
     # PYTHONPATH and friends of the caller must not decide what ends up in the environment.
-    environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_USER"}}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_USER"}
+    }
     outcome = subprocess.run(command, env=environment, check=False)
     if outcome.returncode != 0:
         print(

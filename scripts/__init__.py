@@ -1,0 +1,1 @@
+"""The commands of the checkout; scripts/README.md lists them."""

@@ -1,0 +1,35 @@
+"""What goes wrong with an instance, as one line for the person at the terminal.
+
+InstanceError                the root; its text says what is wrong and what to do
+├── InUse                    somebody else holds the data folder
+├── ForeignFolder            the folder is not one of ours
+├── PortTaken
+├── OtherMajorVersion        the database belongs to another PostgreSQL
+└── StartFailed              PostgreSQL, a migration or a service did not come up
+"""
+
+from __future__ import annotations
+
+
+class InstanceError(Exception):
+    """Printed as it is, without a traceback; the command then exits with 1."""
+
+
+class InUse(InstanceError):
+    """Another process holds the data folder."""
+
+
+class ForeignFolder(InstanceError):
+    """The folder is not a data folder of Siteworks, or may not be used by this user."""
+
+
+class PortTaken(InstanceError):
+    """A port of the instance is taken by somebody else."""
+
+
+class OtherMajorVersion(InstanceError):
+    """The database was made by another major version of PostgreSQL."""
+
+
+class StartFailed(InstanceError):
+    """Something did not come up; the text carries the last lines of its log."""
