@@ -50,6 +50,7 @@ __all__ = [
     "id_from_path",
     "parse_body",
     "parse_query",
+    "unsent",
 ]
 
 
@@ -133,8 +134,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 class Update(Body):
     """A body that changes the fields it names; a field that was not sent differs from null.
 
-    Fields are declared `name: Text = Field(default=None)`: the default is never validated, so an explicit
-    null is refused wherever the type does not allow it.
+    Its fields default to `unsent()`, so an explicit null is refused wherever the type does not allow it.
     """
 
     model_config = ConfigDict(json_schema_extra=_without_default)
@@ -142,6 +142,11 @@ class Update(Body):
     def named(self) -> dict[str, Any]:
         """Give the fields that were sent, with their values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def unsent() -> Any:
+    """Give the default of an Update's field: never validated, never seen, absent from the OpenAPI document."""
+    return Field(default=None)
 
 
 class Query(BaseModel):

@@ -1,0 +1,40 @@
+"""The composition root of the orders service."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from service_orders.errors import UsersUnavailable
+from service_orders.routes import order_routes
+from service_orders.settings import OrdersSettings
+from service_orders.use_cases import Orders
+from service_orders.users_client import UsersClient
+from servicekit.circuits import Circuit
+from servicekit.database import Database
+from servicekit.http_client import ServiceClient
+from servicekit.web import make_app
+
+# Less than the gateway gives a request, so that a slow users service is named instead of a plain 504.
+USERS_TOTAL_SECONDS = 3.0
+
+
+def create_app(settings: OrdersSettings) -> Flask:
+    """Wire the service; no connection is opened before the first request."""
+    database = Database(
+        settings.orders_database_url, application_name="service_orders", pool_size=settings.orders_threads
+    )
+    users = UsersClient(
+        ServiceClient(
+            settings.users_url,
+            circuit=Circuit("users"),
+            unavailable=UsersUnavailable,
+            pool_size=settings.orders_threads,
+            total_seconds=USERS_TOTAL_SECONDS,
+        )
+    )
+    return make_app(
+        "service_orders",
+        routes=[order_routes(Orders(database, users))],
+        checks={"database": database.ping},
+        description="The orders of the building sites.",
+    )

@@ -1,0 +1,57 @@
+"""(pure) The rules about orders: exact totals, and which status follows which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from enum import StrEnum
+
+from service_orders.errors import OrderStateConflict, TotalTooLarge
+
+#: The most that numeric(10,2) holds.
+LARGEST_TOTAL = Decimal("99999999.99")
+
+
+class Status(StrEnum):
+    """Where an order stands."""
+
+    CREATED = "created"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.CREATED: frozenset({Status.IN_PROGRESS, Status.CANCELLED}),
+    Status.IN_PROGRESS: frozenset({Status.COMPLETED, Status.CANCELLED}),
+    Status.COMPLETED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+DELETABLE = frozenset({Status.CREATED, Status.CANCELLED})
+
+
+def total_of(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
+    """Add up (quantity, price) pairs exactly, to two decimals; `TotalTooLarge` beyond numeric(10,2)."""
+    total = sum((quantity * price for quantity, price in lines), Decimal(0)).quantize(Decimal("0.01"))
+    if total > LARGEST_TOTAL:
+        raise TotalTooLarge(str(LARGEST_TOTAL))
+    return total
+
+
+def step(present: Status, wanted: Status) -> Status:
+    """Take a step, or raise `OrderStateConflict` naming both states; staying where it is is no step."""
+    if wanted is not present and wanted not in TRANSITIONS[present]:
+        raise OrderStateConflict(f"an order that is {present} cannot become {wanted}")
+    return wanted
+
+
+def require_items_changeable(present: Status) -> None:
+    """Items change only while the order is created."""
+    if present is not Status.CREATED:
+        raise OrderStateConflict(f"the items of an order that is {present} cannot change; only while it is created")
+
+
+def require_deletable(present: Status) -> None:
+    """Only created and cancelled orders can be deleted."""
+    if present not in DELETABLE:
+        raise OrderStateConflict(f"an order that is {present} cannot be deleted; only created and cancelled ones")

@@ -1,0 +1,15 @@
+"""How gunicorn runs the orders service."""
+
+from service_orders.settings import OrdersSettings
+from servicekit import logs
+from servicekit.gunicorn_defaults import *  # noqa: F403 - gunicorn reads a module's names
+from servicekit.settings import load_or_exit
+
+_settings = load_or_exit(OrdersSettings, "service_orders")
+logs.configure("service_orders", fmt=_settings.log_format, level=_settings.log_level)
+
+wsgi_app = "service_orders.wsgi:app"
+proc_name = "service_orders"
+bind = _settings.orders_bind
+worker_class = "gthread"
+threads = _settings.orders_threads

@@ -1,0 +1,46 @@
+"""The orders' HTTP door: parse, call, answer. No rule and no query lives here."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from service_orders.errors import OrderNotFound, OrderStateConflict, UnknownUser, UsersUnavailable
+from service_orders.schemas import OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
+from service_orders.use_cases import Orders
+from servicekit.routes import Answer, Routes
+
+
+def order_routes(orders: Orders) -> Routes:
+    """Declare the operations on orders."""
+    api = Routes("orders")
+
+    @api.get("/orders")
+    def list_orders(query: OrderQuery) -> OrderPage:
+        """List orders, the newest first."""
+        return orders.search(query)
+
+    @api.post("/orders", status=201, errors=(UnknownUser, UsersUnavailable))
+    def create_order(body: OrderCreate) -> Answer[OrderView]:
+        """Create an order for a user who exists; the total is computed."""
+        order = orders.create(body)
+        return Answer(order, headers={"Location": f"/orders/{order.id}"})
+
+    @api.get("/orders/{id}", errors=(OrderNotFound,))
+    def get_order(id: UUID) -> OrderView:
+        """Show one order."""
+        return orders.get(id)
+
+    @api.put("/orders/{id}", errors=(OrderNotFound, OrderStateConflict))
+    def update_order(id: UUID, body: OrderUpdate) -> OrderView:
+        """Change the items (while created) or take the next status step.
+
+        created leads to in_progress, in_progress to completed, and both to cancelled.
+        """
+        return orders.update(id, body)
+
+    @api.delete("/orders/{id}", errors=(OrderNotFound, OrderStateConflict))
+    def delete_order(id: UUID) -> OrderView:
+        """Delete a created or cancelled order; the answer is the order as it was."""
+        return orders.delete(id)
+
+    return api

@@ -1,0 +1,103 @@
+"""What comes in and goes out about orders."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from service_orders.domain import LARGEST_TOTAL
+from servicekit.schemas import Amount, Body, Id, Money, PageQuery, PageView, Timestamp, Update, View, unsent
+
+StatusWord = Literal["created", "in_progress", "completed", "cancelled"]
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+def _cents(value: Decimal) -> Decimal:
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -2:
+        raise ValueError("must have at most two decimals")
+    return value
+
+
+Price = Annotated[Amount, Field(ge=0, le=LARGEST_TOTAL), AfterValidator(_cents)]
+Product = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]
+
+
+class Item(Body):
+    """One line of an order."""
+
+    product: Product = Field(examples=["Чокопай"])
+    quantity: int = Field(ge=1, le=1_000_000, examples=[10])
+    price: Price = Field(description="for one, with at most two decimals", examples=[52.00])
+
+
+Items = Annotated[list[Item], Field(min_length=1, max_length=200)]
+
+
+class OrderCreate(Body):
+    """A new order. Its status is created; its total is computed."""
+
+    user_id: Id
+    items: Items
+
+
+class OrderUpdate(Update):
+    """The fields to change; the others stay as they are."""
+
+    items: Items = unsent()
+    status: StatusWord = unsent()
+
+
+class OrderQuery(PageQuery):
+    """Which orders are wanted."""
+
+    user_id: Id | None = Field(default=None, description="orders of this user")
+    userId: Id | None = Field(  # the older spelling
+        default=None, description="the same as user_id"
+    )
+    status: StatusWord | None = Field(default=None, description="orders that stand there")
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> Self:
+        if self.user_id and self.userId and self.user_id != self.userId:
+            raise ValueError("user_id and userId name different users")
+        return self
+
+    @property
+    def owner(self) -> UUID | None:
+        """Give the user asked for, under either spelling."""
+        return self.user_id or self.userId
+
+
+class ItemView(View):
+    """One line of an order."""
+
+    product: str
+    quantity: int
+    price: Money
+
+
+class OrderView(View):
+    """An order."""
+
+    id: UUID
+    user_id: UUID
+    items: list[ItemView]
+    status: StatusWord
+    total_amount: Money
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class OrderPage(PageView):
+    """A page of orders, the newest first."""
+
+    orders: list[OrderView]

@@ -1,0 +1,16 @@
+"""What the orders service reads from its environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from servicekit.settings import Bind, DatabaseUrl, HttpUrl, ServiceSettings, Threads
+
+
+class OrdersSettings(ServiceSettings):
+    """Settings of the orders service."""
+
+    orders_database_url: DatabaseUrl = Field(description="where the orders database is")
+    orders_bind: Bind = Field(default="127.0.0.1:8002", description="where the orders service listens")
+    orders_threads: Threads = Field(default=8, description="requests served at once, and database connections")
+    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")

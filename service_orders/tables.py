@@ -1,0 +1,43 @@
+"""The orders table. Every constraint has a name, so that its violation becomes a domain error."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Numeric, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Holds this service's metadata."""
+
+    metadata = MetaData()
+
+
+class Order(Base):
+    """One order. Its user lives in another service's database, so no foreign key can say so."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(Uuid)
+    items: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    status: Mapped[str] = mapped_column(Text)
+    total_amount: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+    __table_args__ = (
+        CheckConstraint("status IN ('created', 'in_progress', 'completed', 'cancelled')", name="ck_orders_status"),
+        CheckConstraint("total_amount >= 0", name="ck_orders_total_not_negative"),
+        CheckConstraint(
+            "jsonb_typeof(items) = 'array' AND jsonb_array_length(items) BETWEEN 1 AND 200",
+            name="ck_orders_items_count",
+        ),
+        Index("ix_orders_newest", text("created_at DESC"), text("id DESC")),
+        Index("ix_orders_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
+    )

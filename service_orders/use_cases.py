@@ -1,0 +1,113 @@
+"""What can be done with orders: one method, one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from service_orders import repository
+from service_orders.domain import Status, require_deletable, require_items_changeable, step, total_of
+from service_orders.errors import OrderNotFound, UnknownUser
+from service_orders.schemas import Item, OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
+from service_orders.tables import Order
+from service_orders.users_client import UserDirectory
+from servicekit.clock import Clock, utc_now
+from servicekit.database import Database
+from servicekit.ids import new_id
+
+
+class Orders:
+    """The use cases; thread-safe."""
+
+    def __init__(self, database: Database, users: UserDirectory, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._users = users
+        self._clock = clock
+
+    def create(self, wanted: OrderCreate) -> OrderView:
+        """Store a new order; `UnknownUser`, `TotalTooLarge`, and `UsersUnavailable` with nothing stored."""
+        total = _total(wanted.items)
+        # Asked before the transaction begins: no connection is held while another service thinks.
+        if not self._users.exists(wanted.user_id):
+            raise UnknownUser
+        now = self._clock()
+        order = Order(
+            id=new_id(),
+            user_id=wanted.user_id,
+            items=_stored(wanted.items),
+            status=Status.CREATED.value,
+            total_amount=total,
+            created_at=now,
+            updated_at=now,
+        )
+        with self._database.transaction() as session:
+            repository.add(session, order)
+        return _view(order)
+
+    def get(self, order_id: UUID) -> OrderView:
+        """Give one order, or `OrderNotFound`."""
+        with self._database.transaction() as session:
+            return _view(_required(repository.find(session, order_id)))
+
+    def search(self, query: OrderQuery) -> OrderPage:
+        """Give one page of orders."""
+        with self._database.transaction() as session:
+            orders, total = repository.search(
+                session, user_id=query.owner, status=query.status, limit=query.limit, offset=query.offset
+            )
+            return OrderPage(
+                orders=[_view(order) for order in orders], total=total, limit=query.limit, offset=query.offset
+            )
+
+    def update(self, order_id: UUID, change: OrderUpdate) -> OrderView:
+        """Change items, status or both; `OrderNotFound`, `OrderStateConflict`, `TotalTooLarge`.
+
+        With both, the items are judged by the status before the step.
+        """
+        values = change.named()
+        with self._database.transaction() as session:
+            order = _required(repository.find_for_update(session, order_id))
+            present = Status(order.status)
+            if "items" in values:
+                require_items_changeable(present)
+                order.total_amount = _total(change.items)
+                order.items = _stored(change.items)
+            if "status" in values:
+                order.status = step(present, Status(change.status)).value
+            if values:
+                order.updated_at = max(self._clock(), order.created_at)
+            session.flush()
+            return _view(order)
+
+    def delete(self, order_id: UUID) -> OrderView:
+        """Remove an order and give it as it was; `OrderNotFound`, `OrderStateConflict`."""
+        with self._database.transaction() as session:
+            order = _required(repository.find_for_update(session, order_id))
+            require_deletable(Status(order.status))
+            view = _view(order)
+            repository.remove(session, order)
+            return view
+
+
+def _required(order: Order | None) -> Order:
+    if order is None:
+        raise OrderNotFound
+    return order
+
+
+def _total(items: Sequence[Item]) -> Decimal:
+    return total_of((item.quantity, item.price) for item in items)
+
+
+def _stored(items: Sequence[Item]) -> list[dict[str, Any]]:
+    # Two decimals always, so that what is shown does not depend on how a client wrote the number.
+    return [
+        {"product": item.product, "quantity": item.quantity, "price": item.price.quantize(Decimal("0.01"))}
+        for item in items
+    ]
+
+
+def _view(order: Order) -> OrderView:
+    return OrderView.of(order)

@@ -1,0 +1,30 @@
+"""The composition root of the users service."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from service_users.errors import EmailTaken
+from service_users.routes import user_routes
+from service_users.settings import UsersSettings
+from service_users.use_cases import Users
+from servicekit.database import Database
+from servicekit.web import make_app
+
+CONSTRAINTS = {"uq_users_email_key": EmailTaken}
+
+
+def create_app(settings: UsersSettings) -> Flask:
+    """Wire the service; no connection is opened before the first request."""
+    database = Database(
+        settings.users_database_url,
+        application_name="service_users",
+        pool_size=settings.users_threads,
+        constraints=CONSTRAINTS,
+    )
+    return make_app(
+        "service_users",
+        routes=[user_routes(Users(database))],
+        checks={"database": database.ping},
+        description="The people of the building sites.",
+    )

@@ -1,0 +1,15 @@
+"""How gunicorn runs the users service."""
+
+from service_users.settings import UsersSettings
+from servicekit import logs
+from servicekit.gunicorn_defaults import *  # noqa: F403 - gunicorn reads a module's names
+from servicekit.settings import load_or_exit
+
+_settings = load_or_exit(UsersSettings, "service_users")
+logs.configure("service_users", fmt=_settings.log_format, level=_settings.log_level)
+
+wsgi_app = "service_users.wsgi:app"
+proc_name = "service_users"
+bind = _settings.users_bind
+worker_class = "gthread"
+threads = _settings.users_threads

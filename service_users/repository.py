@@ -1,0 +1,59 @@
+"""Every query about users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session
+
+from service_users.tables import User
+
+
+def add(session: Session, user: User) -> None:
+    """Store a new user."""
+    session.add(user)
+    session.flush()
+
+
+def find(session: Session, user_id: UUID) -> User | None:
+    """Give the user, if there is one."""
+    return session.get(User, user_id)
+
+
+def find_for_update(session: Session, user_id: UUID) -> User | None:
+    """Give the user, locked until the transaction ends."""
+    return session.get(User, user_id, with_for_update=True)
+
+
+def remove(session: Session, user: User) -> None:
+    """Delete the user."""
+    session.delete(user)
+
+
+def search(
+    session: Session,
+    *,
+    email_key: str | None,
+    role: str | None,
+    part: str | None,
+    limit: int,
+    offset: int,
+) -> tuple[Sequence[User], int]:
+    """Give one page of the users that fit, the newest first, and how many fit in all.
+
+    `email_key` and `part` are in the compared form; see domain.comparable.
+    """
+    conditions: list[ColumnElement[bool]] = []
+    if email_key is not None:
+        conditions.append(User.email_key == email_key)
+    if role is not None:
+        conditions.append(User.roles.contains([role]))
+    if part is not None:
+        conditions.append(
+            or_(User.name_key.contains(part, autoescape=True), User.email_key.contains(part, autoescape=True))
+        )
+    total = session.scalar(select(func.count()).select_from(User).where(*conditions)) or 0
+    page = select(User).where(*conditions).order_by(User.created_at.desc(), User.id.desc())
+    return session.scalars(page.limit(limit).offset(offset)).all(), total

@@ -1,0 +1,90 @@
+"""What comes in and goes out about users."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+
+from service_users.domain import DEFAULT_ROLES
+from servicekit.schemas import Body, PageQuery, PageView, QueryText, Timestamp, Update, View, unsent
+
+MAX_EMAIL = 254
+
+
+def _email(value: str) -> str:
+    # Checked before the library sees it: its work grows with the length.
+    if len(value) > MAX_EMAIL:
+        raise ValueError(f"must have at most {MAX_EMAIL} characters")
+    try:
+        return validate_email(value, check_deliverability=False).normalized
+    except EmailNotValidError as exc:
+        raise ValueError(f"must be an e-mail address: {exc}") from exc
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+def _distinct(roles: list[str]) -> list[str]:
+    if len(set(roles)) != len(roles):
+        raise ValueError("must not name a role twice")
+    return roles
+
+
+Email = Annotated[
+    str,
+    AfterValidator(_email),
+    WithJsonSchema({"type": "string", "format": "email", "maxLength": MAX_EMAIL}),
+]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]
+Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Roles = Annotated[list[Role], Field(min_length=1, max_length=16), AfterValidator(_distinct)]
+Password = Annotated[str, StringConstraints(min_length=8, max_length=128), Field(json_schema_extra={"writeOnly": True})]
+
+
+class UserCreate(Body):
+    """A new user; an e-mail address and a name suffice."""
+
+    email: Email = Field(examples=["user@example.com"])
+    name: Name = Field(examples=["Белов Ярослав"])
+    roles: Roles = Field(default_factory=lambda: list(DEFAULT_ROLES))
+    password: Password | None = Field(default=None, description="kept as an argon2id hash, never given back")
+
+
+class UserUpdate(Update):
+    """The fields to change; the others stay as they are."""
+
+    email: Email = unsent()
+    name: Name = unsent()
+    roles: Roles = unsent()
+    password: Password | None = Field(default=None, description="null takes the password away")
+
+
+class UserQuery(PageQuery):
+    """Which users are wanted."""
+
+    email: QueryText | None = Field(default=None, description="exactly this address, whatever the case")
+    role: QueryText | None = Field(default=None, description="users who have this role")
+    q: QueryText | None = Field(default=None, max_length=200, description="part of the name or the address")
+
+
+class UserView(View):
+    """A user."""
+
+    id: UUID
+    email: str
+    name: str
+    roles: list[str]
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class UserPage(PageView):
+    """A page of users, the newest first."""
+
+    users: list[UserView]
