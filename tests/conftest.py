@@ -1,0 +1,69 @@
+"""Fixtures for every level of test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.postgres import ServiceDatabase, TestServer
+
+_OURS = (
+    "LOG_",
+    "USERS_",
+    "ORDERS_",
+    "TASKS_",
+    "GATEWAY_",
+    "WORKER_",
+    "DEFAULT_TASK_TYPE",
+    "TASK_MODULES",
+    "SITEWORKS_",
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_outside() -> Iterator[None]:
+    """Keep the caller's own settings out of the tests."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OURS)}
+    yield
+    os.environ.update(kept)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestServer]:
+    """One real PostgreSQL for this test process."""
+    server = TestServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def empty_database(postgres_server: TestServer) -> Iterator[str]:
+    """Give the URL of a database with nothing in it."""
+    name = postgres_server.create()
+    yield postgres_server.url(name)
+    postgres_server.drop(name)
+
+
+@pytest.fixture
+def users_database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
+    """Give a migrated users database."""
+    from service_users.app import CONSTRAINTS
+
+    yield from postgres_server.service_database("service_users", dict(CONSTRAINTS))
+
+
+@pytest.fixture
+def orders_database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
+    """Give a migrated orders database."""
+    yield from postgres_server.service_database("service_orders")
+
+
+@pytest.fixture
+def tasks_database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
+    """Give a migrated tasks database."""
+    yield from postgres_server.service_database("service_tasks")

@@ -1,0 +1,1 @@
+"""What several tests share: waiting, free ports, real servers."""

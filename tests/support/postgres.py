@@ -1,0 +1,93 @@
+"""A real PostgreSQL for the tests: one server per test process, one migrated template per service, a clone per test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+
+from scripts.instance.postgres import EmbeddedPostgres
+from servicekit import migrations
+from servicekit.database import Database
+from servicekit.errors import AppError
+from tests.support.ports import free_port
+
+
+@dataclass(frozen=True)
+class ServiceDatabase:
+    """One test's own database of one service."""
+
+    url: str
+    database: Database
+
+
+class TestServer:
+    """The server and its templates."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path) -> None:
+        self.postgres = EmbeddedPostgres(
+            folder / "postgres",
+            free_port(),
+            "superuser of a throw-away server",
+            settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
+        )
+        self._templates: set[str] = set()
+        self._numbers = itertools.count(1)
+
+    def start(self) -> None:
+        """Start the server."""
+        self.postgres.start()
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self.postgres.stop()
+
+    def create(self, *, template: str | None = None) -> str:
+        """Make a database and give its name."""
+        name = f"test_{next(self._numbers)}"
+        self._administer(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template or "template0")
+            )
+        )
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove a database, whoever is connected."""
+        self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def url(self, database: str) -> str:
+        """Give a SQLAlchemy URL."""
+        return self.postgres.url(database)
+
+    def service_database(
+        self, package: str, constraints: dict[str, type[AppError]] | None = None
+    ) -> Iterator[ServiceDatabase]:
+        """Yield a clone of the service's migrated template, and drop it afterwards."""
+        template = f"{package}_template"
+        if template not in self._templates:
+            self._administer(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(template)))
+            migrations.upgrade(package, self.url(template))
+            self._templates.add(template)
+        name = self.create(template=template)
+        database = Database(self.url(name), application_name="tests", pool_size=16, constraints=constraints)
+        try:
+            yield ServiceDatabase(self.url(name), database)
+        finally:
+            database.dispose()
+            self.drop(name)
+
+    def _administer(self, statement: sql.Composable) -> None:
+        connection = psycopg2.connect(self.url("postgres").replace("+psycopg2", "", 1))
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()
