@@ -1,0 +1,151 @@
+"""Tasks through the gateway: created, run, watched, cancelled, retried."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.support.waiting import eventually
+
+
+def _in(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def test_a_task_is_pending_then_processing_with_progress_then_completed(system):
+    created = system.post("/tasks", {"task_type": "io", "payload": {"seconds": 2}})
+    assert created.status == 201
+    assert created.data["status"] == "pending"
+    task_id = created.data["id"]
+
+    def progressing():
+        task = system.get(f"/tasks/{task_id}").data
+        return task if task["status"] == "processing" and (task["progress"] or {}).get("percent") else None
+
+    assert 0 < eventually(progressing, what="progress")["progress"]["percent"] <= 100
+
+    task = system.wait_for_task(task_id, "completed")
+    assert task["attempts"] == 1
+    assert task["result"] is not None
+    assert task["error"] is None
+    assert task["duration"] >= 2
+    status = system.get(f"/tasks/{task_id}/status").data
+    assert (status["status"], status["created_at"], status["duration"]) == (
+        "completed",
+        task["created_at"],
+        task["duration"],
+    )
+    assert system.get(f"/tasks/{task_id}/result").data["result"] == task["result"]
+
+
+def test_an_empty_body_makes_a_task(system):
+    created = system.request("POST", "/tasks")
+
+    assert created.status == 201
+    assert created.data["task_type"] == "noop"
+    assert system.wait_for_task(created.data["id"], "completed")
+
+
+def test_a_task_runs_at_its_time_and_not_before(system):
+    execute_at = _in(3)
+    created = system.post("/api/v1/tasks", {"task_type": "noop", "execute_at": execute_at})
+    assert created.status == 201
+
+    task = system.wait_for_task(created.data["id"], "completed")
+
+    assert _time(task["started_at"]) >= _time(execute_at)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"execute_at": "2020-01-01T00:00:00Z"}, "execute_at"),
+        ({"execute_at": "2099-01-01T00:00:00"}, "execute_at"),
+        ({"execute_at": 4102444800}, "execute_at"),
+        ({"colour": "red"}, "colour"),
+        ({"status": "New"}, "status"),
+        ({"task_type": "x" * 51}, "task_type"),
+        ({"payload": "x" * (300 * 1024)}, "payload"),
+        ({"task_type": "io", "payload": {"seconds": -1}}, "payload.seconds"),
+        ({"task_type": "io", "payload": {"seconds": "2"}}, "payload.seconds"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"max_attempts": 26}, "max_attempts"),
+        ({"priority": 101}, "priority"),
+        ({"user_id": "me"}, "user_id"),
+    ],
+)
+def test_a_wrong_task_is_refused_by_the_name_of_the_field(system, body, field):
+    refused = system.post("/tasks", body)
+
+    assert 400 <= refused.status < 500
+    assert field in refused.fields
+
+
+def test_a_pending_task_is_cancelled_once(system):
+    task = system.post("/tasks", {"execute_at": _in(3600)}).data
+
+    cancelled = system.delete(f"/tasks/{task['id']}")
+    assert cancelled.status == 200
+    assert cancelled.data["status"] == "cancelled"
+
+    again = system.delete(f"/tasks/{task['id']}")
+    assert again.status == 404
+    assert again.error["code"] == "task_not_found"
+
+
+def test_a_running_task_is_cancelled_and_stays_so(system):
+    task = system.post("/tasks", {"task_type": "io", "payload": {"seconds": 600}}).data
+    system.wait_for_task(task["id"], "processing")
+
+    assert system.delete(f"/tasks/{task['id']}").data["status"] == "cancelled"
+    assert system.get(f"/tasks/{task['id']}").data["status"] == "cancelled"
+    assert system.delete(f"/tasks/{task['id']}").status == 404
+
+
+def test_the_list_is_filtered_and_counted(system):
+    for _ in range(3):
+        system.post("/tasks", {"task_type": "io", "execute_at": _in(3600)})
+    system.post("/tasks", {"task_type": "noop", "execute_at": _in(3600)})
+
+    page = system.get("/tasks?status=pending&task_type=io&limit=2").data
+
+    assert page["total"] == 3
+    assert len(page["tasks"]) == 2
+    assert {task["task_type"] for task in page["tasks"]} == {"io"}
+    assert system.get("/tasks?status=New&task_type=io").data["total"] == 3
+
+
+def test_a_task_that_fails_twice_and_then_works(system):
+    task = system.post("/tasks", {"task_type": "io", "payload": {"seconds": 0, "failures": 2}}).data
+
+    done = system.wait_for_task(task["id"], "completed")
+
+    assert done["attempts"] == 3
+    assert [error["attempt"] for error in done["errors"]] == [1, 2]
+
+
+def test_a_task_that_fails_for_good_keeps_every_error_and_can_be_retried(system):
+    body = {"task_type": "io", "payload": {"seconds": 0, "failures": 2}, "max_attempts": 2}
+    task = system.post("/tasks", body).data
+
+    failed = system.wait_for_task(task["id"], "failed")
+    assert failed["attempts"] == 2
+    assert [error["attempt"] for error in failed["errors"]] == [1, 2]
+    assert failed["error"]
+
+    assert system.post(f"/tasks/{task['id']}/retry").status == 200
+    assert system.wait_for_task(task["id"], "completed", "failed")
+
+
+def test_the_tasks_of_a_user_are_listed(system, user):
+    task = system.post("/tasks", {"user_id": user["id"], "execute_at": _in(3600)}).data
+
+    page = system.get(f"/users/{user['id']}/tasks").data
+
+    assert [found["id"] for found in page["tasks"]] == [task["id"]]
+    assert page["total"] == 1

@@ -1,0 +1,158 @@
+"""A whole running system for the end-to-end tests: started, used and stopped the way a user does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.support.ports import free_ports
+from tests.support.waiting import eventually
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+_PORTS_OF_AN_INSTANCE = 7
+_START_LIMIT = 120
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: its status, header fields and JSON."""
+
+    status: int
+    headers: requests.structures.CaseInsensitiveDict[str]
+    body: Any
+    seconds: float
+
+    @property
+    def data(self) -> Any:
+        """Give what a good answer holds."""
+        assert self.body["success"] is True, self.body
+        return self.body["data"]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """Give what an error answer holds."""
+        assert self.body["success"] is False, self.body
+        return self.body["error"]
+
+    @property
+    def fields(self) -> list[str]:
+        """Name the fields an error answer complains about."""
+        return [detail["field"] for detail in self.error.get("details", [])]
+
+
+class RunningSystem:
+    """One instance in a data folder of its own."""
+
+    def __init__(self, data: Path, *, environment: dict[str, str] | None = None) -> None:
+        self.data = data
+        self.port = free_ports(_PORTS_OF_AN_INSTANCE)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environment = {**os.environ, **(environment or {})}
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Do what `./scripts/run ARGUMENTS` does, in the environment of the tests."""
+        done = subprocess.run(
+            [sys.executable, "-m", "scripts.instance", "--data", str(self.data), *arguments],
+            cwd=CHECKOUT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_LIMIT,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done
+
+    def start(self, *options: str) -> None:
+        """Start everything and return when it is ready."""
+        self.cli("--port", str(self.port), "--detach", *options)
+
+    def stop(self) -> None:
+        """Stop everything."""
+        self._session.close()
+        self.cli("stop")
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Give each process's state and pid by name, as `status --json` tells."""
+        told = json.loads(self.cli("status", "--json", check=False).stdout)
+        return {process["name"]: process for process in told["services"]}
+
+    def kill(self, name: str) -> int:
+        """Kill a process with SIGKILL and give the pid it had."""
+        pid = int(self.status()[name]["pid"])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_until_replaced(self, name: str, pid: int, *, timeout: float = 30) -> int:
+        """Wait until a process runs again under another pid, and give it."""
+
+        def replaced() -> int:
+            seen = self.status()[name]
+            return int(seen["pid"]) if seen["state"] == "running" and int(seen["pid"] or 0) != pid else 0
+
+        return eventually(replaced, timeout=timeout, what=f"{name} runs again")
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        json_body: Any = None,
+        *,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """Send one request to the gateway."""
+        fields = {"Content-Type": "application/json"} if json_body is not None or content is not None else {}
+        answer = self._session.request(
+            method,
+            self.url + path,
+            data=content if json_body is None else json.dumps(json_body).encode(),
+            headers={**fields, **(headers or {})},
+            timeout=30,
+            allow_redirects=False,
+        )
+        return Reply(
+            answer.status_code,
+            answer.headers,
+            answer.json() if answer.content else None,
+            answer.elapsed.total_seconds(),
+        )
+
+    def get(self, path: str, **options: Any) -> Reply:
+        """GET a path."""
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, json_body: Any = None, **options: Any) -> Reply:
+        """POST to a path."""
+        return self.request("POST", path, json_body, **options)
+
+    def put(self, path: str, json_body: Any = None, **options: Any) -> Reply:
+        """PUT to a path."""
+        return self.request("PUT", path, json_body, **options)
+
+    def delete(self, path: str, **options: Any) -> Reply:
+        """DELETE a path."""
+        return self.request("DELETE", path, **options)
+
+    def wait_for_task(self, task_id: str, *statuses: str, timeout: float = 30) -> dict[str, Any]:
+        """Wait until a task has one of the statuses, and give it."""
+
+        def there() -> dict[str, Any] | None:
+            task: dict[str, Any] = self.get(f"/tasks/{task_id}").data
+            return task if task["status"] in statuses else None
+
+        found = eventually(there, timeout=timeout, what=f"task {task_id} is {statuses}")
+        assert found is not None
+        return found
