@@ -44,7 +44,7 @@ def main(venv: Path, requirements: Path, stamp: str) -> int:
 
 
 def _is_usable(venv: Path, installed: Path) -> bool:
-    """Whether packages can be added to what is there: it once was complete, in this place, and its Python still runs."""
+    """Whether packages can be added to what is there: once complete, in this very place, with a Python that runs."""
     if not installed.exists() or not installed.read_text().endswith(f" {venv}\n"):
         return False
     version = subprocess.run(

@@ -116,8 +116,9 @@ class EmbeddedPostgres:
         ours = self.major_version()
         if there != ours:
             raise OtherMajorVersion(
-                f"{self.folder} was made by PostgreSQL {there}, and this version of Siteworks brings PostgreSQL {ours}: "
-                "run ./scripts/backup in the checkout that made it, then ./scripts/restore FILE --data NEW_FOLDER here"
+                f"{self.folder} was made by PostgreSQL {there}, and this version of Siteworks brings PostgreSQL "
+                f"{ours}: run ./scripts/backup in the checkout that made it, then here "
+                "./scripts/restore FILE --data NEW_FOLDER"
             )
 
     def major_version(self) -> str:
@@ -251,8 +252,7 @@ class EmbeddedPostgres:
         }  # fmt: skip
         return subprocess.run(
             [str(self._bin / name), *map(str, arguments)],
-            env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            errors="replace", check=False,
+            env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
 
 

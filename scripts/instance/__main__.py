@@ -1,0 +1,10 @@
+"""`python -m scripts.instance`, which ./scripts/run becomes."""
+
+from __future__ import annotations
+
+import sys
+
+from scripts.instance.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

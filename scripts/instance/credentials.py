@@ -1,0 +1,40 @@
+"""The instance's passwords: made once, kept in <data>/secrets, readable by nobody else."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+# The database roles, PostgreSQL's own superuser, and the door of supervisor.
+NAMES = ("users", "orders", "tasks", "postgres", "supervisor")
+
+
+class Credentials:
+    """Reads <folder>/NAME, making it on first use (0600 in a 0700 folder)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def create(self) -> None:
+        """Make whatever is missing, so that a later reader finds everything."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        os.chmod(self._folder, 0o700)
+        for name in NAMES:
+            self[name]
+
+    def __getitem__(self, name: str) -> str:
+        path = self._folder / name
+        if not path.exists():
+            # Written beside and linked into place: a reader never sees half a password, and the first writer wins.
+            draft = self._folder / f".{name}.{secrets.token_hex(4)}"
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(24) + "\n")
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                pass  # another process was first, and its password counts
+            finally:
+                draft.unlink()
+        return path.read_text().strip()

@@ -1,0 +1,30 @@
+"""Become one program: `python -I -S launch.py NAME`, run by supervisor inside the data folder.
+
+Reads run/NAME.json and replaces itself, so that the process supervisor watches and signals is the program itself.
+Imports nothing but the standard library, and little of that: it stands before every start and restart.
+"""
+
+import json
+import os
+import sys
+
+
+def main(name: str) -> None:
+    with open(os.path.join("run", name + ".json"), encoding="utf-8") as file:
+        plan = json.load(file)
+    environment = {k: v for k, v in os.environ.items() if not _matches(k, plan["unset"])}
+    environment.update(plan["set"])
+    os.chdir(plan["cwd"])
+    if plan["uid"] is not None:
+        os.setgroups([])
+        os.setgid(plan["gid"])
+        os.setuid(plan["uid"])
+    os.execve(plan["argv"][0], plan["argv"], environment)
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(name == p or (p.endswith("*") and name.startswith(p[:-1])) for p in patterns)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

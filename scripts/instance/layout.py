@@ -1,0 +1,121 @@
+"""Where things are: the checkout, and inside a data folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.instance.errors import ForeignFolder
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DEFAULT_DATA = CHECKOUT / ".data"
+_MARK = {"what": "data folder of a Siteworks instance", "format": 1}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one data folder. `data` is absolute and free of symbolic links: it is the instance's name."""
+
+    data: Path
+
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str] | None) -> Layout:
+        return cls(Path(os.path.realpath(os.path.expanduser(folder) if folder else DEFAULT_DATA)))
+
+    @property
+    def mark(self) -> Path:
+        return self.data / "instance.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.data / "lock"
+
+    @property
+    def secrets(self) -> Path:
+        return self.data / "secrets"
+
+    @property
+    def postgres(self) -> Path:
+        return self.data / "postgres"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def run(self) -> Path:
+        """What is written anew by every start: supervisor's configuration and one file per program."""
+        return self.data / "run"
+
+    @property
+    def temporary(self) -> Path:
+        """The services' TMPDIR: nothing of an instance is written elsewhere."""
+        return self.data / "tmp"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    @property
+    def exists(self) -> bool:
+        return self.mark.is_file()
+
+    def require_ours_or_empty(self) -> None:
+        """Raise ForeignFolder unless the folder is an instance, or absent, or empty."""
+        if self.data.exists() and not self.data.is_dir():
+            raise ForeignFolder(f"{self.data} is a file; name a folder with --data")
+        try:
+            inside = [] if not self.data.exists() else [p for p in self.data.iterdir() if p.name != "lock"]
+        except PermissionError:
+            raise ForeignFolder(f"{self.data} belongs to another user; choose another folder with --data") from None
+        if inside and not self._is_marked():
+            raise ForeignFolder(
+                f"{self.data} is neither empty nor a data folder of Siteworks, so it is left alone; "
+                "choose another folder with --data"
+            )
+        if self.data.exists() and not os.access(self.data, os.W_OK | os.X_OK):
+            raise ForeignFolder(f"{self.data} belongs to another user; choose another folder with --data")
+        if inside and os.geteuid() != 0 and self.data.stat().st_uid != os.geteuid():
+            raise ForeignFolder(f"{self.data} was made by another user; choose another folder with --data")
+
+    def require_ours(self) -> None:
+        """Raise ForeignFolder unless an instance was made here."""
+        self.require_ours_or_empty()
+        if not self.exists:
+            raise ForeignFolder(
+                f"no Siteworks instance in {self.data}; start one with ./scripts/run, or name it: --data"
+            )
+
+    def create_folder(self) -> None:
+        try:
+            self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ForeignFolder(f"cannot make {self.data}: {exc.strerror}; choose another folder with --data") from exc
+
+    def create(self) -> None:
+        """Make the folders, and the mark last of all that decides whose folder it is. Idempotent."""
+        if not self.exists:
+            partial = self.mark.with_suffix(".partial")
+            partial.write_text(json.dumps(_MARK) + "\n")
+            partial.replace(self.mark)
+        for folder in (self.secrets, self.logs, self.run, self.temporary):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def remove_contents(self) -> None:
+        """Forget everything the instance made, and only that; the mark goes last."""
+        unfinished = self.postgres.with_name(self.postgres.name + ".new")
+        for folder in (self.run, self.logs, self.temporary, self.postgres, unfinished, self.secrets):
+            if folder.exists():
+                shutil.rmtree(folder)
+        self.mark.unlink(missing_ok=True)
+
+    def _is_marked(self) -> bool:
+        # A start that was interrupted before the mark was in place left its draft and nothing else.
+        if {p.name for p in self.data.iterdir()} <= {"lock", self.mark.with_suffix(".partial").name}:
+            return True
+        try:
+            return bool(json.loads(self.mark.read_text())["what"] == _MARK["what"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False

@@ -1,0 +1,88 @@
+"""A data folder lives once: an advisory lock, held by supervisor for as long as the instance runs.
+
+The file also says who holds it, for whoever finds it locked. What it says counts only while it is locked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from scripts.instance.errors import InUse
+from scripts.instance.ports import Ports
+
+
+@dataclass(frozen=True)
+class Holder:
+    """`port` is the instance's base port while it runs, and None for a command that merely works on the folder."""
+
+    command: str
+    port: int | None = None
+    workers: int = 0
+
+
+class InstanceLock:
+    """The held lock. The descriptor may be handed to a child, which then holds it too."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def acquire(cls, path: Path, holder: Holder, *, patience: float = 0.3) -> InstanceLock:
+        """Raise InUse when it is held for longer than `patience` seconds (somebody may only be looking)."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        limit = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > limit:
+                    os.close(descriptor)
+                    raise InUse(_explain(path, _read(path))) from None
+                time.sleep(0.05)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
+        return cls(descriptor)
+
+    def close(self) -> None:
+        """Let go of this process's share of the lock. Idempotent."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds the lock, or None when nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(path)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read(path: Path) -> Holder:
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return Holder(command="another command")  # it has only just locked the file
+
+
+def _explain(path: Path, holder: Holder) -> str:
+    data = path.parent
+    if holder.port is not None:
+        return (
+            f"already running on {Ports(holder.port).url} (data folder {data}); "
+            "./scripts/run stop stops it, with the same --data"
+        )
+    return f"{data} is in use by {holder.command}; try again when that has ended"

@@ -1,0 +1,101 @@
+"""The ports of an instance: seven in a row from --port, all on 127.0.0.1."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from scripts.instance.errors import InstanceError, PortTaken
+
+HOST = "127.0.0.1"
+_COUNT = 7
+
+
+@dataclass(frozen=True)
+class Ports:
+    """`base` is the gateway's; `base + 4` is kept for event streams."""
+
+    base: int
+
+    def __post_init__(self) -> None:
+        highest = 65536 - _COUNT
+        if not 1 <= self.base <= highest:
+            raise InstanceError(f"--port must be between 1 and {highest}: seven ports in a row are needed")
+
+    @property
+    def gateway(self) -> int:
+        return self.base
+
+    @property
+    def users(self) -> int:
+        return self.base + 1
+
+    @property
+    def orders(self) -> int:
+        return self.base + 2
+
+    @property
+    def tasks(self) -> int:
+        return self.base + 3
+
+    @property
+    def postgres(self) -> int:
+        return self.base + 5
+
+    @property
+    def supervisor(self) -> int:
+        return self.base + 6
+
+    @property
+    def by_name(self) -> dict[str, int]:
+        return {
+            "gateway": self.gateway,
+            "users": self.users,
+            "orders": self.orders,
+            "tasks": self.tasks,
+            "postgres": self.postgres,
+            "supervisor": self.supervisor,
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.gateway}"
+
+    def require_free(self) -> None:
+        """Raise PortTaken naming the first port that cannot be bound, and what it would be for."""
+        for name, port in self.by_name.items():
+            reason = _why_not_bindable(port)
+            if reason is None:
+                continue
+            offset = "" if port == self.base else f" (--port {self.base} + {port - self.base})"
+            raise PortTaken(
+                f"port {port} for {name}{offset} {reason}; choose other ports, for instance --port {self._another()}"
+            )
+
+    def _another(self) -> int:
+        for base in range(max(self.base, 8000) // 100 * 100 + 100, 65000, 100):
+            if all(_why_not_bindable(port) is None for port in Ports(base).by_name.values()):
+                return base
+        return free_base()
+
+
+def free_base() -> int:
+    """A base port whose whole row is free at this moment."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            base = probe.getsockname()[1]
+        if base <= 65536 - _COUNT and all(_why_not_bindable(p) is None for p in range(base, base + _COUNT)):
+            return int(base)
+
+
+def _why_not_bindable(port: int) -> str | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except PermissionError:
+            return "may not be used by this user"
+        except OSError:
+            return "is taken by another program"
+    return None

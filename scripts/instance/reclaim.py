@@ -1,0 +1,62 @@
+"""What a killed supervisor leaves behind, and how the next command clears it.
+
+Every process of an instance carries SITEWORKS_INSTANCE=<data folder> in its environment; the search goes by that mark
+and by nothing else, so that another instance, or another PostgreSQL, is never touched. PostgreSQL's children
+overwrite their environment, but they end with the server that carries it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+
+import psutil
+
+MARK = "SITEWORKS_INSTANCE"
+_GRACE = 10.0  # seconds for the services, which have nothing to finish that the database does not remember
+_POSTGRES_GRACE = 30.0  # seconds for its checkpoint
+
+
+def leftovers(data: Path) -> list[psutil.Process]:
+    """The processes of this instance, without those this call runs under."""
+    own = {process.pid for process in [psutil.Process(), *psutil.Process().parents()]}
+    found = []
+    for process in psutil.process_iter():
+        if process.pid in own:
+            continue
+        with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or another user's: not ours
+            if process.environ().get(MARK) == str(data) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def reclaim(data: Path) -> int:
+    """End every leftover: first the services, then PostgreSQL (fast shutdown). The number of processes ended.
+
+    The caller holds the instance's lock; otherwise a new instance would be taken for a leftover.
+    """
+    found = leftovers(data)
+    servers = [process for process in found if _is_postgres(process)]
+    others = [process for process in found if process not in servers]
+    _end(others, signal.SIGTERM, _GRACE)
+    _end(servers, signal.SIGINT, _POSTGRES_GRACE)
+    return len(found)
+
+
+def _is_postgres(process: psutil.Process) -> bool:
+    try:
+        return Path(process.exe()).name == "postgres"
+    except psutil.Error:
+        return False
+
+
+def _end(processes: list[psutil.Process], first: signal.Signals, grace: float) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(first)
+    _, alive = psutil.wait_procs(processes, timeout=grace)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)

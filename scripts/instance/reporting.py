@@ -1,0 +1,98 @@
+"""The verbs `status` and `logs`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scripts.instance.credentials import Credentials
+from scripts.instance.errors import InstanceError
+from scripts.instance.layout import Layout
+from scripts.instance.lock import holder_of
+from scripts.instance.ports import Ports
+from scripts.instance.programs import SERVICES
+from scripts.instance.reclaim import leftovers
+from scripts.instance.supervision import ProcessState, Supervisor
+
+ALL_RUN = 0
+NOT_ALL_RUN = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `status`; `uptime` in seconds."""
+
+    service: str
+    state: str
+    pid: int | None
+    uptime: int | None
+    port: int | None
+
+
+def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
+    """Print one line for each process; ALL_RUN or NOT_ALL_RUN."""
+    layout.require_ours()
+    holder = holder_of(layout.lock)
+    if holder is None or holder.port is None:
+        left = len(leftovers(layout.data)) if holder is None else 0
+        if as_json:
+            say(json.dumps({"running": False, "data": str(layout.data), "leftovers": left, "services": []}))
+        elif left:
+            say(f"not running, but {left} processes of a killed supervisor are left; ./scripts/run reclaims them")
+        else:
+            say("not running" if holder is None else f"not running; {holder.command} is at work")
+        return NOT_ALL_RUN
+    ports = Ports(holder.port)
+    processes = Supervisor(ports, Credentials(layout.secrets)["supervisor"]).processes()
+    rows = [_row(p, ports) for p in sorted(processes, key=lambda p: (SERVICES.index(p.service), p.name))]
+    running = all(row.state == "RUNNING" for row in rows)
+    if as_json:
+        services = [vars(row) for row in rows]
+        say(json.dumps({"running": True, "url": ports.url, "data": str(layout.data), "services": services}))
+    else:
+        say(f"{ports.url}   data {layout.data}")
+        for line in _table(rows):
+            say(line)
+    return ALL_RUN if running else NOT_ALL_RUN
+
+
+def _row(process: ProcessState, ports: Ports) -> Row:
+    alive = process.pid > 0
+    return Row(
+        service=process.name,
+        state=process.state,
+        pid=process.pid if alive else None,
+        uptime=int(process.uptime) if alive else None,
+        port=ports.by_name.get(process.service),
+    )
+
+
+def _table(rows: list[Row]) -> list[str]:
+    cells = [("SERVICE", "STATE", "PID", "UPTIME", "PORT")] + [
+        (row.service, row.state.lower(), _or_dash(row.pid), _duration(row.uptime), _or_dash(row.port)) for row in rows
+    ]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _or_dash(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _duration(seconds: int | None) -> str:
+    if seconds is None:
+        return "-"
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+def follow_logs(layout: Layout, service: str) -> None:
+    """Become `tail` on the service's logs; ends with Ctrl-C."""
+    layout.require_ours()
+    found = sorted(layout.logs.glob("worker-*.log")) if service == "worker" else [layout.log(service)]
+    files = [str(path) for path in found if path.exists()]
+    if not files:
+        raise InstanceError(f"{service} has written no log in {layout.logs} yet")
+    os.execvp("tail", ["tail", "-n", "50", "-F", *files])

@@ -1,0 +1,224 @@
+"""Bring an instance up, hold it, and take it down again, in order and without losing anything.
+
+lock → reclaim leftovers → ports → folder, secrets, initdb → supervisor (starts PostgreSQL)
+     → roles and databases → migrations → every service at once → /readyz of the gateway
+"""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import subprocess
+import time
+from types import FrameType
+
+from scripts.instance import supervision
+from scripts.instance.credentials import Credentials
+from scripts.instance.databases import create_databases
+from scripts.instance.errors import InstanceError, StartFailed
+from scripts.instance.layout import Layout
+from scripts.instance.lock import Holder, InstanceLock
+from scripts.instance.migrating import migrate
+from scripts.instance.ports import HOST, Ports
+from scripts.instance.postgres import EmbeddedPostgres, last_lines_of
+from scripts.instance.programs import database_urls, programs_of
+from scripts.instance.reclaim import reclaim
+from scripts.instance.stopping import stop_in_order
+
+_READY_LIMIT = 90.0  # seconds from starting the services to the first 200 of /readyz
+_TRIES = 3  # quick exits of one program before the start is given up
+
+
+class StopRequested(BaseException):
+    """Ctrl-C, SIGTERM or SIGHUP: not an error, and not to be caught as one."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool) -> None:
+    """Start the instance; unless `detach`, hold it until a signal comes or it is stopped from elsewhere."""
+    began = time.monotonic()
+    layout.require_ours_or_empty()
+    layout.create_folder()
+    lock = InstanceLock.acquire(layout.lock, Holder("./scripts/run", ports.base, workers))
+    with _Signals() as signals:
+        supervisor: supervision.Supervisor | None = None
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            server = _prepare(layout, ports, reset=reset)
+            credentials = Credentials(layout.secrets)
+            programs = programs_of(layout, ports, credentials, server, workers)
+            supervision.write_run_files(layout, programs, ports.supervisor, credentials["supervisor"])
+            supervisor = supervision.Supervisor(ports, credentials["supervisor"])
+            process = supervision.spawn(layout, lock)
+            lock.close()  # from here on supervisor holds it
+            supervision.wait_for_supervisor(supervisor, process, layout)
+            _start_everything(layout, ports, credentials, server, supervisor, process)
+            _announce(layout, ports, seconds=time.monotonic() - began, detach=detach)
+            if not detach:
+                _hold(layout, process)
+        except BaseException as reason:  # whatever ended the start or the holding, nothing may be left running
+            signals.explain_instead()
+            if isinstance(reason, StopRequested):
+                say("\nstopping (running tasks get up to 30 s to finish) …")
+            if supervisor is not None and process is not None and process.poll() is None:
+                stop_in_order(supervisor, say)
+                process.wait()
+            lock.close()
+            if not isinstance(reason, StopRequested):
+                raise
+            say("stopped; nothing was lost. Start again with ./scripts/run")
+        finally:
+            lock.close()
+
+
+def _prepare(layout: Layout, ports: Ports, *, reset: bool) -> EmbeddedPostgres:
+    reclaimed = reclaim(layout.data)
+    if reclaimed:
+        say(f"ended {reclaimed} processes that a killed supervisor had left behind")
+    if reset:
+        layout.remove_contents()
+    ports.require_free()
+    layout.create()
+    credentials = Credentials(layout.secrets)
+    credentials.create()
+    server = EmbeddedPostgres(layout.postgres, ports.postgres, credentials["postgres"], log=layout.log("postgres"))
+    if not server.initialised:
+        say(f"making a database in {layout.postgres} …")
+    server.initialise()
+    server.require_version()
+    server.require_access()
+    server.remove_stale_pid_file()
+    return server
+
+
+def _start_everything(
+    layout: Layout,
+    ports: Ports,
+    credentials: Credentials,
+    server: EmbeddedPostgres,
+    supervisor: supervision.Supervisor,
+    process: subprocess.Popen[bytes],
+) -> None:
+    say("starting PostgreSQL …")
+    watch = _Watch(layout, supervisor)
+    server.wait_until_accepting(lambda: process.poll() is None and watch.is_well("postgres"))
+    create_databases(server, credentials)
+    say("applying migrations …")
+    migrate(database_urls(ports, credentials), layout.log("migrations"))
+    say("starting the services …")
+    supervisor.start(["users", "orders", "tasks", "worker", "gateway"])
+    limit = time.monotonic() + _READY_LIMIT
+    while True:
+        waiting_for = watch.not_running()
+        if not waiting_for and _gateway_is_ready(ports):
+            return
+        if process.poll() is not None:
+            raise StartFailed(f"supervisor ended during the start (log: {layout.log('supervisor')})")
+        if time.monotonic() > limit:
+            what = ", ".join(waiting_for) or f"http://{HOST}:{ports.gateway}/readyz"
+            raise StartFailed(f"still waiting for {what} after {_READY_LIMIT:.0f} s; the logs are in {layout.logs}")
+        time.sleep(0.05)
+
+
+class _Watch:
+    """Counts how often each program has exited right after its start, and gives up at the third time."""
+
+    def __init__(self, layout: Layout, supervisor: supervision.Supervisor) -> None:
+        self._layout = layout
+        self._supervisor = supervisor
+        self._exits: dict[str, set[float]] = {}
+
+    def is_well(self, service: str) -> bool:
+        """Raise StartFailed, with the program's last words, once it has failed for good."""
+        self.not_running()
+        return all(len(exits) < _TRIES for name, exits in self._exits.items() if name == service)
+
+    def not_running(self) -> list[str]:
+        waiting = []
+        for process in self._supervisor.processes():
+            if process.state == "RUNNING":
+                continue
+            waiting.append(process.name)
+            if process.state in {"BACKOFF", "FATAL"}:
+                exits = self._exits.setdefault(process.name, set())
+                exits.add(process.stopped_at)
+                if len(exits) >= _TRIES or process.state == "FATAL":
+                    log = self._layout.log(process.name)
+                    raise StartFailed(f"{process.name} does not start: {last_lines_of(log)} (log: {log})")
+        return waiting
+
+
+def _gateway_is_ready(ports: Ports) -> bool:
+    connection = http.client.HTTPConnection(HOST, ports.gateway, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _announce(layout: Layout, ports: Ports, *, seconds: float, detach: bool) -> None:
+    data = "" if layout == Layout.of(None) else f" --data '{layout.data}'"
+    lines = [
+        f"Siteworks is ready on {ports.url}  ({seconds:.1f} s)",
+        "",
+        f"try it     {ports.url}/swagger",
+        f"health     {ports.url}/health",
+        f"logs       {layout.logs}",
+        f"status     ./scripts/run status{data}",
+        f"stop       {'' if detach else 'Ctrl-C, or '}./scripts/run stop{data}",
+    ]
+    width = max(map(len, lines))
+    say("╭" + "─" * (width + 2) + "╮")
+    for line in lines:
+        say(f"│ {line.ljust(width)} │")
+    say("╰" + "─" * (width + 2) + "╯")
+
+
+def _hold(layout: Layout, process: subprocess.Popen[bytes]) -> None:
+    """Return when the instance was stopped from elsewhere; raise StartFailed when its supervisor was killed."""
+    status = process.wait()
+    if status == 0:
+        say("stopped by another command")
+        return
+    # Only whoever gets the lock may clear up: the next ./scripts/run may already be at it.
+    lock = InstanceLock.acquire(layout.lock, Holder("./scripts/run"))
+    try:
+        reclaim(layout.data)
+    finally:
+        lock.close()
+    raise InstanceError(
+        f"supervisor was killed (exit status {status}), so everything was stopped; nothing was lost. "
+        "Start again with ./scripts/run"
+    )
+
+
+class _Signals:
+    """The first SIGINT, SIGTERM or SIGHUP raises StopRequested where the program is; later ones only explain."""
+
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __enter__(self) -> _Signals:
+        self._before = {number: signal.signal(number, self._first) for number in self._NUMBERS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _first(self, number: int, frame: FrameType | None) -> None:
+        self.explain_instead()
+        raise StopRequested
+
+    def explain_instead(self) -> None:
+        for number in self._NUMBERS:
+            signal.signal(number, self._explain)
+
+    @staticmethod
+    def _explain(number: int, frame: FrameType | None) -> None:
+        say("still stopping: running tasks finish first, then the database closes its files. Please wait.")

@@ -1,0 +1,61 @@
+"""Take an instance down: the gateway first, so that nothing new comes in, and PostgreSQL last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from scripts.instance.credentials import Credentials
+from scripts.instance.errors import InstanceError
+from scripts.instance.layout import Layout
+from scripts.instance.lock import Holder, InstanceLock, holder_of
+from scripts.instance.ports import Ports
+from scripts.instance.reclaim import reclaim
+from scripts.instance.supervision import Supervisor
+
+_RELEASE_LIMIT = 30.0  # seconds for supervisor itself, once its programs have ended
+
+
+def stop_in_order(supervisor: Supervisor, say: Callable[[str], None]) -> None:
+    """Stop every program and supervisor. Returns when supervisor has been told; its end is the caller's to await."""
+    try:
+        for services in (["gateway"], ["users", "orders", "tasks", "worker"], ["postgres"]):
+            running = supervisor.alive(services)
+            if running:
+                say(f"  stopping {', '.join(running)}")
+            supervisor.stop(services)
+    except InstanceError:
+        pass  # it went away meanwhile, stopped by somebody else; the lock tells when it is gone
+    supervisor.shut_down()
+
+
+def stop(layout: Layout, say: Callable[[str], None]) -> None:
+    """The verb `stop`. An instance that does not run is no error: afterwards it does not run."""
+    layout.require_ours()
+    holder = holder_of(layout.lock)
+    if holder is None:
+        lock = InstanceLock.acquire(layout.lock, Holder("./scripts/run stop"))
+        try:
+            reclaimed = reclaim(layout.data)
+        finally:
+            lock.close()
+        say(f"ended {reclaimed} processes that a killed supervisor had left behind" if reclaimed else "not running")
+        return
+    if holder.port is None:
+        raise InstanceError(f"{layout.data} is in use by {holder.command}; that ends by itself")
+    supervisor = Supervisor(Ports(holder.port), Credentials(layout.secrets)["supervisor"])
+    if not supervisor.answers():
+        raise InstanceError(
+            f"the instance in {layout.data} is just being started or stopped; try again in a few seconds"
+        )
+    stop_in_order(supervisor, say)
+    wait_until_released(layout)
+    say("stopped; nothing was lost")
+
+
+def wait_until_released(layout: Layout) -> None:
+    limit = time.monotonic() + _RELEASE_LIMIT
+    while holder_of(layout.lock) is not None:
+        if time.monotonic() > limit:
+            raise InstanceError(f"supervisor does not end; see {layout.log('supervisor')}")
+        time.sleep(0.05)
