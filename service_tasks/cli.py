@@ -1,0 +1,73 @@
+"""Processes of the task service beside its web server.
+
+python -m service_tasks.cli worker
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from service_tasks.domain.retry import RetryPolicy
+from service_tasks.engine.registry import BadTaskTypes, load_registry
+from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.persistence.task_store import TaskStore
+from service_tasks.settings import WorkerSettings
+from servicekit import logs
+from servicekit.database import Database
+from servicekit.settings import load_or_exit
+
+#: claimer, reporter, canceller, promoter, rescuer, and one that is opened for the listener and leaves the pool
+_CONNECTIONS = 6
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Work until SIGTERM or SIGINT; gives the process's exit status."""
+    try:
+        registry = load_registry(settings.modules)
+    except BadTaskTypes as exc:
+        raise SystemExit(f"task_worker cannot start: TASK_MODULES: {exc}") from exc
+    database = Database(settings.tasks_database_url, application_name="task_worker", pool_size=_CONNECTIONS)
+    heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
+    store = TaskStore(database)
+    worker = Worker(
+        store=store,
+        heartbeat_store=TaskStore(heartbeat_database),
+        open_wake_ups=store.open_wake_ups,
+        registry=registry,
+        options=WorkerOptions(
+            concurrency=settings.worker_concurrency,
+            threads=settings.worker_threads,
+            poll_seconds=settings.worker_poll_seconds,
+            grace_seconds=settings.worker_grace_seconds,
+            lease_seconds=settings.worker_lease_seconds,
+            heartbeat_seconds=settings.worker_heartbeat_seconds,
+            policy=RetryPolicy(
+                base_seconds=settings.worker_backoff_seconds, cap_seconds=settings.worker_backoff_cap_seconds
+            ),
+        ),
+    )
+    status = worker.run()
+    database.dispose()
+    heartbeat_database.dispose()
+    return status
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m service_tasks.cli", description="The task service's processes.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser(
+        "worker",
+        help="run tasks until SIGTERM",
+        description="Run tasks until SIGTERM or SIGINT; running ones get WORKER_GRACE_SECONDS to finish, the rest is"
+        " handed back. Settings come from the environment: TASKS_DATABASE_URL, TASK_MODULES and the WORKER_"
+        " variables of .env.example. Any number of workers may run, on any hosts.",
+    )
+    parser.parse_args(arguments)
+    settings = load_or_exit(WorkerSettings, "task_worker")
+    logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)
+    return run_worker(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

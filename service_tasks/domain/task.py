@@ -1,0 +1,206 @@
+"""What a task is: its states, the steps between them, its limits, and how one attempt may end. No I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+MAX_TASK_TYPE_CHARACTERS = 50
+MAX_TITLE_CHARACTERS = 200
+MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_RESULT_BYTES = 1024 * 1024
+MAX_IDEMPOTENCY_KEY_CHARACTERS = 200
+MAX_ERROR_CHARACTERS = 2000
+MAX_PROGRESS_MESSAGE_CHARACTERS = 200
+MAX_KEPT_ERRORS = 50
+MAX_ATTEMPTS_LIMIT = 25
+DEFAULT_MAX_ATTEMPTS = 3
+MAX_PRIORITY = 100
+DEFAULT_PRIORITY = 50
+MAX_TIMEOUT_SECONDS = 86_400
+
+
+class Status(StrEnum):
+    """What people see."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class State(StrEnum):
+    """What the table holds. A future task waits as `scheduled`, apart from `ready`, so that a million of
+    them cost the claim nothing; people see both as pending."""
+
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.SCHEDULED: frozenset({State.READY, State.CANCELLED}),
+    State.READY: frozenset({State.RUNNING, State.CANCELLED}),
+    State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.SCHEDULED, State.READY}),
+    State.COMPLETED: frozenset(),
+    State.FAILED: frozenset({State.READY}),
+    State.CANCELLED: frozenset({State.READY}),
+}
+
+FIRST_STATES = frozenset({State.SCHEDULED, State.READY})
+LIVE_STATES = frozenset({State.SCHEDULED, State.READY, State.RUNNING})
+ENDED_STATES = frozenset(State) - LIVE_STATES
+RETRYABLE_STATES = frozenset({State.FAILED, State.CANCELLED})
+
+_STATUS_OF: dict[State, Status] = {
+    State.SCHEDULED: Status.PENDING,
+    State.READY: Status.PENDING,
+    State.RUNNING: Status.PROCESSING,
+    State.COMPLETED: Status.COMPLETED,
+    State.FAILED: Status.FAILED,
+    State.CANCELLED: Status.CANCELLED,
+}
+
+# Words that other task services use for the same thing; accepted by the list filter whatever their case.
+_STATUS_WORDS: dict[str, Status] = {
+    "new": Status.PENDING,
+    "pending": Status.PENDING,
+    "scheduled": Status.PENDING,
+    "in progress": Status.PROCESSING,
+    "processing": Status.PROCESSING,
+    "running": Status.PROCESSING,
+    "done": Status.COMPLETED,
+    "completed": Status.COMPLETED,
+    "failed": Status.FAILED,
+    "cancelled": Status.CANCELLED,
+    "canceled": Status.CANCELLED,
+}
+
+
+def status_of(state: State) -> Status:
+    return _STATUS_OF[state]
+
+
+def states_of(status: Status) -> tuple[State, ...]:
+    return tuple(state for state in State if _STATUS_OF[state] is status)
+
+
+def status_from_word(word: str) -> Status | None:
+    """The status a filter word means: `In Progress`, `in_progress` and `IN-PROGRESS` are one word."""
+    return _STATUS_WORDS.get(" ".join(word.lower().replace("_", " ").replace("-", " ").split()))
+
+
+def status_words() -> tuple[str, ...]:
+    return tuple(_STATUS_WORDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one task's outcome. `number` grows with every claim and never goes back, so a result
+    that comes late carries a number nobody honours any more. (`attempt` would not do: handing a task back
+    restores it, and a retry asked for by a person starts it anew.)"""
+
+    task_id: UUID
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """One task in the hands of a worker. `payload` is JSON text; `claimed_at` is the database's clock."""
+
+    lease: Lease
+    task_type: str
+    payload: str
+    attempt: int
+    max_attempts: int
+    timeout_seconds: float
+    claimed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LostTask:
+    """A running task taken from its worker: that one fell silent, or (`overdue`) never met the deadline.
+    `lost_at` is the database's clock."""
+
+    lease: Lease
+    attempt: int
+    max_attempts: int
+    overdue: bool
+    lost_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """Why an attempt failed, as people may see it: a type and a message, never a traceback."""
+
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> AttemptError:
+        name = plain_text(type(error).__name__, 100)
+        return cls(name, plain_text(str(error), MAX_ERROR_CHARACTERS) or name)
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """`result` is JSON text."""
+
+    lease: Lease
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class WillRetry:
+    lease: Lease
+    at: datetime
+    error: AttemptError
+
+
+@dataclass(frozen=True, slots=True)
+class FailedForGood:
+    lease: Lease
+    error: AttemptError
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """Not finished and not to blame: ready again at once, the attempt given back."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedAfterCancel:
+    """The handler of a cancelled task has ended; the worker's name may leave the row."""
+
+    lease: Lease
+
+
+Outcome = Succeeded | WillRetry | FailedForGood | HandedBack | StoppedAfterCancel
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    lease: Lease
+    percent: int
+    message: str | None
+
+
+def clamp_percent(percent: float) -> int:
+    """A whole number from 0 to 100; whatever is not a number counts as 0."""
+    if percent != percent:
+        return 0
+    return int(max(0.0, min(100.0, float(percent))))
+
+
+def plain_text(text: str, limit: int) -> str:
+    """Text that PostgreSQL can hold: no NUL, no lone surrogate, at most `limit` characters."""
+    clean = text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

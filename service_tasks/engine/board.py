@@ -1,0 +1,90 @@
+"""What this worker holds at the moment: which tasks, and how many more it may take."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+from service_tasks.domain.task import ClaimedTask, Lease
+from service_tasks.engine.context import TaskContext
+from service_tasks.engine.registry import TaskType
+
+
+class StopReason(Enum):
+    """Why a handler is told to stop before its end."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+    HAND_BACK = "hand_back"
+
+
+class ActiveTask:
+    """A claimed task from the claim until its outcome is written."""
+
+    __slots__ = ("cancel_handler", "claimed", "context", "lease", "settled", "stop_reason", "thread_started", "type")
+
+    def __init__(self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext) -> None:
+        self.claimed = claimed
+        self.lease = claimed.lease
+        self.type = task_type
+        self.context = context
+        self.stop_reason: StopReason | None = None
+        #: set by the runner while the handler runs; safe to call from any thread
+        self.cancel_handler: Callable[[], None] | None = None
+        self.settled = False
+        #: for plain functions: from now on the thread gives its slot back itself
+        self.thread_started = False
+
+    def stop(self, reason: StopReason) -> None:
+        """Tell the handler to stop. The first reason counts, but a lost or cancelled task is never handed back."""
+        if self.stop_reason is None or self.stop_reason is StopReason.HAND_BACK:
+            self.stop_reason = reason
+        self.context._request_stop()
+        if self.cancel_handler is not None:
+            self.cancel_handler()
+
+
+class Board:
+    """Shared by the duties of one worker. `slots` counts async handlers; threads are counted by the runner."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._lock = threading.Lock()
+        self._active: dict[Lease, ActiveTask] = {}
+        #: held while a claim is under way, so that the reconciler never takes a claim in flight for a lost one
+        self.claiming = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    def free(self) -> int:
+        return max(0, self._slots - len(self._active))
+
+    def add(self, tasks: Iterable[ActiveTask]) -> None:
+        with self._lock:
+            for task in tasks:
+                self._active[task.lease] = task
+
+    def remove(self, leases: Iterable[Lease]) -> None:
+        with self._lock:
+            for lease in leases:
+                self._active.pop(lease, None)
+
+    def get(self, lease: Lease) -> ActiveTask | None:
+        return self._active.get(lease)
+
+    def settle(self, task: ActiveTask) -> bool:
+        """True for the one who may report the task's outcome."""
+        with self._lock:
+            if task.settled:
+                return False
+            task.settled = True
+            return True
+
+    def snapshot(self) -> list[ActiveTask]:
+        with self._lock:
+            return list(self._active.values())
+
+    def unsettled(self) -> list[ActiveTask]:
+        return [task for task in self.snapshot() if not task.settled]

@@ -1,0 +1,48 @@
+"""Brings a cancel to the handler: at once by announcement, within a second by asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+from service_tasks.domain.task import Lease, StoppedAfterCancel
+from service_tasks.engine.board import Board, StopReason
+from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.ports import WorkerStore
+from service_tasks.engine.reporter import Reporter
+
+ASK_SECONDS = 0.7
+
+
+class Canceller(DatabaseDuty):
+    def __init__(
+        self,
+        *,
+        store: WorkerStore,
+        worker_id: UUID,
+        board: Board,
+        reporter: Reporter,
+        on_death: Callable[[], None],
+    ) -> None:
+        super().__init__("canceller", on_death=on_death)
+        self._store = store
+        self._worker_id = worker_id
+        self._board = board
+        self._reporter = reporter
+
+    def work(self) -> float:
+        if len(self._board):
+            for lease in self._store.cancelled_under(self._worker_id):
+                if not self.cancel(lease):
+                    # Nobody runs it here any more; the row may forget this worker.
+                    self._reporter.report(StoppedAfterCancel(lease))
+        return jittered(ASK_SECONDS)
+
+    def cancel(self, lease: Lease) -> bool:
+        """Stop the handler of this lease; False when there is none."""
+        task = self._board.get(lease)
+        if task is None:
+            return False
+        if task.stop_reason is not StopReason.CANCELLED:
+            task.stop(StopReason.CANCELLED)
+        return True

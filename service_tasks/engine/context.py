@@ -1,0 +1,64 @@
+"""What a handler is given beside its payload."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+from service_tasks.domain.task import (
+    MAX_PROGRESS_MESSAGE_CHARACTERS,
+    ClaimedTask,
+    Progress,
+    clamp_percent,
+    plain_text,
+)
+
+
+class GiveUpError(Exception):
+    """Raised by a handler whose task can never succeed: it fails at once, whatever attempts are left."""
+
+
+class TaskStopped(Exception):
+    """The task was cancelled, timed out, or is being handed back: leave the handler, tidying up."""
+
+
+class TaskContext:
+    """May be used from any thread; every method returns at once (except `sleep`)."""
+
+    def __init__(self, claimed: ClaimedTask, report: Callable[[Progress], None]) -> None:
+        self._lease = claimed.lease
+        self._report = report
+        self._stop = threading.Event()
+        #: from 1; grows with every try of this task
+        self.attempt = claimed.attempt
+        self.max_attempts = claimed.max_attempts
+
+    @property
+    def task_id(self) -> UUID:
+        return self._lease.task_id
+
+    def progress(self, percent: float, message: str | None = None) -> None:
+        """Tell people how far the task is (0 to 100). Kept in memory and written a few times a second at
+        most, so it may be called as often as one likes."""
+        text = None if message is None else plain_text(str(message), MAX_PROGRESS_MESSAGE_CHARACTERS)
+        self._report(Progress(self._lease, clamp_percent(percent), text))
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the handler should stop. Async handlers are stopped at their next `await` as well;
+        plain functions have to look."""
+        return self._stop.is_set()
+
+    def check_cancelled(self) -> None:
+        """Raise `TaskStopped` once the handler should stop."""
+        if self._stop.is_set():
+            raise TaskStopped
+
+    def sleep(self, seconds: float) -> None:
+        """For plain functions: wait, but raise `TaskStopped` as soon as the handler should stop."""
+        if self._stop.wait(seconds):
+            raise TaskStopped
+
+    def _request_stop(self) -> None:
+        self._stop.set()

@@ -1,0 +1,68 @@
+"""What every duty of a worker has in common: it outlives the database."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+
+from servicekit.errors import DeadlineExceeded, Unavailable
+from servicekit.lifecycle import Duty
+from servicekit.logs import get_logger
+
+_log = get_logger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+def jittered(seconds: float, share: float = 0.25) -> float:
+    """So that many workers do not ask at the same moment."""
+    return seconds * random.uniform(1.0 - share, 1.0 + share)
+
+
+class DatabaseDuty(Duty):
+    """Does `work` again and again. While the database is away it waits, longer and longer up to two seconds,
+    and says so once; whatever else goes wrong ends the worker."""
+
+    def __init__(self, name: str, *, on_death: Callable[[], None]) -> None:
+        super().__init__(name, pause=self._next_pause, on_death=on_death)
+        self._away = 0
+        self._pause_seconds = 0.0
+
+    @abstractmethod
+    def work(self) -> float:
+        """Do it once; gives the seconds until it should be done again (a wake-up may come earlier)."""
+
+    def database_is_away(self) -> None:
+        """For what has to be forgotten then."""
+        return
+
+    def run_once(self, now: datetime) -> None:
+        try:
+            self._pause_seconds = self.work()
+        except (Unavailable, DeadlineExceeded) as exc:
+            self.database_is_away()
+            self._away += 1
+            if self._away == 1:
+                _log.warning("database_away", duty=self.name, code=exc.code, cause=repr(exc.__cause__)[:300])
+            self._pause_seconds = jittered(
+                min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._away - 1, 10))
+            )
+        else:
+            if self._away:
+                _log.info("database_back", duty=self.name, failures=self._away)
+            self._away = 0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the database was away at the last run."""
+        return self._away > 0
+
+    def pause_after_failure(self) -> None:
+        """For whoever runs the duty by hand: wait as its own thread would."""
+        self._wake.wait(self._pause_seconds)
+
+    def _next_pause(self) -> float:
+        return self._pause_seconds

@@ -1,0 +1,69 @@
+"""Keeps the worker's row alive and compares what the database believes with what the worker knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service_tasks.domain.task import HandedBack, Lease
+from service_tasks.engine.board import Board, StopReason
+from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.ports import WorkerInfo, WorkerStore
+from service_tasks.engine.reporter import Reporter
+from servicekit.logs import get_logger
+
+_log = get_logger(__name__)
+
+
+class Heartbeat(DatabaseDuty):
+    """On a thread and a connection of its own: neither a handler that blocks the event loop nor a full
+    connection pool makes the worker look dead."""
+
+    def __init__(
+        self,
+        *,
+        store: WorkerStore,
+        worker: WorkerInfo,
+        board: Board,
+        reporter: Reporter,
+        seconds: float,
+        check_health: Callable[[], None],
+        on_death: Callable[[], None],
+    ) -> None:
+        super().__init__("heartbeat", on_death=on_death)
+        self._store = store
+        self._worker = worker
+        self._board = board
+        self._reporter = reporter
+        self._seconds = seconds
+        self._check_health = check_health
+        self._known = False
+
+    def work(self) -> float:
+        self._store.beat(self._worker)
+        self.reconcile()
+        self._check_health()
+        return jittered(self._seconds, 0.1)
+
+    def reconcile(self) -> None:
+        """Stop handlers whose lease is gone; hand back tasks that a claim took but whose answer was lost."""
+        # A claim in flight would look like a lost one. If one is under way, the next beat will do.
+        if not self._board.claiming.acquire(blocking=False):
+            return
+        try:
+            mine = {task.lease: task for task in self._board.snapshot()}
+            held = self._store.held_by(self._worker.id)
+        finally:
+            self._board.claiming.release()
+        for lease, task in mine.items():
+            if lease not in held and not task.settled:
+                self._lose(lease)
+        for lease in held - mine.keys():
+            # Written by now is possible as well: then the hand-back is refused by its lease.
+            _log.warning("lost_claim_found", task_id=str(lease.task_id))
+            self._reporter.report(HandedBack(lease))
+
+    def _lose(self, lease: Lease) -> None:
+        task = self._board.get(lease)
+        if task is not None and task.stop_reason is not StopReason.CANCELLED:
+            _log.info("lease_lost", task_id=str(lease.task_id))
+            task.stop(StopReason.LEASE_LOST)

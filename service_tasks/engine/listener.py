@@ -1,0 +1,72 @@
+"""Hears what the API and other workers announce and wakes whoever should act on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from service_tasks.engine.canceller import Canceller
+from service_tasks.engine.duties import DatabaseDuty
+from service_tasks.engine.ports import READY, SCHEDULED, OpenWakeUps, WakeUps, cancelled_lease
+from servicekit.errors import Unavailable
+from servicekit.lifecycle import Duty
+
+WAIT_SECONDS = 1.0
+PROBE_SECONDS = 30.0
+
+
+class Listener(DatabaseDuty):
+    """Announcements may be lost (a broken connection, a restart): everybody it wakes polls as well, and is
+    woken once whenever the line is open again."""
+
+    def __init__(
+        self,
+        *,
+        open_wake_ups: OpenWakeUps,
+        claimer: Duty,
+        promoter: Duty,
+        canceller: Canceller,
+        on_death: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("listener", on_death=on_death)
+        self._open = open_wake_ups
+        self._claimer = claimer
+        self._promoter = promoter
+        self._canceller = canceller
+        self._monotonic = monotonic
+        self._line: WakeUps | None = None
+        self._probed_at = 0.0
+
+    def work(self) -> float:
+        if self._line is None:
+            self._line = self._open()
+            self._probed_at = self._monotonic()
+            for duty in (self._claimer, self._promoter, self._canceller):
+                duty.wake()
+        try:
+            # Two announcements of a kind are as good as one.
+            for announcement in dict.fromkeys(self._line.wait(WAIT_SECONDS)):
+                self._hear(announcement)
+            if self._monotonic() - self._probed_at > PROBE_SECONDS:
+                self._line.probe()
+                self._probed_at = self._monotonic()
+        except Unavailable:
+            self.close()
+            raise
+        return 0.0
+
+    def close(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    def _hear(self, announcement: str) -> None:
+        if announcement == READY:
+            self._claimer.wake()
+        elif announcement == SCHEDULED:
+            self._promoter.wake()
+        else:
+            lease = cancelled_lease(announcement)
+            if lease is not None:
+                self._canceller.cancel(lease)

@@ -1,0 +1,111 @@
+"""What the engine needs from the outside world; persistence/ implements it on PostgreSQL.
+
+Every method may raise `servicekit.errors.Unavailable` when the database is away; nothing else is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from service_tasks.domain.task import ClaimedTask, Lease, LostTask, Outcome, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One worker process. `name` is for people (host and process id), `id` is new at every start."""
+
+    id: UUID
+    name: str
+    task_types: tuple[str, ...]
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A worker is free to run this type; `timeout_seconds` holds where the task names none."""
+
+    task_type: str
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """`next_in_seconds` is None when nothing waits for its time."""
+
+    promoted: int
+    next_in_seconds: float | None
+
+
+class WorkerStore(Protocol):
+    def beat(self, worker: WorkerInfo) -> None:
+        """Say that the worker lives; makes its row when there is none."""
+
+    def forget_worker(self, worker_id: UUID) -> None:
+        """Remove the row of a worker that holds nothing any more."""
+
+    def forget_dead_workers(self) -> int:
+        """Remove rows of workers long silent that hold nothing; gives their number."""
+
+    def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
+        """Take at most `limit` ready tasks, most urgent first; no other worker can get the same."""
+
+    def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
+        """Write outcomes in one transaction; gives those accepted. The others came too late."""
+
+    def write_progress(self, reports: Collection[Progress]) -> None:
+        """Write progress of tasks whose lease still holds; the others are passed over."""
+
+    def held_by(self, worker_id: UUID) -> set[Lease]:
+        """What the database believes this worker is running."""
+
+    def cancelled_under(self, worker_id: UUID) -> set[Lease]:
+        """Cancelled tasks whose handler this worker has not yet reported as stopped."""
+
+    def promote(self, limit: int) -> Promotion:
+        """Make at most `limit` due tasks ready."""
+
+    def rescue(
+        self, *, lease_seconds: float, limit: int, rescuer: str, decide: Callable[[LostTask], Outcome]
+    ) -> list[Outcome]:
+        """Take running tasks from dead workers or far past their deadline and write what `decide` says.
+
+        Acts only while PostgreSQL itself has been up for the lease time.
+        """
+
+
+class WakeUps(Protocol):
+    """An open ear for what other processes announce. Used by one thread."""
+
+    def wait(self, seconds: float) -> list[str]:
+        """The announcements that came, perhaps none, after at most `seconds`."""
+
+    def probe(self) -> None:
+        """Make sure the line still works."""
+
+    def close(self) -> None: ...
+
+
+OpenWakeUps = Callable[[], WakeUps]
+
+READY = "ready"
+SCHEDULED = "scheduled"
+_CANCEL = "cancel"
+
+
+def cancel_announcement(lease: Lease) -> str:
+    return f"{_CANCEL}:{lease.task_id}:{lease.number}"
+
+
+def cancelled_lease(announcement: str) -> Lease | None:
+    """The lease that an announcement cancels; None for every other announcement."""
+    word, _, rest = announcement.partition(":")
+    task_id, _, number = rest.partition(":")
+    if word != _CANCEL:
+        return None
+    try:
+        return Lease(UUID(task_id), int(number))
+    except ValueError:
+        return None

@@ -1,0 +1,40 @@
+"""Makes tasks ready when their time has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.ports import WorkerStore
+
+LARGEST_BATCH = 1000
+_SHORTEST_SECONDS = 0.005
+
+
+class Promoter(DatabaseDuty):
+    """Every worker has one; SKIP LOCKED keeps them out of each other's way."""
+
+    def __init__(
+        self,
+        *,
+        store: WorkerStore,
+        poll_seconds: float,
+        on_promoted: Callable[[], None],
+        on_death: Callable[[], None],
+    ) -> None:
+        super().__init__("promoter", on_death=on_death)
+        self._store = store
+        self._poll_seconds = poll_seconds
+        self._on_promoted = on_promoted
+
+    def work(self) -> float:
+        while True:
+            promotion = self._store.promote(LARGEST_BATCH)
+            if promotion.promoted:
+                self._on_promoted()
+            if promotion.promoted < LARGEST_BATCH or self.stopping:
+                break
+        pause = jittered(self._poll_seconds)
+        if promotion.next_in_seconds is not None:
+            pause = min(pause, max(promotion.next_in_seconds, _SHORTEST_SECONDS))
+        return pause

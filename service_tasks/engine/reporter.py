@@ -1,0 +1,116 @@
+"""Writes outcomes and progress, in batches, and keeps them in memory while the database is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from service_tasks.domain.task import FailedForGood, Lease, Outcome, Progress, Succeeded, WillRetry
+from service_tasks.engine.board import Board
+from service_tasks.engine.duties import DatabaseDuty
+from service_tasks.engine.ports import WorkerStore
+from servicekit.logs import get_logger
+
+LARGEST_BATCH = 500
+PROGRESS_SECONDS = 0.5
+_IDLE_SECONDS = 60.0
+_log = get_logger(__name__)
+
+
+class Reporter(DatabaseDuty):
+    """A task leaves the board only when its outcome is written or refused, so a worker cut off from the
+    database takes nothing new once its places are full."""
+
+    def __init__(
+        self,
+        *,
+        store: WorkerStore,
+        worker_name: str,
+        board: Board,
+        on_written: Callable[[bool], None],
+        on_death: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_written(retried)` is called after each batch: places are free, and perhaps tasks wait anew."""
+        super().__init__("reporter", on_death=on_death)
+        self._store = store
+        self._worker_name = worker_name
+        self._board = board
+        self._on_written = on_written
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._outcomes: deque[Outcome] = deque()
+        self._progress: dict[Lease, Progress] = {}
+        self._progress_written_at = 0.0
+
+    def report(self, outcome: Outcome) -> None:
+        """Take one outcome, from any thread."""
+        self._outcomes.append(outcome)
+        self.wake()
+
+    def note_progress(self, progress: Progress) -> None:
+        """Take the latest progress of one task, from any thread; the one before it is forgotten."""
+        with self._lock:
+            first = not self._progress
+            self._progress[progress.lease] = progress
+        if first:
+            self.wake()
+
+    def waiting(self) -> int:
+        """Outcomes not yet written."""
+        return len(self._outcomes)
+
+    def work(self) -> float:
+        while self._outcomes:
+            self._write_batch()
+        return self._write_progress()
+
+    def _write_batch(self) -> None:
+        # Only this thread takes from the left, so what was looked at is still there afterwards; until the
+        # database has answered, the batch stays where it is.
+        batch = [self._outcomes[i] for i in range(min(len(self._outcomes), LARGEST_BATCH))]
+        accepted = self._store.write(batch, self._worker_name)
+        for _ in batch:
+            self._outcomes.popleft()
+        leases = [outcome.lease for outcome in batch]
+        with self._lock:
+            for lease in leases:
+                self._progress.pop(lease, None)
+        self._board.remove(leases)
+        self._tell(batch, accepted)
+        self._on_written(any(isinstance(outcome, WillRetry) for outcome in batch))
+
+    def _tell(self, batch: list[Outcome], accepted: set[Lease]) -> None:
+        completed = 0
+        for outcome in batch:
+            if outcome.lease not in accepted:
+                _log.info("late_result_refused", task_id=str(outcome.lease.task_id), kind=type(outcome).__name__)
+            elif isinstance(outcome, Succeeded):
+                completed += 1
+            elif isinstance(outcome, FailedForGood | WillRetry):
+                _log.info(
+                    "task_failed" if isinstance(outcome, FailedForGood) else "task_will_retry",
+                    task_id=str(outcome.lease.task_id),
+                    error_type=outcome.error.type,
+                )
+        if completed == 1 and len(batch) == 1:
+            _log.info("task_completed", task_id=str(batch[0].lease.task_id))
+        elif completed:
+            _log.info("tasks_completed", count=completed)
+
+    def _write_progress(self) -> float:
+        if not self._progress:
+            return _IDLE_SECONDS
+        left = self._progress_written_at + PROGRESS_SECONDS - self._monotonic()
+        if left > 0:
+            return left
+        with self._lock:
+            reports, self._progress = self._progress, {}
+        try:
+            self._store.write_progress(list(reports.values()))
+        finally:
+            # Progress that could not be written is dropped: a newer one follows, or the end does.
+            self._progress_written_at = self._monotonic()
+        return _IDLE_SECONDS if not self._progress else PROGRESS_SECONDS

@@ -1,0 +1,69 @@
+"""Takes tasks from workers that fell silent, and from handlers far past their deadline."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from service_tasks.domain.retry import RetryPolicy
+from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.ports import WorkerStore
+from service_tasks.engine.runner import decide_lost
+from servicekit.logs import get_logger
+
+LARGEST_BATCH = 500
+LONGEST_PAUSE_SECONDS = 5.0
+_log = get_logger(__name__)
+
+
+class Rescuer(DatabaseDuty):
+    """Every worker has one. It acts only after it has itself been connected for a whole lease time: after an
+    outage every worker looks dead, and all of them get that long to say otherwise."""
+
+    def __init__(
+        self,
+        *,
+        store: WorkerStore,
+        worker_name: str,
+        lease_seconds: float,
+        policy: RetryPolicy,
+        on_death: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("rescuer", on_death=on_death)
+        self._store = store
+        self._worker_name = worker_name
+        self._lease_seconds = lease_seconds
+        self._policy = policy
+        self._monotonic = monotonic
+        self._longest_pause = min(LONGEST_PAUSE_SECONDS, lease_seconds / 4)
+        self._connected_since: float | None = None
+        self._asked_at = 0.0
+
+    def work(self) -> float:
+        now = self._monotonic()
+        # A process that was frozen for a while knows as little as one that was cut off.
+        if self._connected_since is None or now - self._asked_at > self._lease_seconds / 2:
+            self._connected_since = now
+        self._asked_at = now
+        self._store.forget_dead_workers()
+        if now - self._connected_since >= self._lease_seconds:
+            self._rescue()
+        return jittered(self._longest_pause)
+
+    def database_is_away(self) -> None:
+        self._connected_since = None
+
+    def _rescue(self) -> None:
+        while not self.stopping:
+            rescued = self._store.rescue(
+                lease_seconds=self._lease_seconds,
+                limit=LARGEST_BATCH,
+                rescuer=self._worker_name,
+                decide=lambda task: decide_lost(task, random.random(), self._policy),
+            )
+            for outcome in rescued:
+                _log.warning("task_rescued", task_id=str(outcome.lease.task_id), outcome=type(outcome).__name__)
+            if len(rescued) < LARGEST_BATCH:
+                return

@@ -1,0 +1,291 @@
+"""One worker process: an event loop for handlers, a thread for each duty, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from service_tasks.domain.retry import RetryPolicy
+from service_tasks.domain.task import HandedBack
+from service_tasks.engine.board import ActiveTask, Board, StopReason
+from service_tasks.engine.canceller import Canceller
+from service_tasks.engine.claimer import Claimer
+from service_tasks.engine.duties import DatabaseDuty
+from service_tasks.engine.heartbeat import Heartbeat
+from service_tasks.engine.listener import Listener
+from service_tasks.engine.ports import OpenWakeUps, WorkerInfo, WorkerStore
+from service_tasks.engine.promoter import Promoter
+from service_tasks.engine.registry import Registry
+from service_tasks.engine.reporter import Reporter
+from service_tasks.engine.rescuer import Rescuer
+from service_tasks.engine.runner import Runner, ThreadSlots
+from servicekit.errors import DeadlineExceeded, Unavailable
+from servicekit.ids import new_id
+from servicekit.logs import get_logger
+
+_log = get_logger(__name__)
+_HUNG_SECONDS = 10.0
+_STOP_HANDLERS_SECONDS = 2.0
+_FLUSH_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """`concurrency` bounds all tasks held at once, `threads` the plain functions among them. `lease_seconds`:
+    a worker silent that long is dead. `grace_seconds`: how long handlers may go on after the signal to stop."""
+
+    concurrency: int = 1000
+    threads: int = 16
+    poll_seconds: float = 1.0
+    grace_seconds: float = 30.0
+    lease_seconds: float = 45.0
+    heartbeat_seconds: float = 5.0
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+class Worker:
+    """`run` works until `stop` is called (from any thread; a second time: hand everything back at once) or a
+    signal comes, and gives the process's exit status."""
+
+    def __init__(
+        self,
+        *,
+        store: WorkerStore,
+        heartbeat_store: WorkerStore,
+        open_wake_ups: OpenWakeUps,
+        registry: Registry,
+        options: WorkerOptions,
+        name: str | None = None,
+    ) -> None:
+        """`heartbeat_store` has a connection of its own."""
+        self.info = WorkerInfo(
+            id=new_id(),
+            name=name or f"{socket.gethostname()}:{os.getpid()}",
+            task_types=registry.names(),
+            lease_seconds=options.lease_seconds,
+        )
+        self._options = options
+        self._heartbeat_store = heartbeat_store
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._stop_asked = 0
+        self._failed = False
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._board = Board(options.concurrency)
+        self._threads = ThreadSlots(options.threads)
+        self._reporter = Reporter(
+            store=store,
+            worker_name=self.info.name,
+            board=self._board,
+            on_written=self._after_write,
+            on_death=self._die,
+        )
+        self._claimer = Claimer(
+            store=store,
+            worker_id=self.info.id,
+            registry=registry,
+            board=self._board,
+            threads=self._threads,
+            reporter=self._reporter,
+            hand_over=self._hand_over,
+            poll_seconds=options.poll_seconds,
+            on_death=self._die,
+        )
+        self._runner = Runner(policy=options.policy, threads=self._threads, on_thread_free=self._claimer.wake)
+        self._heartbeat = Heartbeat(
+            store=heartbeat_store,
+            worker=self.info,
+            board=self._board,
+            reporter=self._reporter,
+            seconds=options.heartbeat_seconds,
+            check_health=self._check_threads,
+            on_death=self._die,
+        )
+        self._canceller = Canceller(
+            store=store,
+            worker_id=self.info.id,
+            board=self._board,
+            reporter=self._reporter,
+            on_death=self._die,
+        )
+        self._promoter = Promoter(
+            store=store,
+            poll_seconds=options.poll_seconds,
+            on_promoted=self._claimer.wake,
+            on_death=self._die,
+        )
+        self._rescuer = Rescuer(
+            store=store,
+            worker_name=self.info.name,
+            lease_seconds=options.lease_seconds,
+            policy=options.policy,
+            on_death=self._die,
+        )
+        self._listener = Listener(
+            open_wake_ups=open_wake_ups,
+            claimer=self._claimer,
+            promoter=self._promoter,
+            canceller=self._canceller,
+            on_death=self._die,
+        )
+
+    @property
+    def held(self) -> int:
+        """Tasks in this worker's hands."""
+        return len(self._board)
+
+    def run(self, *, handle_signals: bool = True) -> int:
+        # Not asyncio.run: it waits without limit for handlers that refuse to be cancelled.
+        loop = asyncio.new_event_loop()
+        try:
+            status = loop.run_until_complete(self._main(handle_signals))
+            loop.run_until_complete(loop.shutdown_default_executor())
+            return status
+        finally:
+            loop.close()
+
+    def stop(self) -> None:
+        self._stop_asked += 1
+        if self._loop is not None:
+            event = self._stop if self._stop_asked == 1 else self._hurry
+            try:
+                self._loop.call_soon_threadsafe(event.set)
+            except RuntimeError:
+                # The loop has ended: we are stopped already.
+                return
+
+    async def _main(self, handle_signals: bool) -> int:
+        self._loop = asyncio.get_running_loop()
+        if self._stop_asked:
+            self._stop.set()
+        if handle_signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self._on_signal, number)
+        # The worker's row comes before its first claim: a running task without a living worker is a lost one.
+        registered = False
+        while not registered and not self._stop.is_set():
+            registered = await asyncio.to_thread(self._register)
+        if registered and not self._stop.is_set():
+            duties = self._duties()
+            for duty in duties:
+                duty.start()
+            _log.info(
+                "worker_started",
+                worker=self.info.name,
+                task_types=list(self.info.task_types),
+                concurrency=self._options.concurrency,
+            )
+            await self._stop.wait()
+            await self._drain()
+        if registered:
+            await asyncio.to_thread(self._say_goodbye)
+        _log.info("worker_stopped", worker=self.info.name, failed=self._failed)
+        return 1 if self._failed else 0
+
+    def _duties(self) -> list[DatabaseDuty]:
+        return [
+            self._heartbeat,
+            self._reporter,
+            self._canceller,
+            self._listener,
+            self._promoter,
+            self._rescuer,
+            self._claimer,
+        ]
+
+    def _register(self) -> bool:
+        """True once our row stands; a database that is away costs a short pause, told by the duty."""
+        self._heartbeat.run_once(datetime.now(UTC))
+        if self._heartbeat.is_away:
+            self._heartbeat.pause_after_failure()
+            return False
+        return True
+
+    def _on_signal(self, number: int) -> None:
+        _log.info("signal_received", signal=signal.Signals(number).name)
+        self.stop()
+
+    def _die(self) -> None:
+        """A duty has died: end in order, so that whoever watches the process starts a sound one."""
+        self._failed = True
+        self.stop()
+
+    def _check_threads(self) -> None:
+        hung = self._threads.hung(_HUNG_SECONDS)
+        if hung * 2 > self._threads.capacity and not self._failed:
+            _log.error("threads_hang", hung=hung, threads=self._threads.capacity)
+            self._die()
+
+    def _after_write(self, retried: bool) -> None:
+        self._claimer.wake()
+        if retried:
+            self._promoter.wake()
+
+    # Handlers
+
+    def _hand_over(self, tasks: list[ActiveTask]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._start_handlers, tasks)
+
+    def _start_handlers(self, tasks: list[ActiveTask]) -> None:
+        for task in tasks:
+            handler = asyncio.create_task(self._execute(task))
+            # The loop keeps only weak references.
+            self._handlers.add(handler)
+            handler.add_done_callback(self._handlers.discard)
+
+    async def _execute(self, task: ActiveTask) -> None:
+        outcome = await self._runner.run(task)
+        if not self._board.settle(task):
+            return
+        if outcome is None:
+            self._board.remove([task.lease])
+            self._claimer.wake()
+        else:
+            self._reporter.report(outcome)
+
+    # The end
+
+    async def _drain(self) -> None:
+        """Claim nothing more, let handlers finish within the grace time, hand back what is left."""
+        _log.info("worker_draining", worker=self.info.name, held=self.held)
+        await self._end(self._promoter, self._rescuer, self._claimer, timeout=None)
+        await self._until(lambda: not self._board.unsettled(), self._options.grace_seconds)
+        rest = self._board.unsettled()
+        for task in rest:
+            task.stop(StopReason.HAND_BACK)
+        if rest:
+            await self._until(lambda: not self._board.unsettled(), _STOP_HANDLERS_SECONDS, hurry=False)
+        for task in self._board.unsettled():
+            # Its handler does not end, but the process will: the lease decides about anything it still says.
+            if self._board.settle(task):
+                self._reporter.report(HandedBack(task.lease))
+        await self._until(lambda: not self._reporter.waiting(), _FLUSH_SECONDS, hurry=False)
+        if self._reporter.waiting():
+            _log.error("outcomes_lost", count=self._reporter.waiting())
+        await self._end(self._reporter, self._canceller, self._listener, self._heartbeat, timeout=5.0)
+        self._listener.close()
+
+    async def _end(self, *duties: DatabaseDuty, timeout: float | None) -> None:
+        for duty in duties:
+            await asyncio.to_thread(duty.stop, timeout)
+
+    async def _until(self, done: Callable[[], bool], seconds: float, *, hurry: bool = True) -> None:
+        assert self._loop is not None
+        end = self._loop.time() + seconds
+        while not done() and self._loop.time() < end and not (hurry and self._hurry.is_set()):
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _say_goodbye(self) -> None:
+        try:
+            self._heartbeat_store.forget_worker(self.info.id)
+        except (Unavailable, DeadlineExceeded):
+            # Somebody's rescuer removes the row later.
+            _log.warning("worker_row_left", worker=self.info.name)

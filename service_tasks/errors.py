@@ -1,0 +1,45 @@
+"""What can go wrong with tasks.
+
+NotFound  ⊃ TaskNotFound
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused
+TooLarge  ⊃ PayloadTooLarge
+"""
+
+from __future__ import annotations
+
+from service_tasks.domain.task import MAX_PAYLOAD_BYTES
+from servicekit.errors import Conflict, FieldError, NotFound, TooLarge
+
+
+class TaskNotFound(NotFound):
+    """There is no task with this id."""
+
+    code = "task_not_found"
+
+
+class TaskNotFinished(Conflict):
+    """The task has no result yet: it has not ended."""
+
+    code = "task_not_finished"
+
+
+class TaskStateConflict(Conflict):
+    """Only a failed or cancelled task can be run again."""
+
+    code = "task_state_conflict"
+
+
+class IdempotencyKeyReused(Conflict):
+    """This Idempotency-Key came before with a different request."""
+
+    code = "idempotency_key_reused"
+
+
+class PayloadTooLarge(TooLarge):
+    """The payload is too large."""
+
+    code = "payload_too_large"
+
+    def __init__(self, size: int) -> None:
+        message = f"has {size} bytes as compact JSON; {MAX_PAYLOAD_BYTES} are allowed"
+        super().__init__(f"payload: {message}", details=[FieldError("payload", message)])

@@ -1,0 +1,15 @@
+"""How gunicorn runs the task service."""
+
+from service_tasks.settings import TasksSettings
+from servicekit import logs
+from servicekit.gunicorn_defaults import *  # noqa: F403 - gunicorn reads a module's names
+from servicekit.settings import load_or_exit
+
+_settings = load_or_exit(TasksSettings, "service_tasks")
+logs.configure("service_tasks", fmt=_settings.log_format, level=_settings.log_level)
+
+wsgi_app = "service_tasks.wsgi:app"
+proc_name = "service_tasks"
+bind = _settings.tasks_bind
+worker_class = "gthread"
+threads = _settings.tasks_threads

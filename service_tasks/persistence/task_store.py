@@ -1,0 +1,339 @@
+"""Tasks and workers in PostgreSQL: the use cases' repository and the engine's store."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg2
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.orm import Session
+
+from service_tasks.domain.task import (
+    MAX_KEPT_ERRORS,
+    ClaimedTask,
+    FailedForGood,
+    HandedBack,
+    Lease,
+    LostTask,
+    Outcome,
+    Progress,
+    State,
+    StoppedAfterCancel,
+    Succeeded,
+    WillRetry,
+)
+from service_tasks.engine.ports import Offer, Promotion, WorkerInfo, cancel_announcement
+from service_tasks.persistence.queries import load_queries
+from service_tasks.use_cases import NewTask, PastExecuteAt, Selection, StoredTask
+from servicekit.database import Database
+from servicekit.errors import DatabaseUnavailable
+
+CHANNEL = "siteworks_tasks"
+#: characters of JSON above which a list leaves a value out
+LARGEST_IN_LIST = 16 * 1024
+#: the worker stops a handler at its deadline; only if that did not help within this time, a rescuer steps in
+OVERDUE_SLACK_SECONDS = 15.0
+
+O = TypeVar("O", bound=Outcome)  # noqa: E741 - the one letter for an outcome
+
+
+class TaskStore:
+    """Every method is one transaction and raises `DatabaseUnavailable` when it cannot be had."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = load_queries()
+
+    # What people do
+
+    def add(self, task: NewTask) -> StoredTask | None:
+        with self._database.transaction() as session:
+            if task.execute_at is not None:
+                (future,) = self._row(session, "is_future", execute_at=task.execute_at)
+                if not future:
+                    raise PastExecuteAt
+            row = self._row(
+                session,
+                "insert",
+                id=str(task.id),
+                task_type=task.task_type,
+                title=task.title,
+                user_id=_text(task.user_id),
+                payload=task.payload,
+                priority=task.priority,
+                max_attempts=task.max_attempts,
+                timeout_seconds=task.timeout_seconds,
+                execute_at=task.execute_at,
+                idempotency_key=task.idempotency_key,
+                request_hash=None if task.request_hash is None else psycopg2.Binary(task.request_hash),
+            )
+        return None if row is None else _stored(row)
+
+    def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
+        with self._database.transaction() as session:
+            row = self._row(session, "get_by_key", idempotency_key=idempotency_key)
+        return None if row is None else (_stored(row), bytes(row[-1]))
+
+    def get(self, task_id: UUID) -> StoredTask | None:
+        with self._database.transaction() as session:
+            row = self._row(session, "get", id=str(task_id))
+        return None if row is None else _stored(row)
+
+    def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
+        which: dict[str, Any] = {
+            "states": None if selection.states is None else [state.value for state in selection.states],
+            "task_type": selection.task_type,
+            "user_id": _text(selection.user_id),
+        }
+        with self._database.transaction() as session:
+            # One snapshot for the page and its total.
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            rows = self._rows(
+                session,
+                "list",
+                **which,
+                after=_text(selection.after),
+                limit=selection.limit,
+                offset=selection.offset,
+                largest=LARGEST_IN_LIST,
+            )
+            total: int = self._run(session, "count", **which).scalar_one()
+        return [_stored(row) for row in rows], total
+
+    def cancel(self, task_id: UUID) -> StoredTask | None:
+        with self._database.transaction() as session:
+            row = self._row(session, "cancel", id=str(task_id))
+            if row is None:
+                return None
+            self._tell_worker(session, row)
+        return _stored(row)
+
+    def purge(self, task_id: UUID) -> StoredTask | None:
+        with self._database.transaction() as session:
+            cancelled = self._row(session, "cancel", id=str(task_id))
+            row = self._row(session, "purge", id=str(task_id))
+            if row is None:
+                return None
+            if cancelled is not None:
+                self._tell_worker(session, cancelled)
+        return _stored(row)
+
+    def retry(self, task_id: UUID) -> StoredTask | None:
+        with self._database.transaction() as session:
+            row = self._row(session, "retry", id=str(task_id))
+        return None if row is None else _stored(row)
+
+    def live_types(self) -> Mapping[str, int]:
+        with self._database.transaction() as session:
+            return {row[0]: row[1] for row in self._rows(session, "live_types")}
+
+    def announce(self, announcement: str) -> None:
+        """Tell every listening worker. A commit with NOTIFY takes a lock over the whole server: use it rarely."""
+        with self._database.transaction() as session:
+            self._run(session, "announce", announcement=announcement)
+
+    # What workers do
+
+    def beat(self, worker: WorkerInfo) -> None:
+        with self._database.transaction() as session:
+            self._run(
+                session,
+                "beat",
+                id=str(worker.id),
+                name=worker.name,
+                task_types=list(worker.task_types),
+                lease_seconds=worker.lease_seconds,
+            )
+
+    def forget_worker(self, worker_id: UUID) -> None:
+        with self._database.transaction() as session:
+            self._run(session, "forget_worker", worker_id=str(worker_id))
+
+    def forget_dead_workers(self) -> int:
+        with self._database.transaction() as session:
+            return self._run(session, "forget_dead_workers").rowcount
+
+    def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
+        with self._database.transaction() as session:
+            rows = self._rows(
+                session,
+                "claim",
+                types=[offer.task_type for offer in offers],
+                timeouts=[offer.timeout_seconds for offer in offers],
+                limit=limit,
+                worker_id=str(worker_id),
+            )
+        # UPDATE … RETURNING answers in no order; the most urgent should start first.
+        rows.sort(key=lambda row: (-row[8], row[9], row[0]))
+        return [
+            ClaimedTask(
+                lease=Lease(row[0], row[1]),
+                task_type=row[2],
+                payload=row[3],
+                attempt=row[4],
+                max_attempts=row[5],
+                timeout_seconds=row[6],
+                claimed_at=row[7],
+            )
+            for row in rows
+        ]
+
+    def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
+        with self._database.transaction() as session:
+            return self._write(session, outcomes, worker_name)
+
+    def write_progress(self, reports: Collection[Progress]) -> None:
+        ordered = sorted(reports, key=lambda report: report.lease.task_id)
+        with self._database.transaction() as session:
+            self._run(
+                session,
+                "write_progress",
+                **_leases(report.lease for report in ordered),
+                percents=[report.percent for report in ordered],
+                messages=[report.message for report in ordered],
+            )
+
+    def held_by(self, worker_id: UUID) -> set[Lease]:
+        with self._database.transaction() as session:
+            return {Lease(row[0], row[1]) for row in self._rows(session, "held_by", worker_id=str(worker_id))}
+
+    def cancelled_under(self, worker_id: UUID) -> set[Lease]:
+        with self._database.transaction() as session:
+            rows = self._rows(session, "cancelled_under", worker_id=str(worker_id))
+            return {Lease(row[0], row[1]) for row in rows}
+
+    def promote(self, limit: int) -> Promotion:
+        with self._database.transaction() as session:
+            promoted = self._run(session, "promote", limit=limit).rowcount
+            seconds = self._run(session, "next_scheduled").scalar_one()
+            if promoted:
+                self._run(session, "announce", announcement="ready")
+        return Promotion(promoted, None if seconds is None else max(0.0, seconds))
+
+    def rescue(
+        self, *, lease_seconds: float, limit: int, rescuer: str, decide: Callable[[LostTask], Outcome]
+    ) -> list[Outcome]:
+        with self._database.transaction() as session:
+            rows = self._rows(
+                session,
+                "lost",
+                lease_seconds=lease_seconds,
+                slack_seconds=OVERDUE_SLACK_SECONDS,
+                limit=limit,
+            )
+            outcomes = [decide(LostTask(Lease(row[0], row[1]), *row[2:])) for row in rows]
+            accepted = self._write(session, outcomes, rescuer)
+        return [outcome for outcome in outcomes if outcome.lease in accepted]
+
+    def open_wake_ups(self) -> PostgresWakeUps:
+        """A connection of its own that LISTENs; the caller closes it."""
+        return PostgresWakeUps(self._database)
+
+    # How
+
+    def _run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:
+        return session.connection().exec_driver_sql(self._queries[query], parameters)
+
+    def _rows(self, session: Session, query: str, /, **parameters: Any) -> list[Any]:
+        return list(self._run(session, query, **parameters))
+
+    def _row(self, session: Session, query: str, /, **parameters: Any) -> Any:
+        """The first row, or None."""
+        return self._run(session, query, **parameters).first()
+
+    def _tell_worker(self, session: Session, row: Sequence[Any]) -> None:
+        lease_no, worker_id = row[21], row[22]
+        if worker_id is not None:
+            self._run(session, "announce", announcement=cancel_announcement(Lease(row[0], lease_no)))
+
+    def _write(self, session: Session, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
+        accepted: set[Lease] = set()
+
+        def write(name: str, batch: Sequence[Outcome], **arrays: Any) -> None:
+            if batch:
+                rows = self._rows(session, name, **_leases(item.lease for item in batch), **arrays)
+                accepted.update(Lease(row[0], row[1]) for row in rows)
+
+        succeeded = _of_kind(outcomes, Succeeded)
+        write("complete", succeeded, results=[item.result for item in succeeded])
+        failed: list[WillRetry | FailedForGood] = [
+            *_of_kind(outcomes, WillRetry),
+            *_of_kind(outcomes, FailedForGood),
+        ]
+        failed.sort(key=lambda item: item.lease.task_id)
+        write(
+            "fail",
+            failed,
+            types=[item.error.type for item in failed],
+            messages=[item.error.message for item in failed],
+            retries=[item.at if isinstance(item, WillRetry) else None for item in failed],
+            worker=worker_name,
+            kept=MAX_KEPT_ERRORS,
+        )
+        write("hand_back", _of_kind(outcomes, HandedBack))
+        write("stopped_after_cancel", _of_kind(outcomes, StoppedAfterCancel))
+        return accepted
+
+
+class PostgresWakeUps:
+    """LISTEN on a connection that nobody else uses."""
+
+    def __init__(self, database: Database) -> None:
+        try:
+            pooled = database.engine.raw_connection()
+            # Out of the pool for good: a connection that listens must not come back to it.
+            pooled.detach()
+            connection: Any = pooled.dbapi_connection
+            self._connection = connection
+            self._connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+            self._execute(f"LISTEN {CHANNEL}")
+        except Exception as exc:
+            raise DatabaseUnavailable(retry_after=1) from exc
+
+    def wait(self, seconds: float) -> list[str]:
+        try:
+            if not select.select([self._connection], [], [], seconds)[0]:
+                return []
+            self._connection.poll()
+        except (psycopg2.Error, OSError, ValueError) as exc:
+            raise DatabaseUnavailable(retry_after=1) from exc
+        notices = [notice.payload for notice in self._connection.notifies]
+        self._connection.notifies.clear()
+        return notices
+
+    def probe(self) -> None:
+        try:
+            self._execute("SELECT 1")
+        except psycopg2.Error as exc:
+            raise DatabaseUnavailable(retry_after=1) from exc
+
+    def close(self) -> None:
+        with suppress(psycopg2.Error):
+            self._connection.close()
+
+    def _execute(self, statement: str) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def _of_kind(outcomes: Iterable[Outcome], kind: type[O]) -> list[O]:
+    # One order for every writer, so that two batches over the same rows cannot deadlock.
+    return sorted((item for item in outcomes if isinstance(item, kind)), key=lambda item: item.lease.task_id)
+
+
+def _leases(leases: Iterable[Lease]) -> dict[str, list[Any]]:
+    pairs = [(str(lease.task_id), lease.number) for lease in leases]
+    return {"ids": [pair[0] for pair in pairs], "leases": [pair[1] for pair in pairs]}
+
+
+def _stored(row: Sequence[Any]) -> StoredTask:
+    return StoredTask(row[0], State(row[1]), *row[2:21])
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,112 @@
+"""The tasks' HTTP door: parse, call, answer. No rule and no query lives here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from uuid import UUID
+
+from service_tasks.domain.task import MAX_IDEMPOTENCY_KEY_CHARACTERS
+from service_tasks.errors import (
+    IdempotencyKeyReused,
+    PayloadTooLarge,
+    TaskNotFinished,
+    TaskNotFound,
+    TaskStateConflict,
+)
+from service_tasks.schemas import (
+    DeleteQuery,
+    TaskCreate,
+    TaskFilter,
+    TaskPage,
+    TaskQuery,
+    TaskResultView,
+    TaskStatusView,
+    TaskTypesView,
+    TaskView,
+)
+from service_tasks.use_cases import Tasks
+from servicekit.errors import Invalid
+from servicekit.routes import Answer, Routes
+
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY_CHARACTERS}}}")
+_KEY_HEADER = "Idempotency-Key"
+
+
+def _idempotency_key(headers: Mapping[str, str | None]) -> str | None:
+    key = headers[_KEY_HEADER]
+    if key is not None and not _KEY.fullmatch(key):
+        raise Invalid.field(
+            _KEY_HEADER, f"must be 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters without spaces"
+        )
+    return key
+
+
+def task_routes(tasks: Tasks) -> Routes:
+    """Declare the operations on tasks."""
+    api = Routes("tasks")
+
+    @api.post(
+        "/tasks",
+        status=201,
+        errors=(IdempotencyKeyReused, PayloadTooLarge),
+        body_may_be_empty=True,
+        headers={_KEY_HEADER: "the same key and body again give the same task, not a second one"},
+    )
+    def create_task(body: TaskCreate, headers: Mapping[str, str | None]) -> Answer[TaskView]:
+        """Create a task.
+
+        An empty body makes a task of the default type that runs now. A repeated Idempotency-Key answers with
+        the task made before and `Idempotency-Replayed: true`.
+        """
+        created = tasks.create(body, idempotency_key=_idempotency_key(headers))
+        fields = {"Location": f"/tasks/{created.task.id}"}
+        if created.replayed:
+            fields["Idempotency-Replayed"] = "true"
+        return Answer(created.task, headers=fields)
+
+    @api.get("/tasks")
+    def list_tasks(query: TaskQuery) -> TaskPage:
+        """List tasks, the newest first."""
+        return tasks.search(query, user_id=query.user_id)
+
+    @api.get("/tasks/{id}", errors=(TaskNotFound,))
+    def get_task(id: UUID) -> TaskView:
+        """Show one task."""
+        return tasks.get(id)
+
+    @api.get("/tasks/{id}/status", errors=(TaskNotFound,))
+    def get_task_status(id: UUID) -> TaskStatusView:
+        """Show how a task stands and how long it has taken."""
+        return tasks.status(id)
+
+    @api.get("/tasks/{id}/result", errors=(TaskNotFound, TaskNotFinished))
+    def get_task_result(id: UUID) -> TaskResultView:
+        """Show how a task ended; a failed or cancelled one has no result but says why."""
+        return tasks.result(id)
+
+    @api.delete("/tasks/{id}", errors=(TaskNotFound,))
+    def cancel_task(id: UUID, query: DeleteQuery) -> TaskView:
+        """Cancel a pending or processing task.
+
+        The task is cancelled at once, and its handler stopped; one that has ended is 404. `?purge=true`
+        removes the record of any task, cancelling a live one first.
+        """
+        return tasks.purge(id) if query.purge else tasks.cancel(id)
+
+    @api.post("/tasks/{id}/retry", errors=(TaskNotFound, TaskStateConflict))
+    def retry_task(id: UUID) -> TaskView:
+        """Run a failed or cancelled task again, with all its attempts."""
+        return tasks.retry(id)
+
+    @api.get("/users/{id}/tasks")
+    def list_user_tasks(id: UUID, query: TaskFilter) -> TaskPage:
+        """List one user's tasks, the newest first."""
+        return tasks.search(query, user_id=id)
+
+    @api.get("/task-types")
+    def list_task_types() -> TaskTypesView:
+        """List the kinds of tasks, with the JSON Schema of each one's payload."""
+        return tasks.types()
+
+    return api

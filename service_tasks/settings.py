@@ -1,0 +1,81 @@
+"""What the task service and its workers read from their environment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
+from servicekit.settings import Bind, DatabaseUrl, ServiceSettings, Threads
+
+BUILT_IN_MODULES = ("service_tasks.task_types.io", "service_tasks.task_types.noop")
+
+
+def _module_names(value: str) -> str:
+    for name in _split(value):
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError("write it as module,package.module")
+    return value
+
+
+def _split(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+class TaskTypeSettings(ServiceSettings):
+    """What everybody reads who knows task types."""
+
+    tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
+    task_modules: Annotated[str, AfterValidator(_module_names)] = Field(
+        default="", description="importable modules with task types of your own, separated by commas"
+    )
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose task types are known: the built-in ones and those of TASK_MODULES."""
+        return (*BUILT_IN_MODULES, *_split(self.task_modules))
+
+
+class TasksSettings(TaskTypeSettings):
+    """Settings of the task service."""
+
+    tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
+    tasks_threads: Threads = Field(default=8, description="requests served at once, and database connections")
+    default_task_type: str = Field(
+        default="noop",
+        min_length=1,
+        max_length=MAX_TASK_TYPE_CHARACTERS,
+        description="the type of a task that names none",
+    )
+
+
+class WorkerSettings(TaskTypeSettings):
+    """Settings of a task worker."""
+
+    worker_concurrency: int = Field(default=1000, ge=1, le=20_000, description="tasks held at once")
+    worker_threads: int = Field(default=16, ge=1, le=1000, description="plain functions run at once")
+    worker_poll_seconds: float = Field(
+        default=1.0, ge=0.05, le=60, description="how often to look for tasks that nobody announced"
+    )
+    worker_grace_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="how long handlers may go on after the signal to stop"
+    )
+    worker_lease_seconds: float = Field(
+        default=45.0, ge=1, le=3600, description="a worker silent that long is dead, and its tasks run again"
+    )
+    worker_heartbeat_seconds: float = Field(
+        default=5.0, ge=0.1, le=600, description="how often a worker says that it lives"
+    )
+    worker_backoff_seconds: float = Field(
+        default=1.0, ge=0.01, le=3600, description="the wait after a first failed attempt; it doubles with each"
+    )
+    worker_backoff_cap_seconds: float = Field(
+        default=300.0, ge=0.01, le=86_400, description="the longest wait between two attempts"
+    )
+
+    @model_validator(mode="after")
+    def _several_beats_to_a_lease(self) -> Self:
+        if self.worker_heartbeat_seconds * 3 > self.worker_lease_seconds:
+            raise ValueError("WORKER_HEARTBEAT_SECONDS must be at most a third of WORKER_LEASE_SECONDS")
+        return self
