@@ -19,18 +19,22 @@ def main(venv: Path, requirements: Path, stamp: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"{venv.name} is being made by another process; waiting for it …", flush=True)
+        print(f"{venv.name} is being made by another process; waiting for it …", file=sys.stderr, flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
 
     installed = venv / "installed"
     if installed.exists() and installed.read_text() == stamp + "\n":
         return 0
     if not _is_usable(venv, installed):
-        print(f"making {venv.name} with Python {sys.version.split()[0]}", flush=True)
+        print(f"making {venv.name} with Python {sys.version.split()[0]}", file=sys.stderr, flush=True)
         shutil.rmtree(venv, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(venv)])
     installed.unlink(missing_ok=True)
-    print(f"installing {requirements.parent.name}/{requirements.name} (needs a package index, once) …", flush=True)
+    print(
+        f"installing {requirements.parent.name}/{requirements.name} (needs a package index, once) …",
+        file=sys.stderr,
+        flush=True,
+    )
     _run(
         [
             str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 
 from scripts.instance import reporting, starting, stopping
+from scripts.instance.command_line import exit_status, say
 from scripts.instance.credentials import Credentials
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
@@ -60,37 +60,30 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 1 with one clear line on standard error, 2 for a wrong command line."""
+    """The exit status: 0 done, 1 with one clear line on standard error, 2 for a wrong command line, 3 from `status`."""
     arguments = parser()
     # Intermixed, so that options may stand before, between and after the words.
     options = arguments.parse_intermixed_args(argv)
+    if not 0 <= options.workers <= 64:
+        arguments.error("--workers must be between 0 and 64")
+    if options.service is None and options.verb in {"start", "restart", "logs"}:
+        arguments.error(f"{options.verb} what? One of: {', '.join(SERVICES)}")
+    return exit_status("run", lambda: _act(options))
+
+
+def _act(options: argparse.Namespace) -> int:
     layout = Layout.of(options.data)
-    try:
-        if options.verb is None:
-            if not 0 <= options.workers <= 64:
-                arguments.error("--workers must be between 0 and 64")
-            starting.run(
-                layout, Ports(options.port), workers=options.workers, reset=options.reset, detach=options.detach
-            )
-        elif options.verb == "status":
-            return reporting.status(layout, starting.say, as_json=options.json)
-        elif options.verb == "stop" and options.service is None:
-            stopping.stop(layout, starting.say)
-        elif options.service is None:
-            arguments.error(f"{options.verb} what? One of: {', '.join(SERVICES)}")
-        elif options.verb == "logs":
-            reporting.follow_logs(layout, options.service)
-        else:
-            _one_service(layout, options.verb, options.service)
-    except InstanceError as exc:
-        print(f"run: {exc}", file=sys.stderr)
-        return 1
-    except OSError as exc:
-        # A full disk, a folder without rights: the system's own words say it best, without a traceback.
-        print(f"run: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    if options.verb is None:
+        ports = Ports(options.port)
+        starting.run(layout, ports, workers=options.workers, reset=options.reset, detach=options.detach)
+    elif options.verb == "status":
+        return reporting.status(layout, say, as_json=options.json)
+    elif options.verb == "stop" and options.service is None:
+        stopping.stop(layout, say)
+    elif options.verb == "logs":
+        reporting.follow_logs(layout, options.service)
+    else:
+        _one_service(layout, options.verb, options.service)
     return 0
 
 
@@ -107,7 +100,7 @@ def _one_service(layout: Layout, verb: str, service: str) -> None:
     if verb in {"start", "restart"}:
         supervisor.start([service])
         _wait_until_running(supervisor, service, layout)
-    starting.say(f"{service} {'stopped' if verb == 'stop' else 'runs'}")
+    say(f"{service} {'stopped' if verb == 'stop' else 'runs'}")
 
 
 def _wait_until_running(supervisor: Supervisor, service: str, layout: Layout) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ class Layout:
     @classmethod
     def of(cls, folder: str | os.PathLike[str] | None) -> Layout:
         return cls(Path(os.path.realpath(os.path.expanduser(folder) if folder else DEFAULT_DATA)))
+
+    @property
+    def option(self) -> str:
+        """What has to be added to a command line to mean this instance: nothing for the default one."""
+        return "" if self == Layout.of(None) else f" --data {shlex.quote(str(self.data))}"
 
     @property
     def mark(self) -> Path:
@@ -54,6 +60,11 @@ class Layout:
     def temporary(self) -> Path:
         """The services' TMPDIR: nothing of an instance is written elsewhere."""
         return self.data / "tmp"
+
+    @property
+    def unpacked(self) -> Path:
+        """Where restore unpacks a backup before it touches anything."""
+        return self.data / "unpacked"
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -112,8 +123,9 @@ class Layout:
         self.mark.unlink(missing_ok=True)
 
     def _is_marked(self) -> bool:
-        # A start that was interrupted before the mark was in place left its draft and nothing else.
-        if {p.name for p in self.data.iterdir()} <= {"lock", self.mark.with_suffix(".partial").name}:
+        # A start or a restore that was interrupted before the mark was in place left these and nothing else.
+        early = {self.lock, self.mark.with_suffix(".partial"), self.unpacked}
+        if set(self.data.iterdir()) <= early:
             return True
         try:
             return bool(json.loads(self.mark.read_text())["what"] == _MARK["what"])

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.instance.errors import InUse
+from scripts.instance.layout import Layout
 from scripts.instance.ports import Ports
 
 
@@ -79,10 +80,10 @@ def _read(path: Path) -> Holder:
 
 
 def _explain(path: Path, holder: Holder) -> str:
-    data = path.parent
+    layout = Layout.of(path.parent)
     if holder.port is not None:
         return (
-            f"already running on {Ports(holder.port).url} (data folder {data}); "
-            "./scripts/run stop stops it, with the same --data"
+            f"already running on {Ports(holder.port).url} (data folder {layout.data}); "
+            f"stop it with ./scripts/run stop{layout.option}"
         )
-    return f"{data} is in use by {holder.command}; try again when that has ended"
+    return f"{layout.data} is in use by {holder.command}; try again when that has ended"

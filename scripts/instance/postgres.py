@@ -42,6 +42,12 @@ def binaries() -> Path:
     raise StartFailed(f"no PostgreSQL in {package}; remove .venv and run this again")
 
 
+def major_version() -> str:
+    """The major version of the installed binaries, such as "18"."""
+    answer = subprocess.run([binaries() / "postgres", "--version"], capture_output=True, text=True, check=True)
+    return answer.stdout.split()[2].split(".")[0]  # "postgres (PostgreSQL) 18.4"
+
+
 def clean_environment() -> dict[str, str]:
     """The caller's environment without what would steer libpq elsewhere (PGHOST, PGOPTIONS, PGSERVICE …)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
@@ -113,17 +119,13 @@ class EmbeddedPostgres:
     def require_version(self) -> None:
         """Raise OtherMajorVersion unless these binaries can open the folder."""
         there = (self.folder / "PG_VERSION").read_text().strip()
-        ours = self.major_version()
+        ours = major_version()
         if there != ours:
             raise OtherMajorVersion(
                 f"{self.folder} was made by PostgreSQL {there}, and this version of Siteworks brings PostgreSQL "
                 f"{ours}: run ./scripts/backup in the checkout that made it, then here "
                 "./scripts/restore FILE --data NEW_FOLDER"
             )
-
-    def major_version(self) -> str:
-        answer = subprocess.run([self._bin / "postgres", "--version"], capture_output=True, text=True, check=True)
-        return answer.stdout.split()[2].split(".")[0]  # "postgres (PostgreSQL) 18.4"
 
     def require_access(self) -> None:
         """Raise ForeignFolder if PostgreSQL's identity cannot reach its program or its data."""

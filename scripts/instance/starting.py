@@ -13,6 +13,7 @@ import time
 from types import FrameType
 
 from scripts.instance import supervision
+from scripts.instance.command_line import say
 from scripts.instance.credentials import Credentials
 from scripts.instance.databases import create_databases
 from scripts.instance.errors import InstanceError, StartFailed
@@ -31,10 +32,6 @@ _TRIES = 3  # quick exits of one program before the start is given up
 
 class StopRequested(BaseException):
     """Ctrl-C, SIGTERM or SIGHUP: not an error, and not to be caught as one."""
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool) -> None:
@@ -85,6 +82,8 @@ def _prepare(layout: Layout, ports: Ports, *, reset: bool) -> EmbeddedPostgres:
     credentials = Credentials(layout.secrets)
     credentials.create()
     server = EmbeddedPostgres(layout.postgres, ports.postgres, credentials["postgres"], log=layout.log("postgres"))
+    if server.identity.uid is not None:
+        layout.data.chmod(0o711)  # that other user has to get through to its own folder; the rest stays closed
     if not server.initialised:
         say(f"making a database in {layout.postgres} …")
     server.initialise()
@@ -163,15 +162,14 @@ def _gateway_is_ready(ports: Ports) -> bool:
 
 
 def _announce(layout: Layout, ports: Ports, *, seconds: float, detach: bool) -> None:
-    data = "" if layout == Layout.of(None) else f" --data '{layout.data}'"
     lines = [
         f"Siteworks is ready on {ports.url}  ({seconds:.1f} s)",
         "",
         f"try it     {ports.url}/swagger",
         f"health     {ports.url}/health",
         f"logs       {layout.logs}",
-        f"status     ./scripts/run status{data}",
-        f"stop       {'' if detach else 'Ctrl-C, or '}./scripts/run stop{data}",
+        f"status     ./scripts/run status{layout.option}",
+        f"stop       {'' if detach else 'Ctrl-C, or '}./scripts/run stop{layout.option}",
     ]
     width = max(map(len, lines))
     say("╭" + "─" * (width + 2) + "╮")
