@@ -56,6 +56,8 @@ _NEVER_UP = frozenset(
 _SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"server", b"via", b"x-request-id"}
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+_FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 class TrustedProxies:
@@ -145,6 +147,35 @@ def down(fields: Sequence[tuple[bytes, bytes]], *, http_version: str = "1.1") ->
     via.append(http_version.encode("ascii") + b" " + VIA_NAME)
     passed.append((b"via", b", ".join(via)))
     return passed
+
+
+def cors(
+    origin: bytes | None, allowed: frozenset[str], *, preflight_allow: str | None = None, wanted: bytes | None = None
+) -> Fields:
+    """The CORS fields of an answer; none when no origin is configured.
+
+    `preflight_allow` are the methods of the address, for the answer to OPTIONS; `wanted` the fields that a
+    preflight asks for.
+    """
+    if not allowed:
+        return []
+    fields: Fields = [(b"vary", b"Origin")]
+    if origin is None or not ("*" in allowed or origin.decode("latin-1") in allowed):
+        return fields
+    fields.append((b"access-control-allow-origin", origin))
+    if preflight_allow is None:
+        fields.append((b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location"))
+        return fields
+    fields.append((b"access-control-allow-methods", preflight_allow.encode("ascii")))
+    if wanted is not None and _FIELD_NAMES.fullmatch(wanted):
+        fields.append((b"access-control-allow-headers", wanted))
+    fields.append((b"access-control-max-age", b"600"))
+    return fields
+
+
+def valid_host(value: bytes) -> bool:
+    """Whether a Host field is one host with an optional port (RFC 9112 section 3.2)."""
+    return _HOST.fullmatch(value) is not None
 
 
 def own_location(value: bytes, upstream_origin: bytes) -> bytes:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from api_gateway import headers
+from decimal import Decimal
+from typing import Any, Literal, NoReturn
 
 Outcome = Literal["success", "failure", "neutral"]
 
@@ -29,20 +27,26 @@ class Envelope:
 
     @property
     def code(self) -> str | None:
-        return None if self.error is None else self.error["code"]
+        return None if self.error is None else str(self.error["code"])
 
 
-def media_type(fields: Sequence[tuple[bytes, bytes]]) -> str:
-    """The media type of an answer without its parameters, in lower case; empty if there is none."""
-    value = headers.get(fields, b"content-type") or b""
-    return value.partition(b";")[0].strip().lower().decode("latin-1")
+def media_type(content_type: bytes | None) -> str:
+    """The media type in a Content-Type field without its parameters, in lower case; empty if there is none."""
+    return (content_type or b"").partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_envelope(status: int, body: bytes) -> Envelope | None:
-    """The envelope in an answer, or None when it is not one or contradicts its status."""
+    """The envelope in an answer, or None when it is not one or contradicts its status.
+
+    Numbers with a point stay exact (Decimal).
+    """
     try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
+        parsed = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
+    except (ValueError, ArithmeticError, RecursionError):
         return None
     if not isinstance(parsed, dict):
         return None

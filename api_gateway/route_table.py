@@ -9,7 +9,7 @@ from typing import Literal
 KIB = 1024
 MIB = 1024 * KIB
 
-Handler = Literal["forward", "details"]
+Handler = Literal["forward", "details", "control"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. `template` names its variables in braces and serves as the label in metrics and logs."""
+    """One row. `template` names its variables in braces and serves as the label in metrics and logs.
+
+    `upstream` is empty for the gateway's own pages.
+    """
 
     template: str
     upstream: str
@@ -65,6 +68,20 @@ ROUTES: tuple[Route, ...] = (
     _row("/task-types", "tasks", "GET"),
 )
 
+#: The gateway's own pages; they have no alias.
+PAGES: tuple[Route, ...] = (
+    _row("/health", "", "GET", "control"),
+    _row("/status", "", "GET", "control"),
+    _row("/livez", "", "GET", "control"),
+    _row("/readyz", "", "GET", "control"),
+    _row("/metrics", "", "GET", "control"),
+    _row("/openapi.json", "", "GET", "control"),
+    _row("/swagger", "", "GET", "control"),
+    _row("/swagger/", "", "GET", "control"),
+    _row("/swagger/{file}", "", "GET", "control"),
+    _row("/admin/circuits/{name}", "", "POST", "control"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -85,7 +102,7 @@ class _Node:
 class RouteTable:
     """Finds a route by its raw path: segment by segment, a literal before a variable, nothing decoded or merged."""
 
-    def __init__(self, routes: Sequence[Route] = ROUTES) -> None:
+    def __init__(self, routes: Sequence[Route] = (*ROUTES, *PAGES)) -> None:
         self.routes = tuple(routes)
         self._root = _Node()
         for route in self.routes:
@@ -105,7 +122,8 @@ class RouteTable:
         return self._walk(self._root, path[1:].split("/"), 0, ())
 
     def upstreams(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(route.upstream for route in self.routes))
+        """The upstreams named in the table, each once."""
+        return tuple(dict.fromkeys(route.upstream for route in self.routes if route.upstream))
 
     def _walk(self, node: _Node, segments: list[str], at: int, variables: tuple[str, ...]) -> Match | None:
         if at == len(segments):

@@ -144,6 +144,11 @@ class Permit:
         self._trial = trial
         self._done = False
 
+    @property
+    def is_trial(self) -> bool:
+        """The circuit was half-open when this permit was given."""
+        return self._trial is not None
+
     def success(self, seconds: float) -> None:
         """The upstream gave a well-formed answer after `seconds`."""
         self._report("success", seconds, "")

@@ -1,0 +1,125 @@
+"""The composition root: everything the gateway process consists of is put together here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+from a2wsgi import WSGIMiddleware
+
+from api_gateway.body import Receive
+from api_gateway.control import make_control
+from api_gateway.forward import Lane
+from api_gateway.front import AsgiApp, Front, Scope, Send
+from api_gateway.headers import TrustedProxies
+from api_gateway.limits import Bulkhead, RetryBudget
+from api_gateway.measures import GatewayMeasures
+from api_gateway.route_table import RouteTable
+from api_gateway.settings import GatewaySettings
+from api_gateway.upstream import Upstream, fetch
+from servicekit.circuits import Circuit, CircuitSettings, Prober
+from servicekit.logs import get_logger
+from servicekit.metrics import Metrics
+
+_CONTROL_THREADS = 4
+_PROBE_SECONDS = 1.0
+_DOCUMENT_SECONDS = 2.0
+
+log = get_logger(__name__)
+
+
+class Gateway:
+    """The ASGI application. Everything that needs the event loop is made when the server starts it (lifespan)."""
+
+    def __init__(self, settings: GatewaySettings, *, circuit_settings: CircuitSettings | None = None) -> None:
+        self._settings = settings
+        self._circuit_settings = circuit_settings or CircuitSettings()
+        self._front: Front | None = None
+        self._lanes: dict[str, Lane] = {}
+        self._prober: Prober | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http" and self._front is not None:
+            await self._front(scope, receive, send)
+        else:
+            raise RuntimeError(f"no {scope['type']} here")
+
+    def start(self) -> None:
+        """Build all parts; called on the running event loop."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        metrics = Metrics("gateway")
+        measures = GatewayMeasures(metrics.registry)
+        for name, url in settings.upstream_urls().items():
+            self._lanes[name] = Lane(
+                name=name,
+                upstream=Upstream(name, url),
+                circuit=Circuit(name, settings=self._circuit_settings, listeners=[measures.circuit_moved]),
+                bulkhead=Bulkhead(places=settings.gateway_upstream_connections, line=settings.gateway_upstream_waiting),
+                budget=RetryBudget(),
+                on_retry=measures.retried,
+            )
+        lanes = self._lanes
+        for lane in lanes.values():
+            measures.watch(lane.circuit, lane.bulkhead)
+        circuits = {name: lane.circuit for name, lane in lanes.items()}
+
+        async def fetch_all() -> Mapping[str, bytes | None]:
+            asked = [fetch(lane.upstream, b"/openapi.json", seconds=_DOCUMENT_SECONDS) for lane in lanes.values()]
+            return dict(zip(lanes, await asyncio.gather(*asked), strict=True))
+
+        def fetch_documents() -> Mapping[str, bytes | None]:
+            return asyncio.run_coroutine_threadsafe(fetch_all(), loop).result(2 * _DOCUMENT_SECONDS)
+
+        def ask_ready(name: str) -> bool:
+            asked = fetch(lanes[name].upstream, b"/readyz", seconds=_PROBE_SECONDS)
+            return asyncio.run_coroutine_threadsafe(asked, loop).result(2 * _PROBE_SECONDS) is not None
+
+        table = RouteTable()
+        token = settings.admin_token
+        control = make_control(
+            circuits=circuits,
+            routes=table.routes,
+            metrics=metrics,
+            fetch_documents=fetch_documents,
+            admin_token=None if token is None else token.get_secret_value(),
+        )
+        self._front = Front(
+            table=table,
+            lanes=lanes,
+            control=cast(AsgiApp, WSGIMiddleware(cast(Any, control), workers=_CONTROL_THREADS)),
+            metrics=metrics,
+            trusted=TrustedProxies(settings.trusted_proxies),
+            origins=settings.allowed_origins(),
+            measures=measures,
+        )
+        self._prober = Prober(list(circuits.values()), ask_ready)
+        self._prober.start()
+
+    async def stop(self) -> None:
+        """End the prober and the kept connections; harmless twice, or before start."""
+        if self._prober is not None:
+            # On a thread, because the prober may just be waiting for this event loop.
+            await asyncio.to_thread(self._prober.stop)
+        for lane in self._lanes.values():
+            lane.upstream.close()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.start()
+                log.info("gateway_started", upstreams=sorted(self._lanes))
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def create_app(settings: GatewaySettings) -> Gateway:
+    """Give the ASGI application for these settings."""
+    return Gateway(settings)

@@ -1,0 +1,12 @@
+"""gunicorn's door: `gunicorn -c api_gateway/gunicorn.conf.py api_gateway.asgi:app`."""
+
+from __future__ import annotations
+
+from api_gateway.app import create_app
+from api_gateway.settings import GatewaySettings
+from servicekit import logs
+from servicekit.settings import load_or_exit
+
+_settings = load_or_exit(GatewaySettings, "api_gateway")
+logs.configure("gateway", fmt=_settings.log_format, level=_settings.log_level)
+app = create_app(_settings)

@@ -1,0 +1,71 @@
+"""What the gateway counts beyond what every service does. Label values are few: upstreams, states, reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api_gateway.limits import Bulkhead
+from servicekit.circuits import Circuit, Transition
+
+_STATES = ("closed", "open", "half_open")
+
+
+class GatewayMeasures(Collector):
+    """Counters for transitions, refusals and retries; circuits and waiting lines are read at each scrape."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._watched: list[tuple[Circuit, Bulkhead]] = []
+        self._transitions = Counter(
+            "siteworks_circuit_transitions_total",
+            "Changes of a circuit's state.",
+            ["circuit", "old", "new", "reason"],
+            registry=registry,
+        )
+        self._refused = Counter(
+            "siteworks_gateway_refusals_total",
+            "Requests answered without an upstream's answer, by error code.",
+            ["upstream", "code"],
+            registry=registry,
+        )
+        self._retries = Counter(
+            "siteworks_gateway_retries_total", "Requests sent a second time.", ["upstream"], registry=registry
+        )
+        registry.register(self)
+
+    def watch(self, circuit: Circuit, bulkhead: Bulkhead) -> None:
+        self._watched.append((circuit, bulkhead))
+
+    def circuit_moved(self, transition: Transition) -> None:
+        self._transitions.labels(transition.name, transition.old, transition.new, transition.reason).inc()
+
+    def refused(self, upstream: str, code: str) -> None:
+        self._refused.labels(upstream, code).inc()
+
+    def retried(self, upstream: str) -> None:
+        self._retries.labels(upstream).inc()
+
+    def collect(self) -> Iterable[Metric]:
+        state = GaugeMetricFamily(
+            "siteworks_circuit_state", "1 for the state the circuit is in.", labels=["circuit", "state"]
+        )
+        rate = GaugeMetricFamily(
+            "siteworks_circuit_failure_rate", "Failed share of the calls in the window.", labels=["circuit"]
+        )
+        busy = GaugeMetricFamily(
+            "siteworks_gateway_upstream_requests", "Requests under way at an upstream.", labels=["upstream"]
+        )
+        waiting = GaugeMetricFamily(
+            "siteworks_gateway_upstream_waiting", "Requests waiting for an upstream.", labels=["upstream"]
+        )
+        for circuit, bulkhead in self._watched:
+            seen = circuit.snapshot()
+            for name in _STATES:
+                state.add_metric([circuit.name, name], float(seen.state == name))
+            rate.add_metric([circuit.name], seen.failure_rate)
+            busy.add_metric([circuit.name], bulkhead.taken)
+            waiting.add_metric([circuit.name], bulkhead.waiting)
+        return [state, rate, busy, waiting]

@@ -1,0 +1,79 @@
+"""One OpenAPI document for the whole system, made of those the services give. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from api_gateway.route_table import Route
+
+_VARIABLE = re.compile(r"\{[^}]*\}")
+_SCHEMAS = "#/components/schemas/"
+
+
+def merge(
+    own: Mapping[str, Any], services: Mapping[str, Mapping[str, Any] | None], routes: Iterable[Route]
+) -> dict[str, Any]:
+    """The gateway's own document with every path that a route leads to.
+
+    A schema whose name another service uses for something else, and an operation id used twice, get the
+    service's name in front. Services without a document (None) are named in the description.
+    """
+    wanted = {(route.upstream, _shape(route.template)) for route in routes if route.handler == "forward"}
+    paths: dict[str, Any] = dict(own["paths"])
+    schemas: dict[str, Any] = dict(own["components"]["schemas"])
+    used_ids = {operation["operationId"] for item in paths.values() for operation in item.values()}
+    missing = []
+    for service, document in services.items():
+        if document is None:
+            missing.append(service)
+            continue
+        renamed = _take_schemas(service, document, schemas)
+        for path, item in document.get("paths", {}).items():
+            if (service, _shape(path)) not in wanted:
+                continue
+            taken = _with_refs(item, renamed)
+            for operation in taken.values():
+                if operation.get("operationId") in used_ids:
+                    operation["operationId"] = f"{service}_{operation['operationId']}"
+                used_ids.add(operation.get("operationId"))
+            paths[path] = {**paths.get(path, {}), **taken}
+    info = dict(own["info"])
+    if missing:
+        info["description"] += f"\n\nNot shown, because not reachable at the moment: {', '.join(missing)}."
+    return {
+        **own,
+        "info": info,
+        "servers": [{"url": "/"}],
+        "paths": dict(sorted(paths.items())),
+        "components": {"schemas": dict(sorted(schemas.items()))},
+    }
+
+
+def _shape(path: str) -> str:
+    return _VARIABLE.sub("{}", path)
+
+
+def _take_schemas(service: str, document: Mapping[str, Any], schemas: dict[str, Any]) -> dict[str, str]:
+    """Add a service's schemas; which of its names had to change, and to what."""
+    theirs = document.get("components", {}).get("schemas", {})
+    renamed = {
+        name: f"{service.capitalize()}{name}" for name, schema in theirs.items() if schemas.get(name, schema) != schema
+    }
+    for name, schema in theirs.items():
+        schemas[renamed.get(name, name)] = _with_refs(schema, renamed)
+    return renamed
+
+
+def _with_refs(value: Any, renamed: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _SCHEMAS + renamed.get(child.removeprefix(_SCHEMAS), child.removeprefix(_SCHEMAS))
+            if key == "$ref" and isinstance(child, str) and child.startswith(_SCHEMAS)
+            else _with_refs(child, renamed)
+            for key, child in value.items()
+        }
+    if isinstance(value, list):
+        return [_with_refs(child, renamed) for child in value]
+    return value

@@ -1,0 +1,55 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from api_gateway.headers import TrustedProxies
+from servicekit.settings import Bind, HttpUrl, ServiceSettings
+
+
+def _proxies(value: str) -> str:
+    try:
+        TrustedProxies(value)
+    except ValueError:
+        raise ValueError("write addresses or networks separated by commas, such as 10.0.0.0/8") from None
+    return value
+
+
+def _origins(value: str) -> str:
+    for origin in (part.strip() for part in value.split(",") if part.strip()):
+        if origin != "*" and not origin.startswith(("http://", "https://")):
+            raise ValueError("write origins separated by commas, such as https://app.example.com, or *")
+    return value
+
+
+class GatewaySettings(ServiceSettings):
+    """What the gateway reads."""
+
+    gateway_bind: Bind = Field(default="127.0.0.1:8000", description="where the gateway listens")
+    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service listens")
+    orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service listens")
+    tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the tasks service listens")
+    trusted_proxies: Annotated[str, AfterValidator(_proxies)] = Field(
+        default="", description="addresses and networks whose forwarded header fields are believed"
+    )
+    admin_token: SecretStr | None = Field(default=None, description="opens POST /admin/circuits; unset, it is closed")
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        default="", description="origins whose pages may call the API, or *"
+    )
+    gateway_upstream_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=128, description="requests that may be under way at one upstream at a time"
+    )
+    gateway_upstream_waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=2048, description="requests that may wait for one upstream"
+    )
+
+    def upstream_urls(self) -> dict[str, str]:
+        """The address of every upstream by its name."""
+        return {"users": self.users_url, "orders": self.orders_url, "tasks": self.tasks_url}
+
+    def allowed_origins(self) -> frozenset[str]:
+        """The configured CORS origins."""
+        return frozenset(part.strip() for part in self.cors_origins.split(",") if part.strip())

@@ -1,0 +1,421 @@
+"""One HTTP/1.1 client per upstream, on httptools: a pool of connections and one exchange on each at a time.
+
+It sends the target and fields byte for byte, keeps no cookies, follows no redirects, decodes nothing and
+reads no environment. It has no clock of its own beyond the connect limit: the caller sets the deadline
+(asyncio.timeout_at) around every await and closes the answer when it leaves early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+#: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
+IDLE_SECONDS = 30.0
+MAX_IDLE = 256
+MAX_FIELDS = 200
+MAX_FIELD_BYTES = 64 * 1024
+#: Received bytes that may wait for the reader before the upstream is told to pause.
+HIGH_WATER = 256 * 1024
+
+
+class UpstreamError(Exception):
+    """An exchange failed; what could not be known is in the subclass."""
+
+
+class ConnectFailed(UpstreamError):
+    """No connection could be made: the request was not sent."""
+
+
+class ConnectionLost(UpstreamError):
+    """The connection ended before any byte of an answer."""
+
+    def __init__(self, reused: bool) -> None:
+        super().__init__("the connection ended before any byte of an answer")
+        #: The connection had served before: the upstream may simply have closed it while idle.
+        self.reused = reused
+
+
+class BrokenAnswer(UpstreamError):
+    """The answer breaks HTTP, ends too early or is too large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    host: str
+    port: int
+    tls: bool
+    #: The Host field, and the path put before every target ("" as a rule).
+    authority: bytes
+    prefix: bytes
+
+    @classmethod
+    def parse(cls, url: str) -> Origin:
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        host = parts.hostname or ""
+        port = parts.port or (443 if tls else 80)
+        shown = f"[{host}]" if ":" in host else host
+        authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
+        return cls(
+            host,
+            port,
+            tls,
+            authority.encode("idna" if not shown.isascii() else "ascii"),
+            parts.path.rstrip("/").encode(),
+        )
+
+    @property
+    def text(self) -> bytes:
+        return (b"https://" if self.tls else b"http://") + self.authority
+
+
+class Answer:
+    """The head of an answer, and its body as it arrives. `close` it unless it was read to its end."""
+
+    __slots__ = ("_connection", "fields", "status")
+
+    def __init__(self, status: int, fields: list[tuple[bytes, bytes]], connection: _Connection) -> None:
+        self.status = status
+        self.fields = fields
+        self._connection = connection
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body; BrokenAnswer when it is cut off or larger than `limit` bytes."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.pieces():
+            size += len(piece)
+            if size > limit:
+                raise BrokenAnswer(f"more than {limit} bytes")
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body in the pieces it came in; BrokenAnswer when it is cut off."""
+        connection = self._connection
+        while True:
+            piece = await connection.next_piece()
+            if piece is None:
+                return
+            yield piece
+
+    def close(self) -> None:
+        """Give the connection up if the body is not complete; harmless otherwise."""
+        self._connection.leave()
+
+
+class _Connection(asyncio.Protocol):
+    """A connection and the one exchange on it. httptools calls the on_… methods."""
+
+    def __init__(self, pool: Upstream) -> None:
+        self._pool = pool
+        self._loop = pool.loop
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.served = 0
+        self.closed = False
+        self.idle_since = 0.0
+        self._busy = False
+        self._parser: httptools.HttpResponseParser | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._head: asyncio.Future[Answer] | None = None
+        self._method = ""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._field_bytes = 0
+        self._began = False
+        self._got_head = False
+        self._interim = False
+        self._complete = False
+        self._keep_alive = False
+        self._dirty = False
+        self._error: UpstreamError | None = None
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0
+        self._paused = False
+        self._reader: asyncio.Future[None] | None = None
+
+    # The exchange, called by the pool and the answer.
+
+    async def exchange(self, method: str, message: bytes, body: bytes) -> Answer:
+        """Send one request and wait for the head of its answer. Cancelled, it gives the connection up."""
+        self._reset()
+        self._busy = True
+        self._method = method
+        self._parser = httptools.HttpResponseParser(self)
+        self._head = self._loop.create_future()
+        if len(body) > 16384:
+            self.transport.writelines([message, body])
+        else:
+            self.transport.write(message + body)
+        try:
+            return await self._head
+        except BaseException:
+            self.leave()
+            raise
+
+    async def next_piece(self) -> bytes | None:
+        """The next piece of the body, None at its end."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self._complete:
+                return None
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        piece = self._pieces.popleft()
+        self._waiting -= len(piece)
+        if self._paused and self._waiting < HIGH_WATER // 2:
+            self._paused = False
+            if not self.closed:
+                self.transport.resume_reading()
+        return piece
+
+    def leave(self) -> None:
+        """End the exchange early; an incomplete one costs the connection."""
+        if self._busy:
+            self._busy = False
+            self._parser = None
+            self._pieces.clear()
+            self.abort()
+
+    def abort(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.transport.abort()
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if parser is None:
+            # Nobody asked: whatever it is, it must not become the answer to the next request.
+            self.abort()
+            return
+        self._began = True
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(BrokenAnswer("the upstream changed the protocol"))
+        except httptools.HttpParserError as error:
+            if self._complete:
+                self._dirty = True
+            else:
+                self._fail(BrokenAnswer(str(error)))
+        if self._complete:
+            self._finish()
+        elif self._error is not None:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if not self._busy or self._complete or self._error is not None:
+            return
+        if not self._began:
+            self._fail(ConnectionLost(reused=self.served > 0))
+        elif self._got_head and self._ends_with_connection():
+            self._complete = True
+            self._keep_alive = False
+            self._finish()
+        else:
+            self._fail(BrokenAnswer("the answer was cut off"))
+
+    # httptools' side.
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._dirty = True
+            return
+        self._fields = []
+        self._interim = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._got_head:
+            return
+        self._fields.append((name.lower(), value or b""))
+        self._field_bytes += len(name) + len(value or b"")
+        if len(self._fields) > MAX_FIELDS or self._field_bytes > MAX_FIELD_BYTES:
+            self._fail(BrokenAnswer("too many header fields"))
+
+    def on_headers_complete(self) -> None:
+        if self._complete or self._error is not None or self._parser is None:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._interim = status != 101
+            if status < 100 or status == 101:
+                self._fail(BrokenAnswer(f"status {status}"))
+            return
+        self._got_head = True
+        if self._head is not None and not self._head.done():
+            self._head.set_result(Answer(status, self._fields, self))
+        if self._method == "HEAD" or status in (204, 304):
+            self._complete = True
+            # The parser may wait for the body that a HEAD's fields announce; it is not asked again.
+            self._keep_alive = self._parser.should_keep_alive()
+
+    def on_body(self, piece: bytes) -> None:
+        if self._complete:
+            self._dirty = True
+            return
+        self._pieces.append(piece)
+        self._waiting += len(piece)
+        if self._waiting > HIGH_WATER and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+            return
+        if not self._complete and self._error is None and self._parser is not None:
+            self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+
+    # Ends.
+
+    def _ends_with_connection(self) -> bool:
+        names = {name for name, _ in self._fields}
+        return b"content-length" not in names and b"transfer-encoding" not in names
+
+    def _finish(self) -> None:
+        if not self._busy:
+            return
+        self._busy = False
+        self._parser = None
+        self.served += 1
+        if self._paused:
+            self._paused = False
+            if not self.closed:
+                self.transport.resume_reading()
+        if self._keep_alive and not self._dirty and not self.closed:
+            self._pool.keep(self)
+        else:
+            self.abort()
+        self._wake()
+
+    def _fail(self, error: UpstreamError) -> None:
+        if self._error is not None:
+            return
+        self._error = error
+        if self._head is not None and not self._head.done():
+            self._head.set_exception(error)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+class Upstream:
+    """The connections to one service. Belongs to one event loop."""
+
+    def __init__(self, name: str, url: str, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        self.name = name
+        self.origin = Origin.parse(url)
+        self.loop = asyncio.get_running_loop()
+        self._idle_seconds = idle_seconds
+        self._idle: deque[_Connection] = deque()
+        self._tls = ssl.create_default_context() if self.origin.tls else None
+
+    async def exchange(
+        self,
+        method: str,
+        target: bytes,
+        fields: Sequence[tuple[bytes, bytes]],
+        body: bytes | None,
+        *,
+        connect: float,
+        fresh: bool = False,
+    ) -> Answer:
+        """Send one request; give its answer as soon as the head is there.
+
+        `fields` carry neither Host nor framing: both are set here. `connect` is the limit for a new connection in
+        seconds. `fresh` takes no kept connection.
+        """
+        lines = [
+            f"{method} ".encode("ascii"),
+            self.origin.prefix,
+            target,
+            b" HTTP/1.1\r\nhost: ",
+            self.origin.authority,
+        ]
+        for name, value in fields:
+            lines += (b"\r\n", name, b": ", value)
+        if body is not None:
+            lines.append(b"\r\ncontent-length: %d" % len(body))
+        lines.append(b"\r\n\r\n")
+        connection = None if fresh else self._kept()
+        if connection is None:
+            connection = await self._connect(connect)
+        return await connection.exchange(method, b"".join(lines), body or b"")
+
+    def keep(self, connection: _Connection) -> None:
+        """Take a connection back after a complete exchange."""
+        now = self.loop.time()
+        connection.idle_since = now
+        self._idle.append(connection)
+        while self._idle and (len(self._idle) > MAX_IDLE or now - self._idle[0].idle_since > self._idle_seconds):
+            self._idle.popleft().abort()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.popleft().abort()
+
+    def _kept(self) -> _Connection | None:
+        now = self.loop.time()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.closed or connection.transport.is_closing():
+                continue
+            if now - connection.idle_since > self._idle_seconds:
+                connection.abort()
+                continue
+            return connection
+        return None
+
+    async def _connect(self, limit: float) -> _Connection:
+        origin = self.origin
+        try:
+            async with asyncio.timeout(limit):
+                _, connection = await self.loop.create_connection(
+                    lambda: _Connection(self), origin.host, origin.port, ssl=self._tls
+                )
+        except TimeoutError as error:
+            raise ConnectFailed(f"no connection to {self.name} within {limit} s") from error
+        except OSError as error:
+            raise ConnectFailed(str(error)) from error
+        return connection
+
+
+async def fetch(upstream: Upstream, target: bytes, *, seconds: float, limit: int = 4 * 1024 * 1024) -> bytes | None:
+    """The body of one of the service's own pages (/readyz, /openapi.json); None unless it comes with 200 in time.
+
+    Outside the circuit on purpose: such a page must not count against people's requests.
+    """
+    answer: Answer | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            answer = await upstream.exchange("GET", target, (), None, connect=seconds, fresh=True)
+            body = await answer.read(limit)
+            return body if answer.status == 200 else None
+    except (UpstreamError, TimeoutError):
+        return None
+    finally:
+        if answer is not None:
+            answer.close()
