@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from scripts.instance.errors import InstanceError, PortTaken
 
 HOST = "127.0.0.1"
 _COUNT = 7
+# Below the range from which the kernel takes the near ends of outgoing connections.
+_NEVER_TAKEN_BY_THE_KERNEL = (20_000, 32_000)
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,9 @@ class Ports:
 def free_base() -> int:
     """A base port whose whole row is free at this moment."""
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            base = probe.getsockname()[1]
-        if base <= 65536 - _COUNT and all(_why_not_bindable(p) is None for p in range(base, base + _COUNT)):
-            return int(base)
+        base = random.randrange(*_NEVER_TAKEN_BY_THE_KERNEL)
+        if all(_why_not_bindable(port) is None for port in range(base, base + _COUNT)):
+            return base
 
 
 def _why_not_bindable(port: int) -> str | None:

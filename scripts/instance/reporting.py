@@ -22,8 +22,9 @@ NOT_ALL_RUN = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `status`; `uptime` in seconds."""
+    """One line of `status`; `uptime` in seconds. `name` tells the workers apart, `service` is what the verbs take."""
 
+    name: str
     service: str
     state: str
     pid: int | None
@@ -47,7 +48,7 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
     ports = Ports(holder.port)
     processes = Supervisor(ports, Credentials(layout.secrets)["supervisor"]).processes()
     rows = [_row(p, ports) for p in sorted(processes, key=lambda p: (SERVICES.index(p.service), p.name))]
-    running = all(row.state == "RUNNING" for row in rows)
+    running = all(row.state == "running" for row in rows)
     if as_json:
         services = [vars(row) for row in rows]
         say(json.dumps({"running": True, "url": ports.url, "data": str(layout.data), "services": services}))
@@ -61,8 +62,9 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
 def _row(process: ProcessState, ports: Ports) -> Row:
     alive = process.pid > 0
     return Row(
-        service=process.name,
-        state=process.state,
+        name=process.name,
+        service=process.service,
+        state=process.state.lower(),
         pid=process.pid if alive else None,
         uptime=int(process.uptime) if alive else None,
         port=ports.by_name.get(process.service),
@@ -71,7 +73,7 @@ def _row(process: ProcessState, ports: Ports) -> Row:
 
 def _table(rows: list[Row]) -> list[str]:
     cells = [("SERVICE", "STATE", "PID", "UPTIME", "PORT")] + [
-        (row.service, row.state.lower(), _or_dash(row.pid), _duration(row.uptime), _or_dash(row.port)) for row in rows
+        (row.name, row.state, _or_dash(row.pid), _duration(row.uptime), _or_dash(row.port)) for row in rows
     ]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
