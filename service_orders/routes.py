@@ -7,6 +7,7 @@ from uuid import UUID
 from service_orders.errors import OrderNotFound, OrderStateConflict, UnknownUser, UsersUnavailable
 from service_orders.schemas import OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.use_cases import Orders
+from servicekit.errors import BadGateway
 from servicekit.routes import Answer, Routes
 
 
@@ -19,7 +20,7 @@ def order_routes(orders: Orders) -> Routes:
         """List orders, the newest first."""
         return orders.search(query)
 
-    @api.post("/orders", status=201, errors=(UnknownUser, UsersUnavailable))
+    @api.post("/orders", status=201, errors=(UnknownUser, UsersUnavailable, BadGateway))
     def create_order(body: OrderCreate) -> Answer[OrderView]:
         """Create an order for a user who exists; the total is computed."""
         order = orders.create(body)

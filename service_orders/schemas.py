@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from service_orders.domain import LARGEST_TOTAL
 from servicekit.schemas import Amount, Body, Id, Money, PageQuery, PageView, Timestamp, Update, View, unsent
@@ -24,10 +24,15 @@ def _cents(value: Decimal) -> Decimal:
     exponent = value.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -2:
         raise ValueError("must have at most two decimals")
-    return value
+    return abs(value)  # JSON has a negative zero, and Decimal keeps its sign
 
 
-Price = Annotated[Amount, Field(ge=0, le=LARGEST_TOTAL), AfterValidator(_cents)]
+Price = Annotated[
+    Amount,
+    Field(ge=0, le=LARGEST_TOTAL),
+    AfterValidator(_cents),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(LARGEST_TOTAL)}),
+]
 Product = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]
 
 

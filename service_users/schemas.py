@@ -24,6 +24,13 @@ def _email(value: str) -> str:
         raise ValueError(f"must be an e-mail address: {exc}") from exc
 
 
+def _email_if_it_is_one(value: str) -> str:
+    try:
+        return _email(value)
+    except ValueError:
+        return value
+
+
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be blank")
@@ -41,6 +48,9 @@ Email = Annotated[
     AfterValidator(_email),
     WithJsonSchema({"type": "string", "format": "email", "maxLength": MAX_EMAIL}),
 ]
+#: An address in a query: brought into the stored form where it is one (a domain in its IDNA form, for instance).
+EmailSought = Annotated[QueryText, AfterValidator(_email_if_it_is_one)]
+Sought = Annotated[QueryText, StringConstraints(max_length=200)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]
 Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Roles = Annotated[list[Role], Field(min_length=1, max_length=16), AfterValidator(_distinct)]
@@ -68,9 +78,9 @@ class UserUpdate(Update):
 class UserQuery(PageQuery):
     """Which users are wanted."""
 
-    email: QueryText | None = Field(default=None, description="exactly this address, whatever the case")
+    email: EmailSought | None = Field(default=None, description="exactly this address, whatever the case")
     role: QueryText | None = Field(default=None, description="users who have this role")
-    q: QueryText | None = Field(default=None, max_length=200, description="part of the name or the address")
+    q: Sought | None = Field(default=None, description="part of the name or the address")
 
 
 class UserView(View):

@@ -19,6 +19,7 @@ from servicekit.json_reader import read_json
 POOL_WAIT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 3
 RECYCLE_SECONDS = 1800
+TCP_USER_TIMEOUT_MS = 10_000
 
 
 class DatabaseTooSlow(DeadlineExceeded):
@@ -63,6 +64,8 @@ class Database:
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
+                # A server whose host vanished acknowledges nothing; without this the kernel tries for 15 minutes.
+                "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
                 "options": " ".join(
                     (
                         f"-c statement_timeout={statement_timeout_ms}",

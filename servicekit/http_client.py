@@ -2,24 +2,82 @@
 
 from __future__ import annotations
 
+import math
+import socket
 import time
+from contextvars import ContextVar
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError as Urllib3Error
+from urllib3.exceptions import NewConnectionError
 
 from servicekit import deadline, request_id
 from servicekit.circuits import Circuit, CircuitOpen, Permit
-from servicekit.errors import AppError, BadGateway, DeadlineExceeded, Unavailable
+from servicekit.errors import AppError, BadGateway, DeadlineExceeded, NotFound, Unavailable
 from servicekit.json_reader import read_json
 
 CONNECT_SECONDS = 1.0
 ANSWER_LIMIT = 4 * 1024 * 1024
+#: A service that was given less than this to answer in is not to blame for a missing answer, in seconds.
+FAIR_SECONDS = 1.0
 _CHUNK = 64 * 1024
+_FAILING_STATUSES = frozenset({502, 503, 504})
 # Codes of an enveloped 5xx that blame something behind the service asked: no fault of its own.
-_BLAMES_OTHERS = frozenset({"deadline_exceeded"})
+_BLAMES_OTHERS = frozenset({DeadlineExceeded.code})
+_call_ends_at: ContextVar[float] = ContextVar("call_ends_at", default=math.inf)
+
+
+class _DeadlineSocket(socket.socket):
+    """A socket whose reads all end at one moment, however slowly status line, fields and body drip in.
+
+    http.client reads through `recv_into`; a plain time limit would start anew with every byte.
+    """
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        left = _call_ends_at.get() - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        if left < math.inf:
+            self.settimeout(left)
+        return super().recv_into(*args, **kwargs)
+
+
+class _Connection(HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        plain = self.sock
+        timeout = plain.gettimeout()
+        self.sock = _DeadlineSocket(fileno=plain.detach())
+        self.sock.settimeout(timeout)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {**self.poolmanager.pool_classes_by_scheme, "http": _Pool}
+
+
+class _Session(requests.Session):
+    """Takes nothing from the environment, keeps no cookie, and has no notion of a redirect."""
+
+    def __init__(self, pool_size: int) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter(pool_maxsize=pool_size, pool_block=True, max_retries=0))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Give none: even with allow_redirects=False requests would read the whole body to prepare the next step."""
 
 
 class ServiceClient:
@@ -27,6 +85,7 @@ class ServiceClient:
 
     `pool_size` is the most connections kept open: the number of threads that may ask at once.
     `unavailable` is the error for a service that cannot be reached, is too slow or whose circuit is open.
+    `total_seconds` bounds a whole call; over https:// each read has that limit of its own.
     """
 
     def __init__(
@@ -36,16 +95,13 @@ class ServiceClient:
         self._circuit = circuit
         self._unavailable = unavailable
         self._total_seconds = total_seconds
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.mount("http://", HTTPAdapter(pool_maxsize=pool_size, pool_block=True, max_retries=0))
+        self._session = _Session(pool_size)
 
     def get(self, path: str) -> Any | None:
         """GET a path; give the envelope's data, or None when the service says 404.
 
-        Raises the `unavailable` error, `BadGateway` for an answer that is no envelope, and
-        `DeadlineExceeded` when the request's own time is over before the service is asked.
+        Raises the `unavailable` error, `BadGateway` for an answer that cannot be used (no envelope, or a
+        service that knows no such address), and `DeadlineExceeded` when the request's own time is over.
         """
         left = deadline.remaining(self._total_seconds)
         try:
@@ -53,20 +109,36 @@ class ServiceClient:
         except CircuitOpen as exc:
             raise self._unavailable(retry_after=exc.retry_in) from exc
         began = time.monotonic()
+        token = _call_ends_at.set(began + left)
         try:
             status, raw = self._exchange(path, began + left)
         except (requests.RequestException, Urllib3Error, OSError) as exc:
-            permit.failure(time.monotonic() - began, type(exc).__name__)
+            seconds = time.monotonic() - began
+            hurried = left < self._total_seconds and seconds >= left
+            if hurried and left < FAIR_SECONDS:
+                permit.neutral()
+            else:
+                permit.failure(seconds, type(exc).__name__)
+            if hurried:
+                raise DeadlineExceeded from exc
             raise self._unavailable(retry_after=1) from exc
         except BaseException:
             permit.neutral()
             raise
+        finally:
+            _call_ends_at.reset(token)
         return self._judge(status, raw, permit, time.monotonic() - began)
+
+    def close(self) -> None:
+        """Close every kept connection."""
+        self._session.close()
 
     def _exchange(self, path: str, ends_at: float) -> tuple[int, bytes]:
         try:
             return self._once(path, ends_at)
-        except requests.ConnectionError:
+        except requests.ConnectionError as exc:
+            if isinstance(exc, requests.Timeout) or _never_connected(exc):
+                raise
             # A kept connection may have been closed as we wrote to it: asking again on a fresh one is
             # safe for a GET (RFC 9110 9.2.2), and done once only.
             return self._once(path, ends_at)
@@ -92,43 +164,53 @@ class ServiceClient:
 
     def _judge(self, status: int, raw: bytes, permit: Permit, seconds: float) -> Any | None:
         try:
-            envelope = read_json(raw)
-            error = None if envelope["success"] is True else str(envelope["error"]["code"])
-            data = envelope["data"] if error is None else None
-        except (AppError, KeyError, TypeError) as exc:
+            code, data = _open_envelope(status, raw)
+        except BadGateway:
             permit.failure(seconds, "not an envelope")
-            raise BadGateway from exc
-        if status < 500 and status != 429:
-            permit.success(seconds)
-        elif error in _BLAMES_OTHERS or status == 429:
+            raise
+        if status == 429 or (status in _FAILING_STATUSES and code in _BLAMES_OTHERS):
             permit.neutral()
-        else:
+        elif status in _FAILING_STATUSES:
             permit.failure(seconds, f"status {status}")
+        else:
+            permit.success(seconds)
+        if code is None:
+            return data
         if status == 404:
+            if code == NotFound.code:
+                raise BadGateway("a service behind this one does not know the address it was asked for")
             return None
-        if error is not None or status >= 400:
-            if error == DeadlineExceeded.code:
-                raise DeadlineExceeded
-            raise self._unavailable(retry_after=1)
-        return data
+        if code == DeadlineExceeded.code:
+            raise DeadlineExceeded
+        raise self._unavailable(retry_after=1)
+
+
+def _never_connected(exc: requests.ConnectionError) -> bool:
+    return any(isinstance(getattr(cause, "reason", None), NewConnectionError) for cause in exc.args)
+
+
+def _open_envelope(status: int, raw: bytes) -> tuple[str | None, Any]:
+    """Give an error's code, or None and the data; `BadGateway` unless it is an envelope that fits the status."""
+    try:
+        envelope = read_json(raw)
+        if status < 300 and envelope["success"] is True:
+            return None, envelope["data"]
+        if status >= 400 and envelope["success"] is False and isinstance(envelope["error"]["code"], str):
+            return envelope["error"]["code"], None
+    except (AppError, KeyError, TypeError) as exc:
+        raise BadGateway from exc
+    raise BadGateway
 
 
 def _read(response: requests.Response, ends_at: float) -> bytes:
-    """Read the body piece by piece, so that a slow drip cannot outlive the deadline."""
+    """Read the body piece by piece, at most `ANSWER_LIMIT` bytes of it."""
     pieces: list[bytes] = []
     size = 0
-    while True:
-        left = ends_at - time.monotonic()
-        if left <= 0:
-            raise requests.Timeout("the answer took too long")
-        connection = response.raw.connection
-        if connection is not None and connection.sock is not None:
-            connection.sock.settimeout(left)
-        piece = response.raw.read1(_CHUNK)
-        if not piece:
-            break
+    while piece := response.raw.read1(_CHUNK):
         size += len(piece)
         if size > ANSWER_LIMIT:
             raise requests.exceptions.ContentDecodingError("the answer is too large")
+        if time.monotonic() >= ends_at:
+            raise requests.Timeout("the answer took too long")
         pieces.append(piece)
     return b"".join(pieces)

@@ -10,10 +10,19 @@ from servicekit.errors import FieldError, InvalidJson
 
 MAX_DEPTH = 32
 MAX_NUMBER_DIGITS = 40
+_SHOWN = 20  # characters of a refused number that our answer repeats
 
 
 class _Refused(ValueError):
     """Raised inside the parser's hooks; its text is meant for a person."""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _too_long(number: str) -> _Refused:
+    return _Refused(f"the number {_shortened(number)} has more than {MAX_NUMBER_DIGITS} digits")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -22,7 +31,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _integer(text: str) -> int:
     if len(text.lstrip("-")) > MAX_NUMBER_DIGITS:
-        raise _Refused(f"a number has more than {MAX_NUMBER_DIGITS} digits")
+        raise _too_long(text)
     return int(text)
 
 
@@ -30,13 +39,13 @@ def _decimal(text: str) -> Decimal:
     mantissa, _, exponent = text.lower().partition("e")
     # The exponent's own length is checked first: Decimal() of a long one is costly or infinite.
     if len(mantissa) > MAX_NUMBER_DIGITS + 2 or len(exponent) > 4:
-        raise _Refused(f"a number has more than {MAX_NUMBER_DIGITS} digits")
+        raise _too_long(text)
     value = Decimal(text)
     parts = value.as_tuple()
     scale = int(parts.exponent)  # always a number here: NaN and infinities never reach this hook
     before, after = max(len(parts.digits) + scale, 0), max(-scale, 0)
     if before + after > MAX_NUMBER_DIGITS:
-        raise _Refused(f"a number has more than {MAX_NUMBER_DIGITS} digits")
+        raise _too_long(text)
     # Exponents end here, so that nothing behind this door ever writes 1E+2.
     return Decimal(format(value, "f"))
 
@@ -101,6 +110,8 @@ def read_json(raw: bytes) -> Any:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise InvalidJson(f"the body is not UTF-8 (byte {exc.start})") from exc
+    if text.startswith("\ufeff"):
+        raise InvalidJson("the body starts with a byte order mark (RFC 8259 section 8.1 wants none)")
     try:
         value, end = _DECODER.raw_decode(text, _skip_space(text, 0))
     except json.JSONDecodeError as exc:

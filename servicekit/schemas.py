@@ -119,16 +119,18 @@ QueryText = Annotated[str, AfterValidator(_no_nul)]
 JsonValue = Annotated[Any, WithJsonSchema({})]
 
 
-class Body(BaseModel):
-    """A request body: strict types, unknown fields refused by name."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
-
-
 def _without_default(schema: dict[str, Any]) -> None:
     for field in schema.get("properties", {}).values():
         if field.get("default", ...) is None:
             del field["default"]
+
+
+class Body(BaseModel):
+    """A request body: strict types, unknown fields refused by name."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=_without_default
+    )
 
 
 class Update(Body):
@@ -136,8 +138,6 @@ class Update(Body):
 
     Its fields default to `unsent()`, so an explicit null is refused wherever the type does not allow it.
     """
-
-    model_config = ConfigDict(json_schema_extra=_without_default)
 
     def named(self) -> dict[str, Any]:
         """Give the fields that were sent, with their values."""
@@ -185,12 +185,38 @@ B = TypeVar("B", bound=Body)
 Q = TypeVar("Q", bound=Query)
 
 
+#: What a person reads for pydantic's own findings; the braces take the finding's context.
+_MESSAGES = {
+    "extra_forbidden": "unknown field",
+    "missing": "is required",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+    "string_pattern_mismatch": "must match {pattern}",
+    "literal_error": "must be {expected}",
+}
+_OPENINGS = re.compile(r"^(?:Value error, |(?:Input|String|List|Dictionary|Value) should )")
+
+
 def _plain_message(error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown field"
-    if error["type"] == "missing":
-        return "is required"
-    return str(error["msg"]).removeprefix("Value error, ")
+    if template := _MESSAGES.get(error["type"]):
+        message = template.format_map(error.get("ctx", {}))
+        return message.removesuffix("s") if re.search(r" 1 \w+s$", message) else message
+    return _OPENINGS.sub(lambda opening: "must " if "should" in opening[0] else "", str(error["msg"]))
 
 
 def _field_errors(exc: ValidationError) -> Iterator[FieldError]:
@@ -231,10 +257,14 @@ def parse_body(model: type[B], raw: bytes, content_type: str | None, *, may_be_e
         raise invalid_from(exc) from exc
 
 
-def parse_query(model: type[Q], raw: str) -> Q:
-    """Parse the undecoded query string; `Invalid` names what is unknown, repeated or wrong."""
+def parse_query(model: type[Q], raw: str | bytes) -> Q:
+    """Parse the undecoded query string; `Invalid` names what is unknown, repeated or wrong.
+
+    Bytes beyond ASCII that nobody percent-encoded are taken as UTF-8, as every browser means them.
+    """
     try:
-        pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
+        text = raw if isinstance(raw, str) else raw.decode("utf-8")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except UnicodeDecodeError as exc:
         raise Invalid("the query string is not UTF-8") from exc
     except ValueError as exc:

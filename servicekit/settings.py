@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,15 +15,24 @@ class SettingsError(Exception):
     """A setting is missing or wrong; the text names the variable, and never shows its value."""
 
 
+def _has_host(url: str) -> bool:
+    """Tell whether a URL names a host, and a port that is a number if any."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port <= _MAX_PORT)
+    except ValueError:
+        return False
+
+
 def _host_and_port(value: str) -> str:
     host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > _MAX_PORT:
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > _MAX_PORT:
         raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8001")
     return value
 
 
 def _http_url(value: str) -> str:
-    if not value.startswith(("http://", "https://")) or any(c in value for c in "?# \t\r\n"):
+    if not value.startswith(("http://", "https://")) or any(c in value for c in "?# \t\r\n") or not _has_host(value):
         raise ValueError("write it as http://HOST:PORT")
     return value.rstrip("/")
 
@@ -30,7 +40,7 @@ def _http_url(value: str) -> str:
 def _database_url(value: str) -> str:
     if value.startswith("postgresql://"):
         value = value.replace("postgresql://", "postgresql+psycopg2://", 1)
-    if not value.startswith("postgresql+psycopg2://"):
+    if not value.startswith("postgresql+psycopg2://") or not _has_host(value):
         raise ValueError("write it as postgresql://ROLE:PASSWORD@HOST:PORT/DATABASE")
     return value
 

@@ -69,7 +69,10 @@ def read_body(limit: int) -> bytes:
     """Read the request's body, at most `limit` bytes of it; more is `TooLarge`, whatever the framing."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
-    raw = request.stream.read(limit + 1)
+    try:
+        raw = request.stream.read(limit + 1)
+    except OSError as exc:  # what gunicorn raises for broken chunks and for a client that left
+        raise Invalid("the body cannot be read: it is framed wrongly or ended early") from exc
     if len(raw) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
     return raw
@@ -82,7 +85,7 @@ def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
     def view(**path: str) -> Response:
         arguments: dict[str, Any] = {name: id_from_path(name, text) for name, text in path.items()}
         if endpoint.query is not None:
-            arguments["query"] = parse_query(endpoint.query, request.query_string.decode("latin-1"))
+            arguments["query"] = parse_query(endpoint.query, request.query_string)
         if endpoint.body is not None:
             arguments["body"] = parse_body(
                 endpoint.body,
