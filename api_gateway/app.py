@@ -51,7 +51,7 @@ class Gateway:
         """Build all parts; called on the running event loop."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        metrics = Metrics("gateway")
+        metrics = Metrics("api_gateway")
         measures = GatewayMeasures(metrics.registry)
         for name, url in settings.upstream_urls().items():
             self._lanes[name] = Lane(

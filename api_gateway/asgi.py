@@ -8,5 +8,5 @@ from servicekit import logs
 from servicekit.settings import load_or_exit
 
 _settings = load_or_exit(GatewaySettings, "api_gateway")
-logs.configure("gateway", fmt=_settings.log_format, level=_settings.log_level)
+logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
 app = create_app(_settings)

@@ -35,6 +35,8 @@ DESCRIPTION = (
 )
 #: A service's document is asked for again when the last copy is this old, in seconds.
 DOCUMENT_SECONDS = 5.0
+#: The same while a service's document is missing.
+INCOMPLETE_SECONDS = 0.5
 _ADMIN_BODY_LIMIT = 4096
 _ASSETS = {
     "swagger-ui.css": "text/css",
@@ -192,7 +194,7 @@ def make_control(
             ],
         )
 
-    app = make_app("gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION)
+    app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION)
     _add_admin(app, circuits, admin_token)
     _add_documentation(app, api, routes, fetch_documents, sorted(circuits))
     return app
@@ -240,7 +242,7 @@ def _add_documentation(
     app: Flask, api: Routes, routes: Sequence[Route], fetch_documents: FetchDocuments, circuit_names: list[str]
 ) -> None:
     own = own_document(api, circuit_names)
-    copies = _Copies(fetch_documents)
+    copies = _Copies(fetch_documents, circuit_names)
 
     def show_document() -> Response:
         return Response(dump(merged_openapi.merge(own, copies.get(), routes)), 200, mimetype="application/json")
@@ -289,22 +291,24 @@ def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
 
 
 class _Copies:
-    """The last good copy of each service's document; asks again when it is old, one asker at a time."""
+    """The last good copy of each service's document. One asker at a time; the others take what is there."""
 
-    def __init__(self, fetch: FetchDocuments) -> None:
+    def __init__(self, fetch: FetchDocuments, services: Sequence[str]) -> None:
         self._fetch = fetch
-        self._lock = threading.Lock()
-        self._documents: dict[str, Mapping[str, Any] | None] = {}
+        self._asking = threading.Lock()
+        self._documents: dict[str, Mapping[str, Any] | None] = dict.fromkeys(services)
         self._asked_at = float("-inf")
 
     def get(self) -> Mapping[str, Mapping[str, Any] | None]:
-        with self._lock:
-            complete = bool(self._documents) and None not in self._documents.values()
-            if not complete or time.monotonic() - self._asked_at > DOCUMENT_SECONDS:
+        wait = DOCUMENT_SECONDS if all(self._documents.values()) else INCOMPLETE_SECONDS
+        if time.monotonic() - self._asked_at > wait and self._asking.acquire(blocking=False):
+            try:
                 for service, body in self._fetch().items():
                     self._documents[service] = _parsed(body) or self._documents.get(service)
                 self._asked_at = time.monotonic()
-            return dict(self._documents)
+            finally:
+                self._asking.release()
+        return dict(self._documents)
 
 
 def _parsed(body: bytes | None) -> Mapping[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -83,16 +84,18 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     if loop.time() >= call.ends_at:
         raise DeadlineExceeded
     permit = await _admitted(lane, call, notes)
-    began = loop.time()
+    started = loop.time()
+    # Not the event loop's clock, which uvloop moves in whole milliseconds.
+    began = time.perf_counter()
     answer: Answer | None = None
     try:
-        async with asyncio.timeout_at(min(call.ends_at, began + call.limits.first_byte)):
+        async with asyncio.timeout_at(min(call.ends_at, started + call.limits.first_byte)):
             answer = await _attempts(lane, call, notes)
         async with asyncio.timeout_at(call.ends_at):
             reply = await _reply(lane, call, answer)
         code = None if reply.envelope is None else reply.envelope.code
         outcome = outcomes.of_answer(reply.status, lane.name, code)
-        _report(permit, outcome, loop.time() - began, f"status {reply.status}")
+        _report(permit, outcome, time.perf_counter() - began, f"status {reply.status}")
         if reply.stream is not None:
             answer = None  # it lives on in the reply
         return reply
@@ -100,14 +103,14 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         if call.shortened:
             permit.neutral()
         else:
-            permit.failure(loop.time() - began, "timeout")
+            permit.failure(time.perf_counter() - began, "timeout")
         raise DeadlineExceeded from error
     except ConnectFailed as error:
-        permit.failure(loop.time() - began, "connect")
+        permit.failure(time.perf_counter() - began, "connect")
         notes.cause = str(error)
         raise UpstreamUnavailable(lane.name) from error
     except (ConnectionLost, BrokenAnswer) as error:
-        permit.failure(loop.time() - began, "broken answer")
+        permit.failure(time.perf_counter() - began, "broken answer")
         notes.cause = str(error)
         raise BadUpstreamAnswer(lane.name) from error
     finally:

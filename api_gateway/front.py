@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,8 +85,8 @@ class Front:
             await self._serve(scope, receive, send, made)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, made: str) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        # Not the event loop's clock, which uvloop moves in whole milliseconds.
+        began = time.perf_counter()
         notes = Notes()
         body = RequestBody(scope["headers"], receive)
         route, status = UNMATCHED, CLIENT_LEFT
@@ -117,7 +118,7 @@ class Front:
         finally:
             # A page was logged and counted by the Flask side.
             if status:
-                self._note(scope, route, status, loop.time() - began, notes)
+                self._note(scope, route, status, time.perf_counter() - began, notes)
 
     def _match(self, request: Request) -> Match | None:
         match = self._table.match(request.path)
@@ -214,14 +215,14 @@ class Front:
         """Hand a request to the Flask side, which logs and counts it itself."""
         fields = [field for field in request.fields if field[0] != b"x-request-id"]
         fields.append((b"x-request-id", request.request_id.encode("ascii")))
-        extra = self._cors(scope, None)
+        extra = [(b"server", headers.VIA_NAME), *self._cors(scope, None)]
 
-        async def send_with_cors(message: Message) -> None:
-            if message["type"] == "http.response.start" and extra:
+        async def send_with_ours(message: Message) -> None:
+            if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
-        await self._control({**scope, "path": request.target.path, "headers": fields}, receive, send_with_cors)
+        await self._control({**scope, "path": request.target.path, "headers": fields}, receive, send_with_ours)
 
     def _cors(self, scope: Scope, allow: bytes | None) -> Fields:
         if not self._origins:

@@ -8,10 +8,10 @@ from servicekit.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its s
 from servicekit.settings import load_or_exit
 
 _settings = load_or_exit(GatewaySettings, "api_gateway")
-logs.configure("gateway", fmt=_settings.log_format, level=_settings.log_level)
+logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
 
 bind = _settings.gateway_bind
-proc_name = "siteworks-gateway"
+proc_name = "api_gateway"
 worker_class = "api_gateway.worker.GatewayWorker"
 asgi_loop = "uvloop"
 asgi_lifespan = "on"

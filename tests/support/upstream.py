@@ -1,0 +1,284 @@
+"""An upstream that answers with scripted bytes: whatever a broken, slow or odd service may send.
+
+    with ScriptedUpstream() as upstream:
+        upstream.script(Reply.json({"id": 1}), Pause(0.5), …)
+
+Each request takes the next script; the last one stays for all that follow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Say nothing for this many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the connection."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Say nothing until the event is set (10 seconds at most)."""
+
+    event: threading.Event
+
+
+Step = bytes | Pause | Close | Wait
+
+
+@dataclass
+class Seen:
+    """One request as it arrived."""
+
+    head: bytes
+    body: bytes
+    connection: int
+
+    @property
+    def line(self) -> bytes:
+        return self.head.split(b"\r\n", 1)[0]
+
+    @property
+    def target(self) -> str:
+        return self.line.split(b" ")[1].decode("latin-1")
+
+    def values(self, name: str) -> list[str]:
+        """Every value of a field, in order."""
+        wanted = name.lower().encode()
+        lines = self.head.split(b"\r\n")[1:]
+        pairs = (line.partition(b":") for line in lines)
+        return [value.strip().decode("latin-1") for key, _, value in pairs if key.lower() == wanted]
+
+    def value(self, name: str) -> str | None:
+        values = self.values(name)
+        return values[0] if values else None
+
+
+def answer(
+    status: int = 200,
+    body: bytes = b"",
+    *,
+    media_type: str | None = "application/json",
+    fields: Sequence[tuple[str, str]] = (),
+    length: int | None = None,
+) -> bytes:
+    """An ordinary answer in bytes; `length` overrides the Content-Length."""
+    lines = [f"HTTP/1.1 {status} Some Reason"]
+    if media_type is not None:
+        lines.append(f"Content-Type: {media_type}")
+    lines += [f"{name}: {value}" for name, value in fields]
+    if status not in (204, 304):
+        lines.append(f"Content-Length: {len(body) if length is None else length}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def good(data: Any, status: int = 200, **options: Any) -> bytes:
+    """A good answer in the envelope."""
+    return answer(status, json.dumps({"success": True, "data": data}).encode(), **options)
+
+
+def bad(status: int, code: str, **options: Any) -> bytes:
+    """An error in the envelope."""
+    body = {"success": False, "error": {"code": code, "message": "as scripted"}}
+    return answer(status, json.dumps(body).encode(), **options)
+
+
+@dataclass
+class ScriptedUpstream:
+    """Listens on loopback. Thread per connection; several requests may come on one connection."""
+
+    port: int = 0
+    seen: list[Seen] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._scripts: list[list[Step]] = [[good({})]]
+        self._by_path: dict[str, list[Step]] = {}
+        self._open: set[socket.socket] = set()
+        self._accepted = 0
+        self._stopped = False
+        self._listener: socket.socket | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def script(self, *steps: Step) -> None:
+        """Answer every request with these steps."""
+        self.scripts([*steps])
+
+    def scripts(self, *scripts: Sequence[Step]) -> None:
+        """Answer the first request with the first script, and so on; the last one stays."""
+        with self._lock:
+            self._scripts = [list(steps) for steps in scripts]
+
+    def script_path(self, path: str, *steps: Step) -> None:
+        """Answer requests for this path (without query) so, whatever the other scripts say."""
+        with self._lock:
+            self._by_path[path] = list(steps)
+
+    def start(self) -> None:
+        """Listen, on the port of the last time if there was one."""
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen(512)
+        self.port = listener.getsockname()[1]
+        self._stopped = False
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse new connections and reset the open ones."""
+        self._stopped = True
+        if self._listener is not None:
+            # shutdown wakes the thread in accept(); close alone would leave it there.
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """Close what is open, idle connections too."""
+        with self._lock:
+            open_now, self._open = self._open, set()
+        for connection in open_now:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def requests(self, path: str | None = None) -> list[Seen]:
+        """What arrived so far, the probes' own requests left out unless asked for by path."""
+        with self._lock:
+            if path is not None:
+                return [seen for seen in self.seen if seen.target.partition("?")[0] == path]
+            return [seen for seen in self.seen if seen.target not in ("/readyz", "/openapi.json")]
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted so far."""
+        return self._accepted
+
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._stopped:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._accepted += 1
+                number = self._accepted
+                self._open.add(connection)
+            threading.Thread(target=self._serve, args=(connection, number), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        buffer = bytearray()
+        try:
+            with connection:
+                while True:
+                    seen = _read_request(connection, buffer, number)
+                    if seen is None or not self._play(connection, seen):
+                        return
+        except OSError:
+            return
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+
+    def _play(self, connection: socket.socket, seen: Seen) -> bool:
+        with self._lock:
+            self.seen.append(seen)
+            path = seen.target.partition("?")[0]
+            if path in self._by_path:
+                steps = self._by_path[path]
+            elif path in ("/readyz", "/openapi.json"):
+                steps = [good({"status": "ready"})]
+            else:
+                steps = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        for step in steps:
+            if isinstance(step, bytes):
+                connection.sendall(step)
+            elif isinstance(step, Pause):
+                # A pause that ends early when the other side leaves.
+                connection.settimeout(step.seconds)
+                try:
+                    if connection.recv(1, socket.MSG_PEEK) == b"":
+                        return False
+                except TimeoutError:
+                    pass
+                finally:
+                    connection.settimeout(None)
+            elif isinstance(step, Wait):
+                step.event.wait(10)
+            else:
+                return False
+        return True
+
+
+def _read_request(connection: socket.socket, buffer: bytearray, number: int) -> Seen | None:
+    head = _until(connection, buffer, b"\r\n\r\n")
+    if head is None:
+        return None
+    seen = Seen(head, b"", number)
+    length = seen.value("content-length")
+    if seen.value("transfer-encoding"):
+        while True:
+            size_line = _until(connection, buffer, b"\r\n")
+            if size_line is None:
+                return None
+            chunk = _exactly(connection, buffer, int(size_line, 16) + 2)
+            if chunk is None:
+                return None
+            if len(chunk) == 2:
+                break
+            seen.body += chunk[:-2]
+    elif length is not None:
+        body = _exactly(connection, buffer, int(length))
+        if body is None:
+            return None
+        seen.body = body
+    return seen
+
+
+def _until(connection: socket.socket, buffer: bytearray, mark: bytes) -> bytes | None:
+    while mark not in buffer:
+        data = connection.recv(65536)
+        if not data:
+            return None
+        buffer += data
+    head, _, rest = bytes(buffer).partition(mark)
+    buffer[:] = rest
+    return head
+
+
+def _exactly(connection: socket.socket, buffer: bytearray, size: int) -> bytes | None:
+    while len(buffer) < size:
+        data = connection.recv(65536)
+        if not data:
+            return None
+        buffer += data
+    piece = bytes(buffer[:size])
+    del buffer[:size]
+    return piece
