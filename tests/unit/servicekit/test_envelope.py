@@ -1,0 +1,147 @@
+"""The one shape of every answer, and the status of each error class."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+
+from servicekit import errors
+from servicekit.database import DatabaseTooSlow
+from servicekit.envelope import dump, failure, number_text, status_of, success
+from servicekit.errors import AppError, FieldError, Invalid, Unavailable
+from servicekit.health import NotReady
+from servicekit.json_reader import read_json
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (errors.AppError, 500, "internal_error"),
+        (errors.Invalid, 400, "invalid_input"),
+        (errors.InvalidJson, 400, "invalid_json"),
+        (errors.Unauthorized, 401, "unauthorized"),
+        (errors.Forbidden, 403, "forbidden"),
+        (errors.NotFound, 404, "not_found"),
+        (errors.MethodNotAllowed, 405, "method_not_allowed"),
+        (errors.Conflict, 409, "conflict"),
+        (errors.TooLarge, 413, "body_too_large"),
+        (errors.UnsupportedMediaType, 415, "unsupported_media_type"),
+        (errors.TooManyRequests, 429, "too_many_requests"),
+        (errors.BadGateway, 502, "bad_upstream_answer"),
+        (errors.Unavailable, 503, "unavailable"),
+        (errors.DatabaseUnavailable, 503, "database_unavailable"),
+        (NotReady, 503, "not_ready"),
+        (errors.DeadlineExceeded, 504, "deadline_exceeded"),
+        (DatabaseTooSlow, 504, "database_too_slow"),
+    ],
+)
+def test_each_error_class_has_its_status_its_code_and_a_sentence(error, status, code):
+    assert status_of(error) == status_of(error()) == status
+    body = failure(error())
+    assert body == {"success": False, "error": {"code": code, "message": error().message}}
+    assert body["error"]["message"].endswith((".", "again"))
+    assert "\n" not in body["error"]["message"]
+
+
+def test_a_new_leaf_takes_the_status_of_its_nearest_class():
+    class OutOfStock(errors.Conflict):
+        """There is none left."""
+
+        code = "out_of_stock"
+
+    assert status_of(OutOfStock) == 409
+    assert failure(OutOfStock()) == {
+        "success": False,
+        "error": {"code": "out_of_stock", "message": "There is none left."},
+    }
+
+
+def test_details_name_each_field_and_are_absent_when_there_are_none():
+    error = Invalid("two things", details=[FieldError("items.0.quantity", "must be at least 1"), FieldError("x", "y")])
+    assert failure(error)["error"]["details"] == [
+        {"field": "items.0.quantity", "message": "must be at least 1"},
+        {"field": "x", "message": "y"},
+    ]
+    assert "details" not in failure(Invalid())["error"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "field"), [(None, None), (0, "1"), (0.2, "1"), (1, "1"), (1.01, "2"), (59.5, "60")]
+)
+def test_retry_after_is_whole_seconds_rounded_up_and_at_least_one(seconds, field):
+    assert Unavailable(retry_after=seconds).headers.get("Retry-After") == field
+
+
+def test_success_wraps_whatever_it_is_given():
+    assert success(None) == {"success": True, "data": None}
+    assert success([1]) == {"success": True, "data": [1]}
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Model(BaseModel):
+    id: UUID
+    at: datetime
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("Ярослав 王 😀", '"Ярослав 王 😀"'),
+        (UUID("018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"), '"018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"'),
+        (datetime(2026, 1, 31, 15, tzinfo=UTC), '"2026-01-31T15:00:00Z"'),
+        (datetime(2026, 1, 31, 18, tzinfo=timezone(timedelta(hours=3))), '"2026-01-31T15:00:00Z"'),
+        (datetime(2026, 1, 31, 15, 0, 0, 250_000, tzinfo=UTC), '"2026-01-31T15:00:00.250000Z"'),
+        (Decimal("0.10"), "0.10"),
+        (Decimal("12345678901234567890.123456789"), "12345678901234567890.123456789"),
+        (Colour.RED, '"red"'),
+        ((1, 2), "[1,2]"),
+        ({"a": None, "b": True}, '{"a":null,"b":true}'),
+        (
+            Model(id=UUID(int=1), at=datetime(2026, 1, 1, tzinfo=UTC)),
+            '{"id":"00000000-0000-0000-0000-000000000001","at":"2026-01-01T00:00:00Z"}',
+        ),
+    ],
+)
+def test_every_kind_of_value_has_its_json_form(value, written):
+    assert dump(value) == written.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "refused_with"),
+    [
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        (Decimal("NaN"), ValueError),
+        (Decimal("-Infinity"), ValueError),
+        (datetime(2026, 1, 1), ValueError),
+        (object(), TypeError),
+        ({1, 2}, TypeError),
+        ("\ud800", UnicodeEncodeError),
+    ],
+)
+def test_what_is_not_json_never_leaves(value, refused_with):
+    with pytest.raises(refused_with):
+        dump({"x": value})
+
+
+def test_what_is_written_reads_back_equal_down_to_the_last_digit():
+    value = {"price": Decimal("52.00"), "names": ["Ярослав", 'O\'Neil \\ "x" \u2028'], "n": 10**39}
+    assert read_json(dump(value)) == value
+    assert str(read_json(dump(value))["price"]) == "52.00"
+
+
+def test_money_is_written_without_an_exponent():
+    assert number_text(Decimal("1E+3")) == "1000"
+    assert number_text(Decimal("0.0000001")) == "0.0000001"
+
+
+def test_an_error_says_its_own_message_when_it_has_one():
+    assert AppError("the pump is dry").message == str(AppError("the pump is dry")) == "the pump is dry"
