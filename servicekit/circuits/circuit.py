@@ -334,7 +334,7 @@ class Circuit:
                 slow = seconds > self.settings.slow_seconds
                 self._window.add(now, failed=failed, slow=slow)
                 self._consecutive = self._consecutive + 1 if failed else 0
-                if (failed or slow) and self._forced is None:
+                if self._forced is None:
                     verdict = self.settings.verdict(self._window.totals(now), self._consecutive)
                     if verdict is not None:
                         self._move("open", now, verdict)
