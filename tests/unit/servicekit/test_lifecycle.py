@@ -1,0 +1,121 @@
+"""A duty: started once, stopped at any time, never dead in silence."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from servicekit.lifecycle import Duty
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+LIMIT = 10.0
+
+
+class Counting(Duty):
+    def __init__(self, *, pause: float = 3600.0, dies_at: int | None = None) -> None:
+        self.died = threading.Event()
+        super().__init__("counting", pause=lambda: pause, on_death=self.died.set, clock=lambda: NOW)
+        self.runs: list[datetime] = []
+        self.ran = threading.Semaphore(0)
+        self.threads: set[int] = set()
+        self._dies_at = dies_at
+
+    def run_once(self, now: datetime) -> None:
+        self.runs.append(now)
+        self.threads.add(threading.get_ident())
+        self.ran.release()
+        if len(self.runs) == self._dies_at:
+            raise RuntimeError("the duty's own fault")
+
+
+@pytest.fixture
+def duty():
+    duty = Counting()
+    yield duty
+    duty.stop()
+
+
+def test_a_duty_runs_at_once_with_the_clocks_time(duty):
+    duty.start()
+    assert duty.ran.acquire(timeout=LIMIT)
+    duty.stop()
+    assert duty.runs == [NOW]
+
+
+def test_waking_ends_the_pause(duty):
+    duty.start()
+    assert duty.ran.acquire(timeout=LIMIT)
+    duty.wake()
+    assert duty.ran.acquire(timeout=LIMIT)
+
+
+def test_a_wake_during_a_run_is_not_lost():
+    duty = Counting()
+    inside, go_on = threading.Event(), threading.Event()
+    first_run = duty.run_once
+
+    def slow_run(now: datetime) -> None:
+        inside.set()
+        assert go_on.wait(LIMIT)
+        first_run(now)
+
+    duty.run_once = slow_run
+    duty.start()
+    assert inside.wait(LIMIT)
+    duty.wake()
+    go_on.set()
+    assert duty.ran.acquire(timeout=LIMIT)
+    assert duty.ran.acquire(timeout=LIMIT)
+    duty.stop()
+
+
+def test_it_runs_again_after_each_pause():
+    duty = Counting(pause=0.001)
+    duty.start()
+    for _ in range(5):
+        assert duty.ran.acquire(timeout=LIMIT)
+    duty.stop()
+    assert not duty.died.is_set()
+
+
+def test_stopping_before_the_start_keeps_it_from_ever_beginning(duty):
+    duty.stop()
+    duty.start()
+    assert duty.stopping
+    assert not duty.ran.acquire(blocking=False)
+
+
+def test_stopping_twice_and_starting_twice_are_harmless(duty):
+    duty.start()
+    duty.start()
+    assert duty.ran.acquire(timeout=LIMIT)
+    duty.stop()
+    duty.stop()
+    assert len(duty.threads) == 1
+    assert len(duty.runs) == 1
+
+
+def test_stopping_ends_a_long_pause_and_the_thread(duty):
+    duty.start()
+    assert duty.ran.acquire(timeout=LIMIT)
+    duty.stop(timeout=LIMIT)
+    assert "counting" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_duty_that_dies_says_so_once_and_runs_no_more():
+    duty = Counting(pause=0.001, dies_at=2)
+    duty.start()
+    assert duty.died.wait(LIMIT)
+    duty.stop(timeout=LIMIT)
+    assert len(duty.runs) == 2
+
+
+def test_a_duty_may_stop_itself():
+    duty = Counting()
+    duty.run_once = lambda now: (duty.stop(), duty.ran.release())
+    duty.start()
+    assert duty.ran.acquire(timeout=LIMIT)
+    duty.stop(timeout=LIMIT)
+    assert not duty.died.is_set()
