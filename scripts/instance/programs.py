@@ -34,6 +34,7 @@ _STRAY = (
     "GUNICORN_CMD_ARGS",
     "PYTHONHOME",
     "PYTHONPATH",
+    "PYTHONSAFEPATH",
     "WEB_CONCURRENCY",
     "PG*",
     "SUPERVISOR_*",

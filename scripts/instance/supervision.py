@@ -106,7 +106,7 @@ def spawn(layout: Layout, lock: InstanceLock) -> subprocess.Popen[bytes]:
     environment.pop("PYTHONHOME", None)
     with layout.log("supervisor-output").open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "scripts.instance.supervisor_process", str(lock.descriptor)],
+            [sys.executable, "-P", "-m", "scripts.instance.supervisor_process", str(lock.descriptor)],
             cwd=layout.data,
             env=environment,
             stdin=subprocess.DEVNULL,

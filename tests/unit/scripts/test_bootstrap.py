@@ -1,0 +1,101 @@
+"""What happens before there is a virtual environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.instance.layout import CHECKOUT
+
+_OLD_PYTHON = """#!/bin/sh
+# Answers the version question like Python 3.9, and fails the test for 3.11.
+case "$*" in *print*) echo 3.9 ;; *) exit 1 ;; esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with the scripts and one empty requirement file, in a folder with an awkward name."""
+    made = tmp_path / "мой site 50%"
+    (made / "scripts").mkdir(parents=True)
+    (made / "requirements").mkdir()
+    (made / "requirements" / "local.txt").write_text("")
+    for name in ("bootstrap.sh", "make_venv.py", "run"):
+        shutil.copy(CHECKOUT / "scripts" / name, made / "scripts" / name)
+    (made / "scripts" / "instance").mkdir()
+    (made / "scripts" / "instance" / "__main__.py").write_text("import sys; print('started', *sys.argv[1:])")
+    return made
+
+
+def _run(checkout: Path, *arguments: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(checkout / "scripts" / "run"), *arguments],
+        env={"PATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def _tools_without_python(folder: Path) -> str:
+    folder.mkdir()
+    for tool in ("sh", "dirname", "basename", "cat", "cksum"):
+        (folder / tool).symlink_to(str(shutil.which(tool)))
+    return str(folder)
+
+
+def test_a_too_old_python_is_one_clear_line(checkout: Path, tmp_path: Path) -> None:
+    path = _tools_without_python(tmp_path / "bin")
+    (tmp_path / "bin" / "python3").write_text(_OLD_PYTHON)
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    done = _run(checkout, path=path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert "python3 is 3.9" in done.stderr
+
+
+def test_a_newer_python_is_found_behind_an_old_one(checkout: Path, tmp_path: Path) -> None:
+    path = _tools_without_python(tmp_path / "bin")
+    (tmp_path / "bin" / "python3").write_text(_OLD_PYTHON)
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    (tmp_path / "bin" / "python3.12").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / "bin" / "python3.12").chmod(0o755)
+    done = _run(checkout, "status", path=path)
+    assert done.stdout == "started status\n", done.stderr
+
+
+def test_no_python_at_all_is_one_clear_line(checkout: Path, tmp_path: Path) -> None:
+    done = _run(checkout, path=_tools_without_python(tmp_path / "bin"))
+    assert done.returncode == 1
+    assert "no python3 was found" in done.stderr
+
+
+def test_the_second_call_installs_nothing_and_an_interrupted_one_is_repaired(checkout: Path) -> None:
+    assert "installing" in _run(checkout).stderr
+    again = _run(checkout, "--port", "8100")
+    assert (again.stdout, again.stderr) == ("started --port 8100\n", "")
+    (checkout / ".venv" / "installed").unlink()
+    repaired = _run(checkout)
+    assert "making .venv" in repaired.stderr
+    assert repaired.stdout == "started\n"
+
+
+def test_changed_requirements_are_installed(checkout: Path) -> None:
+    _run(checkout)
+    (checkout / "requirements" / "local.txt").write_text("# nothing, but other bytes\n")
+    assert "installing" in _run(checkout).stderr
+    assert _run(checkout).stderr == ""
+
+
+def test_two_first_calls_at_once_make_one_environment(checkout: Path) -> None:
+    calls = [
+        subprocess.Popen([str(checkout / "scripts" / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [call.communicate(timeout=60) for call in calls]
+    assert [call.returncode for call in calls] == [0, 0], outputs
+    assert [out for out, _ in outputs] == ["started\n", "started\n"]
+    assert sum("making .venv" in err for _, err in outputs) == 1

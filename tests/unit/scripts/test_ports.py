@@ -1,0 +1,46 @@
+"""The seven ports of an instance."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from scripts.instance.errors import InstanceError, PortTaken
+from scripts.instance.ports import Ports, free_base
+
+
+def test_every_port_follows_from_the_gateways() -> None:
+    assert Ports(8100).by_name == {
+        "gateway": 8100,
+        "users": 8101,
+        "orders": 8102,
+        "tasks": 8103,
+        "postgres": 8105,
+        "supervisor": 8106,
+    }
+
+
+@pytest.mark.parametrize("base", [-1, 0, 65530, 80000])
+def test_a_base_whose_row_does_not_fit_is_refused(base: int) -> None:
+    with pytest.raises(InstanceError, match="--port must be between 1 and 65529"):
+        Ports(base)
+
+
+def test_a_free_row_is_free() -> None:
+    Ports(free_base()).require_free()
+
+
+@pytest.mark.parametrize(
+    ("offset", "complaint"),
+    [(0, r"port {port} for gateway is taken"), (5, r"port {port} for postgres \(--port {base} \+ 5\) is taken")],
+)
+def test_a_taken_port_is_named_with_its_purpose_and_a_way_out(offset: int, complaint: str) -> None:
+    base = free_base()
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", base + offset))
+        occupant.listen()
+        with pytest.raises(PortTaken, match=complaint.format(port=base + offset, base=base)) as refused:
+            Ports(base).require_free()
+    suggested = int(str(refused.value).rpartition("--port ")[2])
+    Ports(suggested).require_free()

@@ -1,0 +1,128 @@
+"""Which processes there are, and what each of them is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+
+from scripts.instance import supervision
+from scripts.instance.credentials import Credentials
+from scripts.instance.identity import AS_WE_ARE
+from scripts.instance.layout import CHECKOUT, Layout
+from scripts.instance.ports import Ports
+from scripts.instance.postgres import EmbeddedPostgres
+from scripts.instance.programs import Program, programs_of
+from scripts.instance.reclaim import MARK
+
+_AWKWARD = "a b 100% %(here)s #1 ;x 'q' \"d\" Объект"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout.of(tmp_path / _AWKWARD)
+    made.create_folder()
+    made.create()
+    return made
+
+
+def _programs(layout: Layout, *, workers: int = 2) -> dict[str, Program]:
+    credentials = Credentials(layout.secrets)
+    server = EmbeddedPostgres(layout.postgres, 8005, "secret", identity=AS_WE_ARE)
+    return {p.name: p for p in programs_of(layout, Ports(8000), credentials, server, workers)}
+
+
+def test_each_service_gets_its_own_database_and_nobody_elses(layout: Layout) -> None:
+    programs = _programs(layout)
+    for name, others in {
+        "users": ("ORDERS", "TASKS"),
+        "orders": ("USERS", "TASKS"),
+        "tasks": ("USERS", "ORDERS"),
+        "worker": ("USERS", "ORDERS"),
+    }.items():
+        settings = programs[name].settings
+        own = "tasks" if name == "worker" else name
+        assert settings[f"{own.upper()}_DATABASE_URL"].endswith(f"@127.0.0.1:8005/{own}")
+        assert not [key for key in settings if key in {f"{other}_DATABASE_URL" for other in others}]
+    assert not [key for key in programs["gateway"].settings if key.endswith("_DATABASE_URL")]
+
+
+def test_addresses_follow_the_instances_ports(layout: Layout) -> None:
+    programs = _programs(layout)
+    assert programs["gateway"].settings["GATEWAY_BIND"] == "127.0.0.1:8000"
+    assert programs["gateway"].settings["TASKS_URL"] == "http://127.0.0.1:8003"
+    assert programs["orders"].settings["USERS_URL"] == "http://127.0.0.1:8001"
+
+
+def test_without_workers_there_is_no_worker_program(layout: Layout) -> None:
+    assert "worker" not in _programs(layout, workers=0)
+
+
+def test_every_program_carries_the_mark_of_its_instance(layout: Layout) -> None:
+    assert {p.settings[MARK] for p in _programs(layout).values()} == {str(layout.data)}
+
+
+@pytest.mark.parametrize(
+    ("environment", "dotenv", "chosen"),
+    [
+        ({}, None, {"LOG_FORMAT": "console"}),
+        ({}, "# LOG_FORMAT=json\n", {"LOG_FORMAT": "console"}),
+        ({}, "export LOG_FORMAT=json\n", {}),
+        ({"LOG_FORMAT": "json"}, None, {}),
+    ],
+)
+def test_logs_are_for_people_unless_somebody_chose(
+    environment: dict[str, str],
+    dotenv: str | None,
+    chosen: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from scripts.instance.programs import _default_log_format
+
+    monkeypatch.delenv("LOG_FORMAT", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if dotenv is not None:
+        (tmp_path / ".env").write_text(dotenv)
+    assert _default_log_format(tmp_path / ".env") == chosen
+
+
+def test_supervisors_file_holds_no_path_so_no_path_can_break_it(layout: Layout) -> None:
+    text = supervision.configuration(list(_programs(layout).values()), 8006, "secret")
+    assert str(layout.data) not in text
+    assert str(CHECKOUT) not in text
+    parsed = RawConfigParser(inline_comment_prefixes=(";", "#"))
+    parsed.read_string(text)
+    assert parsed["program:postgres"]["stopsignal"] == "INT"
+    assert parsed["program:postgres"]["autostart"] == "true"
+    assert parsed["program:gateway"]["autostart"] == "false"
+    assert parsed["program:worker"]["numprocs"] == "2"
+    assert all(parsed[section]["autorestart"] == "true" for section in parsed if section.startswith("program:"))
+
+
+def test_the_files_with_secrets_are_private(layout: Layout) -> None:
+    supervision.write_run_files(layout, list(_programs(layout).values()), 8006, "secret")
+    assert {path.stat().st_mode & 0o777 for path in layout.run.iterdir()} == {0o600}
+
+
+def test_launching_becomes_the_program_with_exactly_its_settings(layout: Layout) -> None:
+    shown = "import json, os, sys; print(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]))"
+    program = Program("shown", (sys.executable, "-c", shown, _AWKWARD), {"USERS_BIND": _AWKWARD})
+    (layout.run / "shown.json").write_text(program.launch_file())
+    caller = {"PATH": os.environ["PATH"], "KEPT": "1", "TASKS_DATABASE_URL": "other", "PGHOST": "x", "PYTHONPATH": "/x"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(Path(supervision.__file__).with_name("launch.py")), "shown"],
+        cwd=layout.data, env=caller, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    argv, cwd, environment = json.loads(done.stdout)
+    assert argv == [_AWKWARD]
+    assert cwd == str(CHECKOUT)
+    assert environment["USERS_BIND"] == _AWKWARD
+    assert environment["KEPT"] == "1"
+    assert not {"TASKS_DATABASE_URL", "PGHOST", "PYTHONPATH"} & set(environment)
