@@ -1,0 +1,149 @@
+"""What the tests of the task engine share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from uuid import UUID, uuid4
+
+import pytest
+
+from service_tasks.engine.ports import Offer, WorkerInfo
+from service_tasks.engine.registry import Registry, TaskType
+from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.persistence.task_store import TaskStore
+from service_tasks.use_cases import NewTask, StoredTask
+from servicekit.database import Database
+from servicekit.ids import new_id
+from tests.support.waiting import eventually
+
+
+def new_task(task_type: str = "noop", **changes) -> NewTask:
+    fields = {
+        "id": new_id(),
+        "task_type": task_type,
+        "title": None,
+        "user_id": None,
+        "payload": "{}",
+        "priority": 50,
+        "max_attempts": 3,
+        "timeout_seconds": None,
+        "execute_at": None,
+    }
+    return NewTask(**{**fields, **changes})
+
+
+class Bench:
+    """One database with what the tests do to it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.store = TaskStore(database)
+
+    def add(self, task_type: str = "noop", **changes) -> UUID:
+        stored = self.store.add(new_task(task_type, **changes))
+        assert stored is not None
+        return stored.id
+
+    def get(self, task_id: UUID) -> StoredTask:
+        task = self.store.get(task_id)
+        assert task is not None
+        return task
+
+    def register(self, *, lease_seconds: float = 45.0, types: tuple[str, ...] = ("noop",)) -> UUID:
+        worker = WorkerInfo(id=uuid4(), name="a worker", task_types=types, lease_seconds=lease_seconds)
+        self.store.beat(worker)
+        return worker.id
+
+    def claim(self, worker_id: UUID, *types: str, limit: int = 10):
+        return self.store.claim(worker_id, [Offer(name, 60.0) for name in types or ("noop",)], limit)
+
+    def sql(self, statement: str, *parameters):
+        with self.database.transaction() as session:
+            result = session.connection().exec_driver_sql(statement, parameters)
+            return result.all() if result.returns_rows else []
+
+    def keep_alive(self, worker_id: UUID) -> None:
+        """Let the worker live for an hour without another word."""
+        self.sql("UPDATE workers SET heartbeat_at = now() + interval '1 hour' WHERE id = %s", str(worker_id))
+
+    def silence(self, worker_id: UUID) -> None:
+        """Let the worker's last word be an hour old."""
+        self.sql("UPDATE workers SET heartbeat_at = now() - interval '1 hour' WHERE id = %s", str(worker_id))
+
+    def wait_for(self, task_id: UUID, *states: str, timeout: float = 10.0) -> StoredTask:
+        def look() -> StoredTask | None:
+            task = self.get(task_id)
+            return task if task.state in states else None
+
+        return eventually(look, timeout=timeout, what=f"{states}, last seen {self.get(task_id)}")
+
+
+@pytest.fixture
+def bench(tasks_database) -> Bench:
+    return Bench(tasks_database.database)
+
+
+class RunningWorker:
+    """A worker on a thread of the test process."""
+
+    def __init__(self, url: str, types: list[TaskType], **options) -> None:
+        settings = {
+            "poll_seconds": 0.2,
+            "grace_seconds": 2.0,
+            "heartbeat_seconds": 0.2,
+            "lease_seconds": 2.0,
+            "threads": 4,
+            **options,
+        }
+        self._databases = [
+            Database(url, application_name="worker", pool_size=6),
+            Database(url, application_name="heartbeat", pool_size=1),
+        ]
+        store = TaskStore(self._databases[0])
+        self.worker = Worker(
+            store=store,
+            heartbeat_store=TaskStore(self._databases[1]),
+            open_wake_ups=store.open_wake_ups,
+            registry=Registry(types),
+            options=WorkerOptions(**settings),
+        )
+        self.status: int | None = None
+        self._thread = threading.Thread(target=self._run, name="worker under test", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.status = self.worker.run(handle_signals=False)
+
+    def stop(self) -> int | None:
+        """Ask it to stop and wait until it has."""
+        self.worker.stop()
+        return self.join()
+
+    def join(self) -> int | None:
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the worker does not end"
+        for database in self._databases:
+            database.dispose()
+        return self.status
+
+
+StartWorker = Callable[..., RunningWorker]
+
+
+@pytest.fixture
+def start_worker(tasks_database) -> Iterator[StartWorker]:
+    """Give a function that starts a worker with the given task types; all are stopped at the end."""
+    started: list[RunningWorker] = []
+
+    def start(*types: TaskType, **options) -> RunningWorker:
+        worker = RunningWorker(tasks_database.url, list(types), **options)
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.worker.stop()
+        worker.worker.stop()
+    for worker in started:
+        worker.join()
