@@ -19,7 +19,8 @@ asgi_lifespan = "on"
 http_parser = "python"
 # Forwarded fields are judged by our own rules (TRUSTED_PROXIES), never by gunicorn.
 forwarded_allow_ips = ""
-limit_request_line = 8190
+# Less than the services take (servicekit/gunicorn_defaults.py), so that a refusal is always ours.
+limit_request_line = 8000
 limit_request_fields = 100
 limit_request_field_size = 8190
 worker_connections = 10000

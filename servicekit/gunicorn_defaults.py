@@ -14,6 +14,9 @@ __all__ = [
     "control_socket_disable",
     "graceful_timeout",
     "keepalive",
+    "limit_request_field_size",
+    "limit_request_fields",
+    "limit_request_line",
     "logger_class",
     "preload_app",
     "timeout",
@@ -42,3 +45,7 @@ graceful_timeout = 30
 timeout = 60
 # Its socket would lie outside the checkout and the data folder.
 control_socket_disable = True
+# A little more than the gateway lets in: what it adds to a request must not make a service refuse it.
+limit_request_line = 8190
+limit_request_fields = 150
+limit_request_field_size = 16380

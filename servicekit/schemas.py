@@ -114,7 +114,9 @@ Money = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^\d+\.\d{2}$", "examples": ["520.00"]}),
 ]
 QueryInt = Annotated[int, BeforeValidator(_whole_from_query)]
-QueryText = Annotated[str, AfterValidator(_no_nul)]
+QueryText = Annotated[
+    str, Field(max_length=500, json_schema_extra={"pattern": r"^[^\u0000]*$"}), AfterValidator(_no_nul)
+]
 #: Any JSON, numbers kept exactly as they came.
 JsonValue = Annotated[Any, WithJsonSchema({})]
 
