@@ -7,6 +7,7 @@ containers), PostgreSQL runs as `nobody` and its folder is given to that user.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pwd
@@ -98,9 +99,19 @@ def in_user_namespace() -> Identity | None:
     return identity if identity.run(["true"]).returncode == 0 else None
 
 
-@functools.cache
-def server_identity() -> Identity:
-    """The identity for PostgreSQL under the user who runs this."""
+def server_identity(folder: Path) -> Identity:
+    """The identity for PostgreSQL over this folder, under the user who runs this."""
     if os.geteuid() != 0:
         return AS_WE_ARE
+    with contextlib.suppress(FileNotFoundError):
+        owner = folder.stat()
+        if (
+            owner.st_uid != 0
+        ):  # made where there was no namespace, or by an ordinary user: PostgreSQL insists on owning it
+            return Identity(uid=owner.st_uid, gid=owner.st_gid, name=f"the owner of {folder} (user {owner.st_uid})")
+    return _root_without_root()
+
+
+@functools.cache
+def _root_without_root() -> Identity:
     return in_user_namespace() or as_nobody()

@@ -74,7 +74,7 @@ class EmbeddedPostgres:
         self.folder = Path(folder)
         self.port = port
         self.log = log or self.folder.with_name(self.folder.name + ".log")
-        self.identity = identity or server_identity()
+        self.identity = identity or server_identity(self.folder)
         self._password = superuser_password
         self._settings = dict(settings or {})
         self._bin = binaries()

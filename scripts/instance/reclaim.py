@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 MARK = "SITEWORKS_INSTANCE"
-_GRACE = 10.0  # seconds for the services, which have nothing to finish that the database does not remember
+_GRACE = 8.0  # seconds; a task that needs longer is run again by another worker, as after any crash
 _POSTGRES_GRACE = 30.0  # seconds for its checkpoint
 
 
