@@ -1,0 +1,221 @@
+"""Which fields travel, and which are set at the gateway."""
+
+from __future__ import annotations
+
+import pytest
+
+from api_gateway import headers
+from api_gateway.headers import Peer, TrustedProxies
+
+STRANGER = Peer(address="203.0.113.9", scheme="http", host="api.example.com", trusted=False)
+PROXY = Peer(address="10.0.0.1", scheme="http", host="inside:8000", trusted=True)
+
+
+def up(fields: list[tuple[bytes, bytes]], peer: Peer = STRANGER) -> list[tuple[bytes, bytes]]:
+    return headers.up(fields, peer=peer, request_id="abc")
+
+
+def values(fields: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for key, value in fields if key == name]
+
+
+@pytest.mark.parametrize("name", sorted(headers.HOP_BY_HOP))
+def test_hop_by_hop_fields_end_here_in_both_directions(name: bytes) -> None:
+    assert values(up([(name, b"x")]), name) == []
+    assert values(headers.down([(name, b"x")]), name) == []
+
+
+@pytest.mark.parametrize("connection", [b"close, X-Api-Key", b"x-api-key", b" X-API-KEY ,", b"keep-alive,,x-api-key"])
+def test_what_connection_names_ends_here_in_both_directions(connection: bytes) -> None:
+    fields = [(b"connection", connection), (b"x-api-key", b"secret"), (b"accept", b"*/*")]
+    assert values(up(fields), b"x-api-key") == []
+    assert values(up(fields), b"accept") == [b"*/*"]
+    assert values(headers.down(fields), b"x-api-key") == []
+
+
+def test_a_client_cannot_name_our_own_fields_away() -> None:
+    sent = up([(b"connection", b"x-request-id, x-forwarded-for, via, traceparent")])
+    assert values(sent, b"x-request-id") == [b"abc"]
+    assert values(sent, b"x-forwarded-for") == [b"203.0.113.9"]
+    assert values(sent, b"via") == [b"1.1 siteworks"]
+    assert len(values(sent, b"traceparent")) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"host", b"content-length", b"expect", b"x-real-ip", b"x-original-url", b"x-rewrite-url", b"x_forwarded_for"],
+)
+def test_fields_that_are_set_here_or_rewrite_addresses_do_not_pass(name: bytes) -> None:
+    assert values(up([(name, b"x")]), name) == []
+
+
+def test_ordinary_fields_pass_in_order_and_apart() -> None:
+    fields = [(b"accept", b"a"), (b"authorization", b"Bearer t"), (b"accept", b"b"), (b"cookie", b"c=\xff")]
+    assert [field for field in up(fields) if field in fields] == fields
+
+
+class TestForwarded:
+    def test_a_strangers_fields_are_replaced(self) -> None:
+        sent = up([(b"x-forwarded-for", b"6.6.6.6"), (b"x-forwarded-proto", b"https"), (b"forwarded", b"for=6.6.6.6")])
+        assert values(sent, b"x-forwarded-for") == [b"203.0.113.9"]
+        assert values(sent, b"x-forwarded-proto") == [b"http"]
+        assert values(sent, b"x-forwarded-host") == [b"api.example.com"]
+        assert values(sent, b"forwarded") == [b"for=203.0.113.9;host=api.example.com;proto=http"]
+
+    def test_a_trusted_proxys_fields_are_kept_and_continued(self) -> None:
+        sent = up(
+            [
+                (b"x-forwarded-for", b"198.51.100.7"),
+                (b"x-forwarded-proto", b"https"),
+                (b"x-forwarded-host", b"api.example.com"),
+                (b"forwarded", b"for=198.51.100.7"),
+            ],
+            PROXY,
+        )
+        assert values(sent, b"x-forwarded-for") == [b"198.51.100.7, 10.0.0.1"]
+        assert values(sent, b"x-forwarded-proto") == [b"https"]
+        assert values(sent, b"x-forwarded-host") == [b"api.example.com"]
+        assert values(sent, b"forwarded") == [b'for=198.51.100.7, for=10.0.0.1;host="inside:8000";proto=http']
+
+    def test_an_ipv6_peer_is_quoted(self) -> None:
+        peer = Peer(address="2001:db8::1", scheme="https", host='evil";for=x', trusted=False)
+        assert values(up([], peer), b"forwarded") == [b'for="[2001:db8::1]";host="evilforx";proto=https']
+
+
+@pytest.mark.parametrize(
+    ("proxies", "address", "trusted"),
+    [
+        ("", "127.0.0.1", False),
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8, 127.0.0.1", "127.0.0.1", True),
+        ("10.0.0.0/8", "11.0.0.1", False),
+        ("2001:db8::/32", "2001:db8::1", True),
+        ("10.0.0.0/8", "", False),
+        ("10.0.0.0/8", "not an address", False),
+    ],
+)
+def test_only_configured_peers_are_trusted(proxies: str, address: str, trusted: bool) -> None:
+    assert (address in TrustedProxies(proxies)) is trusted
+
+
+def test_a_proxy_list_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not appear"):
+        TrustedProxies("localhost")
+
+
+class TestVia:
+    def test_it_is_added_to_those_on_the_way(self) -> None:
+        assert values(up([(b"via", b"1.0 a"), (b"via", b"1.1 b")]), b"via") == [b"1.0 a, 1.1 b, 1.1 siteworks"]
+        assert values(headers.down([(b"via", b"1.1 inner")]), b"via") == [b"1.1 inner, 1.1 siteworks"]
+
+    def test_it_names_the_version_that_was_received(self) -> None:
+        assert values(headers.up([], peer=STRANGER, request_id="a", http_version="1.0"), b"via") == [b"1.0 siteworks"]
+
+
+GOOD_TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("value", "valid"),
+    [
+        (GOOD_TRACE, True),
+        (b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later", True),
+        (GOOD_TRACE + b"-x", False),  # version 00 has four parts
+        (b"ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        (b"00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        (b"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        (GOOD_TRACE.upper(), False),
+        (b"", False),
+        (b"00-4bf9-00f0-01", False),
+    ],
+)
+def test_traceparent_is_checked(value: bytes, valid: bool) -> None:
+    assert headers.valid_traceparent(value) is valid
+
+
+def test_a_valid_trace_passes_with_its_state() -> None:
+    sent = up([(b"traceparent", GOOD_TRACE), (b"tracestate", b"a=1")])
+    assert values(sent, b"traceparent") == [GOOD_TRACE]
+    assert values(sent, b"tracestate") == [b"a=1"]
+
+
+@pytest.mark.parametrize("given", [[], [b"nonsense"], [GOOD_TRACE, GOOD_TRACE]])
+def test_otherwise_a_new_trace_begins_without_state(given: list[bytes]) -> None:
+    sent = up([*((b"traceparent", value) for value in given), (b"tracestate", b"a=1")])
+    (made,) = values(sent, b"traceparent")
+    assert headers.valid_traceparent(made)
+    assert made != GOOD_TRACE
+    assert values(sent, b"tracestate") == []
+
+
+def test_going_down_several_cookies_stay_several_and_framing_is_dropped() -> None:
+    passed = headers.down(
+        [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"content-length", b"5"), (b"server", b"gunicorn")]
+    )
+    assert values(passed, b"set-cookie") == [b"a=1", b"b=2"]
+    assert values(passed, b"content-length") == []
+    assert values(passed, b"server") == []
+
+
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        (b"http://127.0.0.1:8001/users/1", b"/users/1"),
+        (b"http://127.0.0.1:8001", b"/"),
+        (b"http://127.0.0.1:8001?a=1", b"/?a=1"),
+        (b"/users/1", b"/users/1"),
+        (b"http://127.0.0.1:80011/x", b"http://127.0.0.1:80011/x"),
+        (b"https://elsewhere.example/x", b"https://elsewhere.example/x"),
+    ],
+)
+def test_a_location_never_shows_the_upstreams_address(location: bytes, seen: bytes) -> None:
+    assert headers.own_location(location, b"http://127.0.0.1:8001") == seen
+
+
+@pytest.mark.parametrize(
+    ("host", "valid"),
+    [
+        (b"localhost", True),
+        (b"api.example.com:8000", True),
+        (b"[::1]:8000", True),
+        (b"", False),
+        (b"a b", False),
+        (b"a/b", False),
+        (b"a@b", False),
+        (b"a:b", False),
+        (b"a,b", True),
+    ],
+)
+def test_host_is_one_host_with_an_optional_port(host: bytes, valid: bool) -> None:
+    assert headers.valid_host(host) is valid
+
+
+class TestCors:
+    ALLOWED = frozenset({"https://app.example.com"})
+
+    def test_nothing_is_said_when_nothing_is_configured(self) -> None:
+        assert headers.cors(b"https://app.example.com", frozenset()) == []
+
+    def test_a_known_origin_may_read(self) -> None:
+        fields = dict(headers.cors(b"https://app.example.com", self.ALLOWED))
+        assert fields[b"access-control-allow-origin"] == b"https://app.example.com"
+        assert fields[b"vary"] == b"Origin"
+
+    @pytest.mark.parametrize("origin", [None, b"https://evil.example", b"https://app.example.com.evil.example"])
+    def test_an_unknown_origin_may_not(self, origin: bytes | None) -> None:
+        assert headers.cors(origin, self.ALLOWED) == [(b"vary", b"Origin")]
+
+    def test_a_star_allows_everyone(self) -> None:
+        fields = dict(headers.cors(b"https://any.example", frozenset({"*"})))
+        assert fields[b"access-control-allow-origin"] == b"https://any.example"
+
+    @pytest.mark.parametrize(
+        ("wanted", "allowed"),
+        [(b"content-type, x-a", b"content-type, x-a"), (b"bad header\r\n", None), (None, None)],
+    )
+    def test_a_preflight_names_methods_and_harmless_fields(self, wanted: bytes | None, allowed: bytes | None) -> None:
+        fields = dict(
+            headers.cors(b"https://app.example.com", self.ALLOWED, preflight_allow="GET, OPTIONS", wanted=wanted)
+        )
+        assert fields[b"access-control-allow-methods"] == b"GET, OPTIONS"
+        assert fields.get(b"access-control-allow-headers") == allowed

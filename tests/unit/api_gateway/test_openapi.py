@@ -1,0 +1,66 @@
+"""One document out of several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api_gateway.openapi import merge
+from api_gateway.route_table import ROUTES
+
+OWN: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": "Siteworks", "version": "1", "description": "All of it."},
+    "paths": {"/health": {"get": {"operationId": "health"}}},
+    "components": {"schemas": {"Error": {"type": "object"}}},
+}
+
+
+def service(path: str, *, schema: dict[str, Any], operation: str = "list_all") -> dict[str, Any]:
+    return {
+        "paths": {path: {"get": {"operationId": operation, "schema": {"$ref": "#/components/schemas/Thing"}}}},
+        "components": {"schemas": {"Error": {"type": "object"}, "Thing": schema}},
+    }
+
+
+def test_every_routed_path_is_there_and_addresses_are_relative() -> None:
+    made = merge(OWN, {"users": service("/users", schema={"type": "string"})}, ROUTES)
+    assert sorted(made["paths"]) == ["/health", "/users"]
+    assert made["servers"] == [{"url": "/"}]
+
+
+def test_a_variables_name_does_not_matter_for_its_route() -> None:
+    made = merge(OWN, {"users": service("/users/{user_id}", schema={})}, ROUTES)
+    assert "/users/{user_id}" in made["paths"]
+
+
+def test_a_path_that_leads_nowhere_or_elsewhere_is_left_out() -> None:
+    made = merge(OWN, {"users": service("/orders", schema={}), "tasks": service("/internal", schema={})}, ROUTES)
+    assert sorted(made["paths"]) == ["/health"]
+
+
+def test_schemas_of_one_name_and_two_meanings_are_told_apart() -> None:
+    made = merge(
+        OWN,
+        {
+            "users": service("/users", schema={"type": "string"}),
+            "orders": service("/orders", schema={"type": "number"}),
+        },
+        ROUTES,
+    )
+    schemas = made["components"]["schemas"]
+    assert schemas["Thing"] == {"type": "string"}
+    assert schemas["OrdersThing"] == {"type": "number"}
+    assert made["paths"]["/orders"]["get"]["schema"] == {"$ref": "#/components/schemas/OrdersThing"}
+    assert made["paths"]["/users"]["get"]["schema"] == {"$ref": "#/components/schemas/Thing"}
+
+
+def test_operation_ids_stay_unique() -> None:
+    made = merge(OWN, {"users": service("/users", schema={}), "orders": service("/orders", schema={})}, ROUTES)
+    ids = [operation["operationId"] for item in made["paths"].values() for operation in item.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_service_that_does_not_answer_is_named() -> None:
+    made = merge(OWN, {"users": None}, ROUTES)
+    assert "users" in made["info"]["description"]
+    assert OWN["info"]["description"] == "All of it."

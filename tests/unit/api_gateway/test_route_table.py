@@ -1,0 +1,80 @@
+"""Which path leads where."""
+
+from __future__ import annotations
+
+import pytest
+
+from api_gateway.route_table import PAGES, ROUTES, Route, RouteTable
+
+
+@pytest.mark.parametrize(
+    ("path", "template", "upstream", "variables"),
+    [
+        ("/users", "/users", "users", ()),
+        ("/users/1", "/users/{id}", "users", ("1",)),
+        ("/users/a%3fb", "/users/{id}", "users", ("a%3fb",)),
+        ("/users/1/details", "/users/{id}/details", "users", ("1",)),
+        ("/users/1/tasks", "/users/{id}/tasks", "tasks", ("1",)),
+        ("/users/details", "/users/{id}", "users", ("details",)),
+        ("/orders", "/orders", "orders", ()),
+        ("/orders/1", "/orders/{id}", "orders", ("1",)),
+        ("/tasks", "/tasks", "tasks", ()),
+        ("/tasks/1/status", "/tasks/{id}/status", "tasks", ("1",)),
+        ("/tasks/1/result", "/tasks/{id}/result", "tasks", ("1",)),
+        ("/tasks/1/retry", "/tasks/{id}/retry", "tasks", ("1",)),
+        ("/task-types", "/task-types", "tasks", ()),
+        ("/health", "/health", "", ()),
+        ("/admin/circuits/users", "/admin/circuits/{name}", "", ("users",)),
+    ],
+)
+def test_a_path_finds_its_route(path: str, template: str, upstream: str, variables: tuple[str, ...]) -> None:
+    match = RouteTable().match(path)
+    assert match is not None
+    assert (match.route.template, match.route.upstream, match.variables) == (template, upstream, variables)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/user", "/users/", "/users//details", "//users", "/users/1/", "/users/1/details/x", "/Users", "/%75sers"],
+)
+def test_anything_else_has_no_route(path: str) -> None:
+    assert RouteTable().match(path) is None
+
+
+def test_a_literal_segment_wins_over_a_variable() -> None:
+    table = RouteTable([Route("/tasks/{id}", "tasks", ("GET",)), Route("/tasks/batch", "tasks", ("POST",))])
+    match = table.match("/tasks/batch")
+    assert match is not None
+    assert match.route.template == "/tasks/batch"
+
+
+def test_a_dead_end_among_literals_goes_back_to_the_variable() -> None:
+    table = RouteTable([Route("/a/b/c", "x", ("GET",)), Route("/a/{id}/d", "y", ("GET",))])
+    match = table.match("/a/b/d")
+    assert match is not None
+    assert match.route.upstream == "y"
+
+
+def test_two_rows_for_one_path_are_refused() -> None:
+    with pytest.raises(ValueError, match="two rows"):
+        RouteTable([Route("/a/{id}", "x", ("GET",)), Route("/a/{name}", "y", ("GET",))])
+
+
+@pytest.mark.parametrize(
+    ("methods", "allow"),
+    [(("GET", "POST"), "GET, POST, HEAD, OPTIONS"), (("POST",), "POST, OPTIONS")],
+)
+def test_allow_names_what_is_answered(methods: tuple[str, ...], allow: str) -> None:
+    route = Route("/x", "x", methods)
+    assert route.allow == allow
+    assert route.allows("HEAD") == ("GET" in methods)
+    assert not route.allows("PATCH")
+
+
+def test_every_upstream_is_named_once() -> None:
+    assert RouteTable().upstreams() == ("users", "tasks", "orders")
+
+
+def test_pages_are_the_gateways_own() -> None:
+    assert all(page.upstream == "" and page.handler == "control" for page in PAGES)
+    assert all(route.upstream for route in ROUTES)

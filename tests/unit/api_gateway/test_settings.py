@@ -1,0 +1,43 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from api_gateway.settings import GatewaySettings
+from servicekit.settings import SettingsError, load
+
+
+def test_without_any_variable_it_runs_on_loopback() -> None:
+    settings = load(GatewaySettings)
+    assert settings.gateway_bind == "127.0.0.1:8000"
+    assert settings.upstream_urls() == {
+        "users": "http://127.0.0.1:8001",
+        "orders": "http://127.0.0.1:8002",
+        "tasks": "http://127.0.0.1:8003",
+    }
+    assert settings.admin_token is None
+    assert settings.allowed_origins() == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GATEWAY_BIND", "8000"),
+        ("USERS_URL", "127.0.0.1:8001"),
+        ("TRUSTED_PROXIES", "localhost"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("GATEWAY_UPSTREAM_CONNECTIONS", "0"),
+    ],
+)
+def test_a_wrong_value_stops_the_start_and_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=variable):
+        load(GatewaySettings)
+
+
+def test_origins_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example, https://b.example")
+    assert load(GatewaySettings).allowed_origins() == {"https://a.example", "https://b.example"}
