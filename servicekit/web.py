@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
@@ -71,7 +72,7 @@ def read_body(limit: int) -> bytes:
         raise TooLarge(f"the body is larger than {limit} bytes")
     try:
         raw = request.stream.read(limit + 1)
-    except OSError as exc:  # what gunicorn raises for broken chunks and for a client that left
+    except (ParseException, OSError) as exc:  # what gunicorn raises for broken chunks and for a client that left
         raise Invalid("the body cannot be read: it is framed wrongly or ended early") from exc
     if len(raw) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")

@@ -1,0 +1,255 @@
+"""The database layer on a real PostgreSQL: what the driver raises becomes one of our errors, once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from servicekit import database as database_module
+from servicekit.database import Database, DatabaseTooSlow
+from servicekit.errors import Conflict, DatabaseUnavailable
+from servicekit.metrics import Metrics
+from servicekit.web import make_app
+from tests.support.ports import free_port
+from tests.support.postgres import TestServer
+from tests.support.waiting import eventually
+
+GENEROUS = 4.0  # seconds within which a database that is away must have been noticed
+
+
+class NameTaken(Conflict):
+    """Another pump already has this name."""
+
+    code = "name_taken"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Pump(Base):
+    __tablename__ = "pumps"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[dict] = mapped_column(JSONB)
+
+
+@pytest.fixture
+def make_database(empty_database):
+    made: list[Database] = []
+
+    def make(url: str = empty_database, **options) -> Database:
+        given = {"application_name": "pumps", "pool_size": 2, "constraints": {"pumps_pkey": NameTaken}} | options
+        made.append(Database(url, **given))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.dispose()
+
+
+@pytest.fixture
+def database(make_database):
+    database = make_database()
+    Base.metadata.create_all(database.engine)
+    return database
+
+
+def names(database: Database) -> list[str]:
+    with database.transaction() as session:
+        return list(session.scalars(text("SELECT name FROM pumps ORDER BY name")))
+
+
+def is_connected(database: Database, pid: int) -> bool:
+    with database.transaction() as session:
+        return bool(session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}))
+
+
+def add(database: Database, name: str, data: dict | None = None) -> None:
+    with database.transaction() as session:
+        session.add(Pump(name=name, data=data or {}))
+
+
+def test_what_a_transaction_did_is_kept_when_it_ends_and_undone_when_it_raises(database):
+    add(database, "kept")
+
+    def fail_halfway() -> None:
+        with database.transaction() as session:
+            session.add(Pump(name="undone", data={}))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert names(database) == ["kept"]
+
+
+def test_a_violated_constraint_is_its_domain_error(database):
+    add(database, "one")
+    with pytest.raises(NameTaken) as caught:
+        add(database, "one")
+    assert isinstance(caught.value.__cause__, IntegrityError)
+    add(database, "two")
+    assert names(database) == ["one", "two"]
+
+
+def test_a_constraint_nobody_named_stays_a_fault_of_ours(database):
+    with pytest.raises(IntegrityError), database.transaction() as session:
+        session.execute(text("INSERT INTO pumps (name, data) VALUES ('x', NULL)"))
+
+
+def test_a_wrong_statement_stays_a_fault_of_ours(database):
+    with pytest.raises(ProgrammingError), database.transaction() as session:
+        session.execute(text("SELECT * FROM no_such_table"))
+
+
+def test_json_keeps_its_decimals_and_every_script(database):
+    data = {"price": Decimal("52.00"), "name": "Насос 王 😀", "big": 10**30, "none": None}
+    add(database, "one", data)
+    with database.transaction() as session:
+        read = session.get(Pump, "one").data
+    assert read == data
+    assert str(read["price"]) == "52.00"
+
+
+def test_a_statement_over_its_time_is_too_slow_and_the_connection_is_used_again(make_database):
+    database = make_database(statement_timeout_ms=50, pool_size=1)
+    with pytest.raises(DatabaseTooSlow) as caught, database.transaction() as session:
+        session.execute(text("SELECT pg_sleep(30)"))
+    assert caught.value.code == "database_too_slow"
+    database.ping()
+
+
+def test_a_transaction_that_idles_too_long_is_ended_by_the_server(make_database):
+    database = make_database(idle_in_transaction_timeout_ms=50)
+
+    def idle() -> None:
+        with database.transaction() as session:
+            pid = session.scalar(text("SELECT pg_backend_pid()"))
+            eventually(lambda: not is_connected(database, pid), what="the idle backend is gone")
+            session.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        idle()
+    database.ping()
+
+
+def test_connections_are_named_and_speak_utc(make_database):
+    with make_database().transaction() as session:
+        assert session.scalar(text("SELECT current_setting('application_name')")) == "pumps"
+        assert session.scalar(text("SELECT current_setting('timezone')")) == "UTC"
+
+
+def test_a_used_up_pool_is_a_503_after_a_short_wait_and_not_a_hanging_request(make_database, monkeypatch):
+    monkeypatch.setattr(database_module, "POOL_WAIT_SECONDS", 0.1)
+    database = make_database(pool_size=2)
+    with database.transaction() as one, database.transaction() as two:
+        one.execute(text("SELECT 1"))
+        two.execute(text("SELECT 1"))
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="too many requests wait for the database") as caught:
+            database.ping()
+        assert time.monotonic() - began < GENEROUS
+        assert caught.value.headers == {"Retry-After": "1"}
+    database.ping()
+
+
+def test_a_server_that_refuses_is_noticed_soon(make_database):
+    database = make_database(f"postgresql+psycopg2://u:secret@127.0.0.1:{free_port()}/d")
+    began = time.monotonic()
+    with pytest.raises(DatabaseUnavailable) as caught:
+        database.ping()
+    assert time.monotonic() - began < GENEROUS
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1" not in caught.value.message
+
+
+def test_a_wrong_password_is_not_told_to_the_caller(make_database, empty_database):
+    database = make_database(empty_database.replace("postgres:", "nobody:", 1))
+    with pytest.raises(DatabaseUnavailable) as caught:
+        database.ping()
+    assert caught.value.message == "The database is not available at the moment; try again."
+
+
+def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used(database, empty_database):
+    database.ping()
+    engine = create_engine(empty_database, poolclass=NullPool)
+    with engine.connect() as connection:
+        ended = connection.execute(
+            text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pumps'")
+        ).all()
+    assert ended
+    database.ping()
+
+
+def test_a_connection_that_breaks_in_a_transaction_is_unavailable_and_the_next_one_works(database, empty_database):
+    engine = create_engine(empty_database, poolclass=NullPool)
+
+    def lose_the_connection() -> None:
+        with database.transaction() as session:
+            pid = session.scalar(text("SELECT pg_backend_pid()"))
+            with engine.connect() as connection:
+                connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+            session.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        lose_the_connection()
+    database.ping()
+
+
+def test_two_transactions_that_lock_each_other_out_end_with_a_try_again(database):
+    add(database, "a")
+    add(database, "b")
+    both_hold_one = threading.Barrier(2)
+    outcomes: list[str] = []
+
+    def change(first: str, second: str) -> None:
+        update = text("UPDATE pumps SET data = '{}' WHERE name = :name")
+        try:
+            with database.transaction() as session:
+                session.execute(update, {"name": first})
+                both_hold_one.wait(10)
+                session.execute(update, {"name": second})
+            outcomes.append("done")
+        except DatabaseUnavailable:
+            outcomes.append("unavailable")
+
+    threads = [threading.Thread(target=change, args=pair) for pair in (("a", "b"), ("b", "a"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(outcomes) == ["done", "unavailable"]
+
+
+def test_everything_heals_by_itself_when_the_server_was_restarted(tmp_path_factory):
+    # A server of its own: no other test may find its database away.
+    server = TestServer(tmp_path_factory.mktemp("restarted"))
+    server.start()
+    database = Database(server.url(server.create()), application_name="pumps", pool_size=2)
+    app = make_app("pumps", routes=[], checks={"database": database.ping}, metrics=Metrics("pumps")).test_client()
+    try:
+        assert app.get("/readyz").status_code == 200
+
+        server.stop()
+        for _ in range(2):
+            began = time.monotonic()
+            answer = app.get("/readyz")
+            assert time.monotonic() - began < GENEROUS
+            assert answer.status_code == 503
+            assert answer.json["error"]["code"] == "not_ready"
+            assert [detail["field"] for detail in answer.json["error"]["details"]] == ["database"]
+        assert app.get("/livez").status_code == 200
+
+        server.start()
+        assert app.get("/readyz").status_code == 200
+    finally:
+        database.dispose()
+        server.stop()

@@ -1,0 +1,189 @@
+"""The web kit under a real gunicorn: framing, limits and connections as they come over the wire."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[3]
+LIMIT = 1024 * 1024
+SECONDS = 10.0
+
+
+class Service:
+    """A users service behind gunicorn whose database is away."""
+
+    def __init__(self, log: Path) -> None:
+        self.port = free_port()
+        self.log = log
+        environment = os.environ | {
+            "USERS_DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/users",
+            "USERS_BIND": f"127.0.0.1:{self.port}",
+            "USERS_THREADS": "2",
+        }
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "-c", "service_users/gunicorn.conf.py", "service_users.wsgi:app"],
+                cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        eventually(self._listens, timeout=30, what="gunicorn listens")
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return b" 200 " in self.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        except ConnectionRefusedError:
+            return False
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+
+    def exchange(self, *pieces: bytes) -> bytes:
+        """Send, then read until the service closes the connection."""
+        with self.connect() as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+            return read_all(connection)
+
+    def lines(self) -> list[dict]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    return received
+
+
+def head_and_body(raw: bytes) -> tuple[int, dict[str, str], dict]:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *fields = head.decode("latin-1").split("\r\n")
+    pairs = (field.partition(":") for field in fields)
+    return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}, json.loads(body or b"null")
+
+
+def post(*fields: str, path: str = "/users", close: bool = True) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *fields]
+    if close:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    service = Service(tmp_path_factory.mktemp("gunicorn") / "log")
+    yield service
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(SECONDS) == 0
+
+
+def refused(raw: bytes, status: int, *codes: str) -> dict[str, str]:
+    got, fields, body = head_and_body(raw)
+    assert (got, body["success"]) == (status, False)
+    assert body["error"]["code"] in codes
+    assert fields["content-type"] == "application/json"
+    assert fields["x-request-id"]
+    return fields
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(service):
+    refused(service.exchange(post("Content-Length: 100000000")), 413, "body_too_large")
+
+
+def test_a_large_body_that_is_sent_all_the_same_is_a_413_too(service):
+    refused(service.exchange(post(f"Content-Length: {LIMIT + 1}"), b" " * (LIMIT + 1)), 413, "body_too_large")
+
+
+def test_a_chunked_body_has_the_same_limit(service):
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    raw = service.exchange(post("Transfer-Encoding: chunked"), chunk * 17, b"0\r\n\r\n")
+    refused(raw, 413, "body_too_large")
+
+
+def test_a_chunked_body_within_the_limit_is_read(service):
+    raw = service.exchange(post("Transfer-Encoding: chunked"), b'9\r\n{"name": \r\n4\r\n"x"}\r\n0\r\n\r\n')
+    got, _, body = head_and_body(raw)
+    assert got == 400
+    assert body["error"]["details"] == [{"field": "email", "message": "is required"}]
+
+
+@pytest.mark.parametrize("chunks", [b"zz\r\nxx\r\n", b"5\r\nabcdefgh", b"-1\r\n", b"4\r\nabcdXX0\r\n\r\n"])
+def test_broken_chunks_are_a_400_and_no_crash(service, chunks):
+    with service.connect() as connection:
+        connection.sendall(post("Transfer-Encoding: chunked") + chunks)
+        connection.shutdown(socket.SHUT_WR)
+        refused(read_all(connection), 400, "invalid_input")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+def test_a_body_that_ends_early_is_a_400_and_no_crash(service, framing):
+    with service.connect() as connection:
+        connection.sendall(post(framing) + b"20\r\n{")  # chunked: 32 bytes announced, one sent
+        connection.shutdown(socket.SHUT_WR)
+        refused(read_all(connection), 400, "invalid_input", "invalid_json")
+
+
+def test_head_carries_fields_and_no_body(service):
+    raw = service.exchange(b"HEAD /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    got, fields, body = head_and_body(raw)
+    assert (got, body) == (200, None)
+    assert int(fields["content-length"]) > 1000
+
+
+def test_a_body_of_a_get_is_not_taken_for_the_next_request(service):
+    with service.connect() as connection:
+        hidden = b"DELETE /users HTTP/1.1\r\nHost: x\r\n\r\n"
+        connection.sendall(
+            b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(hidden), hidden)
+            + b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        received = read_all(connection)
+    assert received.count(b"HTTP/1.1 200") == 1
+    assert b"HTTP/1.1 405" not in received
+
+
+def test_a_database_that_is_away_is_a_503_that_tells_no_address(service):
+    for path in ("/users", "/users/018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"):
+        raw = service.exchange(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        fields = refused(raw, 503, "database_unavailable")
+        assert fields["retry-after"] == "1"
+        assert b"127.0.0.1" not in raw
+        assert b"secret" not in raw
+    raw = service.exchange(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    refused(raw, 503, "not_ready")
+    assert head_and_body(raw)[2]["error"]["details"][0]["field"] == "database"
+
+
+def test_every_line_of_the_log_is_json_with_the_service_and_no_password(service):
+    service.exchange(b"GET /nothing HTTP/1.1\r\nHost: x\r\nX-Request-ID: look-here\r\nConnection: close\r\n\r\n")
+    eventually(lambda: "look-here" in service.log.read_text(), what="the line of the request")
+    lines = service.lines()
+    assert {line["service"] for line in lines} == {"service_users"}
+    (request,) = [line for line in lines if line.get("request_id") == "look-here"]
+    assert (request["event"], request["method"], request["route"], request["status"]) == (
+        "request", "GET", "unmatched", 404,
+    )  # fmt: skip
+    assert "secret" not in service.log.read_text()
+    assert "request_crashed" not in service.log.read_text()
+
+
+def test_a_wrong_setting_ends_the_start_with_one_clear_line(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("USERS_")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "service_users/gunicorn.conf.py")],
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert "service_users cannot start: USERS_DATABASE_URL: is not set" in ended.stderr
+    assert "Traceback" not in ended.stderr
