@@ -56,6 +56,12 @@ class Listener(DatabaseDuty):
             raise
         return 0.0
 
+    def stop(self, timeout: float | None = 5.0) -> None:
+        line = self._line
+        if line is not None:
+            line.interrupt()
+        super().stop(timeout)
+
     def close(self) -> None:
         line, self._line = self._line, None
         if line is not None:

@@ -77,10 +77,13 @@ class WorkerStore(Protocol):
 
 
 class WakeUps(Protocol):
-    """An open ear for what other processes announce. Used by one thread."""
+    """An open ear for what other processes announce. Used by one thread, but for `interrupt`."""
 
     def wait(self, seconds: float) -> list[str]:
         """The announcements that came, perhaps none, after at most `seconds`."""
+
+    def interrupt(self) -> None:
+        """From another thread: let the present `wait`, and every later one, return at once."""
 
     def probe(self) -> None:
         """Make sure the line still works."""

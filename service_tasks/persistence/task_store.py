@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import select
+import selectors
+import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from uuid import UUID
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import (
@@ -292,19 +294,28 @@ class PostgresWakeUps:
             self._connection = connection
             self._connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             self._execute(f"LISTEN {CHANNEL}")
-        except Exception as exc:
+        except (SQLAlchemyError, psycopg2.Error) as exc:
             raise DatabaseUnavailable(retry_after=1) from exc
+        self._interrupt, self._interrupted = socket.socketpair()
 
     def wait(self, seconds: float) -> list[str]:
         try:
-            if not select.select([self._connection], [], [], seconds)[0]:
-                return []
+            # Not select(): a worker with many open connections has file numbers beyond its limit.
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._connection, selectors.EVENT_READ)
+                selector.register(self._interrupted, selectors.EVENT_READ)
+                if not selector.select(seconds):
+                    return []
             self._connection.poll()
         except (psycopg2.Error, OSError, ValueError) as exc:
             raise DatabaseUnavailable(retry_after=1) from exc
         notices = [notice.payload for notice in self._connection.notifies]
         self._connection.notifies.clear()
         return notices
+
+    def interrupt(self) -> None:
+        with suppress(OSError):
+            self._interrupt.send(b"!")
 
     def probe(self) -> None:
         try:
@@ -315,6 +326,8 @@ class PostgresWakeUps:
     def close(self) -> None:
         with suppress(psycopg2.Error):
             self._connection.close()
+        self._interrupt.close()
+        self._interrupted.close()
 
     def _execute(self, statement: str) -> None:
         with self._connection.cursor() as cursor:

@@ -1,0 +1,223 @@
+"""PostgreSQL goes away under running workers; worker processes are killed, stopped and started badly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service_tasks.domain.task import State
+from service_tasks.task_types import TaskContext, task_type
+from service_tasks.task_types.noop import noop
+from tests.integration.service_tasks.conftest import Bench, RunningWorker
+from tests.support.postgres import TestServer
+from tests.support.waiting import eventually
+
+CHECKOUT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def own_server(tmp_path) -> Iterator[TestServer]:
+    """A server that a test may stop."""
+    server = TestServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_server):
+    started, release, finished = threading.Event(), threading.Event(), threading.Event()
+
+    @task_type("waiting")
+    async def waiting(ctx: TaskContext, payload: object) -> str:
+        started.set()
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        finished.set()
+        return "kept"
+
+    databases = own_server.service_database("service_tasks")
+    made = next(databases)
+    bench = Bench(made.database)
+    # Two of them: neither may take the other for dead when the database comes back.
+    workers = [RunningWorker(made.url, [waiting, noop], lease_seconds=1.0, heartbeat_seconds=0.1) for _ in range(2)]
+    task_id = bench.add("waiting")
+    assert started.wait(10)
+
+    own_server.stop()
+    release.set()
+    assert finished.wait(10)
+    away_since = time.monotonic()
+    eventually(lambda: time.monotonic() - away_since > 1.5, what="longer than a lease")
+    own_server.start()
+
+    task = bench.wait_for(task_id, State.COMPLETED, timeout=20)
+    assert (task.result, task.attempts, json.loads(task.errors)) == ('"kept"', 1, [])
+    # And everything works as before: claims, timed tasks, the rest.
+    bench.wait_for(bench.add(), State.COMPLETED, timeout=10)
+    assert [worker.stop() for worker in workers] == [0, 0]
+    databases.close()
+
+
+def test_a_worker_waits_for_a_database_that_is_not_there_yet(own_server):
+    databases = own_server.service_database("service_tasks")
+    made = next(databases)
+    bench = Bench(made.database)
+    task_id = bench.add()
+    own_server.stop()
+
+    worker = RunningWorker(made.url, [noop])
+    began = time.monotonic()
+    eventually(lambda: time.monotonic() - began > 0.5, what="a few tries")
+    assert worker.status is None
+    own_server.start()
+
+    bench.wait_for(task_id, State.COMPLETED, timeout=20)
+    assert worker.stop() == 0
+    databases.close()
+
+
+def test_a_worker_that_never_reached_its_database_stops_when_told(tmp_path):
+    worker = RunningWorker("postgresql+psycopg2://tasks:x@127.0.0.1:9/tasks", [noop])
+
+    assert worker.stop() == 0
+
+
+# Processes
+
+
+class WorkerProcess:
+    """`python -m service_tasks.cli worker` with its environment."""
+
+    def __init__(self, folder: Path, url: str | None, *arguments: str, **environment: str) -> None:
+        own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        settings = {
+            "PYTHONPATH": str(CHECKOUT),
+            "WORKER_LEASE_SECONDS": "2",
+            "WORKER_HEARTBEAT_SECONDS": "0.3",
+            "WORKER_POLL_SECONDS": "0.2",
+            "WORKER_GRACE_SECONDS": "0.2",
+            "WORKER_BACKOFF_SECONDS": "0.1",
+            **({"TASKS_DATABASE_URL": url} if url else {}),
+        }
+        self.log = folder / f"worker-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service_tasks.cli", "worker", *arguments],
+                cwd=folder,
+                env={**own, **settings, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def start_process(tmp_path, tasks_database):
+    """Give a function that starts a worker process; whatever still runs at the end is killed."""
+    started: list[WorkerProcess] = []
+
+    def start(*arguments: str, **environment: str) -> WorkerProcess:
+        process = WorkerProcess(tmp_path, tasks_database.url, *arguments, **environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.end(signal.SIGKILL)
+
+
+def test_after_kill_9_the_tasks_of_a_worker_run_elsewhere_within_its_lease(bench, start_process):
+    first = start_process()
+    task_id = bench.add("io", payload='{"seconds": 1.5}')
+    bench.wait_for(task_id, State.RUNNING, timeout=20)
+    second = start_process()
+    eventually(lambda: bench.store.live_types().get("io") == 2, timeout=20)
+
+    first.end(signal.SIGKILL)
+    killed_at = time.monotonic()
+
+    bench.wait_for(task_id, State.SCHEDULED, State.READY, timeout=10)
+    # The lease, and the rescuer's own pause of a quarter of it, with its jitter.
+    assert time.monotonic() - killed_at < 2 + 2 * 0.25 * 1.25 + 1
+    task = bench.wait_for(task_id, State.COMPLETED, timeout=20)
+    assert (task.attempts, json.loads(task.result)["attempt"]) == (2, 2)
+    assert second.process.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_process_told_to_stop_hands_back_what_it_holds_and_exits_well(bench, start_process, number):
+    worker = start_process()
+    task_id = bench.add("io", payload='{"seconds": 600}')
+    bench.wait_for(task_id, State.RUNNING, timeout=20)
+
+    assert worker.end(number) == 0
+
+    task = bench.get(task_id)
+    assert (task.state, task.attempts) == (State.READY, 0)
+    said = worker.said()
+    assert "worker_stopped" in said
+    assert "Traceback" not in said
+    for line in said.splitlines():
+        json.loads(line)
+
+
+def test_modules_of_ones_own_add_task_types(bench, start_process, tmp_path):
+    (tmp_path / "site_tasks.py").write_text(
+        """
+from service_tasks.task_types import TaskContext, task_type
+
+@task_type("measure")
+def measure(ctx: TaskContext, payload: dict) -> dict:
+    return {"area": payload["width"] * payload["height"]}
+""",
+        encoding="utf-8",
+    )
+    start_process(TASK_MODULES="site_tasks", PYTHONPATH=f"{CHECKOUT}{os.pathsep}{tmp_path}")
+
+    task = bench.wait_for(bench.add("measure", payload='{"width": 2.5, "height": 4}'), State.COMPLETED, timeout=20)
+
+    assert task.result is not None
+    assert float(json.loads(task.result)["area"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORKER_CONCURRENCY": "many"}, "WORKER_CONCURRENCY"),
+        ({"WORKER_HEARTBEAT_SECONDS": "30"}, "WORKER_HEARTBEAT_SECONDS must be at most a third"),
+        ({"TASKS_DATABASE_URL": "mysql://x"}, "TASKS_DATABASE_URL"),
+        ({"TASK_MODULES": "no_such_module"}, "TASK_MODULES: cannot import 'no_such_module'"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line_that_names_it(start_process, environment, said):
+    worker = start_process(**environment)
+
+    assert worker.process.wait(20) == 1
+    lines = worker.said().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("task_worker cannot start: ")
+    assert said in lines[0]
+
+
+def test_the_worker_command_explains_itself(start_process):
+    worker = start_process("--help")
+
+    assert worker.process.wait(20) == 0
+    assert "WORKER_GRACE_SECONDS" in worker.said()
