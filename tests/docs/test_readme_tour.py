@@ -163,7 +163,7 @@ def test_every_curl_of_the_readme_gives_the_answer_printed_there(running: Runnin
         limit = time.monotonic() + PATIENCE
         while True:
             status, answer = terminal.run(step.commands)
-            wrong = None
+            wrong = None if step.answer is not None or status < 400 else f"the status is {status}"
             if step.answer is not None:
                 wrong = difference(step.answer, answer)
                 if status != step.status:
