@@ -80,12 +80,12 @@ class Origin:
 class Answer:
     """The head of an answer, and its body as it arrives. `close` it unless it was read to its end."""
 
-    __slots__ = ("_connection", "fields", "status")
+    __slots__ = ("_exchange", "fields", "status")
 
-    def __init__(self, status: int, fields: list[tuple[bytes, bytes]], connection: _Connection) -> None:
+    def __init__(self, status: int, fields: list[tuple[bytes, bytes]], exchange: _Exchange) -> None:
         self.status = status
         self.fields = fields
-        self._connection = connection
+        self._exchange = exchange
 
     async def read(self, limit: int) -> bytes:
         """The whole body; BrokenAnswer when it is cut off or larger than `limit` bytes."""
@@ -100,94 +100,215 @@ class Answer:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body in the pieces it came in; BrokenAnswer when it is cut off."""
-        connection = self._connection
         while True:
-            piece = await connection.next_piece()
+            piece = await self._exchange.next_piece()
             if piece is None:
                 return
             yield piece
 
     def close(self) -> None:
         """Give the connection up if the body is not complete; harmless otherwise."""
-        self._connection.leave()
+        self._exchange.leave()
 
 
-class _Connection(asyncio.Protocol):
-    """A connection and the one exchange on it. httptools calls the on_… methods."""
+class _Exchange:
+    """One request and its answer. httptools calls the on_… methods.
 
-    def __init__(self, pool: Upstream) -> None:
-        self._pool = pool
-        self._loop = pool.loop
-        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self.served = 0
-        self.closed = False
-        self.idle_since = 0.0
-        self._busy = False
-        self._parser: httptools.HttpResponseParser | None = None
-        self._reset()
+    It has the whole state of the answer: the connection may serve somebody else as soon as the last byte is
+    here, while the body still waits to be read, and not a byte of one answer may reach another's reader.
+    """
 
-    def _reset(self) -> None:
-        self._head: asyncio.Future[Answer] | None = None
-        self._method = ""
+    def __init__(self, connection: _Connection, method: str) -> None:
+        self._connection = connection
+        self._method = method
+        self._parser = httptools.HttpResponseParser(self)
+        self.head: asyncio.Future[Answer] = connection.loop.create_future()
+        self.complete = False
+        self.error: UpstreamError | None = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._field_bytes = 0
+        self._head_bytes = 0
         self._began = False
         self._got_head = False
         self._interim = False
-        self._complete = False
         self._keep_alive = False
         self._dirty = False
-        self._error: UpstreamError | None = None
         self._pieces: deque[bytes] = deque()
         self._waiting = 0
-        self._paused = False
         self._reader: asyncio.Future[None] | None = None
 
-    # The exchange, called by the pool and the answer.
+    @property
+    def reusable(self) -> bool:
+        """The answer is complete and nothing came after it that belongs to nobody."""
+        return self.complete and self._keep_alive and not self._dirty
 
-    async def exchange(self, method: str, message: bytes, body: bytes) -> Answer:
-        """Send one request and wait for the head of its answer. Cancelled, it gives the connection up."""
-        self._reset()
-        self._busy = True
-        self._method = method
-        self._parser = httptools.HttpResponseParser(self)
-        self._head = self._loop.create_future()
-        if len(body) > 16384:
-            self.transport.writelines([message, body])
-        else:
-            self.transport.write(message + body)
-        try:
-            return await self._head
-        except BaseException:
-            self.leave()
-            raise
+    # The reader's side.
 
     async def next_piece(self) -> bytes | None:
         """The next piece of the body, None at its end."""
         while not self._pieces:
-            if self._error is not None:
-                raise self._error
-            if self._complete:
+            if self.error is not None:
+                raise self.error
+            if self.complete:
                 return None
-            self._reader = self._loop.create_future()
+            self._reader = self._connection.loop.create_future()
             try:
                 await self._reader
             finally:
                 self._reader = None
         piece = self._pieces.popleft()
         self._waiting -= len(piece)
-        if self._paused and self._waiting < HIGH_WATER // 2:
-            self._paused = False
-            if not self.closed:
-                self.transport.resume_reading()
+        if self._waiting < HIGH_WATER // 2:
+            self._connection.resume(self)
         return piece
 
     def leave(self) -> None:
-        """End the exchange early; an incomplete one costs the connection."""
-        if self._busy:
-            self._busy = False
-            self._parser = None
-            self._pieces.clear()
+        """End early; an incomplete answer costs the connection."""
+        self._pieces.clear()
+        self._connection.give_up(self)
+
+    # The connection's side.
+
+    def feed(self, data: bytes) -> None:
+        """Take received bytes; `complete` or `error` tells whether the exchange is over."""
+        self._began = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.fail(BrokenAnswer("the upstream changed the protocol"))
+        except httptools.HttpParserError as error:
+            if self.complete:
+                self._dirty = True
+            else:
+                self.fail(BrokenAnswer(str(error)))
+
+    def end_of_connection(self, reused: bool) -> None:
+        """The connection is gone: the end of an answer without a length, else a failure."""
+        if not self._began:
+            self.fail(ConnectionLost(reused))
+        elif self._got_head and self._ends_with_connection():
+            self.complete = True
+            self._wake()
+        else:
+            self.fail(BrokenAnswer("the answer was cut off"))
+
+    def fail(self, error: UpstreamError) -> None:
+        if self.error is not None or self.complete:
+            return
+        self.error = error
+        if not self.head.done():
+            self.head.set_exception(error)
+        self._wake()
+
+    def _ends_with_connection(self) -> bool:
+        names = {name for name, _ in self._fields}
+        return b"content-length" not in names and b"transfer-encoding" not in names
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    # httptools' side.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._dirty = True
+            return
+        self._fields = []
+        self._interim = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._got_head:
+            return
+        self._fields.append((name.lower(), value or b""))
+        self._field_bytes += len(name) + len(value or b"")
+        if len(self._fields) > MAX_FIELDS or self._field_bytes > MAX_FIELD_BYTES:
+            self.fail(BrokenAnswer("too many header fields"))
+
+    def on_headers_complete(self) -> None:
+        if self.complete or self.error is not None:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._interim = status != 101
+            if status < 100 or status == 101:
+                self.fail(BrokenAnswer(f"status {status}"))
+            return
+        self._got_head = True
+        if not self.head.done():
+            self.head.set_result(Answer(status, self._fields, self))
+        if self._method == "HEAD" or status in (204, 304):
+            self.complete = True
+            # The parser may wait for the body that a HEAD's fields announce; it is not asked again.
+            self._keep_alive = self._parser.should_keep_alive()
+
+    def on_body(self, piece: bytes) -> None:
+        if self.complete:
+            self._dirty = True
+            return
+        self._pieces.append(piece)
+        self._waiting += len(piece)
+        if self._waiting > HIGH_WATER:
+            self._connection.pause(self)
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+            return
+        if not self.complete and self.error is None:
+            self.complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+            self._wake()
+
+
+class _Connection(asyncio.Protocol):
+    """A connection, and at most one exchange on it at a time."""
+
+    def __init__(self, pool: Upstream) -> None:
+        self._pool = pool
+        self.loop = pool.loop
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.closed = False
+        self.idle_since = 0.0
+        self._served = 0
+        self._paused = False
+        self._current: _Exchange | None = None
+
+    async def exchange(self, method: str, message: bytes, body: bytes) -> Answer:
+        """Send one request and wait for the head of its answer. Cancelled, it gives the connection up."""
+        exchange = self._current = _Exchange(self, method)
+        if self.closed:
+            # It was lost between the choice of this connection and now.
+            self._current = None
+            raise ConnectionLost(reused=self._served > 0)
+        if len(body) > 16384:
+            self.transport.writelines([message, body])
+        else:
+            self.transport.write(message + body)
+        try:
+            return await exchange.head
+        except BaseException:
+            exchange.leave()
+            raise
+
+    def pause(self, exchange: _Exchange) -> None:
+        """Receive nothing more until the reader has caught up."""
+        if exchange is self._current and not self._paused and not self.closed:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self, exchange: _Exchange) -> None:
+        """The reader has caught up."""
+        if exchange is self._current and self._paused:
+            self._paused = False
+            if not self.closed:
+                self.transport.resume_reading()
+
+    def give_up(self, exchange: _Exchange) -> None:
+        """Close, if this exchange still goes on here; one that has ended has no say any more."""
+        if exchange is self._current:
+            self._current = None
             self.abort()
 
     def abort(self) -> None:
@@ -201,125 +322,31 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:
+        exchange = self._current
+        if exchange is None:
             # Nobody asked: whatever it is, it must not become the answer to the next request.
             self.abort()
             return
-        self._began = True
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(BrokenAnswer("the upstream changed the protocol"))
-        except httptools.HttpParserError as error:
-            if self._complete:
-                self._dirty = True
-            else:
-                self._fail(BrokenAnswer(str(error)))
-        if self._complete:
-            self._finish()
-        elif self._error is not None:
-            self.abort()
+        exchange.feed(data)
+        if exchange.complete:
+            self._finish(exchange)
+        elif exchange.error is not None:
+            self.give_up(exchange)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        if not self._busy or self._complete or self._error is not None:
-            return
-        if not self._began:
-            self._fail(ConnectionLost(reused=self.served > 0))
-        elif self._got_head and self._ends_with_connection():
-            self._complete = True
-            self._keep_alive = False
-            self._finish()
-        else:
-            self._fail(BrokenAnswer("the answer was cut off"))
+        exchange, self._current = self._current, None
+        if exchange is not None:
+            exchange.end_of_connection(reused=self._served > 0)
 
-    # httptools' side.
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            self._dirty = True
-            return
-        self._fields = []
-        self._interim = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._got_head:
-            return
-        self._fields.append((name.lower(), value or b""))
-        self._field_bytes += len(name) + len(value or b"")
-        if len(self._fields) > MAX_FIELDS or self._field_bytes > MAX_FIELD_BYTES:
-            self._fail(BrokenAnswer("too many header fields"))
-
-    def on_headers_complete(self) -> None:
-        if self._complete or self._error is not None or self._parser is None:
-            return
-        status = self._parser.get_status_code()
-        if status < 200:
-            self._interim = status != 101
-            if status < 100 or status == 101:
-                self._fail(BrokenAnswer(f"status {status}"))
-            return
-        self._got_head = True
-        if self._head is not None and not self._head.done():
-            self._head.set_result(Answer(status, self._fields, self))
-        if self._method == "HEAD" or status in (204, 304):
-            self._complete = True
-            # The parser may wait for the body that a HEAD's fields announce; it is not asked again.
-            self._keep_alive = self._parser.should_keep_alive()
-
-    def on_body(self, piece: bytes) -> None:
-        if self._complete:
-            self._dirty = True
-            return
-        self._pieces.append(piece)
-        self._waiting += len(piece)
-        if self._waiting > HIGH_WATER and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
-        self._wake()
-
-    def on_message_complete(self) -> None:
-        if self._interim:
-            self._interim = False
-            return
-        if not self._complete and self._error is None and self._parser is not None:
-            self._complete = True
-            self._keep_alive = self._parser.should_keep_alive()
-
-    # Ends.
-
-    def _ends_with_connection(self) -> bool:
-        names = {name for name, _ in self._fields}
-        return b"content-length" not in names and b"transfer-encoding" not in names
-
-    def _finish(self) -> None:
-        if not self._busy:
-            return
-        self._busy = False
-        self._parser = None
-        self.served += 1
-        if self._paused:
-            self._paused = False
-            if not self.closed:
-                self.transport.resume_reading()
-        if self._keep_alive and not self._dirty and not self.closed:
+    def _finish(self, exchange: _Exchange) -> None:
+        self.resume(exchange)
+        self._current = None
+        self._served += 1
+        if exchange.reusable and not self.closed:
             self._pool.keep(self)
         else:
             self.abort()
-        self._wake()
-
-    def _fail(self, error: UpstreamError) -> None:
-        if self._error is not None:
-            return
-        self._error = error
-        if self._head is not None and not self._head.done():
-            self._head.set_exception(error)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
 
 
 class Upstream:
