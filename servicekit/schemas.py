@@ -216,8 +216,12 @@ _OPENINGS = re.compile(r"^(?:Value error, |(?:Input|String|List|Dictionary|Value
 
 
 def _plain_message(error: Mapping[str, Any]) -> str:
-    if template := _MESSAGES.get(error["type"]):
-        message = _DECIMAL.sub(r"\1", template.format_map(error.get("ctx", {})))
+    context = error.get("ctx", {})
+    kind = error["type"]
+    if context.get("field_type") == "Value":  # a length asked of something that passed a function of ours: our texts
+        kind = f"string_{kind}"
+    if template := _MESSAGES.get(kind):
+        message = _DECIMAL.sub(r"\1", template.format_map(context))
         return message.removesuffix("s") if re.search(r" 1 \w+s$", message) else message
     return _OPENINGS.sub(lambda opening: "must " if "should" in opening[0] else "", str(error["msg"]))
 

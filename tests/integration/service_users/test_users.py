@@ -1,0 +1,290 @@
+"""The users service over HTTP on a real database: every operation, filter, page and conflict."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from argon2 import PasswordHasher
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from service_users.app import create_app
+from service_users.routes import user_routes
+from service_users.settings import UsersSettings
+from service_users.use_cases import Users
+from servicekit.web import make_app
+
+NOBODY = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
+EVIL = "x'; DROP TABLE users; --"
+
+
+@pytest.fixture
+def app(users_database):
+    return make_app("service_users", routes=[user_routes(Users(users_database.database))], checks={})
+
+
+@pytest.fixture
+def client(app) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def stored(users_database):
+    """Read a column of a user as the database has it."""
+
+    def read(column: str, user: dict) -> object:
+        with users_database.database.transaction() as session:
+            return session.scalar(text(f"SELECT {column} FROM users WHERE id = :id"), {"id": user["id"]})
+
+    return read
+
+
+def create(client: FlaskClient, email: str = "user@example.com", name: str = "Белов Ярослав", **more) -> dict:
+    answer = client.post("/users", json={"email": email, "name": name, **more})
+    assert answer.status_code == 201, answer.json
+    return answer.json["data"]
+
+
+def found(client: FlaskClient, **query) -> list[str]:
+    answer = client.get("/users", query_string=query)
+    assert answer.status_code == 200, answer.json
+    return [user["name"] for user in answer.json["data"]["users"]]
+
+
+def error_code(answer, status: int) -> str:
+    assert answer.status_code == status, answer.json
+    assert answer.json["success"] is False
+    return answer.json["error"]["code"]
+
+
+def test_a_new_user_is_answered_whole_and_found_again(client):
+    answer = client.post("/users", json={"email": "user@example.com", "name": "Белов Ярослав"})
+
+    user = answer.json["data"]
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == f"/users/{user['id']}"
+    assert set(user) == {"id", "email", "name", "roles", "created_at", "updated_at"}
+    assert UUID(user["id"]).version == 7
+    assert (user["email"], user["name"], user["roles"]) == ("user@example.com", "Белов Ярослав", ["user"])
+    assert user["created_at"] == user["updated_at"]
+    assert user["created_at"].endswith("Z")
+    assert client.get(f"/users/{user['id']}").json == {"success": True, "data": user}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Белов Ярослав", "王小明", "محمد بن سلمان", "José e\u0301", "ΟΔΥΣΣΕΥΣ", "👷🏽‍♀️ \u2028", "a\\b'c\"d%e_f", "  x  "],
+)
+def test_a_name_of_any_script_comes_back_unchanged(client, name):
+    user = create(client, name=name)
+    assert user["name"] == name
+    assert client.get(f"/users/{user['id']}").json["data"]["name"] == name
+    assert found(client) == [name]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("user@example.com", "user@example.com"),
+        ("user@example.com", "USER@EXAMPLE.COM"),
+        ("straße@example.com", "STRASSE@example.com"),
+        ("οδυσσευς@example.com", "ΟΔΥΣΣΕΥΣ@example.com"),
+        ("οδυσσευς@example.com", "οδυσσευσ@example.com"),
+        ("почта@пример.рф", "Почта@xn--e1afmkfd.xn--p1ai"),
+        ("jos\u00e9@example.com", "JOSE\u0301@example.com"),
+    ],
+)
+def test_an_address_is_taken_whatever_its_case_or_writing(client, first, second):
+    create(client, first)
+    answer = client.post("/users", json={"email": second, "name": "x"})
+    assert error_code(answer, 409) == "email_taken"
+    assert [detail["field"] for detail in answer.json["error"]["details"]] == ["email"]
+    assert len(found(client)) == 1
+
+
+def test_the_turkish_letters_without_and_with_a_dot_are_not_the_latin_i(client):
+    for local in ("ali", "alı", "ALİ"):
+        create(client, f"{local}@example.com")
+    assert error_code(client.post("/users", json={"email": "ALI@example.com", "name": "x"}), 409) == "email_taken"
+    assert len(found(client)) == 3
+
+
+def test_of_many_who_take_one_address_at_once_exactly_one_gets_it(app):
+    together = threading.Barrier(8)
+    statuses: list[int] = []
+
+    def take(number: int) -> None:
+        email = "user@example.com" if number % 2 else "USER@example.com"
+        together.wait(10)
+        statuses.append(app.test_client().post("/users", json={"email": email, "name": "x"}).status_code)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(statuses) == [201] + [409] * 7
+
+
+def test_the_fields_that_are_named_change_and_the_others_stay(client):
+    user = create(client, roles=["user", "admin"])
+    changed = client.put(f"/users/{user['id']}", json={"name": "Новое Имя"}).json["data"]
+    assert changed == user | {"name": "Новое Имя", "updated_at": changed["updated_at"]}
+    assert changed["updated_at"] > user["updated_at"]
+    assert client.get(f"/users/{user['id']}").json["data"] == changed
+
+    changed = client.put(f"/users/{user['id']}", json={"email": "New@Example.com", "roles": ["owner"]}).json["data"]
+    assert (changed["email"], changed["roles"], changed["name"]) == ("New@example.com", ["owner"], "Новое Имя")
+    assert found(client, email="new@example.com") == found(client, q="НОВОЕ") == ["Новое Имя"]
+    assert found(client, email="user@example.com") == []
+
+
+def test_an_empty_change_changes_nothing(client):
+    user = create(client)
+    assert client.put(f"/users/{user['id']}", json={}).json["data"] == user
+
+
+def test_an_address_cannot_become_that_of_somebody_else_but_may_change_its_case(client):
+    one, two = create(client, "one@example.com"), create(client, "two@example.com")
+    answer = client.put(f"/users/{two['id']}", json={"name": "x", "email": "ONE@example.com"})
+    assert error_code(answer, 409) == "email_taken"
+    assert client.get(f"/users/{two['id']}").json["data"] == two
+    assert (
+        client.put(f"/users/{one['id']}", json={"email": "ONE@example.com"}).json["data"]["email"] == "ONE@example.com"
+    )
+
+
+def test_a_deleted_user_is_answered_as_it_was_and_gone(client):
+    user = create(client)
+    assert client.delete(f"/users/{user['id']}").json["data"] == user
+    for method in ("GET", "DELETE"):
+        assert error_code(client.open(f"/users/{user['id']}", method=method), 404) == "user_not_found"
+    create(client)
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", {"name": "x"}), ("DELETE", None)])
+def test_a_user_who_does_not_exist_is_a_404(client, method, body):
+    assert error_code(client.open(f"/users/{NOBODY}", method=method, json=body), 404) == "user_not_found"
+
+
+def test_a_trailing_slash_is_another_address(client):
+    assert error_code(client.get("/users/"), 404) == "not_found"
+    assert client.head("/users").status_code == 200
+
+
+def test_a_password_is_kept_as_an_argon2id_hash_and_never_answered(client, stored):
+    secret = "верно, лошадь, батарея"
+    answers = [client.post("/users", json={"email": "user@example.com", "name": "x", "password": secret})]
+    user = answers[0].json["data"]
+
+    kept = stored("password_hash", user)
+    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert PasswordHasher().verify(kept, secret)
+
+    path = f"/users/{user['id']}"
+    answers += [client.get(path), client.get("/users"), client.put(path, json={"password": "another " + secret})]
+    changed = stored("password_hash", user)
+    assert PasswordHasher().verify(changed, "another " + secret)
+    answers += [client.put(path, json={"name": "y"})]
+    assert stored("password_hash", user) == changed
+    answers += [client.put(path, json={"password": None})]
+    assert stored("password_hash", user) is None
+    answers += [client.delete(path)]
+    for answer in answers:
+        assert answer.status_code in {200, 201}
+        assert b"password" not in answer.data
+        assert b"argon2" not in answer.data
+
+
+def test_without_a_password_there_is_no_hash(client, stored):
+    assert stored("password_hash", create(client)) is None
+
+
+def test_lists_are_newest_first_and_come_in_pages(client):
+    for number in range(5):
+        create(client, f"user{number}@example.com", f"User {number}")
+
+    page = client.get("/users?limit=2&offset=1").json["data"]
+
+    assert {name: page[name] for name in ("total", "limit", "offset")} == {"total": 5, "limit": 2, "offset": 1}
+    assert [user["name"] for user in page["users"]] == ["User 3", "User 2"]
+    assert found(client) == ["User 4", "User 3", "User 2", "User 1", "User 0"]
+    assert found(client, offset=4, limit=100) == ["User 0"]
+    assert client.get("/users?offset=1000000000").json["data"]["total"] == 5
+
+
+def test_users_of_one_moment_have_a_stable_order_too(users_database):
+    moment = datetime(2026, 11, 21, tzinfo=UTC)
+    app = make_app("u", routes=[user_routes(Users(users_database.database, clock=lambda: moment))], checks={})
+    client = app.test_client()
+    for number in range(6):
+        create(client, f"user{number}@example.com", str(number))
+    pages = [found(client, limit=2, offset=offset) for offset in (0, 2, 4)]
+    assert pages == [["5", "4"], ["3", "2"], ["1", "0"]]
+
+
+def test_a_change_is_never_dated_before_the_creation(users_database):
+    now = [datetime(2026, 11, 21, tzinfo=UTC)]
+    app = make_app("u", routes=[user_routes(Users(users_database.database, clock=lambda: now[0]))], checks={})
+    user = create(app.test_client())
+    now[0] -= timedelta(hours=1)  # the clock was set back
+    changed = app.test_client().put(f"/users/{user['id']}", json={"name": "x"}).json["data"]
+    assert changed["updated_at"] == changed["created_at"] == "2026-11-21T00:00:00Z"
+
+
+def test_the_filters_narrow_the_list_and_its_total(client):
+    create(client, "anna@example.com", "Анна Петрова", roles=["admin", "user"])
+    create(client, "boris@example.org", "Борис Öztürk", roles=["user"])
+    create(client, "carl@example.org", "Carl STRASSE", roles=["super_admin"])
+
+    for query, names in [
+        ({"email": "ANNA@example.com"}, ["Анна Петрова"]),
+        ({"email": "anna"}, []),
+        ({"role": "user"}, ["Борис Öztürk", "Анна Петрова"]),
+        ({"role": "admin"}, ["Анна Петрова"]),  # not super_admin
+        ({"role": "Admin"}, []),
+        ({"q": "ПЕТР"}, ["Анна Петрова"]),
+        ({"q": "öZTÜ"}, ["Борис Öztürk"]),
+        ({"q": "o\u0308zt"}, ["Борис Öztürk"]),  # the same letter in two characters
+        ({"q": "straße"}, ["Carl STRASSE"]),
+        ({"q": "EXAMPLE.ORG"}, ["Carl STRASSE", "Борис Öztürk"]),
+        ({"q": ""}, ["Carl STRASSE", "Борис Öztürk", "Анна Петрова"]),
+        ({"q": "example", "role": "user", "email": "boris@example.org"}, ["Борис Öztürk"]),
+        ({"q": "nobody"}, []),
+    ]:
+        assert found(client, **query) == names, query
+        assert client.get("/users", query_string=query).json["data"]["total"] == len(names)
+
+
+@pytest.mark.parametrize("wildcard", ["%", "_", "\\", "/", "%%", "\\%", "/_", "a%b", "[a-z]", "*", ".*"])
+def test_wildcards_in_a_search_are_letters_like_any_other(client, wildcard):
+    create(client, "plain@example.com", "axb plain")
+    create(client, "odd@example.com", f"odd {wildcard} name")
+    assert found(client, q=f" {wildcard} ") == [f"odd {wildcard} name"]
+    assert found(client, q=f"d {wildcard} n") == [f"odd {wildcard} name"]
+
+
+def test_sql_in_any_field_is_data(client):
+    user = create(client, "o'neil@example.com", EVIL)
+    assert user["name"] == EVIL
+    assert found(client, q=EVIL) == found(client, email="O'NEIL@example.com") == [EVIL]
+    for query in ({"role": EVIL}, {"email": EVIL}, {"email": "' OR 1=1 --"}, {"q": "' OR '1'='1"}):
+        assert found(client, **query) == []
+    for query in ({"limit": EVIL}, {"offset": "0; SELECT 1"}, {"sort": EVIL}):
+        assert error_code(client.get("/users", query_string=query), 400) == "invalid_input"
+    assert error_code(client.get(f"/users/{EVIL}"), 400) == "invalid_input"
+    for body in ({"email": EVIL}, {"roles": [EVIL]}, {EVIL: 1}):
+        answer = client.post("/users", json={"email": "a@example.com", "name": "x"} | body)
+        assert error_code(answer, 400) == "invalid_input"
+    assert client.put(f"/users/{user['id']}", json={"password": EVIL}).status_code == 200
+    assert found(client) == [EVIL]
+
+
+def test_the_service_as_it_is_composed_answers_from_its_database(users_database):
+    client = create_app(UsersSettings(users_database_url=users_database.url, users_threads=2)).test_client()
+    create(client)
+    assert error_code(client.post("/users", json={"email": "USER@example.com", "name": "x"}), 409) == "email_taken"
+    assert client.get("/readyz").json["data"] == {"status": "ready", "checks": {"database": "ok"}}
