@@ -34,9 +34,16 @@ class Canceller(DatabaseDuty):
         if len(self._board):
             for lease in self._store.cancelled_under(self._worker_id):
                 if not self.cancel(lease):
-                    # Nobody runs it here any more; the row may forget this worker.
-                    self._reporter.report(StoppedAfterCancel(lease))
+                    self._tell_stopped(lease)
         return jittered(ASK_SECONDS)
+
+    def _tell_stopped(self, lease: Lease) -> None:
+        """Nobody runs it here any more, so its row may forget this worker; unless it is just being claimed."""
+        if self._board.claiming.acquire(blocking=False):
+            gone = self._board.get(lease) is None
+            self._board.claiming.release()
+            if gone:
+                self._reporter.report(StoppedAfterCancel(lease))
 
     def cancel(self, lease: Lease) -> bool:
         """Stop the handler of this lease; False when there is none."""

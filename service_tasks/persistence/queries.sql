@@ -41,12 +41,17 @@ SELECT {columns} FROM tasks t WHERE t.id = %(id)s::uuid
 
 -- name: list
 -- Ids are version 7, made in the order of creation: one index serves the newest-first list and its cursor.
-SELECT {light_columns} FROM tasks t
-WHERE (%(states)s::text[] IS NULL OR t.state = ANY (%(states)s::text[]))
-  AND (%(task_type)s::text IS NULL OR t.task_type = %(task_type)s)
-  AND (%(user_id)s::uuid IS NULL OR t.user_id = %(user_id)s::uuid)
-  AND (%(after)s::uuid IS NULL OR t.id < %(after)s::uuid)
-ORDER BY t.id DESC LIMIT %(limit)s OFFSET %(offset)s
+-- The page is chosen first, so that large values are measured for its rows alone.
+SELECT {light_columns}
+FROM (
+    SELECT p.id FROM tasks p
+    WHERE (%(states)s::text[] IS NULL OR p.state = ANY (%(states)s::text[]))
+      AND (%(task_type)s::text IS NULL OR p.task_type = %(task_type)s)
+      AND (%(user_id)s::uuid IS NULL OR p.user_id = %(user_id)s::uuid)
+      AND (%(after)s::uuid IS NULL OR p.id < %(after)s::uuid)
+    ORDER BY p.id DESC LIMIT %(limit)s OFFSET %(offset)s
+) page JOIN tasks t ON t.id = page.id
+ORDER BY t.id DESC
 
 -- name: count
 SELECT count(*) FROM tasks t

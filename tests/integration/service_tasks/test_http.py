@@ -1,0 +1,377 @@
+"""The task service's HTTP door, on a real PostgreSQL and without a worker unless a test starts one."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from service_tasks.app import create_app
+from service_tasks.domain.task import FailedForGood, State, Succeeded
+from service_tasks.settings import TasksSettings
+from service_tasks.task_types.io import io
+from service_tasks.task_types.noop import noop
+from servicekit.ids import new_id
+from tests.integration.service_tasks.test_task_store import ERROR
+from tests.support.waiting import eventually
+
+
+class Client:
+    def __init__(self, client) -> None:
+        self._client = client
+
+    def __call__(self, method: str, path: str, body=None, *, status: int, headers=None):
+        """Ask, compare the status, and give what is in the envelope."""
+        sent = {} if body is None else {"json": body}
+        response = self._client.open(path, method=method, headers=headers, **sent)
+        answer = response.get_json()
+        assert response.status_code == status, answer
+        assert answer["success"] is (status < 400)
+        self.headers = response.headers
+        return answer["data"] if status < 400 else answer["error"]
+
+
+@pytest.fixture
+def ask(tasks_database) -> Client:
+    settings = TasksSettings(tasks_database_url=tasks_database.url, _env_file=None)
+    return Client(create_app(settings).test_client())
+
+
+def soon(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def fields(error) -> list[str]:
+    return [detail["field"] for detail in error.get("details", [])]
+
+
+# Creating
+
+
+def test_an_empty_body_makes_a_task_of_the_default_type(ask):
+    task = ask("POST", "/tasks", status=201)
+
+    assert ask.headers["Location"] == f"/tasks/{task['id']}"
+    assert task == ask("GET", f"/tasks/{task['id']}", status=200)
+    assert {
+        name: task[name] for name in ("task_type", "payload", "status", "attempts", "max_attempts", "priority")
+    } == {
+        "task_type": "noop",
+        "payload": {},
+        "status": "pending",
+        "attempts": 0,
+        "max_attempts": 3,
+        "priority": 50,
+    }
+    assert (task["progress"], task["result"], task["errors"]) == ({"percent": 0, "message": None}, None, [])
+    assert (task["started_at"], task["completed_at"], task["duration"]) == (None, None, None)
+    assert task["created_at"].endswith("Z")
+
+
+def test_everything_that_was_said_comes_back_unchanged(ask):
+    body = {
+        "task_type": "measure",
+        "title": "Замерить кран №7 — 起重机",
+        "payload": [1, 2.50, "Чокопай", None, {"глубина": {"a": [True]}}],
+        "execute_at": "2090-05-01T10:00:00.5+03:00",
+        "max_attempts": 25,
+        "priority": 0,
+        "timeout": 1.5,
+        "user_id": str(uuid4()),
+    }
+
+    task = ask("POST", "/tasks", body, status=201)
+
+    assert {name: task[name] for name in body} == {**body, "execute_at": "2090-05-01T07:00:00.500000Z"}
+
+
+@pytest.mark.parametrize("payload", [None, 0, False, "", [], "text", {"a": None}])
+def test_any_json_is_a_payload(ask, payload):
+    task = ask("POST", "/tasks", {"task_type": "anything", "payload": payload}, status=201)
+
+    assert task["payload"] == payload
+    assert "payload" not in task["omitted"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"execute_at": "2020-01-01T00:00:00Z"}, "execute_at"),
+        ({"execute_at": "2090-01-01T00:00:00"}, "execute_at"),
+        ({"execute_at": "9999-12-31T23:59:59-14:00"}, "execute_at"),
+        ({"execute_at": "9998-12-31T23:59:59Z"}, "execute_at"),
+        ({"execute_at": "2090-02-30T00:00:00Z"}, "execute_at"),
+        ({"execute_at": 4102444800}, "execute_at"),
+        ({"status": "New"}, "status"),
+        ({"colour": "red"}, "colour"),
+        ({"task_type": "x" * 51}, "task_type"),
+        ({"task_type": ""}, "task_type"),
+        ({"task_type": 7}, "task_type"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"max_attempts": 26}, "max_attempts"),
+        ({"max_attempts": "3"}, "max_attempts"),
+        ({"max_attempts": True}, "max_attempts"),
+        ({"max_attempts": 3.0}, "max_attempts"),
+        ({"priority": -1}, "priority"),
+        ({"priority": 101}, "priority"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": 86401}, "timeout"),
+        ({"timeout": "60"}, "timeout"),
+        ({"user_id": "7"}, "user_id"),
+        ({"title": ""}, "title"),
+        ({"title": "x" * 201}, "title"),
+        ({"task_type": "io", "payload": {"seconds": -1}}, "payload.seconds"),
+        ({"task_type": "io", "payload": {"seconds": 3601}}, "payload.seconds"),
+        ({"task_type": "io", "payload": {"seconds": "2"}}, "payload.seconds"),
+        ({"task_type": "io", "payload": {"seconds": True}}, "payload.seconds"),
+        ({"task_type": "io", "payload": {"failures": 1.5}}, "payload.failures"),
+        ({"task_type": "io", "payload": {"colour": 1}}, "payload.colour"),
+        ({"task_type": "io", "payload": []}, "payload"),
+    ],
+)
+def test_bad_input_is_refused_by_the_name_of_the_field(ask, body, field):
+    error = ask("POST", "/tasks", body, status=400)
+
+    assert (error["code"], fields(error)) == ("invalid_input", [field])
+
+
+def test_a_payload_of_256_kib_is_taken_and_one_byte_more_is_not(ask):
+    largest = "x" * (256 * 1024 - 2)
+
+    assert ask("POST", "/tasks", {"payload": largest}, status=201)["payload"] == largest
+    error = ask("POST", "/tasks", {"payload": largest + "x"}, status=413)
+    assert (error["code"], fields(error)) == ("payload_too_large", ["payload"])
+
+
+def test_an_io_task_needs_no_payload(ask):
+    assert ask("POST", "/tasks", {"task_type": "io"}, status=201)["payload"] == {}
+
+
+def test_a_decimal_is_a_good_number_of_seconds(ask):
+    task = ask("POST", "/tasks", {"task_type": "io", "payload": {"seconds": 0.25}}, status=201)
+
+    assert task["payload"] == {"seconds": 0.25}
+
+
+def test_a_type_that_no_worker_runs_stays_pending_and_says_so(ask, bench):
+    task = ask("POST", "/tasks", {"task_type": "measure"}, status=201)
+    assert (task["status"], task["waiting_for"]) == ("pending", "no worker runs this type")
+
+    bench.register(types=("measure",))
+    assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] is None
+
+
+# Idempotency
+
+
+def test_the_same_key_and_request_give_the_same_task_whatever_the_order_of_fields(ask):
+    key = {"Idempotency-Key": "order-17"}
+    first = ask("POST", "/tasks", {"task_type": "a", "payload": {"x": 1, "y": 2}}, status=201, headers=key)
+    assert "Idempotency-Replayed" not in ask.headers
+    again = ask("POST", "/tasks", {"payload": {"y": 2, "x": 1}, "task_type": "a"}, status=201, headers=key)
+
+    assert again["id"] == first["id"]
+    assert ask.headers["Idempotency-Replayed"] == "true"
+    assert ask("GET", "/tasks", status=200)["total"] == 1
+
+
+def test_the_same_key_with_another_request_is_a_conflict(ask):
+    key = {"Idempotency-Key": "order-17"}
+    ask("POST", "/tasks", {"payload": 1}, status=201, headers=key)
+
+    assert ask("POST", "/tasks", {"payload": 2}, status=409, headers=key)["code"] == "idempotency_key_reused"
+
+
+def test_a_second_try_does_not_fail_because_its_time_has_passed_meanwhile(ask, bench):
+    key, body = {"Idempotency-Key": "later"}, {"execute_at": soon(60)}
+    task = ask("POST", "/tasks", body, status=201, headers=key)
+    bench.sql("UPDATE tasks SET request_hash = request_hash, execute_at = now() - interval '1 hour'")
+    again = ask("POST", "/tasks", body, status=201, headers=key)
+
+    assert again["id"] == task["id"]
+
+
+def test_a_key_is_free_again_after_a_purge(ask):
+    key = {"Idempotency-Key": "k"}
+    first = ask("POST", "/tasks", status=201, headers=key)
+    ask("DELETE", f"/tasks/{first['id']}?purge=true", status=200)
+
+    assert ask("POST", "/tasks", status=201, headers=key)["id"] != first["id"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "two words", "ключ".encode().decode("latin-1")])
+def test_a_key_that_is_no_key_is_refused(ask, key):
+    error = ask("POST", "/tasks", status=400, headers={"Idempotency-Key": key})
+
+    assert fields(error) == ["Idempotency-Key"]
+
+
+# Reading
+
+
+def test_a_list_is_newest_first_filtered_and_exactly_counted(ask, bench):
+    made = [ask("POST", "/tasks", {"task_type": name}, status=201)["id"] for name in ("a", "b", "a", "a")]
+    ask("DELETE", f"/tasks/{made[3]}", status=200)
+
+    everything = ask("GET", "/tasks", status=200)
+    assert [task["id"] for task in everything["tasks"]] == made[::-1]
+    assert {name: everything[name] for name in ("total", "limit", "offset", "next")} == {
+        "total": 4,
+        "limit": 50,
+        "offset": 0,
+        "next": None,
+    }
+    page = ask("GET", "/tasks?status=pending&task_type=a&limit=1", status=200)
+    assert ([task["id"] for task in page["tasks"]], page["total"], page["next"]) == ([made[2]], 2, made[2])
+    rest = ask("GET", f"/tasks?status=pending&task_type=a&limit=1&after={page['next']}", status=200)
+    assert ([task["id"] for task in rest["tasks"]], rest["total"], rest["next"]) == ([made[0]], 2, None)
+    assert ask("GET", "/tasks?offset=3", status=200)["tasks"][0]["id"] == made[0]
+
+
+def test_other_services_words_filter_too(ask, bench):
+    task_id = bench.add()
+    for word in ("New", "PENDING", "scheduled"):
+        assert ask("GET", f"/tasks?status={word}", status=200)["total"] == 1
+    (claimed,) = bench.claim(bench.register())
+    for word in ("In%20Progress", "in_progress", "Running", "processing"):
+        assert ask("GET", f"/tasks?status={word}", status=200)["total"] == 1
+    bench.store.write([Succeeded(claimed.lease, "1")], "w")
+    for word in ("Done", "Completed"):
+        assert ask("GET", f"/tasks?status={word}", status=200)["tasks"][0]["id"] == str(task_id)
+    assert ask("GET", "/tasks?status=New", status=200)["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("status=ready", "status"),
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("offset=-1", "offset"),
+        ("after=7", "after"),
+        ("user_id=7", "user_id"),
+        ("task_type=", "task_type"),
+        ("colour=red", "colour"),
+    ],
+)
+def test_a_wrong_filter_is_refused_by_name(ask, query, field):
+    assert fields(ask("GET", f"/tasks?{query}", status=400)) == [field]
+
+
+def test_the_tasks_of_a_user_are_that_users_alone(ask):
+    user = str(uuid4())
+    mine = ask("POST", "/tasks", {"user_id": user}, status=201)["id"]
+    ask("POST", "/tasks", status=201)
+
+    for path in (f"/users/{user}/tasks", f"/tasks?user_id={user}"):
+        page = ask("GET", path, status=200)
+        assert ([task["id"] for task in page["tasks"]], page["total"]) == ([mine], 1)
+    assert ask("GET", f"/users/{uuid4()}/tasks?status=New", status=200)["total"] == 0
+
+
+def test_status_and_result_tell_how_a_task_stands_and_how_it_ended(ask, bench):
+    task_id = bench.add()
+    waiting = ask("GET", f"/tasks/{task_id}/status", status=200)
+    assert (waiting["status"], waiting["duration"]) == ("pending", None)
+    assert ask("GET", f"/tasks/{task_id}/result", status=409)["code"] == "task_not_finished"
+
+    (claimed,) = bench.claim(bench.register())
+    assert ask("GET", f"/tasks/{task_id}/status", status=200)["duration"] >= 0
+    assert "processing" in ask("GET", f"/tasks/{task_id}/result", status=409)["message"]
+
+    bench.store.write([Succeeded(claimed.lease, '{"sum": 2.50}')], "w")
+    ended = ask("GET", f"/tasks/{task_id}/result", status=200)
+    assert (ended["status"], ended["result"], ended["error"]) == ("completed", {"sum": 2.5}, None)
+
+
+def test_a_failed_task_tells_why_but_shows_no_traceback(ask, bench):
+    task_id = bench.add()
+    (claimed,) = bench.claim(bench.register())
+    bench.store.write([FailedForGood(claimed.lease, ERROR)], "host:1")
+
+    task = ask("GET", f"/tasks/{task_id}", status=200)
+    assert (task["status"], task["error"]) == ("failed", "it broke")
+    (error,) = task["errors"]
+    assert error.keys() == {"attempt", "type", "message", "failed_at", "worker"}
+    assert error["failed_at"].endswith("Z")
+    result = ask("GET", f"/tasks/{task_id}/result", status=200)
+    assert (result["status"], result["result"], result["error"]) == ("failed", None, "it broke")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/tasks/{id}"),
+        ("GET", "/tasks/{id}/status"),
+        ("GET", "/tasks/{id}/result"),
+        ("DELETE", "/tasks/{id}"),
+        ("DELETE", "/tasks/{id}?purge=true"),
+        ("POST", "/tasks/{id}/retry"),
+    ],
+)
+def test_a_task_that_does_not_exist_is_not_found(ask, method, path):
+    assert ask(method, path.format(id=new_id()), status=404)["code"] == "task_not_found"
+    assert ask(method, path.format(id="17"), status=400)["code"] == "invalid_input"
+
+
+def test_the_task_types_show_what_their_payload_must_be(ask, bench):
+    bench.register(types=("io", "elsewhere"))
+
+    answer = ask("GET", "/task-types", status=200)
+
+    kinds = {kind["name"]: kind for kind in answer["task_types"]}
+    assert (list(kinds), answer["total"], answer["default"]) == (["elsewhere", "io", "noop"], 3, "noop")
+    assert kinds["io"]["payload_schema"]["properties"]["seconds"]["maximum"] == 3600
+    assert (kinds["io"]["workers"], kinds["noop"]["workers"], kinds["elsewhere"]["workers"]) == (1, 0, 1)
+    assert kinds["noop"]["payload_schema"] == {}
+    assert kinds["elsewhere"]["payload_schema"] is None
+
+
+# Cancelling, purging, retrying
+
+
+def test_a_live_task_is_cancelled_once(ask, bench):
+    pending, running = bench.add(execute_at=datetime.now(UTC) + timedelta(hours=1)), bench.add()
+    bench.claim(bench.register())
+
+    for task_id in (pending, running):
+        cancelled = ask("DELETE", f"/tasks/{task_id}", status=200)
+        assert cancelled["status"] == "cancelled"
+        assert cancelled["completed_at"] is not None
+        assert ask("DELETE", f"/tasks/{task_id}", status=404)["code"] == "task_not_found"
+
+
+def test_a_purge_removes_the_record(ask):
+    task = ask("POST", "/tasks", status=201)
+
+    assert ask("DELETE", f"/tasks/{task['id']}?purge=true", status=200)["status"] == "cancelled"
+    ask("GET", f"/tasks/{task['id']}", status=404)
+
+
+def test_a_failed_task_can_be_run_again_with_all_its_attempts(ask, bench):
+    task_id = bench.add()
+    (claimed,) = bench.claim(bench.register())
+    error = ask("POST", f"/tasks/{task_id}/retry", status=409)
+    assert error["code"] == "task_state_conflict"
+    assert "processing" in error["message"]
+    bench.store.write([FailedForGood(claimed.lease, ERROR)], "w")
+
+    again = ask("POST", f"/tasks/{task_id}/retry", status=200)
+
+    assert (again["status"], again["attempts"], again["error"], len(again["errors"])) == ("pending", 0, None, 1)
+    assert bench.get(task_id).state is State.READY
+
+
+# With a worker
+
+
+def test_a_created_task_starts_at_once_by_announcement_and_not_by_the_poll(ask, bench, start_worker):
+    start_worker(io, noop, poll_seconds=60)
+    listening = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%%' AND datname = current_database()"
+    eventually(lambda: bench.sql(listening))
+    for body in ({"task_type": "noop"}, {"task_type": "noop", "execute_at": soon(0.5)}):
+        task = ask("POST", "/tasks", body, status=201)
+        done = bench.wait_for(task["id"], State.COMPLETED, timeout=5)
+        assert json.loads(done.result or "") is None

@@ -1,0 +1,52 @@
+"""Settings of the task service and its workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from service_tasks.settings import TasksSettings, WorkerSettings
+from servicekit.settings import SettingsError, load
+
+
+@pytest.fixture(autouse=True)
+def database_url(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TASKS_DATABASE_URL", "postgresql://tasks:secret@127.0.0.1/tasks")
+
+
+def test_the_defaults_are_those_of_the_docs():
+    tasks, worker = load(TasksSettings), load(WorkerSettings)
+
+    assert (tasks.tasks_bind, tasks.tasks_threads, tasks.default_task_type) == ("127.0.0.1:8003", 8, "noop")
+    assert (worker.worker_concurrency, worker.worker_threads, worker.worker_poll_seconds) == (1000, 16, 1.0)
+    assert (worker.worker_lease_seconds, worker.worker_heartbeat_seconds, worker.worker_grace_seconds) == (45, 5, 30)
+    assert (worker.worker_backoff_seconds, worker.worker_backoff_cap_seconds) == (1.0, 300.0)
+
+
+def test_modules_of_ones_own_come_after_the_built_in_ones(monkeypatch):
+    monkeypatch.setenv("TASK_MODULES", "site_tasks, crane.tasks ,")
+
+    assert load(TasksSettings).modules[-2:] == ("site_tasks", "crane.tasks")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TASK_MODULES", "site tasks"),
+        ("TASK_MODULES", "../site_tasks"),
+        ("TASKS_THREADS", "0"),
+        ("DEFAULT_TASK_TYPE", "x" * 51),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=variable):
+        load(TasksSettings)
+
+
+def test_a_lease_holds_several_heartbeats(monkeypatch):
+    monkeypatch.setenv("WORKER_LEASE_SECONDS", "10")
+
+    with pytest.raises(SettingsError, match="WORKER_HEARTBEAT_SECONDS must be at most a third"):
+        load(WorkerSettings)
