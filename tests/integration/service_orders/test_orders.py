@@ -1,0 +1,358 @@
+"""The orders service over HTTP on a real database, with users at hand, unknown or away."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from service_orders.app import create_app
+from service_orders.domain import Status
+from service_orders.routes import order_routes
+from service_orders.settings import OrdersSettings
+from service_orders.use_cases import Orders
+from servicekit.web import make_app
+from tests.support.upstream import ScriptedUpstream, answer, bad, good
+
+ANNA = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
+BORIS = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e60"
+NOBODY = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4eff"
+EVIL = "x'; DROP TABLE orders; --"
+CREATED, IN_PROGRESS, COMPLETED, CANCELLED = (status.value for status in Status)
+PATHS = {CREATED: [], IN_PROGRESS: [IN_PROGRESS], COMPLETED: [IN_PROGRESS, COMPLETED], CANCELLED: [CANCELLED]}
+
+
+class Everybody:
+    """A directory in which everybody but NOBODY is known."""
+
+    def exists(self, user_id: UUID) -> bool:
+        return str(user_id) != NOBODY
+
+
+@pytest.fixture
+def app(orders_database):
+    return make_app("service_orders", routes=[order_routes(Orders(orders_database.database, Everybody()))], checks={})
+
+
+@pytest.fixture
+def client(app) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def users():
+    with ScriptedUpstream() as upstream:
+        upstream.script(good({"id": ANNA}))
+        yield upstream
+
+
+@pytest.fixture
+def composed(orders_database, users) -> FlaskClient:
+    """The service as it is composed, asking a scripted users service."""
+    settings = OrdersSettings(orders_database_url=orders_database.url, orders_threads=2, users_url=users.url)
+    return create_app(settings).test_client()
+
+
+def post(client: FlaskClient, raw: str):
+    return client.post("/orders", data=raw.encode(), content_type="application/json")
+
+
+def wanted(user_id: str = ANNA, *lines: str) -> str:
+    return f'{{"user_id": "{user_id}", "items": [{", ".join(lines or [line()])}]}}'
+
+
+def line(quantity: int | str = 1, price: str = "1", product: str = "Чокопай") -> str:
+    return f'{{"product": {json.dumps(product)}, "quantity": {quantity}, "price": {price}}}'
+
+
+def create(client: FlaskClient, user_id: str = ANNA, *lines: str, status: str = CREATED) -> dict:
+    created = post(client, wanted(user_id, *lines))
+    assert created.status_code == 201, created.json
+    order = created.json["data"]
+    for next_status in PATHS[status]:
+        order = client.put(f"/orders/{order['id']}", json={"status": next_status}).json["data"]
+    return order
+
+
+def error_of(response, status: int, code: str) -> dict:
+    assert response.status_code == status, response.json
+    assert response.json["error"]["code"] == code
+    return response.json["error"]
+
+
+def count(orders_database) -> int:
+    with orders_database.database.transaction() as session:
+        return session.scalar(text("SELECT count(*) FROM orders"))
+
+
+def test_a_new_order_is_answered_whole_and_found_again(client):
+    response = post(client, wanted(ANNA, line(10, "52.00")))
+
+    order = response.json["data"]
+    assert response.status_code == 201
+    assert response.headers["Location"] == f"/orders/{order['id']}"
+    assert UUID(order["id"]).version == 7
+    assert {name: order[name] for name in ("user_id", "items", "status", "total_amount")} == {
+        "user_id": ANNA,
+        "items": [{"product": "Чокопай", "quantity": 10, "price": "52.00"}],
+        "status": "created",
+        "total_amount": "520.00",
+    }
+    assert order["created_at"] == order["updated_at"]
+    assert client.get(f"/orders/{order['id']}").json == {"success": True, "data": order}
+
+
+@pytest.mark.parametrize(
+    ("lines", "total"),
+    [
+        ([line(3, "0.1")], "0.30"),  # 3 × 0.1
+        ([line(1, "0.1"), line(1, "0.2")], "0.30"),
+        ([line(1, "-0.0")], "0.00"),
+        ([line(3, "19.99"), line(2, "5.5"), line(1, "1e2")], "170.97"),  # 59.97 + 11.00 + 100.00
+        ([line(1, "99999999.99")], "99999999.99"),
+        ([line(1, "0.01")] * 200, "2.00"),
+    ],
+)
+def test_totals_are_exact_and_the_same_when_read_again(client, lines, total):
+    order = create(client, ANNA, *lines)
+    assert order["total_amount"] == total
+    assert client.get(f"/orders/{order['id']}").json["data"] == order
+    assert all(item["price"].partition(".")[2].isdigit() and item["price"][0] != "-" for item in order["items"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "field"),
+    [
+        ([line(1, "99999999.99"), line(1, "0.01")], "items"),  # 100000000.00
+        ([line(1_000_000, "100")], "items"),
+        ([line(1, "52.001")], "items.0.price"),
+        ([line(1), line(1, "-1")], "items.1.price"),
+        ([line('"10"')], "items.0.quantity"),
+        ([line("true")], "items.0.quantity"),
+        ([line("0")], "items.0.quantity"),
+    ],
+)
+def test_a_line_or_total_that_does_not_fit_is_a_400_naming_it_and_nothing_is_stored(
+    client, orders_database, lines, field
+):
+    error = error_of(post(client, wanted(ANNA, *lines)), 400, "invalid_input")
+    assert [detail["field"] for detail in error["details"]] == [field]
+    assert count(orders_database) == 0
+
+
+def test_a_user_who_does_not_exist_is_a_400_on_the_field(client, orders_database):
+    error = error_of(post(client, wanted(NOBODY)), 400, "user_not_found")
+    assert [detail["field"] for detail in error["details"]] == ["user_id"]
+    assert count(orders_database) == 0
+
+
+@pytest.mark.parametrize("present", PATHS)
+@pytest.mark.parametrize("target", PATHS)
+def test_every_status_step_is_taken_or_is_a_409_naming_both_states(client, present, target):
+    order = create(client, status=present)
+    allowed = {CREATED: {IN_PROGRESS, CANCELLED}, IN_PROGRESS: {COMPLETED, CANCELLED}}.get(present, set()) | {present}
+
+    response = client.put(f"/orders/{order['id']}", json={"status": target})
+
+    if target in allowed:
+        assert response.status_code == 200
+        assert response.json["data"]["status"] == target
+    else:
+        error = error_of(response, 409, "order_state_conflict")
+        assert error["message"] == f"an order that is {present} cannot become {target}"
+        assert client.get(f"/orders/{order['id']}").json["data"] == order
+
+
+@pytest.mark.parametrize("present", PATHS)
+def test_items_change_only_while_the_order_is_created(client, present):
+    order = create(client, status=present)
+    change = f'{{"items": [{line(3, "0.1", "new")}]}}'.encode()
+    response = client.put(f"/orders/{order['id']}", data=change, content_type="application/json")
+    now = client.get(f"/orders/{order['id']}").json["data"]
+    if present == CREATED:
+        assert response.json["data"] == now
+        assert now["items"] == [{"product": "new", "quantity": 3, "price": "0.10"}]
+        assert now["total_amount"] == "0.30"
+        assert now["updated_at"] > now["created_at"]
+    else:
+        assert present in error_of(response, 409, "order_state_conflict")["message"]
+        assert now == order
+
+
+def test_items_and_status_may_change_together_and_fail_together(client):
+    order = create(client)
+    both = {"items": [{"product": "new", "quantity": 2, "price": 3}], "status": "in_progress"}
+    changed = client.put(f"/orders/{order['id']}", json=both).json["data"]
+    assert (changed["total_amount"], changed["status"]) == ("6.00", "in_progress")
+
+    order = create(client)
+    wrong_step = both | {"status": "completed"}
+    error_of(client.put(f"/orders/{order['id']}", json=wrong_step), 409, "order_state_conflict")
+    assert client.get(f"/orders/{order['id']}").json["data"] == order
+
+
+def test_a_change_of_items_meets_the_same_limits_as_a_new_order(client):
+    order = create(client)
+    for price, field in (("52.001", "items.0.price"), ("100000000", "items.0.price")):
+        raw = f'{{"items": [{line(1, price)}]}}'.encode()
+        error = error_of(
+            client.put(f"/orders/{order['id']}", data=raw, content_type="application/json"), 400, "invalid_input"
+        )
+        assert [detail["field"] for detail in error["details"]] == [field]
+    raw = f'{{"items": [{line(2, "99999999.99")}]}}'.encode()
+    error_of(client.put(f"/orders/{order['id']}", data=raw, content_type="application/json"), 400, "invalid_input")
+    assert client.get(f"/orders/{order['id']}").json["data"] == order
+
+
+def test_an_empty_change_changes_nothing(client):
+    order = create(client)
+    assert client.put(f"/orders/{order['id']}", json={}).json["data"] == order
+
+
+@pytest.mark.parametrize("present", PATHS)
+def test_only_created_and_cancelled_orders_can_be_deleted(client, present):
+    order = create(client, status=present)
+    response = client.delete(f"/orders/{order['id']}")
+    if present in {CREATED, CANCELLED}:
+        assert response.json["data"] == order
+        error_of(client.get(f"/orders/{order['id']}"), 404, "order_not_found")
+    else:
+        assert present in error_of(response, 409, "order_state_conflict")["message"]
+        assert client.get(f"/orders/{order['id']}").json["data"] == order
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", {"status": "cancelled"}), ("DELETE", None)])
+def test_an_order_that_does_not_exist_is_a_404(client, method, body):
+    error_of(client.open(f"/orders/{NOBODY}", method=method, json=body), 404, "order_not_found")
+
+
+def test_of_two_status_steps_at_once_one_wins(app):
+    order = create(app.test_client(), status=IN_PROGRESS)
+    together = threading.Barrier(2)
+    outcomes: list[tuple[int, str]] = []
+
+    def take(target: str) -> None:
+        together.wait(10)
+        outcomes.append((app.test_client().put(f"/orders/{order['id']}", json={"status": target}).status_code, target))
+
+    threads = [threading.Thread(target=take, args=(target,)) for target in (COMPLETED, CANCELLED)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    (won, winner), (lost, _) = sorted(outcomes)
+    assert (won, lost) == (200, 409)
+    assert app.test_client().get(f"/orders/{order['id']}").json["data"]["status"] == winner
+
+
+def test_filters_narrow_the_list_and_its_total(client):
+    ids = {}
+    for name, user, status in [
+        ("a1", ANNA, CREATED), ("a2", ANNA, COMPLETED), ("b1", BORIS, CREATED), ("b2", BORIS, CANCELLED),
+    ]:  # fmt: skip
+        ids[create(client, user, status=status)["id"]] = name
+
+    for query, names in [
+        ("", ["b2", "b1", "a2", "a1"]),
+        (f"?user_id={ANNA}", ["a2", "a1"]),
+        (f"?userId={ANNA}", ["a2", "a1"]),
+        (f"?userId={ANNA.upper()}&user_id={ANNA}", ["a2", "a1"]),
+        ("?status=created", ["b1", "a1"]),
+        (f"?user_id={BORIS}&status=cancelled", ["b2"]),
+        (f"?user_id={NOBODY}", []),
+    ]:
+        page = client.get(f"/orders{query}").json["data"]
+        assert [ids[order["id"]] for order in page["orders"]] == names, query
+        assert (page["total"], page["limit"], page["offset"]) == (len(names), 50, 0)
+
+
+def test_lists_come_in_pages_in_a_stable_order(orders_database):
+    moment = datetime(2026, 11, 21, tzinfo=UTC)
+    use_cases = Orders(orders_database.database, Everybody(), clock=lambda: moment)
+    client = make_app("o", routes=[order_routes(use_cases)], checks={}).test_client()
+    ids = [create(client)["id"] for _ in range(5)]
+    pages = [client.get(f"/orders?limit=2&offset={offset}").json["data"] for offset in (0, 2, 4)]
+    assert [order["id"] for page in pages for order in page["orders"]] == ids[::-1]
+    assert {page["total"] for page in pages} == {5}
+
+
+def test_sql_in_any_field_is_data(client):
+    order = create(client, ANNA, line(1, "1", EVIL))
+    assert client.get(f"/orders/{order['id']}").json["data"]["items"][0]["product"] == EVIL
+    for query in ({"user_id": EVIL}, {"userId": EVIL}, {"status": EVIL}, {"limit": EVIL}, {EVIL: "1"}):
+        error_of(client.get("/orders", query_string=query), 400, "invalid_input")
+    for body in ({"status": EVIL}, {"items": [{"product": "x", "quantity": EVIL, "price": EVIL}]}, {EVIL: 1}):
+        error_of(client.put(f"/orders/{order['id']}", json=body), 400, "invalid_input")
+    error_of(client.post("/orders", json={"user_id": EVIL, "items": []}), 400, "invalid_input")
+    error_of(client.get(f"/orders/{EVIL}"), 400, "invalid_input")
+    assert client.get("/orders").json["data"]["total"] == 1
+
+
+def test_the_users_service_is_asked_for_the_user_with_the_requests_id(composed, users):
+    response = composed.post(
+        "/orders", data=wanted(ANNA), content_type="application/json", headers={"X-Request-ID": "r-7"}
+    )
+    assert response.status_code == 201
+    (seen,) = users.requests()
+    assert (seen.target, seen.value("X-Request-ID")) == (f"/users/{ANNA}", "r-7")
+    assert 0 < int(seen.value("X-Request-Timeout-Ms")) <= 3000
+
+
+def test_an_order_that_cannot_be_anyway_does_not_bother_the_users_service(composed, users):
+    error_of(post(composed, wanted(ANNA, line(1_000_000, "100"))), 400, "invalid_input")
+    assert users.requests() == []
+
+
+def test_reading_and_changing_orders_does_not_need_the_users_service(composed, users):
+    order = create(composed)
+    users.stop()
+    assert composed.get(f"/orders/{order['id']}").status_code == 200
+    assert composed.put(f"/orders/{order['id']}", json={"status": "cancelled"}).status_code == 200
+    assert composed.get("/orders").json["data"]["total"] == 1
+    assert composed.get("/readyz").status_code == 200
+    assert composed.delete(f"/orders/{order['id']}").status_code == 200
+
+
+def test_many_unknown_users_do_not_open_the_circuit(composed, users, orders_database):
+    users.script(bad(404, "user_not_found"))
+    for _ in range(25):
+        error_of(post(composed, wanted(NOBODY)), 400, "user_not_found")
+    assert count(orders_database) == 0
+    users.script(good({"id": ANNA}))
+    assert post(composed, wanted(ANNA)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        (bad(503, "database_unavailable"), 503, "users_unavailable"),
+        (bad(500, "internal_error"), 503, "users_unavailable"),
+        (bad(429, "too_many_requests"), 503, "users_unavailable"),
+        (bad(504, "deadline_exceeded"), 504, "deadline_exceeded"),
+        (answer(200, b"<html>It works!</html>", media_type="text/html"), 502, "bad_upstream_answer"),
+        (bad(404, "not_found"), 502, "bad_upstream_answer"),
+    ],
+)
+def test_a_users_service_that_cannot_tell_means_that_nothing_is_stored(
+    composed, users, orders_database, script, status, code
+):
+    users.script(script)
+    error_of(post(composed, wanted(ANNA)), status, code)
+    assert count(orders_database) == 0
+
+
+def test_users_away_is_a_503_then_an_open_circuit_and_nothing_is_stored(composed, users, orders_database):
+    users.stop()
+    for _ in range(10):
+        response = post(composed, wanted(ANNA))
+        error = error_of(response, 503, "users_unavailable")
+        assert "users service" in error["message"]
+        assert "127.0.0.1" not in error["message"]
+        assert int(response.headers["Retry-After"]) >= 1
+    assert count(orders_database) == 0
