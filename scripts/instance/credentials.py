@@ -18,14 +18,13 @@ class Credentials:
 
     def create(self) -> None:
         """Make whatever is missing, so that a later reader finds everything."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        os.chmod(self._folder, 0o700)
         for name in NAMES:
             self[name]
 
     def __getitem__(self, name: str) -> str:
         path = self._folder / name
         if not path.exists():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             # Written beside and linked into place: a reader never sees half a password, and the first writer wins.
             draft = self._folder / f".{name}.{secrets.token_hex(4)}"
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -12,6 +12,8 @@ import subprocess
 import time
 from types import FrameType
 
+import psutil
+
 from scripts.instance import supervision
 from scripts.instance.command_line import say
 from scripts.instance.credentials import Credentials
@@ -27,7 +29,7 @@ from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
 
 _READY_LIMIT = 90.0  # seconds from starting the services to the first 200 of /readyz
-_TRIES = 3  # quick exits of one program before the start is given up
+_TRIES = 3  # exits of one program before the start is given up
 
 
 class StopRequested(BaseException):
@@ -103,7 +105,12 @@ def _start_everything(
 ) -> None:
     say("starting PostgreSQL …")
     watch = _Watch(layout, supervisor)
-    server.wait_until_accepting(lambda: process.poll() is None and watch.is_well("postgres"))
+
+    def still_trying() -> bool:
+        watch.require_nobody_failed()
+        return process.poll() is None
+
+    server.wait_until_accepting(still_trying)
     create_databases(server, credentials)
     say("applying migrations …")
     migrate(database_urls(ports, credentials), layout.log("migrations"))
@@ -112,7 +119,7 @@ def _start_everything(
     limit = time.monotonic() + _READY_LIMIT
     while True:
         waiting_for = watch.not_running()
-        if not waiting_for and _gateway_is_ready(ports):
+        if not waiting_for and watch.workers_are_connected(ports) and _gateway_is_ready(ports):
             return
         if process.poll() is not None:
             raise StartFailed(f"supervisor ended during the start (log: {layout.log('supervisor')})")
@@ -123,31 +130,43 @@ def _start_everything(
 
 
 class _Watch:
-    """Counts how often each program has exited right after its start, and gives up at the third time."""
+    """Counts how often each program has exited during the start, and gives up at the third time."""
 
     def __init__(self, layout: Layout, supervisor: supervision.Supervisor) -> None:
         self._layout = layout
         self._supervisor = supervisor
         self._exits: dict[str, set[float]] = {}
 
-    def is_well(self, service: str) -> bool:
-        """Raise StartFailed, with the program's last words, once it has failed for good."""
-        self.not_running()
-        return all(len(exits) < _TRIES for name, exits in self._exits.items() if name == service)
+    def require_nobody_failed(self) -> None:
+        """Raise StartFailed, with its last words, when a program has failed for good. So do the other questions."""
+        self._look()
 
     def not_running(self) -> list[str]:
-        waiting = []
-        for process in self._supervisor.processes():
-            if process.state == "RUNNING":
+        return [process.name for process in self._look() if process.state != "RUNNING"]
+
+    def workers_are_connected(self, ports: Ports) -> bool:
+        """Whether each worker has reached the database: its only outward sign that its settings were good."""
+        return all(_is_connected_to(p.pid, ports.postgres) for p in self._look() if p.service == "worker")
+
+    def _look(self) -> list[supervision.ProcessState]:
+        seen = self._supervisor.processes()
+        for process in seen:
+            if not process.stopped_at:
                 continue
-            waiting.append(process.name)
-            if process.state in {"BACKOFF", "FATAL"}:
-                exits = self._exits.setdefault(process.name, set())
-                exits.add(process.stopped_at)
-                if len(exits) >= _TRIES or process.state == "FATAL":
-                    log = self._layout.log(process.name)
-                    raise StartFailed(f"{process.name} does not start: {last_lines_of(log)} (log: {log})")
-        return waiting
+            exits = self._exits.setdefault(process.name, set())
+            exits.add(process.stopped_at)
+            if len(exits) >= _TRIES:
+                log = self._layout.log(process.name)
+                raise StartFailed(f"{process.name} does not start: {last_lines_of(log)} (log: {log})")
+        return seen
+
+
+def _is_connected_to(pid: int, port: int) -> bool:
+    try:
+        found = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False  # it has just ended, and supervisor knows more about that
+    return any(c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED for c in found)
 
 
 def _gateway_is_ready(ports: Ports) -> bool:

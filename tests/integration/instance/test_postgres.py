@@ -1,0 +1,179 @@
+"""The embedded PostgreSQL, for real and as the user who runs the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from scripts.instance.credentials import Credentials
+from scripts.instance.databases import DATABASES, create_databases
+from scripts.instance.errors import ForeignFolder, OtherMajorVersion, StartFailed
+from scripts.instance.identity import Identity, as_nobody
+from scripts.instance.postgres import EmbeddedPostgres
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+_FAST = {"fsync": "off"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    folder = tmp_path_factory.mktemp("a b 100% %s #1 ;x Объект")
+    made = EmbeddedPostgres(folder / "postgres", free_port(), "super secret/@:%", settings=_FAST)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def credentials(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Credentials:
+    made = Credentials(tmp_path_factory.mktemp("secrets"))
+    create_databases(server, made)
+    return made
+
+
+def _ask(
+    server: EmbeddedPostgres, question: str, database: str = "postgres", role: str = "", password: str = ""
+) -> str:
+    url = server.url(database, role, password) if role else server.url(database)
+    connection = psycopg2.connect(url.replace("+psycopg2", ""))
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(question)
+            return str(cursor.fetchone()[0])
+    finally:
+        connection.close()
+
+
+def test_it_listens_on_loopback_alone_with_checksums_and_unicode(server: EmbeddedPostgres) -> None:
+    assert server.running
+    assert _ask(server, "SHOW listen_addresses") == "127.0.0.1"
+    assert _ask(server, "SHOW unix_socket_directories") == ""
+    assert _ask(server, "SHOW data_checksums") == "on"
+    assert _ask(server, "SELECT lower('ÄБ')") == "äб"
+
+
+def test_nobody_comes_in_without_the_password(server: EmbeddedPostgres) -> None:
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        psycopg2.connect(host="127.0.0.1", port=server.port, user="postgres", password="guess", dbname="postgres")
+
+
+def test_each_role_owns_its_database_and_may_connect_to_no_other(
+    server: EmbeddedPostgres, credentials: Credentials
+) -> None:
+    for role in DATABASES:
+        assert _ask(server, "SELECT current_database()", role, role, credentials[role]) == role
+        for other in {*DATABASES, "postgres", "template1"} - {role}:
+            with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+                _ask(server, "SELECT 1", other, role, credentials[role])
+    rights = "SELECT count(*) FROM pg_roles WHERE rolname = ANY(%s) AND (rolsuper OR rolcreatedb OR rolcreaterole)"
+    assert _ask(server, rights.replace("%s", "'{users,orders,tasks}'")) == "0"
+
+
+def test_making_the_databases_again_changes_only_the_passwords(
+    server: EmbeddedPostgres, credentials: Credentials, tmp_path: Path
+) -> None:
+    others = Credentials(tmp_path / "secrets")
+    create_databases(server, others)
+    assert _ask(server, "SELECT 1", "users", "users", others["users"]) == "1"
+    create_databases(server, credentials)
+    with pytest.raises(psycopg2.OperationalError):
+        _ask(server, "SELECT 1", "users", "users", others["users"])
+
+
+def test_a_missing_password_is_named(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(__file__).resolve().parents[3] / "deploy" / "postgres" / "databases.sql"
+    for name in DATABASES:
+        monkeypatch.delenv(f"{name.upper()}_DATABASE_PASSWORD", raising=False)
+    done = server.tool("psql", "-X", "-d", "postgres", "-v", "users_password=x", "-f", script)
+    assert done.returncode != 0
+    assert "set ORDERS_DATABASE_PASSWORD" in done.stderr
+
+
+def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path / "postgres", free_port(), "secret")
+    server.start()
+    try:
+        server.tool("psql", "-X", "-d", "postgres", "-c", "CREATE TABLE kept AS SELECT 42 AS answer")
+        first = server.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: not server.running, what="the killed server is gone")
+        server.stop()
+        server.start()
+        assert server.pid != first
+        assert _ask(server, "SELECT answer FROM kept") == "42"
+    finally:
+        server.stop()
+    assert not server.running
+
+
+def test_a_pid_file_of_a_vanished_server_whose_number_lives_on_does_not_block_the_start(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path / "postgres", free_port(), "secret", settings=_FAST)
+    server.initialise()
+    # As after the restart of a container: the recorded number belongs to another program of the same user.
+    (server.folder / "postmaster.pid").write_text(f"{os.getpid()}\n{server.folder}\n1\n{server.port}\n\n127.0.0.1\n")
+    server.identity.own(server.folder / "postmaster.pid")
+    server.start()
+    assert server.running
+    server.stop()
+
+
+def test_an_interrupted_initdb_is_repeated(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path / "postgres", free_port(), "secret", settings=_FAST)
+    (tmp_path / "postgres.new" / "base").mkdir(parents=True)
+    server.initialise()
+    assert server.initialised
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["postgres"]
+
+
+def test_another_major_version_is_one_line_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("17\n")
+    with pytest.raises(OtherMajorVersion) as refused:
+        EmbeddedPostgres(tmp_path / "postgres", 1, "secret").start()
+    told = str(refused.value)
+    assert "made by PostgreSQL 17" in told
+    assert "./scripts/backup in the checkout that made it" in told
+    assert "./scripts/restore FILE --data" in told
+
+
+def test_a_server_that_cannot_start_says_why(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    second = EmbeddedPostgres(tmp_path / "postgres", server.port, "secret", settings=_FAST)
+    with pytest.raises(StartFailed, match="could not create any TCP/IP sockets"):
+        second.start()
+    assert not [p for p in psutil.Process().children() if p.name() == "postgres" and p.pid != server.pid]
+
+
+# An ordinary user runs PostgreSQL as it is; only root has to become somebody else for it.
+if os.geteuid() == 0:
+
+    class TestAsRoot:
+        """Root runs PostgreSQL as somebody else."""
+
+        def test_without_namespaces_it_runs_as_nobody_and_goes_on_as_nobody(self, tmp_path: Path) -> None:
+            for folder in [tmp_path, *tmp_path.parents][:3]:
+                if folder.stat().st_uid == 0 and folder != Path("/tmp"):
+                    folder.chmod(0o711)
+            first = EmbeddedPostgres(tmp_path / "postgres", free_port(), "secret", settings=_FAST, identity=as_nobody())
+            first.start()
+            assert psutil.Process(first.pid).uids().real == as_nobody().uid
+            first.stop()
+            again = EmbeddedPostgres(tmp_path / "postgres", free_port(), "secret", settings=_FAST)
+            again.start()
+            assert psutil.Process(again.pid).uids().real == as_nobody().uid
+            again.stop()
+
+        def test_a_folder_that_the_other_user_cannot_enter_is_named(self, tmp_path: Path) -> None:
+            closed = tmp_path / "closed"
+            closed.mkdir(mode=0o700)
+            nobody = Identity(uid=as_nobody().uid, gid=as_nobody().gid, name="the user nobody")
+            server = EmbeddedPostgres(closed / "postgres", 1, "secret", identity=nobody)
+            with pytest.raises(ForeignFolder, match="runs as the user nobody, who cannot enter"):
+                server.initialise()

@@ -1,0 +1,228 @@
+"""A whole instance through its command line: what happens when things are killed, stopped and started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts.instance.layout import CHECKOUT
+from tests.support.system import RunningSystem
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("instance")]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    running = RunningSystem(
+        tmp_path_factory.mktemp("50% #1 ;x Объект") / "data", environment={"WORKER_GRACE_SECONDS": "2"}
+    )
+    running.start("--workers", "1")
+    yield running
+    running.stop()
+
+
+def _user(system: RunningSystem, email: str) -> str:
+    created = system.post("/users", {"email": email, "name": "Anna"})
+    assert created.status == 201, created
+    return str(created.data["id"])
+
+
+def _supervisor(system: RunningSystem) -> psutil.Process:
+    return psutil.Process(int((system.data / "run" / "supervisord.pid").read_text()))
+
+
+def test_status_names_every_process_and_answers_0_when_all_run(system: RunningSystem) -> None:
+    done = system.cli("status")
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == [
+        "postgres",
+        "users",
+        "orders",
+        "tasks",
+        "worker-1",
+        "gateway",
+    ]
+
+
+def test_a_stopped_service_stays_stopped_and_comes_back_when_asked(system: RunningSystem) -> None:
+    system.cli("stop", "orders")
+    told = system.cli("status", check=False)
+    assert told.returncode == 3
+    assert system.status()["orders"]["state"] == "stopped"
+    system.cli("start", "orders")
+    assert system.cli("status").returncode == 0
+    before = system.status()["worker-1"]["pid"]
+    system.cli("restart", "worker")
+    assert system.status()["worker-1"]["pid"] != before
+
+
+def test_a_second_run_on_the_same_folder_is_one_line(system: RunningSystem) -> None:
+    done = system.cli("--port", str(system.port + 20), check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"run: already running on http://localhost:{system.port} ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_another_instance_on_the_same_ports_is_one_line(system: RunningSystem, tmp_path: Path) -> None:
+    other = RunningSystem(tmp_path / "other")
+    done = other.cli("--port", str(system.port), check=False)
+    assert done.returncode == 1
+    assert f"port {system.port} for gateway is taken" in done.stderr
+
+
+def test_everything_stays_inside_the_data_folder(system: RunningSystem) -> None:
+    inside = sorted(path.name for path in system.data.iterdir())
+    assert inside == ["instance.json", "lock", "logs", "postgres", "run", "secrets", "tmp"]
+    for process in _supervisor(system).children(recursive=True):
+        for opened in process.open_files():
+            path = Path(opened.path)
+            allowed = [system.data, CHECKOUT, Path(sys.prefix), Path("/dev"), Path("/proc")]
+            assert opened.mode == "r" or any(path.is_relative_to(folder) for folder in allowed), (process, opened)
+
+
+@pytest.mark.parametrize("name", ["postgres", "users", "gateway", "worker-1"])
+def test_whatever_is_killed_comes_back_and_loses_nothing(system: RunningSystem, name: str) -> None:
+    kept = _user(system, f"{os.urandom(8).hex()}@example.com")
+    pid = system.kill(name)
+    system.wait_until_replaced(name, pid)
+    eventually(lambda: _reads(system, kept), timeout=30, what="the user is there again")
+
+
+def _reads(system: RunningSystem, user_id: str) -> bool:
+    try:
+        return system.get(f"/users/{user_id}").status == 200
+    except OSError:
+        return False  # the gateway itself is only just coming back
+
+
+def test_a_killed_supervisor_leaves_processes_that_the_next_run_reclaims_and_no_others(system: RunningSystem) -> None:
+    kept = _user(system, "kept@example.com")
+    supervisor = _supervisor(system)
+    left = supervisor.children(recursive=True)
+    bystander = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"],
+        stdin=subprocess.PIPE, cwd=system.data, env={**os.environ, "SITEWORKS_INSTANCE": "/another/instance"},
+    )  # fmt: skip
+    try:
+        supervisor.kill()
+        eventually(lambda: not supervisor.is_running(), what="supervisor is gone")
+        told = system.cli("status", check=False)
+        assert told.returncode == 3 or "reclaims them" in told.stdout
+        system.start("--workers", "1")
+        eventually(lambda: not [p for p in left if p.is_running()], timeout=15, what="the leftovers are gone")
+        assert bystander.poll() is None
+        assert system.get(f"/users/{kept}").data["email"] == "kept@example.com"
+    finally:
+        bystander.communicate()
+
+
+def test_a_backup_of_the_running_instance_restores_into_a_new_one(system: RunningSystem, tmp_path: Path) -> None:
+    kept = _user(system, "backed-up@example.com")
+    system.post("/orders", {"user_id": kept, "items": [{"product": "Чокопай", "quantity": 10, "price": 52}]})
+    file = tmp_path / "backup.tar"
+    assert _script("backup", str(file), "--data", str(system.data)).returncode == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    again = _script("backup", str(file), "--data", str(system.data))
+    assert again.returncode == 1
+    assert "exists" in again.stderr
+
+    onto_itself = _script("restore", str(file), "--data", str(system.data))
+    assert onto_itself.returncode == 1
+    assert "already running" in onto_itself.stderr
+
+    other = RunningSystem(tmp_path / "restored")
+    assert _script("restore", str(file), "--data", str(other.data)).returncode == 0
+    twice = _script("restore", str(file), "--data", str(other.data))
+    assert twice.returncode == 1
+    assert "already holds an instance" in twice.stderr
+    assert _script("migrate", "--data", str(other.data)).stdout.count("nothing to do") == 3
+
+    # Of a stopped instance too, whose PostgreSQL is started for it alone.
+    second = tmp_path / "second.tar"
+    assert _script("backup", str(second), "--data", str(other.data)).returncode == 0
+    other.start("--workers", "0")
+    try:
+        assert other.get(f"/users/{kept}").data["email"] == "backed-up@example.com"
+        assert other.get(f"/users/{kept}/details").data["orders"][0]["total_amount"] == "520.00"
+    finally:
+        other.stop()
+
+
+def test_a_damaged_backup_is_refused_before_anything_is_touched(system: RunningSystem, tmp_path: Path) -> None:
+    file = tmp_path / "backup.tar"
+    assert _script("backup", str(file), "--data", str(system.data)).returncode == 0
+    content = bytearray(file.read_bytes())
+    where = content.index(b"PGDMP") + 100
+    content[where] ^= 0xFF
+    file.write_bytes(content)
+    done = _script("restore", str(file), "--data", str(tmp_path / "data"))
+    assert done.returncode == 1
+    assert "does not have the recorded checksum" in done.stderr
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["lock"]
+
+
+def test_ctrl_c_in_the_foreground_stops_everything_in_order(tmp_path: Path) -> None:
+    system = RunningSystem(tmp_path / "data")
+    foreground = subprocess.Popen(
+        [sys.executable, "-m", "scripts.instance", "--data", str(system.data), f"--port={system.port}", "--workers=1"],
+        cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert foreground.stdout is not None
+    for line in foreground.stdout:
+        if "stop " in line:  # the last line of the box but one
+            break
+    supervisor = _supervisor(system)
+    everything = [supervisor, *supervisor.children(recursive=True)]
+    foreground.send_signal(signal.SIGINT)
+    said, _ = foreground.communicate(timeout=60)
+    assert foreground.returncode == 0
+    order = [said.index(f"stopping {name}") for name in ("gateway", "orders", "postgres")]
+    assert order == sorted(order)
+    assert not [process for process in everything if process.is_running()]
+    assert "database system is shut down" in (system.data / "logs" / "postgres.log").read_text()
+
+
+def test_a_service_that_cannot_start_ends_the_start_with_its_own_words(tmp_path: Path) -> None:
+    system = RunningSystem(tmp_path / "data", environment={"WORKER_CONCURRENCY": "many"})
+    done = system.cli("--port", str(system.port), "--detach", check=False)
+    assert done.returncode == 1
+    assert "worker-1 does not start" in done.stderr
+    assert "WORKER_CONCURRENCY" in done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", system.port))
+
+
+def test_a_failed_migration_ends_the_start_with_its_own_words(tmp_path: Path) -> None:
+    system = RunningSystem(tmp_path / "data")
+    system.start("--workers", "0")
+    system.stop()
+    # A database that a later version has already changed.
+    script = """if True:
+        import sys
+        from scripts.instance.borrowing import database_server
+        from scripts.instance.layout import Layout
+        with database_server(Layout.of(sys.argv[1]), "a test") as server:
+            sql = "UPDATE alembic_version SET version_num = '9999_from_the_future'"
+            assert server.tool("psql", "-X", "-d", "orders", "-c", sql).returncode == 0
+    """
+    subprocess.run([sys.executable, "-c", script, str(system.data)], cwd=CHECKOUT, check=True)
+    done = system.cli("--port", str(system.port), "--detach", check=False)
+    assert done.returncode == 1
+    assert "a migration failed" in done.stderr
+    assert "9999_from_the_future" in done.stderr
+    assert "migrations.log" in done.stderr
+
+
+def _script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"scripts.instance.{name}", *arguments],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
