@@ -181,6 +181,11 @@ class _Exchange:
                 self._dirty = True
             else:
                 self.fail(BrokenAnswer(str(error)))
+        if not self._got_head:
+            # The parser tells of a field at its end only, and this one may have none.
+            self._head_bytes += len(data)
+            if self._head_bytes > 2 * MAX_FIELD_BYTES:
+                self.fail(BrokenAnswer("the head does not end"))
 
     def end_of_connection(self, reused: bool) -> None:
         """The connection is gone: the end of an answer without a length, else a failure."""

@@ -140,6 +140,16 @@ class ScriptedUpstream:
         with self._lock:
             self._by_path[path] = list(steps)
 
+    def reset(self) -> None:
+        """Forget scripts and requests; listen again if stopped."""
+        with self._lock:
+            self._scripts = [[good({})]]
+            self._by_path = {}
+            self.seen = []
+        if self._stopped:
+            self.start()
+        self.drop_connections()
+
     def start(self) -> None:
         """Listen, on the port of the last time if there was one."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

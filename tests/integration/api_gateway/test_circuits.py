@@ -1,0 +1,218 @@
+"""Circuits as a client and an operator meet them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.gateway import GatewayProcess
+from tests.support.raw_http import RawAnswer, RawClient
+from tests.support.upstream import Pause, ScriptedUpstream, bad, good
+from tests.support.waiting import eventually
+
+
+def break_circuit(client: RawClient) -> list[RawAnswer]:
+    return [client.get("/users") for _ in range(5)]
+
+
+class TestAway:
+    def test_an_upstream_that_cannot_be_reached_is_a_503_that_names_it(
+        self, client: RawClient, users: ScriptedUpstream
+    ) -> None:
+        users.stop()
+        seen = client.get("/users")
+        assert (seen.status, seen.code, seen.value("Retry-After")) == (503, "users_unavailable", "1")
+        assert seen.seconds < 5.05
+
+    def test_after_five_failures_the_answer_comes_at_once_with_retry_after(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        users.stop()
+        assert {one.code for one in break_circuit(gateway.client)} == {"users_unavailable"}
+        seen = gateway.client.get("/users")
+        assert (seen.status, seen.code) == (503, "circuit_open")
+        assert seen.value("Retry-After") in ("1", "2")
+        assert seen.seconds < 0.5
+        shown = gateway.circuit("users")
+        assert shown["state"] == "open"
+        assert shown["opened_at"]
+        assert 0 < float(str(shown["retry_in"])) <= 1.2
+
+    def test_health_is_degraded_and_still_200(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
+        users.stop()
+        break_circuit(gateway.client)
+        health = gateway.client.get("/health")
+        assert (health.status, health.json["data"]["status"]) == (200, "degraded")
+        assert gateway.client.get("/readyz").status == 200
+
+    def test_the_others_go_on(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
+        users.stop()
+        break_circuit(gateway.client)
+        assert gateway.client.get("/orders").status == 200
+        assert gateway.client.get("/tasks").status == 200
+
+    def test_it_heals_by_itself(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
+        users.stop()
+        break_circuit(gateway.client)
+        eventually(lambda: gateway.circuit("users")["last_probe"], what="a probe")
+        users.start()
+        eventually(lambda: gateway.client.get("/users").status == 200, what="the circuit to heal")
+        assert gateway.circuit("users")["state"] == "closed"
+        assert gateway.client.get("/health").json["data"]["status"] == "healthy"
+
+    def test_health_shows_half_open_without_any_traffic(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
+        users.stop()
+        break_circuit(gateway.client)
+        eventually(lambda: gateway.circuit("users")["state"] == "half_open", what="half-open")
+
+
+class TestWhatCounts:
+    @pytest.mark.parametrize(
+        ("step", "state"),
+        [
+            (bad(503, "database_unavailable"), "open"),
+            (bad(504, "too_slow"), "open"),
+            (bad(404, "user_not_found"), "closed"),
+            (bad(429, "too_many_requests"), "closed"),
+            (bad(500, "internal_error"), "closed"),
+            (bad(503, "orders_unavailable"), "closed"),
+            (bad(504, "deadline_exceeded"), "closed"),
+        ],
+    )
+    def test_five_of_them(self, gateway: GatewayProcess, users: ScriptedUpstream, step: bytes, state: str) -> None:
+        users.script(step)
+        break_circuit(gateway.client)
+        assert gateway.circuit("users")["state"] == state
+
+    def test_what_it_refuses_itself_counts_for_nobody(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
+        for target in ("/users/..", "/users/%ff"):
+            gateway.client.get(target)
+        gateway.client.request("PATCH", "/users")
+        assert gateway.circuit("users")["calls"] == 0
+
+
+class TestAdmin:
+    def test_a_circuit_can_be_held_open_closed_and_let_go(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        assert gateway.force("users", "open").json["data"]["forced"] is True
+        assert gateway.client.get("/users").code == "circuit_open"
+        gateway.force("users", "closed")
+        users.script(bad(503, "database_unavailable"))
+        for _ in range(30):
+            assert gateway.client.get("/users").code == "database_unavailable"
+        gateway.force("users", "auto")
+        break_circuit(gateway.client)
+        assert gateway.circuit("users")["state"] == "open"
+
+    @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic a token for tests", "Bearer"])
+    def test_without_the_token_it_is_a_401(self, client: RawClient, authorization: str | None) -> None:
+        fields = () if authorization is None else (("Authorization", authorization),)
+        seen = client.request("POST", "/admin/circuits/users", b'{"state": "open"}', fields=fields)
+        assert (seen.status, seen.code, seen.value("WWW-Authenticate")) == (401, "unauthorized", "Bearer")
+
+    def test_an_unknown_circuit_is_a_404(self, gateway: GatewayProcess) -> None:
+        assert gateway.force("nobody", "open").status == 404
+
+    def test_an_unknown_state_is_a_400(self, gateway: GatewayProcess) -> None:
+        seen = gateway.force("users", "ajar")
+        assert (seen.status, seen.json["error"]["details"][0]["field"]) == (400, "state")
+
+
+class TestDetails:
+    USER = good({"id": "1", "name": "Белов Ярослав"})
+    ORDERS = good({"orders": [{"id": "7"}], "total": 1, "limit": 50, "offset": 0})
+
+    def test_both_parts_are_asked_at_the_same_time_and_merged(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
+    ) -> None:
+        users.script(Pause(0.4), self.USER)
+        orders.script(Pause(0.4), self.ORDERS)
+        seen = client.get("/users/1/details", ("Authorization", "Bearer t"))
+        assert seen.status == 200
+        assert seen.json["data"] == {
+            "user": {"id": "1", "name": "Белов Ярослав"},
+            "orders": [{"id": "7"}],
+            "orders_total": 1,
+            "partial": False,
+        }
+        assert seen.seconds < 0.75
+        assert users.requests()[-1].target == "/users/1"
+        assert orders.requests()[-1].target == "/orders?user_id=1&limit=50&offset=0"
+        assert orders.requests()[-1].values("Authorization") == ["Bearer t"]
+        assert orders.requests()[-1].values("X-Request-ID") == seen.values("X-Request-ID")
+
+    def test_orders_down_is_a_partial_answer(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
+    ) -> None:
+        users.script(self.USER)
+        orders.stop()
+        data = client.get("/users/1/details").json["data"]
+        assert (data["orders"], data["partial"]) == (None, True)
+        assert data["missing"]["orders"]["code"] == "orders_unavailable"
+        assert data["user"]["id"] == "1"
+
+    def test_orders_too_slow_is_a_partial_answer_within_the_deadline(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
+    ) -> None:
+        users.script(self.USER)
+        orders.script(Pause(20))
+        seen = client.get("/users/1/details", ("X-Request-Timeout-Ms", "1000"))
+        assert seen.json["data"]["missing"]["orders"]["code"] == "deadline_exceeded"
+        assert seen.seconds < 1.05
+
+    def test_no_such_user_is_a_404(self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream) -> None:
+        users.script(bad(404, "user_not_found"))
+        orders.script(Pause(20))
+        seen = client.get("/users/1/details")
+        assert (seen.status, seen.code) == (404, "user_not_found")
+        assert seen.seconds < 1
+
+    def test_users_down_is_a_503_then_an_open_circuit(self, client: RawClient, users: ScriptedUpstream) -> None:
+        users.stop()
+        assert client.get("/users/1/details").code == "users_unavailable"
+        for _ in range(5):
+            client.get("/users/1/details")
+        seen = client.get("/users/1/details")
+        assert (seen.status, seen.code) == (503, "circuit_open")
+        assert seen.value("Retry-After")
+
+    def test_users_broken_is_a_502(self, client: RawClient, users: ScriptedUpstream) -> None:
+        users.script(b"nonsense\r\n\r\n")
+        assert client.get("/users/1/details").code == "bad_upstream_answer"
+
+    def test_head_has_the_length_and_no_body(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
+    ) -> None:
+        users.script(self.USER)
+        orders.script(self.ORDERS)
+        whole = client.get("/users/1/details")
+        seen = client.request("HEAD", "/users/1/details")
+        assert (seen.status, seen.value("Content-Length")) == (200, str(len(whole.body)))
+
+
+def test_metrics_carry_templates_states_and_no_raw_paths(gateway: GatewayProcess) -> None:
+    gateway.client.get("/users/018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f")
+    gateway.client.get("/nowhere/at/all")
+    text = gateway.client.get("/metrics").body.decode()
+    assert 'route="/users/{id}"' in text
+    assert 'siteworks_circuit_state{circuit="users",state="closed"} 1.0' in text
+    assert "018f3c1e" not in text
+    assert "nowhere" not in text
+
+
+def test_one_log_line_tells_about_one_request(gateway: GatewayProcess) -> None:
+    made = gateway.client.get("/users/1?secret=x", ("X-Request-ID", "a-line-of-its-own"))
+    assert made.status == 200
+
+    def line() -> dict[str, object] | None:
+        lines = [one for one in gateway.log.read_text().splitlines() if "a-line-of-its-own" in one]
+        assert len(lines) <= 1
+        return json.loads(lines[0]) if lines else None
+
+    told = eventually(line, what="the log line")
+    assert told is not None
+    assert (told["method"], told["route"], told["path"], told["status"]) == ("GET", "/users/{id}", "/users/1", 200)
+    assert (told["upstream"], told["circuit"], told["attempts"]) == ("users", "closed", 1)
+    assert "secret" not in str(told)

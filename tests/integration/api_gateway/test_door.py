@@ -1,0 +1,250 @@
+"""The gateway's own answers: pages, methods, refusals of the parser, start and end of the process."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import GatewayProcess
+from tests.support.raw_http import RawAnswer, RawClient
+from tests.support.upstream import Pause, ScriptedUpstream, answer, good
+from tests.support.waiting import eventually
+
+
+class TestMethods:
+    @pytest.mark.parametrize(
+        ("target", "allow"),
+        [
+            ("/users", "GET, POST, HEAD, OPTIONS"),
+            ("/api/v1/users/1", "GET, PUT, DELETE, HEAD, OPTIONS"),
+            ("/users/1/details", "GET, HEAD, OPTIONS"),
+            ("/health", "GET, HEAD, OPTIONS"),
+            ("/admin/circuits/users", "POST, OPTIONS"),
+        ],
+    )
+    def test_options_is_answered_here_and_another_method_is_a_405(
+        self, client: RawClient, users: ScriptedUpstream, target: str, allow: str
+    ) -> None:
+        options = client.request("OPTIONS", target)
+        assert (options.status, options.value("Allow"), options.body) == (204, allow, b"")
+        refused = client.request("PATCH", target, b"{}")
+        assert (refused.status, refused.code, refused.value("Allow")) == (405, "method_not_allowed", allow)
+        assert users.requests() == []
+
+    def test_options_star_is_answered(self, client: RawClient) -> None:
+        assert client.request("OPTIONS", "*").status == 204
+
+    def test_a_preflight_of_a_known_origin_is_granted(self, client: RawClient) -> None:
+        granted = client.request(
+            "OPTIONS",
+            "/users",
+            fields=(("Origin", "https://app.example.com"), ("Access-Control-Request-Headers", "content-type")),
+        )
+        assert granted.value("Access-Control-Allow-Origin") == "https://app.example.com"
+        assert granted.value("Access-Control-Allow-Methods") == "GET, POST, HEAD, OPTIONS"
+        assert granted.value("Access-Control-Allow-Headers") == "content-type"
+
+    @pytest.mark.parametrize("target", ["/users", "/health", "/nothing"])
+    def test_answers_and_errors_may_be_read_by_a_known_origin_only(self, client: RawClient, target: str) -> None:
+        known = client.get(target, ("Origin", "https://app.example.com"))
+        assert known.values("Access-Control-Allow-Origin") == ["https://app.example.com"]
+        assert client.get(target, ("Origin", "https://evil.example")).values("Access-Control-Allow-Origin") == []
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("data", "status"),
+        [
+            pytest.param(b"GET /users HTTP/1.1\r\n\r\n", 400, id="no Host"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, id="two Hosts"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: a b\r\n\r\n", 400, id="a Host that is none"),
+            pytest.param(b"nonsense\r\n\r\n", 400, id="no HTTP"),
+            pytest.param(b"GET /users HTTP/1.1\nHost: a\n\n", 400, id="bare line feeds"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: a\r\nX: 1\r\n  folded\r\n\r\n", 400, id="a folded line"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: a\r\nX : 1\r\n\r\n", 400, id="space before the colon"),
+            pytest.param(b"GET /\xd0\x91 HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="raw bytes in the target"),
+            pytest.param(
+                b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                400,
+                id="two framings",
+            ),
+            pytest.param(b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400, id="negative length"),
+            pytest.param(
+                b"POST /users HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400, id="no chunk size"
+            ),
+            pytest.param(
+                b"POST /users HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: cow\r\n\r\n", 501, id="an unknown coding"
+            ),
+            pytest.param(b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 9000), 414, id="a long target"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"a" * 9000), 431, id="a long field"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: a\r\n" + b"X: 1\r\n" * 200 + b"\r\n", 431, id="many fields"),
+        ],
+    )
+    def test_a_request_that_breaks_http_is_refused_in_the_envelope(
+        self, client: RawClient, users: ScriptedUpstream, data: bytes, status: int
+    ) -> None:
+        refused = client.send(data)
+        assert refused.status == status
+        assert refused.code
+        assert refused.value("X-Request-ID")
+        assert users.requests() == []
+
+    def test_a_websocket_upgrade_is_an_ordinary_request_here(self, client: RawClient) -> None:
+        seen = client.get(
+            "/users",
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Sec-WebSocket-Version", "13"),
+        )
+        assert seen.status == 200
+
+    def test_a_slow_client_holds_nobody_up(self, client: RawClient) -> None:
+        slow = [client.connect() for _ in range(50)]
+        try:
+            for number, connection in enumerate(slow):
+                half = (
+                    b"GET /users HT" if number % 2 else b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"
+                )
+                connection.sendall(half)
+            assert client.get("/users").seconds < 1
+        finally:
+            for connection in slow:
+                connection.close()
+
+    def test_a_head_that_does_not_end_is_cut_off(self, client: RawClient) -> None:
+        began = time.monotonic()
+        refused = client.send(b"GET /users HTTP/1.1\r\nHost: a\r\n")
+        assert (refused.status, refused.code) == (408, "request_timeout")
+        assert 9.5 < time.monotonic() - began < 11.5
+
+
+class TestPages:
+    def test_health_shows_every_circuit(self, client: RawClient) -> None:
+        health = client.get("/health").json
+        assert health["success"] is True
+        assert health["data"]["status"] == "healthy"
+        assert sorted(health["data"]["upstreams"]) == ["orders", "tasks", "users"]
+        assert set(health["data"]["upstreams"]["users"]) == {
+            "state",
+            "failure_rate",
+            "calls",
+            "failures",
+            "slow_share",
+            "opened_at",
+            "retry_in",
+            "last_probe",
+            "forced",
+        }
+
+    def test_status_tells_version_uptime_processes_and_routes(self, client: RawClient) -> None:
+        status = client.get("/status").json["data"]
+        assert re.fullmatch(r"\d+\.\d+\.\d+", status["version"])
+        assert status["uptime_seconds"] > 0
+        assert status["processes"][0]["pid"] > 0
+        assert {"path": "/users", "methods": ["GET", "POST"], "upstream": "users"} in status["routes"]
+
+    @pytest.mark.parametrize("page", ["/livez", "/readyz", "/health", "/status", "/openapi.json", "/swagger"])
+    def test_every_page_answers_get_and_head(self, client: RawClient, page: str) -> None:
+        whole = client.get(page, ("X-Request-ID", "mine"))
+        assert whole.status == 200
+        assert whole.values("X-Request-ID") == ["mine"]
+        head = client.request("HEAD", page)
+        assert (head.status, head.value("Content-Type")) == (200, whole.value("Content-Type"))
+
+    def test_swagger_needs_no_outside_address_and_no_inline_script(self, client: RawClient) -> None:
+        page = client.get("/swagger")
+        text = page.body.decode()
+        assert "http" not in text.replace("http-equiv", "")
+        assert "<script>" not in text
+        assert "default-src 'none'" in (page.value("Content-Security-Policy") or "")
+        for asset in re.findall(r'(?:src|href)="([^"]+)"', text):
+            seen = client.get(asset)
+            assert (seen.status, bool(seen.body)) == (200, True), asset
+
+    @pytest.mark.parametrize("file", ["..%2f..%2fsettings.py", "nothing.js", "index.html"])
+    def test_nothing_else_is_served_from_there(self, client: RawClient, file: str) -> None:
+        assert client.get(f"/swagger/{file}").status in (400, 404)
+
+    def test_the_document_has_the_services_paths_and_keeps_them_when_one_goes_away(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        document = {
+            "paths": {"/users": {"get": {"operationId": "list_users"}}, "/internal": {"get": {}}},
+            "components": {"schemas": {}},
+        }
+        users.script_path("/openapi.json", answer(200, json.dumps(document).encode()))
+
+        def paths() -> set[str]:
+            return set(gateway.client.get("/openapi.json").json["paths"])
+
+        eventually(lambda: "/users" in paths(), what="the paths of users")
+        assert {"/health", "/status", "/users/{id}/details", "/admin/circuits/{name}"} <= paths()
+        assert "/internal" not in paths()
+        users.stop()
+        assert "/users" in paths()
+
+    def test_the_document_says_where_it_is_and_what_the_alias_is(self, client: RawClient) -> None:
+        document = client.get("/openapi.json").json
+        assert document["servers"] == [{"url": "/"}]
+        assert "/api/v1" in document["info"]["description"]
+
+
+def test_without_a_token_the_admin_route_is_closed(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path / "log", ADMIN_TOKEN="")
+    try:
+        refused = gateway.force("users", "open")
+        assert (refused.status, refused.code) == (403, "forbidden")
+    finally:
+        gateway.stop()
+
+
+def test_sigterm_lets_requests_under_way_finish_and_takes_no_new_ones(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path / "log")
+    try:
+        gateway.upstreams["users"].script(Pause(2.5), good("late"))
+        answers: list[RawAnswer] = []
+        asking = threading.Thread(target=lambda: answers.append(gateway.client.get("/users")))
+        with gateway.client.connect() as idle:
+            gateway.client.request("GET", "/health", connection=idle)
+            asking.start()
+            eventually(lambda: gateway.upstreams["users"].requests(), what="the request to arrive")
+            began = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            asking.join(10)
+            assert [one.status for one in answers] == [200]
+            assert gateway.process.wait(10) == 0
+            assert time.monotonic() - began < 6
+            assert idle.recv(1) == b""
+    finally:
+        gateway.stop()
+
+
+def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
+    import os
+
+    gateway = GatewayProcess(tmp_path / "log")
+    try:
+        first = gateway.client.get("/status").json["data"]["processes"][0]["pid"]
+        os.kill(first, signal.SIGKILL)
+
+        def other_answers() -> bool:
+            try:
+                return bool(gateway.client.get("/status").json["data"]["processes"][0]["pid"] != first)
+            except OSError:
+                return False
+
+        eventually(other_answers, timeout=20, what="a new worker")
+    finally:
+        gateway.stop()
+
+
+def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"USERS_URL"):
+        GatewayProcess(tmp_path / "log", USERS_URL="nonsense")

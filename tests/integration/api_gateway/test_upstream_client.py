@@ -1,0 +1,108 @@
+"""The HTTP client itself: what it tells apart, and what an answer costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from api_gateway.upstream import Answer, BrokenAnswer, ConnectFailed, ConnectionLost, Origin, Upstream
+from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, good
+
+
+@pytest.fixture
+def service() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+async def get(upstream: Upstream, target: bytes = b"/x") -> Answer:
+    return await upstream.exchange("GET", target, (), None, connect=1)
+
+
+def test_closing_an_unfinished_answer_costs_its_connection(service: ScriptedUpstream) -> None:
+    service.scripts([answer(200, b"", length=5), Pause(5)], [answer(200, b"second")])
+
+    async def main() -> bytes:
+        upstream = Upstream("users", service.url)
+        (await get(upstream)).close()
+        second = await get(upstream)
+        body = await second.read(100)
+        upstream.close()
+        return body
+
+    assert asyncio.run(main()) == b"second"
+    assert service.connections == 2
+
+
+def test_an_answer_over_the_limit_is_broken(service: ScriptedUpstream) -> None:
+    service.script(answer(200, b"x" * 1000))
+
+    async def main() -> None:
+        upstream = Upstream("users", service.url)
+        got = await get(upstream)
+        with pytest.raises(BrokenAnswer):
+            await got.read(999)
+        got.close()
+        upstream.close()
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_waits_holds_a_fast_upstream_back(service: ScriptedUpstream) -> None:
+    body = b"x" * (4 * 1024 * 1024)
+    service.script(answer(200, body))
+
+    async def main() -> None:
+        upstream = Upstream("users", service.url)
+        got = await get(upstream)
+        await asyncio.sleep(0)
+        assert await got.read(len(body)) == body
+        upstream.close()
+
+    asyncio.run(main())
+
+
+def test_nobody_there_is_told_apart_from_nobody_answering(service: ScriptedUpstream) -> None:
+    service.script(Close())
+
+    async def main() -> None:
+        upstream = Upstream("users", service.url)
+        with pytest.raises(ConnectionLost) as lost:
+            await get(upstream)
+        assert not lost.value.reused
+        service.stop()
+        with pytest.raises(ConnectFailed):
+            await get(upstream)
+        upstream.close()
+
+    asyncio.run(main())
+
+
+def test_a_kept_connection_that_ended_is_told_as_reused(service: ScriptedUpstream) -> None:
+    service.scripts([good(1)], [Close()])
+
+    async def main() -> None:
+        upstream = Upstream("users", service.url)
+        await (await get(upstream)).read(100)
+        with pytest.raises(ConnectionLost) as lost:
+            await get(upstream)
+        assert lost.value.reused
+        upstream.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "authority", "prefix"),
+    [
+        ("http://127.0.0.1:8001", "127.0.0.1", 8001, b"127.0.0.1:8001", b""),
+        ("http://service_users", "service_users", 80, b"service_users", b""),
+        ("http://[::1]:8001", "::1", 8001, b"[::1]:8001", b""),
+        ("https://users.example/inner/", "users.example", 443, b"users.example", b"/inner"),
+    ],
+)
+def test_an_address_is_read_once(url: str, host: str, port: int, authority: bytes, prefix: bytes) -> None:
+    origin = Origin.parse(url)
+    assert (origin.host, origin.port, origin.authority, origin.prefix) == (host, port, authority, prefix)

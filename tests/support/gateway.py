@@ -1,0 +1,82 @@
+"""A real gateway process in front of scripted upstreams."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.ports import free_port
+from tests.support.raw_http import RawAnswer, RawClient
+from tests.support.upstream import ScriptedUpstream
+from tests.support.waiting import eventually
+
+ADMIN_TOKEN = "a token for tests"
+CHECKOUT = Path(__file__).resolve().parents[2]
+UPSTREAMS = ("users", "orders", "tasks")
+
+
+class GatewayProcess:
+    """gunicorn with the gateway as it runs in production; its upstreams are ours."""
+
+    def __init__(self, log: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.log = log
+        self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
+        self.client = RawClient(self.port)
+        environment = {
+            **os.environ,
+            "GATEWAY_BIND": f"127.0.0.1:{self.port}",
+            "ADMIN_TOKEN": ADMIN_TOKEN,
+            **{f"{name.upper()}_URL": upstream.url for name, upstream in self.upstreams.items()},
+            **settings,
+        }
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "-c", "api_gateway/gunicorn.conf.py", "api_gateway.asgi:app"],
+                cwd=CHECKOUT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        eventually(self._answers, timeout=20, what="the gateway to answer")
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"the gateway ended: {self.log.read_text()}")
+        try:
+            return self.client.get("/livez").status == 200
+        except OSError:
+            return False
+
+    def reset(self) -> None:
+        """Make upstreams and circuits as good as new."""
+        for name, upstream in self.upstreams.items():
+            upstream.reset()
+            assert self.force(name, "auto").status == 200
+
+    def force(self, circuit: str, state: str) -> RawAnswer:
+        return self.client.request(
+            "POST",
+            f"/admin/circuits/{circuit}",
+            b'{"state": "%s"}' % state.encode(),
+            fields=(("Content-Type", "application/json"), ("Authorization", f"Bearer {ADMIN_TOKEN}")),
+        )
+
+    def circuit(self, name: str) -> dict[str, object]:
+        """What /health tells about one circuit."""
+        shown: dict[str, object] = self.client.get("/health").json["data"]["upstreams"][name]
+        return shown
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            code = self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        for upstream in self.upstreams.values():
+            upstream.stop()
+        return code

@@ -1,0 +1,133 @@
+"""A client that sends exactly the bytes it is given and shows exactly what came back."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RawAnswer:
+    """One answer; `seconds` is the time from sending to its last byte."""
+
+    status: int
+    fields: list[tuple[str, str]]
+    body: bytes
+    seconds: float
+
+    def values(self, name: str) -> list[str]:
+        """Every value of a field, in order."""
+        return [value for key, value in self.fields if key == name.lower()]
+
+    def value(self, name: str) -> str | None:
+        values = self.values(name)
+        return values[0] if values else None
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of an error in the envelope."""
+        assert self.value("content-type") == "application/json", self
+        body = self.json
+        assert body["success"] is False
+        assert set(body) == {"success", "error"}
+        assert body["error"]["message"]
+        return str(body["error"]["code"])
+
+
+class RawClient:
+    """Talks to one address."""
+
+    def __init__(self, port: int, timeout: float = 15.0) -> None:
+        self.port = port
+        self.timeout = timeout
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), self.timeout)
+
+    def send(self, data: bytes, *, head: bool = False) -> RawAnswer:
+        """Send bytes on a connection of their own; give the answer."""
+        with self.connect() as connection:
+            began = time.monotonic()
+            connection.sendall(data)
+            return read_answer(connection, head=head, began=began)
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        *,
+        fields: tuple[tuple[str, str], ...] = (),
+        connection: socket.socket | None = None,
+    ) -> RawAnswer:
+        """Send one ordinary request; the connection is kept when it is given."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: siteworks.test"]
+        lines += [f"{name}: {value}" for name, value in fields]
+        if body is not None:
+            lines.append(f"Content-Length: {len(body)}")
+        data = "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
+        if connection is None:
+            return self.send(data, head=method == "HEAD")
+        began = time.monotonic()
+        connection.sendall(data)
+        return read_answer(connection, head=method == "HEAD", began=began)
+
+    def get(self, target: str, *fields: tuple[str, str]) -> RawAnswer:
+        return self.request("GET", target, fields=fields)
+
+
+def read_answer(connection: socket.socket, *, head: bool = False, began: float | None = None) -> RawAnswer:
+    """Read one answer off a connection; a body that is cut off is a ConnectionError."""
+    began = time.monotonic() if began is None else began
+    stream = connection.makefile("rb")
+    while True:
+        status = int(_line(stream).split(b" ")[1])
+        fields = []
+        while line := _line(stream):
+            name, _, value = line.partition(b":")
+            fields.append((name.decode("latin-1").lower(), value.strip().decode("latin-1")))
+        if status >= 200:
+            break
+    given = dict(fields)
+    assert not ("content-length" in given and "transfer-encoding" in given), fields
+    body = b""
+    if not head and status not in (204, 304):
+        if "transfer-encoding" in given:
+            body = _chunks(stream)
+        elif "content-length" in given:
+            body = _exactly(stream, int(given["content-length"]))
+        else:
+            body = stream.read()
+    return RawAnswer(status, fields, body, time.monotonic() - began)
+
+
+def _line(stream: Any) -> bytes:
+    line: bytes = stream.readline()
+    if not line.endswith(b"\r\n"):
+        raise ConnectionError(f"cut off in a head: {line!r}")
+    return line[:-2]
+
+
+def _exactly(stream: Any, size: int) -> bytes:
+    data: bytes = stream.read(size)
+    if len(data) != size:
+        raise ConnectionError("cut off in a body")
+    return data
+
+
+def _chunks(stream: Any) -> bytes:
+    body = b""
+    while True:
+        size = int(_line(stream), 16)
+        if size == 0:
+            assert _line(stream) == b""
+            return body
+        body += _exactly(stream, size)
+        assert _line(stream) == b""
