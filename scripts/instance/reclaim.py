@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from pathlib import Path
 
 import psutil
 
 MARK = "SITEWORKS_INSTANCE"
 _GRACE = 8.0  # seconds; a task that needs longer is run again by another worker, as after any crash
+_KILL_GRACE = 5.0  # seconds until a kill has taken effect
 _POSTGRES_GRACE = 30.0  # seconds for its checkpoint
 
 
@@ -26,7 +28,7 @@ def leftovers(data: Path) -> list[psutil.Process]:
         if process.pid in own:
             continue
         with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or another user's: not ours
-            if process.environ().get(MARK) == str(data) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(MARK) == str(data) and is_alive(process):
                 found.append(process)
     return found
 
@@ -44,6 +46,14 @@ def reclaim(data: Path) -> int:
     return len(found)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """A zombie is not: in many containers nobody ever collects the orphans."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _is_postgres(process: psutil.Process) -> bool:
     try:
         return Path(process.exe()).name == "postgres"
@@ -55,8 +65,16 @@ def _end(processes: list[psutil.Process], first: signal.Signals, grace: float) -
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(first)
-    _, alive = psutil.wait_procs(processes, timeout=grace)
-    for process in alive:
+    for process in _still_alive(processes, grace):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=5)
+    _still_alive(processes, _KILL_GRACE)
+
+
+def _still_alive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    limit = time.monotonic() + seconds
+    while alive := [process for process in processes if is_alive(process)]:
+        if time.monotonic() > limit:
+            break
+        time.sleep(0.02)
+    return alive

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from scripts.instance.layout import CHECKOUT
+from scripts.instance.reclaim import is_alive
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
 
@@ -113,11 +114,11 @@ def test_a_killed_supervisor_leaves_processes_that_the_next_run_reclaims_and_no_
     )  # fmt: skip
     try:
         supervisor.kill()
-        eventually(lambda: not supervisor.is_running(), what="supervisor is gone")
+        eventually(lambda: not is_alive(supervisor), what="supervisor is gone")
         told = system.cli("status", check=False)
         assert told.returncode == 3 or "reclaims them" in told.stdout
         system.start("--workers", "1")
-        eventually(lambda: not [p for p in left if p.is_running()], timeout=15, what="the leftovers are gone")
+        eventually(lambda: not [p for p in left if is_alive(p)], timeout=15, what="the leftovers are gone")
         assert bystander.poll() is None
         assert system.get(f"/users/{kept}").data["email"] == "kept@example.com"
     finally:
@@ -186,7 +187,7 @@ def test_ctrl_c_in_the_foreground_stops_everything_in_order(tmp_path: Path) -> N
     assert foreground.returncode == 0
     order = [said.index(f"stopping {name}") for name in ("gateway", "orders", "postgres")]
     assert order == sorted(order)
-    assert not [process for process in everything if process.is_running()]
+    assert not [process for process in everything if is_alive(process)]
     assert "database system is shut down" in (system.data / "logs" / "postgres.log").read_text()
 
 
