@@ -150,7 +150,7 @@ class ServiceClient:
         headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            request_id.HEADER: request_id.current_request_id(),
+            request_id.HEADER: request_id.accept_or_make(request_id.current_request_id()),
             deadline.HEADER: str(int(left * 1000)),
         }
         with self._session.get(

@@ -73,7 +73,7 @@ class Duty(ABC):
                 self.run_once(self._clock())
                 if not self.stopping:
                     self._wake.wait(self._pause())
-        except Exception:  # whatever it was, a duty must not die in silence
+        except BaseException:  # whatever it was, SystemExit too, a duty must not die in silence
             _log.exception("duty_died", duty=self.name)
             self._on_death()
 

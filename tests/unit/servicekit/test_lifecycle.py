@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from datetime import UTC, datetime
 
 import pytest
 
-from servicekit.lifecycle import Duty
+from servicekit.lifecycle import Duty, stop_event_on_signals
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 LIMIT = 10.0
 
 
 class Counting(Duty):
-    def __init__(self, *, pause: float = 3600.0, dies_at: int | None = None) -> None:
+    def __init__(self, *, pause: float = 3600.0, dies_at: int | None = None, fault=RuntimeError) -> None:
         self.died = threading.Event()
         super().__init__("counting", pause=lambda: pause, on_death=self.died.set, clock=lambda: NOW)
         self.runs: list[datetime] = []
         self.ran = threading.Semaphore(0)
         self.threads: set[int] = set()
         self._dies_at = dies_at
+        self._fault = fault
 
     def run_once(self, now: datetime) -> None:
         self.runs.append(now)
         self.threads.add(threading.get_ident())
         self.ran.release()
         if len(self.runs) == self._dies_at:
-            raise RuntimeError("the duty's own fault")
+            raise self._fault("the duty's own fault")
 
 
 @pytest.fixture
@@ -104,8 +107,9 @@ def test_stopping_ends_a_long_pause_and_the_thread(duty):
     assert "counting" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_duty_that_dies_says_so_once_and_runs_no_more():
-    duty = Counting(pause=0.001, dies_at=2)
+@pytest.mark.parametrize("fault", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_duty_that_dies_says_so_once_and_runs_no_more(fault):
+    duty = Counting(pause=0.001, dies_at=2, fault=fault)
     duty.start()
     assert duty.died.wait(LIMIT)
     duty.stop(timeout=LIMIT)
@@ -119,3 +123,16 @@ def test_a_duty_may_stop_itself():
     assert duty.ran.acquire(timeout=LIMIT)
     duty.stop(timeout=LIMIT)
     assert not duty.died.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_end_sets_the_event(number):
+    former = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        event = stop_event_on_signals()
+        assert not event.is_set()
+        os.kill(os.getpid(), number)
+        assert event.wait(LIMIT)
+    finally:
+        for one, handler in former.items():
+            signal.signal(one, handler)

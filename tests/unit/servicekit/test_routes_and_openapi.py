@@ -110,13 +110,9 @@ def test_path_query_and_header_parameters_are_told_apart(described):
     limit, offset, colour = paths["/pumps"]["get"]["parameters"]
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}
     assert offset["schema"]["minimum"] == 0
-    assert colour == {
-        "name": "colour",
-        "in": "query",
-        "required": False,
-        "schema": {"type": "string"},
-        "description": "pumps of this colour",
-    }
+    assert (colour["name"], colour["in"], colour["required"]) == ("colour", "query", False)
+    assert colour["description"] == "pumps of this colour"
+    assert (colour["schema"]["type"], "anyOf" in colour["schema"]) == ("string", False)
     (key,) = paths["/pumps"]["post"]["parameters"]
     assert (key["name"], key["in"], key["required"]) == ("Idempotency-Key", "header", False)
 
