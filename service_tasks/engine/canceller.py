@@ -29,12 +29,16 @@ class Canceller(DatabaseDuty):
         self._worker_id = worker_id
         self._board = board
         self._reporter = reporter
+        self._was_busy = False
 
     def work(self) -> float:
-        if len(self._board):
+        busy = len(self._board) > 0
+        # Once more after the last task: it may have been stopped for another reason than its cancel.
+        if busy or self._was_busy:
             for lease in self._store.cancelled_under(self._worker_id):
                 if not self.cancel(lease):
                     self._tell_stopped(lease)
+        self._was_busy = busy
         return jittered(ASK_SECONDS)
 
     def _tell_stopped(self, lease: Lease) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg2
+from psycopg2.errors import UndefinedTable
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import (
@@ -54,7 +55,7 @@ class TaskStore:
     # What people do
 
     def add(self, task: NewTask) -> StoredTask | None:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             if task.execute_at is not None:
                 (future,) = self._row(session, "is_future", execute_at=task.execute_at)
                 if not future:
@@ -77,12 +78,12 @@ class TaskStore:
         return None if row is None else _stored(row)
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             row = self._row(session, "get_by_key", idempotency_key=idempotency_key)
         return None if row is None else (_stored(row), bytes(row[-1]))
 
     def get(self, task_id: UUID) -> StoredTask | None:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             row = self._row(session, "get", id=str(task_id))
         return None if row is None else _stored(row)
 
@@ -92,7 +93,7 @@ class TaskStore:
             "task_type": selection.task_type,
             "user_id": _text(selection.user_id),
         }
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             # One snapshot for the page and its total.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             rows = self._rows(
@@ -108,7 +109,7 @@ class TaskStore:
         return [_stored(row) for row in rows], total
 
     def cancel(self, task_id: UUID) -> StoredTask | None:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             row = self._row(session, "cancel", id=str(task_id))
             if row is None:
                 return None
@@ -116,7 +117,7 @@ class TaskStore:
         return _stored(row)
 
     def purge(self, task_id: UUID) -> StoredTask | None:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             cancelled = self._row(session, "cancel", id=str(task_id))
             row = self._row(session, "purge", id=str(task_id))
             if row is None:
@@ -126,23 +127,23 @@ class TaskStore:
         return _stored(row)
 
     def retry(self, task_id: UUID) -> StoredTask | None:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             row = self._row(session, "retry", id=str(task_id))
         return None if row is None else _stored(row)
 
     def live_types(self) -> Mapping[str, int]:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             return {row[0]: row[1] for row in self._rows(session, "live_types")}
 
     def announce(self, announcement: str) -> None:
         """Tell every listening worker. A commit with NOTIFY takes a lock over the whole server: use it rarely."""
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             self._run(session, "announce", announcement=announcement)
 
     # What workers do
 
     def beat(self, worker: WorkerInfo) -> None:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             self._run(
                 session,
                 "beat",
@@ -153,15 +154,15 @@ class TaskStore:
             )
 
     def forget_worker(self, worker_id: UUID) -> None:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             self._run(session, "forget_worker", worker_id=str(worker_id))
 
     def forget_dead_workers(self) -> int:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             return self._run(session, "forget_dead_workers").rowcount
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             rows = self._rows(
                 session,
                 "claim",
@@ -186,12 +187,12 @@ class TaskStore:
         ]
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             return self._write(session, outcomes, worker_name)
 
     def write_progress(self, reports: Collection[Progress]) -> None:
         ordered = sorted(reports, key=lambda report: report.lease.task_id)
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             self._run(
                 session,
                 "write_progress",
@@ -201,16 +202,16 @@ class TaskStore:
             )
 
     def held_by(self, worker_id: UUID) -> set[Lease]:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             return {Lease(row[0], row[1]) for row in self._rows(session, "held_by", worker_id=str(worker_id))}
 
     def cancelled_under(self, worker_id: UUID) -> set[Lease]:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             rows = self._rows(session, "cancelled_under", worker_id=str(worker_id))
             return {Lease(row[0], row[1]) for row in rows}
 
     def promote(self, limit: int) -> Promotion:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             promoted = self._run(session, "promote", limit=limit).rowcount
             seconds = self._run(session, "next_scheduled").scalar_one()
             if promoted:
@@ -220,7 +221,7 @@ class TaskStore:
     def rescue(
         self, *, lease_seconds: float, limit: int, rescuer: str, decide: Callable[[LostTask], Outcome]
     ) -> list[Outcome]:
-        with self._database.transaction() as session:
+        with self._transaction() as session:
             rows = self._rows(
                 session,
                 "lost",
@@ -237,6 +238,17 @@ class TaskStore:
         return PostgresWakeUps(self._database)
 
     # How
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        try:
+            with self._database.transaction() as session:
+                yield session
+        except ProgrammingError as exc:
+            if isinstance(exc.orig, UndefinedTable):
+                # Started before the migrations were: wait for them as for the database itself.
+                raise DatabaseUnavailable("the tasks database has no tables yet", retry_after=1) from exc
+            raise
 
     def _run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:
         return session.connection().exec_driver_sql(self._queries[query], parameters)

@@ -18,8 +18,11 @@ import pytest
 from service_tasks.domain.task import State
 from service_tasks.task_types import TaskContext, task_type
 from service_tasks.task_types.noop import noop
+from servicekit import migrations
+from servicekit.database import Database
+from servicekit.errors import DatabaseUnavailable
 from tests.integration.service_tasks.conftest import Bench, RunningWorker
-from tests.support.postgres import TestServer
+from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).parents[3]
@@ -30,11 +33,19 @@ def own_server(tmp_path) -> Iterator[TestServer]:
     """A server that a test may stop."""
     server = TestServer(tmp_path)
     server.start()
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
-def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_server):
+@pytest.fixture
+def own_database(own_server) -> Iterator[ServiceDatabase]:
+    """A database on it; the test leaves its server running."""
+    yield from own_server.service_database("service_tasks")
+
+
+def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_server, own_database):
     started, release, finished = threading.Event(), threading.Event(), threading.Event()
 
     @task_type("waiting")
@@ -45,11 +56,11 @@ def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_ser
         finished.set()
         return "kept"
 
-    databases = own_server.service_database("service_tasks")
-    made = next(databases)
-    bench = Bench(made.database)
+    bench = Bench(own_database.database)
     # Two of them: neither may take the other for dead when the database comes back.
-    workers = [RunningWorker(made.url, [waiting, noop], lease_seconds=1.0, heartbeat_seconds=0.1) for _ in range(2)]
+    workers = [
+        RunningWorker(own_database.url, [waiting, noop], lease_seconds=1.0, heartbeat_seconds=0.1) for _ in range(2)
+    ]
     task_id = bench.add("waiting")
     assert started.wait(10)
 
@@ -65,17 +76,14 @@ def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_ser
     # And everything works as before: claims, timed tasks, the rest.
     bench.wait_for(bench.add(), State.COMPLETED, timeout=10)
     assert [worker.stop() for worker in workers] == [0, 0]
-    databases.close()
 
 
-def test_a_worker_waits_for_a_database_that_is_not_there_yet(own_server):
-    databases = own_server.service_database("service_tasks")
-    made = next(databases)
-    bench = Bench(made.database)
+def test_a_worker_waits_for_a_database_that_is_not_there_yet(own_server, own_database):
+    bench = Bench(own_database.database)
     task_id = bench.add()
     own_server.stop()
 
-    worker = RunningWorker(made.url, [noop])
+    worker = RunningWorker(own_database.url, [noop])
     began = time.monotonic()
     eventually(lambda: time.monotonic() - began > 0.5, what="a few tries")
     assert worker.status is None
@@ -83,7 +91,21 @@ def test_a_worker_waits_for_a_database_that_is_not_there_yet(own_server):
 
     bench.wait_for(task_id, State.COMPLETED, timeout=20)
     assert worker.stop() == 0
-    databases.close()
+
+
+def test_a_worker_waits_for_migrations_that_have_not_run_yet(empty_database):
+    worker = RunningWorker(empty_database, [noop])
+    database = Database(empty_database, application_name="test", pool_size=2)
+    bench = Bench(database)
+    with pytest.raises(DatabaseUnavailable):
+        bench.add()
+    assert worker.status is None
+
+    migrations.upgrade("service_tasks", empty_database)
+
+    bench.wait_for(bench.add(), State.COMPLETED, timeout=20)
+    assert worker.stop() == 0
+    database.dispose()
 
 
 def test_a_worker_that_never_reached_its_database_stops_when_told(tmp_path):
@@ -176,6 +198,27 @@ def test_a_worker_process_told_to_stop_hands_back_what_it_holds_and_exits_well(b
     assert "Traceback" not in said
     for line in said.splitlines():
         json.loads(line)
+
+
+def test_two_processes_never_run_one_task_twice(bench, start_process, tmp_path):
+    (tmp_path / "site_tasks.py").write_text(
+        """
+from service_tasks.task_types import TaskContext, task_type
+
+@task_type("count")
+def count(ctx: TaskContext, payload: object) -> None:
+    with open("runs.txt", "a") as runs:
+        runs.write(f"{ctx.task_id}\\n")
+""",
+        encoding="utf-8",
+    )
+    ids = [bench.add("count") for _ in range(200)]
+    for _ in range(2):
+        start_process(TASK_MODULES="site_tasks", PYTHONPATH=f"{CHECKOUT}{os.pathsep}{tmp_path}")
+
+    eventually(lambda: bench.sql("SELECT count(*) FROM tasks WHERE state = 'completed'")[0][0] == 200, timeout=40)
+    runs = (tmp_path / "runs.txt").read_text(encoding="utf-8").split()
+    assert sorted(runs) == sorted(str(task_id) for task_id in ids)
 
 
 def test_modules_of_ones_own_add_task_types(bench, start_process, tmp_path):

@@ -1,0 +1,359 @@
+"""Duties by hand, with a store and a clock of the test: what a real database shows only by luck."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+
+from service_tasks.domain.retry import RetryPolicy
+from service_tasks.domain.task import (
+    ClaimedTask,
+    FailedForGood,
+    HandedBack,
+    Lease,
+    LostTask,
+    Progress,
+    StoppedAfterCancel,
+    Succeeded,
+    WillRetry,
+)
+from service_tasks.engine.board import ActiveTask, Board, StopReason
+from service_tasks.engine.canceller import Canceller
+from service_tasks.engine.context import TaskContext
+from service_tasks.engine.heartbeat import Heartbeat
+from service_tasks.engine.ports import Promotion, WorkerInfo
+from service_tasks.engine.promoter import Promoter
+from service_tasks.engine.reporter import Reporter
+from service_tasks.engine.rescuer import Rescuer
+from service_tasks.engine.runner import ThreadSlots, decide_lost
+from service_tasks.task_types.noop import noop
+from servicekit.errors import DatabaseUnavailable
+
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+
+
+class ScriptedStore:
+    """Answers what the test has laid ready and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.written: list = []
+        self.progress: list[Progress] = []
+        self.refused: set[Lease] = set()
+        self.held: set[Lease] = set()
+        self.cancelled: set[Lease] = set()
+        self.promotions: list[Promotion] = []
+        self.rescues = 0
+        self.beats = 0
+
+    def _answer(self) -> None:
+        if self.away:
+            raise DatabaseUnavailable
+
+    def beat(self, worker: WorkerInfo) -> None:
+        self._answer()
+        self.beats += 1
+
+    def forget_dead_workers(self) -> int:
+        self._answer()
+        return 0
+
+    def write(self, outcomes, worker_name: str) -> set[Lease]:
+        self._answer()
+        self.written.extend(outcomes)
+        return {outcome.lease for outcome in outcomes} - self.refused
+
+    def write_progress(self, reports) -> None:
+        self._answer()
+        self.progress.extend(reports)
+
+    def held_by(self, worker_id: UUID) -> set[Lease]:
+        return set(self.held)
+
+    def cancelled_under(self, worker_id: UUID) -> set[Lease]:
+        return set(self.cancelled)
+
+    def promote(self, limit: int) -> Promotion:
+        self._answer()
+        return self.promotions.pop(0)
+
+    def rescue(self, **_: object) -> list:
+        self._answer()
+        self.rescues += 1
+        return []
+
+
+class Hand:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def store():
+    return ScriptedStore()
+
+
+@pytest.fixture
+def hand():
+    return Hand()
+
+
+@pytest.fixture
+def board():
+    return Board(10)
+
+
+@pytest.fixture
+def reporter(store, board, hand):
+    return Reporter(
+        store=store,
+        worker_name="w",
+        board=board,
+        on_written=lambda retried: None,
+        on_death=lambda: pytest.fail("died"),
+        monotonic=hand,
+    )
+
+
+def put_on(board: Board, reporter: Reporter) -> ActiveTask:
+    lease = Lease(uuid4(), 1)
+    claimed = ClaimedTask(lease, "noop", "{}", 1, 3, 60.0, NOW)
+    task = ActiveTask(claimed, noop, TaskContext(claimed, reporter.note_progress))
+    board.add([task])
+    return task
+
+
+# Reporting
+
+
+def test_outcomes_stay_in_memory_in_their_order_while_the_database_is_away(store, board, reporter):
+    tasks = [put_on(board, reporter) for _ in range(3)]
+    store.away = True
+    for task in tasks:
+        reporter.report(Succeeded(task.lease, "1"))
+    reporter.run_once(NOW)
+    reporter.run_once(NOW)
+    assert (reporter.waiting(), len(board), reporter.is_away) == (3, 3, True)
+
+    store.away = False
+    reporter.run_once(NOW)
+
+    assert [outcome.lease for outcome in store.written] == [task.lease for task in tasks]
+    assert (reporter.waiting(), len(board), reporter.is_away) == (0, 0, False)
+
+
+def test_a_refused_outcome_frees_its_place_too(store, board, reporter):
+    task = put_on(board, reporter)
+    store.refused = {task.lease}
+    reporter.report(Succeeded(task.lease, "1"))
+    reporter.run_once(NOW)
+
+    assert len(board) == 0
+
+
+def test_of_many_progress_reports_the_latest_is_written_and_not_too_often(store, board, reporter, hand):
+    task = put_on(board, reporter)
+    for percent in (10, 20, 30):
+        task.context.progress(percent)
+    reporter.run_once(NOW)
+    assert [report.percent for report in store.progress] == [30]
+
+    task.context.progress(40)
+    hand.now += 0.4
+    reporter.run_once(NOW)
+    assert len(store.progress) == 1
+    hand.now += 0.2
+    reporter.run_once(NOW)
+    assert [report.percent for report in store.progress] == [30, 40]
+
+
+def test_progress_of_a_task_that_has_ended_is_not_written_after_its_end(store, board, reporter):
+    task = put_on(board, reporter)
+    task.context.progress(90)
+    reporter.report(Succeeded(task.lease, "1"))
+    reporter.run_once(NOW)
+
+    assert store.progress == []
+
+
+# Heartbeat
+
+
+def heartbeat(store, board, reporter) -> Heartbeat:
+    return Heartbeat(
+        store=store,
+        worker=WorkerInfo(uuid4(), "w", ("noop",), 45.0),
+        board=board,
+        reporter=reporter,
+        seconds=5.0,
+        check_health=lambda: None,
+        on_death=lambda: pytest.fail("died"),
+    )
+
+
+def test_a_task_no_longer_held_is_stopped_and_one_unknown_is_handed_back(store, board, reporter):
+    kept, lost = put_on(board, reporter), put_on(board, reporter)
+    unknown = Lease(uuid4(), 4)
+    store.held = {kept.lease, unknown}
+
+    heartbeat(store, board, reporter).run_once(NOW)
+    reporter.run_once(NOW)
+
+    assert (kept.stop_reason, lost.stop_reason) == (None, StopReason.LEASE_LOST)
+    assert lost.context.cancelled
+    assert store.written == [HandedBack(unknown)]
+
+
+def test_a_claim_in_flight_is_not_taken_for_a_lost_one(store, board, reporter):
+    store.held = {Lease(uuid4(), 1)}
+    beat = heartbeat(store, board, reporter)
+
+    with board.claiming:
+        beat.run_once(NOW)
+        assert (store.beats, reporter.waiting()) == (1, 0)
+    beat.run_once(NOW)
+    assert reporter.waiting() == 1
+
+
+def test_a_task_whose_outcome_waits_to_be_written_is_left_alone(store, board, reporter):
+    task = put_on(board, reporter)
+    assert board.settle(task)
+    assert not board.settle(task)
+
+    heartbeat(store, board, reporter).run_once(NOW)
+
+    assert task.stop_reason is None
+
+
+# Cancelling
+
+
+def test_a_cancelled_task_that_nobody_runs_here_is_told_so_unless_it_is_just_being_claimed(store, board, reporter):
+    put_on(board, reporter)
+    gone = Lease(uuid4(), 2)
+    store.cancelled = {gone}
+    canceller = Canceller(
+        store=store, worker_id=uuid4(), board=board, reporter=reporter, on_death=lambda: pytest.fail("died")
+    )
+
+    with board.claiming:
+        canceller.run_once(NOW)
+        assert reporter.waiting() == 0
+    canceller.run_once(NOW)
+    reporter.run_once(NOW)
+    assert store.written == [StoppedAfterCancel(gone)]
+
+
+def test_a_cancel_goes_before_a_hand_back_and_is_not_undone_by_one(board, reporter):
+    first, second = put_on(board, reporter), put_on(board, reporter)
+    first.stop(StopReason.HAND_BACK)
+    first.stop(StopReason.CANCELLED)
+    second.stop(StopReason.CANCELLED)
+    second.stop(StopReason.HAND_BACK)
+
+    assert first.stop_reason is second.stop_reason is StopReason.CANCELLED
+
+
+# Rescuing and promoting
+
+
+def rescuer(store, hand) -> Rescuer:
+    return Rescuer(
+        store=store,
+        worker_name="w",
+        lease_seconds=45.0,
+        policy=RetryPolicy(),
+        on_death=lambda: pytest.fail("died"),
+        monotonic=hand,
+    )
+
+
+def test_a_rescuer_acts_only_after_a_whole_lease_of_connection(store, hand):
+    duty = rescuer(store, hand)
+    for _ in range(9):  # 9 × 5 s = 45 s, seen at 0, 5, … 40
+        duty.run_once(NOW)
+        hand.now += 5
+    assert store.rescues == 0
+    duty.run_once(NOW)
+    assert store.rescues == 1
+
+
+@pytest.mark.parametrize("trouble", ["away", "frozen"])
+def test_a_rescuer_that_was_cut_off_or_frozen_begins_anew(store, hand, trouble):
+    duty = rescuer(store, hand)
+    for _ in range(10):
+        duty.run_once(NOW)
+        hand.now += 5
+    assert store.rescues == 1
+
+    if trouble == "away":
+        store.away = True
+        duty.run_once(NOW)
+        store.away = False
+    else:
+        hand.now += 30
+    duty.run_once(NOW)
+    assert store.rescues == 1
+
+
+@pytest.mark.parametrize(
+    ("attempt", "overdue", "kind", "error_type"),
+    [
+        (1, False, WillRetry, "WorkerLost"),
+        (3, False, FailedForGood, "WorkerLost"),
+        (1, True, WillRetry, "TimedOut"),
+    ],
+)
+def test_a_lost_attempt_counts(attempt, overdue, kind, error_type):
+    outcome = decide_lost(LostTask(Lease(uuid4(), 1), attempt, 3, overdue, NOW), 0.5, RetryPolicy())
+
+    assert isinstance(outcome, kind)
+    assert outcome.error.type == error_type
+
+
+def test_the_promoter_goes_on_while_batches_are_full_and_sleeps_until_the_next_is_due(store):
+    promoted = []
+    duty = Promoter(
+        store=store,
+        poll_seconds=1.0,
+        on_promoted=lambda: promoted.append(1),
+        on_death=lambda: pytest.fail("died"),
+    )
+    store.promotions = [Promotion(1000, 0.0), Promotion(3, 0.2)]
+    assert duty.work() == 0.2
+    assert len(promoted) == 2
+
+    random.seed(1)
+    store.promotions = [Promotion(0, None)]
+    assert 0.75 <= duty.work() <= 1.25
+    store.promotions = [Promotion(0, 3600.0)]
+    assert 0.75 <= duty.work() <= 1.25
+
+
+# Threads
+
+
+def test_threads_are_free_until_taken_and_hang_only_when_left_behind(hand):
+    threads = ThreadSlots(2, monotonic=hand)
+    first, second = Lease(uuid4(), 1), Lease(uuid4(), 1)
+    threads.take(first)
+    threads.take(second)
+    assert threads.free() == 0
+
+    threads.abandon(first)
+    threads.give_back(second)
+    threads.abandon(second)
+    hand.now += 9
+    assert (threads.free(), threads.hung(10)) == (1, 0)
+    hand.now += 1
+    assert threads.hung(10) == 1
+    threads.give_back(first)
+    assert (threads.free(), threads.hung(10)) == (2, 0)
