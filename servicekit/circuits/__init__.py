@@ -13,6 +13,7 @@ from servicekit.circuits.circuit import (
     CircuitState,
     Permit,
     ProbeResult,
+    Reason,
     Transition,
 )
 from servicekit.circuits.prober import Prober
@@ -27,6 +28,7 @@ __all__ = [
     "Permit",
     "ProbeResult",
     "Prober",
+    "Reason",
     "SlidingWindow",
     "Transition",
     "WindowTotals",

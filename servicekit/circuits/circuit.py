@@ -23,6 +23,18 @@ from servicekit.circuits.window import SlidingWindow, WindowTotals
 from servicekit.logs import get_logger
 
 CircuitState = Literal["closed", "open", "half_open"]
+Reason = Literal[
+    "failure_rate",
+    "slow_calls",
+    "consecutive_failures",
+    "open_time_over",
+    "probe_ready",
+    "trial_success",
+    "trial_failed",
+    "trial_slow",
+    "forced",
+    "released",
+]
 Clock = Callable[[], float]
 
 _STATES: dict[str, CircuitState] = {
@@ -87,7 +99,7 @@ class CircuitSettings:
         base = min(self.open_seconds * 2.0 ** min(opening - 1, 32), self.open_seconds_max)
         return min(base * (1 + self.jitter * (2 * chance - 1)), self.open_seconds_max)
 
-    def verdict(self, totals: WindowTotals, consecutive: int) -> str | None:
+    def verdict(self, totals: WindowTotals, consecutive: int) -> Reason | None:
         """Why a closed circuit with these counts must open, or None."""
         if totals.calls >= self.minimum_calls:
             if totals.failures >= self.failure_rate * totals.calls:
@@ -106,8 +118,10 @@ class Transition:
     name: str
     old: CircuitState
     new: CircuitState
-    reason: str
+    reason: Reason
     generation: int
+    #: What the last failed call reported, a short word; empty if none has failed yet.
+    last_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +248,7 @@ class Circuit:
         self._forced: Literal["open", "closed"] | None = None
         self._last_probe: ProbeResult | None = None
         self._seen_away = False
+        self._last_failure = ""
         self._untold: deque[Transition] = deque()
 
     def acquire(self, *, lease: float | None = None) -> Permit:
@@ -323,9 +338,11 @@ class Circuit:
                     return
                 permit._done = True
                 now = self._clock()
+                if outcome == "failure":
+                    self._last_failure = reason
                 if permit._trial is not None:
                     if self._trials.pop(permit._trial, 0.0) > now and permit._generation == self._generation:
-                        self._record_trial(outcome, seconds, reason, now)
+                        self._record_trial(outcome, seconds, now)
                     return
                 # A call admitted before the last transition tells about a time that is over.
                 if permit._generation != self._generation or outcome == "neutral":
@@ -341,11 +358,11 @@ class Circuit:
         finally:
             self._tell()
 
-    def _record_trial(self, outcome: str, seconds: float, reason: str, now: float) -> None:
+    def _record_trial(self, outcome: str, seconds: float, now: float) -> None:
         if outcome == "neutral":
             return
         if outcome == "failure":
-            self._move("open", now, f"trial_{reason}")
+            self._move("open", now, "trial_failed")
         elif seconds > self.settings.slow_seconds:
             self._move("open", now, "trial_slow")
         else:
@@ -362,7 +379,7 @@ class Circuit:
         if self._memory.value == pybreaker.STATE_OPEN and now >= self._open_until and self._forced is None:
             self._move("half_open", now, "open_time_over")
 
-    def _move(self, new: CircuitState, now: float, reason: str) -> None:
+    def _move(self, new: CircuitState, now: float, reason: Reason) -> None:
         """Change the state; the caller holds the lock."""
         old = _STATES[self._memory.value]
         self._generation += 1
@@ -387,7 +404,7 @@ class Circuit:
             self._window.clear()
             self._breaker.close()
         if old != new:
-            self._untold.append(Transition(self.name, old, new, reason, self._generation))
+            self._untold.append(Transition(self.name, old, new, reason, self._generation, self._last_failure))
 
     def _tell(self) -> None:
         while self._untold:
@@ -402,6 +419,7 @@ class Circuit:
                 new=transition.new,
                 reason=transition.reason,
                 generation=transition.generation,
+                last_failure=transition.last_failure,
             )
             for listener in self._listeners:
                 try:
