@@ -1,0 +1,304 @@
+"""What docker-compose.yml and the Dockerfiles promise, as far as it can be seen without an engine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from api_gateway.settings import GatewaySettings
+from service_orders.settings import OrdersSettings
+from service_tasks.settings import TasksSettings, WorkerSettings
+from service_users.settings import UsersSettings
+from servicekit.settings import ServiceSettings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+SETTINGS: Mapping[str, type[ServiceSettings]] = {
+    "api_gateway": GatewaySettings,
+    "service_users": UsersSettings,
+    "service_orders": OrdersSettings,
+    "service_tasks": TasksSettings,
+    "task_worker": WorkerSettings,
+}
+OFFICIAL_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
+DATABASES = {"users": "service_users", "orders": "service_orders", "tasks": "service_tasks"}
+# Dockerfile, requirement file, packages beside servicekit
+IMAGES = [
+    ("api_gateway/Dockerfile", "gateway", ["api_gateway"]),
+    ("service_users/Dockerfile", "users", ["service_users"]),
+    ("service_orders/Dockerfile", "orders", ["service_orders"]),
+    ("service_tasks/Dockerfile", "tasks", ["service_tasks"]),
+    ("deploy/migrate/Dockerfile", "migrate", ["service_users", "service_orders", "service_tasks"]),
+]
+_VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
+
+
+def resolved(value: object) -> str:
+    """Fill in the defaults of `${NAME:-default}`, as in a shell that sets nothing."""
+    return _VARIABLE.sub(lambda match: match[2], str(value))
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    document = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = compose["services"]
+    return found
+
+
+def seconds(duration: str) -> int:
+    match = re.fullmatch(r"(\d+)s", duration)
+    assert match, duration
+    return int(match[1])
+
+
+def test_the_services_carry_the_names_people_know(services: dict[str, dict[str, Any]]) -> None:
+    assert set(services) == {*SETTINGS, *OFFICIAL_IMAGES, "migrate"}
+
+
+def test_only_the_gateway_and_postgresql_are_published_and_only_on_loopback(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert published == {
+        "api_gateway": ["127.0.0.1:${GATEWAY_PORT:-8000}:8000"],
+        "postgres": ["127.0.0.1:${POSTGRES_PORT:-5432}:5432"],
+    }
+    assert not [name for name, service in services.items() if "network_mode" in service]
+
+
+def test_the_gateway_cannot_reach_the_database(services: dict[str, dict[str, Any]]) -> None:
+    assert not set(services["api_gateway"]["networks"]) & set(services["postgres"]["networks"])
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *OFFICIAL_IMAGES])
+def test_every_lasting_service_is_watched_restarted_and_bounded(
+    services: dict[str, dict[str, Any]], name: str
+) -> None:
+    service = services[name]
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert service["restart"] == "unless-stopped"
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert service["logging"]["options"]["max-size"]
+    assert seconds(service["stop_grace_period"]) > 0
+
+
+def test_the_one_shot_migration_is_bounded_and_not_restarted(services: dict[str, dict[str, Any]]) -> None:
+    assert services["migrate"]["restart"] == "no"
+    assert services["migrate"]["mem_limit"]
+
+
+def test_every_container_has_given_up_its_privileges(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "privileged" not in service, name
+        if name not in OFFICIAL_IMAGES:
+            assert service["read_only"] is True, name
+            assert "cap_add" not in service, name
+
+
+def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
+    waits = {name: service.get("depends_on", {}) for name, service in services.items()}
+    assert waits["migrate"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("service_users", "service_orders", "service_tasks", "task_worker"):
+        assert waits[name] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert waits["api_gateway"] == {
+        name: {"condition": "service_healthy"} for name in ("service_users", "service_orders", "service_tasks")
+    }
+
+
+def test_postgresql_is_asked_over_tcp_because_it_answers_on_its_socket_before_the_databases_are_made(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    command = services["postgres"]["healthcheck"]["test"]
+    assert command[1] == "pg_isready"
+    assert command[command.index("-h") + 1] == "127.0.0.1"
+
+
+def test_a_worker_may_use_its_whole_grace_time(services: dict[str, dict[str, Any]]) -> None:
+    worker = services["task_worker"]
+    grace = int(worker["environment"]["WORKER_GRACE_SECONDS"])
+    assert seconds(worker["stop_grace_period"]) > grace
+
+
+def test_a_worker_runs_in_the_image_of_the_task_service(services: dict[str, dict[str, Any]]) -> None:
+    worker = services["task_worker"]
+    assert worker["image"] == services["service_tasks"]["image"]
+    assert worker["command"] == ["python", "-m", "service_tasks.cli", "worker"]
+    assert worker["pull_policy"] == "never"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_variable_of_a_service_is_one_of_its_settings_and_its_value_is_accepted(
+    services: dict[str, dict[str, Any]], name: str
+) -> None:
+    settings = SETTINGS[name]
+    environment = services[name]["environment"]
+    assert {variable.lower() for variable in environment} <= set(settings.model_fields)
+    given = {key.lower(): resolved(value) for key, value in environment.items() if value is not None}
+    settings.model_validate(given)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_can_be_set_from_outside_unless_the_containers_fix_it(
+    services: dict[str, dict[str, Any]], name: str
+) -> None:
+    fixed_by_the_image = {field for field in SETTINGS[name].model_fields if field.endswith("_bind")}
+    assert set(SETTINGS[name].model_fields) - fixed_by_the_image == {
+        variable.lower() for variable in services[name]["environment"]
+    }
+
+
+def test_addresses_name_services_and_the_ports_their_images_listen_on(services: dict[str, dict[str, Any]]) -> None:
+    for name in SETTINGS:
+        for variable, value in services[name]["environment"].items():
+            if variable in {"USERS_URL", "ORDERS_URL", "TASKS_URL"}:
+                match = re.fullmatch(r"http://(\w+):(\d+)", value)
+                assert match, value
+                dockerfile = (CHECKOUT / match[1] / "Dockerfile").read_text(encoding="utf-8")
+                assert f"_BIND=0.0.0.0:{match[2]}\n" in dockerfile
+                assert f"EXPOSE {match[2]}\n" in dockerfile
+                assert services[match[1]]["healthcheck"]["test"][-1] == match[2]
+                assert set(services[match[1]]["networks"]) & set(services[name]["networks"])
+
+
+def test_services_migrations_and_postgresql_agree_on_the_passwords(services: dict[str, dict[str, Any]]) -> None:
+    for database, service in DATABASES.items():
+        variable = f"{database.upper()}_DATABASE_URL"
+        password = services["postgres"]["environment"][f"{database.upper()}_DATABASE_PASSWORD"]
+        url = services[service]["environment"][variable]
+        assert url == f"postgresql+psycopg2://{database}:{password}@postgres:5432/{database}"
+        assert services["migrate"]["environment"][variable] == url
+    assert services["task_worker"]["environment"]["TASKS_DATABASE_URL"] == (
+        services["service_tasks"]["environment"]["TASKS_DATABASE_URL"]
+    )
+
+
+def test_every_default_password_says_what_it_is_for(services: dict[str, dict[str, Any]]) -> None:
+    defaults = dict(_VARIABLE.findall((CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")))
+    passwords = {name: value for name, value in defaults.items() if "PASSWORD" in name}
+    assert len(passwords) == 5
+    assert len(set(passwords.values())) == 5
+    assert all(value.startswith("development-only-") for value in passwords.values())
+
+
+def test_data_lies_in_named_volumes_and_the_rest_is_mounted_to_be_read(compose: dict[str, Any]) -> None:
+    for name in OFFICIAL_IMAGES:
+        volumes = [volume.split(":") for volume in compose["services"][name]["volumes"]]
+        named = [volume for volume in volumes if not volume[0].startswith("./")]
+        assert [volume[0] for volume in named] == [f"{name}_data"]
+        assert f"{name}_data" in compose["volumes"]
+        for volume in volumes:
+            if volume not in named:
+                assert (CHECKOUT / volume[0]).is_file()
+                assert "ro" in volume[2].split(",")
+
+
+def test_official_images_are_pinned_to_their_major_version(services: dict[str, dict[str, Any]]) -> None:
+    assert {name: services[name]["image"] for name in OFFICIAL_IMAGES} == OFFICIAL_IMAGES
+
+
+def test_the_broker_lets_a_plain_client_declare_its_queue() -> None:
+    lines = (CHECKOUT / "deploy/rabbitmq/rabbitmq.conf").read_text(encoding="utf-8").splitlines()
+    assert "deprecated_features.permit.transient_nonexcl_queues = true" in lines
+
+
+def instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
+    text = re.sub(r"\\\n", " ", (CHECKOUT / dockerfile).read_text(encoding="utf-8"))
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            word, _, rest = line.partition(" ")
+            yield word, " ".join(rest.split())
+
+
+@pytest.mark.parametrize(("dockerfile", "requirements", "packages"), IMAGES)
+class TestEveryDockerfile:
+    def test_copies_the_kit_and_its_own_package_and_nothing_else(
+        self, dockerfile: str, requirements: str, packages: list[str]
+    ) -> None:
+        copied = [rest for word, rest in instructions(dockerfile) if word in {"COPY", "ADD"}]
+        assert copied == [
+            f"requirements/{requirements}.txt /requirements.txt",
+            "--from=packages /venv /venv",
+            *(f"{package} {package}" for package in ("servicekit", *packages)),
+        ]
+
+    def test_installs_wheels_by_their_hashes(self, dockerfile: str, requirements: str, packages: list[str]) -> None:
+        runs = [rest for word, rest in instructions(dockerfile) if word == "RUN" and "install" in rest]
+        installs = [run for run in runs if "-r /requirements.txt" in run]
+        assert len(installs) == 1
+        assert "--require-hashes --only-binary=:all:" in installs[0]
+        assert (CHECKOUT / f"requirements/{requirements}.txt").is_file()
+
+    def test_starts_twice_from_the_same_slim_image(
+        self, dockerfile: str, requirements: str, packages: list[str]
+    ) -> None:
+        assert [rest for word, rest in instructions(dockerfile) if word == "FROM"] == [
+            "python:3.12-slim AS packages",
+            "python:3.12-slim",
+        ]
+
+    def test_ends_as_a_user_without_rights(self, dockerfile: str, requirements: str, packages: list[str]) -> None:
+        written = list(instructions(dockerfile))
+        assert [rest for word, rest in written if word == "USER"] == ["10001:10001"]
+        after = written[[word for word, _ in written].index("USER") :]
+        assert not [rest for word, rest in after if word in {"RUN", "COPY", "ADD"}]
+
+    def test_runs_its_command_without_a_shell_so_that_signals_arrive(
+        self, dockerfile: str, requirements: str, packages: list[str]
+    ) -> None:
+        commands = [rest for word, rest in instructions(dockerfile) if word == "CMD"]
+        assert len(commands) == 1
+        for part in json.loads(commands[0]):
+            if part.endswith(".conf.py"):
+                assert (CHECKOUT / part).is_file()
+
+    def test_sets_no_variable_that_nobody_reads(
+        self, dockerfile: str, requirements: str, packages: list[str]
+    ) -> None:
+        known = {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+        for word, rest in instructions(dockerfile):
+            if word == "ENV":
+                for variable in (pair.partition("=")[0] for pair in rest.split()):
+                    assert variable in known or variable.lower() in SETTINGS[packages[0]].model_fields
+
+
+def test_the_build_sees_no_secret_and_no_data() -> None:
+    rules = [
+        line
+        for line in (CHECKOUT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert rules[0] == "*"
+    let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    assert let_in == {
+        "requirements/*.txt", "servicekit", "api_gateway", "service_users", "service_orders", "service_tasks"
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker command, though no engine")
+def test_compose_itself_accepts_the_file_without_any_variable_set(services: dict[str, dict[str, Any]]) -> None:
+    version = subprocess.run(["docker", "compose", "version"], capture_output=True, timeout=60)
+    if version.returncode != 0:
+        pytest.skip("this docker has no compose")
+    done = subprocess.run(
+        ["docker", "compose", "--env-file", "/dev/null", "config", "--format", "json"],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert set(json.loads(done.stdout)["services"]) == set(services)
