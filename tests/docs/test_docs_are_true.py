@@ -25,7 +25,7 @@ from service_orders.routes import order_routes
 from service_orders.settings import OrdersSettings
 from service_tasks import errors as tasks_errors
 from service_tasks import schemas as tasks
-from service_tasks.domain.task import Status
+from service_tasks.domain.task import Status, status_from_word
 from service_tasks.routes import task_routes
 from service_tasks.settings import TasksSettings, WorkerSettings
 from service_users import errors as users_errors
@@ -304,6 +304,31 @@ def test_the_statuses_in_the_api_document_are_those_of_the_declarations() -> Non
                 expected.add(400)
             written = {int(number) for number in re.findall(r"\b[2-5]\d\d\b", answers)}
             assert written == expected, cell
+
+
+@by_document
+def test_every_request_named_has_an_endpoint(document: Document) -> None:
+    for line, text in enumerate(document.prose, start=1):
+        # In the tables of coming_from the first column belongs to another program.
+        of_ours = text.split(" | ", 1)[-1] if document.name in FOREIGN_WORDS and text.startswith("| ") else text
+        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^\s`]*)`", of_ours):
+            path = re.sub(r"^/api/v1(?=/)", "", path.partition("?")[0])
+            is_batch = path == "/tasks/batch" and document.name in FOREIGN_WORDS
+            assert (method, path) in real_endpoints() or is_batch, f"{document.name}:{line}: {method} {path}"
+
+
+def test_other_services_words_for_statuses_mean_what_coming_from_says() -> None:
+    coming_from = Document(CHECKOUT / "docs" / "coming_from.md")
+    checked = set()
+    for heading in ("WorkMate", "AT API", "Task Manager with RabbitMQ", "Go Task API"):
+        for row in coming_from.rows(heading):
+            here = re.match(rf"`({'|'.join(Status)})`", row[1])
+            there = re.match(r"`?([A-Za-z ]+?)`?(?: \(.*)?$", row[0])
+            if here and there:
+                assert status_from_word(there[1]) == here[1], f"{heading}: {row}"
+                checked.add(there[1])
+
+    assert checked >= {"New", "In Progress", "Completed", "Failed", "Running", "Pending", "done", "processing"}
 
 
 FIELDS: dict[str, tuple[type[BaseModel] | None, type[BaseModel] | None, type[BaseModel]]] = {
