@@ -193,7 +193,7 @@ def test_ctrl_c_in_the_foreground_stops_everything_in_order(tmp_path: Path) -> N
 
 def test_a_service_that_cannot_start_ends_the_start_with_its_own_words(tmp_path: Path) -> None:
     system = RunningSystem(tmp_path / "data", environment={"WORKER_CONCURRENCY": "many"})
-    done = system.cli("--port", str(system.port), "--detach", check=False)
+    done = system.cli("--port", str(system.port), "--detach", "--workers=1", check=False)
     assert done.returncode == 1
     assert "worker-1 does not start" in done.stderr
     assert "WORKER_CONCURRENCY" in done.stderr

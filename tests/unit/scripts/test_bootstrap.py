@@ -73,7 +73,7 @@ def test_no_python_at_all_is_one_clear_line(checkout: Path, tmp_path: Path) -> N
     assert "no python3 was found" in done.stderr
 
 
-def test_the_second_call_installs_nothing_and_an_interrupted_one_is_repaired(checkout: Path) -> None:
+def test_the_second_call_installs_nothing_and_an_interrupted_or_outdated_one_is_repaired(checkout: Path) -> None:
     assert "installing" in _run(checkout).stderr
     again = _run(checkout, "--port", "8100")
     assert (again.stdout, again.stderr) == ("started --port 8100\n", "")
@@ -81,10 +81,6 @@ def test_the_second_call_installs_nothing_and_an_interrupted_one_is_repaired(che
     repaired = _run(checkout)
     assert "making .venv" in repaired.stderr
     assert repaired.stdout == "started\n"
-
-
-def test_changed_requirements_are_installed(checkout: Path) -> None:
-    _run(checkout)
     (checkout / "requirements" / "local.txt").write_text("# nothing, but other bytes\n")
     assert "installing" in _run(checkout).stderr
     assert _run(checkout).stderr == ""
