@@ -65,7 +65,7 @@ def merge(user: Part, orders: Part | AppError) -> Details:
 async def details(raw_id: str, ask: Ask) -> Details:
     """Ask users and orders at the same time. Raises the AppError of the users service."""
     user_target, orders_target = targets(raw_id)
-    orders_task = asyncio.ensure_future(_or_error(ask("orders", orders_target)))
+    orders_task = asyncio.ensure_future(_orders_or_error(ask, orders_target))
     try:
         user = await ask("users", user_target)
         if not user.envelope.success:
@@ -76,9 +76,9 @@ async def details(raw_id: str, ask: Ask) -> Details:
             orders_task.cancel()
 
 
-async def _or_error(asking: Awaitable[Part]) -> Part | AppError:
+async def _orders_or_error(ask: Ask, target: str) -> Part | AppError:
     try:
-        return await asking
+        return await ask("orders", target)
     except AppError as error:
         if status_of(error) == 500:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -79,6 +80,15 @@ def raising(error: Exception) -> Callable[[], Part]:
 def test_users_failing_is_the_whole_answer() -> None:
     with pytest.raises(UpstreamUnavailable):
         asking(raising(UpstreamUnavailable("users")), lambda: ORDERS)
+
+
+def test_users_refusing_before_orders_is_even_asked_leaves_nothing_behind() -> None:
+    async def ask(name: str, target: str) -> Part:
+        raise UpstreamUnavailable(name)
+
+    with pytest.raises(UpstreamUnavailable):
+        asyncio.run(details("1", ask))
+    gc.collect()  # a coroutine that nobody awaited would warn here, and a warning is an error
 
 
 def test_orders_failing_is_a_part_missing() -> None:
