@@ -203,7 +203,7 @@ class Supervisor:
 
 
 def wait_for_supervisor(supervisor: Supervisor, process: subprocess.Popen[bytes], layout: Layout) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not supervisor.answers():
         if process.poll() is not None or time.monotonic() > limit:
             log = layout.log("supervisor-output")
