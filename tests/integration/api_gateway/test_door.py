@@ -113,7 +113,7 @@ class TestRefusals:
                     b"GET /users HT" if number % 2 else b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"
                 )
                 connection.sendall(half)
-            assert client.get("/users").seconds < 1
+            assert client.get("/users").seconds < 3
         finally:
             for connection in slow:
                 connection.close()
@@ -122,7 +122,7 @@ class TestRefusals:
         began = time.monotonic()
         refused = client.send(b"GET /users HTTP/1.1\r\nHost: a\r\n")
         assert (refused.status, refused.code) == (408, "request_timeout")
-        assert 9.5 < time.monotonic() - began < 11.5
+        assert 9.5 < time.monotonic() - began < 14
 
 
 class TestPages:
