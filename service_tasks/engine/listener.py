@@ -26,6 +26,7 @@ class Listener(DatabaseDuty):
         claimer: Duty,
         promoter: Duty,
         canceller: Canceller,
+        heartbeat: Duty,
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -34,6 +35,7 @@ class Listener(DatabaseDuty):
         self._claimer = claimer
         self._promoter = promoter
         self._canceller = canceller
+        self._heartbeat = heartbeat
         self._monotonic = monotonic
         self._line: WakeUps | None = None
         self._probed_at = 0.0
@@ -42,7 +44,8 @@ class Listener(DatabaseDuty):
         if self._line is None:
             self._line = self._open()
             self._probed_at = self._monotonic()
-            for duty in (self._claimer, self._promoter, self._canceller):
+            # The heartbeat too: only by comparing everything does one see that a running task was purged.
+            for duty in (self._claimer, self._promoter, self._canceller, self._heartbeat):
                 duty.wake()
         try:
             # Two announcements of a kind are as good as one.

@@ -133,6 +133,7 @@ class Worker:
             claimer=self._claimer,
             promoter=self._promoter,
             canceller=self._canceller,
+            heartbeat=self._heartbeat,
             on_death=self._die,
         )
 
