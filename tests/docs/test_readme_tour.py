@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -88,12 +89,16 @@ def running(tmp_path_factory: pytest.TempPathFactory, example_module: str) -> It
 
 
 class Terminal:
-    """Runs blocks in bash, one after another; variables named …_ID live on."""
+    """Runs blocks in a shell, one after another; variables named …_ID live on."""
 
     def __init__(self, system: RunningSystem, folder: Path) -> None:
         self._port = system.port
         self._run = f"{shlex.quote(sys.executable)} -m scripts.instance --data {shlex.quote(str(system.data))} "
         self._kept = folder / "variables"
+        # The status of every answer goes to standard error, out of the way of pipes.
+        self._curl = 'command curl -w "%{stderr}%{http_code}\\n" "$@"'
+        if shutil.which("curl") is None:
+            self._curl = f'{shlex.quote(sys.executable)} -m tests.support.curl "$@"'
         self._variables: dict[str, str] = {}
 
     def run(self, block: Block) -> tuple[int, Any]:
@@ -102,14 +107,13 @@ class Terminal:
         script = "\n".join(
             (
                 "set -a",
-                # The status of every answer goes to standard error, out of the way of pipes.
-                'curl() { command curl -w "%{stderr}%{http_code}\\n" "$@"; }',
+                f"curl() {{ {self._curl}; }}",
                 text,
                 f"env -0 > {shlex.quote(str(self._kept))}",
             )
         )
         done = subprocess.run(
-            ["bash", "-c", script],
+            ["sh", "-c", script],
             cwd=CHECKOUT,
             env={**os.environ, **self._variables, "NO_PROXY": "*", "PYTHONPATH": str(CHECKOUT)},
             stdin=subprocess.DEVNULL,
