@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,18 +158,19 @@ if os.geteuid() == 0:
     class TestAsRoot:
         """Root runs PostgreSQL as somebody else."""
 
-        def test_without_namespaces_it_runs_as_nobody_and_goes_on_as_nobody(self, tmp_path: Path) -> None:
-            for folder in [tmp_path, *tmp_path.parents][:3]:
-                if folder.stat().st_uid == 0 and folder != Path("/tmp"):
-                    folder.chmod(0o711)
-            first = EmbeddedPostgres(tmp_path / "postgres", free_port(), "secret", settings=_FAST, identity=as_nobody())
-            first.start()
-            assert psutil.Process(first.pid).uids().real == as_nobody().uid
-            first.stop()
-            again = EmbeddedPostgres(tmp_path / "postgres", free_port(), "secret", settings=_FAST)
-            again.start()
-            assert psutil.Process(again.pid).uids().real == as_nobody().uid
-            again.stop()
+        def test_without_namespaces_it_runs_as_nobody_and_goes_on_as_nobody(self) -> None:
+            with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to everybody else
+                folder = Path(name)
+                folder.chmod(0o711)
+                nobody = as_nobody()
+                first = EmbeddedPostgres(folder / "postgres", free_port(), "secret", settings=_FAST, identity=nobody)
+                first.start()
+                assert psutil.Process(first.pid).uids().real == nobody.uid
+                first.stop()
+                again = EmbeddedPostgres(folder / "postgres", free_port(), "secret", settings=_FAST)
+                again.start()
+                assert psutil.Process(again.pid).uids().real == nobody.uid
+                again.stop()
 
         def test_a_folder_that_the_other_user_cannot_enter_is_named(self, tmp_path: Path) -> None:
             closed = tmp_path / "closed"
