@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from tests.support.markdown import CHECKOUT, Block, Document
 from tests.support.system import RunningSystem
 
 README = Document(CHECKOUT / "README.md")
-EXAMPLE_MODULE = "site_tasks"
 PATIENCE = 30.0  # seconds for an answer that takes its time: a running task, a circuit that heals
 
 pytestmark = [pytest.mark.xdist_group("readme"), pytest.mark.timeout(240)]
@@ -60,32 +58,6 @@ def steps() -> list[Step]:
             status, answer = int(first.removeprefix("//")), json.loads(rest)
         found.append(Step(block, status, answer))
     return found
-
-
-@pytest.fixture(scope="module")
-def example_module() -> Iterator[str]:
-    """Put the README's task type beside the README, under a name that nobody else uses."""
-    (code,) = (block.text for block in README.blocks if block.language == "python")
-    name = f"{EXAMPLE_MODULE}_of_the_readme_{os.getpid()}"
-    file = CHECKOUT / f"{name}.py"
-    file.write_text(code + "\n", encoding="utf-8")
-    try:
-        yield name
-    finally:
-        file.unlink()
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, example_module: str) -> Iterator[RunningSystem]:
-    """Start an instance that knows the README's task type."""
-    system = RunningSystem(
-        tmp_path_factory.mktemp("readme") / "data", environment={"TASK_MODULES": example_module, "NO_PROXY": "*"}
-    )
-    try:
-        system.start("--workers", "1")
-        yield system
-    finally:
-        system.stop()
 
 
 class Terminal:
@@ -189,8 +161,8 @@ def test_the_readme_shows_an_answer_to_every_kind_of_request() -> None:
 
 
 def test_the_readme_names_its_example_module_alike() -> None:
-    assert f"`{EXAMPLE_MODULE}.py`" in README.text
-    assert f"TASK_MODULES={EXAMPLE_MODULE}" in README.text
+    assert "`site_tasks.py`" in README.text
+    assert "TASK_MODULES=site_tasks" in README.text
 
 
 def test_a_difference_in_shape_is_seen() -> None:
