@@ -38,7 +38,8 @@ def main(venv: Path, requirements: Path, stamp: str) -> int:
     _run(
         [
             str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--no-input", "--require-hashes", "--requirement", str(requirements),
+            "--no-input", "--cache-dir", str(venv.parent / ".pip-cache"),
+            "--require-hashes", "--requirement", str(requirements),
         ]
     )  # fmt: skip
     partial = venv / "installed.partial"

@@ -85,9 +85,7 @@ def test_the_gateway_cannot_reach_the_database(services: dict[str, dict[str, Any
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, *OFFICIAL_IMAGES])
-def test_every_lasting_service_is_watched_restarted_and_bounded(
-    services: dict[str, dict[str, Any]], name: str
-) -> None:
+def test_every_lasting_service_is_watched_restarted_and_bounded(services: dict[str, dict[str, Any]], name: str) -> None:
     service = services[name]
     assert service["healthcheck"]["test"][0] == "CMD"
     assert service["restart"] == "unless-stopped"
@@ -183,8 +181,9 @@ def test_services_migrations_and_postgresql_agree_on_the_passwords(services: dic
         url = services[service]["environment"][variable]
         assert url == f"postgresql+psycopg2://{database}:{password}@postgres:5432/{database}"
         assert services["migrate"]["environment"][variable] == url
-    assert services["task_worker"]["environment"]["TASKS_DATABASE_URL"] == (
-        services["service_tasks"]["environment"]["TASKS_DATABASE_URL"]
+    assert (
+        services["task_worker"]["environment"]["TASKS_DATABASE_URL"]
+        == (services["service_tasks"]["environment"]["TASKS_DATABASE_URL"])
     )
 
 
@@ -267,9 +266,7 @@ class TestEveryDockerfile:
             if part.endswith(".conf.py"):
                 assert (CHECKOUT / part).is_file()
 
-    def test_sets_no_variable_that_nobody_reads(
-        self, dockerfile: str, requirements: str, packages: list[str]
-    ) -> None:
+    def test_sets_no_variable_that_nobody_reads(self, dockerfile: str, requirements: str, packages: list[str]) -> None:
         known = {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
         for word, rest in instructions(dockerfile):
             if word == "ENV":
