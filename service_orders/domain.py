@@ -41,17 +41,17 @@ def total_of(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
 def step(present: Status, wanted: Status) -> Status:
     """Take a step, or raise `OrderStateConflict` naming both states; staying where it is is no step."""
     if wanted is not present and wanted not in TRANSITIONS[present]:
-        raise OrderStateConflict(f"an order that is {present} cannot become {wanted}")
+        raise OrderStateConflict(f"An order that is {present} cannot become {wanted}.")
     return wanted
 
 
 def require_items_changeable(present: Status) -> None:
     """Items change only while the order is created."""
     if present is not Status.CREATED:
-        raise OrderStateConflict(f"the items of an order that is {present} cannot change; only while it is created")
+        raise OrderStateConflict(f"The items of an order that is {present} cannot change; only while it is created.")
 
 
 def require_deletable(present: Status) -> None:
     """Only created and cancelled orders can be deleted."""
     if present not in DELETABLE:
-        raise OrderStateConflict(f"an order that is {present} cannot be deleted; only created and cancelled ones")
+        raise OrderStateConflict(f"An order that is {present} cannot be deleted; only created and cancelled ones.")

@@ -210,13 +210,13 @@ class Tasks:
         """Of an ended task; a failed or cancelled one has no result but says why."""
         task = self._stored(task_id)
         if task.completed_at is None:
-            raise TaskNotFinished(f"the task has no result yet: it is {status_of(task.state)}")
+            raise TaskNotFinished(f"The task has no result yet: it is {status_of(task.state)}.")
         return TaskResultView.of(self._view(task))
 
     def cancel(self, task_id: UUID) -> TaskView:
         task = self._repository.cancel(task_id)
         if task is None:
-            raise TaskNotFound("there is no task with this id, or it has ended already")
+            raise TaskNotFound("There is no task with this id, or it has ended already.")
         return self._view(task)
 
     def purge(self, task_id: UUID) -> TaskView:
@@ -229,7 +229,7 @@ class Tasks:
         task = self._repository.retry(task_id)
         if task is None:
             status = status_of(self._stored(task_id).state)
-            raise TaskStateConflict(f"the task is {status}; only a failed or cancelled one can be run again")
+            raise TaskStateConflict(f"The task is {status}; only a failed or cancelled one can be run again.")
         self._announce(READY)
         return self._view(task)
 

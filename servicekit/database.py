@@ -93,7 +93,7 @@ class Database:
                 raise self._constraints[name]() from exc
             raise
         except PoolTimeoutError as exc:
-            raise DatabaseUnavailable("too many requests wait for the database", retry_after=1) from exc
+            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from exc
         except (OperationalError, InterfaceError) as exc:
             if isinstance(exc.orig, psycopg2.errors.QueryCanceled):
                 raise DatabaseTooSlow from exc

@@ -178,7 +178,7 @@ class ServiceClient:
             return data
         if status == 404:
             if code == NotFound.code:
-                raise BadGateway("a service behind this one does not know the address it was asked for")
+                raise BadGateway("A service behind this one does not know the address it was asked for.")
             return None
         if code == DeadlineExceeded.code:
             raise DeadlineExceeded

@@ -66,16 +66,19 @@ _DECODER = json.JSONDecoder(
 )
 
 
+def _invalid(problem: str, path: str | None = None) -> InvalidJson:
+    details = [] if path is None else [FieldError(path, problem)]
+    return InvalidJson(f"Invalid JSON: {problem}.", details=details)
+
+
 def _check_text(text: str, path: str) -> None:
     if "\0" in text:
-        raise InvalidJson("a text holds the character U+0000", details=[FieldError(path, "no U+0000 please")])
+        raise _invalid("a text holds the character U+0000", path)
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as exc:
-            raise InvalidJson(
-                "a text holds half of a surrogate pair", details=[FieldError(path, "half a surrogate pair")]
-            ) from exc
+            raise _invalid("a text holds half of a surrogate pair", path) from exc
 
 
 def _check_tree(value: Any) -> None:
@@ -86,14 +89,14 @@ def _check_tree(value: Any) -> None:
             _check_text(item, path)
         elif isinstance(item, dict):
             if depth >= MAX_DEPTH:
-                raise InvalidJson(f"nested deeper than {MAX_DEPTH} levels")
+                raise _invalid(f"nested deeper than {MAX_DEPTH} levels")
             for key, child in item.items():
                 _check_text(key, path)
                 if isinstance(child, str | dict | list):
                     stack.append((child, key if path == "body" else f"{path}.{key}"[:200], depth + 1))
         elif isinstance(item, list):
             if depth >= MAX_DEPTH:
-                raise InvalidJson(f"nested deeper than {MAX_DEPTH} levels")
+                raise _invalid(f"nested deeper than {MAX_DEPTH} levels")
             for index, child in enumerate(item):
                 if isinstance(child, str | dict | list):
                     stack.append((child, str(index) if path == "body" else f"{path}.{index}"[:200], depth + 1))
@@ -109,20 +112,20 @@ def read_json(raw: bytes) -> Any:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as exc:
-        raise InvalidJson(f"the body is not UTF-8 (byte {exc.start})") from exc
+        raise _invalid(f"it is not UTF-8 (byte {exc.start})") from exc
     if text.startswith("\ufeff"):
-        raise InvalidJson("the body starts with a byte order mark (RFC 8259 section 8.1 wants none)")
+        raise _invalid("it starts with a byte order mark (RFC 8259 section 8.1 wants none)")
     try:
         value, end = _DECODER.raw_decode(text, _skip_space(text, 0))
     except json.JSONDecodeError as exc:
-        raise InvalidJson(f"{exc.msg} (line {exc.lineno}, column {exc.colno})") from exc
+        raise _invalid(f"{exc.msg} (line {exc.lineno}, column {exc.colno})") from exc
     except RecursionError as exc:
-        raise InvalidJson(f"nested deeper than {MAX_DEPTH} levels") from exc
+        raise _invalid(f"nested deeper than {MAX_DEPTH} levels") from exc
     except _Refused as exc:
-        raise InvalidJson(str(exc)) from exc
+        raise _invalid(str(exc)) from exc
     rest = _skip_space(text, end)
     if rest != len(text):
-        raise InvalidJson(f"there is more after the value (character {rest + 1})")
+        raise _invalid(f"there is more after the value (character {rest + 1})")
     _check_tree(value)
     return value
 

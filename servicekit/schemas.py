@@ -254,10 +254,10 @@ def parse_body(model: type[B], raw: bytes, content_type: str | None, *, may_be_e
     if not is_json(content_type):
         raise UnsupportedMediaType
     if not raw:
-        raise Invalid("send a JSON object as the body", details=[FieldError("body", "is empty")])
+        raise Invalid("Send a JSON object as the body.", details=[FieldError("body", "is empty")])
     value = read_json(raw)
     if not isinstance(value, dict):
-        raise Invalid("the body must be a JSON object", details=[FieldError("body", "must be an object")])
+        raise Invalid("The body must be a JSON object.", details=[FieldError("body", "must be an object")])
     try:
         return model.model_validate(value)
     except ValidationError as exc:
@@ -273,9 +273,9 @@ def parse_query(model: type[Q], raw: str | bytes) -> Q:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except UnicodeDecodeError as exc:
-        raise Invalid("the query string is not UTF-8") from exc
+        raise Invalid("The query string is not UTF-8.") from exc
     except ValueError as exc:
-        raise Invalid(f"the query string has more than {MAX_QUERY_FIELDS} parameters") from exc
+        raise Invalid(f"The query string has more than {MAX_QUERY_FIELDS} parameters.") from exc
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values:

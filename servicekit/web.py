@@ -69,13 +69,13 @@ def json_response(body: Mapping[str, Any], status: int, headers: Mapping[str, st
 def read_body(limit: int) -> bytes:
     """Read the request's body, at most `limit` bytes of it; more is `TooLarge`, whatever the framing."""
     if (request.content_length or 0) > limit:
-        raise TooLarge(f"the body is larger than {limit} bytes")
+        raise TooLarge(f"The body is larger than {limit} bytes.")
     try:
         raw = request.stream.read(limit + 1)
     except (ParseException, OSError) as exc:  # what gunicorn raises for broken chunks and for a client that left
-        raise Invalid("the body cannot be read: it is framed wrongly or ended early") from exc
+        raise Invalid("The body cannot be read: it is framed wrongly or ended early.") from exc
     if len(raw) > limit:
-        raise TooLarge(f"the body is larger than {limit} bytes")
+        raise TooLarge(f"The body is larger than {limit} bytes.")
     return raw
 
 
@@ -203,5 +203,5 @@ def _translated(error: HTTPException) -> AppError:
     if error.code == 413:
         return TooLarge()
     if error.code is not None and 400 <= error.code < 500:
-        return Invalid("the request cannot be read")
+        return Invalid("The request cannot be read.")
     return AppError()

@@ -71,13 +71,15 @@ class Reporter(DatabaseDuty):
         # Only this thread takes from the left, so what was looked at is still there afterwards; until the
         # database has answered, the batch stays where it is.
         batch = [self._outcomes[i] for i in range(min(len(self._outcomes), LARGEST_BATCH))]
+        leases = [outcome.lease for outcome in batch]
+        with self._lock:
+            last_words = [report for lease in leases if (report := self._progress.pop(lease, None))]
+        if last_words:
+            # First, while the tasks still run: afterwards the fence would refuse it.
+            self._store.write_progress(last_words)
         accepted = self._store.write(batch, self._worker_name)
         for _ in batch:
             self._outcomes.popleft()
-        leases = [outcome.lease for outcome in batch]
-        with self._lock:
-            for lease in leases:
-                self._progress.pop(lease, None)
         self._board.remove(leases)
         self._tell(batch, accepted)
         self._on_written(any(isinstance(outcome, WillRetry) for outcome in batch))

@@ -247,7 +247,7 @@ class TaskStore:
         except ProgrammingError as exc:
             if isinstance(exc.orig, UndefinedTable):
                 # Started before the migrations were: wait for them as for the database itself.
-                raise DatabaseUnavailable("the tasks database has no tables yet", retry_after=1) from exc
+                raise DatabaseUnavailable("The tasks database has no tables yet.", retry_after=1) from exc
             raise
 
     def _run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:

@@ -34,6 +34,7 @@ async def io(ctx: TaskContext, payload: IoPayload) -> dict[str, Any]:
     while (waited := loop.time() - began) < payload.seconds:
         ctx.progress(100 * waited / payload.seconds, f"{waited:.1f} of {payload.seconds:g} seconds")
         await asyncio.sleep(min(_STEP_SECONDS, payload.seconds - waited))
+    ctx.progress(100, f"{payload.seconds:g} of {payload.seconds:g} seconds")
     if ctx.attempt <= payload.failures:
         raise RemoteFailed(f"attempt {ctx.attempt} was asked to fail")
     return {"waited_seconds": payload.seconds, "attempt": ctx.attempt}

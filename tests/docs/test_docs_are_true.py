@@ -165,6 +165,15 @@ def declared() -> dict[str, tuple[FieldInfo, set[str]]]:
     return found
 
 
+def compose_variables() -> dict[str, str]:
+    """Give the variables that only docker-compose.yml reads, with their defaults; COMPOSE_… are compose's own."""
+    text = (CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")
+    found = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))
+    return {
+        name: default for name, default in found.items() if name not in declared() and not name.startswith("COMPOSE_")
+    }
+
+
 def explained() -> dict[str, tuple[str, set[str]]]:
     """Give each variable of .env.example with the default written there and its readers."""
     found: dict[str, tuple[str, set[str]]] = {}
@@ -182,7 +191,8 @@ def explained() -> dict[str, tuple[str, set[str]]]:
 
 def test_env_example_lists_every_setting_with_its_readers() -> None:
     assert {name: readers for name, (_, readers) in explained().items()} == {
-        name: readers for name, (_, readers) in declared().items()
+        **{name: readers for name, (_, readers) in declared().items()},
+        **{name: {"docker compose"} for name in compose_variables()},
     }
 
 
@@ -193,6 +203,8 @@ def test_env_example_tells_the_defaults() -> None:
             assert "PASSWORD" in written, name
         else:
             assert written == ("" if field.default is None else str(field.default)), name
+    for name, default in compose_variables().items():
+        assert explained()[name][0] == default, name
 
 
 def test_env_example_as_it_stands_sets_nothing() -> None:
@@ -209,6 +221,8 @@ def test_the_readme_has_the_same_settings_as_env_example() -> None:
     everybody = {"gateway", "users", "orders", "tasks", "worker", "migrate"}
     expected = {}
     for name, (default, readers) in explained().items():
+        if name not in declared():
+            continue
         required = declared()[name][0].is_required()
         expected[name] = ("required" if required else default, {"every process"} if readers == everybody else readers)
 

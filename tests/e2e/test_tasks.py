@@ -31,7 +31,8 @@ def test_a_task_is_pending_then_processing_with_progress_then_completed(system):
 
     task = system.wait_for_task(task_id, "completed")
     assert task["attempts"] == 1
-    assert task["result"] is not None
+    assert task["progress"] == {"percent": 100, "message": "2 of 2 seconds"}
+    assert task["result"] == {"waited_seconds": 2.0, "attempt": 1}
     assert task["error"] is None
     assert task["duration"] >= 2
     status = system.get(f"/tasks/{task_id}/status").data

@@ -164,7 +164,7 @@ def test_every_status_step_is_taken_or_is_a_409_naming_both_states(client, prese
         assert response.json["data"]["status"] == target
     else:
         error = error_of(response, 409, "order_state_conflict")
-        assert error["message"] == f"an order that is {present} cannot become {target}"
+        assert error["message"] == f"An order that is {present} cannot become {target}."
         assert client.get(f"/orders/{order['id']}").json["data"] == order
 
 

@@ -154,7 +154,7 @@ def test_a_used_up_pool_is_a_503_after_a_short_wait_and_not_a_hanging_request(ma
         one.execute(text("SELECT 1"))
         two.execute(text("SELECT 1"))
         began = time.monotonic()
-        with pytest.raises(DatabaseUnavailable, match="too many requests wait for the database") as caught:
+        with pytest.raises(DatabaseUnavailable, match="Too many requests wait for the database") as caught:
             database.ping()
         assert time.monotonic() - began < GENEROUS
         assert caught.value.headers == {"Retry-After": "1"}

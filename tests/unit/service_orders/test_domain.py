@@ -79,7 +79,7 @@ def test_each_step_is_taken_or_refused_naming_both_states(present, wanted):
     if present is wanted or (present, wanted) in STEPS:
         assert step(present, wanted) is wanted
     else:
-        with pytest.raises(OrderStateConflict, match=f"an order that is {present} cannot become {wanted}"):
+        with pytest.raises(OrderStateConflict, match=f"An order that is {present} cannot become {wanted}"):
             step(present, wanted)
 
 
@@ -92,7 +92,7 @@ def test_items_change_only_while_created(present):
     if present is CREATED:
         require_items_changeable(present)
     else:
-        with pytest.raises(OrderStateConflict, match=f"an order that is {present} cannot change"):
+        with pytest.raises(OrderStateConflict, match=f"order that is {present} cannot change"):
             require_items_changeable(present)
 
 
@@ -102,5 +102,5 @@ def test_only_created_and_cancelled_orders_can_be_deleted(present):
     if present in DELETABLE:
         require_deletable(present)
     else:
-        with pytest.raises(OrderStateConflict, match=f"an order that is {present} cannot be deleted"):
+        with pytest.raises(OrderStateConflict, match=f"An order that is {present} cannot be deleted"):
             require_deletable(present)

@@ -123,19 +123,19 @@ def test_what_is_not_json_is_refused_and_the_place_is_told(raw, said):
     ],
 )
 def test_a_number_of_more_than_forty_digits_is_refused_and_named_shortened(raw, shown):
-    assert refusal(b'{"a": [' + raw + b"]}").message == f"the number {shown} has more than 40 digits"
+    assert refusal(b'{"a": [' + raw + b"]}").message == f"Invalid JSON: the number {shown} has more than 40 digits."
 
 
 def test_thirty_two_levels_pass_and_thirty_three_do_not():
     assert read_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
     assert read_json(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
     for raw in (b"[" * 33 + b"]" * 33, b'{"a":' * 33 + b"1" + b"}" * 33, b'[{"a":' * 17 + b"1" + b"}]" * 17):
-        assert refusal(raw).message == "nested deeper than 32 levels"
+        assert refusal(raw).message == "Invalid JSON: nested deeper than 32 levels."
 
 
 @pytest.mark.parametrize("raw", [b"[" * 10_000, b'{"a":' * 10_000, b"[" * 10_000 + b"]" * 10_000])
 def test_ten_thousand_brackets_are_refused_like_any_other_depth(raw):
-    assert refusal(raw).message == "nested deeper than 32 levels"
+    assert refusal(raw).message == "Invalid JSON: nested deeper than 32 levels."
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_nul_characters_and_half_surrogate_pairs_are_refused_at_their_place(raw,
 def test_a_refused_key_is_told_shortened_and_can_be_sent_on():
     key = r"\ud800" + "k" * 1000
     message = refusal(f'{{"{key}": 1, "{key}": 2}}'.encode()).message
-    assert len(message) < 100
+    assert len(message) < 120
     message.encode("utf-8")
 
 

@@ -236,7 +236,7 @@ def test_each_wrong_query_parameter_is_named(raw, field, said):
 
 @pytest.mark.parametrize("raw", ["q=%ff", "q=%ED%A0%80", "%ff=1", b"q=\xff"])
 def test_a_query_that_is_not_utf8_is_refused(raw):
-    with pytest.raises(Invalid, match="the query string is not UTF-8"):
+    with pytest.raises(Invalid, match="The query string is not UTF-8"):
         parse_query(Sought, raw)
 
 
