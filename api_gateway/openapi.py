@@ -46,6 +46,8 @@ def merge(
         **own,
         "info": info,
         "servers": [{"url": "/"}],
+        # Readers show groups in this order: what people came for first.
+        "tags": [{"name": name} for name in (*services, "gateway")],
         "paths": dict(sorted(paths.items())),
         "components": {"schemas": dict(sorted(schemas.items()))},
     }

@@ -28,6 +28,11 @@ def test_every_routed_path_is_there_and_addresses_are_relative() -> None:
     assert made["servers"] == [{"url": "/"}]
 
 
+def test_the_services_come_before_the_gateways_own_pages() -> None:
+    made = merge(OWN, {"users": None, "tasks": None}, ROUTES)
+    assert [tag["name"] for tag in made["tags"]] == ["users", "tasks", "gateway"]
+
+
 def test_a_variables_name_does_not_matter_for_its_route() -> None:
     made = merge(OWN, {"users": service("/users/{user_id}", schema={})}, ROUTES)
     assert "/users/{user_id}" in made["paths"]
