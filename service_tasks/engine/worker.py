@@ -77,6 +77,7 @@ class Worker:
         self._hurry = asyncio.Event()
         self._stop_asked = 0
         self._failed = False
+        self._draining = False
         self._handlers: set[asyncio.Task[None]] = set()
         self._board = Board(options.concurrency)
         self._threads = ThreadSlots(options.threads)
@@ -141,6 +142,11 @@ class Worker:
     def held(self) -> int:
         """Tasks in this worker's hands."""
         return len(self._board)
+
+    @property
+    def draining(self) -> bool:
+        """Told to stop, and from now on certain to claim nothing more."""
+        return self._draining
 
     def run(self, *, handle_signals: bool = True) -> int:
         # Not asyncio.run: it waits without limit for handlers that refuse to be cancelled.
@@ -258,6 +264,7 @@ class Worker:
         """Claim nothing more, let handlers finish within the grace time, hand back what is left."""
         _log.info("worker_draining", worker=self.info.name, held=self.held)
         await self._end(self._promoter, self._rescuer, self._claimer, timeout=None)
+        self._draining = True
         await self._until(lambda: not self._board.unsettled(), self._options.grace_seconds)
         rest = self._board.unsettled()
         for task in rest:

@@ -380,6 +380,7 @@ def test_a_worker_that_is_told_to_stop_lets_handlers_finish(bench, start_worker,
     assert seen.started.wait(10)
 
     worker.worker.stop()
+    eventually(lambda: worker.worker.draining, what="the worker claims nothing more")
     later = bench.add("patient")
     seen.release.set()
 

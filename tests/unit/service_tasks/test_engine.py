@@ -42,6 +42,8 @@ class ScriptedStore:
         self.away = False
         self.written: list = []
         self.progress: list[Progress] = []
+        #: what came in which order
+        self.log: list[str] = []
         self.refused: set[Lease] = set()
         self.held: set[Lease] = set()
         self.cancelled: set[Lease] = set()
@@ -64,11 +66,13 @@ class ScriptedStore:
     def write(self, outcomes, worker_name: str) -> set[Lease]:
         self._answer()
         self.written.extend(outcomes)
+        self.log.extend("outcome" for _ in outcomes)
         return {outcome.lease for outcome in outcomes} - self.refused
 
     def write_progress(self, reports) -> None:
         self._answer()
         self.progress.extend(reports)
+        self.log.extend(f"progress {report.percent}" for report in reports)
 
     def held_by(self, worker_id: UUID) -> set[Lease]:
         return set(self.held)
@@ -175,13 +179,16 @@ def test_of_many_progress_reports_the_latest_is_written_and_not_too_often(store,
     assert [report.percent for report in store.progress] == [30, 40]
 
 
-def test_progress_of_a_task_that_has_ended_is_not_written_after_its_end(store, board, reporter):
+def test_the_last_progress_of_a_task_is_written_before_its_end_and_none_after_it(store, board, reporter, hand):
     task = put_on(board, reporter)
     task.context.progress(90)
     reporter.report(Succeeded(task.lease, "1"))
     reporter.run_once(NOW)
+    assert store.log == ["progress 90", "outcome"]
 
-    assert store.progress == []
+    hand.now += 1
+    reporter.run_once(NOW)
+    assert store.log == ["progress 90", "outcome"]
 
 
 # Heartbeat
