@@ -62,7 +62,7 @@ class WorkerSettings(TaskTypeSettings):
         default=30.0, ge=0, le=3600, description="how long handlers may go on after the signal to stop"
     )
     worker_lease_seconds: float = Field(
-        default=45.0, ge=1, le=3600, description="a worker silent that long is dead, and its tasks run again"
+        default=30.0, ge=1, le=3600, description="a worker silent that long is dead, and its tasks run again"
     )
     worker_heartbeat_seconds: float = Field(
         default=5.0, ge=0.1, le=600, description="how often a worker says that it lives"

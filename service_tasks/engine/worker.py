@@ -44,7 +44,7 @@ class WorkerOptions:
     threads: int = 16
     poll_seconds: float = 1.0
     grace_seconds: float = 30.0
-    lease_seconds: float = 45.0
+    lease_seconds: float = 30.0
     heartbeat_seconds: float = 5.0
     policy: RetryPolicy = field(default_factory=RetryPolicy)
 
