@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any, Literal
 from uuid import UUID
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 
 from api_gateway import openapi as merged_openapi
 from api_gateway.errors import BadUpstreamAnswer, UpstreamUnavailable
@@ -20,13 +20,13 @@ from api_gateway.route_table import Route
 from servicekit import openapi
 from servicekit.circuits import Circuit
 from servicekit.clock import utc_now
-from servicekit.envelope import dump, success
+from servicekit.envelope import dump
 from servicekit.errors import Forbidden, NotFound, Unauthorized
 from servicekit.metrics import Metrics
 from servicekit.routes import Routes
-from servicekit.schemas import Body, Timestamp, View, parse_body
+from servicekit.schemas import Body, Timestamp, View
 from servicekit.version import VERSION
-from servicekit.web import json_response, make_app, read_body
+from servicekit.web import make_app
 
 DESCRIPTION = (
     "The people, the orders and the tasks of building sites. Every path is also there under `/api/v1`. "
@@ -194,8 +194,24 @@ def make_control(
             ],
         )
 
+    @api.post(
+        "/admin/circuits/{name}",
+        errors=(Unauthorized, Forbidden, NotFound),
+        body_limit=_ADMIN_BODY_LIMIT,
+        guard=lambda authorization: _check_token(admin_token, authorization),
+    )
+    def set_circuit(name: str, body: CircuitOrder) -> CircuitView:
+        """Force a circuit open or closed, or let it decide by itself again.
+
+        Needs the admin token as `Authorization: Bearer TOKEN`; without one configured, the answer is 403.
+        """
+        circuit = circuits.get(name)
+        if circuit is None:
+            raise NotFound("There is no circuit of that name.")
+        circuit.force(body.state)
+        return _circuit_view(circuit)
+
     app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION)
-    _add_admin(app, circuits, admin_token)
     _add_documentation(app, api, routes, fetch_documents, sorted(circuits))
     return app
 
@@ -213,19 +229,6 @@ def _circuit_view(circuit: Circuit) -> CircuitView:
         last_probe=None if seen.last_probe is None else ProbeView(at=seen.last_probe.at, ok=seen.last_probe.ok),
         forced=seen.forced,
     )
-
-
-def _add_admin(app: Flask, circuits: Mapping[str, Circuit], admin_token: str | None) -> None:
-    def set_circuit(name: str) -> Response:
-        _check_token(admin_token, request.headers.get("Authorization"))
-        circuit = circuits.get(name)
-        if circuit is None:
-            raise NotFound("There is no circuit of that name.")
-        order = parse_body(CircuitOrder, read_body(_ADMIN_BODY_LIMIT), request.headers.get("Content-Type"))
-        circuit.force(order.state)
-        return json_response(success(_circuit_view(circuit)), 200)
-
-    app.add_url_rule("/admin/circuits/<name>", view_func=set_circuit, methods=["POST"], provide_automatic_options=False)
 
 
 def _check_token(admin_token: str | None, authorization: str | None) -> None:
@@ -266,27 +269,17 @@ def _add_documentation(
 
 
 def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
-    """The OpenAPI document of the gateway's own operations, the ones outside Flask included."""
-    shown = Routes(tag="gateway")
+    """The OpenAPI document of the gateway's own operations, the one that the data path answers included."""
     users = Routes(tag="users")
 
     @users.get("/users/{id}/details", errors=(NotFound, UpstreamUnavailable, BadUpstreamAnswer))
     def show_user_details(id: UUID) -> DetailsView:
         """Show a user with the newest orders, asked of both services at the same time."""
-        raise NotImplementedError  # answered by the data path; declared here for the document only
+        raise NotImplementedError  # declared here for the document only: details.py answers
 
-    @shown.post("/admin/circuits/{name}", errors=(Unauthorized, Forbidden, NotFound))
-    def set_circuit(name: str, body: CircuitOrder) -> CircuitView:
-        """Force a circuit open or closed, or let it decide by itself again.
-
-        Needs the admin token as `Authorization: Bearer TOKEN`; without one configured, the answer is 403.
-        """
-        raise NotImplementedError  # answered by _add_admin, because its variable is no UUID
-
-    document = openapi.document(title="Siteworks", version=VERSION, description=DESCRIPTION, routes=[api, users, shown])
+    document = openapi.document(title="Siteworks", version=VERSION, description=DESCRIPTION, routes=[api, users])
     for parameter in document["paths"]["/admin/circuits/{name}"]["post"]["parameters"]:
-        if parameter["in"] == "path":
-            parameter["schema"] = {"type": "string", "enum": circuit_names}
+        parameter["schema"] = {"type": "string", "enum": circuit_names}
     return document
 
 

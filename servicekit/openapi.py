@@ -122,8 +122,13 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-        for name in endpoint.path_parameters
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"} if kind is str else {"type": "string", "format": "uuid"},
+        }
+        for name, kind in endpoint.path_parameters.items()
     ]
 
 

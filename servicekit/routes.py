@@ -7,12 +7,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 from servicekit.errors import AppError
 from servicekit.schemas import Body, Query, View
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+#: Is given the Authorization field before anything else of a request is read; raises to refuse it.
+Guard = Callable[[str | None], None]
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -41,11 +44,9 @@ class Endpoint:
     query: type[Query] | None
     view: type[View]
     headers: Mapping[str, str]
-
-    @property
-    def path_parameters(self) -> list[str]:
-        """Name the `{…}` parts of the path, in order."""
-        return _PARAMETER.findall(self.path)
+    #: The `{…}` parts of the path, in order: UUID, or str for any text.
+    path_parameters: Mapping[str, type]
+    guard: Guard | None
 
     @property
     def flask_rule(self) -> str:
@@ -57,8 +58,8 @@ class Routes:
     """The operations of one resource.
 
     A handler's parameters are found by name: `body`, `query`, `headers` (a mapping of the declared
-    request fields to text or None), and every `{name}` of the path as a UUID. Its return annotation is
-    a `View`, or `Answer[View]` when it sets a status or fields itself.
+    request fields to text or None), and every `{name}` of the path as the UUID or str of its annotation.
+    Its return annotation is a `View`, or `Answer[View]` when it sets a status or fields itself.
     """
 
     def __init__(self, tag: str) -> None:
@@ -91,6 +92,7 @@ class Routes:
         body_may_be_empty: bool = False,
         body_limit: int | None = None,
         headers: Mapping[str, str] | None = None,
+        guard: Guard | None = None,
     ) -> Callable[[F], F]:
         """`headers` maps a request field that the operation reads to what it means."""
 
@@ -99,7 +101,8 @@ class Routes:
             view = hints["return"]
             if get_origin(view) is Answer:
                 (view,) = get_args(view)
-            known = {"body", "query", "headers", *_PARAMETER.findall(path)}
+            path_parameters = {name: hints.get(name, UUID) for name in _PARAMETER.findall(path)}
+            known = {"body", "query", "headers", *path_parameters}
             strange = set(inspect.signature(handler).parameters) - known
             if strange:
                 raise TypeError(f"{method} {path}: no value for the parameters {sorted(strange)}")
@@ -117,6 +120,8 @@ class Routes:
                     query=hints.get("query"),
                     view=view,
                     headers=headers or {},
+                    path_parameters=path_parameters,
+                    guard=guard,
                 )
             )
             return handler

@@ -84,7 +84,12 @@ def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
     limit = endpoint.body_limit or default_limit
 
     def view(**path: str) -> Response:
-        arguments: dict[str, Any] = {name: id_from_path(name, text) for name, text in path.items()}
+        if endpoint.guard is not None:
+            endpoint.guard(request.headers.get("Authorization"))
+        arguments: dict[str, Any] = {
+            name: text if endpoint.path_parameters[name] is str else id_from_path(name, text)
+            for name, text in path.items()
+        }
         if endpoint.query is not None:
             arguments["query"] = parse_query(endpoint.query, request.query_string)
         if endpoint.body is not None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from servicekit import deadline, request_id
-from servicekit.errors import Conflict, DatabaseUnavailable, FieldError, TooLarge
+from servicekit.errors import Conflict, DatabaseUnavailable, FieldError, Forbidden, TooLarge
 from servicekit.metrics import Metrics
 from servicekit.routes import Answer, Routes
 from servicekit.schemas import Body, PageQuery, PageView, QueryText, View
@@ -69,7 +69,17 @@ def note_routes() -> Routes:
             "away": DatabaseUnavailable(retry_after=7),
         }[body.text]
 
+    @api.post("/drawers/{name}", guard=_only_the_owner)
+    def write_into_drawer(name: str, body: Note) -> NoteView:
+        """Write a note into a drawer that has a name, not an id."""
+        return NoteView(text=f"{name}: {body.text}")
+
     return api
+
+
+def _only_the_owner(authorization: str | None) -> None:
+    if authorization != "Bearer owner":
+        raise Forbidden
 
 
 @pytest.fixture
@@ -184,6 +194,17 @@ def test_bodies_and_their_media_types(client, raw, content_type, status, code):
     assert answer.status_code == status
     if code:
         error_of(answer, status, code)
+
+
+def test_a_guard_refuses_before_anything_else_is_read(client):
+    assert client.post("/drawers/left", data=b"no JSON at all").status_code == 403
+    assert client.post("/drawers/left", json={"text": "x"}, headers={"Authorization": "Bearer x"}).status_code == 403
+
+
+def test_a_part_of_the_path_may_be_a_text_instead_of_an_id(client):
+    answer = client.post("/drawers/left%20one", json={"text": "nails"}, headers={"Authorization": "Bearer owner"})
+
+    assert answer.json["data"] == {"text": "left one: nails"}
 
 
 def test_a_body_over_the_limit_is_a_413_and_one_at_the_limit_is_not(client):
