@@ -18,6 +18,20 @@ from servicekit import envelope
 from servicekit.errors import AppError, BadGateway, Invalid, Unavailable
 
 
+def proxy_status(upstream: str, error: str, *, received: int | None = None, details: str = "") -> dict[str, str]:
+    """The Proxy-Status field of an answer made here because of `upstream` (RFC 9209).
+
+    `error` is one of the standard's words, `received` the status that came back if any did. `details` is ours: no
+    text of an exception, which may name hosts.
+    """
+    value = f"siteworks; error={error}; next-hop={upstream}"
+    if received is not None:
+        value += f"; received-status={received}"
+    if details:
+        value += f'; details="{details}"'
+    return {"Proxy-Status": value}
+
+
 class BadPath(Invalid):
     """The path cannot be used."""
 
@@ -57,8 +71,13 @@ class NotSupported(AppError):
 class UpstreamUnavailable(Unavailable):
     """The service behind this address cannot be reached."""
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(f"The {upstream} service cannot be reached at the moment; try again.", retry_after=1)
+    def __init__(self, upstream: str, fault: str = "destination_unavailable") -> None:
+        """`fault` is the error of Proxy-Status."""
+        super().__init__(
+            f"The {upstream} service cannot be reached at the moment; try again.",
+            retry_after=1,
+            headers=proxy_status(upstream, fault),
+        )
         # On the instance, because the code names the service.
         self.code = f"{upstream}_unavailable"  # type: ignore[misc]  # a class attribute in every other error
 
@@ -70,7 +89,9 @@ class UpstreamCircuitOpen(Unavailable):
 
     def __init__(self, upstream: str, retry_in: float) -> None:
         super().__init__(
-            f"The {upstream} service has been failing and is given a pause; try again later.", retry_after=retry_in
+            f"The {upstream} service has been failing and is given a pause; try again later.",
+            retry_after=retry_in,
+            headers=proxy_status(upstream, "destination_unavailable", details="circuit open"),
         )
 
 
@@ -80,7 +101,11 @@ class UpstreamSaturated(Unavailable):
     code = "upstream_saturated"
 
     def __init__(self, upstream: str) -> None:
-        super().__init__(f"Too many requests wait for the {upstream} service; try again.", retry_after=1)
+        super().__init__(
+            f"Too many requests wait for the {upstream} service; try again.",
+            retry_after=1,
+            headers=proxy_status(upstream, "connection_limit_reached"),
+        )
 
 
 class BadUpstreamAnswer(BadGateway):
@@ -88,8 +113,12 @@ class BadUpstreamAnswer(BadGateway):
 
     code = "bad_upstream_answer"
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(f"The {upstream} service gave an answer that cannot be used.")
+    def __init__(self, upstream: str, fault: str = "http_protocol_error", received: int | None = None) -> None:
+        """`fault` is the error of Proxy-Status, `received` the status of the answer if it had one."""
+        super().__init__(
+            f"The {upstream} service gave an answer that cannot be used.",
+            headers=proxy_status(upstream, fault, received=received),
+        )
 
 
 #: Statuses only this process gives, beside those of servicekit.envelope.

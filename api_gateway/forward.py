@@ -8,7 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from api_gateway import headers, outcomes
-from api_gateway.errors import BadUpstreamAnswer, UpstreamCircuitOpen, UpstreamSaturated, UpstreamUnavailable
+from api_gateway.errors import (
+    BadUpstreamAnswer,
+    UpstreamCircuitOpen,
+    UpstreamSaturated,
+    UpstreamUnavailable,
+    proxy_status,
+)
 from api_gateway.headers import Fields
 from api_gateway.limits import Bulkhead, LineFull, RetryBudget
 from api_gateway.outcomes import Envelope
@@ -104,15 +110,17 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
             permit.neutral()
         else:
             permit.failure(time.perf_counter() - began, "timeout")
-        raise DeadlineExceeded from error
+        fault = "connection_read_timeout" if answer is None else "http_response_timeout"
+        raise DeadlineExceeded(headers=proxy_status(lane.name, fault)) from error
     except ConnectFailed as error:
         permit.failure(time.perf_counter() - began, "connect")
         notes.cause = str(error)
-        raise UpstreamUnavailable(lane.name) from error
+        raise UpstreamUnavailable(lane.name, error.proxy_error) from error
     except (ConnectionLost, BrokenAnswer) as error:
         permit.failure(time.perf_counter() - began, "broken answer")
         notes.cause = str(error)
-        raise BadUpstreamAnswer(lane.name) from error
+        received = None if answer is None else answer.status
+        raise BadUpstreamAnswer(lane.name, error.proxy_error, received) from error
     finally:
         # Whatever else ends the call, a client that left above all, says nothing about the upstream.
         permit.neutral()

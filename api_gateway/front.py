@@ -11,7 +11,7 @@ from typing import Any
 from api_gateway import headers
 from api_gateway.body import ClientLeft, Receive, RequestBody
 from api_gateway.details import Part, details
-from api_gateway.errors import BadRequest, status_of
+from api_gateway.errors import BadRequest, BadUpstreamAnswer, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
 from api_gateway.headers import Fields, Peer, TrustedProxies
 from api_gateway.measures import GatewayMeasures
@@ -111,7 +111,7 @@ class Front:
                 return
             except Exception:  # a fault of ours: it must reach the log, and the client as a 500 envelope
                 log.exception("request_crashed")
-                reply = _refusal(AppError())
+                reply = _refusal(AppError(headers={"Proxy-Status": "siteworks; error=proxy_internal_error"}))
             await self._send(scope, reply, made, send)
             status = reply.status
             await body.drain()
@@ -197,7 +197,8 @@ class Front:
             if reply.envelope is None:
                 if reply.stream is not None:
                     reply.stream.close()
-                raise AppError  # a redirect or a page where only an envelope makes sense
+                # A redirect or a page where only an envelope makes sense.
+                raise BadUpstreamAnswer(name, received=reply.status)
             return Part(reply.status, reply.envelope)
 
         try:

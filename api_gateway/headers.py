@@ -53,7 +53,8 @@ _NEVER_UP = frozenset(
         b"x-rewrite-url",
     }
 )
-_SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"server", b"via", b"x-request-id"}
+#: Proxy-Status is for proxies alone to give (RFC 9209 section 2), and the services are none.
+_SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"proxy-status", b"server", b"via", b"x-request-id"}
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
@@ -164,7 +165,7 @@ def cors(
         return fields
     fields.append((b"access-control-allow-origin", origin))
     if preflight_allow is None:
-        fields.append((b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location"))
+        fields.append((b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location, Proxy-Status"))
         return fields
     fields.append((b"access-control-allow-methods", preflight_allow.encode("ascii")))
     if wanted is not None and _FIELD_NAMES.fullmatch(wanted):

@@ -8,6 +8,7 @@ reads no environment. It has no clock of its own beyond the connect limit: the c
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -27,15 +28,28 @@ HIGH_WATER = 256 * 1024
 
 
 class UpstreamError(Exception):
-    """An exchange failed; what could not be known is in the subclass."""
+    """An exchange failed; what could not be known is in the subclass.
+
+    `proxy_error` names the fault in the words of RFC 9209 section 2.3.
+    """
+
+    proxy_error = "proxy_internal_error"
 
 
 class ConnectFailed(UpstreamError):
     """No connection could be made: the request was not sent."""
 
+    proxy_error = "destination_unavailable"
+
+    def __init__(self, text: str, proxy_error: str = proxy_error) -> None:
+        super().__init__(text)
+        self.proxy_error = proxy_error
+
 
 class ConnectionLost(UpstreamError):
     """The connection ended before any byte of an answer."""
+
+    proxy_error = "connection_terminated"
 
     def __init__(self, reused: bool) -> None:
         super().__init__("the connection ended before any byte of an answer")
@@ -45,6 +59,12 @@ class ConnectionLost(UpstreamError):
 
 class BrokenAnswer(UpstreamError):
     """The answer breaks HTTP, ends too early or is too large."""
+
+    proxy_error = "http_protocol_error"
+
+    def __init__(self, text: str, proxy_error: str = proxy_error) -> None:
+        super().__init__(text)
+        self.proxy_error = proxy_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +114,7 @@ class Answer:
         async for piece in self.pieces():
             size += len(piece)
             if size > limit:
-                raise BrokenAnswer(f"more than {limit} bytes")
+                raise BrokenAnswer(f"more than {limit} bytes", "http_response_body_size")
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -175,7 +195,7 @@ class _Exchange:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self.fail(BrokenAnswer("the upstream changed the protocol"))
+            self.fail(BrokenAnswer("the upstream changed the protocol", "http_upgrade_failed"))
         except httptools.HttpParserError as error:
             if self.complete:
                 self._dirty = True
@@ -185,7 +205,7 @@ class _Exchange:
             # The parser tells of a field at its end only, and this one may have none.
             self._head_bytes += len(data)
             if self._head_bytes > 2 * MAX_FIELD_BYTES:
-                self.fail(BrokenAnswer("the head does not end"))
+                self.fail(BrokenAnswer("the head does not end", "http_response_header_section_size"))
 
     def end_of_connection(self, reused: bool) -> None:
         """The connection is gone: the end of an answer without a length, else a failure."""
@@ -195,7 +215,7 @@ class _Exchange:
             self.complete = True
             self._wake()
         else:
-            self.fail(BrokenAnswer("the answer was cut off"))
+            self.fail(BrokenAnswer("the answer was cut off", "http_response_incomplete"))
 
     def fail(self, error: UpstreamError) -> None:
         if self.error is not None or self.complete:
@@ -228,7 +248,7 @@ class _Exchange:
         self._fields.append((name.lower(), value or b""))
         self._field_bytes += len(name) + len(value or b"")
         if len(self._fields) > MAX_FIELDS or self._field_bytes > MAX_FIELD_BYTES:
-            self.fail(BrokenAnswer("too many header fields"))
+            self.fail(BrokenAnswer("too many header fields", "http_response_header_section_size"))
 
     def on_headers_complete(self) -> None:
         if self.complete or self.error is not None:
@@ -429,10 +449,24 @@ class Upstream:
                     lambda: _Connection(self), origin.host, origin.port, ssl=self._tls
                 )
         except TimeoutError as error:
-            raise ConnectFailed(f"no connection to {self.name} within {limit} s") from error
+            raise ConnectFailed(f"no connection to {self.name} within {limit} s", "connection_timeout") from error
         except OSError as error:
-            raise ConnectFailed(str(error)) from error
+            raise ConnectFailed(str(error), _connect_fault(error)) from error
         return connection
+
+
+def _connect_fault(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection_refused"
+    if isinstance(error, socket.gaierror):
+        return "dns_error"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "tls_certificate_error"
+    if isinstance(error, ssl.SSLError):
+        return "tls_protocol_error"
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        return "connection_terminated"
+    return "destination_unavailable"
 
 
 async def fetch(upstream: Upstream, target: bytes, *, seconds: float, limit: int = 4 * 1024 * 1024) -> bytes | None:

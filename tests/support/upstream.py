@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.waiting import eventually
+
 
 @dataclass(frozen=True)
 class Pause:
@@ -185,6 +187,10 @@ class ScriptedUpstream:
             if path is not None:
                 return [seen for seen in self.seen if seen.target.partition("?")[0] == path]
             return [seen for seen in self.seen if seen.target not in ("/readyz", "/openapi.json")]
+
+    def wait_for(self, count: int) -> None:
+        """Wait until that many requests have arrived."""
+        eventually(lambda: len(self.requests()) >= count, what=f"{count} requests to arrive")
 
     @property
     def connections(self) -> int:
