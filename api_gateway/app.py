@@ -13,7 +13,7 @@ from api_gateway.control import make_control
 from api_gateway.forward import Lane
 from api_gateway.front import AsgiApp, Front, Scope, Send
 from api_gateway.headers import TrustedProxies
-from api_gateway.limits import Bulkhead, RetryBudget
+from api_gateway.limits import Bulkhead, RateLimiter, RetryBudget
 from api_gateway.measures import GatewayMeasures
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
@@ -87,6 +87,7 @@ class Gateway:
             fetch_documents=fetch_documents,
             admin_token=None if token is None else token.get_secret_value(),
         )
+        quota = settings.quota()
         self._front = Front(
             table=table,
             lanes=lanes,
@@ -95,6 +96,7 @@ class Gateway:
             trusted=TrustedProxies(settings.trusted_proxies),
             origins=settings.allowed_origins(),
             measures=measures,
+            limiter=None if quota is None else RateLimiter(quota),
         )
         self._prober = Prober(list(circuits.values()), ask_ready)
         self._prober.start()

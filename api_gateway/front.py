@@ -14,6 +14,7 @@ from api_gateway.details import Part, details
 from api_gateway.errors import BadRequest, BadUpstreamAnswer, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
 from api_gateway.headers import Fields, Peer, TrustedProxies
+from api_gateway.limits import RateLimiter
 from api_gateway.measures import GatewayMeasures
 from api_gateway.outcomes import has_no_body
 from api_gateway.paths import Target, split_target, without_alias
@@ -21,7 +22,7 @@ from api_gateway.route_table import Match, RouteTable
 from api_gateway.upstream import UpstreamError
 from servicekit import deadline, request_id
 from servicekit.envelope import dump, failure, success
-from servicekit.errors import AppError, MethodNotAllowed, NotFound
+from servicekit.errors import AppError, MethodNotAllowed, NotFound, TooManyRequests
 from servicekit.logs import get_logger
 from servicekit.metrics import UNMATCHED, Metrics
 
@@ -70,6 +71,7 @@ class Front:
         trusted: TrustedProxies,
         origins: frozenset[str],
         measures: GatewayMeasures,
+        limiter: RateLimiter | None = None,
     ) -> None:
         self._table = table
         self._lanes = lanes
@@ -78,6 +80,7 @@ class Front:
         self._trusted = trusted
         self._origins = origins
         self._measures = measures
+        self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = headers.get(scope["headers"], b"x-request-id")
@@ -90,6 +93,7 @@ class Front:
         notes = Notes()
         body = RequestBody(scope["headers"], receive)
         route, status = UNMATCHED, CLIENT_LEFT
+        quota: Fields = []
         try:
             try:
                 request = self._read_head(scope, made, body)
@@ -100,6 +104,8 @@ class Front:
                         status = 0
                         await self._page(scope, request, receive, send)
                         return
+                if self._limiter is not None:
+                    quota = self._take_quota(self._limiter, request)
                 reply = await self._answer(request, match, notes)
             except AppError as error:
                 if notes.upstream is not None:
@@ -112,6 +118,8 @@ class Front:
             except Exception:  # a fault of ours: it must reach the log, and the client as a 500 envelope
                 log.exception("request_crashed")
                 reply = _refusal(AppError(headers={"Proxy-Status": "siteworks; error=proxy_internal_error"}))
+            if quota:
+                reply.fields = [*reply.fields, *quota]
             await self._send(scope, reply, made, send)
             status = reply.status
             await body.drain()
@@ -152,6 +160,16 @@ class Front:
             http_version=scope["http_version"],
             body=body,
         )
+
+    def _take_quota(self, limiter: RateLimiter, request: Request) -> Fields:
+        """Count a request against its client's quota; gives the fields that tell of it, or raises TooManyRequests."""
+        address = headers.client_address(request.fields, request.peer.address, self._trusted)
+        allowance = limiter.take(headers.client_key(address), time.monotonic())
+        told = {"RateLimit-Policy": limiter.quota.policy, "RateLimit": allowance.field}
+        if not allowance.allowed:
+            self._measures.refused("", TooManyRequests.code)
+            raise TooManyRequests(headers={**told, "Retry-After": str(allowance.seconds)})
+        return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told.items()]
 
     async def _answer(self, request: Request, match: Match | None, notes: Notes) -> Reply:
         if request.target.path == "*":

@@ -89,6 +89,37 @@ class Peer:
     trusted: bool
 
 
+def client_address(fields: Sequence[tuple[bytes, bytes]], peer: str, trusted: TrustedProxies) -> str:
+    """Who asks: the peer, or what trusted proxies say of it. Of X-Forwarded-For the last address that is no trusted
+    proxy counts, because everything before it may be made up."""
+    address = peer
+    if peer not in trusted:
+        return address
+    named = b",".join(value for key, value in fields if key == b"x-forwarded-for")
+    for part in reversed(named.split(b",")):
+        try:
+            parsed = ipaddress.ip_address(part.strip().decode("latin-1"))
+        except ValueError:
+            break
+        address = str(parsed)
+        if address not in trusted:
+            break
+    return address
+
+
+def client_key(address: str) -> str:
+    """What counts as one client: an IPv4 address, or the 64-bit network of an IPv6 address, which is one host's."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+
+
 def get(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     """The first value of a field."""
     return next((value for key, value in fields if key == name), None)
@@ -165,7 +196,12 @@ def cors(
         return fields
     fields.append((b"access-control-allow-origin", origin))
     if preflight_allow is None:
-        fields.append((b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location, Proxy-Status"))
+        fields.append(
+            (
+                b"access-control-expose-headers",
+                b"X-Request-ID, Retry-After, Location, Proxy-Status, RateLimit, RateLimit-Policy",
+            )
+        )
         return fields
     fields.append((b"access-control-allow-methods", preflight_allow.encode("ascii")))
     if wanted is not None and _FIELD_NAMES.fullmatch(wanted):

@@ -1,9 +1,11 @@
-"""How much of one upstream's trouble the gateway takes on: a concurrency limit and a retry budget."""
+"""How much the gateway takes on: of one upstream's trouble (a concurrency limit, a retry budget), of one client."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
+from dataclasses import dataclass
 
 
 class LineFull(Exception):
@@ -97,3 +99,78 @@ class RetryBudget:
             self._tokens -= 1
             return True
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So many requests in so many seconds."""
+
+    requests: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: str) -> Quota:
+        """Read `REQUESTS/SECONDS`, such as `100/60`; ValueError for anything else."""
+        parts = text.split("/")
+        if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
+            raise ValueError("not a quota")
+        requests, seconds = map(int, parts)
+        if requests < 1 or seconds < 1:
+            raise ValueError("not a quota")
+        return cls(requests, seconds)
+
+    @property
+    def policy(self) -> str:
+        """The RateLimit-Policy field (draft-ietf-httpapi-ratelimit-headers)."""
+        return f'"default";q={self.requests};w={self.seconds}'
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a client may still do."""
+
+    allowed: bool
+    #: Requests that may follow at once.
+    remaining: int
+    #: Seconds until the whole quota is there again, or for one who was refused, until the next request is taken.
+    seconds: int
+
+    @property
+    def field(self) -> str:
+        """The RateLimit field."""
+        return f'"default";r={self.remaining};t={self.seconds}'
+
+
+class RateLimiter:
+    """A quota for each client, of which it gets back a steady share (GCRA: one number for each client).
+
+    A client may use its whole quota at once and then as much as flows back; a refused request costs nothing. Of at
+    most `clients` clients it knows anything: beyond that the one that was quiet for longest is forgotten, and would
+    begin with a whole quota.
+    """
+
+    def __init__(self, quota: Quota, *, clients: int = 20_000) -> None:
+        self.quota = quota
+        self._clients = clients
+        self._step = quota.seconds / quota.requests
+        #: When each client's quota will be whole again, the longest quiet first.
+        self._whole_at: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._whole_at)
+
+    def take(self, client: str, now: float) -> Allowance:
+        """Ask for one request of a client; `now` is in seconds on a clock that never goes back."""
+        whole_at = max(self._whole_at.pop(client, now), now)
+        used = whole_at - now
+        # A hair's breadth for what is lost in adding up fractions.
+        wait = used + self._step - self.quota.seconds - 1e-6
+        if wait > 0:
+            self._whole_at[client] = whole_at
+            return Allowance(False, 0, max(1, math.ceil(wait)))
+        self._whole_at[client] = whole_at + self._step
+        if len(self._whole_at) > self._clients:
+            del self._whole_at[next(iter(self._whole_at))]
+        used += self._step
+        remaining = int((self.quota.seconds - used) / self._step + 1e-6)
+        return Allowance(True, remaining, math.ceil(used - 1e-6))

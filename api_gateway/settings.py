@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from api_gateway.headers import TrustedProxies
+from api_gateway.limits import Quota
 from servicekit.settings import Bind, HttpUrl, ServiceSettings
 
 
@@ -22,6 +23,15 @@ def _origins(value: str) -> str:
     for origin in (part.strip() for part in value.split(",") if part.strip()):
         if origin != "*" and not origin.startswith(("http://", "https://")):
             raise ValueError("write origins separated by commas, such as https://app.example.com, or *")
+    return value
+
+
+def _rate(value: str) -> str:
+    if value:
+        try:
+            Quota.parse(value)
+        except ValueError:
+            raise ValueError("write it as REQUESTS/SECONDS, such as 100/60") from None
     return value
 
 
@@ -46,9 +56,18 @@ class GatewaySettings(ServiceSettings):
         default=2048, description="requests that may wait for one upstream"
     )
 
+    gateway_rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
+        default="",
+        description="requests in seconds that one client may send, such as 100/60; empty, as many as it likes",
+    )
+
     def upstream_urls(self) -> dict[str, str]:
         """The address of every upstream by its name."""
         return {"users": self.users_url, "orders": self.orders_url, "tasks": self.tasks_url}
+
+    def quota(self) -> Quota | None:
+        """How much one client may ask for, if there is a limit."""
+        return Quota.parse(self.gateway_rate_limit) if self.gateway_rate_limit else None
 
     def allowed_origins(self) -> frozenset[str]:
         """The configured CORS origins."""

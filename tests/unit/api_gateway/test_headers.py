@@ -219,3 +219,41 @@ class TestCors:
         )
         assert fields[b"access-control-allow-methods"] == b"GET, OPTIONS"
         assert fields.get(b"access-control-allow-headers") == allowed
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("1.1.1.1", [b"6.6.6.6"], "1.1.1.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", [b"2.2.2.2"], "2.2.2.2"),
+        ("10.0.0.1", [b"6.6.6.6, 2.2.2.2"], "2.2.2.2"),
+        ("10.0.0.1", [b"6.6.6.6, 2.2.2.2, 10.0.0.2"], "2.2.2.2"),
+        ("10.0.0.1", [b"6.6.6.6", b"2.2.2.2,10.0.0.2"], "2.2.2.2"),
+        ("10.0.0.1", [b"2.2.2.2, nonsense"], "10.0.0.1"),
+        ("10.0.0.1", [b"nonsense, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", [b"10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("10.0.0.1", [b""], "10.0.0.1"),
+    ],
+)
+def test_the_client_is_the_last_address_that_is_no_trusted_proxy(
+    peer: str, forwarded: list[bytes], client: str
+) -> None:
+    fields = [(b"x-forwarded-for", value) for value in forwarded]
+    assert headers.client_address(fields, peer, TrustedProxies("10.0.0.0/8")) == client
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("1.2.3.4", "1.2.3.4"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("::ffff:1.2.3.4", "1.2.3.4"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("not:an:address", "not:an:address"),
+    ],
+)
+def test_one_host_with_many_addresses_is_one_client(address: str, key: str) -> None:
+    assert headers.client_key(address) == key

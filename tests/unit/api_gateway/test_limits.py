@@ -1,4 +1,4 @@
-"""The waiting line and the retry budget."""
+"""The waiting line, the retry budget and the quota of a client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from api_gateway.limits import Bulkhead, LineFull, RetryBudget
+from api_gateway.limits import Allowance, Bulkhead, LineFull, Quota, RateLimiter, RetryBudget
 
 
 def test_places_are_given_until_there_are_none() -> None:
@@ -94,3 +94,65 @@ def test_a_long_good_time_saves_up_no_more_than_the_ceiling() -> None:
     for _ in range(1000):
         budget.called()
     assert sum(budget.try_retry() for _ in range(100)) == 5
+
+
+def test_a_client_may_use_its_quota_at_once_and_gets_it_back_evenly() -> None:
+    limiter = RateLimiter(Quota(4, 60))  # one every 15 s
+    seen = [limiter.take("a", 0) for _ in range(5)]
+    assert seen == [
+        Allowance(True, 3, 15),
+        Allowance(True, 2, 30),
+        Allowance(True, 1, 45),
+        Allowance(True, 0, 60),
+        Allowance(False, 0, 15),
+    ]
+    assert not limiter.take("a", 14.9).allowed
+    assert limiter.take("a", 15) == Allowance(True, 0, 60)
+    assert limiter.take("a", 45) == Allowance(True, 1, 45)
+    assert limiter.take("a", 1000) == Allowance(True, 3, 15)
+
+
+def test_whatever_is_refused_costs_nothing() -> None:
+    limiter = RateLimiter(Quota(1, 10))
+    assert limiter.take("a", 0).allowed
+    assert [limiter.take("a", now).allowed for now in (1, 2, 3, 9.9, 10)] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(("requests", "seconds"), [(100, 60), (3, 1), (7, 3), (1000, 1), (1, 3600)])
+def test_no_window_sees_more_than_twice_the_quota_and_the_long_run_no_more_than_the_rate(
+    requests: int, seconds: int
+) -> None:
+    limiter = RateLimiter(Quota(requests, seconds))
+    steps = requests * 40
+    taken = sum(limiter.take("a", number * seconds * 10 / steps).allowed for number in range(steps))
+    # Ten windows long: the quota at the start, and what flowed back since.
+    assert requests * 11 - 2 <= taken <= requests * 11
+
+
+def test_clients_do_not_share() -> None:
+    limiter = RateLimiter(Quota(1, 60))
+    assert [limiter.take(client, 0).allowed for client in ("a", "b", "a", "b")] == [True, True, False, False]
+
+
+def test_the_memory_is_bounded_and_the_quietest_is_forgotten_first() -> None:
+    limiter = RateLimiter(Quota(1, 60), clients=3)
+    for client in ("a", "b", "c", "a", "d"):
+        limiter.take(client, 0)
+    assert len(limiter) == 3
+    assert not limiter.take("a", 1).allowed  # it was heard of last but one
+    for number in range(1000):
+        limiter.take(str(number), 2)
+    assert len(limiter) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "100", "100/", "/60", "0/60", "100/0", "-1/60", "1.5/60", "100/60/1", "²/60", " 1/1"]
+)
+def test_a_quota_is_two_whole_numbers(text: str) -> None:
+    with pytest.raises(ValueError, match="not a quota"):
+        Quota.parse(text)
+
+
+def test_a_quota_says_what_it_is_in_the_words_of_the_draft() -> None:
+    assert Quota.parse("100/60").policy == '"default";q=100;w=60'
+    assert Allowance(True, 50, 30).field == '"default";r=50;t=30'

@@ -28,6 +28,7 @@ def test_without_any_variable_it_runs_on_loopback() -> None:
         ("TRUSTED_PROXIES", "localhost"),
         ("CORS_ORIGINS", "app.example.com"),
         ("GATEWAY_UPSTREAM_CONNECTIONS", "0"),
+        ("GATEWAY_RATE_LIMIT", "100"),
     ],
 )
 def test_a_wrong_value_stops_the_start_and_names_the_variable(

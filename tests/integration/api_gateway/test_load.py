@@ -1,0 +1,53 @@
+"""Too much: of one client, and for the process itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import GatewayProcess
+
+
+class TestQuota:
+    @pytest.fixture
+    def gateway(self, tmp_path: Path) -> Iterator[GatewayProcess]:
+        gateway = GatewayProcess(tmp_path / "log", GATEWAY_RATE_LIMIT="3/600", TRUSTED_PROXIES="127.0.0.0/8")
+        yield gateway
+        gateway.stop()
+
+    def test_a_client_that_asks_too_often_is_refused_with_all_the_fields(self, gateway: GatewayProcess) -> None:
+        seen = [gateway.client.get(target) for target in ("/users", "/nothing", "/orders", "/users")]
+        assert [one.status for one in seen] == [200, 404, 200, 429]
+        assert {one.value("RateLimit-Policy") for one in seen} == {'"default";q=3;w=600'}
+        assert [one.value("RateLimit") for one in seen] == [
+            '"default";r=2;t=200',
+            '"default";r=1;t=400',
+            '"default";r=0;t=600',
+            '"default";r=0;t=200',
+        ]
+        assert seen[-1].code == "too_many_requests"
+        assert seen[-1].value("Retry-After") == "200"
+        assert seen[-1].value("Proxy-Status") is None
+        assert len(gateway.upstreams["users"].requests()) == 1
+
+    def test_clients_behind_a_trusted_proxy_are_told_apart_and_pages_are_free(self, gateway: GatewayProcess) -> None:
+        for client in ("2.2.2.2", "3.3.3.3"):
+            for _ in range(3):
+                assert gateway.client.get("/users", ("X-Forwarded-For", f"6.6.6.6, {client}")).status == 200
+            assert gateway.client.get("/users", ("X-Forwarded-For", client)).status == 429
+        for page in ("/health", "/livez", "/metrics", "/swagger"):
+            assert gateway.client.get(page).values("RateLimit") == []
+        assert 'siteworks_gateway_refusals_total{code="too_many_requests",upstream=""} 2.0' in (
+            gateway.client.get("/metrics").body.decode()
+        )
+
+
+def test_without_a_limit_there_are_no_such_fields(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path / "log")
+    try:
+        seen = gateway.client.get("/users")
+    finally:
+        gateway.stop()
+    assert (seen.values("RateLimit"), seen.values("RateLimit-Policy")) == ([], [])
