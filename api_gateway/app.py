@@ -13,7 +13,7 @@ from api_gateway.control import make_control
 from api_gateway.forward import Lane
 from api_gateway.front import AsgiApp, Front, Scope, Send
 from api_gateway.headers import TrustedProxies
-from api_gateway.limits import Bulkhead, RateLimiter, RetryBudget
+from api_gateway.limits import Bulkhead, Lateness, LatenessWatch, RateLimiter, RetryBudget
 from api_gateway.measures import GatewayMeasures
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
@@ -38,6 +38,7 @@ class Gateway:
         self._front: Front | None = None
         self._lanes: dict[str, Lane] = {}
         self._prober: Prober | None = None
+        self._watch: LatenessWatch | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -88,6 +89,10 @@ class Gateway:
             admin_token=None if token is None else token.get_secret_value(),
         )
         quota = settings.quota()
+        lateness = Lateness(settings.gateway_max_lag_seconds)
+        measures.watch_lateness(lateness)
+        self._watch = LatenessWatch(lateness)
+        self._watch.start()
         self._front = Front(
             table=table,
             lanes=lanes,
@@ -97,6 +102,7 @@ class Gateway:
             origins=settings.allowed_origins(),
             measures=measures,
             limiter=None if quota is None else RateLimiter(quota),
+            lateness=lateness,
         )
         self._prober = Prober(list(circuits.values()), ask_ready)
         self._prober.start()
@@ -106,6 +112,8 @@ class Gateway:
         if self._prober is not None:
             # On a thread, because the prober may just be waiting for this event loop.
             await asyncio.to_thread(self._prober.stop)
+        if self._watch is not None:
+            self._watch.stop()
         for lane in self._lanes.values():
             lane.upstream.close()
 

@@ -11,10 +11,10 @@ from typing import Any
 from api_gateway import headers
 from api_gateway.body import ClientLeft, Receive, RequestBody
 from api_gateway.details import Part, details
-from api_gateway.errors import BadRequest, BadUpstreamAnswer, status_of
+from api_gateway.errors import BadRequest, BadUpstreamAnswer, Overloaded, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
 from api_gateway.headers import Fields, Peer, TrustedProxies
-from api_gateway.limits import RateLimiter
+from api_gateway.limits import Lateness, RateLimiter
 from api_gateway.measures import GatewayMeasures
 from api_gateway.outcomes import has_no_body
 from api_gateway.paths import Target, split_target, without_alias
@@ -71,6 +71,7 @@ class Front:
         trusted: TrustedProxies,
         origins: frozenset[str],
         measures: GatewayMeasures,
+        lateness: Lateness,
         limiter: RateLimiter | None = None,
     ) -> None:
         self._table = table
@@ -80,6 +81,7 @@ class Front:
         self._trusted = trusted
         self._origins = origins
         self._measures = measures
+        self._lateness = lateness
         self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,6 +106,9 @@ class Front:
                         status = 0
                         await self._page(scope, request, receive, send)
                         return
+                if self._lateness.overloaded:
+                    self._measures.refused("", Overloaded.code)
+                    raise Overloaded
                 if self._limiter is not None:
                     quota = self._take_quota(self._limiter, request)
                 reply = await self._answer(request, match, notes)

@@ -1,9 +1,11 @@
-"""How much the gateway takes on: of one upstream's trouble (a concurrency limit, a retry budget), of one client."""
+"""How much the gateway takes on: of one upstream's trouble (a concurrency limit, a retry budget), of one client,
+of work at all."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -174,3 +176,59 @@ class RateLimiter:
         used += self._step
         remaining = int((self.quota.seconds - used) / self._step + 1e-6)
         return Allowance(True, remaining, math.ceil(used - 1e-6))
+
+
+class Lateness:
+    """Whether this process is late with all it has to do, told by how late it comes to a regular appointment.
+
+    One late appointment is a pause (a garbage collection, a laptop that slept); late so many times in a row that
+    everybody would wait, it is more work than there is time for. Requests that are refused then cost little, and one
+    appointment in time ends it.
+    """
+
+    #: Seconds between two appointments.
+    EVERY = 0.1
+    _IN_A_ROW = 3
+
+    def __init__(self, limit: float) -> None:
+        """`limit` is in seconds; 0 means never late."""
+        self._limit = limit
+        self._late = 0
+        #: How late the last appointment was, in seconds.
+        self.seconds = 0.0
+
+    @property
+    def overloaded(self) -> bool:
+        return self._late >= self._IN_A_ROW
+
+    def came(self, due: float, now: float) -> None:
+        """An appointment that was due at `due` took place at `now`."""
+        self.seconds = max(now - due, 0.0)
+        self._late = self._late + 1 if self._limit and self.seconds > self._limit else 0
+
+
+class LatenessWatch:
+    """Keeps the appointments on the running event loop."""
+
+    def __init__(self, lateness: Lateness) -> None:
+        self._lateness = lateness
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._arm()
+
+    def stop(self) -> None:
+        """End it; harmless twice."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        # Not the event loop's clock, which stands still while one turn of the loop lasts.
+        due = time.monotonic() + Lateness.EVERY
+        self._timer = self._loop.call_later(Lateness.EVERY, self._keep, due)
+
+    def _keep(self, due: float) -> None:
+        self._lateness.came(due, time.monotonic())
+        self._arm()

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api_gateway.limits import Bulkhead
+from api_gateway.limits import Bulkhead, Lateness
 from servicekit.circuits import Circuit, Transition
 
 _STATES = ("closed", "open", "half_open")
@@ -19,6 +19,7 @@ class GatewayMeasures(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._watched: list[tuple[Circuit, Bulkhead]] = []
+        self._lateness = Lateness(0)
         self._transitions = Counter(
             "siteworks_circuit_transitions_total",
             "Changes of a circuit's state.",
@@ -38,6 +39,9 @@ class GatewayMeasures(Collector):
 
     def watch(self, circuit: Circuit, bulkhead: Bulkhead) -> None:
         self._watched.append((circuit, bulkhead))
+
+    def watch_lateness(self, lateness: Lateness) -> None:
+        self._lateness = lateness
 
     def circuit_moved(self, transition: Transition) -> None:
         self._transitions.labels(transition.name, transition.old, transition.new, transition.reason).inc()
@@ -61,6 +65,10 @@ class GatewayMeasures(Collector):
         waiting = GaugeMetricFamily(
             "siteworks_gateway_upstream_waiting", "Requests waiting for an upstream.", labels=["upstream"]
         )
+        lag = GaugeMetricFamily(
+            "siteworks_gateway_lag_seconds", "How late the event loop came to its last appointment."
+        )
+        lag.add_metric([], self._lateness.seconds)
         for circuit, bulkhead in self._watched:
             seen = circuit.snapshot()
             for name in _STATES:
@@ -68,4 +76,4 @@ class GatewayMeasures(Collector):
             rate.add_metric([circuit.name], seen.failure_rate)
             busy.add_metric([circuit.name], bulkhead.taken)
             waiting.add_metric([circuit.name], bulkhead.waiting)
-        return [state, rate, busy, waiting]
+        return [state, rate, busy, waiting, lag]

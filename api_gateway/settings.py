@@ -61,6 +61,10 @@ class GatewaySettings(ServiceSettings):
         description="requests in seconds that one client may send, such as 100/60; empty, as many as it likes",
     )
 
+    gateway_max_lag_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
+        default=1.0, description="beyond this lag of its event loop the gateway refuses new requests; 0, never"
+    )
+
     def upstream_urls(self) -> dict[str, str]:
         """The address of every upstream by its name."""
         return {"users": self.users_url, "orders": self.orders_url, "tasks": self.tasks_url}

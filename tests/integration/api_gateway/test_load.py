@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateway import GatewayProcess
+from tests.support.waiting import eventually
 
 
 class TestQuota:
@@ -51,3 +52,20 @@ def test_without_a_limit_there_are_no_such_fields(tmp_path: Path) -> None:
     finally:
         gateway.stop()
     assert (seen.values("RateLimit"), seen.values("RateLimit-Policy")) == ([], [])
+
+
+def test_a_gateway_that_is_late_refuses_new_requests_and_still_shows_its_pages(tmp_path: Path) -> None:
+    # No appointment is kept to the microsecond, so this gateway always is.
+    gateway = GatewayProcess(tmp_path / "log", GATEWAY_MAX_LAG_SECONDS="0.000001")
+    try:
+        eventually(lambda: gateway.client.get("/users").status == 503, what="the gateway to be late")
+        before = len(gateway.upstreams["users"].requests())
+        refused = gateway.client.get("/users")
+        assert (refused.status, refused.code, refused.value("Retry-After")) == (503, "overloaded", "1")
+        assert refused.value("Proxy-Status") is None
+        assert len(gateway.upstreams["users"].requests()) == before
+        assert gateway.client.get("/health").status == 200
+        assert 'code="overloaded"' in gateway.client.get("/metrics").body.decode()
+        assert gateway.force("users", "auto").status == 200
+    finally:
+        gateway.stop()

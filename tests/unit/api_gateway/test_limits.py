@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
-from api_gateway.limits import Allowance, Bulkhead, LineFull, Quota, RateLimiter, RetryBudget
+from api_gateway.limits import Allowance, Bulkhead, Lateness, LatenessWatch, LineFull, Quota, RateLimiter, RetryBudget
 
 
 def test_places_are_given_until_there_are_none() -> None:
@@ -156,3 +157,51 @@ def test_a_quota_is_two_whole_numbers(text: str) -> None:
 def test_a_quota_says_what_it_is_in_the_words_of_the_draft() -> None:
     assert Quota.parse("100/60").policy == '"default";q=100;w=60'
     assert Allowance(True, 50, 30).field == '"default";r=50;t=30'
+
+
+def test_late_again_and_again_is_overload_and_one_appointment_in_time_ends_it() -> None:
+    lateness = Lateness(1.0)
+    seen = []
+    # Late by:       0    1.0  1.1  5    0.5  1.1  1.1  1.1  9    0
+    for due, now in [
+        (0, 0),
+        (1, 2),
+        (2, 3.1),
+        (4, 9),
+        (9, 9.5),
+        (10, 11.1),
+        (12, 13.1),
+        (14, 15.1),
+        (16, 25),
+        (26, 26),
+    ]:
+        lateness.came(due, now)
+        seen.append(lateness.overloaded)
+    assert seen == [False] * 7 + [True, True, False]
+
+
+def test_without_a_limit_nothing_is_late() -> None:
+    lateness = Lateness(0)
+    for _ in range(5):
+        lateness.came(0, 100)
+    assert (lateness.overloaded, lateness.seconds) == (False, 100)
+
+
+def test_the_watch_sees_a_loop_that_is_held_up() -> None:
+    async def main() -> None:
+        lateness = Lateness(0.05)
+        watch = LatenessWatch(lateness)
+        watch.start()
+        ends_at = time.monotonic() + 10
+        while not lateness.overloaded:
+            assert time.monotonic() < ends_at
+            # Holds the loop up longer than the appointment and the limit together.
+            time.sleep(Lateness.EVERY + 0.1)
+            await asyncio.sleep(0)
+        while lateness.overloaded:
+            assert time.monotonic() < ends_at
+            await asyncio.sleep(0.01)
+        watch.stop()
+        watch.stop()
+
+    asyncio.run(main())
