@@ -17,7 +17,8 @@ from servicekit.errors import AppError
 from servicekit.logs import get_logger
 from servicekit.request_id import accept_or_make
 
-#: A connection's first request head must be complete within this time, in seconds.
+#: A request head must be complete within this time, in seconds, from the start of its connection or, on one that has
+#: served, from its first byte.
 HEAD_SECONDS = 10.0
 
 _REFUSALS: dict[int, type[AppError]] = {
@@ -50,6 +51,8 @@ class GatewayProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no 
     def data_received(self, data: bytes) -> None:
         self._received = True
         super().data_received(data)
+        if self._head_timer is None and self._awaiting_request and not self._request_ready.is_set():
+            self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
 
     def close_if_idle(self) -> None:
         """Close a kept connection on which no request is under way."""

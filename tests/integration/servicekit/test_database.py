@@ -13,8 +13,9 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from servicekit import database as database_module
+from servicekit import deadline
 from servicekit.database import Database, DatabaseTooSlow
-from servicekit.errors import Conflict, DatabaseUnavailable
+from servicekit.errors import Conflict, DatabaseUnavailable, DeadlineExceeded
 from servicekit.metrics import Metrics
 from servicekit.web import make_app
 from tests.support.ports import free_port
@@ -253,3 +254,65 @@ def test_everything_heals_by_itself_when_the_server_was_restarted(tmp_path_facto
     finally:
         database.dispose()
         server.stop()
+
+
+def statement_timeout(database: Database) -> str:
+    with database.transaction() as session:
+        return str(session.scalar(text("SELECT current_setting('statement_timeout')")))
+
+
+def test_a_statement_gets_no_more_time_than_the_request_has_left(database):
+    began = time.monotonic()
+    with deadline.within(0.3), pytest.raises(DatabaseTooSlow), database.transaction() as session:
+        session.execute(text("SELECT pg_sleep(20)"))
+
+    assert time.monotonic() - began < GENEROUS
+    assert statement_timeout(database) == "5s"
+
+
+def test_every_statement_of_a_transaction_gets_what_is_left_by_then(database):
+    with deadline.within(3.0), database.transaction() as session:
+        session.execute(text("SELECT pg_sleep(1)"))
+        left = session.scalar(text("SELECT current_setting('statement_timeout')"))
+
+    assert 0 < int(left.removesuffix("ms").removesuffix("s")) <= 2000
+
+
+def test_work_whose_time_is_gone_is_not_sent_and_what_was_done_is_undone(database):
+    def work() -> None:
+        with database.transaction() as session:
+            session.execute(text("INSERT INTO pumps VALUES ('late', '{}')"))
+            with deadline.within(0):
+                session.execute(text("SELECT 1"))
+
+    with pytest.raises(DeadlineExceeded):
+        work()
+    assert names(database) == []
+
+
+def test_more_time_than_usual_is_not_given(database):
+    with deadline.within(60):
+        assert statement_timeout(database) == "5s"
+    with deadline.within(None):
+        assert statement_timeout(database) == "5s"
+
+
+def test_without_a_limit_of_its_own_the_deadline_still_counts(make_database):
+    database = make_database(statement_timeout_ms=0)
+
+    assert statement_timeout(database) == "0"
+    with deadline.within(2):
+        assert statement_timeout(database).endswith("ms")
+
+
+def test_everything_works_inside_a_deadline(database):
+    with deadline.within(3):
+        add(database, "one", {"percent": "100 %", "colon": ":x"})
+        with database.transaction() as session:
+            session.add_all([Pump(name=f"many {number}", data={}) for number in range(1500)])
+        with database.transaction() as session:
+            changed = session.execute(text("UPDATE pumps SET data = '{\"a\": 1}' WHERE name LIKE 'many%'"))
+            assert changed.rowcount == 1500
+        with pytest.raises(NameTaken):
+            add(database, "one")
+        assert len(names(database)) == 1501

@@ -78,3 +78,32 @@ def test_every_upstream_is_named_once() -> None:
 def test_pages_are_the_gateways_own() -> None:
     assert all(page.upstream == "" and page.handler == "control" for page in PAGES)
     assert all(route.upstream for route in ROUTES)
+
+
+#: Every route's limits, in seconds: to connect, to the first byte, in all, and of silence within a stream.
+TIMES = {
+    "/users": (1, 5, 5, 60),
+    "/users/{id}": (1, 5, 5, 60),
+    "/users/{id}/details": (1, 5, 5, 60),
+    "/users/{id}/tasks": (1, 5, 5, 60),
+    "/orders": (1, 5, 5, 60),
+    "/orders/{id}": (1, 5, 5, 60),
+    "/tasks": (1, 5, 5, 60),
+    "/tasks/{id}": (1, 5, 5, 60),
+    "/tasks/{id}/status": (1, 5, 5, 60),
+    "/tasks/{id}/result": (1, 5, 5, 60),
+    "/tasks/{id}/retry": (1, 5, 5, 60),
+    "/task-types": (1, 5, 5, 60),
+}
+
+
+def test_the_time_limits_of_every_route_stand_in_one_table() -> None:
+    assert {
+        row.template: (row.limits.connect, row.limits.first_byte, row.limits.total, row.limits.idle) for row in ROUTES
+    } == TIMES
+
+
+@pytest.mark.parametrize("row", ROUTES, ids=lambda row: row.template)
+def test_the_limits_of_a_route_fit_into_each_other(row: Route) -> None:
+    limits = row.limits
+    assert 0 < limits.connect <= limits.first_byte <= limits.total < limits.idle
