@@ -331,7 +331,9 @@ async def _send_stream(reply: Reply, send: Send) -> None:
                 piece = await anext(pieces, None)
             if piece is None:
                 break
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # Waits for a client that takes its time, so nothing piles up here; but not for ever.
+            async with asyncio.timeout_at(max(until, loop.time() + reply.stream_idle)):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     except (TimeoutError, UpstreamError) as error:
         log.warning("stream_cut_off", cause=repr(error))

@@ -24,4 +24,6 @@ limit_request_line = 8000
 limit_request_fields = 100
 limit_request_field_size = 8190
 worker_connections = 10000
+# A client that leaves frees its place at the upstream at once.
+asgi_disconnect_grace_period = 0
 backlog = 2048

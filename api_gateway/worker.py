@@ -21,6 +21,12 @@ from servicekit.request_id import accept_or_make
 #: served, from its first byte.
 HEAD_SECONDS = 10.0
 
+#: A connection that was closed has this long, in seconds, to take what was sent on it.
+LINGER_SECONDS = 60.0
+#: A new connection on which nothing was said is closed this long, in seconds, after the worker was told to stop: its
+#: request may be on the way.
+FRESH_SECONDS = 1.0
+
 _REFUSALS: dict[int, type[AppError]] = {
     400: BadRequest,
     408: RequestTimeout,
@@ -36,6 +42,7 @@ class GatewayProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no 
     """One client connection."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
     _received = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -45,6 +52,8 @@ class GatewayProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no 
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         self.worker.connections.discard(self)
         super().connection_lost(exc)
 
@@ -54,10 +63,16 @@ class GatewayProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no 
         if self._head_timer is None and self._awaiting_request and not self._request_ready.is_set():
             self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
 
-    def close_if_idle(self) -> None:
-        """Close a kept connection on which no request is under way."""
-        if self._awaiting_request and (self.req_count > 1 or not self._received):
+    def close_if_idle(self, *, fresh: bool) -> None:
+        """Close a connection on which no request is under way: a kept one, or a fresh one that has said nothing."""
+        if self._awaiting_request and (not self._received if fresh else self.req_count > 1):
             self._close_transport()
+
+    def _close_transport(self) -> None:
+        super()._close_transport()
+        # A client that takes nothing would hold its answer in our memory for ever.
+        if self._linger_timer is None and not self._conn_lost_handled and self.transport.get_write_buffer_size():
+            self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _on_headers_complete(self) -> bool:
         self._cancel_head_timer()
@@ -113,6 +128,10 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
         super().init_process()
 
     async def _shutdown(self) -> None:
-        for connection in list(self.connections):
-            connection.close_if_idle()
+        self._close_idle(fresh=False)
+        self.loop.call_later(FRESH_SECONDS, lambda: self._close_idle(fresh=True))
         await super()._shutdown()
+
+    def _close_idle(self, *, fresh: bool) -> None:
+        for connection in list(self.connections):
+            connection.close_if_idle(fresh=fresh)

@@ -112,6 +112,8 @@ class ScriptedUpstream:
         self._by_path: dict[str, list[Step]] = {}
         self._open: set[socket.socket] = set()
         self._accepted = 0
+        #: Bytes sent so far.
+        self.sent = 0
         self._stopped = False
         self._listener: socket.socket | None = None
         self.start()
@@ -193,6 +195,12 @@ class ScriptedUpstream:
         eventually(lambda: len(self.requests()) >= count, what=f"{count} requests to arrive")
 
     @property
+    def open(self) -> int:
+        """How many connections are open now."""
+        with self._lock:
+            return len(self._open)
+
+    @property
     def connections(self) -> int:
         """How many connections were accepted so far."""
         return self._accepted
@@ -236,6 +244,7 @@ class ScriptedUpstream:
         for step in steps:
             if isinstance(step, bytes):
                 connection.sendall(step)
+                self.sent += len(step)
             elif isinstance(step, Pause):
                 # A pause that ends early when the other side leaves.
                 connection.settimeout(step.seconds)

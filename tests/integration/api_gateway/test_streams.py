@@ -1,0 +1,228 @@
+"""Streams pass piece by piece, clients that leave free what they held, and no request is lost at the end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.gateway import GatewayProcess
+from tests.support.raw_http import RawAnswer, RawClient, read_answer
+from tests.support.upstream import Close, Pause, ScriptedUpstream, Wait, answer, good
+from tests.support.waiting import eventually
+
+MIB = 1024 * 1024
+GET = b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n"
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def read_until(connection: socket.socket, mark: bytes) -> bytes:
+    seen = b""
+    while mark not in seen:
+        data = connection.recv(65536)
+        assert data, seen
+        seen += data
+    return seen
+
+
+def worker_of(gateway: GatewayProcess) -> psutil.Process:
+    return psutil.Process(gateway.client.get("/status").json["data"]["processes"][0]["pid"])
+
+
+@pytest.mark.parametrize("framing", ["chunked", "until the end"])
+def test_an_event_is_seen_before_the_next_one_exists(client: RawClient, users: ScriptedUpstream, framing: str) -> None:
+    go_on = threading.Event()
+    if framing == "chunked":
+        users.script(EVENTS, chunk(b"data: 1\n\n"), Wait(go_on), chunk(b"data: 2\n\n") + b"0\r\n\r\n")
+    else:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        users.script(head, b"data: 1\n\n", Wait(go_on), b"data: 2\n\n", Close())
+    with client.connect() as connection:
+        connection.sendall(GET)
+        first = read_until(connection, b"data: 1\n\n")
+        assert b"data: 2" not in first
+        go_on.set()
+        assert b"data: 2\n\n" in read_until(connection, b"\r\n0\r\n\r\n")
+
+
+def test_a_download_waits_for_a_client_that_takes_its_time_and_costs_no_memory(
+    gateway: GatewayProcess, users: ScriptedUpstream
+) -> None:
+    piece = b"x" * MIB
+    size = 200 * MIB
+    users.script(answer(200, b"", media_type="text/event-stream", length=size), *[piece] * 200)
+    worker = worker_of(gateway)
+    before, sent_before = worker.memory_info().rss, users.sent
+    with gateway.client.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.sendall(GET)
+        read_until(connection, b"xxx")
+        # The upstream is held back: what it could send fills the buffers between, and no more.
+        last = -1
+
+        def stands_still() -> bool:
+            nonlocal last
+            last, previous = users.sent, last
+            return last == previous
+
+        eventually(stands_still, what="the upstream to be held back")
+        assert users.sent - sent_before < 40 * MIB
+        peak = worker.memory_info().rss
+        left = size - 65536
+        while left > 0:
+            left -= len(connection.recv(MIB))
+            peak = max(peak, worker.memory_info().rss)
+    assert peak - before < 24 * MIB
+
+
+class TestClientsThatLeave:
+    def test_waiting_for_the_head_frees_the_upstream(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
+        users.script(Pause(60))
+        with gateway.client.connect() as connection:
+            connection.sendall(GET)
+            users.wait_for(1)
+        eventually(lambda: users.open == 0, timeout=3, what="the upstream connection to end")
+        assert gateway.circuit("users")["calls"] == 0
+
+    def test_sending_a_body_frees_nothing_since_nothing_was_taken(
+        self, client: RawClient, users: ScriptedUpstream
+    ) -> None:
+        with client.connect() as connection:
+            connection.sendall(b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123")
+        assert client.get("/users").status == 200
+        assert [seen.line for seen in users.requests()] == [b"GET /users HTTP/1.1"]
+
+    def test_in_the_middle_of_a_stream_frees_the_upstream(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        users.script(EVENTS, chunk(b"data: 1\n\n"), Pause(60))
+        with gateway.client.connect() as connection:
+            connection.sendall(GET)
+            read_until(connection, b"data: 1")
+        eventually(lambda: users.open == 0, timeout=3, what="the upstream connection to end")
+        assert gateway.circuit("users")["failures"] == 0
+
+    def test_in_the_middle_of_a_download_held_back_frees_the_upstream(
+        self, client: RawClient, users: ScriptedUpstream
+    ) -> None:
+        users.script(answer(200, b"", media_type="text/event-stream", length=100 * MIB), *[b"x" * MIB] * 100)
+        with client.connect() as connection:
+            connection.sendall(GET)
+            read_until(connection, b"xxx")
+        eventually(lambda: users.open == 0, timeout=3, what="the upstream connection to end")
+
+    def test_in_the_middle_of_details_frees_both(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
+    ) -> None:
+        users.script(Pause(60))
+        orders.script(Pause(60))
+        with client.connect() as connection:
+            connection.sendall(b"GET /users/1/details HTTP/1.1\r\nHost: x\r\n\r\n")
+            users.wait_for(1)
+            orders.wait_for(1)
+        eventually(lambda: users.open == orders.open == 0, timeout=3, what="both connections to end")
+
+    def test_waiting_in_line_frees_the_place_in_the_line(self, tmp_path: Path) -> None:
+        gateway = GatewayProcess(tmp_path / "log", GATEWAY_UPSTREAM_CONNECTIONS="1", GATEWAY_UPSTREAM_WAITING="1")
+        users = gateway.upstreams["users"]
+
+        def waiting() -> float:
+            text = gateway.client.get("/metrics").body.decode()
+            line = next(
+                line
+                for line in text.splitlines()
+                if line.startswith('siteworks_gateway_upstream_waiting{upstream="users"}')
+            )
+            return float(line.rpartition(" ")[2])
+
+        try:
+            go_on = threading.Event()
+            users.scripts([Wait(go_on), good("first")], [good("third")])
+            with gateway.client.connect() as first:
+                first.sendall(GET)
+                users.wait_for(1)
+                with gateway.client.connect() as second:
+                    second.sendall(b"GET /users?second HTTP/1.1\r\nHost: x\r\n\r\n")
+                    eventually(lambda: waiting() == 1, what="the second to wait")
+                eventually(lambda: waiting() == 0, timeout=3, what="the second to be forgotten")
+                with gateway.client.connect() as third:
+                    third.sendall(b"GET /users?third HTTP/1.1\r\nHost: x\r\n\r\n")
+                    eventually(lambda: waiting() == 1, what="the third to wait")
+                    go_on.set()
+                    assert [read_answer(one).json["data"] for one in (first, third)] == ["first", "third"]
+            assert [seen.target for seen in users.requests()] == ["/users", "/users?third"]
+        finally:
+            gateway.stop()
+
+
+class TestTheEnd:
+    @pytest.fixture
+    def own(self, tmp_path: Path) -> Iterator[GatewayProcess]:
+        gateway = GatewayProcess(tmp_path / "log")
+        yield gateway
+        gateway.stop()
+
+    def test_sigterm_answers_what_is_under_way_refuses_what_is_new_and_ends(self, own: GatewayProcess) -> None:
+        users = own.upstreams["users"]
+        go_on = threading.Event()
+        users.script(Wait(go_on), good("late"))
+        waiting = [own.client.connect() for _ in range(50)]
+        try:
+            for connection in waiting:
+                connection.sendall(GET)
+            users.wait_for(50)
+            own.process.send_signal(signal.SIGTERM)
+
+            def refused() -> bool:
+                try:
+                    own.client.connect().close()
+                except ConnectionRefusedError:
+                    return True
+                return False
+
+            eventually(refused, what="new connections to be refused")
+            assert own.process.poll() is None
+            go_on.set()
+            assert {read_answer(one).json["data"] for one in waiting} == {"late"}
+            assert own.process.wait(15) == 0
+        finally:
+            for connection in waiting:
+                connection.close()
+
+    def test_not_one_request_is_lost_while_the_workers_are_replaced(self, own: GatewayProcess) -> None:
+        own.upstreams["users"].script(Pause(0.02), good("here"))
+        answers: list[RawAnswer] = []
+        failures: list[Exception] = []
+        enough = threading.Event()
+
+        def ask() -> None:
+            while not enough.is_set():
+                try:
+                    answers.append(own.client.get("/users"))
+                except Exception as error:  # whatever it is, the test shows it
+                    failures.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(2):
+                old = worker_of(own)
+                own.process.send_signal(signal.SIGHUP)
+                eventually(lambda: not old.is_running(), timeout=20, what="the old worker to end")  # noqa: B023  # called at once
+                assert worker_of(own) != old
+        finally:
+            enough.set()
+            for thread in threads:
+                thread.join(20)
+        assert failures == []
+        assert {one.status for one in answers} == {200}
