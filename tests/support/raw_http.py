@@ -83,6 +83,16 @@ class RawClient:
         return self.request("GET", target, fields=fields)
 
 
+class KeptClient(RawClient):
+    """The same on connections that have served before (a request that no upstream hears of)."""
+
+    def connect(self) -> socket.socket:
+        connection = super().connect()
+        connection.sendall(b"OPTIONS * HTTP/1.1\r\nHost: siteworks.test\r\n\r\n")
+        assert read_answer(connection).status == 204
+        return connection
+
+
 def read_answer(connection: socket.socket, *, head: bool = False, began: float | None = None) -> RawAnswer:
     """Read one answer off a connection; a body that is cut off is a ConnectionError."""
     began = time.monotonic() if began is None else began

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.gateway import GatewayProcess
-from tests.support.raw_http import RawClient
+from tests.support.raw_http import KeptClient, RawClient
 from tests.support.upstream import ScriptedUpstream
 
 
@@ -28,6 +28,20 @@ def gateway(_process: GatewayProcess) -> GatewayProcess:
 @pytest.fixture
 def client(gateway: GatewayProcess) -> RawClient:
     return gateway.client
+
+
+@pytest.fixture(params=["fresh", "kept"])
+def either(request: pytest.FixtureRequest, gateway: GatewayProcess) -> RawClient:
+    """A client on connections of its own, or on ones that have served before, on both sides of the gateway."""
+    if request.param == "fresh":
+        return gateway.client
+    for upstream in gateway.upstreams.values():
+        upstream.drop_connections()
+    for target in ("/users", "/orders", "/tasks"):
+        assert gateway.client.get(target).status == 200
+    for upstream in gateway.upstreams.values():
+        upstream.seen.clear()
+    return KeptClient(gateway.port)
 
 
 @pytest.fixture

@@ -58,6 +58,11 @@ class TestMethods:
 
 
 class TestRefusals:
+    @pytest.fixture
+    def client(self, either: RawClient) -> RawClient:
+        """Refusals are the same on fresh and on kept connections."""
+        return either
+
     @pytest.mark.parametrize(
         ("data", "status"),
         [

@@ -1,0 +1,267 @@
+"""The traps every proxy meets: what goes in, and the exact bytes that the upstream sees. Fresh and kept connections."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.raw_http import RawClient, read_answer
+from tests.support.upstream import Close, ScriptedUpstream, Seen, Step, answer, bad, good
+
+ENVELOPE = b'{"success": true, "data": "\xd0\x91"}'
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+#: What the gateway adds to every request, as `exact` shows it.
+OURS = (
+    b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-host: a\r\nx-forwarded-proto: http\r\n"
+    b"forwarded: for=127.0.0.1;host=a;proto=http\r\nvia: 1.1 siteworks\r\nx-request-id: ID\r\n"
+    b"traceparent: TRACE\r\nx-request-timeout-ms: TIME"
+)
+
+
+def exact(seen: Seen, users: ScriptedUpstream) -> bytes:
+    """Every byte the upstream saw; only what is new each time is named instead."""
+    head = seen.head.replace(b"127.0.0.1:%d" % users.port, b"UPSTREAM")
+    head = re.sub(rb"traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-00", b"traceparent: TRACE", head)
+    head = re.sub(rb"x-request-timeout-ms: (?:[1-4][0-9]{3}|5000)\b", b"x-request-timeout-ms: TIME", head)
+    head = re.sub(rb"x-request-id: [0-9a-f]{32}", b"x-request-id: ID", head)
+    return head + b"\r\n\r\n" + seen.body
+
+
+@dataclass(frozen=True)
+class Row:
+    """`sent` is a request without its Host; `seen` is what arrived: request line, passed fields, and after ours."""
+
+    name: str
+    sent: bytes
+    line: bytes
+    passed: bytes = b""
+    tail: bytes = b"\r\n\r\n"
+
+
+def get(target: bytes, fields: bytes = b"") -> bytes:
+    return b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n"
+
+
+def post(fields: bytes, body: bytes) -> bytes:
+    return b"POST /users HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n" + body
+
+
+POST = b"POST /users HTTP/1.1"
+PASSED = (
+    # Targets travel byte for byte.
+    Row("encoded question mark", get(b"/users/a%3fadmin=1"), b"GET /users/a%3fadmin=1 HTTP/1.1"),
+    Row("encoded number sign", get(b"/users/a%23frag"), b"GET /users/a%23frag HTTP/1.1"),
+    Row("encoded in lower and upper case", get(b"/users/%e2%82%AC"), b"GET /users/%e2%82%AC HTTP/1.1"),
+    Row("encoded twice", get(b"/users/%252e%252e"), b"GET /users/%252e%252e HTTP/1.1"),
+    Row("dots that lead nowhere", get(b"/users/..."), b"GET /users/... HTTP/1.1"),
+    Row("a query with everything", get(b"/users?a=1&a=2&b"), b"GET /users?a=1&a=2&b HTTP/1.1"),
+    Row("a query with dots", get(b"/users?q=../..%2f"), b"GET /users?q=../..%2f HTTP/1.1"),
+    Row("a bare question mark", get(b"/users?"), b"GET /users? HTTP/1.1"),
+    Row("plus and semicolon", get(b"/users?q=a+b;c"), b"GET /users?q=a+b;c HTTP/1.1"),
+    Row("the absolute form", get(b"http://a/users?x=1"), b"GET /users?x=1 HTTP/1.1"),
+    Row("the alias", get(b"/api/v1/users?x=%2f"), b"GET /users?x=%2f HTTP/1.1"),
+    # One framing.
+    Row(
+        "chunked",
+        post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n"),
+        POST,
+        tail=b"\r\ncontent-length: 5\r\n\r\nabcde",
+    ),
+    Row("a length", post(b"Content-Length: 3\r\n", b"abc"), POST, tail=b"\r\ncontent-length: 3\r\n\r\nabc"),
+    Row("the length zero", post(b"Content-Length: 0\r\n", b""), POST, tail=b"\r\ncontent-length: 0\r\n\r\n"),
+    Row("no body", post(b"", b""), POST, tail=b"\r\ncontent-length: 0\r\n\r\n"),
+    Row(
+        "a body that looks like a request",
+        post(b"Content-Length: 26\r\n", b"GET /admin HTTP/1.1\r\nX: 1\r\n"[:26]),
+        POST,
+        tail=b"\r\ncontent-length: 26\r\n\r\n" + b"GET /admin HTTP/1.1\r\nX: 1\r\n"[:26],
+    ),
+    # Fields.
+    Row(
+        "hop-by-hop and what Connection names",
+        get(
+            b"/users",
+            b"Connection: X-Api-Key, x-REQUEST-id\r\nX-Api-Key: k\r\nTE: trailers\r\nUpgrade: websocket\r\n"
+            b"Proxy-Authorization: Basic x\r\nKEEP-ALIVE: timeout=5\r\nProxy-Connection: close\r\n"
+            b"HTTP2-Settings: x\r\nTrailer: x\r\nProxy-Authenticate: x\r\n",
+        ),
+        b"GET /users HTTP/1.1",
+    ),
+    Row(
+        "forwarded fields of a stranger",
+        get(
+            b"/users",
+            b"X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-Host: evil\r\n"
+            b"X_Forwarded_For: 6.6.6.6\r\nX-Forwarded-Prefix: /x\r\nX-Original-URL: /admin\r\n"
+            b"X-Forwarded-Proto: https\r\nX-Rewrite-Url: /admin\r\nX-Forwarded-Port: 1\r\n",
+        ),
+        b"GET /users HTTP/1.1",
+    ),
+    Row(
+        "what belongs to the upstream",
+        get(b"/users", b"Authorization: Bearer t\r\nCookie: a=1; b=2\r\nX-Own: 1\r\nx-own: \xe4\r\nAccept: */*\r\n"),
+        b"GET /users HTTP/1.1",
+        passed=b"authorization: Bearer t\r\ncookie: a=1; b=2\r\nx-own: 1\r\nx-own: \xe4\r\naccept: */*\r\n",
+    ),
+    Row(
+        "an expectation",
+        post(b"Expect: 100-continue\r\nContent-Length: 2\r\n", b"{}"),
+        POST,
+        tail=b"\r\ncontent-length: 2\r\n\r\n{}",
+    ),
+    Row(
+        "a trace that is none",
+        get(b"/users", b"traceparent: 00-zz-1-01\r\ntracestate: a=1\r\n"),
+        b"GET /users HTTP/1.1",
+    ),
+)
+
+
+@pytest.mark.parametrize("row", PASSED, ids=lambda row: row.name)
+def test_the_upstream_sees_exactly_this(either: RawClient, users: ScriptedUpstream, row: Row) -> None:
+    assert either.send(row.sent).status == 200
+    assert [exact(seen, users) for seen in users.requests()] == [
+        row.line + b"\r\nhost: UPSTREAM\r\n" + row.passed + OURS + row.tail
+    ]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(get(b"/users/..%2fadmin"), id="encoded slash after dots"),
+        pytest.param(get(b"/users/%2e%2e/admin"), id="encoded dots"),
+        pytest.param(get(b"/users/.%2e/admin"), id="half encoded dots"),
+        pytest.param(get(b"/users/x/../../admin"), id="dots"),
+        pytest.param(get(b"/users/a%2fb"), id="encoded slash"),
+        pytest.param(get(b"/users/a%2Fb"), id="encoded slash in upper case"),
+        pytest.param(get(b"/users/a%5cb"), id="encoded backslash"),
+        pytest.param(get(b"/users/%00"), id="NUL"),
+        pytest.param(get(b"/users/%0d%0aX:1"), id="a line break"),
+        pytest.param(get(b"//users//1"), id="empty segments"),
+        pytest.param(get(b"/users/"), id="an empty segment at the end"),
+        pytest.param(b"GET /users HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", id="two Hosts"),
+        pytest.param(b"GET /users HTTP/1.1\r\nHost: a, b\r\n\r\n", id="two Hosts in one"),
+        pytest.param(post(b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"), id="two framings"),
+        pytest.param(post(b"Content-Length: 1\r\nContent-Length: 2\r\n", b"ab"), id="two lengths"),
+        pytest.param(post(b"Content-Length: +1\r\n", b"a"), id="a length with a sign"),
+        pytest.param(post(b"Content-Length: -1\r\n", b""), id="a negative length"),
+        pytest.param(post(b"Content-Length: 0x1\r\n", b"a"), id="a length in another base"),
+        pytest.param(post(b"Transfer-Encoding: chunked, chunked\r\n", b"0\r\n\r\n"), id="chunked twice"),
+        pytest.param(post(b"Transfer-Encoding : chunked\r\n", b"0\r\n\r\n"), id="space before the colon"),
+        pytest.param(post(b"Transfer-Encoding: chunked\r\n", b"-1\r\n\r\n"), id="a negative chunk"),
+        pytest.param(post(b"Transfer-Encoding: chunked\r\n", b"0x1\r\na\r\n0\r\n\r\n"), id="a chunk in another base"),
+    ],
+)
+def test_the_upstream_sees_nothing_of_this(either: RawClient, users: ScriptedUpstream, sent: bytes) -> None:
+    refused = either.send(sent)
+    assert 400 <= refused.status < 500 or refused.status == 501
+    assert refused.code
+    assert users.requests() == []
+
+
+def test_a_valid_trace_and_its_state_pass(either: RawClient, users: ScriptedUpstream) -> None:
+    either.get("/users", ("traceparent", TRACE), ("tracestate", "a=1"))
+    (seen,) = users.requests()
+    assert (seen.values("traceparent"), seen.values("tracestate")) == ([TRACE], ["a=1"])
+
+
+def test_close_in_a_list_of_options_closes(either: RawClient) -> None:
+    with either.connect() as connection:
+        connection.sendall(get(b"/users", b"Connection: X-Api-Key, Close\r\n"))
+        assert read_answer(connection).status == 200
+        assert connection.recv(1) == b""
+
+
+def test_two_requests_in_one_segment_are_two_requests(either: RawClient, users: ScriptedUpstream) -> None:
+    users.scripts([good(1)], [good(2)])
+    with either.connect() as connection:
+        connection.sendall(post(b"Content-Length: 2\r\n", b"{}") + get(b"/users?second"))
+        seen = b""
+        while seen.count(b'"data"') < 2:
+            seen += connection.recv(65536)
+    assert [exact(one, users).split(b"\r\n")[0] for one in users.requests()] == [POST, b"GET /users?second HTTP/1.1"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "status", "fields", "body"),
+    [
+        pytest.param(
+            [answer(200, b"\x1f\x8b", fields=[("Content-Encoding", "gzip"), ("ETag", '"1"')])],
+            200,
+            [("content-encoding", "gzip"), ("etag", '"1"'), ("content-length", "2")],
+            b"\x1f\x8b",
+            id="compressed",
+        ),
+        pytest.param(
+            [answer(200, ENVELOPE, fields=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2; Path=/, x")])],
+            200,
+            [("set-cookie", "a=1"), ("set-cookie", "b=2; Path=/, x"), ("content-length", str(len(ENVELOPE)))],
+            ENVELOPE,
+            id="two cookies",
+        ),
+        pytest.param(
+            [answer(302, b"<html>", media_type="text/html", fields=[("Location", "/internal")])],
+            302,
+            [("location", "/internal"), ("content-length", "0")],
+            b"",
+            id="a redirect",
+        ),
+        pytest.param(
+            [b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + answer(200, ENVELOPE)],
+            200,
+            [("content-length", str(len(ENVELOPE)))],
+            ENVELOPE,
+            id="a hint before",
+        ),
+        pytest.param(
+            [
+                answer(
+                    200,
+                    ENVELOPE,
+                    fields=[("connection", "X-Inner"), ("X-INNER", "1"), ("Upgrade", "h2c"), ("Trailer", "x")],
+                )
+            ],
+            200,
+            [("content-length", str(len(ENVELOPE)))],
+            ENVELOPE,
+            id="hop-by-hop",
+        ),
+        pytest.param([bad(404, "user_not_found")], 404, None, None, id="an error"),
+        pytest.param([answer(200, ENVELOPE[:-1], length=len(ENVELOPE)), Close()], 502, None, None, id="truncated"),
+        pytest.param([answer(200, b"x" * (33 * 1024 * 1024))], 502, None, None, id="far too large"),
+    ],
+)
+def test_the_client_sees_exactly_this(
+    either: RawClient,
+    users: ScriptedUpstream,
+    steps: list[Step],
+    status: int,
+    fields: list[tuple[str, str]] | None,
+    body: bytes | None,
+) -> None:
+    users.script(*steps)
+    seen = either.get("/users")
+    assert seen.status == status
+    own = ("content-type", "date", "server", "via", "x-request-id", "connection", "vary")
+    if fields is None:
+        assert json.loads(seen.body)["success"] is False
+    else:
+        assert [(name, value) for name, value in seen.fields if name not in own] == fields
+        assert seen.body == body
+
+
+def test_head_tells_the_upstreams_length(either: RawClient, users: ScriptedUpstream) -> None:
+    users.script(answer(200, b"", length=1234))
+    seen = either.request("HEAD", "/users")
+    assert (seen.status, seen.values("Content-Length"), seen.body) == (200, ["1234"], b"")
+    assert exact(users.requests()[0], users).startswith(b"HEAD /users HTTP/1.1\r\nhost: UPSTREAM\r\n")
+
+
+def test_a_cookie_of_one_client_is_never_sent_for_another(either: RawClient, users: ScriptedUpstream) -> None:
+    users.script(good({}, fields=[("Set-Cookie", "session=first; Path=/")]))
+    for _ in range(2):
+        assert either.get("/users").status == 200
+    assert [seen.values("Cookie") for seen in users.requests()] == [[], []]
