@@ -20,7 +20,7 @@ from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
 from servicekit.circuits import Circuit, CircuitSettings, Prober
 from servicekit.logs import get_logger
-from servicekit.metrics import Metrics
+from servicekit.metrics import UNMATCHED, Metrics
 
 _CONTROL_THREADS = 4
 _PROBE_SECONDS = 1.0
@@ -35,6 +35,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, *, circuit_settings: CircuitSettings | None = None) -> None:
         self._settings = settings
         self._circuit_settings = circuit_settings or CircuitSettings()
+        self._metrics = Metrics("api_gateway")
         self._front: Front | None = None
         self._lanes: dict[str, Lane] = {}
         self._prober: Prober | None = None
@@ -48,11 +49,15 @@ class Gateway:
         else:
             raise RuntimeError(f"no {scope['type']} here")
 
+    def parser_refused(self, status: int) -> None:
+        """Count a request that the HTTP parser refused: nobody knows its method or route, and it took no time."""
+        self._metrics.observe(method="", route=UNMATCHED, status=status, seconds=0.0)
+
     def start(self) -> None:
         """Build all parts; called on the running event loop."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        metrics = Metrics("api_gateway")
+        metrics = self._metrics
         measures = GatewayMeasures(metrics.registry)
         for name, url in settings.upstream_urls().items():
             self._lanes[name] = Lane(

@@ -102,6 +102,7 @@ class GatewayProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no 
         error = _REFUSALS.get(status, AppError)()
         body = dump(failure(error))
         made = accept_or_make(None)
+        self.app.parser_refused(status)
         log.info("request_refused", status=status, code=error.code, cause=message, request_id=made)
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

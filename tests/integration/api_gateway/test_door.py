@@ -100,6 +100,25 @@ class TestRefusals:
         assert refused.value("X-Request-ID")
         assert users.requests() == []
 
+    @pytest.mark.parametrize(
+        ("data", "status"),
+        [
+            (b"nonsense\r\n\r\n", 400),
+            (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 9000), 414),
+            (b"GET /users HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"a" * 9000), 431),
+        ],
+    )
+    def test_a_refusal_of_the_parser_is_counted(self, client: RawClient, data: bytes, status: int) -> None:
+        def counted() -> float:
+            wanted = f'method="other",route="unmatched",service="api_gateway",status="{status}"'
+            lines = client.get("/metrics").body.decode().splitlines()
+            found = [line for line in lines if line.startswith(f"siteworks_http_requests_total{{{wanted}}}")]
+            return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+        before = counted()
+        assert client.send(data).status == status
+        assert counted() == before + 1
+
     def test_a_websocket_upgrade_is_an_ordinary_request_here(self, client: RawClient) -> None:
         seen = client.get(
             "/users",
