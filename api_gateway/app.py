@@ -67,10 +67,11 @@ class Gateway:
                 bulkhead=Bulkhead(places=settings.gateway_upstream_connections, line=settings.gateway_upstream_waiting),
                 budget=RetryBudget(),
                 on_retry=measures.retried,
+                on_call=measures.called,
             )
         lanes = self._lanes
         for lane in lanes.values():
-            measures.watch(lane.circuit, lane.bulkhead)
+            measures.watch(lane.circuit, lane.bulkhead, lane.budget)
         circuits = {name: lane.circuit for name, lane in lanes.items()}
 
         async def fetch_all() -> Mapping[str, bytes | None]:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from api_gateway import headers, outcomes
 from api_gateway.errors import (
@@ -30,6 +31,10 @@ _LEASE_MARGIN = 5.0
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
+#: How a call ended for its circuit; `not_permitted` never began.
+Kind = Literal["success", "failure", "neutral", "not_permitted"]
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """What stands between the gateway and one upstream."""
@@ -41,6 +46,8 @@ class Lane:
     budget: RetryBudget
     #: Told the lane's name whenever a request is sent a second time.
     on_retry: Callable[[str], None] = lambda _: None
+    #: Told the lane's name, how each call ended, and the seconds it took (None: it was never sent).
+    on_call: Callable[[str, Kind, float | None], None] = lambda _name, _kind, _seconds: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     # Not the event loop's clock, which uvloop moves in whole milliseconds.
     began = time.perf_counter()
     answer: Answer | None = None
+    kind: Kind = "neutral"
     try:
         async with asyncio.timeout_at(min(call.ends_at, started + call.limits.first_byte)):
             answer = await _attempts(lane, call, notes)
@@ -101,6 +109,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
             reply = await _reply(lane, call, answer)
         code = None if reply.envelope is None else reply.envelope.code
         outcome = outcomes.of_answer(reply.status, lane.name, code)
+        kind = outcome
         _report(permit, outcome, time.perf_counter() - began, f"status {reply.status}")
         if reply.stream is not None:
             answer = None  # it lives on in the reply
@@ -109,14 +118,17 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         if call.shortened:
             permit.neutral()
         else:
+            kind = "failure"
             permit.failure(time.perf_counter() - began, "timeout")
         fault = "connection_read_timeout" if answer is None else "http_response_timeout"
         raise DeadlineExceeded(headers=proxy_status(lane.name, fault)) from error
     except ConnectFailed as error:
+        kind = "failure"
         permit.failure(time.perf_counter() - began, "connect")
         notes.cause = str(error)
         raise UpstreamUnavailable(lane.name, error.proxy_error) from error
     except (ConnectionLost, BrokenAnswer) as error:
+        kind = "failure"
         permit.failure(time.perf_counter() - began, "broken answer")
         notes.cause = str(error)
         received = None if answer is None else answer.status
@@ -124,6 +136,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     finally:
         # Whatever else ends the call, a client that left above all, says nothing about the upstream.
         permit.neutral()
+        lane.on_call(lane.name, kind, time.perf_counter() - began)
         lane.bulkhead.leave()
         if answer is not None:
             answer.close()
@@ -152,6 +165,7 @@ def _permit(lane: Lane, call: Call, notes: Notes) -> Permit:
         permit = lane.circuit.acquire(lease=call.limits.total + _LEASE_MARGIN)
     except CircuitOpen as error:
         notes.circuit = "open"
+        lane.on_call(lane.name, "not_permitted", None)
         raise UpstreamCircuitOpen(lane.name, error.retry_in) from error
     notes.circuit = "half_open" if permit.is_trial else "closed"
     return permit

@@ -91,6 +91,11 @@ class RetryBudget:
         self._ceiling = ceiling
         self._tokens = reserve
 
+    @property
+    def left(self) -> float:
+        """Retries that may follow at once."""
+        return self._tokens
+
     def called(self) -> None:
         """Count one call, which pays its share in."""
         self._tokens = min(self._tokens + self._share, self._ceiling)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api_gateway.limits import Bulkhead, Lateness
+from api_gateway.limits import Bulkhead, Lateness, RetryBudget
 from servicekit.circuits import Circuit, Transition
 
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_KINDS = ("success", "failure", "neutral", "not_permitted")
 _STATES = ("closed", "open", "half_open")
 
 
@@ -18,7 +20,7 @@ class GatewayMeasures(Collector):
     """Counters for transitions, refusals and retries; circuits and waiting lines are read at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._watched: list[tuple[Circuit, Bulkhead]] = []
+        self._watched: list[tuple[Circuit, Bulkhead, RetryBudget]] = []
         self._lateness = Lateness(0)
         self._transitions = Counter(
             "siteworks_circuit_transitions_total",
@@ -35,10 +37,29 @@ class GatewayMeasures(Collector):
         self._retries = Counter(
             "siteworks_gateway_retries_total", "Requests sent a second time.", ["upstream"], registry=registry
         )
+        self._calls = Counter(
+            "siteworks_circuit_calls_total",
+            "Calls by how they ended for the circuit; not_permitted ones were never sent.",
+            ["circuit", "kind"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "siteworks_gateway_upstream_duration_seconds",
+            "Time from the sending of a call to the end of its answer (of a stream: to its first bytes), in seconds.",
+            ["upstream"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        #: The children of the two, found once: they are asked for in every request.
+        self._calls_of: dict[tuple[str, str], Counter] = {}
+        self._seconds_of: dict[str, Histogram] = {}
         registry.register(self)
 
-    def watch(self, circuit: Circuit, bulkhead: Bulkhead) -> None:
-        self._watched.append((circuit, bulkhead))
+    def watch(self, circuit: Circuit, bulkhead: Bulkhead, budget: RetryBudget) -> None:
+        self._watched.append((circuit, bulkhead, budget))
+        self._seconds_of[circuit.name] = self._seconds.labels(circuit.name)
+        for kind in _KINDS:
+            self._calls_of[circuit.name, kind] = self._calls.labels(circuit.name, kind)
 
     def watch_lateness(self, lateness: Lateness) -> None:
         self._lateness = lateness
@@ -51,6 +72,11 @@ class GatewayMeasures(Collector):
 
     def retried(self, upstream: str) -> None:
         self._retries.labels(upstream).inc()
+
+    def called(self, upstream: str, kind: str, seconds: float | None) -> None:
+        self._calls_of[upstream, kind].inc()
+        if seconds is not None:
+            self._seconds_of[upstream].observe(seconds)
 
     def collect(self) -> Iterable[Metric]:
         state = GaugeMetricFamily(
@@ -69,11 +95,15 @@ class GatewayMeasures(Collector):
             "siteworks_gateway_lag_seconds", "How late the event loop came to its last appointment."
         )
         lag.add_metric([], self._lateness.seconds)
-        for circuit, bulkhead in self._watched:
+        left = GaugeMetricFamily(
+            "siteworks_gateway_retry_budget", "Retries that may follow at once.", labels=["upstream"]
+        )
+        for circuit, bulkhead, budget in self._watched:
             seen = circuit.snapshot()
             for name in _STATES:
                 state.add_metric([circuit.name, name], float(seen.state == name))
             rate.add_metric([circuit.name], seen.failure_rate)
             busy.add_metric([circuit.name], bulkhead.taken)
             waiting.add_metric([circuit.name], bulkhead.waiting)
-        return [state, rate, busy, waiting, lag]
+            left.add_metric([circuit.name], budget.left)
+        return [state, rate, busy, waiting, left, lag]

@@ -1,0 +1,117 @@
+"""Alarms, dashboard and documentation speak of the metrics that there are, with the labels they have."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from api_gateway.limits import Bulkhead, Lateness, RetryBudget
+from api_gateway.measures import GatewayMeasures
+from servicekit.circuits import Circuit, Transition
+from servicekit.metrics import Metrics
+from tests.support.markdown import CHECKOUT, Document
+
+ALERTS = CHECKOUT / "deploy" / "prometheus" / "alerts.yml"
+DASHBOARD = CHECKOUT / "deploy" / "grafana" / "gateway.json"
+_SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
+
+
+def exported() -> dict[str, set[str]]:
+    """Every series of a gateway that has seen something of everything, with its labels."""
+    metrics = Metrics("api_gateway")
+    measures = GatewayMeasures(metrics.registry)
+    measures.watch(Circuit("users"), Bulkhead(), RetryBudget())
+    measures.watch_lateness(Lateness(1))
+    measures.called("users", "success", 0.1)
+    measures.called("users", "not_permitted", None)
+    measures.refused("users", "circuit_open")
+    measures.retried("users")
+    measures.circuit_moved(_transition())
+    metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
+    return series(metrics.registry)
+
+
+def _transition() -> Transition:
+    moved: list[Transition] = []
+    Circuit("users", listeners=[moved.append]).force("open")
+    return moved[0]
+
+
+def series(registry: CollectorRegistry) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for metric in registry.collect():
+        for sample in metric.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return {name: labels for name, labels in found.items() if name.startswith("siteworks_")}
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]:
+        for rule in group["rules"]:
+            yield rule["alert"], rule["expr"]
+    for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+
+
+@pytest.mark.parametrize(("where", "expression"), list(expressions()))
+def test_every_expression_asks_for_series_and_labels_that_there_are(where: str, expression: str) -> None:
+    known = exported()
+    named = re.findall(r"(siteworks_\w+)(?:\{([^}]*)\})?", expression)
+    assert named, where
+    labels: set[str] = set()
+    for name, selector in named:
+        assert name in known, f"{where}: {name}"
+        labels |= known[name]
+        assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= known[name], f"{where}: {selector}"
+    for grouping in re.findall(r"\bby \(([^)]*)\)", expression):
+        assert {label.strip() for label in grouping.split(",")} <= labels, f"{where}: by ({grouping})"
+
+
+def family(name: str) -> str:
+    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
+
+
+def test_every_metric_is_in_the_operations_document_with_its_labels() -> None:
+    written = {
+        family(row[0].strip("`")): set(re.findall(r"`(\w+)`", row[2].partition(":")[0] if ":" in row[2] else row[2]))
+        for row in Document(CHECKOUT / "docs" / "operations.md").rows("Metrics")
+    }
+    there: dict[str, set[str]] = {}
+    for name, labels in exported().items():
+        there.setdefault(family(name), set()).update(labels - {"le"})
+    assert set(written) == set(there)
+    for name, labels in written.items():
+        assert labels == there[name], name
+
+
+def test_the_labels_of_a_metric_have_few_values() -> None:
+    allowed = {
+        "circuit",
+        "code",
+        "kind",
+        "le",
+        "method",
+        "new",
+        "old",
+        "reason",
+        "route",
+        "service",
+        "state",
+        "status",
+        "upstream",
+    }
+    assert {label for labels in exported().values() for label in labels} <= allowed
+
+
+def test_alarms_and_panels_have_names_of_their_own() -> None:
+    dashboard: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    names = [rule["alert"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    assert len(set(names)) == len(names)
