@@ -60,8 +60,13 @@ class GatewayProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no 
     def data_received(self, data: bytes) -> None:
         self._received = True
         super().data_received(data)
-        if self._head_timer is None and self._awaiting_request and not self._request_ready.is_set():
+
+    def _feed_callback_parser(self, data: bytes) -> bool:
+        # Also called with what came while the request before was being answered.
+        goes_on = bool(super()._feed_callback_parser(data))
+        if goes_on and self._head_timer is None and not self._request_ready.is_set():
             self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
+        return goes_on
 
     def close_if_idle(self, *, fresh: bool) -> None:
         """Close a connection on which no request is under way: a kept one, or a fresh one that has said nothing."""

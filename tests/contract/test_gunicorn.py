@@ -65,6 +65,7 @@ OVERRIDDEN = {
     "connection_lost": ["exc"],
     "data_received": ["data"],
     "_close_transport": [],
+    "_feed_callback_parser": ["data"],
     "_on_headers_complete": [],
     "_build_http_scope": ["request", "sockname", "peername"],
     "_is_websocket_upgrade": ["request"],
