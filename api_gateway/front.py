@@ -19,7 +19,7 @@ from api_gateway.measures import GatewayMeasures
 from api_gateway.outcomes import has_no_body
 from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.route_table import Match, RouteTable
-from api_gateway.upstream import UpstreamError
+from api_gateway.upstream import Answer, UpstreamError
 from servicekit import deadline, request_id
 from servicekit.envelope import dump, failure, success
 from servicekit.errors import AppError, MethodNotAllowed, NotFound, TooManyRequests
@@ -272,12 +272,18 @@ class Front:
                 fields.append((b"content-length", reply.length))
             elif scope["method"] == "HEAD" and reply.body:
                 fields.append((b"content-length", b"%d" % len(reply.body)))
-        await send({"type": "http.response.start", "status": reply.status, "headers": fields})
+        start = {"type": "http.response.start", "status": reply.status, "headers": fields}
         if reply.stream is not None:
-            await _send_stream(reply, send)
-        else:
-            body = b"" if has_no_body(scope["method"], reply.status) else reply.body
-            await send({"type": "http.response.body", "body": body})
+            try:
+                await send(start)
+                await _send_stream(reply.stream, reply, send)
+            finally:
+                # However it ends, a client that left above all, the upstream's connection is not kept for it.
+                reply.stream.close()
+            return
+        await send(start)
+        body = b"" if has_no_body(scope["method"], reply.status) else reply.body
+        await send({"type": "http.response.body", "body": body})
 
     def _note(self, scope: Scope, route: str, status: int, seconds: float, notes: Notes) -> None:
         method = scope["method"]
@@ -315,11 +321,8 @@ def _refusal(error: AppError) -> Reply:
     return Reply(status_of(error), fields, dump(failure(error)))
 
 
-async def _send_stream(reply: Reply, send: Send) -> None:
+async def _send_stream(answer: Answer, reply: Reply, send: Send) -> None:
     """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
-    answer = reply.stream
-    if answer is None:
-        return
     loop = asyncio.get_running_loop()
     try:
         pieces = aiter(answer.pieces())
@@ -337,5 +340,3 @@ async def _send_stream(reply: Reply, send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
     except (TimeoutError, UpstreamError) as error:
         log.warning("stream_cut_off", cause=repr(error))
-    finally:
-        answer.close()
