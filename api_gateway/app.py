@@ -18,7 +18,7 @@ from api_gateway.measures import GatewayMeasures
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
-from servicekit.circuits import Circuit, CircuitSettings, Prober
+from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
 from servicekit.logs import get_logger
 from servicekit.metrics import Metrics
 
@@ -57,7 +57,12 @@ class Gateway:
             self._lanes[name] = Lane(
                 name=name,
                 upstream=Upstream(name, url),
-                circuit=Circuit(name, settings=self._circuit_settings, listeners=[measures.circuit_moved]),
+                circuit=Circuit(
+                    name,
+                    settings=self._circuit_settings,
+                    store=shared_state.store_for("api_gateway", name, self._circuit_settings),
+                    listeners=[measures.circuit_moved],
+                ),
                 bulkhead=Bulkhead(places=settings.gateway_upstream_connections, line=settings.gateway_upstream_waiting),
                 budget=RetryBudget(),
                 on_retry=measures.retried,
@@ -78,6 +83,7 @@ class Gateway:
             asked = fetch(lanes[name].upstream, b"/readyz", seconds=_PROBE_SECONDS)
             return asyncio.run_coroutine_threadsafe(asked, loop).result(2 * _PROBE_SECONDS) is not None
 
+        shared = shared_state.inherited("api_gateway")
         table = RouteTable()
         token = settings.admin_token
         control = make_control(
@@ -86,6 +92,7 @@ class Gateway:
             metrics=metrics,
             fetch_documents=fetch_documents,
             admin_token=None if token is None else token.get_secret_value(),
+            processes=None if shared is None else shared.living,
         )
         self._front = Front(
             table=table,
@@ -96,7 +103,9 @@ class Gateway:
             origins=settings.allowed_origins(),
             measures=measures,
         )
-        self._prober = Prober(list(circuits.values()), ask_ready)
+        self._prober = Prober(
+            list(circuits.values()), ask_ready, elected=(lambda: True) if shared is None else shared.elected
+        )
         self._prober.start()
 
     async def stop(self) -> None:

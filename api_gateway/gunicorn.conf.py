@@ -1,9 +1,12 @@
-"""How gunicorn runs the gateway: one process, one event loop."""
+"""How gunicorn runs the gateway: one event loop per process, and circuits that all processes share."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from api_gateway.settings import GatewaySettings
 from servicekit import logs
+from servicekit.circuits import CircuitSettings, shared_state
 from servicekit.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its settings from this module's names
 from servicekit.settings import load_or_exit
 
@@ -11,6 +14,7 @@ _settings = load_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
 
 bind = _settings.gateway_bind
+workers = _settings.gateway_processes
 proc_name = "api_gateway"
 worker_class = "api_gateway.worker.GatewayWorker"
 asgi_loop = "uvloop"
@@ -25,3 +29,8 @@ limit_request_fields = 100
 limit_request_field_size = 8190
 worker_connections = 10000
 backlog = 2048
+
+
+def on_starting(server: Any) -> None:
+    """Make the circuits' memory, once: a reload forks new processes that find it as the old ones leave it."""
+    shared_state.prepare("api_gateway", list(_settings.upstream_urls()), CircuitSettings())
