@@ -163,3 +163,4 @@ def test_when_the_prober_is_killed_another_one_asks(gateway: GatewayProcess, use
     users.start()
     eventually(lambda: gateway.client.get("/users").status == 200, timeout=30, what="the circuit to heal")
     eventually(lambda: {one["state"] for one in circuit_of_each(gateway)} == {"closed"}, what="closed everywhere")
+    eventually(lambda: len(pids(gateway)) == PROCESSES, timeout=30, what="new processes")
