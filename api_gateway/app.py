@@ -14,7 +14,7 @@ from api_gateway.forward import Lane
 from api_gateway.front import AsgiApp, Front, Scope, Send
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Bulkhead, RetryBudget
-from api_gateway.measures import GatewayMeasures
+from api_gateway.measures import SAME_IN_EVERY_PROCESS, GatewayMeasures
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
@@ -51,7 +51,7 @@ class Gateway:
         """Build all parts; called on the running event loop."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        metrics = Metrics("api_gateway")
+        metrics = Metrics("api_gateway", same_everywhere=SAME_IN_EVERY_PROCESS)
         measures = GatewayMeasures(metrics.registry)
         for name, url in settings.upstream_urls().items():
             self._lanes[name] = Lane(

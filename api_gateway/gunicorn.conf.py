@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from api_gateway.settings import GatewaySettings
@@ -31,6 +35,24 @@ worker_connections = 10000
 backlog = 2048
 
 
+_METRICS_FOLDER = "gateway-metrics-"
+
+
 def on_starting(server: Any) -> None:
-    """Make the circuits' memory, once: a reload forks new processes that find it as the old ones leave it."""
+    """Make what the processes share, before there are any."""
+    # Once: a reload forks new processes that find the circuits as the old ones leave them.
     shared_state.prepare("api_gateway", list(_settings.upstream_urls()), CircuitSettings())
+    on_reload(server)
+
+
+def on_reload(server: Any) -> None:
+    """Let several processes count together; one alone needs no files for that."""
+    if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_METRICS_FOLDER)
+
+
+def on_exit(server: Any) -> None:
+    """Remove the files that `on_reload` made room for."""
+    folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
+    if folder.name.startswith(_METRICS_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)

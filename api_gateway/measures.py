@@ -11,6 +11,8 @@ from prometheus_client.registry import Collector
 from api_gateway.limits import Bulkhead
 from servicekit.circuits import Circuit, Transition
 
+#: Circuits are one for all processes of the gateway.
+SAME_IN_EVERY_PROCESS = ("siteworks_circuit_state", "siteworks_circuit_failure_rate")
 _STATES = ("closed", "open", "half_open")
 
 

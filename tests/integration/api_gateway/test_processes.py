@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.gateway import GatewayProcess
-from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream import ScriptedUpstream, bad
 from tests.support.waiting import eventually
 
 PROCESSES = 4
@@ -164,3 +164,34 @@ def test_when_the_prober_is_killed_another_one_asks(gateway: GatewayProcess, use
     eventually(lambda: gateway.client.get("/users").status == 200, timeout=30, what="the circuit to heal")
     eventually(lambda: {one["state"] for one in circuit_of_each(gateway)} == {"closed"}, what="closed everywhere")
     eventually(lambda: len(pids(gateway)) == PROCESSES, timeout=30, what="new processes")
+
+
+def test_metrics_count_what_every_process_did(gateway: GatewayProcess) -> None:
+    line = 'siteworks_http_requests_total{method="GET",route="/users/{id}/details",service="api_gateway",status="404"} '
+
+    def counted() -> list[str]:
+        return [
+            one.removeprefix(line) for one in gateway.client.get("/metrics").body.decode().splitlines() if line in one
+        ]
+
+    assert counted() == []
+    gateway.upstreams["users"].script(bad(404, "user_not_found"))
+    all_pids = pids(gateway)
+    for number, pid in enumerate(all_pids, 1):
+        with alone(pid, all_pids):
+            assert gateway.client.get("/users/1/details").status == 404
+            # A process counts an answer after it has sent it.
+            eventually(lambda number=number: counted() == [f"{number}.0"], what="the count")
+    for pid in all_pids:
+        with alone(pid, all_pids):
+            assert counted() == [f"{PROCESSES}.0"]
+
+
+def test_metrics_of_one_process_alone_carry_its_id_and_those_of_circuits_do_not(gateway: GatewayProcess) -> None:
+    all_pids = pids(gateway)
+    with alone(all_pids[0], all_pids):
+        text = gateway.client.get("/metrics").body.decode()
+    assert 'siteworks_circuit_state{circuit="users",state="closed"} 1.0' in text
+    assert f'siteworks_gateway_upstream_requests{{process="{all_pids[0]}",upstream="users"}}' in text
+    names = [one.split()[2] for one in text.splitlines() if one.startswith("# TYPE")]
+    assert len(names) == len(set(names))
