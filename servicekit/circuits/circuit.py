@@ -185,7 +185,7 @@ class Permit:
             self._due.pop()
         except IndexError:
             return
-        self._circuit._record(self._generation, self._trial, outcome, seconds, reason)
+        self._circuit._record(self, outcome, seconds, reason)
 
 
 class _Storage(pybreaker.CircuitBreakerStorage):
@@ -351,13 +351,9 @@ class Circuit:
             self._tell()
 
     def _record(
-        self,
-        generation: int,
-        trial: int | None,
-        outcome: Literal["success", "failure", "neutral"],
-        seconds: float,
-        reason: str,
+        self, permit: Permit, outcome: Literal["success", "failure", "neutral"], seconds: float, reason: str
     ) -> None:
+        generation, trial = permit._generation, permit._trial
         slow = seconds > self.settings.slow_seconds
         if trial is None:
             if outcome == "neutral":

@@ -12,6 +12,7 @@ the last of them. docs/circuit_states.md describes the layout and why nothing in
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import math
 import mmap
@@ -98,17 +99,11 @@ class SharedStates:
         self._own_at = self._trials_at + _TRIAL * self.trials
         self._block = self._own_at + self.window_seconds * processes
         size = WORD * (_HEADER + _PROCESS * processes + self._block * len(self.names))
-        if folder is None:
-            memory = Path("/dev/shm")
-            folder = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            # Written, not only made longer: a full disk must be an error here and not a signal later.
-            file.write(bytes(size))
-            # The mapping's own descriptor cannot be had; this one carries the locks and is never closed before the
-            # end, because closing any descriptor of a file drops all of the process's locks on it.
-            self._fd = os.dup(file.fileno())
-            self._map = mmap.mmap(self._fd, size)
-        weakref.finalize(self, os.close, self._fd)
+        # It carries the locks, and stays open as long as the process: closing any descriptor of a file drops all of
+        # the process's locks on it.
+        self._fd = _make_file(size, [folder] if folder else [Path("/dev/shm"), Path(tempfile.gettempdir())])
+        weakref.finalize(self, os.close, self._fd).atexit = False
+        self._map = mmap.mmap(self._fd, size)
         self.words = memoryview(self._map).cast("Q")
         self.floats = memoryview(self._map).cast("d")
         self.text = memoryview(self._map)
@@ -119,6 +114,9 @@ class SharedStates:
         #: Record locks do not keep threads of one process apart. One for all circuits, so that a process never waits
         #: for one record lock while it has another: the kernel would take that for a deadlock.
         self.threads = threading.Lock()
+        # A file system without locks must show here too.
+        self.lock(_TABLE_LOCK)
+        self.unlock(_TABLE_LOCK)
         self._pid = 0
         self.place = -1
         self._leader = 0
@@ -219,6 +217,21 @@ class SharedStates:
                 finally:
                     self.unlock(circuit)
             self._pid = os.getpid()
+
+
+def _make_file(size: int, folders: Sequence[Path]) -> int:
+    """Give the descriptor of a file of zeros without a name, in the first folder that has room for it."""
+    for folder in folders:
+        try:
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                # Written, not only made longer: a full disk must be an error here and not a signal later.
+                if file.write(bytes(size)) != size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return os.dup(file.fileno())
+        except OSError:
+            if folder == folders[-1]:
+                raise
+    raise ValueError("no folder given")
 
 
 class SharedState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,6 +178,12 @@ class TestWithoutSharedMemory:
     def test_a_folder_that_cannot_be_written_is_an_oserror(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No such file"):
             SharedStates(["users"], SETTINGS, folder=tmp_path / "nowhere")
+
+    def test_the_next_folder_is_tried(self, tmp_path: Path) -> None:
+        descriptor = shared_state._make_file(64, [tmp_path / "nowhere", tmp_path])
+        assert os.fstat(descriptor).st_size == 64
+        assert list(tmp_path.iterdir()) == []  # it has no name
+        os.close(descriptor)
 
     def test_the_server_goes_on_with_circuits_of_its_own_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def no_room(*args: object, **kwargs: object) -> SharedStates:
