@@ -14,11 +14,11 @@ from api_gateway.forward import Lane
 from api_gateway.front import AsgiApp, Front, Scope, Send
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Bulkhead, Lateness, LatenessWatch, RateLimiter, RetryBudget
-from api_gateway.measures import GatewayMeasures
+from api_gateway.measures import SAME_IN_EVERY_PROCESS, GatewayMeasures
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
-from servicekit.circuits import Circuit, CircuitSettings, Prober
+from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
 from servicekit.logs import get_logger
 from servicekit.metrics import UNMATCHED, Metrics
 
@@ -35,7 +35,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, *, circuit_settings: CircuitSettings | None = None) -> None:
         self._settings = settings
         self._circuit_settings = circuit_settings or CircuitSettings()
-        self._metrics = Metrics("api_gateway")
+        self._metrics = Metrics("api_gateway", same_everywhere=SAME_IN_EVERY_PROCESS)
         self._front: Front | None = None
         self._lanes: dict[str, Lane] = {}
         self._prober: Prober | None = None
@@ -63,7 +63,12 @@ class Gateway:
             self._lanes[name] = Lane(
                 name=name,
                 upstream=Upstream(name, url),
-                circuit=Circuit(name, settings=self._circuit_settings, listeners=[measures.circuit_moved]),
+                circuit=Circuit(
+                    name,
+                    settings=self._circuit_settings,
+                    store=shared_state.store_for("api_gateway", name, self._circuit_settings),
+                    listeners=[measures.circuit_moved],
+                ),
                 bulkhead=Bulkhead(places=settings.gateway_upstream_connections, line=settings.gateway_upstream_waiting),
                 budget=RetryBudget(),
                 on_retry=measures.retried,
@@ -85,6 +90,7 @@ class Gateway:
             asked = fetch(lanes[name].upstream, b"/readyz", seconds=_PROBE_SECONDS)
             return asyncio.run_coroutine_threadsafe(asked, loop).result(2 * _PROBE_SECONDS) is not None
 
+        shared = shared_state.inherited("api_gateway")
         table = RouteTable()
         token = settings.admin_token
         control = make_control(
@@ -93,6 +99,7 @@ class Gateway:
             metrics=metrics,
             fetch_documents=fetch_documents,
             admin_token=None if token is None else token.get_secret_value(),
+            processes=None if shared is None else shared.living,
         )
         quota = settings.quota()
         lateness = Lateness(settings.gateway_max_lag_seconds)
@@ -110,7 +117,9 @@ class Gateway:
             limiter=None if quota is None else RateLimiter(quota),
             lateness=lateness,
         )
-        self._prober = Prober(list(circuits.values()), ask_ready)
+        self._prober = Prober(
+            list(circuits.values()), ask_ready, elected=(lambda: True) if shared is None else shared.elected
+        )
         self._prober.start()
 
     async def stop(self) -> None:

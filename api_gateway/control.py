@@ -18,7 +18,7 @@ from api_gateway import openapi as merged_openapi
 from api_gateway.errors import BadUpstreamAnswer, UpstreamUnavailable
 from api_gateway.route_table import Route
 from servicekit import openapi
-from servicekit.circuits import Circuit
+from servicekit.circuits import Circuit, CircuitSnapshot
 from servicekit.clock import utc_now
 from servicekit.envelope import dump
 from servicekit.errors import Forbidden, NotFound, Unauthorized
@@ -75,6 +75,8 @@ _PAGE_FIELDS = {
 
 #: Gives each service's OpenAPI document as it came, or None for one that did not answer.
 FetchDocuments = Callable[[], Mapping[str, bytes | None]]
+#: Gives the id of every process of the gateway, and when (time.monotonic) it began.
+ListProcesses = Callable[[], Sequence[tuple[int, float]]]
 
 
 class ProbeView(View):
@@ -96,10 +98,11 @@ class CircuitView(View):
     retry_in: float | None
     last_probe: ProbeView | None
     forced: bool
+    scope: Literal["machine", "process"]
 
 
 class HealthView(View):
-    """The gateway lives; `degraded` when a circuit is not closed."""
+    """The gateway lives; `degraded` when a circuit is not closed, or known to one process of several alone."""
 
     status: Literal["healthy", "degraded"]
     upstreams: dict[str, CircuitView]
@@ -162,6 +165,7 @@ def make_control(
     metrics: Metrics,
     fetch_documents: FetchDocuments,
     admin_token: str | None,
+    processes: ListProcesses | None = None,
 ) -> Flask:
     """Build the Flask application behind the data path."""
     began = time.monotonic()
@@ -174,20 +178,25 @@ def make_control(
 
         Always 200: an open circuit is the gateway doing its job.
         """
-        views = {name: _circuit_view(circuit) for name, circuit in circuits.items()}
-        well = all(view.state == "closed" for view in views.values())
+        seen = {name: circuit.snapshot() for name, circuit in circuits.items()}
+        well = all(one.state == "closed" and not one.degraded for one in seen.values())
+        views = {name: _circuit_view(one) for name, one in seen.items()}
         return HealthView(status="healthy" if well else "degraded", upstreams=views)
 
     @api.get("/status")
     def status() -> StatusView:
         """Tell version, uptime, processes and routes."""
-        uptime = round(time.monotonic() - began, 3)
+        now = time.monotonic()
+        uptime = round(now - began, 3)
+        running = [(os.getpid(), began)] if processes is None else processes()
         return StatusView(
             service="api_gateway",
             version=VERSION,
             started_at=started_at,
             uptime_seconds=uptime,
-            processes=[ProcessView(name="api_gateway", pid=os.getpid(), uptime_seconds=uptime)],
+            processes=[
+                ProcessView(name="api_gateway", pid=pid, uptime_seconds=round(now - since, 3)) for pid, since in running
+            ],
             routes=[
                 RouteView(path=route.template, methods=list(route.methods), upstream=route.upstream or None)
                 for route in routes
@@ -209,15 +218,14 @@ def make_control(
         if circuit is None:
             raise NotFound("There is no circuit of that name.")
         circuit.force(body.state)
-        return _circuit_view(circuit)
+        return _circuit_view(circuit.snapshot())
 
     app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION)
     _add_documentation(app, api, routes, fetch_documents, sorted(circuits))
     return app
 
 
-def _circuit_view(circuit: Circuit) -> CircuitView:
-    seen = circuit.snapshot()
+def _circuit_view(seen: CircuitSnapshot) -> CircuitView:
     return CircuitView(
         state=seen.state,
         failure_rate=round(seen.failure_rate, 4),
@@ -228,6 +236,7 @@ def _circuit_view(circuit: Circuit) -> CircuitView:
         retry_in=None if seen.retry_in is None else round(seen.retry_in, 3),
         last_probe=None if seen.last_probe is None else ProbeView(at=seen.last_probe.at, ok=seen.last_probe.ok),
         forced=seen.forced,
+        scope=seen.scope,
     )
 
 

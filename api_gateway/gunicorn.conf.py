@@ -1,9 +1,16 @@
-"""How gunicorn runs the gateway: one process, one event loop."""
+"""How gunicorn runs the gateway: one event loop per process, and circuits that all processes share."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
 from api_gateway.settings import GatewaySettings
 from servicekit import logs
+from servicekit.circuits import CircuitSettings, shared_state
 from servicekit.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its settings from this module's names
 from servicekit.settings import load_or_exit
 
@@ -11,6 +18,7 @@ _settings = load_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
 
 bind = _settings.gateway_bind
+workers = _settings.gateway_processes
 proc_name = "api_gateway"
 worker_class = "api_gateway.worker.GatewayWorker"
 asgi_loop = "uvloop"
@@ -27,3 +35,26 @@ worker_connections = 10000
 # A client that leaves frees its place at the upstream at once.
 asgi_disconnect_grace_period = 0
 backlog = 2048
+
+
+_METRICS_FOLDER = "gateway-metrics-"
+
+
+def on_starting(server: Any) -> None:
+    """Make what the processes share, before there are any."""
+    # Once: a reload forks new processes that find the circuits as the old ones leave them.
+    shared_state.prepare("api_gateway", list(_settings.upstream_urls()), CircuitSettings())
+    on_reload(server)
+
+
+def on_reload(server: Any) -> None:
+    """Let several processes count together; one alone needs no files for that."""
+    if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_METRICS_FOLDER)
+
+
+def on_exit(server: Any) -> None:
+    """Remove the files that `on_reload` made room for."""
+    folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
+    if folder.name.startswith(_METRICS_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)

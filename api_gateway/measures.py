@@ -13,6 +13,8 @@ from servicekit.circuits import Circuit, Transition
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _KINDS = ("success", "failure", "neutral", "not_permitted")
+#: Circuits are one for all processes of the gateway.
+SAME_IN_EVERY_PROCESS = ("siteworks_circuit_state", "siteworks_circuit_failure_rate")
 _STATES = ("closed", "open", "half_open")
 
 

@@ -39,6 +39,9 @@ class GatewaySettings(ServiceSettings):
     """What the gateway reads."""
 
     gateway_bind: Bind = Field(default="127.0.0.1:8000", description="where the gateway listens")
+    gateway_processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="processes that serve the gateway's port, with one circuit for all per upstream"
+    )
     users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service listens")
     orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service listens")
     tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the tasks service listens")

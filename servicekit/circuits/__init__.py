@@ -1,6 +1,6 @@
 """Circuits: stop asking an upstream that is failing, and notice when it is back.
 
-docs/circuits.md draws the state machine. This package is the only importer of pybreaker.
+docs/circuit_states.md draws the state machine. This package is the only importer of pybreaker.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from servicekit.circuits.circuit import (
     CircuitOpen,
     CircuitSettings,
     CircuitSnapshot,
-    CircuitState,
     Permit,
     ProbeResult,
     Reason,
     Transition,
 )
 from servicekit.circuits.prober import Prober
+from servicekit.circuits.shared_state import SharedStates
+from servicekit.circuits.state import CircuitState, LocalState, Scope, Standing, StateStore
 from servicekit.circuits.window import SlidingWindow, WindowTotals
 
 __all__ = [
@@ -25,11 +26,16 @@ __all__ = [
     "CircuitSettings",
     "CircuitSnapshot",
     "CircuitState",
+    "LocalState",
     "Permit",
     "ProbeResult",
     "Prober",
     "Reason",
+    "Scope",
+    "SharedStates",
     "SlidingWindow",
+    "Standing",
+    "StateStore",
     "Transition",
     "WindowTotals",
 ]

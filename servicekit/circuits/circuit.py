@@ -1,28 +1,28 @@
 """One circuit: who may call, what the outcomes mean, when it opens and heals.
 
-pybreaker holds the state (closed, open, half-open) and is used through its public names only: a
-storage of ours, open(), half_open(), close() and a listener. Admission and counting are ours,
-because pybreaker counts consecutive failures only and its call() holds a lock while the call runs.
+pybreaker moves the state (closed, open, half-open) and is used through its public names only: a
+storage of ours, open(), half_open(), close(), success_counter and success_threshold. Admission and
+counting are ours, because pybreaker counts consecutive failures only and its call() holds a lock
+while the call runs. What a circuit remembers is in a state store: this process's own, or one that
+all processes of a server share (shared_state.py).
 """
 
 from __future__ import annotations
 
-import itertools
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 import pybreaker
 
-from servicekit.circuits.window import SlidingWindow, WindowTotals
+from servicekit.circuits.state import CircuitState, LocalState, Scope, Standing, StateStore
+from servicekit.circuits.window import WindowTotals
 from servicekit.logs import get_logger
 
-CircuitState = Literal["closed", "open", "half_open"]
 Reason = Literal[
     "failure_rate",
     "slow_calls",
@@ -37,10 +37,10 @@ Reason = Literal[
 ]
 Clock = Callable[[], float]
 
-_STATES: dict[str, CircuitState] = {
-    pybreaker.STATE_CLOSED: "closed",
-    pybreaker.STATE_OPEN: "open",
-    pybreaker.STATE_HALF_OPEN: "half_open",
+_NAMES: dict[CircuitState, str] = {
+    "closed": pybreaker.STATE_CLOSED,
+    "open": pybreaker.STATE_OPEN,
+    "half_open": pybreaker.STATE_HALF_OPEN,
 }
 
 log = get_logger(__name__)
@@ -145,18 +145,23 @@ class CircuitSnapshot:
     last_probe: ProbeResult | None
     #: Somebody set the state by hand; it stays until set to auto.
     forced: bool
+    #: Who shares this circuit: all processes of the server, or this process alone.
+    scope: Scope
+    #: It should be the machine's, but no shared memory could be had.
+    degraded: bool
 
 
 class Permit:
     """The right to make one call. Report exactly one outcome; the first report wins, later ones do nothing."""
 
-    __slots__ = ("_circuit", "_done", "_generation", "_trial")
+    __slots__ = ("_circuit", "_due", "_generation", "_trial")
 
     def __init__(self, circuit: Circuit, generation: int, trial: int | None) -> None:
         self._circuit = circuit
         self._generation = generation
         self._trial = trial
-        self._done = False
+        # Emptied by the first report; of two threads only one can.
+        self._due = [True]
 
     @property
     def is_trial(self) -> bool:
@@ -176,24 +181,35 @@ class Permit:
         self._report("neutral", 0.0, "")
 
     def _report(self, outcome: Literal["success", "failure", "neutral"], seconds: float, reason: str) -> None:
+        try:
+            self._due.pop()
+        except IndexError:
+            return
         self._circuit._record(self, outcome, seconds, reason)
 
 
-class _Memory(pybreaker.CircuitBreakerStorage):
-    """pybreaker's view of the state. The counters stay ours: resetting them is no business of its state objects."""
+class _Storage(pybreaker.CircuitBreakerStorage):
+    """pybreaker's view of a state store.
 
-    def __init__(self) -> None:
-        super().__init__("memory")
-        self.value: str = pybreaker.STATE_CLOSED
-        self.opened: datetime | None = None
+    The circuit prepares the whole next standing; pybreaker, by setting the state, makes it true. The
+    counters stay ours: resetting them is no business of pybreaker's state objects.
+    """
+
+    def __init__(self, store: StateStore) -> None:
+        super().__init__(store.scope)
+        self._store = store
+        self.prepared: Standing | None = None
 
     @property
     def state(self) -> str:
-        return self.value
+        return _NAMES[self._store.standing().state]
 
     @state.setter
     def state(self, state: str) -> None:
-        self.value = state
+        prepared, self.prepared = self.prepared, None
+        if prepared is None or _NAMES[prepared.state] != state:
+            raise RuntimeError(f"nobody prepared the state {state}")
+        self._store.commit(prepared)
 
     @property
     def counter(self) -> int:
@@ -201,22 +217,28 @@ class _Memory(pybreaker.CircuitBreakerStorage):
 
     @property
     def success_counter(self) -> int:
-        return 0
+        return self._store.get_good_trials()
+
+    def increment_success_counter(self) -> None:
+        self._store.set_good_trials(self._store.get_good_trials() + 1)
 
     @property
     def opened_at(self) -> datetime | None:
-        return self.opened
+        opened = self._store.standing().opened_at
+        return None if opened is None else datetime.fromtimestamp(opened, UTC)
 
     @opened_at.setter
     def opened_at(self, when: datetime) -> None:
-        self.opened = when
+        """The prepared standing has it."""
 
 
 class Circuit:
-    """Thread-safe, and never waits for I/O: its lock covers a few assignments, so an event loop may use it too.
+    """Thread-safe, and never waits for I/O: exclusiveness covers a few assignments, so an event loop may use it too.
 
-    `listeners` hear every transition, after the lock is released; one that raises is logged and stops
-    neither the transition nor the others. `clock` is monotonic seconds; `chance` gives 0.0 to 1.0.
+    `listeners` hear every transition that this process made, after the lock is released; one that raises
+    is logged and stops neither the transition nor the others. `clock` is monotonic seconds, the same for all
+    who share the `store`; so are the settings. `chance` gives 0.0 to 1.0. Make the circuit after the last
+    fork. Without a store it has a memory of its own.
     """
 
     def __init__(
@@ -224,88 +246,87 @@ class Circuit:
         name: str,
         *,
         settings: CircuitSettings | None = None,
+        store: StateStore | None = None,
         clock: Clock = time.monotonic,
         listeners: Sequence[Callable[[Transition], None]] = (),
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self.settings = settings or CircuitSettings()
+        self._store: StateStore = store or LocalState(self.settings.window_seconds)
         self._clock = clock
         self._chance = chance
         self._listeners = tuple(listeners)
-        self._lock = threading.Lock()
-        self._memory = _Memory()
-        self._breaker = pybreaker.CircuitBreaker(name=name, state_storage=self._memory, throw_new_error_on_trip=False)
-        self._window = SlidingWindow(self.settings.window_seconds)
-        self._generation = 0
-        self._consecutive = 0
-        self._openings = 0
-        self._open_until = 0.0
-        self._closed_at: float | None = None
-        self._trials: dict[int, float] = {}
-        self._trial_ids = itertools.count(1)
-        self._good_trials = 0
-        self._forced: Literal["open", "closed"] | None = None
-        self._last_probe: ProbeResult | None = None
-        self._seen_away = False
-        self._last_failure = ""
+        self._storage = _Storage(self._store)
+        self._breaker = pybreaker.CircuitBreaker(
+            name=name,
+            state_storage=self._storage,
+            success_threshold=self.settings.trial_successes,
+            throw_new_error_on_trip=False,
+        )
         self._untold: deque[Transition] = deque()
 
     def acquire(self, *, lease: float | None = None) -> Permit:
         """A permit for one call, or CircuitOpen at once. `lease` (seconds) bounds how long a trial keeps its place."""
+        standing = self._store.standing()
+        if standing.state == "closed":
+            return Permit(self, standing.generation, None)
+        if standing.state == "open":
+            now = self._clock()
+            if not self._is_over(standing, now):
+                raise CircuitOpen(self.name, self._retry_in(standing, now))
         try:
-            with self._lock:
+            with self._store as store:
                 now = self._clock()
-                self._advance(now)
-                state = self._memory.value
-                if state == pybreaker.STATE_CLOSED:
-                    return Permit(self, self._generation, None)
-                if state == pybreaker.STATE_OPEN:
-                    raise CircuitOpen(self.name, self._retry_in(now))
-                for trial in [key for key, until in self._trials.items() if until <= now]:
-                    del self._trials[trial]
-                if len(self._trials) >= self.settings.trials:
+                standing = self._advanced(now)
+                if standing.state == "closed":
+                    return Permit(self, standing.generation, None)
+                if standing.state == "open":
+                    raise CircuitOpen(self.name, self._retry_in(standing, now))
+                until = now + (lease or self.settings.lease_seconds)
+                trial = store.take_trial(now, until, self.settings.trials)
+                if trial is None:
                     raise CircuitOpen(self.name, self.settings.open_seconds)
-                trial = next(self._trial_ids)
-                self._trials[trial] = now + (lease or self.settings.lease_seconds)
-                return Permit(self, self._generation, trial)
+                return Permit(self, standing.generation, trial)
         finally:
             self._tell()
 
     def snapshot(self) -> CircuitSnapshot:
         """Where the circuit stands now; an open time that is over shows as half_open even without traffic."""
         try:
-            with self._lock:
+            with self._store as store:
                 now = self._clock()
-                self._advance(now)
-                totals = self._window.totals(now)
-                state = _STATES[self._memory.value]
-                return CircuitSnapshot(
-                    name=self.name,
-                    state=state,
-                    failure_rate=totals.failure_rate,
-                    calls=totals.calls,
-                    failures=totals.failures,
-                    slow_share=totals.slow_share,
-                    opened_at=None if state == "closed" else self._memory.opened,
-                    retry_in=self._retry_in(now) if state == "open" else None,
-                    last_probe=self._last_probe,
-                    forced=self._forced is not None,
-                )
+                standing = self._advanced(now)
+                totals = store.totals(now)
+                probe = store.get_last_probe()
         finally:
             self._tell()
+        opened = standing.opened_at
+        return CircuitSnapshot(
+            name=self.name,
+            state=standing.state,
+            failure_rate=totals.failure_rate,
+            calls=totals.calls,
+            failures=totals.failures,
+            slow_share=totals.slow_share,
+            opened_at=None if standing.state == "closed" or opened is None else datetime.fromtimestamp(opened, UTC),
+            retry_in=self._retry_in(standing, now) if standing.state == "open" else None,
+            last_probe=None if probe is None else ProbeResult(at=datetime.fromtimestamp(probe[0], UTC), ok=probe[1]),
+            forced=standing.forced is not None,
+            scope=store.scope,
+            degraded=store.degraded,
+        )
 
     def force(self, state: Literal["open", "closed", "auto"]) -> None:
         """Hold the circuit open or closed until told `auto`, which starts again from closed."""
         try:
-            with self._lock:
+            with self._store as store:
                 now = self._clock()
-                self._forced = None if state == "auto" else state
-                self._openings = 0
+                standing = replace(store.standing(), forced=None if state == "auto" else state, openings=0)
                 if state == "open":
-                    self._move("open", now, "forced")
+                    self._move(standing, "open", now, "forced")
                 else:
-                    self._move("closed", now, "forced" if state == "closed" else "released")
+                    self._move(standing, "closed", now, "forced" if state == "closed" else "released")
         finally:
             self._tell()
 
@@ -316,95 +337,109 @@ class Circuit:
         growing open time would mean nothing.
         """
         try:
-            with self._lock:
+            with self._store as store:
                 now = self._clock()
-                self._advance(now)
-                self._last_probe = ProbeResult(at=datetime.now(UTC), ok=ok)
+                standing = self._advanced(now)
+                store.set_last_probe(time.time(), ok)
                 if not ok:
-                    self._seen_away = True
-                elif self._seen_away:
-                    self._seen_away = False
-                    if self._memory.value == pybreaker.STATE_OPEN and self._forced is None:
-                        self._move("half_open", now, "probe_ready")
+                    store.set_seen_away(True)
+                elif store.get_seen_away():
+                    store.set_seen_away(False)
+                    if standing.state == "open" and standing.forced is None:
+                        self._move(standing, "half_open", now, "probe_ready")
         finally:
             self._tell()
 
     def _record(
         self, permit: Permit, outcome: Literal["success", "failure", "neutral"], seconds: float, reason: str
     ) -> None:
+        generation, trial = permit._generation, permit._trial
+        slow = seconds > self.settings.slow_seconds
+        if trial is None:
+            if outcome == "neutral":
+                return
+            if outcome == "success" and not slow and self._store.add_success(generation, self._clock()):
+                return
         try:
-            with self._lock:
-                if permit._done:
-                    return
-                permit._done = True
+            with self._store as store:
                 now = self._clock()
-                if outcome == "failure":
-                    self._last_failure = reason
-                if permit._trial is not None:
-                    if self._trials.pop(permit._trial, 0.0) > now and permit._generation == self._generation:
-                        self._record_trial(outcome, seconds, now)
+                standing = store.standing()
+                current = generation == standing.generation
+                failed = outcome == "failure"
+                if failed:
+                    store.set_last_failure(reason)
+                if trial is not None:
+                    if current and store.end_trial(trial, now):
+                        self._record_trial(standing, outcome, slow, now)
                     return
                 # A call admitted before the last transition tells about a time that is over.
-                if permit._generation != self._generation or outcome == "neutral":
+                if not current:
                     return
-                failed = outcome == "failure"
-                slow = seconds > self.settings.slow_seconds
-                self._window.add(now, failed=failed, slow=slow)
-                self._consecutive = self._consecutive + 1 if failed else 0
-                if self._forced is None:
-                    verdict = self.settings.verdict(self._window.totals(now), self._consecutive)
-                    if verdict is not None:
-                        self._move("open", now, verdict)
+                store.add(now, failed=failed, slow=slow)
+                consecutive = store.get_consecutive() + 1 if failed else 0
+                store.set_consecutive(consecutive)
+                totals = store.totals(now)
+                verdict = None if standing.forced else self.settings.verdict(totals, consecutive)
+                if verdict is not None:
+                    self._move(standing, "open", now, verdict)
+                elif totals.calls >= self.settings.minimum_calls:
+                    store.allow_add_success(generation, now)
         finally:
             self._tell()
 
-    def _record_trial(self, outcome: str, seconds: float, now: float) -> None:
+    def _record_trial(self, standing: Standing, outcome: str, slow: bool, now: float) -> None:
         if outcome == "neutral":
             return
         if outcome == "failure":
-            self._move("open", now, "trial_failed")
-        elif seconds > self.settings.slow_seconds:
-            self._move("open", now, "trial_slow")
+            self._move(standing, "open", now, "trial_failed")
+        elif slow:
+            self._move(standing, "open", now, "trial_slow")
         else:
-            self._good_trials += 1
-            if self._good_trials >= self.settings.trial_successes:
-                self._move("closed", now, "trial_success")
+            self._storage.increment_success_counter()
+            if self._breaker.success_counter >= self._breaker.success_threshold:
+                self._move(standing, "closed", now, "trial_success")
 
-    def _retry_in(self, now: float) -> float:
-        if self._forced == "open":
+    def _retry_in(self, standing: Standing, now: float) -> float:
+        if standing.forced == "open":
             return self.settings.open_seconds_max
-        return max(self._open_until - now, 0.0)
+        return max(standing.open_until - now, 0.0)
 
-    def _advance(self, now: float) -> None:
-        if self._memory.value == pybreaker.STATE_OPEN and now >= self._open_until and self._forced is None:
-            self._move("half_open", now, "open_time_over")
+    def _is_over(self, standing: Standing, now: float) -> bool:
+        return standing.state == "open" and now >= standing.open_until and standing.forced is None
 
-    def _move(self, new: CircuitState, now: float, reason: Reason) -> None:
-        """Change the state; the caller holds the lock."""
-        old = _STATES[self._memory.value]
-        self._generation += 1
-        self._trials.clear()
-        self._good_trials = 0
-        self._consecutive = 0
+    def _advanced(self, now: float) -> Standing:
+        standing = self._store.standing()
+        return self._move(standing, "half_open", now, "open_time_over") if self._is_over(standing, now) else standing
+
+    def _move(self, standing: Standing, new: CircuitState, now: float, reason: Reason) -> Standing:
+        """Change the state; the caller has the store for itself, and `standing` from it."""
+        old = standing.state
+        generation = standing.generation + 1
         if new == "open":
-            if self._closed_at is not None and now - self._closed_at >= self.settings.window_seconds:
-                self._openings = 0
-            self._closed_at = None
-            self._openings += 1
-            self._open_until = now + self.settings.open_time(self._openings, self._chance())
-            first_opened = self._memory.opened
+            quiet = standing.closed_at is not None and now - standing.closed_at >= self.settings.window_seconds
+            openings = 1 if quiet else standing.openings + 1
+            self._storage.prepared = replace(
+                standing,
+                generation=generation,
+                state=new,
+                openings=openings,
+                open_until=now + self.settings.open_time(openings, self._chance()),
+                closed_at=None,
+                opened_at=standing.opened_at if old != "closed" and standing.opened_at is not None else time.time(),
+            )
             self._breaker.open()
-            if old != "closed" and first_opened is not None:
-                self._memory.opened = first_opened
         elif new == "half_open":
+            self._storage.prepared = replace(standing, generation=generation, state=new)
             self._breaker.half_open()
         else:
-            self._closed_at = now
-            self._seen_away = False
-            self._window.clear()
+            self._storage.prepared = replace(
+                standing, generation=generation, state=new, closed_at=now, epoch=generation
+            )
             self._breaker.close()
         if old != new:
-            self._untold.append(Transition(self.name, old, new, reason, self._generation, self._last_failure))
+            last_failure = self._store.get_last_failure()
+            self._untold.append(Transition(self.name, old, new, reason, generation, last_failure))
+        return self._store.standing()
 
     def _tell(self) -> None:
         while self._untold:

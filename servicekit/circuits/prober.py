@@ -17,7 +17,8 @@ class Prober:
 
     `ask(name)` answers whether the upstream says it is ready (its /readyz); it must have a time limit of
     its own, and raising means no. The circuit decides what an answer is worth (Circuit.note_probe): at
-    most an early half-open, never closed.
+    most an early half-open, never closed. `elected` tells whether this process is the one to ask, of several
+    that share the circuits; it is asked anew each time.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Prober:
         interval: float = 1.0,
         jitter: float = 0.3,
         chance: Callable[[], float] = random.random,
+        elected: Callable[[], bool] = lambda: True,
     ) -> None:
         if interval <= 0 or not 0 <= jitter < 1:
             raise ValueError("interval is above 0 and jitter a share from 0 up to, not including, 1")
@@ -36,6 +38,7 @@ class Prober:
         self._interval = interval
         self._jitter = jitter
         self._chance = chance
+        self._elected = elected
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -52,7 +55,9 @@ class Prober:
             thread.join(timeout)
 
     def run_once(self) -> int:
-        """Ask for every open circuit once; how many were asked."""
+        """Ask for every open circuit once, if elected; how many were asked."""
+        if not self._elected():
+            return 0
         asked = 0
         for circuit in self._circuits:
             snapshot = circuit.snapshot()

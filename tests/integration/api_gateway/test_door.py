@@ -165,6 +165,7 @@ class TestPages:
             "retry_in",
             "last_probe",
             "forced",
+            "scope",
         }
 
     def test_status_tells_version_uptime_processes_and_routes(self, client: RawClient) -> None:

@@ -1,4 +1,4 @@
-"""docs/circuits.md says what the code does."""
+"""docs/circuit_states.md says what the code does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import get_args
 
 from servicekit.circuits import Circuit, CircuitSettings, Reason, Transition
 
-PAGE = (Path(__file__).resolve().parents[4] / "docs" / "circuits.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "circuit_states.md").read_text(encoding="utf-8")
 EDGES = {
     (old, new, reason)
     for old, new, reasons in re.findall(r"^    (\w+) --> (\w+): (.+)$", PAGE, re.MULTILINE)

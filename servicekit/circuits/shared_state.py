@@ -1,0 +1,474 @@
+"""One memory of circuits for all processes that a server forks, without a server of its own.
+
+A file without a name, mapped by the master before it forks, so every process inherits it and it is gone with
+the last of them. docs/circuit_states.md describes the layout and why nothing in it can be read half-written:
+
+* Every value is one aligned word of 8 bytes, written and read in one piece, with its generation or second inside
+  where it has one.
+* What belongs together (a `Standing`) is written aside and becomes true with one word, the head.
+* Everything is written, and everything longer than a word is read, under the circuit's record lock, which the kernel
+  takes from a process that dies; except that each process counts good calls in a row of words nobody else writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import math
+import mmap
+import os
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from servicekit.circuits.state import CircuitState, LocalState, Scope, Standing, StateStore
+from servicekit.circuits.window import WindowTotals
+from servicekit.logs import get_logger
+
+if TYPE_CHECKING:
+    from servicekit.circuits.circuit import CircuitSettings
+
+MAGIC = int.from_bytes(b"circuits", "big")
+VERSION = 1
+#: Places for processes. A reload has two sets of them for a while, and the last one may be slow to leave.
+PROCESSES = 256
+
+WORD = 8
+# The file's header: magic, version, circuits, trials, seconds of a window, places for processes, places ever taken.
+_HEADER = 8
+_USED_PLACES = 6
+# Of each process: its id, and when it took its place.
+_PROCESS = 2
+
+# A circuit's block, in words.
+_HEAD = 0  # generation << 2 | state
+_CONSECUTIVE = 1  # generation << 32 | count
+_GOOD_TRIALS = 2  # generation << 32 | count
+_SEEN_AWAY = 3  # epoch + 1, or 0
+_LAST_PROBE = 4  # seconds since 1970, negative when it was not ready, 0.0 before the first
+_NEXT_TRIAL = 5  # the number given last
+_LAST_FAILURE = 6  # 4 words of text
+_STANDINGS = 10  # two of them; the generation's lowest bit says which one is true
+_STANDING = 6  # forced, openings, open_until, closed_at, opened_at, epoch
+_BUCKETS = _STANDINGS + 2 * _STANDING  # of each second: epoch << 32 | second, then the three counts
+
+_TEXT = 4 * WORD
+_TRIAL = 4  # owner (place + 1, 0 free), generation, number, lease until
+_STATES: tuple[CircuitState, ...] = ("closed", "open", "half_open")
+_FORCED: tuple[Literal["open", "closed"] | None, ...] = (None, "open", "closed")
+_LOW = 0xFFFF_FFFF
+# Three counts in a word: calls 22 bits, failures and slow calls 21 each.
+_COUNT_BITS = 21
+_COUNT = (1 << _COUNT_BITS) - 1
+# A process's own word: generation 12 bits, second 32, count 20.
+_OWN_BITS = 20
+_OWN = (1 << _OWN_BITS) - 1
+
+# Record locks are taken on bytes of the file; where they lie has nothing to do with what is there.
+_TABLE_LOCK = 1 << 20
+_LEADER_LOCK = _TABLE_LOCK + 1
+_PLACE_LOCKS = _TABLE_LOCK + 16
+
+log = get_logger(__name__)
+
+
+class SharedStates:
+    """The memory of a set of circuits. Make it before the fork; each process then takes its stores from it.
+
+    Raises OSError when there is no room for it. All processes must give their circuits these settings.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        settings: CircuitSettings,
+        *,
+        processes: int = PROCESSES,
+        folder: Path | None = None,
+    ) -> None:
+        self.names = tuple(names)
+        self.window_seconds = settings.window_seconds
+        self.trials = settings.trials
+        self.processes = processes
+        self._trials_at = _BUCKETS + 2 * self.window_seconds
+        self._own_at = self._trials_at + _TRIAL * self.trials
+        self._block = self._own_at + self.window_seconds * processes
+        size = WORD * (_HEADER + _PROCESS * processes + self._block * len(self.names))
+        # It carries the locks, and stays open as long as the process: closing any descriptor of a file drops all of
+        # the process's locks on it.
+        self._fd = _make_file(size, [folder] if folder else [Path("/dev/shm"), Path(tempfile.gettempdir())])
+        weakref.finalize(self, os.close, self._fd).atexit = False
+        self._map = mmap.mmap(self._fd, size)
+        self.words = memoryview(self._map).cast("Q")
+        self.floats = memoryview(self._map).cast("d")
+        self.text = memoryview(self._map)
+        self.words[1] = VERSION
+        for at, value in enumerate((len(self.names), self.trials, self.window_seconds, processes), 2):
+            self.words[at] = value
+        self.words[0] = MAGIC
+        #: Record locks do not keep threads of one process apart. One for all circuits, so that a process never waits
+        #: for one record lock while it has another: the kernel would take that for a deadlock.
+        self.threads = threading.Lock()
+        # A file system without locks must show here too.
+        self.lock(_TABLE_LOCK)
+        self.unlock(_TABLE_LOCK)
+        self._pid = 0
+        self.place = -1
+        self._leader = 0
+
+    def store(self, name: str) -> SharedState:
+        """The memory of one circuit, for this process."""
+        self._attach()
+        return SharedState(self, self.names.index(name))
+
+    def elected(self) -> bool:
+        """Tell whether this process is the one that does what only one is to do; when it dies, another is."""
+        if self._leader != os.getpid() and self.try_lock(_LEADER_LOCK):
+            self._leader = os.getpid()
+        return self._leader == os.getpid()
+
+    def living(self) -> list[tuple[int, float]]:
+        """The id of every process that uses this memory, and when (time.monotonic) it began to."""
+        self._attach()
+        with self.threads:
+            self.lock(_TABLE_LOCK)
+            try:
+                found = []
+                for place in range(self.used_places()):
+                    at = _HEADER + _PROCESS * place
+                    if self.words[at] and self.is_alive(place):
+                        found.append((self.words[at], self.floats[at + 1]))
+            finally:
+                self.unlock(_TABLE_LOCK)
+        return sorted(found, key=lambda process: process[1])
+
+    def is_alive(self, place: int) -> bool:
+        """Tell whether the process in this place lives; the caller holds a lock that keeps others from asking."""
+        if place == self.place:
+            return True
+        if not self.try_lock(_PLACE_LOCKS + place):
+            return True
+        self.unlock(_PLACE_LOCKS + place)
+        return False
+
+    def block(self, circuit: int) -> int:
+        """Where a circuit's words begin."""
+        return _HEADER + _PROCESS * self.processes + self._block * circuit
+
+    @property
+    def trials_at(self) -> int:
+        return self._trials_at
+
+    @property
+    def own_at(self) -> int:
+        return self._own_at
+
+    def used_places(self) -> int:
+        """Places up to the highest that was ever taken."""
+        return self.words[_USED_PLACES]
+
+    def lock(self, at: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, at)
+
+    def try_lock(self, at: int) -> bool:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def unlock(self, at: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, at)
+
+    def _attach(self) -> None:
+        """Take a place for this process and keep it, by a lock, as long as the process lives."""
+        with self.threads:
+            if self._pid == os.getpid():
+                return
+            self.place = -1
+            self.lock(_TABLE_LOCK)
+            try:
+                for place in range(self.processes):
+                    if self.try_lock(_PLACE_LOCKS + place):
+                        break
+                else:
+                    raise OSError(f"more than {self.processes} processes share these circuits")
+                at = _HEADER + _PROCESS * place
+                self.words[at] = 0
+                self.floats[at + 1] = time.monotonic()
+                self.words[at] = os.getpid()
+                self.words[_USED_PLACES] = max(self.words[_USED_PLACES], place + 1)
+                self.place = place
+            finally:
+                self.unlock(_TABLE_LOCK)
+            # Trials of the process that had this place before died with it. What it counted stays.
+            for circuit in range(len(self.names)):
+                self.lock(circuit)
+                try:
+                    first = self.block(circuit) + self._trials_at
+                    for at in range(first, first + _TRIAL * self.trials, _TRIAL):
+                        if self.words[at] == place + 1:
+                            self.words[at] = 0
+                finally:
+                    self.unlock(circuit)
+            self._pid = os.getpid()
+
+
+def _make_file(size: int, folders: Sequence[Path]) -> int:
+    """Give the descriptor of a file of zeros without a name, in the first folder that has room for it."""
+    for folder in folders:
+        try:
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                # Written, not only made longer: a full disk must be an error here and not a signal later.
+                if file.write(bytes(size)) != size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return os.dup(file.fileno())
+        except OSError:
+            if folder == folders[-1]:
+                raise
+    raise ValueError("no folder given")
+
+
+class SharedState:
+    """One circuit's memory, shared. Thread-safe; for the process that took it from the set, not for its children."""
+
+    scope: Scope = "machine"
+    degraded = False
+
+    def __init__(self, states: SharedStates, circuit: int) -> None:
+        self._states = states
+        self._circuit = circuit
+        self._words = states.words
+        self._floats = states.floats
+        self._base = states.block(circuit)
+        self._seconds = states.window_seconds
+        self._rows = self._base + states.own_at
+        self._row = self._rows + states.place * self._seconds
+        self._lock = states.threads
+        self._alone: tuple[int, int] | None = None
+        self._wanted: tuple[int, int, list[int], list[int]] = (-1, -1, [], [])
+        self._seen: tuple[int, Standing] = (-1, Standing())
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        try:
+            self._states.lock(self._circuit)
+        except BaseException:
+            self._lock.release()
+            raise
+        head = self._words[self._base]
+        if head != self._seen[0]:
+            self._seen = (head, self._read(head))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._states.unlock(self._circuit)
+        finally:
+            self._lock.release()
+
+    def standing(self) -> Standing:
+        seen = self._seen
+        if self._words[self._base] == seen[0]:
+            return seen[1]
+        # Only whoever is exclusive moves it, so this is a reader from outside: it reads the new one in peace.
+        with self:
+            return self._seen[1]
+
+    def _read(self, head: int) -> Standing:
+        generation = head >> 2
+        at = self._base + _STANDINGS + _STANDING * (generation & 1)
+        forced, openings = self._words[at], self._words[at + 1]
+        open_until, closed_at, opened_at = self._floats[at + 2], self._floats[at + 3], self._floats[at + 4]
+        return Standing(
+            generation=generation,
+            state=_STATES[head & 3],
+            forced=_FORCED[forced],
+            openings=openings,
+            open_until=open_until,
+            closed_at=None if math.isnan(closed_at) or not generation else closed_at,
+            opened_at=None if math.isnan(opened_at) or not generation else opened_at,
+            epoch=self._words[at + 5],
+        )
+
+    def commit(self, standing: Standing) -> None:
+        head = self._words[self._base]
+        if standing.generation != (head >> 2) + 1:
+            raise RuntimeError(f"generation {standing.generation} does not follow {head >> 2}")
+        at = self._base + _STANDINGS + _STANDING * (standing.generation & 1)
+        self._words[at] = _FORCED.index(standing.forced)
+        self._words[at + 1] = standing.openings
+        self._floats[at + 2] = standing.open_until
+        self._floats[at + 3] = math.nan if standing.closed_at is None else standing.closed_at
+        self._floats[at + 4] = math.nan if standing.opened_at is None else standing.opened_at
+        self._words[at + 5] = standing.epoch
+        # From here on it is true, for everybody at once.
+        head = standing.generation << 2 | _STATES.index(standing.state)
+        self._words[self._base] = head
+        self._seen = (head, standing)
+
+    def add_success(self, generation: int, now: float) -> bool:
+        if self._alone != (generation, int(now)):
+            return False
+        with self._lock:
+            words = self._words
+            if words[self._base] >> 2 != generation or words[self._base + _CONSECUTIVE] & _LOW:
+                return False
+            second = int(now)
+            at = self._row + second % self._seconds
+            tag = (generation & 0xFFF) << 32 | second & _LOW
+            value = words[at]
+            words[at] = value + 1 if value >> _OWN_BITS == tag else tag << _OWN_BITS | 1
+            return True
+
+    def allow_add_success(self, generation: int, now: float) -> None:
+        self._alone = (generation, int(now))
+
+    def add(self, now: float, *, failed: bool, slow: bool) -> None:
+        words = self._words
+        second = int(now)
+        at = self._base + _BUCKETS + 2 * (second % self._seconds)
+        tag = self.standing().epoch << 32 | second & _LOW
+        if words[at] != tag:
+            words[at] = 0
+            words[at + 1] = 0
+            words[at] = tag
+        words[at + 1] += 1 << 2 * _COUNT_BITS | int(failed) << _COUNT_BITS | int(slow)
+
+    def totals(self, now: float) -> WindowTotals:
+        second, epoch = int(now), self.standing().epoch
+        if self._wanted[:2] != (second, epoch):
+            # What the tag of each bucket must be to count now.
+            seconds = [0] * self._seconds
+            for one in range(max(second - self._seconds + 1, 0), second + 1):
+                seconds[one % self._seconds] = one & _LOW
+            shared = [epoch << 32 | one for one in seconds]
+            own = [(epoch & 0xFFF) << 32 | one for one in seconds]
+            self._wanted = (second, epoch, shared, own)
+        _, _, shared, own = self._wanted
+        calls = failures = slow = 0
+        first = self._base + _BUCKETS
+        words = self._words[first : first + 2 * self._seconds].tolist()
+        for wanted, tag, counts in zip(shared, words[::2], words[1::2], strict=True):
+            if tag == wanted:
+                calls += counts >> 2 * _COUNT_BITS
+                failures += counts >> _COUNT_BITS & _COUNT
+                slow += counts & _COUNT
+        places = self._states.used_places()
+        rows = self._words[self._rows : self._rows + places * self._seconds].tolist()
+        for wanted, word in zip(own * places, rows, strict=True):
+            if word and word >> _OWN_BITS == wanted:
+                calls += word & _OWN
+        return WindowTotals(calls, failures, slow)
+
+    def get_consecutive(self) -> int:
+        return self._counted(_CONSECUTIVE)
+
+    def set_consecutive(self, count: int) -> None:
+        self._count(_CONSECUTIVE, count)
+
+    def get_good_trials(self) -> int:
+        return self._counted(_GOOD_TRIALS)
+
+    def set_good_trials(self, count: int) -> None:
+        self._count(_GOOD_TRIALS, count)
+
+    def _counted(self, at: int) -> int:
+        value = self._words[self._base + at]
+        return value & _LOW if value >> 32 == self.standing().generation & _LOW else 0
+
+    def _count(self, at: int, count: int) -> None:
+        self._words[self._base + at] = (self.standing().generation & _LOW) << 32 | count
+
+    def get_seen_away(self) -> bool:
+        return self._words[self._base + _SEEN_AWAY] == self.standing().epoch + 1
+
+    def set_seen_away(self, away: bool) -> None:
+        self._words[self._base + _SEEN_AWAY] = self.standing().epoch + 1 if away else 0
+
+    def get_last_probe(self) -> tuple[float, bool] | None:
+        at = self._floats[self._base + _LAST_PROBE]
+        return None if at == 0 else (abs(at), at > 0)
+
+    def set_last_probe(self, at: float, ok: bool) -> None:
+        self._floats[self._base + _LAST_PROBE] = at if ok else -at
+
+    def get_last_failure(self) -> str:
+        at = (self._base + _LAST_FAILURE) * WORD
+        return bytes(self._states.text[at : at + _TEXT]).rstrip(b"\0").decode("utf-8", "ignore")
+
+    def set_last_failure(self, word: str) -> None:
+        at = (self._base + _LAST_FAILURE) * WORD
+        self._states.text[at : at + _TEXT] = word.encode("utf-8", "replace")[:_TEXT].ljust(_TEXT, b"\0")
+
+    def take_trial(self, now: float, until: float, limit: int) -> int | None:
+        words, generation = self._words, self.standing().generation
+        first = self._base + self._states.trials_at
+        for at in range(first, first + _TRIAL * min(limit, self._states.trials), _TRIAL):
+            owner = words[at]
+            if (
+                owner
+                and words[at + 1] == generation
+                and self._floats[at + 3] > now
+                and self._states.is_alive(owner - 1)
+            ):
+                continue
+            number = words[self._base + _NEXT_TRIAL] + 1
+            words[self._base + _NEXT_TRIAL] = number
+            words[at] = 0
+            words[at + 1] = generation
+            words[at + 2] = number
+            self._floats[at + 3] = until
+            words[at] = self._states.place + 1
+            return number
+        return None
+
+    def end_trial(self, trial: int, now: float) -> bool:
+        words = self._words
+        first = self._base + self._states.trials_at
+        for at in range(first, first + _TRIAL * self._states.trials, _TRIAL):
+            if words[at] and words[at + 2] == trial:
+                words[at] = 0
+                return self._floats[at + 3] > now
+        return False
+
+
+_inherited: dict[str, SharedStates | None] = {}
+
+
+def prepare(server: str, names: Sequence[str], settings: CircuitSettings) -> None:
+    """Make the memory that the processes of `server` will share. For its master, before it forks; once is enough.
+
+    Without shared memory the server goes on: each process then has circuits of its own, marked `degraded`.
+    """
+    if server in _inherited:
+        return
+    try:
+        _inherited[server] = SharedStates(names, settings)
+    except OSError as error:
+        _inherited[server] = None
+        log.error("circuits_not_shared", server=server, error=str(error))
+
+
+def inherited(server: str) -> SharedStates | None:
+    """What `prepare` made in the master of this process, if it could."""
+    return _inherited.get(server)
+
+
+def store_for(server: str, name: str, settings: CircuitSettings) -> StateStore:
+    """The memory of a circuit: shared if the master prepared that, else this process's own."""
+    states = inherited(server)
+    if states is None:
+        return LocalState(settings.window_seconds, degraded=server in _inherited)
+    try:
+        return states.store(name)
+    except OSError as error:
+        log.error("circuits_not_shared", server=server, error=str(error))
+        return LocalState(settings.window_seconds, degraded=True)

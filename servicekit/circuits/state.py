@@ -1,0 +1,188 @@
+"""What a circuit remembers, and the memory of a circuit that one process has for itself."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from servicekit.circuits.window import SlidingWindow, WindowTotals
+
+CircuitState = Literal["closed", "open", "half_open"]
+Scope = Literal["machine", "process"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a circuit stands. It changes as a whole, with each generation. Times are of the circuit's clock."""
+
+    generation: int = 0
+    state: CircuitState = "closed"
+    forced: Literal["open", "closed"] | None = None
+    #: Openings without a quiet window between them.
+    openings: int = 0
+    open_until: float = 0.0
+    closed_at: float | None = None
+    #: Seconds since 1970 at which it last left closed.
+    opened_at: float | None = None
+    #: The generation in which it was last closed: only calls admitted since then are in the window.
+    epoch: int = 0
+
+
+class StateStore(Protocol):
+    """The memory of one circuit. Used as a context manager it is exclusive, and never held over a call.
+
+    Everything but `standing` and `add_success` asks for that. Consecutive failures, good trials and the
+    places of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
+    """
+
+    @property
+    def scope(self) -> Scope:
+        """Who shares this memory: all processes of the machine's set, or this process alone."""
+
+    @property
+    def degraded(self) -> bool:
+        """The memory should have been shared, and could not be."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def standing(self) -> Standing: ...
+
+    def commit(self, standing: Standing) -> None:
+        """Make the next standing true for everybody, in one step."""
+
+    def add_success(self, generation: int, now: float) -> bool:
+        """Count a good, fast call without exclusiveness where nothing can follow from it; False: not counted."""
+
+    def allow_add_success(self, generation: int, now: float) -> None:
+        """Nothing can follow from good calls of this generation for the rest of this second of the clock."""
+
+    def add(self, now: float, *, failed: bool, slow: bool) -> None: ...
+
+    def totals(self, now: float) -> WindowTotals: ...
+
+    def get_consecutive(self) -> int: ...
+
+    def set_consecutive(self, count: int) -> None: ...
+
+    def get_good_trials(self) -> int: ...
+
+    def set_good_trials(self, count: int) -> None: ...
+
+    def get_seen_away(self) -> bool: ...
+
+    def set_seen_away(self, away: bool) -> None: ...
+
+    def get_last_probe(self) -> tuple[float, bool] | None:
+        """When (seconds since 1970) the upstream was last asked, and whether it was ready."""
+
+    def set_last_probe(self, at: float, ok: bool) -> None: ...
+
+    def get_last_failure(self) -> str: ...
+
+    def set_last_failure(self, word: str) -> None: ...
+
+    def take_trial(self, now: float, until: float, limit: int) -> int | None:
+        """A place among at most `limit` trials, by its number; None when all are taken."""
+
+    def end_trial(self, trial: int, now: float) -> bool:
+        """Give the place back; True if it was still held, in this generation."""
+
+
+class LocalState:
+    """The memory of a circuit that lives in this process alone. Thread-safe."""
+
+    scope: Scope = "process"
+
+    def __init__(self, window_seconds: int, *, degraded: bool = False) -> None:
+        self.degraded = degraded
+        self._lock = threading.Lock()
+        self._standing = Standing()
+        self._window = SlidingWindow(window_seconds)
+        self._consecutive = 0
+        self._good_trials = 0
+        self._seen_away = False
+        self._last_probe: tuple[float, bool] | None = None
+        self._last_failure = ""
+        self._trials: dict[int, float] = {}
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def standing(self) -> Standing:
+        return self._standing
+
+    def commit(self, standing: Standing) -> None:
+        if standing.epoch != self._standing.epoch:
+            self._window.clear()
+            self._seen_away = False
+        self._trials.clear()
+        self._consecutive = self._good_trials = 0
+        self._standing = standing
+
+    def add_success(self, generation: int, now: float) -> bool:
+        return False
+
+    def allow_add_success(self, generation: int, now: float) -> None:
+        """Every call is counted under the lock here."""
+
+    def add(self, now: float, *, failed: bool, slow: bool) -> None:
+        self._window.add(now, failed=failed, slow=slow)
+
+    def totals(self, now: float) -> WindowTotals:
+        return self._window.totals(now)
+
+    def get_consecutive(self) -> int:
+        return self._consecutive
+
+    def set_consecutive(self, count: int) -> None:
+        self._consecutive = count
+
+    def get_good_trials(self) -> int:
+        return self._good_trials
+
+    def set_good_trials(self, count: int) -> None:
+        self._good_trials = count
+
+    def get_seen_away(self) -> bool:
+        return self._seen_away
+
+    def set_seen_away(self, away: bool) -> None:
+        self._seen_away = away
+
+    def get_last_probe(self) -> tuple[float, bool] | None:
+        return self._last_probe
+
+    def set_last_probe(self, at: float, ok: bool) -> None:
+        self._last_probe = (at, ok)
+
+    def get_last_failure(self) -> str:
+        return self._last_failure
+
+    def set_last_failure(self, word: str) -> None:
+        self._last_failure = word
+
+    def take_trial(self, now: float, until: float, limit: int) -> int | None:
+        for trial in [key for key, end in self._trials.items() if end <= now]:
+            del self._trials[trial]
+        if len(self._trials) >= limit:
+            return None
+        trial = next(self._numbers)
+        self._trials[trial] = until
+        return trial
+
+    def end_trial(self, trial: int, now: float) -> bool:
+        return self._trials.pop(trial, 0.0) > now

@@ -1,0 +1,183 @@
+"""Processes that share a circuit, each doing what the test tells it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import astuple
+from multiprocessing.connection import Connection
+from typing import Any
+
+from servicekit.circuits import Circuit, CircuitOpen, CircuitSettings, Permit, SharedStates, Transition
+
+FORK = multiprocessing.get_context("fork")
+
+
+class Meeting:
+    """What the processes of one test share besides the circuit."""
+
+    def __init__(self) -> None:
+        self.begun = FORK.Event()
+        self.turns = FORK.Value("q", 0)
+        self.running = FORK.Value("q", 0)
+        self.most = FORK.Value("q", 0)
+
+
+class Agent:
+    """One process with its circuit. `do` tells it what to do and waits for what came of it."""
+
+    def __init__(self, states: SharedStates, settings: CircuitSettings, meeting: Meeting) -> None:
+        self._pipe, theirs = FORK.Pipe()
+        self.process = FORK.Process(target=_serve, args=(theirs, states, settings, meeting), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def do(self, what: str, *args: Any) -> Any:
+        self.begin(what, *args)
+        return self.end()
+
+    def begin(self, what: str, *args: Any) -> None:
+        self._pipe.send((what, args))
+
+    def end(self) -> Any:
+        assert self._pipe.poll(30), "no answer"
+        return self._pipe.recv()
+
+    def kill(self) -> None:
+        """End it without a chance to tidy up."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join(10)
+
+    def stop(self) -> None:
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join(10)
+
+
+class _Worker:
+    def __init__(self, states: SharedStates, settings: CircuitSettings, meeting: Meeting) -> None:
+        self.meeting = meeting
+        self.told: list[Transition] = []
+        self.states = states
+        self.store = states.store("users")
+        self.circuit = Circuit("users", settings=settings, store=self.store, listeners=[self.told.append])
+        self.permits: list[Permit] = []
+
+    def place(self) -> int:
+        return self.states.place
+
+    def transitions(self) -> list[tuple[Any, ...]]:
+        return [astuple(one) for one in self.told]
+
+    def fail(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.circuit.acquire().failure(0.01, "timeout")
+
+    def succeed(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.circuit.acquire().success(0.01)
+
+    def run_alone(self, good: int) -> None:
+        """Let 25 calls be good, so that the next ones need no lock, and then `good` more."""
+        self.succeed(25 + good)
+
+    def admitted(self) -> bool:
+        """Take a permit and keep it."""
+        try:
+            self.permits.append(self.circuit.acquire())
+        except CircuitOpen:
+            return False
+        return True
+
+    def report(self, outcome: str) -> None:
+        permit = self.permits.pop(0)
+        if outcome == "success":
+            permit.success(0.01)
+        else:
+            permit.failure(0.01, "timeout")
+
+    def force(self, state: Any) -> None:
+        self.circuit.force(state)
+
+    def probe(self, ok: bool) -> None:
+        self.circuit.note_probe(ok)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        return astuple(self.circuit.snapshot())
+
+    def state(self) -> str:
+        return self.circuit.snapshot().state
+
+    def calls(self) -> int:
+        return self.circuit.snapshot().calls
+
+    def elected(self) -> bool:
+        return self.states.elected()
+
+    def living(self) -> list[int]:
+        return [pid for pid, _ in self.states.living()]
+
+    def enter(self) -> None:
+        """Take the circuit for itself, and keep it."""
+        self.store.__enter__()
+
+    def half_commit(self) -> None:
+        """Begin to open the circuit, and come as far as the last word but one."""
+        self.store.__enter__()
+        at = self.states.block(0) + 10  # the first of the two standings, not the one in use
+        for word in range(at, at + 12):
+            if self.states.words[self.states.block(0)] >> 2 & 1 != (word - at) // 6:
+                self.states.words[word] = 1
+
+    def run(self, calls: int, failing: frozenset[int]) -> int:
+        """Call `calls` times or until refused; which calls fail is decided by their number over all processes."""
+        self.meeting.begun.wait(30)
+        for done in range(calls):
+            try:
+                permit = self.circuit.acquire()
+            except CircuitOpen:
+                return done
+            with self.meeting.turns.get_lock():
+                turn = self.meeting.turns.value
+                self.meeting.turns.value += 1
+            if turn % 10 in failing:
+                permit.failure(0.01, "timeout")
+            else:
+                permit.success(0.01)
+        return calls
+
+    def run_trials(self, seconds: float) -> int:
+        """Take trials as often as it may, and note how many run at the same time anywhere."""
+        self.meeting.begun.wait(30)
+        taken = 0
+        ends_at = time.monotonic() + seconds
+        while time.monotonic() < ends_at:
+            try:
+                permit = self.circuit.acquire()
+            except CircuitOpen:
+                continue
+            taken += 1
+            running, most = self.meeting.running, self.meeting.most
+            with running.get_lock():
+                running.value += 1
+                most.value = max(most.value, running.value)
+            time.sleep(0.001)  # long enough for the others to try
+            with running.get_lock():
+                running.value -= 1
+            permit.neutral()
+        return taken
+
+
+def _serve(pipe: Connection, states: SharedStates, settings: CircuitSettings, meeting: Meeting) -> None:
+    worker = _Worker(states, settings, meeting)
+    while True:
+        try:
+            what, args = pipe.recv()
+        except EOFError:
+            return
+        method: Callable[..., Any] = getattr(worker, what)
+        pipe.send(method(*args))
