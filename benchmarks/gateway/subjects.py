@@ -62,6 +62,7 @@ def ours(checkout: Path = CHECKOUT) -> Subject:
             "TASKS_URL": place.urls["USERS_URL"],
             "GATEWAY_BIND": f"127.0.0.1:{port}",
             "LOG_FORMAT": "json",
+            "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(checkout),
         }
         return _process(place, name, [sys.executable, *command], port, checkout, environment), port
