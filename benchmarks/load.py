@@ -19,7 +19,8 @@ _PATIENCE = 5
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run saw. Latencies are those of the answers that came, in milliseconds."""
+    """What one run saw. Latencies are those of the answers that came, in milliseconds; in a run without any answer
+    they are the run's length, which they exceed."""
 
     per_second: float
     p50: float
@@ -52,7 +53,7 @@ def put(url: str, *, connections: int, seconds: int, on: frozenset[int] | None) 
     found = json.loads(done.stdout.splitlines()[-1])
     return Load(
         per_second=(found["answers"] - found["bad"]) / (found["microseconds"] / 1e6),
-        p50=found["p50"] / 1000,
-        p99=found["p99"] / 1000,
+        p50=(found["p50"] if found["answers"] else found["microseconds"]) / 1000,
+        p99=(found["p99"] if found["answers"] else found["microseconds"]) / 1000,
         errors=found["errors"],
     )

@@ -70,10 +70,10 @@ def print_table(rows: Sequence[Row]) -> None:
         block = [row for row in rows if (row.work, row.metric) == (work, metric)]
         first = next((row for row in block if not row.subject.startswith(OURS)), None)
         for row in block:
-            ratio = "" if first is None or first is row or not first.value else f"{row.value / first.value:.2f} x"
+            ratio = "" if first is None or first is row or first.value <= 0 else f"{row.value / first.value:.2f} x"
             runs = " ".join(f"{run:,.1f}" for run in row.runs)
             print(f"  {row.subject:<{width}}  {row.value:>12,.1f}  {ratio:>10}  {runs}")
-        if len(block) > 1 and first is not None:
+        if len(block) > 1 and first is not None and first.value > 0:
             print(f"  {'':<{width}}  (x: divided by {first.subject})")
         print()
 

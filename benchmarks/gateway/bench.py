@@ -40,7 +40,8 @@ WORKS = {
 
 
 class Running:
-    """A subject that is started when it is needed, and anew after a run that left requests behind."""
+    """A subject that is started when it is needed, and anew after a run that left much behind: errors, or fewer
+    answers than connections. Its next run would otherwise measure that."""
 
     def __init__(self, subject: Subject, place: Place) -> None:
         self.subject = subject
@@ -56,7 +57,7 @@ class Running:
             load.put(self._url(warm), connections=warm.connections, seconds=1, on=core)
         seen = load.put(self._url(work), connections=work.connections, seconds=seconds, on=core)
         memory = None if self._process is None else self._process.resident_mib()
-        if seen.errors:
+        if seen.errors or seen.per_second * seconds < work.connections:
             self.stop()
         return seen, memory
 
