@@ -51,8 +51,12 @@ class Service(asyncio.Protocol):
         if not heads:
             return
         if self._delay:
-            self._loop.call_later(self._delay, self._transport.write, _ANSWER * heads)
+            self._loop.call_later(self._delay, self._answer, heads)
         else:
+            self._transport.write(_ANSWER * heads)
+
+    def _answer(self, heads: int) -> None:
+        if not self._transport.is_closing():  # the load ends in the middle of requests
             self._transport.write(_ANSWER * heads)
 
 
