@@ -57,6 +57,8 @@ class RequestBody:
 
         A client that is still sending would otherwise meet a reset of the connection, not the answer.
         """
+        if self._complete:
+            return
         size = 0
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):

@@ -23,7 +23,7 @@ from api_gateway.upstream import Answer, UpstreamError
 from servicekit import deadline, request_id
 from servicekit.envelope import dump, failure, success
 from servicekit.errors import AppError, MethodNotAllowed, NotFound, TooManyRequests
-from servicekit.logs import get_logger
+from servicekit.logs import Frequent, get_logger
 from servicekit.metrics import UNMATCHED, Metrics
 
 Scope = MutableMapping[str, Any]
@@ -42,6 +42,7 @@ _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 _NOT_FOR_PARTS = frozenset({b"content-type", b"content-encoding", b"if-match", b"if-none-match", b"range"})
 
 log = get_logger(__name__)
+log_request = Frequent(__name__)
 
 
 @dataclass(slots=True)
@@ -300,7 +301,7 @@ class Front:
         }
         if notes.cause is not None:
             told["cause"] = notes.cause
-        log.info("request", **told)
+        log_request("request", told)
 
 
 def _raw_target(scope: Scope) -> str:

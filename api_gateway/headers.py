@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -41,6 +42,7 @@ _SET_HERE_UP = HOP_BY_HOP | {
     b"x-request-id",
     b"x-request-timeout-ms",
 }
+_NONE: frozenset[bytes] = frozenset()
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
 #: Fields by which some servers let a proxy rewrite an address; nobody may send them through.
 _NEVER_UP = frozenset(
@@ -122,18 +124,18 @@ def client_key(address: str) -> str:
 
 def get(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     """The first value of a field."""
-    return next((value for key, value in fields if key == name), None)
+    for key, value in fields:
+        if key == name:
+            return value
+    return None
 
 
 def named_by_connection(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """The field names listed in Connection: they end here, whatever they are."""
-    return frozenset(
-        option.strip().lower()
-        for key, value in fields
-        if key == b"connection"
-        for option in value.split(b",")
-        if option.strip()
-    )
+    values = [value for key, value in fields if key == b"connection"]
+    if not values:
+        return _NONE
+    return frozenset(option.strip().lower() for value in values for option in value.split(b",") if option.strip())
 
 
 def up(
@@ -234,20 +236,36 @@ def valid_traceparent(value: bytes) -> bool:
 
 def new_traceparent() -> bytes:
     """A trace of our own, not sampled."""
-    return b"00-%s-%s-00" % (secrets.token_hex(16).encode("ascii"), secrets.token_hex(8).encode("ascii"))
+    made = secrets.token_hex(24)
+    return f"00-{made[:32]}-{made[32:]}-00".encode("ascii")
 
 
 def _forwarded_fields(incoming: dict[bytes, list[bytes]], peer: Peer) -> Fields:
-    address = peer.address.encode("ascii", "replace")
-    host = peer.host.encode("latin-1", "replace")
-    scheme = peer.scheme.encode("ascii", "replace")
-    element = f"for={_node(peer.address)};host={_quoted(peer.host)};proto={peer.scheme}".encode("latin-1", "replace")
+    address, host, scheme, element = _peer_values(peer.address, peer.host, peer.scheme)
+    if not incoming:
+        return [
+            (b"x-forwarded-for", address),
+            (b"x-forwarded-host", host),
+            (b"x-forwarded-proto", scheme),
+            (b"forwarded", element),
+        ]
     return [
         (b"x-forwarded-for", b", ".join([*incoming.get(b"x-forwarded-for", []), address])),
         (b"x-forwarded-host", (incoming.get(b"x-forwarded-host") or [host])[-1]),
         (b"x-forwarded-proto", (incoming.get(b"x-forwarded-proto") or [scheme])[-1]),
         (b"forwarded", b", ".join([*incoming.get(b"forwarded", []), element])),
     ]
+
+
+@lru_cache(maxsize=1024)
+def _peer_values(address: str, host: str, scheme: str) -> tuple[bytes, bytes, bytes, bytes]:
+    """Address, host, scheme and the Forwarded element; a connection's requests share them."""
+    return (
+        address.encode("ascii", "replace"),
+        host.encode("latin-1", "replace"),
+        scheme.encode("ascii", "replace"),
+        f"for={_node(address)};host={_quoted(host)};proto={scheme}".encode("latin-1", "replace"),
+    )
 
 
 def _node(address: str) -> str:

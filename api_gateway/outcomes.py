@@ -39,13 +39,17 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+# Made once: json.loads makes a decoder anew for every call with arguments.
+_decode = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant).decode
+
+
 def read_envelope(status: int, body: bytes) -> Envelope | None:
     """The envelope in an answer, or None when it is not one or contradicts its status.
 
     Numbers with a point stay exact (Decimal).
     """
     try:
-        parsed = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
+        parsed = _decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, ArithmeticError, RecursionError):
         return None
     if not isinstance(parsed, dict):

@@ -49,12 +49,21 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer; `route` is a template such as `/users/{id}`, or `UNMATCHED`."""
         method = method if method in _METHODS else "other"
-        self._requests.labels(self.service, method, route, str(status)).inc()
-        self._seconds.labels(self.service, method, route).observe(seconds)
+        key = (method, route, status)
+        kept = self._children.get(key)
+        if kept is None:
+            # As bounded as the labels themselves; looking a child up costs more than counting on it.
+            kept = self._children[key] = (
+                self._requests.labels(self.service, method, route, str(status)),
+                self._seconds.labels(self.service, method, route),
+            )
+        kept[0].inc()
+        kept[1].observe(seconds)
 
     def render(self) -> tuple[bytes, str]:
         """Give the text exposition and its media type."""

@@ -100,6 +100,8 @@ def documents() -> list[Document]:
     """Give every Markdown file of the repository."""
     folders = [CHECKOUT / name for name in ("docs", "scripts", "deploy", "tests", "benchmarks")]
     files = [*CHECKOUT.glob("*.md"), *(file for folder in folders for file in folder.rglob("*.md"))]
+    # What the benchmarks installed for themselves lies in a hidden folder.
+    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(CHECKOUT).parts)]
     return [Document(file) for file in sorted(files)]
 
 

@@ -76,3 +76,53 @@ def test_the_form_for_people_is_one_readable_line(capsys):
     (line,) = capsys.readouterr().out.splitlines()
     assert "pump_started" in line
     assert "count=3" in line
+
+
+VALUES = {"path": '/users/Насос\n"', "status": 200, "cause": None, "ms": 1.5}
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+def test_a_frequent_line_is_the_line_that_the_logger_writes(capsys, fmt):
+    logs.configure("pumps", fmt=fmt)
+    with request_id.use("r-1"):
+        logs.get_logger("x").info("request", **VALUES)
+        logs.Frequent("x")("request", VALUES)
+    slow, quick = capsys.readouterr().out.splitlines()
+    if fmt == "json":
+        former, latter = json.loads(slow), json.loads(quick)
+        assert list(former) == list(latter)  # in the same order too
+        assert len(former.pop("time")) == len(latter.pop("time"))
+        assert former == latter
+        assert slow[: slow.index('"time"')] == quick[: quick.index('"time"')]
+    else:
+        assert slow.partition(" ")[2] == quick.partition(" ")[2]
+
+
+def test_a_frequent_line_has_no_request_id_outside_a_request(capsys):
+    logs.configure("pumps")
+    logs.Frequent("x")("request", VALUES)
+    (line,) = lines(capsys)
+    assert "request_id" not in line
+
+
+def test_a_frequent_line_below_the_level_is_not_written(capsys):
+    logs.configure("pumps", level="warning")
+    logs.Frequent("x")("request", VALUES)
+    assert lines(capsys) == []
+
+
+def test_a_frequent_line_reaches_handlers_added_later(capsys, caplog):
+    logs.configure("pumps")
+    logging.getLogger().addHandler(caplog.handler)
+    logs.Frequent("x")("request", VALUES)
+    assert len(caplog.records) == 1
+    assert len(lines(capsys)) == 1
+
+
+def test_a_log_that_cannot_be_written_ends_no_request(capsys):
+    logs.configure("pumps")
+    handler = logging.getLogger().handlers[0]
+    handler.stream = open("/dev/full", "w")  # noqa: SIM115 - closed below, where it fails once more
+    logs.Frequent("x")("request", VALUES)
+    with pytest.raises(OSError, match="No space"):
+        handler.stream.close()

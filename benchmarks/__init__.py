@@ -1,0 +1,1 @@
+"""Measurements beside other programs, on one machine in one run. Started by scripts/bench."""

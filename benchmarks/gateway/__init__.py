@@ -1,0 +1,1 @@
+"""The gateway beside the usual ways to put one process in front of services."""

@@ -1,0 +1,213 @@
+"""What stands between the load and the upstream: our gateway as in production, and its peers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import Process, free_port
+from benchmarks.report import CHECKOUT, OURS, revision
+
+_HERE = Path(__file__).resolve().parent / "peers"
+_PEERS = CHECKOUT / "benchmarks" / ".peers"
+_INSTALL_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a subject is started: a folder for its files, its core, and its upstreams' ports."""
+
+    folder: Path
+    core: frozenset[int] | None
+    fast_port: int
+    slow_port: int
+
+    @property
+    def urls(self) -> dict[str, str]:
+        return {
+            "USERS_URL": f"http://127.0.0.1:{self.fast_port}",
+            "ORDERS_URL": f"http://127.0.0.1:{self.slow_port}",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`start` gives the process and its port. Direct has none."""
+
+    name: str
+    start: Callable[[Place], tuple[Process, int]] | None
+
+
+class Missing(Exception):
+    """A peer that cannot be had here, and why."""
+
+
+def ours(checkout: Path = CHECKOUT) -> Subject:
+    """Our gateway out of a checkout, with the command, settings and log line of production."""
+    name = OURS if checkout == CHECKOUT else f"{OURS} {checkout.name} {revision(checkout)}"
+
+    def start(place: Place) -> tuple[Process, int]:
+        port = free_port()
+        command = ["-P", "-m", "gunicorn", "-c", "api_gateway/gunicorn.conf.py", "api_gateway.asgi:app"]
+        environment = {
+            **place.urls,
+            "TASKS_URL": place.urls["USERS_URL"],
+            "GATEWAY_BIND": f"127.0.0.1:{port}",
+            "LOG_FORMAT": "json",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(checkout),
+        }
+        return _process(place, name, [sys.executable, *command], port, checkout, environment), port
+
+    return Subject(name, start)
+
+
+def direct() -> Subject:
+    return Subject("direct", None)
+
+
+def nginx() -> Subject:
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+    if program is None:
+        raise Missing("no nginx on the PATH")
+    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=False, timeout=10)
+    found = re.search(r"nginx/(\S+)", said.stderr + said.stdout)
+    version = found[1] if found else "of unknown version"
+
+    def start(place: Place) -> tuple[Process, int]:
+        port = free_port()
+        text = (_HERE / "nginx.conf").read_text()
+        for word, value in {
+            "folder": place.folder,
+            "port": port,
+            "users": f"127.0.0.1:{place.fast_port}",
+            "orders": f"127.0.0.1:{place.slow_port}",
+        }.items():
+            text = text.replace("{{" + word + "}}", str(value))
+        file = place.folder / "nginx.conf"
+        file.write_text(text)
+        return _process(place, "nginx", [program, "-p", str(place.folder), "-c", str(file)], port, place.folder), port
+
+    return Subject(f"nginx {version}", start)
+
+
+def flask_proxy() -> Subject:
+    python = _python_peers()
+
+    def start(place: Place) -> tuple[Process, int]:
+        port = free_port()
+        command = [str(python), "-m", "gunicorn", "--worker-class", "gthread", "--workers", "1", "--threads", "32"]
+        command += ["--bind", f"127.0.0.1:{port}", "--no-control-socket", "flask_proxy:app"]
+        return _process(place, "flask", command, port, _HERE, place.urls), port
+
+    pins = _pins()
+    versions = f"Flask {pins['Flask']}, requests {pins['requests']}, pybreaker {pins['pybreaker']}"
+    return Subject(f"{versions}, gunicorn gthread", start)
+
+
+def aiohttp_proxy() -> Subject:
+    python = _python_peers()
+
+    def start(place: Place) -> tuple[Process, int]:
+        port = free_port()
+        command = [str(python), str(_HERE / "aiohttp_proxy.py"), str(port)]
+        return _process(place, "aiohttp", command, port, place.folder, place.urls), port
+
+    return Subject(f"aiohttp {_pins()['aiohttp']}, bare", start)
+
+
+def express_proxy() -> Subject:
+    folder = _node_peers()
+    wanted = json.loads((_HERE / "package.json").read_text())["dependencies"]
+
+    def start(place: Place) -> tuple[Process, int]:
+        port = free_port()
+        command = ["node", str(_HERE / "express_proxy.mjs"), str(port)]
+        return _process(place, "express", command, port, folder, {**place.urls, "NODE_ENV": "production"}), port
+
+    names = {"express": "Express", "http-proxy-middleware": "http-proxy-middleware", "opossum": "opossum"}
+    return Subject(", ".join(f"{names[name]} {wanted[name]}" for name in names), start)
+
+
+#: The first of them is what ratios refer to.
+PEERS: dict[str, Callable[[], Subject]] = {
+    "flask": flask_proxy,
+    "express": express_proxy,
+    "aiohttp": aiohttp_proxy,
+    "nginx": nginx,
+    "direct": direct,
+}
+
+
+def _process(
+    place: Place,
+    name: str,
+    command: Sequence[str],
+    port: int,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Process:
+    output = place.folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())}.log"
+    return Process(command, port=port, output=output, on=place.core, cwd=cwd, environment=environment)
+
+
+def _pins() -> dict[str, str]:
+    lines = (_HERE / "requirements.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def _python_peers() -> Path:
+    folder, wanted = _PEERS / "python", _HERE / "requirements.txt"
+    python = folder / "bin" / "python"
+    if not _is_installed(folder, wanted):
+        _install(folder, [sys.executable, "-m", "venv", str(folder)])
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        _install(folder, [*pip, "--requirement", str(wanted)])
+        _mark_installed(folder, wanted)
+    return python
+
+
+def _node_peers() -> Path:
+    if not shutil.which("node") or not shutil.which("npm"):
+        raise Missing("no node and npm on the PATH")
+    folder, wanted = _PEERS / "node", _HERE / "package.json"
+    if not _is_installed(folder, wanted):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(wanted, folder)
+        _install(folder, ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"])
+        _mark_installed(folder, wanted)
+    return folder
+
+
+def _stamp(wanted: Path) -> str:
+    return hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()
+
+
+def _is_installed(folder: Path, wanted: Path) -> bool:
+    stamp = folder / "installed"
+    return stamp.exists() and stamp.read_text() == _stamp(wanted)
+
+
+def _mark_installed(folder: Path, wanted: Path) -> None:
+    (folder / "installed").write_text(_stamp(wanted))
+
+
+def _install(folder: Path, command: Sequence[str]) -> None:
+    print(f"installing peers into {os.path.relpath(folder)}: {Path(command[0]).name} …", file=sys.stderr, flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(
+            command, cwd=folder, check=True, timeout=_INSTALL_SECONDS, capture_output=True, text=True, errors="replace"
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        last = said.strip().splitlines()[-1:] or ["unknown reason"]
+        raise Missing(f"cannot be installed: {last[0]}") from error

@@ -1,0 +1,121 @@
+"""Processes of a benchmark: started on their core, watched, and ended with everything they started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 8.0
+
+
+def cores() -> tuple[frozenset[int], frozenset[int]] | None:
+    """One core for the load and its upstream, another for what is measured; None where that cannot be had."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    mine = sorted(os.sched_getaffinity(0))
+    return (frozenset(mine[:1]), frozenset(mine[1:2])) if len(mine) > 1 else None
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def allow_many_files() -> None:
+    """Thousands of connections need as many descriptors; children inherit the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 20_000 if hard == resource.RLIM_INFINITY else min(hard, 20_000)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Process:
+    """A child in a process group of its own. Its output goes to a file, which tells why it did not start."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        port: int,
+        output: Path,
+        on: frozenset[int] | None,
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._output = output
+        self._name = Path(command[0]).name
+        before = None if on is None else os.sched_getaffinity(0)
+        if on is not None:
+            os.sched_setaffinity(0, on)  # the child takes it over
+        try:
+            with output.open("ab") as file:
+                self._child = subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env={**os.environ, **(environment or {})},
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                )
+        finally:
+            if before is not None:
+                os.sched_setaffinity(0, before)
+        try:
+            self._await_port(port)
+        except BaseException:
+            self.stop()
+            raise
+
+    def resident_mib(self) -> float | None:
+        """Resident memory of the largest process of the group's tree, in MiB; None where it cannot be read."""
+        try:
+            return max(_resident_kib(pid) for pid in _tree(self._child.pid)) / 1024
+        except (OSError, ValueError):
+            return None
+
+    def stop(self) -> None:
+        """End the group; harmless twice."""
+        if self._child.poll() is None:
+            self._child.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(_STOP_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+
+    def _await_port(self, port: int) -> None:
+        until = time.monotonic() + _START_SECONDS
+        while time.monotonic() < until:
+            if self._child.poll() is not None:
+                break
+            with socket.socket() as trial:
+                if trial.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.05)
+        said = self._output.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{self._name} does not listen on port {port}:\n{said}")
+
+
+def _tree(pid: int) -> list[int]:
+    found = [pid]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            found += _tree(int(child))
+    return found
+
+
+def _resident_kib(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise ValueError("no VmRSS")

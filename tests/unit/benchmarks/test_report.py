@@ -1,0 +1,48 @@
+"""What a benchmark prints and writes."""
+
+from __future__ import annotations
+
+import json
+
+from benchmarks.report import Row, print_table, write_json
+
+ROWS = [
+    Row("GET", "siteworks", "good answers", "1/s", (30.0, 10.0, 20.0)),
+    Row("GET", "peer 1.0", "good answers", "1/s", (5.0, 4.0, 6.0)),
+    Row("GET", "peer 2.0", "good answers", "1/s", (10.0, 10.0, 11.0)),
+]
+
+
+def test_the_value_is_the_median_of_the_runs():
+    assert [row.value for row in ROWS] == [20.0, 5.0, 10.0]
+
+
+def test_the_table_divides_by_the_first_peer_not_by_us(capsys):
+    print_table(ROWS)
+    ours, first, second = (line.split() for line in capsys.readouterr().out.splitlines()[1:4])
+    assert ours[:4] == ["siteworks", "20.0", "4.00", "x"]
+    assert first == ["peer", "1.0", "5.0", "5.0", "4.0", "6.0"]
+    assert second[2:5] == ["10.0", "2.00", "x"]
+
+
+def test_nothing_is_divided_by_a_peer_that_shows_nothing(capsys):
+    print_table([ROWS[0], Row("GET", "peer", "good answers", "1/s", (0.0, 0.0, 0.0))])
+    assert " x" not in capsys.readouterr().out
+
+
+def test_the_file_holds_what_other_programs_read(tmp_path):
+    file = tmp_path / "figures.json"
+    write_json(file, "gateway", ROWS[:1])
+    written = json.loads(file.read_text())
+    assert written.keys() == {"benchmark", "commit", "machine", "rows"}
+    assert written["benchmark"] == "gateway"
+    assert written["rows"] == [
+        {
+            "work": "GET",
+            "subject": "siteworks",
+            "metric": "good answers",
+            "unit": "1/s",
+            "value": 20.0,
+            "runs": [30.0, 10.0, 20.0],
+        }
+    ]
