@@ -26,8 +26,12 @@ class DatabaseDuty(Duty):
     """Does `work` again and again. While the database is away it waits, longer and longer up to two seconds,
     and says so once; whatever else goes wrong ends the worker."""
 
-    def __init__(self, name: str, *, on_death: Callable[[], None]) -> None:
-        super().__init__(name, pause=self._next_pause, on_death=on_death)
+    def __init__(
+        self, name: str, *, on_death: Callable[[], None], longest_pause: float = LONGEST_PAUSE_SECONDS
+    ) -> None:
+        """`longest_pause`, in seconds, is the most that lies between two tries while the database is away."""
+        super().__init__(name, pause=self.next_pause, on_death=on_death)
+        self._longest_away_pause = longest_pause
         self._away = 0
         self._pause_seconds = 0.0
 
@@ -48,7 +52,7 @@ class DatabaseDuty(Duty):
             if self._away == 1:
                 _log.warning("database_away", duty=self.name, code=exc.code, cause=repr(exc.__cause__)[:300])
             self._pause_seconds = jittered(
-                min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._away - 1, 10))
+                min(self._longest_away_pause, FIRST_PAUSE_SECONDS * 2.0 ** min(self._away - 1, 10))
             )
         else:
             if self._away:
@@ -64,5 +68,6 @@ class DatabaseDuty(Duty):
         """For whoever runs the duty by hand: wait as its own thread would."""
         self._wake.wait(self._pause_seconds)
 
-    def _next_pause(self) -> float:
+    def next_pause(self) -> float:
+        """Seconds until the next run, decided by the last one."""
         return self._pause_seconds

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from service_tasks.domain.task import HandedBack, Lease
 from service_tasks.engine.board import Board, StopReason
-from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.duties import LONGEST_PAUSE_SECONDS, DatabaseDuty, jittered
 from service_tasks.engine.ports import WorkerInfo, WorkerStore
 from service_tasks.engine.reporter import Reporter
 from servicekit.logs import get_logger
@@ -29,7 +29,8 @@ class Heartbeat(DatabaseDuty):
         check_health: Callable[[], None],
         on_death: Callable[[], None],
     ) -> None:
-        super().__init__("heartbeat", on_death=on_death)
+        # Back before the lease ends on those who were back earlier: their rescuers wait no longer than a lease.
+        super().__init__("heartbeat", on_death=on_death, longest_pause=min(LONGEST_PAUSE_SECONDS, seconds))
         self._store = store
         self._worker = worker
         self._board = board

@@ -61,21 +61,24 @@ def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_ser
     workers = [
         RunningWorker(own_database.url, [waiting, noop], lease_seconds=1.0, heartbeat_seconds=0.1) for _ in range(2)
     ]
-    task_id = bench.add("waiting")
-    assert started.wait(10)
+    try:
+        task_id = bench.add("waiting")
+        assert started.wait(10)
 
-    own_server.stop()
-    release.set()
-    assert finished.wait(10)
-    away_since = time.monotonic()
-    eventually(lambda: time.monotonic() - away_since > 1.5, what="longer than a lease")
-    own_server.start()
+        own_server.stop()
+        release.set()
+        assert finished.wait(10)
+        away_since = time.monotonic()
+        eventually(lambda: time.monotonic() - away_since > 1.5, what="longer than a lease")
+        own_server.start()
 
-    task = bench.wait_for(task_id, State.COMPLETED, timeout=20)
-    assert (task.result, task.attempts, json.loads(task.errors)) == ('"kept"', 1, [])
-    # And everything works as before: claims, timed tasks, the rest.
-    bench.wait_for(bench.add(), State.COMPLETED, timeout=10)
-    assert [worker.stop() for worker in workers] == [0, 0]
+        task = bench.wait_for(task_id, State.COMPLETED, timeout=20)
+        assert (task.result, task.attempts, json.loads(task.errors)) == ('"kept"', 1, [])
+        # And everything works as before: claims, timed tasks, the rest.
+        bench.wait_for(bench.add(), State.COMPLETED, timeout=10)
+    finally:
+        statuses = [worker.stop() for worker in workers]
+    assert statuses == [0, 0]
 
 
 def test_a_worker_waits_for_a_database_that_is_not_there_yet(own_server, own_database):

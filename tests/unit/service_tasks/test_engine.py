@@ -364,3 +364,36 @@ def test_threads_are_free_until_taken_and_hang_only_when_left_behind(hand):
     assert threads.hung(10) == 1
     threads.give_back(first)
     assert (threads.free(), threads.hung(10)) == (2, 0)
+
+
+# An outage
+
+
+@pytest.mark.parametrize(
+    ("seconds", "longest"),
+    [
+        # the shorter of the heartbeat's interval and 2 s, and a quarter more by chance
+        (0.2, 0.2 * 1.25),
+        (1.0, 1.0 * 1.25),
+        (5.0, 2.0 * 1.25),
+    ],
+)
+def test_a_heartbeat_asks_for_the_database_at_least_as_often_as_it_beats(store, board, reporter, seconds, longest):
+    beat = Heartbeat(
+        store=store,
+        worker=WorkerInfo(uuid4(), "w", ("noop",), 3 * seconds),
+        board=board,
+        reporter=reporter,
+        seconds=seconds,
+        check_health=lambda: None,
+        on_death=lambda: pytest.fail("died"),
+    )
+    store.away = True
+    pauses = []
+    for _ in range(20):
+        beat.run_once(NOW)
+        pauses.append(beat.next_pause())
+
+    assert beat.is_away
+    assert max(pauses) <= longest
+    assert max(pauses) >= longest * 0.6
