@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal, NoReturn
 
 Outcome = Literal["success", "failure", "neutral"]
@@ -17,7 +18,7 @@ _FAILING_STATUSES = frozenset({502, 503, 504})
 _BLAMES_BEHIND = re.compile(r"deadline_exceeded|circuit_open|(?:users|orders|tasks)_unavailable")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
     """An answer in the one shape every service speaks: either data or an error."""
 
@@ -30,6 +31,7 @@ class Envelope:
         return None if self.error is None else str(self.error["code"])
 
 
+@lru_cache(maxsize=64)
 def media_type(content_type: bytes | None) -> str:
     """The media type in a Content-Type field without its parameters, in lower case; empty if there is none."""
     return (content_type or b"").partition(b";")[0].strip().lower().decode("latin-1")
@@ -49,7 +51,9 @@ def read_envelope(status: int, body: bytes) -> Envelope | None:
     Numbers with a point stay exact (Decimal).
     """
     try:
-        parsed = _decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        # What begins with two characters of ASCII is UTF-8 to `detect_encoding` too.
+        encoding = "utf-8" if body[:2] == b'{"' else json.detect_encoding(body)
+        parsed = _decode(body.decode(encoding, "surrogatepass"))
     except (ValueError, ArithmeticError, RecursionError):
         return None
     if not isinstance(parsed, dict):

@@ -18,7 +18,7 @@ def service() -> Iterator[ScriptedUpstream]:
 
 
 async def get(upstream: Upstream, target: bytes = b"/x") -> Answer:
-    return await upstream.exchange("GET", target, (), None, connect=1)
+    return await upstream.exchange("GET", target, b"", None, connect=1)
 
 
 def test_closing_an_unfinished_answer_costs_its_connection(service: ScriptedUpstream) -> None:
