@@ -162,11 +162,12 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
             # The client gets its answer without having been told to go on with the body.
             self._body_receiver.expect_continue = False
         self._is_last = self._will_close(request, ends_with_connection)
-        lines = [theirs._get_cached_status_line(request.version, status), block(fields)]
-        if not any(name == b"date" for name, _ in fields):
-            lines.append(theirs._get_cached_date_header())
-        lines.append(b"Connection: close\r\n\r\n" if self._is_last else b"\r\n")
-        return b"".join(lines)
+        lines = theirs._get_cached_status_line(request.version, status) + block(fields)
+        return b"%b%b%b\r\n" % (
+            lines,
+            b"" if b"\r\ndate: " in lines else theirs._get_cached_date_header(),
+            b"Connection: close\r\n" if self._is_last else b"",
+        )
 
     # Timers. A kept connection is looked after by one that is not set anew for each request.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -182,11 +182,11 @@ async def _attempts(lane: Lane, call: Call, notes: Notes) -> Answer:
     return await _once(lane, call, notes, until, fresh=True)
 
 
-async def _once(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Answer:
+def _once(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Awaitable[Answer]:
     notes.attempts += 1
     upstream = lane.upstream
     left = max(int((call.ends_at - upstream.loop.time()) * 1000), 1)
-    return await upstream.exchange(
+    return upstream.exchange(
         call.method,
         call.target.encode("ascii"),
         b"%bx-request-timeout-ms: %d\r\n" % (call.fields, left),
@@ -215,8 +215,10 @@ async def _reply(lane: Lane, call: Call, answer: Answer) -> Reply:
         reply.stream_ends_at = None if media_type == "text/event-stream" else call.ends_at
         reply.stream_idle = call.limits.idle
         return reply
-    answer.expire_at(call.ends_at)
-    body = await answer.read(call.limits.answer)
+    body = answer.take(call.limits.answer)
+    if body is None:
+        answer.expire_at(call.ends_at)
+        body = await answer.read(call.limits.answer)
     if redirects:
         # Its body is a page for people as a rule; the Location says it all.
         reply.fields = [pair for pair in reply.fields if pair[0] not in (b"content-type", b"content-encoding")]

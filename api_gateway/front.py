@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from api_gateway import headers
 from api_gateway.body import ClientLeft, Receive
-from api_gateway.client import Client, Request
+from api_gateway.client import Request
 from api_gateway.details import Part, details
 from api_gateway.errors import BadRequest, BadUpstreamAnswer, Overloaded, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
@@ -72,8 +73,8 @@ class Front:
         self._measures = measures
         self._lateness = lateness
         self._limiter = limiter
-        loop = asyncio.get_running_loop()
-        self._log_request = Frequent(__name__, later=lambda write: loop.call_later(_LOG_SECONDS, write))
+        self._loop = asyncio.get_running_loop()
+        self._log_request = Frequent(__name__, later=partial(self._loop.call_later, _LOG_SECONDS))
 
     async def answer(self, request: Request) -> bool:
         """Answer a request; False if it is for a page: then nothing was done, and `page` has to be called."""
@@ -81,50 +82,52 @@ class Front:
         began = time.perf_counter()
         given = request.fields.first.get(b"x-request-id")
         made = request_id.accept_or_make(None if given is None else given.decode("latin-1"))
-        with request_id.use(made):
-            return await self._answer(request, made, began)
-
-    async def _answer(self, request: Request, made: str, began: float) -> bool:
         notes = Notes()
         route, status = UNMATCHED, CLIENT_LEFT
         quota: Fields = []
-        try:
+        with request_id.use(made):
             try:
-                target = _read_target(request)
-                match = self._match(target)
-                if match is not None:
-                    route = match.route.template
-                    if match.route.handler == "control" and match.route.allows(request.method):
-                        status = 0
-                        return False
-                if self._lateness.overloaded:
-                    self._measures.refused("", Overloaded.code)
-                    raise Overloaded
-                if self._limiter is not None:
-                    quota = self._take_quota(self._limiter, request)
-                reply = await self._reply(request, target, match, made, notes)
-            except AppError as error:
-                if notes.upstream is not None:
-                    self._measures.refused(notes.upstream, error.code)
-                if error.__cause__ is not None and notes.cause is None:
-                    notes.cause = repr(error.__cause__)
-                reply = _refusal(error)
-            except ClientLeft:
+                try:
+                    target = _read_target(request)
+                    match = self._match(target)
+                    if match is not None:
+                        route = match.route.template
+                        if match.route.handler == "control" and match.route.allows(request.method):
+                            status = 0
+                            return False
+                    if self._lateness.overloaded:
+                        self._measures.refused("", Overloaded.code)
+                        raise Overloaded
+                    if self._limiter is not None:
+                        quota = self._take_quota(self._limiter, request)
+                    reply = await self._reply(request, target, match, made, notes)
+                except AppError as error:
+                    if notes.upstream is not None:
+                        self._measures.refused(notes.upstream, error.code)
+                    if error.__cause__ is not None and notes.cause is None:
+                        notes.cause = repr(error.__cause__)
+                    reply = _refusal(error)
+                except ClientLeft:
+                    return True
+                except Exception:  # a fault of ours: it must reach the log, and the client as a 500 envelope
+                    log.exception("request_crashed")
+                    reply = _refusal(AppError(headers={"Proxy-Status": "siteworks; error=proxy_internal_error"}))
+                if quota:
+                    reply.fields += quota
+                if reply.stream is None:
+                    self._send(request, reply, made)
+                    if request.client.is_behind:
+                        await request.client.taken()
+                else:
+                    await self._send_stream(request, reply, reply.stream, made)
+                status = reply.status
+                if request.body.present:
+                    await request.body.drain()
                 return True
-            except Exception:  # a fault of ours: it must reach the log, and the client as a 500 envelope
-                log.exception("request_crashed")
-                reply = _refusal(AppError(headers={"Proxy-Status": "siteworks; error=proxy_internal_error"}))
-            if quota:
-                reply.fields = [*reply.fields, *quota]
-            await self._send(request, reply, made)
-            status = reply.status
-            if request.body.present:
-                await request.body.drain()
-            return True
-        finally:
-            # A page is logged and counted by the Flask side.
-            if status:
-                self._note(request, route, status, time.perf_counter() - began, notes)
+            finally:
+                # A page is logged and counted by the Flask side.
+                if status:
+                    self._note(request, route, status, time.perf_counter() - began, notes)
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the Flask side, which logs and counts it itself."""
@@ -183,7 +186,7 @@ class Front:
             return Reply(204, [(b"allow", route.allow.encode("ascii"))])
         if not route.allows(request.method):
             raise MethodNotAllowed(headers={"Allow": route.allow})
-        body: bytes | None = None
+        body = None
         if request.body.present:
             body = await request.body.read(route.limits.body)
         elif request.method in _WITH_BODY:
@@ -201,7 +204,7 @@ class Front:
             fields=passed.block + headers.block(headers.of_this_request(made, passed.traceparent)),
             body=body,
             limits=route.limits,
-            ends_at=asyncio.get_running_loop().time() + total,
+            ends_at=self._loop.time() + total,
             shortened=shortened,
         )
         if route.handler == "details":
@@ -244,18 +247,14 @@ class Front:
             wanted=fields.first.get(b"access-control-request-headers"),
         )
 
-    async def _send(self, request: Request, reply: Reply, made: str) -> None:
+    def _sent_fields(self, request: Request, reply: Reply, made: str) -> Fields:
         fields = [*reply.fields, (b"x-request-id", made.encode("ascii")), (b"server", headers.VIA_NAME)]
         if self._origins:
             fields += self._cors(request.method, request.fields, headers.get(reply.fields, b"allow"))
-        if reply.stream is not None:
-            try:
-                await _send_stream(reply.stream, reply, fields, request.client)
-            finally:
-                # However it ends, a client that left above all, the upstream's connection is not kept for it.
-                reply.stream.close()
-            return
-        body = reply.body
+        return fields
+
+    def _send(self, request: Request, reply: Reply, made: str) -> None:
+        fields, body = self._sent_fields(request, reply, made), reply.body
         if not has_no_body(request.method, reply.status):
             fields.append((b"content-length", b"%d" % len(body)))
         else:
@@ -263,8 +262,32 @@ class Front:
                 fields.append((b"content-length", reply.length or b"%d" % len(body)))
             body = b""
         request.client.send(reply.status, fields, body)
-        if request.client.is_behind:
-            await request.client.taken()
+
+    async def _send_stream(self, request: Request, reply: Reply, stream: Answer, made: str) -> None:
+        """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
+        client = request.client
+        try:
+            client.start_stream(reply.status, self._sent_fields(request, reply, made))
+            pieces = aiter(stream.pieces())
+            while True:
+                until = self._loop.time() + reply.stream_idle
+                if reply.stream_ends_at is not None:
+                    until = min(until, reply.stream_ends_at)
+                async with asyncio.timeout_at(until):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
+                client.send_piece(piece)
+                if client.is_behind:
+                    # Waits for a client that takes its time, so nothing piles up here; but not for ever.
+                    async with asyncio.timeout_at(max(until, self._loop.time() + reply.stream_idle)):
+                        await client.taken()
+            client.end_stream()
+        except (TimeoutError, UpstreamError) as error:
+            log.warning("stream_cut_off", cause=repr(error))
+        finally:
+            # However it ends, a client that left above all, the upstream's connection is not kept for it.
+            stream.close()
 
     def _note(self, request: Request, route: str, status: int, seconds: float, notes: Notes) -> None:
         method = request.method
@@ -300,27 +323,3 @@ def _refusal(error: AppError) -> Reply:
         *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in error.headers.items()),
     ]
     return Reply(status_of(error), fields, dump(failure(error)))
-
-
-async def _send_stream(answer: Answer, reply: Reply, fields: Fields, client: Client) -> None:
-    """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
-    loop = asyncio.get_running_loop()
-    client.start_stream(reply.status, fields)
-    try:
-        pieces = aiter(answer.pieces())
-        while True:
-            until = loop.time() + reply.stream_idle
-            if reply.stream_ends_at is not None:
-                until = min(until, reply.stream_ends_at)
-            async with asyncio.timeout_at(until):
-                piece = await anext(pieces, None)
-            if piece is None:
-                break
-            client.send_piece(piece)
-            if client.is_behind:
-                # Waits for a client that takes its time, so nothing piles up here; but not for ever.
-                async with asyncio.timeout_at(max(until, loop.time() + reply.stream_idle)):
-                    await client.taken()
-        client.end_stream()
-    except (TimeoutError, UpstreamError) as error:
-        log.warning("stream_cut_off", cause=repr(error))

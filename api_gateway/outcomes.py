@@ -42,7 +42,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 # Made once: json.loads makes a decoder anew for every call with arguments.
-_decode = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant).decode
+_decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant)
 
 
 def read_envelope(status: int, body: bytes) -> Envelope | None:
@@ -51,9 +51,14 @@ def read_envelope(status: int, body: bytes) -> Envelope | None:
     Numbers with a point stay exact (Decimal).
     """
     try:
-        # What begins with two characters of ASCII is UTF-8 to `detect_encoding` too.
-        encoding = "utf-8" if body[:2] == b'{"' else json.detect_encoding(body)
-        parsed = _decode(body.decode(encoding, "surrogatepass"))
+        if body[:2] == b'{"':
+            # To `detect_encoding` it is UTF-8 too, and `decode` would look for spaces first.
+            text = body.decode("utf-8", "surrogatepass")
+            parsed, end = _decoder.raw_decode(text)
+            if end != len(text) and text[end:].strip(" \t\n\r"):
+                return None
+        else:
+            parsed = _decoder.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, ArithmeticError, RecursionError):
         return None
     if not isinstance(parsed, dict):

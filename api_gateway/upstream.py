@@ -106,10 +106,14 @@ class Answer:
 
     __slots__ = ("_exchange", "fields", "status")
 
-    def __init__(self, status: int, fields: Fields, exchange: _Exchange) -> None:
-        self.status = status
-        self.fields = fields
+    def __init__(self, exchange: _Exchange) -> None:
+        self.status = exchange.status
+        self.fields = exchange.fields
         self._exchange = exchange
+
+    def take(self, limit: int) -> bytes | None:
+        """What `read` gives, if all of it is here already."""
+        return self._exchange.take() if self._exchange.held_up_to(limit) else None
 
     async def read(self, limit: int) -> bytes:
         """The whole body; BrokenAnswer when it is cut off or larger than `limit` bytes; TimeoutError."""
@@ -153,7 +157,6 @@ class _Exchange:
         "_connection",
         "_dirty",
         "_field_bytes",
-        "_fields",
         "_got_head",
         "_head_bytes",
         "_interim",
@@ -166,17 +169,22 @@ class _Exchange:
         "_waiting",
         "complete",
         "error",
+        "fields",
         "head",
+        "status",
     )
 
     def __init__(self, connection: _Connection, method: str) -> None:
         self._connection = connection
         self._method = method
         self._parser: httptools.HttpResponseParser | None = None
-        self.head: asyncio.Future[Answer] = connection.loop.create_future()
+        #: Done as soon as status and fields are there. It does not hold the answer, or each would wait for the
+        #: garbage collector.
+        self.head: asyncio.Future[None] = connection.loop.create_future()
+        self.status: int = 0
+        self.fields: Fields = []
         self.complete = False
         self.error: Exception | None = None
-        self._fields: Fields = []
         self._field_bytes = 0
         self._head_bytes = 0
         self._began = False
@@ -195,6 +203,18 @@ class _Exchange:
         return self.complete and self._keep_alive and not self._dirty
 
     # The reader's side.
+
+    def held_up_to(self, limit: int) -> bool:
+        """The whole body is here and waits, in at most `limit` bytes."""
+        return self.complete and self._waiting <= limit
+
+    def take(self) -> bytes:
+        """All that waits."""
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._waiting = 0
+        return body
 
     async def next_piece(self) -> bytes | None:
         """The next piece of the body, None at its end."""
@@ -216,9 +236,10 @@ class _Exchange:
 
     def leave(self) -> None:
         """End early; an incomplete answer costs the connection."""
-        self.expire_at(None)
+        if not self.complete:
+            self.expire_at(None)
+            self._connection.give_up(self)
         self._pieces.clear()
-        self._connection.give_up(self)
 
     def expire_at(self, when: float | None) -> None:
         """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. The last call counts."""
@@ -263,14 +284,13 @@ class _Exchange:
         plain = None if self._method == "HEAD" else plain_head.read_answer(data)
         if plain is None or plain[0] in (204, 304):
             return False
-        status, self._fields, body = plain
+        self.status, self.fields, body = plain
         self._got_head = self._keep_alive = True
         if body:
             self._pieces.append(body)
             self._waiting = len(body)
         self._completed()
-        if not self.head.done():
-            self.head.set_result(Answer(status, self._fields, self))
+        self._tell_head()
         return True
 
     def end_of_connection(self, reused: bool) -> None:
@@ -292,13 +312,19 @@ class _Exchange:
         self._wake()
 
     def _ends_with_connection(self) -> bool:
-        names = {name for name, _ in self._fields}
+        names = {name for name, _ in self.fields}
         return b"content-length" not in names and b"transfer-encoding" not in names
 
     def _completed(self) -> None:
         self.complete = True
-        self.expire_at(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._wake()
+
+    def _tell_head(self) -> None:
+        if not self.head.done():
+            self.head.set_result(None)
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -310,15 +336,15 @@ class _Exchange:
         if self.complete:
             self._dirty = True
             return
-        self._fields = []
+        self.fields = []
         self._interim = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._got_head:
             return
-        self._fields.append((name.lower(), value or b""))
+        self.fields.append((name.lower(), value or b""))
         self._field_bytes += len(name) + len(value or b"")
-        if len(self._fields) > MAX_FIELDS or self._field_bytes > MAX_FIELD_BYTES:
+        if len(self.fields) > MAX_FIELDS or self._field_bytes > MAX_FIELD_BYTES:
             self.fail(BrokenAnswer("too many header fields", "http_response_header_section_size"))
 
     def on_headers_complete(self) -> None:
@@ -332,8 +358,8 @@ class _Exchange:
                 self.fail(BrokenAnswer(f"status {status}"))
             return
         self._got_head = True
-        if not self.head.done():
-            self.head.set_result(Answer(status, self._fields, self))
+        self.status = status
+        self._tell_head()
         if self._method == "HEAD" or status in (204, 304):
             # The parser may wait for the body that a HEAD's fields announce; it is not asked again.
             self._keep_alive = self._parser.should_keep_alive()
@@ -483,10 +509,11 @@ class Upstream:
         exchange = connection.begin(method, message, body or b"")
         exchange.expire_at(until)
         try:
-            return await exchange.head
+            await exchange.head
         except BaseException:
             exchange.leave()
             raise
+        return Answer(exchange)
 
     def keep(self, connection: _Connection) -> None:
         """Take a connection back after a complete exchange."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from json.encoder import encode_basestring
@@ -24,16 +25,8 @@ class _Lines(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._waiting: list[str] = []
-
-    def add(self, line: str) -> bool:
-        """Let a line, with its end, wait; True for the first one, which somebody has to `flush`."""
-        self.acquire()
-        try:
-            self._waiting.append(line)
-            return len(self._waiting) == 1
-        finally:
-            self.release()
+        #: Lines with their ends. Whoever appends one sees to it that `write_waiting` is called.
+        self.waiting: deque[str] = deque()
 
     def write_waiting(self) -> None:
         """Write what waits; a log that cannot be written ends no request."""
@@ -50,9 +43,9 @@ class _Lines(logging.StreamHandler[TextIO]):
         # At the end of the process this is called by logging itself.
         self.acquire()
         try:
-            if self._waiting:
-                lines, self._waiting = self._waiting, []
-                self.stream.write("".join(lines))
+            if self.waiting:
+                # Others may append meanwhile.
+                self.stream.write("".join([self.waiting.popleft() for _ in range(len(self.waiting))]))
             super().flush()
         finally:
             self.release()
@@ -136,6 +129,7 @@ class Frequent:
         self._name = name
         self._logger = logging.getLogger(name)
         self._later = later
+        self._is_due = False
 
     def __call__(self, event: str, values: Mapping[str, Any]) -> None:
         """`log.info(event, **values)`."""
@@ -151,11 +145,17 @@ class Frequent:
         if request_id:
             parts.append(f'"request_id": {encode_basestring(request_id)}')
         parts.append(f'"time": "{datetime.now(UTC).isoformat()[:-6]}Z"')
-        first = handler.add("{" + ", ".join(parts) + "}\n")
+        handler.waiting.append("{" + ", ".join(parts) + "}\n")
         if self._later is None:
             handler.write_waiting()
-        elif first:
-            self._later(handler.write_waiting)
+        elif not self._is_due:
+            self._is_due = True
+            self._later(self._write)
+
+    def _write(self) -> None:
+        self._is_due = False
+        if _json_lines is not None:
+            _json_lines[0].write_waiting()
 
 
 def _json(value: Any) -> str:
