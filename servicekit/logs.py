@@ -139,7 +139,10 @@ class Frequent:
         if not self._logger.isEnabledFor(logging.INFO):
             return
         handler, service = _json_lines
-        parts = [f'"{key}": {_json(value)}' for key, value in values.items()]
+        parts = [
+            f'"{key}": {encode_basestring(value) if value.__class__ is str else _json(value)}'
+            for key, value in values.items()
+        ]
         parts.append(f'"event": {encode_basestring(event)}, "level": "info", "service": {encode_basestring(service)}')
         request_id = current_request_id()
         if request_id:
@@ -159,9 +162,7 @@ class Frequent:
 
 
 def _json(value: Any) -> str:
-    """`_encode(value)`, quicker for what most values are."""
-    if value.__class__ is str:
-        return encode_basestring(value)
+    """`_encode(value)`, quicker for what most values are that are no texts."""
     if value.__class__ is int or (value.__class__ is float and isfinite(value)):
         return repr(value)
     return "null" if value is None else _encode(value)
