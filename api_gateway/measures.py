@@ -48,7 +48,8 @@ class GatewayMeasures(Collector):
             ),
             Named(
                 "siteworks_gateway_upstream_duration_seconds",
-                "Time from the sending of a call to the end of its answer (of a stream: to its first bytes), in seconds.",
+                "Time from the sending of a call to the end of its answer (of a stream: to its first bytes), "
+                "in seconds.",
                 ["upstream"],
             ),
         )

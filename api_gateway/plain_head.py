@@ -20,8 +20,8 @@ MAX_ANSWER_HEAD = 16 * 1024
 MAX_ANSWER_FIELDS = 100
 
 # Possessive, so that a head that does not match costs no more than one that does. No `_` in names: gunicorn has
-# rules of its own for them.
-_LINES = re.compile(rb"(?:[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
+# rules of its own for them. No space at the end of a value: only the whole way takes it off.
+_LINES = re.compile(rb"(?:[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+(?<![\t ])\r\n)*+\r\n")
 _LINE = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 _REQUEST_LINE = re.compile(rb"(?!CONNECT)([A-Z]{3,20}+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*+\r\n")
@@ -74,40 +74,36 @@ def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
     end = data.find(b"\r\n\r\n", line.end() - 2) + 4
     if not line.end() < end <= MAX_ANSWER_HEAD:
         return None
-    pairs = _pairs(data[line.end() : end])
-    if pairs is None or len(pairs) > MAX_ANSWER_FIELDS:
-        return None
-    length = None
-    for name, value in pairs:
+    fields: Fields = []
+    length = -1
+    for name, value in _pairs(data[line.end() : end]):
+        name = name.lower()
         if name in _NOT_PLAIN and not _is_keep_alive(name, value):
-            if name != b"content-length" or length is not None or not value.isdigit() or len(value) > 9:
+            if name != b"content-length" or length >= 0 or not value.isdigit() or len(value) > 9:
                 return None
             length = int(value)
-    if length is None or length != len(data) - end:
+        fields.append((name, value))
+    if length != len(data) - end or len(fields) > MAX_ANSWER_FIELDS:
         return None
-    return int(line[1]), pairs, data[end:]
+    return int(line[1]), fields, data[end:]
 
 
 @lru_cache(maxsize=1024)
 def _request_fields(lines: bytes) -> RequestFields | None:
     """The fields of a plain request. Kept, because clients send the same head again and again."""
-    pairs = _pairs(lines)
-    if pairs is None or len(pairs) > MAX_REQUEST_FIELDS:
+    fields = [(name.lower(), value) for name, value in _pairs(lines)]
+    names = [name for name, _ in fields]
+    if not 0 < len(fields) <= MAX_REQUEST_FIELDS or any(names.count(name) > 1 for name in _SINGLE):
         return None
-    names = [name for name, _ in pairs]
-    if any(name in _NOT_PLAIN and not _is_keep_alive(name, value) for name, value in pairs):
+    if any(name in _NOT_PLAIN and not _is_keep_alive(name, value) for name, value in fields):
         return None
-    if any(names.count(name) > 1 for name in _SINGLE):
-        return None
-    return RequestFields(pairs)
+    return RequestFields(fields)
 
 
-def _pairs(lines: bytes) -> Fields | None:
-    """Names in lower case and values of field lines with the empty line behind them, which ends `lines`."""
-    # A value loses its spaces at the end on the whole way only.
-    if _LINES.fullmatch(lines) is None or b" \r\n" in lines or b"\t\r\n" in lines:
-        return None
-    return [(name.lower(), value) for name, value in _LINE.findall(lines)]
+def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and values of field lines with the empty line behind them, which ends `lines`; none if they are not plain
+    (and of what has none: it is not plain either)."""
+    return _LINE.findall(lines) if _LINES.fullmatch(lines) is not None else []
 
 
 def _is_keep_alive(name: bytes, value: bytes) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
 from typing import Any, TextIO
@@ -147,7 +149,7 @@ class Frequent:
         request_id = current_request_id()
         if request_id:
             parts.append(f'"request_id": {encode_basestring(request_id)}')
-        parts.append(f'"time": "{datetime.now(UTC).isoformat()[:-6]}Z"')
+        parts.append(f'"time": "{_now()}"')
         handler.waiting.append("{" + ", ".join(parts) + "}\n")
         if self._later is None:
             handler.write_waiting()
@@ -159,6 +161,17 @@ class Frequent:
         self._is_due = False
         if _json_lines is not None:
             _json_lines[0].write_waiting()
+
+
+def _now() -> str:
+    """The moment as structlog's TimeStamper writes it."""
+    second, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(second)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:-6]
 
 
 def _json(value: Any) -> str:
