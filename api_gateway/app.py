@@ -9,6 +9,7 @@ from typing import Any, cast
 from a2wsgi import WSGIMiddleware
 
 from api_gateway.body import Receive
+from api_gateway.client import Request
 from api_gateway.control import make_control
 from api_gateway.forward import Lane
 from api_gateway.front import AsgiApp, Front, Scope, Send
@@ -30,7 +31,10 @@ log = get_logger(__name__)
 
 
 class Gateway:
-    """The ASGI application. Everything that needs the event loop is made when the server starts it (lifespan)."""
+    """The application: ASGI for its start, its end and its pages, `answer` for all else.
+
+    Everything that needs the event loop is made when the server starts it (lifespan).
+    """
 
     def __init__(self, settings: GatewaySettings, *, circuit_settings: CircuitSettings | None = None) -> None:
         self._settings = settings
@@ -45,9 +49,15 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http" and self._front is not None:
-            await self._front(scope, receive, send)
+            await self._front.page(scope, receive, send)
         else:
             raise RuntimeError(f"no {scope['type']} here")
+
+    async def answer(self, request: Request) -> bool:
+        """Answer a request; False for one of the pages, which come in through ASGI."""
+        if self._front is None:
+            raise RuntimeError("not started")
+        return await self._front.answer(request)
 
     def parser_refused(self, status: int) -> None:
         """Count a request that the HTTP parser refused: nobody knows its method or route, and it took no time."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from api_gateway import headers
 from api_gateway.errors import RequestTimeout
+from api_gateway.headers import RequestFields
 from servicekit.errors import TooLarge
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -18,6 +18,10 @@ _DRAIN_BYTES = 256 * 1024 * 1024
 _DRAIN_SECONDS = 10.0
 
 
+async def _nothing() -> MutableMapping[str, Any]:
+    return {"type": "http.request"}
+
+
 class ClientLeft(Exception):
     """The client closed its connection before its request was complete."""
 
@@ -25,10 +29,12 @@ class ClientLeft(Exception):
 class RequestBody:
     """Read at most once."""
 
-    def __init__(self, fields: Sequence[tuple[bytes, bytes]], receive: Receive) -> None:
-        length = headers.get(fields, b"content-length")
+    __slots__ = ("_complete", "_receive", "length", "present")
+
+    def __init__(self, fields: RequestFields, receive: Receive) -> None:
+        length = fields.first.get(b"content-length")
         self.length = None if length is None else int(length)
-        self.present = length is not None or headers.get(fields, b"transfer-encoding") is not None
+        self.present = length is not None or b"transfer-encoding" in fields.first
         self._receive = receive
         self._complete = not self.present
 
@@ -74,3 +80,7 @@ class RequestBody:
         self._complete = not message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         return piece
+
+
+#: The body of all requests that have none.
+NO_BODY = RequestBody(RequestFields([]), _nothing)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,13 +49,14 @@ class Lane:
     on_call: Callable[[str, Kind, float | None], None] = lambda _name, _kind, _seconds: None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """A request as it goes up. `ends_at` is on the event loop's clock."""
 
     method: str
     target: str
-    fields: Sequence[tuple[bytes, bytes]]
+    #: The field lines, but for those the upstream's client sets itself and the time that is left.
+    fields: bytes
     body: bytes | None
     limits: Limits
     ends_at: float
@@ -92,32 +92,32 @@ class Reply:
 
 async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     """Send a call and give its reply; raises the errors of api_gateway.errors, or DeadlineExceeded."""
-    loop = asyncio.get_running_loop()
     notes.upstream = lane.name
-    if loop.time() >= call.ends_at:
+    now = lane.upstream.loop.time()
+    if now >= call.ends_at:
         raise DeadlineExceeded
-    permit = await _admitted(lane, call, notes)
-    started = loop.time()
+    # An open circuit answers before any waiting.
+    permit = _permit(lane, call, notes)
+    if not lane.bulkhead.try_enter():
+        permit = await _in_line(lane, call, notes, permit, call.ends_at - now)
     # Not the event loop's clock, which uvloop moves in whole milliseconds.
     began = time.perf_counter()
     answer: Answer | None = None
     kind: Kind = "neutral"
     try:
-        async with asyncio.timeout_at(min(call.ends_at, started + call.limits.first_byte)):
-            answer = await _attempts(lane, call, notes)
-        async with asyncio.timeout_at(call.ends_at):
-            reply = await _reply(lane, call, answer)
+        answer = await _attempts(lane, call, notes)
+        reply = await _reply(lane, call, answer)
         code = None if reply.envelope is None else reply.envelope.code
-        outcome = outcomes.of_answer(reply.status, lane.name, code)
-        kind = outcome
-        _report(permit, outcome, time.perf_counter() - began, f"status {reply.status}")
+        kind = outcomes.of_answer(reply.status, lane.name, code)
+        if kind == "success":
+            permit.success(time.perf_counter() - began)
+        elif kind == "failure":
+            permit.failure(time.perf_counter() - began, f"status {reply.status}")
         if reply.stream is not None:
             answer = None  # it lives on in the reply
         return reply
     except TimeoutError as error:
-        if call.shortened:
-            permit.neutral()
-        else:
+        if not call.shortened:
             kind = "failure"
             permit.failure(time.perf_counter() - began, "timeout")
         fault = "connection_read_timeout" if answer is None else "http_response_timeout"
@@ -134,23 +134,20 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         received = None if answer is None else answer.status
         raise BadUpstreamAnswer(lane.name, error.proxy_error, received) from error
     finally:
-        # Whatever else ends the call, a client that left above all, says nothing about the upstream.
-        permit.neutral()
+        if kind == "neutral":
+            # Whatever else ends the call, a client that left above all, says nothing about the upstream.
+            permit.neutral()
         lane.on_call(lane.name, kind, time.perf_counter() - began)
         lane.bulkhead.leave()
         if answer is not None:
             answer.close()
 
 
-async def _admitted(lane: Lane, call: Call, notes: Notes) -> Permit:
-    """A permit of the circuit and a place in the bulkhead; an open circuit answers before any waiting."""
-    permit = _permit(lane, call, notes)
-    if lane.bulkhead.try_enter():
-        return permit
+async def _in_line(lane: Lane, call: Call, notes: Notes, permit: Permit, seconds: float) -> Permit:
+    """Wait for a place in the bulkhead, for what is left of the deadline at most; then ask the circuit anew."""
     permit.neutral()
-    left = call.ends_at - asyncio.get_running_loop().time()
     try:
-        await lane.bulkhead.enter(min(LINE_SECONDS, left))
+        await lane.bulkhead.enter(min(LINE_SECONDS, seconds))
     except LineFull as error:
         raise UpstreamSaturated(lane.name) from error
     try:
@@ -173,55 +170,58 @@ def _permit(lane: Lane, call: Call, notes: Notes) -> Permit:
 
 async def _attempts(lane: Lane, call: Call, notes: Notes) -> Answer:
     lane.budget.called()
+    until = min(call.ends_at, lane.upstream.loop.time() + call.limits.first_byte)
     try:
-        return await _once(lane, call, notes, fresh=False)
+        return await _once(lane, call, notes, until)
     except ConnectionLost as error:
         # Most often a kept connection that the upstream closed while idle: nothing came back, and for an
         # idempotent method asking again is safe (RFC 9110 section 9.2.2).
         if call.method not in _IDEMPOTENT or not error.reused or not lane.budget.try_retry():
             raise
     lane.on_retry(lane.name)
-    return await _once(lane, call, notes, fresh=True)
+    return await _once(lane, call, notes, until, fresh=True)
 
 
-async def _once(lane: Lane, call: Call, notes: Notes, *, fresh: bool) -> Answer:
+def _once(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Awaitable[Answer]:
     notes.attempts += 1
-    left = max(int((call.ends_at - asyncio.get_running_loop().time()) * 1000), 1)
-    return await lane.upstream.exchange(
+    upstream = lane.upstream
+    left = max(int((call.ends_at - upstream.loop.time()) * 1000), 1)
+    return upstream.exchange(
         call.method,
         call.target.encode("ascii"),
-        [*call.fields, (b"x-request-timeout-ms", b"%d" % left)],
+        b"%bx-request-timeout-ms: %d\r\n" % (call.fields, left),
         call.body,
         connect=call.limits.connect,
+        until=until,
         fresh=fresh,
     )
 
 
 async def _reply(lane: Lane, call: Call, answer: Answer) -> Reply:
-    fields = headers.down(answer.fields)
-    origin = lane.upstream.origin.text
-    fields = [(name, headers.own_location(value, origin) if name == b"location" else value) for name, value in fields]
-    reply = Reply(answer.status, fields)
+    reply = Reply(answer.status, headers.down(answer.fields, lane.upstream.origin.text))
     media_type = outcomes.media_type(headers.get(answer.fields, b"content-type"))
     redirects = 300 <= answer.status < 400
-    if media_type not in ("application/json", *outcomes.PASSING_MEDIA_TYPES) and not (
-        redirects or answer.status in (204, 304)
-    ):
+    passes = media_type in outcomes.PASSING_MEDIA_TYPES
+    if media_type != "application/json" and not (passes or redirects or answer.status in (204, 304)):
         raise BrokenAnswer(f"media type {media_type or 'missing'}")
     if outcomes.has_no_body(call.method, answer.status):
         await answer.read(0)
         if call.method == "HEAD":
             reply.length = headers.get(answer.fields, b"content-length")
         return reply
-    if media_type in outcomes.PASSING_MEDIA_TYPES:
+    if passes:
+        answer.expire_at(None)
         reply.stream = answer
         reply.stream_ends_at = None if media_type == "text/event-stream" else call.ends_at
         reply.stream_idle = call.limits.idle
         return reply
-    body = await answer.read(call.limits.answer)
+    body = answer.take(call.limits.answer)
+    if body is None:
+        answer.expire_at(call.ends_at)
+        body = await answer.read(call.limits.answer)
     if redirects:
         # Its body is a page for people as a rule; the Location says it all.
-        reply.fields = [pair for pair in fields if pair[0] not in (b"content-type", b"content-encoding")]
+        reply.fields = [pair for pair in reply.fields if pair[0] not in (b"content-type", b"content-encoding")]
         return reply
     reply.body = body
     if (headers.get(answer.fields, b"content-encoding") or b"identity") == b"identity":
@@ -229,12 +229,3 @@ async def _reply(lane: Lane, call: Call, answer: Answer) -> Reply:
         if reply.envelope is None:
             raise BrokenAnswer("not an envelope")
     return reply
-
-
-def _report(permit: Permit, outcome: outcomes.Outcome, seconds: float, reason: str) -> None:
-    if outcome == "success":
-        permit.success(seconds)
-    elif outcome == "failure":
-        permit.failure(seconds, reason)
-    else:
-        permit.neutral()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from api_gateway import headers
-from api_gateway.body import ClientLeft, Receive, RequestBody
+from api_gateway.body import ClientLeft, Receive
+from api_gateway.client import Request
 from api_gateway.details import Part, details
 from api_gateway.errors import BadRequest, BadUpstreamAnswer, Overloaded, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
-from api_gateway.headers import Fields, Peer, TrustedProxies
+from api_gateway.headers import Fields, Passed, Peer, RequestFields, TrustedProxies
 from api_gateway.limits import Lateness, RateLimiter
 from api_gateway.measures import GatewayMeasures
 from api_gateway.outcomes import has_no_body
@@ -41,26 +42,14 @@ _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 #: Fields of a client's request for one thing that make no sense on the parts it is made of.
 _NOT_FOR_PARTS = frozenset({b"content-type", b"content-encoding", b"if-match", b"if-none-match", b"range"})
 
+#: Lines of requests that end within this time, in seconds, are written together.
+_LOG_SECONDS = 0.005
+
 log = get_logger(__name__)
-log_request = Frequent(__name__)
-
-
-@dataclass(slots=True)
-class Request:
-    """A client's request after the first checks."""
-
-    method: str
-    target: Target
-    path: str
-    fields: Fields
-    peer: Peer
-    request_id: str
-    http_version: str
-    body: RequestBody
 
 
 class Front:
-    """The ASGI application for HTTP."""
+    """Answers everything but the gateway's own pages, which it hands to the Flask side."""
 
     def __init__(
         self,
@@ -84,92 +73,102 @@ class Front:
         self._measures = measures
         self._lateness = lateness
         self._limiter = limiter
+        self._loop = asyncio.get_running_loop()
+        self._log_request = Frequent(__name__, later=partial(self._loop.call_later, _LOG_SECONDS))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = headers.get(scope["headers"], b"x-request-id")
-        with request_id.use(request_id.accept_or_make(None if given is None else given.decode("latin-1"))) as made:
-            await self._serve(scope, receive, send, made)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, made: str) -> None:
+    async def answer(self, request: Request) -> bool:
+        """Answer a request; False if it is for a page: then nothing was done, and `page` has to be called."""
         # Not the event loop's clock, which uvloop moves in whole milliseconds.
         began = time.perf_counter()
+        given = request.fields.first.get(b"x-request-id")
+        made = request_id.accept_or_make(None if given is None else given.decode("latin-1"))
         notes = Notes()
-        body = RequestBody(scope["headers"], receive)
         route, status = UNMATCHED, CLIENT_LEFT
         quota: Fields = []
-        try:
+        with request_id.use(made):
             try:
-                request = self._read_head(scope, made, body)
-                match = self._match(request)
-                if match is not None:
-                    route = match.route.template
-                    if match.route.handler == "control" and match.route.allows(request.method):
-                        status = 0
-                        await self._page(scope, request, receive, send)
-                        return
-                if self._lateness.overloaded:
-                    self._measures.refused("", Overloaded.code)
-                    raise Overloaded
-                if self._limiter is not None:
-                    quota = self._take_quota(self._limiter, request)
-                reply = await self._answer(request, match, notes)
-            except AppError as error:
-                if notes.upstream is not None:
-                    self._measures.refused(notes.upstream, error.code)
-                if error.__cause__ is not None and notes.cause is None:
-                    notes.cause = repr(error.__cause__)
-                reply = _refusal(error)
-            except ClientLeft:
-                return
-            except Exception:  # a fault of ours: it must reach the log, and the client as a 500 envelope
-                log.exception("request_crashed")
-                reply = _refusal(AppError(headers={"Proxy-Status": "siteworks; error=proxy_internal_error"}))
-            if quota:
-                reply.fields = [*reply.fields, *quota]
-            await self._send(scope, reply, made, send)
-            status = reply.status
-            await body.drain()
-        finally:
-            # A page was logged and counted by the Flask side.
-            if status:
-                self._note(scope, route, status, time.perf_counter() - began, notes)
+                try:
+                    target = _read_target(request)
+                    match = self._match(target)
+                    if match is not None:
+                        route = match.route.template
+                        if match.route.handler == "control" and match.route.allows(request.method):
+                            status = 0
+                            return False
+                    if self._lateness.overloaded:
+                        self._measures.refused("", Overloaded.code)
+                        raise Overloaded
+                    if self._limiter is not None:
+                        quota = self._take_quota(self._limiter, request)
+                    reply = await self._reply(request, target, match, made, notes)
+                except AppError as error:
+                    if notes.upstream is not None:
+                        self._measures.refused(notes.upstream, error.code)
+                    if error.__cause__ is not None and notes.cause is None:
+                        notes.cause = repr(error.__cause__)
+                    reply = _refusal(error)
+                except ClientLeft:
+                    return True
+                except Exception:  # a fault of ours: it must reach the log, and the client as a 500 envelope
+                    log.exception("request_crashed")
+                    reply = _refusal(AppError(headers={"Proxy-Status": "siteworks; error=proxy_internal_error"}))
+                if quota:
+                    reply.fields += quota
+                if reply.stream is None:
+                    self._send(request, reply, made)
+                    if request.client.is_behind:
+                        await request.client.taken()
+                else:
+                    await self._send_stream(request, reply, reply.stream, made)
+                status = reply.status
+                if request.body.present:
+                    await request.body.drain()
+                return True
+            finally:
+                # A page is logged and counted by the Flask side.
+                if status:
+                    self._note(request, route, status, time.perf_counter() - began, notes)
 
-    def _match(self, request: Request) -> Match | None:
-        match = self._table.match(request.path)
-        if match is not None and match.route.handler == "control" and request.path != request.target.path:
+    async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to the Flask side, which logs and counts it itself."""
+        fields = RequestFields(scope["headers"])
+        given = fields.first.get(b"x-request-id")
+        with request_id.use(request_id.accept_or_make(None if given is None else given.decode("latin-1"))) as made:
+            passed = [field for field in fields.pairs if field[0] != b"x-request-id"]
+            passed.append((b"x-request-id", made.encode("ascii")))
+            extra = [(b"server", headers.VIA_NAME), *self._cors(scope["method"], fields, None)]
+
+            async def send_with_ours(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    message = {**message, "headers": [*message["headers"], *extra]}
+                await send(message)
+
+            raw_path = scope["raw_path"].decode("latin-1")
+            await self._control(
+                {**scope, "path": split_target(raw_path).path, "headers": passed}, receive, send_with_ours
+            )
+
+    def _match(self, target: Target) -> Match | None:
+        path = without_alias(target.path)
+        match = self._table.match(path)
+        if match is not None and match.route.handler == "control" and path != target.path:
             return None  # the gateway's own pages have no alias
+        target.path = path
         return match
 
-    def _read_head(self, scope: Scope, made: str, body: RequestBody) -> Request:
-        fields: Fields = scope["headers"]
-        raw = _raw_target(scope)
-        target = Target("*", None) if raw == "*" else split_target(raw)
-        hosts = [value for name, value in fields if name == b"host"]
-        if len(hosts) != 1 and scope["http_version"] != "1.0":
-            raise BadRequest("A request names exactly one Host.")
-        if hosts and not headers.valid_host(hosts[0]):
-            raise BadRequest("The Host field is not valid.")
-        address = scope["client"][0] if scope.get("client") else ""
-        peer = Peer(
-            address=address,
-            scheme=scope.get("scheme", "http"),
-            host=hosts[0].decode("latin-1") if hosts else "",
-            trusted=address in self._trusted,
-        )
-        return Request(
-            method=scope["method"],
-            target=target,
-            path=without_alias(target.path),
-            fields=fields,
-            peer=peer,
-            request_id=made,
-            http_version=scope["http_version"],
-            body=body,
-        )
+    def _passed(self, request: Request) -> Passed:
+        """What goes up of the request's head; on a connection that repeats its head, what went up before."""
+        client, fields = request.client, request.fields
+        passed = client.passed
+        if passed is None or passed.of is not fields:
+            host = fields.hosts[0].decode("latin-1") if fields.hosts else ""
+            peer = Peer(client.address, client.scheme, host, client.address in self._trusted)
+            passed = client.passed = Passed(fields, peer, request.http_version)
+        return passed
 
     def _take_quota(self, limiter: RateLimiter, request: Request) -> Fields:
         """Count a request against its client's quota; gives the fields that tell of it, or raises TooManyRequests."""
-        address = headers.client_address(request.fields, request.peer.address, self._trusted)
+        address = headers.client_address(request.fields.pairs, request.client.address, self._trusted)
         allowance = limiter.take(headers.client_key(address), time.monotonic())
         told = {"RateLimit-Policy": limiter.quota.policy, "RateLimit": allowance.field}
         if not allowance.allowed:
@@ -177,8 +176,8 @@ class Front:
             raise TooManyRequests(headers={**told, "Retry-After": str(allowance.seconds)})
         return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told.items()]
 
-    async def _answer(self, request: Request, match: Match | None, notes: Notes) -> Reply:
-        if request.target.path == "*":
+    async def _reply(self, request: Request, target: Target, match: Match | None, made: str, notes: Notes) -> Reply:
+        if target.path == "*":
             return Reply(204, [(b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")])
         if match is None:
             raise NotFound
@@ -187,36 +186,40 @@ class Front:
             return Reply(204, [(b"allow", route.allow.encode("ascii"))])
         if not route.allows(request.method):
             raise MethodNotAllowed(headers={"Allow": route.allow})
-        body: bytes | None = await request.body.read(route.limits.body)
-        if not request.body.present and request.method not in _WITH_BODY:
-            body = None
+        body = None
+        if request.body.present:
+            body = await request.body.read(route.limits.body)
+        elif request.method in _WITH_BODY:
+            body = b""
         total, shortened = route.limits.total, False
-        asked = headers.get(request.fields, b"x-request-timeout-ms")
-        wanted = deadline.seconds_from_header(None if asked is None else asked.decode("latin-1"))
-        if wanted is not None and wanted < total:
-            total, shortened = wanted, True
+        asked = request.fields.first.get(b"x-request-timeout-ms")
+        if asked is not None:
+            wanted = deadline.seconds_from_header(asked.decode("latin-1"))
+            if wanted is not None and wanted < total:
+                total, shortened = wanted, True
+        passed = self._passed(request)
         call = Call(
             method=request.method,
-            target=Target(request.path, request.target.query).raw,
-            fields=headers.up(
-                request.fields, peer=request.peer, request_id=request.request_id, http_version=request.http_version
-            ),
+            target=target.raw,
+            fields=passed.block + headers.block(headers.of_this_request(made, passed.traceparent)),
             body=body,
             limits=route.limits,
-            ends_at=asyncio.get_running_loop().time() + total,
+            ends_at=self._loop.time() + total,
             shortened=shortened,
         )
         if route.handler == "details":
+            for_parts = [field for field in passed.fields if field[0] not in _NOT_FOR_PARTS]
+            for_parts += headers.of_this_request(made, passed.traceparent)
+            call.fields = headers.block(for_parts)
             return await self._details(match.variables[0], call, notes)
         return await forward(self._lanes[route.upstream], call, notes)
 
     async def _details(self, raw_id: str, call: Call, notes: Notes) -> Reply:
         parts = {"users": Notes(), "orders": Notes()}
-        fields = [field for field in call.fields if field[0] not in _NOT_FOR_PARTS]
 
         async def ask(name: str, target: str) -> Part:
             ends_at = call.ends_at - (_MERGE_SECONDS if name == "orders" else 0)
-            part = Call("GET", target, fields, None, call.limits, ends_at, call.shortened)
+            part = Call("GET", target, call.fields, None, call.limits, ends_at, call.shortened)
             reply = await forward(self._lanes[name], part, parts[name])
             if reply.envelope is None:
                 if reply.stream is not None:
@@ -236,63 +239,63 @@ class Front:
             return Reply(made.status, [_JSON], dump({"success": False, "error": made.error}))
         return Reply(made.status, [_JSON], dump(success(made.data)))
 
-    async def _page(self, scope: Scope, request: Request, receive: Receive, send: Send) -> None:
-        """Hand a request to the Flask side, which logs and counts it itself."""
-        fields = [field for field in request.fields if field[0] != b"x-request-id"]
-        fields.append((b"x-request-id", request.request_id.encode("ascii")))
-        extra = [(b"server", headers.VIA_NAME), *self._cors(scope, None)]
-
-        async def send_with_ours(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *extra]}
-            await send(message)
-
-        await self._control({**scope, "path": request.target.path, "headers": fields}, receive, send_with_ours)
-
-    def _cors(self, scope: Scope, allow: bytes | None) -> Fields:
-        if not self._origins:
-            return []
+    def _cors(self, method: str, fields: RequestFields, allow: bytes | None) -> Fields:
         return headers.cors(
-            headers.get(scope["headers"], b"origin"),
+            fields.first.get(b"origin"),
             self._origins,
-            preflight_allow=None if allow is None or scope["method"] != "OPTIONS" else allow.decode("ascii"),
-            wanted=headers.get(scope["headers"], b"access-control-request-headers"),
+            preflight_allow=None if allow is None or method != "OPTIONS" else allow.decode("ascii"),
+            wanted=fields.first.get(b"access-control-request-headers"),
         )
 
-    async def _send(self, scope: Scope, reply: Reply, made: str, send: Send) -> None:
-        fields = [
-            *reply.fields,
-            (b"x-request-id", made.encode("ascii")),
-            (b"server", headers.VIA_NAME),
-            *self._cors(scope, headers.get(reply.fields, b"allow")),
-        ]
-        if reply.stream is None:
-            if not has_no_body(scope["method"], reply.status):
-                fields.append((b"content-length", b"%d" % len(reply.body)))
-            elif reply.length is not None:
-                fields.append((b"content-length", reply.length))
-            elif scope["method"] == "HEAD" and reply.body:
-                fields.append((b"content-length", b"%d" % len(reply.body)))
-        start = {"type": "http.response.start", "status": reply.status, "headers": fields}
-        if reply.stream is not None:
-            try:
-                await send(start)
-                await _send_stream(reply.stream, reply, send)
-            finally:
-                # However it ends, a client that left above all, the upstream's connection is not kept for it.
-                reply.stream.close()
-            return
-        await send(start)
-        body = b"" if has_no_body(scope["method"], reply.status) else reply.body
-        await send({"type": "http.response.body", "body": body})
+    def _sent_fields(self, request: Request, reply: Reply, made: str) -> Fields:
+        fields = [*reply.fields, (b"x-request-id", made.encode("ascii")), (b"server", headers.VIA_NAME)]
+        if self._origins:
+            fields += self._cors(request.method, request.fields, headers.get(reply.fields, b"allow"))
+        return fields
 
-    def _note(self, scope: Scope, route: str, status: int, seconds: float, notes: Notes) -> None:
-        method = scope["method"]
+    def _send(self, request: Request, reply: Reply, made: str) -> None:
+        fields, body = self._sent_fields(request, reply, made), reply.body
+        if not has_no_body(request.method, reply.status):
+            fields.append((b"content-length", b"%d" % len(body)))
+        else:
+            if reply.status != 204 and (reply.length is not None or body):
+                fields.append((b"content-length", reply.length or b"%d" % len(body)))
+            body = b""
+        request.client.send(reply.status, fields, body)
+
+    async def _send_stream(self, request: Request, reply: Reply, stream: Answer, made: str) -> None:
+        """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
+        client = request.client
+        try:
+            client.start_stream(reply.status, self._sent_fields(request, reply, made))
+            pieces = aiter(stream.pieces())
+            while True:
+                until = self._loop.time() + reply.stream_idle
+                if reply.stream_ends_at is not None:
+                    until = min(until, reply.stream_ends_at)
+                async with asyncio.timeout_at(until):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
+                client.send_piece(piece)
+                if client.is_behind:
+                    # Waits for a client that takes its time, so nothing piles up here; but not for ever.
+                    async with asyncio.timeout_at(max(until, self._loop.time() + reply.stream_idle)):
+                        await client.taken()
+            client.end_stream()
+        except (TimeoutError, UpstreamError) as error:
+            log.warning("stream_cut_off", cause=repr(error))
+        finally:
+            # However it ends, a client that left above all, the upstream's connection is not kept for it.
+            stream.close()
+
+    def _note(self, request: Request, route: str, status: int, seconds: float, notes: Notes) -> None:
+        method = request.method
         self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
         told = {
             "method": method,
             "route": route,
-            "path": _raw_target(scope).partition("?")[0],
+            "path": request.target.partition("?")[0],
             "status": status,
             "upstream": notes.upstream,
             "circuit": notes.circuit,
@@ -301,17 +304,17 @@ class Front:
         }
         if notes.cause is not None:
             told["cause"] = notes.cause
-        log_request("request", told)
+        self._log_request("request", told)
 
 
-def _raw_target(scope: Scope) -> str:
-    """The request target as it came; the worker keeps it, because `?` without a query is lost in ASGI."""
-    kept = scope.get("siteworks.target")
-    if kept is not None:
-        return str(kept)
-    query = scope["query_string"].decode("latin-1")
-    path: str = scope["raw_path"].decode("latin-1")
-    return f"{path}?{query}" if query else path
+def _read_target(request: Request) -> Target:
+    """The target of a request that names its host as it should."""
+    hosts = request.fields.hosts
+    if len(hosts) != 1 and request.http_version != "1.0":
+        raise BadRequest("A request names exactly one Host.")
+    if not request.fields.valid_host:
+        raise BadRequest("The Host field is not valid.")
+    return Target("*", None) if request.target == "*" else split_target(request.target)
 
 
 def _refusal(error: AppError) -> Reply:
@@ -320,24 +323,3 @@ def _refusal(error: AppError) -> Reply:
         *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in error.headers.items()),
     ]
     return Reply(status_of(error), fields, dump(failure(error)))
-
-
-async def _send_stream(answer: Answer, reply: Reply, send: Send) -> None:
-    """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
-    loop = asyncio.get_running_loop()
-    try:
-        pieces = aiter(answer.pieces())
-        while True:
-            until = loop.time() + reply.stream_idle
-            if reply.stream_ends_at is not None:
-                until = min(until, reply.stream_ends_at)
-            async with asyncio.timeout_at(until):
-                piece = await anext(pieces, None)
-            if piece is None:
-                break
-            # Waits for a client that takes its time, so nothing piles up here; but not for ever.
-            async with asyncio.timeout_at(max(until, loop.time() + reply.stream_idle)):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-    except (TimeoutError, UpstreamError) as error:
-        log.warning("stream_cut_off", cause=repr(error))

@@ -7,8 +7,8 @@ Fields are (name, value) pairs of bytes, names in lower case, as ASGI has them.
 from __future__ import annotations
 
 import ipaddress
+import random
 import re
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,7 +56,7 @@ _NEVER_UP = frozenset(
     }
 )
 #: Proxy-Status is for proxies alone to give (RFC 9209 section 2), and the services are none.
-_SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"proxy-status", b"server", b"via", b"x-request-id"}
+_SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"proxy-status", b"server", b"x-request-id"}
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
@@ -81,7 +81,7 @@ class TrustedProxies:
         return any(parsed in network for network in self._networks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Peer:
     """Who speaks to us, and how we were addressed."""
 
@@ -89,6 +89,33 @@ class Peer:
     scheme: str
     host: str
     trusted: bool
+
+
+class RequestFields:
+    """The fields of a request, and what every request is asked about them. Never changed: equal heads share one."""
+
+    __slots__ = ("first", "hosts", "pairs", "valid_host")
+
+    def __init__(self, pairs: Fields) -> None:
+        self.pairs = pairs
+        self.hosts = [value for name, value in pairs if name == b"host"]
+        self.valid_host = not self.hosts or valid_host(self.hosts[0])
+        #: The first value of each field.
+        self.first = dict(reversed(pairs))
+
+
+class Passed:
+    """What of a request's head goes up, whatever its target: the same for every request of one connection that
+    repeats its head."""
+
+    __slots__ = ("block", "fields", "of", "peer", "traceparent")
+
+    def __init__(self, of: RequestFields, peer: Peer, http_version: str) -> None:
+        self.of = of
+        self.peer = peer
+        self.fields, self.traceparent = _passed_up(of.pairs, peer, http_version)
+        #: The fields as they are sent.
+        self.block = block(self.fields)
 
 
 def client_address(fields: Sequence[tuple[bytes, bytes]], peer: str, trusted: TrustedProxies) -> str:
@@ -138,6 +165,11 @@ def named_by_connection(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[byte
     return frozenset(option.strip().lower() for value in values for option in value.split(b",") if option.strip())
 
 
+def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as they are sent, each line with its end."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
 def up(
     fields: Sequence[tuple[bytes, bytes]],
     *,
@@ -146,6 +178,17 @@ def up(
     http_version: str = "1.1",
 ) -> Fields:
     """The end-to-end fields of a request with ours added. Host, framing and the time left are the sender's job."""
+    passed, traceparent = _passed_up(fields, peer, http_version)
+    return [*passed, *of_this_request(request_id, traceparent)]
+
+
+def of_this_request(request_id: str, traceparent: bytes | None) -> Fields:
+    """The fields that no other request has: its id, and the trace it is part of (None: a new one begins)."""
+    return [(b"x-request-id", request_id.encode("ascii")), (b"traceparent", traceparent or new_traceparent())]
+
+
+def _passed_up(fields: Sequence[tuple[bytes, bytes]], peer: Peer, http_version: str) -> tuple[Fields, bytes | None]:
+    """The fields of `up` that only the head and the connection decide, and the trace that goes on, if one does."""
     dropped = named_by_connection(fields)
     passed: Fields = []
     forwarded: dict[bytes, list[bytes]] = {}
@@ -164,22 +207,29 @@ def up(
     traceparent = trace[0] if len(trace) == 1 and valid_traceparent(trace[0]) else None
     if traceparent is None:
         passed = [field for field in passed if field[0] != b"tracestate"]
-        traceparent = new_traceparent()
     passed += _forwarded_fields(forwarded, peer)
     via.append(http_version.encode("ascii") + b" " + VIA_NAME)
     passed.append((b"via", b", ".join(via)))
-    passed.append((b"x-request-id", request_id.encode("ascii")))
-    passed.append((b"traceparent", traceparent))
-    return passed
+    return passed, traceparent
 
 
-def down(fields: Sequence[tuple[bytes, bytes]], *, http_version: str = "1.1") -> Fields:
-    """The end-to-end fields of an answer, several of one name kept apart. Framing is the sender's job."""
+def down(fields: Sequence[tuple[bytes, bytes]], origin: bytes = b"", *, http_version: str = "1.1") -> Fields:
+    """The end-to-end fields of an answer of the upstream at `origin`, several of one name kept apart.
+
+    Framing is the sender's job.
+    """
     dropped = named_by_connection(fields)
-    passed = [(key, value) for key, value in fields if key not in _SET_HERE_DOWN and key not in dropped]
-    via = [value for key, value in fields if key == b"via"]
-    via.append(http_version.encode("ascii") + b" " + VIA_NAME)
-    passed.append((b"via", b", ".join(via)))
+    passed: Fields = []
+    via = b""
+    for key, value in fields:
+        if key == b"via":
+            via += value + b", "
+        elif key == b"location":
+            if key not in dropped:
+                passed.append((key, own_location(value, origin) if origin else value))
+        elif key not in _SET_HERE_DOWN and key not in dropped:
+            passed.append((key, value))
+    passed.append((b"via", b"%b%b %b" % (via, http_version.encode("ascii"), VIA_NAME)))
     return passed
 
 
@@ -236,8 +286,8 @@ def valid_traceparent(value: bytes) -> bool:
 
 def new_traceparent() -> bytes:
     """A trace of our own, not sampled."""
-    made = secrets.token_hex(24)
-    return f"00-{made[:32]}-{made[32:]}-00".encode("ascii")
+    # They have to differ, not to be secret. Neither may be zero.
+    return b"00-%032x-%016x-00" % (random.getrandbits(128) | 1, random.getrandbits(64) | 1)
 
 
 def _forwarded_fields(incoming: dict[bytes, list[bytes]], peer: Peer) -> Fields:

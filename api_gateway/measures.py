@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api_gateway.limits import Bulkhead, Lateness, RetryBudget
 from servicekit.circuits import Circuit, Transition
+from servicekit.metrics import Named, Tallies, Tally
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _KINDS = ("success", "failure", "neutral", "not_permitted")
 #: Circuits are one for all processes of the gateway.
 SAME_IN_EVERY_PROCESS = ("siteworks_circuit_state", "siteworks_circuit_failure_rate")
@@ -39,29 +39,27 @@ class GatewayMeasures(Collector):
         self._retries = Counter(
             "siteworks_gateway_retries_total", "Requests sent a second time.", ["upstream"], registry=registry
         )
-        self._calls = Counter(
-            "siteworks_circuit_calls_total",
-            "Calls by how they ended for the circuit; not_permitted ones were never sent.",
-            ["circuit", "kind"],
-            registry=registry,
+        self._calls = Tallies(
+            registry,
+            Named(
+                "siteworks_circuit_calls_total",
+                "Calls by how they ended for the circuit; not_permitted ones were never sent.",
+                ["circuit", "kind"],
+            ),
+            Named(
+                "siteworks_gateway_upstream_duration_seconds",
+                "Time from the sending of a call to the end of its answer (of a stream: to its first bytes), "
+                "in seconds.",
+                ["upstream"],
+            ),
         )
-        self._seconds = Histogram(
-            "siteworks_gateway_upstream_duration_seconds",
-            "Time from the sending of a call to the end of its answer (of a stream: to its first bytes), in seconds.",
-            ["upstream"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        #: The children of the two, found once: they are asked for in every request.
-        self._calls_of: dict[tuple[str, str], Counter] = {}
-        self._seconds_of: dict[str, Histogram] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
         registry.register(self)
 
     def watch(self, circuit: Circuit, bulkhead: Bulkhead, budget: RetryBudget) -> None:
         self._watched.append((circuit, bulkhead, budget))
-        self._seconds_of[circuit.name] = self._seconds.labels(circuit.name)
         for kind in _KINDS:
-            self._calls_of[circuit.name, kind] = self._calls.labels(circuit.name, kind)
+            self._tallies[circuit.name, kind] = self._calls.of(circuit.name, kind)
 
     def watch_lateness(self, lateness: Lateness) -> None:
         self._lateness = lateness
@@ -76,9 +74,7 @@ class GatewayMeasures(Collector):
         self._retries.labels(upstream).inc()
 
     def called(self, upstream: str, kind: str, seconds: float | None) -> None:
-        self._calls_of[upstream, kind].inc()
-        if seconds is not None:
-            self._seconds_of[upstream].observe(seconds)
+        self._tallies[upstream, kind].add(seconds)
 
     def collect(self) -> Iterable[Metric]:
         state = GaugeMetricFamily(

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal, NoReturn
 
 Outcome = Literal["success", "failure", "neutral"]
@@ -17,7 +18,7 @@ _FAILING_STATUSES = frozenset({502, 503, 504})
 _BLAMES_BEHIND = re.compile(r"deadline_exceeded|circuit_open|(?:users|orders|tasks)_unavailable")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
     """An answer in the one shape every service speaks: either data or an error."""
 
@@ -30,6 +31,7 @@ class Envelope:
         return None if self.error is None else str(self.error["code"])
 
 
+@lru_cache(maxsize=64)
 def media_type(content_type: bytes | None) -> str:
     """The media type in a Content-Type field without its parameters, in lower case; empty if there is none."""
     return (content_type or b"").partition(b";")[0].strip().lower().decode("latin-1")
@@ -40,7 +42,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 # Made once: json.loads makes a decoder anew for every call with arguments.
-_decode = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant).decode
+_decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant)
 
 
 def read_envelope(status: int, body: bytes) -> Envelope | None:
@@ -49,7 +51,14 @@ def read_envelope(status: int, body: bytes) -> Envelope | None:
     Numbers with a point stay exact (Decimal).
     """
     try:
-        parsed = _decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        if body[:2] == b'{"':
+            # To `detect_encoding` it is UTF-8 too, and `decode` would look for spaces first.
+            text = body.decode("utf-8", "surrogatepass")
+            parsed, end = _decoder.raw_decode(text)
+            if end != len(text) and text[end:].strip(" \t\n\r"):
+                return None
+        else:
+            parsed = _decoder.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, ArithmeticError, RecursionError):
         return None
     if not isinstance(parsed, dict):

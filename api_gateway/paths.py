@@ -16,7 +16,7 @@ _DOT = re.compile(r"%2[eE]")
 _UNSAFE = re.compile(r"[^\x21-\x7e]|[\\#<>\"^`{|}]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Target:
     """A request target in origin form. `query` is what follows the first `?`; None means there was none."""
 

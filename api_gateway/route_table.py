@@ -83,7 +83,7 @@ PAGES: tuple[Route, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match:
     route: Route
     #: The raw (still encoded) text of each variable, in the order of the template.

@@ -1,8 +1,9 @@
 """One HTTP/1.1 client per upstream, on httptools: a pool of connections and one exchange on each at a time.
 
 It sends the target and fields byte for byte, keeps no cookies, follows no redirects, decodes nothing and
-reads no environment. It has no clock of its own beyond the connect limit: the caller sets the deadline
-(asyncio.timeout_at) around every await and closes the answer when it leaves early.
+reads no environment. The caller names the deadlines, and closes the answer when it leaves early.
+
+An answer that is plain (plain_head.py) and came in one piece is taken as it is; httptools reads every other.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
+
+from api_gateway import plain_head
+from api_gateway.headers import Fields
 
 #: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
 IDLE_SECONDS = 30.0
@@ -102,21 +106,31 @@ class Answer:
 
     __slots__ = ("_exchange", "fields", "status")
 
-    def __init__(self, status: int, fields: list[tuple[bytes, bytes]], exchange: _Exchange) -> None:
-        self.status = status
-        self.fields = fields
+    def __init__(self, exchange: _Exchange) -> None:
+        self.status = exchange.status
+        self.fields = exchange.fields
         self._exchange = exchange
 
+    def take(self, limit: int) -> bytes | None:
+        """What `read` gives, if all of it is here already."""
+        return self._exchange.take() if self._exchange.held_up_to(limit) else None
+
     async def read(self, limit: int) -> bytes:
-        """The whole body; BrokenAnswer when it is cut off or larger than `limit` bytes."""
+        """The whole body; BrokenAnswer when it is cut off or larger than `limit` bytes; TimeoutError."""
         pieces: list[bytes] = []
         size = 0
-        async for piece in self.pieces():
+        while True:
+            piece = await self._exchange.next_piece()
+            if piece is None:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
             size += len(piece)
             if size > limit:
                 raise BrokenAnswer(f"more than {limit} bytes", "http_response_body_size")
             pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def expire_at(self, when: float | None) -> None:
+        """Let the body end at `when` on the event loop's clock, with TimeoutError, unless it is here by then."""
+        self._exchange.expire_at(when)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body in the pieces it came in; BrokenAnswer when it is cut off."""
@@ -138,14 +152,39 @@ class _Exchange:
     here, while the body still waits to be read, and not a byte of one answer may reach another's reader.
     """
 
+    __slots__ = (
+        "_began",
+        "_connection",
+        "_dirty",
+        "_field_bytes",
+        "_got_head",
+        "_head_bytes",
+        "_interim",
+        "_keep_alive",
+        "_method",
+        "_parser",
+        "_pieces",
+        "_reader",
+        "_timer",
+        "_waiting",
+        "complete",
+        "error",
+        "fields",
+        "head",
+        "status",
+    )
+
     def __init__(self, connection: _Connection, method: str) -> None:
         self._connection = connection
         self._method = method
-        self._parser = httptools.HttpResponseParser(self)
-        self.head: asyncio.Future[Answer] = connection.loop.create_future()
+        self._parser: httptools.HttpResponseParser | None = None
+        #: Done as soon as status and fields are there. It does not hold the answer, or each would wait for the
+        #: garbage collector.
+        self.head: asyncio.Future[None] = connection.loop.create_future()
+        self.status: int = 0
+        self.fields: Fields = []
         self.complete = False
-        self.error: UpstreamError | None = None
-        self._fields: list[tuple[bytes, bytes]] = []
+        self.error: Exception | None = None
         self._field_bytes = 0
         self._head_bytes = 0
         self._began = False
@@ -156,6 +195,7 @@ class _Exchange:
         self._pieces: deque[bytes] = deque()
         self._waiting = 0
         self._reader: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def reusable(self) -> bool:
@@ -163,6 +203,18 @@ class _Exchange:
         return self.complete and self._keep_alive and not self._dirty
 
     # The reader's side.
+
+    def held_up_to(self, limit: int) -> bool:
+        """The whole body is here and waits, in at most `limit` bytes."""
+        return self.complete and self._waiting <= limit
+
+    def take(self) -> bytes:
+        """All that waits."""
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._waiting = 0
+        return body
 
     async def next_piece(self) -> bytes | None:
         """The next piece of the body, None at its end."""
@@ -184,14 +236,34 @@ class _Exchange:
 
     def leave(self) -> None:
         """End early; an incomplete answer costs the connection."""
+        if not self.complete:
+            self.expire_at(None)
+            self._connection.give_up(self)
         self._pieces.clear()
+
+    def expire_at(self, when: float | None) -> None:
+        """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. The last call counts."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when is not None and not self.complete and self.error is None:
+            self._timer = self._connection.loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.fail(TimeoutError())
         self._connection.give_up(self)
 
     # The connection's side.
 
     def feed(self, data: bytes) -> None:
         """Take received bytes; `complete` or `error` tells whether the exchange is over."""
-        self._began = True
+        if not self._began:
+            self._began = True
+            if self._take_plain(data):
+                return
+            self._parser = httptools.HttpResponseParser(self)
+        assert self._parser is not None  # the first bytes made it
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -207,27 +279,52 @@ class _Exchange:
             if self._head_bytes > 2 * MAX_FIELD_BYTES:
                 self.fail(BrokenAnswer("the head does not end", "http_response_header_section_size"))
 
+    def _take_plain(self, data: bytes) -> bool:
+        """Take an answer that is here as a whole, if it is plain."""
+        plain = None if self._method == "HEAD" else plain_head.read_answer(data)
+        if plain is None or plain[0] in (204, 304):
+            return False
+        self.status, self.fields, body = plain
+        self._got_head = self._keep_alive = True
+        if body:
+            self._pieces.append(body)
+            self._waiting = len(body)
+        self._completed()
+        self._tell_head()
+        return True
+
     def end_of_connection(self, reused: bool) -> None:
         """The connection is gone: the end of an answer without a length, else a failure."""
         if not self._began:
             self.fail(ConnectionLost(reused))
         elif self._got_head and self._ends_with_connection():
-            self.complete = True
-            self._wake()
+            self._completed()
         else:
             self.fail(BrokenAnswer("the answer was cut off", "http_response_incomplete"))
 
-    def fail(self, error: UpstreamError) -> None:
+    def fail(self, error: Exception) -> None:
         if self.error is not None or self.complete:
             return
+        self.expire_at(None)
         self.error = error
         if not self.head.done():
             self.head.set_exception(error)
         self._wake()
 
     def _ends_with_connection(self) -> bool:
-        names = {name for name, _ in self._fields}
+        names = {name for name, _ in self.fields}
         return b"content-length" not in names and b"transfer-encoding" not in names
+
+    def _completed(self) -> None:
+        self.complete = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake()
+
+    def _tell_head(self) -> None:
+        if not self.head.done():
+            self.head.set_result(None)
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -239,20 +336,21 @@ class _Exchange:
         if self.complete:
             self._dirty = True
             return
-        self._fields = []
+        self.fields = []
         self._interim = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._got_head:
             return
-        self._fields.append((name.lower(), value or b""))
+        self.fields.append((name.lower(), value or b""))
         self._field_bytes += len(name) + len(value or b"")
-        if len(self._fields) > MAX_FIELDS or self._field_bytes > MAX_FIELD_BYTES:
+        if len(self.fields) > MAX_FIELDS or self._field_bytes > MAX_FIELD_BYTES:
             self.fail(BrokenAnswer("too many header fields", "http_response_header_section_size"))
 
     def on_headers_complete(self) -> None:
         if self.complete or self.error is not None:
             return
+        assert self._parser is not None  # it is who calls
         status = self._parser.get_status_code()
         if status < 200:
             self._interim = status != 101
@@ -260,12 +358,12 @@ class _Exchange:
                 self.fail(BrokenAnswer(f"status {status}"))
             return
         self._got_head = True
-        if not self.head.done():
-            self.head.set_result(Answer(status, self._fields, self))
+        self.status = status
+        self._tell_head()
         if self._method == "HEAD" or status in (204, 304):
-            self.complete = True
             # The parser may wait for the body that a HEAD's fields announce; it is not asked again.
             self._keep_alive = self._parser.should_keep_alive()
+            self._completed()
 
     def on_body(self, piece: bytes) -> None:
         if self.complete:
@@ -281,10 +379,9 @@ class _Exchange:
         if self._interim:
             self._interim = False
             return
-        if not self.complete and self.error is None:
-            self.complete = True
+        if not self.complete and self.error is None and self._parser is not None:
             self._keep_alive = self._parser.should_keep_alive()
-            self._wake()
+            self._completed()
 
 
 class _Connection(asyncio.Protocol):
@@ -300,22 +397,17 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._current: _Exchange | None = None
 
-    async def exchange(self, method: str, message: bytes, body: bytes) -> Answer:
-        """Send one request and wait for the head of its answer. Cancelled, it gives the connection up."""
-        exchange = self._current = _Exchange(self, method)
+    def begin(self, method: str, message: bytes, body: bytes) -> _Exchange:
+        """Send one request."""
         if self.closed:
             # It was lost between the choice of this connection and now.
-            self._current = None
             raise ConnectionLost(reused=self._served > 0)
+        exchange = self._current = _Exchange(self, method)
         if len(body) > 16384:
             self.transport.writelines([message, body])
         else:
             self.transport.write(message + body)
-        try:
-            return await exchange.head
-        except BaseException:
-            exchange.leave()
-            raise
+        return exchange
 
     def pause(self, exchange: _Exchange) -> None:
         """Receive nothing more until the reader has caught up."""
@@ -389,33 +481,39 @@ class Upstream:
         self,
         method: str,
         target: bytes,
-        fields: Sequence[tuple[bytes, bytes]],
+        fields: bytes,
         body: bytes | None,
         *,
         connect: float,
+        until: float | None = None,
         fresh: bool = False,
     ) -> Answer:
-        """Send one request; give its answer as soon as the head is there.
+        """Send one request; give its answer as soon as the head is there. Cancelled, it gives the connection up.
 
-        `fields` carry neither Host nor framing: both are set here. `connect` is the limit for a new connection in
-        seconds. `fresh` takes no kept connection.
+        `fields` is a block of field lines with neither Host nor framing: both are set here. `connect` is the limit
+        for a new connection in seconds; TimeoutError when there is no head at `until` on the event loop's clock.
+        `fresh` takes no kept connection.
         """
-        lines = [
-            f"{method} ".encode("ascii"),
+        framing = b"" if body is None else b"content-length: %d\r\n" % len(body)
+        message = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (
+            method.encode("ascii"),
             self.origin.prefix,
             target,
-            b" HTTP/1.1\r\nhost: ",
             self.origin.authority,
-        ]
-        for name, value in fields:
-            lines += (b"\r\n", name, b": ", value)
-        if body is not None:
-            lines.append(b"\r\ncontent-length: %d" % len(body))
-        lines.append(b"\r\n\r\n")
+            fields,
+            framing,
+        )
         connection = None if fresh else self._kept()
         if connection is None:
-            connection = await self._connect(connect)
-        return await connection.exchange(method, b"".join(lines), body or b"")
+            connection = await self._connect(connect, until)
+        exchange = connection.begin(method, message, body or b"")
+        exchange.expire_at(until)
+        try:
+            await exchange.head
+        except BaseException:
+            exchange.leave()
+            raise
+        return Answer(exchange)
 
     def keep(self, connection: _Connection) -> None:
         """Take a connection back after a complete exchange."""
@@ -441,14 +539,17 @@ class Upstream:
             return connection
         return None
 
-    async def _connect(self, limit: float) -> _Connection:
+    async def _connect(self, limit: float, until: float | None) -> _Connection:
         origin = self.origin
+        ends_at = self.loop.time() + limit
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout_at(ends_at if until is None else min(ends_at, until)):
                 _, connection = await self.loop.create_connection(
                     lambda: _Connection(self), origin.host, origin.port, ssl=self._tls
                 )
         except TimeoutError as error:
+            if until is not None and until <= ends_at:
+                raise
             raise ConnectFailed(f"no connection to {self.name} within {limit} s", "connection_timeout") from error
         except OSError as error:
             raise ConnectFailed(str(error), _connect_fault(error)) from error
@@ -477,7 +578,7 @@ async def fetch(upstream: Upstream, target: bytes, *, seconds: float, limit: int
     answer: Answer | None = None
     try:
         async with asyncio.timeout(seconds):
-            answer = await upstream.exchange("GET", target, (), None, connect=seconds, fresh=True)
+            answer = await upstream.exchange("GET", target, b"", None, connect=seconds, fresh=True)
             body = await answer.read(limit)
             return body if answer.status == 200 else None
     except (UpstreamError, TimeoutError):

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring
+from math import isfinite
 from typing import Any, TextIO
 
 import structlog
@@ -15,8 +20,41 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from servicekit.request_id import current_request_id
 
 _encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
-#: What `frequent` needs, put there by `configure`: the handler and the service's name; None in the form for people.
-_json_lines: tuple[logging.StreamHandler[TextIO], str] | None = None
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Lines of text, some of which may wait here for others; every other line and `flush` write them before."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        #: Lines with their ends. Whoever appends one sees to it that `write_waiting` is called.
+        self.waiting: deque[str] = deque()
+
+    def write_waiting(self) -> None:
+        """Write what waits; a log that cannot be written ends no request."""
+        try:
+            self.flush()
+        except Exception:  # as logging does in its own handlers
+            self.handleError(logging.LogRecord("", logging.INFO, "", 0, "lines", None, None))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write_waiting()
+        super().emit(record)
+
+    def flush(self) -> None:
+        # At the end of the process this is called by logging itself.
+        self.acquire()
+        try:
+            if self.waiting:
+                # Others may append meanwhile.
+                self.stream.write("".join([self.waiting.popleft() for _ in range(len(self.waiting))]))
+            super().flush()
+        finally:
+            self.release()
+
+
+#: What `Frequent` needs, put there by `configure`: the handler and the service's name; None in the form for people.
+_json_lines: tuple[_Lines, str] | None = None
 
 
 def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -50,7 +88,7 @@ def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
         if fmt == "json"
         else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), timestamp_key="time")]
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Lines(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
@@ -87,9 +125,13 @@ class Frequent:
     The difference: values bound to structlog's context variables are not merged.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, later: Callable[[Callable[[], None]], object] | None = None) -> None:
+        """`later` calls a function in a moment: what is logged until then is written at once, and so are the lines
+        that wait when the process ends. Without it each line is written when it is logged."""
         self._name = name
         self._logger = logging.getLogger(name)
+        self._later = later
+        self._is_due = False
 
     def __call__(self, event: str, values: Mapping[str, Any]) -> None:
         """`log.info(event, **values)`."""
@@ -99,17 +141,41 @@ class Frequent:
         if not self._logger.isEnabledFor(logging.INFO):
             return
         handler, service = _json_lines
-        line = {**values, "event": event, "level": "info", "service": service}
+        parts = [
+            f'"{key}": {encode_basestring(value) if value.__class__ is str else _json(value)}'
+            for key, value in values.items()
+        ]
+        parts.append(f'"event": {encode_basestring(event)}, "level": "info", "service": {encode_basestring(service)}')
         request_id = current_request_id()
         if request_id:
-            line["request_id"] = request_id
-        line["time"] = datetime.now(UTC).isoformat()[:-6] + "Z"
-        text = _encode(line) + "\n"
-        handler.acquire()
-        try:
-            handler.stream.write(text)
-            handler.flush()
-        except Exception:  # as logging does: a log that cannot be written ends no request
-            handler.handleError(logging.LogRecord(self._name, logging.INFO, "", 0, event, None, None))
-        finally:
-            handler.release()
+            parts.append(f'"request_id": {encode_basestring(request_id)}')
+        parts.append(f'"time": "{_now()}"')
+        handler.waiting.append("{" + ", ".join(parts) + "}\n")
+        if self._later is None:
+            handler.write_waiting()
+        elif not self._is_due:
+            self._is_due = True
+            self._later(self._write)
+
+    def _write(self) -> None:
+        self._is_due = False
+        if _json_lines is not None:
+            _json_lines[0].write_waiting()
+
+
+def _now() -> str:
+    """The moment as structlog's TimeStamper writes it."""
+    second, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(second)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:-6]
+
+
+def _json(value: Any) -> str:
+    """`_encode(value)`, quicker for what most values are that are no texts."""
+    if value.__class__ is int or (value.__class__ is float and isfinite(value)):
+        return repr(value)
+    return "null" if value is None else _encode(value)

@@ -1,4 +1,5 @@
-"""What api_gateway/worker.py takes for granted of gunicorn beyond its documentation: look here before an upgrade."""
+"""What api_gateway/worker.py and connection.py take for granted of gunicorn beyond its documentation: look here before
+an upgrade."""
 
 from __future__ import annotations
 
@@ -12,13 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.asgi import protocol as theirs
+from gunicorn.asgi.parser import CallbackRequest, PythonProtocol
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import KNOWN_SETTINGS
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gasgi import ASGIWorker
 
-from api_gateway import worker
-from api_gateway.worker import GatewayProtocol, GatewayWorker
+from api_gateway import connection, plain_head
+from api_gateway.connection import GatewayProtocol
+from api_gateway.plain_head import PlainRequest
+from api_gateway.worker import GatewayWorker
 from tests.support.markdown import CHECKOUT
 
 
@@ -67,7 +72,10 @@ OVERRIDDEN = {
     "_close_transport": [],
     "_feed_callback_parser": ["data"],
     "_on_headers_complete": [],
-    "_build_http_scope": ["request", "sockname", "peername"],
+    "_serve_http_request": ["request", "sockname", "peername"],
+    "_arm_keepalive_timer": [],
+    "_cancel_keepalive_timer": [],
+    "_keepalive_timeout": [],
     "_is_websocket_upgrade": ["request"],
     "_send_error_response": ["status", "message"],
 }
@@ -95,7 +103,65 @@ def test_the_worker_makes_its_connections_by_the_name_we_replace() -> None:
 
 def test_refusals_of_the_parser_go_through_the_method_we_replace() -> None:
     statuses = re.findall(r"_send_error_response\((\d+)", inspect.getsource(ASGIProtocol._feed_callback_parser))
-    assert set(map(int, statuses)) <= set(worker._REFUSALS)
+    assert set(map(int, statuses)) <= set(connection._REFUSALS)
+
+
+def test_a_plain_request_has_all_that_gunicorn_asks_of_one() -> None:
+    source = inspect.getsource(ASGIProtocol._handle_connection) + inspect.getsource(ASGIProtocol._will_close)
+    asked = set(re.findall(r"\brequest\.(\w+)", source))
+    assert asked == {"may_upgrade", "should_close"}
+    for name in (*asked, "method", "version"):
+        assert hasattr(PlainRequest, name)
+        assert hasattr(CallbackRequest, name)
+
+
+def test_the_parser_stands_where_a_request_begins_before_and_after_one_and_nowhere_else() -> None:
+    parser = PythonProtocol()
+    for _ in range(2):
+        assert (parser._state, bytes(parser._buffer)) == ("request_line", b"")
+        parser.feed(b"GET / HT")
+        assert parser._buffer
+        parser.feed(b"TP/1.1\r\n")
+        assert parser._state == "headers"
+        parser.feed(b"Host: a\r\n\r\n")
+        assert (parser._state, parser.is_complete) == ("complete", True)
+        parser.reset()
+
+
+def test_a_parser_that_is_told_to_be_complete_keeps_what_comes_as_behind_a_complete_request() -> None:
+    read, told = PythonProtocol(), PythonProtocol()
+    read.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    told._state, told.is_complete = "complete", True
+    for parser in (read, told):
+        parser.feed(b"GET /next HT")
+        parser.feed(b"TP/1.1\r\n")
+        assert parser.remaining() == b"GET /next HTTP/1.1\r\n"
+        assert parser.headers == [] or parser is read
+    source = inspect.getsource(ASGIProtocol._http1_buffered)
+    assert "parser.is_complete" in source
+    assert "_buffer" in source
+
+
+def test_nothing_but_the_loop_of_a_connection_reads_the_request_that_was_taken() -> None:
+    users = {
+        name
+        for name, value in vars(ASGIProtocol).items()
+        if inspect.isfunction(value) and "self._current_request" in inspect.getsource(value)
+    }
+    assert users == {"__init__", "_on_headers_complete", "_handle_connection", "_h2c_arm_upgrade"} & users
+    assert users >= {"_on_headers_complete", "_handle_connection"}
+
+
+def test_the_lines_of_an_answer_that_are_gunicorns_are_whole_lines() -> None:
+    assert theirs._get_cached_status_line((1, 1), 404) == b"HTTP/1.1 404 Not Found\r\n"
+    assert re.fullmatch(rb"Date: [^\r\n]+ GMT\r\n", theirs._get_cached_date_header())
+
+
+def test_a_plain_head_is_below_every_limit_that_gunicorn_has_for_one() -> None:
+    text = (CHECKOUT / "api_gateway" / "gunicorn.conf.py").read_text(encoding="utf-8")
+    limits = {name: int(value) for name, value in re.findall(r"^(limit_\w+) = (\d+)", text, re.M)}
+    assert min(limits["limit_request_line"], limits["limit_request_field_size"]) > plain_head.MAX_REQUEST
+    assert limits["limit_request_fields"] >= plain_head.MAX_REQUEST_FIELDS
 
 
 def test_every_setting_of_the_gateway_is_known_to_gunicorn() -> None:
@@ -128,7 +194,7 @@ class _Transport:
 
 
 def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.01)
 
     async def main() -> None:
         of_gunicorn: Any = SimpleNamespace(

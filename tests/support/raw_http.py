@@ -93,6 +93,14 @@ class KeptClient(RawClient):
         return connection
 
 
+class WholeWayClient(RawClient):
+    """The same with an empty line before each request, which is legal (RFC 9112 section 2.2) but makes no plain head:
+    gunicorn's parser reads it."""
+
+    def send(self, data: bytes, *, head: bool = False) -> RawAnswer:
+        return super().send(b"\r\n" + data, head=head)
+
+
 def read_answer(connection: socket.socket, *, head: bool = False, began: float | None = None) -> RawAnswer:
     """Read one answer off a connection; a body that is cut off is a ConnectionError."""
     began = time.monotonic() if began is None else began

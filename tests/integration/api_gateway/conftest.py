@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.gateway import GatewayProcess
-from tests.support.raw_http import KeptClient, RawClient
+from tests.support.raw_http import KeptClient, RawClient, WholeWayClient
 from tests.support.upstream import ScriptedUpstream
 
 
@@ -30,11 +30,14 @@ def client(gateway: GatewayProcess) -> RawClient:
     return gateway.client
 
 
-@pytest.fixture(params=["fresh", "kept"])
+@pytest.fixture(params=["fresh", "kept", "the whole way"])
 def either(request: pytest.FixtureRequest, gateway: GatewayProcess) -> RawClient:
-    """A client on connections of its own, or on ones that have served before, on both sides of the gateway."""
+    """A client on connections of its own, or on ones that have served before, on both sides of the gateway, or one
+    whose requests are read by gunicorn's parser even if they are plain."""
     if request.param == "fresh":
         return gateway.client
+    if request.param == "the whole way":
+        return WholeWayClient(gateway.port)
     for upstream in gateway.upstreams.values():
         upstream.drop_connections()
     for target in ("/users", "/orders", "/tasks"):

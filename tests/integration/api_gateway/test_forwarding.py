@@ -339,6 +339,39 @@ class TestAnswers:
                 stream += connection.recv(4096)
         assert stream.index(b'"data": 1') < stream.index(b'"data": 2')
 
+    @pytest.mark.parametrize("first", [b"", b"\r\n"], ids=["plain", "the whole way"])
+    def test_what_comes_while_a_request_is_answered_waits_its_turn(
+        self, client: RawClient, users: ScriptedUpstream, first: bytes
+    ) -> None:
+        go_on = threading.Event()
+        users.scripts([Wait(go_on), good(1)], [good(2)], [good(3)])
+        with client.connect() as connection:
+            connection.sendall(first + b"GET /users?1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            users.wait_for(1)
+            connection.sendall(b"GET /users?2 HTTP/1.1\r\nHost: x\r\n\r\nPOST /users?3 HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(
+                b"Content-Length: 2\r\n\r\n{}GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )
+            go_on.set()
+            stream = b""
+            while piece := connection.recv(65536):
+                stream += piece
+        order = [stream.index(b'"data": %d' % number) for number in (1, 2, 3)]
+        assert order == sorted(order)
+        assert stream.count(b"HTTP/1.1 200 OK") == 4
+        assert [seen.target for seen in users.requests()] == ["/users?1", "/users?2", "/users?3"]
+
+    def test_a_stream_to_an_old_client_ends_with_its_connection(
+        self, client: RawClient, users: ScriptedUpstream
+    ) -> None:
+        users.script(answer(200, b"a,b\n", media_type="text/csv"))
+        with client.connect() as connection:
+            connection.sendall(b"GET /users HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+            seen = read_answer(connection)
+        assert (seen.status, seen.body) == (200, b"a,b\n")
+        assert seen.values("Connection") == ["close"]
+        assert seen.value("Transfer-Encoding") is None
+
 
 class TestBrokenAnswers:
     @pytest.mark.parametrize(

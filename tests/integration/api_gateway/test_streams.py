@@ -177,8 +177,9 @@ class TestTheEnd:
         users.script(Wait(go_on), good("late"))
         waiting = [own.client.connect() for _ in range(50)]
         try:
-            for connection in waiting:
-                connection.sendall(GET)
+            for number, connection in enumerate(waiting):
+                # With an empty line before it, gunicorn's parser reads it.
+                connection.sendall(b"\r\n" + GET if number % 2 else GET)
             users.wait_for(50)
             own.process.send_signal(signal.SIGTERM)
 
@@ -192,7 +193,11 @@ class TestTheEnd:
             eventually(refused, what="new connections to be refused")
             assert own.process.poll() is None
             go_on.set()
-            assert {read_answer(one).json["data"] for one in waiting} == {"late"}
+            answers = [read_answer(one) for one in waiting]
+            assert {one.json["data"] for one in answers} == {"late"}
+            # Who would ask again on these connections is told not to.
+            assert [one.values("Connection") for one in answers] == [["close"]] * 50
+            assert [one.recv(1) for one in waiting] == [b""] * 50
             assert own.process.wait(15) == 0
         finally:
             for connection in waiting:

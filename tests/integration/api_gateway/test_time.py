@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api_gateway.body import ARRIVAL_SECONDS
-from api_gateway.worker import HEAD_SECONDS
+from api_gateway.connection import HEAD_SECONDS
 from tests.support.gateway import GatewayProcess
 from tests.support.raw_http import RawAnswer, RawClient, read_answer
 from tests.support.upstream import ScriptedUpstream

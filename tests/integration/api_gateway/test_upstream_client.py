@@ -18,7 +18,7 @@ def service() -> Iterator[ScriptedUpstream]:
 
 
 async def get(upstream: Upstream, target: bytes = b"/x") -> Answer:
-    return await upstream.exchange("GET", target, (), None, connect=1)
+    return await upstream.exchange("GET", target, b"", None, connect=1)
 
 
 def test_closing_an_unfinished_answer_costs_its_connection(service: ScriptedUpstream) -> None:
@@ -62,6 +62,60 @@ def test_a_reader_that_waits_holds_a_fast_upstream_back(service: ScriptedUpstrea
         upstream.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("ending", [Pause(5), answer(200, b"{}")], ids=["silence", "another answer"])
+def test_an_answer_that_is_late_costs_its_connection(service: ScriptedUpstream, ending: bytes | Pause) -> None:
+    service.scripts([Pause(0.2), ending], [answer(200, b"second")])
+
+    async def main() -> bytes:
+        upstream = Upstream("users", service.url)
+        loop = asyncio.get_running_loop()
+        with pytest.raises(TimeoutError):
+            await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 0.05)
+        second = await get(upstream)
+        body = await second.read(100)
+        upstream.close()
+        return body
+
+    assert asyncio.run(main()) == b"second"
+    assert service.connections == 2
+
+
+def test_a_body_that_is_late_ends_when_it_was_told_to_and_what_came_is_read_before(service: ScriptedUpstream) -> None:
+    service.script(answer(200, b"abc", length=5), Pause(5))
+
+    async def main() -> bytes:
+        upstream = Upstream("users", service.url)
+        loop = asyncio.get_running_loop()
+        got = await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 5)
+        got.expire_at(loop.time() + 0.05)
+        pieces = got.pieces()
+        seen = await anext(pieces)
+        with pytest.raises(TimeoutError):
+            await anext(pieces)
+        got.close()
+        upstream.close()
+        return seen
+
+    assert asyncio.run(main()) == b"abc"
+
+
+def test_an_answer_in_time_or_told_to_take_any_time_has_no_end(service: ScriptedUpstream) -> None:
+    service.scripts([answer(200, b"whole")], [answer(200, b"ha", length=4), Pause(0.3), b"lf"])
+
+    async def main() -> list[bytes | None]:
+        upstream = Upstream("users", service.url)
+        loop = asyncio.get_running_loop()
+        first = await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 0.1)
+        second = await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 0.1)
+        second.expire_at(None)
+        assert second.take(100) is None
+        read: list[bytes | None] = [await second.read(100), first.take(4), first.take(5)]
+        upstream.close()
+        return read
+
+    assert asyncio.run(main()) == [b"half", None, b"whole"]
 
 
 def test_nobody_there_is_told_apart_from_nobody_answering(service: ScriptedUpstream) -> None:

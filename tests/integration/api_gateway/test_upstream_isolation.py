@@ -38,8 +38,8 @@ async def _with_upstream(use: Callable[[Upstream], Awaitable[None]]) -> None:
 
 def test_a_body_read_after_its_connection_served_others_is_still_its_own():
     async def use(upstream: Upstream) -> None:
-        first = await upstream.exchange("GET", b"/first", [], None, connect=1)
-        second = await upstream.exchange("GET", b"/second", [], None, connect=1)
+        first = await upstream.exchange("GET", b"/first", b"", None, connect=1)
+        second = await upstream.exchange("GET", b"/second", b"", None, connect=1)
         assert await second.read(100) == b"/second"
         assert await first.read(100) == b"/first"
 
@@ -48,11 +48,11 @@ def test_a_body_read_after_its_connection_served_others_is_still_its_own():
 
 def test_leaving_an_answer_does_not_touch_the_exchange_that_uses_its_connection_now():
     async def use(upstream: Upstream) -> None:
-        first = await upstream.exchange("GET", b"/first", [], None, connect=1)
-        second = await upstream.exchange("GET", b"/second", [], None, connect=1)
+        first = await upstream.exchange("GET", b"/first", b"", None, connect=1)
+        second = await upstream.exchange("GET", b"/second", b"", None, connect=1)
         first.close()
         assert await second.read(100) == b"/second"
-        third = await upstream.exchange("GET", b"/third", [], None, connect=1)
+        third = await upstream.exchange("GET", b"/third", b"", None, connect=1)
         assert await third.read(100) == b"/third"
 
     asyncio.run(_with_upstream(use))
@@ -63,7 +63,7 @@ def test_two_thousand_exchanges_by_fifty_readers_at_once_each_get_their_own_answ
         async def one(reader: int) -> None:
             for number in range(40):
                 target = b"/%d/%d" % (reader, number)
-                answer = await upstream.exchange("GET", target, [], None, connect=5)
+                answer = await upstream.exchange("GET", target, b"", None, connect=5)
                 for _ in range(number % 4):
                     await asyncio.sleep(0)  # let others take the connection first
                 assert await answer.read(100) == target

@@ -148,6 +148,25 @@ def test_otherwise_a_new_trace_begins_without_state(given: list[bytes]) -> None:
     assert values(sent, b"tracestate") == []
 
 
+@pytest.mark.parametrize("trace", [[], [(b"traceparent", GOOD_TRACE), (b"tracestate", b"a=1")]])
+def test_what_is_kept_for_equal_heads_and_what_is_new_each_time_make_the_whole(
+    trace: list[tuple[bytes, bytes]],
+) -> None:
+    fields = [(b"host", b"a"), (b"accept", b"*/*"), (b"connection", b"x-a"), (b"x-a", b"1"), *trace]
+    passed = headers.Passed(headers.RequestFields(fields), STRANGER, "1.1")
+    new = headers.of_this_request("abc", passed.traceparent)
+    whole = up(fields)
+    if not trace:  # it is made anew each time
+        new, whole = new[:-1], whole[:-1]
+    assert [*passed.fields, *new] == whole
+    assert passed.block + headers.block(new) == b"".join(name + b": " + value + b"\r\n" for name, value in whole)
+
+
+def test_of_a_field_that_comes_twice_the_first_value_is_asked_for() -> None:
+    fields = headers.RequestFields([(b"x-request-id", b"1"), (b"host", b"a"), (b"x-request-id", b"2")])
+    assert (fields.first[b"x-request-id"], fields.hosts, fields.valid_host) == (b"1", [b"a"], True)
+
+
 def test_going_down_several_cookies_stay_several_and_framing_is_dropped() -> None:
     passed = headers.down(
         [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"content-length", b"5"), (b"server", b"gunicorn")]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
+import threading
 
 import pytest
 import structlog
@@ -78,7 +81,10 @@ def test_the_form_for_people_is_one_readable_line(capsys):
     assert "count=3" in line
 
 
-VALUES = {"path": '/users/Насос\n"', "status": 200, "cause": None, "ms": 1.5}
+VALUES = {
+    "path": '/users/Насос\n"\x7f', "status": 200, "cause": None, "ms": 1.5,
+    "yes": True, "odd": float("inf"), "list": [1, "a"],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fmt", ["json", "console"])
@@ -96,6 +102,73 @@ def test_a_frequent_line_is_the_line_that_the_logger_writes(capsys, fmt):
         assert slow[: slow.index('"time"')] == quick[: quick.index('"time"')]
     else:
         assert slow.partition(" ")[2] == quick.partition(" ")[2]
+
+
+class Later:
+    """Calls nothing until it is told to."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def __call__(self, function):
+        self.waiting.append(function)
+
+    def comes(self):
+        while self.waiting:
+            self.waiting.pop()()
+
+
+def test_frequent_lines_that_may_wait_are_written_together(capsys):
+    logs.configure("pumps")
+    later = Later()
+    frequent = logs.Frequent("x", later)
+    for number in range(3):
+        frequent("request", {"number": number})
+    assert lines(capsys) == []
+    assert len(later.waiting) == 1
+    later.comes()
+    assert [line["number"] for line in lines(capsys)] == [0, 1, 2]
+    frequent("request", {"number": 3})
+    later.comes()
+    assert [line["number"] for line in lines(capsys)] == [3]
+
+
+def test_no_line_overtakes_one_that_waits(capsys):
+    logs.configure("pumps")
+    later = Later()
+    logs.Frequent("x", later)("request", VALUES)
+    logging.getLogger("some.library").warning("after it")
+    assert [line["event"] for line in lines(capsys)] == ["request", "after it"]
+    later.comes()
+    assert lines(capsys) == []
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise RuntimeError('a fault')"])
+def test_lines_that_wait_are_written_when_the_process_ends(ending):
+    script = (
+        "import sys; from servicekit import logs; logs.configure('pumps');"
+        f"logs.Frequent('x', lambda write: None)('request', {{'number': 7}}); {ending}"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert json.loads(ended.stdout)["number"] == 7
+
+
+def test_lines_of_several_threads_are_whole_and_none_is_lost(capsys):
+    logs.configure("pumps")
+
+    def write(name):
+        frequent = logs.Frequent("x", lambda write: write())
+        for number in range(500):
+            frequent("request", {"name": name, "number": number})
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = lines(capsys)
+    for name in range(4):
+        assert [line["number"] for line in seen if line["name"] == name] == list(range(500))
 
 
 def test_a_frequent_line_has_no_request_id_outside_a_request(capsys):

@@ -1,0 +1,246 @@
+"""A client's connection: gunicorn's, with what a public door needs besides.
+
+Enveloped refusals of the HTTP parser, a deadline for request heads, no WebSockets; plain requests (plain_head.py) are
+read without the parser, and replies are written without ASGI between the application and the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn.asgi import protocol as theirs
+
+from api_gateway import plain_head
+from api_gateway.body import NO_BODY, RequestBody
+from api_gateway.client import Request
+from api_gateway.errors import BadRequest, HeadersTooLarge, NotSupported, RequestTimeout, UriTooLong
+from api_gateway.headers import Fields, Passed, RequestFields, block
+from api_gateway.plain_head import PlainRequest
+from servicekit.envelope import dump, failure
+from servicekit.errors import AppError
+from servicekit.logs import get_logger
+from servicekit.request_id import accept_or_make
+
+#: A request head must be complete within this time, in seconds, from the start of its connection or, on one that has
+#: served, from its first byte.
+HEAD_SECONDS = 10.0
+#: A connection that was closed has this long, in seconds, to take what was sent on it.
+LINGER_SECONDS = 60.0
+#: A body of this many bytes is not copied behind its head.
+_LARGE = 64 * 1024
+
+_REFUSALS: dict[int, type[AppError]] = {
+    400: BadRequest,
+    408: RequestTimeout,
+    414: UriTooLong,
+    431: HeadersTooLarge,
+    501: NotSupported,
+}
+
+log = get_logger(__name__)
+
+
+class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no types
+    """One client connection; to the application it is a `Client`."""
+
+    address = ""
+    scheme = "http"
+    passed: Passed | None = None
+    _head_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
+    _received = False
+    _keepalive_handle: asyncio.TimerHandle | None
+    #: When the last answer was out, on the event loop's clock; None while there is something to answer.
+    _idle_since: float | None = None
+    #: The request that is being answered; whether its reply comes in chunks, is out to its end, and told the client
+    #: that it is the last one.
+    _answering: Any = None
+    _in_chunks = False
+    _is_out = False
+    _is_last = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.address = peer[0]
+        self.worker.connections.add(self)
+        self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+        self.worker.connections.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._received = True
+        if self._awaiting_request and not self._request_ready.is_set():
+            parser = self._callback_parser
+            # Nothing but a whole request, where a request begins.
+            if parser._state == "request_line" and not parser._buffer:
+                request = plain_head.read_request(data)
+                if request is not None:
+                    self._take(request)
+                    return
+        super().data_received(data)
+
+    def _take(self, request: PlainRequest) -> None:
+        """Let a plain request be answered next. What is received meanwhile waits in the parser, which takes it for
+        what comes behind a complete request."""
+        self._cancel_head_timer()
+        self._current_request = request
+        self._callback_parser._state = "complete"
+        self._callback_parser.is_complete = True
+        self._request_ready.set()
+
+    def _read_again(self, request: PlainRequest) -> Any:
+        """The same request as gunicorn would have read it."""
+        parser = self._callback_parser
+        behind = parser.remaining()
+        parser.reset()
+        self._feed_callback_parser(request.raw + behind)
+        return self._current_request
+
+    async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
+        """Answer one request; tells whether the connection goes on."""
+        if isinstance(request, PlainRequest):
+            fields, body = request.fields, NO_BODY
+        else:
+            fields = RequestFields(request.headers_bytes)
+            body = RequestBody(fields, self._body_receiver.receive)
+        self._answering = request
+        self._is_out = False
+        version = "1.1" if request.version == (1, 1) else "1.0"
+        if await self.app.answer(Request(request.method, request.uri, version, fields, body, self)):
+            return self._is_out and not self._is_last
+        if isinstance(request, PlainRequest):
+            request = self._read_again(request)
+        return bool(await super()._serve_http_request(request, sockname, peername))
+
+    # What the application asks of its client.
+
+    def send(self, status: int, fields: Fields, body: bytes) -> None:
+        head = self._reply_head(status, fields)
+        if len(body) < _LARGE:
+            self._safe_write(head + body)
+        else:
+            self._safe_write(head)
+            self._safe_write(body)
+        self._is_out = True
+
+    def start_stream(self, status: int, fields: Fields) -> None:
+        self._in_chunks = self._answering.version == (1, 1)
+        if self._in_chunks:
+            fields = [*fields, (b"transfer-encoding", b"chunked")]
+        self._safe_write(self._reply_head(status, fields, ends_with_connection=not self._in_chunks))
+
+    def send_piece(self, piece: bytes) -> None:
+        if piece:
+            self._safe_write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._in_chunks else piece)
+
+    def end_stream(self) -> None:
+        if self._in_chunks:
+            self._safe_write(b"0\r\n\r\n")
+        self._is_out = True
+
+    @property
+    def is_behind(self) -> bool:
+        return bool(self._flow_control.write_paused)
+
+    async def taken(self) -> None:
+        await self._flow_control.drain()
+
+    def _reply_head(self, status: int, fields: Fields, *, ends_with_connection: bool = False) -> bytes:
+        """The head of the reply; decides whether it is the connection's last."""
+        request = self._answering
+        if self._body_receiver is not None:
+            # The client gets its answer without having been told to go on with the body.
+            self._body_receiver.expect_continue = False
+        self._is_last = self._will_close(request, ends_with_connection)
+        lines = theirs._get_cached_status_line(request.version, status) + block(fields)
+        return b"%b%b%b\r\n" % (
+            lines,
+            b"" if b"\r\ndate: " in lines else theirs._get_cached_date_header(),
+            b"Connection: close\r\n" if self._is_last else b"",
+        )
+
+    # Timers. A kept connection is looked after by one that is not set anew for each request.
+
+    def _arm_keepalive_timer(self) -> None:
+        self._idle_since = self.worker.loop.time()
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self.worker.loop.call_later(self._keepalive, self._keepalive_timeout)
+
+    def _cancel_keepalive_timer(self) -> None:
+        self._idle_since = None
+        if self._conn_lost_handled:
+            super()._cancel_keepalive_timer()
+
+    def _keepalive_timeout(self) -> None:
+        self._keepalive_handle = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self._keepalive - self.worker.loop.time()
+        if left > 0:
+            self._keepalive_handle = self.worker.loop.call_later(left, self._keepalive_timeout)
+        else:
+            super()._keepalive_timeout()
+
+    def _feed_callback_parser(self, data: bytes) -> bool:
+        # Also called with what came while the request before was being answered.
+        goes_on = bool(super()._feed_callback_parser(data))
+        if goes_on and self._head_timer is None and not self._request_ready.is_set():
+            self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
+        return goes_on
+
+    def close_if_idle(self, *, fresh: bool) -> None:
+        """Close a connection on which no request is under way: a kept one, or a fresh one that has said nothing."""
+        if self._awaiting_request and (not self._received if fresh else self.req_count > 1):
+            self._close_transport()
+
+    def _close_transport(self) -> None:
+        super()._close_transport()
+        # A client that takes nothing would hold its answer in our memory for ever.
+        if self._linger_timer is None and not self._conn_lost_handled and self.transport.get_write_buffer_size():
+            self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _on_headers_complete(self) -> bool:
+        self._cancel_head_timer()
+        return bool(super()._on_headers_complete())
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        if self._received:
+            self._send_error_response(408, "")
+        self._close_transport()
+
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        return False
+
+    def _send_error_response(self, status: int, message: str, extra_headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Refuse in the envelope. `message` is the parser's and may quote the request: it stays in the log."""
+        error = _REFUSALS.get(status, AppError)()
+        body = dump(failure(error))
+        made = accept_or_make(None)
+        self.app.parser_refused(status)
+        log.info("request_refused", status=status, code=error.code, cause=message, request_id=made)
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "Server: siteworks",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            f"X-Request-ID: {made}",
+            *(f"{name}: {value}" for name, value in extra_headers),
+            "Connection: close",
+        ]
+        self._safe_write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)

@@ -1,0 +1,110 @@
+"""The short way to read a head: requests and answers of the plainest form, which nearly all are. Pure.
+
+A plain message is complete in what was received at once, has one well-formed line for each field, and no field that
+decides about its framing (but one Content-Length, on an answer) or about the connection. Everything else is None
+here and goes the whole way, through gunicorn's parser or httptools, which know what to refuse and how. So this module
+refuses nothing and takes strictly less than they do; the tests hold it to that.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from api_gateway.headers import Fields, RequestFields
+
+#: Below every limit of gunicorn.conf.py on a request's line, a field's line and the number of fields.
+MAX_REQUEST = 4096
+MAX_REQUEST_FIELDS = 50
+MAX_ANSWER_HEAD = 16 * 1024
+MAX_ANSWER_FIELDS = 100
+
+# Possessive, so that a head that does not match costs no more than one that does. No `_` in names: gunicorn has
+# rules of its own for them. No space at the end of a value: only the whole way takes it off.
+_LINES = re.compile(rb"(?:[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+(?<![\t ])\r\n)*+\r\n")
+_LINE = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
+_REQUEST_LINE = re.compile(rb"(?!CONNECT)([A-Z]{3,20}+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*+\r\n")
+
+#: What decides about the framing or the connection.
+_NOT_PLAIN = frozenset(
+    {b"connection", b"content-length", b"expect", b"http2-settings", b"transfer-encoding", b"upgrade"}
+)
+#: May come once only; the parser knows what to do about two.
+_SINGLE = frozenset({b"content-type", b"host"})
+
+
+class PlainRequest:
+    """A request without a body, in the shape in which gunicorn's connection knows requests."""
+
+    __slots__ = ("fields", "method", "raw", "uri")
+
+    version = (1, 1)
+
+    def __init__(self, method: str, uri: str, fields: RequestFields, raw: bytes) -> None:
+        self.method = method
+        self.uri = uri
+        self.fields = fields
+        #: The bytes it was read from.
+        self.raw = raw
+
+    def should_close(self) -> bool:
+        return False
+
+    def may_upgrade(self) -> bool:
+        return False
+
+
+def read_request(data: bytes) -> PlainRequest | None:
+    """The one request that `data` consists of, or None if it is not plain."""
+    line = _REQUEST_LINE.match(data)
+    if line is None or len(data) > MAX_REQUEST:
+        return None
+    fields = _request_fields(data[line.end() :])
+    if fields is None:
+        return None
+    return PlainRequest(line[1].decode("ascii"), line[2].decode("ascii"), fields, data)
+
+
+def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
+    """Status, fields and body of the one answer that `data` consists of, or None if it is not plain."""
+    line = _STATUS_LINE.match(data)
+    if line is None:
+        return None
+    end = data.find(b"\r\n\r\n", line.end() - 2) + 4
+    if not line.end() < end <= MAX_ANSWER_HEAD:
+        return None
+    fields: Fields = []
+    length = -1
+    for name, value in _pairs(data[line.end() : end]):
+        name = name.lower()
+        if name in _NOT_PLAIN and not _is_keep_alive(name, value):
+            if name != b"content-length" or length >= 0 or not value.isdigit() or len(value) > 9:
+                return None
+            length = int(value)
+        fields.append((name, value))
+    if length != len(data) - end or len(fields) > MAX_ANSWER_FIELDS:
+        return None
+    return int(line[1]), fields, data[end:]
+
+
+@lru_cache(maxsize=1024)
+def _request_fields(lines: bytes) -> RequestFields | None:
+    """The fields of a plain request. Kept, because clients send the same head again and again."""
+    fields = [(name.lower(), value) for name, value in _pairs(lines)]
+    names = [name for name, _ in fields]
+    if not 0 < len(fields) <= MAX_REQUEST_FIELDS or any(names.count(name) > 1 for name in _SINGLE):
+        return None
+    if any(name in _NOT_PLAIN and not _is_keep_alive(name, value) for name, value in fields):
+        return None
+    return RequestFields(fields)
+
+
+def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and values of field lines with the empty line behind them, which ends `lines`; none if they are not plain
+    (and of what has none: it is not plain either)."""
+    return _LINE.findall(lines) if _LINES.fullmatch(lines) is not None else []
+
+
+def _is_keep_alive(name: bytes, value: bytes) -> bool:
+    return name == b"connection" and value.lower() == b"keep-alive"

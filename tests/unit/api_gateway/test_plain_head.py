@@ -1,0 +1,226 @@
+"""The short way takes strictly less than the parsers, and what it takes means the same."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+import pytest
+from gunicorn.asgi.parser import CallbackRequest, ParseError, PythonProtocol
+
+from api_gateway import plain_head
+
+PLAIN_REQUESTS = (
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"DELETE /users/1?x=%2f&y HTTP/1.1\r\nhost:a\r\nX-Empty:\r\nAccept: a\r\naccept: b\r\n\r\n",
+    b"POST /users HTTP/1.1\r\nHost: a:1\r\nConnection: Keep-Alive\r\nCookie: c=\xff\t;\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\nX-Request-ID: r-1\r\nTraceparent: 00-1-2-01\r\nVia: 1.1 b\r\n\r\n",
+)
+
+HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
+#: Each is for the parser to judge, whatever it says of it.
+OTHER_REQUESTS = {
+    "nothing": b"",
+    "half a head": HEAD,
+    "a head without its last line feed": HEAD + b"\r",
+    "an empty line first": b"\r\n" + HEAD + b"\r\n",
+    "two requests": HEAD + b"\r\n" + HEAD + b"\r\n",
+    "something behind": HEAD + b"\r\nx",
+    "a length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    "chunks": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "two Hosts": HEAD + b"Host: b\r\n\r\n",
+    "two types": HEAD + b"Content-Type: a\r\ncontent-type: b\r\n\r\n",
+    "no field at all": b"GET / HTTP/1.1\r\n\r\n",
+    "close": HEAD + b"Connection: close\r\n\r\n",
+    "a list of options": HEAD + b"Connection: keep-alive, x-a\r\n\r\n",
+    "an upgrade": HEAD + b"Upgrade: websocket\r\n\r\n",
+    "settings of HTTP/2": HEAD + b"HTTP2-Settings: a\r\n\r\n",
+    "an expectation": HEAD + b"Expect: 100-continue\r\n\r\n",
+    "an underscore": HEAD + b"X_Forwarded_For: a\r\n\r\n",
+    "a folded line": HEAD + b"X: 1\r\n  2\r\n\r\n",
+    "space before the colon": HEAD + b"X : 1\r\n\r\n",
+    "space at the end of a value": HEAD + b"X: 1 \r\n\r\n",
+    "a tab at the end of a value": HEAD + b"X: 1\t\r\n\r\n",
+    "a value of spaces": HEAD + b"X:  \r\n\r\n",
+    "no colon": HEAD + b"X\r\n\r\n",
+    "no name": HEAD + b": 1\r\n\r\n",
+    "bytes in a name": HEAD + b"X\xff: 1\r\n\r\n",
+    "NUL in a value": HEAD + b"X: \x00\r\n\r\n",
+    "DEL in a value": HEAD + b"X: \x7f\r\n\r\n",
+    "a bare CR in a value": HEAD + b"X: 1\r2\r\n\r\n",
+    "a bare LF in a value": HEAD + b"X: 1\n2\r\n\r\n",
+    "bare line feeds": b"GET / HTTP/1.1\nHost: a\n\n",
+    "an older version": b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+    "another version": b"GET / HTTP/1.10\r\nHost: a\r\n\r\n",
+    "a method in lower case": b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a long method": b"A" * 21 + b" / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a tunnel": b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two spaces": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "the absolute form": b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "the asterisk": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bytes in the target": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a long head": HEAD + b"X: " + b"a" * plain_head.MAX_REQUEST + b"\r\n\r\n",
+    "many fields": HEAD + b"X: 1\r\n" * plain_head.MAX_REQUEST_FIELDS + b"\r\n",
+}
+
+
+def by_gunicorn(data: bytes) -> CallbackRequest | None:
+    """The request that `data` consists of; None if it is refused, needs more, or is not all of it."""
+    parser = PythonProtocol()
+    try:
+        parser.feed(data)
+        if not parser.is_complete or parser.remaining():
+            return None
+        return CallbackRequest.from_parser(parser)
+    except ParseError:
+        return None
+
+
+def same(plain: plain_head.PlainRequest, theirs: Any) -> bool:
+    return bool(
+        (plain.method, plain.uri, plain.version) == (theirs.method, theirs.uri, theirs.version)
+        and plain.fields.pairs == theirs.headers_bytes
+        and (plain.should_close(), plain.may_upgrade()) == (theirs.should_close(), theirs.may_upgrade())
+        and not theirs.chunked
+        and theirs.content_length == 0
+        and not theirs._expect_100_continue
+    )
+
+
+@pytest.mark.parametrize("data", PLAIN_REQUESTS)
+def test_a_plain_request_is_what_gunicorn_reads(data: bytes) -> None:
+    plain = plain_head.read_request(data)
+    assert plain is not None
+    assert same(plain, by_gunicorn(data))
+    assert plain.raw == data
+
+
+@pytest.mark.parametrize("name", OTHER_REQUESTS)
+def test_any_other_request_is_for_the_parser(name: str) -> None:
+    assert plain_head.read_request(OTHER_REQUESTS[name]) is None
+
+
+def mutations(seeds: tuple[bytes, ...], rounds: int) -> Any:
+    """The seeds with some bytes changed, dropped, doubled or put in, the same ones in every run."""
+    chance = random.Random(20)
+    pieces = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\x00", b"\xff", b"0", b"_", b",", b"close", b"Host: b\r\n"]
+    pieces += [b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"\r\n\r\n"]
+    for number in range(rounds):
+        data = bytearray(seeds[number % len(seeds)])
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(data) + 1)
+            end = min(at + chance.choice((0, 0, 1, 1, 4)), len(data))
+            data[at:end] = chance.choice((b"", bytes([chance.randrange(256)]), chance.choice(pieces), data[at:end] * 2))
+        yield bytes(data)
+
+
+def test_of_many_broken_requests_it_takes_only_what_gunicorn_takes_and_reads_the_same() -> None:
+    taken = 0
+    for data in mutations(PLAIN_REQUESTS, 20_000):
+        plain = plain_head.read_request(data)
+        if plain is not None:
+            taken += 1
+            theirs = by_gunicorn(data)
+            assert theirs is not None, data
+            assert same(plain, theirs), data
+    assert taken > 1000
+
+
+@dataclass
+class Read:
+    """What httptools makes of an answer."""
+
+    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: bytes = b""
+    heads: int = 0
+    complete: int = 0
+    goes_on: bool = False
+    parser: Any = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value or b""))
+
+    def on_headers_complete(self) -> None:
+        self.heads += 1
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.complete += 1
+        self.goes_on = self.parser.should_keep_alive()
+
+
+def by_httptools(data: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
+    """The one answer that `data` consists of, on a connection that goes on."""
+    read = Read()
+    parser = read.parser = httptools.HttpResponseParser(read)
+    try:
+        parser.feed_data(data)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    if (read.heads, read.complete) != (1, 1) or not read.goes_on:
+        return None
+    return parser.get_status_code(), read.fields, read.body
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+PLAIN_ANSWERS = (
+    ANSWER + b"Content-Length: 2\r\n\r\n{}",
+    b"HTTP/1.1 404 Not Found\r\nServer:gunicorn\r\nConnection: keep-alive\r\nSet-Cookie: a=1\r\nset-cookie: b=\xff\r\n"
+    b"Content-Length: 4\r\n\r\nHTTP",
+    b"HTTP/1.1 500 \r\nX:\r\nContent-Length: 0\r\n\r\n",
+    ANSWER + b"X-Request-ID: 1\r\nDate: Sat, 21 Nov 2026 05:00:00 GMT\r\ncontent-length: 7\r\n\r\n\r\n\r\n{}\n",
+)
+OTHER_ANSWERS = {
+    "nothing": b"",
+    "half a head": ANSWER,
+    "no length": ANSWER + b"\r\n{}",
+    "less body": ANSWER + b"Content-Length: 3\r\n\r\n{}",
+    "more body": ANSWER + b"Content-Length: 1\r\n\r\n{}",
+    "two lengths": ANSWER + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "a signed length": ANSWER + b"Content-Length: +2\r\n\r\n{}",
+    "a list of lengths": ANSWER + b"Content-Length: 2, 2\r\n\r\n{}",
+    "chunks": ANSWER + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "both framings": ANSWER + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{}",
+    "close": ANSWER + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}",
+    "an upgrade": ANSWER + b"Upgrade: x\r\nContent-Length: 2\r\n\r\n{}",
+    "an interim answer first": b"HTTP/1.1 103 Early Hints\r\n\r\n" + ANSWER + b"Content-Length: 2\r\n\r\n{}",
+    "an older version": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "no reason": b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}",
+    "a strange status": b"HTTP/1.1 600 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "a folded line": ANSWER + b"X: 1\r\n 2\r\nContent-Length: 2\r\n\r\n{}",
+    "a bare line feed": ANSWER + b"X: 1\nContent-Length: 2\r\n\r\n{}",
+    "a bare CR": ANSWER + b"X: 1\rY: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "many fields": ANSWER + b"X: 1\r\n" * plain_head.MAX_ANSWER_FIELDS + b"Content-Length: 2\r\n\r\n{}",
+    "a long head": ANSWER + b"X: " + b"a" * plain_head.MAX_ANSWER_HEAD + b"\r\nContent-Length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("data", PLAIN_ANSWERS)
+def test_a_plain_answer_is_what_httptools_reads(data: bytes) -> None:
+    assert plain_head.read_answer(data) is not None
+    assert plain_head.read_answer(data) == by_httptools(data)
+
+
+@pytest.mark.parametrize("name", OTHER_ANSWERS)
+def test_any_other_answer_is_for_httptools(name: str) -> None:
+    assert plain_head.read_answer(OTHER_ANSWERS[name]) is None
+
+
+def test_of_many_broken_answers_it_takes_only_what_httptools_takes_and_reads_the_same() -> None:
+    taken = 0
+    for data in mutations(PLAIN_ANSWERS, 20_000):
+        plain = plain_head.read_answer(data)
+        if plain is not None and plain[0] not in (204, 304):  # these have no body whatever their fields say
+            taken += 1
+            assert plain == by_httptools(data), data
+    assert taken > 1000
+
+
+def test_a_head_that_does_not_match_is_given_up_at_once() -> None:
+    """Possessive patterns: no head makes them try again and again."""
+    for bad in (b"X" * 4000, b"X: " + b"a \t" * 1300, b"X:\r\n" * 40 + b"\x00", b"a:" * 2000):
+        assert plain_head.read_request(HEAD + bad + b"\r\n\r\n"[:3]) is None

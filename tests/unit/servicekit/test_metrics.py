@@ -1,0 +1,71 @@
+"""What we count ourselves reads as if prometheus_client had counted it."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from servicekit.metrics import Metrics, Named, Tallies
+
+COUNTED = Named("things_total", "Things done.", ["kind", "how"])
+TIMED = Named("thing_seconds", "Time for a thing.", ["kind"])
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+SEEN = (
+    ("a", "well", 0.0),
+    ("a", "well", 0.25),
+    ("a", "well", 0.251953125),
+    ("a", "badly", 30.0),
+    ("a", "badly", 31.0),
+    ("b", "well", 0.375),
+    ("b", "not", None),
+)
+
+
+def lines(registry: CollectorRegistry) -> set[str]:
+    """The exposition but for the moments at which the counting began, which we do not tell."""
+    text = generate_latest(registry).decode()
+    return {line for line in text.splitlines() if "_created" not in line}
+
+
+def test_the_exposition_is_prometheus_clients_own() -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    tallies = Tallies(ours, COUNTED, TIMED)
+    counter = Counter(COUNTED.name, COUNTED.text, COUNTED.labels, registry=theirs)
+    histogram = Histogram(TIMED.name, TIMED.text, TIMED.labels, buckets=BUCKETS, registry=theirs)
+    for kind, how, seconds in SEEN:
+        tallies.of(kind, how).add(seconds)
+        counter.labels(kind, how).inc()
+        if seconds is not None:
+            histogram.labels(kind).observe(seconds)
+    assert lines(ours) == lines(theirs)
+
+
+def test_what_several_threads_add_is_all_there() -> None:
+    registry = CollectorRegistry()
+    tallies = Tallies(registry, COUNTED, TIMED)
+
+    def add() -> None:
+        for _ in range(5000):
+            tallies.of("a", "well").add(0.5)
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    text = generate_latest(registry).decode()
+    assert 'things_total{how="well",kind="a"} 20000.0' in text
+    assert 'thing_seconds_bucket{kind="a",le="0.5"} 20000.0' in text
+    assert 'thing_seconds_sum{kind="a"} 10000.0' in text
+
+
+@pytest.mark.parametrize("method", ["GET", "BREW"])
+def test_an_answer_is_counted_by_its_template_and_a_known_method(method: str) -> None:
+    metrics = Metrics("pumps")
+    metrics.observe(method=method, route="/pumps/{id}", status=404, seconds=0.2)
+    found = re.findall(r"^siteworks_http_requests_total\{(.*)\} 1\.0$", metrics.render()[0].decode(), re.M)
+    shown = "GET" if method == "GET" else "other"
+    assert found == [f'method="{shown}",route="/pumps/{{id}}",service="pumps",status="404"']
