@@ -84,6 +84,15 @@ class Front:
         self._measures = measures
         self._lateness = lateness
         self._limiter = limiter
+        #: Answers without a time limit, and whether they are to end.
+        self._streams: set[Answer] = set()
+        self._ending = False
+
+    def end_streams(self) -> None:
+        """End what has no time limit; a client that comes back finds another process."""
+        self._ending = True
+        for stream in self._streams:
+            stream.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = headers.get(scope["headers"], b"x-request-id")
@@ -275,11 +284,16 @@ class Front:
                 fields.append((b"content-length", b"%d" % len(reply.body)))
         start = {"type": "http.response.start", "status": reply.status, "headers": fields}
         if reply.stream is not None:
+            if reply.stream_ends_at is None:
+                self._streams.add(reply.stream)
+                if self._ending:
+                    reply.stream.end()
             try:
                 await send(start)
                 await _send_stream(reply.stream, reply, send)
             finally:
                 # However it ends, a client that left above all, the upstream's connection is not kept for it.
+                self._streams.discard(reply.stream)
                 reply.stream.close()
             return
         await send(start)

@@ -11,7 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
@@ -100,11 +100,13 @@ class Origin:
 class Answer:
     """The head of an answer, and its body as it arrives. `close` it unless it was read to its end."""
 
-    __slots__ = ("_exchange", "fields", "status")
+    __slots__ = ("_exchange", "fields", "on_close", "status")
 
     def __init__(self, status: int, fields: list[tuple[bytes, bytes]], exchange: _Exchange) -> None:
         self.status = status
         self.fields = fields
+        #: Called once, by `close`.
+        self.on_close: Callable[[], None] | None = None
         self._exchange = exchange
 
     async def read(self, limit: int) -> bytes:
@@ -129,6 +131,13 @@ class Answer:
     def close(self) -> None:
         """Give the connection up if the body is not complete; harmless otherwise."""
         self._exchange.leave()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
+
+    def end(self) -> None:
+        """Let the body end with what has come of it so far."""
+        self._exchange.end()
 
 
 class _Exchange:
@@ -186,6 +195,12 @@ class _Exchange:
         """End early; an incomplete answer costs the connection."""
         self._pieces.clear()
         self._connection.give_up(self)
+
+    def end(self) -> None:
+        """Count as complete from now on; the connection is not used again."""
+        if self.error is None and not self.complete:
+            self.complete = True
+            self._wake()
 
     # The connection's side.
 

@@ -134,6 +134,7 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
         super().init_process()
 
     async def _shutdown(self) -> None:
+        self.asgi.end_streams()
         self._close_idle(fresh=False)
         self.loop.call_later(FRESH_SECONDS, lambda: self._close_idle(fresh=True))
         await super()._shutdown()

@@ -175,21 +175,18 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         errors.append(Invalid)
     errors += [Unavailable, DeadlineExceeded]
     data = schemas.ref(endpoint.view, "serialization")
-    responses: dict[str, Any] = {
-        str(endpoint.status): {
-            "description": "Done.",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["success", "data"],
-                        "additionalProperties": False,
-                        "properties": {"success": {"const": True}, "data": data},
-                    }
-                }
-            },
+    good: dict[str, Any] = {
+        "schema": {
+            "type": "object",
+            "required": ["success", "data"],
+            "additionalProperties": False,
+            "properties": {"success": {"const": True}, "data": data},
         }
     }
+    if endpoint.media_type != "application/json":
+        # OpenAPI 3.1 has no words for the events of a stream: its text is a string, and the data is told beside it.
+        good = {"schema": {"type": "string"}, "x-event-data": data}
+    responses: dict[str, Any] = {str(endpoint.status): {"description": "Done.", "content": {endpoint.media_type: good}}}
     by_status: dict[int, list[type[AppError]]] = {}
     for error in dict.fromkeys(errors):
         by_status.setdefault(status_of(error), []).append(error)
