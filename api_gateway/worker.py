@@ -4,6 +4,7 @@ a deadline for request heads, no WebSockets, and idle connections closed at once
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -132,6 +133,12 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
         # The worker's serving loop names this class itself; the change is seen by this process alone.
         gasgi.ASGIProtocol = GatewayProtocol
         super().init_process()
+
+    def _setup_event_loop(self) -> None:
+        super()._setup_event_loop()
+        # Event loops listen anew, with room for a hundred connections, whatever gunicorn's `backlog` says; of a
+        # thousand that come at once the others would wait a second for their next try.
+        self.loop.create_server = functools.partial(self.loop.create_server, backlog=self.cfg.backlog)
 
     async def _shutdown(self) -> None:
         self.asgi.end_streams()
