@@ -187,6 +187,8 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         # OpenAPI 3.1 has no words for the events of a stream: its text is a string, and the data is told beside it.
         good = {"schema": {"type": "string"}, "x-event-data": data}
     responses: dict[str, Any] = {str(endpoint.status): {"description": "Done.", "content": {endpoint.media_type: good}}}
+    if endpoint.no_content:
+        responses["204"] = {"description": endpoint.no_content}
     by_status: dict[int, list[type[AppError]]] = {}
     for error in dict.fromkeys(errors):
         by_status.setdefault(status_of(error), []).append(error)

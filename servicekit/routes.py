@@ -49,6 +49,8 @@ class Endpoint:
     guard: Guard | None
     #: Of a good answer. Anything but JSON is not in the envelope, and is answered by somebody else than make_app().
     media_type: str = "application/json"
+    #: When it answers 204 instead; empty if it never does.
+    no_content: str = ""
 
     @property
     def flask_rule(self) -> str:
@@ -96,6 +98,7 @@ class Routes:
         headers: Mapping[str, str] | None = None,
         guard: Guard | None = None,
         media_type: str = "application/json",
+        no_content: str = "",
     ) -> Callable[[F], F]:
         """`headers` maps a request field that the operation reads to what it means.
 
@@ -129,6 +132,7 @@ class Routes:
                     path_parameters=path_parameters,
                     guard=guard,
                     media_type=media_type,
+                    no_content=no_content,
                 )
             )
             return handler

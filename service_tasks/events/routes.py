@@ -22,12 +22,13 @@ def event_routes() -> Routes:
         errors=(TaskNotFound, DatabaseUnavailable, TooManyWatchers),
         headers={LAST_EVENT_ID: "the id of the last event that was seen; the stream goes on from there"},
         media_type="text/event-stream",
+        no_content="The reader has seen the end already, and need not come back.",
     )
     def watch_task(id: UUID, headers: Mapping[str, str | None]) -> TaskEvents:
         """Watch a task: its status and progress as they change.
 
         Begins with the present state, `status` and `progress`; ends with `end`. The newest state counts: what came
-        and went between two looks is passed over. Whoever sends the Last-Event-ID of a task's end gets 204.
+        and went between two looks is passed over.
         """
         raise NotImplementedError
 

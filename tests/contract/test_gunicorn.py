@@ -19,6 +19,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from api_gateway import worker
 from api_gateway.worker import GatewayProtocol, GatewayWorker
+from service_tasks.events.worker import EventsWorker
 from tests.support.markdown import CHECKOUT
 
 
@@ -51,7 +52,12 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(GatewayProtocol, (ASGIProtocol,)), (GatewayWorker, (ASGIWorker, Worker))]
+    ("ours", "theirs"),
+    [
+        (GatewayProtocol, (ASGIProtocol,)),
+        (GatewayWorker, (ASGIWorker, Worker)),
+        (EventsWorker, (ASGIWorker, Worker)),
+    ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:
     own = {*vars(ours), "connections", "close_if_idle"}
@@ -98,8 +104,16 @@ def test_refusals_of_the_parser_go_through_the_method_we_replace() -> None:
     assert set(map(int, statuses)) <= set(worker._REFUSALS)
 
 
-def test_every_setting_of_the_gateway_is_known_to_gunicorn() -> None:
-    text = (CHECKOUT / "api_gateway" / "gunicorn.conf.py").read_text(encoding="utf-8")
+def test_the_worker_listens_by_the_call_that_we_give_a_backlog() -> None:
+    source = inspect.getsource(ASGIWorker._serve)
+    assert "self.loop.create_server(" in source
+    assert "backlog" not in source
+    assert "self.loop = " in inspect.getsource(ASGIWorker._setup_event_loop)
+
+
+@pytest.mark.parametrize("folder", ["api_gateway", "service_tasks/events"])
+def test_every_setting_is_known_to_gunicorn(folder: str) -> None:
+    text = (CHECKOUT / folder / "gunicorn.conf.py").read_text(encoding="utf-8")
     names = set(re.findall(r"^([a-z]\w*) = ", text, re.M))
     assert names
     assert names <= {setting.name for setting in KNOWN_SETTINGS}
