@@ -260,7 +260,7 @@ class TestTheCost:
             assert events.metric("siteworks_task_watchers") == 1
         eventually(lambda: events.metric("siteworks_task_watchers") == 0, timeout=3, what="the watcher to be forgotten")
 
-    def test_of_a_watcher_that_reads_nothing_is_what_fits_between_and_the_newest_state_wins(
+    def test_of_a_watcher_that_reads_late_is_borne_by_nobody_else_and_it_gets_to_the_end(
         self, running: Running, start_events
     ) -> None:
         events = start_events(EVENTS_POLL_SECONDS="0.05")
