@@ -79,7 +79,7 @@ class Gateway:
                     store=shared_state.store_for("api_gateway", name, self._circuit_settings),
                     listeners=[measures.circuit_moved],
                 ),
-                bulkhead=Bulkhead(places=settings.gateway_upstream_connections, line=settings.gateway_upstream_waiting),
+                bulkhead=Bulkhead(places=settings.places(name), line=settings.gateway_upstream_waiting),
                 budget=RetryBudget(),
                 on_retry=measures.retried,
                 on_call=measures.called,
@@ -131,6 +131,11 @@ class Gateway:
             list(circuits.values()), ask_ready, elected=(lambda: True) if shared is None else shared.elected
         )
         self._prober.start()
+
+    def end_streams(self) -> None:
+        """Let the event streams end, which never would by themselves; the worker calls it when it is told to stop."""
+        if self._front is not None:
+            self._front.end_streams()
 
     async def stop(self) -> None:
         """End the prober and the kept connections; harmless twice, or before start."""

@@ -104,6 +104,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     began = time.perf_counter()
     answer: Answer | None = None
     kind: Kind = "neutral"
+    streams = False
     try:
         answer = await _attempts(lane, call, notes)
         reply = await _reply(lane, call, answer)
@@ -114,7 +115,9 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         elif kind == "failure":
             permit.failure(time.perf_counter() - began, f"status {reply.status}")
         if reply.stream is not None:
-            answer = None  # it lives on in the reply
+            answer = None  # it lives on in the reply, and keeps its place until it is closed
+            streams = True
+            reply.stream.on_close = lane.bulkhead.leave
         return reply
     except TimeoutError as error:
         if not call.shortened:
@@ -138,7 +141,8 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
             # Whatever else ends the call, a client that left above all, says nothing about the upstream.
             permit.neutral()
         lane.on_call(lane.name, kind, time.perf_counter() - began)
-        lane.bulkhead.leave()
+        if not streams:
+            lane.bulkhead.leave()
         if answer is not None:
             answer.close()
 

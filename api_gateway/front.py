@@ -75,6 +75,15 @@ class Front:
         self._limiter = limiter
         self._loop = asyncio.get_running_loop()
         self._log_request = Frequent(__name__, later=partial(self._loop.call_later, _LOG_SECONDS))
+        #: Answers without a time limit, and whether they are to end.
+        self._streams: set[Answer] = set()
+        self._ending = False
+
+    def end_streams(self) -> None:
+        """End what has no time limit; a client that comes back finds another process."""
+        self._ending = True
+        for stream in self._streams:
+            stream.end()
 
     async def answer(self, request: Request) -> bool:
         """Answer a request; False if it is for a page: then nothing was done, and `page` has to be called."""
@@ -266,6 +275,10 @@ class Front:
     async def _send_stream(self, request: Request, reply: Reply, stream: Answer, made: str) -> None:
         """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
         client = request.client
+        if reply.stream_ends_at is None:
+            self._streams.add(stream)
+            if self._ending:
+                stream.end()
         try:
             client.start_stream(reply.status, self._sent_fields(request, reply, made))
             pieces = aiter(stream.pieces())
@@ -287,6 +300,7 @@ class Front:
             log.warning("stream_cut_off", cause=repr(error))
         finally:
             # However it ends, a client that left above all, the upstream's connection is not kept for it.
+            self._streams.discard(stream)
             stream.close()
 
     def _note(self, request: Request, route: str, status: int, seconds: float, notes: Notes) -> None:

@@ -12,10 +12,13 @@ from api_gateway.settings import GatewaySettings
 from servicekit import logs
 from servicekit.circuits import CircuitSettings, shared_state
 from servicekit.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its settings from this module's names
+from servicekit.lifecycle import allow_many_files
 from servicekit.settings import load_or_exit
 
 _settings = load_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
+# Two for each request under way, and thousands of event streams.
+allow_many_files()
 
 bind = _settings.gateway_bind
 workers = _settings.gateway_processes

@@ -64,6 +64,8 @@ ROUTES: tuple[Route, ...] = (
     _row("/tasks/{id}", "tasks", "GET DELETE"),
     _row("/tasks/{id}/status", "tasks", "GET"),
     _row("/tasks/{id}/result", "tasks", "GET"),
+    # Streams: the total limit holds for their beginning, the idle limit for the rest.
+    _row("/tasks/{id}/events", "events", "GET"),
     _row("/tasks/{id}/retry", "tasks", "POST"),
     _row("/task-types", "tasks", "GET"),
 )

@@ -45,6 +45,7 @@ class GatewaySettings(ServiceSettings):
     users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service listens")
     orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service listens")
     tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the tasks service listens")
+    events_url: HttpUrl = Field(default="http://127.0.0.1:8004", description="where the tasks' event streams are")
     trusted_proxies: Annotated[str, AfterValidator(_proxies)] = Field(
         default="", description="addresses and networks whose forwarded header fields are believed"
     )
@@ -58,6 +59,9 @@ class GatewaySettings(ServiceSettings):
     gateway_upstream_waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=2048, description="requests that may wait for one upstream"
     )
+    gateway_event_streams: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=2000, description="event streams that may be open at a time"
+    )
 
     gateway_rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
         default="",
@@ -70,7 +74,16 @@ class GatewaySettings(ServiceSettings):
 
     def upstream_urls(self) -> dict[str, str]:
         """The address of every upstream by its name."""
-        return {"users": self.users_url, "orders": self.orders_url, "tasks": self.tasks_url}
+        return {
+            "users": self.users_url,
+            "orders": self.orders_url,
+            "tasks": self.tasks_url,
+            "events": self.events_url,
+        }
+
+    def places(self, upstream: str) -> int:
+        """How many requests may be under way at an upstream at a time."""
+        return self.gateway_event_streams if upstream == "events" else self.gateway_upstream_connections
 
     def quota(self) -> Quota | None:
         """How much one client may ask for, if there is a limit."""

@@ -12,7 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
@@ -104,11 +104,13 @@ class Origin:
 class Answer:
     """The head of an answer, and its body as it arrives. `close` it unless it was read to its end."""
 
-    __slots__ = ("_exchange", "fields", "status")
+    __slots__ = ("_exchange", "fields", "on_close", "status")
 
     def __init__(self, exchange: _Exchange) -> None:
         self.status = exchange.status
         self.fields = exchange.fields
+        #: Called once, by `close`.
+        self.on_close: Callable[[], None] | None = None
         self._exchange = exchange
 
     def take(self, limit: int) -> bytes | None:
@@ -143,6 +145,13 @@ class Answer:
     def close(self) -> None:
         """Give the connection up if the body is not complete; harmless otherwise."""
         self._exchange.leave()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
+
+    def end(self) -> None:
+        """Let the body end with what has come of it so far."""
+        self._exchange.end()
 
 
 class _Exchange:
@@ -253,6 +262,14 @@ class _Exchange:
         self._timer = None
         self.fail(TimeoutError())
         self._connection.give_up(self)
+
+    def end(self) -> None:
+        """Count as complete from now on; the connection is not used again."""
+        if self.error is None and not self.complete:
+            self.expire_at(None)
+            self.complete = True
+            self._wake()
+            self._connection.give_up(self)
 
     # The connection's side.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from gunicorn.workers import gasgi
@@ -25,7 +26,14 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
         gasgi.ASGIProtocol = GatewayProtocol
         super().init_process()
 
+    def _setup_event_loop(self) -> None:
+        super()._setup_event_loop()
+        # Event loops listen anew, with room for a hundred connections, whatever gunicorn's `backlog` says; of a
+        # thousand that come at once the others would wait a second for their next try.
+        self.loop.create_server = functools.partial(self.loop.create_server, backlog=self.cfg.backlog)
+
     async def _shutdown(self) -> None:
+        self.asgi.end_streams()
         self._close_idle(fresh=False)
         self.loop.call_later(FRESH_SECONDS, lambda: self._close_idle(fresh=True))
         await super()._shutdown()

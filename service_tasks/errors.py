@@ -3,12 +3,13 @@
 NotFound  ⊃ TaskNotFound
 Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused
 TooLarge  ⊃ PayloadTooLarge
+Unavailable ⊃ TooManyWatchers
 """
 
 from __future__ import annotations
 
 from service_tasks.domain.task import MAX_PAYLOAD_BYTES
-from servicekit.errors import Conflict, FieldError, NotFound, TooLarge
+from servicekit.errors import Conflict, FieldError, NotFound, TooLarge, Unavailable
 
 
 class TaskNotFound(NotFound):
@@ -43,3 +44,9 @@ class PayloadTooLarge(TooLarge):
     def __init__(self, size: int) -> None:
         message = f"has {size} bytes as compact JSON; {MAX_PAYLOAD_BYTES} are allowed"
         super().__init__(f"payload: {message}", details=[FieldError("payload", message)])
+
+
+class TooManyWatchers(Unavailable):
+    """Too many event streams are open; try again."""
+
+    code = "too_many_watchers"

@@ -79,3 +79,17 @@ class WorkerSettings(TaskTypeSettings):
         if self.worker_heartbeat_seconds * 3 > self.worker_lease_seconds:
             raise ValueError("WORKER_HEARTBEAT_SECONDS must be at most a third of WORKER_LEASE_SECONDS")
         return self
+
+
+class EventsSettings(ServiceSettings):
+    """Settings of the process that streams events."""
+
+    tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
+    events_bind: Bind = Field(default="127.0.0.1:8004", description="where the event streams are served")
+    events_poll_seconds: float = Field(
+        default=0.25, ge=0.05, le=10, description="how often to look at the watched tasks, all of them at once"
+    )
+    events_keep_alive_seconds: float = Field(
+        default=15.0, ge=0.1, le=50, description="the longest silence of a stream; below the gateway's idle limit of 60"
+    )
+    events_watchers: int = Field(default=5000, ge=1, le=100_000, description="event streams open at a time")

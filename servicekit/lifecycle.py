@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
 import threading
 from abc import ABC, abstractmethod
@@ -89,3 +91,17 @@ def stop_event_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return event
+
+
+def allow_many_files(wanted: int = 65_536) -> None:
+    """Raise this process's limit of open files (and with it of connections) as far as it may go, up to `wanted`.
+
+    Many systems begin with 1024, for the sake of programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= ceiling:
+        return
+    # Some systems refuse what they said they allow.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -89,9 +89,16 @@ def _schemas(endpoints: Iterable[Endpoint]) -> _Schemas:
     for endpoint in endpoints:
         if endpoint.body is not None:
             wanted.append((endpoint.body, "validation"))
-        wanted.append((endpoint.view, "serialization"))
+        wanted += [(view, "serialization") for view in _views(endpoint)]
     refs, whole = models_json_schema(list(dict.fromkeys(wanted)), ref_template=REF)
     return _Schemas({key: dict(value) for key, value in refs.items()}, whole.get("$defs", {}))
+
+
+def _views(endpoint: Endpoint) -> list[type[BaseModel]]:
+    """What a good answer holds: of a stream, the data of each of its events."""
+    if endpoint.media_type == "application/json":
+        return [endpoint.view]
+    return [cast("type[BaseModel]", field.annotation) for field in endpoint.view.model_fields.values()]
 
 
 def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
@@ -174,22 +181,12 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     elif endpoint.query is not None or endpoint.path_parameters:
         errors.append(Invalid)
     errors += [Unavailable, DeadlineExceeded]
-    data = schemas.ref(endpoint.view, "serialization")
+    good = _envelope_of(endpoint, schemas) if endpoint.media_type == "application/json" else _event(endpoint, schemas)
     responses: dict[str, Any] = {
-        str(endpoint.status): {
-            "description": "Done.",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["success", "data"],
-                        "additionalProperties": False,
-                        "properties": {"success": {"const": True}, "data": data},
-                    }
-                }
-            },
-        }
+        str(endpoint.status): {"description": "Done.", "content": {endpoint.media_type: {"schema": good}}}
     }
+    if endpoint.no_content:
+        responses["204"] = {"description": endpoint.no_content}
     by_status: dict[int, list[type[AppError]]] = {}
     for error in dict.fromkeys(errors):
         by_status.setdefault(status_of(error), []).append(error)
@@ -197,6 +194,38 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         responses[str(status)] = _error_response(classes)
     responses["default"] = _error_response([])
     return responses
+
+
+def _envelope_of(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["success", "data"],
+        "additionalProperties": False,
+        "properties": {"success": {"const": True}, "data": schemas.ref(endpoint.view, "serialization")},
+    }
+
+
+def _event(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    """One event of a stream, which is what a schema of text/event-stream means before OpenAPI 3.2."""
+    return {
+        "oneOf": [
+            {
+                "type": "object",
+                "required": ["event", "data"],
+                "properties": {
+                    "event": {"const": name},
+                    "id": {"type": "string"},
+                    "retry": {"type": "integer"},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": schemas.ref(view, "serialization"),
+                    },
+                },
+            }
+            for name, view in zip(endpoint.view.model_fields, _views(endpoint), strict=True)
+        ]
+    }
 
 
 def _error_response(classes: Sequence[type[AppError]]) -> dict[str, Any]:

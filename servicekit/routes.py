@@ -47,6 +47,10 @@ class Endpoint:
     #: The `{…}` parts of the path, in order: UUID, or str for any text.
     path_parameters: Mapping[str, type]
     guard: Guard | None
+    #: Of a good answer. Anything but JSON is not in the envelope, and is answered by somebody else than make_app().
+    media_type: str = "application/json"
+    #: When it answers 204 instead; empty if it never does.
+    no_content: str = ""
 
     @property
     def flask_rule(self) -> str:
@@ -93,8 +97,13 @@ class Routes:
         body_limit: int | None = None,
         headers: Mapping[str, str] | None = None,
         guard: Guard | None = None,
+        media_type: str = "application/json",
+        no_content: str = "",
     ) -> Callable[[F], F]:
-        """`headers` maps a request field that the operation reads to what it means."""
+        """`headers` maps a request field that the operation reads to what it means.
+
+        With another `media_type`, which is for an event stream, the view holds each event's data by its name.
+        """
 
         def declare(handler: F) -> F:
             hints = get_type_hints(handler)
@@ -122,6 +131,8 @@ class Routes:
                     headers=headers or {},
                     path_parameters=path_parameters,
                     guard=guard,
+                    media_type=media_type,
+                    no_content=no_content,
                 )
             )
             return handler

@@ -14,6 +14,7 @@ _OURS = (
     "USERS_",
     "ORDERS_",
     "TASKS_",
+    "EVENTS_",
     "GATEWAY_",
     "WORKER_",
     "DEFAULT_TASK_TYPE",

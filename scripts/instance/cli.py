@@ -17,7 +17,7 @@ from scripts.instance.programs import SERVICES
 from scripts.instance.supervision import Supervisor
 
 _DESCRIPTION = """\
-Run Siteworks on this machine: PostgreSQL, the three services, the task workers and the gateway.
+Run Siteworks on this machine: PostgreSQL, the three services, the event streams, the task workers and the gateway.
 
   ./scripts/run                       start, and stay until Ctrl-C; ready on http://localhost:8000
   ./scripts/run --detach              start, and return when everything is ready
@@ -28,17 +28,18 @@ Run Siteworks on this machine: PostgreSQL, the three services, the task workers 
   ./scripts/run restart users         … or both
   ./scripts/run logs gateway          follow one service's log
 
-Services: postgres, users, orders, tasks, worker (all of them), gateway.
+Services: postgres, users, orders, tasks, events, worker (all of them), gateway.
 """
 _EPILOG = """\
-Ports, all on 127.0.0.1: gateway P (--port), users P+1, orders P+2, tasks P+3, PostgreSQL P+5, supervisor P+6.
+Ports, all on 127.0.0.1: gateway P (--port), users P+1, orders P+2, tasks P+3, events P+4, PostgreSQL P+5,
+supervisor P+6.
 
 The data folder holds everything an instance keeps: the database, generated passwords (secrets/), logs. It also names
 the instance: `stop`, `status` and the others find it by --data, whatever its port. Several instances run beside each
 other, each with its own --data and --port.
 
 Settings come from the environment and from .env in the checkout (see .env.example), except for addresses (*_BIND,
-*_DATABASE_URL, USERS_URL, ORDERS_URL, TASKS_URL): those belong to the instance.
+*_DATABASE_URL, USERS_URL, ORDERS_URL, TASKS_URL, EVENTS_URL): those belong to the instance.
 """
 
 

@@ -16,7 +16,7 @@ _NEVER_TAKEN_BY_THE_KERNEL = (20_000, 32_000)
 
 @dataclass(frozen=True)
 class Ports:
-    """`base` is the gateway's; `base + 4` is kept for event streams."""
+    """`base` is the gateway's."""
 
     base: int
 
@@ -42,6 +42,10 @@ class Ports:
         return self.base + 3
 
     @property
+    def events(self) -> int:
+        return self.base + 4
+
+    @property
     def postgres(self) -> int:
         return self.base + 5
 
@@ -56,6 +60,7 @@ class Ports:
             "users": self.users,
             "orders": self.orders,
             "tasks": self.tasks,
+            "events": self.events,
             "postgres": self.postgres,
             "supervisor": self.supervisor,
         }

@@ -22,12 +22,12 @@ from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.reclaim import MARK
 
 # The names people use, in the order of starting; stopping goes the other way.
-SERVICES = ("postgres", "users", "orders", "tasks", "worker", "gateway")
+SERVICES = ("postgres", "users", "orders", "tasks", "events", "worker", "gateway")
 
 # Addresses of any process, which no other process needs to see and no caller may set.
 _ADDRESSES = (
     "USERS_DATABASE_URL", "ORDERS_DATABASE_URL", "TASKS_DATABASE_URL", "USERS_BIND", "ORDERS_BIND", "TASKS_BIND",
-    "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL",
+    "EVENTS_BIND", "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL", "EVENTS_URL",
 )  # fmt: skip
 # What would bend Python, gunicorn or libpq behind our back. A trailing * stands for any ending.
 _STRAY = (
@@ -93,15 +93,15 @@ def programs_of(
         **_default_log_format(),
     }
 
-    def gunicorn(package: str, app: str) -> tuple[str, ...]:
+    def gunicorn(folder: str, app: str) -> tuple[str, ...]:
         return (
             sys.executable,
             "-m",
             "gunicorn",
             "--no-control-socket",
             "-c",
-            f"{package}/gunicorn.conf.py",
-            f"{package}.{app}",
+            f"{folder}/gunicorn.conf.py",
+            app,
         )
 
     programs = [
@@ -110,19 +110,23 @@ def programs_of(
             autostart=True, stop_signal="INT", stop_seconds=60, priority=10,
         ),
         Program(
-            "users", gunicorn("service_users", "wsgi:app"),
+            "users", gunicorn("service_users", "service_users.wsgi:app"),
             {**everybody, "USERS_DATABASE_URL": urls["users"], "USERS_BIND": f"{HOST}:{ports.users}"},
         ),
         Program(
-            "orders", gunicorn("service_orders", "wsgi:app"),
+            "orders", gunicorn("service_orders", "service_orders.wsgi:app"),
             {
                 **everybody, "ORDERS_DATABASE_URL": urls["orders"], "ORDERS_BIND": f"{HOST}:{ports.orders}",
                 "USERS_URL": users_url,
             },
         ),
         Program(
-            "tasks", gunicorn("service_tasks", "wsgi:app"),
+            "tasks", gunicorn("service_tasks", "service_tasks.wsgi:app"),
             {**everybody, "TASKS_DATABASE_URL": urls["tasks"], "TASKS_BIND": f"{HOST}:{ports.tasks}"},
+        ),
+        Program(
+            "events", gunicorn("service_tasks/events", "service_tasks.events.asgi:app"),
+            {**everybody, "TASKS_DATABASE_URL": urls["tasks"], "EVENTS_BIND": f"{HOST}:{ports.events}"},
         ),
         Program(
             "worker", (sys.executable, "-m", "service_tasks.cli", "worker"),
@@ -130,10 +134,11 @@ def programs_of(
             copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30, and then the rest is handed back
         ),
         Program(
-            "gateway", gunicorn("api_gateway", "asgi:app"),
+            "gateway", gunicorn("api_gateway", "api_gateway.asgi:app"),
             {
                 **everybody, "GATEWAY_BIND": f"{HOST}:{ports.gateway}",
                 "USERS_URL": users_url, "ORDERS_URL": orders_url, "TASKS_URL": tasks_url,
+                "EVENTS_URL": f"http://{HOST}:{ports.events}",
             },
             priority=30,
         ),

@@ -115,7 +115,7 @@ def _start_everything(
     say("applying migrations …")
     migrate(database_urls(ports, credentials), layout.log("migrations"))
     say("starting the services …")
-    supervisor.start(["users", "orders", "tasks", "worker", "gateway"])
+    supervisor.start(["users", "orders", "tasks", "events", "worker", "gateway"])
     limit = time.monotonic() + _READY_LIMIT
     while True:
         waiting_for = watch.not_running()

@@ -19,7 +19,7 @@ _RELEASE_LIMIT = 30.0  # seconds for supervisor itself, once its programs have e
 def stop_in_order(supervisor: Supervisor, say: Callable[[str], None]) -> None:
     """Stop every program and supervisor. Returns when supervisor has been told; its end is the caller's to await."""
     try:
-        for services in (["gateway"], ["users", "orders", "tasks", "worker"], ["postgres"]):
+        for services in (["gateway"], ["users", "orders", "tasks", "events", "worker"], ["postgres"]):
             running = supervisor.alive(services)
             if running:
                 say(f"  stopping {', '.join(running)}")

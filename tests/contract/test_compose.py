@@ -15,7 +15,7 @@ import yaml
 
 from api_gateway.settings import GatewaySettings
 from service_orders.settings import OrdersSettings
-from service_tasks.settings import TasksSettings, WorkerSettings
+from service_tasks.settings import EventsSettings, TasksSettings, WorkerSettings
 from service_users.settings import UsersSettings
 from servicekit.settings import ServiceSettings
 
@@ -26,8 +26,11 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "service_users": UsersSettings,
     "service_orders": OrdersSettings,
     "service_tasks": TasksSettings,
+    "task_events": EventsSettings,
     "task_worker": WorkerSettings,
 }
+# Which folder's Dockerfile makes the image of a service that has none of its own.
+IMAGE_OF = {"task_events": "service_tasks", "task_worker": "service_tasks"}
 OFFICIAL_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
 DATABASES = {"users": "service_users", "orders": "service_orders", "tasks": "service_tasks"}
 # Dockerfile, requirement file, packages beside servicekit
@@ -112,10 +115,11 @@ def test_every_container_has_given_up_its_privileges(services: dict[str, dict[st
 def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
     waits = {name: service.get("depends_on", {}) for name, service in services.items()}
     assert waits["migrate"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("service_users", "service_orders", "service_tasks", "task_worker"):
+    for name in ("service_users", "service_orders", "service_tasks", "task_events", "task_worker"):
         assert waits[name] == {"migrate": {"condition": "service_completed_successfully"}}
     assert waits["api_gateway"] == {
-        name: {"condition": "service_healthy"} for name in ("service_users", "service_orders", "service_tasks")
+        name: {"condition": "service_healthy"}
+        for name in ("service_users", "service_orders", "service_tasks", "task_events")
     }
 
 
@@ -138,6 +142,15 @@ def test_a_worker_runs_in_the_image_of_the_task_service(services: dict[str, dict
     assert worker["image"] == services["service_tasks"]["image"]
     assert worker["command"] == ["python", "-m", "service_tasks.cli", "worker"]
     assert worker["pull_policy"] == "never"
+
+
+def test_event_streams_are_served_from_the_image_of_the_task_service(services: dict[str, dict[str, Any]]) -> None:
+    events = services["task_events"]
+    assert events["image"] == services["service_tasks"]["image"]
+    assert events["pull_policy"] == "never"
+    command = events["command"]
+    assert command == ["gunicorn", "-c", "service_tasks/events/gunicorn.conf.py", "service_tasks.events.asgi:app"]
+    assert (CHECKOUT / command[2]).is_file()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -164,10 +177,11 @@ def test_every_setting_can_be_set_from_outside_unless_the_containers_fix_it(
 def test_addresses_name_services_and_the_ports_their_images_listen_on(services: dict[str, dict[str, Any]]) -> None:
     for name in SETTINGS:
         for variable, value in services[name]["environment"].items():
-            if variable in {"USERS_URL", "ORDERS_URL", "TASKS_URL"}:
+            if variable in {"USERS_URL", "ORDERS_URL", "TASKS_URL", "EVENTS_URL"}:
                 match = re.fullmatch(r"http://(\w+):(\d+)", value)
                 assert match, value
-                dockerfile = (CHECKOUT / match[1] / "Dockerfile").read_text(encoding="utf-8")
+                folder = CHECKOUT / IMAGE_OF.get(match[1], match[1])
+                dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
                 assert f"_BIND=0.0.0.0:{match[2]}\n" in dockerfile
                 assert f"EXPOSE {match[2]}\n" in dockerfile
                 assert services[match[1]]["healthcheck"]["test"][-1] == match[2]
@@ -181,10 +195,9 @@ def test_services_migrations_and_postgresql_agree_on_the_passwords(services: dic
         url = services[service]["environment"][variable]
         assert url == f"postgresql+psycopg2://{database}:{password}@postgres:5432/{database}"
         assert services["migrate"]["environment"][variable] == url
-    assert (
-        services["task_worker"]["environment"]["TASKS_DATABASE_URL"]
-        == (services["service_tasks"]["environment"]["TASKS_DATABASE_URL"])
-    )
+    for name in ("task_events", "task_worker"):
+        same = services["service_tasks"]["environment"]["TASKS_DATABASE_URL"]
+        assert services[name]["environment"]["TASKS_DATABASE_URL"] == same
 
 
 def test_every_default_password_says_what_it_is_for(services: dict[str, dict[str, Any]]) -> None:
@@ -271,7 +284,8 @@ class TestEveryDockerfile:
         for word, rest in instructions(dockerfile):
             if word == "ENV":
                 for variable in (pair.partition("=")[0] for pair in rest.split()):
-                    assert variable in known or variable.lower() in SETTINGS[packages[0]].model_fields
+                    readers = [name for name in SETTINGS if IMAGE_OF.get(name, name) == packages[0]]
+                    assert variable in known or any(variable.lower() in SETTINGS[name].model_fields for name in readers)
 
 
 def test_the_build_sees_no_secret_and_no_data() -> None:

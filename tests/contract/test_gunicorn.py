@@ -24,6 +24,7 @@ from api_gateway import connection, plain_head
 from api_gateway.connection import GatewayProtocol
 from api_gateway.plain_head import PlainRequest
 from api_gateway.worker import GatewayWorker
+from service_tasks.events.worker import EventsWorker
 from tests.support.markdown import CHECKOUT
 
 
@@ -56,7 +57,12 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(GatewayProtocol, (ASGIProtocol,)), (GatewayWorker, (ASGIWorker, Worker))]
+    ("ours", "theirs"),
+    [
+        (GatewayProtocol, (ASGIProtocol,)),
+        (GatewayWorker, (ASGIWorker, Worker)),
+        (EventsWorker, (ASGIWorker, Worker)),
+    ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:
     own = {*vars(ours), "connections", "close_if_idle"}
@@ -164,8 +170,16 @@ def test_a_plain_head_is_below_every_limit_that_gunicorn_has_for_one() -> None:
     assert limits["limit_request_fields"] >= plain_head.MAX_REQUEST_FIELDS
 
 
-def test_every_setting_of_the_gateway_is_known_to_gunicorn() -> None:
-    text = (CHECKOUT / "api_gateway" / "gunicorn.conf.py").read_text(encoding="utf-8")
+def test_the_worker_listens_by_the_call_that_we_give_a_backlog() -> None:
+    source = inspect.getsource(ASGIWorker._serve)
+    assert "self.loop.create_server(" in source
+    assert "backlog" not in source
+    assert "self.loop = " in inspect.getsource(ASGIWorker._setup_event_loop)
+
+
+@pytest.mark.parametrize("folder", ["api_gateway", "service_tasks/events"])
+def test_every_setting_is_known_to_gunicorn(folder: str) -> None:
+    text = (CHECKOUT / folder / "gunicorn.conf.py").read_text(encoding="utf-8")
     names = set(re.findall(r"^([a-z]\w*) = ", text, re.M))
     assert names
     assert names <= {setting.name for setting in KNOWN_SETTINGS}

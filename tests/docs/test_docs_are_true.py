@@ -26,8 +26,9 @@ from service_orders.settings import OrdersSettings
 from service_tasks import errors as tasks_errors
 from service_tasks import schemas as tasks
 from service_tasks.domain.task import Status, status_from_word
+from service_tasks.events.routes import event_routes
 from service_tasks.routes import task_routes
-from service_tasks.settings import TasksSettings, WorkerSettings
+from service_tasks.settings import EventsSettings, TasksSettings, WorkerSettings
 from service_users import errors as users_errors
 from service_users import schemas as users
 from service_users.routes import user_routes
@@ -48,6 +49,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "users": UsersSettings,
     "orders": OrdersSettings,
     "tasks": TasksSettings,
+    "events": EventsSettings,
     "worker": WorkerSettings,
 }
 #: What another program reads: the shell scripts, PostgreSQL's tools.
@@ -218,7 +220,7 @@ def test_the_readme_has_the_same_settings_as_env_example() -> None:
     for name, default, readers in README.rows("Settings"):
         plain = {"empty": "", "unset": ""}.get(default, default.strip("`"))
         written[name.strip("`")] = (plain, set(readers.split(", ")))
-    everybody = {"gateway", "users", "orders", "tasks", "worker", "migrate"}
+    everybody = {"gateway", "users", "orders", "tasks", "events", "worker", "migrate"}
     expected = {}
     for name, (default, readers) in explained().items():
         if name not in declared():
@@ -256,6 +258,7 @@ def routes_of_the_services() -> dict[str, set[tuple[str, str]]]:
         "users": user_routes(nobody),  # type: ignore[arg-type]  # declared, never called
         "orders": order_routes(nobody),  # type: ignore[arg-type]
         "tasks": task_routes(nobody),  # type: ignore[arg-type]
+        "events": event_routes(),
     }
     return {name: {(e.method, e.path) for e in group.endpoints} for name, group in groups.items()}
 
@@ -304,7 +307,7 @@ def test_the_api_document_lists_every_endpoint() -> None:
 
 def test_the_statuses_in_the_api_document_are_those_of_the_declarations() -> None:
     nobody: object = None
-    groups = (user_routes(nobody), order_routes(nobody), task_routes(nobody))  # type: ignore[arg-type]
+    groups = (user_routes(nobody), order_routes(nobody), task_routes(nobody), event_routes())  # type: ignore[arg-type]
     declared_errors = {(e.method, e.path): e for group in groups for e in group.endpoints}
     for heading in ("Users", "Orders", "Tasks"):
         for cell, answers in (row[:2] for row in HTTP_API.rows(heading) if row[0].startswith("`") and " /" in row[0]):
@@ -316,6 +319,8 @@ def test_the_statuses_in_the_api_document_are_those_of_the_declarations() -> Non
             expected = {endpoint.status, *(gateway_errors.envelope.status_of(error) for error in endpoint.errors)}
             if endpoint.body or endpoint.query or endpoint.path_parameters:
                 expected.add(400)
+            if endpoint.no_content:
+                expected.add(204)
             written = {int(number) for number in re.findall(r"\b[2-5]\d\d\b", answers)}
             assert written == expected, cell
 

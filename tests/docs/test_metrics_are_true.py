@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from api_gateway.limits import Bulkhead, Lateness, RetryBudget
 from api_gateway.measures import GatewayMeasures
+from service_tasks.events.feed import Feed
+from service_tasks.events.measures import EventMeasures
 from servicekit.circuits import Circuit, Transition
 from servicekit.metrics import Metrics
 from tests.support.markdown import CHECKOUT, Document
@@ -23,7 +25,7 @@ _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
 
 
 def exported() -> dict[str, set[str]]:
-    """Every series of a gateway that has seen something of everything, with its labels."""
+    """Every series of a gateway and of event streams that have seen something of everything, with its labels."""
     metrics = Metrics("api_gateway")
     measures = GatewayMeasures(metrics.registry)
     measures.watch(Circuit("users"), Bulkhead(), RetryBudget())
@@ -34,6 +36,7 @@ def exported() -> dict[str, set[str]]:
     measures.retried("users")
     measures.circuit_moved(_transition())
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
+    EventMeasures(metrics.registry, Feed(lambda _: {}, interval=1, limit=1)).told("end")
     return series(metrics.registry)
 
 
@@ -95,6 +98,7 @@ def test_the_labels_of_a_metric_have_few_values() -> None:
     allowed = {
         "circuit",
         "code",
+        "event",
         "kind",
         "le",
         "method",

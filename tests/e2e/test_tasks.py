@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.support.event_stream import EventStream
 from tests.support.waiting import eventually
 
 
@@ -150,3 +151,35 @@ def test_the_tasks_of_a_user_are_listed(system, user):
 
     assert [found["id"] for found in page["tasks"]] == [task["id"]]
     assert page["total"] == 1
+
+
+def test_a_task_is_watched_from_its_start_to_its_end_across_a_restart_of_the_streams(system):
+    task_id = system.post("/tasks", {"task_type": "io", "payload": {"seconds": 6}}).data["id"]
+    seen = []
+    with EventStream(system.port, task_id) as stream:
+        for event in stream:
+            seen.append(event)
+            if event.name == "progress" and event.data["percent"] > 0:
+                break
+        system.cli("restart", "events")
+        # Ended in good order; what came meanwhile counts.
+        seen += list(stream)
+        last_id = stream.reader.last_id
+
+    def come_back() -> EventStream | None:
+        again = EventStream(system.port, task_id, last_event_id=last_id)
+        if again.status == 200:
+            return again
+        assert again.status == 503
+        again.close()
+        return None
+
+    again = eventually(come_back, what="the streams to be served again")
+    with again:
+        seen += list(again)
+    assert seen[0].data["status"] in {"pending", "processing"}
+    percents = [event.data["percent"] for event in seen if event.name == "progress"]
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+    assert (seen[-1].name, seen[-1].data["status"]) == ("end", "completed")
+    assert seen[-1].data["result"] == system.get(f"/tasks/{task_id}/result").data["result"]

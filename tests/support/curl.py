@@ -1,4 +1,4 @@
-"""As much of curl as the README uses, for machines that have none: -s -f -X -H -d, and the status on standard error."""
+"""As much of curl as the README uses, for machines that have none: -s -f -N -X -H -d, the status on standard error."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("url")
     parser.add_argument("-s", action="store_true")
     parser.add_argument("-f", action="store_true")
+    parser.add_argument("-N", action="store_true")
     parser.add_argument("-X", dest="method")
     parser.add_argument("-H", dest="fields", action="append", default=[])
     parser.add_argument("-d", dest="data")

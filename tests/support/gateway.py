@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 ADMIN_TOKEN = "a token for tests"
 CHECKOUT = Path(__file__).resolve().parents[2]
-UPSTREAMS = ("users", "orders", "tasks")
+UPSTREAMS = ("users", "orders", "tasks", "events")
 
 
 class GatewayProcess:

@@ -154,7 +154,7 @@ class TestPages:
         health = client.get("/health").json
         assert health["success"] is True
         assert health["data"]["status"] == "healthy"
-        assert sorted(health["data"]["upstreams"]) == ["orders", "tasks", "users"]
+        assert sorted(health["data"]["upstreams"]) == ["events", "orders", "tasks", "users"]
         assert set(health["data"]["upstreams"]["users"]) == {
             "state",
             "failure_rate",

@@ -48,6 +48,7 @@ def test_status_names_every_process_and_answers_0_when_all_run(system: RunningSy
         "users",
         "orders",
         "tasks",
+        "events",
         "worker-1",
         "gateway",
     ]

@@ -21,6 +21,7 @@ from api_gateway.route_table import PAGES, ROUTES, Route, RouteTable
         ("/tasks", "/tasks", "tasks", ()),
         ("/tasks/1/status", "/tasks/{id}/status", "tasks", ("1",)),
         ("/tasks/1/result", "/tasks/{id}/result", "tasks", ("1",)),
+        ("/tasks/1/events", "/tasks/{id}/events", "events", ("1",)),
         ("/tasks/1/retry", "/tasks/{id}/retry", "tasks", ("1",)),
         ("/task-types", "/task-types", "tasks", ()),
         ("/health", "/health", "", ()),
@@ -72,7 +73,7 @@ def test_allow_names_what_is_answered(methods: tuple[str, ...], allow: str) -> N
 
 
 def test_every_upstream_is_named_once() -> None:
-    assert RouteTable().upstreams() == ("users", "tasks", "orders")
+    assert RouteTable().upstreams() == ("users", "tasks", "orders", "events")
 
 
 def test_pages_are_the_gateways_own() -> None:
@@ -92,6 +93,7 @@ TIMES = {
     "/tasks/{id}": (1, 5, 5, 60),
     "/tasks/{id}/status": (1, 5, 5, 60),
     "/tasks/{id}/result": (1, 5, 5, 60),
+    "/tasks/{id}/events": (1, 5, 5, 60),
     "/tasks/{id}/retry": (1, 5, 5, 60),
     "/task-types": (1, 5, 5, 60),
 }

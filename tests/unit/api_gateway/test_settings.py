@@ -15,6 +15,7 @@ def test_without_any_variable_it_runs_on_loopback() -> None:
         "users": "http://127.0.0.1:8001",
         "orders": "http://127.0.0.1:8002",
         "tasks": "http://127.0.0.1:8003",
+        "events": "http://127.0.0.1:8004",
     }
     assert settings.admin_token is None
     assert settings.allowed_origins() == frozenset()

@@ -16,6 +16,7 @@ def test_every_port_follows_from_the_gateways() -> None:
         "users": 8101,
         "orders": 8102,
         "tasks": 8103,
+        "events": 8104,
         "postgres": 8105,
         "supervisor": 8106,
     }

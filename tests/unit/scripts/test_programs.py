@@ -43,10 +43,11 @@ def test_each_service_gets_its_own_database_and_nobody_elses(layout: Layout) -> 
         "users": ("ORDERS", "TASKS"),
         "orders": ("USERS", "TASKS"),
         "tasks": ("USERS", "ORDERS"),
+        "events": ("USERS", "ORDERS"),
         "worker": ("USERS", "ORDERS"),
     }.items():
         settings = programs[name].settings
-        own = "tasks" if name == "worker" else name
+        own = "tasks" if name in {"events", "worker"} else name
         assert settings[f"{own.upper()}_DATABASE_URL"].endswith(f"@127.0.0.1:8005/{own}")
         assert not [key for key in settings if key in {f"{other}_DATABASE_URL" for other in others}]
     assert not [key for key in programs["gateway"].settings if key.endswith("_DATABASE_URL")]
@@ -56,6 +57,8 @@ def test_addresses_follow_the_instances_ports(layout: Layout) -> None:
     programs = _programs(layout)
     assert programs["gateway"].settings["GATEWAY_BIND"] == "127.0.0.1:8000"
     assert programs["gateway"].settings["TASKS_URL"] == "http://127.0.0.1:8003"
+    assert programs["gateway"].settings["EVENTS_URL"] == "http://127.0.0.1:8004"
+    assert programs["events"].settings["EVENTS_BIND"] == "127.0.0.1:8004"
     assert programs["orders"].settings["USERS_URL"] == "http://127.0.0.1:8001"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service_tasks.settings import TasksSettings, WorkerSettings
+from service_tasks.settings import EventsSettings, TasksSettings, WorkerSettings
 from servicekit.settings import SettingsError, load
 
 
@@ -21,6 +21,16 @@ def test_the_defaults_are_those_of_the_docs():
     assert (worker.worker_concurrency, worker.worker_threads, worker.worker_poll_seconds) == (1000, 16, 1.0)
     assert (worker.worker_lease_seconds, worker.worker_heartbeat_seconds, worker.worker_grace_seconds) == (30, 5, 30)
     assert (worker.worker_backoff_seconds, worker.worker_backoff_cap_seconds) == (1.0, 300.0)
+
+
+def test_a_stream_speaks_more_often_than_the_gateway_waits(monkeypatch):
+    events = load(EventsSettings)
+    assert (events.events_bind, events.events_poll_seconds, events.events_watchers) == ("127.0.0.1:8004", 0.25, 5000)
+    assert events.events_keep_alive_seconds == 15
+
+    monkeypatch.setenv("EVENTS_KEEP_ALIVE_SECONDS", "60")
+    with pytest.raises(SettingsError, match="EVENTS_KEEP_ALIVE_SECONDS"):
+        load(EventsSettings)
 
 
 def test_modules_of_ones_own_come_after_the_built_in_ones(monkeypatch):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 
 import pytest
 
 from servicekit.lifecycle import Duty, stop_event_on_signals
+from tests.support.markdown import CHECKOUT
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 LIMIT = 10.0
@@ -136,3 +139,19 @@ def test_a_signal_to_end_sets_the_event(number):
     finally:
         for one, handler in former.items():
             signal.signal(one, handler)
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
+    script = (
+        "import resource\n"
+        "from servicekit.lifecycle import allow_many_files\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 700))\n"
+        "allow_many_files(600)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+        "allow_many_files(6000)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+        "allow_many_files(300)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    assert done.stdout.splitlines() == ["(600, 700)", "(700, 700)", "(700, 700)"]

@@ -135,6 +135,27 @@ def test_good_and_bad_answers_are_listed_with_their_codes(described):
     ]  # fmt: skip
 
 
+def test_a_stream_is_described_by_its_events_and_an_answer_without_content_by_its_reason():
+    api = Routes("pumps")
+
+    class PumpEvents(View):
+        moved: PumpView
+
+    def watch_pump(id):
+        """Watch a pump."""
+
+    watch_pump.__annotations__ = {"id": UUID, "return": PumpEvents}
+    api.get("/pumps/{id}/events", media_type="text/event-stream", no_content="It is gone.")(watch_pump)
+    made = document(title="t", version="1", description="d", routes=[api])
+    validate(made)
+    answers = made["paths"]["/pumps/{id}/events"]["get"]["responses"]
+    (event,) = answers["200"]["content"]["text/event-stream"]["schema"]["oneOf"]
+    assert event["properties"]["event"] == {"const": "moved"}
+    assert event["properties"]["data"]["contentSchema"] == {"$ref": "#/components/schemas/PumpView"}
+    assert answers["204"] == {"description": "It is gone."}
+    assert set(made["components"]["schemas"]) == {"PumpView", "Error"}
+
+
 def test_nothing_has_null_for_a_default(described):
     assert '"default": null' not in json.dumps(described)
 

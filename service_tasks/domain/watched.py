@@ -1,0 +1,60 @@
+"""What somebody who watches a task may see of it. No I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from service_tasks.domain.task import ENDED_STATES, State, Status, status_of
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedTask:
+    """A task at one moment. `result` is JSON text; None where there is none, or where it is large."""
+
+    id: UUID
+    state: State
+    task_type: str
+    attempts: int
+    max_attempts: int
+    execute_at: datetime
+    progress_percent: int
+    progress_message: str | None
+    result: str | None
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration: float | None
+
+    @property
+    def status(self) -> Status:
+        return status_of(self.state)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED_STATES
+
+    def differs_in_status(self, other: WatchedTask) -> bool:
+        """Whether there is more to tell than progress."""
+        return any(
+            getattr(self, name) != getattr(other, name)
+            for name in ("status", "attempts", "max_attempts", "execute_at", "error", "started_at", "completed_at")
+        )
+
+    def differs_in_progress(self, other: WatchedTask) -> bool:
+        return (self.progress_percent, self.progress_message) != (other.progress_percent, other.progress_message)
+
+
+def version_after(task: WatchedTask, before: int) -> int:
+    """A number that grows with every change seen: the microseconds of `updated_at`, the same in every process.
+
+    A transaction that waited for another's row lock carries the earlier time of the two, so the time alone could go
+    back; then the number grows by one instead.
+    """
+    return max((task.updated_at - _EPOCH) // _MICROSECOND, before + 1)

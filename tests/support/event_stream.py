@@ -1,0 +1,161 @@
+"""The process that streams events, and a reader of its streams."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.ports import free_port
+from tests.support.raw_http import RawClient
+from tests.support.waiting import eventually
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event as a browser would dispatch it; `id` is the last one seen so far."""
+
+    name: str
+    data: Any
+    id: str | None
+
+
+class Reader:
+    """Turns the lines of a stream into events, by the rules of the HTML standard as far as we use them."""
+
+    def __init__(self) -> None:
+        self.last_id: str | None = None
+        self.retry: int | None = None
+        self.comments = 0
+        self._name = ""
+        self._data: list[str] = []
+
+    def line(self, line: str) -> Event | None:
+        """Take one line without its end; gives the event that an empty one completes."""
+        if line.startswith(":"):
+            self.comments += 1
+        elif line:
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if field == "event":
+                self._name = value
+            elif field == "data":
+                self._data.append(value)
+            elif field == "id":
+                self.last_id = value
+            elif field == "retry":
+                self.retry = int(value)
+            else:
+                raise AssertionError(f"no field of an event stream: {line!r}")
+        elif self._data:
+            event = Event(self._name, json.loads("\n".join(self._data)), self.last_id)
+            self._name, self._data = "", []
+            return event
+        return None
+
+
+class EventStream:
+    """One open stream; iterating waits for the next event and ends with the stream."""
+
+    def __init__(self, port: int, task_id: object, *, last_event_id: str | None = None, timeout: float = 15.0) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+        fields = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        self._connection.request("GET", f"/tasks/{task_id}/events", headers=fields)
+        self.answer = self._connection.getresponse()
+        self.status = self.answer.status
+        self.reader = Reader()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        while line := self.answer.readline():
+            event = self.reader.line(line.decode().rstrip("\n"))
+            if event is not None:
+                return event
+        raise StopIteration
+
+    def read_line(self) -> str:
+        """The next line as it is, comments too."""
+        line = self.answer.readline().decode().rstrip("\n")
+        self.reader.line(line)
+        return line
+
+    def close(self) -> None:
+        self.answer.close()
+        self._connection.close()
+
+
+class EventsProcess:
+    """gunicorn with the event streams as it runs in production."""
+
+    def __init__(self, log: Path, database_url: str, **settings: str) -> None:
+        self.port = free_port()
+        self.log = log
+        self.client = RawClient(self.port)
+        self._environment = {
+            **os.environ,
+            "TASKS_DATABASE_URL": database_url,
+            "EVENTS_BIND": f"127.0.0.1:{self.port}",
+            **settings,
+        }
+        self.process = self._start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def watch(self, task_id: object, **options: Any) -> EventStream:
+        return EventStream(self.port, task_id, **options)
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        lines = self.client.get("/metrics").body.decode().splitlines()
+        return float(next(line for line in lines if line.startswith(f"{name} ")).rpartition(" ")[2])
+
+    def restart(self) -> None:
+        """Stop it and start another one on the same port."""
+        self.stop()
+        self.process = self._start()
+
+    def stop(self) -> int:
+        """Tell it to stop and wait until it has; gives its exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = ["-m", "gunicorn", "-c", "service_tasks/events/gunicorn.conf.py", "service_tasks.events.asgi:app"]
+        with self.log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, *command], cwd=CHECKOUT, env=self._environment, stdout=output, stderr=subprocess.STDOUT
+            )
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise AssertionError(f"the event streams ended: {self.log.read_text()}")
+            try:
+                return self.client.get("/livez").status == 200
+            except OSError:
+                return False
+
+        eventually(answers, timeout=20, what="the event streams to answer")
+        return process
