@@ -9,10 +9,11 @@ from uuid import uuid4
 import pytest
 
 from service_tasks.app import create_app
-from service_tasks.domain.task import FailedForGood, State, Succeeded
+from service_tasks.domain.task import AttemptError, FailedForGood, State, Succeeded
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types.io import io
 from service_tasks.task_types.noop import noop
+from service_tasks.use_cases import Selection
 from servicekit.ids import new_id
 from tests.integration.service_tasks.test_task_store import ERROR
 from tests.support.waiting import eventually
@@ -294,10 +295,30 @@ def test_a_failed_task_tells_why_but_shows_no_traceback(ask, bench):
     task = ask("GET", f"/tasks/{task_id}", status=200)
     assert (task["status"], task["error"]) == ("failed", "it broke")
     (error,) = task["errors"]
-    assert error.keys() == {"attempt", "type", "message", "failed_at", "worker"}
+    assert error.keys() == {"attempt", "type", "message", "failed_at", "worker", "trace"}
+    assert error["trace"] is None
     assert error["failed_at"].endswith("Z")
     result = ask("GET", f"/tasks/{task_id}/result", status=200)
     assert (result["status"], result["result"], result["error"]) == ("failed", None, "it broke")
+
+
+def test_the_trace_of_a_failed_attempt_is_shown_to_whoever_asks_for_it(ask, bench):
+    task_id = bench.add()
+    (claimed,) = bench.claim(bench.register())
+    error = AttemptError("Broken", "it broke", "Traceback: в строке 1")
+    bench.store.write([FailedForGood(claimed.lease, error)], "host:1")
+
+    def traces(path: str) -> list:
+        return [error["trace"] for error in ask("GET", path, status=200)["errors"]]
+
+    assert traces(f"/tasks/{task_id}?trace=true") == ["Traceback: в строке 1"]
+    assert traces(f"/tasks/{task_id}") == traces(f"/tasks/{task_id}?trace=false") == [None]
+    (listed,) = ask("GET", "/tasks", status=200)["tasks"]
+    assert [error["trace"] for error in listed["errors"]] == [None]
+    # The list does not even read them: fifty of them for each of a hundred tasks would be forty megabytes.
+    (stored,), _ = bench.store.search(Selection(None, None, None, None, 10, 0))
+    assert "Traceback" not in stored.errors
+    assert fields(ask("GET", f"/tasks/{task_id}?trace=maybe", status=400)) == ["trace"]
 
 
 @pytest.mark.parametrize(
