@@ -53,17 +53,17 @@ class AllowedHost:
 
 def read_hosts(text: str) -> tuple[AllowedHost, ...]:
     """`api.example.com, *.example.org, printer.local:8080, [::1]:9000` as entries; raises `ValueError`."""
-    return tuple(_host(entry) for entry in _split(text))
+    return tuple(_host(entry, number) for number, entry in enumerate(_split(text), start=1))
 
 
 def read_networks(text: str) -> tuple[Network, ...]:
     """`10.0.0.0/8, 192.168.1.20` as networks; raises `ValueError`."""
     networks = []
-    for entry in _split(text):
+    for number, entry in enumerate(_split(text), start=1):
         try:
             networks.append(ipaddress.ip_network(entry))
-        except ValueError as exc:
-            raise ValueError(f"{entry[:50]!r} is no network such as 10.0.0.0/8: {exc}") from None
+        except ValueError:
+            raise ValueError(f"entry {number} is no network such as 10.0.0.0/8") from None
     return tuple(networks)
 
 
@@ -110,19 +110,20 @@ def _meant(address: Address) -> Address:
     return address
 
 
-def _host(entry: str) -> AllowedHost:
+def _host(entry: str, number: int) -> AllowedHost:
+    # Named by its number: a setting that is wrong may hold anything, and the text goes to a log.
     match = _ENTRY.fullmatch(entry)
     if match is None:
-        raise ValueError(f"{entry[:50]!r} is no host such as api.example.com, *.example.com or localhost:8080")
+        raise ValueError(f"entry {number} is no host such as api.example.com, *.example.com or localhost:8080")
     name, port = match[1].lower().removesuffix("."), match[2]
     if port is not None and not 1 <= int(port) <= 65_535:
-        raise ValueError(f"{entry[:50]!r} has no port from 1 to 65535")
+        raise ValueError(f"entry {number} has no port from 1 to 65535")
     try:
         address = ipaddress.ip_address(name.strip("[]"))
     except ValueError:
         address = None
     if address is None and (not name.isascii() or not _NAME.fullmatch(name)):
-        raise ValueError(f"{entry[:50]!r} is no host such as api.example.com, *.example.com or localhost:8080")
+        raise ValueError(f"entry {number} is no host such as api.example.com, *.example.com or localhost:8080")
     return AllowedHost(
         name if address is None else str(address),
         None if port is None else int(port),

@@ -41,7 +41,7 @@ def test_only_what_the_list_names_is_allowed(listed, scheme, host, port, allowed
     "entry", ["*", "*.", "https://example.com", "example.com/path", "a b", "host:0", "host:70000", "a..b", "бетон.рф"]
 )
 def test_an_entry_that_names_no_host_is_refused(entry):
-    with pytest.raises(ValueError, match=r"is no host|has no port"):
+    with pytest.raises(ValueError, match=r"entry 2 (is no host|has no port)"):
         read_hosts(f"good.example.com,{entry}")
 
 
@@ -103,5 +103,5 @@ def test_other_addresses_need_a_network_or_their_very_number_in_the_list(address
 
 
 def test_a_network_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"'10\.0\.0\.1/8' is no network"):
-        read_networks("10.0.0.1/8")
+    with pytest.raises(ValueError, match="entry 2 is no network"):
+        read_networks("::1, 10.0.0.1/8")
