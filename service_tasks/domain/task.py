@@ -134,6 +134,7 @@ class LostTask:
     max_attempts: int
     overdue: bool
     lost_at: datetime
+    task_type: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,8 @@ SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND
 -- stale while PostgreSQL itself has been up for less than a lease. SKIP LOCKED: a row that somebody is just
 -- completing is passed over, and one that we hold is checked again by whoever wanted to complete it.
 SELECT t.id, t.lease_no, t.attempts, t.max_attempts,
-       coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue, now()
+       coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue, now(),
+       t.task_type
 FROM tasks t LEFT JOIN workers w ON w.id = t.worker_id
 WHERE t.state = 'running'
   AND pg_postmaster_start_time() < now() - make_interval(secs => coalesce(w.lease_seconds, %(lease_seconds)s))

@@ -438,6 +438,18 @@ def test_tasks_of_a_dead_worker_run_again_within_its_lease(bench, start_worker):
     assert error["type"] == "WorkerLost"
 
 
+def test_a_task_of_a_dead_worker_waits_the_backoff_of_its_type(bench, start_worker):
+    patient_noop = task_type("noop", retry=RetryPolicy(base_seconds=1000, jitter=0.0, cap_seconds=1000))(noop.function)
+    dead = bench.register(lease_seconds=1.0)
+    task_id = bench.add()
+    assert len(bench.claim(dead)) == 1
+
+    start_worker(patient_noop, lease_seconds=1.0, policy=QUICK)
+
+    task = bench.wait_for(task_id, State.SCHEDULED, timeout=15)
+    assert (task.execute_at - task.updated_at).total_seconds() == pytest.approx(1000, abs=1)
+
+
 def test_a_task_that_kills_its_worker_each_time_fails_in_the_end(bench, start_worker):
     dead = bench.register(lease_seconds=1.0)
     task_id = bench.add(max_attempts=1)
