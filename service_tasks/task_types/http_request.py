@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from service_tasks.task_types import RetryPolicy, Settings, TaskContext, task_type
 from service_tasks.task_types.destinations import read_hosts, read_networks
 
-#: The largest body that fits a result of 1 MiB in its worst form: every character escaped.
-MAX_RESPONSE_BYTES = 384 * 1024
+#: The largest body that fits a result of 1 MiB in its worst form: one byte of an older charset is up to three in UTF-8.
+MAX_RESPONSE_BYTES = 320 * 1024
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}")
 # They belong to the connection or decide where a message ends (RFC 9110 section 7.6.1, RFC 9112 section 6).

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import ipaddress
 import json
+import socket
 import ssl
 from collections.abc import Sequence
 
@@ -229,9 +230,14 @@ def test_the_time_limit_holds_for_everything_together(upstream):
         ask_upstream(upstream, timeout=0.3)
 
 
-def test_a_name_that_does_not_resolve_is_asked_for_again():
-    with pytest.raises(RequestFailed, match=r"cannot resolve nowhere\.invalid"):
-        ask({"url": "http://nowhere.invalid/"}, settings_for("nowhere.invalid"))
+def test_a_name_that_does_not_resolve_is_asked_for_again(monkeypatch):
+    def fail(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+    with pytest.raises(RequestFailed, match=r"cannot resolve crane\.test: Temporary failure"):
+        ask({"url": "http://crane.test/"}, settings_for("crane.test"))
 
 
 # Where nobody gets
