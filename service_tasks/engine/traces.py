@@ -16,7 +16,7 @@ def trace_of(error: BaseException, *, without: frozenset[str] = frozenset()) -> 
     `without` names files whose frames at the top are left out: those of the engine are the same each time.
     """
     shown = traceback.TracebackException(
-        type(error), error, _below(error.__traceback__, without), limit=-MAX_FRAMES, compact=True
+        type(error), error, _last(_below(error.__traceback__, without)), limit=-MAX_FRAMES, compact=True
     )
     text = "".join(shown.format()).rstrip()
     if len(text) > MAX_TRACE_CHARACTERS:
@@ -28,3 +28,13 @@ def _below(trace: TracebackType | None, files: frozenset[str]) -> TracebackType 
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename in files:
         trace = trace.tb_next
     return trace
+
+
+def _last(trace: TracebackType | None) -> TracebackType | None:
+    """The last frames alone: to look at each of a thousand, of a handler that called itself, takes milliseconds."""
+    behind, ahead, frames = trace, trace, 0
+    while ahead is not None:
+        ahead, frames = ahead.tb_next, frames + 1
+        if frames > MAX_FRAMES and behind is not None:
+            behind = behind.tb_next
+    return behind

@@ -6,7 +6,7 @@ import pytest
 
 from service_tasks.domain.task import MAX_TRACE_CHARACTERS, AttemptError
 from service_tasks.engine.context import RetryAfter
-from service_tasks.engine.traces import trace_of
+from service_tasks.engine.traces import MAX_FRAMES, trace_of
 
 
 def caught(function) -> Exception:
@@ -26,6 +26,7 @@ def test_the_end_of_a_deep_trace_is_kept_because_it_tells_the_most():
 
     assert trace.startswith("Traceback (most recent call last):")
     assert trace.endswith("ValueError: the bottom")
+    assert trace.count("File ") <= MAX_FRAMES
     assert len(trace) <= MAX_TRACE_CHARACTERS
 
 
