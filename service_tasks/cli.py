@@ -19,14 +19,17 @@ from servicekit.settings import load_or_exit
 
 #: claimer, reporter, canceller, promoter, rescuer, and one that is opened for the listener and leaves the pool
 _CONNECTIONS = 6
+_log = logs.get_logger(__name__)
 
 
 def run_worker(settings: WorkerSettings) -> int:
     """Work until SIGTERM or SIGINT; gives the process's exit status."""
     try:
-        registry = load_registry(settings.modules)
+        registry, unset = load_registry(settings.modules).ready_to_run()
     except BadTaskTypes as exc:
-        raise SystemExit(f"task_worker cannot start: TASK_MODULES: {exc}") from exc
+        raise SystemExit(f"task_worker cannot start: {exc}") from exc
+    for task_type, variables in unset.items():
+        _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
     database = Database(settings.tasks_database_url, application_name="task_worker", pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
     store = TaskStore(database)

@@ -21,6 +21,7 @@ from service_tasks.schemas import (
     TaskPage,
     TaskQuery,
     TaskResultView,
+    TaskShow,
     TaskStatusView,
     TaskTypesView,
     TaskView,
@@ -71,9 +72,9 @@ def task_routes(tasks: Tasks) -> Routes:
         return tasks.search(query, user_id=query.user_id)
 
     @api.get("/tasks/{id}", errors=(TaskNotFound,))
-    def get_task(id: UUID) -> TaskView:
-        """Show one task."""
-        return tasks.get(id)
+    def get_task(id: UUID, query: TaskShow) -> TaskView:
+        """Show one task; with `?trace=true`, the tracebacks of its failed attempts too."""
+        return tasks.get(id, trace=query.trace)
 
     @api.get("/tasks/{id}/status", errors=(TaskNotFound,))
     def get_task_status(id: UUID) -> TaskStatusView:
@@ -106,7 +107,7 @@ def task_routes(tasks: Tasks) -> Routes:
 
     @api.get("/task-types")
     def list_task_types() -> TaskTypesView:
-        """List the kinds of tasks, with the JSON Schema of each one's payload."""
+        """List the kinds of tasks, with the JSON Schema of each one's payload and result."""
         return tasks.types()
 
     return api

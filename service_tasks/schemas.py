@@ -55,7 +55,12 @@ class TaskCreate(Body):
     execute_at: Annotated[Timestamp, AfterValidator(_bounded_time)] | None = Field(
         default=None, description="not before this moment, which must be in the future; now when left out"
     )
-    max_attempts: int = Field(default=DEFAULT_MAX_ATTEMPTS, ge=1, le=MAX_ATTEMPTS_LIMIT)
+    max_attempts: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_ATTEMPTS_LIMIT,
+        description=f"the type's own when left out, {DEFAULT_MAX_ATTEMPTS} where that names none",
+    )
     priority: int = Field(default=DEFAULT_PRIORITY, ge=0, le=MAX_PRIORITY, description="higher goes first")
     timeout: Seconds | None = Field(
         default=None,
@@ -89,6 +94,14 @@ class DeleteQuery(Query):
     )
 
 
+class TaskShow(Query):
+    """How much of a task is wanted."""
+
+    trace: Annotated[bool, WithJsonSchema({"type": "string", "enum": ["true", "false"]})] = Field(
+        default=False, description="show the traceback of each failed attempt too"
+    )
+
+
 class ProgressView(View):
     """How far a task is."""
 
@@ -104,6 +117,9 @@ class AttemptErrorView(View):
     message: str
     failed_at: datetime
     worker: str
+    trace: str | None = Field(
+        default=None, description="the end of its traceback; null unless asked for with `?trace=true`"
+    )
 
 
 class TaskView(View):
@@ -159,15 +175,36 @@ class TaskResultView(View):
     completed_at: datetime
 
 
+class RetryView(View):
+    """The pause before the next attempt, in seconds: base × factor for each attempt before, at most cap."""
+
+    base_seconds: float
+    factor: float
+    cap_seconds: float
+    jitter: float = Field(description="so much of the pause, as a share, earlier or later by chance")
+
+
+class LimitsView(View):
+    """How many tasks of one type may run at once over all workers; null: any number."""
+
+    max_running: int | None
+    max_running_per_user: int | None
+
+
 class TaskTypeView(View):
-    """One kind of task."""
+    """One kind of task. Of a type that the workers know and the API does not, most is null."""
 
     name: str
     description: str
     payload_schema: dict[str, Any] | None = Field(
         description="JSON Schema; {} takes anything, null: the workers know it, the API does not"
     )
+    result_schema: dict[str, Any] | None = Field(description="JSON Schema of the result; {} may be anything")
     timeout: float | None = Field(description="seconds that one attempt may take where the task names none")
+    max_attempts: int | None = Field(description="of tasks that name none")
+    retry: RetryView | None = Field(description="null: the backoff of the worker that runs it")
+    limits: LimitsView | None
+    needs: list[str] = Field(description="variables without which a worker leaves this type alone")
     workers: int = Field(description="living worker processes that run it")
 
 

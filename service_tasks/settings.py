@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
 from servicekit.settings import Bind, DatabaseUrl, ServiceSettings, Threads
 
-BUILT_IN_MODULES = ("service_tasks.task_types.io", "service_tasks.task_types.noop")
+BUILT_IN_MODULES = tuple(f"service_tasks.task_types.{name}" for name in ("http_request", "io", "noop", "send_email"))
 
 
 def _module_names(value: str) -> str:

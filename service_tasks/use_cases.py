@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from service_tasks.domain.task import (
+    DEFAULT_MAX_ATTEMPTS,
     LIVE_STATES,
     MAX_PAYLOAD_BYTES,
     State,
@@ -30,7 +31,9 @@ from service_tasks.errors import (
 )
 from service_tasks.schemas import (
     AttemptErrorView,
+    LimitsView,
     ProgressView,
+    RetryView,
     TaskCreate,
     TaskFilter,
     TaskPage,
@@ -181,8 +184,9 @@ class Tasks:
                 return known
             # Its holder was purged in between: the key is free again.
 
-    def get(self, task_id: UUID) -> TaskView:
-        return self._view(self._stored(task_id))
+    def get(self, task_id: UUID, *, trace: bool = False) -> TaskView:
+        """With `trace`, the errors carry their tracebacks."""
+        return self._view(self._stored(task_id), trace=trace)
 
     def search(self, query: TaskFilter, *, user_id: UUID | None = None) -> TaskPage:
         selection = Selection(
@@ -240,13 +244,29 @@ class Tasks:
                 name=item.name,
                 description=item.description,
                 payload_schema=item.payload_schema(),
+                result_schema=item.result_schema(),
                 timeout=item.timeout_seconds,
+                max_attempts=item.max_attempts or DEFAULT_MAX_ATTEMPTS,
+                retry=None if item.retry is None else RetryView.of(item.retry),
+                limits=LimitsView.of(item),
+                needs=list(item.needs),
                 workers=live.get(item.name, 0),
             )
             for item in self._registry
         ]
         views += [
-            TaskTypeView(name=name, description="", payload_schema=None, timeout=None, workers=workers)
+            TaskTypeView(
+                name=name,
+                description="",
+                payload_schema=None,
+                result_schema=None,
+                timeout=None,
+                max_attempts=None,
+                retry=None,
+                limits=None,
+                needs=[],
+                workers=workers,
+            )
             for name, workers in live.items()
             if self._registry.get(name) is None
         ]
@@ -286,51 +306,62 @@ class Tasks:
             user_id=body.user_id,
             payload=payload.decode("utf-8"),
             priority=body.priority,
-            max_attempts=body.max_attempts,
+            max_attempts=body.max_attempts or (known_type and known_type.max_attempts) or DEFAULT_MAX_ATTEMPTS,
             timeout_seconds=body.timeout,
             execute_at=body.execute_at,
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
 
-    def _view(self, task: StoredTask) -> TaskView:
-        return self._views([task])[0]
+    def _view(self, task: StoredTask, *, trace: bool = False) -> TaskView:
+        return self._views([task], trace=trace)[0]
 
-    def _views(self, tasks: Sequence[StoredTask]) -> list[TaskView]:
+    def _views(self, tasks: Sequence[StoredTask], *, trace: bool = False) -> list[TaskView]:
         pending = any(status_of(task.state) is Status.PENDING for task in tasks)
         live = self._repository.live_types() if pending else {}
-        return [_view_of(task, live) for task in tasks]
+        return [self._view_of(task, live, trace=trace) for task in tasks]
+
+    def _waiting_for(self, task_type: str) -> str:
+        known = self._registry.get(task_type)
+        if known is None or not known.needs:
+            return NO_WORKER
+        return f"{NO_WORKER}; it needs {' and '.join(known.needs)} to be set for the workers"
+
+    def _view_of(self, task: StoredTask, live: Mapping[str, int], *, trace: bool) -> TaskView:
+        status = status_of(task.state)
+        omitted = [] if task.payload is not None else ["payload"]
+        if status is Status.COMPLETED and task.result is None:
+            omitted.append("result")
+        return TaskView(
+            id=task.id,
+            task_type=task.task_type,
+            title=task.title,
+            user_id=task.user_id,
+            status=status,
+            payload=_json(task.payload),
+            priority=task.priority,
+            attempts=task.attempts,
+            max_attempts=task.max_attempts,
+            timeout=task.timeout_seconds,
+            execute_at=task.execute_at,
+            progress=ProgressView(percent=task.progress_percent, message=task.progress_message),
+            result=_json(task.result),
+            error=task.error,
+            errors=[_error_view(item, trace=trace) for item in _json(task.errors)],
+            created_at=task.created_at,
+            updated_at=task.updated_at,
+            started_at=task.started_at,
+            completed_at=task.completed_at,
+            duration=None if task.duration is None else round(task.duration, 3),
+            waiting_for=self._waiting_for(task.task_type)
+            if status is Status.PENDING and task.task_type not in live
+            else None,
+            omitted=omitted,
+        )
 
 
-def _view_of(task: StoredTask, live: Mapping[str, int]) -> TaskView:
-    status = status_of(task.state)
-    omitted = [] if task.payload is not None else ["payload"]
-    if status is Status.COMPLETED and task.result is None:
-        omitted.append("result")
-    return TaskView(
-        id=task.id,
-        task_type=task.task_type,
-        title=task.title,
-        user_id=task.user_id,
-        status=status,
-        payload=_json(task.payload),
-        priority=task.priority,
-        attempts=task.attempts,
-        max_attempts=task.max_attempts,
-        timeout=task.timeout_seconds,
-        execute_at=task.execute_at,
-        progress=ProgressView(percent=task.progress_percent, message=task.progress_message),
-        result=_json(task.result),
-        error=task.error,
-        errors=[AttemptErrorView.model_validate(item) for item in _json(task.errors)],
-        created_at=task.created_at,
-        updated_at=task.updated_at,
-        started_at=task.started_at,
-        completed_at=task.completed_at,
-        duration=None if task.duration is None else round(task.duration, 3),
-        waiting_for=NO_WORKER if status is Status.PENDING and task.task_type not in live else None,
-        omitted=omitted,
-    )
+def _error_view(item: Mapping[str, Any], *, trace: bool) -> AttemptErrorView:
+    return AttemptErrorView.model_validate(item if trace else {**item, "trace": None})
 
 
 def _json(text: str | None) -> Any:

@@ -11,4 +11,4 @@ logs.configure("service_tasks", fmt=settings.log_format, level=settings.log_leve
 try:
     app = create_app(settings)
 except BadTaskTypes as exc:
-    raise SystemExit(f"service_tasks cannot start: TASK_MODULES: {exc}") from exc
+    raise SystemExit(f"service_tasks cannot start: {exc}") from exc

@@ -15,6 +15,14 @@ class SettingsError(Exception):
     """A setting is missing or wrong; the text names the variable, and never shows its value."""
 
 
+class MissingSettings(SettingsError):
+    """Required settings are not set, and nothing else is wrong."""
+
+    def __init__(self, variables: tuple[str, ...]) -> None:
+        super().__init__("; ".join(f"{variable}: is not set" for variable in variables))
+        self.variables = variables
+
+
 def _has_host(url: str) -> bool:
     """Tell whether a URL names a host, and a port that is a number if any."""
     try:
@@ -51,8 +59,8 @@ DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 
 
-class ServiceSettings(BaseSettings):
-    """What every process reads. A field `users_bind` is the variable USERS_BIND."""
+class Settings(BaseSettings):
+    """Some of a process's variables. A field `users_bind` is the variable USERS_BIND."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -63,22 +71,32 @@ class ServiceSettings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+
+class ServiceSettings(Settings):
+    """What every process reads."""
+
     log_format: Literal["json", "console"] = Field(default="json", description="how log lines are written")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least serious level that is written"
     )
 
 
-S = TypeVar("S", bound=ServiceSettings)
+S = TypeVar("S", bound=Settings)
 
 
 def load(cls: type[S]) -> S:
-    """Read and validate the settings of one process; `SettingsError` names every wrong variable."""
+    """Read and validate the settings of one process; `SettingsError` names every wrong variable.
+
+    It is a `MissingSettings` when nothing is wrong but that some are not set.
+    """
     try:
         return cls()
     except ValidationError as exc:
+        errors = exc.errors(include_input=False, include_url=False)
+        if all(error["type"] == "missing" for error in errors):
+            raise MissingSettings(tuple(str(error["loc"][0]).upper() for error in errors)) from exc
         lines = []
-        for error in exc.errors(include_input=False, include_url=False):
+        for error in errors:
             variable = str(error["loc"][0]).upper() if error["loc"] else "settings"
             message = error["msg"].removeprefix("Value error, ")
             lines.append(f"{variable}: {'is not set' if error['type'] == 'missing' else message}")

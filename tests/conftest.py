@@ -19,6 +19,8 @@ _OURS = (
     "WORKER_",
     "DEFAULT_TASK_TYPE",
     "TASK_MODULES",
+    "HTTP_REQUEST_",
+    "SMTP_",
     "SITEWORKS_",
 )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +15,7 @@ class RetryAt:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
+class Exhausted:
     reason: str
 
 
@@ -27,6 +30,16 @@ class RetryPolicy:
     cap_seconds: float = 300.0
     jitter: float = 0.2
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.base_seconds) and self.base_seconds >= 0):
+            raise ValueError("base_seconds must be 0 or more")
+        if not (math.isfinite(self.factor) and self.factor >= 1):
+            raise ValueError("factor must be 1 or more")
+        if not (math.isfinite(self.cap_seconds) and self.cap_seconds >= 0):
+            raise ValueError("cap_seconds must be 0 or more")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError("jitter must be from 0 to 1")
+
     def delay(self, attempt: int, chance: float) -> timedelta:
         """`attempt` counts from 1; `chance` is from 0 to 1, and 0.5 means no jitter."""
         # 2.0 ** 2000 overflows; the cap is reached long before the sixty-fourth attempt.
@@ -34,11 +47,26 @@ class RetryPolicy:
         spread = 1.0 + self.jitter * (2.0 * chance - 1.0)
         return timedelta(seconds=min(exponential, self.cap_seconds) * spread)
 
+    def delay_asked_for(self, seconds: float, chance: float) -> timedelta:
+        """The wait that a handler asked for with `RetryAfter`: never shorter, `jitter` longer at most, and
+        neither negative nor over `MAX_RETRY_AFTER_SECONDS`. `cap_seconds` is for guesses; this is none."""
+        wanted = max(0.0, min(seconds, MAX_RETRY_AFTER_SECONDS))
+        return timedelta(seconds=min(wanted * (1.0 + self.jitter * chance), MAX_RETRY_AFTER_SECONDS))
+
 
 def after_failure(
-    *, attempt: int, max_attempts: int, now: datetime, chance: float, policy: RetryPolicy
-) -> RetryAt | GiveUp:
-    """What follows attempt number `attempt` (from 1) that failed at `now`."""
+    *,
+    attempt: int,
+    max_attempts: int,
+    now: datetime,
+    chance: float,
+    policy: RetryPolicy,
+    retry_after: float | None = None,
+) -> RetryAt | Exhausted:
+    """What follows attempt number `attempt` (from 1) that failed at `now`; `retry_after`, in seconds, is what its
+    handler asked for."""
     if attempt >= max_attempts:
-        return GiveUp(f"attempt {attempt} of {max_attempts} failed")
+        return Exhausted(f"attempt {attempt} of {max_attempts} failed")
+    if retry_after is not None:
+        return RetryAt(now + policy.delay_asked_for(retry_after, chance))
     return RetryAt(now + policy.delay(attempt, chance))

@@ -13,6 +13,7 @@ MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_RESULT_BYTES = 1024 * 1024
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 200
 MAX_ERROR_CHARACTERS = 2000
+MAX_TRACE_CHARACTERS = 8192
 MAX_PROGRESS_MESSAGE_CHARACTERS = 200
 MAX_KEPT_ERRORS = 50
 MAX_ATTEMPTS_LIMIT = 25
@@ -133,19 +134,26 @@ class LostTask:
     max_attempts: int
     overdue: bool
     lost_at: datetime
+    task_type: str
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptError:
-    """Why an attempt failed, as people may see it: a type and a message, never a traceback."""
+    """Why an attempt failed, as people may see it: a type and a message. `trace`, the end of the traceback, is kept
+    beside them for whoever asks for it by name."""
 
     type: str
     message: str
+    trace: str | None = None
 
     @classmethod
-    def of(cls, error: BaseException) -> AttemptError:
+    def of(cls, error: BaseException, trace: str | None = None) -> AttemptError:
         name = plain_text(type(error).__name__, 100)
-        return cls(name, plain_text(str(error), MAX_ERROR_CHARACTERS) or name)
+        try:
+            message = str(error)
+        except Exception:  # somebody else's __str__ may fail in any way, and the attempt must be written down
+            message = ""
+        return cls(name, plain_text(message, MAX_ERROR_CHARACTERS) or name, trace)
 
 
 @dataclass(frozen=True, slots=True)

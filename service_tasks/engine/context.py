@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from uuid import UUID
@@ -15,8 +16,22 @@ from service_tasks.domain.task import (
 )
 
 
-class GiveUpError(Exception):
+class GiveUp(Exception):
     """Raised by a handler whose task can never succeed: it fails at once, whatever attempts are left."""
+
+
+class RetryAfter(Exception):
+    """Raised by a handler that knows when to try again: in `seconds`, which takes the place of the backoff.
+
+    The attempt counts; the last one fails the task. Waits of over a day are cut to a day. Raises `ValueError`
+    for what is not a number of seconds.
+    """
+
+    def __init__(self, seconds: float, reason: str | None = None) -> None:
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise ValueError(f"RetryAfter needs a number of seconds from 0 on, not {seconds!r}")
+        super().__init__(reason or f"asked to be tried again after {seconds:g} seconds")
+        self.seconds = float(seconds)
 
 
 class TaskStopped(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -9,41 +10,99 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
-from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS, MAX_TIMEOUT_SECONDS
+from service_tasks.domain.retry import RetryPolicy
+from service_tasks.domain.task import MAX_ATTEMPTS_LIMIT, MAX_TASK_TYPE_CHARACTERS, MAX_TIMEOUT_SECONDS
 from service_tasks.engine.context import TaskContext
+from servicekit.envelope import dump
 from servicekit.json_reader import read_json
+from servicekit.settings import MissingSettings, Settings, SettingsError, load
 
 ENTRY_POINT_GROUP = "siteworks.task_types"
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 
-Handler = Callable[[TaskContext, Any], Any] | Callable[[TaskContext, Any], Awaitable[Any]]
+Handler = Callable[..., Any] | Callable[..., Awaitable[Any]]
 
 
 class BadTaskTypes(Exception):
     """The task types of this process cannot be put together; the text says which and why."""
 
 
+class BadResult(Exception):
+    """What the handler returned cannot be stored."""
+
+
 class TaskType:
     """One kind of work. Still callable as the function it was made from."""
 
     def __init__(
-        self, name: str, function: Handler, *, payload: type[BaseModel] | None, timeout_seconds: float
+        self,
+        name: str,
+        function: Handler,
+        *,
+        payload: type[BaseModel] | None = None,
+        result: type[BaseModel] | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        max_running: int | None = None,
+        max_running_per_user: int | None = None,
+        settings: type[Settings] | None = None,
     ) -> None:
         if not name or len(name) > MAX_TASK_TYPE_CHARACTERS:
             raise BadTaskTypes(f"the task type {name!r} needs a name of 1 to {MAX_TASK_TYPE_CHARACTERS} characters")
         if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:
             raise BadTaskTypes(f"the task type {name!r} needs a timeout of at most {MAX_TIMEOUT_SECONDS} seconds")
+        if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS_LIMIT:
+            raise BadTaskTypes(f"the task type {name!r} needs max_attempts from 1 to {MAX_ATTEMPTS_LIMIT}")
+        for limit in (max_running, max_running_per_user):
+            if limit is not None and limit < 1:
+                raise BadTaskTypes(f"the task type {name!r} needs limits of 1 or more; None is no limit")
         self.name = name
         self.function = function
         self.payload_model = payload
+        self.result_model = result
         self.timeout_seconds = timeout_seconds
+        #: None: that of the worker
+        self.retry = retry
+        #: of tasks that name none; None: as many as any task has
+        self.max_attempts = max_attempts
+        #: tasks of this type that may run at once, over all workers; None: any number
+        self.max_running = max_running
+        #: the same for the tasks of one user; tasks of nobody are not counted
+        self.max_running_per_user = max_running_per_user
+        self.settings_model = settings
         self.is_async = inspect.iscoroutinefunction(function)
         self.description = inspect.getdoc(function) or ""
 
-    def __call__(self, context: TaskContext, payload: Any) -> Any:
-        return self.function(context, payload)
+    def __call__(self, context: TaskContext, payload: Any, **settings: Any) -> Any:
+        return self.function(context, payload, **settings)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The variables that have to be set in a worker's environment before it runs this type."""
+        if self.settings_model is None:
+            return ()
+        fields = self.settings_model.model_fields
+        return tuple(name.upper() for name, field in fields.items() if field.is_required())
+
+    def with_settings(self, settings: Settings) -> TaskType:
+        """The same type, whose function gets these settings with every call."""
+        bound = TaskType(
+            self.name,
+            functools.partial(self.function, settings=settings),
+            payload=self.payload_model,
+            result=self.result_model,
+            timeout_seconds=self.timeout_seconds,
+            retry=self.retry,
+            max_attempts=self.max_attempts,
+            max_running=self.max_running,
+            max_running_per_user=self.max_running_per_user,
+        )
+        bound.settings_model, bound.description = self.settings_model, self.description
+        return bound
 
     def parse(self, payload: str | bytes) -> Any:
         """JSON text to what the handler gets; raises `pydantic.ValidationError` where the model refuses it."""
@@ -51,24 +110,74 @@ class TaskType:
             return read_json(payload.encode("utf-8") if isinstance(payload, str) else payload)
         return self.payload_model.model_validate_json(payload, strict=True)
 
+    def checked_result(self, result: Any) -> Any:
+        """What is stored for what the handler returned: an instance of the result model, or anything that is one
+        when written as JSON. Raises `BadResult` for what the model refuses; without a model nothing is looked at."""
+        model = self.result_model
+        if model is None:
+            return result
+        try:
+            if not isinstance(result, model):
+                result = model.model_validate_json(dump(result), strict=True)
+            # An instance made or changed past its validation is found here.
+            return result.model_dump(mode="json", by_alias=True, warnings="error")
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+            field = ".".join(("result", *(str(part) for part in first["loc"])))
+            raise BadResult(f"the result is no {model.__name__}: {field}: {first['msg']}") from exc
+        except (PydanticSerializationError, TypeError, ValueError, RecursionError) as exc:
+            raise BadResult(f"the result is no {model.__name__}: {exc}") from exc
+
     def payload_schema(self) -> dict[str, Any]:
         """JSON Schema of the payload; `{}` takes anything."""
         return {} if self.payload_model is None else self.payload_model.model_json_schema()
 
+    def result_schema(self) -> dict[str, Any]:
+        """JSON Schema of the result as it is stored; `{}` may be anything."""
+        return {} if self.result_model is None else self.result_model.model_json_schema(mode="serialization")
+
 
 def task_type(
-    name: str, *, payload: type[BaseModel] | None = None, timeout: float = DEFAULT_TIMEOUT_SECONDS
+    name: str,
+    *,
+    payload: type[BaseModel] | None = None,
+    result: type[BaseModel] | None = None,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    retry: RetryPolicy | None = None,
+    max_attempts: int | None = None,
+    max_running: int | None = None,
+    max_running_per_user: int | None = None,
+    settings: type[Settings] | None = None,
 ) -> Callable[[Handler], TaskType]:
     """Make `(ctx, payload) -> result` a task type.
 
     An `async def` runs on the worker's event loop, a plain `def` on a thread. `payload` is the pydantic
-    model that checks payloads when tasks are created and again before they run; without one, any JSON
-    passes. `timeout`, in seconds, holds for tasks that name none. The result must be JSON of at most 1 MiB.
-    An exception ends the attempt, `GiveUpError` the task.
+    model that checks payloads when tasks are created and again before they run, `result` the one that checks
+    what the function returns; without one, any JSON passes. A result has at most 1 MiB.
+
+    `timeout`, in seconds, and `max_attempts` hold for tasks that name none. `retry` is the backoff; left out,
+    that of the worker. `max_running` and `max_running_per_user` bound how many tasks of the type run at once
+    over all workers.
+
+    With `settings`, a class of variables, the function is called as `(ctx, payload, settings=…)`. A worker reads them
+    when it starts: a wrong value stops it, and while a required one is not set it leaves the type to others.
+
+    An exception ends the attempt, `GiveUp` the task; `RetryAfter` names the time of the next attempt.
     """
 
     def make(function: Handler) -> TaskType:
-        return TaskType(name, function, payload=payload, timeout_seconds=float(timeout))
+        return TaskType(
+            name,
+            function,
+            payload=payload,
+            result=result,
+            timeout_seconds=float(timeout),
+            retry=retry,
+            max_attempts=max_attempts,
+            max_running=max_running,
+            max_running_per_user=max_running_per_user,
+            settings=settings,
+        )
 
     return make
 
@@ -92,6 +201,22 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._types))
 
+    def ready_to_run(self) -> tuple[Registry, dict[str, tuple[str, ...]]]:
+        """The types that can run with the environment as it is, their settings read, and for each of the others the
+        variables that are missing. Raises `BadTaskTypes` for a value that is wrong."""
+        able, unset = Registry(), {}
+        for item in self:
+            if item.settings_model is None:
+                able.add(item)
+                continue
+            try:
+                able.add(item.with_settings(load(item.settings_model)))
+            except MissingSettings as exc:
+                unset[item.name] = exc.variables
+            except SettingsError as exc:
+                raise BadTaskTypes(f"the task type {item.name!r}: {exc}") from exc
+        return able, unset
+
     def __iter__(self) -> Iterator[TaskType]:
         return (self._types[name] for name in self.names())
 
@@ -106,17 +231,20 @@ def load_registry(modules: Iterable[str]) -> Registry:
         try:
             module = importlib.import_module(name)
         except Exception as exc:  # a module of somebody else may fail in any way; name it and stop
-            raise BadTaskTypes(f"cannot import {name!r}: {type(exc).__name__}: {exc}") from exc
+            raise BadTaskTypes(f"TASK_MODULES: cannot import {name!r}: {type(exc).__name__}: {exc}") from exc
         _add_all(registry, module)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
             offered = entry.load()
         except Exception as exc:  # the same
-            raise BadTaskTypes(f"cannot load {entry.value!r}: {type(exc).__name__}: {exc}") from exc
+            package = "a package" if entry.dist is None else f"the package {entry.dist.name}"
+            raise BadTaskTypes(f"{package}: cannot load {entry.value!r}: {type(exc).__name__}: {exc}") from exc
         if isinstance(offered, TaskType):
             registry.add(offered)
-        else:
+        elif isinstance(offered, ModuleType):
             _add_all(registry, offered)
+        else:
+            raise BadTaskTypes(f"{entry.value!r} is neither a task type nor a module")
     return registry
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.duties import DatabaseDuty, jittered
 from service_tasks.engine.ports import WorkerStore
+from service_tasks.engine.registry import Registry
 from service_tasks.engine.runner import decide_lost
 from servicekit.logs import get_logger
 
@@ -27,6 +28,7 @@ class Rescuer(DatabaseDuty):
         store: WorkerStore,
         worker_name: str,
         lease_seconds: float,
+        registry: Registry,
         policy: RetryPolicy,
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
@@ -35,6 +37,7 @@ class Rescuer(DatabaseDuty):
         self._store = store
         self._worker_name = worker_name
         self._lease_seconds = lease_seconds
+        self._registry = registry
         self._policy = policy
         self._monotonic = monotonic
         self._longest_pause = min(LONGEST_PAUSE_SECONDS, lease_seconds / 4)
@@ -55,13 +58,17 @@ class Rescuer(DatabaseDuty):
     def database_is_away(self) -> None:
         self._connected_since = None
 
+    def _policy_of(self, task_type: str) -> RetryPolicy:
+        known = self._registry.get(task_type)
+        return known.retry if known is not None and known.retry is not None else self._policy
+
     def _rescue(self) -> None:
         while not self.stopping:
             rescued = self._store.rescue(
                 lease_seconds=self._lease_seconds,
                 limit=LARGEST_BATCH,
                 rescuer=self._worker_name,
-                decide=lambda task: decide_lost(task, random.random(), self._policy),
+                decide=lambda task: decide_lost(task, random.random(), self._policy_of(task.task_type)),
             )
             for outcome in rescued:
                 _log.warning("task_rescued", task_id=str(outcome.lease.task_id), outcome=type(outcome).__name__)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service_tasks.domain.retry import GiveUp, RetryPolicy, after_failure
+from service_tasks.domain.retry import Exhausted, RetryPolicy, after_failure
 from service_tasks.domain.task import (
     MAX_RESULT_BYTES,
     AttemptError,
@@ -26,10 +26,15 @@ from service_tasks.domain.task import (
     WillRetry,
 )
 from service_tasks.engine.board import ActiveTask, StopReason
-from service_tasks.engine.context import GiveUpError, TaskStopped
+from service_tasks.engine.context import GiveUp, RetryAfter, TaskStopped
+from service_tasks.engine.registry import BadResult
+from service_tasks.engine.traces import trace_of
 from servicekit.envelope import dump
 from servicekit.errors import InvalidJson
 from servicekit.json_reader import read_json
+
+#: Frames of these files say nothing about a handler.
+_ENGINE_FILES = frozenset({__file__, asyncio.timeouts.__file__})
 
 
 class ThreadSlots:
@@ -105,29 +110,36 @@ class Runner:
         outcome: Outcome
         try:
             result = await self._call(task, self._payload(task))
-            outcome = Succeeded(task.lease, _json_text(result))
-        except GiveUpError as exc:
-            outcome = FailedForGood(task.lease, AttemptError.of(exc))
+            outcome = Succeeded(task.lease, _json_text(task.type.checked_result(result)))
+        except GiveUp as exc:
+            outcome = FailedForGood(task.lease, _error_of(exc))
         except (asyncio.CancelledError, TaskStopped) as exc:
-            if task.stop_reason is StopReason.HAND_BACK:
-                return HandedBack(task.lease)
-            outcome = self._failed(task, AttemptError.of(exc), started)
+            if task.stop_reason is not None:
+                return _stopped(task)
+            outcome = self._failed(task, exc, started)
         except Exception as exc:  # a handler may raise whatever it likes: that is the attempt's error
-            if task.stop_reason is StopReason.HAND_BACK:
-                return HandedBack(task.lease)
-            outcome = self._failed(task, AttemptError.of(exc), started)
-        if task.stop_reason is StopReason.CANCELLED:
-            return StoppedAfterCancel(task.lease)
-        if task.stop_reason is StopReason.LEASE_LOST:
-            return None
+            if task.stop_reason is not None:
+                return _stopped(task)
+            outcome = self._failed(task, exc, started)
+        if task.stop_reason in (StopReason.CANCELLED, StopReason.LEASE_LOST):
+            return _stopped(task)
         return outcome
 
-    def _failed(self, task: ActiveTask, error: AttemptError, started: float) -> Outcome:
+    def _failed(self, task: ActiveTask, exc: BaseException, started: float) -> Outcome:
         # The database's clock when the task was claimed, plus our own elapsed time: a worker whose wall
         # clock is an hour off still asks for the right moment.
         now = task.claimed.claimed_at + timedelta(seconds=self._monotonic() - started)
         claimed = task.claimed
-        return _after(task.lease, claimed.attempt, claimed.max_attempts, error, now, self._chance(), self._policy)
+        return _after(
+            task.lease,
+            claimed.attempt,
+            claimed.max_attempts,
+            _error_of(exc),
+            now,
+            self._chance(),
+            task.type.retry or self._policy,
+            exc.seconds if isinstance(exc, RetryAfter) else None,
+        )
 
     def _payload(self, task: ActiveTask) -> Any:
         try:
@@ -135,7 +147,7 @@ class Runner:
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(str(part) for part in ("payload", *first["loc"]))
-            raise GiveUpError(f"{field}: {first['msg']}") from exc
+            raise GiveUp(f"{field}: {first['msg']}") from exc
 
     async def _call(self, task: ActiveTask, payload: Any) -> Any:
         seconds = task.claimed.timeout_seconds
@@ -146,10 +158,11 @@ class Runner:
                 if task.type.is_async:
                     return await task.type.function(task.context, payload)
                 return await self._on_thread(task, payload)
-        except TimeoutError:
+        except TimeoutError as exc:
             task.context._request_stop()
             if limit.expired():
-                raise TimedOut(f"ran longer than its {seconds:g} seconds") from None
+                # The cause tells where the handler was.
+                raise TimedOut(f"ran longer than its {seconds:g} seconds") from exc
             raise
 
     async def _on_thread(self, task: ActiveTask, payload: Any) -> Any:
@@ -217,9 +230,12 @@ def _after(
     now: datetime,
     chance: float,
     policy: RetryPolicy,
+    retry_after: float | None = None,
 ) -> Outcome:
-    verdict = after_failure(attempt=attempt, max_attempts=max_attempts, now=now, chance=chance, policy=policy)
-    if isinstance(verdict, GiveUp):
+    verdict = after_failure(
+        attempt=attempt, max_attempts=max_attempts, now=now, chance=chance, policy=policy, retry_after=retry_after
+    )
+    if isinstance(verdict, Exhausted):
         return FailedForGood(lease, error)
     return WillRetry(lease, verdict.when, error)
 
@@ -234,8 +250,17 @@ def decide_lost(task: LostTask, chance: float, policy: RetryPolicy) -> Outcome:
     return _after(task.lease, task.attempt, task.max_attempts, error, task.lost_at, chance, policy)
 
 
-class BadResult(Exception):
-    """What the handler returned cannot be stored."""
+def _stopped(task: ActiveTask) -> Outcome | None:
+    """What there is to say of a handler that ended because it was told to."""
+    if task.stop_reason is StopReason.HAND_BACK:
+        return HandedBack(task.lease)
+    if task.stop_reason is StopReason.CANCELLED:
+        return StoppedAfterCancel(task.lease)
+    return None
+
+
+def _error_of(exc: BaseException) -> AttemptError:
+    return AttemptError.of(exc, trace_of(exc, without=_ENGINE_FILES))
 
 
 def _json_text(result: Any) -> str:

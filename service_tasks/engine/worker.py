@@ -126,6 +126,7 @@ class Worker:
             store=store,
             worker_name=self.info.name,
             lease_seconds=options.lease_seconds,
+            registry=registry,
             policy=options.policy,
             on_death=self._die,
         )

@@ -10,12 +10,15 @@ t.errors::text, t.created_at, t.updated_at, t.started_at, t.completed_at,
 extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.lease_no, t.worker_id
 
 -- name: light_columns
--- The same for lists: a page of a hundred must not carry a hundred megabytes. Large values are named instead.
+-- The same for lists: a page of a hundred must not carry a hundred megabytes. Large values are named instead, and
+-- the traces of failed attempts left out.
 t.id, t.state, t.task_type, t.title, t.user_id,
 CASE WHEN length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload, t.priority, t.attempts,
 t.max_attempts, t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message,
 CASE WHEN length(t.result::text) <= %(largest)s THEN t.result::text END AS result, t.error,
-t.errors::text, t.created_at, t.updated_at, t.started_at, t.completed_at,
+CASE t.errors WHEN '[]' THEN '[]' ELSE (
+    SELECT jsonb_agg(e.item - 'trace' ORDER BY e.number) FROM jsonb_array_elements(t.errors) WITH ORDINALITY e(item, number)
+)::text END AS errors, t.created_at, t.updated_at, t.started_at, t.completed_at,
 extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.lease_no, t.worker_id
 
 -- name: insert
@@ -122,20 +125,22 @@ RETURNING t.id, t.lease_no
 
 -- name: fail
 -- With a time: the next attempt waits for it. Without: the task has failed for good.
--- The oldest errors go when there are more than are kept.
+-- The oldest errors go when there are more than are kept. A trace is there for attempts that have one.
 UPDATE tasks AS t
 SET state = CASE WHEN x.retry_at IS NULL THEN 'failed' ELSE 'scheduled' END,
     execute_at = coalesce(x.retry_at, t.execute_at),
     error = x.message,
     errors = CASE WHEN jsonb_array_length(t.errors) >= %(kept)s THEN t.errors - 0 ELSE t.errors END
-             || jsonb_build_object('attempt', t.attempts, 'type', x.type, 'message', x.message,
-                                   'failed_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                                   'worker', %(worker)s::text),
+             || jsonb_strip_nulls(jsonb_build_object(
+                    'attempt', t.attempts, 'type', x.type, 'message', x.message,
+                    'failed_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                    'worker', %(worker)s::text, 'trace', x.trace)),
     completed_at = CASE WHEN x.retry_at IS NULL THEN now() END,
     started_at = CASE WHEN x.retry_at IS NULL THEN t.started_at END,
     updated_at = now(), worker_id = NULL, deadline_at = NULL
-FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(types)s::text[], %(messages)s::text[], %(retries)s::timestamptz[])
-     AS x(id, lease_no, type, message, retry_at)
+FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(types)s::text[], %(messages)s::text[], %(traces)s::text[],
+            %(retries)s::timestamptz[])
+     AS x(id, lease_no, type, message, trace, retry_at)
 WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = 'running'
 RETURNING t.id, t.lease_no
 
@@ -187,7 +192,8 @@ SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND
 -- stale while PostgreSQL itself has been up for less than a lease. SKIP LOCKED: a row that somebody is just
 -- completing is passed over, and one that we hold is checked again by whoever wanted to complete it.
 SELECT t.id, t.lease_no, t.attempts, t.max_attempts,
-       coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue, now()
+       coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue, now(),
+       t.task_type
 FROM tasks t LEFT JOIN workers w ON w.id = t.worker_id
 WHERE t.state = 'running'
   AND pg_postmaster_start_time() < now() - make_interval(secs => coalesce(w.lease_seconds, %(lease_seconds)s))

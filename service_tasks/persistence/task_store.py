@@ -285,6 +285,7 @@ class TaskStore:
             failed,
             types=[item.error.type for item in failed],
             messages=[item.error.message for item in failed],
+            traces=[item.error.trace for item in failed],
             retries=[item.at if isinstance(item, WillRetry) else None for item in failed],
             worker=worker_name,
             kept=MAX_KEPT_ERRORS,

@@ -9,7 +9,9 @@ async def greet(ctx: TaskContext, payload: object) -> str:
 
 from __future__ import annotations
 
-from service_tasks.engine.context import GiveUpError, TaskContext, TaskStopped
-from service_tasks.engine.registry import task_type
+from service_tasks.domain.retry import RetryPolicy
+from service_tasks.engine.context import GiveUp, RetryAfter, TaskContext, TaskStopped
+from service_tasks.engine.registry import TaskType, task_type
+from servicekit.settings import Settings
 
-__all__ = ["GiveUpError", "TaskContext", "TaskStopped", "task_type"]
+__all__ = ["GiveUp", "RetryAfter", "RetryPolicy", "Settings", "TaskContext", "TaskStopped", "TaskType", "task_type"]

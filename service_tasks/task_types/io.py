@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,8 +24,15 @@ class RemoteFailed(Exception):
     """The error that was asked for."""
 
 
-@task_type("io", payload=IoPayload, timeout=3700)
-async def io(ctx: TaskContext, payload: IoPayload) -> dict[str, Any]:
+class IoResult(BaseModel):
+    """What came of the wait."""
+
+    waited_seconds: float
+    attempt: int = Field(description="the attempt that did not fail")
+
+
+@task_type("io", payload=IoPayload, result=IoResult, timeout=3700)
+async def io(ctx: TaskContext, payload: IoPayload) -> IoResult:
     """Waits like a slow remote system, telling its progress; `failures` makes the first attempts fail."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -37,4 +43,4 @@ async def io(ctx: TaskContext, payload: IoPayload) -> dict[str, Any]:
     ctx.progress(100, f"{payload.seconds:g} of {payload.seconds:g} seconds")
     if ctx.attempt <= payload.failures:
         raise RemoteFailed(f"attempt {ctx.attempt} was asked to fail")
-    return {"waited_seconds": payload.seconds, "attempt": ctx.attempt}
+    return IoResult(waited_seconds=payload.seconds, attempt=ctx.attempt)

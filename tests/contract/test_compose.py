@@ -15,7 +15,8 @@ import yaml
 
 from api_gateway.settings import GatewaySettings
 from service_orders.settings import OrdersSettings
-from service_tasks.settings import EventsSettings, TasksSettings, WorkerSettings
+from service_tasks.engine.registry import load_registry
+from service_tasks.settings import BUILT_IN_MODULES, EventsSettings, TasksSettings, WorkerSettings
 from service_users.settings import UsersSettings
 from servicekit.settings import ServiceSettings
 
@@ -31,6 +32,8 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
 }
 # Which folder's Dockerfile makes the image of a service that has none of its own.
 IMAGE_OF = {"task_events": "service_tasks", "task_worker": "service_tasks"}
+#: The built-in task types' own settings, read by the workers that run them.
+TYPE_SETTINGS = [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
 OFFICIAL_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
 DATABASES = {"users": "service_users", "orders": "service_orders", "tasks": "service_tasks"}
 # Dockerfile, requirement file, packages beside servicekit
@@ -60,6 +63,12 @@ def compose() -> dict[str, Any]:
 def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = compose["services"]
     return found
+
+
+def variables_of(name: str) -> set[str]:
+    """The fields of everything that a service reads from its environment."""
+    of_types = [field for settings in TYPE_SETTINGS for field in settings.model_fields]
+    return {*SETTINGS[name].model_fields, *(of_types if name == "task_worker" else ())}
 
 
 def seconds(duration: str) -> int:
@@ -159,7 +168,7 @@ def test_every_variable_of_a_service_is_one_of_its_settings_and_its_value_is_acc
 ) -> None:
     settings = SETTINGS[name]
     environment = services[name]["environment"]
-    assert {variable.lower() for variable in environment} <= set(settings.model_fields)
+    assert {variable.lower() for variable in environment} <= variables_of(name)
     given = {key.lower(): resolved(value) for key, value in environment.items() if value is not None}
     settings.model_validate(given)
 
@@ -169,9 +178,7 @@ def test_every_setting_can_be_set_from_outside_unless_the_containers_fix_it(
     services: dict[str, dict[str, Any]], name: str
 ) -> None:
     fixed_by_the_image = {field for field in SETTINGS[name].model_fields if field.endswith("_bind")}
-    assert set(SETTINGS[name].model_fields) - fixed_by_the_image == {
-        variable.lower() for variable in services[name]["environment"]
-    }
+    assert variables_of(name) - fixed_by_the_image == {variable.lower() for variable in services[name]["environment"]}
 
 
 def test_addresses_name_services_and_the_ports_their_images_listen_on(services: dict[str, dict[str, Any]]) -> None:

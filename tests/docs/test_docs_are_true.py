@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from api_gateway import control, route_table
 from api_gateway import errors as gateway_errors
@@ -26,16 +27,17 @@ from service_orders.settings import OrdersSettings
 from service_tasks import errors as tasks_errors
 from service_tasks import schemas as tasks
 from service_tasks.domain.task import Status, status_from_word
+from service_tasks.engine.registry import load_registry
 from service_tasks.events.routes import event_routes
 from service_tasks.routes import task_routes
-from service_tasks.settings import EventsSettings, TasksSettings, WorkerSettings
+from service_tasks.settings import BUILT_IN_MODULES, EventsSettings, TasksSettings, WorkerSettings
 from service_users import errors as users_errors
 from service_users import schemas as users
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from servicekit import database, health, migrations
 from servicekit.errors import AppError
-from servicekit.settings import ServiceSettings
+from servicekit.settings import ServiceSettings, Settings
 from tests.support.markdown import CHECKOUT, Block, Document, documents
 
 DOCUMENTS = documents()
@@ -52,8 +54,10 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "events": EventsSettings,
     "worker": WorkerSettings,
 }
-#: What another program reads: the shell scripts, PostgreSQL's tools.
-OTHER_VARIABLES = {"PYTHON", "ADMIN_TOKEN"}
+#: The built-in task types' own settings. A worker reads them and does without: the type is left out.
+TYPE_SETTINGS = [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
+#: What another program reads: the shell scripts, PostgreSQL's tools, OpenSSL.
+OTHER_VARIABLES = {"PYTHON", "ADMIN_TOKEN", "SSL_CERT_FILE"}
 #: Words in capitals that are no settings of ours, by document.
 FOREIGN_WORDS = {"docs/coming_from.md"}
 ERROR_MODULES = (gateway_errors, users_errors, orders_errors, tasks_errors, health, database)
@@ -158,13 +162,20 @@ def test_every_decision_is_listed_under_its_title() -> None:
 def declared() -> dict[str, tuple[FieldInfo, set[str]]]:
     """Give each variable with its field and the processes that read it."""
     found: dict[str, tuple[FieldInfo, set[str]]] = {}
-    for process, settings in SETTINGS.items():
+    read: list[tuple[str, type[Settings]]] = [*SETTINGS.items(), *(("worker", settings) for settings in TYPE_SETTINGS)]
+    for process, settings in read:
         for name, field in settings.model_fields.items():
             found.setdefault(name.upper(), (field, set()))[1].add(process)
     for variable, (_, readers) in found.items():
         if variable.lower() in migrations.SERVICES.values() or variable.lower() in ServiceSettings.model_fields:
             readers.add("migrate")
     return found
+
+
+def is_required(name: str) -> bool:
+    """Whether the process does not start without it."""
+    of_a_type = any(name.lower() in settings.model_fields for settings in TYPE_SETTINGS)
+    return declared()[name][0].is_required() and not of_a_type
 
 
 def compose_variables() -> dict[str, str]:
@@ -201,10 +212,10 @@ def test_env_example_lists_every_setting_with_its_readers() -> None:
 def test_env_example_tells_the_defaults() -> None:
     for name, (field, _) in declared().items():
         written = explained()[name][0]
-        if field.is_required():
+        if is_required(name):
             assert "PASSWORD" in written, name
         else:
-            assert written == ("" if field.default is None else str(field.default)), name
+            assert written == ("" if field.get_default() in (None, PydanticUndefined) else str(field.default)), name
     for name, default in compose_variables().items():
         assert explained()[name][0] == default, name
 
@@ -225,8 +236,10 @@ def test_the_readme_has_the_same_settings_as_env_example() -> None:
     for name, (default, readers) in explained().items():
         if name not in declared():
             continue
-        required = declared()[name][0].is_required()
-        expected[name] = ("required" if required else default, {"every process"} if readers == everybody else readers)
+        expected[name] = (
+            "required" if is_required(name) else default,
+            {"every process"} if readers == everybody else readers,
+        )
 
     assert written == expected
 

@@ -9,10 +9,11 @@ from uuid import uuid4
 import pytest
 
 from service_tasks.app import create_app
-from service_tasks.domain.task import FailedForGood, State, Succeeded
+from service_tasks.domain.task import AttemptError, FailedForGood, State, Succeeded
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types.io import io
 from service_tasks.task_types.noop import noop
+from service_tasks.use_cases import Selection
 from servicekit.ids import new_id
 from tests.integration.service_tasks.test_task_store import ERROR
 from tests.support.waiting import eventually
@@ -294,10 +295,30 @@ def test_a_failed_task_tells_why_but_shows_no_traceback(ask, bench):
     task = ask("GET", f"/tasks/{task_id}", status=200)
     assert (task["status"], task["error"]) == ("failed", "it broke")
     (error,) = task["errors"]
-    assert error.keys() == {"attempt", "type", "message", "failed_at", "worker"}
+    assert error.keys() == {"attempt", "type", "message", "failed_at", "worker", "trace"}
+    assert error["trace"] is None
     assert error["failed_at"].endswith("Z")
     result = ask("GET", f"/tasks/{task_id}/result", status=200)
     assert (result["status"], result["result"], result["error"]) == ("failed", None, "it broke")
+
+
+def test_the_trace_of_a_failed_attempt_is_shown_to_whoever_asks_for_it(ask, bench):
+    task_id = bench.add()
+    (claimed,) = bench.claim(bench.register())
+    error = AttemptError("Broken", "it broke", "Traceback: в строке 1")
+    bench.store.write([FailedForGood(claimed.lease, error)], "host:1")
+
+    def traces(path: str) -> list:
+        return [error["trace"] for error in ask("GET", path, status=200)["errors"]]
+
+    assert traces(f"/tasks/{task_id}?trace=true") == ["Traceback: в строке 1"]
+    assert traces(f"/tasks/{task_id}") == traces(f"/tasks/{task_id}?trace=false") == [None]
+    (listed,) = ask("GET", "/tasks", status=200)["tasks"]
+    assert [error["trace"] for error in listed["errors"]] == [None]
+    # The list does not even read them: fifty of them for each of a hundred tasks would be forty megabytes.
+    (stored,), _ = bench.store.search(Selection(None, None, None, None, 10, 0))
+    assert "Traceback" not in stored.errors
+    assert fields(ask("GET", f"/tasks/{task_id}?trace=maybe", status=400)) == ["trace"]
 
 
 @pytest.mark.parametrize(
@@ -322,11 +343,39 @@ def test_the_task_types_show_what_their_payload_must_be(ask, bench):
     answer = ask("GET", "/task-types", status=200)
 
     kinds = {kind["name"]: kind for kind in answer["task_types"]}
-    assert (list(kinds), answer["total"], answer["default"]) == (["elsewhere", "io", "noop"], 3, "noop")
+    assert list(kinds) == ["elsewhere", "http_request", "io", "noop", "send_email"]
+    assert (answer["total"], answer["default"]) == (5, "noop")
     assert kinds["io"]["payload_schema"]["properties"]["seconds"]["maximum"] == 3600
     assert (kinds["io"]["workers"], kinds["noop"]["workers"], kinds["elsewhere"]["workers"]) == (1, 0, 1)
     assert kinds["noop"]["payload_schema"] == {}
-    assert kinds["elsewhere"]["payload_schema"] is None
+    assert set(kinds["io"]["result_schema"]["properties"]) == {"waited_seconds", "attempt"}
+    assert kinds["noop"]["result_schema"] == {}
+    assert kinds["io"]["limits"] == {"max_running": None, "max_running_per_user": None}
+    assert (kinds["io"]["retry"], kinds["io"]["max_attempts"], kinds["io"]["needs"]) == (None, 3, [])
+    assert kinds["send_email"]["needs"] == ["SMTP_HOST", "SMTP_FROM"]
+    assert (kinds["send_email"]["retry"]["base_seconds"], kinds["send_email"]["max_attempts"]) == (30, 5)
+    shown = ("payload_schema", "result_schema", "timeout", "max_attempts", "retry", "limits")
+    assert [kinds["elsewhere"][name] for name in shown] == [None] * len(shown)
+
+
+def test_a_task_that_names_no_attempts_gets_those_of_its_type(ask):
+    email = {"to": "user@example.com", "subject": "Reminder"}
+
+    assert ask("POST", "/tasks", {"task_type": "send_email", "payload": email}, status=201)["max_attempts"] == 5
+    named = {"task_type": "send_email", "payload": email, "max_attempts": 1}
+    assert ask("POST", "/tasks", named, status=201)["max_attempts"] == 1
+    assert ask("POST", "/tasks", {"task_type": "io"}, status=201)["max_attempts"] == 3
+    assert ask("POST", "/tasks", {"task_type": "elsewhere"}, status=201)["max_attempts"] == 3
+
+
+def test_a_task_whose_type_lacks_its_settings_waits_and_says_what_to_set(ask, bench):
+    body = {"task_type": "send_email", "payload": {"to": "user@example.com", "subject": "Reminder"}}
+    task = ask("POST", "/tasks", body, status=201)
+    reason = "no worker runs this type; it needs SMTP_HOST and SMTP_FROM to be set for the workers"
+    assert task["waiting_for"] == reason
+
+    bench.register(types=("send_email",))
+    assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] is None
 
 
 # Cancelling, purging, retrying

@@ -22,6 +22,7 @@ from servicekit import migrations
 from servicekit.database import Database
 from servicekit.errors import DatabaseUnavailable
 from tests.integration.service_tasks.conftest import Bench, RunningWorker
+from tests.support.installed import install
 from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.waiting import eventually
 
@@ -246,9 +247,75 @@ def measure(ctx: TaskContext, payload: dict) -> dict:
     assert float(json.loads(task.result)["area"]) == 10
 
 
+@pytest.mark.parametrize("way", ["an entry point", "TASK_MODULES"])
+def test_a_package_of_task_types_is_found_run_and_listed(bench, start_process, tmp_path, tasks_database, way):
+    install("crane_tasks", tmp_path, entry_points={"crane": "crane_tasks"} if way == "an entry point" else {})
+    environment = {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{tmp_path}"}
+    if way == "TASK_MODULES":
+        environment["TASK_MODULES"] = "crane_tasks"
+    start_process(**environment)
+
+    lifted = bench.add("crane_lift", payload='{"load": "бетон", "metres": 12.5}')
+    refused = bench.add("crane_check")
+
+    result = bench.wait_for(lifted, State.COMPLETED, timeout=20).result
+    assert json.loads(result or "") == {"load": "бетон", "seconds": 25.0}
+    assert bench.wait_for(refused, State.FAILED, timeout=20).error == "the wind is too strong"
+
+    listed = subprocess.run(
+        [sys.executable, "-c", _LIST_TYPES],
+        env={**os.environ, **environment, "TASKS_DATABASE_URL": tasks_database.url},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    kinds = {kind["name"]: kind for kind in json.loads(listed.stdout.splitlines()[-1])["data"]["task_types"]}
+    assert (kinds["crane_lift"]["workers"], kinds["crane_check"]["workers"]) == (1, 1)
+    lift = kinds["crane_lift"]
+    assert lift["description"] == "Lifts a load at half a metre a second."
+    assert lift["payload_schema"]["properties"]["metres"]["maximum"] == 60
+    assert lift["result_schema"]["required"] == ["load", "seconds"]
+    assert (lift["timeout"], lift["max_attempts"]) == (120, 2)
+    assert lift["retry"] == {"base_seconds": 1, "factor": 1.5, "cap_seconds": 10, "jitter": 0.1}
+    assert lift["limits"] == {"max_running": 4, "max_running_per_user": 1}
+    assert kinds["crane_check"]["payload_schema"] == kinds["crane_check"]["result_schema"] == {}
+
+
+#: A service with an environment of its own, as the worker has one.
+_LIST_TYPES = """
+from service_tasks.app import create_app
+from service_tasks.settings import TasksSettings
+print(create_app(TasksSettings()).test_client().get("/task-types").get_data(as_text=True))
+"""
+
+
+def test_a_worker_leaves_out_types_whose_settings_are_missing_and_takes_them_once_they_are_set(bench, start_process):
+    first = start_process()
+    eventually(lambda: bench.store.live_types(), timeout=20)
+    assert set(bench.store.live_types()) == {"io", "noop"}
+    left_out = [json.loads(line) for line in first.said().splitlines() if "task_type_left_out" in line]
+    assert {line["task_type"]: line["not_set"] for line in left_out} == {
+        "http_request": ["HTTP_REQUEST_ALLOWED_HOSTS"],
+        "send_email": ["SMTP_HOST", "SMTP_FROM"],
+    }
+
+    start_process(HTTP_REQUEST_ALLOWED_HOSTS="api.example.com", SMTP_HOST="mail.test", SMTP_FROM="robot@example.com")
+    eventually(lambda: set(bench.store.live_types()) == {"http_request", "io", "noop", "send_email"}, timeout=20)
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
+        (
+            {"SMTP_HOST": "mail.test", "SMTP_FROM": "robot@example.com", "SMTP_TLS": "maybe"},
+            "the task type 'send_email': SMTP_TLS",
+        ),
+        (
+            {"HTTP_REQUEST_ALLOWED_HOSTS": "a, https://x/"},
+            "'http_request': HTTP_REQUEST_ALLOWED_HOSTS: entry 2 is no host",
+        ),
         ({"WORKER_CONCURRENCY": "many"}, "WORKER_CONCURRENCY"),
         ({"WORKER_HEARTBEAT_SECONDS": "30"}, "WORKER_HEARTBEAT_SECONDS must be at most a third"),
         ({"TASKS_DATABASE_URL": "mysql://x"}, "TASKS_DATABASE_URL"),

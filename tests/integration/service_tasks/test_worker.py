@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import State
 from service_tasks.engine.ports import READY
-from service_tasks.task_types import GiveUpError, TaskContext, TaskStopped, task_type
+from service_tasks.task_types import GiveUp, RetryAfter, TaskContext, TaskStopped, task_type
 from service_tasks.task_types.io import io
 from service_tasks.task_types.noop import noop
 from tests.support.waiting import eventually
@@ -146,12 +146,83 @@ def test_a_task_that_fails_every_time_ends_with_every_error(bench, start_worker)
 def test_a_handler_may_give_up_for_good(bench, start_worker):
     @task_type("hopeless")
     def hopeless(ctx: TaskContext, payload: object) -> None:
-        raise GiveUpError("there is no such file")
+        raise GiveUp("there is no such file")
 
     start_worker(hopeless)
     task = bench.wait_for(bench.add("hopeless"), State.FAILED)
 
     assert (task.attempts, task.error) == (1, "there is no such file")
+
+
+def test_a_handler_may_say_when_to_try_again_and_the_attempt_counts(bench, start_worker):
+    @task_type("busy")
+    def busy(ctx: TaskContext, payload: object) -> str:
+        if ctx.attempt == 1:
+            raise RetryAfter(0.1, "the crane is busy")
+        return "lifted"
+
+    # The backoff alone would keep the task until long after the test.
+    start_worker(busy, policy=RetryPolicy(base_seconds=3000))
+    task = bench.wait_for(bench.add("busy"), State.COMPLETED)
+
+    assert task.attempts == 2
+    (error,) = json.loads(task.errors)
+    assert (error["type"], error["message"]) == ("RetryAfter", "the crane is busy")
+    last = bench.wait_for(bench.add("busy", max_attempts=1), State.FAILED)
+    assert (last.attempts, last.error) == (1, "the crane is busy")
+
+
+def test_a_type_has_a_backoff_of_its_own(bench, start_worker):
+    @task_type("slow_to_return", retry=RetryPolicy(base_seconds=1000, cap_seconds=2000, jitter=0.0))
+    async def slow_to_return(ctx: TaskContext, payload: object) -> None:
+        raise ValueError("no")
+
+    start_worker(slow_to_return, policy=QUICK)
+    task = bench.wait_for(bench.add("slow_to_return"), State.SCHEDULED)
+
+    wait = (task.execute_at - task.updated_at).total_seconds()
+    assert 990 < wait < 1010
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_failed_attempt_keeps_a_trace_that_begins_at_the_handler(bench, start_worker, plain):
+    def fail() -> None:
+        raise KeyError("crane")
+
+    @task_type("failing")
+    def failing(ctx: TaskContext, payload: object) -> None:
+        fail()
+
+    @task_type("failing")
+    async def failing_async(ctx: TaskContext, payload: object) -> None:
+        fail()
+
+    start_worker(failing if plain else failing_async)
+    task = bench.wait_for(bench.add("failing", max_attempts=1), State.FAILED)
+
+    (error,) = json.loads(task.errors)
+    lines = error["trace"].splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "test_worker.py" in lines[1]
+    assert "in fail" in error["trace"]
+    assert lines[-1] == "KeyError: 'crane'"
+
+
+def test_a_result_that_its_type_did_not_promise_fails_the_attempt(bench, start_worker):
+    class Area(BaseModel):
+        square_metres: float
+
+    @task_type("measure", result=Area)
+    def measure(ctx: TaskContext, payload: object) -> object:
+        return {"square_metres": 7} if ctx.attempt == 2 else {"square_metres": "seven"}
+
+    start_worker(measure, policy=QUICK)
+    task = bench.wait_for(bench.add("measure"), State.COMPLETED)
+
+    (error,) = json.loads(task.errors)
+    assert error["type"] == "BadResult"
+    assert error["message"].startswith("the result is no Area: result.square_metres: ")
+    assert json.loads(task.result or "") == {"square_metres": 7.0}
 
 
 @pytest.mark.parametrize(
@@ -215,6 +286,9 @@ def test_a_task_that_takes_too_long_is_stopped(bench, start_worker, seen, make):
     task = bench.wait_for(task_id, State.FAILED)
 
     assert task.error == "ran longer than its 0.2 seconds"
+    if kind.is_async:
+        # The trace tells where it was.
+        assert "asyncio.sleep(0.01)" in json.loads(task.errors)[0]["trace"]
     assert seen.stopped.wait(5)
 
 
@@ -362,6 +436,18 @@ def test_tasks_of_a_dead_worker_run_again_within_its_lease(bench, start_worker):
     assert task.attempts == 2
     (error,) = json.loads(task.errors)
     assert error["type"] == "WorkerLost"
+
+
+def test_a_task_of_a_dead_worker_waits_the_backoff_of_its_type(bench, start_worker):
+    patient_noop = task_type("noop", retry=RetryPolicy(base_seconds=1000, jitter=0.0, cap_seconds=1000))(noop.function)
+    dead = bench.register(lease_seconds=1.0)
+    task_id = bench.add()
+    assert len(bench.claim(dead)) == 1
+
+    start_worker(patient_noop, lease_seconds=1.0, policy=QUICK)
+
+    task = bench.wait_for(task_id, State.SCHEDULED, timeout=15)
+    assert (task.execute_at - task.updated_at).total_seconds() == pytest.approx(1000, abs=1)
 
 
 def test_a_task_that_kills_its_worker_each_time_fails_in_the_end(bench, start_worker):

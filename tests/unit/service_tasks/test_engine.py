@@ -26,6 +26,7 @@ from service_tasks.engine.context import TaskContext
 from service_tasks.engine.heartbeat import Heartbeat
 from service_tasks.engine.ports import Promotion, WorkerInfo
 from service_tasks.engine.promoter import Promoter
+from service_tasks.engine.registry import Registry
 from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.rescuer import Rescuer
 from service_tasks.engine.runner import ThreadSlots, decide_lost
@@ -277,6 +278,7 @@ def rescuer(store, hand) -> Rescuer:
         store=store,
         worker_name="w",
         lease_seconds=45.0,
+        registry=Registry([noop]),
         policy=RetryPolicy(),
         on_death=lambda: pytest.fail("died"),
         monotonic=hand,
@@ -320,7 +322,7 @@ def test_a_rescuer_that_was_cut_off_or_frozen_begins_anew(store, hand, trouble):
     ],
 )
 def test_a_lost_attempt_counts(attempt, overdue, kind, error_type):
-    outcome = decide_lost(LostTask(Lease(uuid4(), 1), attempt, 3, overdue, NOW), 0.5, RetryPolicy())
+    outcome = decide_lost(LostTask(Lease(uuid4(), 1), attempt, 3, overdue, NOW, "noop"), 0.5, RetryPolicy())
 
     assert isinstance(outcome, kind)
     assert outcome.error.type == error_type

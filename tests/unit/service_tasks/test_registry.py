@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import types
+from decimal import Decimal
 from importlib.metadata import EntryPoint
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
+from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine import registry as registry_module
-from service_tasks.engine.registry import BadTaskTypes, Registry, TaskType, load_registry
+from service_tasks.engine.registry import BadResult, BadTaskTypes, Registry, TaskType, load_registry
 from service_tasks.settings import BUILT_IN_MODULES
-from service_tasks.task_types import TaskContext, task_type
+from service_tasks.task_types import Settings, TaskContext, task_type
 
 
 @task_type("double", timeout=5)
@@ -64,7 +67,7 @@ def test_a_payload_is_checked_strictly_by_its_model():
 
 
 def test_the_built_in_types_are_found():
-    assert load_registry(BUILT_IN_MODULES).names() == ("io", "noop")
+    assert load_registry(BUILT_IN_MODULES).names() == ("http_request", "io", "noop", "send_email")
 
 
 def test_types_are_found_in_modules_and_a_name_twice_is_refused(monkeypatch):
@@ -88,7 +91,7 @@ def test_types_of_installed_packages_are_found_by_their_entry_point(monkeypatch)
 
 
 def test_a_module_that_cannot_be_imported_is_named():
-    with pytest.raises(BadTaskTypes, match="cannot import 'no_such_module_here': ModuleNotFoundError"):
+    with pytest.raises(BadTaskTypes, match="TASK_MODULES: cannot import 'no_such_module_here': ModuleNotFoundError"):
         load_registry(["no_such_module_here"])
 
 
@@ -96,3 +99,138 @@ def test_a_module_that_cannot_be_imported_is_named():
 def test_a_type_that_could_never_run_is_refused(name, timeout):
     with pytest.raises(BadTaskTypes):
         task_type(name, timeout=timeout)(lambda ctx, payload: None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_attempts": 0}, {"max_attempts": 26}, {"max_running": 0}, {"max_running_per_user": -1}]
+)
+def test_limits_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(BadTaskTypes, match="'ok'"):
+        task_type("ok", **wrong)(lambda ctx, payload: None)
+
+
+def test_what_a_type_says_of_its_attempts_and_limits_is_kept():
+    kind = task_type(
+        "careful", retry=RetryPolicy(base_seconds=10), max_attempts=7, max_running=4, max_running_per_user=1
+    )(lambda ctx, payload: None)
+
+    assert (kind.retry, kind.max_attempts) == (RetryPolicy(base_seconds=10), 7)
+    assert (kind.max_running, kind.max_running_per_user) == (4, 1)
+    assert (double.retry, double.max_attempts, double.max_running, double.max_running_per_user) == (None,) * 4
+
+
+def test_an_entry_point_that_offers_something_else_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "site_tasks", module_with(number=3))
+    offered = [EntryPoint("one", "site_tasks:number", registry_module.ENTRY_POINT_GROUP)]
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: offered)
+
+    with pytest.raises(BadTaskTypes, match="'site_tasks:number' is neither a task type nor a module"):
+        load_registry([])
+
+
+# Results
+
+
+class Area(BaseModel):
+    square_metres: float = Field(ge=0)
+    price: Decimal | None = None
+    plan: UUID | None = None
+
+
+@task_type("measure", result=Area)
+def measure(ctx: TaskContext, payload: object) -> Area:
+    return Area(square_metres=1)
+
+
+PLAN = UUID("018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f")
+
+
+@pytest.mark.parametrize(
+    ("returned", "stored"),
+    [
+        (Area(square_metres=2.5), {"square_metres": 2.5, "price": None, "plan": None}),
+        ({"square_metres": 2}, {"square_metres": 2.0, "price": None, "plan": None}),
+        ({"square_metres": 2.0, "plan": PLAN}, {"square_metres": 2.0, "price": None, "plan": str(PLAN)}),
+        (Area(square_metres=2, price=Decimal("10.50")), {"square_metres": 2.0, "price": "10.50", "plan": None}),
+    ],
+)
+def test_a_result_is_stored_as_its_schema_says(returned, stored):
+    assert measure.checked_result(returned) == stored
+    assert set(measure.result_schema()["properties"]) == set(stored)
+
+
+@pytest.mark.parametrize(
+    ("returned", "complaint"),
+    [
+        ({"square_metres": "2"}, "the result is no Area: result.square_metres: Input should be a valid number"),
+        ({"square_metres": -1}, "result.square_metres: Input should be greater than or equal to 0"),
+        ({}, "result.square_metres: Field required"),
+        (None, "the result is no Area: result: "),
+        (object(), "the result is no Area: no JSON form for object"),
+        ({"square_metres": float("nan")}, "the result is no Area: "),
+        (Area.model_construct(square_metres="wide"), "the result is no Area: "),
+    ],
+)
+def test_a_result_that_is_not_what_was_promised_is_refused_by_field(returned, complaint):
+    with pytest.raises(BadResult) as refused:
+        measure.checked_result(returned)
+    assert complaint in str(refused.value)
+
+
+def test_without_a_model_any_result_passes_and_the_schema_says_so():
+    assert double.checked_result(value := object()) is value
+    assert double.result_schema() == {}
+
+
+# Settings of a type
+
+
+class CraneSettings(Settings):
+    crane_url: str
+    crane_password: SecretStr
+    crane_height: int = 30
+
+
+@task_type("lift", settings=CraneSettings, result=Area, timeout=9, max_running=2)
+async def lift(ctx: TaskContext, payload: object, *, settings: CraneSettings) -> str:
+    """Lifts."""
+    return settings.crane_url
+
+
+def test_a_type_names_what_has_to_be_set_before_it_runs():
+    assert lift.needs == ("CRANE_URL", "CRANE_PASSWORD")
+    assert double.needs == ()
+
+
+def test_a_type_whose_settings_are_missing_is_left_to_other_workers(monkeypatch):
+    monkeypatch.setenv("CRANE_URL", "http://crane")
+
+    able, unset = Registry([lift, double]).ready_to_run()
+
+    assert (able.names(), unset) == (("double",), {"lift": ("CRANE_PASSWORD",)})
+
+
+def test_a_type_gets_its_settings_and_stays_what_it_was(monkeypatch):
+    monkeypatch.setenv("CRANE_URL", "http://crane")
+    monkeypatch.setenv("CRANE_PASSWORD", "secret")
+
+    able, unset = Registry([lift]).ready_to_run()
+
+    kind = able.get("lift")
+    assert kind is not None
+    assert unset == {}
+    assert (kind.is_async, kind.description, kind.timeout_seconds, kind.max_running) == (True, "Lifts.", 9, 2)
+    assert (kind.needs, kind.result_model) == (lift.needs, Area)
+    coroutine = kind(None, {})
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    assert ended.value.value == "http://crane"
+
+
+def test_a_wrong_setting_stops_the_start_and_does_not_show_its_value(monkeypatch):
+    monkeypatch.setenv("CRANE_URL", "http://crane")
+    monkeypatch.setenv("CRANE_HEIGHT", "very high")
+
+    with pytest.raises(BadTaskTypes, match="'lift': CRANE_PASSWORD: is not set; CRANE_HEIGHT: ") as refused:
+        Registry([lift]).ready_to_run()
+    assert "very high" not in str(refused.value)

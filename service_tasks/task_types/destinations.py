@@ -1,0 +1,135 @@
+"""Where an outgoing request may go: named hosts, and of their addresses only those that are meant (no I/O).
+
+Without the second rule a listed name that somebody points at 127.0.0.1 or 169.254.169.254 would open what lies behind
+the firewall (server-side request forgery, CWE-918).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# What the standard library takes for public, at least in some versions (IANA special-purpose address registries).
+_NEVER_PUBLIC = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's door to the host of a virtual machine
+        "192.0.0.0/24",  # protocol assignments; Oracle's metadata are there
+        "192.88.99.0/24",  # relays of 6to4
+        "64:ff9b:1::/48",  # NAT64 of one's own network
+        "2001::/23",
+        "3fff::/20",
+        "5f00::/16",
+    )
+)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NAME = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
+_ENTRY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedHost:
+    """One entry of the list. `name` is in lower case and may begin with `*.`; without a `port`, the default one of
+    the scheme is meant and no other."""
+
+    name: str
+    port: int | None
+    address: Address | None = None
+
+    def allows(self, scheme: str, host: str, port: int) -> bool:
+        if port != (DEFAULT_PORTS.get(scheme) if self.port is None else self.port):
+            return False
+        if self.name.startswith("*."):
+            return host.endswith(self.name[1:]) and len(host) > len(self.name) - 1
+        return host == self.name
+
+
+def read_hosts(text: str) -> tuple[AllowedHost, ...]:
+    """`api.example.com, *.example.org, printer.local:8080, [::1]:9000` as entries; raises `ValueError`."""
+    return tuple(_host(entry, number) for number, entry in enumerate(_split(text), start=1))
+
+
+def read_networks(text: str) -> tuple[Network, ...]:
+    """`10.0.0.0/8, 192.168.1.20` as networks; raises `ValueError`."""
+    networks = []
+    for number, entry in enumerate(_split(text), start=1):
+        try:
+            networks.append(ipaddress.ip_network(entry))
+        except ValueError:
+            raise ValueError(f"entry {number} is no network such as 10.0.0.0/8") from None
+    return tuple(networks)
+
+
+def is_allowed(hosts: Iterable[AllowedHost], scheme: str, host: str, port: int) -> bool:
+    """Whether the list names this destination; `host` as in the URL, an international name in its ASCII form."""
+    plain = host.lower().removesuffix(".")
+    return any(entry.allows(scheme, plain, port) for entry in hosts)
+
+
+def may_connect(address: Address, *, host: str, hosts: Iterable[AllowedHost], networks: Iterable[Network]) -> bool:
+    """Whether a connection may be made to one address of a host that is allowed.
+
+    Public addresses always; any other only in one of the networks, or when the list names the very address.
+    """
+    meant = _meant(address)
+    if is_public(meant) or any(meant in network for network in networks):
+        return True
+    return any(entry.address == meant and entry.name == host.lower() for entry in hosts)
+
+
+def is_public(address: Address) -> bool:
+    """No private, loopback, link-local, shared, reserved, documentation, multicast or metadata address."""
+    meant = _meant(address)
+    if (
+        any(meant in network for network in _NEVER_PUBLIC)
+        or meant.is_multicast
+        or meant.is_reserved
+        or not meant.is_global
+    ):
+        return False
+    if isinstance(meant, ipaddress.IPv6Address):
+        # 6to4 and Teredo lead to the IPv4 address inside.
+        return not (meant.is_site_local or meant.sixtofour or meant.teredo)
+    return True
+
+
+def _meant(address: Address) -> Address:
+    """The IPv4 address behind its IPv6 forms (RFC 4291 section 2.5.5.2, RFC 6052)."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def _host(entry: str, number: int) -> AllowedHost:
+    # Named by its number: a setting that is wrong may hold anything, and the text goes to a log.
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
+        raise ValueError(f"entry {number} is no host such as api.example.com, *.example.com or localhost:8080")
+    name, port = match[1].lower().removesuffix("."), match[2]
+    if port is not None and not 1 <= int(port) <= 65_535:
+        raise ValueError(f"entry {number} has no port from 1 to 65535")
+    try:
+        address = ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        address = None
+    if address is None and (not name.isascii() or not _NAME.fullmatch(name)):
+        raise ValueError(f"entry {number} is no host such as api.example.com, *.example.com or localhost:8080")
+    return AllowedHost(
+        name if address is None else str(address),
+        None if port is None else int(port),
+        None if address is None else _meant(address),
+    )
+
+
+def _split(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]

@@ -1,0 +1,144 @@
+"""A request to another system over HTTP, tried again while that one is down or busy."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from service_tasks.task_types import RetryPolicy, Settings, TaskContext, task_type
+from service_tasks.task_types.destinations import read_hosts, read_networks
+
+#: The largest body that fits a result of 1 MiB in its worst form: one byte of an older charset is up to three in UTF-8.
+MAX_RESPONSE_BYTES = 320 * 1024
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}")
+# They belong to the connection or decide where a message ends (RFC 9110 section 7.6.1, RFC 9112 section 6).
+_NOT_FOR_CALLERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def _hosts(value: str) -> str:
+    read_hosts(value)
+    return value
+
+
+def _networks(value: str) -> str:
+    read_networks(value)
+    return value
+
+
+class HttpRequestSettings(Settings):
+    """Where requests may go, and how much of an answer is kept."""
+
+    http_request_allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        description="hosts that http_request may ask, separated by commas: api.example.com, *.example.org, crane:8080"
+    )
+    http_request_allowed_networks: Annotated[str, AfterValidator(_networks)] = Field(
+        default="", description="networks beyond the public internet where such a host may lie, such as 10.0.0.0/8"
+    )
+    http_request_max_response_bytes: int = Field(
+        default=256 * 1024, ge=0, le=MAX_RESPONSE_BYTES, description="so much of an answer's body is kept"
+    )
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"must be a URL: {exc}") from exc
+    if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in value) or "\\" in value:
+        raise ValueError("must be a URL without spaces, control characters and backslashes")
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("must be a URL that begins with http:// or https:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no name and password; send them in the field Authorization")
+    return value
+
+
+def _fields(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not _FIELD_NAME.fullmatch(name):
+            raise ValueError(f"{name[:50]!r} is no name of a header field")
+        if name.lower() in _NOT_FOR_CALLERS:
+            raise ValueError(f"{name} is set by the client itself")
+        if not _FIELD_VALUE.fullmatch(text):
+            raise ValueError(f"{name} has a value with line breaks or other characters that no header field can hold")
+    if len({name.lower() for name in value}) != len(value):
+        raise ValueError("names a field twice")
+    return value
+
+
+class HttpRequest(BaseModel):
+    """What to send, and where."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    url: Annotated[str, Field(max_length=4096), AfterValidator(_url)] = Field(
+        description="http or https; the workers' HTTP_REQUEST_ALLOWED_HOSTS must name its host"
+    )
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    headers: Annotated[dict[str, str], Field(max_length=50), AfterValidator(_fields)] = Field(default_factory=dict)
+    body: str | None = Field(default=None, description="text, sent as UTF-8")
+    json_body: Any = Field(default=None, alias="json", description="sent as JSON, in the place of `body`")
+    timeout: float = Field(default=30, ge=0.1, le=3600, description="seconds for everything, redirects included")
+    max_redirects: int = Field(default=5, ge=0, le=10, description="each must lead to an allowed host too")
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Self:
+        if self.body is not None and self.has_json:
+            raise ValueError("send body or json, not both")
+        return self
+
+    @property
+    def has_json(self) -> bool:
+        """`null` is JSON as well."""
+        return "json_body" in self.model_fields_set
+
+
+class HttpResponse(BaseModel):
+    """The answer that came in the end."""
+
+    status: int
+    url: str = Field(description="where it came from, after redirects")
+    headers: dict[str, str] = Field(description="names in lower case; without Set-Cookie; 16 KiB at most")
+    body: str
+    base64: bool = Field(description="the body is no text and stands there in Base64 (RFC 4648)")
+    truncated: bool = Field(description="the body was longer than what is kept")
+
+
+@task_type(
+    "http_request",
+    payload=HttpRequest,
+    result=HttpResponse,
+    settings=HttpRequestSettings,
+    timeout=3700,
+    retry=RetryPolicy(base_seconds=5, cap_seconds=900),
+    max_attempts=5,
+)
+async def http_request(ctx: TaskContext, payload: HttpRequest, *, settings: HttpRequestSettings) -> HttpResponse:
+    """Sends a request to an allowed host and keeps the answer.
+
+    An answer of 5xx, 408, 425 or 429 and a broken connection are tried again, not before Retry-After; any other 4xx
+    fails the task. A request may arrive more than once: POST and PATCH carry the task's id as Idempotency-Key.
+    """
+    # Here and not above: the API needs the models alone, and the client takes a sixth of a second to import.
+    from service_tasks.task_types.http_exchange import exchange
+
+    return await exchange(payload, settings, idempotency_key=str(ctx.task_id))

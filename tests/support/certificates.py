@@ -1,0 +1,21 @@
+"""Certificates for servers of the tests, signed by an authority that only the tests know."""
+
+from __future__ import annotations
+
+import ssl
+
+import trustme
+
+
+class Authority:
+    """`server(name)` is a context for a server of that name, `trusting` one for a client that believes it."""
+
+    def __init__(self) -> None:
+        self._authority = trustme.CA()
+        self.trusting = ssl.create_default_context()
+        self._authority.configure_trust(self.trusting)
+
+    def server(self, *names: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert(*names).configure_cert(context)
+        return context

@@ -1,0 +1,140 @@
+"""What an e-mail may be, how it is written, and what its server's settings must be."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+import pytest
+from pydantic import ValidationError
+
+from service_tasks.task_types.send_email import Email, SendEmailSettings, message_of, send_email
+from servicekit.settings import SettingsError, load
+
+TASK = UUID("018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f")
+GOOD = {"to": "user@example.com", "subject": "Reminder"}
+
+
+def test_a_recipient_and_a_subject_are_enough_and_several_may_be_named():
+    assert send_email.parse(json.dumps(GOOD)).to == ["user@example.com"]
+
+    several = ["Белов Ярослав <belov@example.com>", "b@бетон.рф"]
+    assert send_email.parse(json.dumps({**GOOD, "to": several, "cc": "c@site.local"})).to == several
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"to": []}, "to"),
+        ({"to": "nobody"}, "to.0"),
+        ({"to": "a@b@example.com"}, "to.0"),
+        ({"to": "a@example.com, b@example.com"}, "to.0"),
+        ({"to": "a@example.com\r\nBcc: everybody@example.com"}, "to.0"),
+        ({"to": "Belov\nX: y <a@example.com>"}, "to.0"),
+        ({"to": "белов@example.com"}, "to.0"),
+        ({"to": ".a@example.com"}, "to.0"),
+        ({"to": "a@-x-.com"}, "to.0"),
+        ({"to": "a@example..com"}, "to.0"),
+        ({"to": "a@[127.0.0.1]"}, "to.0"),
+        ({"to": "a" * 65 + "@example.com"}, "to.0"),
+        ({"to": ["a@example.com"] * 101}, "to"),
+        ({"to": ["a@example.com"] * 60, "cc": ["a@example.com"] * 60}, ""),
+        ({"cc": ["a@example.com", "x"]}, "cc.1"),
+        ({"reply_to": "x"}, "reply_to.0"),
+        ({"subject": ""}, "subject"),
+        ({"subject": "Reminder\r\nBcc: everybody@example.com"}, "subject"),
+        ({"subject": "Reminder\x0bBcc: x"}, "subject"),
+        ({"subject": "Reminder\u2028Bcc: x"}, "subject"),
+        ({"subject": "x" * 501}, "subject"),
+        ({"subject": 5}, "subject"),
+        ({"bcc": "a@example.com"}, "bcc"),
+        ({"from": "a@example.com"}, "from"),
+    ],
+)
+def test_what_is_no_email_is_refused_by_its_field(changes, field):
+    with pytest.raises(ValidationError) as refused:
+        send_email.parse(json.dumps({**GOOD, **changes}))
+
+    assert [".".join(map(str, error["loc"])) for error in refused.value.errors()] == [field]
+
+
+def test_a_message_is_written_as_the_standard_says():
+    email = Email(
+        to=["Белов, Ярослав <belov@example.com>"],
+        cc=["c@бетон.рф"],
+        reply_to=["office@example.com"],
+        subject="Бетон завтра в 8:00",
+        text="Привет,\nбетон.\n" + "x" * 2000,
+        html="<b>бетон</b>",
+    )
+
+    message = message_of(email, "Site Office <robot@example.com>", task_id=TASK)
+
+    raw = message.as_bytes()
+    raw.decode("ascii")
+    assert max(len(line) for line in raw.split(b"\r\n")) <= 998
+    assert message["From"] == "Site Office <robot@example.com>"
+    assert message["To"].addresses[0].display_name == "Белов, Ярослав"
+    assert message["Cc"].addresses[0].addr_spec == "c@" + "бетон.рф".encode("idna").decode()
+    assert message["Reply-To"] == "office@example.com"
+    assert message["Subject"] == "Бетон завтра в 8:00"
+    assert message["Message-ID"] == f"<{TASK}@example.com>"
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message.get_content_type() == "multipart/alternative"
+    text, html = message.iter_parts()
+    assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
+    assert text.get_content().splitlines()[:2] == ["Привет,", "бетон."]
+
+
+# Settings
+
+
+@pytest.fixture
+def configured(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SMTP_HOST", "mail.example.com")
+    monkeypatch.setenv("SMTP_FROM", "robot@example.com")
+    return monkeypatch
+
+
+def test_a_host_and_a_sender_are_enough(configured):
+    settings = load(SendEmailSettings)
+
+    assert (settings.smtp_port, settings.smtp_tls, settings.password()) == (587, "starttls", None)
+    assert send_email.needs == ("SMTP_HOST", "SMTP_FROM")
+
+
+def test_a_password_may_lie_in_a_file_and_change_there(configured, tmp_path):
+    file = tmp_path / "password"
+    file.write_text("first\n", encoding="utf-8")
+    configured.setenv("SMTP_USER", "robot")
+    configured.setenv("SMTP_PASSWORD_FILE", str(file))
+
+    settings = load(SendEmailSettings)
+    assert settings.password() == "first"
+    file.write_text("second", encoding="utf-8")
+    assert settings.password() == "second"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"SMTP_FROM": "nobody"}, "SMTP_FROM: must be an e-mail address"),
+        ({"SMTP_FROM": "a@example.com\nBcc: b@example.com"}, "SMTP_FROM: must be one line"),
+        ({"SMTP_PORT": "0"}, "SMTP_PORT"),
+        ({"SMTP_TLS": "maybe"}, "SMTP_TLS"),
+        ({"SMTP_USER": "robot"}, "SMTP_USER needs SMTP_PASSWORD"),
+        ({"SMTP_PASSWORD": "hush"}, "SMTP_USER needs SMTP_PASSWORD"),
+        ({"SMTP_USER": "robot", "SMTP_PASSWORD": "hush", "SMTP_TLS": "none"}, "in the clear"),
+        ({"SMTP_USER": "robot", "SMTP_PASSWORD": "hush", "SMTP_PASSWORD_FILE": "f"}, "are both set"),
+        ({"SMTP_USER": "robot", "SMTP_PASSWORD_FILE": "no/such"}, "SMTP_PASSWORD_FILE cannot be read: FileNotFound"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(configured, changes, said):
+    for name, value in changes.items():
+        configured.setenv(name, value)
+
+    with pytest.raises(SettingsError) as refused:
+        load(SendEmailSettings)
+    assert said in str(refused.value)
+    assert "hush" not in str(refused.value)
