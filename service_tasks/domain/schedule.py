@@ -266,7 +266,8 @@ def _is_read(fields: list[str]) -> bool:
 
 @cache
 def _known_timezones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    # Some systems list the machine's own zone under a name: another machine would take it for another time.
+    return frozenset(available_timezones()) - {"localtime", "Factory"}
 
 
 def read_timezone(name: str) -> tzinfo:
