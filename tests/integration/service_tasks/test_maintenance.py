@@ -222,5 +222,5 @@ def test_the_pruner_walks_the_primary_key(bench):
         )
         plan = "\n".join(row[0] for row in rows)
 
-    assert "Index Only Scan using tasks_pkey on tasks p" in plan
+    assert "tasks_pkey" in plan
     assert "Seq Scan" not in plan
