@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from uuid import UUID, uuid4
 
@@ -14,7 +15,10 @@ from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
 from service_tasks.task_types.noop import noop
 from servicekit.ids import new_id
+from tests.integration.service_tasks.test_outages import start_process
 from tests.support.waiting import eventually
+
+__all__ = ["start_process"]  # the fixture
 
 DAY = 86_400.0
 LIMITS = Retention(completed_seconds=30 * DAY, failed_seconds=90 * DAY, cancelled_seconds=None)
@@ -114,6 +118,44 @@ def test_the_duties_go_on_when_the_leading_worker_stops(bench, start_worker):
 
     assert bench.wait_for(task_id, "completed").attempts == 1
     assert bench.sql("SELECT worker_id FROM leaders") != [(first.worker.info.id,)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_schedules_go_on_when_the_leading_process_is_stopped_or_killed(bench, start_process, number):
+    processes = [start_process(), start_process()]
+    bench.sql(
+        """INSERT INTO schedules (id, name, task_type, payload, priority, max_attempts, every_seconds, anchor_at,
+                                  missed, next_run_at)
+           VALUES (gen_random_uuid(), 'every second', 'noop', '{}', 50, 3, 1, now(),
+                   'run_all', now() + interval '1 s')"""
+    )
+
+    def leader() -> int | None:
+        rows = bench.sql("SELECT split_part(name, ':', 2)::int FROM leaders l JOIN workers w ON w.id = l.worker_id")
+        return rows[0][0] if rows else None
+
+    def ticks() -> int:
+        return bench.sql("SELECT count(*) FROM schedule_ticks")[0][0]
+
+    eventually(lambda: ticks() >= 1 and bench.sql("SELECT count(*) FROM workers") == [(2,)], timeout=20, what="a run")
+    first = leader()
+    (hit,) = [process for process in processes if process.process.pid == first]
+    hit.process.send_signal(number)
+    eventually(lambda: leader() not in {first, None}, timeout=30, what="another leader")
+    before = ticks()
+    eventually(lambda: ticks() >= before + 3, timeout=20, what="three more runs")
+    if number == signal.SIGSTOP:
+        hit.process.send_signal(signal.SIGCONT)
+        after = ticks()
+        eventually(lambda: ticks() >= after + 2, timeout=20, what="runs beside the old leader")
+
+    bench.sql("DELETE FROM schedules")
+    # Every second had its run, none had two.
+    (number_of_ticks, span, tasks) = bench.sql(
+        "SELECT count(*), extract(epoch FROM max(due_at) - min(due_at))::int, (SELECT count(*) FROM tasks)"
+        " FROM schedule_ticks"
+    )[0]
+    assert number_of_ticks == span + 1 == tasks
 
 
 # Pruning
