@@ -188,6 +188,10 @@ class Tasks:
         """With `trace`, the errors carry their tracebacks."""
         return self._view(self._stored(task_id), trace=trace)
 
+    def prepare(self, body: TaskCreate) -> NewTask:
+        """Check a task that somebody else is going to store: `Invalid`, `PayloadTooLarge`."""
+        return self._new_task(body, None, None)
+
     def search(self, query: TaskFilter, *, user_id: UUID | None = None) -> TaskPage:
         selection = Selection(
             states=None if query.status is None else states_of(Status(query.status)),

@@ -25,11 +25,14 @@ from service_orders import schemas as orders
 from service_orders.routes import order_routes
 from service_orders.settings import OrdersSettings
 from service_tasks import errors as tasks_errors
+from service_tasks import schedule_schemas as schedules
 from service_tasks import schemas as tasks
+from service_tasks.domain.schedule import ScheduleStatus
 from service_tasks.domain.task import Status, status_from_word
 from service_tasks.engine.registry import load_registry
 from service_tasks.events.routes import event_routes
 from service_tasks.routes import task_routes
+from service_tasks.schedule_routes import schedule_routes
 from service_tasks.settings import BUILT_IN_MODULES, EventsSettings, TasksSettings, WorkerSettings
 from service_users import errors as users_errors
 from service_users import schemas as users
@@ -268,12 +271,12 @@ def routes_of_the_services() -> dict[str, set[tuple[str, str]]]:
     """Give what each service declares, as (method, path)."""
     nobody: object = None
     groups = {
-        "users": user_routes(nobody),  # type: ignore[arg-type]  # declared, never called
-        "orders": order_routes(nobody),  # type: ignore[arg-type]
-        "tasks": task_routes(nobody),  # type: ignore[arg-type]
-        "events": event_routes(),
+        "users": (user_routes(nobody),),  # type: ignore[arg-type]  # declared, never called
+        "orders": (order_routes(nobody),),  # type: ignore[arg-type]
+        "tasks": (task_routes(nobody), schedule_routes(nobody)),  # type: ignore[arg-type]
+        "events": (event_routes(),),
     }
-    return {name: {(e.method, e.path) for e in group.endpoints} for name, group in groups.items()}
+    return {name: {(e.method, e.path) for group in some for e in group.endpoints} for name, some in groups.items()}
 
 
 def documented_endpoints(document: Document, *headings: str) -> list[tuple[str, str]]:
@@ -313,16 +316,17 @@ def test_the_readme_lists_every_endpoint_once() -> None:
 
 
 def test_the_api_document_lists_every_endpoint() -> None:
-    listed = documented_endpoints(HTTP_API, "Users", "Orders", "Tasks", "The gateway's own pages")
+    listed = documented_endpoints(HTTP_API, "Users", "Orders", "Tasks", "Schedules", "The gateway's own pages")
 
     assert set(listed) == real_endpoints()
 
 
 def test_the_statuses_in_the_api_document_are_those_of_the_declarations() -> None:
     nobody: object = None
-    groups = (user_routes(nobody), order_routes(nobody), task_routes(nobody), event_routes())  # type: ignore[arg-type]
+    doors = (user_routes, order_routes, task_routes, schedule_routes)
+    groups = [event_routes(), *(door(nobody) for door in doors)]  # type: ignore[operator]
     declared_errors = {(e.method, e.path): e for group in groups for e in group.endpoints}
-    for heading in ("Users", "Orders", "Tasks"):
+    for heading in ("Users", "Orders", "Tasks", "Schedules"):
         for cell, answers in (row[:2] for row in HTTP_API.rows(heading) if row[0].startswith("`") and " /" in row[0]):
             method, path = cell.strip("`").split(" ")
             endpoint = declared_errors.get((method, path))
@@ -367,6 +371,7 @@ FIELDS: dict[str, tuple[type[BaseModel] | None, type[BaseModel] | None, type[Bas
     "Fields of a user": (users.UserCreate, users.UserUpdate, users.UserView),
     "Fields of an order": (orders.OrderCreate, orders.OrderUpdate, orders.OrderView),
     "Fields of a task": (tasks.TaskCreate, None, tasks.TaskView),
+    "Fields of a schedule": (schedules.ScheduleCreate, schedules.ScheduleUpdate, schedules.ScheduleView),
 }
 
 
@@ -405,6 +410,7 @@ def test_the_parts_in_the_api_document_are_those_of_the_models(heading: str) -> 
         ("Filters of users", users.UserQuery),
         ("Filters of orders", orders.OrderQuery),
         ("Filters of tasks", tasks.TaskQuery),
+        ("Filters of schedules", schedules.ScheduleQuery),
     ],
 )
 def test_the_filters_in_the_api_document_are_those_of_the_models(heading: str, query: type[BaseModel]) -> None:
@@ -419,6 +425,9 @@ def test_the_words_for_states_are_those_of_the_code() -> None:
     assert steps == {str(state): set(map(str, after)) for state, after in orders_domain.TRANSITIONS.items()}
     assert set(steps) == set(get_args(orders.StatusWord))
     assert [row[0].strip("`") for row in HTTP_API.rows("Statuses of a task")] == [status.value for status in Status]
+    assert [row[0].strip("`") for row in HTTP_API.rows("Statuses of a schedule")] == [
+        status.value for status in ScheduleStatus
+    ]
 
 
 def codes() -> dict[str, set[int]]:

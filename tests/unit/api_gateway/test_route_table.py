@@ -24,6 +24,7 @@ from api_gateway.route_table import PAGES, ROUTES, Route, RouteTable
         ("/tasks/1/events", "/tasks/{id}/events", "events", ("1",)),
         ("/tasks/1/retry", "/tasks/{id}/retry", "tasks", ("1",)),
         ("/task-types", "/task-types", "tasks", ()),
+        ("/schedules/1/run", "/schedules/{id}/run", "tasks", ("1",)),
         ("/health", "/health", "", ()),
         ("/admin/circuits/users", "/admin/circuits/{name}", "", ("users",)),
     ],
@@ -96,6 +97,11 @@ TIMES = {
     "/tasks/{id}/events": (1, 5, 5, 60),
     "/tasks/{id}/retry": (1, 5, 5, 60),
     "/task-types": (1, 5, 5, 60),
+    "/schedules": (1, 5, 5, 60),
+    "/schedules/{id}": (1, 5, 5, 60),
+    "/schedules/{id}/pause": (1, 5, 5, 60),
+    "/schedules/{id}/resume": (1, 5, 5, 60),
+    "/schedules/{id}/run": (1, 5, 5, 60),
 }
 
 

@@ -1,0 +1,498 @@
+"""Schedules at the HTTP door and in the hands of schedulers, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import psycopg2
+import pytest
+
+from service_tasks.domain.schedule import MAX_RUNS_AT_ONCE, Missed, Timing, plan_of
+from service_tasks.engine.scheduler import Scheduler
+from service_tasks.persistence.queries import load_queries
+from service_tasks.persistence.schedule_store import ScheduleStore
+from service_tasks.schedule_use_cases import NewSchedule
+from service_tasks.task_types.noop import noop
+from servicekit.ids import new_id
+from tests.integration.service_tasks.conftest import Bench
+from tests.integration.service_tasks.test_http import Client, ask, fields, soon
+from tests.support.waiting import eventually
+
+__all__ = ["ask"]  # the fixture
+
+
+DAILY = {"name": "a schedule", "cron": "30 7 * * *"}
+
+
+def create(ask: Client, **fields):
+    return ask("POST", "/schedules", {**DAILY, **fields}, status=201)
+
+
+def make_due(bench: Bench, schedule_id: str, ago: str = "0 s") -> None:
+    bench.sql(
+        "UPDATE schedules SET next_run_at = date_trunc('second', now()) - %s::interval WHERE id = %s", ago, schedule_id
+    )
+
+
+@pytest.fixture
+def schedules(bench) -> ScheduleStore:
+    return ScheduleStore(bench.database, bench.store)
+
+
+def scheduler(store: ScheduleStore) -> Scheduler:
+    return Scheduler(
+        store=store,
+        leads=lambda: True,
+        poll_seconds=1.0,
+        on_made=lambda: None,
+        on_death=lambda: pytest.fail("died"),
+    )
+
+
+def tick(store: ScheduleStore) -> None:
+    """Let one scheduler look once."""
+    scheduler(store).run_once(datetime.now(UTC))
+
+
+# At the door
+
+
+def test_a_schedule_comes_back_as_it_was_said_with_its_next_five_runs(ask):
+    body = {
+        "name": "Утренний отчёт",
+        "task_type": "report",
+        "title": "Отчёт",
+        "payload": {"of": [1, 2.50]},
+        "user_id": str(uuid4()),
+        "priority": 7,
+        "max_attempts": 2,
+        "timeout": 1.5,
+        "cron": "30 7 * * MON-FRI",
+        "timezone": "Europe/Berlin",
+        "starts_at": "2090-01-01T00:00:00Z",
+        "ends_at": "2090-01-06T00:00:00Z",
+        "missed": "run_all",
+    }
+
+    schedule = ask("POST", "/schedules", body, status=201)
+
+    assert ask.headers["Location"] == f"/schedules/{schedule['id']}"
+    assert {name: schedule[name] for name in body} == body
+    assert schedule["status"] == "active"
+    # Monday 2 January 2090 to the end of the fifth.
+    assert schedule["next_runs"] == [f"2090-01-0{day}T06:30:00Z" for day in (2, 3, 4, 5)]
+    assert (schedule["last_run_at"], schedule["last_task_id"], schedule["problem"]) == (None, None, None)
+    assert ask("GET", f"/schedules/{schedule['id']}", status=200) == schedule
+    assert ask("GET", "/schedules", status=200)["schedules"] == [schedule]
+
+
+def test_what_is_left_out_has_its_default(ask):
+    schedule = create(ask)
+
+    assert (schedule["task_type"], schedule["payload"], schedule["timezone"]) == ("noop", {}, "UTC")
+    assert (schedule["priority"], schedule["max_attempts"], schedule["timeout"]) == (50, 3, None)
+    assert schedule["missed"] == "run_once"
+    assert len(schedule["next_runs"]) == 5
+
+
+def test_an_interval_and_a_date_have_no_time_zone(ask):
+    interval = ask("POST", "/schedules", {"name": "often", "every": 90}, status=201)
+    once = ask("POST", "/schedules", {"name": "once", "at": "2090-05-01T10:00:00+03:00"}, status=201)
+
+    first, second = (datetime.fromisoformat(moment) for moment in interval["next_runs"][:2])
+    assert second - first == timedelta(seconds=90)
+    assert first - datetime.fromisoformat(interval["created_at"]) == timedelta(seconds=90)
+    assert once["next_runs"] == ["2090-05-01T07:00:00Z"]
+    assert interval["timezone"] is once["timezone"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"name": "n"}, "cron"),
+        ({"name": "n", "cron": None, "every": None}, "cron"),
+        ({**DAILY, "every": 60}, "every"),
+        ({**DAILY, "at": "2090-01-01T00:00:00Z"}, "at"),
+        ({"cron": "@daily"}, "name"),
+        ({**DAILY, "name": ""}, "name"),
+        ({**DAILY, "name": " "}, "name"),
+        ({**DAILY, "name": "x" * 101}, "name"),
+        ({**DAILY, "name": "a\x00b"}, "body"),
+        ({**DAILY, "cron": "61 * * * *"}, "cron"),
+        ({**DAILY, "cron": "0 0 30 2 *"}, "cron"),
+        ({**DAILY, "cron": "x" * 201}, "cron"),
+        ({**DAILY, "cron": 5}, "cron"),
+        ({**DAILY, "timezone": "Europe/Atlantis"}, "timezone"),
+        ({"name": "n", "every": 60, "timezone": "UTC"}, "timezone"),
+        ({"name": "n", "every": 0}, "every"),
+        ({"name": "n", "every": 1.5}, "every"),
+        ({"name": "n", "every": 366 * 86400 + 1}, "every"),
+        ({"name": "n", "at": "2020-01-01T00:00:00Z"}, "at"),
+        ({"name": "n", "at": "2090-01-01T00:00:00"}, "at"),
+        ({"name": "n", "at": "2090-01-01T00:00:00Z", "ends_at": "2091-01-01T00:00:00Z"}, "ends_at"),
+        ({**DAILY, "ends_at": "2020-01-01T00:00:00Z"}, "ends_at"),
+        ({**DAILY, "starts_at": "2090-01-02T00:00:00Z", "ends_at": "2090-01-01T00:00:00Z"}, "ends_at"),
+        ({**DAILY, "missed": "sometimes"}, "missed"),
+        ({**DAILY, "task_type": "io", "payload": {"seconds": "long"}}, "payload.seconds"),
+        ({**DAILY, "priority": 101}, "priority"),
+        ({**DAILY, "timeout": 0}, "timeout"),
+        ({**DAILY, "max_attempts": 0}, "max_attempts"),
+        ({**DAILY, "paused": True}, "paused"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused_by_field(ask, body, field):
+    error = ask("POST", "/schedules", body, status=400)
+
+    if field != "body":
+        assert field in fields(error)
+    assert ask("GET", "/schedules", status=200)["total"] == 0
+
+
+def test_a_name_belongs_to_one_schedule(ask):
+    create(ask)
+    other = create(ask, name="another")
+
+    assert ask("POST", "/schedules", DAILY, status=409)["code"] == "schedule_name_taken"
+    renamed = ask("PUT", f"/schedules/{other['id']}", {"name": DAILY["name"]}, status=409)
+    assert renamed["code"] == "schedule_name_taken"
+
+
+def test_a_payload_that_is_too_large_is_refused(ask):
+    error = ask("POST", "/schedules", {**DAILY, "payload": "x" * 256 * 1024}, status=413)
+
+    assert error["code"] == "payload_too_large"
+
+
+@pytest.mark.parametrize(
+    ("method", "rest"),
+    [("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/run")],
+)
+def test_a_schedule_that_is_not_there_is_404(ask, method, rest):
+    error = ask(method, f"/schedules/{new_id()}{rest}", {} if method == "PUT" else None, status=404)
+
+    assert error["code"] == "schedule_not_found"
+
+
+def test_a_list_is_filtered_and_leaves_large_payloads_out(ask, bench):
+    user = str(uuid4())
+    large = create(ask, name="large", payload={"text": "x" * 20_000}, user_id=user)
+    paused = create(ask, name="paused", task_type="io", payload={"seconds": 1})
+    ask("POST", f"/schedules/{paused['id']}/pause", status=200)
+    finished = create(ask, name="finished")
+    bench.sql("UPDATE schedules SET next_run_at = NULL WHERE id = %s", finished["id"])
+
+    def names(query: str) -> list[str]:
+        return [schedule["name"] for schedule in ask("GET", f"/schedules{query}", status=200)["schedules"]]
+
+    assert names("") == ["finished", "paused", "large"]
+    assert names("?limit=1&offset=1") == ["paused"]
+    assert names("?status=active") == names(f"?user_id={user}") == ["large"]
+    assert names("?status=paused") == names("?task_type=io") == ["paused"]
+    assert names("?status=finished") == ["finished"]
+    assert ask("GET", "/schedules?limit=1", status=200)["total"] == 3
+    assert fields(ask("GET", "/schedules?status=asleep", status=400)) == ["status"]
+    listed = ask("GET", "/schedules?status=active", status=200)["schedules"][0]
+    assert (listed["payload"], listed["omitted"]) == (None, ["payload"])
+    assert ask("GET", f"/schedules/{large['id']}", status=200)["payload"] == {"text": "x" * 20_000}
+
+
+# Changing
+
+
+def test_a_change_leaves_the_fields_it_does_not_name(ask):
+    before = create(ask, task_type="io", payload={"seconds": 1}, title="t", timezone="Europe/Berlin", missed="skip")
+
+    after = ask("PUT", f"/schedules/{before['id']}", {"priority": 9, "title": None}, status=200)
+
+    assert after == {**before, "priority": 9, "title": None, "updated_at": after["updated_at"]}
+    assert after["updated_at"] > before["updated_at"]
+
+
+def test_naming_another_kind_of_time_replaces_the_one_there_was(ask):
+    path = f"/schedules/{create(ask, timezone='Europe/Berlin')['id']}"
+
+    interval = ask("PUT", path, {"every": 60}, status=200)
+    assert (interval["cron"], interval["timezone"], interval["every"]) == (None, None, 60)
+    once = ask("PUT", path, {"at": "2090-01-01T00:00:00Z"}, status=200)
+    assert (once["every"], once["next_runs"]) == (None, ["2090-01-01T00:00:00Z"])
+    cron = ask("PUT", path, {"cron": "0 5 * * *"}, status=200)
+    assert (cron["at"], cron["timezone"], cron["cron"]) == (None, "UTC", "0 5 * * *")
+    zoned = ask("PUT", path, {"timezone": "Asia/Kathmandu"}, status=200)
+    # 05:00 at +05:45
+    assert zoned["next_runs"][0].endswith("T23:15:00Z")
+
+
+def test_a_whole_schedule_sent_back_changes_nothing(ask):
+    before = ask("POST", "/schedules", {"name": "often", "every": 3600}, status=201)
+    read_only = {
+        "id", "status", "next_runs", "last_run_at", "last_task_id", "problem", "created_at", "updated_at", "omitted",
+    }  # fmt: skip
+
+    after = ask(
+        "PUT",
+        f"/schedules/{before['id']}",
+        {name: value for name, value in before.items() if name not in read_only},
+        status=200,
+    )
+
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"cron": None}, "cron"),
+        ({"cron": "0 0 31 4 *"}, "cron"),
+        ({"cron": "@daily", "every": 5}, "every"),
+        ({"timezone": "Moon"}, "timezone"),
+        ({"every": 60, "timezone": "UTC"}, "timezone"),
+        ({"at": "2020-01-01T00:00:00Z"}, "at"),
+        ({"ends_at": "2020-01-01T00:00:00Z"}, "ends_at"),
+        ({"payload": {"seconds": "long"}}, "payload.seconds"),
+        ({"name": None}, "name"),
+        ({"missed": None}, "missed"),
+        ({"next_runs": []}, "next_runs"),
+    ],
+)
+def test_a_change_that_makes_no_sense_changes_nothing(ask, change, field):
+    before = create(ask, task_type="io", payload={"seconds": 1})
+
+    error = ask("PUT", f"/schedules/{before['id']}", {"title": "new", **change}, status=400)
+
+    assert field in fields(error)
+    assert ask("GET", f"/schedules/{before['id']}", status=200) == before
+
+
+def test_a_deleted_schedule_makes_no_more_tasks_and_leaves_those_it_made(ask, bench, schedules):
+    schedule = create(ask)
+    task = ask("POST", f"/schedules/{schedule['id']}/run", status=201)
+    make_due(bench, schedule["id"])
+
+    assert ask("DELETE", f"/schedules/{schedule['id']}", status=200)["name"] == schedule["name"]
+    tick(schedules)
+
+    assert [item["id"] for item in ask("GET", "/tasks", status=200)["tasks"]] == [task["id"]]
+    ask("GET", f"/schedules/{schedule['id']}", status=404)
+
+
+def test_a_paused_schedule_plans_nothing_until_it_is_resumed(ask, bench, schedules):
+    schedule = create(ask, cron="* * * * *", missed="run_all")
+    path = f"/schedules/{schedule['id']}"
+    make_due(bench, schedule["id"], "1 hour")
+
+    paused = ask("POST", f"{path}/pause", status=200)
+    assert (paused["status"], paused["next_runs"]) == ("paused", [])
+    assert ask("POST", f"{path}/pause", status=200) == paused
+    changed = ask("PUT", path, {"cron": "*/2 * * * *"}, status=200)
+    assert (changed["status"], changed["next_runs"]) == ("paused", [])
+    tick(schedules)
+
+    resumed = ask("POST", f"{path}/resume", status=200)
+    assert resumed["status"] == "active"
+    assert resumed["next_runs"][0] > resumed["updated_at"]
+    assert ask("POST", f"{path}/resume", status=200) == resumed
+    tick(schedules)
+    assert ask("GET", "/tasks", status=200)["total"] == 0
+
+
+def test_a_date_that_passed_during_a_pause_stays_unrun(ask, bench, schedules):
+    once = ask("POST", "/schedules", {"name": "once", "at": "2090-01-01T00:00:00Z"}, status=201)
+    ask("POST", f"/schedules/{once['id']}/pause", status=200)
+    bench.sql("UPDATE schedules SET run_at = now() - interval '1 s'")
+
+    assert ask("POST", f"/schedules/{once['id']}/resume", status=200)["status"] == "finished"
+
+
+def test_a_schedule_can_be_run_at_once_even_when_it_is_paused(ask):
+    schedule = create(ask, task_type="io", payload={"seconds": 3}, title="by hand", priority=3, timeout=9)
+    path = f"/schedules/{schedule['id']}"
+    ask("POST", f"{path}/pause", status=200)
+
+    task = ask("POST", f"{path}/run", status=201)
+
+    assert ask.headers["Location"] == f"/tasks/{task['id']}"
+    assert (task["task_type"], task["payload"], task["title"]) == ("io", {"seconds": 3}, "by hand")
+    assert (task["priority"], task["timeout"], task["status"]) == (3, 9.0, "pending")
+    after = ask("GET", path, status=200)
+    assert (after["last_task_id"], after["last_run_at"]) == (task["id"], task["created_at"])
+    assert (after["status"], after["updated_at"]) == ("paused", ask("GET", path, status=200)["updated_at"])
+
+
+# Making tasks
+
+
+def test_a_due_schedule_makes_its_task_and_moves_on(ask, bench, schedules):
+    user = str(uuid4())
+    schedule = create(ask, task_type="io", payload={"seconds": 0}, user_id=user, title="by itself", max_attempts=7)
+    make_due(bench, schedule["id"])
+
+    tick(schedules)
+    tick(schedules)
+
+    (task,) = ask("GET", f"/users/{user}/tasks", status=200)["tasks"]
+    assert (task["task_type"], task["payload"], task["title"]) == ("io", {"seconds": 0}, "by itself")
+    assert (task["max_attempts"], task["status"]) == (7, "pending")
+    after = ask("GET", f"/schedules/{schedule['id']}", status=200)
+    assert (after["last_task_id"], after["last_run_at"]) == (task["id"], task["created_at"])
+    assert after["next_runs"] == schedule["next_runs"]
+    assert after["updated_at"] == schedule["updated_at"]
+
+
+def test_a_date_is_finished_once_it_has_run(ask, bench, schedules):
+    once = ask("POST", "/schedules", {"name": "once", "at": soon(0.3)}, status=201)
+
+    def finished():
+        tick(schedules)
+        found = ask("GET", f"/schedules/{once['id']}", status=200)
+        return found if found["status"] == "finished" else None
+
+    after = eventually(finished, timeout=5, what="the date has come")
+    assert after["next_runs"] == []
+    assert ask("GET", f"/tasks/{after['last_task_id']}", status=200)["status"] == "pending"
+    assert bench.sql("SELECT due_at FROM schedule_ticks") == [(datetime.fromisoformat(once["at"]),)]
+
+
+@pytest.mark.parametrize(("missed", "tasks"), [("skip", 0), ("run_once", 1), ("run_all", 5)])
+def test_runs_missed_while_nobody_worked_are_treated_as_the_schedule_says(ask, bench, schedules, missed, tasks):
+    schedule = ask("POST", "/schedules", {"name": "n", "every": 3600, "missed": missed}, status=201)
+    bench.sql("UPDATE schedules SET anchor_at = now() - interval '5.5 h', next_run_at = now() - interval '4.5 h'")
+
+    tick(schedules)
+
+    assert ask("GET", "/tasks", status=200)["total"] == tasks
+    remaining = datetime.fromisoformat(ask("GET", f"/schedules/{schedule['id']}", status=200)["next_runs"][0])
+    assert timedelta(minutes=28) < remaining - datetime.now(UTC) < timedelta(minutes=31)
+
+
+def test_no_more_than_a_hundred_missed_runs_are_made_up_for(ask, bench, schedules):
+    create(ask, cron="* * * * *", missed="run_all")
+    bench.sql("UPDATE schedules SET next_run_at = date_trunc('minute', now()) - interval '40 days'")
+
+    tick(schedules)
+
+    assert ask("GET", "/tasks", status=200)["total"] == MAX_RUNS_AT_ONCE
+    (first, last, number) = bench.sql("SELECT min(due_at), max(due_at), count(DISTINCT due_at) FROM schedule_ticks")[0]
+    assert (last - first, number) == (timedelta(minutes=99), 100)
+
+
+def test_a_schedule_that_cannot_go_on_stops_alone_and_says_why(ask, bench, schedules):
+    broken = create(ask, name="broken")
+    sound = create(ask, name="sound")
+    bench.sql("UPDATE schedules SET timezone = 'Europe/Atlantis' WHERE id = %s", broken["id"])
+    for schedule in (broken, sound):
+        make_due(bench, schedule["id"])
+
+    tick(schedules)
+
+    after = ask("GET", f"/schedules/{broken['id']}", status=200)
+    assert (after["status"], after["next_runs"]) == ("finished", [])
+    assert after["problem"].startswith("timezone: ")
+    assert ask("GET", f"/schedules/{sound['id']}", status=200)["last_task_id"] is not None
+    mended = ask("PUT", f"/schedules/{broken['id']}", {"timezone": "UTC"}, status=200)
+    assert (mended["status"], mended["problem"]) == ("active", None)
+
+
+def test_eight_schedulers_at_once_make_one_task_for_each_tick(ask, bench, schedules):
+    for number in range(40):
+        create(ask, name=f"schedule {number}", cron="* * * * *", missed="run_all")
+    rounds = 5
+    barrier = threading.Barrier(8)
+
+    def work() -> None:
+        barrier.wait(30)
+        # A schedule that another has locked is passed over: look until nothing is due.
+        while bench.sql("SELECT 1 FROM schedules WHERE next_run_at <= now() LIMIT 1"):
+            tick(schedules)
+
+    for round_ in range(rounds):
+        bench.sql(
+            "UPDATE schedules SET next_run_at = date_trunc('minute', now()) - %s::interval",
+            f"{(round_ + 1) * 5 - 1} min",
+        )
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+
+    # The later rounds come over moments that were run for before: those make nothing again.
+    (ticks, moments) = bench.sql("SELECT count(*), count(DISTINCT (schedule_id, due_at)) FROM schedule_ticks")[0]
+    (tasks,) = bench.sql("SELECT count(*) FROM tasks")[0]
+    assert ticks == moments == tasks
+    minutes = {row[0] for row in bench.sql("SELECT count(*) FROM schedule_ticks GROUP BY schedule_id")}
+    assert len(minutes) <= 2  # a minute may have passed between two schedules
+    assert min(minutes) >= rounds * 5
+
+
+def test_a_scheduler_killed_before_its_commit_leaves_nothing_behind(ask, bench, schedules):
+    schedule = create(ask)
+    make_due(bench, schedule["id"])
+
+    def die(due):
+        bench.sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'schedules'::regclass AND granted")
+        return plan_of(due)
+
+    with pytest.raises(Exception, match="database"):
+        schedules.fire(10, die)
+    assert bench.sql("SELECT count(*) FROM schedule_ticks")[0][0] == 0
+    assert ask("GET", "/tasks", status=200)["total"] == 0
+
+    tick(schedules)
+    assert ask("GET", "/tasks", status=200)["total"] == 1
+
+
+def test_a_schedule_that_somebody_changes_is_passed_over_and_not_waited_for(ask, bench, schedules, tasks_database):
+    held, free = create(ask, name="held"), create(ask, name="free")
+    for schedule in (held, free):
+        make_due(bench, schedule["id"])
+    connection = psycopg2.connect(tasks_database.url.replace("+psycopg2", "", 1))
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM schedules WHERE id = %s FOR UPDATE", (held["id"],))
+            tick(schedules)
+    finally:
+        connection.close()
+
+    made = {row[0] for row in bench.sql("SELECT schedule_id FROM schedule_ticks")}
+    assert made == {UUID(free["id"])}
+
+
+def test_the_scheduler_finds_what_is_due_by_its_index(bench, schedules):
+    def make(now: datetime) -> NewSchedule:
+        return NewSchedule(
+            new_id(), str(uuid4()), "noop", None, None, "{}", 50, 3, None, Missed.SKIP, now + timedelta(days=1),
+            Timing(None, None, 60, None, now),
+        )  # fmt: skip
+
+    schedules.add(make)
+    bench.sql(
+        """INSERT INTO schedules (id, name, task_type, payload, priority, max_attempts, every_seconds, anchor_at,
+                                  missed, next_run_at)
+           SELECT gen_random_uuid(), n::text, 'noop', '{}', 50, 3, 60, now(), 'skip', now() + n * interval '1 s'
+           FROM generate_series(1, 5000) n"""
+    )
+    bench.sql("ANALYZE schedules")
+    queries = load_queries("schedules.sql")
+
+    for name in ("due", "next_due"):
+        with bench.database.transaction() as session:
+            rows = session.connection().exec_driver_sql("EXPLAIN " + queries[name], {"limit": 50}).all()
+        assert "ix_schedules_due" in "\n".join(row[0] for row in rows), name
+
+
+def test_a_worker_runs_what_schedules_make(ask, bench, start_worker):
+    worker = start_worker(noop, poll_seconds=5.0)
+    eventually(lambda: bench.sql("SELECT 1 FROM leaders"), timeout=10, what="a leader")
+
+    schedule = ask("POST", "/schedules", {"name": "every second", "every": 1}, status=201)
+
+    def completed():
+        return ask("GET", "/tasks?status=completed", status=200)["total"] >= 3
+
+    eventually(completed, timeout=20, what="three runs")
+    ask("DELETE", f"/schedules/{schedule['id']}", status=200)
+    assert worker.stop() == 0
+    (ticks, tasks) = bench.sql("SELECT (SELECT count(*) FROM schedule_ticks), (SELECT count(*) FROM tasks)")[0]
+    assert ticks == tasks
