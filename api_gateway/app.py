@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
@@ -53,11 +53,11 @@ class Gateway:
         else:
             raise RuntimeError(f"no {scope['type']} here")
 
-    async def answer(self, request: Request) -> bool:
+    def answer(self, request: Request) -> Awaitable[bool]:
         """Answer a request; False for one of the pages, which come in through ASGI."""
         if self._front is None:
             raise RuntimeError("not started")
-        return await self._front.answer(request)
+        return self._front.answer(request)
 
     def parser_refused(self, status: int) -> None:
         """Count a request that the HTTP parser refused: nobody knows its method or route, and it took no time."""

@@ -43,6 +43,33 @@ _REFUSALS: dict[int, type[AppError]] = {
 log = get_logger(__name__)
 
 
+class Ready:
+    """asyncio.Event as far as gunicorn's loop of a connection uses it, for the one task that waits."""
+
+    __slots__ = ("_is_set", "_loop", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    def wait(self) -> asyncio.Future[None]:
+        """Only for one who saw that it is not set."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+
 class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no types
     """One client connection; to the application it is a `Client`."""
 
@@ -64,6 +91,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._request_ready = Ready(self.worker.loop)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.address = peer[0]

@@ -106,7 +106,17 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     kind: Kind = "neutral"
     streams = False
     try:
-        answer = await _attempts(lane, call, notes)
+        lane.budget.called()
+        until = min(call.ends_at, lane.upstream.loop.time() + call.limits.first_byte)
+        try:
+            answer = await _send(lane, call, notes, until)
+        except ConnectionLost as error:
+            # Most often a kept connection that the upstream closed while idle: nothing came back, and for an
+            # idempotent method asking again is safe (RFC 9110 section 9.2.2).
+            if call.method not in _IDEMPOTENT or not error.reused or not lane.budget.try_retry():
+                raise
+            lane.on_retry(lane.name)
+            answer = await _send(lane, call, notes, until, fresh=True)
         reply = await _reply(lane, call, answer)
         code = None if reply.envelope is None else reply.envelope.code
         kind = outcomes.of_answer(reply.status, lane.name, code)
@@ -172,21 +182,7 @@ def _permit(lane: Lane, call: Call, notes: Notes) -> Permit:
     return permit
 
 
-async def _attempts(lane: Lane, call: Call, notes: Notes) -> Answer:
-    lane.budget.called()
-    until = min(call.ends_at, lane.upstream.loop.time() + call.limits.first_byte)
-    try:
-        return await _once(lane, call, notes, until)
-    except ConnectionLost as error:
-        # Most often a kept connection that the upstream closed while idle: nothing came back, and for an
-        # idempotent method asking again is safe (RFC 9110 section 9.2.2).
-        if call.method not in _IDEMPOTENT or not error.reused or not lane.budget.try_retry():
-            raise
-    lane.on_retry(lane.name)
-    return await _once(lane, call, notes, until, fresh=True)
-
-
-def _once(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Awaitable[Answer]:
+def _send(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Awaitable[Answer]:
     notes.attempts += 1
     upstream = lane.upstream
     left = max(int((call.ends_at - upstream.loop.time()) * 1000), 1)

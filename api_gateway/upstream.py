@@ -27,6 +27,8 @@ IDLE_SECONDS = 30.0
 MAX_IDLE = 256
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
+#: Seconds between two looks for exchanges that are late, and so the most that one may be late.
+LOOK_SECONDS = 0.01
 #: Received bytes that may wait for the reader before the upstream is told to pause.
 HIGH_WATER = 256 * 1024
 
@@ -154,6 +156,36 @@ class Answer:
         self._exchange.end()
 
 
+class _Deadlines:
+    """When the exchanges of an upstream must have ended. One timer for all of them: hardly one ever comes to its end,
+    and setting and cancelling a timer for each costs more than looking through those that are under way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: dict[_Exchange, float] = {}
+
+    def put(self, exchange: _Exchange, when: float) -> None:
+        """Let an exchange expire at `when` on the event loop's clock; the last word counts."""
+        self._due[exchange] = when
+        if self._timer is None:
+            self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def drop(self, exchange: _Exchange) -> None:
+        """It has ended, or may take any time; harmless if nothing was said of it."""
+        self._due.pop(exchange, None)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        late = [exchange for exchange, when in self._due.items() if when <= now]
+        for exchange in late:
+            del self._due[exchange]
+        # First, so that nothing that goes wrong below takes the others' deadlines away.
+        self._timer = self._loop.call_later(LOOK_SECONDS, self._look) if self._due else None
+        for exchange in late:
+            exchange.expire()
+
+
 class _Exchange:
     """One request and its answer. httptools calls the on_… methods.
 
@@ -164,6 +196,7 @@ class _Exchange:
     __slots__ = (
         "_began",
         "_connection",
+        "_deadlines",
         "_dirty",
         "_field_bytes",
         "_got_head",
@@ -174,7 +207,6 @@ class _Exchange:
         "_parser",
         "_pieces",
         "_reader",
-        "_timer",
         "_waiting",
         "complete",
         "error",
@@ -185,6 +217,7 @@ class _Exchange:
 
     def __init__(self, connection: _Connection, method: str) -> None:
         self._connection = connection
+        self._deadlines = connection.deadlines
         self._method = method
         self._parser: httptools.HttpResponseParser | None = None
         #: Done as soon as status and fields are there. It does not hold the answer, or each would wait for the
@@ -204,7 +237,6 @@ class _Exchange:
         self._pieces: deque[bytes] = deque()
         self._waiting = 0
         self._reader: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def reusable(self) -> bool:
@@ -246,20 +278,19 @@ class _Exchange:
     def leave(self) -> None:
         """End early; an incomplete answer costs the connection."""
         if not self.complete:
-            self.expire_at(None)
+            self._deadlines.drop(self)
             self._connection.give_up(self)
         self._pieces.clear()
 
     def expire_at(self, when: float | None) -> None:
         """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. The last call counts."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if when is not None and not self.complete and self.error is None:
-            self._timer = self._connection.loop.call_at(when, self._expire)
+        if when is None:
+            self._deadlines.drop(self)
+        elif not self.complete and self.error is None:
+            self._deadlines.put(self, when)
 
-    def _expire(self) -> None:
-        self._timer = None
+    def expire(self) -> None:
+        """The time is over."""
         self.fail(TimeoutError())
         self._connection.give_up(self)
 
@@ -322,7 +353,7 @@ class _Exchange:
     def fail(self, error: Exception) -> None:
         if self.error is not None or self.complete:
             return
-        self.expire_at(None)
+        self._deadlines.drop(self)
         self.error = error
         if not self.head.done():
             self.head.set_exception(error)
@@ -334,9 +365,7 @@ class _Exchange:
 
     def _completed(self) -> None:
         self.complete = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadlines.drop(self)
         self._wake()
 
     def _tell_head(self) -> None:
@@ -407,6 +436,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, pool: Upstream) -> None:
         self._pool = pool
         self.loop = pool.loop
+        self.deadlines = pool.deadlines
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.closed = False
         self.idle_since = 0.0
@@ -490,6 +520,7 @@ class Upstream:
         self.name = name
         self.origin = Origin.parse(url)
         self.loop = asyncio.get_running_loop()
+        self.deadlines = _Deadlines(self.loop)
         self._idle_seconds = idle_seconds
         self._idle: deque[_Connection] = deque()
         self._tls = ssl.create_default_context() if self.origin.tls else None

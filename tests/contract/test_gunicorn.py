@@ -148,6 +148,16 @@ def test_a_parser_that_is_told_to_be_complete_keeps_what_comes_as_behind_a_compl
     assert "_buffer" in source
 
 
+def test_a_request_is_waited_for_by_the_loop_of_a_connection_alone_and_only_if_there_is_none() -> None:
+    source = inspect.getsource(theirs)
+    assert set(re.findall(r"_request_ready\.(\w+)\(", source)) == {"is_set", "set", "clear", "wait"}
+    assert source.count("_request_ready.wait()") == 1
+    loop = inspect.getsource(ASGIProtocol._handle_connection)
+    before = loop[: loop.index("await self._request_ready.wait()")]
+    assert "if not self._request_ready.is_set():" in before
+    assert "create_task(self._handle_connection())" in inspect.getsource(ASGIProtocol._start_http1)
+
+
 def test_nothing_but_the_loop_of_a_connection_reads_the_request_that_was_taken() -> None:
     users = {
         name
