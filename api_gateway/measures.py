@@ -30,6 +30,12 @@ class GatewayMeasures(Collector):
             ["circuit", "old", "new", "reason"],
             registry=registry,
         )
+        self._uncounted = Counter(
+            "siteworks_circuit_uncounted_total",
+            "Outcomes dropped because a process that does not run held the circuit up.",
+            ["circuit"],
+            registry=registry,
+        )
         self._refused = Counter(
             "siteworks_gateway_refusals_total",
             "Requests answered without an upstream's answer, by error code.",
@@ -58,6 +64,9 @@ class GatewayMeasures(Collector):
 
     def watch(self, circuit: Circuit, bulkhead: Bulkhead, budget: RetryBudget) -> None:
         self._watched.append((circuit, bulkhead, budget))
+        # From 0 on: of a counter that begins with its first count, the first count is never seen as an increase.
+        self._retries.labels(circuit.name)
+        self._uncounted.labels(circuit.name)
         for kind in _KINDS:
             self._tallies[circuit.name, kind] = self._calls.of(circuit.name, kind)
 
@@ -66,6 +75,9 @@ class GatewayMeasures(Collector):
 
     def circuit_moved(self, transition: Transition) -> None:
         self._transitions.labels(transition.name, transition.old, transition.new, transition.reason).inc()
+
+    def uncounted(self, circuit: str) -> None:
+        self._uncounted.labels(circuit).inc()
 
     def refused(self, upstream: str, code: str) -> None:
         self._refused.labels(upstream, code).inc()

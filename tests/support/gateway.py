@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.ports import free_port
@@ -20,7 +25,15 @@ UPSTREAMS = ("users", "orders", "tasks", "events")
 class GatewayProcess:
     """gunicorn with the gateway as it runs in production; its upstreams are ours."""
 
-    def __init__(self, log: Path, **settings: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *,
+        conf: str | Path = "api_gateway/gunicorn.conf.py",
+        before: Callable[[], None] | None = None,
+        **settings: str,
+    ) -> None:
+        """`conf` is gunicorn's, `before` is called in the new process before gunicorn begins."""
         self.port = free_port()
         self.log = log
         self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
@@ -34,11 +47,12 @@ class GatewayProcess:
         }
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "api_gateway/gunicorn.conf.py", "api_gateway.asgi:app"],
+                [sys.executable, "-m", "gunicorn", "-c", str(conf), "api_gateway.asgi:app"],
                 cwd=CHECKOUT,
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                preexec_fn=before,
             )
         eventually(self._answers, timeout=20, what="the gateway to answer")
 
@@ -68,6 +82,36 @@ class GatewayProcess:
         """What /health tells about one circuit."""
         shown: dict[str, object] = self.client.get("/health").json["data"]["upstreams"][name]
         return shown
+
+    def pids(self) -> list[int]:
+        """Every process of the gateway; empty when the one that was asked ended meanwhile."""
+        try:
+            answer = self.client.get("/status")
+        except (OSError, AssertionError):
+            return []
+        return [one["pid"] for one in answer.json["data"]["processes"]]
+
+    @contextmanager
+    def alone(self, pid: int) -> Iterator[None]:
+        """Freeze every process but one, so that it is the one that answers."""
+        others = [other for other in self.pids() if other != pid]
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+
+    @contextmanager
+    def held_up(self, circuit: int) -> Iterator[None]:
+        """Have a circuit's lock, by its number, as a process of the gateway that was frozen just then would."""
+        shared = [fd for fd in Path(f"/proc/{self.pids()[0]}/fd").iterdir() if "/dev/shm/" in os.readlink(fd)]
+        with contextlib.ExitStack() as files:
+            # The file has no name, but whoever has it open leads to it; other files there are nobody's circuits.
+            for path in shared:
+                fcntl.lockf(files.enter_context(path.open("r+b")), fcntl.LOCK_EX, 1, circuit)
+            yield
 
     def stop(self) -> int:
         if self.process.poll() is None:

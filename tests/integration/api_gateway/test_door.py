@@ -157,6 +157,7 @@ class TestPages:
         assert sorted(health["data"]["upstreams"]) == ["events", "orders", "tasks", "users"]
         assert set(health["data"]["upstreams"]["users"]) == {
             "state",
+            "generation",
             "failure_rate",
             "calls",
             "failures",
@@ -166,6 +167,7 @@ class TestPages:
             "last_probe",
             "forced",
             "scope",
+            "held_up",
         }
 
     def test_status_tells_version_uptime_processes_and_routes(self, client: RawClient) -> None:
