@@ -1,10 +1,11 @@
-"""A real gateway process in front of scripted upstreams."""
+"""A real gateway process, in front of scripted upstreams or of any others."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.ports import free_port
@@ -17,19 +18,18 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 UPSTREAMS = ("users", "orders", "tasks")
 
 
-class GatewayProcess:
-    """gunicorn with the gateway as it runs in production; its upstreams are ours."""
+class GatewayServer:
+    """gunicorn with the gateway as it runs in production, in front of the services at `urls`."""
 
-    def __init__(self, log: Path, **settings: str) -> None:
+    def __init__(self, log: Path, urls: Mapping[str, str], **settings: str) -> None:
         self.port = free_port()
         self.log = log
-        self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
         self.client = RawClient(self.port)
         environment = {
             **os.environ,
             "GATEWAY_BIND": f"127.0.0.1:{self.port}",
             "ADMIN_TOKEN": ADMIN_TOKEN,
-            **{f"{name.upper()}_URL": upstream.url for name, upstream in self.upstreams.items()},
+            **{f"{name.upper()}_URL": url for name, url in urls.items()},
             **settings,
         }
         with log.open("wb") as output:
@@ -50,33 +50,54 @@ class GatewayProcess:
         except OSError:
             return False
 
+    def force(self, circuit: str, state: str) -> RawAnswer:
+        return force(self.client, circuit, state)
+
+    def circuit(self, name: str) -> dict[str, object]:
+        """What /health tells about one circuit."""
+        return circuit(self.client, name)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+class GatewayProcess(GatewayServer):
+    """The same with upstreams of ours behind it."""
+
+    def __init__(self, log: Path, **settings: str) -> None:
+        self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
+        super().__init__(log, {name: upstream.url for name, upstream in self.upstreams.items()}, **settings)
+
     def reset(self) -> None:
         """Make upstreams and circuits as good as new."""
         for name, upstream in self.upstreams.items():
             upstream.reset()
             assert self.force(name, "auto").status == 200
 
-    def force(self, circuit: str, state: str) -> RawAnswer:
-        return self.client.request(
-            "POST",
-            f"/admin/circuits/{circuit}",
-            b'{"state": "%s"}' % state.encode(),
-            fields=(("Content-Type", "application/json"), ("Authorization", f"Bearer {ADMIN_TOKEN}")),
-        )
-
-    def circuit(self, name: str) -> dict[str, object]:
-        """What /health tells about one circuit."""
-        shown: dict[str, object] = self.client.get("/health").json["data"]["upstreams"][name]
-        return shown
-
     def stop(self) -> int:
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            code = self.process.wait(40)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
+        code = super().stop()
         for upstream in self.upstreams.values():
             upstream.stop()
         return code
+
+
+def force(client: RawClient, circuit: str, state: str) -> RawAnswer:
+    """Set a circuit by hand; `auto` starts it again from closed, with nothing counted."""
+    return client.request(
+        "POST",
+        f"/admin/circuits/{circuit}",
+        b'{"state": "%s"}' % state.encode(),
+        fields=(("Content-Type", "application/json"), ("Authorization", f"Bearer {ADMIN_TOKEN}")),
+    )
+
+
+def circuit(client: RawClient, name: str) -> dict[str, object]:
+    """What /health tells about one circuit."""
+    shown: dict[str, object] = client.get("/health").json["data"]["upstreams"][name]
+    return shown
