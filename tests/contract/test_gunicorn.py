@@ -1,4 +1,5 @@
-"""What api_gateway/worker.py takes for granted of gunicorn beyond its documentation: look here before an upgrade."""
+"""What our workers (api_gateway/worker.py, servicekit/gunicorn_worker.py) take for granted of gunicorn beyond its
+documentation: look here before an upgrade."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import KNOWN_SETTINGS
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gasgi import ASGIWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from api_gateway import worker
 from api_gateway.worker import GatewayProtocol, GatewayWorker
+from servicekit.gunicorn_worker import ServiceWorker
 from tests.support.markdown import CHECKOUT
 
 
@@ -51,7 +54,12 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(GatewayProtocol, (ASGIProtocol,)), (GatewayWorker, (ASGIWorker, Worker))]
+    ("ours", "theirs"),
+    [
+        (GatewayProtocol, (ASGIProtocol,)),
+        (GatewayWorker, (ASGIWorker, Worker)),
+        (ServiceWorker, (ThreadWorker, Worker)),
+    ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:
     own = {*vars(ours), "connections", "close_if_idle"}
