@@ -88,6 +88,13 @@ class Load:
         self.seconds.append(time.perf_counter() - due)
         if connection.usable:
             self._free.append(connection)
+        else:
+            connection.transport.abort()
+
+    def close(self) -> None:
+        """End the kept connections."""
+        for connection in self._free:
+            connection.transport.abort()
 
 
 async def run(url: str, rate: float, seconds: float, patience: float) -> dict[str, Any]:
@@ -104,6 +111,7 @@ async def run(url: str, rate: float, seconds: float, patience: float) -> dict[st
         under_way.add(task)
         task.add_done_callback(under_way.discard)
     await asyncio.gather(*under_way)
+    load.close()
     ordered = sorted(load.seconds)
     return {
         "statuses": {str(status): count for status, count in sorted(load.statuses.items())},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from benchmarks.open_load import run
 
@@ -14,8 +15,15 @@ async def _against(behaviour: list[bytes | float | None], *, rate: float, second
     asked = 0
     held = asyncio.Event()
     held.set()
+    serving: list[asyncio.Task[None] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.append(asyncio.current_task())
+        with contextlib.suppress(ConnectionError):
+            await answer(reader, writer)
+        writer.close()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal asked
         while await reader.readline():
             while await reader.readline() != b"\r\n":
@@ -28,7 +36,6 @@ async def _against(behaviour: list[bytes | float | None], *, rate: float, second
             await held.wait()
             if what is not None:
                 writer.write(what if isinstance(what, bytes) else GOOD)
-        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -36,6 +43,7 @@ async def _against(behaviour: list[bytes | float | None], *, rate: float, second
         return await run(f"http://127.0.0.1:{port}/x", rate, seconds, patience)
     finally:
         server.close()
+        await asyncio.gather(*filter(None, serving))
 
 
 def test_every_request_of_the_plan_is_sent_and_counted_by_status() -> None:
