@@ -42,6 +42,8 @@ class Site:
         self._supervisor = Supervisor(self.ports, Credentials(self._layout.secrets)["supervisor"])
 
     def stop(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.close()
         self._run("stop")
 
     def _run(self, *arguments: str, settings: Mapping[str, str] | None = None) -> None:

@@ -20,7 +20,7 @@ from scripts.soaking.records import Answer, Kill, Memory
 #: The name of the victim whose death may end connections.
 GATEWAY_PROCESS = "gateway worker"
 #: Within this time, in seconds, everything must be well after a kill.
-RECOVERY_SECONDS = 20.0
+RECOVERY_SECONDS = 30.0
 #: The kernel needs a moment to close what a killed process had open, in seconds.
 _CLOSING_SECONDS = 0.5
 #: A process has settled after this share of its life; what it grew until then is not a leak.
