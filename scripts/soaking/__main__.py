@@ -15,22 +15,26 @@ from scripts.instance.ports import free_base
 from scripts.soaking.killing import VICTIMS
 from scripts.soaking.report import lines, write_json
 from scripts.soaking.soak import CLIENTS, soak
+from scripts.soaking.verdict import RECOVERY_SECONDS
 from scripts.soaking.verdict import __doc__ as rules
 
 _DESCRIPTION = f"""\
 Load a system for a long time while one of its processes is killed every few seconds.
 
 Starts an instance of its own in a temporary folder, uses it with {CLIENTS} clients (reads, creates, updates, deletes,
-details, bad input, pages), kills with SIGKILL {", ".join(VICTIMS)}, in random order, and judges every answer.
-The exit status is 1 if there was a fault.
+details, bad input, pages), kills with SIGKILL, in random order, and judges every answer. The exit status is 1 if there
+was a fault.
+
+killed: {", ".join(VICTIMS)}
 """
+_RULES = (rules or "").partition("\n\n")[2].replace("RECOVERY_SECONDS", f"{RECOVERY_SECONDS:.0f} seconds")
 
 
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="./scripts/soak",
         description=_DESCRIPTION,
-        epilog="faults:\n" + (rules or "").partition("\n\n")[2],
+        epilog="faults:\n" + _RULES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     arguments.add_argument("--minutes", type=float, default=30.0, metavar="M", help="how long (30)")
