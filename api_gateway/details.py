@@ -21,6 +21,8 @@ class Part:
 
     status: int
     envelope: Envelope
+    #: The Retry-After field, of a 503 above all.
+    retry_after: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Details:
     status: int
     data: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    retry_after: bytes | None = None
 
 
 #: Asks one upstream for one target; raises an AppError when there is no usable answer.
@@ -45,7 +48,7 @@ def targets(raw_id: str) -> tuple[str, str]:
 def merge(user: Part, orders: Part | AppError) -> Details:
     """One document of both answers. Without orders it is partial; without the user there is none."""
     if not user.envelope.success:
-        return Details(user.status, error=user.envelope.error)
+        return Details(user.status, error=user.envelope.error, retry_after=user.retry_after)
     if isinstance(orders, AppError):
         return Details(200, _partial(user, orders.code, orders.message))
     if not orders.envelope.success:

@@ -235,7 +235,7 @@ class Front:
                     reply.stream.close()
                 # A redirect or a page where only an envelope makes sense.
                 raise BadUpstreamAnswer(name, received=reply.status)
-            return Part(reply.status, reply.envelope)
+            return Part(reply.status, reply.envelope, headers.get(reply.fields, b"retry-after"))
 
         try:
             made = await details(raw_id, ask)
@@ -245,7 +245,8 @@ class Front:
             notes.attempts = parts["users"].attempts + parts["orders"].attempts
             notes.cause = parts["users"].cause or parts["orders"].cause
         if made.error is not None:
-            return Reply(made.status, [_JSON], dump({"success": False, "error": made.error}))
+            told = [] if made.retry_after is None else [(b"retry-after", made.retry_after)]
+            return Reply(made.status, [_JSON, *told], dump({"success": False, "error": made.error}))
         return Reply(made.status, [_JSON], dump(success(made.data)))
 
     def _cors(self, method: str, fields: RequestFields, allow: bytes | None) -> Fields:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.gateway import bench as gateway
+from benchmarks.gateway_faults import bench as gateway_faults
 from benchmarks.report import Row, describe_machine, print_table, revision, write_json
 
 #: What each benchmark adds to the arguments, and how it is run.
@@ -16,6 +17,7 @@ BENCHMARKS: dict[
     str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Sequence[Row]]]
 ] = {
     "gateway": (gateway.__doc__ or "", gateway.add_arguments, gateway.run),
+    "gateway-faults": (gateway_faults.__doc__ or "", gateway_faults.add_arguments, gateway_faults.run),
 }
 
 

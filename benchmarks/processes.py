@@ -76,6 +76,10 @@ class Process:
             self.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def resident_mib(self) -> float | None:
         """Resident memory of the largest process of the group's tree, in MiB; None where it cannot be read."""
         try:

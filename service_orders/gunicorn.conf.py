@@ -11,5 +11,5 @@ logs.configure("service_orders", fmt=_settings.log_format, level=_settings.log_l
 wsgi_app = "service_orders.wsgi:app"
 proc_name = "service_orders"
 bind = _settings.orders_bind
-worker_class = "gthread"
+worker_class = "servicekit.gunicorn_worker.ServiceWorker"
 threads = _settings.orders_threads

@@ -11,5 +11,5 @@ logs.configure("service_tasks", fmt=_settings.log_format, level=_settings.log_le
 wsgi_app = "service_tasks.wsgi:app"
 proc_name = "service_tasks"
 bind = _settings.tasks_bind
-worker_class = "gthread"
+worker_class = "servicekit.gunicorn_worker.ServiceWorker"
 threads = _settings.tasks_threads

@@ -11,5 +11,5 @@ logs.configure("service_users", fmt=_settings.log_format, level=_settings.log_le
 wsgi_app = "service_users.wsgi:app"
 proc_name = "service_users"
 bind = _settings.users_bind
-worker_class = "gthread"
+worker_class = "servicekit.gunicorn_worker.ServiceWorker"
 threads = _settings.users_threads

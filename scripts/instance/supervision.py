@@ -154,6 +154,10 @@ class Supervisor:
         except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as exc:
             raise InstanceError(f"supervisor does not answer ({exc}); see its log in the data folder") from exc
 
+    def close(self) -> None:
+        """Close the kept connection; the next call opens another."""
+        self._server("close")()
+
     def answers(self) -> bool:
         try:
             self._call("getState")

@@ -1,5 +1,5 @@
-"""What api_gateway/worker.py and connection.py take for granted of gunicorn beyond its documentation: look here before
-an upgrade."""
+"""What our workers (api_gateway/worker.py and connection.py, service_tasks/events/worker.py,
+servicekit/gunicorn_worker.py) take for granted of gunicorn beyond its documentation: look here before an upgrade."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import KNOWN_SETTINGS
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gasgi import ASGIWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from api_gateway import connection, plain_head
 from api_gateway.connection import GatewayProtocol
 from api_gateway.plain_head import PlainRequest
 from api_gateway.worker import GatewayWorker
 from service_tasks.events.worker import EventsWorker
+from servicekit.gunicorn_worker import ServiceWorker
 from tests.support.markdown import CHECKOUT
 
 
@@ -62,6 +64,7 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
         (GatewayProtocol, (ASGIProtocol,)),
         (GatewayWorker, (ASGIWorker, Worker)),
         (EventsWorker, (ASGIWorker, Worker)),
+        (ServiceWorker, (ThreadWorker, Worker)),
     ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:

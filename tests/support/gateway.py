@@ -1,4 +1,4 @@
-"""A real gateway process in front of scripted upstreams."""
+"""A real gateway process, in front of scripted upstreams or of any others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +22,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 UPSTREAMS = ("users", "orders", "tasks", "events")
 
 
-class GatewayProcess:
-    """gunicorn with the gateway as it runs in production; its upstreams are ours."""
+class GatewayServer:
+    """gunicorn with the gateway as it runs in production, in front of the services at `urls`."""
 
     def __init__(
         self,
         log: Path,
+        urls: Mapping[str, str],
         *,
         conf: str | Path = "api_gateway/gunicorn.conf.py",
         before: Callable[[], None] | None = None,
@@ -36,13 +37,12 @@ class GatewayProcess:
         """`conf` is gunicorn's, `before` is called in the new process before gunicorn begins."""
         self.port = free_port()
         self.log = log
-        self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
         self.client = RawClient(self.port)
         environment = {
             **os.environ,
             "GATEWAY_BIND": f"127.0.0.1:{self.port}",
             "ADMIN_TOKEN": ADMIN_TOKEN,
-            **{f"{name.upper()}_URL": upstream.url for name, upstream in self.upstreams.items()},
+            **{f"{name.upper()}_URL": url for name, url in urls.items()},
             **settings,
         }
         with log.open("wb") as output:
@@ -64,24 +64,12 @@ class GatewayProcess:
         except OSError:
             return False
 
-    def reset(self) -> None:
-        """Make upstreams and circuits as good as new."""
-        for name, upstream in self.upstreams.items():
-            upstream.reset()
-            assert self.force(name, "auto").status == 200
-
     def force(self, circuit: str, state: str) -> RawAnswer:
-        return self.client.request(
-            "POST",
-            f"/admin/circuits/{circuit}",
-            b'{"state": "%s"}' % state.encode(),
-            fields=(("Content-Type", "application/json"), ("Authorization", f"Bearer {ADMIN_TOKEN}")),
-        )
+        return force(self.client, circuit, state)
 
     def circuit(self, name: str) -> dict[str, object]:
         """What /health tells about one circuit."""
-        shown: dict[str, object] = self.client.get("/health").json["data"]["upstreams"][name]
-        return shown
+        return circuit(self.client, name)
 
     def pids(self) -> list[int]:
         """Every process of the gateway; empty when the one that was asked ended meanwhile."""
@@ -117,10 +105,51 @@ class GatewayProcess:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            code = self.process.wait(40)
+            return self.process.wait(40)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            code = self.process.wait()
+            return self.process.wait()
+
+
+class GatewayProcess(GatewayServer):
+    """The same with upstreams of ours behind it."""
+
+    def __init__(
+        self,
+        log: Path,
+        *,
+        conf: str | Path = "api_gateway/gunicorn.conf.py",
+        before: Callable[[], None] | None = None,
+        **settings: str,
+    ) -> None:
+        self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
+        urls = {name: upstream.url for name, upstream in self.upstreams.items()}
+        super().__init__(log, urls, conf=conf, before=before, **settings)
+
+    def reset(self) -> None:
+        """Make upstreams and circuits as good as new."""
+        for name, upstream in self.upstreams.items():
+            upstream.reset()
+            assert self.force(name, "auto").status == 200
+
+    def stop(self) -> int:
+        code = super().stop()
         for upstream in self.upstreams.values():
             upstream.stop()
         return code
+
+
+def force(client: RawClient, circuit: str, state: str) -> RawAnswer:
+    """Set a circuit by hand; `auto` starts it again from closed, with nothing counted."""
+    return client.request(
+        "POST",
+        f"/admin/circuits/{circuit}",
+        b'{"state": "%s"}' % state.encode(),
+        fields=(("Content-Type", "application/json"), ("Authorization", f"Bearer {ADMIN_TOKEN}")),
+    )
+
+
+def circuit(client: RawClient, name: str) -> dict[str, object]:
+    """What /health tells about one circuit."""
+    shown: dict[str, object] = client.get("/health").json["data"]["upstreams"][name]
+    return shown

@@ -181,6 +181,11 @@ class TestDetails:
         assert (seen.status, seen.code) == (503, "circuit_open")
         assert seen.value("Retry-After")
 
+    def test_the_pause_that_users_asks_for_is_handed_on(self, client: RawClient, users: ScriptedUpstream) -> None:
+        users.script(bad(503, "database_unavailable", fields=[("Retry-After", "7")]))
+        seen = client.get("/users/1/details")
+        assert (seen.status, seen.code, seen.value("Retry-After")) == (503, "database_unavailable", "7")
+
     def test_users_broken_is_a_502(self, client: RawClient, users: ScriptedUpstream) -> None:
         users.script(b"nonsense\r\n\r\n")
         assert client.get("/users/1/details").code == "bad_upstream_answer"

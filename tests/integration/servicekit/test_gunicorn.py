@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.ports import free_port
@@ -187,3 +188,36 @@ def test_a_wrong_setting_ends_the_start_with_one_clear_line(tmp_path):
     assert ended.returncode != 0
     assert "service_users cannot start: USERS_DATABASE_URL: is not set" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_worker_whose_master_was_killed_leaves_the_port_and_answers_what_is_under_way(tmp_path):
+    service = Service(tmp_path / "log")
+    (worker,) = psutil.Process(service.process.pid).children()
+    try:
+        with service.connect() as kept, service.connect() as under_way:
+            for connection in (kept, under_way):
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            under_way.sendall(post("Content-Length: 2", close=False) + b"{")
+            service.process.kill()
+            service.process.wait()
+
+            eventually(lambda: can_be_listened_on(service.port), what="the port is free for another master")
+            under_way.sendall(b"}")
+            fields = refused(read_all(under_way), 400, "invalid_input")
+        assert fields["connection"] == "close"
+        eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, what="the worker ends")
+    finally:
+        if worker.is_running():
+            worker.kill()
+
+
+def can_be_listened_on(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+        except OSError:
+            return False
+        return True

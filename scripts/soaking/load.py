@@ -1,0 +1,346 @@
+"""The mixed load: several clients, each with a kept connection, a steady rate and books of what it was promised."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import select
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.instance.ports import HOST
+from scripts.soaking.records import Answer
+
+#: Requests in a second of one client: well below what two cores can do, so that waiting says something.
+RATE = 10.0
+_PATIENCE = 15.0
+_USERS, _ORDERS, _TASKS = ("users",), ("orders",), ("tasks",)
+#: The answers of these pages are documents of other shapes.
+_NO_ENVELOPE = frozenset({"/metrics", "/openapi.json", "/swagger"})
+_KEPT = 400  # things of each kind that a client goes on using; the others only wait for the last look
+
+
+@dataclass
+class Books:
+    """What a client was promised: by id, what each thing must look like. Nobody else touches these things.
+
+    A thing whose change got no answer is in nobody's books any more: it may or may not have happened.
+    """
+
+    users: dict[str, dict[str, Any]] = field(default_factory=dict)
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def forget(self, path: str) -> None:
+        """Strike out the thing at a path, if it is one."""
+        name = path.rpartition("/")[2]
+        for book in (self.users, self.orders, self.tasks):
+            book.pop(name, None)
+
+
+class Client:
+    """One client: a thread, its connection and its books. Its choices follow from `seed`."""
+
+    def __init__(self, port: int, seed: str, stopped: threading.Event) -> None:
+        self.books = Books()
+        self.answers: list[Answer] = []
+        self._port = port
+        self._random = random.Random(seed)
+        self._stopped = stopped
+        self._connection: http.client.HTTPConnection | None = None
+        self._thread = threading.Thread(target=self._run, name=f"soak {seed}", daemon=True)
+        self.crash: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join(4 * _PATIENCE)
+
+    def _run(self) -> None:
+        moves, weights = zip(*_MOVES, strict=True)
+        due = time.monotonic() + self._random.random() / RATE
+        try:
+            while not self._stopped.wait(max(due - time.monotonic(), 0)):
+                # Behind by more than a second: the missed ones are let go, not sent all at once.
+                due = max(due + 1 / RATE, time.monotonic() - 1)
+                self._random.choices(moves, weights)[0](self)
+        except BaseException as error:  # a fault of the soak itself must end it with a complaint, not quietly
+            self.crash = error
+        finally:
+            self._hang_up()
+
+    # Sending.
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        needs: tuple[str, ...],
+        expect: Sequence[int],
+        route: str = "",
+        content: bytes | None = None,
+        promised: dict[str, Any] | None = None,
+    ) -> Any:
+        """Send one request and write its answer down; give the data of a 2xx, else None.
+
+        `promised` are fields that the data must have. A change without a clear answer strikes the thing out.
+        """
+        sent = content if body is None else json.dumps(body).encode()
+        began = time.monotonic()
+        status, fields, raw, said = self._exchange(method, path, sent)
+        ended = time.monotonic()
+        route = route or path.partition("?")[0]
+        data, code, enveloped = None, "", True
+        if status:
+            data, code, trouble = _open(method, route, status, fields, raw)
+            enveloped, said = not trouble, trouble or code
+        expected = status in expect
+        if expected and promised is not None and status < 300:
+            wrong = [name for name, value in promised.items() if not isinstance(data, dict) or data.get(name) != value]
+            if wrong:
+                expected, said = False, f"{path}: not as promised: {', '.join(wrong)}"
+        if method in {"PUT", "DELETE"} and (status == 0 or status >= 500):
+            self.books.forget(path)
+        self.answers.append(Answer(began, ended, method, route, needs, status, code, enveloped, expected, said))
+        return data if 200 <= status < 300 else None
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, Any, bytes, str]:
+        """Status, fields, body and complaint; the status is 0 when no whole answer came."""
+        try:
+            if self._connection is not None and _has_ended(self._connection):
+                self._hang_up()
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection(HOST, self._port, timeout=_PATIENCE)
+            self._connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            answer = self._connection.getresponse()
+            raw = answer.read()
+            if answer.will_close:
+                self._hang_up()
+            return answer.status, answer.headers, raw, ""
+        except (OSError, http.client.HTTPException) as error:
+            self._hang_up()
+            return 0, None, b"", repr(error)
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def one_of(self, book: dict[str, dict[str, Any]]) -> str | None:
+        """The id of something of ours among the newest."""
+        newest = list(book)[-_KEPT:]
+        return self._random.choice(newest) if newest else None
+
+    # What it does.
+
+    def create_user(self) -> None:
+        wanted = {"email": f"{uuid.uuid4().hex}@example.com", "name": self._random.choice(_NAMES)}
+        made = self.ask("POST", "/users", wanted, needs=_USERS, expect=[201], promised=wanted)
+        if made:
+            self.books.users[made["id"]] = wanted
+
+    def create_order(self) -> None:
+        user = self.one_of(self.books.users)
+        if user is None:
+            return self.create_user()
+        quantity = self._random.randint(1, 50)
+        items = [{"product": "Чокопай", "quantity": quantity, "price": 52.25}]
+        total = f"{quantity * 52.25:.2f}"
+        wanted = {"user_id": user, "total_amount": total}
+        made = self.ask(
+            "POST",
+            "/orders",
+            {"user_id": user, "items": items},
+            needs=("orders", "users"),
+            expect=[201],
+            promised=wanted,
+        )
+        if made:
+            self.books.orders[made["id"]] = {**wanted, "status": "created"}
+        return None
+
+    def create_task(self) -> None:
+        seconds = self._random.choice([0, 0, 0.05, 0.5, 2])
+        kind = {"task_type": "io", "payload": {"seconds": seconds}} if seconds else {"task_type": "noop"}
+        wanted = {**kind, "title": self._random.choice(_NAMES), "max_attempts": 25}
+        made = self.ask("POST", "/tasks", wanted, needs=_TASKS, expect=[201], promised={"title": wanted["title"]})
+        if made:
+            self.books.tasks[made["id"]] = {"title": wanted["title"], "task_type": wanted["task_type"]}
+
+    def read_user(self) -> None:
+        self._read("users", self.books.users)
+
+    def read_order(self) -> None:
+        self._read("orders", self.books.orders)
+
+    def read_task(self) -> None:
+        self._read("tasks", self.books.tasks, self._random.choice(["", "", "/status"]))
+
+    def _read(self, kind: str, book: dict[str, dict[str, Any]], part: str = "") -> None:
+        name = self.one_of(book)
+        if name is not None:
+            alias = self._random.choice(["", "", "", "/api/v1"])
+            self.ask(
+                "GET",
+                f"{alias}/{kind}/{name}{part}",
+                needs=(kind,),
+                expect=[200],
+                route=f"/{kind}/{{id}}{part}",
+                promised=None if part else book[name],
+            )
+
+    def list_things(self) -> None:
+        kind = self._random.choice(["users", "orders", "tasks"])
+        self.ask("GET", f"/{kind}?limit={self._random.randint(1, 50)}", needs=(kind,), expect=[200])
+
+    def tasks_of_user(self) -> None:
+        user = self.one_of(self.books.users)
+        if user is not None:
+            self.ask("GET", f"/users/{user}/tasks", needs=_TASKS, expect=[200], route="/users/{id}/tasks")
+
+    def details(self) -> None:
+        user = self.one_of(self.books.users)
+        if user is None:
+            return
+        # Without orders the answer is partial, so only users can be missed.
+        found = self.ask("GET", f"/users/{user}/details", needs=_USERS, expect=[200], route="/users/{id}/details")
+        if found and found["user"]["id"] != user:
+            self._note_wrong("/users/{id}/details", "another user's data")
+
+    def update_user(self) -> None:
+        user = self.one_of(self.books.users)
+        if user is not None:
+            name = f"{self._random.choice(_NAMES)} {self._random.randint(1, 999)}"
+            path = f"/users/{user}"
+            promised = {"name": name}
+            if self.ask("PUT", path, promised, needs=_USERS, expect=[200], route="/users/{id}", promised=promised):
+                self.books.users[user]["name"] = name
+
+    def advance_order(self) -> None:
+        order = self.one_of(self.books.orders)
+        if order is None:
+            return
+        now = self.books.orders[order]["status"]
+        then = {"created": "in_progress", "in_progress": "completed"}.get(now)
+        if then is None:
+            # A step back is refused and changes nothing.
+            back = {"status": "created"}
+            self.ask("PUT", f"/orders/{order}", back, needs=_ORDERS, expect=[409], route="/orders/{id}")
+        elif self.ask(
+            "PUT", f"/orders/{order}", {"status": then}, needs=_ORDERS, expect=[200], route="/orders/{id}",
+            promised={"status": then},
+        ):  # fmt: skip
+            self.books.orders[order]["status"] = then
+
+    def delete_order(self) -> None:
+        order = self.one_of(self.books.orders)
+        if order is not None and self.books.orders[order]["status"] == "created":
+            self.ask("DELETE", f"/orders/{order}", needs=_ORDERS, expect=[200], route="/orders/{id}")
+            self.books.orders.pop(order, None)
+
+    def delete_user(self) -> None:
+        # One of its own, so that no order of the books loses its user.
+        wanted = {"email": f"{uuid.uuid4().hex}@example.com", "name": "Þórdís"}
+        made = self.ask("POST", "/users", wanted, needs=_USERS, expect=[201])
+        if made:
+            path = f"/users/{made['id']}"
+            if self.ask("DELETE", path, needs=_USERS, expect=[200], route="/users/{id}", promised=wanted):
+                self.ask("GET", path, needs=_USERS, expect=[404], route="/users/{id}")
+
+    def cancel_task(self) -> None:
+        wanted = {"execute_at": "2199-01-01T00:00:00Z"}
+        made = self.ask("POST", "/tasks", wanted, needs=_TASKS, expect=[201])
+        if made:
+            self.ask("DELETE", f"/tasks/{made['id']}", needs=_TASKS, expect=[200], route="/tasks/{id}")
+
+    def send_bad_input(self) -> None:
+        method, path, content, status, needs = self._random.choice(_BAD_INPUT)
+        self.ask(method, path, content=content, needs=needs, expect=[status])
+
+    def look_at_pages(self) -> None:
+        page = self._random.choice(["/health", "/health", "/status", "/readyz", "/livez", "/metrics", "/openapi.json"])
+        self.ask("GET", page, needs=(), expect=[200])
+
+    def ask_without_body(self) -> None:
+        method, expect = self._random.choice([("HEAD", 200), ("OPTIONS", 204)])
+        self.ask(method, "/users", needs=_USERS if method == "HEAD" else (), expect=[expect])
+
+    def _note_wrong(self, route: str, said: str) -> None:
+        now = time.monotonic()
+        self.answers.append(Answer(now, now, "GET", route, (), 200, expected=False, said=said))
+
+
+_NAMES = ("Белов Ярослав", "Ngô Thị Thanh Hằng", "渡辺 直美", "محمد الأحمد", "Zoë O'Hara-Müller", "ᐊᓐᓂ ᐱᑕ")
+_BAD_INPUT: Sequence[tuple[str, str, bytes | None, int, tuple[str, ...]]] = (
+    ("POST", "/users", b"{", 400, _USERS),
+    ("POST", "/users", b'{"email": "nobody", "name": ""}', 400, _USERS),
+    ("POST", "/users", b'{"email": "a@example.com", "name": "a", "colour": "blue"}', 400, _USERS),
+    ("GET", "/users/not-an-id", None, 400, _USERS),
+    ("POST", "/orders", b'{"user_id": 7, "items": []}', 400, _ORDERS),
+    ("GET", "/orders?limit=many", None, 400, _ORDERS),
+    ("POST", "/tasks", b'{"priority": 1000}', 400, _TASKS),
+    ("GET", "/tasks/01930000-0000-7000-8000-000000000000", None, 404, _TASKS),
+    ("GET", "/nothing-of-ours", None, 404, ()),
+    ("PATCH", "/users", b"{}", 405, ()),
+    ("GET", "/users/%2e%2e/admin", None, 400, ()),
+    ("POST", "/orders", b" " * 1_100_000, 413, ()),
+)
+#: What a client does, and how often beside the others.
+_MOVES: Sequence[tuple[Callable[[Client], None], int]] = (
+    (Client.read_user, 18),
+    (Client.read_order, 14),
+    (Client.read_task, 12),
+    (Client.list_things, 6),
+    (Client.tasks_of_user, 2),
+    (Client.details, 8),
+    (Client.create_user, 6),
+    (Client.create_order, 8),
+    (Client.create_task, 8),
+    (Client.update_user, 5),
+    (Client.advance_order, 4),
+    (Client.delete_order, 2),
+    (Client.delete_user, 1),
+    (Client.cancel_task, 1),
+    (Client.send_bad_input, 4),
+    (Client.look_at_pages, 3),
+    (Client.ask_without_body, 2),
+)
+
+
+def _has_ended(connection: http.client.HTTPConnection) -> bool:
+    """Whether the other side has closed a kept connection: then it has something to read, its end."""
+    if connection.sock is None:
+        return True
+    readable, _, _ = select.select([connection.sock], [], [], 0)
+    return bool(readable)
+
+
+def _open(method: str, route: str, status: int, fields: Any, raw: bytes) -> tuple[Any, str, str]:
+    """The data, an error's code, and what is wrong with the envelope (empty: nothing)."""
+    if not fields.get("X-Request-ID"):
+        return None, "", "no X-Request-ID"
+    if method == "HEAD" or status == 204:
+        return None, "", "a body" if raw else ""
+    if route in _NO_ENVELOPE and status == 200:
+        return None, "", ""
+    try:
+        body = json.loads(raw)
+        if fields.get_content_type() != "application/json":
+            raise ValueError(fields.get_content_type())
+        if status < 400 and body["success"] is True and body.keys() == {"success", "data"}:
+            return body["data"], "", ""
+        if status >= 400 and body["success"] is False and body.keys() == {"success", "error"}:
+            if status == 503 and not fields.get("Retry-After"):
+                return None, str(body["error"]["code"]), "503 without Retry-After"
+            return None, str(body["error"]["code"]), "" if body["error"]["message"] else "no message"
+    except (ValueError, KeyError, TypeError) as error:
+        return None, "", f"{error!r}: {raw[:100]!r}"
+    return None, "", f"success does not fit the status: {raw[:100]!r}"

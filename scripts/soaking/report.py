@@ -1,0 +1,112 @@
+"""The outcome of a soak, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from scripts.soaking.records import Answer
+from scripts.soaking.soak import Outcome
+from scripts.soaking.verdict import explanation, growths
+
+_SHOWN_FAULTS = 40
+
+
+def lines(outcome: Outcome) -> Iterable[str]:
+    """The tables: answers by route, kills by victim, memory by process, faults."""
+    found = figures(outcome)
+    yield (
+        f"{found['answers']} answers in {found['seconds'] / 60:.1f} minutes ({found['per_second']:.0f}/s), "
+        f"{len(outcome.kills)} kills, seed {outcome.seed}"
+    )
+    yield ""
+    yield f"{'route':<28}{'answers':>9}{'2xx':>8}{'4xx':>7}{'5xx':>7}{'lost':>6}{'p50 ms':>9}{'p99 ms':>9}"
+    for route, row in found["routes"].items():
+        yield (
+            f"{route:<28}{row['answers']:>9}{row['2xx']:>8}{row['4xx']:>7}{row['5xx']:>7}{row['lost']:>6}"
+            f"{row['p50_ms']:>9.1f}{row['p99_ms']:>9.1f}"
+        )
+    yield ""
+    yield f"{'killed':<18}{'times':>6}{'5xx':>7}{'lost':>6}{'well after s (median, most)':>30}"
+    for victim, row in found["kills"].items():
+        well = "never" if row["median_seconds"] is None else f"{row['median_seconds']:.1f}  {row['most_seconds']:.1f}"
+        yield f"{victim:<18}{row['times']:>6}{row['5xx']:>7}{row['lost']:>6}{well:>30}"
+    yield ""
+    yield f"{'memory':<18}{'pid':>8}{'minutes':>9}{'settled MiB':>13}{'at the end':>12}{'growth':>8}"
+    for one in found["memory"]:
+        yield (
+            f"{one['name']:<18}{one['pid']:>8}{one['minutes']:>9.1f}{one['before']:>13.1f}{one['after']:>12.1f}"
+            f"{one['after'] - one['before']:>+8.1f}"
+        )
+    yield ""
+    looked = ", ".join(f"{number} {kind}" for kind, number in outcome.promised.items())
+    yield f"looked for at the end: {looked}"
+    yield f"codes of 5xx: {', '.join(f'{code} {n}' for code, n in found['codes'].items()) or 'none'}"
+    yield f"faults: {len(outcome.faults)}"
+    yield from outcome.faults[:_SHOWN_FAULTS]
+    if len(outcome.faults) > _SHOWN_FAULTS:
+        yield f"… and {len(outcome.faults) - _SHOWN_FAULTS} more"
+
+
+def figures(outcome: Outcome) -> dict[str, Any]:
+    """The same as numbers."""
+    by_route: dict[str, list[Answer]] = defaultdict(list)
+    for answer in outcome.answers:
+        by_route[answer.route].append(answer)
+    blamed: dict[str, Counter[str]] = defaultdict(Counter)
+    for answer in outcome.answers:
+        if answer.lost or answer.status >= 500:
+            kill = explanation(answer, outcome.kills)
+            blamed["" if kill is None else kill.victim]["lost" if answer.lost else "5xx"] += 1
+    kills = {}
+    for victim in sorted({kill.victim for kill in outcome.kills}):
+        those = [kill for kill in outcome.kills if kill.victim == victim]
+        seconds = [kill.seconds for kill in those if kill.seconds is not None]
+        kills[victim] = {
+            "times": len(those),
+            "5xx": blamed[victim]["5xx"],
+            "lost": blamed[victim]["lost"],
+            "median_seconds": statistics.median(seconds) if seconds else None,
+            "most_seconds": max(seconds, default=None),
+        }
+    return {
+        "seed": outcome.seed,
+        "seconds": outcome.seconds,
+        "answers": len(outcome.answers),
+        "per_second": len(outcome.answers) / outcome.seconds,
+        "routes": {route: _row(answers) for route, answers in sorted(by_route.items())},
+        "codes": dict(Counter(one.code for one in outcome.answers if one.status >= 500).most_common()),
+        "kills": kills,
+        "memory": [asdict(one) for one in sorted(growths(outcome.memory), key=lambda one: (one.name, -one.minutes))],
+        "promised": outcome.promised,
+        "faults": outcome.faults,
+    }
+
+
+def write_json(file: Path, outcome: Outcome, *, commit: str, machine: str) -> None:
+    """Everything: the figures, and every kill with its time since the begin."""
+    kills = [{**asdict(kill), "at": kill.at - outcome.began, "seconds": kill.seconds} for kill in outcome.kills]
+    for kill in kills:
+        del kill["well_at"]
+    text = json.dumps(
+        {"commit": commit, "machine": machine, **figures(outcome), "every_kill": kills}, indent=2, ensure_ascii=False
+    )
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _row(answers: list[Answer]) -> dict[str, float]:
+    took = sorted(answer.ended - answer.began for answer in answers)
+    return {
+        "answers": len(answers),
+        "2xx": sum(200 <= one.status < 300 for one in answers),
+        "4xx": sum(400 <= one.status < 500 for one in answers),
+        "5xx": sum(one.status >= 500 for one in answers),
+        "lost": sum(one.lost for one in answers),
+        "p50_ms": took[len(took) // 2] * 1000,
+        "p99_ms": took[min(int(len(took) * 0.99), len(took) - 1)] * 1000,
+    }

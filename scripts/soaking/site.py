@@ -1,0 +1,133 @@
+"""The system under the soak: an instance as ./scripts/run starts it, and a look at its processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from scripts.instance.credentials import Credentials
+from scripts.instance.errors import InstanceError
+from scripts.instance.layout import CHECKOUT, Layout
+from scripts.instance.ports import HOST, Ports
+from scripts.instance.supervision import ProcessState, Supervisor
+
+GATEWAY_PROCESSES = 2
+TASK_WORKERS = 2
+_START_SECONDS = 180
+_MASTERS = ("gateway", "users", "orders", "tasks")
+
+
+class Site:
+    """One instance in a data folder and on ports of its own."""
+
+    def __init__(self, data: Path, port: int) -> None:
+        self.ports = Ports(port)
+        self._layout = Layout.of(str(data))
+        self._supervisor: Supervisor | None = None
+        # Its connection carries one call at a time.
+        self._calling = threading.Lock()
+
+    def start(self, settings: Mapping[str, str]) -> None:
+        """Start it and return when it is ready."""
+        self._run("--port", str(self.ports.base), "--detach", "--workers", str(TASK_WORKERS), settings=settings)
+        self._supervisor = Supervisor(self.ports, Credentials(self._layout.secrets)["supervisor"])
+
+    def stop(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.close()
+        self._run("stop")
+
+    def _run(self, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "scripts.instance", "--data", str(self._layout.data), *arguments]
+        done = subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env={**os.environ, **(settings or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
+        )
+        if done.returncode:
+            raise InstanceError(f"{done.stderr.strip() or done.stdout.strip()}")
+
+    def programs(self) -> dict[str, ProcessState]:
+        """What supervisor keeps running, by name: postgres, users, orders, tasks, gateway, worker-1, …"""
+        assert self._supervisor is not None, "not started"
+        with self._calling:
+            return {process.name: process for process in self._supervisor.processes()}
+
+    def processes(self) -> dict[str, list[psutil.Process]]:
+        """Every living process by the name of its part, the eldest first; the children of PostgreSQL are left out."""
+        found: dict[str, list[psutil.Process]] = {}
+        for name, program in self.programs().items():
+            if program.state != "RUNNING":
+                continue
+            master = _process(program.pid)
+            if master is None:
+                continue
+            if program.service in _MASTERS:
+                found[f"{name} master"] = [master]
+                found[f"{name} worker"] = _children(master)
+            else:
+                found.setdefault("task worker" if program.service == "worker" else name, []).append(master)
+        return found
+
+    def service_is_ready(self, name: str) -> bool:
+        """Whether a service says so itself."""
+        status, _ = self._get(self.ports.by_name[name], "/readyz")
+        return status == 200
+
+    def circuits(self) -> dict[str, str]:
+        """The state of each circuit of the gateway; nothing if it cannot tell."""
+        status, body = self._get(self.ports.gateway, "/health")
+        return {name: one["state"] for name, one in body["data"]["upstreams"].items()} if status == 200 else {}
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request to the gateway on a connection of its own: status (0: no answer) and JSON."""
+        return self._get(self.ports.gateway, path, method, body)
+
+    @staticmethod
+    def _get(port: int, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(HOST, port, timeout=10)
+        try:
+            sent = None if body is None else json.dumps(body).encode()
+            connection.request(method, path, sent, {"Content-Type": "application/json"} if sent else {})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return 0, None
+        finally:
+            connection.close()
+
+
+def _process(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _children(master: psutil.Process) -> list[psutil.Process]:
+    try:
+        return sorted(master.children(), key=lambda child: child.create_time())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def resident_mib(process: psutil.Process) -> float | None:
+    """Resident memory in MiB; None if the process has ended."""
+    try:
+        return float(process.memory_info().rss) / 1024**2
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,112 @@
+"""What of all that was seen is a fault. Pure.
+
+- An answer without the envelope is a fault, always.
+- A 5xx is right only while a service it needs is away because of a kill: from the kill until that service was seen
+  working again, its circuit closed.
+- A connection may end without an answer only if it was under way when a process of the gateway was killed.
+- Any other answer is the one that the request deserves.
+- What was killed works again within RECOVERY_SECONDS.
+- A process that has settled does not grow.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scripts.soaking.records import Answer, Kill, Memory
+
+#: The name of the victim whose death may end connections.
+GATEWAY_PROCESS = "gateway worker"
+#: Within this time, in seconds, everything must be well after a kill.
+RECOVERY_SECONDS = 30.0
+#: The kernel needs a moment to close what a killed process had open, in seconds.
+_CLOSING_SECONDS = 0.5
+#: A process has settled after this share of its life; what it grew until then is not a leak.
+_SETTLED = 1 / 3
+#: Memory is judged for a process seen at least so often.
+_MEASUREMENTS = 12
+#: Growth of a settled process that is no fault: this share, and at least so many MiB (the allocator's own steps).
+_GROWTH_SHARE, _GROWTH_MIB = 0.1, 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What a process that lived long enough grew by, from its middle third to its last one, in MiB."""
+
+    name: str
+    pid: int
+    minutes: float
+    before: float
+    after: float
+
+    @property
+    def mib(self) -> float:
+        return self.after - self.before
+
+    @property
+    def is_flat(self) -> bool:
+        return self.mib <= max(_GROWTH_MIB, self.before * _GROWTH_SHARE)
+
+
+def explanation(answer: Answer, kills: Iterable[Kill]) -> Kill | None:
+    """The kill because of which a lost connection or a 5xx is no fault."""
+    for kill in kills:
+        if answer.lost:
+            if (
+                kill.victim == GATEWAY_PROCESS
+                and answer.began <= kill.at + _CLOSING_SECONDS
+                and answer.ended >= kill.at
+            ):
+                return kill
+        elif any(name in kill.hurts for name in answer.needs):
+            until = kill.at + RECOVERY_SECONDS if kill.well_at is None else kill.well_at
+            if answer.ended >= kill.at and answer.began <= until:
+                return kill
+    return None
+
+
+def growths(memory: Iterable[Memory]) -> list[Growth]:
+    """The growth of every process that was measured often enough."""
+    lives: dict[tuple[str, int], list[Memory]] = {}
+    for one in memory:
+        lives.setdefault((one.name, one.pid), []).append(one)
+    found = []
+    for (name, pid), life in lives.items():
+        settled = life[int(len(life) * _SETTLED) :]
+        if len(life) < _MEASUREMENTS:
+            continue
+        half = len(settled) // 2
+        before = statistics.median(one.mib for one in settled[:half])
+        after = statistics.median(one.mib for one in settled[half:])
+        found.append(Growth(name, pid, (life[-1].at - life[0].at) / 60, before, after))
+    return found
+
+
+def faults(answers: Sequence[Answer], kills: Sequence[Kill], memory: Iterable[Memory], began: float) -> list[str]:
+    """Every fault in words, with its time in seconds since `began`."""
+    found = []
+    for answer in answers:
+        place = f"{answer.began - began:7.1f} s  {answer.method} {answer.route}"
+        if answer.lost:
+            if explanation(answer, kills) is None:
+                found.append(f"{place}: no answer ({answer.said})")
+        elif not answer.enveloped:
+            found.append(f"{place}: {answer.status} without the envelope ({answer.said})")
+        elif answer.status >= 500:
+            if explanation(answer, kills) is None:
+                found.append(f"{place}: {answer.status} {answer.code}, and nothing it needs was away")
+        elif not answer.expected:
+            found.append(f"{place}: {answer.status} {answer.code} is the wrong answer ({answer.said})")
+    found += [
+        f"{kill.at - began:7.1f} s  {kill.victim} was killed, and not well again within {RECOVERY_SECONDS:.0f} s"
+        for kill in kills
+        if kill.well_at is None
+    ]
+    found += [
+        f"memory: {one.name} ({one.pid}) grew from {one.before:.1f} to {one.after:.1f} MiB after it had settled"
+        for one in growths(memory)
+        if not one.is_flat
+    ]
+    return found

@@ -1,0 +1,66 @@
+"""The open load: a fixed plan, and latencies that count from it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from benchmarks.open_load import run
+
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def _against(behaviour: list[bytes | float | None], *, rate: float, seconds: float, patience: float) -> dict:
+    """Load a server whose nth request is answered so: with bytes, never (None), or after a hold of everything."""
+    asked = 0
+    held = asyncio.Event()
+    held.set()
+    serving: list[asyncio.Task[None] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.append(asyncio.current_task())
+        with contextlib.suppress(ConnectionError):
+            await answer(reader, writer)
+        writer.close()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while await reader.readline():
+            while await reader.readline() != b"\r\n":
+                pass
+            what = behaviour[min(asked, len(behaviour) - 1)]
+            asked += 1
+            if isinstance(what, float):
+                held.clear()
+                asyncio.get_running_loop().call_later(what, held.set)
+            await held.wait()
+            if what is not None:
+                writer.write(what if isinstance(what, bytes) else GOOD)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        return await run(f"http://127.0.0.1:{port}/x", rate, seconds, patience)
+    finally:
+        server.close()
+        await asyncio.gather(*filter(None, serving))
+
+
+def test_every_request_of_the_plan_is_sent_and_counted_by_status() -> None:
+    bad = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
+    seen = asyncio.run(_against([bad, bad, GOOD], rate=100, seconds=0.2, patience=5))
+    assert seen["statuses"] == {"200": 18, "503": 2}
+    assert seen["lost"] == 0
+
+
+def test_a_request_without_an_answer_is_lost_and_counts_with_the_patience() -> None:
+    seen = asyncio.run(_against([None, GOOD], rate=100, seconds=0.1, patience=0.5))
+    assert (seen["lost"], seen["statuses"]) == (1, {"200": 9})
+    assert seen["worst"] == 500
+
+
+def test_a_server_that_holds_everything_up_is_charged_for_every_request_of_that_time() -> None:
+    seen = asyncio.run(_against([GOOD, 0.4, GOOD], rate=100, seconds=0.4, patience=5))
+    # A load that waits for each answer would have seen one slow request, and a median of nothing.
+    assert seen["p50"] > 100
+    assert seen["statuses"] == {"200": 40}
