@@ -25,6 +25,9 @@ from api_gateway.headers import Fields
 #: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
 IDLE_SECONDS = 30.0
 MAX_IDLE = 256
+#: Connections being made at once to one upstream: of a thousand requests that come in one moment, none spends its
+#: connect limit on waiting for the others.
+MAX_CONNECTING = 64
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
 #: Seconds between two looks for exchanges that are late, and so the most that one may be late.
@@ -523,6 +526,7 @@ class Upstream:
         self.deadlines = _Deadlines(self.loop)
         self._idle_seconds = idle_seconds
         self._idle: deque[_Connection] = deque()
+        self._connecting = asyncio.Semaphore(MAX_CONNECTING)
         self._tls = ssl.create_default_context() if self.origin.tls else None
 
     async def exchange(
@@ -553,7 +557,9 @@ class Upstream:
         )
         connection = None if fresh else self._kept()
         if connection is None:
-            connection = await self._connect(connect, until)
+            async with asyncio.timeout_at(until), self._connecting:
+                # Somebody may have finished with one while this one waited.
+                connection = (None if fresh else self._kept()) or await self._connect(connect)
         exchange = connection.begin(method, message, body or b"")
         exchange.expire_at(until)
         try:
@@ -587,17 +593,14 @@ class Upstream:
             return connection
         return None
 
-    async def _connect(self, limit: float, until: float | None) -> _Connection:
+    async def _connect(self, limit: float) -> _Connection:
         origin = self.origin
-        ends_at = self.loop.time() + limit
         try:
-            async with asyncio.timeout_at(ends_at if until is None else min(ends_at, until)):
+            async with asyncio.timeout(limit):
                 _, connection = await self.loop.create_connection(
                     lambda: _Connection(self), origin.host, origin.port, ssl=self._tls
                 )
         except TimeoutError as error:
-            if until is not None and until <= ends_at:
-                raise
             raise ConnectFailed(f"no connection to {self.name} within {limit} s", "connection_timeout") from error
         except OSError as error:
             raise ConnectFailed(str(error), _connect_fault(error)) from error

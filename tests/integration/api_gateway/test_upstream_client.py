@@ -7,7 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from api_gateway.upstream import Answer, BrokenAnswer, ConnectFailed, ConnectionLost, Origin, Upstream
+from api_gateway.upstream import (
+    MAX_CONNECTING,
+    Answer,
+    BrokenAnswer,
+    ConnectFailed,
+    ConnectionLost,
+    Origin,
+    Upstream,
+)
 from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, good
 
 
@@ -160,3 +168,37 @@ def test_a_kept_connection_that_ended_is_told_as_reused(service: ScriptedUpstrea
 def test_an_address_is_read_once(url: str, host: str, port: int, authority: bytes, prefix: bytes) -> None:
     origin = Origin.parse(url)
     assert (origin.host, origin.port, origin.authority, origin.prefix) == (host, port, authority, prefix)
+
+
+def test_of_many_requests_at_once_only_so_many_connect_and_the_others_take_over_what_is_free(
+    service: ScriptedUpstream,
+) -> None:
+    async def main() -> list[int]:
+        upstream = Upstream("users", service.url)
+
+        async def ask() -> int:
+            got = await get(upstream)
+            await got.read(1000)
+            return got.status
+
+        statuses = await asyncio.gather(*(ask() for _ in range(4 * MAX_CONNECTING)))
+        upstream.close()
+        return statuses
+
+    assert asyncio.run(main()) == [200] * 4 * MAX_CONNECTING
+    assert len(service.seen) == 4 * MAX_CONNECTING
+    assert service.connections < 4 * MAX_CONNECTING
+
+
+def test_whoever_waits_to_connect_waits_no_longer_than_its_deadline(service: ScriptedUpstream) -> None:
+    async def main() -> None:
+        upstream = Upstream("users", service.url)
+        # As many as may connect at once, none of whom gets through.
+        for _ in range(MAX_CONNECTING):
+            await upstream._connecting.acquire()
+        with pytest.raises(TimeoutError):
+            await upstream.exchange("GET", b"/x", b"", None, connect=1, until=upstream.loop.time() + 0.05)
+        upstream.close()
+
+    asyncio.run(main())
+    assert service.seen == []
