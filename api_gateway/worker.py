@@ -19,11 +19,21 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[GatewayProtocol] = set()
+        self._has_backlog = False
 
     def init_process(self) -> None:
         # The worker's serving loop names this class itself; the change is seen by this process alone.
         gasgi.ASGIProtocol = GatewayProtocol
         super().init_process()
+
+    def notify(self) -> None:
+        # The first call comes as soon as the servers are there, which asyncio made listen with a backlog of its own
+        # (100): of a thousand clients that come at once, most would wait a second or more for their first answer.
+        if not self._has_backlog:
+            self._has_backlog = True
+            for listener in self.sockets:
+                listener.sock.listen(self.cfg.backlog)
+        super().notify()
 
     async def _shutdown(self) -> None:
         self._close_idle(fresh=False)

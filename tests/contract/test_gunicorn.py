@@ -98,6 +98,9 @@ def test_nothing_of_ours_hides_a_name_of_theirs() -> None:
 def test_the_worker_makes_its_connections_by_the_name_we_replace() -> None:
     assert re.search(r"lambda: ASGIProtocol\(self\)", inspect.getsource(ASGIWorker._serve))
     assert inspect.iscoroutinefunction(ASGIWorker._shutdown)
+    serve = inspect.getsource(ASGIWorker._serve)
+    assert serve.index("create_server(") < serve.index("self.notify()")
+    assert serve.count("self.notify()") == 1
     assert "await self._shutdown()" in inspect.getsource(ASGIWorker._serve)
 
 
