@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateway import GatewayProcess
-from tests.support.raw_http import RawAnswer, RawClient
+from tests.support.raw_http import RawAnswer, RawClient, read_answer
 from tests.support.upstream import Pause, ScriptedUpstream, answer, good
 from tests.support.waiting import eventually
 
@@ -253,9 +255,29 @@ def test_sigterm_lets_requests_under_way_finish_and_takes_no_new_ones(tmp_path: 
         gateway.stop()
 
 
-def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
-    import os
+def test_clients_that_come_while_the_worker_is_busy_wait_at_the_door(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path / "log")
+    worker = gateway.client.get("/status").json["data"]["processes"][0]["pid"]
+    waiting = []
+    try:
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            # More than the backlog that asyncio listens with; one too many would be told to come again in a second.
+            for _ in range(300):
+                waiting.append(socket.create_connection(("127.0.0.1", gateway.port), timeout=0.9))
+                waiting[-1].sendall(b"GET /users HTTP/1.1\r\nHost: a\r\n\r\n")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        for connection in waiting:
+            connection.settimeout(15)
+            assert read_answer(connection).status == 200
+    finally:
+        for connection in waiting:
+            connection.close()
+        gateway.stop()
 
+
+def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
     gateway = GatewayProcess(tmp_path / "log")
     try:
         first = gateway.client.get("/status").json["data"]["processes"][0]["pid"]
