@@ -112,7 +112,7 @@ def missing(site: Site, books: Iterable[Books]) -> list[str]:
         while True:
             status, body = site.ask("GET", path)
             if status != 200:
-                return f"lost: {path} is {status}"
+                return f"{'gone' if status == 404 else 'not shown'}: {path} is {status}"
             thing = body["data"]
             wrong = [name for name, value in fields.items() if thing.get(name) != value]
             if wrong:

@@ -9,6 +9,7 @@ all processes of a server share (shared_state.py).
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -42,6 +43,9 @@ _NAMES: dict[CircuitState, str] = {
     "open": pybreaker.STATE_OPEN,
     "half_open": pybreaker.STATE_HALF_OPEN,
 }
+
+#: A good call opens a circuit only on the heels of a bad one: not longer after it than this, in seconds.
+_FRESH_SECONDS = 1.0
 
 log = get_logger(__name__)
 
@@ -277,6 +281,8 @@ class Circuit:
             throw_new_error_on_trip=False,
         )
         self._untold: deque[Transition] = deque()
+        #: When the last call of this process failed or was slow.
+        self._bad_at = -math.inf
 
     def acquire(self, *, lease: float | None = None) -> Permit:
         """A permit for one call, or CircuitOpen at once. `lease` (seconds) bounds how long a trial keeps its place."""
@@ -407,7 +413,11 @@ class Circuit:
                 store.set_consecutive(consecutive)
                 totals = store.totals(now)
                 verdict = None if standing.forced else self.settings.verdict(totals, consecutive)
-                if verdict is not None:
+                if failed or slow:
+                    self._bad_at = now
+                # As the good calls before an outage leave the window, its failures become the larger share of it,
+                # long after it is over: the first good call of a quiet time must not open the circuit then.
+                if verdict is not None and now - self._bad_at <= _FRESH_SECONDS:
                     self._move(standing, "open", now, verdict)
                 elif totals.calls >= self.settings.minimum_calls:
                     store.allow_add_success(generation, now)

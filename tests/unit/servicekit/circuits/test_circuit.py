@@ -132,6 +132,20 @@ class TestOpening:
         assert circuit.snapshot().state == "closed"
         assert circuit.snapshot().calls == 1
 
+    def test_a_good_call_long_after_the_failures_does_not_open_it(self, clock: Clock) -> None:
+        circuit = make(clock)
+        succeed(circuit, 40)
+        clock.pass_(6)
+        for _ in range(8):  # 32 of 80 at the end of it
+            fail(circuit, 4)
+            succeed(circuit)
+        assert not is_open(circuit)
+        clock.pass_(5)  # the 40 good ones have left the window: 32 of 40
+        succeed(circuit, 5)
+        assert not is_open(circuit), "everything has been well for 5 seconds"
+        fail(circuit)
+        assert is_open(circuit), "but the next failure opens it"
+
     @pytest.mark.parametrize(
         ("slow", "state"),
         [(15, "closed"), (16, "open")],  # 75 % and 80 % of 20
