@@ -78,6 +78,7 @@ class Gateway:
                     settings=self._circuit_settings,
                     store=shared_state.store_for("api_gateway", name, self._circuit_settings),
                     listeners=[measures.circuit_moved],
+                    on_uncounted=measures.uncounted,
                 ),
                 bulkhead=Bulkhead(places=settings.gateway_upstream_connections, line=settings.gateway_upstream_waiting),
                 budget=RetryBudget(),

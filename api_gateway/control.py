@@ -15,10 +15,10 @@ from uuid import UUID
 from flask import Flask, Response
 
 from api_gateway import openapi as merged_openapi
-from api_gateway.errors import BadUpstreamAnswer, UpstreamUnavailable
+from api_gateway.errors import BadUpstreamAnswer, CircuitHeldUp, UpstreamUnavailable
 from api_gateway.route_table import Route
 from servicekit import openapi
-from servicekit.circuits import Circuit, CircuitSnapshot
+from servicekit.circuits import Circuit, CircuitSnapshot, HeldUp
 from servicekit.clock import utc_now
 from servicekit.envelope import dump
 from servicekit.errors import Forbidden, NotFound, Unauthorized
@@ -99,10 +99,11 @@ class CircuitView(View):
     last_probe: ProbeView | None
     forced: bool
     scope: Literal["machine", "process"]
+    held_up: bool
 
 
 class HealthView(View):
-    """The gateway lives; `degraded` when a circuit is not closed, or known to one process of several alone."""
+    """The gateway lives; `degraded` when a circuit is not closed, known to one process of several alone, or held up."""
 
     status: Literal["healthy", "degraded"]
     upstreams: dict[str, CircuitView]
@@ -179,7 +180,7 @@ def make_control(
         Always 200: an open circuit is the gateway doing its job.
         """
         seen = {name: circuit.snapshot() for name, circuit in circuits.items()}
-        well = all(one.state == "closed" and not one.degraded for one in seen.values())
+        well = all(one.state == "closed" and not one.degraded and not one.held_up for one in seen.values())
         views = {name: _circuit_view(one) for name, one in seen.items()}
         return HealthView(status="healthy" if well else "degraded", upstreams=views)
 
@@ -205,7 +206,7 @@ def make_control(
 
     @api.post(
         "/admin/circuits/{name}",
-        errors=(Unauthorized, Forbidden, NotFound),
+        errors=(Unauthorized, Forbidden, NotFound, CircuitHeldUp),
         body_limit=_ADMIN_BODY_LIMIT,
         guard=lambda authorization: _check_token(admin_token, authorization),
     )
@@ -217,7 +218,10 @@ def make_control(
         circuit = circuits.get(name)
         if circuit is None:
             raise NotFound("There is no circuit of that name.")
-        circuit.force(body.state)
+        try:
+            circuit.force(body.state)
+        except HeldUp as error:
+            raise CircuitHeldUp(retry_after=1) from error
         return _circuit_view(circuit.snapshot())
 
     app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION)
@@ -237,6 +241,7 @@ def _circuit_view(seen: CircuitSnapshot) -> CircuitView:
         last_probe=None if seen.last_probe is None else ProbeView(at=seen.last_probe.at, ok=seen.last_probe.ok),
         forced=seen.forced,
         scope=seen.scope,
+        held_up=seen.held_up,
     )
 
 

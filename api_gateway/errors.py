@@ -5,6 +5,7 @@ Unavailable ⊃ UpstreamUnavailable  503 <name>_unavailable
             ⊃ UpstreamCircuitOpen  503 circuit_open
             ⊃ UpstreamSaturated    503 upstream_saturated
             ⊃ Overloaded           503 overloaded
+            ⊃ CircuitHeldUp        503 circuit_held_up
 BadGateway ⊃ BadUpstreamAnswer     502 bad_upstream_answer
 DeadlineExceeded                   504 deadline_exceeded (servicekit)
 AppError ⊃ RequestTimeout          408 request_timeout
@@ -116,6 +117,12 @@ class Overloaded(Unavailable):
 
     def __init__(self) -> None:
         super().__init__(retry_after=1)
+
+
+class CircuitHeldUp(Unavailable):
+    """A process of the gateway that does not run holds the circuit up; try again."""
+
+    code = "circuit_held_up"
 
 
 class BadUpstreamAnswer(BadGateway):

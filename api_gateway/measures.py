@@ -30,6 +30,12 @@ class GatewayMeasures(Collector):
             ["circuit", "old", "new", "reason"],
             registry=registry,
         )
+        self._uncounted = Counter(
+            "siteworks_circuit_uncounted_total",
+            "Outcomes dropped because a process that does not run held the circuit up.",
+            ["circuit"],
+            registry=registry,
+        )
         self._refused = Counter(
             "siteworks_gateway_refusals_total",
             "Requests answered without an upstream's answer, by error code.",
@@ -66,6 +72,9 @@ class GatewayMeasures(Collector):
 
     def circuit_moved(self, transition: Transition) -> None:
         self._transitions.labels(transition.name, transition.old, transition.new, transition.reason).inc()
+
+    def uncounted(self, circuit: str) -> None:
+        self._uncounted.labels(circuit).inc()
 
     def refused(self, upstream: str, code: str) -> None:
         self._refused.labels(upstream, code).inc()

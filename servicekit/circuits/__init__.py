@@ -17,7 +17,7 @@ from servicekit.circuits.circuit import (
 )
 from servicekit.circuits.prober import Prober
 from servicekit.circuits.shared_state import SharedStates
-from servicekit.circuits.state import CircuitState, LocalState, Scope, Standing, StateStore
+from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
 from servicekit.circuits.window import SlidingWindow, WindowTotals
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "CircuitSettings",
     "CircuitSnapshot",
     "CircuitState",
+    "HeldUp",
     "LocalState",
     "Permit",
     "ProbeResult",

@@ -19,7 +19,7 @@ from typing import Literal
 
 import pybreaker
 
-from servicekit.circuits.state import CircuitState, LocalState, Scope, Standing, StateStore
+from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
 from servicekit.circuits.window import WindowTotals
 from servicekit.logs import get_logger
 
@@ -149,6 +149,9 @@ class CircuitSnapshot:
     scope: Scope
     #: It should be the machine's, but no shared memory could be had.
     degraded: bool
+    #: A process that does not run has the circuit's lock: until it goes on or ends, the circuit does not move, and
+    #: outcomes are not counted.
+    held_up: bool
 
 
 class Permit:
@@ -235,9 +238,13 @@ class _Storage(pybreaker.CircuitBreakerStorage):
 class Circuit:
     """Thread-safe, and never waits for I/O: exclusiveness covers a few assignments, so an event loop may use it too.
 
+    A process that is frozen just then holds the others up, once and for a moment; from then on they go on as it was:
+    a closed circuit admits and an open one refuses, whatever would need a change of state is refused, and outcomes are
+    dropped (`on_uncounted`) until the lock can be had again.
+
     `listeners` hear every transition that this process made, after the lock is released; one that raises
     is logged and stops neither the transition nor the others. `clock` is monotonic seconds, the same for all
-    who share the `store`; so are the settings. `chance` gives 0.0 to 1.0. Make the circuit after the last
+    who share the `store`; so are the settings. `chance` gives 0.0 to 1.0. `on_uncounted` is told the name for each outcome that was dropped. Make the circuit after the last
     fork. Without a store it has a memory of its own.
     """
 
@@ -250,6 +257,7 @@ class Circuit:
         clock: Clock = time.monotonic,
         listeners: Sequence[Callable[[Transition], None]] = (),
         chance: Callable[[], float] = random.random,
+        on_uncounted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.settings = settings or CircuitSettings()
@@ -257,6 +265,7 @@ class Circuit:
         self._clock = clock
         self._chance = chance
         self._listeners = tuple(listeners)
+        self._on_uncounted = on_uncounted
         self._storage = _Storage(self._store)
         self._breaker = pybreaker.CircuitBreaker(
             name=name,
@@ -288,6 +297,9 @@ class Circuit:
                 if trial is None:
                     raise CircuitOpen(self.name, self.settings.open_seconds)
                 return Permit(self, standing.generation, trial)
+        except HeldUp:
+            # Whether a trial may run cannot be known, and never may one too many.
+            raise CircuitOpen(self.name, self.settings.open_seconds) from None
         finally:
             self._tell()
 
@@ -299,6 +311,11 @@ class Circuit:
                 standing = self._advanced(now)
                 totals = store.totals(now)
                 probe = store.get_last_probe()
+        except HeldUp:
+            now = self._clock()
+            standing = self._store.standing()
+            totals = self._store.totals(now)
+            probe = self._store.get_last_probe()
         finally:
             self._tell()
         opened = standing.opened_at
@@ -313,12 +330,16 @@ class Circuit:
             retry_in=self._retry_in(standing, now) if standing.state == "open" else None,
             last_probe=None if probe is None else ProbeResult(at=datetime.fromtimestamp(probe[0], UTC), ok=probe[1]),
             forced=standing.forced is not None,
-            scope=store.scope,
-            degraded=store.degraded,
+            scope=self._store.scope,
+            degraded=self._store.degraded,
+            held_up=self._store.held_up,
         )
 
     def force(self, state: Literal["open", "closed", "auto"]) -> None:
-        """Hold the circuit open or closed until told `auto`, which starts again from closed."""
+        """Hold the circuit open or closed until told `auto`, which starts again from closed.
+
+        Raises HeldUp, with nothing changed, while a process that does not run has the circuit's lock.
+        """
         try:
             with self._store as store:
                 now = self._clock()
@@ -347,6 +368,8 @@ class Circuit:
                     store.set_seen_away(False)
                     if standing.state == "open" and standing.forced is None:
                         self._move(standing, "half_open", now, "probe_ready")
+        except HeldUp:
+            return  # the next probe tells again
         finally:
             self._tell()
 
@@ -384,6 +407,8 @@ class Circuit:
                     self._move(standing, "open", now, verdict)
                 elif totals.calls >= self.settings.minimum_calls:
                     store.allow_add_success(generation, now)
+        except HeldUp:
+            self._on_uncounted(self.name)
         finally:
             self._tell()
 

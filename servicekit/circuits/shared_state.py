@@ -1,34 +1,31 @@
 """One memory of circuits for all processes that a server forks, without a server of its own.
 
-A file without a name, mapped by the master before it forks, so every process inherits it and it is gone with
-the last of them. docs/circuit_states.md describes the layout and why nothing in it can be read half-written:
+It lies in a SharedMemory. docs/circuit_states.md describes the layout and why nothing in it can be read half-written:
 
 * Every value is one aligned word of 8 bytes, written and read in one piece, with its generation or second inside
   where it has one.
 * What belongs together (a `Standing`) is written aside and becomes true with one word, the head.
 * Everything is written, and everything longer than a word is read, under the circuit's record lock, which the kernel
   takes from a process that dies; except that each process counts good calls in a row of words nobody else writes.
+* A process that is frozen while it has the lock holds the circuit up: the others wait for it once, for a moment, and
+  go on without it (HeldUp) until the lock is free again.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import math
-import mmap
 import os
-import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from servicekit.circuits.state import CircuitState, LocalState, Scope, Standing, StateStore
+from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
 from servicekit.circuits.window import WindowTotals
 from servicekit.logs import get_logger
+from servicekit.shared_memory import WORD, SharedMemory
 
 if TYPE_CHECKING:
     from servicekit.circuits.circuit import CircuitSettings
@@ -37,8 +34,13 @@ MAGIC = int.from_bytes(b"circuits", "big")
 VERSION = 1
 #: Places for processes. A reload has two sets of them for a while, and the last one may be slow to leave.
 PROCESSES = 256
+#: So long, in seconds, a process waits for a circuit's lock. Whoever has it needs microseconds, if it runs at all.
+PATIENCE = 0.05
+#: The same from then on until the lock was to be had again: an event loop must not wait for a frozen process twice.
+IMPATIENCE = 0.0002
+#: The same for the table of processes when a process begins, which may take its time.
+_TABLE_PATIENCE = 2.0
 
-WORD = 8
 # The file's header: magic, version, circuits, trials, seconds of a window, places for processes, places ever taken.
 _HEADER = 8
 _USED_PLACES = 6
@@ -90,6 +92,7 @@ class SharedStates:
         *,
         processes: int = PROCESSES,
         folder: Path | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self.names = tuple(names)
         self.window_seconds = settings.window_seconds
@@ -98,25 +101,16 @@ class SharedStates:
         self._trials_at = _BUCKETS + 2 * self.window_seconds
         self._own_at = self._trials_at + _TRIAL * self.trials
         self._block = self._own_at + self.window_seconds * processes
-        size = WORD * (_HEADER + _PROCESS * processes + self._block * len(self.names))
-        # It carries the locks, and stays open as long as the process: closing any descriptor of a file drops all of
-        # the process's locks on it.
-        self._fd = _make_file(size, [folder] if folder else [Path("/dev/shm"), Path(tempfile.gettempdir())])
-        weakref.finalize(self, os.close, self._fd).atexit = False
-        self._map = mmap.mmap(self._fd, size)
-        self.words = memoryview(self._map).cast("Q")
-        self.floats = memoryview(self._map).cast("d")
-        self.text = memoryview(self._map)
+        self.memory = SharedMemory(_HEADER + _PROCESS * processes + self._block * len(self.names), folder=folder)
+        self.words, self.floats, self.text = self.memory.words, self.memory.floats, self.memory.bytes
+        self.patience = patience
         self.words[1] = VERSION
         for at, value in enumerate((len(self.names), self.trials, self.window_seconds, processes), 2):
             self.words[at] = value
         self.words[0] = MAGIC
-        #: Record locks do not keep threads of one process apart. One for all circuits, so that a process never waits
-        #: for one record lock while it has another: the kernel would take that for a deadlock.
+        #: Record locks do not keep threads of one process apart.
         self.threads = threading.Lock()
-        # A file system without locks must show here too.
-        self.lock(_TABLE_LOCK)
-        self.unlock(_TABLE_LOCK)
+        self._table_threads = threading.Lock()
         self._pid = 0
         self.place = -1
         self._leader = 0
@@ -128,15 +122,16 @@ class SharedStates:
 
     def elected(self) -> bool:
         """Tell whether this process is the one that does what only one is to do; when it dies, another is."""
-        if self._leader != os.getpid() and self.try_lock(_LEADER_LOCK):
+        if self._leader != os.getpid() and self.memory.try_lock(_LEADER_LOCK):
             self._leader = os.getpid()
         return self._leader == os.getpid()
 
     def living(self) -> list[tuple[int, float]]:
         """The id of every process that uses this memory, and when (time.monotonic) it began to."""
         self._attach()
-        with self.threads:
-            self.lock(_TABLE_LOCK)
+        with self._table_threads:
+            # Without the lock one that just ended may still be listed.
+            locked = self.memory.lock(_TABLE_LOCK, self.patience)
             try:
                 found = []
                 for place in range(self.used_places()):
@@ -144,16 +139,17 @@ class SharedStates:
                     if self.words[at] and self.is_alive(place):
                         found.append((self.words[at], self.floats[at + 1]))
             finally:
-                self.unlock(_TABLE_LOCK)
+                if locked:
+                    self.memory.unlock(_TABLE_LOCK)
         return sorted(found, key=lambda process: process[1])
 
     def is_alive(self, place: int) -> bool:
         """Tell whether the process in this place lives; the caller holds a lock that keeps others from asking."""
         if place == self.place:
             return True
-        if not self.try_lock(_PLACE_LOCKS + place):
+        if not self.memory.try_lock(_PLACE_LOCKS + place):
             return True
-        self.unlock(_PLACE_LOCKS + place)
+        self.memory.unlock(_PLACE_LOCKS + place)
         return False
 
     def block(self, circuit: int) -> int:
@@ -172,29 +168,17 @@ class SharedStates:
         """Places up to the highest that was ever taken."""
         return self.words[_USED_PLACES]
 
-    def lock(self, at: int) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, at)
-
-    def try_lock(self, at: int) -> bool:
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    def unlock(self, at: int) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, at)
-
     def _attach(self) -> None:
         """Take a place for this process and keep it, by a lock, as long as the process lives."""
-        with self.threads:
+        with self._table_threads:
             if self._pid == os.getpid():
                 return
             self.place = -1
-            self.lock(_TABLE_LOCK)
+            if not self.memory.lock(_TABLE_LOCK, _TABLE_PATIENCE):
+                raise OSError("the table of processes is held up by a process that does not run")
             try:
                 for place in range(self.processes):
-                    if self.try_lock(_PLACE_LOCKS + place):
+                    if self.memory.try_lock(_PLACE_LOCKS + place):
                         break
                 else:
                     raise OSError(f"more than {self.processes} processes share these circuits")
@@ -205,33 +189,19 @@ class SharedStates:
                 self.words[_USED_PLACES] = max(self.words[_USED_PLACES], place + 1)
                 self.place = place
             finally:
-                self.unlock(_TABLE_LOCK)
+                self.memory.unlock(_TABLE_LOCK)
             # Trials of the process that had this place before died with it. What it counted stays.
             for circuit in range(len(self.names)):
-                self.lock(circuit)
+                if not self.memory.lock(circuit, self.patience):
+                    continue  # then they end by their lease
                 try:
                     first = self.block(circuit) + self._trials_at
                     for at in range(first, first + _TRIAL * self.trials, _TRIAL):
                         if self.words[at] == place + 1:
                             self.words[at] = 0
                 finally:
-                    self.unlock(circuit)
+                    self.memory.unlock(circuit)
             self._pid = os.getpid()
-
-
-def _make_file(size: int, folders: Sequence[Path]) -> int:
-    """Give the descriptor of a file of zeros without a name, in the first folder that has room for it."""
-    for folder in folders:
-        try:
-            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-                # Written, not only made longer: a full disk must be an error here and not a signal later.
-                if file.write(bytes(size)) != size:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                return os.dup(file.fileno())
-        except OSError:
-            if folder == folders[-1]:
-                raise
-    raise ValueError("no folder given")
 
 
 class SharedState:
@@ -242,7 +212,10 @@ class SharedState:
 
     def __init__(self, states: SharedStates, circuit: int) -> None:
         self._states = states
+        self._memory = states.memory
         self._circuit = circuit
+        self._name = states.names[circuit]
+        self.held_up = False
         self._words = states.words
         self._floats = states.floats
         self._base = states.block(circuit)
@@ -255,22 +228,46 @@ class SharedState:
         self._seen: tuple[int, Standing] = (-1, Standing())
 
     def __enter__(self) -> Self:
-        self._lock.acquire()
-        try:
-            self._states.lock(self._circuit)
-        except BaseException:
-            self._lock.release()
-            raise
+        self._take_lock()
         head = self._words[self._base]
         if head != self._seen[0]:
             self._seen = (head, self._read(head))
         return self
 
+    def _take_lock(self) -> None:
+        """Keep out threads and processes; HeldUp when another process does not let go."""
+        limit: float | None = None
+        while True:
+            self._lock.acquire()
+            locked = False
+            try:
+                locked = self._memory.try_lock(self._circuit)
+            finally:
+                # Threads of this process need not wait for a process that does not run.
+                if not locked:
+                    self._lock.release()
+            if locked:
+                break
+            now = time.monotonic()
+            if limit is None:
+                limit = now + (IMPATIENCE if self.held_up else self._states.patience)
+                pause = 0.000_02
+            elif now >= limit:
+                if not self.held_up:
+                    self.held_up = True
+                    log.error("circuit_held_up", circuit=self._name)
+                raise HeldUp(self._name)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.001)
+        if self.held_up:
+            self.held_up = False
+            log.warning("circuit_free_again", circuit=self._name)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._states.unlock(self._circuit)
+            self._memory.unlock(self._circuit)
         finally:
             self._lock.release()
 
@@ -279,8 +276,20 @@ class SharedState:
         if self._words[self._base] == seen[0]:
             return seen[1]
         # Only whoever is exclusive moves it, so this is a reader from outside: it reads the new one in peace.
-        with self:
-            return self._seen[1]
+        try:
+            with self:
+                return self._seen[1]
+        except HeldUp:
+            return self._read_held_up()
+
+    def _read_held_up(self) -> Standing:
+        """Read without the lock. The next change writes the other standing, and the one after that shows in the head."""
+        while True:
+            head = self._words[self._base]
+            standing = self._read(head)
+            if self._words[self._base] == head:
+                self._seen = (head, standing)
+                return standing
 
     def _read(self, head: int) -> Standing:
         generation = head >> 2

@@ -31,10 +31,19 @@ class Standing:
     epoch: int = 0
 
 
+class HeldUp(Exception):
+    """The memory cannot be had for oneself: another process has it and does not run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"a process that does not run holds the circuit {name} up")
+        self.name = name
+
+
 class StateStore(Protocol):
     """The memory of one circuit. Used as a context manager it is exclusive, and never held over a call.
 
-    Everything but `standing` and `add_success` asks for that. Consecutive failures, good trials and the
+    To enter it raises HeldUp, after a short wait, when another process does not let go. Everything but `standing` and
+    `add_success` asks for being exclusive; `totals` and `get_last_probe` may be looked at without, as they happen to be. Consecutive failures, good trials and the
     places of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
     """
 
@@ -45,6 +54,10 @@ class StateStore(Protocol):
     @property
     def degraded(self) -> bool:
         """The memory should have been shared, and could not be."""
+
+    @property
+    def held_up(self) -> bool:
+        """It could not be had for oneself when it was last wanted."""
 
     def __enter__(self) -> Self: ...
 
@@ -99,6 +112,7 @@ class LocalState:
     """The memory of a circuit that lives in this process alone. Thread-safe."""
 
     scope: Scope = "process"
+    held_up = False
 
     def __init__(self, window_seconds: int, *, degraded: bool = False) -> None:
         self.degraded = degraded

@@ -31,6 +31,7 @@ def exported() -> dict[str, set[str]]:
     measures.called("users", "success", 0.1)
     measures.called("users", "not_permitted", None)
     measures.refused("users", "circuit_open")
+    measures.uncounted("users")
     measures.retried("users")
     measures.circuit_moved(_transition())
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)

@@ -11,7 +11,7 @@ from dataclasses import astuple
 from multiprocessing.connection import Connection
 from typing import Any
 
-from servicekit.circuits import Circuit, CircuitOpen, CircuitSettings, Permit, SharedStates, Transition
+from servicekit.circuits import Circuit, CircuitOpen, CircuitSettings, HeldUp, Permit, SharedStates, Transition
 
 FORK = multiprocessing.get_context("fork")
 
@@ -52,6 +52,16 @@ class Agent:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.join(10)
 
+    def freeze(self) -> None:
+        """Stop it where it is; it runs no more until `thaw`."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
         if self.process.is_alive():
             self.process.kill()
@@ -62,10 +72,26 @@ class _Worker:
     def __init__(self, states: SharedStates, settings: CircuitSettings, meeting: Meeting) -> None:
         self.meeting = meeting
         self.told: list[Transition] = []
+        self.dropped = 0
         self.states = states
         self.store = states.store("users")
-        self.circuit = Circuit("users", settings=settings, store=self.store, listeners=[self.told.append])
+        self.circuit = Circuit(
+            "users",
+            settings=settings,
+            store=self.store,
+            listeners=[self.told.append],
+            on_uncounted=lambda _: self._drop(),
+        )
         self.permits: list[Permit] = []
+
+    def _drop(self) -> None:
+        self.dropped += 1
+
+    def uncounted(self) -> int:
+        return self.dropped
+
+    def is_held_up(self) -> bool:
+        return self.circuit.snapshot().held_up
 
     def place(self) -> int:
         return self.states.place
@@ -100,8 +126,13 @@ class _Worker:
         else:
             permit.failure(0.01, "timeout")
 
-    def force(self, state: Any) -> None:
-        self.circuit.force(state)
+    def force(self, state: Any) -> bool:
+        """Force it; False if it is held up."""
+        try:
+            self.circuit.force(state)
+        except HeldUp:
+            return False
+        return True
 
     def probe(self, ok: bool) -> None:
         self.circuit.note_probe(ok)
@@ -124,6 +155,10 @@ class _Worker:
     def enter(self) -> None:
         """Take the circuit for itself, and keep it."""
         self.store.__enter__()
+
+    def leave(self) -> None:
+        """Let the others have it again."""
+        self.store.__exit__(None, None, None)
 
     def half_commit(self) -> None:
         """Begin to open the circuit, and come as far as the last word but one."""

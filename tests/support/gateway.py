@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.ports import free_port
@@ -68,6 +72,17 @@ class GatewayProcess:
         """What /health tells about one circuit."""
         shown: dict[str, object] = self.client.get("/health").json["data"]["upstreams"][name]
         return shown
+
+    @contextmanager
+    def held_up(self, circuit: int) -> Iterator[None]:
+        """Have a circuit's lock, by its number, as a process of the gateway that was frozen just then would."""
+        worker = self.client.get("/status").json["data"]["processes"][0]["pid"]
+        shared = [fd for fd in Path(f"/proc/{worker}/fd").iterdir() if "/dev/shm/" in os.readlink(fd)]
+        with contextlib.ExitStack() as files:
+            # The file has no name, but whoever has it open leads to it; other files there are nobody's circuits.
+            for path in shared:
+                fcntl.lockf(files.enter_context(path.open("r+b")), fcntl.LOCK_EX, 1, circuit)
+            yield
 
     def stop(self) -> int:
         if self.process.poll() is None:

@@ -128,6 +128,26 @@ def test_it_outlives_a_killed_process(gateway: GatewayProcess) -> None:
     assert gateway.client.get("/users").code == "circuit_open"
 
 
+def test_a_frozen_process_that_has_a_circuits_lock_stops_nobody(
+    gateway: GatewayProcess, users: ScriptedUpstream
+) -> None:
+    users.stop()
+    with gateway.held_up(0):
+        for _ in range(10):
+            assert gateway.client.get("/users").code == "users_unavailable"
+        assert gateway.client.get("/orders").status == 200
+        health = gateway.client.get("/health").json["data"]
+        assert (health["status"], health["upstreams"]["users"]["held_up"]) == ("degraded", True)
+        assert (health["upstreams"]["users"]["state"], health["upstreams"]["orders"]["held_up"]) == ("closed", False)
+        refused = gateway.force("users", "open")
+        assert (refused.status, refused.code, refused.value("Retry-After")) == (503, "circuit_held_up", "1")
+        assert 'siteworks_circuit_uncounted_total{circuit="users"} 10.0' in gateway.client.get("/metrics").body.decode()
+    break_circuit(gateway)
+    assert gateway.client.get("/users").code == "circuit_open"
+    log = gateway.log.read_text()
+    assert log.index('"circuit_held_up"') < log.index('"circuit_free_again"')
+
+
 def test_what_a_killed_process_counted_stays(gateway: GatewayProcess, users: ScriptedUpstream) -> None:
     all_pids = pids(gateway)
     with alone(all_pids[0], all_pids):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from servicekit.circuits import CircuitSettings, SharedStates
+from servicekit.circuits.shared_state import PATIENCE
 from tests.support.circuit_processes import Agent, Meeting
 
 # The children use nothing but circuits, and nobody uses those while they are forked.
@@ -14,6 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 
 # Nothing ends by itself while a test looks.
 PATIENT = CircuitSettings(open_seconds=60, window_seconds=60, lease_seconds=600)
+# Where calls are counted one by one, a machine with too much to do must not make one of them go on without the lock.
+ENDLESS = 20.0
 BY_RATE = CircuitSettings(open_seconds=60, window_seconds=60, consecutive_failures=10_000)
 
 
@@ -25,8 +28,8 @@ class Crowd:
         self.agents: list[Agent] = []
         self._states: SharedStates | None = None
 
-    def start(self, count: int, settings: CircuitSettings = PATIENT) -> list[Agent]:
-        self._states = self._states or SharedStates(["users"], settings)
+    def start(self, count: int, settings: CircuitSettings = PATIENT, *, patience: float = ENDLESS) -> list[Agent]:
+        self._states = self._states or SharedStates(["users"], settings, patience=patience)
         fresh = [Agent(self._states, settings, self.meeting) for _ in range(count)]
         self.agents += fresh
         return fresh
@@ -205,3 +208,91 @@ class TestKilled:
         assert set(second.do("living")) == {first.process.pid, second.process.pid}
         first.kill()
         assert second.do("living") == [second.process.pid]
+
+
+class TestFrozen:
+    """A process that does not run has the lock: the others go on, and put right what they can when it goes on."""
+
+    @pytest.fixture
+    def two(self, crowd: Crowd) -> list[Agent]:
+        return crowd.start(2, patience=PATIENCE)
+
+    @staticmethod
+    def freeze(frozen: Agent) -> None:
+        frozen.do("enter")
+        frozen.freeze()
+
+    @staticmethod
+    def thaw(frozen: Agent) -> None:
+        frozen.thaw()
+        frozen.do("leave")
+
+    def test_a_closed_circuit_admits_and_what_failed_meanwhile_is_dropped(self, two: list[Agent]) -> None:
+        frozen, other = two
+        self.freeze(frozen)
+        other.do("fail", 7)
+        assert (other.do("state"), other.do("calls"), other.do("uncounted")) == ("closed", 0, 7)
+        assert other.do("is_held_up")
+        self.thaw(frozen)
+        other.do("fail", 5)
+        assert (other.do("state"), other.do("calls"), other.do("is_held_up")) == ("open", 5, False)
+
+    def test_good_calls_are_counted_without_it(self, two: list[Agent]) -> None:
+        frozen, other = two
+        other.do("run_alone", 0)
+        self.freeze(frozen)
+        other.do("succeed", 10)
+        assert other.do("calls") + other.do("uncounted") == 35
+
+    def test_an_open_circuit_refuses_and_no_trial_begins(self, two: list[Agent]) -> None:
+        frozen, other = two
+        other.do("fail", 5)
+        self.freeze(frozen)
+        assert not other.do("admitted")
+        self.thaw(frozen)
+        other.do("probe", False)
+        other.do("probe", True)
+        self.freeze(frozen)
+        assert other.do("state") == "half_open"
+        assert not other.do("admitted")
+        self.thaw(frozen)
+        assert other.do("admitted")
+
+    def test_it_cannot_be_forced_and_says_so(self, two: list[Agent]) -> None:
+        frozen, other = two
+        self.freeze(frozen)
+        assert other.do("force", "open") is False
+        self.thaw(frozen)
+        assert other.do("state") == "closed"
+        assert other.do("force", "open") is True
+
+    def test_a_change_made_just_before_is_seen(self, two: list[Agent]) -> None:
+        frozen, other = two
+        frozen.do("fail", 5)
+        self.freeze(frozen)
+        assert (other.do("state"), other.do("admitted")) == ("open", False)
+
+    def test_half_a_change_is_not_seen(self, two: list[Agent]) -> None:
+        frozen, other = two
+        before = other.do("snapshot")
+        frozen.do("half_commit")
+        frozen.freeze()
+        assert other.do("snapshot")[:-1] == before[:-1]
+
+    def test_when_it_is_killed_the_others_have_the_lock(self, two: list[Agent]) -> None:
+        frozen, other = two
+        self.freeze(frozen)
+        other.do("fail", 7)
+        frozen.kill()
+        other.do("fail", 5)
+        assert (other.do("state"), other.do("is_held_up")) == ("open", False)
+
+    def test_a_process_that_begins_meanwhile_takes_part(self, crowd: Crowd, two: list[Agent]) -> None:
+        frozen, other = two
+        self.freeze(frozen)
+        (fresh,) = crowd.start(1)
+        assert fresh.do("admitted")
+        assert fresh.process.pid in other.do("living")
+        self.thaw(frozen)
+        fresh.do("fail", 5)
+        assert other.do("state") == "open"

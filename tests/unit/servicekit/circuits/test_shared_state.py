@@ -10,6 +10,7 @@ import pytest
 
 from servicekit.circuits import Circuit, CircuitSettings, LocalState, SharedStates, Standing, StateStore, shared_state
 from servicekit.circuits.window import WindowTotals
+from servicekit.shared_memory import make_file
 
 SETTINGS = CircuitSettings()
 
@@ -180,7 +181,7 @@ class TestWithoutSharedMemory:
             SharedStates(["users"], SETTINGS, folder=tmp_path / "nowhere")
 
     def test_the_next_folder_is_tried(self, tmp_path: Path) -> None:
-        descriptor = shared_state._make_file(64, [tmp_path / "nowhere", tmp_path])
+        descriptor = make_file(64, [tmp_path / "nowhere", tmp_path])
         assert os.fstat(descriptor).st_size == 64
         assert list(tmp_path.iterdir()) == []  # it has no name
         os.close(descriptor)
