@@ -8,13 +8,14 @@ from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
+from api_gateway import shared_quotas
 from api_gateway.body import Receive
 from api_gateway.client import Request
 from api_gateway.control import make_control
 from api_gateway.forward import Lane
 from api_gateway.front import AsgiApp, Front, Scope, Send
 from api_gateway.headers import TrustedProxies
-from api_gateway.limits import Bulkhead, Lateness, LatenessWatch, RateLimiter, RetryBudget
+from api_gateway.limits import Bulkhead, Lateness, LatenessWatch, RetryBudget
 from api_gateway.measures import SAME_IN_EVERY_PROCESS, GatewayMeasures
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
@@ -125,7 +126,7 @@ class Gateway:
             trusted=TrustedProxies(settings.trusted_proxies),
             origins=settings.allowed_origins(),
             measures=measures,
-            limiter=None if quota is None else RateLimiter(quota),
+            limiter=None if quota is None else shared_quotas.limiter_for(quota),
             lateness=lateness,
         )
         self._prober = Prober(

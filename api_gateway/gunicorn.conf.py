@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from api_gateway import shared_quotas
 from api_gateway.settings import GatewaySettings
 from servicekit import logs
 from servicekit.circuits import CircuitSettings, shared_state
@@ -49,6 +50,8 @@ def on_starting(server: Any) -> None:
 
 def on_reload(server: Any) -> None:
     """Let several processes count together; one alone needs no files for that."""
+    if workers > 1 and _settings.quota() is not None:
+        shared_quotas.prepare()
     if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_METRICS_FOLDER)
 

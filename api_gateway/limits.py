@@ -131,6 +131,22 @@ class Quota:
         """The RateLimit-Policy field (draft-ietf-httpapi-ratelimit-headers)."""
         return f'"default";q={self.requests};w={self.seconds}'
 
+    def take(self, whole_at: float, now: float) -> tuple[Allowance, float]:
+        """Ask for one request of a client whose quota is whole again at `whole_at`; gives the new time of that too.
+
+        A client may use its whole quota at once and then as much as flows back; a refused request costs nothing (GCRA).
+        """
+        step = self.seconds / self.requests
+        whole_at = max(whole_at, now)
+        used = whole_at - now
+        # A hair's breadth for what is lost in adding up fractions.
+        wait = used + step - self.seconds - 1e-6
+        if wait > 0:
+            return Allowance(False, 0, max(1, math.ceil(wait))), whole_at
+        used += step
+        remaining = int((self.seconds - used) / step + 1e-6)
+        return Allowance(True, remaining, math.ceil(used - 1e-6)), whole_at + step
+
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
@@ -149,17 +165,15 @@ class Allowance:
 
 
 class RateLimiter:
-    """A quota for each client, of which it gets back a steady share (GCRA: one number for each client).
+    """A quota for each client, of which it gets back a steady share (one number for each client).
 
-    A client may use its whole quota at once and then as much as flows back; a refused request costs nothing. Of at
-    most `clients` clients it knows anything: beyond that the one that was quiet for longest is forgotten, and would
-    begin with a whole quota.
+    Of at most `clients` clients it knows anything: beyond that the one that was quiet for longest is forgotten, and
+    would begin with a whole quota.
     """
 
     def __init__(self, quota: Quota, *, clients: int = 20_000) -> None:
         self.quota = quota
         self._clients = clients
-        self._step = quota.seconds / quota.requests
         #: When each client's quota will be whole again, the longest quiet first.
         self._whole_at: dict[str, float] = {}
 
@@ -168,19 +182,10 @@ class RateLimiter:
 
     def take(self, client: str, now: float) -> Allowance:
         """Ask for one request of a client; `now` is in seconds on a clock that never goes back."""
-        whole_at = max(self._whole_at.pop(client, now), now)
-        used = whole_at - now
-        # A hair's breadth for what is lost in adding up fractions.
-        wait = used + self._step - self.quota.seconds - 1e-6
-        if wait > 0:
-            self._whole_at[client] = whole_at
-            return Allowance(False, 0, max(1, math.ceil(wait)))
-        self._whole_at[client] = whole_at + self._step
+        allowance, self._whole_at[client] = self.quota.take(self._whole_at.pop(client, now), now)
         if len(self._whole_at) > self._clients:
             del self._whole_at[next(iter(self._whole_at))]
-        used += self._step
-        remaining = int((self.quota.seconds - used) / self._step + 1e-6)
-        return Allowance(True, remaining, math.ceil(used - 1e-6))
+        return allowance
 
 
 class Lateness:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -38,8 +39,8 @@ class Database:
     once. `constraints` maps a constraint's name to the error a person gets when it is violated.
     Connecting happens at the first use, never here.
 
-    Inside a request's deadline (servicekit.deadline) each statement gets no more time than the request has left, and
-    one whose time is gone is not sent: DeadlineExceeded.
+    Inside a request's deadline (servicekit.deadline) waiting for a connection, and each statement, gets no more time
+    than the request has left, and a statement whose time is gone is not sent: DeadlineExceeded.
     """
 
     def __init__(
@@ -81,6 +82,9 @@ class Database:
                 ),
             },
         )
+        # The pool's own waiting knows no deadline, so it is waited for here: a place is a connection of the pool.
+        self._places = threading.BoundedSemaphore(pool_size)
+        self._wait_seconds = POOL_WAIT_SECONDS
         self._statement_seconds = statement_timeout_ms / 1000 or math.inf
         event.listen(self.engine, "before_cursor_execute", self._in_time, retval=True)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
@@ -103,10 +107,11 @@ class Database:
         """Run the body in one transaction: committed when it ends, rolled back when it raises.
 
         Raises the domain error of a violated constraint, `DatabaseTooSlow` when a statement met its time
-        limit, and `DatabaseUnavailable` when there is no connection to be had or it broke.
+        limit, `DatabaseUnavailable` when there is no connection to be had or it broke, and `DeadlineExceeded` when the
+        request's time ended before there was one.
         """
         try:
-            with self._sessions.begin() as session:
+            with self._place(), self._sessions.begin() as session:
                 yield session
         except IntegrityError as exc:
             name = getattr(getattr(exc.orig, "diag", None), "constraint_name", None)
@@ -123,6 +128,18 @@ class Database:
             if exc.connection_invalidated:
                 raise DatabaseUnavailable(retry_after=1) from exc
             raise
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Wait for a connection to be free, no longer than the request has left."""
+        wait = deadline.remaining(self._wait_seconds)
+        if not self._places.acquire(timeout=wait):
+            deadline.remaining(wait)  # raises when it was the request's time that ended
+            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1)
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def ping(self) -> None:
         """Ask the database for one number; `DatabaseUnavailable` when it does not answer."""

@@ -244,8 +244,9 @@ class Circuit:
 
     `listeners` hear every transition that this process made, after the lock is released; one that raises
     is logged and stops neither the transition nor the others. `clock` is monotonic seconds, the same for all
-    who share the `store`; so are the settings. `chance` gives 0.0 to 1.0. `on_uncounted` is told the name for each outcome that was dropped. Make the circuit after the last
-    fork. Without a store it has a memory of its own.
+    who share the `store`; so are the settings. `chance` gives 0.0 to 1.0. `on_uncounted` is told the
+    name for each outcome that was dropped. Make the circuit after the last fork. Without a store it has a memory of its
+    own.
     """
 
     def __init__(

@@ -283,7 +283,7 @@ class SharedState:
             return self._read_held_up()
 
     def _read_held_up(self) -> Standing:
-        """Read without the lock. The next change writes the other standing, and the one after that shows in the head."""
+        """Read without the lock: the next change writes the other standing; by the one after that the head differs."""
         while True:
             head = self._words[self._base]
             standing = self._read(head)

@@ -43,8 +43,9 @@ class StateStore(Protocol):
     """The memory of one circuit. Used as a context manager it is exclusive, and never held over a call.
 
     To enter it raises HeldUp, after a short wait, when another process does not let go. Everything but `standing` and
-    `add_success` asks for being exclusive; `totals` and `get_last_probe` may be looked at without, as they happen to be. Consecutive failures, good trials and the
-    places of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
+    `add_success` asks for being exclusive; `totals` and `get_last_probe` may be looked at without, as they happen to
+    be. Consecutive failures, good trials and the places of trials belong to a generation: a commit ends them. Counts
+    and `seen_away` belong to an epoch.
     """
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,11 +74,30 @@ class GatewayProcess:
         shown: dict[str, object] = self.client.get("/health").json["data"]["upstreams"][name]
         return shown
 
+    def pids(self) -> list[int]:
+        """Every process of the gateway; empty when the one that was asked ended meanwhile."""
+        try:
+            answer = self.client.get("/status")
+        except (OSError, AssertionError):
+            return []
+        return [one["pid"] for one in answer.json["data"]["processes"]]
+
+    @contextmanager
+    def alone(self, pid: int) -> Iterator[None]:
+        """Freeze every process but one, so that it is the one that answers."""
+        others = [other for other in self.pids() if other != pid]
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+
     @contextmanager
     def held_up(self, circuit: int) -> Iterator[None]:
         """Have a circuit's lock, by its number, as a process of the gateway that was frozen just then would."""
-        worker = self.client.get("/status").json["data"]["processes"][0]["pid"]
-        shared = [fd for fd in Path(f"/proc/{worker}/fd").iterdir() if "/dev/shm/" in os.readlink(fd)]
+        shared = [fd for fd in Path(f"/proc/{self.pids()[0]}/fd").iterdir() if "/dev/shm/" in os.readlink(fd)]
         with contextlib.ExitStack() as files:
             # The file has no name, but whoever has it open leads to it; other files there are nobody's circuits.
             for path in shared:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ def _several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProces
 
 @pytest.fixture
 def gateway(_several: GatewayProcess) -> GatewayProcess:
-    eventually(lambda: len(pids(_several)) == PROCESSES, what="all processes")
+    eventually(lambda: len(_several.pids()) == PROCESSES, what="all processes")
     _several.reset()
     return _several
 
@@ -36,34 +35,11 @@ def users(gateway: GatewayProcess) -> ScriptedUpstream:
     return gateway.upstreams["users"]
 
 
-def pids(gateway: GatewayProcess) -> list[int]:
-    """Every process of the gateway; empty when the one that was asked ended meanwhile."""
-    try:
-        answer = gateway.client.get("/status")
-    except (OSError, AssertionError):
-        return []
-    return [one["pid"] for one in answer.json["data"]["processes"]]
-
-
-@contextmanager
-def alone(pid: int, all_pids: list[int]) -> Iterator[None]:
-    """Freeze every process but one, so that it is the one that answers."""
-    others = [other for other in all_pids if other != pid]
-    for other in others:
-        os.kill(other, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for other in others:
-            os.kill(other, signal.SIGCONT)
-
-
 def circuit_of_each(gateway: GatewayProcess) -> list[dict[str, Any]]:
     """What each process says about the circuit of users, without the time that passes meanwhile."""
     found = []
-    all_pids = pids(gateway)
-    for pid in all_pids:
-        with alone(pid, all_pids):
+    for pid in gateway.pids():
+        with gateway.alone(pid):
             shown = gateway.circuit("users")
         shown.pop("retry_in")
         found.append(shown)
@@ -91,11 +67,11 @@ def test_health_is_the_same_from_every_process(gateway: GatewayProcess, users: S
 
 def test_five_failures_open_it_for_all_whoever_saw_them(gateway: GatewayProcess, users: ScriptedUpstream) -> None:
     users.stop()
-    all_pids = pids(gateway)
+    all_pids = gateway.pids()
     for turn in range(5):
-        with alone(all_pids[turn % PROCESSES], all_pids):
+        with gateway.alone(all_pids[turn % PROCESSES]):
             assert gateway.client.get("/users").code == "users_unavailable"
-    with alone(all_pids[-1], all_pids):
+    with gateway.alone(all_pids[-1]):
         assert gateway.client.get("/users").code == "circuit_open"
 
 
@@ -115,11 +91,11 @@ def test_a_forced_state_reaches_every_process(gateway: GatewayProcess) -> None:
 
 def test_it_outlives_a_killed_process(gateway: GatewayProcess) -> None:
     gateway.force("users", "open")
-    before = pids(gateway)
+    before = gateway.pids()
     os.kill(before[0], signal.SIGKILL)
 
     def replaced() -> bool:
-        now = pids(gateway)
+        now = gateway.pids()
         return len(now) == PROCESSES and before[0] not in now
 
     eventually(replaced, what="a new process")
@@ -149,22 +125,22 @@ def test_a_frozen_process_that_has_a_circuits_lock_stops_nobody(
 
 
 def test_what_a_killed_process_counted_stays(gateway: GatewayProcess, users: ScriptedUpstream) -> None:
-    all_pids = pids(gateway)
-    with alone(all_pids[0], all_pids):
+    all_pids = gateway.pids()
+    with gateway.alone(all_pids[0]):
         for _ in range(3):
             gateway.client.get("/users")
     os.kill(all_pids[0], signal.SIGKILL)
-    eventually(lambda: all_pids[0] not in (pids(gateway) or all_pids), what="the end of it")
+    eventually(lambda: all_pids[0] not in (gateway.pids() or all_pids), what="the end of it")
     assert gateway.circuit("users")["calls"] == 3
 
 
 def test_a_reload_replaces_every_process_and_keeps_the_state(gateway: GatewayProcess) -> None:
     gateway.force("users", "open")
-    before = set(pids(gateway))
+    before = set(gateway.pids())
     gateway.process.send_signal(signal.SIGHUP)
 
     def replaced() -> bool:
-        now = set(pids(gateway))
+        now = set(gateway.pids())
         return len(now) == PROCESSES and not now & before
 
     eventually(replaced, timeout=40, what="new processes")
@@ -175,7 +151,7 @@ def test_a_reload_replaces_every_process_and_keeps_the_state(gateway: GatewayPro
 def test_when_the_prober_is_killed_another_one_asks(gateway: GatewayProcess, users: ScriptedUpstream) -> None:
     users.stop()
     break_circuit(gateway)
-    for pid in pids(gateway)[: PROCESSES - 1]:
+    for pid in gateway.pids()[: PROCESSES - 1]:
         os.kill(pid, signal.SIGKILL)
     eventually(
         lambda: gateway.client.get("/users") and gateway.circuit("users")["last_probe"], timeout=30, what="a probe"
@@ -183,7 +159,7 @@ def test_when_the_prober_is_killed_another_one_asks(gateway: GatewayProcess, use
     users.start()
     eventually(lambda: gateway.client.get("/users").status == 200, timeout=30, what="the circuit to heal")
     eventually(lambda: {one["state"] for one in circuit_of_each(gateway)} == {"closed"}, what="closed everywhere")
-    eventually(lambda: len(pids(gateway)) == PROCESSES, timeout=30, what="new processes")
+    eventually(lambda: len(gateway.pids()) == PROCESSES, timeout=30, what="new processes")
 
 
 def test_metrics_count_what_every_process_did(gateway: GatewayProcess) -> None:
@@ -196,20 +172,20 @@ def test_metrics_count_what_every_process_did(gateway: GatewayProcess) -> None:
 
     assert counted() == []
     gateway.upstreams["users"].script(bad(404, "user_not_found"))
-    all_pids = pids(gateway)
+    all_pids = gateway.pids()
     for number, pid in enumerate(all_pids, 1):
-        with alone(pid, all_pids):
+        with gateway.alone(pid):
             assert gateway.client.get("/users/1/details").status == 404
             # A process counts an answer after it has sent it.
             eventually(lambda number=number: counted() == [f"{number}.0"], what="the count")
     for pid in all_pids:
-        with alone(pid, all_pids):
+        with gateway.alone(pid):
             assert counted() == [f"{PROCESSES}.0"]
 
 
 def test_metrics_of_one_process_alone_carry_its_id_and_those_of_circuits_do_not(gateway: GatewayProcess) -> None:
-    all_pids = pids(gateway)
-    with alone(all_pids[0], all_pids):
+    all_pids = gateway.pids()
+    with gateway.alone(all_pids[0]):
         text = gateway.client.get("/metrics").body.decode()
     assert 'siteworks_circuit_state{circuit="users",state="closed"} 1.0' in text
     assert f'siteworks_gateway_upstream_requests{{process="{all_pids[0]}",upstream="users"}}' in text

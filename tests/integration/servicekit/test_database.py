@@ -162,6 +162,47 @@ def test_a_used_up_pool_is_a_503_after_a_short_wait_and_not_a_hanging_request(ma
     database.ping()
 
 
+def test_a_request_waits_for_a_connection_no_longer_than_it_has_left(make_database, monkeypatch):
+    monkeypatch.setattr(database_module, "POOL_WAIT_SECONDS", 60.0)
+    database = make_database(pool_size=1)
+    with database.transaction() as busy:
+        busy.execute(text("SELECT 1"))
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded), deadline.within(0.2):
+            database.ping()
+        assert time.monotonic() - began < GENEROUS
+        with pytest.raises(DeadlineExceeded), deadline.within(0):
+            database.ping()
+    with deadline.within(10):
+        database.ping()
+
+
+def test_whoever_waits_gets_the_connection_that_is_given_back(make_database):
+    database = make_database(pool_size=1)
+    done: list[str] = []
+
+    def ask() -> None:
+        with deadline.within(10):
+            database.ping()
+        done.append("asked")
+
+    with database.transaction() as busy:
+        busy.execute(text("SELECT 1"))
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        done.append("gave it back")
+    waiting.join(10)
+    assert done == ["gave it back", "asked"]
+
+
+def test_a_transaction_that_fails_gives_its_connection_back(make_database):
+    database = make_database(pool_size=1)
+    for _ in range(3):
+        with pytest.raises(ProgrammingError), database.transaction() as session:
+            session.execute(text("SELECT nothing FROM nowhere"))
+    database.ping()
+
+
 def test_a_server_that_refuses_is_noticed_soon(make_database):
     database = make_database(f"postgresql+psycopg2://u:secret@127.0.0.1:{free_port()}/d")
     began = time.monotonic()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 
+from api_gateway import shared_quotas
 from api_gateway.limits import Allowance, Bulkhead, Lateness, LatenessWatch, LineFull, Quota, RateLimiter, RetryBudget
+from api_gateway.shared_quotas import PLACES, QuotaMemory, SharedRateLimiter
+
+Limit = Callable[[Quota], RateLimiter]
 
 
 def test_places_are_given_until_there_are_none() -> None:
@@ -97,8 +102,19 @@ def test_a_long_good_time_saves_up_no_more_than_the_ceiling() -> None:
     assert sum(budget.try_retry() for _ in range(100)) == 5
 
 
-def test_a_client_may_use_its_quota_at_once_and_gets_it_back_evenly() -> None:
-    limiter = RateLimiter(Quota(4, 60))  # one every 15 s
+def of_all_processes(quota: Quota) -> RateLimiter:
+    return SharedRateLimiter(quota, QuotaMemory(rows=1))
+
+
+@pytest.fixture(params=[RateLimiter, of_all_processes], ids=["of one process", "of all"])
+def limit(request: pytest.FixtureRequest) -> Limit:
+    """Makes a limiter of either kind: they keep one contract."""
+    made: Limit = request.param
+    return made
+
+
+def test_a_client_may_use_its_quota_at_once_and_gets_it_back_evenly(limit: Limit) -> None:
+    limiter = limit(Quota(4, 60))  # one every 15 s
     seen = [limiter.take("a", 0) for _ in range(5)]
     assert seen == [
         Allowance(True, 3, 15),
@@ -113,25 +129,25 @@ def test_a_client_may_use_its_quota_at_once_and_gets_it_back_evenly() -> None:
     assert limiter.take("a", 1000) == Allowance(True, 3, 15)
 
 
-def test_whatever_is_refused_costs_nothing() -> None:
-    limiter = RateLimiter(Quota(1, 10))
+def test_whatever_is_refused_costs_nothing(limit: Limit) -> None:
+    limiter = limit(Quota(1, 10))
     assert limiter.take("a", 0).allowed
     assert [limiter.take("a", now).allowed for now in (1, 2, 3, 9.9, 10)] == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize(("requests", "seconds"), [(100, 60), (3, 1), (7, 3), (1000, 1), (1, 3600)])
 def test_no_window_sees_more_than_twice_the_quota_and_the_long_run_no_more_than_the_rate(
-    requests: int, seconds: int
+    limit: Limit, requests: int, seconds: int
 ) -> None:
-    limiter = RateLimiter(Quota(requests, seconds))
+    limiter = limit(Quota(requests, seconds))
     steps = requests * 40
     taken = sum(limiter.take("a", number * seconds * 10 / steps).allowed for number in range(steps))
     # Ten windows long: the quota at the start, and what flowed back since.
     assert requests * 11 - 2 <= taken <= requests * 11
 
 
-def test_clients_do_not_share() -> None:
-    limiter = RateLimiter(Quota(1, 60))
+def test_clients_do_not_share(limit: Limit) -> None:
+    limiter = limit(Quota(1, 60))
     assert [limiter.take(client, 0).allowed for client in ("a", "b", "a", "b")] == [True, True, False, False]
 
 
@@ -144,6 +160,42 @@ def test_the_memory_is_bounded_and_the_quietest_is_forgotten_first() -> None:
     for number in range(1000):
         limiter.take(str(number), 2)
     assert len(limiter) == 3
+
+
+def test_limiters_over_one_memory_count_together() -> None:
+    memory = QuotaMemory()
+    first, second = (SharedRateLimiter(Quota(4, 60), memory) for _ in range(2))
+    seen = [(first, second)[number % 2].take("a", 0) for number in range(5)]
+    assert [(one.allowed, one.remaining) for one in seen] == [(True, 3), (True, 2), (True, 1), (True, 0), (False, 0)]
+    assert second.take("b", 0).remaining == 3
+
+
+def test_in_a_full_row_the_client_that_loses_least_is_forgotten() -> None:
+    limiter = SharedRateLimiter(Quota(2, 60), QuotaMemory(rows=1))
+    for number in range(PLACES):
+        limiter.take(str(number), 0)
+    for number in range(1, PLACES):
+        limiter.take(str(number), 0)
+    assert limiter.take("one more", 1).allowed
+    assert [limiter.take(str(number), 1).allowed for number in range(1, PLACES)] == [False] * (PLACES - 1)
+    assert limiter.take("0", 1).remaining == 1
+
+
+def test_without_shared_memory_each_process_counts_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room() -> QuotaMemory:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shared_quotas, "_inherited", None)
+    monkeypatch.setattr(shared_quotas, "QuotaMemory", no_room)
+    shared_quotas.prepare()
+    assert type(shared_quotas.limiter_for(Quota(1, 60))) is RateLimiter
+
+
+def test_preparing_a_second_time_forgets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_quotas, "_inherited", None)
+    for allowed in (True, False):
+        shared_quotas.prepare()
+        assert shared_quotas.limiter_for(Quota(1, 60)).take("a", 0).allowed is allowed
 
 
 @pytest.mark.parametrize(

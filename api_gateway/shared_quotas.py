@@ -1,0 +1,92 @@
+"""One quota for each client whichever process of the gateway takes its requests."""
+
+from __future__ import annotations
+
+import secrets
+from hashlib import blake2b
+from pathlib import Path
+
+from api_gateway.limits import Allowance, Quota, RateLimiter
+from servicekit.logs import get_logger
+from servicekit.shared_memory import SharedMemory
+
+ROWS = 4096
+#: Clients in a row: a client's row is known from its name, its place in it is not.
+PLACES = 8
+# Of each client: who it is (0: nobody), and when its quota will be whole again.
+_CLIENT = 2
+#: So long, in seconds, a request waits for its row: whoever has it needs microseconds, if it runs at all.
+_PATIENCE = 0.001
+
+log = get_logger(__name__)
+
+
+class QuotaMemory:
+    """What the processes know of clients: half a megabyte for 32,768 of them. Make it before the fork; OSError."""
+
+    def __init__(self, *, rows: int = ROWS, folder: Path | None = None) -> None:
+        self.rows = rows
+        self.memory = SharedMemory(rows * PLACES * _CLIENT, folder=folder)
+        # Nobody outside can choose names that fall into one row.
+        self._key = secrets.token_bytes(16)
+
+    def number(self, client: str) -> int:
+        """Who a client is, in one word; never 0."""
+        return int.from_bytes(blake2b(client.encode(), digest_size=8, key=self._key).digest(), "big") or 1
+
+
+class SharedRateLimiter(RateLimiter):
+    """The same with a memory that all processes have. For one event loop of each.
+
+    A new client in a full row takes the place of the one whose quota is nearest to being whole, which so loses least.
+    While a row is held up by a process that does not run, this process counts its clients by itself.
+    """
+
+    def __init__(self, quota: Quota, shared: QuotaMemory) -> None:
+        super().__init__(quota)
+        self._shared = shared
+
+    def take(self, client: str, now: float) -> Allowance:
+        """Ask for one request of a client; `now` is of time.monotonic, which all processes of a machine share."""
+        shared, memory = self._shared, self._shared.memory
+        who = shared.number(client)
+        row = who % shared.rows
+        if not memory.lock(row, _PATIENCE):
+            return super().take(client, now)
+        try:
+            words, times = memory.words, memory.floats
+            first = row * PLACES * _CLIENT
+            places = range(first, first + PLACES * _CLIENT, _CLIENT)
+            at = next((place for place in places if words[place] == who), None)
+            if at is None:
+                at = min(places, key=lambda place: times[place + 1])
+                whole_at = 0.0
+            else:
+                whole_at = times[at + 1]
+            allowance, whole_at = self.quota.take(whole_at, now)
+            words[at] = who
+            times[at + 1] = whole_at
+            return allowance
+        finally:
+            memory.unlock(row)
+
+
+_inherited: QuotaMemory | None = None
+
+
+def prepare() -> None:
+    """Make what the processes will share. For the master, before it forks; once is enough.
+
+    Without shared memory the gateway goes on: each process then counts by itself.
+    """
+    global _inherited
+    if _inherited is None:
+        try:
+            _inherited = QuotaMemory()
+        except OSError as error:
+            log.error("quotas_not_shared", error=str(error))
+
+
+def limiter_for(quota: Quota) -> RateLimiter:
+    """A limiter that all processes share if the master prepared that, else this process's own."""
+    return RateLimiter(quota) if _inherited is None else SharedRateLimiter(quota, _inherited)
