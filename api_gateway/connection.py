@@ -27,7 +27,8 @@ from servicekit.request_id import accept_or_make
 #: A request head must be complete within this time, in seconds, from the start of its connection or, on one that has
 #: served, from its first byte.
 HEAD_SECONDS = 10.0
-#: A connection that was closed has this long, in seconds, to take what was sent on it.
+#: A client may take nothing of its answer for this long, in seconds; one whose connection was closed has as long for
+#: the rest.
 LINGER_SECONDS = 60.0
 #: A body of this many bytes is not copied behind its head.
 _LARGE = 64 * 1024
@@ -78,6 +79,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
     passed: Passed | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
+    _taking_timer: asyncio.TimerHandle | None = None
     _received = False
     _keepalive_handle: asyncio.TimerHandle | None
     #: When the last answer was out, on the event loop's clock; None while there is something to answer.
@@ -181,7 +183,20 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
         return bool(self._flow_control.write_paused)
 
     async def taken(self) -> None:
-        await self._flow_control.drain()
+        """Wait until most was taken; a client that takes nothing for LINGER_SECONDS is cut off."""
+        self._look_again(None)
+        try:
+            await self._flow_control.drain()
+        finally:
+            if self._taking_timer is not None:
+                self._taking_timer.cancel()
+
+    def _look_again(self, left: int | None) -> None:
+        now = self.transport.get_write_buffer_size()
+        if left is not None and now >= left:
+            self.transport.abort()
+            return
+        self._taking_timer = self.worker.loop.call_later(LINGER_SECONDS, self._look_again, now)
 
     def _reply_head(self, status: int, fields: Fields, *, ends_with_connection: bool = False) -> bytes:
         """The head of the reply; decides whether it is the connection's last."""

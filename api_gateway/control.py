@@ -90,6 +90,7 @@ class CircuitView(View):
     """Where one upstream's circuit stands. Counts and shares are of the last 10 seconds, times in seconds."""
 
     state: Literal["closed", "open", "half_open"]
+    generation: int
     failure_rate: float
     calls: int
     failures: int
@@ -232,6 +233,7 @@ def make_control(
 def _circuit_view(seen: CircuitSnapshot) -> CircuitView:
     return CircuitView(
         state=seen.state,
+        generation=seen.generation,
         failure_rate=round(seen.failure_rate, 4),
         calls=seen.calls,
         failures=seen.failures,

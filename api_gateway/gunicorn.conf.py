@@ -13,6 +13,7 @@ from api_gateway.settings import GatewaySettings
 from servicekit import logs
 from servicekit.circuits import CircuitSettings, shared_state
 from servicekit.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its settings from this module's names
+from servicekit.logs import get_logger
 from servicekit.settings import load_or_exit
 
 _settings = load_or_exit(GatewaySettings, "api_gateway")
@@ -39,6 +40,7 @@ backlog = 2048
 
 
 _METRICS_FOLDER = "gateway-metrics-"
+_METRICS_BYTES = 64 * 1024
 
 
 def on_starting(server: Any) -> None:
@@ -53,7 +55,15 @@ def on_reload(server: Any) -> None:
     if workers > 1 and _settings.quota() is not None:
         shared_quotas.prepare()
     if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_METRICS_FOLDER)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=_METRICS_FOLDER))
+            # As much as the first of its files takes; a full disk must show here.
+            (folder / "room").write_bytes(bytes(_METRICS_BYTES))
+            (folder / "room").unlink()
+        except OSError as error:
+            get_logger("api_gateway").error("metrics_not_shared", error=str(error))
+        else:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
 def on_exit(server: Any) -> None:

@@ -134,6 +134,8 @@ class ProbeResult:
 class CircuitSnapshot:
     name: str
     state: CircuitState
+    #: Grows by one with each change of state, a forced one included.
+    generation: int
     failure_rate: float
     calls: int
     failures: int
@@ -323,6 +325,7 @@ class Circuit:
         return CircuitSnapshot(
             name=self.name,
             state=standing.state,
+            generation=standing.generation,
             failure_rate=totals.failure_rate,
             calls=totals.calls,
             failures=totals.failures,

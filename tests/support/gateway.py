@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,15 @@ UPSTREAMS = ("users", "orders", "tasks")
 class GatewayProcess:
     """gunicorn with the gateway as it runs in production; its upstreams are ours."""
 
-    def __init__(self, log: Path, **settings: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *,
+        conf: str | Path = "api_gateway/gunicorn.conf.py",
+        before: Callable[[], None] | None = None,
+        **settings: str,
+    ) -> None:
+        """`conf` is gunicorn's, `before` is called in the new process before gunicorn begins."""
         self.port = free_port()
         self.log = log
         self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
@@ -39,11 +47,12 @@ class GatewayProcess:
         }
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "api_gateway/gunicorn.conf.py", "api_gateway.asgi:app"],
+                [sys.executable, "-m", "gunicorn", "-c", str(conf), "api_gateway.asgi:app"],
                 cwd=CHECKOUT,
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                preexec_fn=before,
             )
         eventually(self._answers, timeout=20, what="the gateway to answer")
 

@@ -159,6 +159,7 @@ class TestPages:
         assert sorted(health["data"]["upstreams"]) == ["orders", "tasks", "users"]
         assert set(health["data"]["upstreams"]["users"]) == {
             "state",
+            "generation",
             "failure_rate",
             "calls",
             "failures",
@@ -168,6 +169,7 @@ class TestPages:
             "last_probe",
             "forced",
             "scope",
+            "held_up",
         }
 
     def test_status_tells_version_uptime_processes_and_routes(self, client: RawClient) -> None:

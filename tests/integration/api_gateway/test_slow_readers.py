@@ -1,0 +1,102 @@
+"""A client that stops taking what it asked for is cut off, and frees what it held."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.gateway import CHECKOUT, GatewayProcess
+from tests.support.raw_http import read_answer
+from tests.support.upstream import Pause, answer
+from tests.support.waiting import eventually
+
+MIB = 1024 * 1024
+#: gunicorn's configuration of the gateway, with patience for a second instead of a minute.
+IMPATIENT = f"""
+exec(open({str(CHECKOUT / "api_gateway" / "gunicorn.conf.py")!r}).read())
+graceful_timeout = 5
+
+
+def post_fork(server, worker):
+    from api_gateway import connection, route_table
+
+    connection.LINGER_SECONDS = 1.0
+    for route in route_table.ROUTES:
+        object.__setattr__(route.limits, "idle", 1.0)
+"""
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
+    conf = tmp_path / "impatient.conf.py"
+    conf.write_text(IMPATIENT)
+    gateway = GatewayProcess(tmp_path / "log", conf=conf)
+    yield gateway
+    gateway.stop()
+
+
+def connect(gateway: GatewayProcess) -> socket.socket:
+    """A connection that takes little at a time."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(15)
+    connection.connect(("127.0.0.1", gateway.port))
+    return connection
+
+
+def connections(worker: psutil.Process, port: int) -> int:
+    """How many clients' connections the gateway has."""
+    return sum(1 for one in worker.net_connections("tcp") if one.laddr.port == port and one.raddr)
+
+
+def is_cut_off(connection: socket.socket, size: int) -> bool:
+    """Take what is there; it ends before it is complete."""
+    seen = 0
+    try:
+        while data := connection.recv(65536):
+            seen += len(data)
+    except ConnectionResetError:
+        return True
+    return seen < size
+
+
+@pytest.mark.parametrize(
+    ("fields", "media_type"),
+    [
+        pytest.param(b"", "application/json", id="an answer on a kept connection"),
+        pytest.param(b"Connection: close\r\n", "application/json", id="a connection's last answer"),
+        pytest.param(b"", "text/csv", id="a download"),
+        pytest.param(b"", "text/event-stream", id="a stream of events"),
+    ],
+)
+def test_it_is_cut_off(gateway: GatewayProcess, fields: bytes, media_type: str) -> None:
+    users = gateway.upstreams["users"]
+    size = 24 * MIB
+    (pid,) = gateway.pids()
+    worker = psutil.Process(pid)
+    body = b'{"success": true, "data": "' + b"x" * size + b'"}'
+    users.script(answer(200, body, media_type=media_type))
+    with connect(gateway) as idle, connect(gateway) as connection:
+        idle.sendall(b"GET /orders HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(idle).status == 200
+        connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
+        users.wait_for(1)
+        eventually(lambda: connections(worker, gateway.port) == 1, timeout=20, what="the slow one to be cut off")
+        assert is_cut_off(connection, size)
+        idle.sendall(b"GET /orders HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(idle).status == 200
+    eventually(lambda: users.open == 0 or media_type == "application/json", what="the upstream to be free")
+    assert gateway.circuit("users")["failures"] == 0
+
+
+def test_one_that_takes_its_time_gets_all_of_it(gateway: GatewayProcess) -> None:
+    users = gateway.upstreams["users"]
+    pieces = [step for _ in range(4) for step in (b"x" * 1000, Pause(0.5))]
+    users.script(answer(200, b"", media_type="text/event-stream", length=4000), *pieces)
+    with connect(gateway) as connection:
+        connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(connection).body == b"x" * 4000
