@@ -32,13 +32,18 @@ def exact(seen: Seen, users: ScriptedUpstream) -> bytes:
 
 @dataclass(frozen=True)
 class Row:
-    """`sent` is a request without its Host; `seen` is what arrived: request line, passed fields, and after ours."""
+    """`sent` is a request; what arrived of it is its `line`, the fields `passed`, ours, and the `tail`."""
 
     name: str
     sent: bytes
     line: bytes
     passed: bytes = b""
     tail: bytes = b"\r\n\r\n"
+
+    @property
+    def seen(self) -> bytes:
+        """The whole of it, as `exact` shows it."""
+        return self.line + b"\r\nhost: UPSTREAM\r\n" + self.passed + OURS + self.tail
 
 
 def get(target: bytes, fields: bytes = b"") -> bytes:
@@ -123,9 +128,7 @@ PASSED = (
 @pytest.mark.parametrize("row", PASSED, ids=lambda row: row.name)
 def test_the_upstream_sees_exactly_this(either: RawClient, users: ScriptedUpstream, row: Row) -> None:
     assert either.send(row.sent).status == 200
-    assert [exact(seen, users) for seen in users.requests()] == [
-        row.line + b"\r\nhost: UPSTREAM\r\n" + row.passed + OURS + row.tail
-    ]
+    assert [exact(seen, users) for seen in users.requests()] == [row.seen]
 
 
 @pytest.mark.parametrize(
