@@ -1,7 +1,10 @@
-"""gunicorn's own `asgi` worker with connections of our own; idle ones are closed at once when it is told to stop."""
+"""gunicorn's own `asgi` worker with connections of our own; idle ones are closed at once when it is told to stop,
+and it hears that before its event loop runs."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.workers import gasgi
@@ -34,6 +37,26 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
             for listener in self.sockets:
                 listener.sock.listen(self.cfg.backlog)
         super().notify()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # The event loop hears of signals while it runs, which is not yet: one that comes before would be lost, and the
+        # process go on until the master loses its patience.
+        for number, handle in self._endings():
+            self.loop.remove_signal_handler(number)
+            signal.signal(number, lambda *_, handle=handle: handle())
+
+    async def _serve(self) -> None:
+        for number, handle in self._endings():
+            self.loop.add_signal_handler(number, handle)
+        await super()._serve()
+
+    def _endings(self) -> tuple[tuple[signal.Signals, Callable[[], None]], ...]:
+        return (
+            (signal.SIGTERM, self.handle_exit_signal),
+            (signal.SIGINT, self.handle_quit_signal),
+            (signal.SIGQUIT, self.handle_quit_signal),
+        )
 
     async def _shutdown(self) -> None:
         self._close_idle(fresh=False)

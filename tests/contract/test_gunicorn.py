@@ -104,6 +104,15 @@ def test_the_worker_makes_its_connections_by_the_name_we_replace() -> None:
     assert "await self._shutdown()" in inspect.getsource(ASGIWorker._serve)
 
 
+def test_the_worker_hears_of_its_end_by_the_methods_we_name() -> None:
+    source = inspect.getsource(ASGIWorker.init_signals)
+    for number, handle in (("TERM", "exit"), ("INT", "quit"), ("QUIT", "quit")):
+        assert f"self.loop.add_signal_handler(signal.SIG{number}, self.handle_{handle}_signal)" in source
+    assert "self.loop.run_until_complete(self._serve())" in inspect.getsource(ASGIWorker.run)
+    # A process that was told to end while it began looks before it goes on.
+    assert "while self.alive:" in inspect.getsource(ASGIWorker._serve)
+
+
 def test_refusals_of_the_parser_go_through_the_method_we_replace() -> None:
     statuses = re.findall(r"_send_error_response\((\d+)", inspect.getsource(ASGIProtocol._feed_callback_parser))
     assert set(map(int, statuses)) <= set(connection._REFUSALS)

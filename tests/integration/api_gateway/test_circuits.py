@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 
 import pytest
 
 from tests.support.gateway import GatewayProcess
 from tests.support.raw_http import RawAnswer, RawClient
-from tests.support.upstream import Pause, ScriptedUpstream, bad, good
+from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, bad, good
 from tests.support.waiting import eventually
 
 
@@ -183,6 +185,57 @@ class TestDetails:
         users.script(b"nonsense\r\n\r\n")
         assert client.get("/users/1/details").code == "bad_upstream_answer"
 
+    def test_users_too_slow_is_a_504(self, client: RawClient, users: ScriptedUpstream) -> None:
+        users.script(Pause(20))
+        seen = client.get("/users/1/details", ("X-Request-Timeout-Ms", "300"))
+        assert (seen.status, seen.code) == (504, "deadline_exceeded")
+
+    @pytest.mark.parametrize("broken", [b'{"success": true, "data": ', b"[1, 2", b"", b"\xff"])
+    def test_json_that_is_none_is_never_passed_on(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream, broken: bytes
+    ) -> None:
+        users.script(self.USER)
+        orders.script(answer(200, broken))
+        data = client.get("/users/1/details").json["data"]
+        assert (data["user"]["id"], data["orders"], data["partial"]) == ("1", None, True)
+        assert data["missing"]["orders"]["code"] == "bad_upstream_answer"
+        users.script(answer(200, broken))
+        assert client.get("/users/1/details").code == "bad_upstream_answer"
+
+    def test_nobody_ever_gets_what_was_answered_to_somebody_else(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
+    ) -> None:
+        users.script(self.USER)
+        orders.script(self.ORDERS)
+        assert client.get("/users/1/details", ("Authorization", "Bearer one")).json["data"]["user"]["id"] == "1"
+        users.script(bad(403, "forbidden"))
+        assert client.get("/users/1/details", ("Authorization", "Bearer two")).code == "forbidden"
+        users.script(self.USER)
+        orders.script(bad(403, "forbidden"))
+        data = client.get("/users/1/details", ("Authorization", "Bearer two")).json["data"]
+        assert (data["orders"], data["missing"]["orders"]["code"]) == (None, "forbidden")
+        users.stop()
+        assert client.get("/users/1/details", ("Authorization", "Bearer one")).status == 503
+
+    def test_many_at_once_get_their_own(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
+    ) -> None:
+        wanted = [str(number) for number in range(30)]
+        for one in wanted:
+            users.script_path(f"/users/{one}", Pause(0.05), good({"id": one}))
+        orders.script(Pause(0.02), self.ORDERS)
+        found: dict[str, str] = {}
+
+        def ask(one: str) -> None:
+            found[one] = client.get(f"/users/{one}/details").json["data"]["user"]["id"]
+
+        threads = [threading.Thread(target=ask, args=(one,)) for one in wanted]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert found == {one: one for one in wanted}
+
     def test_head_has_the_length_and_no_body(
         self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
     ) -> None:
@@ -203,17 +256,44 @@ def test_metrics_carry_templates_states_and_no_raw_paths(gateway: GatewayProcess
     assert "nowhere" not in text
 
 
-def test_one_log_line_tells_about_one_request(gateway: GatewayProcess) -> None:
-    made = gateway.client.get("/users/1?secret=x", ("X-Request-ID", "a-line-of-its-own"))
-    assert made.status == 200
-
+def line_of(gateway: GatewayProcess, request_id: str) -> dict[str, object]:
     def line() -> dict[str, object] | None:
-        lines = [one for one in gateway.log.read_text().splitlines() if "a-line-of-its-own" in one]
+        lines = [one for one in gateway.log.read_text().splitlines() if request_id in one]
         assert len(lines) <= 1
         return json.loads(lines[0]) if lines else None
 
     told = eventually(line, what="the log line")
     assert told is not None
+    return told
+
+
+def retries(gateway: GatewayProcess) -> float:
+    found = re.search(
+        r'^siteworks_gateway_retries_total\{upstream="users"\} (\S+)$',
+        gateway.client.get("/metrics").body.decode(),
+        re.MULTILINE,
+    )
+    return float(found[1]) if found else 0.0
+
+
+def test_the_log_tells_how_often_a_request_was_sent(gateway: GatewayProcess, users: ScriptedUpstream) -> None:
+    before = retries(gateway)
+    users.scripts([good(1)], [Close()], [good(2)], [Close()], [Close()])
+    gateway.client.get("/users", ("X-Request-ID", "sent-once"))
+    gateway.client.get("/users", ("X-Request-ID", "sent-twice"))
+    gateway.client.get("/users", ("X-Request-ID", "sent-in-vain"))
+    gateway.force("users", "open")
+    gateway.client.get("/users", ("X-Request-ID", "never-sent"))
+    told = [line_of(gateway, one) for one in ("sent-once", "sent-twice", "sent-in-vain", "never-sent")]
+    assert [one["attempts"] for one in told] == [1, 2, 2, 0]
+    assert [one["status"] for one in told] == [200, 200, 502, 503]
+    assert retries(gateway) == before + 2
+
+
+def test_one_log_line_tells_about_one_request(gateway: GatewayProcess) -> None:
+    made = gateway.client.get("/users/1?secret=x", ("X-Request-ID", "a-line-of-its-own"))
+    assert made.status == 200
+    told = line_of(gateway, "a-line-of-its-own")
     assert (told["method"], told["route"], told["path"], told["status"]) == ("GET", "/users/{id}", "/users/1", 200)
     assert (told["upstream"], told["circuit"], told["attempts"]) == ("users", "closed", 1)
     assert "secret" not in str(told)

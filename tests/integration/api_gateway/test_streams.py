@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.gateway import GatewayProcess
+from tests.support.gateway import CHECKOUT, GatewayProcess
 from tests.support.raw_http import RawAnswer, RawClient, read_answer
 from tests.support.upstream import Close, Pause, ScriptedUpstream, Wait, answer, good
 from tests.support.waiting import eventually
@@ -202,6 +203,86 @@ class TestTheEnd:
         finally:
             for connection in waiting:
                 connection.close()
+
+    @pytest.mark.parametrize("turn", range(3))
+    def test_sigterm_under_load_loses_no_request_of_two_processes(self, tmp_path: Path, turn: int) -> None:
+        own = GatewayProcess(tmp_path / "log", GATEWAY_PROCESSES="2")
+        try:
+            eventually(lambda: len(own.pids()) == 2, what="both processes")
+            own.upstreams["users"].script(Pause(0.02), good("here"))
+            answers: list[RawAnswer] = []
+            failures: list[Exception] = []
+
+            def ask() -> None:
+                while True:
+                    try:
+                        answers.append(own.client.get("/users"))
+                    except ConnectionRefusedError:
+                        return  # nobody takes anything any more
+                    except Exception as error:  # whatever it is, the test shows it
+                        failures.append(error)
+
+            threads = [threading.Thread(target=ask) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            eventually(lambda: len(answers) > 100, what="some load")
+            own.process.send_signal(signal.SIGTERM)
+            for thread in threads:
+                thread.join(20)
+            assert failures == []
+            assert {one.status for one in answers} == {200}
+            # Whatever went up was answered, and nothing went up twice.
+            assert len(own.upstreams["users"].requests()) == len(answers)
+            assert own.process.wait(15) == 0
+        finally:
+            own.stop()
+
+    def test_sigterm_while_a_second_process_begins_is_heard(self, tmp_path: Path) -> None:
+        begins, go_on = tmp_path / "begins", tmp_path / "go on"
+        conf = tmp_path / "slow.conf.py"
+        conf.write_text(
+            f"""
+exec(open({str(CHECKOUT / "api_gateway" / "gunicorn.conf.py")!r}).read())
+graceful_timeout = 600
+
+def post_worker_init(worker):
+    import pathlib, time
+    if worker.age == 2:
+        pathlib.Path({str(begins)!r}).touch()
+        while not pathlib.Path({str(go_on)!r}).exists():
+            time.sleep(0.01)
+"""
+        )
+        own = GatewayProcess(tmp_path / "log", conf=conf, GATEWAY_PROCESSES="2")
+        try:
+            eventually(begins.exists, timeout=20, what="the second to begin")
+            own.process.send_signal(signal.SIGTERM)
+            eventually(lambda: "Worker exiting" in own.log.read_text(), what="the first to end")
+            go_on.touch()
+            assert own.process.wait(20) == 0
+        finally:
+            go_on.touch()
+            own.stop()
+
+    def test_sigterm_of_one_of_two_processes_answers_what_it_has_and_another_comes(self, tmp_path: Path) -> None:
+        own = GatewayProcess(tmp_path / "log", GATEWAY_PROCESSES="2")
+        try:
+            eventually(lambda: len(own.pids()) == 2, what="both processes")
+            users = own.upstreams["users"]
+            go_on = threading.Event()
+            users.script(Wait(go_on), good("late"))
+            before = own.pids()
+            with own.alone(before[0]), own.client.connect() as waiting:
+                waiting.sendall(GET)
+                users.wait_for(1)
+                os.kill(before[0], signal.SIGTERM)
+                eventually(lambda: "Worker shutting down" in own.log.read_text(), what="it to be told")
+                go_on.set()
+                assert read_answer(waiting).json["data"] == "late"
+            eventually(lambda: len(own.pids()) == 2 and before[0] not in own.pids(), timeout=20, what="another one")
+            assert own.client.get("/users").status == 200
+        finally:
+            own.stop()
 
     def test_not_one_request_is_lost_while_the_workers_are_replaced(self, own: GatewayProcess) -> None:
         own.upstreams["users"].script(Pause(0.02), good("here"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
 
 import pytest
 
+from tests.support.gateway import GatewayProcess
 from tests.support.raw_http import RawClient, read_answer
-from tests.support.upstream import Close, ScriptedUpstream, Seen, Step, answer, bad, good
+from tests.support.upstream import Close, Pause, ScriptedUpstream, Seen, Step, answer, bad, good
+from tests.support.waiting import eventually
 
 ENVELOPE = b'{"success": true, "data": "\xd0\x91"}'
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -234,6 +237,23 @@ def test_two_requests_in_one_segment_are_two_requests(either: RawClient, users: 
         ),
         pytest.param([bad(404, "user_not_found")], 404, None, None, id="an error"),
         pytest.param([answer(200, ENVELOPE[:-1], length=len(ENVELOPE)), Close()], 502, None, None, id="truncated"),
+        pytest.param([Close()], 502, None, None, id="no answer"),
+        pytest.param([answer(200, ENVELOPE)[:20], Close()], 502, None, None, id="half a head"),
+        pytest.param([answer(200, ENVELOPE[:-1])], 502, None, None, id="half an envelope"),
+        pytest.param([answer(500, b"<h1>", media_type="text/html")], 502, None, None, id="a crash page"),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
+            502,
+            None,
+            None,
+            id="two framings",
+        ),
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"], 502, None, None, id="a negative length"),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"], 502, None, None, id="two lengths"
+        ),
+        pytest.param([b"HTTP/1.1 200 OK\r\n" + b"X-A: 1\r\n" * 300 + b"\r\n"], 502, None, None, id="300 fields"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nX-A: %s\r\n\r\n" % (b"a" * 140_000)], 502, None, None, id="a huge field"),
         pytest.param([answer(200, b"x" * (33 * 1024 * 1024))], 502, None, None, id="far too large"),
     ],
 )
@@ -254,6 +274,57 @@ def test_the_client_sees_exactly_this(
     else:
         assert [(name, value) for name, value in seen.fields if name not in own] == fields
         assert seen.body == body
+
+
+def test_an_answer_that_drips_ends_at_the_limit_of_the_whole_exchange(
+    either: RawClient, users: ScriptedUpstream
+) -> None:
+    # Each byte comes well within any limit for a byte; all of them together take four times what the client gives.
+    drip = [step for byte in ENVELOPE for step in (bytes([byte]), Pause(0.1))]
+    users.script(answer(200, b"", length=len(ENVELOPE)), *drip)
+    seen = either.get("/users", ("X-Request-Timeout-Ms", "500"))
+    assert (seen.status, seen.code) == (504, "deadline_exceeded")
+    eventually(lambda: users.open == 0, what="the connection to be given up")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(post(b"Content-Length: 1048577\r\n", b""), id="told"),
+        pytest.param(
+            post(b"Transfer-Encoding: chunked\r\n", b"20000\r\n" + b"x" * 0x20000 + b"\r\n")
+            + (b"20000\r\n" + b"x" * 0x20000 + b"\r\n") * 8,
+            id="chunked",
+        ),
+    ],
+)
+def test_a_body_over_the_limit_is_refused_unseen(either: RawClient, users: ScriptedUpstream, sent: bytes) -> None:
+    refused = either.send(sent)
+    assert (refused.status, refused.code) == (413, "body_too_large")
+    assert users.requests() == []
+
+
+def test_clients_that_dawdle_hold_nobody_up(
+    either: RawClient, gateway: GatewayProcess, users: ScriptedUpstream
+) -> None:
+    """More of them than any number of threads, in the head and in the body, on connections of both kinds."""
+    with contextlib.ExitStack() as stack:
+        for half in (b"GET /users HTTP/1.1\r\nHost: a\r\nX-", post(b"Content-Length: 10\r\n", b"{")):
+            for _ in range(50):
+                stack.enter_context(either.connect()).sendall(half)
+        assert [gateway.client.get("/users").status for _ in range(10)] == [200] * 10
+        # None of theirs has come to its end, and none has gone up.
+        assert len(users.requests()) == 10
+
+
+def test_a_request_meets_a_kept_connection_that_the_service_has_just_closed(
+    either: RawClient, users: ScriptedUpstream
+) -> None:
+    users.scripts([good(1)], [Close()], [good(2)], [Close()], [good(3)])
+    assert either.get("/users").json["data"] == 1
+    assert either.get("/users").json["data"] == 2
+    assert either.send(post(b"Content-Length: 2\r\n", b"{}")).code == "bad_upstream_answer"
+    assert [exact(seen, users).split(b"\r\n")[0] for seen in users.requests()] == [b"GET /users HTTP/1.1"] * 3 + [POST]
 
 
 def test_head_tells_the_upstreams_length(either: RawClient, users: ScriptedUpstream) -> None:
