@@ -64,6 +64,9 @@ class GatewayMeasures(Collector):
 
     def watch(self, circuit: Circuit, bulkhead: Bulkhead, budget: RetryBudget) -> None:
         self._watched.append((circuit, bulkhead, budget))
+        # From 0 on: of a counter that begins with its first count, the first count is never seen as an increase.
+        self._retries.labels(circuit.name)
+        self._uncounted.labels(circuit.name)
         for kind in _KINDS:
             self._tallies[circuit.name, kind] = self._calls.of(circuit.name, kind)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -73,6 +74,32 @@ def test_every_expression_asks_for_series_and_labels_that_there_are(where: str, 
         assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= known[name], f"{where}: {selector}"
     for grouping in re.findall(r"\bby \(([^)]*)\)", expression):
         assert {label.strip() for label in grouping.split(",")} <= labels, f"{where}: by ({grouping})"
+
+
+@pytest.mark.parametrize(("where", "expression"), list(expressions()))
+def test_every_expression_is_one(where: str, expression: str) -> None:
+    # What Grafana puts in for its own name is a duration.
+    promql_parser.parse(expression.replace("$__rate_interval", "1m"))
+
+
+@pytest.mark.parametrize("expression", ["sum by (status (rate(x[5m]))", "rate(x)", "x{status=}", "max(x) by"])
+def test_what_is_no_expression_is_seen(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        promql_parser.parse(expression)
+
+
+def test_every_alarm_says_what_prometheus_needs() -> None:
+    document = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
+    assert set(document) == {"groups"}
+    for group in document["groups"]:
+        assert set(group) <= {"name", "interval", "limit", "rules"}
+        for rule in group["rules"]:
+            assert {"alert", "expr", "labels", "annotations"} <= set(rule)
+            assert set(rule) <= {"alert", "expr", "for", "keep_firing_for", "labels", "annotations"}
+            assert re.fullmatch(r"[0-9]+[smhd]", str(rule.get("for", "0s")))
+            # What an annotation names is a label that the alarm has.
+            kept = {label for names in re.findall(r"\bby \(([^)]*)\)", rule["expr"]) for label in names.split(", ")}
+            assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= kept, rule["alert"]
 
 
 def family(name: str) -> str:
