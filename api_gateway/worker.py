@@ -3,6 +3,7 @@ and it hears that before its event loop runs."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -59,9 +60,28 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
         )
 
     async def _shutdown(self) -> None:
+        await self._take_waiting()
         self._close_idle(fresh=False)
         self.loop.call_later(FRESH_SECONDS, lambda: self._close_idle(fresh=True))
         await super()._shutdown()
+
+    async def _take_waiting(self) -> None:
+        """Accept the connections that wait to be: the last process that closes the port would reset them."""
+        while True:
+            waiting = []
+            for listener in self.sockets:
+                with contextlib.suppress(OSError):  # nobody waits there
+                    while True:
+                        waiting.append(listener.accept()[0])
+            if not waiting:
+                # At once, for whoever comes in between is lost.
+                for server in self.servers:
+                    server.close()
+                return
+            for connection in waiting:
+                connection.setblocking(False)
+                with contextlib.suppress(OSError):  # it has left already
+                    await self.loop.connect_accepted_socket(lambda: GatewayProtocol(self), connection)
 
     def _close_idle(self, *, fresh: bool) -> None:
         for connection in list(self.connections):

@@ -50,13 +50,16 @@ class Missing(Exception):
     """A peer that cannot be had here, and why."""
 
 
-def ours(checkout: Path = CHECKOUT) -> Subject:
+def ours(
+    checkout: Path = CHECKOUT, *, name: str = OURS, conf: str = "api_gateway/gunicorn.conf.py", **settings: str
+) -> Subject:
     """Our gateway out of a checkout, with the command, settings and log line of production."""
-    name = OURS if checkout == CHECKOUT else f"{OURS} {checkout.name} {revision(checkout)}"
+    if checkout != CHECKOUT:
+        name = f"{OURS} {checkout.name} {revision(checkout)}"
 
     def start(place: Place) -> tuple[Process, int]:
         port = free_port()
-        command = ["-P", "-m", "gunicorn", "-c", "api_gateway/gunicorn.conf.py", "api_gateway.asgi:app"]
+        command = ["-P", "-m", "gunicorn", "-c", conf, "api_gateway.asgi:app"]
         environment = {
             **place.urls,
             "TASKS_URL": place.urls["USERS_URL"],
@@ -64,6 +67,7 @@ def ours(checkout: Path = CHECKOUT) -> Subject:
             "LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(checkout),
+            **settings,
         }
         return _process(place, name, [sys.executable, *command], port, checkout, environment), port
 
@@ -124,6 +128,13 @@ def aiohttp_proxy() -> Subject:
     return Subject(f"aiohttp {_pins()['aiohttp']}, bare", start)
 
 
+def aiohttp_client() -> Subject:
+    """Our gateway with aiohttp's client to its services instead of its own (docs/decisions/0011)."""
+    (packages,) = _python_peers().parent.parent.glob("lib/python*/site-packages")
+    conf = "benchmarks/gateway/aiohttp_client.conf.py"
+    return ours(name=f"{OURS} on the client of aiohttp {_pins()['aiohttp']}", conf=conf, AIOHTTP_FROM=str(packages))
+
+
 def express_proxy() -> Subject:
     folder = _node_peers()
     wanted = json.loads((_HERE / "package.json").read_text())["dependencies"]
@@ -142,6 +153,7 @@ PEERS: dict[str, Callable[[], Subject]] = {
     "flask": flask_proxy,
     "express": express_proxy,
     "aiohttp": aiohttp_proxy,
+    "aiohttp-client": aiohttp_client,
     "nginx": nginx,
     "direct": direct,
 }

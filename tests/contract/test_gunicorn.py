@@ -109,6 +109,7 @@ def test_the_worker_hears_of_its_end_by_the_methods_we_name() -> None:
     for number, handle in (("TERM", "exit"), ("INT", "quit"), ("QUIT", "quit")):
         assert f"self.loop.add_signal_handler(signal.SIG{number}, self.handle_{handle}_signal)" in source
     assert "self.loop.run_until_complete(self._serve())" in inspect.getsource(ASGIWorker.run)
+    assert "server.close()" in inspect.getsource(ASGIWorker._shutdown)
     # A process that was told to end while it began looks before it goes on.
     assert "while self.alive:" in inspect.getsource(ASGIWorker._serve)
 
