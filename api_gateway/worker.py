@@ -78,10 +78,10 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
                 for server in self.servers:
                     server.close()
                 return
-            for connection in waiting:
-                connection.setblocking(False)
+            for accepted in waiting:
+                accepted.setblocking(False)
                 with contextlib.suppress(OSError):  # it has left already
-                    await self.loop.connect_accepted_socket(lambda: GatewayProtocol(self), connection)
+                    await self.loop.connect_accepted_socket(lambda: GatewayProtocol(self), accepted)
 
     def _close_idle(self, *, fresh: bool) -> None:
         for connection in list(self.connections):

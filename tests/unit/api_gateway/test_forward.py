@@ -1,0 +1,46 @@
+"""Whatever happens to a call, its trial and its place at the upstream are given back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from api_gateway.forward import Call, Lane, Notes, forward
+from api_gateway.limits import Bulkhead, RetryBudget
+from api_gateway.route_table import Limits
+from api_gateway.upstream import Upstream
+from servicekit.circuits import Circuit
+
+
+class Breaking:
+    """An upstream whose client has a fault of its own, or whose caller is cancelled."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._error = error
+
+    async def exchange(self, *_: Any, **__: Any) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), asyncio.CancelledError(), MemoryError()])
+def test_a_trial_that_ends_with_any_exception_gives_its_place_back(error: BaseException) -> None:
+    circuit = Circuit("users")
+
+    async def main() -> None:
+        lane = Lane("users", cast(Upstream, Breaking(error)), circuit, Bulkhead(places=1), RetryBudget())
+        for _ in range(5):
+            circuit.acquire().failure(0.1, "timeout")
+        circuit.note_probe(False)
+        circuit.note_probe(True)
+        for _ in range(5):
+            call = Call("GET", "/users", b"", None, Limits(), lane.upstream.loop.time() + 5, False)
+            with pytest.raises(type(error)):
+                await forward(lane, call, Notes())
+            assert lane.bulkhead.taken == 0
+
+    asyncio.run(main())
+    assert circuit.snapshot().state == "half_open"
+    assert all(circuit.acquire().is_trial for _ in range(2))
