@@ -20,7 +20,19 @@ from service_tasks.domain.task import (
     status_from_word,
     status_words,
 )
-from servicekit.schemas import Body, Id, JsonValue, PageQuery, PageView, Query, QueryText, Seconds, Timestamp, View
+from servicekit.schemas import (
+    Body,
+    Id,
+    JsonValue,
+    PageQuery,
+    PageView,
+    Query,
+    QueryFlag,
+    QueryText,
+    Seconds,
+    Timestamp,
+    View,
+)
 
 _LAST_YEAR = 9000
 
@@ -91,17 +103,13 @@ class TaskQuery(TaskFilter):
 class DeleteQuery(Query):
     """How a task goes."""
 
-    purge: Annotated[bool, WithJsonSchema({"type": "string", "enum": ["true", "false"]})] = Field(
-        default=False, description="remove the record too; a live task is cancelled first"
-    )
+    purge: QueryFlag = Field(default=False, description="remove the record too; a live task is cancelled first")
 
 
 class TaskShow(Query):
     """How much of a task is wanted."""
 
-    trace: Annotated[bool, WithJsonSchema({"type": "string", "enum": ["true", "false"]})] = Field(
-        default=False, description="show the traceback of each failed attempt too"
-    )
+    trace: QueryFlag = Field(default=False, description="show the traceback of each failed attempt too")
 
 
 class ProgressView(View):
