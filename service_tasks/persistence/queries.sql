@@ -63,7 +63,7 @@ WHERE (%(states)s::text[] IS NULL OR t.state = ANY (%(states)s::text[]))
 -- Final at once: a result that comes later finds no running row. worker_id stays until the worker says that
 -- the handler has stopped, so that a worker that missed the announcement finds the row by asking.
 UPDATE tasks AS t
-SET state = 'cancelled', cancel_requested_at = now(), completed_at = now(), updated_at = now(), deadline_at = NULL
+SET state = 'cancelled', completed_at = now(), updated_at = now(), deadline_at = NULL
 WHERE t.id = %(id)s::uuid AND t.state IN ('scheduled', 'ready', 'running')
 RETURNING {columns}
 
@@ -74,7 +74,7 @@ DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid RETURNING {columns}
 -- All attempts anew; the errors of the earlier ones stay to be read.
 UPDATE tasks AS t
 SET state = 'ready', attempts = 0, execute_at = now(), updated_at = now(), started_at = NULL, completed_at = NULL,
-    cancel_requested_at = NULL, worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL,
+    worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL,
     progress_percent = 0, progress_message = NULL
 WHERE t.id = %(id)s::uuid AND t.state IN ('failed', 'cancelled')
 RETURNING {columns}
@@ -87,6 +87,11 @@ SELECT pg_notify('siteworks_tasks', %(announcement)s)
 SELECT o.task_type, count(*) FROM workers w CROSS JOIN unnest(w.task_types) AS o(task_type)
 WHERE w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) GROUP BY o.task_type
 
+-- name: turn
+-- Who goes first. A waiting task gains a point of priority a minute: all grow older together, so their order never
+-- changes and the index ix_tasks_ready holds it; nobody waits for ever behind more urgent ones.
+((r.execute_at AT TIME ZONE 'UTC') - r.priority * interval '1 minute')
+
 -- name: claim
 -- One ordered index scan for each type offered, so that a million tasks of a type that nobody here runs cost
 -- nothing; then the most urgent of them all. MATERIALIZED: inlined, the planner may repeat the LIMIT and
@@ -96,12 +101,12 @@ WITH offered AS (
 ), due AS MATERIALIZED (
     SELECT c.id, o.timeout_seconds
     FROM offered o CROSS JOIN LATERAL (
-        SELECT r.id, r.priority, r.execute_at FROM tasks r
+        SELECT r.id, {turn} AS turn FROM tasks r
         WHERE r.state = 'ready' AND r.task_type = o.task_type
-        ORDER BY r.priority DESC, r.execute_at, r.id
+        ORDER BY {turn}, r.id
         LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     ) c
-    ORDER BY c.priority DESC, c.execute_at, c.id LIMIT %(limit)s
+    ORDER BY c.turn, c.id LIMIT %(limit)s
 )
 UPDATE tasks AS t
 SET state = 'running', attempts = t.attempts + 1, lease_no = t.lease_no + 1, worker_id = %(worker_id)s::uuid,
