@@ -6,14 +6,15 @@ import selectors
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg2
 from psycopg2.errors import UndefinedTable
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import (
@@ -31,6 +32,7 @@ from service_tasks.domain.task import (
     WillRetry,
 )
 from service_tasks.engine.ports import Offer, Promotion, WorkerInfo, cancel_announcement
+from service_tasks.persistence.line import Lines, open_apart
 from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases import NewTask, PastExecuteAt, Selection, StoredTask
 from servicekit.database import Database
@@ -51,6 +53,7 @@ class TaskStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._queries = load_queries()
+        self._lines = Lines(database, self._queries["by_id"].replace("SET LOCAL", "SET"))
 
     # What people do
 
@@ -162,37 +165,29 @@ class TaskStore:
             return self._run(session, "forget_dead_workers").rowcount
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
-        with self._transaction() as session:
-            rows = self._rows(
-                session,
-                "claim",
-                types=[offer.task_type for offer in offers],
-                timeouts=[offer.timeout_seconds for offer in offers],
-                limit=limit,
-                worker_id=str(worker_id),
-            )
-        # UPDATE … RETURNING answers in no order; the most urgent should start first.
-        rows.sort(key=lambda row: (-row[8], row[9], row[0]))
-        return [
-            ClaimedTask(
-                lease=Lease(row[0], row[1]),
-                task_type=row[2],
-                payload=row[3],
-                attempt=row[4],
-                max_attempts=row[5],
-                timeout_seconds=row[6],
-                claimed_at=row[7],
-            )
-            for row in rows
-        ]
+        rows = self._lines.run(
+            self._queries["claim"],
+            {
+                "types": [offer.task_type for offer in offers],
+                "timeouts": [offer.timeout_seconds for offer in offers],
+                "limit": limit,
+                "worker_id": str(worker_id),
+            },
+        )
+        return _claimed(rows)
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
+        succeeded = _of_kind(outcomes, Succeeded)
+        if len(succeeded) == len(outcomes):
+            rows = self._lines.run(self._queries["complete"], _completion(succeeded))
+            return {Lease(row[0], row[1]) for row in rows}
         with self._transaction() as session:
             return self._write(session, outcomes, worker_name)
 
     def write_progress(self, reports: Collection[Progress]) -> None:
-        ordered = sorted(reports, key=lambda report: report.lease.task_id)
+        ordered = sorted(reports, key=lambda report: report.lease)
         with self._transaction() as session:
+            self._run(session, "by_id")
             self._run(
                 session,
                 "write_progress",
@@ -267,6 +262,7 @@ class TaskStore:
 
     def _write(self, session: Session, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         accepted: set[Lease] = set()
+        self._run(session, "by_id")
 
         def write(name: str, batch: Sequence[Outcome], **arrays: Any) -> None:
             if batch:
@@ -274,12 +270,14 @@ class TaskStore:
                 accepted.update(Lease(row[0], row[1]) for row in rows)
 
         succeeded = _of_kind(outcomes, Succeeded)
-        write("complete", succeeded, results=[item.result for item in succeeded])
+        if succeeded:
+            rows = self._rows(session, "complete", **_completion(succeeded))
+            accepted.update(Lease(row[0], row[1]) for row in rows)
         failed: list[WillRetry | FailedForGood] = [
             *_of_kind(outcomes, WillRetry),
             *_of_kind(outcomes, FailedForGood),
         ]
-        failed.sort(key=lambda item: item.lease.task_id)
+        failed.sort(key=lambda item: item.lease)
         write(
             "fail",
             failed,
@@ -298,15 +296,10 @@ class PostgresWakeUps:
     """LISTEN on a connection that nobody else uses."""
 
     def __init__(self, database: Database) -> None:
+        self._connection = open_apart(database)
         try:
-            pooled = database.engine.raw_connection()
-            # Out of the pool for good: a connection that listens must not come back to it.
-            pooled.detach()
-            connection: Any = pooled.dbapi_connection
-            self._connection = connection
-            self._connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             self._execute(f"LISTEN {CHANNEL}")
-        except (SQLAlchemyError, psycopg2.Error) as exc:
+        except psycopg2.Error as exc:
             raise DatabaseUnavailable(retry_after=1) from exc
         self._interrupt, self._interrupted = socket.socketpair()
 
@@ -348,12 +341,41 @@ class PostgresWakeUps:
 
 def _of_kind(outcomes: Iterable[Outcome], kind: type[O]) -> list[O]:
     # One order for every writer, so that two batches over the same rows cannot deadlock.
-    return sorted((item for item in outcomes if isinstance(item, kind)), key=lambda item: item.lease.task_id)
+    return sorted((item for item in outcomes if isinstance(item, kind)), key=_lease_of)
 
 
-def _leases(leases: Iterable[Lease]) -> dict[str, list[Any]]:
-    pairs = [(str(lease.task_id), lease.number) for lease in leases]
-    return {"ids": [pair[0] for pair in pairs], "leases": [pair[1] for pair in pairs]}
+_lease_of = attrgetter("lease")
+_by_turn = itemgetter(8, 0)
+
+
+def _leases(leases: Iterable[Lease]) -> dict[str, str]:
+    """Both as PostgreSQL's own array literals: the driver would write them a value at a time."""
+    pairs = list(leases)
+    return {"ids": _array([lease.key for lease in pairs]), "leases": _array([str(lease.number) for lease in pairs])}
+
+
+def _array(plain: Iterable[str]) -> str:
+    """Of texts without a quote, a comma or a backslash."""
+    return "{" + ",".join(plain) + "}"
+
+
+def _completion(succeeded: Sequence[Succeeded]) -> dict[str, str]:
+    return {
+        **_leases(item.lease for item in succeeded),
+        "results": "[" + ",".join([item.result for item in succeeded]) + "]",
+    }
+
+
+def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
+    if not rows:
+        return []
+    # UPDATE … RETURNING answers in no order; the most urgent should start first.
+    rows.sort(key=_by_turn)
+    claimed_at = datetime.fromtimestamp(rows[0][7], UTC)
+    return [
+        ClaimedTask(Lease(key, number), task_type, payload, attempt, max_attempts, timeout, claimed_at)
+        for key, number, task_type, payload, attempt, max_attempts, timeout, _, _ in rows
+    ]
 
 
 def _stored(row: Sequence[Any]) -> StoredTask:
