@@ -61,11 +61,15 @@ ROUTES: tuple[Route, ...] = (
     _row("/orders", "orders", "GET POST"),
     _row("/orders/{id}", "orders", "GET PUT DELETE"),
     _row("/tasks", "tasks", "GET POST"),
+    _row("/tasks/batch", "tasks", "POST", body=16 * MIB, first_byte=30.0, total=30.0),
     _row("/tasks/{id}", "tasks", "GET DELETE"),
     _row("/tasks/{id}/status", "tasks", "GET"),
     _row("/tasks/{id}/result", "tasks", "GET"),
     _row("/tasks/{id}/retry", "tasks", "POST"),
     _row("/task-types", "tasks", "GET"),
+    _row("/task-types/{name}", "tasks", "PUT"),
+    _row("/task-types/{name}/pause", "tasks", "POST"),
+    _row("/task-types/{name}/resume", "tasks", "POST"),
 )
 
 #: The gateway's own pages; they have no alias.

@@ -57,7 +57,7 @@ class Claimer(DatabaseDuty):
 
     def place_freed(self) -> None:
         """Look again, if it was for want of places that not everything was claimed."""
-        if self._wants_places:
+        if self._wants_places or self._store.limits_apply():
             self.wake()
 
     def work(self) -> float:

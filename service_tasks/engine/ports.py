@@ -52,6 +52,9 @@ class WorkerStore(Protocol):
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
         """Take at most `limit` ready tasks, most urgent first; no other worker can get the same."""
 
+    def limits_apply(self) -> bool:
+        """Whether the last claim may have left a task because of a limit: then each that ends may let one start."""
+
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         """Write outcomes in one transaction; gives those accepted. The others came too late."""
 

@@ -46,8 +46,8 @@ class Lines(threading.local):
         self._preparation = preparation
         self._connection: Any = None
 
-    def run(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run one statement and commit it.
+    def run(self, statement: str, parameters: Mapping[str, Any], *, rows: bool = True) -> list[tuple[Any, ...]]:
+        """Run one statement and commit it; `rows`: it has some, which are given.
 
         Raises `DatabaseUnavailable` or `DatabaseTooSlow`; whether it was committed is then unknown.
         """
@@ -56,8 +56,8 @@ class Lines(threading.local):
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(statement, parameters)
-                rows: list[tuple[Any, ...]] = cursor.fetchall()
-                return rows
+                found: list[tuple[Any, ...]] = cursor.fetchall() if rows else []
+                return found
         except QueryCanceled as exc:
             raise DatabaseTooSlow from exc
         except UndefinedTable as exc:
@@ -66,6 +66,18 @@ class Lines(threading.local):
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
             self._close()
             raise DatabaseUnavailable(retry_after=1) from exc
+
+    def run_behind(self, first: str, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run two statements in one transaction, each with a snapshot of its own; gives the rows of the second."""
+        try:
+            rows = self.run(f"BEGIN; {first}; {statement}", parameters)
+            self.run("COMMIT", {}, rows=False)
+        except BaseException:
+            # Whatever it was, the next statement must not find itself inside this transaction.
+            if self._connection is not None:
+                self._close()
+            raise
+        return rows
 
     def _open(self) -> Any:
         connection = open_apart(self._database)

@@ -7,7 +7,8 @@
 t.id, t.state, t.task_type, t.title, t.user_id, t.payload::text, t.priority, t.attempts, t.max_attempts,
 t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message, t.result::text, t.error,
 t.errors::text, t.created_at, t.updated_at, t.started_at, t.completed_at,
-extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.lease_no, t.worker_id
+extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.lease_no,
+t.worker_id
 
 -- name: light_columns
 -- The same for lists: a page of a hundred must not carry a hundred megabytes. Large values are named instead.
@@ -16,19 +17,49 @@ CASE WHEN length(t.payload::text) <= %(largest)s THEN t.payload::text END AS pay
 t.max_attempts, t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message,
 CASE WHEN length(t.result::text) <= %(largest)s THEN t.result::text END AS result, t.error,
 t.errors::text, t.created_at, t.updated_at, t.started_at, t.completed_at,
-extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.lease_no, t.worker_id
+extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.lease_no,
+t.worker_id
 
 -- name: insert
 -- A task without execute_at is ready at once; one for later waits as scheduled, where the claim never looks.
 -- A conflict of keys inserts nothing, and the caller reads what is there. It waits for a transaction that is
 -- inserting the same key, so two requests at once make one task.
 INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
-                        execute_at, idempotency_key, request_hash)
+                        execute_at, idempotency_key, request_hash, unique_key)
 VALUES (%(id)s::uuid, CASE WHEN %(execute_at)s::timestamptz IS NULL THEN 'ready' ELSE 'scheduled' END,
         %(task_type)s, %(title)s, %(user_id)s::uuid, %(payload)s::jsonb, %(priority)s, %(max_attempts)s,
-        %(timeout_seconds)s, coalesce(%(execute_at)s::timestamptz, now()), %(idempotency_key)s, %(request_hash)s)
-ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+        %(timeout_seconds)s, coalesce(%(execute_at)s::timestamptz, now()), %(idempotency_key)s, %(request_hash)s,
+        %(unique_key)s)
+ON CONFLICT DO NOTHING
 RETURNING {columns}
+
+-- name: insert_many
+-- Ids and numbers come as array literals, texts and payloads as one JSON array each: the cheapest way there is for a
+-- driver that sends text (docs/decisions/0014). Two tasks of one batch with the same unique_key are one conflict too.
+INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
+                        execute_at, unique_key)
+SELECT x.id, CASE WHEN x.execute_at IS NULL THEN 'ready' ELSE 'scheduled' END, x.task_type, x.title, x.user_id,
+       x.payload, x.priority, x.max_attempts, x.timeout_seconds, coalesce(x.execute_at, now()), x.unique_key
+FROM ROWS FROM (
+    unnest(%(ids)s::uuid[]), jsonb_array_elements_text(%(types)s::jsonb), jsonb_array_elements_text(%(titles)s::jsonb),
+    unnest(%(users)s::uuid[]), jsonb_array_elements(%(payloads)s::jsonb), unnest(%(priorities)s::smallint[]),
+    unnest(%(attempts)s::smallint[]), unnest(%(timeouts)s::float8[]), unnest(%(times)s::timestamptz[]),
+    jsonb_array_elements_text(%(keys)s::jsonb)
+) AS x(id, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds, execute_at, unique_key)
+ON CONFLICT DO NOTHING
+
+-- name: first_past
+-- The first of a batch's times that is not in the future, as its place in the batch.
+SELECT x.place FROM unnest(%(times)s::timestamptz[]) WITH ORDINALITY AS x(execute_at, place)
+WHERE x.execute_at <= clock_timestamp() ORDER BY x.place LIMIT 1
+
+-- name: live_keys
+SELECT t.unique_key, t.id FROM tasks t
+WHERE t.unique_key = ANY (%(keys)s::text[]) AND t.state IN ('scheduled', 'ready', 'running')
+
+-- name: get_live
+SELECT {columns} FROM tasks t
+WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running')
 
 -- name: is_future
 SELECT %(execute_at)s::timestamptz > clock_timestamp()
@@ -112,6 +143,10 @@ WITH offered AS (
     WHERE NOT EXISTS (SELECT FROM task_type_controls k WHERE k.name = o.task_type AND {controlled})
     ORDER BY c.turn, c.id LIMIT %(limit)s
 )
+{start}
+
+-- name: start
+-- What a claim does to the rows that are due.
 UPDATE tasks AS t
 SET state = 'running', attempts = t.attempts + 1, lease_no = t.lease_no + 1, worker_id = %(worker_id)s::uuid,
     started_at = now(), updated_at = now(), progress_percent = 0, progress_message = NULL,
@@ -120,6 +155,101 @@ FROM due WHERE t.ctid = due.place
 RETURNING t.id::text, t.lease_no, t.task_type, t.payload::text, t.attempts, t.max_attempts,
           coalesce(t.timeout_seconds, due.timeout_seconds)::float8, date_part('epoch', now()),
           date_part('epoch', due.turn)
+
+-- name: limited_types
+SELECT k.name FROM task_type_controls k
+WHERE NOT k.paused AND (k.max_running IS NOT NULL OR k.max_running_per_user IS NOT NULL)
+
+-- name: lock_limits
+-- Two claims of one limited type at once would both count the same running tasks: they go one after the other. A
+-- statement of its own, so that the count after it sees what the one before has claimed. In the order of the names,
+-- so that nobody waits in a circle. Rescue, completion and hand-back never ask for it.
+SELECT 1 FROM task_type_controls k WHERE k.name = ANY (%(types)s::text[]) ORDER BY k.name FOR UPDATE
+
+-- name: claim_limited
+-- Running rows are counted, never kept in a counter: nothing can leak when a worker dies. `room` is what a type's limit
+-- leaves. Under a limit per user the users that wait are found by leaps through ix_tasks_ready_of_user, however many
+-- tasks each has, and each gives what its own limit leaves; tasks of nobody have no such limit, and are looked for
+-- among the first two thousand.
+WITH RECURSIVE offered AS MATERIALIZED (
+    SELECT o.task_type, o.timeout_seconds, k.max_running, k.max_running_per_user AS per_user
+    FROM unnest(%(types)s::text[], %(timeouts)s::float8[]) AS o(task_type, timeout_seconds)
+    JOIN task_type_controls k ON k.name = o.task_type
+    WHERE NOT k.paused AND (k.max_running IS NOT NULL OR k.max_running_per_user IS NOT NULL)
+), running AS MATERIALIZED (
+    SELECT a.task_type, a.user_id, count(*) AS many FROM tasks a
+    WHERE a.worker_id IS NOT NULL AND a.task_type = ANY (%(types)s::text[]) AND a.state = 'running'
+    GROUP BY a.task_type, a.user_id
+), free AS MATERIALIZED (
+    SELECT o.*, greatest(0, least(%(limit)s, coalesce(
+        o.max_running - (SELECT coalesce(sum(a.many), 0) FROM running a WHERE a.task_type = o.task_type), %(limit)s
+    )))::int AS room
+    FROM offered o
+), users AS (
+    SELECT f.task_type, (
+        SELECT r.user_id FROM tasks r WHERE r.state = 'ready' AND r.user_id IS NOT NULL AND r.task_type = f.task_type
+        ORDER BY r.user_id LIMIT 1
+    ) AS user_id
+    FROM free f WHERE f.per_user IS NOT NULL AND f.room > 0
+    UNION ALL
+    SELECT u.task_type, (
+        SELECT r.user_id FROM tasks r WHERE r.state = 'ready' AND r.user_id IS NOT NULL AND r.task_type = u.task_type
+          AND r.user_id > u.user_id ORDER BY r.user_id LIMIT 1
+    )
+    FROM users u WHERE u.user_id IS NOT NULL
+), found AS MATERIALIZED (
+    SELECT c.ctid AS place, c.id, c.turn, f.task_type
+    FROM free f CROSS JOIN LATERAL (
+        SELECT r.ctid, r.id, {turn} AS turn FROM tasks r
+        WHERE r.state = 'ready' AND r.task_type = f.task_type
+        ORDER BY {turn}, r.id
+        LIMIT f.room FOR UPDATE SKIP LOCKED
+    ) c
+    WHERE f.per_user IS NULL
+    UNION ALL
+    SELECT c.ctid, c.id, c.turn, f.task_type
+    FROM free f JOIN users u ON u.task_type = f.task_type AND u.user_id IS NOT NULL CROSS JOIN LATERAL (
+        SELECT r.ctid, r.id, {turn} AS turn FROM tasks r
+        WHERE r.state = 'ready' AND r.user_id IS NOT NULL AND r.task_type = f.task_type AND r.user_id = u.user_id
+        ORDER BY {turn}, r.id
+        LIMIT greatest(0, least(f.room, f.per_user - coalesce((
+            SELECT a.many FROM running a WHERE a.task_type = f.task_type AND a.user_id = u.user_id), 0)))
+        FOR UPDATE SKIP LOCKED
+    ) c
+    UNION ALL
+    SELECT c.ctid, c.id, c.turn, f.task_type
+    FROM free f CROSS JOIN LATERAL (
+        SELECT r.ctid, r.id, {turn} AS turn FROM tasks r
+        WHERE r.state = 'ready' AND r.ctid = ANY (ARRAY (
+            SELECT n.ctid FROM (
+                SELECT r.ctid, r.user_id FROM tasks r WHERE r.state = 'ready' AND r.task_type = f.task_type
+                ORDER BY {turn}, r.id LIMIT 2000
+            ) n WHERE n.user_id IS NULL LIMIT f.room
+        ))
+        LIMIT f.room FOR UPDATE SKIP LOCKED
+    ) c
+    WHERE f.per_user IS NOT NULL
+), ranked AS (
+    SELECT d.*, row_number() OVER (PARTITION BY d.task_type ORDER BY d.turn, d.id) AS nth FROM found d
+), due AS MATERIALIZED (
+    SELECT d.place, d.turn, f.timeout_seconds FROM ranked d JOIN free f ON f.task_type = d.task_type
+    WHERE d.nth <= f.room ORDER BY d.turn, d.id LIMIT %(limit)s
+)
+{start}
+
+-- name: controls
+SELECT k.name, k.paused, k.max_running, k.max_running_per_user FROM task_type_controls k
+
+-- name: control
+-- A parameter of its own tells which fields to set, since null is a value: no limit.
+INSERT INTO task_type_controls AS k (name, paused, max_running, max_running_per_user)
+VALUES (%(name)s, coalesce(%(paused)s, false), %(max_running)s, %(max_running_per_user)s)
+ON CONFLICT (name) DO UPDATE SET
+    paused = CASE WHEN 'paused' = ANY (%(named)s::text[]) THEN excluded.paused ELSE k.paused END,
+    max_running = CASE WHEN 'max_running' = ANY (%(named)s::text[]) THEN excluded.max_running ELSE k.max_running END,
+    max_running_per_user = CASE WHEN 'max_running_per_user' = ANY (%(named)s::text[])
+        THEN excluded.max_running_per_user ELSE k.max_running_per_user END,
+    updated_at = now()
 
 -- name: controlled
 (k.paused OR k.max_running IS NOT NULL OR k.max_running_per_user IS NOT NULL)
@@ -184,11 +314,12 @@ FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(percents)s::int[], %(messages)
 WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = 'running'
 
 -- name: promote
+-- By ctid for the reason given at claim. SKIP LOCKED: every worker has a promoter.
 WITH due AS MATERIALIZED (
-    SELECT s.id FROM tasks s WHERE s.state = 'scheduled' AND s.execute_at <= now()
+    SELECT s.ctid AS place FROM tasks s WHERE s.state = 'scheduled' AND s.execute_at <= now()
     ORDER BY s.execute_at, s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
-UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.id = due.id
+UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.place
 
 -- name: next_scheduled
 SELECT extract(epoch FROM min(s.execute_at) - clock_timestamp())::float8 FROM tasks s WHERE s.state = 'scheduled'
@@ -208,11 +339,12 @@ SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND
 -- Running tasks whose worker has been silent for its own lease time or has no row, and those whose worker
 -- lives but let the deadline pass. Judged by the heartbeat, never by how long the task has run. Nobody is
 -- stale while PostgreSQL itself has been up for less than a lease. SKIP LOCKED: a row that somebody is just
--- completing is passed over, and one that we hold is checked again by whoever wanted to complete it.
+-- completing is passed over, and one that we hold is checked again by whoever wanted to complete it. worker_id is
+-- never null there; saying so opens the index of the tasks that somebody holds.
 SELECT t.id, t.lease_no, t.attempts, t.max_attempts,
        coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue, now()
 FROM tasks t LEFT JOIN workers w ON w.id = t.worker_id
-WHERE t.state = 'running'
+WHERE t.state = 'running' AND t.worker_id IS NOT NULL
   AND pg_postmaster_start_time() < now() - make_interval(secs => coalesce(w.lease_seconds, %(lease_seconds)s))
   AND (w.id IS NULL
        OR w.heartbeat_at < now() - make_interval(secs => w.lease_seconds)

@@ -93,6 +93,10 @@ TIMES = {
     "/tasks/{id}/status": (1, 5, 5, 60),
     "/tasks/{id}/result": (1, 5, 5, 60),
     "/tasks/{id}/retry": (1, 5, 5, 60),
+    "/tasks/batch": (1, 30, 30, 60),
+    "/task-types/{name}": (1, 5, 5, 60),
+    "/task-types/{name}/pause": (1, 5, 5, 60),
+    "/task-types/{name}/resume": (1, 5, 5, 60),
     "/task-types": (1, 5, 5, 60),
 }
 
