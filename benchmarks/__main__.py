@@ -10,12 +10,14 @@ from pathlib import Path
 
 from benchmarks.gateway import bench as gateway
 from benchmarks.report import Row, describe_machine, print_table, revision, write_json
+from benchmarks.tasks import bench as tasks
 
 #: What each benchmark adds to the arguments, and how it is run.
 BENCHMARKS: dict[
     str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Sequence[Row]]]
 ] = {
     "gateway": (gateway.__doc__ or "", gateway.add_arguments, gateway.run),
+    "tasks": (tasks.__doc__ or "", tasks.add_arguments, tasks.run),
 }
 
 
