@@ -199,6 +199,31 @@ def test_every_statement_of_a_worker_goes_through_an_index_at_a_million_tasks(ta
     assert found == {name: indexes for name, (_, indexes) in expected.items()}
 
 
+@pytest.mark.parametrize("name", ["complete", "hand_back", "fail", "stopped_after_cancel", "write_progress"])
+def test_a_batch_is_written_through_its_ids_though_no_task_ran_at_the_last_analyze(bench, name):
+    bench.sql(
+        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
+           SELECT gen_random_uuid(), 'ready', 'noop', '{}', 50, 3, now() FROM generate_series(1, 50000)"""
+    )
+    bench.sql("ANALYZE tasks")
+    numbers, nothing = "{" + ",".join(["1"] * 1000) + "}", "{" + ",".join(["NULL"] * 1000) + "}"
+    parameters = {
+        "ids": "{" + ",".join(str(uuid4()) for _ in range(1000)) + "}",
+        "leases": numbers,
+        "results": "[" + ",".join(["null"] * 1000) + "]",
+        **{"types": numbers, "messages": numbers, "retries": nothing, "worker": "w", "kept": 50, "percents": numbers},
+    }
+    with bench.database.transaction() as session:
+        connection = session.connection()
+        connection.exec_driver_sql(load_queries()["by_id"])
+        explain = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + load_queries()[name], parameters)
+        (plan,) = explain.scalar_one()
+
+    (scan,) = scans_of(plan["Plan"])
+    assert scan["Index Name"] == "tasks_pkey"
+    assert scan["Index Cond"] == "(id = x.id)"
+
+
 # Limits
 
 
