@@ -211,7 +211,12 @@ def test_a_batch_is_written_through_its_ids_though_no_task_ran_at_the_last_analy
         "ids": "{" + ",".join(str(uuid4()) for _ in range(1000)) + "}",
         "leases": numbers,
         "results": "[" + ",".join(["null"] * 1000) + "]",
-        **{"types": numbers, "messages": numbers, "retries": nothing, "worker": "w", "kept": 50, "percents": numbers},
+        "types": numbers,
+        "messages": numbers,
+        "retries": nothing,
+        "worker": "w",
+        "kept": 50,
+        "percents": numbers,
     }
     with bench.database.transaction() as session:
         connection = session.connection()
