@@ -1,12 +1,14 @@
 """Processes of the task service beside its web server.
 
-python -m service_tasks.cli worker
+python -m service_tasks.cli worker --types io,noop --concurrency 100 --grace 60
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
@@ -20,16 +22,19 @@ from servicekit import logs
 from servicekit.database import Database
 from servicekit.settings import load_or_exit
 
-#: claimer, reporter, canceller, leader, and one that is opened for the listener and leaves the pool; promoter, rescuer,
-#: scheduler and pruner open theirs in the worker that leads
-_CONNECTIONS = 9
+#: Canceller, reporter, leader, and a place through which those go that leave the pool for good: one for the claims, one
+#: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
+_CONNECTIONS = 8
 _log = logs.get_logger(__name__)
 
 
-def run_worker(settings: WorkerSettings) -> int:
-    """Work until SIGTERM or SIGINT; gives the process's exit status."""
+def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> int:
+    """Work until SIGTERM or SIGINT; gives the process's exit status. `types`: run these alone."""
     try:
-        registry, unset = load_registry(settings.modules).ready_to_run()
+        registry = load_registry(settings.modules)
+        if types is not None:
+            registry = registry.only(types)
+        registry, unset = registry.ready_to_run()
     except BadTaskTypes as exc:
         raise SystemExit(f"task_worker cannot start: {exc}") from exc
     for task_type, variables in unset.items():
@@ -71,20 +76,37 @@ def _kept(days: float) -> float | None:
     return days * 86_400 if days else None
 
 
+_OVERRIDES = {
+    "--concurrency": ("WORKER_CONCURRENCY", "tasks held at once"),
+    "--grace": ("WORKER_GRACE_SECONDS", "seconds that handlers may go on after the signal to stop"),
+}
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service_tasks.cli", description="The task service's processes.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
+    worker = commands.add_parser(
         "worker",
         help="run tasks until SIGTERM",
         description="Run tasks until SIGTERM or SIGINT; running ones get WORKER_GRACE_SECONDS to finish, the rest is"
         " handed back. Settings come from the environment: TASKS_DATABASE_URL, TASK_MODULES and the WORKER_"
         " variables of .env.example. Any number of workers may run, on any hosts.",
     )
-    parser.parse_args(arguments)
+    worker.add_argument("--types", metavar="A,B", type=_names, help="run these task types alone (all that are known)")
+    for option, (variable, help_text) in _OVERRIDES.items():
+        worker.add_argument(option, metavar="N", dest=variable, help=f"{help_text} ({variable})")
+    given = parser.parse_args(arguments)
+    for variable, _ in _OVERRIDES.values():
+        if getattr(given, variable) is not None:
+            # Read with the others, so that a wrong one is refused in the same words.
+            os.environ[variable] = getattr(given, variable)
     settings = load_or_exit(WorkerSettings, "task_worker")
     logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)
-    return run_worker(settings)
+    return run_worker(settings, given.types)
 
 
 if __name__ == "__main__":

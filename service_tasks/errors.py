@@ -1,7 +1,7 @@
 """What can go wrong with tasks and schedules.
 
 NotFound  ⊃ TaskNotFound, ScheduleNotFound
-Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, ScheduleNameTaken
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, UniqueKeyTaken, ScheduleNameTaken
 TooLarge  ⊃ PayloadTooLarge
 Unavailable ⊃ TooManyWatchers
 """
@@ -36,6 +36,12 @@ class IdempotencyKeyReused(Conflict):
     code = "idempotency_key_reused"
 
 
+class UniqueKeyTaken(Conflict):
+    """Another task with this unique_key is pending or processing."""
+
+    code = "unique_key_taken"
+
+
 class ScheduleNotFound(NotFound):
     """There is no schedule with this id."""
 
@@ -53,9 +59,14 @@ class PayloadTooLarge(TooLarge):
 
     code = "payload_too_large"
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, field: str = "payload") -> None:
         message = f"has {size} bytes as compact JSON; {MAX_PAYLOAD_BYTES} are allowed"
-        super().__init__(f"payload: {message}", details=[FieldError("payload", message)])
+        super().__init__(f"{field}: {message}", details=[FieldError(field, message)])
+        self._size = size
+
+    def at(self, field: str) -> PayloadTooLarge:
+        """The same of a payload that stands there."""
+        return PayloadTooLarge(self._size, field)
 
 
 class TooManyWatchers(Unavailable):

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    Boolean,
     CheckConstraint,
     DateTime,
     Float,
@@ -19,12 +20,16 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _NOW = text("now()")
+#: Who goes first: a waiting task gains a point of priority a minute. Written as PostgreSQL itself writes it, so that
+#: Alembic sees no difference.
+_TURN = "((execute_at AT TIME ZONE 'UTC'::text) - priority::double precision * '00:01:00'::interval)"
 
 
 class Base(DeclarativeBase):
@@ -63,10 +68,11 @@ class Task(Base):
     error: Mapped[str | None] = mapped_column(Text)
     #: one object for each failed attempt
     errors: Mapped[Any] = mapped_column(JSONB, nullable=False, server_default=text("'[]'::jsonb"))
-    cancel_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     idempotency_key: Mapped[str | None] = mapped_column(Text)
     #: SHA-256 of the request that came with the key
     request_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    #: at most one live task has it
+    unique_key: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
@@ -96,17 +102,22 @@ class Task(Base):
             "(completed_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled'))",
             name="ck_tasks_completed_at",
         ),
+        CheckConstraint("(deadline_at IS NOT NULL) = (state = 'running')", name="ck_tasks_deadline"),
+        CheckConstraint("(result IS NOT NULL) = (state = 'completed')", name="ck_tasks_result"),
+        CheckConstraint("lease_no >= attempts", name="ck_tasks_lease"),
         CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="ck_tasks_idempotency"),
+        CheckConstraint("char_length(unique_key) BETWEEN 1 AND 200", name="ck_tasks_unique_key"),
+        Index("ix_tasks_ready", "task_type", text(_TURN), "id", postgresql_where=text("state = 'ready'")),
         Index(
-            "ix_tasks_ready",
+            "ix_tasks_ready_of_user",
             "task_type",
-            text("priority DESC"),
-            "execute_at",
+            "user_id",
+            text(_TURN),
             "id",
-            postgresql_where=text("state = 'ready'"),
+            postgresql_where=text("state = 'ready' AND user_id IS NOT NULL"),
         ),
         Index("ix_tasks_scheduled", "execute_at", "id", postgresql_where=text("state = 'scheduled'")),
-        Index("ix_tasks_worker", "worker_id", postgresql_where=text("worker_id IS NOT NULL")),
+        Index("ix_tasks_worker", "worker_id", "task_type", postgresql_where=text("worker_id IS NOT NULL")),
         Index("ix_tasks_user", "user_id", text("id DESC"), postgresql_where=text("user_id IS NOT NULL")),
         Index(
             "ix_tasks_ended_badly",
@@ -119,6 +130,12 @@ class Task(Base):
             "idempotency_key",
             unique=True,
             postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index(
+            "uq_tasks_unique_key",
+            "unique_key",
+            unique=True,
+            postgresql_where=text("unique_key IS NOT NULL AND state IN ('scheduled', 'ready', 'running')"),
         ),
     )
 
@@ -136,6 +153,27 @@ class WorkerRow(Base):
     heartbeat_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
 
     __table_args__ = (CheckConstraint("lease_seconds > 0", name="ck_workers_lease"),)
+
+
+class TaskTypeControl(Base):
+    """What people have set for one type of task; a type without a row runs, with the limits it
+    declares."""
+
+    __tablename__ = "task_type_controls"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    paused: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    #: tasks of the type that may run at once, on all workers together
+    max_running: Mapped[int | None] = mapped_column(Integer)
+    #: the same for those of any one user
+    max_running_per_user: Mapped[int | None] = mapped_column(Integer)
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+    __table_args__ = (
+        CheckConstraint("char_length(name) BETWEEN 1 AND 50", name="ck_task_type_controls_name"),
+        CheckConstraint("max_running > 0", name="ck_task_type_controls_max_running"),
+        CheckConstraint("max_running_per_user > 0", name="ck_task_type_controls_max_running_per_user"),
+    )
 
 
 class ScheduleRow(Base):

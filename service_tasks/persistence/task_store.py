@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import selectors
 import socket
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg2
 from psycopg2.errors import UndefinedTable
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import (
@@ -31,8 +34,10 @@ from service_tasks.domain.task import (
     WillRetry,
 )
 from service_tasks.engine.ports import Offer, Promotion, WorkerInfo, cancel_announcement
+from service_tasks.errors import UniqueKeyTaken
+from service_tasks.persistence.line import Lines, open_apart
 from service_tasks.persistence.queries import load_queries
-from service_tasks.use_cases import NewTask, PastExecuteAt, Selection, StoredTask
+from service_tasks.use_cases import Control, NewTask, PastExecuteAt, Selection, StoredTask
 from servicekit.database import Database
 from servicekit.errors import DatabaseUnavailable
 
@@ -41,6 +46,12 @@ CHANNEL = "siteworks_tasks"
 LARGEST_IN_LIST = 16 * 1024
 #: the worker stops a handler at its deadline; only if that did not help within this time, a rescuer steps in
 OVERDUE_SLACK_SECONDS = 15.0
+
+#: new tasks in one statement; a batch may have several
+BATCH = 1000
+LARGEST_TEXT = 8 * 1024 * 1024
+#: how old the list of limited types may be
+LIMITS_SECONDS = 1.0
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - the one letter for an outcome
 
@@ -51,6 +62,9 @@ class TaskStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._queries = load_queries()
+        self._limited: frozenset[str] = frozenset()
+        self._limited_until = 0.0
+        self._lines = Lines(database, self._queries["by_id"].replace("SET LOCAL", "SET"))
 
     # What people do
 
@@ -63,7 +77,7 @@ class TaskStore:
             return self.insert(session, task)
 
     def insert(self, session: Session, task: NewTask) -> StoredTask | None:
-        """Store a task inside the caller's transaction; None when its idempotency key is taken."""
+        """Store a task inside the caller's transaction; None when its idempotency key or its unique key is taken."""
         row = self._row(
             session,
             "insert",
@@ -78,8 +92,53 @@ class TaskStore:
             execute_at=task.execute_at,
             idempotency_key=task.idempotency_key,
             request_hash=None if task.request_hash is None else psycopg2.Binary(task.request_hash),
+            unique_key=task.unique_key,
         )
         return None if row is None else _stored(row)
+
+    def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+        with self._transaction() as session:
+            if any(task.execute_at is not None for task in tasks):
+                late = self._row(session, "first_past", times=_nullable(task.execute_at for task in tasks))
+                if late is not None:
+                    raise PastExecuteAt(late[0] - 1)
+            return self.insert_many(session, tasks)
+
+    def insert_many(self, session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+        """Store tasks inside the caller's transaction; gives, for those whose unique key is taken, the live task that
+        has it. Idempotency keys are not looked at, nor whether `execute_at` has passed."""
+        # In the order of the keys: two batches with the same keys wait for each other, but never in a circle.
+        ordered = sorted(tasks, key=_unique_key_of) if any(task.unique_key for task in tasks) else tasks
+        taken: dict[UUID, UUID] = {}
+        while ordered:
+            for part in _parts(ordered):
+                self._run(session, "insert_many", **_new_rows(part))
+            keyed = [task for task in ordered if task.unique_key is not None]
+            alive = self._alive(session, keyed)
+            taken.update((task.id, alive[key]) for task in keyed if (key := task.unique_key) in alive)
+            # Whoever had the key may have ended since: then it is free again.
+            ordered = [task for task in keyed if task.unique_key not in alive]
+        return {mine: theirs for mine, theirs in taken.items() if mine != theirs}
+
+    def _alive(self, session: Session, keyed: Sequence[NewTask]) -> dict[str | None, UUID]:
+        if not keyed:
+            return {}
+        rows = self._rows(session, "live_keys", keys=[task.unique_key for task in keyed])
+        return {key: task_id for key, task_id in rows}
+
+    def by_unique_key(self, unique_key: str) -> StoredTask | None:
+        with self._transaction() as session:
+            row = self._row(session, "get_live", unique_key=unique_key)
+        return None if row is None else _stored(row)
+
+    def controls(self) -> Mapping[str, Control]:
+        with self._transaction() as session:
+            return {row[0]: Control(*row[1:]) for row in self._rows(session, "controls")}
+
+    def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
+        unset: dict[str, Any] = {"paused": None, "max_running": None, "max_running_per_user": None}
+        with self._transaction() as session:
+            self._run(session, "control", name=task_type, **{**unset, **changes}, named=list(changes))
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
         with self._transaction() as session:
@@ -166,37 +225,49 @@ class TaskStore:
             return self._run(session, "forget_dead_workers").rowcount
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
-        with self._transaction() as session:
-            rows = self._rows(
-                session,
-                "claim",
-                types=[offer.task_type for offer in offers],
-                timeouts=[offer.timeout_seconds for offer in offers],
-                limit=limit,
-                worker_id=str(worker_id),
+        named = self._limited_types()
+        limited = [offer for offer in offers if offer.is_limited or offer.task_type in named]
+        rows: list[tuple[Any, ...]] = []
+        if limited:
+            # First, since the others could take every place; and half of the places, since these could too.
+            rows = self._lines.run_behind(
+                self._queries["lock_limits"],
+                self._queries["claim_limited"],
+                {
+                    **_claim_of(worker_id, limited, max(1, limit // 2)),
+                    "most": [offer.max_running for offer in limited],
+                    "most_per_user": [offer.max_running_per_user for offer in limited],
+                },
             )
-        # UPDATE … RETURNING answers in no order; the most urgent should start first.
-        rows.sort(key=lambda row: (-row[8], row[9], row[0]))
-        return [
-            ClaimedTask(
-                lease=Lease(row[0], row[1]),
-                task_type=row[2],
-                payload=row[3],
-                attempt=row[4],
-                max_attempts=row[5],
-                timeout_seconds=row[6],
-                claimed_at=row[7],
-            )
-            for row in rows
-        ]
+        # Those that people have limited since are left alone by the statement.
+        free = [offer for offer in offers if not offer.is_limited]
+        if free and len(rows) < limit:
+            rows += self._lines.run(self._queries["claim"], _claim_of(worker_id, free, limit - len(rows)))
+        return _claimed(rows)
+
+    def limits_apply(self) -> bool:
+        return bool(self._limited)
+
+    def _limited_types(self) -> Collection[str]:
+        """As of a second ago at most. A type limited since then is left alone by the claim of the unlimited."""
+        now = time.monotonic()
+        if now >= self._limited_until:
+            self._limited = frozenset(row[0] for row in self._lines.run(self._queries["limited_types"], {}))
+            self._limited_until = now + LIMITS_SECONDS
+        return self._limited
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
+        succeeded = _of_kind(outcomes, Succeeded)
+        if len(succeeded) == len(outcomes):
+            rows = self._lines.run(self._queries["complete"], _completion(succeeded))
+            return {Lease(row[0], row[1]) for row in rows}
         with self._transaction() as session:
             return self._write(session, outcomes, worker_name)
 
     def write_progress(self, reports: Collection[Progress]) -> None:
-        ordered = sorted(reports, key=lambda report: report.lease.task_id)
+        ordered = sorted(reports, key=lambda report: report.lease)
         with self._transaction() as session:
+            self._run(session, "by_id")
             self._run(
                 session,
                 "write_progress",
@@ -248,6 +319,10 @@ class TaskStore:
         try:
             with self._database.transaction() as session:
                 yield session
+        except IntegrityError as exc:
+            if getattr(getattr(exc.orig, "diag", None), "constraint_name", None) == "uq_tasks_unique_key":
+                raise UniqueKeyTaken from exc
+            raise
         except ProgrammingError as exc:
             if isinstance(exc.orig, UndefinedTable):
                 # Started before the migrations were: wait for them as for the database itself.
@@ -265,12 +340,13 @@ class TaskStore:
         return self._run(session, query, **parameters).first()
 
     def _tell_worker(self, session: Session, row: Sequence[Any]) -> None:
-        lease_no, worker_id = row[21], row[22]
+        lease_no, worker_id = row[22], row[23]
         if worker_id is not None:
             self._run(session, "announce", announcement=cancel_announcement(Lease(row[0], lease_no)))
 
     def _write(self, session: Session, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         accepted: set[Lease] = set()
+        self._run(session, "by_id")
 
         def write(name: str, batch: Sequence[Outcome], **arrays: Any) -> None:
             if batch:
@@ -278,12 +354,14 @@ class TaskStore:
                 accepted.update(Lease(row[0], row[1]) for row in rows)
 
         succeeded = _of_kind(outcomes, Succeeded)
-        write("complete", succeeded, results=[item.result for item in succeeded])
+        if succeeded:
+            rows = self._rows(session, "complete", **_completion(succeeded))
+            accepted.update(Lease(row[0], row[1]) for row in rows)
         failed: list[WillRetry | FailedForGood] = [
             *_of_kind(outcomes, WillRetry),
             *_of_kind(outcomes, FailedForGood),
         ]
-        failed.sort(key=lambda item: item.lease.task_id)
+        failed.sort(key=lambda item: item.lease)
         write(
             "fail",
             failed,
@@ -303,15 +381,10 @@ class PostgresWakeUps:
     """LISTEN on a connection that nobody else uses."""
 
     def __init__(self, database: Database) -> None:
+        self._connection = open_apart(database)
         try:
-            pooled = database.engine.raw_connection()
-            # Out of the pool for good: a connection that listens must not come back to it.
-            pooled.detach()
-            connection: Any = pooled.dbapi_connection
-            self._connection = connection
-            self._connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             self._execute(f"LISTEN {CHANNEL}")
-        except (SQLAlchemyError, psycopg2.Error) as exc:
+        except psycopg2.Error as exc:
             raise DatabaseUnavailable(retry_after=1) from exc
         self._interrupt, self._interrupted = socket.socketpair()
 
@@ -353,16 +426,93 @@ class PostgresWakeUps:
 
 def _of_kind(outcomes: Iterable[Outcome], kind: type[O]) -> list[O]:
     # One order for every writer, so that two batches over the same rows cannot deadlock.
-    return sorted((item for item in outcomes if isinstance(item, kind)), key=lambda item: item.lease.task_id)
+    return sorted((item for item in outcomes if isinstance(item, kind)), key=_lease_of)
 
 
-def _leases(leases: Iterable[Lease]) -> dict[str, list[Any]]:
-    pairs = [(str(lease.task_id), lease.number) for lease in leases]
-    return {"ids": [pair[0] for pair in pairs], "leases": [pair[1] for pair in pairs]}
+def _claim_of(worker_id: UUID, offers: Sequence[Offer], limit: int) -> dict[str, Any]:
+    return {
+        "types": [offer.task_type for offer in offers],
+        "timeouts": [offer.timeout_seconds for offer in offers],
+        "limit": limit,
+        "worker_id": str(worker_id),
+    }
+
+
+def _unique_key_of(task: NewTask) -> str:
+    return task.unique_key or ""
+
+
+def _parts(tasks: Sequence[NewTask]) -> Iterator[Sequence[NewTask]]:
+    """Of at most so many tasks, and so many characters of payload unless one alone has more."""
+    start, room = 0, LARGEST_TEXT
+    for end, task in enumerate(tasks):
+        room -= len(task.payload)
+        if end > start and (end - start == BATCH or room < 0):
+            yield tasks[start:end]
+            start, room = end, LARGEST_TEXT - len(task.payload)
+    yield tasks[start:]
+
+
+def _new_rows(tasks: Sequence[NewTask]) -> dict[str, str]:
+    return {
+        "ids": _array([str(task.id) for task in tasks]),
+        "types": _texts([task.task_type for task in tasks]),
+        "titles": _texts([task.title for task in tasks]),
+        "users": _nullable(task.user_id for task in tasks),
+        "payloads": "[" + ",".join([task.payload for task in tasks]) + "]",
+        "priorities": _array([str(task.priority) for task in tasks]),
+        "attempts": _array([str(task.max_attempts) for task in tasks]),
+        "timeouts": _nullable(task.timeout_seconds for task in tasks),
+        "times": _nullable(task.execute_at for task in tasks),
+        "keys": _texts([task.unique_key for task in tasks]),
+    }
+
+
+def _nullable(values: Iterable[UUID | float | datetime | None]) -> str:
+    """As an array literal; a time as PostgreSQL reads it, quoted for its space."""
+    return _array(["NULL" if value is None else f'"{value}"' for value in values])
+
+
+def _texts(values: Sequence[str | None]) -> str:
+    return json.dumps(values, ensure_ascii=False)
+
+
+_lease_of = attrgetter("lease")
+_by_turn = itemgetter(8, 0)
+
+
+def _leases(leases: Iterable[Lease]) -> dict[str, str]:
+    """Both as PostgreSQL's own array literals: the driver would write them a value at a time."""
+    pairs = list(leases)
+    return {"ids": _array([lease.key for lease in pairs]), "leases": _array([str(lease.number) for lease in pairs])}
+
+
+def _array(plain: Iterable[str]) -> str:
+    """Of texts without a quote, a comma or a backslash."""
+    return "{" + ",".join(plain) + "}"
+
+
+def _completion(succeeded: Sequence[Succeeded]) -> dict[str, str]:
+    return {
+        **_leases(item.lease for item in succeeded),
+        "results": "[" + ",".join([item.result for item in succeeded]) + "]",
+    }
+
+
+def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
+    if not rows:
+        return []
+    # UPDATE … RETURNING answers in no order; the most urgent should start first.
+    rows.sort(key=_by_turn)
+    claimed_at = datetime.fromtimestamp(rows[0][7], UTC)
+    return [
+        ClaimedTask(Lease(key, number), task_type, payload, attempt, max_attempts, timeout, claimed_at)
+        for key, number, task_type, payload, attempt, max_attempts, timeout, _, _ in rows
+    ]
 
 
 def _stored(row: Sequence[Any]) -> StoredTask:
-    return StoredTask(row[0], State(row[1]), *row[2:21])
+    return StoredTask(row[0], State(row[1]), *row[2:22])
 
 
 def _text(value: UUID | None) -> str | None:

@@ -171,9 +171,11 @@ def ended(bench, state: str, days: float, *, kept: bool) -> tuple[UUID, bool]:
         days * DAY,
     )[0]
     bench.sql(
-        "UPDATE tasks SET id = %s, state = %s, completed_at = CASE WHEN %s IN ('completed', 'failed', 'cancelled') THEN"
-        " now() - make_interval(secs => %s) END WHERE id = %s",
-        str(old), state, state, days * DAY, str(task_id),
+        "UPDATE tasks SET id = %s, state = s.state,"
+        " result = CASE WHEN s.state = 'completed' THEN 'null'::jsonb END,"
+        " completed_at = CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN"
+        " now() - make_interval(secs => %s) END FROM (SELECT %s AS state) s WHERE id = %s",
+        str(old), days * DAY, state, str(task_id),
     )  # fmt: skip
     return old, kept
 

@@ -18,7 +18,7 @@ def test_the_defaults_are_those_of_the_docs():
     tasks, worker = load(TasksSettings), load(WorkerSettings)
 
     assert (tasks.tasks_bind, tasks.tasks_threads, tasks.default_task_type) == ("127.0.0.1:8003", 8, "noop")
-    assert (worker.worker_concurrency, worker.worker_threads, worker.worker_poll_seconds) == (1000, 16, 1.0)
+    assert (worker.worker_concurrency, worker.worker_threads, worker.worker_poll_seconds) == (5000, 16, 1.0)
     assert (worker.worker_lease_seconds, worker.worker_heartbeat_seconds, worker.worker_grace_seconds) == (30, 5, 30)
     assert (worker.worker_backoff_seconds, worker.worker_backoff_cap_seconds) == (1.0, 300.0)
 
