@@ -29,6 +29,7 @@ from servicekit.schemas import (
     PageQuery,
     PageView,
     Query,
+    QueryFlag,
     QueryText,
     Seconds,
     Timestamp,
@@ -124,17 +125,13 @@ class TaskQuery(TaskFilter):
 class DeleteQuery(Query):
     """How a task goes."""
 
-    purge: Annotated[bool, WithJsonSchema({"type": "string", "enum": ["true", "false"]})] = Field(
-        default=False, description="remove the record too; a live task is cancelled first"
-    )
+    purge: QueryFlag = Field(default=False, description="remove the record too; a live task is cancelled first")
 
 
 class TaskShow(Query):
     """How much of a task is wanted."""
 
-    trace: Annotated[bool, WithJsonSchema({"type": "string", "enum": ["true", "false"]})] = Field(
-        default=False, description="show the traceback of each failed attempt too"
-    )
+    trace: QueryFlag = Field(default=False, description="show the traceback of each failed attempt too")
 
 
 class ProgressView(View):

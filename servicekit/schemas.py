@@ -40,6 +40,7 @@ __all__ = [
     "PageQuery",
     "PageView",
     "Query",
+    "QueryFlag",
     "QueryInt",
     "QueryText",
     "Seconds",
@@ -95,6 +96,14 @@ def _whole_from_query(value: Any) -> Any:
     return value
 
 
+def _flag_from_query(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return value == "true"
+    return value
+
+
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not hold the character U+0000")
@@ -114,6 +123,9 @@ Money = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^\d+\.\d{2}$", "examples": ["520.00"]}),
 ]
 QueryInt = Annotated[int, BeforeValidator(_whole_from_query)]
+QueryFlag = Annotated[
+    bool, BeforeValidator(_flag_from_query), WithJsonSchema({"type": "string", "enum": ["true", "false"]})
+]
 QueryText = Annotated[
     str, Field(max_length=500, json_schema_extra={"pattern": r"^[^\u0000]*$"}), AfterValidator(_no_nul)
 ]

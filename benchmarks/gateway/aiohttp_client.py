@@ -140,4 +140,6 @@ def _fault(error: Exception) -> UpstreamError:
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
         # It asks again by itself where it may, and does not say whether the connection had served.
         return ConnectionLost(reused=False)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return BrokenAnswer(repr(error), "http_response_incomplete")
     return BrokenAnswer(repr(error))

@@ -85,7 +85,7 @@ class Killer:
 
     def _is_well(self, victim: str, gone: list[psutil.Process]) -> bool:
         """Whether the dead are gone and replaced, and people's requests to every service do what they should."""
-        if any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in gone):
+        if any(map(_is_alive, gone)):
             return False
         running = self._site.processes()
         for name in (*VICTIMS, "gateway master"):
@@ -102,6 +102,13 @@ class Killer:
             and self._site.ask("GET", "/tasks?limit=1")[0] == 200
             and set(self._site.circuits().values()) == {"closed"}
         )
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class MemoryWatch:

@@ -68,7 +68,7 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
     ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:
-    own = {*vars(ours), "connections", "close_if_idle"}
+    own = {*vars(ours), "connections", "close_if_idle", "doors", "joining", "setblocking"}
     inherited = attributes_used(ours) - own
     assert inherited, "nothing was found: look at this test"
     assert inherited - attributes_given(*theirs) == set()
@@ -101,7 +101,7 @@ def test_every_method_we_replace_is_theirs_and_takes_what_it_took() -> None:
 
 def test_nothing_of_ours_hides_a_name_of_theirs() -> None:
     assert vars(GatewayProtocol).keys() & attributes_given(ASGIProtocol) == {*OVERRIDDEN, "__doc__", "__module__"}
-    assert "connections" not in attributes_given(ASGIWorker, Worker)
+    assert not {"connections", "doors", "joining"} & attributes_given(ASGIWorker, Worker)
 
 
 def test_the_worker_makes_its_connections_by_the_name_we_replace() -> None:
@@ -193,10 +193,12 @@ def test_a_plain_head_is_below_every_limit_that_gunicorn_has_for_one() -> None:
     assert limits["limit_request_fields"] >= plain_head.MAX_REQUEST_FIELDS
 
 
-def test_the_worker_listens_by_the_call_that_we_give_a_backlog() -> None:
+def test_the_worker_listens_without_a_backlog_and_notifies_once_it_does() -> None:
     source = inspect.getsource(ASGIWorker._serve)
     assert "self.loop.create_server(" in source
     assert "backlog" not in source
+    assert source.index("create_server(") < source.index("self.notify()")
+    assert source.count("self.notify()") == 1
     assert "self.loop = " in inspect.getsource(ASGIWorker._setup_event_loop)
 
 

@@ -204,8 +204,10 @@ def test_a_worker_whose_master_was_killed_leaves_the_port_and_answers_what_is_un
 
             eventually(lambda: can_be_listened_on(service.port), what="the port is free for another master")
             under_way.sendall(b"}")
-            fields = refused(read_all(under_way), 400, "invalid_input")
-        assert fields["connection"] == "close"
+            # Up to the end of the connection, which comes with the answer; whether the answer says so depends on
+            # whether its head was begun before the master died.
+            refused(read_all(under_way), 400, "invalid_input")
+            assert b"HTTP/1.1" not in read_all(kept)
         eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, what="the worker ends")
     finally:
         if worker.is_running():
