@@ -9,11 +9,13 @@ from flask import Flask
 
 from service_tasks.engine.registry import load_registry
 from service_tasks.persistence.announcer import Announcer
+from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.routes import task_routes
 from service_tasks.settings import TasksSettings
 from service_tasks.use_cases import Tasks
 from servicekit.database import Database
+from servicekit.inbox import Inbox, event_routes
 from servicekit.web import make_app
 
 
@@ -28,7 +30,8 @@ def create_app(settings: TasksSettings) -> Flask:
         # One more for the announcer's thread.
         pool_size=settings.tasks_threads + 1,
     )
-    store = TaskStore(database)
+    store = TaskStore(database, TaskEvents(settings.told_states))
+    inbox = Inbox(database, {"user.deleted": store.user_deleted})
     announcer = Announcer(store, on_death=_stop_this_process)
     tasks = Tasks(
         store,
@@ -38,7 +41,7 @@ def create_app(settings: TasksSettings) -> Flask:
     )
     return make_app(
         "service_tasks",
-        routes=[task_routes(tasks)],
+        routes=[task_routes(tasks), event_routes(inbox, settings.token)],
         checks={"database": database.ping},
         description="Tasks that run now, later, and again when they fail.",
     )

@@ -1,5 +1,6 @@
 """What can go wrong with tasks.
 
+Invalid   ⊃ UserDeleted
 NotFound  ⊃ TaskNotFound
 Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused
 TooLarge  ⊃ PayloadTooLarge
@@ -8,7 +9,16 @@ TooLarge  ⊃ PayloadTooLarge
 from __future__ import annotations
 
 from service_tasks.domain.task import MAX_PAYLOAD_BYTES
-from servicekit.errors import Conflict, FieldError, NotFound, TooLarge
+from servicekit.errors import Conflict, FieldError, Invalid, NotFound, TooLarge
+
+
+class UserDeleted(Invalid):
+    """The user of this task was deleted."""
+
+    code = "user_not_found"
+
+    def __init__(self) -> None:
+        super().__init__(details=[FieldError("user_id", "this user was deleted")])
 
 
 class TaskNotFound(NotFound):

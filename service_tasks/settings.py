@@ -6,8 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
-from servicekit.settings import Bind, DatabaseUrl, ServiceSettings, Threads
+from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
+from servicekit.relay_process import RelaySettings
+from servicekit.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Threads
 
 BUILT_IN_MODULES = ("service_tasks.task_types.io", "service_tasks.task_types.noop")
 
@@ -16,6 +17,12 @@ def _module_names(value: str) -> str:
     for name in _split(value):
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError("write it as module,package.module")
+    return value
+
+
+def _task_events(value: str) -> str:
+    if not {*_split(value)} <= {state.value for state in ENDED_STATES}:
+        raise ValueError("write it as completed,failed,cancelled, or some of these")
     return value
 
 
@@ -30,6 +37,14 @@ class TaskTypeSettings(ServiceSettings):
     task_modules: Annotated[str, AfterValidator(_module_names)] = Field(
         default="", description="importable modules with task types of your own, separated by commas"
     )
+    task_events: Annotated[str, AfterValidator(_task_events)] = Field(
+        default="", description="which ends of tasks are told to the others: completed, failed, cancelled"
+    )
+
+    @property
+    def told_states(self) -> tuple[str, ...]:
+        """The states of TASK_EVENTS."""
+        return _split(self.task_events)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -37,7 +52,7 @@ class TaskTypeSettings(ServiceSettings):
         return (*BUILT_IN_MODULES, *_split(self.task_modules))
 
 
-class TasksSettings(TaskTypeSettings):
+class TasksSettings(TaskTypeSettings, InternalToken):
     """Settings of the task service."""
 
     tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
@@ -79,3 +94,12 @@ class WorkerSettings(TaskTypeSettings):
         if self.worker_heartbeat_seconds * 3 > self.worker_lease_seconds:
             raise ValueError("WORKER_HEARTBEAT_SECONDS must be at most a third of WORKER_LEASE_SECONDS")
         return self
+
+
+class TasksRelaySettings(RelaySettings):
+    """Settings of the relay of the tasks' events."""
+
+    tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
+    tasks_relay_bind: Bind = Field(default="127.0.0.1:8009", description="where the tasks' relay shows its pages")
+    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
+    orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service is")
