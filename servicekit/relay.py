@@ -41,6 +41,8 @@ _SPREAD_AT_ONCE = 1000
 _PRUNE_AT_ONCE = 1000
 _PRUNE_SECONDS = 60.0
 _MEASURE_SECONDS = 5.0
+# How often a courier looks by itself, for subjects whose time has come; new events wake it.
+_COURIER_SECONDS = 1.0
 _FIRST_PAUSE = 0.1
 #: Short, because nobody but this one relay asks: what is back is found within a second.
 _LONGEST_PAUSE = 1.0
@@ -290,7 +292,6 @@ class Courier(Duty):
         *,
         store: RelayStore,
         may_deliver: Callable[[], bool],
-        poll_seconds: float,
         measures: RelayMeasures,
         on_death: Callable[[], None],
     ) -> None:
@@ -299,7 +300,6 @@ class Courier(Duty):
         self._deliver = deliver
         self._store = store
         self._may_deliver = may_deliver
-        self._poll_seconds = poll_seconds
         self._measures = measures
         self._size = LARGEST_BATCH
         self._backoff = _Backoff()
@@ -324,10 +324,10 @@ class Courier(Duty):
     def _work(self) -> float:
         """Give the seconds until the next look; none while there is more."""
         if not self._may_deliver():
-            return self._poll_seconds
+            return _COURIER_SECONDS
         batch = self._store.waiting(self.destination, self._size)
         if not batch:
-            return self._poll_seconds
+            return _COURIER_SECONDS
         try:
             self._deliver([item.event for item in batch])
         except EventRefused as refused:
@@ -392,7 +392,6 @@ class Relay(Duty):
                 deliver,
                 store=store,
                 may_deliver=self._active.is_set,
-                poll_seconds=poll_seconds,
                 measures=measures,
                 on_death=on_death,
             )
@@ -457,5 +456,7 @@ class Relay(Duty):
         if active == self.is_active:
             return
         (self._active.set if active else self._active.clear)()
+        for courier in self.couriers:
+            courier.wake()
         self._measures.active(active)
         _log.info("relay_active" if active else "relay_stands_by")

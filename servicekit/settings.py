@@ -79,14 +79,12 @@ class InternalToken(ServiceSettings):
         description="by which the services know each other; without it none takes events",
     )
     internal_token_file: FilePath | None = Field(
-        default=None, description="a file that holds the internal token, instead of INTERNAL_TOKEN"
+        default=None, description="a file that holds the internal token; INTERNAL_TOKEN wins over it"
     )
 
     @model_validator(mode="after")
-    def _one_token(self) -> Self:
-        if self.internal_token is not None and self.internal_token_file is not None:
-            raise ValueError("INTERNAL_TOKEN and INTERNAL_TOKEN_FILE are both set: which of them is meant?")
-        if self.internal_token_file is not None and len(self._read()) < _SHORTEST_TOKEN:
+    def _long_enough(self) -> Self:
+        if self.internal_token is None and self.internal_token_file is not None and len(self._read()) < _SHORTEST_TOKEN:
             raise ValueError(f"INTERNAL_TOKEN_FILE: the token in it has less than {_SHORTEST_TOKEN} characters")
         return self
 

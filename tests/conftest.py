@@ -16,8 +16,11 @@ _OURS = (
     "TASKS_",
     "GATEWAY_",
     "WORKER_",
+    "RELAY_",
+    "INTERNAL_TOKEN",
     "DEFAULT_TASK_TYPE",
     "TASK_MODULES",
+    "TASK_EVENTS",
     "SITEWORKS_",
 )
 

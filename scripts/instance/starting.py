@@ -24,7 +24,7 @@ from scripts.instance.lock import Holder, InstanceLock
 from scripts.instance.migrating import migrate
 from scripts.instance.ports import HOST, Ports
 from scripts.instance.postgres import EmbeddedPostgres, last_lines_of
-from scripts.instance.programs import database_urls, programs_of
+from scripts.instance.programs import SERVICES, database_urls, programs_of
 from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
 
@@ -115,7 +115,7 @@ def _start_everything(
     say("applying migrations …")
     migrate(database_urls(ports, credentials), layout.log("migrations"))
     say("starting the services …")
-    supervisor.start(["users", "orders", "tasks", "worker", "gateway"])
+    supervisor.start([name for name in SERVICES if name != "postgres"])
     limit = time.monotonic() + _READY_LIMIT
     while True:
         waiting_for = watch.not_running()
