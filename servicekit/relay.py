@@ -347,14 +347,17 @@ class Courier(Duty):
     def _put_aside(self, item: Waiting, refused: EventRefused) -> None:
         given_up = self._store.hold(self.destination, item.position, str(refused), final=refused.final)
         self._measures.refused(self.destination)
-        _log.warning(
-            "event_given_up" if given_up else "event_refused",
-            destination=self.destination,
-            event_type=item.event.type,
-            event_id=str(item.event.id),
-            subject=str(item.event.subject),
-            reason=str(refused)[:500],
-        )
+        told = {
+            "destination": self.destination,
+            "event_type": item.event.type,
+            "event_id": str(item.event.id),
+            "subject": str(item.event.subject),
+            "reason": str(refused)[:500],
+        }
+        if given_up:
+            _log.error("event_given_up", **told)
+        else:
+            _log.warning("event_refused", **told)
 
 
 class Relay(Duty):
@@ -459,4 +462,7 @@ class Relay(Duty):
         for courier in self.couriers:
             courier.wake()
         self._measures.active(active)
-        _log.info("relay_active" if active else "relay_stands_by")
+        if active:
+            _log.info("relay_active")
+        elif not self.stopping:
+            _log.info("relay_stands_by")

@@ -54,8 +54,6 @@ class RelaySettings(InternalToken):
 class DestinationUnavailable(Unavailable):
     """The destination of events cannot be reached at the moment."""
 
-    code = "destination_unavailable"
-
 
 class HttpDelivery:
     """Posts batches to another service's internal door."""

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from api_gateway.settings import GatewaySettings
-from service_orders.settings import OrdersSettings
-from service_tasks.settings import TasksSettings, WorkerSettings
-from service_users.settings import UsersSettings
+from service_orders.settings import OrdersRelaySettings, OrdersSettings
+from service_tasks.settings import TasksRelaySettings, TasksSettings, WorkerSettings
+from service_users.settings import UsersRelaySettings, UsersSettings
 from servicekit.settings import ServiceSettings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,11 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "service_orders": OrdersSettings,
     "service_tasks": TasksSettings,
     "task_worker": WorkerSettings,
+    "users_relay": UsersRelaySettings,
+    "orders_relay": OrdersRelaySettings,
+    "tasks_relay": TasksRelaySettings,
 }
+RELAYS = ("users", "orders", "tasks")
 OFFICIAL_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
 DATABASES = {"users": "service_users", "orders": "service_orders", "tasks": "service_tasks"}
 # Dockerfile, requirement file, packages beside servicekit
@@ -112,7 +116,13 @@ def test_every_container_has_given_up_its_privileges(services: dict[str, dict[st
 def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
     waits = {name: service.get("depends_on", {}) for name, service in services.items()}
     assert waits["migrate"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("service_users", "service_orders", "service_tasks", "task_worker"):
+    for name in (
+        "service_users",
+        "service_orders",
+        "service_tasks",
+        "task_worker",
+        *(f"{name}_relay" for name in RELAYS),
+    ):
         assert waits[name] == {"migrate": {"condition": "service_completed_successfully"}}
     assert waits["api_gateway"] == {
         name: {"condition": "service_healthy"} for name in ("service_users", "service_orders", "service_tasks")
@@ -138,6 +148,30 @@ def test_a_worker_runs_in_the_image_of_the_task_service(services: dict[str, dict
     assert worker["image"] == services["service_tasks"]["image"]
     assert worker["command"] == ["python", "-m", "service_tasks.cli", "worker"]
     assert worker["pull_policy"] == "never"
+
+
+@pytest.mark.parametrize("name", RELAYS)
+def test_a_relay_runs_in_the_image_of_its_service_and_shows_its_page_there(
+    services: dict[str, dict[str, Any]], name: str
+) -> None:
+    relay = services[f"{name}_relay"]
+    assert relay["image"] == services[f"service_{name}"]["image"]
+    assert relay["command"] == ["python", "-m", f"service_{name}.cli", "relay"]
+    assert relay["pull_policy"] == "never"
+    dockerfile = (CHECKOUT / f"service_{name}/Dockerfile").read_text(encoding="utf-8")
+    assert f"{name.upper()}_RELAY_BIND=0.0.0.0:{relay['healthcheck']['test'][-1]}\n" in dockerfile
+    database = f"{name.upper()}_DATABASE_URL"
+    assert relay["environment"][database] == services[f"service_{name}"]["environment"][database]
+
+
+def test_those_who_send_and_take_events_share_a_token_that_says_what_it_is_for(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    knowing = {name for name, service in services.items() if "INTERNAL_TOKEN" in service.get("environment", {})}
+    assert knowing == {f"{kind}{name}{end}" for name in RELAYS for kind, end in (("service_", ""), ("", "_relay"))}
+    assert {resolved(services[name]["environment"]["INTERNAL_TOKEN"]) for name in knowing} == {
+        "development-only-internal"
+    }
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -268,10 +302,12 @@ class TestEveryDockerfile:
 
     def test_sets_no_variable_that_nobody_reads(self, dockerfile: str, requirements: str, packages: list[str]) -> None:
         known = {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+        relay = SETTINGS.get(f"{requirements}_relay")
+        fields = {*SETTINGS[packages[0]].model_fields, *(relay.model_fields if relay else ())}
         for word, rest in instructions(dockerfile):
             if word == "ENV":
                 for variable in (pair.partition("=")[0] for pair in rest.split()):
-                    assert variable in known or variable.lower() in SETTINGS[packages[0]].model_fields
+                    assert variable in known or variable.lower() in fields
 
 
 def test_the_build_sees_no_secret_and_no_data() -> None:

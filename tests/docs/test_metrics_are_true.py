@@ -15,6 +15,7 @@ from api_gateway.limits import Bulkhead, Lateness, RetryBudget
 from api_gateway.measures import GatewayMeasures
 from servicekit.circuits import Circuit, Transition
 from servicekit.metrics import Metrics
+from servicekit.relay_measures import RelayMeasures
 from tests.support.markdown import CHECKOUT, Document
 
 ALERTS = CHECKOUT / "deploy" / "prometheus" / "alerts.yml"
@@ -23,7 +24,7 @@ _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
 
 
 def exported() -> dict[str, set[str]]:
-    """Every series of a gateway that has seen something of everything, with its labels."""
+    """Every series of a gateway and a relay that have seen something of everything, with its labels."""
     metrics = Metrics("api_gateway")
     measures = GatewayMeasures(metrics.registry)
     measures.watch(Circuit("users"), Bulkhead(), RetryBudget())
@@ -33,6 +34,12 @@ def exported() -> dict[str, set[str]]:
     measures.refused("users", "circuit_open")
     measures.retried("users")
     measures.circuit_moved(_transition())
+    relay = RelayMeasures(metrics.registry)
+    relay.active(True)
+    relay.delivered("orders", 0.1)
+    relay.failed("orders")
+    relay.refused("orders")
+    relay.measured({}, ["orders"])
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
     return series(metrics.registry)
 
@@ -95,6 +102,7 @@ def test_the_labels_of_a_metric_have_few_values() -> None:
     allowed = {
         "circuit",
         "code",
+        "destination",
         "kind",
         "le",
         "method",
