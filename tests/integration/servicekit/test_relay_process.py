@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +25,7 @@ from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 _USERS = 400
+_EVENTS = 25  # of each user, the last of which is that they were deleted
 
 
 class Processes:
@@ -94,6 +97,13 @@ def sql(database, statement: str, **parameters):
         return result.all() if result.returns_rows else []
 
 
+def in_order_by_subject(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for subject, id in pairs:
+        found[subject].append(id)
+    return found
+
+
 def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_database, orders_database, tasks):
     users = [uuid4() for _ in range(_USERS)]
     with orders_database.database.transaction() as session:
@@ -114,7 +124,8 @@ def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_data
     for round, start in enumerate(range(0, _USERS, 50)):
         for user_id in users[start : start + 50]:
             with users_database.database.transaction() as session:
-                outbox.add(session, user_deleted(user_id))
+                changes = [user_deleted(user_id, type="user.updated") for _ in range(_EVENTS - 1)]
+                outbox.add(session, *changes, user_deleted(user_id))
         eventually(lambda least=start: cancelled() > least, timeout=30, what="events flow")
         for name in (("relay",), ("orders",), ("relay", "orders"))[round % 3]:
             processes.kill(name)
@@ -123,6 +134,11 @@ def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_data
 
     assert sql(orders_database, "SELECT count(*), count(DISTINCT subject) FROM outbox") == [(_USERS, _USERS)]
     eventually(lambda: sql(users_database, "SELECT count(*) FROM outbox_deliveries") == [(0,)], timeout=30)
+    written = sql(users_database, "SELECT subject::text, id::text FROM outbox ORDER BY position")
+    # A batch that was under way as the relay was killed came twice; what counts is an event's first time.
+    first = {event["id"]: event["subject"] for seen in tasks.seen for event in json.loads(seen.body)}
+    assert len(first) == len(written) == _USERS * _EVENTS
+    assert in_order_by_subject((subject, id) for id, subject in first.items()) == in_order_by_subject(written)
     assert processes.end("relay") == 0
 
 
