@@ -50,7 +50,17 @@ class Person:
 
 @pytest.fixture
 def person(system: RunningSystem) -> Person:
+    """A test before may have left a service or its circuit on the way back."""
+    for path in ("/users", "/orders", "/tasks"):
+        eventually(lambda path=path: _answers(system, path), timeout=60, what=f"{path} answers")
     return Person(system)
+
+
+def _answers(system: RunningSystem, path: str) -> bool:
+    try:
+        return system.get(path).status == 200
+    except OSError:
+        return False
 
 
 def _sql(system: RunningSystem, database: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
