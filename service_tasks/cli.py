@@ -1,6 +1,7 @@
 """Processes of the task service beside its web server.
 
 python -m service_tasks.cli worker
+python -m service_tasks.cli relay
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
+from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
-from service_tasks.settings import WorkerSettings
+from service_tasks.settings import TasksRelaySettings, WorkerSettings
 from servicekit import logs
 from servicekit.database import Database
+from servicekit.relay_process import redeliver, run_relay
 from servicekit.settings import load_or_exit
 
 #: claimer, reporter, canceller, leader, and one that is opened for the listener and leaves the pool; promoter, rescuer,
@@ -36,7 +39,7 @@ def run_worker(settings: WorkerSettings) -> int:
         _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
     database = Database(settings.tasks_database_url, application_name="task_worker", pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
-    store = TaskStore(database)
+    store = TaskStore(database, TaskEvents(settings.told_states))
     worker = Worker(
         store=store,
         heartbeat_store=TaskStore(heartbeat_database),
@@ -71,6 +74,21 @@ def _kept(days: float) -> float | None:
     return days * 86_400 if days else None
 
 
+def _relay(command: str) -> int:
+    settings = load_or_exit(TasksRelaySettings, "tasks_relay")
+    if command == "redeliver":
+        print(f"{redeliver(settings.tasks_database_url, 'tasks')} deliveries wait again")
+        return 0
+    return run_relay(
+        "tasks",
+        settings,
+        database_url=settings.tasks_database_url,
+        bind=settings.tasks_relay_bind,
+        destinations={"users": settings.users_url, "orders": settings.orders_url},
+        receives=True,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service_tasks.cli", description="The task service's processes.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -81,7 +99,11 @@ def main(arguments: list[str] | None = None) -> int:
         " handed back. Settings come from the environment: TASKS_DATABASE_URL, TASK_MODULES and the WORKER_"
         " variables of .env.example. Any number of workers may run, on any hosts.",
     )
-    parser.parse_args(arguments)
+    commands.add_parser("relay", help="deliver the tasks' events until SIGTERM")
+    commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
+    command = parser.parse_args(arguments).command
+    if command in {"relay", "redeliver"}:
+        return _relay(command)
     settings = load_or_exit(WorkerSettings, "task_worker")
     logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)
     return run_worker(settings)

@@ -1,5 +1,6 @@
 """What can go wrong with tasks and schedules.
 
+Invalid   ⊃ UserDeleted
 NotFound  ⊃ TaskNotFound, ScheduleNotFound
 Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, ScheduleNameTaken
 TooLarge  ⊃ PayloadTooLarge
@@ -9,7 +10,16 @@ Unavailable ⊃ TooManyWatchers
 from __future__ import annotations
 
 from service_tasks.domain.task import MAX_PAYLOAD_BYTES
-from servicekit.errors import Conflict, FieldError, NotFound, TooLarge, Unavailable
+from servicekit.errors import Conflict, FieldError, Invalid, NotFound, TooLarge, Unavailable
+
+
+class UserDeleted(Invalid):
+    """The user of this task was deleted."""
+
+    code = "user_not_found"
+
+    def __init__(self) -> None:
+        super().__init__(details=[FieldError("user_id", "this user was deleted")])
 
 
 class TaskNotFound(NotFound):

@@ -6,8 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
-from servicekit.settings import Bind, DatabaseUrl, ServiceSettings, Threads
+from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
+from servicekit.relay_process import RelaySettings
+from servicekit.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Threads
 
 BUILT_IN_MODULES = tuple(f"service_tasks.task_types.{name}" for name in ("http_request", "io", "noop", "send_email"))
 
@@ -16,6 +17,12 @@ def _module_names(value: str) -> str:
     for name in _split(value):
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError("write it as module,package.module")
+    return value
+
+
+def _task_events(value: str) -> str:
+    if not {*_split(value)} <= {state.value for state in ENDED_STATES}:
+        raise ValueError("write it as completed,failed,cancelled, or some of these")
     return value
 
 
@@ -33,6 +40,14 @@ class TaskTypeSettings(ServiceSettings):
     task_modules: Annotated[str, AfterValidator(_module_names)] = Field(
         default="", description="importable modules with task types of your own, separated by commas"
     )
+    task_events: Annotated[str, AfterValidator(_task_events)] = Field(
+        default="", description="which ends of tasks are told to the others: completed, failed, cancelled"
+    )
+
+    @property
+    def told_states(self) -> tuple[str, ...]:
+        """The states of TASK_EVENTS."""
+        return _split(self.task_events)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -40,7 +55,7 @@ class TaskTypeSettings(ServiceSettings):
         return (*BUILT_IN_MODULES, *_split(self.task_modules))
 
 
-class TasksSettings(TaskTypeSettings):
+class TasksSettings(TaskTypeSettings, InternalToken):
     """Settings of the task service."""
 
     tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
@@ -100,3 +115,12 @@ class EventsSettings(ServiceSettings):
         default=15.0, ge=0.1, le=50, description="the longest silence of a stream; below the gateway's idle limit of 60"
     )
     events_watchers: int = Field(default=5000, ge=1, le=100_000, description="event streams open at a time")
+
+
+class TasksRelaySettings(RelaySettings):
+    """Settings of the relay of the tasks' events."""
+
+    tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
+    tasks_relay_bind: Bind = Field(default="127.0.0.1:8009", description="where the tasks' relay shows its pages")
+    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
+    orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service is")

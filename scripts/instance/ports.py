@@ -1,4 +1,4 @@
-"""The ports of an instance: seven in a row from --port, all on 127.0.0.1."""
+"""The ports of an instance: ten in a row from --port, all on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scripts.instance.errors import InstanceError, PortTaken
 
 HOST = "127.0.0.1"
-_COUNT = 7
+_COUNT = 10
 # Below the range from which the kernel takes the near ends of outgoing connections.
 _NEVER_TAKEN_BY_THE_KERNEL = (20_000, 32_000)
 
@@ -23,7 +23,7 @@ class Ports:
     def __post_init__(self) -> None:
         highest = 65536 - _COUNT
         if not 1 <= self.base <= highest:
-            raise InstanceError(f"--port must be between 1 and {highest}: seven ports in a row are needed")
+            raise InstanceError(f"--port must be between 1 and {highest}: ten ports in a row are needed")
 
     @property
     def gateway(self) -> int:
@@ -54,6 +54,18 @@ class Ports:
         return self.base + 6
 
     @property
+    def users_relay(self) -> int:
+        return self.base + 7
+
+    @property
+    def orders_relay(self) -> int:
+        return self.base + 8
+
+    @property
+    def tasks_relay(self) -> int:
+        return self.base + 9
+
+    @property
     def by_name(self) -> dict[str, int]:
         return {
             "gateway": self.gateway,
@@ -63,6 +75,9 @@ class Ports:
             "events": self.events,
             "postgres": self.postgres,
             "supervisor": self.supervisor,
+            "users-relay": self.users_relay,
+            "orders-relay": self.orders_relay,
+            "tasks-relay": self.tasks_relay,
         }
 
     @property

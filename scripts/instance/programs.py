@@ -22,12 +22,15 @@ from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.reclaim import MARK
 
 # The names people use, in the order of starting; stopping goes the other way.
-SERVICES = ("postgres", "users", "orders", "tasks", "events", "worker", "gateway")
+RELAYS = ("users-relay", "orders-relay", "tasks-relay")
+SERVICES = ("postgres", "users", "orders", "tasks", "events", "worker", *RELAYS, "gateway")
 
-# Addresses of any process, which no other process needs to see and no caller may set.
+# Addresses and secrets of any process, which no other process needs to see and no caller may set.
 _ADDRESSES = (
     "USERS_DATABASE_URL", "ORDERS_DATABASE_URL", "TASKS_DATABASE_URL", "USERS_BIND", "ORDERS_BIND", "TASKS_BIND",
     "EVENTS_BIND", "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL", "EVENTS_URL",
+    "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL",
+    "USERS_RELAY_BIND", "ORDERS_RELAY_BIND", "TASKS_RELAY_BIND", "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE",
 )  # fmt: skip
 # What would bend Python, gunicorn or libpq behind our back. A trailing * stands for any ending.
 _STRAY = (
@@ -93,6 +96,23 @@ def programs_of(
         **_default_log_format(),
     }
 
+    internal = {"INTERNAL_TOKEN": credentials["internal"]}
+    peers = {"users": users_url, "orders": orders_url, "tasks": tasks_url}
+
+    def relay(name: str) -> Program:
+        return Program(
+            f"{name}-relay",
+            (sys.executable, "-m", f"service_{name}.cli", "relay"),
+            {
+                **everybody,
+                **internal,
+                f"{name.upper()}_DATABASE_URL": urls[name],
+                f"{name.upper()}_RELAY_BIND": f"{HOST}:{ports.by_name[f'{name}-relay']}",
+                **{f"{other.upper()}_URL": url for other, url in peers.items() if other != name},
+            },
+            stop_seconds=20,
+        )
+
     def gunicorn(folder: str, app: str) -> tuple[str, ...]:
         return (
             sys.executable,
@@ -111,18 +131,18 @@ def programs_of(
         ),
         Program(
             "users", gunicorn("service_users", "service_users.wsgi:app"),
-            {**everybody, "USERS_DATABASE_URL": urls["users"], "USERS_BIND": f"{HOST}:{ports.users}"},
+            {**everybody, **internal, "USERS_DATABASE_URL": urls["users"], "USERS_BIND": f"{HOST}:{ports.users}"},
         ),
         Program(
             "orders", gunicorn("service_orders", "service_orders.wsgi:app"),
             {
-                **everybody, "ORDERS_DATABASE_URL": urls["orders"], "ORDERS_BIND": f"{HOST}:{ports.orders}",
+                **everybody, **internal, "ORDERS_DATABASE_URL": urls["orders"], "ORDERS_BIND": f"{HOST}:{ports.orders}",
                 "USERS_URL": users_url,
             },
         ),
         Program(
             "tasks", gunicorn("service_tasks", "service_tasks.wsgi:app"),
-            {**everybody, "TASKS_DATABASE_URL": urls["tasks"], "TASKS_BIND": f"{HOST}:{ports.tasks}"},
+            {**everybody, **internal, "TASKS_DATABASE_URL": urls["tasks"], "TASKS_BIND": f"{HOST}:{ports.tasks}"},
         ),
         Program(
             "events", gunicorn("service_tasks/events", "service_tasks.events.asgi:app"),
@@ -133,6 +153,7 @@ def programs_of(
             {**everybody, "TASKS_DATABASE_URL": urls["tasks"]},
             copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30, and then the rest is handed back
         ),
+        *(relay(name) for name in ("users", "orders", "tasks")),
         Program(
             "gateway", gunicorn("api_gateway", "api_gateway.asgi:app"),
             {

@@ -1,7 +1,7 @@
 """Bring an instance up, hold it, and take it down again, in order and without losing anything.
 
 lock → reclaim leftovers → ports → folder, secrets, initdb → supervisor (starts PostgreSQL)
-     → roles and databases → migrations → every service at once → /readyz of the gateway
+     → roles and databases → migrations → every service at once → /readyz of each
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from scripts.instance.lock import Holder, InstanceLock
 from scripts.instance.migrating import migrate
 from scripts.instance.ports import HOST, Ports
 from scripts.instance.postgres import EmbeddedPostgres, last_lines_of
-from scripts.instance.programs import database_urls, programs_of
+from scripts.instance.programs import RELAYS, SERVICES, database_urls, programs_of
 from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
 
-_READY_LIMIT = 90.0  # seconds from starting the services to the first 200 of /readyz
+_READY_LIMIT = 90.0  # seconds from starting the services until all of them say 200 on /readyz
 _TRIES = 3  # exits of one program before the start is given up
 
 
@@ -115,16 +115,16 @@ def _start_everything(
     say("applying migrations …")
     migrate(database_urls(ports, credentials), layout.log("migrations"))
     say("starting the services …")
-    supervisor.start(["users", "orders", "tasks", "events", "worker", "gateway"])
+    supervisor.start([name for name in SERVICES if name != "postgres"])
     limit = time.monotonic() + _READY_LIMIT
     while True:
         waiting_for = watch.not_running()
-        if not waiting_for and watch.workers_are_connected(ports) and _gateway_is_ready(ports):
+        if not waiting_for and watch.workers_are_connected(ports) and not (waiting_for := _not_ready(ports)):
             return
         if process.poll() is not None:
             raise StartFailed(f"supervisor ended during the start (log: {layout.log('supervisor')})")
         if time.monotonic() > limit:
-            what = ", ".join(waiting_for) or f"http://{HOST}:{ports.gateway}/readyz"
+            what = ", ".join(waiting_for) or "the workers"
             raise StartFailed(f"still waiting for {what} after {_READY_LIMIT:.0f} s; the logs are in {layout.logs}")
         time.sleep(0.05)
 
@@ -169,8 +169,13 @@ def _is_connected_to(pid: int, port: int) -> bool:
     return any(c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED for c in found)
 
 
-def _gateway_is_ready(ports: Ports) -> bool:
-    connection = http.client.HTTPConnection(HOST, ports.gateway, timeout=5)
+def _not_ready(ports: Ports) -> list[str]:
+    """Name those who have a page and do not say on it that they are ready."""
+    return [name for name in ("users", "orders", "tasks", *RELAYS, "gateway") if not _is_ready(ports.by_name[name])]
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200

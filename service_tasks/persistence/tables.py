@@ -24,6 +24,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.inbox import define_inbox
+from servicekit.outbox import define_outbox
+from servicekit.tombstones import define_tombstones
+
 _NOW = text("now()")
 
 
@@ -31,6 +35,11 @@ class Base(DeclarativeBase):
     """Holds this service's metadata."""
 
     metadata = MetaData()
+
+
+define_outbox(Base.metadata)
+define_inbox(Base.metadata)
+define_tombstones(Base.metadata)
 
 
 class Task(Base):

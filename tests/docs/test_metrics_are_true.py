@@ -17,6 +17,7 @@ from service_tasks.events.feed import Feed
 from service_tasks.events.measures import EventMeasures
 from servicekit.circuits import Circuit, Transition
 from servicekit.metrics import Metrics
+from servicekit.relay_measures import RelayMeasures
 from tests.support.markdown import CHECKOUT, Document
 
 ALERTS = CHECKOUT / "deploy" / "prometheus" / "alerts.yml"
@@ -25,7 +26,7 @@ _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
 
 
 def exported() -> dict[str, set[str]]:
-    """Every series of a gateway and of event streams that have seen something of everything, with its labels."""
+    """Every series of a gateway, event streams and a relay that have seen something of everything, with its labels."""
     metrics = Metrics("api_gateway")
     measures = GatewayMeasures(metrics.registry)
     measures.watch(Circuit("users"), Bulkhead(), RetryBudget())
@@ -35,6 +36,12 @@ def exported() -> dict[str, set[str]]:
     measures.refused("users", "circuit_open")
     measures.retried("users")
     measures.circuit_moved(_transition())
+    relay = RelayMeasures(metrics.registry)
+    relay.active(True)
+    relay.delivered("orders", 0.1)
+    relay.failed("orders")
+    relay.refused("orders")
+    relay.measured({}, ["orders"])
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
     EventMeasures(metrics.registry, Feed(lambda _: {}, interval=1, limit=1)).told("end")
     return series(metrics.registry)
@@ -98,6 +105,7 @@ def test_the_labels_of_a_metric_have_few_values() -> None:
     allowed = {
         "circuit",
         "code",
+        "destination",
         "event",
         "kind",
         "le",

@@ -1,4 +1,4 @@
-"""The seven ports of an instance."""
+"""The ten ports of an instance."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ def test_every_port_follows_from_the_gateways() -> None:
         "events": 8104,
         "postgres": 8105,
         "supervisor": 8106,
+        "users-relay": 8107,
+        "orders-relay": 8108,
+        "tasks-relay": 8109,
     }
 
 
 @pytest.mark.parametrize("base", [-1, 0, 65530, 80000])
 def test_a_base_whose_row_does_not_fit_is_refused(base: int) -> None:
-    with pytest.raises(InstanceError, match="--port must be between 1 and 65529"):
+    with pytest.raises(InstanceError, match="--port must be between 1 and 65526"):
         Ports(base)
 
 

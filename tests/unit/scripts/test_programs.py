@@ -45,9 +45,12 @@ def test_each_service_gets_its_own_database_and_nobody_elses(layout: Layout) -> 
         "tasks": ("USERS", "ORDERS"),
         "events": ("USERS", "ORDERS"),
         "worker": ("USERS", "ORDERS"),
+        "users-relay": ("ORDERS", "TASKS"),
+        "orders-relay": ("USERS", "TASKS"),
+        "tasks-relay": ("USERS", "ORDERS"),
     }.items():
         settings = programs[name].settings
-        own = "tasks" if name in {"events", "worker"} else name
+        own = "tasks" if name in {"events", "worker"} else name.removesuffix("-relay")
         assert settings[f"{own.upper()}_DATABASE_URL"].endswith(f"@127.0.0.1:8005/{own}")
         assert not [key for key in settings if key in {f"{other}_DATABASE_URL" for other in others}]
     assert not [key for key in programs["gateway"].settings if key.endswith("_DATABASE_URL")]
@@ -60,6 +63,20 @@ def test_addresses_follow_the_instances_ports(layout: Layout) -> None:
     assert programs["gateway"].settings["EVENTS_URL"] == "http://127.0.0.1:8004"
     assert programs["events"].settings["EVENTS_BIND"] == "127.0.0.1:8004"
     assert programs["orders"].settings["USERS_URL"] == "http://127.0.0.1:8001"
+
+
+def test_those_who_send_and_take_events_share_a_word_that_nobody_else_knows(layout: Layout) -> None:
+    told = {name: p.settings.get("INTERNAL_TOKEN") for name, p in _programs(layout).items()}
+    knowing = {"users", "orders", "tasks", "users-relay", "orders-relay", "tasks-relay"}
+    assert {name for name, token in told.items() if token} == knowing
+    assert len({told[name] for name in knowing}) == 1
+
+
+def test_a_relay_knows_the_other_services_and_has_a_page_of_its_own(layout: Layout) -> None:
+    settings = _programs(layout)["orders-relay"].settings
+    assert settings["ORDERS_RELAY_BIND"] == "127.0.0.1:8008"
+    assert settings["USERS_URL"] == "http://127.0.0.1:8001"
+    assert settings["TASKS_URL"] == "http://127.0.0.1:8003"
 
 
 def test_without_workers_there_is_no_worker_program(layout: Layout) -> None:

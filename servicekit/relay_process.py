@@ -1,0 +1,167 @@
+"""The process around a relay: its settings, its calls to the other services, its pages and its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from pydantic import Field, model_validator
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from servicekit import logs
+from servicekit.circuits import Circuit, CircuitSettings
+from servicekit.database import Database
+from servicekit.errors import Unavailable
+from servicekit.events import BATCH_MEDIA_TYPE, PATH, Event, write_batch
+from servicekit.http_client import ServiceClient
+from servicekit.lifecycle import stop_event_on_signals
+from servicekit.logs import get_logger
+from servicekit.metrics import Metrics
+from servicekit.relay import ActiveLock, EventRefused, Relay, RelayStore
+from servicekit.relay_measures import RelayMeasures
+from servicekit.settings import InternalToken
+from servicekit.web import make_app
+
+#: One batch's whole call, in seconds: the other side stores it in one transaction.
+TOTAL_SECONDS = 10.0
+# A relay asks a destination once at a time, and nobody waits for it: a short pause is enough, and finds soon what is
+# back.
+_CIRCUIT = CircuitSettings(open_seconds=0.5, open_seconds_max=1.0, slow_seconds=TOTAL_SECONDS)
+# Blames the event, and not the destination or what lies between.
+_ABOUT_THE_EVENT = frozenset({400, 409, 413, 415, 422})
+_OWN_FAULT = 500
+_log = get_logger(__name__)
+
+
+class RelaySettings(InternalToken):
+    """What every relay reads."""
+
+    relay_poll_seconds: float = Field(
+        default=0.2, ge=0.02, le=0.5, description="how often a relay looks for new events"
+    )
+    relay_keep_days: float = Field(
+        default=7.0, ge=0, le=3650, description="how long delivered events are kept to be looked at"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_token(self) -> Self:
+        if self.token is None:
+            raise ValueError("INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE")
+        return self
+
+
+class DestinationUnavailable(Unavailable):
+    """The destination of events cannot be reached at the moment."""
+
+
+class HttpDelivery:
+    """Posts batches to another service's internal door."""
+
+    def __init__(self, service: str, destination: str, url: str, token: str) -> None:
+        """`service` is who sends: the source of the events."""
+        self._service = service
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": BATCH_MEDIA_TYPE}
+        self._client = ServiceClient(
+            url,
+            circuit=Circuit(destination, settings=_CIRCUIT),
+            unavailable=DestinationUnavailable,
+            pool_size=1,
+            total_seconds=TOTAL_SECONDS,
+        )
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        """Send one batch; see `Deliver`."""
+        answer = self._client.post(PATH, write_batch(events, self._service), self._headers)
+        if answer.code is None:
+            return
+        reason = f"{answer.status} {answer.code}: {answer.message}"
+        if answer.status in _ABOUT_THE_EVENT or answer.status == _OWN_FAULT:
+            raise EventRefused(reason, final=answer.status != _OWN_FAULT)
+        # A wrong token, an older service without the door: no event is to blame, and none is lost.
+        raise DestinationUnavailable(reason)
+
+    def close(self) -> None:
+        """Close the kept connection."""
+        self._client.close()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """One request at a time on each connection, with a time limit, and no line of its own."""
+
+    timeout = 10
+
+    def log(self, type: str, message: str, *args: object) -> None:
+        """Leave the lines to the application."""
+
+
+def run_relay(
+    service: str,
+    settings: RelaySettings,
+    *,
+    database_url: str,
+    bind: str,
+    destinations: Mapping[str, str],
+    receives: bool,
+) -> int:
+    """Deliver the events of `service` (users, orders or tasks) until SIGTERM or SIGINT; gives the exit status.
+
+    `destinations` maps names to addresses; `receives` tells whether the service keeps ids of processed events.
+    """
+    name = f"{service}_relay"
+    logs.configure(name, fmt=settings.log_format, level=settings.log_level)
+    token = settings.token
+    assert token is not None
+    # One for each courier, one for the relay, one for the pages, and one that leaves the pool with the lock.
+    database = Database(database_url, application_name=name, pool_size=len(destinations) + 3)
+    metrics = Metrics(name)
+    clients = {to: HttpDelivery(service, to, url, token) for to, url in destinations.items()}
+    died = threading.Event()
+    stopping = stop_event_on_signals()
+
+    def on_death() -> None:
+        died.set()
+        stopping.set()
+
+    relay = Relay(
+        store=RelayStore(database),
+        lock=ActiveLock(database),
+        deliveries=clients,
+        poll_seconds=settings.relay_poll_seconds,
+        keep_seconds=settings.relay_keep_days * 86_400,
+        receives=receives,
+        measures=RelayMeasures(metrics.registry),
+        on_death=on_death,
+    )
+    pages = _serve_pages(name, bind, database, metrics)
+    relay.start()
+    _log.info("relay_started", destinations=sorted(destinations))
+    stopping.wait()
+    relay.stop(timeout=TOTAL_SECONDS + 1)
+    pages.shutdown()
+    for client in clients.values():
+        client.close()
+    database.dispose()
+    _log.info("relay_stopped")
+    return 1 if died.is_set() else 0
+
+
+def _serve_pages(name: str, bind: str, database: Database, metrics: Metrics) -> BaseWSGIServer:
+    """Answer /livez, /readyz and /metrics on threads of their own."""
+    host, _, port = bind.rpartition(":")
+    app = make_app(name, routes=[], checks={"database": database.ping}, metrics=metrics)
+    try:
+        server = make_server(host, int(port), app, threaded=True, request_handler=_QuietHandler)
+    except OSError as exc:
+        raise SystemExit(f"{name} cannot start: it cannot listen on {bind}: {exc.strerror}") from exc
+    threading.Thread(target=server.serve_forever, name="pages", daemon=True).start()
+    return server
+
+
+def redeliver(database_url: str, service: str) -> int:
+    """Let events that were given up wait anew; gives how many deliveries there were."""
+    database = Database(database_url, application_name=f"{service}_relay redeliver", pool_size=1)
+    try:
+        return RelayStore(database).redeliver()
+    finally:
+        database.dispose()
