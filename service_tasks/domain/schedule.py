@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from functools import cache, lru_cache
+from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -80,14 +81,14 @@ class BadTiming(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When a schedule runs. Exactly one of `cron`, `every_seconds` and `at` is set.
+    """When a schedule runs. Exactly one of `cron`, `every_seconds` and `at` is set; `timezone` belongs to `cron`.
 
     An interval is counted from `starts_at`, where there is one and then from its very moment, else from `anchor`.
     Nothing runs before `starts_at` or after `ends_at`.
     """
 
     cron: str | None
-    timezone: str
+    timezone: str | None
     every_seconds: int | None
     at: datetime | None
     anchor: datetime
@@ -104,7 +105,7 @@ class Timing:
         if self.starts_at is not None and after < self.starts_at:
             # A run at that very moment counts.
             after = self.starts_at - _MOMENT
-        run = self._next_interval(after) if self.cron is None else next_cron(self.cron, self.timezone, after)
+        run = self._next_interval(after) if self.cron is None else next_cron(self.cron, self.timezone or "UTC", after)
         return None if run is None or (self.ends_at is not None and run > self.ends_at) else run
 
     def latest(self, not_before: datetime, until: datetime) -> datetime | None:
@@ -132,15 +133,38 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class DueSchedule:
+    """A schedule whose time has come: it is due since `due_at`, and it is `now` by the database's clock."""
+
+    id: UUID
+    name: str
+    timing: Timing
+    missed: Missed
+    due_at: datetime
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do with a schedule that is due: the times to run for, oldest first, and when it is due again."""
+    """What to do with a due schedule: the times to run for, oldest first, and when it is due again.
+
+    `problem` tells why that cannot be said any more.
+    """
 
     runs: tuple[datetime, ...]
     next_run_at: datetime | None
+    problem: str | None = None
 
 
-def plan(timing: Timing, *, due_at: datetime, now: datetime, missed: Missed) -> Plan:
-    """Decide about a schedule due since `due_at`. Raises `BadTiming`."""
+def plan_of(schedule: DueSchedule) -> Plan:
+    """Decide about a due schedule. One whose times cannot be read any more, because a time zone has gone, stops."""
+    try:
+        return _plan(schedule.timing, schedule.due_at, schedule.now, schedule.missed)
+    except BadTiming as exc:
+        return Plan((), None, str(exc))
+
+
+def _plan(timing: Timing, due_at: datetime, now: datetime, missed: Missed) -> Plan:
     following = timing.following(now)
     newest = timing.latest(due_at, now) or due_at
     if missed is Missed.SKIP:
@@ -178,6 +202,8 @@ def check_timing(timing: Timing, now: datetime) -> datetime:
         for field, moment in (("starts_at", timing.starts_at), ("ends_at", timing.ends_at)):
             if moment is not None:
                 raise BadTiming(field, "has no meaning with at")
+    if timing.timezone is not None and timing.cron is None:
+        raise BadTiming("timezone", "has a meaning with cron only")
     if timing.starts_at is not None and timing.ends_at is not None and timing.starts_at > timing.ends_at:
         raise BadTiming("ends_at", "must not be before starts_at")
     first = timing.following(now)
@@ -213,7 +239,9 @@ def _cron(expression: str, begin: datetime) -> Iterator[datetime]:
 def _fields_of(expression: str) -> list[str]:
     fields = _SHORTHANDS.get(expression.strip().lower(), expression).split()
     if len(fields) != len(_FIELDS) or len(expression) > MAX_CRON_CHARACTERS:
-        raise BadTiming("cron", f"must have the five fields {', '.join(_FIELDS)}, or be one of {', '.join(_SHORTHANDS)}")
+        raise BadTiming(
+            "cron", f"must have the five fields {', '.join(_FIELDS)}, or be one of {', '.join(_SHORTHANDS)}"
+        )
     for name, text in zip(_FIELDS, fields, strict=True):
         if not _PATTERNS[name].fullmatch(text):
             raise BadTiming("cron", f"the {name} {text!r} cannot be read")

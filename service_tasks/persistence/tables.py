@@ -155,7 +155,7 @@ class ScheduleRow(Base):
     timeout_seconds: Mapped[float | None] = mapped_column(Float)
     # When.
     cron: Mapped[str | None] = mapped_column(Text)
-    timezone: Mapped[str] = mapped_column(Text)
+    timezone: Mapped[str | None] = mapped_column(Text)
     every_seconds: Mapped[int | None] = mapped_column(Integer)
     run_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     #: an interval without starts_at is counted from here
@@ -182,6 +182,7 @@ class ScheduleRow(Base):
         CheckConstraint("max_attempts BETWEEN 1 AND 25", name="ck_schedules_max_attempts"),
         CheckConstraint("timeout_seconds > 0 AND timeout_seconds <= 86400", name="ck_schedules_timeout"),
         CheckConstraint("num_nonnulls(cron, every_seconds, run_at) = 1", name="ck_schedules_kind"),
+        CheckConstraint("(cron IS NULL) = (timezone IS NULL)", name="ck_schedules_timezone"),
         CheckConstraint("every_seconds BETWEEN 1 AND 31622400", name="ck_schedules_every"),
         CheckConstraint("starts_at <= ends_at", name="ck_schedules_dates"),
         CheckConstraint("missed IN ('skip', 'run_once', 'run_all')", name="ck_schedules_missed"),
