@@ -66,6 +66,11 @@ ROUTES: tuple[Route, ...] = (
     _row("/tasks/{id}/result", "tasks", "GET"),
     _row("/tasks/{id}/retry", "tasks", "POST"),
     _row("/task-types", "tasks", "GET"),
+    _row("/schedules", "tasks", "GET POST"),
+    _row("/schedules/{id}", "tasks", "GET PUT DELETE"),
+    _row("/schedules/{id}/pause", "tasks", "POST"),
+    _row("/schedules/{id}/resume", "tasks", "POST"),
+    _row("/schedules/{id}/run", "tasks", "POST"),
 )
 
 #: The gateway's own pages; they have no alias.

@@ -9,16 +9,20 @@ import argparse
 import sys
 
 from service_tasks.domain.retry import RetryPolicy
+from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.persistence.maintenance_store import MaintenanceStore
+from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import WorkerSettings
 from servicekit import logs
 from servicekit.database import Database
 from servicekit.settings import load_or_exit
 
-#: claimer, reporter, canceller, promoter, rescuer, and one that is opened for the listener and leaves the pool
-_CONNECTIONS = 6
+#: claimer, reporter, canceller, leader, and one that is opened for the listener and leaves the pool; promoter, rescuer,
+#: scheduler and pruner open theirs in the worker that leads
+_CONNECTIONS = 9
 
 
 def run_worker(settings: WorkerSettings) -> int:
@@ -33,6 +37,8 @@ def run_worker(settings: WorkerSettings) -> int:
     worker = Worker(
         store=store,
         heartbeat_store=TaskStore(heartbeat_database),
+        due_store=ScheduleStore(database, store),
+        maintenance_store=MaintenanceStore(database),
         open_wake_ups=store.open_wake_ups,
         registry=registry,
         options=WorkerOptions(
@@ -42,6 +48,11 @@ def run_worker(settings: WorkerSettings) -> int:
             grace_seconds=settings.worker_grace_seconds,
             lease_seconds=settings.worker_lease_seconds,
             heartbeat_seconds=settings.worker_heartbeat_seconds,
+            retention=Retention(
+                completed_seconds=_kept(settings.tasks_keep_completed_days),
+                failed_seconds=_kept(settings.tasks_keep_failed_days),
+                cancelled_seconds=_kept(settings.tasks_keep_cancelled_days),
+            ),
             policy=RetryPolicy(
                 base_seconds=settings.worker_backoff_seconds, cap_seconds=settings.worker_backoff_cap_seconds
             ),
@@ -51,6 +62,10 @@ def run_worker(settings: WorkerSettings) -> int:
     database.dispose()
     heartbeat_database.dispose()
     return status
+
+
+def _kept(days: float) -> float | None:
+    return days * 86_400 if days else None
 
 
 def main(arguments: list[str] | None = None) -> int:

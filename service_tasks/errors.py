@@ -1,7 +1,7 @@
-"""What can go wrong with tasks.
+"""What can go wrong with tasks and schedules.
 
-NotFound  ⊃ TaskNotFound
-Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused
+NotFound  ⊃ TaskNotFound, ScheduleNotFound
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, ScheduleNameTaken
 TooLarge  ⊃ PayloadTooLarge
 """
 
@@ -33,6 +33,18 @@ class IdempotencyKeyReused(Conflict):
     """This Idempotency-Key came before with a different request."""
 
     code = "idempotency_key_reused"
+
+
+class ScheduleNotFound(NotFound):
+    """There is no schedule with this id."""
+
+    code = "schedule_not_found"
+
+
+class ScheduleNameTaken(Conflict):
+    """Another schedule has this name."""
+
+    code = "schedule_name_taken"
 
 
 class PayloadTooLarge(TooLarge):

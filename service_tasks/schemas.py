@@ -38,6 +38,8 @@ def _bounded_time(moment: datetime) -> datetime:
     return moment
 
 
+BoundedTime = AfterValidator(_bounded_time)
+
 StatusFilter = Annotated[
     str,
     AfterValidator(_known_status),
@@ -52,7 +54,7 @@ class TaskCreate(Body):
         default=None, min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS, description="see GET /task-types"
     )
     payload: JsonValue = Field(default_factory=dict, description="any JSON of at most 256 KiB; {} when left out")
-    execute_at: Annotated[Timestamp, AfterValidator(_bounded_time)] | None = Field(
+    execute_at: Annotated[Timestamp, BoundedTime] | None = Field(
         default=None, description="not before this moment, which must be in the future; now when left out"
     )
     max_attempts: int = Field(default=DEFAULT_MAX_ATTEMPTS, ge=1, le=MAX_ATTEMPTS_LIMIT)

@@ -23,6 +23,9 @@ def _split(value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+Days = Annotated[float, Field(ge=0, le=36_500)]
+
+
 class TaskTypeSettings(ServiceSettings):
     """What everybody reads who knows task types."""
 
@@ -73,6 +76,10 @@ class WorkerSettings(TaskTypeSettings):
     worker_backoff_cap_seconds: float = Field(
         default=300.0, ge=0.01, le=86_400, description="the longest wait between two attempts"
     )
+
+    tasks_keep_completed_days: Days = Field(default=30.0, description="how long completed tasks are kept; 0: for ever")
+    tasks_keep_failed_days: Days = Field(default=90.0, description="how long failed tasks are kept; 0: for ever")
+    tasks_keep_cancelled_days: Days = Field(default=30.0, description="how long cancelled tasks are kept; 0: for ever")
 
     @model_validator(mode="after")
     def _several_beats_to_a_lease(self) -> Self:

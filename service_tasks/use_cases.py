@@ -181,6 +181,10 @@ class Tasks:
                 return known
             # Its holder was purged in between: the key is free again.
 
+    def prepare(self, body: TaskCreate) -> NewTask:
+        """Check a task that somebody else is going to store: `Invalid`, `PayloadTooLarge`."""
+        return self._new_task(body, None, None)
+
     def get(self, task_id: UUID) -> TaskView:
         return self._view(self._stored(task_id))
 

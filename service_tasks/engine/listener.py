@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.duties import DatabaseDuty
-from service_tasks.engine.ports import READY, SCHEDULED, OpenWakeUps, WakeUps, cancelled_lease
+from service_tasks.engine.ports import READY, SCHEDULED, SCHEDULES, OpenWakeUps, WakeUps, cancelled_lease
 from servicekit.errors import Unavailable
 from servicekit.lifecycle import Duty
 
@@ -25,6 +25,7 @@ class Listener(DatabaseDuty):
         open_wake_ups: OpenWakeUps,
         claimer: Duty,
         promoter: Duty,
+        scheduler: Duty,
         canceller: Canceller,
         heartbeat: Duty,
         on_death: Callable[[], None],
@@ -34,6 +35,7 @@ class Listener(DatabaseDuty):
         self._open = open_wake_ups
         self._claimer = claimer
         self._promoter = promoter
+        self._scheduler = scheduler
         self._canceller = canceller
         self._heartbeat = heartbeat
         self._monotonic = monotonic
@@ -45,7 +47,7 @@ class Listener(DatabaseDuty):
             self._line = self._open()
             self._probed_at = self._monotonic()
             # The heartbeat too: only by comparing everything does one see that a running task was purged.
-            for duty in (self._claimer, self._promoter, self._canceller, self._heartbeat):
+            for duty in (self._claimer, self._promoter, self._scheduler, self._canceller, self._heartbeat):
                 duty.wake()
         try:
             # Two announcements of a kind are as good as one.
@@ -75,6 +77,8 @@ class Listener(DatabaseDuty):
             self._claimer.wake()
         elif announcement == SCHEDULED:
             self._promoter.wake()
+        elif announcement == SCHEDULES:
+            self._scheduler.wake()
         else:
             lease = cancelled_lease(announcement)
             if lease is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from service_tasks.domain.schedule import DueSchedule, Plan
 from service_tasks.domain.task import ClaimedTask, Lease, LostTask, Outcome, Progress
 
 
@@ -95,6 +96,8 @@ OpenWakeUps = Callable[[], WakeUps]
 
 READY = "ready"
 SCHEDULED = "scheduled"
+#: schedules were made or changed
+SCHEDULES = "schedules"
 _CANCEL = "cancel"
 
 
@@ -112,3 +115,71 @@ def cancelled_lease(announcement: str) -> Lease | None:
         return Lease(UUID(task_id), int(number))
     except ValueError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """What one look at the schedules did. `next_in_seconds` is None when nothing is planned."""
+
+    schedules: int
+    tasks: int
+    next_in_seconds: float | None
+
+
+class DueStore(Protocol):
+    def fire(self, limit: int, decide: Callable[[DueSchedule], Plan]) -> Firing:
+        """Take at most `limit` due schedules, do what `decide` says and make their tasks, all in one transaction.
+
+        However many do it at once, no more than one task comes of one schedule and moment.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Whether a worker leads; the leader's term, its own or the other's, ends in so many seconds unless prolonged."""
+
+    leads: bool
+    ends_in_seconds: float
+
+
+class LeaderStore(Protocol):
+    def lead(self, worker_id: UUID, lease_seconds: float) -> Term:
+        """Become the leader if nobody is, or stay it, for so long from now by the database's clock."""
+
+    def resign(self, worker_id: UUID) -> None:
+        """Lead no longer, if this worker does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """For how many seconds ended tasks are kept; None: for ever."""
+
+    completed_seconds: float | None
+    failed_seconds: float | None
+    cancelled_seconds: float | None
+
+    @property
+    def shortest(self) -> float | None:
+        limits = (self.completed_seconds, self.failed_seconds, self.cancelled_seconds)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """One step of the pruner: of `seen` tasks, up to the id `last`, it removed some."""
+
+    removed: int
+    seen: int
+    last: UUID | None
+
+
+class PruneStore(Protocol):
+    def prune_tasks(self, retention: Retention, *, after: UUID | None, limit: int) -> Pruned:
+        """Look at the `limit` oldest tasks behind `after` and remove those kept long enough; never a live one."""
+
+    def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
+        """Remove records of runs older than that; gives their number."""
+
+
+class MaintenanceStore(LeaderStore, PruneStore, Protocol):
+    """Both, as one store gives them."""

@@ -12,22 +12,27 @@ _SHORTEST_SECONDS = 0.005
 
 
 class Promoter(DatabaseDuty):
-    """Every worker has one; SKIP LOCKED keeps them out of each other's way."""
+    """Works in the leader; SKIP LOCKED keeps two out of each other's way."""
 
     def __init__(
         self,
         *,
         store: WorkerStore,
+        leads: Callable[[], bool],
         poll_seconds: float,
         on_promoted: Callable[[], None],
         on_death: Callable[[], None],
     ) -> None:
         super().__init__("promoter", on_death=on_death)
         self._store = store
+        self._leads = leads
         self._poll_seconds = poll_seconds
         self._on_promoted = on_promoted
 
     def work(self) -> float:
+        if not self._leads():
+            # Woken when that changes.
+            return jittered(self._poll_seconds)
         while True:
             promotion = self._store.promote(LARGEST_BATCH)
             if promotion.promoted:

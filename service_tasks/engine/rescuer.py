@@ -18,13 +18,14 @@ _log = get_logger(__name__)
 
 
 class Rescuer(DatabaseDuty):
-    """Every worker has one. It acts only after it has itself been connected for a whole lease time: after an
+    """Works in the leader. It acts only after it has itself been connected for a whole lease time: after an
     outage every worker looks dead, and all of them get that long to say otherwise."""
 
     def __init__(
         self,
         *,
         store: WorkerStore,
+        leads: Callable[[], bool],
         worker_name: str,
         lease_seconds: float,
         policy: RetryPolicy,
@@ -33,6 +34,7 @@ class Rescuer(DatabaseDuty):
     ) -> None:
         super().__init__("rescuer", on_death=on_death)
         self._store = store
+        self._leads = leads
         self._worker_name = worker_name
         self._lease_seconds = lease_seconds
         self._policy = policy
@@ -47,8 +49,9 @@ class Rescuer(DatabaseDuty):
         if self._connected_since is None or now - self._asked_at > self._lease_seconds / 2:
             self._connected_since = now
         self._asked_at = now
+        # Every worker does this one thing: it shows who is connected.
         self._store.forget_dead_workers()
-        if now - self._connected_since >= self._lease_seconds:
+        if self._leads() and now - self._connected_since >= self._lease_seconds:
             self._rescue()
         return jittered(self._longest_pause)
 

@@ -17,13 +17,16 @@ from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.claimer import Claimer
 from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.heartbeat import Heartbeat
+from service_tasks.engine.leader import LEASE_SECONDS, Leadership
 from service_tasks.engine.listener import Listener
-from service_tasks.engine.ports import OpenWakeUps, WorkerInfo, WorkerStore
+from service_tasks.engine.ports import DueStore, MaintenanceStore, OpenWakeUps, Retention, WorkerInfo, WorkerStore
 from service_tasks.engine.promoter import Promoter
+from service_tasks.engine.pruner import Pruner
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.rescuer import Rescuer
 from service_tasks.engine.runner import Runner, ThreadSlots
+from service_tasks.engine.scheduler import Scheduler
 from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.ids import new_id
 from servicekit.logs import get_logger
@@ -38,7 +41,8 @@ _LOOK_SECONDS = 0.02
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """`concurrency` bounds all tasks held at once, `threads` the plain functions among them. `lease_seconds`:
-    a worker silent that long is dead. `grace_seconds`: how long handlers may go on after the signal to stop."""
+    a worker silent that long is dead. `leader_lease_seconds`: a leader silent that long is followed by another.
+    `grace_seconds`: how long handlers may go on after the signal to stop. `retention`: for ever unless it is given."""
 
     concurrency: int = 1000
     threads: int = 16
@@ -46,6 +50,8 @@ class WorkerOptions:
     grace_seconds: float = 30.0
     lease_seconds: float = 30.0
     heartbeat_seconds: float = 5.0
+    leader_lease_seconds: float = LEASE_SECONDS
+    retention: Retention = field(default_factory=lambda: Retention(None, None, None))
     policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -58,6 +64,8 @@ class Worker:
         *,
         store: WorkerStore,
         heartbeat_store: WorkerStore,
+        due_store: DueStore,
+        maintenance_store: MaintenanceStore,
         open_wake_ups: OpenWakeUps,
         registry: Registry,
         options: WorkerOptions,
@@ -116,23 +124,42 @@ class Worker:
             reporter=self._reporter,
             on_death=self._die,
         )
+        self._leadership = Leadership(
+            store=maintenance_store,
+            worker_id=self.info.id,
+            on_elected=self._after_election,
+            on_death=self._die,
+            lease_seconds=options.leader_lease_seconds,
+        )
+        leads = self._leadership.leads
         self._promoter = Promoter(
             store=store,
+            leads=leads,
             poll_seconds=options.poll_seconds,
             on_promoted=self._claimer.wake,
             on_death=self._die,
         )
         self._rescuer = Rescuer(
             store=store,
+            leads=leads,
             worker_name=self.info.name,
             lease_seconds=options.lease_seconds,
             policy=options.policy,
             on_death=self._die,
         )
+        self._scheduler = Scheduler(
+            store=due_store,
+            leads=leads,
+            poll_seconds=options.poll_seconds,
+            on_made=self._claimer.wake,
+            on_death=self._die,
+        )
+        self._pruner = Pruner(store=maintenance_store, retention=options.retention, leads=leads, on_death=self._die)
         self._listener = Listener(
             open_wake_ups=open_wake_ups,
             claimer=self._claimer,
             promoter=self._promoter,
+            scheduler=self._scheduler,
             canceller=self._canceller,
             heartbeat=self._heartbeat,
             on_death=self._die,
@@ -202,8 +229,11 @@ class Worker:
             self._reporter,
             self._canceller,
             self._listener,
+            self._leadership,
             self._promoter,
             self._rescuer,
+            self._scheduler,
+            self._pruner,
             self._claimer,
         ]
 
@@ -214,6 +244,10 @@ class Worker:
             self._heartbeat.pause_after_failure()
             return False
         return True
+
+    def _after_election(self) -> None:
+        for duty in (self._promoter, self._rescuer, self._scheduler, self._pruner):
+            duty.wake()
 
     def _on_signal(self, number: int) -> None:
         _log.info("signal_received", signal=signal.Signals(number).name)
@@ -263,7 +297,9 @@ class Worker:
     async def _drain(self) -> None:
         """Claim nothing more, let handlers finish within the grace time, hand back what is left."""
         _log.info("worker_draining", worker=self.info.name, held=self.held)
-        await self._end(self._promoter, self._rescuer, self._claimer, timeout=None)
+        # The leadership last: it is given up when nothing is done under it any more.
+        maintenance = (self._promoter, self._rescuer, self._scheduler, self._pruner, self._leadership)
+        await self._end(*maintenance, self._claimer, timeout=None)
         self._draining = True
         await self._until(lambda: not self._board.unsettled(), self._options.grace_seconds)
         rest = self._board.unsettled()

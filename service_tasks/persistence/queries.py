@@ -1,4 +1,4 @@
-"""Reads queries.sql: each statement by its name."""
+"""Reads the files of statements: each by its name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _FRAGMENT = re.compile(r"\{(\w+)\}")
 
 
 @cache
-def load_queries() -> Mapping[str, str]:
-    """Every statement of queries.sql, comments removed and fragments put in."""
-    text = (files(__package__) / "queries.sql").read_text(encoding="utf-8")
+def load_queries(file: str = "queries.sql") -> Mapping[str, str]:
+    """Every statement of a file beside this module, comments removed and fragments put in."""
+    text = (files(__package__) / file).read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     raw: dict[str, str] = {}
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         if name in raw:
-            raise ValueError(f"queries.sql names {name!r} twice")
+            raise ValueError(f"{file} names {name!r} twice")
         lines = [line for line in body.splitlines() if line.strip() and not line.lstrip().startswith("--")]
         raw[name] = "\n".join(lines)
     return {name: _FRAGMENT.sub(lambda match: raw[match[1]], body) for name, body in raw.items()}

@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -135,3 +136,81 @@ class WorkerRow(Base):
     heartbeat_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
 
     __table_args__ = (CheckConstraint("lease_seconds > 0", name="ck_workers_lease"),)
+
+
+class ScheduleRow(Base):
+    """What makes a task again and again, or once at its date. Written by the statements of schedules.sql alone."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    # The task it makes.
+    task_type: Mapped[str] = mapped_column(Text)
+    title: Mapped[str | None] = mapped_column(Text)
+    user_id: Mapped[UUID | None] = mapped_column(Uuid)
+    payload: Mapped[Any] = mapped_column(JSONB, nullable=False)
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    max_attempts: Mapped[int] = mapped_column(SmallInteger)
+    timeout_seconds: Mapped[float | None] = mapped_column(Float)
+    # When.
+    cron: Mapped[str | None] = mapped_column(Text)
+    timezone: Mapped[str | None] = mapped_column(Text)
+    every_seconds: Mapped[int | None] = mapped_column(Integer)
+    run_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    #: an interval without starts_at is counted from here
+    anchor_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    starts_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    missed: Mapped[str] = mapped_column(Text)
+    paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    #: None while paused, and when nothing follows any more
+    next_run_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    #: why nothing follows although the schedule has not come to its end
+    problem: Mapped[str | None] = mapped_column(Text)
+    last_run_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    last_task_id: Mapped[UUID | None] = mapped_column(Uuid)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+    __table_args__ = (
+        UniqueConstraint("name", name="uq_schedules_name"),
+        CheckConstraint("char_length(name) BETWEEN 1 AND 100", name="ck_schedules_name"),
+        CheckConstraint("char_length(task_type) BETWEEN 1 AND 50", name="ck_schedules_task_type"),
+        CheckConstraint("char_length(title) BETWEEN 1 AND 200", name="ck_schedules_title"),
+        CheckConstraint("priority BETWEEN 0 AND 100", name="ck_schedules_priority"),
+        CheckConstraint("max_attempts BETWEEN 1 AND 25", name="ck_schedules_max_attempts"),
+        CheckConstraint("timeout_seconds > 0 AND timeout_seconds <= 86400", name="ck_schedules_timeout"),
+        CheckConstraint("num_nonnulls(cron, every_seconds, run_at) = 1", name="ck_schedules_kind"),
+        CheckConstraint("(cron IS NULL) = (timezone IS NULL)", name="ck_schedules_timezone"),
+        CheckConstraint("every_seconds BETWEEN 1 AND 31622400", name="ck_schedules_every"),
+        CheckConstraint("starts_at <= ends_at", name="ck_schedules_dates"),
+        CheckConstraint("missed IN ('skip', 'run_once', 'run_all')", name="ck_schedules_missed"),
+        CheckConstraint("paused_at IS NULL OR next_run_at IS NULL", name="ck_schedules_paused"),
+        CheckConstraint("problem IS NULL OR next_run_at IS NULL", name="ck_schedules_problem"),
+        Index("ix_schedules_due", "next_run_at", "id", postgresql_where=text("next_run_at IS NOT NULL")),
+    )
+
+
+class ScheduleTick(Base):
+    """One run of a schedule that a task was made for. Its key lets no second task be made for the same moment."""
+
+    __tablename__ = "schedule_ticks"
+
+    schedule_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    task_id: Mapped[UUID] = mapped_column(Uuid)
+
+    # The pruner takes the oldest. No foreign key: a schedule with a million ticks must be deleted at once.
+    __table_args__ = (Index("ix_schedule_ticks_due", "due_at"),)
+
+
+class Leader(Base):
+    """Which worker has the maintenance duties, until when."""
+
+    __tablename__ = "leaders"
+
+    duty: Mapped[str] = mapped_column(Text, primary_key=True)
+    worker_id: Mapped[UUID] = mapped_column(Uuid)
+    elected_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

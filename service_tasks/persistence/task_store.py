@@ -60,21 +60,25 @@ class TaskStore:
                 (future,) = self._row(session, "is_future", execute_at=task.execute_at)
                 if not future:
                     raise PastExecuteAt
-            row = self._row(
-                session,
-                "insert",
-                id=str(task.id),
-                task_type=task.task_type,
-                title=task.title,
-                user_id=_text(task.user_id),
-                payload=task.payload,
-                priority=task.priority,
-                max_attempts=task.max_attempts,
-                timeout_seconds=task.timeout_seconds,
-                execute_at=task.execute_at,
-                idempotency_key=task.idempotency_key,
-                request_hash=None if task.request_hash is None else psycopg2.Binary(task.request_hash),
-            )
+            return self.insert(session, task)
+
+    def insert(self, session: Session, task: NewTask) -> StoredTask | None:
+        """Store a task inside the caller's transaction; None when its idempotency key is taken."""
+        row = self._row(
+            session,
+            "insert",
+            id=str(task.id),
+            task_type=task.task_type,
+            title=task.title,
+            user_id=_text(task.user_id),
+            payload=task.payload,
+            priority=task.priority,
+            max_attempts=task.max_attempts,
+            timeout_seconds=task.timeout_seconds,
+            execute_at=task.execute_at,
+            idempotency_key=task.idempotency_key,
+            request_hash=None if task.request_hash is None else psycopg2.Binary(task.request_hash),
+        )
         return None if row is None else _stored(row)
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:

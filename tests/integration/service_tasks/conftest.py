@@ -11,6 +11,8 @@ import pytest
 from service_tasks.engine.ports import Offer, WorkerInfo
 from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.persistence.maintenance_store import MaintenanceStore
+from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.use_cases import NewTask, StoredTask
 from servicekit.database import Database
@@ -93,17 +95,20 @@ class RunningWorker:
             "grace_seconds": 2.0,
             "heartbeat_seconds": 0.2,
             "lease_seconds": 2.0,
+            "leader_lease_seconds": 1.0,
             "threads": 4,
             **options,
         }
         self._databases = [
-            Database(url, application_name="worker", pool_size=6),
+            Database(url, application_name="worker", pool_size=9),
             Database(url, application_name="heartbeat", pool_size=1),
         ]
         store = TaskStore(self._databases[0])
         self.worker = Worker(
             store=store,
             heartbeat_store=TaskStore(self._databases[1]),
+            due_store=ScheduleStore(self._databases[0], store),
+            maintenance_store=MaintenanceStore(self._databases[0]),
             open_wake_ups=store.open_wake_ups,
             registry=Registry(types),
             options=WorkerOptions(**settings),

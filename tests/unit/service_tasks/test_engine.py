@@ -272,9 +272,10 @@ def test_a_cancel_goes_before_a_hand_back_and_is_not_undone_by_one(board, report
 # Rescuing and promoting
 
 
-def rescuer(store, hand) -> Rescuer:
+def rescuer(store, hand, leads=lambda: True) -> Rescuer:
     return Rescuer(
         store=store,
+        leads=leads,
         worker_name="w",
         lease_seconds=45.0,
         policy=RetryPolicy(),
@@ -330,6 +331,7 @@ def test_the_promoter_goes_on_while_batches_are_full_and_sleeps_until_the_next_i
     promoted = []
     duty = Promoter(
         store=store,
+        leads=lambda: True,
         poll_seconds=1.0,
         on_promoted=lambda: promoted.append(1),
         on_death=lambda: pytest.fail("died"),

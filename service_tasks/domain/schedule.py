@@ -1,0 +1,278 @@
+"""When a schedule runs: cron in a time zone, an interval, or one date. No I/O but time zone data, no clock.
+
+The cron fields are read and stepped by cronsim, which follows Debian's cron. About the hour that a time zone skips or
+repeats it keeps that cron's rule: an expression whose minute or hour begins with `*` keeps its pace in elapsed time;
+any other names times of the day, and one that falls into the skipped hour runs at the first moment after it, one that
+falls into the repeated hour runs once, the first time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from enum import StrEnum
+from functools import cache, lru_cache
+from uuid import UUID
+from zoneinfo import ZoneInfo, available_timezones
+
+from cronsim import CronSim, CronSimError
+
+MAX_SCHEDULE_NAME_CHARACTERS = 100
+MAX_CRON_CHARACTERS = 200
+MAX_TIMEZONE_CHARACTERS = 64
+MIN_INTERVAL_SECONDS = 1
+MAX_INTERVAL_SECONDS = 366 * 86_400
+#: `run_all` makes up for this many missed runs, the newest
+MAX_RUNS_AT_ONCE = 100
+#: `skip` leaves out a run that is late by more than this
+LATE_SECONDS = 60
+NEXT_RUNS_SHOWN = 5
+
+_MOMENT = timedelta(microseconds=1)
+_SHORTHANDS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+_FIELDS = ("minute", "hour", "day-of-month", "month", "day-of-week")
+_NAMES = {"month": "[A-Z]{3}|", "day-of-week": "[A-Z]{3}|"}
+_EXTRAS = {"day-of-month": "|LW?", "day-of-week": "|[0-7]L|(?:[A-Z]{3}|[0-7])#[1-5]"}
+
+
+def _pattern_of(field: str) -> re.Pattern[str]:
+    value = rf"(?:{_NAMES.get(field, '')}[0-9]{{1,2}})"
+    item = rf"(?:(?:\*|{value}(?:-{value})?)(?:/[0-9]{{1,2}})?{_EXTRAS.get(field, '')})"
+    return re.compile(rf"{item}(?:,{item})*", re.IGNORECASE | re.ASCII)
+
+
+_PATTERNS = {field: _pattern_of(field) for field in _FIELDS}
+
+
+class Missed(StrEnum):
+    """What becomes of runs whose time passed while no worker was there."""
+
+    SKIP = "skip"
+    RUN_ONCE = "run_once"
+    RUN_ALL = "run_all"
+
+
+class ScheduleStatus(StrEnum):
+    """What people see."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    FINISHED = "finished"
+
+
+class BadTiming(ValueError):
+    """The times of a schedule make no sense; `field` names what is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a schedule runs. Exactly one of `cron`, `every_seconds` and `at` is set; `timezone` belongs to `cron`.
+
+    An interval is counted from `starts_at`, where there is one and then from its very moment, else from `anchor`.
+    Nothing runs before `starts_at` or after `ends_at`.
+    """
+
+    cron: str | None
+    timezone: str | None
+    every_seconds: int | None
+    at: datetime | None
+    anchor: datetime
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+
+    def following(self, after: datetime) -> datetime | None:
+        """The first run later than `after`, in UTC; None when there is none (for cron: in the next 50 years).
+
+        Raises `BadTiming` when the expression or the time zone cannot be read.
+        """
+        if self.at is not None:
+            return self.at if self.at > after else None
+        if self.starts_at is not None and after < self.starts_at:
+            # A run at that very moment counts.
+            after = self.starts_at - _MOMENT
+        run = self._next_interval(after) if self.cron is None else next_cron(self.cron, self.timezone or "UTC", after)
+        return None if run is None or (self.ends_at is not None and run > self.ends_at) else run
+
+    def latest(self, not_before: datetime, until: datetime) -> datetime | None:
+        """The last run from `not_before` to `until`, both included, however many lie between; None if none does."""
+        found = self.following(not_before - _MOMENT)
+        if found is None or found > until:
+            return None
+        # Nothing runs after `high`; runs are a second apart at least.
+        high = until
+        while high - found >= timedelta(seconds=1):
+            middle = found + (high - found) / 2
+            run = self.following(middle)
+            if run is None or run > until:
+                high = middle
+            else:
+                found = run
+        return found
+
+    def _next_interval(self, after: datetime) -> datetime:
+        assert self.every_seconds is not None
+        step = timedelta(seconds=self.every_seconds)
+        origin = self.starts_at or self.anchor
+        count = (after - origin) // step + 1
+        return origin + step * max(count, 0 if self.starts_at is not None else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DueSchedule:
+    """A schedule whose time has come: it is due since `due_at`, and it is `now` by the database's clock."""
+
+    id: UUID
+    name: str
+    timing: Timing
+    missed: Missed
+    due_at: datetime
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with a due schedule: the times to run for, oldest first, and when it is due again.
+
+    `problem` tells why that cannot be said any more.
+    """
+
+    runs: tuple[datetime, ...]
+    next_run_at: datetime | None
+    problem: str | None = None
+
+
+def plan_of(schedule: DueSchedule) -> Plan:
+    """Decide about a due schedule. One whose times cannot be read any more, because a time zone has gone, stops."""
+    try:
+        return _plan(schedule.timing, schedule.due_at, schedule.now, schedule.missed)
+    except BadTiming as exc:
+        return Plan((), None, str(exc))
+
+
+def _plan(timing: Timing, due_at: datetime, now: datetime, missed: Missed) -> Plan:
+    following = timing.following(now)
+    newest = timing.latest(due_at, now) or due_at
+    if missed is Missed.SKIP:
+        runs = [newest] if now - newest <= timedelta(seconds=LATE_SECONDS) else []
+    elif missed is Missed.RUN_ONCE:
+        runs = [newest]
+    else:
+        runs = [newest]
+        while len(runs) < MAX_RUNS_AT_ONCE:
+            older = timing.latest(due_at, runs[-1] - _MOMENT)
+            if older is None:
+                break
+            runs.append(older)
+        runs.reverse()
+    return Plan(tuple(runs), following)
+
+
+@lru_cache(maxsize=4096)
+def next_runs(timing: Timing, first: datetime | None, count: int = NEXT_RUNS_SHOWN) -> tuple[datetime, ...]:
+    """`first`, which is a run to come, and those after it. Raises `BadTiming`."""
+    runs: list[datetime] = []
+    while first is not None and len(runs) < count:
+        runs.append(first)
+        first = timing.following(first)
+    return tuple(runs)
+
+
+def check_timing(timing: Timing, now: datetime) -> datetime:
+    """Give the first run after `now`. Raises `BadTiming` when something is wrong, or nothing would ever run."""
+    kinds = (("cron", timing.cron), ("every", timing.every_seconds), ("at", timing.at))
+    given = [name for name, value in kinds if value is not None]
+    if len(given) != 1:
+        raise BadTiming(given[1] if given else "cron", "exactly one of cron, every and at must be given")
+    if timing.at is not None:
+        for field, moment in (("starts_at", timing.starts_at), ("ends_at", timing.ends_at)):
+            if moment is not None:
+                raise BadTiming(field, "has no meaning with at")
+    if timing.timezone is not None and timing.cron is None:
+        raise BadTiming("timezone", "has a meaning with cron only")
+    if timing.starts_at is not None and timing.ends_at is not None and timing.starts_at > timing.ends_at:
+        raise BadTiming("ends_at", "must not be before starts_at")
+    first = timing.following(now)
+    if first is not None:
+        return first
+    if timing.at is not None:
+        raise BadTiming("at", "must be in the future")
+    if timing.ends_at is not None and replace(timing, ends_at=None).following(now) is not None:
+        raise BadTiming("ends_at", "nothing would run before it")
+    raise BadTiming("cron", "never comes")
+
+
+def next_cron(expression: str, timezone: str, after: datetime) -> datetime | None:
+    """The first moment later than `after` that the expression names in the time zone, in UTC, or None if none comes
+    in 50 years. Raises `BadTiming`."""
+    zone = read_timezone(timezone)
+    for moment in _cron(expression, after.astimezone(zone)):
+        run = moment.astimezone(UTC)
+        # In the second of two equal hours a search by the wall clock begins with runs of the first.
+        if run > after:
+            return run
+    return None
+
+
+def _cron(expression: str, begin: datetime) -> Iterator[datetime]:
+    fields = _fields_of(expression)
+    try:
+        yield from CronSim(" ".join(fields), begin)
+    except CronSimError as exc:
+        raise BadTiming("cron", _what_is_wrong(fields, exc)) from exc
+
+
+def _fields_of(expression: str) -> list[str]:
+    fields = _SHORTHANDS.get(expression.strip().lower(), expression).split()
+    if len(fields) != len(_FIELDS) or len(expression) > MAX_CRON_CHARACTERS:
+        raise BadTiming(
+            "cron", f"must have the five fields {', '.join(_FIELDS)}, or be one of {', '.join(_SHORTHANDS)}"
+        )
+    for name, text in zip(_FIELDS, fields, strict=True):
+        if not _PATTERNS[name].fullmatch(text):
+            raise BadTiming("cron", f"the {name} {text!r} cannot be read")
+    return fields
+
+
+def _what_is_wrong(fields: list[str], exc: CronSimError) -> str:
+    name = str(exc).removeprefix("Bad ")
+    if name == "day-of-month" and _is_read([*fields[:3], "*", fields[4]]):
+        # 30 February: the library finds fault with the day.
+        return "never comes: no month named has such a day"
+    return f"the {name} {fields[_FIELDS.index(name)]!r} is not one" if name in _FIELDS else str(exc)
+
+
+def _is_read(fields: list[str]) -> bool:
+    try:
+        CronSim(" ".join(fields), datetime(2000, 1, 1))
+    except CronSimError:
+        return False
+    return True
+
+
+@cache
+def _known_timezones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def read_timezone(name: str) -> tzinfo:
+    """A zone of the IANA database by its exact name. Raises `BadTiming`."""
+    if name == "UTC":
+        return UTC
+    if name not in _known_timezones():
+        raise BadTiming("timezone", "must be a time zone of the IANA database, such as Europe/Berlin")
+    return ZoneInfo(name)

@@ -1,0 +1,70 @@
+"""Removes tasks that ended long ago."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.ports import PruneStore, Retention
+from servicekit.logs import get_logger
+
+BATCH = 1000
+#: from the end of one walk over the tasks to the beginning of the next
+ROUND_SECONDS = 300.0
+#: how long records of a schedule's runs are kept
+KEEP_TICKS_SECONDS = 7 * 86_400.0
+_SHORTEST_REST_SECONDS = 0.01
+_log = get_logger(__name__)
+
+
+class Pruner(DatabaseDuty):
+    """Works in the leader: one short transaction, then a rest as long as it took, so that the database is never busy
+    with old tasks for more than half of the time."""
+
+    def __init__(
+        self,
+        *,
+        store: PruneStore,
+        retention: Retention,
+        leads: Callable[[], bool],
+        on_death: Callable[[], None],
+        batch: int = BATCH,
+        round_seconds: float = ROUND_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("pruner", on_death=on_death)
+        self._store = store
+        self._retention = retention
+        self._leads = leads
+        self._batch = batch
+        self._round_seconds = round_seconds
+        self._monotonic = monotonic
+        self._after: UUID | None = None
+        self._removed = 0
+        self._next_round_at: float | None = None
+
+    def work(self) -> float:
+        if not self._leads():
+            # Whoever led meanwhile has begun anew as well.
+            self._after, self._removed = None, 0
+            return jittered(self._round_seconds)
+        began = self._monotonic()
+        if self._next_round_at is not None and began < self._next_round_at:
+            return self._next_round_at - began
+        self._next_round_at = None
+        ticks = self._store.prune_ticks(keep_seconds=KEEP_TICKS_SECONDS, limit=self._batch)
+        step = self._store.prune_tasks(self._retention, after=self._after, limit=self._batch)
+        self._after = step.last
+        self._removed += step.removed
+        ended = self._monotonic()
+        if step.seen == self._batch or ticks == self._batch:
+            if step.seen < self._batch:
+                self._after = None
+            return max(ended - began, _SHORTEST_REST_SECONDS)
+        if self._removed:
+            _log.info("tasks_pruned", count=self._removed)
+        self._after, self._removed = None, 0
+        self._next_round_at = ended + jittered(self._round_seconds)
+        return self._next_round_at - ended

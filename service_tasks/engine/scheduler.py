@@ -1,0 +1,55 @@
+"""Makes the tasks of schedules when their time has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service_tasks.domain.schedule import DueSchedule, Plan, plan_of
+from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.ports import DueStore
+from servicekit.logs import get_logger
+
+LARGEST_BATCH = 50
+_SHORTEST_SECONDS = 0.005
+_log = get_logger(__name__)
+
+
+class Scheduler(DatabaseDuty):
+    """Works in the leader. A second one beside it would find its schedules locked or already moved on."""
+
+    def __init__(
+        self,
+        *,
+        store: DueStore,
+        leads: Callable[[], bool],
+        poll_seconds: float,
+        on_made: Callable[[], None],
+        on_death: Callable[[], None],
+    ) -> None:
+        """`on_made` tells that there are new tasks; it must not block."""
+        super().__init__("scheduler", on_death=on_death)
+        self._store = store
+        self._leads = leads
+        self._poll_seconds = poll_seconds
+        self._on_made = on_made
+
+    def work(self) -> float:
+        pause = jittered(self._poll_seconds)
+        while self._leads():
+            firing = self._store.fire(LARGEST_BATCH, _decide)
+            if firing.tasks:
+                self._on_made()
+            if firing.schedules < LARGEST_BATCH or self.stopping:
+                if firing.next_in_seconds is not None:
+                    pause = min(pause, max(firing.next_in_seconds, _SHORTEST_SECONDS))
+                break
+        return pause
+
+
+def _decide(schedule: DueSchedule) -> Plan:
+    plan = plan_of(schedule)
+    if plan.problem is not None:
+        _log.error("schedule_stopped", schedule_id=str(schedule.id), name=schedule.name, problem=plan.problem)
+    elif not plan.runs or plan.runs[0] != schedule.due_at:
+        _log.warning("runs_missed", schedule_id=str(schedule.id), name=schedule.name, since=str(schedule.due_at))
+    return plan

@@ -1,0 +1,49 @@
+-- What one worker does for all. Each statement begins with its name and the reason for its shape; see queries.sql
+-- for the notation. Every one of them may run in two workers at once: the leader saves work, it guards nothing.
+
+-- name: leader
+SELECT l.worker_id, greatest(extract(epoch FROM l.expires_at - now()), 0)::float8 FROM leaders l WHERE l.duty = %(duty)s
+
+-- name: lead
+-- Taken when it is free, prolonged when it is ours. A worker whose clock is wrong changes nothing: this one decides.
+INSERT INTO leaders AS l (duty, worker_id, expires_at)
+VALUES (%(duty)s, %(worker_id)s::uuid, now() + make_interval(secs => %(lease_seconds)s))
+ON CONFLICT (duty) DO UPDATE
+SET worker_id = excluded.worker_id, expires_at = excluded.expires_at,
+    elected_at = CASE WHEN l.worker_id = excluded.worker_id THEN l.elected_at ELSE now() END
+WHERE l.worker_id = excluded.worker_id OR l.expires_at <= now()
+RETURNING l.worker_id
+
+-- name: resign
+DELETE FROM leaders l WHERE l.duty = %(duty)s AND l.worker_id = %(worker_id)s::uuid
+
+-- name: prune_tasks
+-- Ids are version 7: they begin with the milliseconds of their creation, so the oldest tasks are the first of the
+-- primary key, and no index has to be kept for the pruner with every task that ends. A walk over that key, one page
+-- at a time, stops where tasks are too young for any of the limits (NULL: kept for ever). A day more, because the
+-- ids are made by other clocks. Only what has ended long enough ago goes; SKIP LOCKED passes over a task that
+-- somebody is just retrying.
+WITH page AS MATERIALIZED (
+    SELECT p.id FROM tasks p
+    WHERE p.id > coalesce(%(after)s::uuid, '00000000-0000-0000-0000-000000000000'::uuid)
+      AND p.id < (lpad(to_hex((extract(epoch FROM now() - make_interval(secs => %(shortest)s - 86400)) * 1000)::bigint),
+                       12, '0') || repeat('0', 20))::uuid
+    ORDER BY p.id LIMIT %(limit)s
+), old AS MATERIALIZED (
+    SELECT t.id FROM tasks t JOIN page ON page.id = t.id
+    WHERE t.completed_at < now() - make_interval(secs => CASE t.state WHEN 'completed' THEN %(completed)s::float8
+                                                                      WHEN 'failed' THEN %(failed)s::float8
+                                                                      WHEN 'cancelled' THEN %(cancelled)s::float8 END)
+    FOR UPDATE OF t SKIP LOCKED
+), gone AS (
+    DELETE FROM tasks t USING old WHERE t.id = old.id RETURNING t.id
+)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), (SELECT page.id FROM page ORDER BY page.id DESC LIMIT 1)
+
+-- name: prune_ticks
+-- A tick guards its moment only until its schedule has moved on, which it does in the same transaction; what is left
+-- is a record.
+DELETE FROM schedule_ticks k
+WHERE k.ctid = ANY (ARRAY(
+    SELECT o.ctid FROM schedule_ticks o WHERE o.due_at < now() - make_interval(secs => %(keep)s)
+    ORDER BY o.due_at LIMIT %(limit)s))

@@ -1,0 +1,53 @@
+"""Who leads, and the removal of what is old, in PostgreSQL."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from service_tasks.engine.ports import Pruned, Retention, Term
+from service_tasks.persistence.statements import Statements
+from servicekit.database import Database
+
+_DUTY = "maintenance"
+
+
+class MaintenanceStore:
+    """Implements `engine.ports.LeaderStore` and `engine.ports.PruneStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._statements = Statements(database, "maintenance.sql")
+
+    def lead(self, worker_id: UUID, lease_seconds: float) -> Term:
+        statements = self._statements
+        with statements.transaction() as session:
+            # Read first: a worker that has to wait should not write a row each time it asks.
+            leader = statements.row(session, "leader", duty=_DUTY)
+            if leader is not None and leader[0] != worker_id and leader[1] > 0:
+                return Term(leads=False, ends_in_seconds=leader[1])
+            taken = statements.row(session, "lead", duty=_DUTY, worker_id=str(worker_id), lease_seconds=lease_seconds)
+        return Term(leads=taken is not None, ends_in_seconds=lease_seconds)
+
+    def resign(self, worker_id: UUID) -> None:
+        with self._statements.transaction() as session:
+            self._statements.run(session, "resign", duty=_DUTY, worker_id=str(worker_id))
+
+    def prune_tasks(self, retention: Retention, *, after: UUID | None, limit: int) -> Pruned:
+        shortest = retention.shortest
+        if shortest is None:
+            return Pruned(removed=0, seen=0, last=None)
+        with self._statements.transaction() as session:
+            removed, seen, last = self._statements.row(
+                session,
+                "prune_tasks",
+                after=None if after is None else str(after),
+                shortest=shortest,
+                limit=limit,
+                completed=retention.completed_seconds,
+                failed=retention.failed_seconds,
+                cancelled=retention.cancelled_seconds,
+            )
+        return Pruned(removed=removed, seen=seen, last=last)
+
+    def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
+        with self._statements.transaction() as session:
+            return self._statements.run(session, "prune_ticks", keep=keep_seconds, limit=limit).rowcount

@@ -1,0 +1,211 @@
+"""Schedules in PostgreSQL: the use cases' repository and the scheduler's store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from service_tasks.domain.schedule import DueSchedule, Missed, Plan, Timing
+from service_tasks.engine.ports import READY, Firing
+from service_tasks.persistence.statements import Statements
+from service_tasks.persistence.task_store import LARGEST_IN_LIST, TaskStore
+from service_tasks.schedule_use_cases import NewSchedule, ScheduleSelection, StoredSchedule
+from service_tasks.use_cases import NewTask
+from servicekit.database import Database
+from servicekit.ids import new_id
+
+
+class ScheduleStore:
+    """Implements `schedule_use_cases.ScheduleRepository` and `engine.ports.DueStore`."""
+
+    def __init__(self, database: Database, tasks: TaskStore) -> None:
+        """`tasks` is on the same database: a run and its task are one transaction."""
+        self._statements = Statements(database, "schedules.sql")
+        self._tasks = tasks
+
+    # What people do
+
+    def add(self, make: Callable[[datetime], NewSchedule]) -> StoredSchedule:
+        statements = self._statements
+        with statements.transaction() as session:
+            (now,) = statements.run(session, "clock").one()
+            new = make(now)
+            row = statements.run(
+                session,
+                "insert",
+                id=str(new.id),
+                name=new.name,
+                task_type=new.task_type,
+                title=new.title,
+                user_id=_text(new.user_id),
+                payload=new.payload,
+                priority=new.priority,
+                max_attempts=new.max_attempts,
+                timeout_seconds=new.timeout_seconds,
+                missed=new.missed,
+                next_run_at=new.next_run_at,
+                **_timing_values(new.timing),
+            ).one()
+        return _stored(row)
+
+    def get(self, schedule_id: UUID) -> StoredSchedule | None:
+        with self._statements.transaction() as session:
+            return _stored_or_none(self._statements.row(session, "get", id=str(schedule_id)))
+
+    def search(self, selection: ScheduleSelection) -> tuple[list[StoredSchedule], int]:
+        statements = self._statements
+        which: dict[str, Any] = {
+            "task_type": selection.task_type,
+            "user_id": _text(selection.user_id),
+            "status": selection.status,
+        }
+        with statements.transaction() as session:
+            # One snapshot for the page and its total.
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            rows = statements.rows(
+                session, "list", **which, limit=selection.limit, offset=selection.offset, largest=LARGEST_IN_LIST
+            )
+            total: int = statements.run(session, "count", **which).scalar_one()
+        return [_stored(row) for row in rows], total
+
+    def change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> StoredSchedule | None:
+        statements = self._statements
+        with statements.transaction() as session:
+            present = _stored_or_none(statements.row(session, "lock", id=str(schedule_id)))
+            if present is None:
+                return None
+            wanted = decide(present)
+            if wanted == present:
+                return present
+            row = statements.run(
+                session,
+                "update",
+                id=str(schedule_id),
+                name=wanted.name,
+                task_type=wanted.task_type,
+                title=wanted.title,
+                user_id=_text(wanted.user_id),
+                payload=wanted.payload,
+                priority=wanted.priority,
+                max_attempts=wanted.max_attempts,
+                timeout_seconds=wanted.timeout_seconds,
+                missed=wanted.missed,
+                paused_at=wanted.paused_at,
+                next_run_at=wanted.next_run_at,
+                problem=wanted.problem,
+                **_timing_values(wanted.timing),
+            ).one()
+        return _stored(row)
+
+    def delete(self, schedule_id: UUID) -> StoredSchedule | None:
+        with self._statements.transaction() as session:
+            return _stored_or_none(self._statements.row(session, "delete", id=str(schedule_id)))
+
+    def run_now(self, schedule_id: UUID) -> UUID | None:
+        statements = self._statements
+        with statements.transaction() as session:
+            schedule = _stored_or_none(statements.row(session, "lock", id=str(schedule_id)))
+            if schedule is None:
+                return None
+            task_id = new_id()
+            self._add_task(session, schedule, task_id)
+            statements.run(session, "ran", id=str(schedule_id), task_id=str(task_id))
+        return task_id
+
+    # What the scheduler does
+
+    def fire(self, limit: int, decide: Callable[[DueSchedule], Plan]) -> Firing:
+        statements = self._statements
+        with statements.transaction() as session:
+            due = [_stored(row) for row in statements.rows(session, "due", limit=limit)]
+            made = self._fire(session, [(schedule, decide(_due(schedule))) for schedule in due]) if due else 0
+            if made:
+                statements.run(session, "announce", announcement=READY)
+            seconds = statements.run(session, "next_due").scalar_one()
+        return Firing(schedules=len(due), tasks=made, next_in_seconds=None if seconds is None else max(0.0, seconds))
+
+    def _fire(self, session: Session, decided: Sequence[tuple[StoredSchedule, Plan]]) -> int:
+        statements = self._statements
+        runs = [(schedule, when, new_id()) for schedule, plan in decided for when in plan.runs]
+        accepted: set[UUID] = set()
+        if runs:
+            rows = statements.rows(
+                session,
+                "add_ticks",
+                schedule_ids=[str(schedule.id) for schedule, _, _ in runs],
+                dues=[when for _, when, _ in runs],
+                task_ids=[str(task_id) for _, _, task_id in runs],
+            )
+            accepted = {row[0] for row in rows}
+        last: dict[UUID, UUID] = {}
+        for schedule, _, task_id in runs:
+            if task_id in accepted:
+                self._add_task(session, schedule, task_id)
+                last[schedule.id] = task_id
+        statements.run(
+            session,
+            "advance",
+            ids=[str(schedule.id) for schedule, _ in decided],
+            nexts=[plan.next_run_at for _, plan in decided],
+            problems=[plan.problem for _, plan in decided],
+            task_ids=[_text(last.get(schedule.id)) for schedule, _ in decided],
+        )
+        return len(accepted)
+
+    def _add_task(self, session: Session, schedule: StoredSchedule, task_id: UUID) -> None:
+        """The one place where a schedule becomes a task."""
+        assert schedule.payload is not None
+        self._tasks.insert(
+            session,
+            NewTask(
+                id=task_id,
+                task_type=schedule.task_type,
+                title=schedule.title,
+                user_id=schedule.user_id,
+                payload=schedule.payload,
+                priority=schedule.priority,
+                max_attempts=schedule.max_attempts,
+                timeout_seconds=schedule.timeout_seconds,
+                execute_at=None,
+            ),
+        )
+
+
+def _due(schedule: StoredSchedule) -> DueSchedule:
+    assert schedule.next_run_at is not None
+    return DueSchedule(
+        id=schedule.id,
+        name=schedule.name,
+        timing=schedule.timing,
+        missed=schedule.missed,
+        due_at=schedule.next_run_at,
+        now=schedule.now,
+    )
+
+
+def _timing_values(timing: Timing) -> dict[str, Any]:
+    return {
+        "cron": timing.cron,
+        "timezone": timing.timezone,
+        "every_seconds": timing.every_seconds,
+        "run_at": timing.at,
+        "anchor_at": timing.anchor,
+        "starts_at": timing.starts_at,
+        "ends_at": timing.ends_at,
+    }
+
+
+def _stored(row: Sequence[Any]) -> StoredSchedule:
+    return StoredSchedule(Timing(*row[:7]), Missed(row[7]), *row[8:])
+
+
+def _stored_or_none(row: Sequence[Any] | None) -> StoredSchedule | None:
+    return None if row is None else _stored(row)
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)

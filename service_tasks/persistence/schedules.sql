@@ -1,0 +1,93 @@
+-- Schedules. Each statement begins with its name and the reason for its shape; see queries.sql for the notation.
+-- Only the database's clock is ever compared: now() is the moment the transaction began.
+
+-- name: columns
+-- In the order of schedule_use_cases.StoredSchedule; first the seven parts of its timing.
+s.cron, s.timezone, s.every_seconds, s.run_at, s.anchor_at, s.starts_at, s.ends_at, s.missed,
+s.id, s.name, s.task_type, s.title, s.user_id, s.payload::text, s.priority, s.max_attempts, s.timeout_seconds,
+s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at, s.updated_at, now()
+
+-- name: light_columns
+-- The same for lists, where a large payload is left out.
+s.cron, s.timezone, s.every_seconds, s.run_at, s.anchor_at, s.starts_at, s.ends_at, s.missed,
+s.id, s.name, s.task_type, s.title, s.user_id,
+CASE WHEN length(s.payload::text) <= %(largest)s THEN s.payload::text END, s.priority, s.max_attempts,
+s.timeout_seconds, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at,
+s.updated_at, now()
+
+-- name: clock
+SELECT now()
+
+-- name: insert
+INSERT INTO schedules AS s (id, name, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
+                            missed, next_run_at, cron, timezone, every_seconds, run_at, anchor_at, starts_at, ends_at)
+VALUES (%(id)s::uuid, %(name)s, %(task_type)s, %(title)s, %(user_id)s::uuid, %(payload)s::jsonb, %(priority)s,
+        %(max_attempts)s, %(timeout_seconds)s, %(missed)s, %(next_run_at)s, %(cron)s, %(timezone)s,
+        %(every_seconds)s, %(run_at)s, %(anchor_at)s, %(starts_at)s, %(ends_at)s)
+RETURNING {columns}
+
+-- name: get
+SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid
+
+-- name: lock
+-- A change waits for a scheduler that is just making the tasks of this schedule, and the other way round the
+-- scheduler passes over a schedule that somebody changes.
+SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid FOR UPDATE
+
+-- name: matching
+(%(task_type)s::text IS NULL OR s.task_type = %(task_type)s)
+AND (%(user_id)s::uuid IS NULL OR s.user_id = %(user_id)s::uuid)
+AND (%(status)s::text IS NULL
+     OR %(status)s = CASE WHEN s.paused_at IS NOT NULL THEN 'paused'
+                          WHEN s.next_run_at IS NULL THEN 'finished' ELSE 'active' END)
+
+-- name: list
+SELECT {light_columns} FROM schedules s WHERE {matching}
+ORDER BY s.id DESC LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count
+SELECT count(*) FROM schedules s WHERE {matching}
+
+-- name: update
+UPDATE schedules AS s
+SET name = %(name)s, task_type = %(task_type)s, title = %(title)s, user_id = %(user_id)s::uuid,
+    payload = %(payload)s::jsonb, priority = %(priority)s, max_attempts = %(max_attempts)s,
+    timeout_seconds = %(timeout_seconds)s, missed = %(missed)s, paused_at = %(paused_at)s,
+    next_run_at = %(next_run_at)s, problem = %(problem)s, cron = %(cron)s, timezone = %(timezone)s,
+    every_seconds = %(every_seconds)s, run_at = %(run_at)s, anchor_at = %(anchor_at)s, starts_at = %(starts_at)s,
+    ends_at = %(ends_at)s, updated_at = now()
+WHERE s.id = %(id)s::uuid
+RETURNING {columns}
+
+-- name: delete
+DELETE FROM schedules AS s WHERE s.id = %(id)s::uuid RETURNING {columns}
+
+-- name: ran
+UPDATE schedules SET last_run_at = now(), last_task_id = %(task_id)s::uuid WHERE id = %(id)s::uuid
+
+-- name: due
+-- Two schedulers at once share the work: SKIP LOCKED.
+SELECT {columns} FROM schedules s WHERE s.next_run_at <= now()
+ORDER BY s.next_run_at, s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+
+-- name: add_ticks
+-- The lock on the schedule keeps others away; the key of the tick would refuse a second task for the same moment
+-- even without it.
+INSERT INTO schedule_ticks AS k (schedule_id, due_at, task_id)
+SELECT * FROM unnest(%(schedule_ids)s::uuid[], %(dues)s::timestamptz[], %(task_ids)s::uuid[])
+ON CONFLICT DO NOTHING RETURNING k.task_id
+
+-- name: advance
+UPDATE schedules AS s
+SET next_run_at = x.next_run_at, problem = x.problem, last_task_id = coalesce(x.task_id, s.last_task_id),
+    last_run_at = CASE WHEN x.task_id IS NULL THEN s.last_run_at ELSE now() END
+FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[], %(problems)s::text[], %(task_ids)s::uuid[])
+     AS x(id, next_run_at, problem, task_id)
+WHERE s.id = x.id
+
+-- name: next_due
+SELECT extract(epoch FROM min(s.next_run_at) - clock_timestamp())::float8 FROM schedules s
+WHERE s.next_run_at IS NOT NULL
+
+-- name: announce
+SELECT pg_notify('siteworks_tasks', %(announcement)s)

@@ -1,0 +1,45 @@
+"""Running the named statements of a file, each transaction with the driver's errors translated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg2.errors import UndefinedTable
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import Session
+
+from service_tasks.persistence.queries import load_queries
+from servicekit.database import Database
+from servicekit.errors import DatabaseUnavailable
+
+
+class Statements:
+    """Every method of a store is one transaction and raises `DatabaseUnavailable` when it cannot be had."""
+
+    def __init__(self, database: Database, file: str) -> None:
+        self._database = database
+        self._queries = load_queries(file)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        try:
+            with self._database.transaction() as session:
+                yield session
+        except ProgrammingError as exc:
+            if isinstance(exc.orig, UndefinedTable):
+                # Started before the migrations were: wait for them as for the database itself.
+                raise DatabaseUnavailable("The tasks database has no tables yet.", retry_after=1) from exc
+            raise
+
+    def run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:
+        return session.connection().exec_driver_sql(self._queries[query], parameters)
+
+    def rows(self, session: Session, query: str, /, **parameters: Any) -> list[Any]:
+        return list(self.run(session, query, **parameters))
+
+    def row(self, session: Session, query: str, /, **parameters: Any) -> Any:
+        """The first row, or None."""
+        return self.run(session, query, **parameters).first()

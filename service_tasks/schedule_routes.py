@@ -1,0 +1,69 @@
+"""The schedules' HTTP door: parse, call, answer."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from service_tasks.errors import PayloadTooLarge, ScheduleNameTaken, ScheduleNotFound
+from service_tasks.schedule_schemas import (
+    ScheduleCreate,
+    SchedulePage,
+    ScheduleQuery,
+    ScheduleUpdate,
+    ScheduleView,
+)
+from service_tasks.schedule_use_cases import Schedules
+from service_tasks.schemas import TaskView
+from servicekit.routes import Answer, Routes
+
+
+def schedule_routes(schedules: Schedules) -> Routes:
+    """Declare the operations on schedules."""
+    api = Routes("schedules")
+
+    @api.post("/schedules", status=201, errors=(ScheduleNameTaken, PayloadTooLarge))
+    def create_schedule(body: ScheduleCreate) -> Answer[ScheduleView]:
+        """Create a schedule, which makes tasks by cron, at an interval, or once at a date."""
+        schedule = schedules.create(body)
+        return Answer(schedule, headers={"Location": f"/schedules/{schedule.id}"})
+
+    @api.get("/schedules")
+    def list_schedules(query: ScheduleQuery) -> SchedulePage:
+        """List schedules, the newest first."""
+        return schedules.search(query)
+
+    @api.get("/schedules/{id}", errors=(ScheduleNotFound,))
+    def get_schedule(id: UUID) -> ScheduleView:
+        """Show one schedule."""
+        return schedules.get(id)
+
+    @api.put("/schedules/{id}", errors=(ScheduleNotFound, ScheduleNameTaken, PayloadTooLarge))
+    def update_schedule(id: UUID, body: ScheduleUpdate) -> ScheduleView:
+        """Change a schedule.
+
+        Naming cron, every or at replaces whichever there was. New times count from now.
+        """
+        return schedules.update(id, body)
+
+    @api.delete("/schedules/{id}", errors=(ScheduleNotFound,))
+    def delete_schedule(id: UUID) -> ScheduleView:
+        """Remove a schedule; the tasks it has made stay."""
+        return schedules.delete(id)
+
+    @api.post("/schedules/{id}/pause", errors=(ScheduleNotFound,))
+    def pause_schedule(id: UUID) -> ScheduleView:
+        """Make no tasks until it is resumed."""
+        return schedules.pause(id)
+
+    @api.post("/schedules/{id}/resume", errors=(ScheduleNotFound,))
+    def resume_schedule(id: UUID) -> ScheduleView:
+        """Go on with the next run from now."""
+        return schedules.resume(id)
+
+    @api.post("/schedules/{id}/run", status=201, errors=(ScheduleNotFound,))
+    def run_schedule(id: UUID) -> Answer[TaskView]:
+        """Make a task at once, beside the planned runs, whatever the status."""
+        task = schedules.run_now(id)
+        return Answer(task, headers={"Location": f"/tasks/{task.id}"})
+
+    return api

@@ -1,0 +1,146 @@
+"""What comes in and goes out about schedules."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field
+
+from service_tasks.domain.schedule import (
+    MAX_CRON_CHARACTERS,
+    MAX_INTERVAL_SECONDS,
+    MAX_SCHEDULE_NAME_CHARACTERS,
+    MAX_TIMEZONE_CHARACTERS,
+    MIN_INTERVAL_SECONDS,
+)
+from service_tasks.domain.task import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_PRIORITY,
+    MAX_ATTEMPTS_LIMIT,
+    MAX_PRIORITY,
+    MAX_TASK_TYPE_CHARACTERS,
+    MAX_TIMEOUT_SECONDS,
+    MAX_TITLE_CHARACTERS,
+)
+from service_tasks.schemas import BoundedTime
+from servicekit.schemas import (
+    Body,
+    Id,
+    JsonValue,
+    PageQuery,
+    PageView,
+    QueryText,
+    Seconds,
+    Timestamp,
+    Update,
+    View,
+    unsent,
+)
+
+MissedWord = Literal["skip", "run_once", "run_all"]
+StatusWord = Literal["active", "paused", "finished"]
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_SCHEDULE_NAME_CHARACTERS), AfterValidator(_not_blank)]
+TaskTypeName = Annotated[str, Field(min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS)]
+Title = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
+Priority = Annotated[int, Field(ge=0, le=MAX_PRIORITY)]
+Attempts = Annotated[int, Field(ge=1, le=MAX_ATTEMPTS_LIMIT)]
+Timeout = Annotated[Seconds, Field(ge=0.1, le=MAX_TIMEOUT_SECONDS)]
+Cron = Annotated[str, Field(min_length=1, max_length=MAX_CRON_CHARACTERS, examples=["30 7 * * MON-FRI"])]
+Zone = Annotated[str, Field(min_length=1, max_length=MAX_TIMEZONE_CHARACTERS, examples=["Europe/Berlin"])]
+Every = Annotated[int, Field(ge=MIN_INTERVAL_SECONDS, le=MAX_INTERVAL_SECONDS)]
+
+
+class ScheduleCreate(Body):
+    """A new schedule: the task it makes, and exactly one of cron, every and at."""
+
+    name: Name = Field(description="no other schedule has it")
+    task_type: TaskTypeName | None = Field(default=None, description="see GET /task-types")
+    payload: JsonValue = Field(default_factory=dict, description="of each task; {} when left out")
+    title: Title | None = None
+    user_id: Id | None = Field(default=None, description="stored as given; nobody is asked whether it exists")
+    priority: Priority = DEFAULT_PRIORITY
+    max_attempts: Attempts = DEFAULT_MAX_ATTEMPTS
+    timeout: Timeout | None = None
+    cron: Cron | None = Field(default=None, description="five fields, or a word such as @daily")
+    timezone: Zone | None = Field(default=None, description="of cron, by its IANA name; UTC when left out")
+    every: Every | None = Field(default=None, description="seconds from one run to the next")
+    at: Annotated[Timestamp, BoundedTime] | None = Field(default=None, description="the one time to run")
+    starts_at: Annotated[Timestamp, BoundedTime] | None = Field(
+        default=None, description="no run before it; an interval is counted from it"
+    )
+    ends_at: Annotated[Timestamp, BoundedTime] | None = Field(default=None, description="no run after it")
+    missed: MissedWord = Field(
+        default="run_once", description="what becomes of runs whose time passed while no worker was there"
+    )
+
+
+class ScheduleUpdate(Update):
+    """The fields to change; the others stay as they are. A new cron, every or at takes the place of the old."""
+
+    name: Name = unsent()
+    task_type: TaskTypeName = unsent()
+    payload: JsonValue = unsent()
+    title: Title | None = unsent()
+    user_id: Id | None = unsent()
+    priority: Priority = unsent()
+    max_attempts: Attempts = unsent()
+    timeout: Timeout | None = unsent()
+    cron: Cron | None = unsent()
+    timezone: Zone | None = unsent()
+    every: Every | None = unsent()
+    at: Annotated[Timestamp, BoundedTime] | None = unsent()
+    starts_at: Annotated[Timestamp, BoundedTime] | None = unsent()
+    ends_at: Annotated[Timestamp, BoundedTime] | None = unsent()
+    missed: MissedWord = unsent()
+
+
+class ScheduleQuery(PageQuery):
+    """Which schedules are wanted."""
+
+    status: StatusWord | None = None
+    task_type: QueryText | None = Field(default=None, min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS)
+    user_id: Id | None = None
+
+
+class ScheduleView(View):
+    """One schedule."""
+
+    id: UUID
+    name: str
+    status: StatusWord = Field(description="finished: nothing follows any more")
+    task_type: str
+    payload: JsonValue
+    title: str | None
+    user_id: UUID | None
+    priority: int
+    max_attempts: int
+    timeout: float | None
+    cron: str | None
+    timezone: str | None = Field(description="null unless there is a cron")
+    every: int | None
+    at: Timestamp | None
+    starts_at: Timestamp | None
+    ends_at: Timestamp | None
+    missed: MissedWord
+    next_runs: list[Timestamp] = Field(description="the next five; none while it is paused")
+    last_run_at: Timestamp | None = Field(description="when it last made a task")
+    last_task_id: UUID | None
+    problem: str | None = Field(description="why it cannot go on, if it cannot")
+    created_at: Timestamp
+    updated_at: Timestamp = Field(description="when somebody last changed it")
+    omitted: list[str] = Field(description="fields left out of a list because they are large")
+
+
+class SchedulePage(PageView):
+    """A page of schedules, the newest first."""
+
+    schedules: list[ScheduleView]

@@ -1,0 +1,341 @@
+"""What people can do with schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from service_tasks.domain.schedule import (
+    BadTiming,
+    Missed,
+    ScheduleStatus,
+    Timing,
+    check_timing,
+    next_runs,
+)
+from service_tasks.engine.ports import READY, SCHEDULES
+from service_tasks.errors import ScheduleNotFound
+from service_tasks.schedule_schemas import (
+    ScheduleCreate,
+    SchedulePage,
+    ScheduleQuery,
+    ScheduleUpdate,
+    ScheduleView,
+)
+from service_tasks.schemas import TaskCreate, TaskView
+from service_tasks.use_cases import NewTask, Tasks
+from servicekit.errors import Invalid
+from servicekit.ids import new_id
+from servicekit.json_reader import read_json
+
+_DEFAULT_TIMEZONE = "UTC"
+_TASK_FIELDS = ("task_type", "payload", "title", "user_id", "priority", "max_attempts", "timeout")
+_KINDS = ("cron", "every", "at")
+
+
+@dataclass(frozen=True, slots=True)
+class NewSchedule:
+    """A schedule about to be stored. `payload` is JSON text."""
+
+    id: UUID
+    name: str
+    task_type: str
+    title: str | None
+    user_id: UUID | None
+    payload: str
+    priority: int
+    max_attempts: int
+    timeout_seconds: float | None
+    missed: Missed
+    next_run_at: datetime
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSchedule:
+    """A schedule as the table holds it; `payload` is JSON text, None where a list leaves a large one out, and `now`
+    is the database's clock when it was read."""
+
+    timing: Timing
+    missed: Missed
+    id: UUID
+    name: str
+    task_type: str
+    title: str | None
+    user_id: UUID | None
+    payload: str | None
+    priority: int
+    max_attempts: int
+    timeout_seconds: float | None
+    paused_at: datetime | None
+    next_run_at: datetime | None
+    problem: str | None
+    last_run_at: datetime | None
+    last_task_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+    now: datetime
+
+    @property
+    def status(self) -> ScheduleStatus:
+        if self.paused_at is not None:
+            return ScheduleStatus.PAUSED
+        return ScheduleStatus.FINISHED if self.next_run_at is None else ScheduleStatus.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSelection:
+    """Which schedules a list is about; None: whatever it is."""
+
+    status: str | None
+    task_type: str | None
+    user_id: UUID | None
+    limit: int
+    offset: int
+
+
+class ScheduleRepository(Protocol):
+    """What the use cases need from the database. Each method is one transaction; what the functions given to them
+    raise ends it with nothing done. `ScheduleNameTaken` may be raised by those that write a name."""
+
+    def add(self, make: Callable[[datetime], NewSchedule]) -> StoredSchedule:
+        """Store what `make` gives for the present time."""
+
+    def get(self, schedule_id: UUID) -> StoredSchedule | None: ...
+
+    def search(self, selection: ScheduleSelection) -> tuple[list[StoredSchedule], int]:
+        """The selected part of the list, the newest first, and how many there are in all."""
+
+    def change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> StoredSchedule | None:
+        """Store what `decide` makes of a schedule, which nobody else can change meanwhile; None if there is none."""
+
+    def delete(self, schedule_id: UUID) -> StoredSchedule | None: ...
+
+    def run_now(self, schedule_id: UUID) -> UUID | None:
+        """Make a task of it at once and give its id; None if there is no such schedule."""
+
+
+class Schedules:
+    """`announce` tells workers that schedules changed or a task is ready; it must neither block nor raise."""
+
+    def __init__(self, repository: ScheduleRepository, tasks: Tasks, *, announce: Callable[[str], None]) -> None:
+        self._repository = repository
+        self._tasks = tasks
+        self._announce = announce
+
+    def create(self, body: ScheduleCreate) -> ScheduleView:
+        """`Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`."""
+        task = self._tasks.prepare(TaskCreate(**{name: getattr(body, name) for name in _TASK_FIELDS}))
+
+        def make(now: datetime) -> NewSchedule:
+            timing = Timing(
+                cron=body.cron,
+                timezone=body.timezone or (None if body.cron is None else _DEFAULT_TIMEZONE),
+                every_seconds=body.every,
+                at=body.at,
+                anchor=now,
+                starts_at=body.starts_at,
+                ends_at=body.ends_at,
+            )
+            return NewSchedule(
+                id=new_id(),
+                name=body.name,
+                **_task_values(task),
+                missed=Missed(body.missed),
+                next_run_at=check_timing(timing, now),
+                timing=timing,
+            )
+
+        with _fields_named():
+            stored = self._repository.add(make)
+        self._announce(SCHEDULES)
+        return _view_of(stored)
+
+    def get(self, schedule_id: UUID) -> ScheduleView:
+        return _view_of(_found(self._repository.get(schedule_id)))
+
+    def search(self, query: ScheduleQuery) -> SchedulePage:
+        found, total = self._repository.search(
+            ScheduleSelection(
+                status=query.status,
+                task_type=query.task_type,
+                user_id=query.user_id,
+                limit=query.limit,
+                offset=query.offset,
+            )
+        )
+        return SchedulePage(
+            schedules=[_view_of(schedule) for schedule in found],
+            total=total,
+            limit=query.limit,
+            offset=query.offset,
+        )
+
+    def update(self, schedule_id: UUID, body: ScheduleUpdate) -> ScheduleView:
+        """`ScheduleNotFound`, `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`."""
+        named = body.named()
+
+        def decide(present: StoredSchedule) -> StoredSchedule:
+            wanted = present
+            if not named.keys().isdisjoint(_TASK_FIELDS):
+                wanted = replace(wanted, **_task_values(self._tasks.prepare(_task_of(present, named))))
+            wanted = replace(
+                wanted, name=named.get("name", present.name), missed=Missed(named.get("missed", present.missed))
+            )
+            timing = _changed_timing(present, named)
+            if timing == present.timing:
+                return wanted
+            first = check_timing(timing, present.now)
+            return replace(
+                wanted, timing=timing, next_run_at=None if present.paused_at is not None else first, problem=None
+            )
+
+        return self._change(schedule_id, decide)
+
+    def pause(self, schedule_id: UUID) -> ScheduleView:
+        """Nothing happens to a paused one."""
+
+        def decide(present: StoredSchedule) -> StoredSchedule:
+            if present.paused_at is not None:
+                return present
+            return replace(present, paused_at=present.now, next_run_at=None)
+
+        return self._change(schedule_id, decide)
+
+    def resume(self, schedule_id: UUID) -> ScheduleView:
+        """Go on from now; what would have run during the pause was meant not to."""
+
+        def decide(present: StoredSchedule) -> StoredSchedule:
+            if present.paused_at is None:
+                return present
+            return replace(present, paused_at=None, next_run_at=present.timing.following(present.now), problem=None)
+
+        return self._change(schedule_id, decide)
+
+    def delete(self, schedule_id: UUID) -> ScheduleView:
+        """The tasks it has made stay."""
+        return _view_of(_found(self._repository.delete(schedule_id)))
+
+    def run_now(self, schedule_id: UUID) -> TaskView:
+        """Make a task at once, whatever the status; the planned runs stay."""
+        task_id = self._repository.run_now(schedule_id)
+        if task_id is None:
+            raise ScheduleNotFound
+        self._announce(READY)
+        return self._tasks.get(task_id)
+
+    def _change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> ScheduleView:
+        with _fields_named():
+            stored = _found(self._repository.change(schedule_id, decide))
+        self._announce(SCHEDULES)
+        return _view_of(stored)
+
+
+def _found(schedule: StoredSchedule | None) -> StoredSchedule:
+    if schedule is None:
+        raise ScheduleNotFound
+    return schedule
+
+
+@contextmanager
+def _fields_named() -> Iterator[None]:
+    try:
+        yield
+    except BadTiming as exc:
+        raise Invalid.field(exc.field, exc.message) from exc
+
+
+def _task_values(task: NewTask) -> dict[str, Any]:
+    return {
+        "task_type": task.task_type,
+        "title": task.title,
+        "user_id": task.user_id,
+        "payload": task.payload,
+        "priority": task.priority,
+        "max_attempts": task.max_attempts,
+        "timeout_seconds": task.timeout_seconds,
+    }
+
+
+def _task_of(schedule: StoredSchedule, named: Mapping[str, Any]) -> TaskCreate:
+    present = {**_plain_task_fields(schedule), **{name: named[name] for name in _TASK_FIELDS if name in named}}
+    return TaskCreate(**present)
+
+
+def _plain_task_fields(schedule: StoredSchedule) -> dict[str, Any]:
+    return {
+        "task_type": schedule.task_type,
+        "payload": _json(schedule.payload),
+        "title": schedule.title,
+        "user_id": schedule.user_id,
+        "priority": schedule.priority,
+        "max_attempts": schedule.max_attempts,
+        "timeout": schedule.timeout_seconds,
+    }
+
+
+def _changed_timing(schedule: StoredSchedule, named: Mapping[str, Any]) -> Timing:
+    """The timing under a change. A kind that is named takes the place of the one that was; the interval is counted
+    anew only when it is another one."""
+    present = schedule.timing
+    kinds: dict[str, Any] = {"cron": present.cron, "every": present.every_seconds, "at": present.at}
+    if any(named.get(kind) is not None for kind in _KINDS):
+        kinds = dict.fromkeys(_KINDS)
+    kinds.update({kind: named[kind] for kind in _KINDS if kind in named})
+    timezone = named.get("timezone", present.timezone if kinds["cron"] is not None else None)
+    if timezone is None and kinds["cron"] is not None:
+        timezone = _DEFAULT_TIMEZONE
+    return Timing(
+        cron=kinds["cron"],
+        timezone=timezone,
+        every_seconds=kinds["every"],
+        at=kinds["at"],
+        anchor=present.anchor if kinds["every"] == present.every_seconds else schedule.now,
+        starts_at=named.get("starts_at", present.starts_at),
+        ends_at=named.get("ends_at", present.ends_at),
+    )
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else read_json(text.encode("utf-8"))
+
+
+def _view_of(schedule: StoredSchedule) -> ScheduleView:
+    timing = schedule.timing
+    problem = schedule.problem
+    runs: tuple[datetime, ...] = ()
+    try:
+        runs = next_runs(timing, schedule.next_run_at)
+    except BadTiming as exc:
+        # The zone has gone since; the scheduler will find the same.
+        problem = str(exc)
+    return ScheduleView(
+        id=schedule.id,
+        name=schedule.name,
+        status=schedule.status.value,
+        task_type=schedule.task_type,
+        payload=_json(schedule.payload),
+        title=schedule.title,
+        user_id=schedule.user_id,
+        priority=schedule.priority,
+        max_attempts=schedule.max_attempts,
+        timeout=schedule.timeout_seconds,
+        cron=timing.cron,
+        timezone=timing.timezone,
+        every=timing.every_seconds,
+        at=timing.at,
+        starts_at=timing.starts_at,
+        ends_at=timing.ends_at,
+        missed=schedule.missed.value,
+        next_runs=list(runs),
+        last_run_at=schedule.last_run_at,
+        last_task_id=schedule.last_task_id,
+        problem=problem,
+        created_at=schedule.created_at,
+        updated_at=schedule.updated_at,
+        omitted=[] if schedule.payload is not None else ["payload"],
+    )
