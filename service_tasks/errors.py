@@ -1,7 +1,8 @@
-"""What can go wrong with tasks and schedules.
+"""What can go wrong with tasks, schedules and messages.
 
-NotFound  ⊃ TaskNotFound, ScheduleNotFound
-Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, ScheduleNameTaken
+NotFound  ⊃ TaskNotFound, ScheduleNotFound, MessageNotFound
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, ScheduleNameTaken,
+            MessageIncomplete
 TooLarge  ⊃ PayloadTooLarge
 """
 
@@ -55,3 +56,15 @@ class PayloadTooLarge(TooLarge):
     def __init__(self, size: int) -> None:
         message = f"has {size} bytes as compact JSON; {MAX_PAYLOAD_BYTES} are allowed"
         super().__init__(f"payload: {message}", details=[FieldError("payload", message)])
+
+
+class MessageNotFound(NotFound):
+    """There is no rejected message with this id."""
+
+    code = "message_not_found"
+
+
+class MessageIncomplete(Conflict):
+    """The message was too large to be kept whole, so it cannot be read again."""
+
+    code = "message_incomplete"

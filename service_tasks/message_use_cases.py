@@ -10,7 +10,14 @@ from uuid import UUID
 
 from service_tasks.engine.ports import READY, SCHEDULED
 from service_tasks.errors import MessageIncomplete, MessageNotFound
-from service_tasks.schemas import RejectedMessagePage, RejectedMessageQuery, RejectedMessageView, TaskMessage, TaskView
+from service_tasks.message_schemas import (
+    MessageFault,
+    RejectedMessagePage,
+    RejectedMessageQuery,
+    RejectedMessageView,
+    TaskMessage,
+)
+from service_tasks.schemas import TaskView
 from service_tasks.use_cases import NewTask, PastExecuteAt, Tasks
 from servicekit.errors import AppError, FieldError, Invalid
 from servicekit.ids import new_id
@@ -212,7 +219,7 @@ def _view_of(stored: StoredRejection) -> RejectedMessageView:
         source=rejection.source,
         message_id=rejection.message_id,
         reason=rejection.reason,
-        details=[{"field": one.field, "message": one.message} for one in rejection.details],
+        details=[MessageFault(field=one.field, message=one.message) for one in rejection.details],
         body=rejection.body[:KEPT_BYTES].decode("utf-8", "replace"),
         size=rejection.size,
         received_at=stored.received_at,

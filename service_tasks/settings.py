@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
-from servicekit.settings import Bind, DatabaseUrl, ServiceSettings, Threads
+from servicekit.settings import Bind, BrokerUrl, DatabaseUrl, ServiceSettings, Threads
 
 BUILT_IN_MODULES = ("service_tasks.task_types.io", "service_tasks.task_types.noop")
 
@@ -51,6 +51,19 @@ class TasksSettings(TaskTypeSettings):
         max_length=MAX_TASK_TYPE_CHARACTERS,
         description="the type of a task that names none",
     )
+
+
+class IngestSettings(TaskTypeSettings):
+    """Settings of the process that makes tasks of messages."""
+
+    rabbitmq_url: BrokerUrl = Field(description="where RabbitMQ is")
+    default_task_type: str = Field(
+        default="noop",
+        min_length=1,
+        max_length=MAX_TASK_TYPE_CHARACTERS,
+        description="the type of a task that names none",
+    )
+    ingest_bind: Bind = Field(default="127.0.0.1:8007", description="where /readyz and /metrics of ingestion are")
 
 
 class WorkerSettings(TaskTypeSettings):
