@@ -1,6 +1,7 @@
 """Processes of the task service beside its web server.
 
 python -m service_tasks.cli worker
+python -m service_tasks.cli ingest
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.ingest.process import run_ingest
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_store import TaskStore
-from service_tasks.settings import WorkerSettings
+from service_tasks.settings import IngestSettings, WorkerSettings
 from servicekit import logs
 from servicekit.database import Database
 from servicekit.settings import load_or_exit
@@ -78,10 +80,28 @@ def main(arguments: list[str] | None = None) -> int:
         " handed back. Settings come from the environment: TASKS_DATABASE_URL, TASK_MODULES and the WORKER_"
         " variables of .env.example. Any number of workers may run, on any hosts.",
     )
-    parser.parse_args(arguments)
+    commands.add_parser(
+        "ingest",
+        help="make tasks of RabbitMQ's messages until SIGTERM",
+        description="Make tasks of the messages in the queues task_queue and tasks.ingest until SIGTERM or SIGINT."
+        " Settings come from the environment: TASKS_DATABASE_URL, RABBITMQ_URL, DEFAULT_TASK_TYPE, TASK_MODULES and"
+        " INGEST_BIND. Any number may run, on any hosts.",
+    )
+    if parser.parse_args(arguments).command == "ingest":
+        return _ingest()
     settings = load_or_exit(WorkerSettings, "task_worker")
     logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)
     return run_worker(settings)
+
+
+def _ingest() -> int:
+    settings = load_or_exit(IngestSettings, "task_ingest")
+    logs.configure("task_ingest", fmt=settings.log_format, level=settings.log_level)
+    try:
+        registry = load_registry(settings.modules)
+    except BadTaskTypes as exc:
+        raise SystemExit(f"task_ingest cannot start: TASK_MODULES: {exc}") from exc
+    return run_ingest(settings, registry)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,9 @@ class Messages:
             if message.message_id is not None and (
                 len(message.message_id) > MAX_MESSAGE_ID_CHARACTERS or "\0" in message.message_id
             ):
-                raise Invalid.field("message_id", f"must have at most {MAX_MESSAGE_ID_CHARACTERS} characters and no NUL")
+                raise Invalid.field(
+                    "message_id", f"must be 1 to {MAX_MESSAGE_ID_CHARACTERS} characters, none of them NUL"
+                )
             if message.encoding not in (None, "", "utf-8", "identity"):
                 raise Invalid.field("content_encoding", "must be left out: the body is plain JSON")
             return self._tasks.prepare(read_task(message.body))

@@ -58,7 +58,9 @@ class Delivery:
 class Backoff:
     """Pauses between tries to connect: none before the first, then up to `longest` seconds, spread at random."""
 
-    def __init__(self, *, first: float = 0.5, longest: float = 30.0, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, *, first: float = 0.5, longest: float = 30.0, chance: Callable[[], float] = random.random
+    ) -> None:
         self._first = first
         self._longest = longest
         self._chance = chance
@@ -97,6 +99,14 @@ class Link:
         with _translated():
             return self._exists(name)
 
+    def waiting(self, queues: Sequence[str]) -> int:
+        """Messages in the queues that were not delivered to anybody."""
+        with _translated():
+            channel = self._connection.channel()
+            counts = [channel.queue_declare(name, passive=True).method.message_count for name in queues]
+            channel.close()
+            return sum(counts)
+
     def ensure(self, queue: Queue) -> None:
         """Make sure that the queue exists, without a word about one that does: its maker decides what it is like.
 
@@ -134,7 +144,7 @@ class Link:
             self._consuming.queue_bind(queue, exchange, routing_key)
 
     def consume(self, queues: Sequence[str], take: Callable[[Delivery], None], *, prefetch: int) -> None:
-        """Let `take` be called, within `process`, for each message; at most `prefetch` unacknowledged from each queue."""
+        """Let `take` be called, within `process`, for each message; at most `prefetch` from each queue are in hand."""
         with _translated():
             self._consuming.add_on_cancel_callback(self._cancelled)
             self._consuming.basic_qos(prefetch_count=prefetch)

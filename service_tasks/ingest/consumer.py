@@ -7,6 +7,7 @@ written the next one gathers, so batches grow with the load and a lone message w
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ PREFETCH = 1000
 #: How long, in seconds, a stop waits for what is in hand to be written.
 FLUSH_SECONDS = 10.0
 _TURN_SECONDS = 1.0
+_LAG_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 
 log = get_logger(__name__)
@@ -41,10 +43,11 @@ class Counts:
     redelivered: int = 0
     written: int = 0
     rejected: int = 0
-    duplicates: int = 0
     reconnects: int = 0
     #: Messages in hand: received and not yet written.
     in_hand: int = 0
+    #: Messages that wait in the queues, when the broker was last asked; None before.
+    waiting: int | None = None
 
 
 class Batches:
@@ -173,10 +176,14 @@ class Consumer(Duty):
             self._counts.waiting_for = ""
             self._backoff.reset()
             log.info("consuming", queues=list(queues))
+            asked_at = 0.0
             while not self.stopping:
                 link.process(_TURN_SECONDS)
                 self._follow(link, writer, queues, received)
                 self._counts.in_hand = len(batches)
+                if time.monotonic() - asked_at > _LAG_SECONDS:
+                    asked_at = time.monotonic()
+                    self._counts.waiting = link.waiting(queues)
             link.stop_consuming()
             self._flush(link, batches)
         finally:
@@ -184,9 +191,7 @@ class Consumer(Duty):
             writer.stop()
             self._counts.in_hand = 0
 
-    def _follow(
-        self, link: Link, writer: _Writer, queues: Sequence[str], received: Callable[[Delivery], None]
-    ) -> None:
+    def _follow(self, link: Link, writer: _Writer, queues: Sequence[str], received: Callable[[Delivery], None]) -> None:
         """Consume no more while the database is away: others may be able to, and nothing piles up here."""
         if writer.died:
             raise RuntimeError("the writer has died")

@@ -29,7 +29,6 @@ SURE = Queue(
 )
 
 
-
 def declare(link: Link, *, plain: bool = True) -> tuple[str, ...]:
     """Make sure of everything, on every new link: a plain queue is gone when its broker was restarted.
 
@@ -46,5 +45,3 @@ def declare(link: Link, *, plain: bool = True) -> tuple[str, ...]:
     # Last: where a plain queue is not permitted (RabbitMQ 4.3), asking for it costs the connection.
     link.ensure(PLAIN)
     return (PLAIN.name, SURE.name)
-
-

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from service_tasks.message_use_cases import (
     KEPT_BYTES,
-    CannotStore,
     Candidate,
+    CannotStore,
     IncomingMessage,
     RejectedMessage,
     Rejection,

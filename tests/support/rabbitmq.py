@@ -52,7 +52,9 @@ class PrivateBroker:
 
     def stop(self) -> None:
         self._signal(signal.SIGTERM)
-        subprocess.run([shutil.which("epmd") or "epmd", "-kill"], env=self._environment(), capture_output=True, check=False)
+        subprocess.run(
+            [shutil.which("epmd") or "epmd", "-kill"], env=self._environment(), capture_output=True, check=False
+        )
 
     def connect(self) -> pika.BlockingConnection:
         return pika.BlockingConnection(pika.URLParameters(self.url))
