@@ -61,6 +61,10 @@ ROUTES: tuple[Route, ...] = (
     _row("/orders", "orders", "GET POST"),
     _row("/orders/{id}", "orders", "GET PUT DELETE"),
     _row("/tasks", "tasks", "GET POST"),
+    # Found before {id}, which stands for any other word.
+    _row("/tasks/rejected", "tasks", "GET"),
+    _row("/tasks/rejected/{id}", "tasks", "GET DELETE"),
+    _row("/tasks/rejected/{id}/requeue", "tasks", "POST"),
     _row("/tasks/{id}", "tasks", "GET DELETE"),
     _row("/tasks/{id}/status", "tasks", "GET"),
     _row("/tasks/{id}/result", "tasks", "GET"),

@@ -10,7 +10,10 @@ from flask import Flask
 
 from service_tasks.engine.registry import load_registry
 from service_tasks.errors import ScheduleNameTaken
+from service_tasks.message_routes import message_routes
+from service_tasks.message_use_cases import Messages
 from service_tasks.persistence.announcer import Announcer
+from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
@@ -51,9 +54,16 @@ def create_app(settings: TasksSettings) -> Flask:
         announce=announcer.announce,
     )
     schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
+    messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
     return make_app(
         "service_tasks",
-        routes=[task_routes(tasks), schedule_routes(schedules), event_routes(inbox, settings.token)],
+        routes=[
+            # Before the tasks': /tasks/rejected is no id.
+            message_routes(messages),
+            task_routes(tasks),
+            schedule_routes(schedules),
+            event_routes(inbox, settings.token),
+        ],
         checks={"database": database.ping},
         description="Tasks that run now, later, again when they fail, and by schedules.",
     )

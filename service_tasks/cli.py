@@ -2,6 +2,7 @@
 
 python -m service_tasks.cli worker
 python -m service_tasks.cli relay
+python -m service_tasks.cli ingest
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.ingest.process import run_ingest
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
-from service_tasks.settings import TasksRelaySettings, WorkerSettings
+from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
 from servicekit import logs
 from servicekit.database import Database
 from servicekit.relay_process import redeliver, run_relay
@@ -101,12 +103,31 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands.add_parser("relay", help="deliver the tasks' events until SIGTERM")
     commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
+    commands.add_parser(
+        "ingest",
+        help="make tasks of RabbitMQ's messages until SIGTERM",
+        description="Make tasks of the messages in the queues task_queue and tasks.ingest until SIGTERM or SIGINT."
+        " Settings come from the environment: TASKS_DATABASE_URL, RABBITMQ_URL, DEFAULT_TASK_TYPE, TASK_MODULES and"
+        " INGEST_BIND. Any number may run, on any hosts.",
+    )
     command = parser.parse_args(arguments).command
     if command in {"relay", "redeliver"}:
         return _relay(command)
+    if command == "ingest":
+        return _ingest()
     settings = load_or_exit(WorkerSettings, "task_worker")
     logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)
     return run_worker(settings)
+
+
+def _ingest() -> int:
+    settings = load_or_exit(IngestSettings, "task_ingest")
+    logs.configure("task_ingest", fmt=settings.log_format, level=settings.log_level)
+    try:
+        registry = load_registry(settings.modules)
+    except BadTaskTypes as exc:
+        raise SystemExit(f"task_ingest cannot start: TASK_MODULES: {exc}") from exc
+    return run_ingest(settings, registry)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What can go wrong with tasks and schedules.
+"""What can go wrong with tasks, schedules and messages.
 
 Invalid   ⊃ UserDeleted
-NotFound  ⊃ TaskNotFound, ScheduleNotFound
-Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, ScheduleNameTaken
+NotFound  ⊃ TaskNotFound, ScheduleNotFound, MessageNotFound
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, ScheduleNameTaken,
+            MessageIncomplete
 TooLarge  ⊃ PayloadTooLarge
 Unavailable ⊃ TooManyWatchers
 """
@@ -72,3 +73,15 @@ class TooManyWatchers(Unavailable):
     """Too many event streams are open; try again."""
 
     code = "too_many_watchers"
+
+
+class MessageNotFound(NotFound):
+    """There is no rejected message with this id."""
+
+    code = "message_not_found"
+
+
+class MessageIncomplete(Conflict):
+    """The message was too large to be kept whole, so it cannot be read again."""
+
+    code = "message_incomplete"

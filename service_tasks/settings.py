@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
 from servicekit.relay_process import RelaySettings
-from servicekit.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Threads
+from servicekit.settings import Bind, BrokerUrl, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Threads
 
 BUILT_IN_MODULES = tuple(f"service_tasks.task_types.{name}" for name in ("http_request", "io", "noop", "send_email"))
 
@@ -66,6 +66,19 @@ class TasksSettings(TaskTypeSettings, InternalToken):
         max_length=MAX_TASK_TYPE_CHARACTERS,
         description="the type of a task that names none",
     )
+
+
+class IngestSettings(TaskTypeSettings):
+    """Settings of the process that makes tasks of messages."""
+
+    rabbitmq_url: BrokerUrl = Field(description="where RabbitMQ is")
+    default_task_type: str = Field(
+        default="noop",
+        min_length=1,
+        max_length=MAX_TASK_TYPE_CHARACTERS,
+        description="the type of a task that names none",
+    )
+    ingest_bind: Bind = Field(default="127.0.0.1:8010", description="where ingestion shows its pages")
 
 
 class WorkerSettings(TaskTypeSettings):

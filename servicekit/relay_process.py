@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from servicekit import logs
 from servicekit.circuits import Circuit, CircuitSettings
@@ -18,10 +17,10 @@ from servicekit.http_client import ServiceClient
 from servicekit.lifecycle import stop_event_on_signals
 from servicekit.logs import get_logger
 from servicekit.metrics import Metrics
+from servicekit.pages import serve_pages
 from servicekit.relay import ActiveLock, EventRefused, Relay, RelayStore
 from servicekit.relay_measures import RelayMeasures
 from servicekit.settings import InternalToken
-from servicekit.web import make_app
 
 #: One batch's whole call, in seconds: the other side stores it in one transaction.
 TOTAL_SECONDS = 10.0
@@ -86,15 +85,6 @@ class HttpDelivery:
         self._client.close()
 
 
-class _QuietHandler(WSGIRequestHandler):
-    """One request at a time on each connection, with a time limit, and no line of its own."""
-
-    timeout = 10
-
-    def log(self, type: str, message: str, *args: object) -> None:
-        """Leave the lines to the application."""
-
-
 def run_relay(
     service: str,
     settings: RelaySettings,
@@ -133,7 +123,7 @@ def run_relay(
         measures=RelayMeasures(metrics.registry),
         on_death=on_death,
     )
-    pages = _serve_pages(name, bind, database, metrics)
+    pages = serve_pages(name, bind, {"database": database.ping}, metrics)
     relay.start()
     _log.info("relay_started", destinations=sorted(destinations))
     stopping.wait()
@@ -144,18 +134,6 @@ def run_relay(
     database.dispose()
     _log.info("relay_stopped")
     return 1 if died.is_set() else 0
-
-
-def _serve_pages(name: str, bind: str, database: Database, metrics: Metrics) -> BaseWSGIServer:
-    """Answer /livez, /readyz and /metrics on threads of their own."""
-    host, _, port = bind.rpartition(":")
-    app = make_app(name, routes=[], checks={"database": database.ping}, metrics=metrics)
-    try:
-        server = make_server(host, int(port), app, threaded=True, request_handler=_QuietHandler)
-    except OSError as exc:
-        raise SystemExit(f"{name} cannot start: it cannot listen on {bind}: {exc.strerror}") from exc
-    threading.Thread(target=server.serve_forever, name="pages", daemon=True).start()
-    return server
 
 
 def redeliver(database_url: str, service: str) -> int:

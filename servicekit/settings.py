@@ -54,9 +54,16 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _broker_url(value: str) -> str:
+    if not value.startswith(("amqp://", "amqps://")) or not _has_host(value):
+        raise ValueError("write it as amqp://USER:PASSWORD@HOST:PORT/VHOST")
+    return value
+
+
 Bind = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 
 

@@ -93,6 +93,11 @@ class TaskStore:
         )
         return None if row is None else _stored(row)
 
+    def insert_many(self, session: Session, tasks: Sequence[NewTask]) -> None:
+        """Store tasks without keys inside the caller's transaction."""
+        for task in tasks:
+            self.insert(session, task)
+
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
         with self._transaction() as session:
             row = self._row(session, "get_by_key", idempotency_key=idempotency_key)
