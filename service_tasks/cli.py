@@ -60,6 +60,7 @@ def run_worker(settings: WorkerSettings) -> int:
                 completed_seconds=_kept(settings.tasks_keep_completed_days),
                 failed_seconds=_kept(settings.tasks_keep_failed_days),
                 cancelled_seconds=_kept(settings.tasks_keep_cancelled_days),
+                messages_seconds=_kept(settings.messages_keep_days),
             ),
             policy=RetryPolicy(
                 base_seconds=settings.worker_backoff_seconds, cap_seconds=settings.worker_backoff_cap_seconds

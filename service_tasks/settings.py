@@ -40,6 +40,16 @@ class TaskTypeSettings(ServiceSettings):
     task_modules: Annotated[str, AfterValidator(_module_names)] = Field(
         default="", description="importable modules with task types of your own, separated by commas"
     )
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose task types are known: the built-in ones and those of TASK_MODULES."""
+        return (*BUILT_IN_MODULES, *_split(self.task_modules))
+
+
+class TaskEventSettings(TaskTypeSettings):
+    """What those read under whose hands tasks end."""
+
     task_events: Annotated[str, AfterValidator(_task_events)] = Field(
         default="", description="which ends of tasks are told to the others: completed, failed, cancelled"
     )
@@ -49,13 +59,8 @@ class TaskTypeSettings(ServiceSettings):
         """The states of TASK_EVENTS."""
         return _split(self.task_events)
 
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """The modules whose task types are known: the built-in ones and those of TASK_MODULES."""
-        return (*BUILT_IN_MODULES, *_split(self.task_modules))
 
-
-class TasksSettings(TaskTypeSettings, InternalToken):
+class TasksSettings(TaskEventSettings, InternalToken):
     """Settings of the task service."""
 
     tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
@@ -81,7 +86,7 @@ class IngestSettings(TaskTypeSettings):
     ingest_bind: Bind = Field(default="127.0.0.1:8010", description="where ingestion shows its pages")
 
 
-class WorkerSettings(TaskTypeSettings):
+class WorkerSettings(TaskEventSettings):
     """Settings of a task worker."""
 
     worker_concurrency: int = Field(default=1000, ge=1, le=20_000, description="tasks held at once")
@@ -108,6 +113,9 @@ class WorkerSettings(TaskTypeSettings):
     tasks_keep_completed_days: Days = Field(default=30.0, description="how long completed tasks are kept; 0: for ever")
     tasks_keep_failed_days: Days = Field(default=90.0, description="how long failed tasks are kept; 0: for ever")
     tasks_keep_cancelled_days: Days = Field(default=30.0, description="how long cancelled tasks are kept; 0: for ever")
+    messages_keep_days: Days = Field(
+        default=30.0, description="how long the ids of messages are known, so that none makes two tasks; 0: for ever"
+    )
 
     @model_validator(mode="after")
     def _several_beats_to_a_lease(self) -> Self:

@@ -21,6 +21,7 @@ from servicekit.schemas import Body, Id, JsonValue, Timestamp, invalid_from
 
 #: Where every service takes events; the gateway leads nobody there.
 PATH = "/internal/events"
+MEDIA_TYPE = "application/cloudevents+json"
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
 LARGEST_BATCH = 100
 #: One request's body, in bytes. An event of ours takes at most a few kilobytes.

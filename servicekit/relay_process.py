@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from servicekit import logs
+from servicekit.broker_delivery import BrokerDelivery
 from servicekit.circuits import Circuit, CircuitSettings
 from servicekit.database import Database
 from servicekit.errors import Unavailable
@@ -20,8 +21,10 @@ from servicekit.metrics import Metrics
 from servicekit.pages import serve_pages
 from servicekit.relay import ActiveLock, EventRefused, Relay, RelayStore
 from servicekit.relay_measures import RelayMeasures
-from servicekit.settings import InternalToken
+from servicekit.settings import BrokerUrl, InternalToken
 
+#: The destination that is no service.
+BROKER = "rabbitmq"
 #: One batch's whole call, in seconds: the other side stores it in one transaction.
 TOTAL_SECONDS = 10.0
 # A relay asks a destination once at a time, and nobody waits for it: a short pause is enough, and finds soon what is
@@ -42,6 +45,8 @@ class RelaySettings(InternalToken):
     relay_keep_days: float = Field(
         default=7.0, ge=0, le=3650, description="how long delivered events are kept to be looked at"
     )
+
+    rabbitmq_url: BrokerUrl | None = Field(default=None, description="where RabbitMQ is")
 
     @model_validator(mode="after")
     def _has_a_token(self) -> Self:
@@ -96,16 +101,21 @@ def run_relay(
 ) -> int:
     """Deliver the events of `service` (users, orders or tasks) until SIGTERM or SIGINT; gives the exit status.
 
-    `destinations` maps names to addresses; `receives` tells whether the service keeps ids of processed events.
+    With RABBITMQ_URL the broker is one destination more. `destinations` maps names to addresses; `receives` tells
+    whether the service keeps ids of processed events.
     """
     name = f"{service}_relay"
     logs.configure(name, fmt=settings.log_format, level=settings.log_level)
     token = settings.token
     assert token is not None
+    clients: dict[str, HttpDelivery | BrokerDelivery] = {
+        to: HttpDelivery(service, to, url, token) for to, url in destinations.items()
+    }
+    if settings.rabbitmq_url is not None:
+        clients[BROKER] = BrokerDelivery(service, settings.rabbitmq_url)
     # One for each courier, one for the relay, one for the pages, and one that leaves the pool with the lock.
-    database = Database(database_url, application_name=name, pool_size=len(destinations) + 3)
+    database = Database(database_url, application_name=name, pool_size=len(clients) + 3)
     metrics = Metrics(name)
-    clients = {to: HttpDelivery(service, to, url, token) for to, url in destinations.items()}
     died = threading.Event()
     stopping = stop_event_on_signals()
 
@@ -125,7 +135,7 @@ def run_relay(
     )
     pages = serve_pages(name, bind, {"database": database.ping}, metrics)
     relay.start()
-    _log.info("relay_started", destinations=sorted(destinations))
+    _log.info("relay_started", destinations=sorted(clients))
     stopping.wait()
     relay.stop(timeout=TOTAL_SECONDS + 1)
     pages.shutdown()

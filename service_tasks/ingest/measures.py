@@ -11,11 +11,23 @@ from prometheus_client.registry import Collector
 from service_tasks.ingest.consumer import Counts
 
 _COUNTERS = (
-    ("received", "Messages that the broker delivered."),
-    ("redelivered", "Those among them that it had delivered before, to us or to another."),
-    ("written", "Messages dealt with: their task, their rejection or their being known is in the database."),
-    ("rejected", "Messages that made no task and are kept with the reason."),
-    ("reconnects", "Times that the broker was lost or could not be reached."),
+    ("received", "siteworks_ingest_messages_received_total", "Messages that the broker delivered."),
+    (
+        "redelivered",
+        "siteworks_ingest_messages_redelivered_total",
+        "Those among them that it had delivered before, to us or to another.",
+    ),
+    (
+        "written",
+        "siteworks_ingest_messages_written_total",
+        "Messages dealt with: their task, their rejection or their being known is in the database.",
+    ),
+    (
+        "rejected",
+        "siteworks_ingest_messages_rejected_total",
+        "Messages that made no task and are kept with the reason.",
+    ),
+    ("reconnects", "siteworks_ingest_reconnects_total", "Times that the broker was lost or could not be reached."),
 )
 
 
@@ -28,9 +40,8 @@ class IngestMeasures(Collector):
 
     def collect(self) -> Iterable[Metric]:
         counts = self._counts
-        for name, text in _COUNTERS:
-            what = "messages_" if name != "reconnects" else ""
-            yield CounterMetricFamily(f"siteworks_ingest_{what}{name}", text, value=getattr(counts, name))
+        for count, name, text in _COUNTERS:
+            yield CounterMetricFamily(name, text, value=getattr(counts, count))
         yield GaugeMetricFamily(
             "siteworks_ingest_connected", "1 while the broker is connected.", value=float(counts.connected)
         )

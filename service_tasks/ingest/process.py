@@ -55,7 +55,7 @@ def run_ingest(settings: IngestSettings, registry: Registry) -> int:
 
     def broker_is_connected() -> None:
         if not counts.connected:
-            raise BrokerUnavailable
+            raise Unavailable("RabbitMQ cannot be reached at the moment.")
 
     pages = serve_pages(NAME, settings.ingest_bind, {"database": database.ping, "broker": broker_is_connected}, metrics)
     consumer.start()
@@ -67,9 +67,3 @@ def run_ingest(settings: IngestSettings, registry: Registry) -> int:
     database.dispose()
     log.info("ingest_stopped", written=counts.written)
     return 1 if died.is_set() else 0
-
-
-class BrokerUnavailable(Unavailable):
-    """RabbitMQ cannot be reached at the moment."""
-
-    code = "broker_unavailable"

@@ -19,6 +19,7 @@ from service_tasks.engine.registry import load_registry
 from service_tasks.settings import (
     BUILT_IN_MODULES,
     EventsSettings,
+    IngestSettings,
     TasksRelaySettings,
     TasksSettings,
     WorkerSettings,
@@ -35,6 +36,7 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "service_tasks": TasksSettings,
     "task_events": EventsSettings,
     "task_worker": WorkerSettings,
+    "task_ingest": IngestSettings,
     "users_relay": UsersRelaySettings,
     "orders_relay": OrdersRelaySettings,
     "tasks_relay": TasksRelaySettings,
@@ -43,6 +45,7 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
 IMAGE_OF = {
     "task_events": "service_tasks",
     "task_worker": "service_tasks",
+    "task_ingest": "service_tasks",
     "users_relay": "service_users",
     "orders_relay": "service_orders",
     "tasks_relay": "service_tasks",
@@ -149,6 +152,10 @@ def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
         *(f"{name}_relay" for name in RELAYS),
     ):
         assert waits[name] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert waits["task_ingest"] == {
+        "migrate": {"condition": "service_completed_successfully"},
+        "rabbitmq": {"condition": "service_healthy"},
+    }
     assert waits["api_gateway"] == {
         name: {"condition": "service_healthy"}
         for name in ("service_users", "service_orders", "service_tasks", "task_events")
@@ -183,6 +190,31 @@ def test_event_streams_are_served_from_the_image_of_the_task_service(services: d
     command = events["command"]
     assert command == ["gunicorn", "-c", "service_tasks/events/gunicorn.conf.py", "service_tasks.events.asgi:app"]
     assert (CHECKOUT / command[2]).is_file()
+
+
+def test_ingestion_runs_in_the_image_of_the_task_service_and_shows_its_page_there(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    ingest = services["task_ingest"]
+    assert ingest["image"] == services["service_tasks"]["image"]
+    assert ingest["command"] == ["python", "-m", "service_tasks.cli", "ingest"]
+    assert ingest["pull_policy"] == "never"
+    dockerfile = (CHECKOUT / "service_tasks/Dockerfile").read_text(encoding="utf-8")
+    assert f"INGEST_BIND=0.0.0.0:{ingest['healthcheck']['test'][-1]}\n" in dockerfile
+    database = services["service_tasks"]["environment"]["TASKS_DATABASE_URL"]
+    assert ingest["environment"]["TASKS_DATABASE_URL"] == database
+
+
+def test_all_who_use_rabbitmq_find_it_under_the_password_that_it_is_given(services: dict[str, dict[str, Any]]) -> None:
+    urls = {
+        name: service["environment"]["RABBITMQ_URL"]
+        for name, service in services.items()
+        if "RABBITMQ_URL" in service.get("environment", {})
+    }
+    assert set(urls) == {"task_ingest", *(f"{name}_relay" for name in RELAYS)}
+    broker = services["rabbitmq"]["environment"]
+    user, password = broker["RABBITMQ_DEFAULT_USER"], broker["RABBITMQ_DEFAULT_PASS"]
+    assert set(urls.values()) == {f"amqp://{user}:{password}@rabbitmq:5672/%2F"}
 
 
 @pytest.mark.parametrize("name", RELAYS)

@@ -27,18 +27,21 @@ from service_orders import schemas as orders
 from service_orders.routes import order_routes
 from service_orders.settings import OrdersRelaySettings, OrdersSettings
 from service_tasks import errors as tasks_errors
+from service_tasks import message_schemas as messages
 from service_tasks import schedule_schemas as schedules
 from service_tasks import schemas as tasks
 from service_tasks.domain.schedule import ScheduleStatus
 from service_tasks.domain.task import Status, status_from_word
 from service_tasks.engine.registry import load_registry
 from service_tasks.events.routes import event_routes
+from service_tasks.message_routes import message_routes
 from service_tasks.persistence import task_events
 from service_tasks.routes import task_routes
 from service_tasks.schedule_routes import schedule_routes
 from service_tasks.settings import (
     BUILT_IN_MODULES,
     EventsSettings,
+    IngestSettings,
     TasksRelaySettings,
     TasksSettings,
     WorkerSettings,
@@ -71,6 +74,8 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "users-relay": UsersRelaySettings,
     "orders-relay": OrdersRelaySettings,
     "tasks-relay": TasksRelaySettings,
+    # After the relays, which do without RabbitMQ.
+    "ingest": IngestSettings,
 }
 #: The built-in task types' own settings. A worker reads them and does without: the type is left out.
 TYPE_SETTINGS = [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
@@ -288,7 +293,7 @@ def routes_of_the_services() -> dict[str, set[tuple[str, str]]]:
     groups = {
         "users": (user_routes(nobody),),  # type: ignore[arg-type]  # declared, never called
         "orders": (order_routes(nobody),),  # type: ignore[arg-type]
-        "tasks": (task_routes(nobody), schedule_routes(nobody)),  # type: ignore[arg-type]
+        "tasks": (task_routes(nobody), schedule_routes(nobody), message_routes(nobody)),  # type: ignore[arg-type]
         "events": (event_routes(),),
     }
     return {name: {(e.method, e.path) for group in some for e in group.endpoints} for name, some in groups.items()}
@@ -338,7 +343,7 @@ def test_the_api_document_lists_every_endpoint() -> None:
 
 def test_the_statuses_in_the_api_document_are_those_of_the_declarations() -> None:
     nobody: object = None
-    doors = (user_routes, order_routes, task_routes, schedule_routes)
+    doors = (user_routes, order_routes, task_routes, schedule_routes, message_routes)
     groups = [event_routes(), *(door(nobody) for door in doors)]  # type: ignore[operator]
     declared_errors = {(e.method, e.path): e for group in groups for e in group.endpoints}
     for heading in ("Users", "Orders", "Tasks", "Schedules"):
@@ -412,6 +417,7 @@ def test_the_fields_in_the_api_document_are_those_of_the_models(heading: str) ->
 SHOWN: dict[str, type[BaseModel]] = {
     "Fields of an item": orders.Item,
     "Fields of a task type": tasks.TaskTypeView,
+    "Fields of a rejected message": messages.RejectedMessageView,
     "Details of a user": control.DetailsView,
     "Fields of an upstream's circuit": control.CircuitView,
 }

@@ -15,6 +15,8 @@ from api_gateway.limits import Bulkhead, Lateness, RetryBudget
 from api_gateway.measures import GatewayMeasures
 from service_tasks.events.feed import Feed
 from service_tasks.events.measures import EventMeasures
+from service_tasks.ingest.consumer import Counts
+from service_tasks.ingest.measures import IngestMeasures
 from servicekit.circuits import Circuit, Transition
 from servicekit.metrics import Metrics
 from servicekit.relay_measures import RelayMeasures
@@ -26,7 +28,8 @@ _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
 
 
 def exported() -> dict[str, set[str]]:
-    """Every series of a gateway, event streams and a relay that have seen something of everything, with its labels."""
+    """Every series of a gateway, event streams, a relay and ingestion that have seen something of everything, with
+    its labels."""
     metrics = Metrics("api_gateway")
     measures = GatewayMeasures(metrics.registry)
     measures.watch(Circuit("users"), Bulkhead(), RetryBudget())
@@ -44,6 +47,7 @@ def exported() -> dict[str, set[str]]:
     relay.measured({}, ["orders"])
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
     EventMeasures(metrics.registry, Feed(lambda _: {}, interval=1, limit=1)).told("end")
+    IngestMeasures(Counts(waiting=0), metrics.registry)
     return series(metrics.registry)
 
 

@@ -191,7 +191,7 @@ def test_ctrl_c_in_the_foreground_stops_everything_in_order(tmp_path: Path) -> N
     foreground.send_signal(signal.SIGINT)
     said, _ = foreground.communicate(timeout=60)
     assert foreground.returncode == 0
-    order = [said.index(f"stopping {name}") for name in ("gateway", "orders", "postgres")]
+    order = [said.index(words) for words in ("stopping gateway", "orders", "stopping postgres")]
     assert order == sorted(order)
     assert not [process for process in everything if is_alive(process)]
     assert "database system is shut down" in (system.data / "logs" / "postgres.log").read_text()
