@@ -1,20 +1,69 @@
-"""A RabbitMQ of one's own for the tests: the installed server's own programs, with private home, node and ports."""
+"""A RabbitMQ of one's own for the tests, which they may kill: the installed server's programs, in a folder apart."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pika
+import pytest
 
+from scripts.instance.rabbitmq import LocalRabbitMQ, installed
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
-_PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 _START_SECONDS = 60
+_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def programs() -> Path:
+    """The installed server's programs; Debian's package is installed where we may. Skips, loudly, where we may not."""
+    with (Path(tempfile.gettempdir()) / "siteworks-tests-rabbitmq.lock").open("w") as lock:
+        # Several test processes would get into each other's way.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if installed() is None and os.geteuid() == 0 and shutil.which("apt-get"):
+            _install()
+    found = installed()
+    if found is None:
+        reason = "NOT TESTED: tasks from RabbitMQ. Install rabbitmq-server, or run the tests as root where apt-get is."
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+def _install() -> None:
+    """Install the package without letting it start a server."""
+    ours = not _POLICY.exists()
+    if ours:
+        _POLICY.write_text("#!/bin/sh\nexit 101\n")
+        _POLICY.chmod(0o755)
+    try:
+        if _apt_get("install", "--yes", "--no-install-recommends", "rabbitmq-server").returncode:
+            _apt_get("update")
+            done = _apt_get("install", "--yes", "--no-install-recommends", "rabbitmq-server")
+            assert done.returncode == 0, done.stdout[-2000:]
+    finally:
+        if ours:
+            _POLICY.unlink()
+
+
+def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["apt-get", *arguments],
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
 
 
 class PrivateBroker:
@@ -22,28 +71,25 @@ class PrivateBroker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_ports(3)
-        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+        self.server = LocalRabbitMQ(folder, free_ports(3), programs())
+        self.server.prepare()
+        self.url = self.server.url
         self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "home").mkdir(exist_ok=True)
-        (folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\nlog.file = false\nlog.console = true\n"
-            "log.console.level = warning\n"
-        )
-        (folder / "enabled_plugins").write_text("[].\n")
+        with (folder / "log").open("ab") as log:
+            self._names = subprocess.Popen(
+                self.server.name_server_command(), env=self.server.environment(), stdout=log, stderr=log
+            )
 
     def start(self) -> None:
-        log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen(
-            [_PROGRAMS / "rabbitmq-server"],
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        log.close()
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.server.command(),
+                env=self.server.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         eventually(self._answers, timeout=_START_SECONDS, what="RabbitMQ takes connections")
 
     def kill(self) -> None:
@@ -52,9 +98,8 @@ class PrivateBroker:
 
     def stop(self) -> None:
         self._signal(signal.SIGTERM)
-        subprocess.run(
-            [shutil.which("epmd") or "epmd", "-kill"], env=self._environment(), capture_output=True, check=False
-        )
+        self._names.kill()
+        self._names.wait()
 
     def connect(self) -> pika.BlockingConnection:
         return pika.BlockingConnection(pika.URLParameters(self.url))
@@ -73,31 +118,3 @@ class PrivateBroker:
         except (pika.exceptions.AMQPError, OSError):
             return False
         return True
-
-    def _environment(self) -> dict[str, str]:
-        folder = str(self.folder)
-        return {
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "HOME": f"{folder}/home",
-            "RABBITMQ_BASE": folder,
-            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
-            "RABBITMQ_LOG_BASE": f"{folder}/logs",
-            "RABBITMQ_LOGS": "-",
-            "RABBITMQ_NODENAME": f"tests{self.port}@localhost",
-            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq",
-            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{folder}/advanced",
-            "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
-            "RABBITMQ_FEATURE_FLAGS_FILE": f"{folder}/feature_flags",
-            "RABBITMQ_QUORUM_DIR": f"{folder}/quorum",
-            "RABBITMQ_STREAM_DIR": f"{folder}/stream",
-            "RABBITMQ_GENERATED_CONFIG_DIR": f"{folder}/config",
-            "RABBITMQ_PID_FILE": f"{folder}/pid",
-            "RABBITMQ_DIST_PORT": str(self.port + 1),
-            "ERL_EPMD_PORT": str(self.port + 2),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            # Two schedulers that do not spin: the tests share the machine.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none"
-            " +sbwtdcpu none +sbwtdio none",
-        }
