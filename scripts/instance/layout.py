@@ -48,6 +48,10 @@ class Layout:
         return self.data / "postgres"
 
     @property
+    def rabbitmq(self) -> Path:
+        return self.data / "rabbitmq"
+
+    @property
     def logs(self) -> Path:
         return self.data / "logs"
 

@@ -12,11 +12,15 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic_settings import SettingsConfigDict
+
 from scripts.instance.errors import InstanceError
-from scripts.instance.layout import CHECKOUT
-from scripts.instance.ports import HOST
+from scripts.instance.layout import CHECKOUT, Layout
+from scripts.instance.ports import HOST, Ports
+from servicekit.settings import BrokerUrl, Settings, SettingsError, load
 
 _PACKAGED = Path("/usr/lib/rabbitmq/bin")
 _SET_POLICY = CHECKOUT / "deploy" / "rabbitmq" / "set-policy"
@@ -36,6 +40,43 @@ def installed() -> Path | None:
         return None
     folder = Path(found).resolve().parent
     return folder if (folder / "rabbitmqctl").exists() else None
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The broker that an instance uses: somebody else's, or one of its own."""
+
+    url: str
+    own: LocalRabbitMQ | None = None
+
+
+class _Given(Settings):
+    model_config = SettingsConfigDict(env_file=CHECKOUT / ".env")
+
+    rabbitmq_url: BrokerUrl | None = None
+
+
+def choose_broker(layout: Layout, ports: Ports, *, wanted: bool) -> Broker | None:
+    """The one of RABBITMQ_URL (the environment's, then that of `.env`), else one of our own if it is wanted.
+
+    Raises InstanceError when it is wanted and RabbitMQ is not installed.
+    """
+    try:
+        given = load(_Given).rabbitmq_url
+    except SettingsError as exc:
+        raise InstanceError(str(exc)) from exc
+    if given is not None:
+        return Broker(given)
+    if not wanted:
+        return None
+    programs = installed()
+    if programs is None:
+        raise InstanceError(
+            "--rabbitmq needs a RabbitMQ: install rabbitmq-server (Debian and Ubuntu: apt install rabbitmq-server; "
+            "macOS: brew install rabbitmq), or name a running one in RABBITMQ_URL (amqp://USER:PASSWORD@HOST:PORT/VHOST)"
+        )
+    own = LocalRabbitMQ(layout.rabbitmq, ports.rabbitmq, programs)
+    return Broker(own.url, own)
 
 
 class LocalRabbitMQ:
@@ -107,6 +148,13 @@ class LocalRabbitMQ:
         except OSError:
             return False
 
+    def control(self, *arguments: str) -> str:
+        """Ask rabbitmqctl; gives what it says. Raises InstanceError with its words."""
+        done = self._run([str(self._programs / "rabbitmqctl"), *arguments])
+        if done.returncode:
+            raise InstanceError(f"rabbitmqctl {' '.join(arguments)}: {done.stdout.strip()[-500:]}")
+        return done.stdout
+
     def set_policy(self) -> None:
         """What the queues need besides what their clients declare. Raises InstanceError with rabbitmqctl's words."""
         done = self._run([str(_SET_POLICY)])
@@ -114,10 +162,10 @@ class LocalRabbitMQ:
             raise InstanceError(f"the policy of RabbitMQ cannot be set: {done.stdout.strip()[-500:]}")
 
     def _version(self) -> tuple[int, ...]:
-        done = self._run([str(self._programs / "rabbitmqctl"), "version"])
-        match = re.search(r"^(\d+)\.(\d+)", done.stdout, re.M)
-        if done.returncode or match is None:
-            raise InstanceError(f"RabbitMQ in {self._programs} does not run: {done.stdout.strip()[-500:]}")
+        said = self.control("version")
+        match = re.search(r"^(\d+)\.(\d+)", said, re.M)
+        if match is None:
+            raise InstanceError(f"RabbitMQ in {self._programs} does not tell its version: {said.strip()[-500:]}")
         return int(match[1]), int(match[2])
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:

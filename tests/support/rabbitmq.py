@@ -101,6 +101,10 @@ class PrivateBroker:
         self._names.kill()
         self._names.wait()
 
+    def control(self, *arguments: str) -> str:
+        """Do what `rabbitmqctl ARGUMENTS` does; gives what it says."""
+        return self.server.control(*arguments)
+
     def connect(self) -> pika.BlockingConnection:
         return pika.BlockingConnection(pika.URLParameters(self.url))
 

@@ -17,7 +17,7 @@ from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_PORTS_OF_AN_INSTANCE = 10
+_PORTS_OF_AN_INSTANCE = 14
 _START_LIMIT = 120
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from servicekit.errors import DatabaseUnavailable
 from tests.integration.service_tasks.conftest import Bench
+from tests.support.markdown import Document
 from tests.support.ports import free_ports
 from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.rabbitmq import PrivateBroker
@@ -153,6 +154,42 @@ def test_the_plain_program_works_before_while_and_after_ingestion_runs(bench, br
     plain_program(broker)
     start()
     eventually_count(bench, 3)
+
+
+def test_the_program_in_the_readme_makes_a_task(bench, broker, start):
+    blocks = [block.text for block in Document(CHECKOUT / "README.md").blocks if block.language == "python"]
+    (program,) = [text for text in blocks if "pika" in text]
+    start()
+
+    exec(program.replace("amqp://guest:guest@127.0.0.1:8011/%2F", broker.url), {})
+    subprocess.run(
+        [sys.executable, CHECKOUT / "scripts" / "publishing.py", '{"title":', '"from a script"}'],
+        env={"PATH": os.environ["PATH"], "RABBITMQ_URL": broker.url},
+        check=True,
+        timeout=30,
+    )
+
+    eventually_count(bench, 2)
+    assert [row[0] for row in bench.sql("SELECT title FROM tasks ORDER BY id")] == [None, "from a script"]
+
+
+def test_under_the_policy_plain_programs_go_on_and_what_is_refused_is_kept(bench, broker, start):
+    broker.server.set_policy()
+    plain_program(broker)
+    ingest = start()
+    eventually_count(bench, 1)
+    plain_program(broker)
+    eventually_count(bench, 2)
+    assert ingest.stop() == 0
+
+    assert "reject-publish" in broker.control("--quiet", "list_policies")
+    publish(broker, [b"refused by somebody else"])
+    with broker.connect() as connection:
+        channel = connection.channel()
+        method, _, _ = channel.basic_get("task_queue")
+        channel.basic_nack(method.delivery_tag, requeue=False)
+        dead = lambda: channel.basic_get("tasks.dead", auto_ack=True)[2]  # noqa: E731
+        assert eventually(dead, timeout=10, what="the dead letter") == b"refused by somebody else"
 
 
 def test_bad_messages_reach_the_dead_letters_with_their_reason_and_the_good_ones_the_table(bench, broker, start):

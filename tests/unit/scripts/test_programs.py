@@ -18,6 +18,7 @@ from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.ports import Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.programs import Program, programs_of
+from scripts.instance.rabbitmq import Broker, LocalRabbitMQ
 from scripts.instance.reclaim import MARK
 
 _AWKWARD = "a b 100% %(here)s #1 ;x 'q' \"d\" Объект"
@@ -31,10 +32,10 @@ def layout(tmp_path: Path) -> Layout:
     return made
 
 
-def _programs(layout: Layout, *, workers: int = 2) -> dict[str, Program]:
+def _programs(layout: Layout, *, workers: int = 2, broker: Broker | None = None) -> dict[str, Program]:
     credentials = Credentials(layout.secrets)
     server = EmbeddedPostgres(layout.postgres, 8005, "secret", identity=AS_WE_ARE)
-    return {p.name: p for p in programs_of(layout, Ports(8000), credentials, server, workers)}
+    return {p.name: p for p in programs_of(layout, Ports(8000), credentials, server, workers, broker)}
 
 
 def test_each_service_gets_its_own_database_and_nobody_elses(layout: Layout) -> None:
@@ -77,6 +78,32 @@ def test_a_relay_knows_the_other_services_and_has_a_page_of_its_own(layout: Layo
     assert settings["ORDERS_RELAY_BIND"] == "127.0.0.1:8008"
     assert settings["USERS_URL"] == "http://127.0.0.1:8001"
     assert settings["TASKS_URL"] == "http://127.0.0.1:8003"
+
+
+def test_without_a_broker_nobody_is_told_of_one_and_nothing_is_ingested(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RABBITMQ_URL", "amqp://elsewhere")
+    programs = _programs(layout)
+    assert not {"ingest", "rabbitmq"} & set(programs)
+    assert not [name for name, program in programs.items() if "RABBITMQ_URL" in program.settings]
+    assert all("RABBITMQ_URL" in json.loads(program.launch_file())["unset"] for program in programs.values())
+
+
+def test_with_somebody_elses_broker_tasks_are_ingested_and_relays_are_told(layout: Layout) -> None:
+    programs = _programs(layout, broker=Broker("amqp://broker.example"))
+    told = {name for name, program in programs.items() if program.settings.get("RABBITMQ_URL")}
+    assert told == {"ingest", "users-relay", "orders-relay", "tasks-relay"}
+    assert programs["ingest"].settings["INGEST_BIND"] == "127.0.0.1:8010"
+    assert programs["ingest"].settings["TASKS_DATABASE_URL"].endswith("@127.0.0.1:8005/tasks")
+    assert "rabbitmq" not in programs
+
+
+def test_a_broker_of_ones_own_starts_with_postgresql_in_the_data_folder(layout: Layout) -> None:
+    own = LocalRabbitMQ(layout.rabbitmq, 8011, Path("/nowhere"))
+    program = _programs(layout, broker=Broker(own.url, own))["rabbitmq"]
+    assert program.autostart
+    assert program.command[-2:] == (str(layout.data / "rabbitmq"), "8011")
 
 
 def test_without_workers_there_is_no_worker_program(layout: Layout) -> None:
