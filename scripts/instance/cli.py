@@ -55,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--data", metavar="DIR", help="the data folder (.data in the checkout)")
     arguments.add_argument("--workers", type=int, default=2, metavar="N", help="task worker processes (2)")
     arguments.add_argument(
-        "--reset", action="store_true", help="start afresh: forgets the data folder's database, queues, secrets and logs"
+        "--reset",
+        action="store_true",
+        help="start afresh: forgets the data folder's database, queues, secrets and logs",
     )
     arguments.add_argument(
         "--rabbitmq", action="store_true", help="take tasks from RabbitMQ: that of RABBITMQ_URL, else one of its own"
