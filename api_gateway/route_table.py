@@ -61,7 +61,11 @@ ROUTES: tuple[Route, ...] = (
     _row("/orders", "orders", "GET POST"),
     _row("/orders/{id}", "orders", "GET PUT DELETE"),
     _row("/tasks", "tasks", "GET POST"),
+    # Found before {id}, which stands for any other word.
     _row("/tasks/batch", "tasks", "POST", body=16 * MIB, first_byte=30.0, total=30.0),
+    _row("/tasks/rejected", "tasks", "GET"),
+    _row("/tasks/rejected/{id}", "tasks", "GET DELETE"),
+    _row("/tasks/rejected/{id}/requeue", "tasks", "POST"),
     _row("/tasks/{id}", "tasks", "GET DELETE"),
     _row("/tasks/{id}/status", "tasks", "GET"),
     _row("/tasks/{id}/result", "tasks", "GET"),

@@ -1,7 +1,9 @@
-"""What can go wrong with tasks and schedules.
+"""What can go wrong with tasks, schedules and messages.
 
-NotFound  ⊃ TaskNotFound, ScheduleNotFound
-Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, UniqueKeyTaken, ScheduleNameTaken
+Invalid   ⊃ UserDeleted
+NotFound  ⊃ TaskNotFound, ScheduleNotFound, MessageNotFound
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, UniqueKeyTaken, ScheduleNameTaken,
+            MessageIncomplete
 TooLarge  ⊃ PayloadTooLarge
 Unavailable ⊃ TooManyWatchers
 """
@@ -9,7 +11,16 @@ Unavailable ⊃ TooManyWatchers
 from __future__ import annotations
 
 from service_tasks.domain.task import MAX_PAYLOAD_BYTES
-from servicekit.errors import Conflict, FieldError, NotFound, TooLarge, Unavailable
+from servicekit.errors import Conflict, FieldError, Invalid, NotFound, TooLarge, Unavailable
+
+
+class UserDeleted(Invalid):
+    """The user of this task was deleted."""
+
+    code = "user_not_found"
+
+    def __init__(self, field: str = "user_id") -> None:
+        super().__init__(details=[FieldError(field, "this user was deleted")])
 
 
 class TaskNotFound(NotFound):
@@ -73,3 +84,15 @@ class TooManyWatchers(Unavailable):
     """Too many event streams are open; try again."""
 
     code = "too_many_watchers"
+
+
+class MessageNotFound(NotFound):
+    """There is no rejected message with this id."""
+
+    code = "message_not_found"
+
+
+class MessageIncomplete(Conflict):
+    """The message was too large to be kept whole, so it cannot be read again."""
+
+    code = "message_incomplete"

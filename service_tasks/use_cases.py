@@ -137,7 +137,7 @@ class TaskRepository(Protocol):
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
         """Store all of them or, raising, none. Gives, for those whose unique key is taken, the live task that has it.
 
-        Raises `PastExecuteAt`. Idempotency keys are not looked at.
+        Raises `PastExecuteAt`, and `UserDeleted` with the place in the batch. Idempotency keys are not looked at.
         """
 
     def by_unique_key(self, unique_key: str) -> StoredTask | None:

@@ -162,14 +162,16 @@ class LeaderStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """For how many seconds ended tasks are kept; None: for ever."""
+    """For how many seconds ended tasks, and the ids of messages, are kept; None: for ever."""
 
     completed_seconds: float | None
     failed_seconds: float | None
     cancelled_seconds: float | None
+    messages_seconds: float | None = None
 
     @property
     def shortest(self) -> float | None:
+        """Of the limits of tasks."""
         limits = (self.completed_seconds, self.failed_seconds, self.cancelled_seconds)
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -189,6 +191,12 @@ class PruneStore(Protocol):
 
     def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
         """Remove records of runs older than that; gives their number."""
+
+    def prune_messages(self, *, keep_seconds: float, limit: int) -> int:
+        """Forget ids of messages older than that; gives their number."""
+
+    def prune_rejections(self, *, most: int, limit: int) -> int:
+        """Remove the oldest rejected messages of more than `most`; gives their number."""
 
 
 class MaintenanceStore(LeaderStore, PruneStore, Protocol):

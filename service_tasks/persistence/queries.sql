@@ -101,6 +101,19 @@ SET state = 'cancelled', completed_at = now(), updated_at = now(), deadline_at =
 WHERE t.id = %(id)s::uuid AND t.state IN ('scheduled', 'ready', 'running')
 RETURNING {columns}
 
+-- name: cancel_of_user
+-- As cancel does, for every live task of a user; in the order of ids, as every other writer of many tasks.
+WITH live AS MATERIALIZED (
+    SELECT c.id FROM tasks c
+    WHERE c.user_id = %(user_id)s::uuid AND c.state IN ('scheduled', 'ready', 'running')
+    ORDER BY c.id FOR UPDATE
+)
+UPDATE tasks AS t
+SET state = 'cancelled', cancel_requested_at = now(), completed_at = now(), updated_at = now(), deadline_at = NULL,
+    error = %(reason)s
+FROM live WHERE t.id = live.id
+RETURNING t.id, t.lease_no, t.worker_id
+
 -- name: purge
 DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid RETURNING {columns}
 

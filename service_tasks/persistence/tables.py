@@ -26,6 +26,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.inbox import define_inbox
+from servicekit.outbox import define_outbox
+from servicekit.tombstones import define_tombstones
+
 _NOW = text("now()")
 #: Who goes first: a waiting task gains a point of priority a minute. Written as PostgreSQL itself writes it, so that
 #: Alembic sees no difference.
@@ -36,6 +40,11 @@ class Base(DeclarativeBase):
     """Holds this service's metadata."""
 
     metadata = MetaData()
+
+
+define_outbox(Base.metadata)
+define_inbox(Base.metadata)
+define_tombstones(Base.metadata)
 
 
 class Task(Base):
@@ -252,3 +261,36 @@ class Leader(Base):
     worker_id: Mapped[UUID] = mapped_column(Uuid)
     elected_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class IngestedMessage(Base):
+    """A message with an id that was dealt with; its key lets no second task be made of it."""
+
+    __tablename__ = "ingested_messages"
+
+    source: Mapped[str] = mapped_column(Text, primary_key=True)
+    message_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    #: the task that it made, or its rejection
+    task_id: Mapped[UUID] = mapped_column(Uuid)
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+    # The pruner takes the oldest.
+    __table_args__ = (Index("ix_ingested_messages_received_at", "received_at"),)
+
+
+class RejectedMessage(Base):
+    """A message that made no task, with the reason."""
+
+    __tablename__ = "rejected_messages"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    source: Mapped[str] = mapped_column(Text)
+    message_id: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    details: Mapped[Any] = mapped_column(JSONB, nullable=False)
+    #: cut off where `size` is larger
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    size: Mapped[int] = mapped_column(Integer)
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+    __table_args__ = (CheckConstraint("size >= octet_length(body)", name="ck_rejected_messages_size"),)

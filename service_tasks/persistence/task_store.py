@@ -34,12 +34,16 @@ from service_tasks.domain.task import (
     WillRetry,
 )
 from service_tasks.engine.ports import Offer, Promotion, WorkerInfo, cancel_announcement
-from service_tasks.errors import UniqueKeyTaken
+from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
 from service_tasks.persistence.line import Lines, open_apart
 from service_tasks.persistence.queries import load_queries
+from service_tasks.persistence.task_events import USER_DELETED, TaskEvents
+from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.use_cases import Control, NewTask, PastExecuteAt, Selection, StoredTask
+from servicekit import tombstones
 from servicekit.database import Database
 from servicekit.errors import DatabaseUnavailable
+from servicekit.events import Event, read_data
 
 CHANNEL = "siteworks_tasks"
 #: characters of JSON above which a list leaves a value out
@@ -59,12 +63,14 @@ O = TypeVar("O", bound=Outcome)  # noqa: E741 - the one letter for an outcome
 class TaskStore:
     """Every method is one transaction and raises `DatabaseUnavailable` when it cannot be had."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: TaskEvents | None = None) -> None:
+        """`events` writes what others are told of tasks that end; by default nothing."""
         self._database = database
         self._queries = load_queries()
         self._limited: frozenset[str] = frozenset()
         self._limited_until = 0.0
         self._lines = Lines(database, self._queries["by_id"].replace("SET LOCAL", "SET"))
+        self._events = events or TaskEvents()
 
     # What people do
 
@@ -74,10 +80,15 @@ class TaskStore:
                 (future,) = self._row(session, "is_future", execute_at=task.execute_at)
                 if not future:
                     raise PastExecuteAt
+            if task.user_id is not None and tombstones.buried(session, {task.user_id}):
+                raise UserDeleted
             return self.insert(session, task)
 
     def insert(self, session: Session, task: NewTask) -> StoredTask | None:
-        """Store a task inside the caller's transaction; None when its idempotency key or its unique key is taken."""
+        """Store a task inside the caller's transaction; None when its idempotency key or its unique key is taken.
+
+        The caller has asked `tombstones.buried` for its user in the same transaction.
+        """
         row = self._row(
             session,
             "insert",
@@ -102,11 +113,16 @@ class TaskStore:
                 late = self._row(session, "first_past", times=_nullable(task.execute_at for task in tasks))
                 if late is not None:
                     raise PastExecuteAt(late[0] - 1)
+            users = {task.user_id for task in tasks if task.user_id is not None}
+            gone = tombstones.buried(session, users)
+            if gone:
+                raise UserDeleted(f"tasks.{next(i for i, task in enumerate(tasks) if task.user_id in gone)}.user_id")
             return self.insert_many(session, tasks)
 
     def insert_many(self, session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
         """Store tasks inside the caller's transaction; gives, for those whose unique key is taken, the live task that
-        has it. Idempotency keys are not looked at, nor whether `execute_at` has passed."""
+        has it. Idempotency keys are not looked at, nor whether `execute_at` has passed; and the caller has asked
+        `tombstones.buried` for their users in the same transaction."""
         # In the order of the keys: two batches with the same keys wait for each other, but never in a circle.
         ordered = sorted(tasks, key=_unique_key_of) if any(task.unique_key for task in tasks) else tasks
         taken: dict[UUID, UUID] = {}
@@ -177,11 +193,24 @@ class TaskStore:
             if row is None:
                 return None
             self._tell_worker(session, row)
+            self._events.ended(session, State.CANCELLED, [task_id])
         return _stored(row)
+
+    def user_deleted(self, session: Session, event: Event) -> None:
+        """Cancel every live task of the user, and let none be made for them any more; `Invalid` for bad data."""
+        user_id = read_data(UserDeletedData, event).id
+        tombstones.bury(session, user_id, event.time)
+        rows = self._rows(session, "cancel_of_user", user_id=str(user_id), reason=USER_DELETED)
+        for task_id, lease_no, worker_id in rows:
+            if worker_id is not None:
+                self._run(session, "announce", announcement=cancel_announcement(Lease(task_id, lease_no)))
+        self._events.ended(session, State.CANCELLED, [row[0] for row in rows])
 
     def purge(self, task_id: UUID) -> StoredTask | None:
         with self._transaction() as session:
             cancelled = self._row(session, "cancel", id=str(task_id))
+            if cancelled is not None:
+                self._events.ended(session, State.CANCELLED, [task_id])
             row = self._row(session, "purge", id=str(task_id))
             if row is None:
                 return None
@@ -192,6 +221,8 @@ class TaskStore:
     def retry(self, task_id: UUID) -> StoredTask | None:
         with self._transaction() as session:
             row = self._row(session, "retry", id=str(task_id))
+            if row is not None and row[4] is not None and tombstones.buried(session, {row[4]}):
+                raise TaskStateConflict("The user of this task was deleted, so it cannot be run again.")
         return None if row is None else _stored(row)
 
     def live_types(self) -> Mapping[str, int]:
@@ -258,7 +289,7 @@ class TaskStore:
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         succeeded = _of_kind(outcomes, Succeeded)
-        if len(succeeded) == len(outcomes):
+        if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
             rows = self._lines.run(self._queries["complete"], _completion(succeeded))
             return {Lease(row[0], row[1]) for row in rows}
         with self._transaction() as session:
@@ -374,6 +405,8 @@ class TaskStore:
         )
         write("hand_back", _of_kind(outcomes, HandedBack))
         write("stopped_after_cancel", _of_kind(outcomes, StoppedAfterCancel))
+        for state, ended in ((State.COMPLETED, succeeded), (State.FAILED, failed)):
+            self._events.ended(session, state, [item.lease.task_id for item in ended if item.lease in accepted])
         return accepted
 
 
