@@ -12,6 +12,7 @@ from service_tasks.domain.task import FailedForGood, Lease, Outcome, Progress, S
 from service_tasks.engine.board import Board
 from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.ports import WorkerStore
+from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.logs import get_logger
 
 LARGEST_BATCH = 1000
@@ -52,6 +53,8 @@ class Reporter(DatabaseDuty):
         self._progress: dict[Lease, Progress] = {}
         self._progress_written_at = 0.0
         self._written_at = 0.0
+        #: leases of outcomes that the database may have written without our having heard so
+        self._unsure: set[Lease] = set()
 
     def report(self, *outcomes: Outcome) -> None:
         """Take outcomes, from any thread."""
@@ -90,7 +93,12 @@ class Reporter(DatabaseDuty):
             if last_words:
                 # First, while the tasks still run: afterwards the fence would refuse it.
                 self._store.write_progress(last_words)
-        accepted = self._store.write(batch, self._worker_name)
+        try:
+            accepted = self._store.write(batch, self._worker_name)
+        except (Unavailable, DeadlineExceeded):
+            # Perhaps it was written, and only the answer lost: then it is refused the next time.
+            self._unsure.update(leases)
+            raise
         self._written_at = self._monotonic()
         for _ in batch:
             self._outcomes.popleft()
@@ -113,6 +121,8 @@ class Reporter(DatabaseDuty):
         completed = 0
         for outcome in batch:
             if outcome.lease not in accepted:
+                if outcome.lease in self._unsure:
+                    continue
                 _log.info("late_result_refused", task_id=str(outcome.lease.task_id), kind=type(outcome).__name__)
             elif isinstance(outcome, Succeeded):
                 completed += 1
@@ -126,6 +136,8 @@ class Reporter(DatabaseDuty):
             _log.info("task_completed", task_id=str(batch[0].lease.task_id))
         elif completed:
             _log.info("tasks_completed", count=completed)
+        if self._unsure:
+            self._unsure.difference_update(outcome.lease for outcome in batch)
 
     def _write_progress(self) -> float:
         if not self._progress:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import (
@@ -162,6 +163,24 @@ def test_a_refused_outcome_frees_its_place_too(store, board, reporter):
     reporter.run_once(NOW)
 
     assert len(board) == 0
+
+
+def test_an_outcome_is_not_called_late_when_only_the_answer_to_its_writing_was_lost(store, board, reporter, hand):
+    first, second = put_on(board, reporter), put_on(board, reporter)
+    with capture_logs() as said:
+        store.away = True
+        reporter.report(Succeeded(first.lease, "1"))
+        reporter.run_once(NOW)
+        # It had been written.
+        store.away, store.refused = False, {first.lease, second.lease}
+        reporter.run_once(NOW)
+        assert "late_result_refused" not in [line["event"] for line in said]
+
+        hand.now += 1
+        reporter.report(Succeeded(second.lease, "1"))
+        reporter.run_once(NOW)
+    late = [line["task_id"] for line in said if line["event"] == "late_result_refused"]
+    assert late == [str(second.lease.task_id)]
 
 
 def test_of_many_progress_reports_the_latest_is_written_and_not_too_often(store, board, reporter, hand):
