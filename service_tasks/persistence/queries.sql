@@ -109,7 +109,7 @@ WITH live AS MATERIALIZED (
     ORDER BY c.id FOR UPDATE
 )
 UPDATE tasks AS t
-SET state = 'cancelled', cancel_requested_at = now(), completed_at = now(), updated_at = now(), deadline_at = NULL,
+SET state = 'cancelled', completed_at = now(), updated_at = now(), deadline_at = NULL,
     error = %(reason)s
 FROM live WHERE t.id = live.id
 RETURNING t.id, t.lease_no, t.worker_id
