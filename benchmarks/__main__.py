@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.gateway import bench as gateway
 from benchmarks.gateway_faults import bench as gateway_faults
 from benchmarks.report import Row, describe_machine, print_table, revision, write_json
+from benchmarks.tasks import bench as tasks
 
 #: What each benchmark adds to the arguments, and how it is run.
 BENCHMARKS: dict[
@@ -18,6 +19,7 @@ BENCHMARKS: dict[
 ] = {
     "gateway": (gateway.__doc__ or "", gateway.add_arguments, gateway.run),
     "gateway-faults": (gateway_faults.__doc__ or "", gateway_faults.add_arguments, gateway_faults.run),
+    "tasks": (tasks.__doc__ or "", tasks.add_arguments, tasks.run),
 }
 
 

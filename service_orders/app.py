@@ -12,6 +12,7 @@ from service_orders.users_client import UsersClient
 from servicekit.circuits import Circuit
 from servicekit.database import Database
 from servicekit.http_client import ServiceClient
+from servicekit.inbox import Inbox, event_routes
 from servicekit.web import make_app
 
 # Less than the gateway gives a request, so that a slow users service is named instead of a plain 504.
@@ -32,9 +33,11 @@ def create_app(settings: OrdersSettings) -> Flask:
             total_seconds=USERS_TOTAL_SECONDS,
         )
     )
+    orders = Orders(database, users)
+    inbox = Inbox(database, {"user.deleted": orders.user_deleted})
     return make_app(
         "service_orders",
-        routes=[order_routes(Orders(database, users))],
+        routes=[order_routes(orders), event_routes(inbox, settings.token)],
         checks={"database": database.ping},
         description="The orders of the building sites.",
     )

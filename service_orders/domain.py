@@ -27,7 +27,11 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.COMPLETED: frozenset(),
     Status.CANCELLED: frozenset(),
 }
+#: Where an order may still be cancelled.
+OPEN = frozenset(status for status, after in TRANSITIONS.items() if Status.CANCELLED in after)
 DELETABLE = frozenset({Status.CREATED, Status.CANCELLED})
+
+USER_DELETED = "the user was deleted"
 
 
 def total_of(lines: Iterable[tuple[int, Decimal]]) -> Decimal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
@@ -25,6 +25,12 @@ def find(session: Session, order_id: UUID) -> Order | None:
 def find_for_update(session: Session, order_id: UUID) -> Order | None:
     """Give the order, locked until the transaction ends."""
     return session.get(Order, order_id, with_for_update=True)
+
+
+def find_of_user_for_update(session: Session, user_id: UUID, statuses: Collection[str]) -> Sequence[Order]:
+    """Give a user's orders that stand there, locked until the transaction ends."""
+    of_user = select(Order).where(Order.user_id == user_id, Order.status.in_(statuses))
+    return session.scalars(of_user.order_by(Order.id).with_for_update()).all()
 
 
 def remove(session: Session, order: Order) -> None:

@@ -98,6 +98,7 @@ class OrderView(View):
     items: list[ItemView]
     status: StatusWord
     total_amount: Money
+    cancel_reason: str | None = Field(description="why it was cancelled, when nobody asked for that")
     created_at: Timestamp
     updated_at: Timestamp
 

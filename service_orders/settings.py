@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from servicekit.settings import Bind, DatabaseUrl, HttpUrl, ServiceSettings, Threads
+from servicekit.relay_process import RelaySettings
+from servicekit.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, Threads
 
 
-class OrdersSettings(ServiceSettings):
+class OrdersSettings(InternalToken):
     """Settings of the orders service."""
 
     orders_database_url: DatabaseUrl = Field(description="where the orders database is")
     orders_bind: Bind = Field(default="127.0.0.1:8002", description="where the orders service listens")
     orders_threads: Threads = Field(default=8, description="requests served at once, and database connections")
     users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
+
+
+class OrdersRelaySettings(RelaySettings):
+    """Settings of the relay of the orders' events."""
+
+    orders_database_url: DatabaseUrl = Field(description="where the orders database is")
+    orders_relay_bind: Bind = Field(default="127.0.0.1:8008", description="where the orders' relay shows its pages")
+    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
+    tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the task service is")

@@ -11,11 +11,20 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.inbox import define_inbox
+from servicekit.outbox import define_outbox
+from servicekit.tombstones import define_tombstones
+
 
 class Base(DeclarativeBase):
     """Holds this service's metadata."""
 
     metadata = MetaData()
+
+
+define_outbox(Base.metadata)
+define_inbox(Base.metadata)
+define_tombstones(Base.metadata)
 
 
 class Order(Base):
@@ -30,6 +39,8 @@ class Order(Base):
     total_amount: Mapped[Decimal] = mapped_column(Numeric(10, 2))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    #: Why it was cancelled, when nobody asked for that.
+    cancel_reason: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         CheckConstraint("status IN ('created', 'in_progress', 'completed', 'cancelled')", name="ck_orders_status"),
@@ -37,6 +48,10 @@ class Order(Base):
         CheckConstraint(
             "jsonb_typeof(items) = 'array' AND jsonb_array_length(items) BETWEEN 1 AND 200",
             name="ck_orders_items_count",
+        ),
+        CheckConstraint(
+            "cancel_reason IS NULL OR (status = 'cancelled' AND char_length(cancel_reason) BETWEEN 1 AND 200)",
+            name="ck_orders_cancel_reason",
         ),
         Index("ix_orders_newest", text("created_at DESC"), text("id DESC")),
         Index("ix_orders_user_newest", "user_id", text("created_at DESC"), text("id DESC")),

@@ -7,14 +7,26 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from service_orders import repository
-from service_orders.domain import Status, require_deletable, require_items_changeable, step, total_of
+from sqlalchemy.orm import Session
+
+from service_orders import events, repository
+from service_orders.domain import (
+    OPEN,
+    USER_DELETED,
+    Status,
+    require_deletable,
+    require_items_changeable,
+    step,
+    total_of,
+)
 from service_orders.errors import OrderNotFound, UnknownUser
 from service_orders.schemas import Item, OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.tables import Order
 from service_orders.users_client import UserDirectory
+from servicekit import outbox, tombstones
 from servicekit.clock import Clock, utc_now
 from servicekit.database import Database
+from servicekit.events import Event, read_data
 from servicekit.ids import new_id
 
 
@@ -43,7 +55,11 @@ class Orders:
             updated_at=now,
         )
         with self._database.transaction() as session:
+            # The user may have been deleted since they were asked for.
+            if tombstones.buried(session, {order.user_id}):
+                raise UnknownUser
             repository.add(session, order)
+            outbox.add(session, events.created(order))
         return _view(order)
 
     def get(self, order_id: UUID) -> OrderView:
@@ -78,6 +94,8 @@ class Orders:
                 order.status = step(present, Status(change.status)).value
             if values:
                 order.updated_at = max(self._clock(), order.created_at)
+            if order.status != present:
+                outbox.add(session, events.status_changed(order, present))
             session.flush()
             return _view(order)
 
@@ -88,7 +106,21 @@ class Orders:
             require_deletable(Status(order.status))
             view = _view(order)
             repository.remove(session, order)
+            outbox.add(session, events.deleted(order, self._clock()))
             return view
+
+    def user_deleted(self, session: Session, event: Event) -> None:
+        """Cancel every open order of the user, and let none be made for them any more; `Invalid` for bad data."""
+        user_id = read_data(events.UserDeleted, event).id
+        tombstones.bury(session, user_id, event.time)
+        steps: list[Event] = []
+        for order in repository.find_of_user_for_update(session, user_id, [status.value for status in OPEN]):
+            before = Status(order.status)
+            order.status = step(before, Status.CANCELLED).value
+            order.cancel_reason = USER_DELETED
+            order.updated_at = max(self._clock(), order.created_at)
+            steps.append(events.status_changed(order, before))
+        outbox.add_all(session, steps)
 
 
 def _required(order: Order | None) -> Order:

@@ -10,8 +10,12 @@ from flask import Flask
 
 from service_tasks.engine.registry import load_registry
 from service_tasks.errors import ScheduleNameTaken
+from service_tasks.message_routes import message_routes
+from service_tasks.message_use_cases import Messages
 from service_tasks.persistence.announcer import Announcer
+from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.schedule_store import ScheduleStore
+from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.routes import task_routes
 from service_tasks.schedule_routes import schedule_routes
@@ -20,6 +24,7 @@ from service_tasks.settings import TasksSettings
 from service_tasks.use_cases import Tasks
 from servicekit.database import Database
 from servicekit.errors import AppError
+from servicekit.inbox import Inbox, event_routes
 from servicekit.web import make_app
 
 #: What a person is told when the database refuses a row.
@@ -38,7 +43,9 @@ def create_app(settings: TasksSettings) -> Flask:
         pool_size=settings.tasks_threads + 1,
         constraints=CONSTRAINTS,
     )
-    store = TaskStore(database)
+    store = TaskStore(database, TaskEvents(settings.told_states))
+    schedule_store = ScheduleStore(database, store)
+    inbox = Inbox(database, {"user.deleted": schedule_store.user_deleted})
     announcer = Announcer(store, on_death=_stop_this_process)
     tasks = Tasks(
         store,
@@ -46,10 +53,17 @@ def create_app(settings: TasksSettings) -> Flask:
         default_type=settings.default_task_type,
         announce=announcer.announce,
     )
-    schedules = Schedules(ScheduleStore(database, store), tasks, announce=announcer.announce)
+    schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
+    messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
     return make_app(
         "service_tasks",
-        routes=[task_routes(tasks), schedule_routes(schedules)],
+        routes=[
+            # Before the tasks': /tasks/rejected is no id.
+            message_routes(messages),
+            task_routes(tasks),
+            schedule_routes(schedules),
+            event_routes(inbox, settings.token),
+        ],
         checks={"database": database.ping},
         description="Tasks that run now, later, again when they fail, and by schedules.",
     )

@@ -1,42 +1,52 @@
 """Processes of the task service beside its web server.
 
-python -m service_tasks.cli worker
+python -m service_tasks.cli worker --types io,noop --concurrency 100 --grace 60
+python -m service_tasks.cli relay
+python -m service_tasks.cli ingest
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.ingest.process import run_ingest
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
+from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
-from service_tasks.settings import WorkerSettings
+from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
 from servicekit import logs
 from servicekit.database import Database
+from servicekit.relay_process import redeliver, run_relay
 from servicekit.settings import load_or_exit
 
-#: claimer, reporter, canceller, leader, and one that is opened for the listener and leaves the pool; promoter, rescuer,
-#: scheduler and pruner open theirs in the worker that leads
-_CONNECTIONS = 9
+#: Canceller, reporter, leader, and a place through which those go that leave the pool for good: one for the claims, one
+#: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
+_CONNECTIONS = 8
 _log = logs.get_logger(__name__)
 
 
-def run_worker(settings: WorkerSettings) -> int:
-    """Work until SIGTERM or SIGINT; gives the process's exit status."""
+def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> int:
+    """Work until SIGTERM or SIGINT; gives the process's exit status. `types`: run these alone."""
     try:
-        registry, unset = load_registry(settings.modules).ready_to_run()
+        registry = load_registry(settings.modules)
+        if types is not None:
+            registry = registry.only(types)
+        registry, unset = registry.ready_to_run()
     except BadTaskTypes as exc:
         raise SystemExit(f"task_worker cannot start: {exc}") from exc
     for task_type, variables in unset.items():
         _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
     database = Database(settings.tasks_database_url, application_name="task_worker", pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
-    store = TaskStore(database)
+    store = TaskStore(database, TaskEvents(settings.told_states))
     worker = Worker(
         store=store,
         heartbeat_store=TaskStore(heartbeat_database),
@@ -55,6 +65,7 @@ def run_worker(settings: WorkerSettings) -> int:
                 completed_seconds=_kept(settings.tasks_keep_completed_days),
                 failed_seconds=_kept(settings.tasks_keep_failed_days),
                 cancelled_seconds=_kept(settings.tasks_keep_cancelled_days),
+                messages_seconds=_kept(settings.messages_keep_days),
             ),
             policy=RetryPolicy(
                 base_seconds=settings.worker_backoff_seconds, cap_seconds=settings.worker_backoff_cap_seconds
@@ -71,20 +82,75 @@ def _kept(days: float) -> float | None:
     return days * 86_400 if days else None
 
 
+_OVERRIDES = {
+    "--concurrency": ("WORKER_CONCURRENCY", "tasks held at once"),
+    "--grace": ("WORKER_GRACE_SECONDS", "seconds that handlers may go on after the signal to stop"),
+}
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _relay(command: str) -> int:
+    settings = load_or_exit(TasksRelaySettings, "tasks_relay")
+    if command == "redeliver":
+        print(f"{redeliver(settings.tasks_database_url, 'tasks')} deliveries wait again")
+        return 0
+    return run_relay(
+        "tasks",
+        settings,
+        database_url=settings.tasks_database_url,
+        bind=settings.tasks_relay_bind,
+        destinations={"users": settings.users_url, "orders": settings.orders_url},
+        receives=True,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service_tasks.cli", description="The task service's processes.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
+    worker = commands.add_parser(
         "worker",
         help="run tasks until SIGTERM",
         description="Run tasks until SIGTERM or SIGINT; running ones get WORKER_GRACE_SECONDS to finish, the rest is"
         " handed back. Settings come from the environment: TASKS_DATABASE_URL, TASK_MODULES and the WORKER_"
         " variables of .env.example. Any number of workers may run, on any hosts.",
     )
-    parser.parse_args(arguments)
+    worker.add_argument("--types", metavar="A,B", type=_names, help="run these task types alone (all that are known)")
+    for option, (variable, help_text) in _OVERRIDES.items():
+        worker.add_argument(option, metavar="N", dest=variable, help=f"{help_text} ({variable})")
+    commands.add_parser("relay", help="deliver the tasks' events until SIGTERM")
+    commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
+    commands.add_parser(
+        "ingest",
+        help="make tasks of RabbitMQ's messages until SIGTERM",
+        description="Make tasks of the messages in the queues task_queue and tasks.ingest until SIGTERM or SIGINT."
+        " Settings come from the environment: TASKS_DATABASE_URL, RABBITMQ_URL, DEFAULT_TASK_TYPE, TASK_MODULES and"
+        " INGEST_BIND. Any number may run, on any hosts.",
+    )
+    given = parser.parse_args(arguments)
+    if given.command in {"relay", "redeliver"}:
+        return _relay(given.command)
+    if given.command == "ingest":
+        return _ingest()
+    for variable, _ in _OVERRIDES.values():
+        if getattr(given, variable) is not None:
+            # Read with the others, so that a wrong one is refused in the same words.
+            os.environ[variable] = getattr(given, variable)
     settings = load_or_exit(WorkerSettings, "task_worker")
     logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)
-    return run_worker(settings)
+    return run_worker(settings, given.types)
+
+
+def _ingest() -> int:
+    settings = load_or_exit(IngestSettings, "task_ingest")
+    logs.configure("task_ingest", fmt=settings.log_format, level=settings.log_level)
+    try:
+        registry = load_registry(settings.modules)
+    except BadTaskTypes as exc:
+        raise SystemExit(f"task_ingest cannot start: TASK_MODULES: {exc}") from exc
+    return run_ingest(settings, registry)
 
 
 if __name__ == "__main__":

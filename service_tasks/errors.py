@@ -1,7 +1,9 @@
-"""What can go wrong with tasks and schedules.
+"""What can go wrong with tasks, schedules and messages.
 
-NotFound  ⊃ TaskNotFound, ScheduleNotFound
-Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, ScheduleNameTaken
+Invalid   ⊃ UserDeleted
+NotFound  ⊃ TaskNotFound, ScheduleNotFound, MessageNotFound
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, UniqueKeyTaken, ScheduleNameTaken,
+            MessageIncomplete
 TooLarge  ⊃ PayloadTooLarge
 Unavailable ⊃ TooManyWatchers
 """
@@ -9,7 +11,16 @@ Unavailable ⊃ TooManyWatchers
 from __future__ import annotations
 
 from service_tasks.domain.task import MAX_PAYLOAD_BYTES
-from servicekit.errors import Conflict, FieldError, NotFound, TooLarge, Unavailable
+from servicekit.errors import Conflict, FieldError, Invalid, NotFound, TooLarge, Unavailable
+
+
+class UserDeleted(Invalid):
+    """The user of this task was deleted."""
+
+    code = "user_not_found"
+
+    def __init__(self, field: str = "user_id") -> None:
+        super().__init__(details=[FieldError(field, "this user was deleted")])
 
 
 class TaskNotFound(NotFound):
@@ -36,6 +47,12 @@ class IdempotencyKeyReused(Conflict):
     code = "idempotency_key_reused"
 
 
+class UniqueKeyTaken(Conflict):
+    """Another task with this unique_key is pending or processing."""
+
+    code = "unique_key_taken"
+
+
 class ScheduleNotFound(NotFound):
     """There is no schedule with this id."""
 
@@ -53,12 +70,29 @@ class PayloadTooLarge(TooLarge):
 
     code = "payload_too_large"
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, field: str = "payload") -> None:
         message = f"has {size} bytes as compact JSON; {MAX_PAYLOAD_BYTES} are allowed"
-        super().__init__(f"payload: {message}", details=[FieldError("payload", message)])
+        super().__init__(f"{field}: {message}", details=[FieldError(field, message)])
+        self._size = size
+
+    def at(self, field: str) -> PayloadTooLarge:
+        """The same of a payload that stands there."""
+        return PayloadTooLarge(self._size, field)
 
 
 class TooManyWatchers(Unavailable):
     """Too many event streams are open; try again."""
 
     code = "too_many_watchers"
+
+
+class MessageNotFound(NotFound):
+    """There is no rejected message with this id."""
+
+    code = "message_not_found"
+
+
+class MessageIncomplete(Conflict):
+    """The message was too large to be kept whole, so it cannot be read again."""
+
+    code = "message_incomplete"

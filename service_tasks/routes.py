@@ -6,16 +6,19 @@ import re
 from collections.abc import Mapping
 from uuid import UUID
 
-from service_tasks.domain.task import MAX_IDEMPOTENCY_KEY_CHARACTERS
+from service_tasks.domain.task import MAX_IDEMPOTENCY_KEY_CHARACTERS, MAX_TASK_TYPE_CHARACTERS
 from service_tasks.errors import (
     IdempotencyKeyReused,
     PayloadTooLarge,
     TaskNotFinished,
     TaskNotFound,
     TaskStateConflict,
+    UniqueKeyTaken,
 )
 from service_tasks.schemas import (
     DeleteQuery,
+    TaskBatchCreate,
+    TaskBatchView,
     TaskCreate,
     TaskFilter,
     TaskPage,
@@ -24,6 +27,8 @@ from service_tasks.schemas import (
     TaskShow,
     TaskStatusView,
     TaskTypesView,
+    TaskTypeUpdate,
+    TaskTypeView,
     TaskView,
 )
 from service_tasks.use_cases import Tasks
@@ -32,6 +37,8 @@ from servicekit.routes import Answer, Routes
 
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY_CHARACTERS}}}")
 _KEY_HEADER = "Idempotency-Key"
+#: bytes; the gateway's row for the path has the same
+BATCH_BODY_LIMIT = 16 * 1024 * 1024
 
 
 def _idempotency_key(headers: Mapping[str, str | None]) -> str | None:
@@ -41,6 +48,12 @@ def _idempotency_key(headers: Mapping[str, str | None]) -> str | None:
             _KEY_HEADER, f"must be 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters without spaces"
         )
     return key
+
+
+def _type_name(text: str) -> str:
+    if "\0" in text or not 1 <= len(text) <= MAX_TASK_TYPE_CHARACTERS:
+        raise Invalid.field("name", f"must be 1 to {MAX_TASK_TYPE_CHARACTERS} characters")
+    return text
 
 
 def task_routes(tasks: Tasks) -> Routes:
@@ -58,13 +71,24 @@ def task_routes(tasks: Tasks) -> Routes:
         """Create a task.
 
         An empty body makes a task of the default type that runs now. A repeated Idempotency-Key answers with
-        the task made before and `Idempotency-Replayed: true`.
+        the task made before and `Idempotency-Replayed: true`; a `unique_key` that a pending or processing task has
+        already, with that task and `Existing-Task: true`.
         """
         created = tasks.create(body, idempotency_key=_idempotency_key(headers))
         fields = {"Location": f"/tasks/{created.task.id}"}
         if created.replayed:
             fields["Idempotency-Replayed"] = "true"
+        if created.existing:
+            fields["Existing-Task"] = "true"
         return Answer(created.task, headers=fields)
+
+    @api.post("/tasks/batch", status=201, errors=(PayloadTooLarge,), body_limit=BATCH_BODY_LIMIT)
+    def create_tasks(body: TaskBatchCreate) -> TaskBatchView:
+        """Create up to 10,000 tasks together.
+
+        All or nothing, in one transaction; an error names the place of the bad one, such as `tasks.17.priority`.
+        """
+        return tasks.create_many(body.tasks)
 
     @api.get("/tasks")
     def list_tasks(query: TaskQuery) -> TaskPage:
@@ -95,7 +119,7 @@ def task_routes(tasks: Tasks) -> Routes:
         """
         return tasks.purge(id) if query.purge else tasks.cancel(id)
 
-    @api.post("/tasks/{id}/retry", errors=(TaskNotFound, TaskStateConflict))
+    @api.post("/tasks/{id}/retry", errors=(TaskNotFound, TaskStateConflict, UniqueKeyTaken))
     def retry_task(id: UUID) -> TaskView:
         """Run a failed or cancelled task again, with all its attempts."""
         return tasks.retry(id)
@@ -109,5 +133,20 @@ def task_routes(tasks: Tasks) -> Routes:
     def list_task_types() -> TaskTypesView:
         """List the kinds of tasks, with the JSON Schema of each one's payload and result."""
         return tasks.types()
+
+    @api.put("/task-types/{name}")
+    def update_task_type(name: str, body: TaskTypeUpdate) -> TaskTypeView:
+        """Limit how many tasks of a type run at once, on all workers together."""
+        return tasks.limit(_type_name(name), body)
+
+    @api.post("/task-types/{name}/pause")
+    def pause_task_type(name: str) -> TaskTypeView:
+        """Start no more tasks of a type; running ones go on."""
+        return tasks.pause(_type_name(name))
+
+    @api.post("/task-types/{name}/resume")
+    def resume_task_type(name: str) -> TaskTypeView:
+        """Start tasks of a paused type again."""
+        return tasks.resume(_type_name(name))
 
     return api

@@ -100,7 +100,8 @@ class ScheduleSelection:
 
 class ScheduleRepository(Protocol):
     """What the use cases need from the database. Each method is one transaction; what the functions given to them
-    raise ends it with nothing done. `ScheduleNameTaken` may be raised by those that write a name."""
+    raise ends it with nothing done. `ScheduleNameTaken` may be raised by those that write a name,
+    `UserDeleted` by those after which a schedule could make a task."""
 
     def add(self, make: Callable[[datetime], NewSchedule]) -> StoredSchedule:
         """Store what `make` gives for the present time."""

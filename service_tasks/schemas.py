@@ -12,10 +12,12 @@ from service_tasks.domain.task import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_PRIORITY,
     MAX_ATTEMPTS_LIMIT,
+    MAX_BATCH_TASKS,
     MAX_PRIORITY,
     MAX_TASK_TYPE_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
     MAX_TITLE_CHARACTERS,
+    MAX_UNIQUE_KEY_CHARACTERS,
     Status,
     status_from_word,
     status_words,
@@ -31,6 +33,7 @@ from servicekit.schemas import (
     QueryText,
     Seconds,
     Timestamp,
+    Update,
     View,
 )
 
@@ -84,6 +87,25 @@ class TaskCreate(Body):
     )
     user_id: Id | None = Field(default=None, description="stored as given; nobody is asked whether it exists")
     title: str | None = Field(default=None, min_length=1, max_length=MAX_TITLE_CHARACTERS)
+    unique_key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_UNIQUE_KEY_CHARACTERS,
+        description="while a task with this key is pending or processing, no second one is made",
+    )
+
+
+class TaskBatchCreate(Body):
+    """Tasks to be made together, or not at all."""
+
+    tasks: list[TaskCreate] = Field(min_length=1, max_length=MAX_BATCH_TASKS)
+
+
+class TaskTypeUpdate(Update):
+    """How many tasks of a type may run at once, on all workers together; null: any number."""
+
+    max_running: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_running_per_user: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
 class TaskFilter(PageQuery):
@@ -155,8 +177,17 @@ class TaskView(View):
     started_at: datetime | None = Field(description="when the present or last attempt began")
     completed_at: datetime | None = Field(description="when it ended, however it ended")
     duration: float | None = Field(description="seconds from started_at to completed_at, or to now")
+    unique_key: str | None
     waiting_for: str | None = Field(description="why a pending task cannot start, where that is known")
     omitted: list[str] = Field(description="fields left out of a list because they are large; ask for the task itself")
+
+
+class TaskBatchView(View):
+    """What became of a batch."""
+
+    ids: list[UUID] = Field(description="of the tasks, in the order of the request")
+    created: int = Field(description="how many were made")
+    existing: list[int] = Field(description="places in `ids`, from 0, of live tasks that had the unique_key already")
 
 
 class TaskPage(PageView):
@@ -195,7 +226,7 @@ class RetryView(View):
 
 
 class LimitsView(View):
-    """How many tasks of one type may run at once over all workers; null: any number."""
+    """How many tasks of one type may run at once over all workers, as the type declares it; null: any number."""
 
     max_running: int | None
     max_running_per_user: int | None
@@ -216,6 +247,11 @@ class TaskTypeView(View):
     limits: LimitsView | None
     needs: list[str] = Field(description="variables without which a worker leaves this type alone")
     workers: int = Field(description="living worker processes that run it")
+    paused: bool = Field(description="no task of this type is started")
+    max_running: int | None = Field(
+        description="tasks that may run at once, on all workers together, in place of what `limits` says; null: not set"
+    )
+    max_running_per_user: int | None = Field(description="the same for those of one user")
 
 
 class TaskTypesView(View):

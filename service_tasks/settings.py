@@ -6,8 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
-from servicekit.settings import Bind, DatabaseUrl, ServiceSettings, Threads
+from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
+from servicekit.relay_process import RelaySettings
+from servicekit.settings import Bind, BrokerUrl, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Threads
 
 BUILT_IN_MODULES = tuple(f"service_tasks.task_types.{name}" for name in ("http_request", "io", "noop", "send_email"))
 
@@ -16,6 +17,12 @@ def _module_names(value: str) -> str:
     for name in _split(value):
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError("write it as module,package.module")
+    return value
+
+
+def _task_events(value: str) -> str:
+    if not {*_split(value)} <= {state.value for state in ENDED_STATES}:
+        raise ValueError("write it as completed,failed,cancelled, or some of these")
     return value
 
 
@@ -40,7 +47,20 @@ class TaskTypeSettings(ServiceSettings):
         return (*BUILT_IN_MODULES, *_split(self.task_modules))
 
 
-class TasksSettings(TaskTypeSettings):
+class TaskEventSettings(TaskTypeSettings):
+    """What those read under whose hands tasks end."""
+
+    task_events: Annotated[str, AfterValidator(_task_events)] = Field(
+        default="", description="which ends of tasks are told to the others: completed, failed, cancelled"
+    )
+
+    @property
+    def told_states(self) -> tuple[str, ...]:
+        """The states of TASK_EVENTS."""
+        return _split(self.task_events)
+
+
+class TasksSettings(TaskEventSettings, InternalToken):
     """Settings of the task service."""
 
     tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
@@ -53,10 +73,23 @@ class TasksSettings(TaskTypeSettings):
     )
 
 
-class WorkerSettings(TaskTypeSettings):
+class IngestSettings(TaskTypeSettings):
+    """Settings of the process that makes tasks of messages."""
+
+    rabbitmq_url: BrokerUrl = Field(description="where RabbitMQ is")
+    default_task_type: str = Field(
+        default="noop",
+        min_length=1,
+        max_length=MAX_TASK_TYPE_CHARACTERS,
+        description="the type of a task that names none",
+    )
+    ingest_bind: Bind = Field(default="127.0.0.1:8010", description="where ingestion shows its pages")
+
+
+class WorkerSettings(TaskEventSettings):
     """Settings of a task worker."""
 
-    worker_concurrency: int = Field(default=1000, ge=1, le=20_000, description="tasks held at once")
+    worker_concurrency: int = Field(default=5000, ge=1, le=20_000, description="tasks held at once")
     worker_threads: int = Field(default=16, ge=1, le=1000, description="plain functions run at once")
     worker_poll_seconds: float = Field(
         default=1.0, ge=0.05, le=60, description="how often to look for tasks that nobody announced"
@@ -80,6 +113,9 @@ class WorkerSettings(TaskTypeSettings):
     tasks_keep_completed_days: Days = Field(default=30.0, description="how long completed tasks are kept; 0: for ever")
     tasks_keep_failed_days: Days = Field(default=90.0, description="how long failed tasks are kept; 0: for ever")
     tasks_keep_cancelled_days: Days = Field(default=30.0, description="how long cancelled tasks are kept; 0: for ever")
+    messages_keep_days: Days = Field(
+        default=30.0, description="how long the ids of messages are known, so that none makes two tasks; 0: for ever"
+    )
 
     @model_validator(mode="after")
     def _several_beats_to_a_lease(self) -> Self:
@@ -100,3 +136,12 @@ class EventsSettings(ServiceSettings):
         default=15.0, ge=0.1, le=50, description="the longest silence of a stream; below the gateway's idle limit of 60"
     )
     events_watchers: int = Field(default=5000, ge=1, le=100_000, description="event streams open at a time")
+
+
+class TasksRelaySettings(RelaySettings):
+    """Settings of the relay of the tasks' events."""
+
+    tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
+    tasks_relay_bind: Bind = Field(default="127.0.0.1:8009", description="where the tasks' relay shows its pages")
+    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
+    orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service is")

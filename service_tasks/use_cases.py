@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -34,12 +34,14 @@ from service_tasks.schemas import (
     LimitsView,
     ProgressView,
     RetryView,
+    TaskBatchView,
     TaskCreate,
     TaskFilter,
     TaskPage,
     TaskResultView,
     TaskStatusView,
     TaskTypesView,
+    TaskTypeUpdate,
     TaskTypeView,
     TaskView,
 )
@@ -49,10 +51,10 @@ from servicekit.ids import new_id
 from servicekit.json_reader import read_json
 
 NO_WORKER = "no worker runs this type"
+PAUSED = "this type is paused"
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(NamedTuple):
     """A task about to be stored. `payload` is JSON text; `idempotency_key` and `request_hash` come together."""
 
     id: UUID
@@ -66,6 +68,7 @@ class NewTask:
     execute_at: datetime | None
     idempotency_key: str | None = None
     request_hash: bytes | None = None
+    unique_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,16 @@ class StoredTask:
     started_at: datetime | None
     completed_at: datetime | None
     duration: float | None
+    unique_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What people have set for one type; None: the limit that the type declares, if any."""
+
+    paused: bool = False
+    max_running: int | None = None
+    max_running_per_user: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +121,33 @@ class Selection:
 
 
 class PastExecuteAt(Exception):
-    """execute_at is not in the future by the database's clock."""
+    """execute_at is not in the future by the database's clock. `index`: of which task of a batch."""
+
+    def __init__(self, index: int = 0) -> None:
+        super().__init__(index)
+        self.index = index
 
 
 class TaskRepository(Protocol):
     """What the use cases need from the database. Each method is one transaction."""
 
     def add(self, task: NewTask) -> StoredTask | None:
-        """Store a task; None when its idempotency key is taken. Raises `PastExecuteAt`."""
+        """Store a task; None when its idempotency key or its unique key is taken. Raises `PastExecuteAt`."""
+
+    def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+        """Store all of them or, raising, none. Gives, for those whose unique key is taken, the live task that has it.
+
+        Raises `PastExecuteAt`, and `UserDeleted` with the place in the batch. Idempotency keys are not looked at.
+        """
+
+    def by_unique_key(self, unique_key: str) -> StoredTask | None:
+        """The live task with this key."""
+
+    def controls(self) -> Mapping[str, Control]:
+        """What is set for which types; the others have no row."""
+
+    def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
+        """Set the named fields of `Control`, and leave the others."""
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
         """The task stored with this key, and the hash of its request."""
@@ -140,8 +172,12 @@ class TaskRepository(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Created:
+    """`replayed`: made by an earlier request with the same idempotency key. `existing`: another request's task, alive
+    with the same unique key."""
+
     task: TaskView
-    replayed: bool
+    replayed: bool = False
+    existing: bool = False
 
 
 class Tasks:
@@ -176,13 +212,43 @@ class Tasks:
                 raise Invalid.field("execute_at", "must be in the future") from exc
             if stored is not None:
                 self._announce(READY if stored.state is State.READY else SCHEDULED)
-                return Created(self._view(stored), replayed=False)
-            assert idempotency_key is not None
-            assert request_hash is not None
-            known = self._replayed(idempotency_key, request_hash)
+                return Created(self._view(stored))
+            known = None
+            if idempotency_key is not None and request_hash is not None:
+                known = self._replayed(idempotency_key, request_hash)
+            if known is None and new.unique_key is not None:
+                alive = self._repository.by_unique_key(new.unique_key)
+                known = None if alive is None else Created(self._view(alive), existing=True)
             if known is not None:
                 return known
-            # Its holder was purged in between: the key is free again.
+            # Its holder was purged, or has ended, in between: the key is free again.
+
+    def create_many(self, bodies: Sequence[TaskCreate]) -> TaskBatchView:
+        """Store all of them in one transaction, or none; an error names the place of the bad one."""
+        new: list[NewTask] = []
+        for index, body in enumerate(bodies):
+            try:
+                new.append(self._new_task(body, None, None))
+            except Invalid as exc:
+                raise _in_batch(index, exc) from exc
+            except PayloadTooLarge as exc:
+                raise exc.at(f"tasks.{index}.payload") from exc
+        try:
+            taken = self._repository.add_many(new)
+        except PastExecuteAt as exc:
+            raise Invalid.field(f"tasks.{exc.index}.execute_at", "must be in the future") from exc
+        made = [task for task in new if task.id not in taken]
+        for word, is_there in (
+            (READY, any(task.execute_at is None for task in made)),
+            (SCHEDULED, any(task.execute_at is not None for task in made)),
+        ):
+            if is_there:
+                self._announce(word)
+        return TaskBatchView(
+            ids=[taken.get(task.id, task.id) for task in new],
+            created=len(made),
+            existing=[index for index, task in enumerate(new) if task.id in taken] if taken else [],
+        )
 
     def get(self, task_id: UUID, *, trace: bool = False) -> TaskView:
         """With `trace`, the errors carry their tracebacks."""
@@ -242,40 +308,47 @@ class Tasks:
         return self._view(task)
 
     def types(self) -> TaskTypesView:
-        live = self._repository.live_types()
-        views = [
-            TaskTypeView(
-                name=item.name,
-                description=item.description,
-                payload_schema=item.payload_schema(),
-                result_schema=item.result_schema(),
-                timeout=item.timeout_seconds,
-                max_attempts=item.max_attempts or DEFAULT_MAX_ATTEMPTS,
-                retry=None if item.retry is None else RetryView.of(item.retry),
-                limits=LimitsView.of(item),
-                needs=list(item.needs),
-                workers=live.get(item.name, 0),
-            )
-            for item in self._registry
-        ]
-        views += [
-            TaskTypeView(
-                name=name,
-                description="",
-                payload_schema=None,
-                result_schema=None,
-                timeout=None,
-                max_attempts=None,
-                retry=None,
-                limits=None,
-                needs=[],
-                workers=workers,
-            )
-            for name, workers in live.items()
-            if self._registry.get(name) is None
-        ]
-        views.sort(key=lambda view: view.name)
+        live, controls = self._repository.live_types(), self._repository.controls()
+        names = sorted({*self._registry.names(), *live, *controls})
+        views = [self._type_view(name, live, controls) for name in names]
         return TaskTypesView(task_types=views, default=self._default_type, total=len(views))
+
+    def pause(self, task_type: str) -> TaskTypeView:
+        """No task of this type is started any more; running ones go on. A type nobody knows may be paused too."""
+        return self._set(task_type, {"paused": True})
+
+    def resume(self, task_type: str) -> TaskTypeView:
+        view = self._set(task_type, {"paused": False})
+        self._announce(READY)
+        return view
+
+    def limit(self, task_type: str, body: TaskTypeUpdate) -> TaskTypeView:
+        """Set how many tasks of a type run at once on all workers together."""
+        view = self._set(task_type, body.named())
+        self._announce(READY)
+        return view
+
+    def _set(self, task_type: str, changes: Mapping[str, Any]) -> TaskTypeView:
+        self._repository.control(task_type, changes)
+        return self._type_view(task_type, self._repository.live_types(), self._repository.controls())
+
+    def _type_view(self, name: str, live: Mapping[str, int], controls: Mapping[str, Control]) -> TaskTypeView:
+        known, control = self._registry.get(name), controls.get(name, Control())
+        return TaskTypeView(
+            name=name,
+            description="" if known is None else known.description,
+            payload_schema=None if known is None else known.payload_schema(),
+            result_schema=None if known is None else known.result_schema(),
+            timeout=None if known is None else known.timeout_seconds,
+            max_attempts=None if known is None else known.max_attempts or DEFAULT_MAX_ATTEMPTS,
+            retry=None if known is None or known.retry is None else RetryView.of(known.retry),
+            limits=None if known is None else LimitsView.of(known),
+            needs=[] if known is None else list(known.needs),
+            workers=live.get(name, 0),
+            paused=control.paused,
+            max_running=control.max_running,
+            max_running_per_user=control.max_running_per_user,
+        )
 
     def _stored(self, task_id: UUID) -> StoredTask:
         task = self._repository.get(task_id)
@@ -294,11 +367,12 @@ class Tasks:
 
     def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
         task_type = body.task_type or self._default_type
-        payload = dump(body.payload)
+        payload = b"{}" if body.payload == {} else dump(body.payload)
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise PayloadTooLarge(len(payload))
         known_type = self._registry.get(task_type)
-        if known_type is not None:
+        # Without a model whatever came through a door will do, and was read strictly there.
+        if known_type is not None and known_type.payload_model is not None:
             try:
                 known_type.parse(payload)
             except ValidationError as exc:
@@ -315,6 +389,7 @@ class Tasks:
             execute_at=body.execute_at,
             idempotency_key=idempotency_key,
             request_hash=request_hash,
+            unique_key=body.unique_key,
         )
 
     def _view(self, task: StoredTask, *, trace: bool = False) -> TaskView:
@@ -323,15 +398,22 @@ class Tasks:
     def _views(self, tasks: Sequence[StoredTask], *, trace: bool = False) -> list[TaskView]:
         pending = any(status_of(task.state) is Status.PENDING for task in tasks)
         live = self._repository.live_types() if pending else {}
-        return [self._view_of(task, live, trace=trace) for task in tasks]
+        paused = {name for name, control in self._repository.controls().items() if control.paused} if pending else set()
+        return [self._view_of(task, live, paused, trace=trace) for task in tasks]
 
-    def _waiting_for(self, task_type: str) -> str:
-        known = self._registry.get(task_type)
+    def _waiting_for(self, task: StoredTask, live: Mapping[str, int], paused: set[str]) -> str | None:
+        if status_of(task.state) is not Status.PENDING:
+            return None
+        if task.task_type in paused:
+            return PAUSED
+        if task.task_type in live:
+            return None
+        known = self._registry.get(task.task_type)
         if known is None or not known.needs:
             return NO_WORKER
         return f"{NO_WORKER}; it needs {' and '.join(known.needs)} to be set for the workers"
 
-    def _view_of(self, task: StoredTask, live: Mapping[str, int], *, trace: bool) -> TaskView:
+    def _view_of(self, task: StoredTask, live: Mapping[str, int], paused: set[str], *, trace: bool) -> TaskView:
         status = status_of(task.state)
         omitted = [] if task.payload is not None else ["payload"]
         if status is Status.COMPLETED and task.result is None:
@@ -357,15 +439,19 @@ class Tasks:
             started_at=task.started_at,
             completed_at=task.completed_at,
             duration=None if task.duration is None else round(task.duration, 3),
-            waiting_for=self._waiting_for(task.task_type)
-            if status is Status.PENDING and task.task_type not in live
-            else None,
+            unique_key=task.unique_key,
+            waiting_for=self._waiting_for(task, live, paused),
             omitted=omitted,
         )
 
 
 def _error_view(item: Mapping[str, Any], *, trace: bool) -> AttemptErrorView:
     return AttemptErrorView.model_validate(item if trace else {**item, "trace": None})
+
+
+def _in_batch(index: int, exc: Invalid) -> Invalid:
+    details = [FieldError(f"tasks.{index}.{item.field}", item.message) for item in exc.details]
+    return Invalid(f"tasks.{index}: {exc.message}", details=details)
 
 
 def _json(text: str | None) -> Any:

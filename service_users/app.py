@@ -9,6 +9,7 @@ from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
 from servicekit.database import Database
+from servicekit.inbox import Inbox, event_routes
 from servicekit.web import make_app
 
 CONSTRAINTS = {"uq_users_email_key": EmailTaken}
@@ -24,7 +25,8 @@ def create_app(settings: UsersSettings) -> Flask:
     )
     return make_app(
         "service_users",
-        routes=[user_routes(Users(database))],
+        # Nothing that happens elsewhere matters here yet: events are acknowledged and forgotten.
+        routes=[user_routes(Users(database)), event_routes(Inbox(database, {}), settings.token)],
         checks={"database": database.ping},
         description="The people of the building sites.",
     )

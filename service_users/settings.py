@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from servicekit.settings import Bind, DatabaseUrl, ServiceSettings, Threads
+from servicekit.relay_process import RelaySettings
+from servicekit.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, Threads
 
 
-class UsersSettings(ServiceSettings):
+class UsersSettings(InternalToken):
     """Settings of the users service."""
 
     users_database_url: DatabaseUrl = Field(description="where the users database is")
     users_bind: Bind = Field(default="127.0.0.1:8001", description="where the users service listens")
     users_threads: Threads = Field(default=8, description="requests served at once, and database connections")
+
+
+class UsersRelaySettings(RelaySettings):
+    """Settings of the relay of the users' events."""
+
+    users_database_url: DatabaseUrl = Field(description="where the users database is")
+    users_relay_bind: Bind = Field(default="127.0.0.1:8007", description="where the users' relay shows its pages")
+    orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service is")
+    tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the task service is")

@@ -9,11 +9,16 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Text, UniqueC
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.outbox import define_outbox
+
 
 class Base(DeclarativeBase):
     """Holds this service's metadata."""
 
     metadata = MetaData()
+
+
+define_outbox(Base.metadata)
 
 
 class User(Base):

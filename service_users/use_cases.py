@@ -8,11 +8,12 @@ from uuid import UUID
 from argon2 import PasswordHasher
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
-from service_users import repository
+from service_users import events, repository
 from service_users.domain import comparable
 from service_users.errors import UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.tables import User
+from servicekit import outbox
 from servicekit.clock import Clock, utc_now
 from servicekit.database import Database
 from servicekit.ids import new_id
@@ -46,6 +47,7 @@ class Users:
         )
         with self._database.transaction() as session:
             repository.add(session, user)
+            outbox.add(session, events.created(user))
         return UserView.of(user)
 
     def get(self, user_id: UUID) -> UserView:
@@ -83,6 +85,7 @@ class Users:
                 setattr(user, name, value)
             if values:
                 user.updated_at = max(self._clock(), user.created_at)
+                outbox.add(session, events.updated(user))
             session.flush()
             return UserView.of(user)
 
@@ -92,6 +95,7 @@ class Users:
             user = _required(repository.find_for_update(session, user_id))
             view = UserView.of(user)
             repository.remove(session, user)
+            outbox.add(session, events.deleted(user_id, self._clock()))
             return view
 
     def _hash(self, password: str | None) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import socket
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -80,6 +82,16 @@ class _Session(requests.Session):
         """Give none: even with allow_redirects=False requests would read the whole body to prepare the next step."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceAnswer:
+    """An envelope and its status. `code` is None for a good one; only a refusal has a code and a message."""
+
+    status: int
+    code: str | None
+    message: str
+    data: Any
+
+
 class ServiceClient:
     """Asks one other service. Thread-safe.
 
@@ -103,6 +115,23 @@ class ServiceClient:
         Raises the `unavailable` error, `BadGateway` for an answer that cannot be used (no envelope, or a
         service that knows no such address), and `DeadlineExceeded` when the request's own time is over.
         """
+        answer = self._ask("GET", path, None, {})
+        if answer.code is None:
+            return answer.data
+        if answer.status == 404:
+            if answer.code == NotFound.code:
+                raise BadGateway("A service behind this one does not know the address it was asked for.")
+            return None
+        raise self._unavailable(retry_after=1)
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ServiceAnswer:
+        """POST a body that the service may get twice: a connection that breaks is replaced once.
+
+        Gives every answer that is about this request: good ones, refusals, and a 500. Raises as `get` does.
+        """
+        return self._ask("POST", path, body, headers)
+
+    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> ServiceAnswer:
         left = deadline.remaining(self._total_seconds)
         try:
             permit = self._circuit.acquire()
@@ -111,7 +140,7 @@ class ServiceClient:
         began = time.monotonic()
         token = _call_ends_at.set(began + left)
         try:
-            status, raw = self._exchange(path, began + left)
+            status, raw = self._exchange(method, path, body, headers, began + left)
         except (requests.RequestException, Urllib3Error, OSError) as exc:
             seconds = time.monotonic() - began
             hurried = left < self._total_seconds and seconds >= left
@@ -133,28 +162,35 @@ class ServiceClient:
         """Close every kept connection."""
         self._session.close()
 
-    def _exchange(self, path: str, ends_at: float) -> tuple[int, bytes]:
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], ends_at: float
+    ) -> tuple[int, bytes]:
         try:
-            return self._once(path, ends_at)
+            return self._once(method, path, body, headers, ends_at)
         except requests.ConnectionError as exc:
             if isinstance(exc, requests.Timeout) or _never_connected(exc):
                 raise
-            # A kept connection may have been closed as we wrote to it: asking again on a fresh one is
-            # safe for a GET (RFC 9110 9.2.2), and done once only.
-            return self._once(path, ends_at)
+            # A kept connection may have been closed as we wrote to it: asking again on a fresh one is safe for a GET
+            # (RFC 9110 9.2.2) and for a POST that says so, and done once only.
+            return self._once(method, path, body, headers, ends_at)
 
-    def _once(self, path: str, ends_at: float) -> tuple[int, bytes]:
+    def _once(
+        self, method: str, path: str, body: bytes | None, more_headers: Mapping[str, str], ends_at: float
+    ) -> tuple[int, bytes]:
         left = ends_at - time.monotonic()
         if left <= 0:
             raise requests.Timeout("no time left")
         headers = {
+            **more_headers,
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             request_id.HEADER: request_id.accept_or_make(request_id.current_request_id()),
             deadline.HEADER: str(int(left * 1000)),
         }
-        with self._session.get(
+        with self._session.request(
+            method,
             self._base_url + path,
+            data=body,
             headers=headers,
             timeout=(min(CONNECT_SECONDS, left), left),
             allow_redirects=False,
@@ -162,42 +198,39 @@ class ServiceClient:
         ) as response:
             return response.status_code, _read(response, ends_at)
 
-    def _judge(self, status: int, raw: bytes, permit: Permit, seconds: float) -> Any | None:
+    def _judge(self, status: int, raw: bytes, permit: Permit, seconds: float) -> ServiceAnswer:
         try:
-            code, data = _open_envelope(status, raw)
+            answer = _open_envelope(status, raw)
         except BadGateway:
             permit.failure(seconds, "not an envelope")
             raise
-        if status == 429 or (status in _FAILING_STATUSES and code in _BLAMES_OTHERS):
+        if status == 429 or (status in _FAILING_STATUSES and answer.code in _BLAMES_OTHERS):
             permit.neutral()
         elif status in _FAILING_STATUSES:
             permit.failure(seconds, f"status {status}")
         else:
             permit.success(seconds)
-        if code is None:
-            return data
-        if status == 404:
-            if code == NotFound.code:
-                raise BadGateway("A service behind this one does not know the address it was asked for.")
-            return None
-        if code == DeadlineExceeded.code:
+        if answer.code == DeadlineExceeded.code:
             raise DeadlineExceeded
-        raise self._unavailable(retry_after=1)
+        if status == 429 or status > 500:
+            raise self._unavailable(retry_after=1)
+        return answer
 
 
 def _never_connected(exc: requests.ConnectionError) -> bool:
     return any(isinstance(getattr(cause, "reason", None), NewConnectionError) for cause in exc.args)
 
 
-def _open_envelope(status: int, raw: bytes) -> tuple[str | None, Any]:
-    """Give an error's code, or None and the data; `BadGateway` unless it is an envelope that fits the status."""
+def _open_envelope(status: int, raw: bytes) -> ServiceAnswer:
+    """Read an answer; `BadGateway` unless it is an envelope that fits the status."""
     try:
         envelope = read_json(raw)
         if status < 300 and envelope["success"] is True:
-            return None, envelope["data"]
+            return ServiceAnswer(status, None, "", envelope["data"])
         if status >= 400 and envelope["success"] is False and isinstance(envelope["error"]["code"], str):
-            return envelope["error"]["code"], None
-    except (AppError, KeyError, TypeError) as exc:
+            error = envelope["error"]
+            return ServiceAnswer(status, error["code"], str(error.get("message", "")), None)
+    except (AppError, AttributeError, KeyError, TypeError) as exc:
         raise BadGateway from exc
     raise BadGateway
 

@@ -66,8 +66,10 @@ class Routes:
     Its return annotation is a `View`, or `Answer[View]` when it sets a status or fields itself.
     """
 
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, *, documented: bool = True) -> None:
+        """`documented` tells whether the operations stand in /openapi.json."""
         self.tag = tag
+        self.documented = documented
         self.endpoints: list[Endpoint] = []
 
     def get(self, path: str, **options: Any) -> Callable[[F], F]:

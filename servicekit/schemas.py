@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -146,6 +146,9 @@ class Body(BaseModel):
         strict=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=_without_default
     )
 
+    #: For a body that is a JSON array: the one field that takes it.
+    array_field: ClassVar[str | None] = None
+
 
 class Update(Body):
     """A body that changes the fields it names; a field that was not sent differs from null.
@@ -268,6 +271,10 @@ def parse_body(model: type[B], raw: bytes, content_type: str | None, *, may_be_e
     if not raw:
         raise Invalid("Send a JSON object as the body.", details=[FieldError("body", "is empty")])
     value = read_json(raw)
+    if model.array_field is not None:
+        if not isinstance(value, list):
+            raise Invalid("The body must be a JSON array.", details=[FieldError("body", "must be a list")])
+        value = {model.array_field: value}
     if not isinstance(value, dict):
         raise Invalid("The body must be a JSON object.", details=[FieldError("body", "must be an object")])
     try:

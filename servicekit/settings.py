@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MAX_PORT = 65535
+_SHORTEST_TOKEN = 16
 
 
 class SettingsError(Exception):
@@ -53,9 +54,16 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _broker_url(value: str) -> str:
+    if not value.startswith(("amqp://", "amqps://")) or not _has_host(value):
+        raise ValueError("write it as amqp://USER:PASSWORD@HOST:PORT/VHOST")
+    return value
+
+
 Bind = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 
 
@@ -79,6 +87,39 @@ class ServiceSettings(Settings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least serious level that is written"
     )
+
+
+class InternalToken(ServiceSettings):
+    """The word by which the services know each other."""
+
+    internal_token: SecretStr | None = Field(
+        default=None,
+        min_length=_SHORTEST_TOKEN,
+        description="by which the services know each other; without it none takes events",
+    )
+    internal_token_file: FilePath | None = Field(
+        default=None, description="a file that holds the internal token; INTERNAL_TOKEN wins over it"
+    )
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.internal_token is None and self.internal_token_file is not None and len(self._read()) < _SHORTEST_TOKEN:
+            raise ValueError(f"INTERNAL_TOKEN_FILE: the token in it has less than {_SHORTEST_TOKEN} characters")
+        return self
+
+    @property
+    def token(self) -> str | None:
+        """Give the token, wherever it was found."""
+        if self.internal_token is not None:
+            return self.internal_token.get_secret_value()
+        return None if self.internal_token_file is None else self._read()
+
+    def _read(self) -> str:
+        assert self.internal_token_file is not None
+        try:
+            return self.internal_token_file.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as exc:
+            raise ValueError("INTERNAL_TOKEN_FILE: cannot be read") from exc
 
 
 S = TypeVar("S", bound=Settings)

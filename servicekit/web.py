@@ -123,7 +123,8 @@ def _add_service_pages(
     metrics: Metrics,
     description: str,
 ) -> None:
-    api_document = dump(openapi.document(title=service, version=VERSION, description=description, routes=routes))
+    public = [group for group in routes if group.documented]
+    api_document = dump(openapi.document(title=service, version=VERSION, description=description, routes=public))
 
     def page(path: str, view: Callable[[], Response]) -> None:
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["GET"], provide_automatic_options=False)

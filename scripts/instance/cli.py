@@ -28,18 +28,20 @@ Run Siteworks on this machine: PostgreSQL, the three services, the event streams
   ./scripts/run restart users         … or both
   ./scripts/run logs gateway          follow one service's log
 
-Services: postgres, users, orders, tasks, events, worker (all of them), gateway.
+Services: postgres, users, orders, tasks, events, worker (all of them), users-relay, orders-relay, tasks-relay, gateway;
+with RabbitMQ also ingest, and rabbitmq if it is the instance's own.
 """
 _EPILOG = """\
 Ports, all on 127.0.0.1: gateway P (--port), users P+1, orders P+2, tasks P+3, events P+4, PostgreSQL P+5,
-supervisor P+6.
+supervisor P+6, relays P+7 to P+9; with RabbitMQ also ingest P+10, RabbitMQ P+11 to P+13.
 
 The data folder holds everything an instance keeps: the database, generated passwords (secrets/), logs. It also names
 the instance: `stop`, `status` and the others find it by --data, whatever its port. Several instances run beside each
 other, each with its own --data and --port.
 
 Settings come from the environment and from .env in the checkout (see .env.example), except for addresses (*_BIND,
-*_DATABASE_URL, USERS_URL, ORDERS_URL, TASKS_URL, EVENTS_URL): those belong to the instance.
+*_DATABASE_URL, USERS_URL, ORDERS_URL, TASKS_URL, EVENTS_URL): those belong to the instance. RABBITMQ_URL names a
+RabbitMQ that runs already; where it is set the instance uses that one.
 """
 
 
@@ -53,7 +55,12 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--data", metavar="DIR", help="the data folder (.data in the checkout)")
     arguments.add_argument("--workers", type=int, default=2, metavar="N", help="task worker processes (2)")
     arguments.add_argument(
-        "--reset", action="store_true", help="start afresh: forgets the data folder's database, secrets and logs"
+        "--reset",
+        action="store_true",
+        help="start afresh: forgets the data folder's database, queues, secrets and logs",
+    )
+    arguments.add_argument(
+        "--rabbitmq", action="store_true", help="take tasks from RabbitMQ: that of RABBITMQ_URL, else one of its own"
     )
     arguments.add_argument("--detach", action="store_true", help="return when everything is ready")
     arguments.add_argument("--json", action="store_true", help="for status: JSON instead of a table")
@@ -76,7 +83,14 @@ def _act(options: argparse.Namespace) -> int:
     layout = Layout.of(options.data)
     if options.verb is None:
         ports = Ports(options.port)
-        starting.run(layout, ports, workers=options.workers, reset=options.reset, detach=options.detach)
+        starting.run(
+            layout,
+            ports,
+            workers=options.workers,
+            reset=options.reset,
+            detach=options.detach,
+            rabbitmq=options.rabbitmq,
+        )
     elif options.verb == "status":
         return reporting.status(layout, say, as_json=options.json)
     elif options.verb == "stop" and options.service is None:
@@ -95,7 +109,7 @@ def _one_service(layout: Layout, verb: str, service: str) -> None:
         raise InstanceError(f"the instance in {layout.data} does not run; start it with ./scripts/run")
     supervisor = Supervisor(Ports(holder.port), Credentials(layout.secrets)["supervisor"])
     if service not in {process.service for process in supervisor.processes()}:
-        raise InstanceError(f"this instance was started without {service} (--workers 0)")
+        raise InstanceError(f"this instance was started without {service} (see ./scripts/run --help)")
     if verb in {"stop", "restart"}:
         supervisor.stop([service])
     if verb in {"start", "restart"}:

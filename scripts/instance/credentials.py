@@ -6,8 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
-# The database roles, PostgreSQL's own superuser, and the door of supervisor.
-NAMES = ("users", "orders", "tasks", "postgres", "supervisor")
+# The database roles, PostgreSQL's own superuser, the door of supervisor, and the word between the services.
+NAMES = ("users", "orders", "tasks", "postgres", "supervisor", "internal")
 
 
 class Credentials:

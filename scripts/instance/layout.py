@@ -48,6 +48,10 @@ class Layout:
         return self.data / "postgres"
 
     @property
+    def rabbitmq(self) -> Path:
+        return self.data / "rabbitmq"
+
+    @property
     def logs(self) -> Path:
         return self.data / "logs"
 
@@ -117,7 +121,7 @@ class Layout:
     def remove_contents(self) -> None:
         """Forget everything the instance made, and only that; the mark goes last."""
         unfinished = self.postgres.with_name(self.postgres.name + ".new")
-        for folder in (self.run, self.logs, self.temporary, self.postgres, unfinished, self.secrets):
+        for folder in (self.run, self.logs, self.temporary, self.postgres, unfinished, self.rabbitmq, self.secrets):
             if folder.exists():
                 shutil.rmtree(folder)
         self.mark.unlink(missing_ok=True)

@@ -1,15 +1,16 @@
-"""The ports of an instance: seven in a row from --port, all on 127.0.0.1."""
+"""The ports of an instance: ten in a row from --port, all on 127.0.0.1, and four more where RabbitMQ is used."""
 
 from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from scripts.instance.errors import InstanceError, PortTaken
 
 HOST = "127.0.0.1"
-_COUNT = 7
+_COUNT = 14
 # Below the range from which the kernel takes the near ends of outgoing connections.
 _NEVER_TAKEN_BY_THE_KERNEL = (20_000, 32_000)
 
@@ -23,7 +24,7 @@ class Ports:
     def __post_init__(self) -> None:
         highest = 65536 - _COUNT
         if not 1 <= self.base <= highest:
-            raise InstanceError(f"--port must be between 1 and {highest}: seven ports in a row are needed")
+            raise InstanceError(f"--port must be between 1 and {highest}: fourteen ports in a row are needed")
 
     @property
     def gateway(self) -> int:
@@ -54,6 +55,27 @@ class Ports:
         return self.base + 6
 
     @property
+    def users_relay(self) -> int:
+        return self.base + 7
+
+    @property
+    def orders_relay(self) -> int:
+        return self.base + 8
+
+    @property
+    def tasks_relay(self) -> int:
+        return self.base + 9
+
+    @property
+    def ingest(self) -> int:
+        return self.base + 10
+
+    @property
+    def rabbitmq(self) -> int:
+        """The clients'. The two behind it are its node's and its name server's."""
+        return self.base + 11
+
+    @property
     def by_name(self) -> dict[str, int]:
         return {
             "gateway": self.gateway,
@@ -63,15 +85,27 @@ class Ports:
             "events": self.events,
             "postgres": self.postgres,
             "supervisor": self.supervisor,
+            "users-relay": self.users_relay,
+            "orders-relay": self.orders_relay,
+            "tasks-relay": self.tasks_relay,
+            "ingest": self.ingest,
+            "rabbitmq": self.rabbitmq,
+            "rabbitmq's node": self.rabbitmq + 1,
+            "rabbitmq's names": self.rabbitmq + 2,
         }
 
     @property
     def url(self) -> str:
         return f"http://localhost:{self.gateway}"
 
-    def require_free(self) -> None:
-        """Raise PortTaken naming the first port that cannot be bound, and what it would be for."""
+    def require_free(self, but: Collection[str] = ()) -> None:
+        """Raise PortTaken naming the first port that cannot be bound, and what it would be for.
+
+        `but` names programs that this instance does without.
+        """
         for name, port in self.by_name.items():
+            if name.partition("'")[0] in but:
+                continue
             reason = _why_not_bindable(port)
             if reason is None:
                 continue

@@ -19,15 +19,21 @@ from scripts.instance.identity import Identity
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.ports import HOST, Ports
 from scripts.instance.postgres import EmbeddedPostgres
+from scripts.instance.rabbitmq import Broker
 from scripts.instance.reclaim import MARK
 
 # The names people use, in the order of starting; stopping goes the other way.
-SERVICES = ("postgres", "users", "orders", "tasks", "events", "worker", "gateway")
+RELAYS = ("users-relay", "orders-relay", "tasks-relay")
+STORES = ("postgres", "rabbitmq")
+SERVICES = (*STORES, "users", "orders", "tasks", "events", "worker", "ingest", *RELAYS, "gateway")
 
-# Addresses of any process, which no other process needs to see and no caller may set.
+# Addresses and secrets of any process, which no other process needs to see and no caller may set.
 _ADDRESSES = (
     "USERS_DATABASE_URL", "ORDERS_DATABASE_URL", "TASKS_DATABASE_URL", "USERS_BIND", "ORDERS_BIND", "TASKS_BIND",
     "EVENTS_BIND", "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL", "EVENTS_URL",
+    "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL",
+    "USERS_RELAY_BIND", "ORDERS_RELAY_BIND", "TASKS_RELAY_BIND", "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE",
+    "INGEST_BIND", "RABBITMQ_URL",
 )  # fmt: skip
 # What would bend Python, gunicorn or libpq behind our back. A trailing * stands for any ending.
 _STRAY = (
@@ -81,7 +87,12 @@ def database_urls(ports: Ports, credentials: Credentials) -> dict[str, str]:
 
 
 def programs_of(
-    layout: Layout, ports: Ports, credentials: Credentials, server: EmbeddedPostgres, workers: int
+    layout: Layout,
+    ports: Ports,
+    credentials: Credentials,
+    server: EmbeddedPostgres,
+    workers: int,
+    broker: Broker | None = None,
 ) -> list[Program]:
     """Every program of the instance, PostgreSQL first."""
     urls = database_urls(ports, credentials)
@@ -92,6 +103,25 @@ def programs_of(
         "TMPDIR": str(layout.temporary),
         **_default_log_format(),
     }
+
+    internal = {"INTERNAL_TOKEN": credentials["internal"]}
+    broker_url = {} if broker is None else {"RABBITMQ_URL": broker.url}
+    peers = {"users": users_url, "orders": orders_url, "tasks": tasks_url}
+
+    def relay(name: str) -> Program:
+        return Program(
+            f"{name}-relay",
+            (sys.executable, "-m", f"service_{name}.cli", "relay"),
+            {
+                **everybody,
+                **internal,
+                **broker_url,
+                f"{name.upper()}_DATABASE_URL": urls[name],
+                f"{name.upper()}_RELAY_BIND": f"{HOST}:{ports.by_name[f'{name}-relay']}",
+                **{f"{other.upper()}_URL": url for other, url in peers.items() if other != name},
+            },
+            stop_seconds=20,
+        )
 
     def gunicorn(folder: str, app: str) -> tuple[str, ...]:
         return (
@@ -111,18 +141,18 @@ def programs_of(
         ),
         Program(
             "users", gunicorn("service_users", "service_users.wsgi:app"),
-            {**everybody, "USERS_DATABASE_URL": urls["users"], "USERS_BIND": f"{HOST}:{ports.users}"},
+            {**everybody, **internal, "USERS_DATABASE_URL": urls["users"], "USERS_BIND": f"{HOST}:{ports.users}"},
         ),
         Program(
             "orders", gunicorn("service_orders", "service_orders.wsgi:app"),
             {
-                **everybody, "ORDERS_DATABASE_URL": urls["orders"], "ORDERS_BIND": f"{HOST}:{ports.orders}",
+                **everybody, **internal, "ORDERS_DATABASE_URL": urls["orders"], "ORDERS_BIND": f"{HOST}:{ports.orders}",
                 "USERS_URL": users_url,
             },
         ),
         Program(
             "tasks", gunicorn("service_tasks", "service_tasks.wsgi:app"),
-            {**everybody, "TASKS_DATABASE_URL": urls["tasks"], "TASKS_BIND": f"{HOST}:{ports.tasks}"},
+            {**everybody, **internal, "TASKS_DATABASE_URL": urls["tasks"], "TASKS_BIND": f"{HOST}:{ports.tasks}"},
         ),
         Program(
             "events", gunicorn("service_tasks/events", "service_tasks.events.asgi:app"),
@@ -132,6 +162,21 @@ def programs_of(
             "worker", (sys.executable, "-m", "service_tasks.cli", "worker"),
             {**everybody, "TASKS_DATABASE_URL": urls["tasks"]},
             copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30, and then the rest is handed back
+        ),
+        *(relay(name) for name in ("users", "orders", "tasks")),
+        Program(
+            "ingest", (sys.executable, "-m", "service_tasks.cli", "ingest"),
+            {
+                **everybody, **broker_url, "TASKS_DATABASE_URL": urls["tasks"],
+                "INGEST_BIND": f"{HOST}:{ports.ingest}",
+            },
+            copies=0 if broker is None else 1, stop_seconds=20,
+        ),
+        Program(
+            "rabbitmq",
+            (sys.executable, "-m", "scripts.instance.rabbitmq_process", str(layout.rabbitmq), str(ports.rabbitmq)),
+            {MARK: str(layout.data), "PYTHONUNBUFFERED": "1"},
+            copies=0 if broker is None or broker.own is None else 1, autostart=True, priority=10,
         ),
         Program(
             "gateway", gunicorn("api_gateway", "api_gateway.asgi:app"),

@@ -24,7 +24,8 @@ from scripts.instance.lock import Holder, InstanceLock
 from scripts.instance.migrating import migrate
 from scripts.instance.ports import HOST, Ports
 from scripts.instance.postgres import EmbeddedPostgres, last_lines_of
-from scripts.instance.programs import database_urls, programs_of
+from scripts.instance.programs import RELAYS, SERVICES, STORES, database_urls, programs_of
+from scripts.instance.rabbitmq import Broker, choose_broker
 from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
 
@@ -36,26 +37,30 @@ class StopRequested(BaseException):
     """Ctrl-C, SIGTERM or SIGHUP: not an error, and not to be caught as one."""
 
 
-def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool) -> None:
-    """Start the instance; unless `detach`, hold it until a signal comes or it is stopped from elsewhere."""
+def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool, rabbitmq: bool = False) -> None:
+    """Start the instance, with a RabbitMQ of its own if `rabbitmq` asks for one and none is given.
+
+    Unless `detach`, hold it until a signal comes or it is stopped from elsewhere.
+    """
     began = time.monotonic()
     layout.require_ours_or_empty()
+    broker = choose_broker(layout, ports, wanted=rabbitmq)
     layout.create_folder()
     lock = InstanceLock.acquire(layout.lock, Holder("./scripts/run", ports.base, workers))
     with _Signals() as signals:
         supervisor: supervision.Supervisor | None = None
         process: subprocess.Popen[bytes] | None = None
         try:
-            server = _prepare(layout, ports, reset=reset)
+            server = _prepare(layout, ports, broker, reset=reset)
             credentials = Credentials(layout.secrets)
-            programs = programs_of(layout, ports, credentials, server, workers)
+            programs = programs_of(layout, ports, credentials, server, workers, broker)
             supervision.write_run_files(layout, programs, ports.supervisor, credentials["supervisor"])
             supervisor = supervision.Supervisor(ports, credentials["supervisor"])
             process = supervision.spawn(layout, lock)
             lock.close()  # from here on supervisor holds it
             supervision.wait_for_supervisor(supervisor, process, layout)
-            _start_everything(layout, ports, credentials, server, supervisor, process)
-            _announce(layout, ports, seconds=time.monotonic() - began, detach=detach)
+            _start_everything(layout, ports, credentials, server, supervisor, process, broker)
+            _announce(layout, ports, broker, seconds=time.monotonic() - began, detach=detach)
             if not detach:
                 _hold(layout, process)
         except BaseException as reason:  # whatever ended the start or the holding, nothing may be left running
@@ -73,14 +78,17 @@ def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool
             lock.close()
 
 
-def _prepare(layout: Layout, ports: Ports, *, reset: bool) -> EmbeddedPostgres:
+def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool) -> EmbeddedPostgres:
     reclaimed = reclaim(layout.data)
     if reclaimed:
         say(f"ended {reclaimed} processes that a killed supervisor had left behind")
     if reset:
         layout.remove_contents()
-    ports.require_free()
+    own_broker = None if broker is None else broker.own
+    ports.require_free(but=[*([] if broker else ["ingest"]), *([] if own_broker else ["rabbitmq"])])
     layout.create()
+    if own_broker is not None:
+        own_broker.prepare()
     credentials = Credentials(layout.secrets)
     credentials.create()
     server = EmbeddedPostgres(layout.postgres, ports.postgres, credentials["postgres"], log=layout.log("postgres"))
@@ -102,8 +110,10 @@ def _start_everything(
     server: EmbeddedPostgres,
     supervisor: supervision.Supervisor,
     process: subprocess.Popen[bytes],
+    broker: Broker | None,
 ) -> None:
-    say("starting PostgreSQL …")
+    own_broker = broker is not None and broker.own is not None
+    say("starting PostgreSQL and RabbitMQ …" if own_broker else "starting PostgreSQL …")
     watch = _Watch(layout, supervisor)
 
     def still_trying() -> bool:
@@ -115,11 +125,15 @@ def _start_everything(
     say("applying migrations …")
     migrate(database_urls(ports, credentials), layout.log("migrations"))
     say("starting the services …")
-    supervisor.start(["users", "orders", "tasks", "events", "worker", "gateway"])
+    supervisor.start([name for name in SERVICES if name not in STORES])
     limit = time.monotonic() + _READY_LIMIT
     while True:
         waiting_for = watch.not_running()
-        if not waiting_for and watch.workers_are_connected(ports) and not (waiting_for := _not_ready(ports)):
+        if (
+            not waiting_for
+            and watch.workers_are_connected(ports)
+            and not (waiting_for := _not_ready(ports, own_broker=own_broker))
+        ):
             return
         if process.poll() is not None:
             raise StartFailed(f"supervisor ended during the start (log: {layout.log('supervisor')})")
@@ -169,9 +183,10 @@ def _is_connected_to(pid: int, port: int) -> bool:
     return any(c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED for c in found)
 
 
-def _not_ready(ports: Ports) -> list[str]:
-    """Name those who have a page and do not say on it that they are ready."""
-    return [name for name in ("users", "orders", "tasks", "events", "gateway") if not _is_ready(ports.by_name[name])]
+def _not_ready(ports: Ports, *, own_broker: bool) -> list[str]:
+    """Name those who have a page and do not say on it that they are ready. A broker of somebody else's may be away."""
+    names = ("users", "orders", "tasks", "events", *(["ingest"] if own_broker else []), *RELAYS, "gateway")
+    return [name for name in names if not _is_ready(ports.by_name[name])]
 
 
 def _is_ready(port: int) -> bool:
@@ -185,12 +200,13 @@ def _is_ready(port: int) -> bool:
         connection.close()
 
 
-def _announce(layout: Layout, ports: Ports, *, seconds: float, detach: bool) -> None:
+def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: float, detach: bool) -> None:
     lines = [
         f"Siteworks is ready on {ports.url}  ({seconds:.1f} s)",
         "",
         f"try it     {ports.url}/swagger",
         f"health     {ports.url}/health",
+        *([f"rabbitmq   {broker.url}"] if broker is not None and broker.own is not None else []),
         f"logs       {layout.logs}",
         f"status     ./scripts/run status{layout.option}",
         f"stop       {'' if detach else 'Ctrl-C, or '}./scripts/run stop{layout.option}",

@@ -10,6 +10,7 @@ from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock, holder_of
 from scripts.instance.ports import Ports
+from scripts.instance.programs import RELAYS, STORES
 from scripts.instance.reclaim import reclaim
 from scripts.instance.supervision import Supervisor
 
@@ -19,7 +20,7 @@ _RELEASE_LIMIT = 30.0  # seconds for supervisor itself, once its programs have e
 def stop_in_order(supervisor: Supervisor, say: Callable[[str], None]) -> None:
     """Stop every program and supervisor. Returns when supervisor has been told; its end is the caller's to await."""
     try:
-        for services in (["gateway"], ["users", "orders", "tasks", "events", "worker"], ["postgres"]):
+        for services in (["gateway"], ["users", "orders", "tasks", "events", "worker", "ingest", *RELAYS], [*STORES]):
             running = supervisor.alive(services)
             if running:
                 say(f"  stopping {', '.join(running)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 MAX_TASK_TYPE_CHARACTERS = 50
@@ -12,6 +13,8 @@ MAX_TITLE_CHARACTERS = 200
 MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_RESULT_BYTES = 1024 * 1024
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 200
+MAX_UNIQUE_KEY_CHARACTERS = 200
+MAX_BATCH_TASKS = 10_000
 MAX_ERROR_CHARACTERS = 2000
 MAX_TRACE_CHARACTERS = 8192
 MAX_PROGRESS_MESSAGE_CHARACTERS = 200
@@ -101,18 +104,32 @@ def status_words() -> tuple[str, ...]:
     return tuple(_STATUS_WORDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to write one task's outcome. `number` grows with every claim and never goes back, so a result
-    that comes late carries a number nobody honours any more. (`attempt` would not do: handing a task back
-    restores it, and a retry asked for by a person starts it anew.)"""
-
-    task_id: UUID
+class _LeaseParts(NamedTuple):
+    #: the task's id in its usual text form; texts sort as the ids themselves do
+    key: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedTask:
+class Lease(_LeaseParts):
+    """The right to write one task's outcome. `number` grows with every claim and never goes back, so a result
+    that comes late carries a number nobody honours any more. (`attempt` would not do: handing a task back
+    restores it, and a retry asked for by a person starts it anew.)
+
+    A tuple of text and number, since a worker makes, hashes and compares tens of thousands in a second.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, task_id: UUID | str, number: int) -> Lease:
+        """An id given as text must be in its usual form, in small letters."""
+        return tuple.__new__(cls, (str(task_id), number))
+
+    @property
+    def task_id(self) -> UUID:
+        return UUID(self.key)
+
+
+class ClaimedTask(NamedTuple):
     """One task in the hands of a worker. `payload` is JSON text; `claimed_at` is the database's clock."""
 
     lease: Lease

@@ -22,7 +22,17 @@ class StopReason(Enum):
 class ActiveTask:
     """A claimed task from the claim until its outcome is written."""
 
-    __slots__ = ("cancel_handler", "claimed", "context", "lease", "settled", "stop_reason", "thread_started", "type")
+    __slots__ = (
+        "cancel_handler",
+        "claimed",
+        "context",
+        "lease",
+        "settled",
+        "started_at",
+        "stop_reason",
+        "thread_started",
+        "type",
+    )
 
     def __init__(self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext) -> None:
         self.claimed = claimed
@@ -35,6 +45,8 @@ class ActiveTask:
         self.settled = False
         #: for plain functions: from now on the thread gives its slot back itself
         self.thread_started = False
+        #: when its handler began, by the runner's clock
+        self.started_at = 0.0
 
     def stop(self, reason: StopReason) -> None:
         """Tell the handler to stop. The first reason counts, but a lost or cancelled task is never handed back."""
@@ -49,17 +61,15 @@ class Board:
     """Shared by the duties of one worker. `slots` counts async handlers; threads are counted by the runner."""
 
     def __init__(self, slots: int) -> None:
-        self._slots = slots
+        self.slots = slots
         self._lock = threading.Lock()
         self._active: dict[Lease, ActiveTask] = {}
-        #: held while a claim is under way, so that the reconciler never takes a claim in flight for a lost one
-        self.claiming = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._active)
 
     def free(self) -> int:
-        return max(0, self._slots - len(self._active))
+        return max(0, self.slots - len(self._active))
 
     def add(self, tasks: Iterable[ActiveTask]) -> None:
         with self._lock:
@@ -75,12 +85,11 @@ class Board:
         return self._active.get(lease)
 
     def settle(self, task: ActiveTask) -> bool:
-        """True for the one who may report the task's outcome."""
-        with self._lock:
-            if task.settled:
-                return False
-            task.settled = True
-            return True
+        """True for the one who may report the task's outcome. Called on the event loop's thread alone."""
+        if task.settled:
+            return False
+        task.settled = True
+        return True
 
     def snapshot(self) -> list[ActiveTask]:
         with self._lock:

@@ -30,24 +30,22 @@ class Canceller(DatabaseDuty):
         self._board = board
         self._reporter = reporter
         self._was_busy = False
+        #: cancelled leases that nobody here knew when we last asked
+        self._strange: set[Lease] = set()
 
     def work(self) -> float:
         busy = len(self._board) > 0
         # Once more after the last task: it may have been stopped for another reason than its cancel.
         if busy or self._was_busy:
-            for lease in self._store.cancelled_under(self._worker_id):
-                if not self.cancel(lease):
-                    self._tell_stopped(lease)
+            strange = {lease for lease in self._store.cancelled_under(self._worker_id) if not self.cancel(lease)}
+            # Nobody runs it here any more, so its row may forget this worker; unless its claim is just coming in,
+            # which the second look would show.
+            for lease in strange & self._strange:
+                self._reporter.report(StoppedAfterCancel(lease))
+            busy = busy or bool(strange - self._strange)
+            self._strange = strange
         self._was_busy = busy
         return jittered(ASK_SECONDS)
-
-    def _tell_stopped(self, lease: Lease) -> None:
-        """Nobody runs it here any more, so its row may forget this worker; unless it is just being claimed."""
-        if self._board.claiming.acquire(blocking=False):
-            gone = self._board.get(lease) is None
-            self._board.claiming.release()
-            if gone:
-                self._reporter.report(StoppedAfterCancel(lease))
 
     def cancel(self, lease: Lease) -> bool:
         """Stop the handler of this lease; False when there is none."""

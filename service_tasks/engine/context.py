@@ -38,13 +38,20 @@ class TaskStopped(Exception):
     """The task was cancelled, timed out, or is being handed back: leave the handler, tidying up."""
 
 
+_making_events = threading.Lock()
+
+
 class TaskContext:
     """May be used from any thread; every method returns at once (except `sleep`)."""
+
+    __slots__ = ("_lease", "_report", "_stop_event", "_stopped", "attempt", "max_attempts")
 
     def __init__(self, claimed: ClaimedTask, report: Callable[[Progress], None]) -> None:
         self._lease = claimed.lease
         self._report = report
-        self._stop = threading.Event()
+        self._stopped = False
+        #: made when somebody sleeps on it: ten thousand of them would be most of a worker's memory
+        self._stop_event: threading.Event | None = None
         #: from 1; grows with every try of this task
         self.attempt = claimed.attempt
         self.max_attempts = claimed.max_attempts
@@ -63,17 +70,22 @@ class TaskContext:
     def cancelled(self) -> bool:
         """True once the handler should stop. Async handlers are stopped at their next `await` as well;
         plain functions have to look."""
-        return self._stop.is_set()
+        return self._stopped
 
     def check_cancelled(self) -> None:
         """Raise `TaskStopped` once the handler should stop."""
-        if self._stop.is_set():
+        if self._stopped:
             raise TaskStopped
 
     def sleep(self, seconds: float) -> None:
         """For plain functions: wait, but raise `TaskStopped` as soon as the handler should stop."""
-        if self._stop.wait(seconds):
+        with _making_events:
+            event = self._stop_event = self._stop_event or threading.Event()
+        # Looked at after the event stands, and set before it is looked for: one of the two sides sees the other.
+        if self._stopped or event.wait(seconds):
             raise TaskStopped
 
     def _request_stop(self) -> None:
-        self._stop.set()
+        self._stopped = True
+        if self._stop_event is not None:
+            self._stop_event.set()

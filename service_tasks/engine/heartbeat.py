@@ -37,7 +37,8 @@ class Heartbeat(DatabaseDuty):
         self._reporter = reporter
         self._seconds = seconds
         self._check_health = check_health
-        self._known = False
+        #: leases that the database said we hold at the last beat, and nobody here knew
+        self._strange: set[Lease] = set()
 
     def work(self) -> float:
         self._store.beat(self._worker)
@@ -47,24 +48,22 @@ class Heartbeat(DatabaseDuty):
 
     def reconcile(self) -> None:
         """Stop handlers whose lease is gone; hand back tasks that a claim took but whose answer was lost."""
-        # A claim in flight would look like a lost one. If one is under way, the next beat will do.
-        if not self._board.claiming.acquire(blocking=False):
-            return
-        try:
-            mine = {task.lease: task for task in self._board.snapshot()}
-            held = self._store.held_by(self._worker.id)
-        finally:
-            self._board.claiming.release()
-        for lease, task in mine.items():
-            if lease not in held and not task.settled:
-                self._lose(lease)
-        for lease in held - mine.keys():
+        # What is on the board was claimed before we ask, so the answer knows it, if it still holds.
+        mine = self._board.snapshot()
+        held = self._store.held_by(self._worker.id)
+        for task in mine:
+            if task.lease not in held and not task.settled:
+                self._lose(task.lease)
+        # A claim that is just coming in looks like one whose answer was lost; at the next beat it is on the board.
+        strange = {lease for lease in held if self._board.get(lease) is None}
+        for lease in strange & self._strange:
             # Written by now is possible as well: then the hand-back is refused by its lease.
-            _log.warning("lost_claim_found", task_id=str(lease.task_id))
+            _log.warning("lost_claim_found", task_id=lease.key)
             self._reporter.report(HandedBack(lease))
+        self._strange = strange
 
     def _lose(self, lease: Lease) -> None:
         task = self._board.get(lease)
         if task is not None and task.stop_reason is not StopReason.CANCELLED:
-            _log.info("lease_lost", task_id=str(lease.task_id))
+            _log.info("lease_lost", task_id=lease.key)
             task.stop(StopReason.LEASE_LOST)

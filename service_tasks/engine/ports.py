@@ -26,10 +26,17 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A worker is free to run this type; `timeout_seconds` holds where the task names none."""
+    """A worker is free to run this type; `timeout_seconds` holds where the task names none. The limits are the type's
+    own: so many of its tasks run at once on all workers together, unless people have set another limit."""
 
     task_type: str
     timeout_seconds: float
+    max_running: int | None = None
+    max_running_per_user: int | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        return self.max_running is not None or self.max_running_per_user is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,9 @@ class WorkerStore(Protocol):
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
         """Take at most `limit` ready tasks, most urgent first; no other worker can get the same."""
+
+    def limits_apply(self) -> bool:
+        """Whether people have set limits: then each task that ends may let one start that a claim has left."""
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         """Write outcomes in one transaction; gives those accepted. The others came too late."""
@@ -152,14 +162,16 @@ class LeaderStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """For how many seconds ended tasks are kept; None: for ever."""
+    """For how many seconds ended tasks, and the ids of messages, are kept; None: for ever."""
 
     completed_seconds: float | None
     failed_seconds: float | None
     cancelled_seconds: float | None
+    messages_seconds: float | None = None
 
     @property
     def shortest(self) -> float | None:
+        """Of the limits of tasks."""
         limits = (self.completed_seconds, self.failed_seconds, self.cancelled_seconds)
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -179,6 +191,12 @@ class PruneStore(Protocol):
 
     def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
         """Remove records of runs older than that; gives their number."""
+
+    def prune_messages(self, *, keep_seconds: float, limit: int) -> int:
+        """Forget ids of messages older than that; gives their number."""
+
+    def prune_rejections(self, *, most: int, limit: int) -> int:
+        """Remove the oldest rejected messages of more than `most`; gives their number."""
 
 
 class MaintenanceStore(LeaderStore, PruneStore, Protocol):

@@ -1,4 +1,4 @@
-"""Removes tasks that ended long ago."""
+"""Removes tasks that ended long ago, and records that nobody needs any more."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ BATCH = 1000
 ROUND_SECONDS = 300.0
 #: how long records of a schedule's runs are kept
 KEEP_TICKS_SECONDS = 7 * 86_400.0
+#: Rejected messages wait for a person, but a producer that sends nothing else must not fill the disk.
+MOST_REJECTIONS = 100_000
 _SHORTEST_REST_SECONDS = 0.01
 _log = get_logger(__name__)
 
@@ -32,6 +34,7 @@ class Pruner(DatabaseDuty):
         on_death: Callable[[], None],
         batch: int = BATCH,
         round_seconds: float = ROUND_SECONDS,
+        most_rejections: int = MOST_REJECTIONS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("pruner", on_death=on_death)
@@ -40,6 +43,7 @@ class Pruner(DatabaseDuty):
         self._leads = leads
         self._batch = batch
         self._round_seconds = round_seconds
+        self._most_rejections = most_rejections
         self._monotonic = monotonic
         self._after: UUID | None = None
         self._removed = 0
@@ -54,12 +58,12 @@ class Pruner(DatabaseDuty):
         if self._next_round_at is not None and began < self._next_round_at:
             return self._next_round_at - began
         self._next_round_at = None
-        ticks = self._store.prune_ticks(keep_seconds=KEEP_TICKS_SECONDS, limit=self._batch)
+        records = self._prune_records()
         step = self._store.prune_tasks(self._retention, after=self._after, limit=self._batch)
         self._after = step.last
         self._removed += step.removed
         ended = self._monotonic()
-        if step.seen == self._batch or ticks == self._batch:
+        if step.seen == self._batch or records == self._batch:
             if step.seen < self._batch:
                 self._after = None
             return max(ended - began, _SHORTEST_REST_SECONDS)
@@ -68,3 +72,14 @@ class Pruner(DatabaseDuty):
         self._after, self._removed = None, 0
         self._next_round_at = ended + jittered(self._round_seconds)
         return self._next_round_at - ended
+
+    def _prune_records(self) -> int:
+        """One batch of each kind; gives the largest, which tells whether there is more."""
+        store, keep = self._store, self._retention.messages_seconds
+        removed = [
+            store.prune_ticks(keep_seconds=KEEP_TICKS_SECONDS, limit=self._batch),
+            store.prune_rejections(most=self._most_rejections, limit=self._batch),
+        ]
+        if keep is not None:
+            removed.append(store.prune_messages(keep_seconds=keep, limit=self._batch))
+        return max(removed)

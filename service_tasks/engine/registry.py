@@ -198,6 +198,15 @@ class Registry:
     def get(self, name: str) -> TaskType | None:
         return self._types.get(name)
 
+    def only(self, names: Iterable[str]) -> Registry:
+        """The types of these names; raises `BadTaskTypes` when there is none of a name, or no name at all."""
+        wanted = list(dict.fromkeys(names))
+        unknown = [name for name in wanted if name not in self._types]
+        if unknown or not wanted:
+            known = ", ".join(self.names())
+            raise BadTaskTypes(f"there is no task type {', '.join(unknown) or '(none named)'}; there are {known}")
+        return Registry(self._types[name] for name in wanted)
+
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._types))
 

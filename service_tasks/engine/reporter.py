@@ -6,14 +6,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from service_tasks.domain.task import FailedForGood, Lease, Outcome, Progress, Succeeded, WillRetry
 from service_tasks.engine.board import Board
 from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.ports import WorkerStore
+from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.logs import get_logger
 
-LARGEST_BATCH = 500
+LARGEST_BATCH = 1000
+#: results of so many characters are enough for one statement, however few they are
+LARGEST_TEXT = 8 * 1024 * 1024
+#: Between two writes lies at least this pause, unless enough outcomes wait: a commit costs the same for one and for
+#: many. The first after a pause is written at once.
+SHORTEST_PAUSE_SECONDS = 0.005
+ENOUGH = 500
 PROGRESS_SECONDS = 0.5
 _IDLE_SECONDS = 60.0
 _log = get_logger(__name__)
@@ -44,10 +52,13 @@ class Reporter(DatabaseDuty):
         self._outcomes: deque[Outcome] = deque()
         self._progress: dict[Lease, Progress] = {}
         self._progress_written_at = 0.0
+        self._written_at = 0.0
+        #: leases of outcomes that the database may have written without our having heard so
+        self._unsure: set[Lease] = set()
 
-    def report(self, outcome: Outcome) -> None:
-        """Take one outcome, from any thread."""
-        self._outcomes.append(outcome)
+    def report(self, *outcomes: Outcome) -> None:
+        """Take outcomes, from any thread."""
+        self._outcomes.extend(outcomes)
         self.wake()
 
     def note_progress(self, progress: Progress) -> None:
@@ -64,30 +75,54 @@ class Reporter(DatabaseDuty):
 
     def work(self) -> float:
         while self._outcomes:
+            if len(self._outcomes) < ENOUGH and not self.stopping:
+                left = self._written_at + SHORTEST_PAUSE_SECONDS - self._monotonic()
+                if left > 0:
+                    return left
             self._write_batch()
         return self._write_progress()
 
     def _write_batch(self) -> None:
         # Only this thread takes from the left, so what was looked at is still there afterwards; until the
         # database has answered, the batch stays where it is.
-        batch = [self._outcomes[i] for i in range(min(len(self._outcomes), LARGEST_BATCH))]
+        batch = self._batch()
         leases = [outcome.lease for outcome in batch]
-        with self._lock:
-            last_words = [report for lease in leases if (report := self._progress.pop(lease, None))]
-        if last_words:
-            # First, while the tasks still run: afterwards the fence would refuse it.
-            self._store.write_progress(last_words)
-        accepted = self._store.write(batch, self._worker_name)
+        if self._progress:
+            with self._lock:
+                last_words = [report for lease in leases if (report := self._progress.pop(lease, None))]
+            if last_words:
+                # First, while the tasks still run: afterwards the fence would refuse it.
+                self._store.write_progress(last_words)
+        try:
+            accepted = self._store.write(batch, self._worker_name)
+        except (Unavailable, DeadlineExceeded):
+            # Perhaps it was written, and only the answer lost: then it is refused the next time.
+            self._unsure.update(leases)
+            raise
+        self._written_at = self._monotonic()
         for _ in batch:
             self._outcomes.popleft()
         self._board.remove(leases)
         self._tell(batch, accepted)
         self._on_written(any(isinstance(outcome, WillRetry) for outcome in batch))
 
+    def _batch(self) -> list[Outcome]:
+        # A copy of one go: a deque that grows meanwhile would end a slower look at it.
+        batch = list(islice(self._outcomes.copy(), LARGEST_BATCH))
+        room = LARGEST_TEXT
+        for index, outcome in enumerate(batch):
+            if isinstance(outcome, Succeeded):
+                room -= len(outcome.result)
+                if room < 0 and index:
+                    return batch[:index]
+        return batch
+
     def _tell(self, batch: list[Outcome], accepted: set[Lease]) -> None:
         completed = 0
         for outcome in batch:
             if outcome.lease not in accepted:
+                if outcome.lease in self._unsure:
+                    continue
                 _log.info("late_result_refused", task_id=str(outcome.lease.task_id), kind=type(outcome).__name__)
             elif isinstance(outcome, Succeeded):
                 completed += 1
@@ -101,6 +136,8 @@ class Reporter(DatabaseDuty):
             _log.info("task_completed", task_id=str(batch[0].lease.task_id))
         elif completed:
             _log.info("tasks_completed", count=completed)
+        if self._unsure:
+            self._unsure.difference_update(outcome.lease for outcome in batch)
 
     def _write_progress(self) -> float:
         if not self._progress:

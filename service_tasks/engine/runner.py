@@ -1,4 +1,4 @@
-"""Runs one claimed task to its outcome: an async handler on the loop, a plain function on a thread."""
+"""Runs claimed tasks to their outcomes: async handlers on the loop, plain functions on threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,8 +35,11 @@ from servicekit.envelope import dump
 from servicekit.errors import InvalidJson
 from servicekit.json_reader import read_json
 
-#: Frames of these files say nothing about a handler.
-_ENGINE_FILES = frozenset({__file__, asyncio.timeouts.__file__})
+#: Frames of this file say nothing about a handler.
+_ENGINE_FILES = frozenset({__file__})
+
+#: so many outcomes are handed on while more handlers wait to be run
+HAND_ON = 500
 
 
 class ThreadSlots:
@@ -74,8 +79,31 @@ class ThreadSlots:
             return sum(1 for since in self._abandoned.values() if since <= before)
 
 
+class _Lane:
+    """An asyncio task that runs handlers. `handler` is that task; `task` what it runs at the moment."""
+
+    __slots__ = ("handler", "task", "timed_out", "timer", "waits")
+
+    def __init__(self) -> None:
+        self.handler: asyncio.Task[None] | None = None
+        self.task: ActiveTask | None = None
+        #: the handler of `task` has waited for something
+        self.waits = False
+        self.timed_out = False
+        self.timer: asyncio.TimerHandle | None = None
+
+
 class Runner:
-    """Makes outcomes; reports nothing itself."""
+    """Makes outcomes and gives them to `end`.
+
+    Most of what an asyncio task for each handler costs is its making, its two turns of the loop and its timer; a
+    handler that never waits needs none of that. So handlers are run one after another by a lane, which is one
+    asyncio task, until one of them waits: that one keeps the lane for itself, from now on with a deadline and able to
+    be cancelled, and a new lane goes on with the rest. No handler meets anything of another: a lane ends with the
+    first that has waited, was cancelled or has changed a context variable.
+
+    Everything but what a plain function does happens on the event loop's thread.
+    """
 
     def __init__(
         self,
@@ -83,52 +111,133 @@ class Runner:
         policy: RetryPolicy,
         threads: ThreadSlots,
         on_thread_free: Callable[[], None],
+        end: Callable[[list[tuple[ActiveTask, Outcome | None]]], None],
+        on_idle: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        """`end` gets tasks with their outcomes; an outcome of None: the lease is lost and there is nothing left to
+        say. `on_idle` is called when every task given has been started."""
         self._policy = policy
         self.threads = threads
         self._on_thread_free = on_thread_free
+        self._end = end
+        self._on_idle = on_idle
         self._monotonic = monotonic
         self._chance = chance
+        self._queue: deque[ActiveTask] = deque()
+        self._ended: list[tuple[ActiveTask, Outcome | None]] = []
+        #: the lane that will take, or is just taking, its first steps
+        self._new_lane: _Lane | None = None
+        # The loop keeps only weak references.
+        self._handlers: set[asyncio.Task[None]] = set()
 
-    async def run(self, task: ActiveTask) -> Outcome | None:
-        """None: the lease is lost and there is nothing left to say."""
-        loop, current = asyncio.get_running_loop(), asyncio.current_task()
-        assert current is not None
-        # Set here and not by whoever starts us: a task cancelled before its first step would never run at
-        # all. Whoever stops the task sets the reason first and looks for this second; we do the reverse.
-        task.cancel_handler = lambda: _cancel_on(loop, current)
-        started = self._monotonic()
-        try:
-            return await self._outcome(task, started)
-        finally:
-            if not task.type.is_async and not task.thread_started:
-                self.threads.give_back(task.lease)
+    def start(self, tasks: Iterable[ActiveTask]) -> None:
+        """Run these, in this order."""
+        self._queue.extend(tasks)
+        if self._new_lane is None:
+            self._open_lane()
 
-    async def _outcome(self, task: ActiveTask, started: float) -> Outcome | None:
+    def unstarted(self) -> int:
+        """Tasks that wait for the event loop; may be asked from any thread."""
+        return len(self._queue)
+
+    def _open_lane(self) -> None:
+        loop = asyncio.get_running_loop()
+        lane = self._new_lane = _Lane()
+        lane.handler = loop.create_task(self._work(lane))
+        self._handlers.add(lane.handler)
+        lane.handler.add_done_callback(self._handlers.discard)
+        # Right behind the first step of the lane: it has ended by then, or its handler waits.
+        loop.call_soon(self._after_first_step, lane)
+
+    def _after_first_step(self, lane: _Lane) -> None:
+        self._new_lane = None
+        if lane.task is not None:
+            self._hold(lane, lane.task)
+        self._hand_on()
+        if self._queue:
+            self._open_lane()
+        else:
+            self._on_idle()
+
+    def _hold(self, lane: _Lane, task: ActiveTask) -> None:
+        """The handler waits: give it its deadline, and a way to cancel it."""
+        lane.waits = True
+        loop = asyncio.get_running_loop()
+        lane.timer = loop.call_later(task.claimed.timeout_seconds, self._time_out, lane, task)
+        # Whoever stops the task sets the reason first and looks for this second; we do the reverse.
+        task.cancel_handler = lambda: _cancel_on(loop, lane, task)
+        if task.stop_reason is not None:
+            _cancel(lane, task)
+
+    def _time_out(self, lane: _Lane, task: ActiveTask) -> None:
+        lane.timed_out = True
+        task.context._request_stop()
+        _cancel(lane, task)
+
+    def _hand_on(self) -> None:
+        if self._ended:
+            ended, self._ended = self._ended, []
+            self._end(ended)
+
+    async def _work(self, lane: _Lane) -> None:
+        queue, clean = self._queue, copy_context()
+        while queue:
+            task = lane.task = queue.popleft()
+            outcome = await self._outcome(lane, task)
+            lane.task = None
+            self._ended.append((task, outcome))
+            if lane.waits:
+                if lane.timer is not None:
+                    lane.timer.cancel()
+                # Whoever stops the task from now on finds nothing to cancel.
+                task.cancel_handler = None
+                self._hand_on()
+                return
+            if len(self._ended) >= HAND_ON:
+                self._hand_on()
+            if _is_marked(lane, clean):
+                return
+
+    async def _outcome(self, lane: _Lane, task: ActiveTask) -> Outcome | None:
         outcome: Outcome
+        task.started_at = self._monotonic()
+        kind = task.type
         try:
-            result = await self._call(task, self._payload(task))
-            outcome = Succeeded(task.lease, _json_text(task.type.checked_result(result)))
+            if task.stop_reason is not None:
+                raise TaskStopped
+            payload = self._payload(task)
+            if kind.is_async:
+                result = await kind.function(task.context, payload)
+            else:
+                result = await self._on_thread(task, payload)
+            if result is None and kind.result_model is None:
+                outcome = Succeeded(task.lease, "null")
+            else:
+                outcome = Succeeded(task.lease, _json_text(kind.checked_result(result)))
         except GiveUp as exc:
             outcome = FailedForGood(task.lease, _error_of(exc))
-        except (asyncio.CancelledError, TaskStopped) as exc:
+        except (asyncio.CancelledError, Exception) as exc:  # whatever a handler raises is the attempt's error
             if task.stop_reason is not None:
                 return _stopped(task)
-            outcome = self._failed(task, exc, started)
-        except Exception as exc:  # a handler may raise whatever it likes: that is the attempt's error
-            if task.stop_reason is not None:
-                return _stopped(task)
-            outcome = self._failed(task, exc, started)
-        if task.stop_reason in (StopReason.CANCELLED, StopReason.LEASE_LOST):
+            if lane.timed_out and isinstance(exc, asyncio.CancelledError):
+                late = TimedOut(f"ran longer than its {task.claimed.timeout_seconds:g} seconds")
+                # Tells where the handler was.
+                late.__cause__ = exc
+                exc = late
+            outcome = self._failed(task, exc)
+        finally:
+            if not kind.is_async and not task.thread_started:
+                self.threads.give_back(task.lease)
+        if task.stop_reason is not None and task.stop_reason is not StopReason.HAND_BACK:
             return _stopped(task)
         return outcome
 
-    def _failed(self, task: ActiveTask, exc: BaseException, started: float) -> Outcome:
+    def _failed(self, task: ActiveTask, exc: BaseException) -> Outcome:
         # The database's clock when the task was claimed, plus our own elapsed time: a worker whose wall
         # clock is an hour off still asks for the right moment.
-        now = task.claimed.claimed_at + timedelta(seconds=self._monotonic() - started)
+        now = task.claimed.claimed_at + timedelta(seconds=self._monotonic() - task.started_at)
         claimed = task.claimed
         return _after(
             task.lease,
@@ -142,28 +251,15 @@ class Runner:
         )
 
     def _payload(self, task: ActiveTask) -> Any:
+        text = task.claimed.payload
+        if text == "{}" and task.type.payload_model is None:
+            return {}
         try:
-            return task.type.parse(task.claimed.payload)
+            return task.type.parse(text)
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(str(part) for part in ("payload", *first["loc"]))
             raise GiveUp(f"{field}: {first['msg']}") from exc
-
-    async def _call(self, task: ActiveTask, payload: Any) -> Any:
-        seconds = task.claimed.timeout_seconds
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                if task.stop_reason is not None:
-                    raise TaskStopped
-                if task.type.is_async:
-                    return await task.type.function(task.context, payload)
-                return await self._on_thread(task, payload)
-        except TimeoutError as exc:
-            task.context._request_stop()
-            if limit.expired():
-                # The cause tells where the handler was.
-                raise TimedOut(f"ran longer than its {seconds:g} seconds") from exc
-            raise
 
     async def _on_thread(self, task: ActiveTask, payload: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -206,9 +302,20 @@ class Runner:
             raise
 
 
-def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+def _is_marked(lane: _Lane, clean: Context) -> bool:
+    """Whether the next handler would meet something of the last one."""
+    assert lane.handler is not None
+    return lane.handler.cancelling() > 0 or copy_context() != clean
+
+
+def _cancel(lane: _Lane, task: ActiveTask) -> None:
+    if lane.task is task and lane.handler is not None:
+        lane.handler.cancel()
+
+
+def _cancel_on(loop: asyncio.AbstractEventLoop, lane: _Lane, task: ActiveTask) -> None:
     try:
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(_cancel, lane, task)
     except RuntimeError:
         # The loop is closed, and with it every handler.
         return

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from service_tasks.domain.retry import RetryPolicy
-from service_tasks.domain.task import HandedBack
+from service_tasks.domain.task import HandedBack, Outcome
 from service_tasks.engine.board import ActiveTask, Board, StopReason
 from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.claimer import Claimer
@@ -44,7 +44,7 @@ class WorkerOptions:
     a worker silent that long is dead. `leader_lease_seconds`: a leader silent that long is followed by another.
     `grace_seconds`: how long handlers may go on after the signal to stop. `retention`: for ever unless it is given."""
 
-    concurrency: int = 1000
+    concurrency: int = 5000
     threads: int = 16
     poll_seconds: float = 1.0
     grace_seconds: float = 30.0
@@ -86,7 +86,6 @@ class Worker:
         self._stop_asked = 0
         self._failed = False
         self._draining = False
-        self._handlers: set[asyncio.Task[None]] = set()
         self._board = Board(options.concurrency)
         self._threads = ThreadSlots(options.threads)
         self._reporter = Reporter(
@@ -96,6 +95,13 @@ class Worker:
             on_written=self._after_write,
             on_death=self._die,
         )
+        self._runner = Runner(
+            policy=options.policy,
+            threads=self._threads,
+            on_thread_free=lambda: self._claimer.wake(),
+            end=self._end_tasks,
+            on_idle=lambda: self._claimer.place_freed(),
+        )
         self._claimer = Claimer(
             store=store,
             worker_id=self.info.id,
@@ -103,11 +109,11 @@ class Worker:
             board=self._board,
             threads=self._threads,
             reporter=self._reporter,
+            unstarted=self._runner.unstarted,
             hand_over=self._hand_over,
             poll_seconds=options.poll_seconds,
             on_death=self._die,
         )
-        self._runner = Runner(policy=options.policy, threads=self._threads, on_thread_free=self._claimer.wake)
         self._heartbeat = Heartbeat(
             store=heartbeat_store,
             worker=self.info,
@@ -266,7 +272,7 @@ class Worker:
             self._die()
 
     def _after_write(self, retried: bool) -> None:
-        self._claimer.wake()
+        self._claimer.place_freed()
         if retried:
             self._promoter.wake()
 
@@ -274,24 +280,20 @@ class Worker:
 
     def _hand_over(self, tasks: list[ActiveTask]) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._start_handlers, tasks)
+        self._loop.call_soon_threadsafe(self._runner.start, tasks)
 
-    def _start_handlers(self, tasks: list[ActiveTask]) -> None:
-        for task in tasks:
-            handler = asyncio.create_task(self._execute(task))
-            # The loop keeps only weak references.
-            self._handlers.add(handler)
-            handler.add_done_callback(self._handlers.discard)
-
-    async def _execute(self, task: ActiveTask) -> None:
-        outcome = await self._runner.run(task)
-        if not self._board.settle(task):
-            return
-        if outcome is None:
-            self._board.remove([task.lease])
-            self._claimer.wake()
-        else:
-            self._reporter.report(outcome)
+    def _end_tasks(self, ended: list[tuple[ActiveTask, Outcome | None]]) -> None:
+        outcomes: list[Outcome] = []
+        for task, outcome in ended:
+            if not self._board.settle(task):
+                continue
+            if outcome is None:
+                self._board.remove([task.lease])
+                self._claimer.place_freed()
+            else:
+                outcomes.append(outcome)
+        if outcomes:
+            self._reporter.report(*outcomes)
 
     # The end
 

@@ -47,3 +47,18 @@ DELETE FROM schedule_ticks k
 WHERE k.ctid = ANY (ARRAY(
     SELECT o.ctid FROM schedule_ticks o WHERE o.due_at < now() - make_interval(secs => %(keep)s)
     ORDER BY o.due_at LIMIT %(limit)s))
+
+-- name: prune_messages
+-- The id of a message is needed only while the message may be delivered again.
+DELETE FROM ingested_messages i
+WHERE i.ctid = ANY (ARRAY(
+    SELECT o.ctid FROM ingested_messages o WHERE o.received_at < now() - make_interval(secs => %(keep)s)
+    ORDER BY o.received_at LIMIT %(limit)s))
+
+-- name: prune_rejections
+-- Ids are version 7, so the primary key has them in the order of their coming; the newest stay.
+DELETE FROM rejected_messages r
+WHERE r.id IN (
+    SELECT o.id FROM rejected_messages o
+    WHERE o.id <= (SELECT n.id FROM rejected_messages n ORDER BY n.id DESC OFFSET %(most)s LIMIT 1)
+    ORDER BY o.id LIMIT %(limit)s)

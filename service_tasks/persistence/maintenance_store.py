@@ -51,3 +51,11 @@ class MaintenanceStore:
     def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
         with self._statements.transaction() as session:
             return self._statements.run(session, "prune_ticks", keep=keep_seconds, limit=limit).rowcount
+
+    def prune_messages(self, *, keep_seconds: float, limit: int) -> int:
+        with self._statements.transaction() as session:
+            return self._statements.run(session, "prune_messages", keep=keep_seconds, limit=limit).rowcount
+
+    def prune_rejections(self, *, most: int, limit: int) -> int:
+        with self._statements.transaction() as session:
+            return self._statements.run(session, "prune_rejections", most=most, limit=limit).rowcount

@@ -22,4 +22,8 @@ def load_queries(file: str = "queries.sql") -> Mapping[str, str]:
             raise ValueError(f"{file} names {name!r} twice")
         lines = [line for line in body.splitlines() if line.strip() and not line.lstrip().startswith("--")]
         raw[name] = "\n".join(lines)
-    return {name: _FRAGMENT.sub(lambda match: raw[match[1]], body) for name, body in raw.items()}
+
+    def whole(body: str) -> str:
+        return _FRAGMENT.sub(lambda match: whole(raw[match[1]]), body)
+
+    return {name: whole(body) for name, body in raw.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,11 +11,16 @@ from sqlalchemy.orm import Session
 
 from service_tasks.domain.schedule import DueSchedule, Missed, Plan, Timing
 from service_tasks.engine.ports import READY, Firing
+from service_tasks.errors import UserDeleted
 from service_tasks.persistence.statements import Statements
+from service_tasks.persistence.task_events import USER_DELETED
+from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.task_store import LARGEST_IN_LIST, TaskStore
 from service_tasks.schedule_use_cases import NewSchedule, ScheduleSelection, StoredSchedule
 from service_tasks.use_cases import NewTask
+from servicekit import tombstones
 from servicekit.database import Database
+from servicekit.events import Event, read_data
 from servicekit.ids import new_id
 
 
@@ -34,6 +39,7 @@ class ScheduleStore:
         with statements.transaction() as session:
             (now,) = statements.run(session, "clock").one()
             new = make(now)
+            _require_user(session, new.user_id)
             row = statements.run(
                 session,
                 "insert",
@@ -81,6 +87,8 @@ class ScheduleStore:
             wanted = decide(present)
             if wanted == present:
                 return present
+            if wanted.paused_at is None or wanted.user_id != present.user_id:
+                _require_user(session, wanted.user_id)
             row = statements.run(
                 session,
                 "update",
@@ -111,10 +119,16 @@ class ScheduleStore:
             schedule = _stored_or_none(statements.row(session, "lock", id=str(schedule_id)))
             if schedule is None:
                 return None
+            _require_user(session, schedule.user_id)
             task_id = new_id()
             self._add_task(session, schedule, task_id)
             statements.run(session, "ran", id=str(schedule_id), task_id=str(task_id))
         return task_id
+
+    def user_deleted(self, session: Session, event: Event) -> None:
+        """End what the tasks' store ends, and pause the user's schedules; `Invalid` for bad data."""
+        self._tasks.user_deleted(session, event)
+        self._pause_of(session, {read_data(UserDeletedData, event).id})
 
     # What the scheduler does
 
@@ -122,6 +136,11 @@ class ScheduleStore:
         statements = self._statements
         with statements.transaction() as session:
             due = [_stored(row) for row in statements.rows(session, "due", limit=limit)]
+            # Asked once for all, in the order of everybody who asks. Until the commit these users stay undeleted.
+            gone = tombstones.buried(session, {item.user_id for item in due if item.user_id is not None})
+            if gone:
+                self._pause_of(session, gone)
+                due = [schedule for schedule in due if schedule.user_id not in gone]
             made = self._fire(session, [(schedule, decide(_due(schedule))) for schedule in due]) if due else 0
             if made:
                 statements.run(session, "announce", announcement=READY)
@@ -156,8 +175,11 @@ class ScheduleStore:
         )
         return len(accepted)
 
+    def _pause_of(self, session: Session, user_ids: Collection[UUID]) -> None:
+        self._statements.run(session, "pause_of_users", user_ids=[str(id) for id in user_ids], problem=USER_DELETED)
+
     def _add_task(self, session: Session, schedule: StoredSchedule, task_id: UUID) -> None:
-        """The one place where a schedule becomes a task."""
+        """The one place where a schedule becomes a task. Its user was found undeleted in this transaction."""
         assert schedule.payload is not None
         self._tasks.insert(
             session,
@@ -173,6 +195,12 @@ class ScheduleStore:
                 execute_at=None,
             ),
         )
+
+
+def _require_user(session: Session, user_id: UUID | None) -> None:
+    """Raise `UserDeleted`, or keep the user undeleted until the transaction ends."""
+    if user_id is not None and tombstones.buried(session, {user_id}):
+        raise UserDeleted
 
 
 def _due(schedule: StoredSchedule) -> DueSchedule:

@@ -65,6 +65,16 @@ DELETE FROM schedules AS s WHERE s.id = %(id)s::uuid RETURNING {columns}
 -- name: ran
 UPDATE schedules SET last_run_at = now(), last_task_id = %(task_id)s::uuid WHERE id = %(id)s::uuid
 
+-- name: pause_of_users
+-- Passes over those that are in other hands, so that nobody waits here with the lock on a user's id: who holds one finds
+-- the tombstone before a task is made or the schedule goes on, and the scheduler pauses it when it is due.
+UPDATE schedules AS s
+SET paused_at = coalesce(s.paused_at, now()), next_run_at = NULL, problem = %(problem)s, updated_at = now()
+FROM (
+    SELECT c.id FROM schedules c WHERE c.user_id = ANY (%(user_ids)s::uuid[]) FOR UPDATE SKIP LOCKED
+) AS x
+WHERE s.id = x.id
+
 -- name: due
 -- Two schedulers at once share the work: SKIP LOCKED.
 SELECT {columns} FROM schedules s WHERE s.next_run_at <= now()

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    Boolean,
     CheckConstraint,
     DateTime,
     Float,
@@ -19,18 +20,31 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.inbox import define_inbox
+from servicekit.outbox import define_outbox
+from servicekit.tombstones import define_tombstones
+
 _NOW = text("now()")
+#: Who goes first: a waiting task gains a point of priority a minute. Written as PostgreSQL itself writes it, so that
+#: Alembic sees no difference.
+_TURN = "((execute_at AT TIME ZONE 'UTC'::text) - priority::double precision * '00:01:00'::interval)"
 
 
 class Base(DeclarativeBase):
     """Holds this service's metadata."""
 
     metadata = MetaData()
+
+
+define_outbox(Base.metadata)
+define_inbox(Base.metadata)
+define_tombstones(Base.metadata)
 
 
 class Task(Base):
@@ -63,10 +77,11 @@ class Task(Base):
     error: Mapped[str | None] = mapped_column(Text)
     #: one object for each failed attempt
     errors: Mapped[Any] = mapped_column(JSONB, nullable=False, server_default=text("'[]'::jsonb"))
-    cancel_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     idempotency_key: Mapped[str | None] = mapped_column(Text)
     #: SHA-256 of the request that came with the key
     request_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    #: at most one live task has it
+    unique_key: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
@@ -96,17 +111,22 @@ class Task(Base):
             "(completed_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled'))",
             name="ck_tasks_completed_at",
         ),
+        CheckConstraint("(deadline_at IS NOT NULL) = (state = 'running')", name="ck_tasks_deadline"),
+        CheckConstraint("(result IS NOT NULL) = (state = 'completed')", name="ck_tasks_result"),
+        CheckConstraint("lease_no >= attempts", name="ck_tasks_lease"),
         CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="ck_tasks_idempotency"),
+        CheckConstraint("char_length(unique_key) BETWEEN 1 AND 200", name="ck_tasks_unique_key"),
+        Index("ix_tasks_ready", "task_type", text(_TURN), "id", postgresql_where=text("state = 'ready'")),
         Index(
-            "ix_tasks_ready",
+            "ix_tasks_ready_of_user",
             "task_type",
-            text("priority DESC"),
-            "execute_at",
+            "user_id",
+            text(_TURN),
             "id",
-            postgresql_where=text("state = 'ready'"),
+            postgresql_where=text("state = 'ready' AND user_id IS NOT NULL"),
         ),
         Index("ix_tasks_scheduled", "execute_at", "id", postgresql_where=text("state = 'scheduled'")),
-        Index("ix_tasks_worker", "worker_id", postgresql_where=text("worker_id IS NOT NULL")),
+        Index("ix_tasks_worker", "worker_id", "task_type", postgresql_where=text("worker_id IS NOT NULL")),
         Index("ix_tasks_user", "user_id", text("id DESC"), postgresql_where=text("user_id IS NOT NULL")),
         Index(
             "ix_tasks_ended_badly",
@@ -119,6 +139,12 @@ class Task(Base):
             "idempotency_key",
             unique=True,
             postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index(
+            "uq_tasks_unique_key",
+            "unique_key",
+            unique=True,
+            postgresql_where=text("unique_key IS NOT NULL AND state IN ('scheduled', 'ready', 'running')"),
         ),
     )
 
@@ -136,6 +162,27 @@ class WorkerRow(Base):
     heartbeat_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
 
     __table_args__ = (CheckConstraint("lease_seconds > 0", name="ck_workers_lease"),)
+
+
+class TaskTypeControl(Base):
+    """What people have set for one type of task; a type without a row runs, with the limits it
+    declares."""
+
+    __tablename__ = "task_type_controls"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    paused: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    #: tasks of the type that may run at once, on all workers together
+    max_running: Mapped[int | None] = mapped_column(Integer)
+    #: the same for those of any one user
+    max_running_per_user: Mapped[int | None] = mapped_column(Integer)
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+    __table_args__ = (
+        CheckConstraint("char_length(name) BETWEEN 1 AND 50", name="ck_task_type_controls_name"),
+        CheckConstraint("max_running > 0", name="ck_task_type_controls_max_running"),
+        CheckConstraint("max_running_per_user > 0", name="ck_task_type_controls_max_running_per_user"),
+    )
 
 
 class ScheduleRow(Base):
@@ -214,3 +261,36 @@ class Leader(Base):
     worker_id: Mapped[UUID] = mapped_column(Uuid)
     elected_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class IngestedMessage(Base):
+    """A message with an id that was dealt with; its key lets no second task be made of it."""
+
+    __tablename__ = "ingested_messages"
+
+    source: Mapped[str] = mapped_column(Text, primary_key=True)
+    message_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    #: the task that it made, or its rejection
+    task_id: Mapped[UUID] = mapped_column(Uuid)
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+    # The pruner takes the oldest.
+    __table_args__ = (Index("ix_ingested_messages_received_at", "received_at"),)
+
+
+class RejectedMessage(Base):
+    """A message that made no task, with the reason."""
+
+    __tablename__ = "rejected_messages"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    source: Mapped[str] = mapped_column(Text)
+    message_id: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    details: Mapped[Any] = mapped_column(JSONB, nullable=False)
+    #: cut off where `size` is larger
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    size: Mapped[int] = mapped_column(Integer)
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+    __table_args__ = (CheckConstraint("size >= octet_length(body)", name="ck_rejected_messages_size"),)

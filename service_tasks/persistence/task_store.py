@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import selectors
 import socket
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg2
 from psycopg2.errors import UndefinedTable
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import (
@@ -31,10 +34,16 @@ from service_tasks.domain.task import (
     WillRetry,
 )
 from service_tasks.engine.ports import Offer, Promotion, WorkerInfo, cancel_announcement
+from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
+from service_tasks.persistence.line import Lines, open_apart
 from service_tasks.persistence.queries import load_queries
-from service_tasks.use_cases import NewTask, PastExecuteAt, Selection, StoredTask
+from service_tasks.persistence.task_events import USER_DELETED, TaskEvents
+from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
+from service_tasks.use_cases import Control, NewTask, PastExecuteAt, Selection, StoredTask
+from servicekit import tombstones
 from servicekit.database import Database
 from servicekit.errors import DatabaseUnavailable
+from servicekit.events import Event, read_data
 
 CHANNEL = "siteworks_tasks"
 #: characters of JSON above which a list leaves a value out
@@ -42,15 +51,26 @@ LARGEST_IN_LIST = 16 * 1024
 #: the worker stops a handler at its deadline; only if that did not help within this time, a rescuer steps in
 OVERDUE_SLACK_SECONDS = 15.0
 
+#: new tasks in one statement; a batch may have several
+BATCH = 1000
+LARGEST_TEXT = 8 * 1024 * 1024
+#: how old the list of limited types may be
+LIMITS_SECONDS = 1.0
+
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - the one letter for an outcome
 
 
 class TaskStore:
     """Every method is one transaction and raises `DatabaseUnavailable` when it cannot be had."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: TaskEvents | None = None) -> None:
+        """`events` writes what others are told of tasks that end; by default nothing."""
         self._database = database
         self._queries = load_queries()
+        self._limited: frozenset[str] = frozenset()
+        self._limited_until = 0.0
+        self._lines = Lines(database, self._queries["by_id"].replace("SET LOCAL", "SET"))
+        self._events = events or TaskEvents()
 
     # What people do
 
@@ -60,10 +80,15 @@ class TaskStore:
                 (future,) = self._row(session, "is_future", execute_at=task.execute_at)
                 if not future:
                     raise PastExecuteAt
+            if task.user_id is not None and tombstones.buried(session, {task.user_id}):
+                raise UserDeleted
             return self.insert(session, task)
 
     def insert(self, session: Session, task: NewTask) -> StoredTask | None:
-        """Store a task inside the caller's transaction; None when its idempotency key is taken."""
+        """Store a task inside the caller's transaction; None when its idempotency key or its unique key is taken.
+
+        The caller has asked `tombstones.buried` for its user in the same transaction.
+        """
         row = self._row(
             session,
             "insert",
@@ -78,8 +103,58 @@ class TaskStore:
             execute_at=task.execute_at,
             idempotency_key=task.idempotency_key,
             request_hash=None if task.request_hash is None else psycopg2.Binary(task.request_hash),
+            unique_key=task.unique_key,
         )
         return None if row is None else _stored(row)
+
+    def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+        with self._transaction() as session:
+            if any(task.execute_at is not None for task in tasks):
+                late = self._row(session, "first_past", times=_nullable(task.execute_at for task in tasks))
+                if late is not None:
+                    raise PastExecuteAt(late[0] - 1)
+            users = {task.user_id for task in tasks if task.user_id is not None}
+            gone = tombstones.buried(session, users)
+            if gone:
+                raise UserDeleted(f"tasks.{next(i for i, task in enumerate(tasks) if task.user_id in gone)}.user_id")
+            return self.insert_many(session, tasks)
+
+    def insert_many(self, session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+        """Store tasks inside the caller's transaction; gives, for those whose unique key is taken, the live task that
+        has it. Idempotency keys are not looked at, nor whether `execute_at` has passed; and the caller has asked
+        `tombstones.buried` for their users in the same transaction."""
+        # In the order of the keys: two batches with the same keys wait for each other, but never in a circle.
+        ordered = sorted(tasks, key=_unique_key_of) if any(task.unique_key for task in tasks) else tasks
+        taken: dict[UUID, UUID] = {}
+        while ordered:
+            for part in _parts(ordered):
+                self._run(session, "insert_many", **_new_rows(part))
+            keyed = [task for task in ordered if task.unique_key is not None]
+            alive = self._alive(session, keyed)
+            taken.update((task.id, alive[key]) for task in keyed if (key := task.unique_key) in alive)
+            # Whoever had the key may have ended since: then it is free again.
+            ordered = [task for task in keyed if task.unique_key not in alive]
+        return {mine: theirs for mine, theirs in taken.items() if mine != theirs}
+
+    def _alive(self, session: Session, keyed: Sequence[NewTask]) -> dict[str | None, UUID]:
+        if not keyed:
+            return {}
+        rows = self._rows(session, "live_keys", keys=[task.unique_key for task in keyed])
+        return {key: task_id for key, task_id in rows}
+
+    def by_unique_key(self, unique_key: str) -> StoredTask | None:
+        with self._transaction() as session:
+            row = self._row(session, "get_live", unique_key=unique_key)
+        return None if row is None else _stored(row)
+
+    def controls(self) -> Mapping[str, Control]:
+        with self._transaction() as session:
+            return {row[0]: Control(*row[1:]) for row in self._rows(session, "controls")}
+
+    def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
+        unset: dict[str, Any] = {"paused": None, "max_running": None, "max_running_per_user": None}
+        with self._transaction() as session:
+            self._run(session, "control", name=task_type, **{**unset, **changes}, named=list(changes))
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
         with self._transaction() as session:
@@ -118,11 +193,24 @@ class TaskStore:
             if row is None:
                 return None
             self._tell_worker(session, row)
+            self._events.ended(session, State.CANCELLED, [task_id])
         return _stored(row)
+
+    def user_deleted(self, session: Session, event: Event) -> None:
+        """Cancel every live task of the user, and let none be made for them any more; `Invalid` for bad data."""
+        user_id = read_data(UserDeletedData, event).id
+        tombstones.bury(session, user_id, event.time)
+        rows = self._rows(session, "cancel_of_user", user_id=str(user_id), reason=USER_DELETED)
+        for task_id, lease_no, worker_id in rows:
+            if worker_id is not None:
+                self._run(session, "announce", announcement=cancel_announcement(Lease(task_id, lease_no)))
+        self._events.ended(session, State.CANCELLED, [row[0] for row in rows])
 
     def purge(self, task_id: UUID) -> StoredTask | None:
         with self._transaction() as session:
             cancelled = self._row(session, "cancel", id=str(task_id))
+            if cancelled is not None:
+                self._events.ended(session, State.CANCELLED, [task_id])
             row = self._row(session, "purge", id=str(task_id))
             if row is None:
                 return None
@@ -133,6 +221,8 @@ class TaskStore:
     def retry(self, task_id: UUID) -> StoredTask | None:
         with self._transaction() as session:
             row = self._row(session, "retry", id=str(task_id))
+            if row is not None and row[4] is not None and tombstones.buried(session, {row[4]}):
+                raise TaskStateConflict("The user of this task was deleted, so it cannot be run again.")
         return None if row is None else _stored(row)
 
     def live_types(self) -> Mapping[str, int]:
@@ -166,37 +256,49 @@ class TaskStore:
             return self._run(session, "forget_dead_workers").rowcount
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
-        with self._transaction() as session:
-            rows = self._rows(
-                session,
-                "claim",
-                types=[offer.task_type for offer in offers],
-                timeouts=[offer.timeout_seconds for offer in offers],
-                limit=limit,
-                worker_id=str(worker_id),
+        named = self._limited_types()
+        limited = [offer for offer in offers if offer.is_limited or offer.task_type in named]
+        rows: list[tuple[Any, ...]] = []
+        if limited:
+            # First, since the others could take every place; and half of the places, since these could too.
+            rows = self._lines.run_behind(
+                self._queries["lock_limits"],
+                self._queries["claim_limited"],
+                {
+                    **_claim_of(worker_id, limited, max(1, limit // 2)),
+                    "most": [offer.max_running for offer in limited],
+                    "most_per_user": [offer.max_running_per_user for offer in limited],
+                },
             )
-        # UPDATE … RETURNING answers in no order; the most urgent should start first.
-        rows.sort(key=lambda row: (-row[8], row[9], row[0]))
-        return [
-            ClaimedTask(
-                lease=Lease(row[0], row[1]),
-                task_type=row[2],
-                payload=row[3],
-                attempt=row[4],
-                max_attempts=row[5],
-                timeout_seconds=row[6],
-                claimed_at=row[7],
-            )
-            for row in rows
-        ]
+        # Those that people have limited since are left alone by the statement.
+        free = [offer for offer in offers if not offer.is_limited]
+        if free and len(rows) < limit:
+            rows += self._lines.run(self._queries["claim"], _claim_of(worker_id, free, limit - len(rows)))
+        return _claimed(rows)
+
+    def limits_apply(self) -> bool:
+        return bool(self._limited)
+
+    def _limited_types(self) -> Collection[str]:
+        """As of a second ago at most. A type limited since then is left alone by the claim of the unlimited."""
+        now = time.monotonic()
+        if now >= self._limited_until:
+            self._limited = frozenset(row[0] for row in self._lines.run(self._queries["limited_types"], {}))
+            self._limited_until = now + LIMITS_SECONDS
+        return self._limited
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
+        succeeded = _of_kind(outcomes, Succeeded)
+        if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
+            rows = self._lines.run(self._queries["complete"], _completion(succeeded))
+            return {Lease(row[0], row[1]) for row in rows}
         with self._transaction() as session:
             return self._write(session, outcomes, worker_name)
 
     def write_progress(self, reports: Collection[Progress]) -> None:
-        ordered = sorted(reports, key=lambda report: report.lease.task_id)
+        ordered = sorted(reports, key=lambda report: report.lease)
         with self._transaction() as session:
+            self._run(session, "by_id")
             self._run(
                 session,
                 "write_progress",
@@ -248,6 +350,10 @@ class TaskStore:
         try:
             with self._database.transaction() as session:
                 yield session
+        except IntegrityError as exc:
+            if getattr(getattr(exc.orig, "diag", None), "constraint_name", None) == "uq_tasks_unique_key":
+                raise UniqueKeyTaken from exc
+            raise
         except ProgrammingError as exc:
             if isinstance(exc.orig, UndefinedTable):
                 # Started before the migrations were: wait for them as for the database itself.
@@ -265,12 +371,13 @@ class TaskStore:
         return self._run(session, query, **parameters).first()
 
     def _tell_worker(self, session: Session, row: Sequence[Any]) -> None:
-        lease_no, worker_id = row[21], row[22]
+        lease_no, worker_id = row[22], row[23]
         if worker_id is not None:
             self._run(session, "announce", announcement=cancel_announcement(Lease(row[0], lease_no)))
 
     def _write(self, session: Session, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         accepted: set[Lease] = set()
+        self._run(session, "by_id")
 
         def write(name: str, batch: Sequence[Outcome], **arrays: Any) -> None:
             if batch:
@@ -278,12 +385,14 @@ class TaskStore:
                 accepted.update(Lease(row[0], row[1]) for row in rows)
 
         succeeded = _of_kind(outcomes, Succeeded)
-        write("complete", succeeded, results=[item.result for item in succeeded])
+        if succeeded:
+            rows = self._rows(session, "complete", **_completion(succeeded))
+            accepted.update(Lease(row[0], row[1]) for row in rows)
         failed: list[WillRetry | FailedForGood] = [
             *_of_kind(outcomes, WillRetry),
             *_of_kind(outcomes, FailedForGood),
         ]
-        failed.sort(key=lambda item: item.lease.task_id)
+        failed.sort(key=lambda item: item.lease)
         write(
             "fail",
             failed,
@@ -296,6 +405,8 @@ class TaskStore:
         )
         write("hand_back", _of_kind(outcomes, HandedBack))
         write("stopped_after_cancel", _of_kind(outcomes, StoppedAfterCancel))
+        for state, ended in ((State.COMPLETED, succeeded), (State.FAILED, failed)):
+            self._events.ended(session, state, [item.lease.task_id for item in ended if item.lease in accepted])
         return accepted
 
 
@@ -303,15 +414,10 @@ class PostgresWakeUps:
     """LISTEN on a connection that nobody else uses."""
 
     def __init__(self, database: Database) -> None:
+        self._connection = open_apart(database)
         try:
-            pooled = database.engine.raw_connection()
-            # Out of the pool for good: a connection that listens must not come back to it.
-            pooled.detach()
-            connection: Any = pooled.dbapi_connection
-            self._connection = connection
-            self._connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             self._execute(f"LISTEN {CHANNEL}")
-        except (SQLAlchemyError, psycopg2.Error) as exc:
+        except psycopg2.Error as exc:
             raise DatabaseUnavailable(retry_after=1) from exc
         self._interrupt, self._interrupted = socket.socketpair()
 
@@ -353,16 +459,93 @@ class PostgresWakeUps:
 
 def _of_kind(outcomes: Iterable[Outcome], kind: type[O]) -> list[O]:
     # One order for every writer, so that two batches over the same rows cannot deadlock.
-    return sorted((item for item in outcomes if isinstance(item, kind)), key=lambda item: item.lease.task_id)
+    return sorted((item for item in outcomes if isinstance(item, kind)), key=_lease_of)
 
 
-def _leases(leases: Iterable[Lease]) -> dict[str, list[Any]]:
-    pairs = [(str(lease.task_id), lease.number) for lease in leases]
-    return {"ids": [pair[0] for pair in pairs], "leases": [pair[1] for pair in pairs]}
+def _claim_of(worker_id: UUID, offers: Sequence[Offer], limit: int) -> dict[str, Any]:
+    return {
+        "types": [offer.task_type for offer in offers],
+        "timeouts": [offer.timeout_seconds for offer in offers],
+        "limit": limit,
+        "worker_id": str(worker_id),
+    }
+
+
+def _unique_key_of(task: NewTask) -> str:
+    return task.unique_key or ""
+
+
+def _parts(tasks: Sequence[NewTask]) -> Iterator[Sequence[NewTask]]:
+    """Of at most so many tasks, and so many characters of payload unless one alone has more."""
+    start, room = 0, LARGEST_TEXT
+    for end, task in enumerate(tasks):
+        room -= len(task.payload)
+        if end > start and (end - start == BATCH or room < 0):
+            yield tasks[start:end]
+            start, room = end, LARGEST_TEXT - len(task.payload)
+    yield tasks[start:]
+
+
+def _new_rows(tasks: Sequence[NewTask]) -> dict[str, str]:
+    return {
+        "ids": _array([str(task.id) for task in tasks]),
+        "types": _texts([task.task_type for task in tasks]),
+        "titles": _texts([task.title for task in tasks]),
+        "users": _nullable(task.user_id for task in tasks),
+        "payloads": "[" + ",".join([task.payload for task in tasks]) + "]",
+        "priorities": _array([str(task.priority) for task in tasks]),
+        "attempts": _array([str(task.max_attempts) for task in tasks]),
+        "timeouts": _nullable(task.timeout_seconds for task in tasks),
+        "times": _nullable(task.execute_at for task in tasks),
+        "keys": _texts([task.unique_key for task in tasks]),
+    }
+
+
+def _nullable(values: Iterable[UUID | float | datetime | None]) -> str:
+    """As an array literal; a time as PostgreSQL reads it, quoted for its space."""
+    return _array(["NULL" if value is None else f'"{value}"' for value in values])
+
+
+def _texts(values: Sequence[str | None]) -> str:
+    return json.dumps(values, ensure_ascii=False)
+
+
+_lease_of = attrgetter("lease")
+_by_turn = itemgetter(8, 0)
+
+
+def _leases(leases: Iterable[Lease]) -> dict[str, str]:
+    """Both as PostgreSQL's own array literals: the driver would write them a value at a time."""
+    pairs = list(leases)
+    return {"ids": _array([lease.key for lease in pairs]), "leases": _array([str(lease.number) for lease in pairs])}
+
+
+def _array(plain: Iterable[str]) -> str:
+    """Of texts without a quote, a comma or a backslash."""
+    return "{" + ",".join(plain) + "}"
+
+
+def _completion(succeeded: Sequence[Succeeded]) -> dict[str, str]:
+    return {
+        **_leases(item.lease for item in succeeded),
+        "results": "[" + ",".join([item.result for item in succeeded]) + "]",
+    }
+
+
+def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
+    if not rows:
+        return []
+    # UPDATE … RETURNING answers in no order; the most urgent should start first.
+    rows.sort(key=_by_turn)
+    claimed_at = datetime.fromtimestamp(rows[0][7], UTC)
+    return [
+        ClaimedTask(Lease(key, number), task_type, payload, attempt, max_attempts, timeout, claimed_at)
+        for key, number, task_type, payload, attempt, max_attempts, timeout, _, _ in rows
+    ]
 
 
 def _stored(row: Sequence[Any]) -> StoredTask:
-    return StoredTask(row[0], State(row[1]), *row[2:21])
+    return StoredTask(row[0], State(row[1]), *row[2:22])
 
 
 def _text(value: UUID | None) -> str | None:

@@ -14,10 +14,17 @@ import pytest
 import yaml
 
 from api_gateway.settings import GatewaySettings
-from service_orders.settings import OrdersSettings
+from service_orders.settings import OrdersRelaySettings, OrdersSettings
 from service_tasks.engine.registry import load_registry
-from service_tasks.settings import BUILT_IN_MODULES, EventsSettings, TasksSettings, WorkerSettings
-from service_users.settings import UsersSettings
+from service_tasks.settings import (
+    BUILT_IN_MODULES,
+    EventsSettings,
+    IngestSettings,
+    TasksRelaySettings,
+    TasksSettings,
+    WorkerSettings,
+)
+from service_users.settings import UsersRelaySettings, UsersSettings
 from servicekit.settings import ServiceSettings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -29,11 +36,23 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "service_tasks": TasksSettings,
     "task_events": EventsSettings,
     "task_worker": WorkerSettings,
+    "task_ingest": IngestSettings,
+    "users_relay": UsersRelaySettings,
+    "orders_relay": OrdersRelaySettings,
+    "tasks_relay": TasksRelaySettings,
 }
 # Which folder's Dockerfile makes the image of a service that has none of its own.
-IMAGE_OF = {"task_events": "service_tasks", "task_worker": "service_tasks"}
+IMAGE_OF = {
+    "task_events": "service_tasks",
+    "task_worker": "service_tasks",
+    "task_ingest": "service_tasks",
+    "users_relay": "service_users",
+    "orders_relay": "service_orders",
+    "tasks_relay": "service_tasks",
+}
 #: The built-in task types' own settings, read by the workers that run them.
 TYPE_SETTINGS = [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
+RELAYS = ("users", "orders", "tasks")
 OFFICIAL_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
 DATABASES = {"users": "service_users", "orders": "service_orders", "tasks": "service_tasks"}
 # Dockerfile, requirement file, packages beside servicekit
@@ -124,8 +143,19 @@ def test_every_container_has_given_up_its_privileges(services: dict[str, dict[st
 def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
     waits = {name: service.get("depends_on", {}) for name, service in services.items()}
     assert waits["migrate"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("service_users", "service_orders", "service_tasks", "task_events", "task_worker"):
+    for name in (
+        "service_users",
+        "service_orders",
+        "service_tasks",
+        "task_events",
+        "task_worker",
+        *(f"{name}_relay" for name in RELAYS),
+    ):
         assert waits[name] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert waits["task_ingest"] == {
+        "migrate": {"condition": "service_completed_successfully"},
+        "rabbitmq": {"condition": "service_healthy"},
+    }
     assert waits["api_gateway"] == {
         name: {"condition": "service_healthy"}
         for name in ("service_users", "service_orders", "service_tasks", "task_events")
@@ -160,6 +190,55 @@ def test_event_streams_are_served_from_the_image_of_the_task_service(services: d
     command = events["command"]
     assert command == ["gunicorn", "-c", "service_tasks/events/gunicorn.conf.py", "service_tasks.events.asgi:app"]
     assert (CHECKOUT / command[2]).is_file()
+
+
+def test_ingestion_runs_in_the_image_of_the_task_service_and_shows_its_page_there(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    ingest = services["task_ingest"]
+    assert ingest["image"] == services["service_tasks"]["image"]
+    assert ingest["command"] == ["python", "-m", "service_tasks.cli", "ingest"]
+    assert ingest["pull_policy"] == "never"
+    dockerfile = (CHECKOUT / "service_tasks/Dockerfile").read_text(encoding="utf-8")
+    assert f"INGEST_BIND=0.0.0.0:{ingest['healthcheck']['test'][-1]}\n" in dockerfile
+    database = services["service_tasks"]["environment"]["TASKS_DATABASE_URL"]
+    assert ingest["environment"]["TASKS_DATABASE_URL"] == database
+
+
+def test_all_who_use_rabbitmq_find_it_under_the_password_that_it_is_given(services: dict[str, dict[str, Any]]) -> None:
+    urls = {
+        name: service["environment"]["RABBITMQ_URL"]
+        for name, service in services.items()
+        if "RABBITMQ_URL" in service.get("environment", {})
+    }
+    assert set(urls) == {"task_ingest", *(f"{name}_relay" for name in RELAYS)}
+    broker = services["rabbitmq"]["environment"]
+    user, password = broker["RABBITMQ_DEFAULT_USER"], broker["RABBITMQ_DEFAULT_PASS"]
+    assert set(urls.values()) == {f"amqp://{user}:{password}@rabbitmq:5672/%2F"}
+
+
+@pytest.mark.parametrize("name", RELAYS)
+def test_a_relay_runs_in_the_image_of_its_service_and_shows_its_page_there(
+    services: dict[str, dict[str, Any]], name: str
+) -> None:
+    relay = services[f"{name}_relay"]
+    assert relay["image"] == services[f"service_{name}"]["image"]
+    assert relay["command"] == ["python", "-m", f"service_{name}.cli", "relay"]
+    assert relay["pull_policy"] == "never"
+    dockerfile = (CHECKOUT / f"service_{name}/Dockerfile").read_text(encoding="utf-8")
+    assert f"{name.upper()}_RELAY_BIND=0.0.0.0:{relay['healthcheck']['test'][-1]}\n" in dockerfile
+    database = f"{name.upper()}_DATABASE_URL"
+    assert relay["environment"][database] == services[f"service_{name}"]["environment"][database]
+
+
+def test_those_who_send_and_take_events_share_a_token_that_says_what_it_is_for(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    knowing = {name for name, service in services.items() if "INTERNAL_TOKEN" in service.get("environment", {})}
+    assert knowing == {f"{kind}{name}{end}" for name in RELAYS for kind, end in (("service_", ""), ("", "_relay"))}
+    assert {resolved(services[name]["environment"]["INTERNAL_TOKEN"]) for name in knowing} == {
+        "development-only-internal"
+    }
 
 
 @pytest.mark.parametrize("name", SETTINGS)

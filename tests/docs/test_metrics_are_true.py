@@ -16,8 +16,11 @@ from api_gateway.limits import Bulkhead, Lateness, RetryBudget
 from api_gateway.measures import GatewayMeasures
 from service_tasks.events.feed import Feed
 from service_tasks.events.measures import EventMeasures
+from service_tasks.ingest.consumer import Counts
+from service_tasks.ingest.measures import IngestMeasures
 from servicekit.circuits import Circuit, Transition
 from servicekit.metrics import Metrics
+from servicekit.relay_measures import RelayMeasures
 from tests.support.markdown import CHECKOUT, Document
 
 ALERTS = CHECKOUT / "deploy" / "prometheus" / "alerts.yml"
@@ -26,7 +29,8 @@ _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
 
 
 def exported() -> dict[str, set[str]]:
-    """Every series of a gateway and of event streams that have seen something of everything, with its labels."""
+    """Every series of a gateway, event streams, a relay and ingestion that have seen something of everything, with
+    its labels."""
     metrics = Metrics("api_gateway")
     measures = GatewayMeasures(metrics.registry)
     measures.watch(Circuit("users"), Bulkhead(), RetryBudget())
@@ -37,8 +41,15 @@ def exported() -> dict[str, set[str]]:
     measures.uncounted("users")
     measures.retried("users")
     measures.circuit_moved(_transition())
+    relay = RelayMeasures(metrics.registry)
+    relay.active(True)
+    relay.delivered("orders", 0.1)
+    relay.failed("orders")
+    relay.refused("orders")
+    relay.measured({}, ["orders"])
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
     EventMeasures(metrics.registry, Feed(lambda _: {}, interval=1, limit=1)).told("end")
+    IngestMeasures(Counts(waiting=0), metrics.registry)
     return series(metrics.registry)
 
 
@@ -126,6 +137,7 @@ def test_the_labels_of_a_metric_have_few_values() -> None:
     allowed = {
         "circuit",
         "code",
+        "destination",
         "event",
         "kind",
         "le",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg2
 from psycopg2 import sql
 
@@ -25,17 +27,20 @@ class ServiceDatabase:
     database: Database
 
 
+_FAST = ("fsync", "synchronous_commit", "full_page_writes")
+
+
 class TestServer:
     """The server and its templates."""
 
     __test__ = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        """A `durable` one keeps every commit when it is killed; the other is faster."""
+        # Even so without fsync: the tests kill processes, not machines.
+        settings = {"fsync": "off"} if durable else dict.fromkeys(_FAST, "off")
         self.postgres = EmbeddedPostgres(
-            folder / "postgres",
-            free_port(),
-            "superuser of a throw-away server",
-            settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
+            folder / "postgres", free_port(), "superuser of a throw-away server", settings=settings
         )
         self._templates: set[str] = set()
         self._numbers = itertools.count(1)
@@ -46,6 +51,17 @@ class TestServer:
 
     def stop(self) -> None:
         """Stop the server."""
+        self.postgres.stop()
+
+    def kill(self) -> None:
+        """End all its processes with SIGKILL."""
+        first_line = (self.postgres.folder / "postmaster.pid").read_text().split()[0]
+        server = psutil.Process(int(first_line))
+        processes = [server, *server.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=10)
         self.postgres.stop()
 
     def create(self, *, template: str | None = None) -> str:

@@ -17,7 +17,7 @@ from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_PORTS_OF_AN_INSTANCE = 7
+_PORTS_OF_AN_INSTANCE = 14
 _START_LIMIT = 120
 
 
@@ -92,8 +92,12 @@ class RunningSystem:
     def kill(self, name: str) -> int:
         """Kill a process with SIGKILL and give the pid it had."""
         pid = int(self.status()[name]["pid"])
-        os.kill(pid, signal.SIGKILL)
+        self.kill_pid(pid)
         return pid
+
+    def kill_pid(self, pid: int) -> None:
+        """Kill a process with SIGKILL at once, without asking what it is called."""
+        os.kill(pid, signal.SIGKILL)
 
     def wait_until_replaced(self, name: str, pid: int, *, timeout: float = 30) -> int:
         """Wait until a process runs again under another pid, and give it."""

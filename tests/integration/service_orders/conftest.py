@@ -20,4 +20,5 @@ def orders_database(cloned_database: ServiceDatabase) -> Iterator[ServiceDatabas
     """Give a migrated orders database with nothing in it."""
     yield cloned_database
     with cloned_database.database.transaction() as session:
-        session.execute(text("DELETE FROM orders"))
+        for table in ("orders", "outbox", "processed_events", "tombstones"):
+            session.execute(text(f"DELETE FROM {table}"))

@@ -424,3 +424,80 @@ def test_a_created_task_starts_at_once_by_announcement_and_not_by_the_poll(ask, 
         task = ask("POST", "/tasks", body, status=201)
         done = bench.wait_for(task["id"], State.COMPLETED, timeout=5)
         assert json.loads(done.result or "") is None
+
+
+# Batches, unique keys, limits
+
+
+def test_a_batch_makes_its_tasks_in_their_order(ask):
+    answer = ask(
+        "POST", "/tasks/batch", {"tasks": [{"priority": 1}, {"task_type": "io", "payload": {"seconds": 1}}]}, status=201
+    )
+
+    assert (answer["created"], answer["existing"]) == (2, [])
+    made = [ask("GET", f"/tasks/{task_id}", status=200) for task_id in answer["ids"]]
+    assert [(task["task_type"], task["priority"]) for task in made] == [("noop", 1), ("io", 50)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        ({"priority": 101}, "tasks.1.priority"),
+        ({"task_type": "io", "payload": {"seconds": -1}}, "tasks.1.payload.seconds"),
+        ({"execute_at": "2020-01-01T00:00:00Z"}, "tasks.1.execute_at"),
+        ({"colour": "red"}, "tasks.1.colour"),
+        (7, "tasks.1"),
+    ],
+)
+def test_one_bad_task_refuses_the_whole_batch_and_is_named(ask, bad, field):
+    error = ask("POST", "/tasks/batch", {"tasks": [{}, bad, {}]}, status=400)
+
+    assert fields(error) == [field]
+    assert ask("GET", "/tasks", status=200)["total"] == 0
+
+
+def test_a_payload_that_is_too_large_is_named_in_its_batch(ask):
+    error = ask("POST", "/tasks/batch", {"tasks": [{}, {"payload": "x" * 300_000}]}, status=413)
+
+    assert (error["code"], fields(error)) == ("payload_too_large", ["tasks.1.payload"])
+
+
+@pytest.mark.parametrize("count", [0, 10_001])
+def test_a_batch_has_1_to_10000_tasks(ask, count):
+    assert fields(ask("POST", "/tasks/batch", {"tasks": [{}] * count}, status=400)) == ["tasks"]
+
+
+def test_a_unique_key_answers_with_the_task_that_is_alive(ask):
+    first = ask("POST", "/tasks", {"unique_key": "daily"}, status=201)
+    second = ask("POST", "/tasks", {"unique_key": "daily", "priority": 1}, status=201)
+    assert second == first
+    assert (ask.headers["Location"], ask.headers["Existing-Task"]) == (f"/tasks/{first['id']}", "true")
+
+    batch = ask("POST", "/tasks/batch", {"tasks": [{}, {"unique_key": "daily"}]}, status=201)
+    assert (batch["ids"][1], batch["created"], batch["existing"]) == (first["id"], 1, [1])
+
+    ask("DELETE", f"/tasks/{first['id']}", status=200)
+    third = ask("POST", "/tasks", {"unique_key": "daily"}, status=201)
+    assert ask("POST", f"/tasks/{first['id']}/retry", status=409)["code"] == "unique_key_taken"
+    assert third["id"] != first["id"]
+
+
+def test_a_type_is_paused_and_resumed(ask, bench):
+    bench.register()
+    task = ask("POST", "/tasks", status=201)
+
+    assert ask("POST", "/task-types/noop/pause", status=200)["paused"] is True
+    assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] == "this type is paused"
+    assert ask("POST", "/task-types/noop/resume", status=200)["paused"] is False
+    assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] is None
+
+
+def test_limits_of_a_type_are_set_and_taken_away_one_by_one(ask):
+    ask("PUT", "/task-types/paint", {"max_running": 3, "max_running_per_user": 1}, status=200)
+    shown = ask("PUT", "/task-types/paint", {"max_running": None}, status=200)
+
+    assert (shown["name"], shown["max_running"], shown["max_running_per_user"]) == ("paint", None, 1)
+    listed = {item["name"]: item for item in ask("GET", "/task-types", status=200)["task_types"]}
+    assert listed["paint"] == shown
+    assert fields(ask("PUT", "/task-types/paint", {"max_running": 0}, status=400)) == ["max_running"]
+    assert fields(ask("POST", f"/task-types/{'x' * 51}/pause", status=400)) == ["name"]

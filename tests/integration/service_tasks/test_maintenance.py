@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -171,14 +172,16 @@ def ended(bench, state: str, days: float, *, kept: bool) -> tuple[UUID, bool]:
         days * DAY,
     )[0]
     bench.sql(
-        "UPDATE tasks SET id = %s, state = %s, completed_at = CASE WHEN %s IN ('completed', 'failed', 'cancelled') THEN"
-        " now() - make_interval(secs => %s) END WHERE id = %s",
-        str(old), state, state, days * DAY, str(task_id),
+        "UPDATE tasks SET id = %s, state = s.state,"
+        " result = CASE WHEN s.state = 'completed' THEN 'null'::jsonb END,"
+        " completed_at = CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN"
+        " now() - make_interval(secs => %s) END FROM (SELECT %s AS state) s WHERE id = %s",
+        str(old), days * DAY, state, str(task_id),
     )  # fmt: skip
     return old, kept
 
 
-def pruner(store, retention=LIMITS, *, leads=True, batch=2) -> Pruner:
+def pruner(store, retention=LIMITS, *, leads=True, batch=2, **more) -> Pruner:
     return Pruner(
         store=store,
         retention=retention,
@@ -186,6 +189,7 @@ def pruner(store, retention=LIMITS, *, leads=True, batch=2) -> Pruner:
         on_death=lambda: pytest.fail("died"),
         batch=batch,
         round_seconds=300.0,
+        **more,
     )
 
 
@@ -249,6 +253,34 @@ def test_old_records_of_runs_go_in_batches(bench, maintenance):
 
     # Seven days, and the seventh is as old as the limit or older by now.
     assert bench.sql("SELECT count(*) FROM schedule_ticks")[0][0] == 6
+
+
+def test_ids_of_messages_are_forgotten_after_their_time_in_batches(bench, maintenance):
+    bench.sql(
+        "INSERT INTO ingested_messages SELECT 'task_queue', n::text, gen_random_uuid(), now() - n * interval '1 day'"
+        " FROM generate_series(1, 40) n"
+    )
+
+    one_round(pruner(maintenance))
+    assert bench.sql("SELECT count(*) FROM ingested_messages")[0][0] == 40
+
+    one_round(pruner(maintenance, replace(LIMITS, messages_seconds=30 * DAY)))
+    # The thirtieth is as old as the limit or older by now.
+    assert bench.sql("SELECT count(*), max(message_id::int) FROM ingested_messages") == [(29, 29)]
+
+
+def test_of_too_many_rejected_messages_the_oldest_go(bench, maintenance):
+    rejected = [new_id() for _ in range(12)]
+    for id in rejected:
+        bench.sql(
+            "INSERT INTO rejected_messages (id, source, reason, details, body, size)"
+            " VALUES (%s, 'task_queue', 'no', '[]', '', 0)",
+            str(id),
+        )
+
+    one_round(pruner(maintenance, most_rejections=7))
+
+    assert [row[0] for row in bench.sql("SELECT id FROM rejected_messages ORDER BY id")] == rejected[5:]
 
 
 def test_the_pruner_walks_the_primary_key(bench):

@@ -332,6 +332,35 @@ def test_a_wrong_setting_is_one_clear_line_that_names_it(start_process, environm
     assert said in lines[0]
 
 
+def test_options_of_the_command_go_before_the_environment(bench, start_process):
+    worker = start_process("--types", "noop", "--concurrency", "7", "--grace", "0", WORKER_CONCURRENCY="9")
+    other = bench.add("io", payload='{"seconds": 0}')
+    bench.wait_for(bench.add(), State.COMPLETED, timeout=20)
+
+    assert bench.store.live_types() == {"noop": 1}
+    assert bench.get(other).state is State.READY
+    assert worker.end(signal.SIGTERM) == 0
+    assert '"concurrency": 7' in worker.said()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--types", "noop,paint"), "there is no task type paint; there are io, noop"),
+        (("--types", ","), "there is no task type (none named)"),
+        (("--concurrency", "0"), "WORKER_CONCURRENCY"),
+        (("--grace", "long"), "WORKER_GRACE_SECONDS"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(start_process, options, said):
+    worker = start_process(*options)
+
+    assert worker.process.wait(20) == 1
+    (line,) = worker.said().splitlines()
+    assert line.startswith("task_worker cannot start: ")
+    assert said in line
+
+
 def test_the_worker_command_explains_itself(start_process):
     worker = start_process("--help")
 

@@ -16,8 +16,10 @@ from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.schedule_use_cases import NewSchedule
 from service_tasks.task_types.noop import noop
 from servicekit.ids import new_id
+from servicekit.inbox import Inbox
 from tests.integration.service_tasks.conftest import Bench
 from tests.integration.service_tasks.test_http import Client, ask, fields, soon
+from tests.support.events import user_deleted
 from tests.support.waiting import eventually
 
 __all__ = ["ask"]  # the fixture
@@ -496,3 +498,71 @@ def test_a_worker_runs_what_schedules_make(ask, bench, start_worker):
     assert worker.stop() == 0
     (ticks, tasks) = bench.sql("SELECT (SELECT count(*) FROM schedule_ticks), (SELECT count(*) FROM tasks)")[0]
     assert ticks == tasks
+
+
+# Of a deleted user
+
+
+def delete_user(bench: Bench, schedules: ScheduleStore, user_id: UUID) -> None:
+    Inbox(bench.database, {"user.deleted": schedules.user_deleted}).take([user_deleted(user_id)])
+
+
+def test_the_schedules_of_a_deleted_user_are_paused_with_the_reason_and_make_no_tasks(ask, bench, schedules):
+    anna = uuid4()
+    hers, hand_paused, others, nobodys = (
+        create(ask, name=name, user_id=user_id)["id"]
+        for name, user_id in (("a", str(anna)), ("b", str(anna)), ("c", str(uuid4())), ("d", None))
+    )
+    ask("POST", f"/schedules/{hand_paused}/pause", status=200)
+    for schedule_id in (hers, others, nobodys):
+        make_due(bench, schedule_id)
+
+    delete_user(bench, schedules, anna)
+    tick(schedules)
+
+    for schedule_id in (hers, hand_paused):
+        shown = ask("GET", f"/schedules/{schedule_id}", status=200)
+        assert (shown["status"], shown["problem"], shown["last_task_id"]) == ("paused", "the user was deleted", None)
+    for schedule_id in (others, nobodys):
+        shown = ask("GET", f"/schedules/{schedule_id}", status=200)
+        assert (shown["status"], shown["problem"]) == ("active", None)
+        assert shown["last_task_id"] is not None
+    assert bench.sql("SELECT count(*) FROM tasks WHERE user_id = %s", str(anna)) == [(0,)]
+
+
+def test_no_schedule_is_made_resumed_or_run_for_a_deleted_user_but_it_may_become_anothers(ask, bench, schedules):
+    anna = uuid4()
+    hers = create(ask, user_id=str(anna))["id"]
+    other = create(ask, name="another")["id"]
+    delete_user(bench, schedules, anna)
+
+    for method, path, body in (
+        ("POST", "/schedules", {**DAILY, "name": "new", "user_id": str(anna)}),
+        ("POST", f"/schedules/{hers}/resume", None),
+        ("POST", f"/schedules/{hers}/run", None),
+        ("PUT", f"/schedules/{other}", {"user_id": str(anna)}),
+    ):
+        error = ask(method, path, body, status=400)
+        assert error["code"] == "user_not_found"
+        assert fields(error) == ["user_id"]
+    assert ask("PUT", f"/schedules/{hers}", {"name": "still hers"}, status=200)["problem"] == "the user was deleted"
+
+    ask("PUT", f"/schedules/{hers}", {"user_id": None}, status=200)
+    resumed = ask("POST", f"/schedules/{hers}/resume", status=200)
+
+    assert (resumed["status"], resumed["problem"]) == ("active", None)
+
+
+def test_a_schedule_that_the_deletion_passed_over_is_paused_when_it_is_due(ask, bench, schedules):
+    anna = uuid4()
+    schedule_id = create(ask, user_id=str(anna))["id"]
+    make_due(bench, schedule_id)
+    with bench.database.transaction() as session:
+        session.connection().exec_driver_sql("SELECT 1 FROM schedules WHERE id = %s FOR UPDATE", (schedule_id,))
+        delete_user(bench, schedules, anna)
+    assert ask("GET", f"/schedules/{schedule_id}", status=200)["status"] == "active"
+
+    tick(schedules)
+
+    shown = ask("GET", f"/schedules/{schedule_id}", status=200)
+    assert (shown["status"], shown["problem"], shown["last_task_id"]) == ("paused", "the user was deleted", None)

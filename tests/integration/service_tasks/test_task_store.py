@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -20,8 +21,11 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
+from service_tasks.engine.ports import Offer
+from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.queries import load_queries
-from service_tasks.use_cases import PastExecuteAt, Selection
+from service_tasks.use_cases import Control, PastExecuteAt, Selection
+from servicekit.database import Database
 from tests.integration.service_tasks.conftest import new_task
 
 # Shorter than the server of these tests has been up: no one is rescued while that has not lasted a lease.
@@ -93,6 +97,16 @@ def test_many_claimers_never_get_one_task_twice(bench):
     assert len({lease.task_id for lease in taken}) == 300
 
 
+def test_a_waiting_task_gains_a_point_of_priority_a_minute(bench):
+    fresh = bench.add(priority=50)
+    old = bench.add(priority=20)
+    too_young = bench.add(priority=20)
+    bench.sql("UPDATE tasks SET execute_at = now() - interval '31 minutes' WHERE id = %s", str(old))
+    bench.sql("UPDATE tasks SET execute_at = now() - interval '29 minutes' WHERE id = %s", str(too_young))
+
+    assert [task.lease.task_id for task in bench.claim(bench.register())] == [old, fresh, too_young]
+
+
 def test_the_claim_walks_its_index_and_sorts_no_table(bench):
     bench.sql(
         """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
@@ -126,6 +140,348 @@ def test_the_promoter_walks_its_index(bench):
 
     assert "ix_tasks_scheduled" in "\n".join(row[0] for row in promote)
     assert "ix_tasks_scheduled" in "\n".join(row[0] for row in upcoming)
+
+
+MILLION = """
+    INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, attempts, lease_no, execute_at, user_id,
+                       worker_id, started_at, deadline_at, completed_at, result)
+    SELECT gen_random_uuid(), s.state, 'noop', '{}', n % 100, 3, 1, 1, now() + n * interval '1 s', NULL,
+           CASE WHEN s.state = 'running' THEN 'a0000000-0000-4000-8000-000000000000'::uuid END, now(),
+           CASE WHEN s.state = 'running' THEN now() END,
+           CASE WHEN s.state IN ('completed', 'cancelled') THEN now() END,
+           CASE WHEN s.state = 'completed' THEN 'null'::jsonb END
+    FROM generate_series(1, 1000000) n, LATERAL (SELECT CASE
+        WHEN n % 100 = 0 THEN 'ready' WHEN n % 100 = 1 THEN 'running' WHEN n % 100 < 20 THEN 'scheduled'
+        WHEN n % 100 < 25 THEN 'cancelled' ELSE 'completed' END AS state) s
+"""
+
+
+def scans_of(node: dict) -> list[dict]:
+    """Every scan of the tasks in a plan."""
+    own = [node] if node.get("Relation Name") == "tasks" and node["Node Type"].endswith("Scan") else []
+    return own + [scan for child in node.get("Plans", ()) for scan in scans_of(child)]
+
+
+def test_every_statement_of_a_worker_goes_through_an_index_at_a_million_tasks(tasks_database):
+    database = Database(tasks_database.url, application_name="a million", pool_size=1, statement_timeout_ms=100_000)
+    queries = load_queries()
+    some = {"ids": "{" + ",".join(str(uuid4()) for _ in range(500)) + "}", "leases": "{" + ",".join(["1"] * 500) + "}"}
+    claim = {"types": ["noop"], "timeouts": [60.0], "limit": 500, "worker_id": str(uuid4())}
+    lost = {"lease_seconds": 30.0, "slack_seconds": 15.0, "limit": 500}
+    expected = {
+        "claim": (claim, {"ix_tasks_ready", "ctid"}),
+        "claim_limited": (
+            {**claim, "most": [None], "most_per_user": [None]},
+            {"ix_tasks_ready", "ix_tasks_ready_of_user", "ix_tasks_worker", "ctid"},
+        ),
+        "promote": ({"limit": 500}, {"ix_tasks_scheduled", "ctid"}),
+        "next_scheduled": ({}, {"ix_tasks_scheduled"}),
+        "lost": (lost, {"ix_tasks_worker"}),
+        "held_by": ({"worker_id": claim["worker_id"]}, {"ix_tasks_worker"}),
+        "cancelled_under": ({"worker_id": claim["worker_id"]}, {"ix_tasks_worker"}),
+        "complete": ({**some, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
+        "hand_back": (some, {"tasks_pkey"}),
+        "live_keys": ({"keys": ["a", "b"]}, {"uq_tasks_unique_key"}),
+    }
+    found = {}
+    with database.transaction() as session:
+        connection = session.connection()
+        connection.exec_driver_sql(MILLION.replace("%", "%%"))
+        connection.exec_driver_sql("ANALYZE tasks")
+        for name, (parameters, _) in expected.items():
+            if name in ("complete", "hand_back"):
+                connection.exec_driver_sql(queries["by_id"])
+            (plan,) = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + queries[name], parameters).scalar_one()
+            found[name] = {
+                scan.get("Index Name", "ctid" if scan["Node Type"] == "Tid Scan" else scan["Node Type"])
+                for scan in scans_of(plan["Plan"])
+            }
+            connection.exec_driver_sql("RESET ALL; SET statement_timeout = 100000")
+        session.rollback()
+    database.dispose()
+
+    assert found == {name: indexes for name, (_, indexes) in expected.items()}
+
+
+@pytest.mark.parametrize("name", ["complete", "hand_back", "fail", "stopped_after_cancel", "write_progress"])
+def test_a_batch_is_written_through_its_ids_though_no_task_ran_at_the_last_analyze(bench, name):
+    bench.sql(
+        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
+           SELECT gen_random_uuid(), 'ready', 'noop', '{}', 50, 3, now() FROM generate_series(1, 50000)"""
+    )
+    bench.sql("ANALYZE tasks")
+    numbers, nothing = "{" + ",".join(["1"] * 1000) + "}", "{" + ",".join(["NULL"] * 1000) + "}"
+    parameters = {
+        "ids": "{" + ",".join(str(uuid4()) for _ in range(1000)) + "}",
+        "leases": numbers,
+        "results": "[" + ",".join(["null"] * 1000) + "]",
+        "types": numbers,
+        "messages": numbers,
+        "retries": nothing,
+        "worker": "w",
+        "kept": 50,
+        "percents": numbers,
+    }
+    with bench.database.transaction() as session:
+        connection = session.connection()
+        connection.exec_driver_sql(load_queries()["by_id"])
+        explain = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + load_queries()[name], parameters)
+        (plan,) = explain.scalar_one()
+
+    (scan,) = scans_of(plan["Plan"])
+    assert scan["Index Name"] == "tasks_pkey"
+    assert scan["Index Cond"] == "(id = x.id)"
+
+
+# Limits
+
+
+def limit(bench, name="noop", **changes):
+    bench.store.control(name, changes)
+    bench.store._limited_until = 0.0
+
+
+def test_a_paused_type_is_not_claimed_and_a_resumed_one_is(bench):
+    task_id, other = bench.add(), bench.add("other")
+    worker = bench.register()
+    limit(bench, paused=True, max_running=5)
+    assert [task.lease.task_id for task in bench.claim(worker, "noop", "other")] == [other]
+
+    limit(bench, paused=False)
+    assert bench.store.controls() == {"noop": Control(False, 5, None)}
+    assert [task.lease.task_id for task in bench.claim(worker)] == [task_id]
+
+
+def test_a_limit_holds_over_all_workers_and_counts_what_runs(bench):
+    for _ in range(5):
+        bench.add()
+    limit(bench, max_running=2)
+    first, second = bench.register(), bench.register(lease_seconds=SHORT)
+
+    (one,) = bench.claim(first, limit=1)
+    (two,) = bench.claim(second)
+    assert bench.claim(first) == bench.claim(second) == []
+    bench.store.write([Succeeded(one.lease, "1")], "w")
+    assert len(bench.claim(first)) == 1
+
+    # A dead worker's task is taken from it although the limit is reached, and frees its place.
+    bench.silence(second)
+    assert [outcome.lease for outcome in rescue(bench)] == [two.lease]
+    assert len(bench.claim(first)) == 1
+    assert bench.claim(first) == []
+
+
+def test_many_claimers_never_go_over_a_limit(bench):
+    for _ in range(60):
+        bench.add()
+    limit(bench, max_running=7)
+    workers = [bench.register() for _ in range(6)]
+    counts: list[int] = []
+
+    def claim_some(worker):
+        for _ in range(8):
+            claimed = bench.claim(worker, limit=4)
+            counts.append(bench.sql("SELECT count(*) FROM tasks WHERE state = 'running'")[0][0])
+            bench.store.write([Succeeded(task.lease, "1") for task in claimed], "w")
+
+    threads = [threading.Thread(target=claim_some, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(counts) == 48
+    assert 0 < max(counts) <= 7
+
+
+def test_a_limit_for_each_user_lets_every_user_run(bench):
+    anna, boris = uuid4(), uuid4()
+    many = [bench.add(user_id=anna, priority=90) for _ in range(50)]
+    theirs = [bench.add(user_id=boris, priority=10) for _ in range(3)]
+    nobodys = [bench.add(priority=1) for _ in range(4)]
+    limit(bench, max_running_per_user=2)
+    worker = bench.register()
+
+    claimed = [task.lease.task_id for task in bench.claim(worker, limit=50)]
+
+    assert claimed == [*many[:2], *theirs[:2], *nobodys]
+    assert bench.claim(worker, limit=50) == []
+
+
+def test_limits_for_users_and_for_the_type_hold_together(bench):
+    users = [uuid4() for _ in range(5)]
+    for user in users * 3:
+        bench.add(user_id=user)
+    limit(bench, max_running=4, max_running_per_user=1)
+
+    claimed = bench.claim(bench.register(), limit=50)
+
+    assert len(claimed) == 4
+    (running,) = bench.sql("SELECT count(DISTINCT user_id) FROM tasks WHERE state = 'running'")[0]
+    assert running == 4
+
+
+def test_a_limit_that_the_type_declares_holds_unless_people_have_set_another(bench):
+    declared = [Offer("noop", 60.0, max_running=3, max_running_per_user=2)]
+    anna = uuid4()
+    for _ in range(6):
+        bench.add(user_id=anna)
+        bench.add(user_id=uuid4())
+    worker, other = bench.register(), bench.register()
+
+    users = [bench.get(task.lease.task_id).user_id for task in bench.store.claim(worker, declared, 2)]
+    users += [bench.get(task.lease.task_id).user_id for task in bench.store.claim(other, declared, 10)]
+    assert len(users) == 3
+    assert users.count(anna) == 2
+    assert bench.store.claim(worker, declared, 10) == []
+
+    limit(bench, max_running=5)
+    claimed = bench.store.claim(other, declared, 10)
+    assert [bench.get(task.lease.task_id).user_id == anna for task in claimed] == [False, False]
+    limit(bench, max_running=None, paused=True)
+    bench.store.write([Succeeded(task.lease, "1") for task in claimed], "w")
+    assert bench.store.claim(worker, declared, 10) == []
+
+
+def test_many_claimers_never_go_over_a_limit_that_the_type_declares(bench):
+    declared = [Offer("noop", 60.0, max_running=3), Offer("free", 60.0)]
+    for _ in range(40):
+        bench.add()
+    for _ in range(20):
+        bench.add("free")
+    workers = [bench.register(types=("noop", "free")) for _ in range(5)]
+    counts: list[int] = []
+    taken: list[Lease] = []
+
+    def claim_some(worker):
+        for _ in range(8):
+            claimed = bench.store.claim(worker, declared, 4)
+            taken.extend(task.lease for task in claimed)
+            counts.append(bench.sql("SELECT count(*) FROM tasks WHERE state = 'running' AND task_type = 'noop'")[0][0])
+            bench.store.write([Succeeded(task.lease, "1") for task in claimed], "w")
+
+    threads = [threading.Thread(target=claim_some, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(counts) == 40
+    assert 0 < max(counts) <= 3
+    assert len(set(taken)) == len(taken) > 40
+
+
+def test_limited_and_unlimited_types_leave_places_to_each_other(bench):
+    for _ in range(20):
+        bench.add("a")
+        bench.add("b")
+    limit(bench, "a", max_running=100)
+
+    types = sorted(task.task_type for task in bench.claim(bench.register(), "a", "b", limit=10))
+
+    assert types == ["a"] * 5 + ["b"] * 5
+
+
+# Batches and unique keys
+
+
+def test_a_batch_is_stored_with_everything_that_was_said(bench):
+    user = uuid4()
+    when = datetime.now(UTC) + timedelta(hours=1)
+    plain = new_task()
+    full = new_task(
+        'paint "кран", {a}',
+        title='Дом №7, "левый" \\ {подъезд}',
+        user_id=user,
+        payload='{"a": [1.50, null, "б,}"]}',
+        priority=7,
+        max_attempts=2,
+        timeout_seconds=1.5,
+        execute_at=when,
+        unique_key='k,"1"',
+    )
+
+    assert bench.store.add_many([plain, full]) == {}
+
+    stored = bench.get(full.id)
+    assert (stored.state, stored.task_type, stored.title, stored.user_id) == (
+        State.SCHEDULED,
+        full.task_type,
+        full.title,
+        user,
+    )
+    assert (stored.priority, stored.max_attempts, stored.timeout_seconds, stored.execute_at, stored.unique_key) == (
+        7,
+        2,
+        1.5,
+        when,
+        'k,"1"',
+    )
+    assert stored.payload == '{"a": [1.50, null, "б,}"]}'
+    assert (bench.get(plain.id).state, bench.get(plain.id).title) == (State.READY, None)
+
+
+def test_a_batch_with_a_time_in_the_past_stores_nothing_and_names_it(bench):
+    tasks = [new_task() for _ in range(3)]
+    tasks[2] = new_task(execute_at=datetime.now(UTC) - timedelta(seconds=1))
+
+    with pytest.raises(PastExecuteAt) as refused:
+        bench.store.add_many(tasks)
+
+    assert refused.value.index == 2
+    assert bench.store.search(everything())[1] == 0
+
+
+def test_a_large_batch_goes_in_several_statements_and_one_transaction(bench):
+    tasks = [new_task(payload='"' + "x" * size + '"') for size in [10] * 2500 + [5_000_000] * 3]
+
+    bench.store.add_many(tasks)
+
+    assert bench.sql("SELECT count(*), count(DISTINCT created_at) FROM tasks") == [(2503, 1)]
+
+
+def test_at_most_one_live_task_has_a_unique_key(bench):
+    first = bench.add(unique_key="k")
+    assert bench.store.add(new_task(unique_key="k")) is None
+    assert bench.store.by_unique_key("k").id == first
+
+    (claimed,) = bench.claim(bench.register())
+    assert bench.store.add(new_task(unique_key="k")) is None
+    bench.store.write([FailedForGood(claimed.lease, ERROR)], "w")
+    assert bench.store.by_unique_key("k") is None
+
+    second = bench.add(unique_key="k")
+    with pytest.raises(UniqueKeyTaken):
+        bench.store.retry(first)
+    bench.store.cancel(second)
+    assert bench.store.retry(first) is not None
+
+
+def test_a_batch_gives_the_live_tasks_of_keys_that_are_taken(bench):
+    alive = bench.add(unique_key="a")
+    taken, fresh, double, none = (new_task(unique_key=key) for key in ("a", "b", "b", None))
+
+    answer = bench.store.add_many([taken, fresh, double, none])
+
+    assert answer == {taken.id: alive, double.id: fresh.id}
+    assert bench.store.search(everything())[1] == 3
+
+
+def test_batches_with_the_same_keys_at_once_make_each_task_once_and_never_deadlock(bench):
+    keys = [f"k{n}" for n in range(200)]
+    answers: list = []
+
+    def add(order):
+        answers.append(bench.store.add_many([new_task(unique_key=key) for key in order]))
+
+    threads = [threading.Thread(target=add, args=(keys if n % 2 else keys[::-1],)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert sum(200 - len(answer) for answer in answers) == 200
+    assert len(answers) == 6
 
 
 # Outcomes and their fence

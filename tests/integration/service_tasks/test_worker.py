@@ -335,6 +335,34 @@ def test_two_workers_never_run_one_task_twice(bench, start_worker, seen):
     assert seen.runs == Counter(str(task_id) for task_id in ids)
 
 
+def test_a_limit_that_a_type_declares_holds_over_two_workers(bench, start_worker, seen):
+    lock = threading.Lock()
+    running, most = 0, 0
+
+    @task_type("crane", max_running=3)
+    def crane(ctx, payload):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        seen.release.wait(30)
+        with lock:
+            running -= 1
+
+    tasks = [bench.add("crane") for _ in range(40)]
+    start_worker(crane, noop, threads=8)
+    start_worker(crane, noop, threads=8)
+    eventually(lambda: running == 3)
+    # Whoever ran these has looked for the others before them.
+    for _ in range(10):
+        bench.wait_for(bench.add(priority=0), State.COMPLETED)
+    seen.release.set()
+    for task_id in tasks:
+        bench.wait_for(task_id, State.COMPLETED, timeout=30)
+
+    assert most == 3
+
+
 def test_a_worker_takes_no_more_than_it_has_places_for(bench, start_worker, seen):
     kind, plain = patient(seen), patient_function(seen)
     worker = start_worker(kind, plain, concurrency=3, threads=1)

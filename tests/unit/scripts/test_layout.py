@@ -49,6 +49,7 @@ def test_reset_removes_what_the_instance_made_and_nothing_else(tmp_path: Path) -
     layout = Layout.of(tmp_path)
     layout.create()
     layout.postgres.mkdir()
+    layout.rabbitmq.mkdir()
     (tmp_path / "notes.txt").touch()
     layout.remove_contents()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -1,4 +1,4 @@
-"""The seven ports of an instance."""
+"""The ports of an instance."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ def test_every_port_follows_from_the_gateways() -> None:
         "events": 8104,
         "postgres": 8105,
         "supervisor": 8106,
+        "users-relay": 8107,
+        "orders-relay": 8108,
+        "tasks-relay": 8109,
+        "ingest": 8110,
+        "rabbitmq": 8111,
+        "rabbitmq's node": 8112,
+        "rabbitmq's names": 8113,
     }
 
 
 @pytest.mark.parametrize("base", [-1, 0, 65530, 80000])
 def test_a_base_whose_row_does_not_fit_is_refused(base: int) -> None:
-    with pytest.raises(InstanceError, match="--port must be between 1 and 65529"):
+    with pytest.raises(InstanceError, match="--port must be between 1 and 65522"):
         Ports(base)
 
 
@@ -45,3 +52,12 @@ def test_a_taken_port_is_named_with_its_purpose_and_a_way_out(offset: int, compl
             Ports(base).require_free()
     suggested = int(str(refused.value).rpartition("--port ")[2])
     Ports(suggested).require_free()
+
+
+def test_only_who_uses_rabbitmq_needs_its_ports() -> None:
+    base = free_base()
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", base + 12))
+        Ports(base).require_free(but=["rabbitmq"])
+        with pytest.raises(PortTaken, match="for rabbitmq's node"):
+            Ports(base).require_free(but=["ingest"])

@@ -18,6 +18,7 @@ from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.ports import Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.programs import Program, programs_of
+from scripts.instance.rabbitmq import Broker, LocalRabbitMQ
 from scripts.instance.reclaim import MARK
 
 _AWKWARD = "a b 100% %(here)s #1 ;x 'q' \"d\" Объект"
@@ -31,10 +32,10 @@ def layout(tmp_path: Path) -> Layout:
     return made
 
 
-def _programs(layout: Layout, *, workers: int = 2) -> dict[str, Program]:
+def _programs(layout: Layout, *, workers: int = 2, broker: Broker | None = None) -> dict[str, Program]:
     credentials = Credentials(layout.secrets)
     server = EmbeddedPostgres(layout.postgres, 8005, "secret", identity=AS_WE_ARE)
-    return {p.name: p for p in programs_of(layout, Ports(8000), credentials, server, workers)}
+    return {p.name: p for p in programs_of(layout, Ports(8000), credentials, server, workers, broker)}
 
 
 def test_each_service_gets_its_own_database_and_nobody_elses(layout: Layout) -> None:
@@ -45,9 +46,12 @@ def test_each_service_gets_its_own_database_and_nobody_elses(layout: Layout) -> 
         "tasks": ("USERS", "ORDERS"),
         "events": ("USERS", "ORDERS"),
         "worker": ("USERS", "ORDERS"),
+        "users-relay": ("ORDERS", "TASKS"),
+        "orders-relay": ("USERS", "TASKS"),
+        "tasks-relay": ("USERS", "ORDERS"),
     }.items():
         settings = programs[name].settings
-        own = "tasks" if name in {"events", "worker"} else name
+        own = "tasks" if name in {"events", "worker"} else name.removesuffix("-relay")
         assert settings[f"{own.upper()}_DATABASE_URL"].endswith(f"@127.0.0.1:8005/{own}")
         assert not [key for key in settings if key in {f"{other}_DATABASE_URL" for other in others}]
     assert not [key for key in programs["gateway"].settings if key.endswith("_DATABASE_URL")]
@@ -60,6 +64,46 @@ def test_addresses_follow_the_instances_ports(layout: Layout) -> None:
     assert programs["gateway"].settings["EVENTS_URL"] == "http://127.0.0.1:8004"
     assert programs["events"].settings["EVENTS_BIND"] == "127.0.0.1:8004"
     assert programs["orders"].settings["USERS_URL"] == "http://127.0.0.1:8001"
+
+
+def test_those_who_send_and_take_events_share_a_word_that_nobody_else_knows(layout: Layout) -> None:
+    told = {name: p.settings.get("INTERNAL_TOKEN") for name, p in _programs(layout).items()}
+    knowing = {"users", "orders", "tasks", "users-relay", "orders-relay", "tasks-relay"}
+    assert {name for name, token in told.items() if token} == knowing
+    assert len({told[name] for name in knowing}) == 1
+
+
+def test_a_relay_knows_the_other_services_and_has_a_page_of_its_own(layout: Layout) -> None:
+    settings = _programs(layout)["orders-relay"].settings
+    assert settings["ORDERS_RELAY_BIND"] == "127.0.0.1:8008"
+    assert settings["USERS_URL"] == "http://127.0.0.1:8001"
+    assert settings["TASKS_URL"] == "http://127.0.0.1:8003"
+
+
+def test_without_a_broker_nobody_is_told_of_one_and_nothing_is_ingested(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RABBITMQ_URL", "amqp://elsewhere")
+    programs = _programs(layout)
+    assert not {"ingest", "rabbitmq"} & set(programs)
+    assert not [name for name, program in programs.items() if "RABBITMQ_URL" in program.settings]
+    assert all("RABBITMQ_URL" in json.loads(program.launch_file())["unset"] for program in programs.values())
+
+
+def test_with_somebody_elses_broker_tasks_are_ingested_and_relays_are_told(layout: Layout) -> None:
+    programs = _programs(layout, broker=Broker("amqp://broker.example"))
+    told = {name for name, program in programs.items() if program.settings.get("RABBITMQ_URL")}
+    assert told == {"ingest", "users-relay", "orders-relay", "tasks-relay"}
+    assert programs["ingest"].settings["INGEST_BIND"] == "127.0.0.1:8010"
+    assert programs["ingest"].settings["TASKS_DATABASE_URL"].endswith("@127.0.0.1:8005/tasks")
+    assert "rabbitmq" not in programs
+
+
+def test_a_broker_of_ones_own_starts_with_postgresql_in_the_data_folder(layout: Layout) -> None:
+    own = LocalRabbitMQ(layout.rabbitmq, 8011, Path("/nowhere"))
+    program = _programs(layout, broker=Broker(own.url, own))["rabbitmq"]
+    assert program.autostart
+    assert program.command[-2:] == (str(layout.data / "rabbitmq"), "8011")
 
 
 def test_without_workers_there_is_no_worker_program(layout: Layout) -> None:

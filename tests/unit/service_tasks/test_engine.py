@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import (
@@ -128,8 +129,8 @@ def reporter(store, board, hand):
     )
 
 
-def put_on(board: Board, reporter: Reporter) -> ActiveTask:
-    lease = Lease(uuid4(), 1)
+def put_on(board: Board, reporter: Reporter, lease: Lease | None = None) -> ActiveTask:
+    lease = lease or Lease(uuid4(), 1)
     claimed = ClaimedTask(lease, "noop", "{}", 1, 3, 60.0, NOW)
     task = ActiveTask(claimed, noop, TaskContext(claimed, reporter.note_progress))
     board.add([task])
@@ -162,6 +163,24 @@ def test_a_refused_outcome_frees_its_place_too(store, board, reporter):
     reporter.run_once(NOW)
 
     assert len(board) == 0
+
+
+def test_an_outcome_is_not_called_late_when_only_the_answer_to_its_writing_was_lost(store, board, reporter, hand):
+    first, second = put_on(board, reporter), put_on(board, reporter)
+    with capture_logs() as said:
+        store.away = True
+        reporter.report(Succeeded(first.lease, "1"))
+        reporter.run_once(NOW)
+        # It had been written.
+        store.away, store.refused = False, {first.lease, second.lease}
+        reporter.run_once(NOW)
+        assert "late_result_refused" not in [line["event"] for line in said]
+
+        hand.now += 1
+        reporter.report(Succeeded(second.lease, "1"))
+        reporter.run_once(NOW)
+    late = [line["task_id"] for line in said if line["event"] == "late_result_refused"]
+    assert late == [str(second.lease.task_id)]
 
 
 def test_of_many_progress_reports_the_latest_is_written_and_not_too_often(store, board, reporter, hand):
@@ -212,7 +231,9 @@ def test_a_task_no_longer_held_is_stopped_and_one_unknown_is_handed_back(store, 
     unknown = Lease(uuid4(), 4)
     store.held = {kept.lease, unknown}
 
-    heartbeat(store, board, reporter).run_once(NOW)
+    beat = heartbeat(store, board, reporter)
+    beat.run_once(NOW)
+    beat.run_once(NOW)
     reporter.run_once(NOW)
 
     assert (kept.stop_reason, lost.stop_reason) == (None, StopReason.LEASE_LOST)
@@ -220,15 +241,27 @@ def test_a_task_no_longer_held_is_stopped_and_one_unknown_is_handed_back(store, 
     assert store.written == [HandedBack(unknown)]
 
 
-def test_a_claim_in_flight_is_not_taken_for_a_lost_one(store, board, reporter):
-    store.held = {Lease(uuid4(), 1)}
+def test_a_claim_that_is_just_coming_in_is_not_taken_for_a_lost_one(store, board, reporter):
     beat = heartbeat(store, board, reporter)
-
-    with board.claiming:
-        beat.run_once(NOW)
-        assert (store.beats, reporter.waiting()) == (1, 0)
+    late, lost = Lease(uuid4(), 1), Lease(uuid4(), 1)
+    store.held = {late, lost}
     beat.run_once(NOW)
-    assert reporter.waiting() == 1
+    assert reporter.waiting() == 0
+
+    # Its answer has come between the two beats.
+    put_on(board, reporter, late)
+    beat.run_once(NOW)
+    reporter.run_once(NOW)
+    assert store.written == [HandedBack(lost)]
+
+
+def test_a_strange_claim_that_is_gone_at_the_next_beat_is_forgotten(store, board, reporter):
+    beat = heartbeat(store, board, reporter)
+    for held in ({Lease(UUID(int=7), 1)}, set(), {Lease(UUID(int=7), 1)}):
+        store.held = held
+        beat.run_once(NOW)
+
+    assert reporter.waiting() == 0
 
 
 def test_a_task_whose_outcome_waits_to_be_written_is_left_alone(store, board, reporter):
@@ -246,18 +279,19 @@ def test_a_task_whose_outcome_waits_to_be_written_is_left_alone(store, board, re
 
 def test_a_cancelled_task_that_nobody_runs_here_is_told_so_unless_it_is_just_being_claimed(store, board, reporter):
     put_on(board, reporter)
-    gone = Lease(uuid4(), 2)
-    store.cancelled = {gone}
+    gone, late = Lease(uuid4(), 2), Lease(uuid4(), 2)
+    store.cancelled = {gone, late}
     canceller = Canceller(
         store=store, worker_id=uuid4(), board=board, reporter=reporter, on_death=lambda: pytest.fail("died")
     )
 
-    with board.claiming:
-        canceller.run_once(NOW)
-        assert reporter.waiting() == 0
+    canceller.run_once(NOW)
+    assert reporter.waiting() == 0
+    claimed = put_on(board, reporter, late)
     canceller.run_once(NOW)
     reporter.run_once(NOW)
     assert store.written == [StoppedAfterCancel(gone)]
+    assert claimed.stop_reason is StopReason.CANCELLED
 
 
 def test_a_cancel_goes_before_a_hand_back_and_is_not_undone_by_one(board, reporter):

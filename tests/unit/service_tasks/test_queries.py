@@ -22,4 +22,4 @@ def test_every_write_about_a_running_task_names_its_lease_and_its_state():
     queries = load_queries()
 
     for name in ("complete", "fail", "hand_back", "write_progress"):
-        assert "t.lease_no = x.lease_no AND t.state = 'running'" in queries[name], name
+        assert "t.lease_no = x.lease_no AND t.state = (SELECT 'running')" in queries[name], name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service_tasks.settings import EventsSettings, TasksSettings, WorkerSettings
+from service_tasks.settings import EventsSettings, TasksRelaySettings, TasksSettings, WorkerSettings
 from servicekit.settings import SettingsError, load
 
 
@@ -18,7 +18,7 @@ def test_the_defaults_are_those_of_the_docs():
     tasks, worker = load(TasksSettings), load(WorkerSettings)
 
     assert (tasks.tasks_bind, tasks.tasks_threads, tasks.default_task_type) == ("127.0.0.1:8003", 8, "noop")
-    assert (worker.worker_concurrency, worker.worker_threads, worker.worker_poll_seconds) == (1000, 16, 1.0)
+    assert (worker.worker_concurrency, worker.worker_threads, worker.worker_poll_seconds) == (5000, 16, 1.0)
     assert (worker.worker_lease_seconds, worker.worker_heartbeat_seconds, worker.worker_grace_seconds) == (30, 5, 30)
     assert (worker.worker_backoff_seconds, worker.worker_backoff_cap_seconds) == (1.0, 300.0)
 
@@ -46,6 +46,9 @@ def test_modules_of_ones_own_come_after_the_built_in_ones(monkeypatch):
         ("TASK_MODULES", "../site_tasks"),
         ("TASKS_THREADS", "0"),
         ("DEFAULT_TASK_TYPE", "x" * 51),
+        ("TASK_EVENTS", "completed,paused"),
+        ("INTERNAL_TOKEN", "too short"),
+        ("INTERNAL_TOKEN_FILE", "/there/is/no/such/file"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, variable, value):
@@ -53,6 +56,28 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, varia
 
     with pytest.raises(SettingsError, match=variable):
         load(TasksSettings)
+
+
+def test_both_who_end_tasks_know_which_ends_to_tell(monkeypatch):
+    assert load(TasksSettings).told_states == load(WorkerSettings).told_states == ()
+    monkeypatch.setenv("TASK_EVENTS", "failed, cancelled")
+
+    assert load(TasksSettings).told_states == load(WorkerSettings).told_states == ("failed", "cancelled")
+
+
+def test_a_relay_needs_a_token_from_the_environment_or_a_file(monkeypatch, tmp_path):
+    with pytest.raises(SettingsError, match="INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE"):
+        load(TasksRelaySettings)
+    file = tmp_path / "token"
+    file.write_text("short\n")
+    monkeypatch.setenv("INTERNAL_TOKEN_FILE", str(file))
+    with pytest.raises(SettingsError, match="INTERNAL_TOKEN_FILE: the token in it has less than 16 characters"):
+        load(TasksRelaySettings)
+
+    file.write_text("a token of some length\n")
+    assert load(TasksRelaySettings).token == "a token of some length"
+    monkeypatch.setenv("INTERNAL_TOKEN", "another that wins over it")
+    assert load(TasksRelaySettings).token == "another that wins over it"
 
 
 def test_a_lease_holds_several_heartbeats(monkeypatch):

@@ -1,0 +1,213 @@
+"""Who is measured: each makes tasks its own way and runs its own workers, all on one PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from pydantic import BaseModel
+
+from benchmarks.report import CHECKOUT, OURS
+from scripts.instance.postgres import EmbeddedPostgres
+from service_tasks.engine.registry import load_registry
+from service_tasks.persistence.announcer import Announcer
+from service_tasks.persistence.task_store import TaskStore
+from service_tasks.schemas import TaskCreate
+from service_tasks.settings import BUILT_IN_MODULES
+from service_tasks.use_cases import Tasks
+from servicekit import migrations
+from servicekit.database import Database
+
+HANDLERS = "benchmarks.tasks.handlers"
+BATCH = 1000
+_TICK = os.sysconf("SC_CLK_TCK")
+_START_SECONDS = 20.0
+#: No-op tasks by SQL alone, so that filling the table takes no time from the runs.
+_FILL = """
+    INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
+    SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint), 12, '0') || '7000'
+            || '8' || lpad(to_hex(n), 15, '0'))::uuid,
+           %(state)s, 'noop', '{}', 50, 3, now() + %(ahead)s * interval '1 day'
+    FROM generate_series(1, %(count)s) n
+"""
+
+
+class Benched(BaseModel):
+    """What a worker process has used."""
+
+    cpu_seconds: float
+    resident_mib: float
+
+
+class Worker:
+    """One worker process of ours."""
+
+    def __init__(self, url: str, output: Path, concurrency: int | None) -> None:
+        environment = {"TASKS_DATABASE_URL": url, "TASK_MODULES": HANDLERS, "LOG_LEVEL": "warning"}
+        if concurrency is not None:
+            environment["WORKER_CONCURRENCY"] = str(concurrency)
+        with output.open("ab") as file:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "service_tasks.cli", "worker"],
+                cwd=CHECKOUT,
+                env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
+                stdout=file,
+                stderr=file,
+            )
+
+    def used(self) -> Benched:
+        return Benched(cpu_seconds=_cpu(self._child.pid), resident_mib=_resident(self._child.pid))
+
+    def stop(self) -> None:
+        if self._child.poll() is None:
+            self._child.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(10)
+        self._child.kill()
+        self._child.wait()
+
+
+@dataclass
+class Place:
+    """One database of the benchmark's server, and what is done to it."""
+
+    url: str
+    folder: Path
+
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[Any]:
+        connection = psycopg2.connect(self.url.replace("+psycopg2", "", 1), application_name="bench")
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                yield cursor
+        finally:
+            connection.close()
+
+    def ask(self, statement: str, parameters: Any = None) -> tuple[Any, ...]:
+        with self.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            row: tuple[Any, ...] = cursor.fetchone()
+            return row
+
+    def fill(self, count: int, *, state: str = "ready", ahead: int = 0) -> None:
+        with self.cursor() as cursor:
+            cursor.execute(_FILL, {"count": count, "state": state, "ahead": ahead})
+            cursor.execute("VACUUM ANALYZE tasks")
+            cursor.execute("CHECKPOINT")
+
+    @contextlib.contextmanager
+    def workers(self, count: int, concurrency: int | None = None) -> Iterator[list[Worker]]:
+        """Started, and in the table of workers."""
+        running = [Worker(self.url, self.folder / "worker.log", concurrency) for _ in range(count)]
+        try:
+            self.wait(lambda: self.ask("SELECT count(*) >= %s FROM workers", (count,))[0], _START_SECONDS)
+            yield running
+        finally:
+            for worker in running:
+                worker.stop()
+
+    def wait(self, done: Callable[[], bool], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > until:
+                said = (self.folder / "worker.log").read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"not done after {seconds:g} s; the workers said:\n{said}")
+            time.sleep(0.05)
+
+    def wait_until_ended(self, seconds: float) -> None:
+        """Until nothing waits and nothing runs."""
+        live = "SELECT NOT EXISTS (SELECT FROM tasks WHERE state = 'ready')" + (
+            " AND NOT EXISTS (SELECT FROM tasks WHERE worker_id IS NOT NULL)"
+        )
+        self.wait(lambda: self.ask(live)[0], seconds)
+
+    def backends_cpu(self) -> float:
+        """CPU seconds of the PostgreSQL processes that serve workers; 0 where they cannot be looked at."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+                " AND application_name LIKE 'task_worker%'"
+            )
+            return sum(_cpu(row[0]) for row in cursor.fetchall())
+
+    @contextlib.contextmanager
+    def use_cases(self) -> Iterator[Tasks]:
+        """The door that HTTP uses, in this process."""
+        database = Database(self.url, application_name="bench creator", pool_size=3)
+        store = TaskStore(database)
+        announcer = Announcer(store, on_death=lambda: None)
+        registry = load_registry((*BUILT_IN_MODULES, HANDLERS))
+        try:
+            yield Tasks(store, registry, default_type="noop", announce=announcer.announce)
+        finally:
+            announcer.stop()
+            database.dispose()
+
+
+class Server:
+    """A PostgreSQL as `./scripts/run` starts it, with everything on that keeps data safe."""
+
+    subject = OURS
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder = folder
+        self._postgres = EmbeddedPostgres(folder / "postgres", port, "of a benchmark")
+        self._made = 0
+
+    def start(self) -> None:
+        self._postgres.start()
+
+    def stop(self) -> None:
+        self._postgres.stop()
+
+    def place(self) -> Place:
+        """A new, migrated, empty database."""
+        self._made += 1
+        name = f"bench_{self._made}"
+        postgres = Place(self._postgres.url("postgres"), self._folder)
+        with postgres.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        url = self._postgres.url(name)
+        migrations.upgrade("service_tasks", url)
+        return Place(url, self._folder)
+
+
+def new_tasks(count: int) -> list[TaskCreate]:
+    return [TaskCreate() for _ in range(count)]
+
+
+def waiting_tasks(count: int, seconds: float) -> list[TaskCreate]:
+    return [TaskCreate(task_type="bench_wait", payload={"seconds": seconds}) for _ in range(count)]
+
+
+def started_at(result: str) -> float:
+    return float(json.loads(result))
+
+
+def _cpu(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def _resident(pid: int) -> float:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return 0.0

@@ -1,0 +1,78 @@
+"""RabbitMQ and Erlang's name server as one program: `python -m scripts.instance.rabbitmq_process FOLDER PORT`.
+
+Begins with both, sets the policy once the broker answers, ends both at SIGTERM, and ends itself when the broker does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from scripts.instance.errors import InstanceError
+from scripts.instance.rabbitmq import LocalRabbitMQ, installed
+from scripts.instance.reclaim import MARK
+
+_STOP_SECONDS = 25.0
+_TURN_SECONDS = 0.2
+
+
+def main(folder: str, port: str) -> int:
+    """The broker's exit status."""
+    programs = installed()
+    if programs is None:
+        raise InstanceError("RabbitMQ is not installed any more")
+    broker = LocalRabbitMQ(Path(folder), int(port), programs)
+    _end_leftovers(broker.folder)
+    environment = broker.environment({MARK: os.environ.get(MARK, "")})
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    names = subprocess.Popen(broker.name_server_command(), env=environment, stdin=subprocess.DEVNULL)
+    server = subprocess.Popen(broker.command(), env=environment, stdin=subprocess.DEVNULL)
+    has_policy = False
+    try:
+        while server.poll() is None and not stopping:
+            if not has_policy and broker.accepts():
+                broker.set_policy()
+                has_policy = True
+            time.sleep(_TURN_SECONDS)
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(_STOP_SECONDS)
+        _end_leftovers(broker.folder)
+        names.kill()
+        names.wait()
+    return 0 if stopping else 1
+
+
+def _end_leftovers(folder: Path) -> None:
+    """Kill what is left of this broker: its programs are known by the folder in their environment."""
+    left = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or another user's
+            if process.environ().get("RABBITMQ_BASE") == str(folder):
+                process.kill()
+                left.append(process)
+    psutil.wait_procs(left, timeout=5)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except InstanceError as exc:
+        sys.exit(str(exc))

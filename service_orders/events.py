@@ -1,0 +1,70 @@
+"""What the orders service tells the others, and what it hears. docs/events.md is the catalogue."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from service_orders.domain import Status
+from service_orders.tables import Order
+from servicekit.events import Event, EventData
+from servicekit.schemas import Id, Money, Timestamp
+
+
+class OrderData(BaseModel):
+    """An order, without its items."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    user_id: UUID
+    status: Status
+    total_amount: Money
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class OrderStepData(OrderData):
+    """An order after a step."""
+
+    old_status: Status
+    cancel_reason: str | None
+
+
+#: The data of each event.
+CATALOGUE: dict[str, type[BaseModel]] = {
+    "order.created": OrderData,
+    "order.status_changed": OrderStepData,
+    "order.deleted": OrderData,
+}
+
+
+class UserDeleted(EventData):
+    """What matters here of user.deleted."""
+
+    id: Id
+
+
+def created(order: Order) -> Event:
+    """An order was stored."""
+    return _event("order.created", OrderData.model_validate(order), order.created_at)
+
+
+def status_changed(order: Order, old: Status) -> Event:
+    """An order took a step; `order` is as it is now."""
+    present = {name: getattr(order, name) for name in OrderStepData.model_fields if name != "old_status"}
+    step = OrderStepData.model_validate({**present, "old_status": old})
+    return _event("order.status_changed", step, order.updated_at)
+
+
+def deleted(order: Order, moment: datetime) -> Event:
+    """An order was removed; the data is the order as it was."""
+    return _event("order.deleted", OrderData.model_validate(order), moment)
+
+
+def _event(type: str, data: OrderData, moment: datetime) -> Event:
+    content: dict[str, Any] = data.model_dump()
+    return Event(type=type, subject=data.id, data=content, time=moment)

@@ -1,0 +1,296 @@
+"""Takes messages from the broker, has them written in batches, and acknowledges what is committed.
+
+Two threads. The link's takes messages and keeps the connection alive, the writer's has the database. While one batch is
+written the next one gathers, so batches grow with the load and a lone message waits for nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from service_tasks.ingest.topology import DEAD_EXCHANGE, PLAIN, declare
+from service_tasks.message_use_cases import IncomingMessage, RejectedMessage
+from servicekit.broker import Backoff, BrokerAway, Delivery, Link, QueueRefused
+from servicekit.errors import DeadlineExceeded, Unavailable
+from servicekit.lifecycle import Duty
+from servicekit.logs import get_logger
+
+LARGEST_BATCH = 100
+#: Unacknowledged messages of each queue: several batches ahead, so that the writer never waits for the network.
+PREFETCH = 1000
+#: How long, in seconds, a stop waits for what is in hand to be written.
+FLUSH_SECONDS = 10.0
+_TURN_SECONDS = 1.0
+_LAG_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the process tells of itself. Written by one thread each; read by any."""
+
+    connected: bool = False
+    #: Why messages are not taken at the moment, in a word; empty when they are.
+    waiting_for: str = "broker"
+    received: int = 0
+    redelivered: int = 0
+    written: int = 0
+    rejected: int = 0
+    reconnects: int = 0
+    #: Messages in hand: received and not yet written.
+    in_hand: int = 0
+    #: Messages that wait in the queues, when the broker was last asked; None before.
+    waiting: int | None = None
+
+
+class Batches:
+    """Deliveries between the two threads. A new link begins with an empty one: what was in hand comes again."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[Delivery] = deque()
+        self._writing = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._writing
+
+    def put(self, delivery: Delivery) -> None:
+        with self._changed:
+            self._waiting.append(delivery)
+            if len(self._waiting) == 1:
+                self._changed.notify()
+
+    def take(self, most: int) -> list[Delivery]:
+        """The oldest, as soon as there is one; none when closed. They stay in hand until `done`."""
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return []
+            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            self._writing = len(taken)
+            return taken
+
+    def done(self) -> None:
+        with self._changed:
+            self._writing = 0
+            self._changed.notify_all()
+
+    def wait_until_empty(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not len(self) or self._closed, seconds)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Consumer(Duty):
+    """One link after another, until stopped. `take` stores messages in one transaction and gives those it rejected."""
+
+    def __init__(
+        self,
+        *,
+        open_link: Callable[[], Link],
+        take: Callable[[Sequence[IncomingMessage]], Sequence[RejectedMessage]],
+        counts: Counts,
+        on_death: Callable[[], None],
+        batch: int = LARGEST_BATCH,
+        prefetch: int = PREFETCH,
+    ) -> None:
+        super().__init__("consumer", pause=lambda: self._pause_seconds, on_death=on_death)
+        self._open_link = open_link
+        self._take = take
+        self._counts = counts
+        self._batch = batch
+        self._prefetch = prefetch
+        self._backoff = Backoff()
+        self._pause_seconds = 0.0
+        self._plain = True
+        self._link: Link | None = None
+
+    def run_once(self, now: datetime) -> None:
+        """Connect, consume until the link ends or a stop is asked for."""
+        self._pause_seconds = 0.0
+        try:
+            self._link = self._open_link()
+            try:
+                self._serve(self._link)
+            finally:
+                link, self._link = self._link, None
+                link.close()
+        except QueueRefused as error:
+            log.error("queue_refused", cause=str(error), see="docs/operations.md#rabbitmq")
+            if self._plain and str(error).startswith(PLAIN.name):
+                self._plain = False  # what else there is goes on without it
+            else:
+                self._pause_seconds = self._backoff.next()
+        except BrokerAway as error:
+            if self._counts.connected or self._counts.reconnects == 0:
+                log.warning("broker_away", cause=str(error))
+            self._counts.reconnects += 1
+            # Perhaps it comes back with another configuration.
+            self._plain = True
+            self._pause_seconds = self._backoff.next()
+        finally:
+            self._counts.connected = False
+            self._counts.waiting_for = "broker"
+
+    def stop(self, timeout: float | None = FLUSH_SECONDS + 5) -> None:
+        """Take nothing more, write and acknowledge what is in hand, and end."""
+        self._stopping.set()
+        self._interrupt()
+        super().stop(timeout)
+
+    def _interrupt(self) -> None:
+        link = self._link
+        if link is not None:
+            try:
+                link.call_soon(lambda: None)
+            except BrokerAway:
+                return
+
+    def _serve(self, link: Link) -> None:
+        queues = declare(link, plain=self._plain)
+        batches = Batches()
+        writer = _Writer(link, batches, self._take, self._counts, self._batch)
+
+        def received(delivery: Delivery) -> None:
+            self._counts.received += 1
+            self._counts.redelivered += delivery.redelivered
+            batches.put(delivery)
+
+        writer.start()
+        try:
+            link.consume(queues, received, prefetch=self._prefetch)
+            self._counts.connected = True
+            self._counts.waiting_for = ""
+            self._backoff.reset()
+            log.info("consuming", queues=list(queues))
+            asked_at = 0.0
+            while not self.stopping:
+                link.process(_TURN_SECONDS)
+                self._follow(link, writer, queues, received)
+                self._counts.in_hand = len(batches)
+                if time.monotonic() - asked_at > _LAG_SECONDS:
+                    asked_at = time.monotonic()
+                    self._counts.waiting = link.waiting(queues)
+            link.stop_consuming()
+            self._flush(link, batches)
+        finally:
+            batches.close()
+            writer.stop()
+            self._counts.in_hand = 0
+
+    def _follow(self, link: Link, writer: _Writer, queues: Sequence[str], received: Callable[[Delivery], None]) -> None:
+        """Consume no more while the database is away: others may be able to, and nothing piles up here."""
+        if writer.died:
+            raise RuntimeError("the writer has died")
+        if writer.away and link.consuming:
+            self._counts.waiting_for = "database"
+            link.stop_consuming()
+        elif not writer.away and not link.consuming:
+            self._counts.waiting_for = ""
+            link.consume(queues, received, prefetch=self._prefetch)
+
+    def _flush(self, link: Link, batches: Batches) -> None:
+        # Acknowledgements are sent by this thread, so it goes on turning while the writer works.
+        turns = int(FLUSH_SECONDS / 0.1)
+        while len(batches) and turns:
+            link.process(0.1)
+            turns -= 1
+        link.process(0)
+
+
+class _Writer(Duty):
+    """Stores batches, one after another in the order of their tags, and has each acknowledged once it is committed."""
+
+    def __init__(
+        self,
+        link: Link,
+        batches: Batches,
+        take: Callable[[Sequence[IncomingMessage]], Sequence[RejectedMessage]],
+        counts: Counts,
+        largest: int,
+    ) -> None:
+        super().__init__("writer", pause=lambda: self._pause_seconds, on_death=self._has_died)
+        self._link = link
+        self._batches = batches
+        self._take = take
+        self._counts = counts
+        self._largest = largest
+        self._batch: list[Delivery] = []
+        self._pause_seconds = 0.0
+        self._failures = 0
+        self.died = False
+
+    @property
+    def away(self) -> bool:
+        """The database could not be reached at the last try."""
+        return self._failures > 0
+
+    def run_once(self, now: datetime) -> None:
+        if not self._batch:
+            self._batch = self._batches.take(self._largest)
+        if not self._batch:
+            return
+        try:
+            rejected = self._take([_incoming(delivery) for delivery in self._batch])
+        except (Unavailable, DeadlineExceeded) as error:
+            if not self._failures:
+                log.warning("database_away", cause=repr(error.__cause__)[:300], in_hand=len(self._batches))
+            self._pause_seconds = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE_SECONDS)
+            self._failures += 1
+            self._tell(lambda: None)
+            return
+        if self._failures:
+            log.info("database_back", failures=self._failures)
+        self._failures, self._pause_seconds = 0, 0.0
+        self._counts.written += len(self._batch)
+        self._counts.rejected += len(rejected)
+        last, bodies = self._batch[-1].tag, {delivery.tag: delivery for delivery in self._batch}
+        self._batch = []
+        self._tell(lambda: self._acknowledge(last, [(one, bodies[one.tag]) for one in rejected]))
+        self._batches.done()
+
+    def _acknowledge(self, tag: int, rejected: Sequence[tuple[RejectedMessage, Delivery]]) -> None:
+        """On the link's thread. The table has every rejected message already; what is published is a copy."""
+        for reason, delivery in rejected:
+            self._link.publish(
+                DEAD_EXCHANGE,
+                delivery.queue,
+                delivery.body,
+                message_id=delivery.message_id,
+                headers={"x-rejected-id": str(reason.id), "x-rejected-reason": reason.reason},
+            )
+        self._link.acknowledge(tag)
+
+    def _tell(self, function: Callable[[], None]) -> None:
+        try:
+            self._link.call_soon(function)
+        except BrokerAway:
+            # Its messages come again, and those with an id are known by it.
+            return
+
+    def _has_died(self) -> None:
+        self.died = True
+        self._tell(lambda: None)
+
+
+def _incoming(delivery: Delivery) -> IncomingMessage:
+    return IncomingMessage(
+        tag=delivery.tag,
+        source=delivery.queue,
+        message_id=delivery.message_id,
+        body=delivery.body,
+        encoding=delivery.content_encoding,
+    )

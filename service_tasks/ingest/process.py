@@ -1,0 +1,69 @@
+"""The process that makes tasks of messages: its parts, its pages and its end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+from service_tasks.engine.registry import Registry
+from service_tasks.ingest.consumer import FLUSH_SECONDS, Consumer, Counts
+from service_tasks.ingest.measures import IngestMeasures
+from service_tasks.message_use_cases import Messages
+from service_tasks.persistence.announcer import Announcer
+from service_tasks.persistence.message_store import MessageStore
+from service_tasks.persistence.task_store import TaskStore
+from service_tasks.settings import IngestSettings
+from service_tasks.use_cases import Tasks
+from servicekit.broker import Link
+from servicekit.database import Database
+from servicekit.errors import Unavailable
+from servicekit.lifecycle import stop_event_on_signals
+from servicekit.logs import get_logger
+from servicekit.metrics import Metrics
+from servicekit.pages import serve_pages
+
+NAME = "task_ingest"
+log = get_logger(__name__)
+
+
+def run_ingest(settings: IngestSettings, registry: Registry) -> int:
+    """Consume until SIGTERM or SIGINT; gives the process's exit status."""
+    # One for the writer, one for the announcer, one for the pages.
+    database = Database(settings.tasks_database_url, application_name=NAME, pool_size=3)
+    died = threading.Event()
+    stopping = stop_event_on_signals()
+
+    def on_death() -> None:
+        died.set()
+        stopping.set()
+
+    store = TaskStore(database)
+    announcer = Announcer(store, on_death=on_death)
+    tasks = Tasks(store, registry, default_type=settings.default_task_type, announce=announcer.announce)
+    messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
+    counts = Counts()
+    connection_name = f"{NAME} {socket.gethostname()}:{os.getpid()}"
+    consumer = Consumer(
+        open_link=lambda: Link(settings.rabbitmq_url, name=connection_name),
+        take=messages.take,
+        counts=counts,
+        on_death=on_death,
+    )
+    metrics = Metrics(NAME)
+    IngestMeasures(counts, metrics.registry)
+
+    def broker_is_connected() -> None:
+        if not counts.connected:
+            raise Unavailable("RabbitMQ cannot be reached at the moment.")
+
+    pages = serve_pages(NAME, settings.ingest_bind, {"database": database.ping, "broker": broker_is_connected}, metrics)
+    consumer.start()
+    log.info("ingest_started")
+    stopping.wait()
+    consumer.stop(FLUSH_SECONDS + 5)
+    announcer.stop()
+    pages.shutdown()
+    database.dispose()
+    log.info("ingest_stopped", written=counts.written)
+    return 1 if died.is_set() else 0

@@ -1,0 +1,55 @@
+"""Messages as they come in, and rejected ones as people see them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, Field
+
+from service_tasks.domain.task import Status, status_from_word
+from service_tasks.schemas import TaskCreate
+from servicekit.schemas import PageQuery, PageView, View
+
+
+def _new(word: str) -> str:
+    if status_from_word(word) is not Status.PENDING:
+        raise ValueError("must be New (or pending): a message can only ask for a new task")
+    return word
+
+
+class TaskMessage(TaskCreate):
+    """A task as POST /tasks takes it. Some producers say besides that it is new."""
+
+    status: Annotated[str, AfterValidator(_new)] | None = Field(default=None, max_length=50)
+
+
+class RejectedMessageQuery(PageQuery):
+    """Which part of the list is wanted."""
+
+
+class MessageFault(View):
+    """One thing wrong with one field of a message."""
+
+    field: str
+    message: str
+
+
+class RejectedMessageView(View):
+    """A message that made no task."""
+
+    id: UUID
+    source: str = Field(description="the queue it came from")
+    message_id: str | None
+    reason: str
+    details: list[MessageFault]
+    body: str = Field(description="its first 64 KiB as text; bytes that are no UTF-8 are replaced")
+    size: int = Field(description="the bytes of the whole body")
+    received_at: datetime
+
+
+class RejectedMessagePage(PageView):
+    """One page of rejected messages, the newest first."""
+
+    rejected: list[RejectedMessageView]

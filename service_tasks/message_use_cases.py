@@ -1,0 +1,234 @@
+"""What becomes of messages: tasks, or rejections that people can read, and try again once the cause is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from service_tasks.engine.ports import READY, SCHEDULED
+from service_tasks.errors import MessageIncomplete, MessageNotFound
+from service_tasks.message_schemas import (
+    MessageFault,
+    RejectedMessagePage,
+    RejectedMessageQuery,
+    RejectedMessageView,
+    TaskMessage,
+)
+from service_tasks.schemas import TaskView
+from service_tasks.use_cases import NewTask, PastExecuteAt, Tasks
+from servicekit.errors import AppError, FieldError, Invalid
+from servicekit.ids import new_id
+from servicekit.schemas import parse_body
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+#: Of a message larger than that so much is kept, for people to look at.
+KEPT_BYTES = 64 * 1024
+MAX_MESSAGE_ID_CHARACTERS = 255
+PAST_EXECUTE_AT = Invalid.field("execute_at", "must be in the future")
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingMessage:
+    """A message as a broker delivered it. `tag` is its number there; `message_id` is unique within its `source`."""
+
+    tag: int
+    source: str
+    message_id: str | None
+    body: bytes
+    encoding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a message made no task. `body` is cut off where `size`, in bytes, says that there was more."""
+
+    id: UUID
+    source: str
+    message_id: str | None
+    reason: str
+    details: tuple[FieldError, ...]
+    body: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRejection:
+    rejection: Rejection
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedMessage:
+    """A rejection that was stored just now, of the message with this `tag`."""
+
+    tag: int
+    id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A message that was read: the task it asks for, or why there is none."""
+
+    message: IncomingMessage
+    verdict: NewTask | Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What one transaction made of its messages; those with an id that was known before are in neither."""
+
+    tasks: Sequence[NewTask]
+    rejected: Sequence[RejectedMessage]
+
+
+#: Makes a rejection of a message and what is wrong with it.
+Reject = Callable[[IncomingMessage, AppError], Rejection]
+
+
+class MessageRepository(Protocol):
+    """What the use cases need from the database. Each method is one transaction."""
+
+    def store(self, candidates: Sequence[Candidate], reject: Reject) -> Stored:
+        """Store what comes of messages not seen before. A task whose time has passed, or whose user was deleted,
+        becomes what `reject` makes of PAST_EXECUTE_AT or of UserDeleted.
+
+        Raises CannotStore when something in them, not the database's state, is the cause.
+        """
+
+    def search(self, *, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
+        """Rejections, the newest first, and how many there are in all."""
+
+    def get(self, rejection_id: UUID) -> StoredRejection | None: ...
+
+    def accept(self, rejection_id: UUID, task: NewTask) -> bool:
+        """Store the task and forget the rejection; False when there is none any more. Raises PastExecuteAt
+        and UserDeleted."""
+
+    def forget(self, rejection_id: UUID) -> StoredRejection | None:
+        """Remove a rejection; gives it as it was."""
+
+
+class CannotStore(Exception):
+    """The database refuses a value that passed every check of ours."""
+
+
+class Messages:
+    """`announce` tells workers that something is ready or scheduled; it must neither block nor raise."""
+
+    def __init__(self, repository: MessageRepository, tasks: Tasks, *, announce: Callable[[str], None]) -> None:
+        self._repository = repository
+        self._tasks = tasks
+        self._announce = announce
+
+    def take(self, messages: Sequence[IncomingMessage]) -> Sequence[RejectedMessage]:
+        """Make a task of each message, or a rejection; all in one transaction. Gives the rejections.
+
+        Raises Unavailable and DeadlineExceeded: then nothing was stored.
+        """
+        return self._store([Candidate(message, self._read(message)) for message in messages])
+
+    def _store(self, candidates: Sequence[Candidate]) -> Sequence[RejectedMessage]:
+        try:
+            stored = self._repository.store(candidates, _rejection)
+        except CannotStore:
+            # One of them is to blame, and the others must not wait for it.
+            if len(candidates) > 1:
+                half = len(candidates) // 2
+                return [*self._store(candidates[:half]), *self._store(candidates[half:])]
+            message = candidates[0].message
+            refused = _rejection(message, Invalid("The database cannot hold what this message says."))
+            stored = self._repository.store([Candidate(message, refused)], _rejection)
+        for word, later in ((READY, False), (SCHEDULED, True)):
+            if any((task.execute_at is not None) is later for task in stored.tasks):
+                self._announce(word)
+        return stored.rejected
+
+    def _read(self, message: IncomingMessage) -> NewTask | Rejection:
+        try:
+            if len(message.body) > MAX_MESSAGE_BYTES:
+                raise Invalid(f"The message has {len(message.body)} bytes; {MAX_MESSAGE_BYTES} are allowed.")
+            if message.message_id is not None and (
+                len(message.message_id) > MAX_MESSAGE_ID_CHARACTERS or "\0" in message.message_id
+            ):
+                raise Invalid.field(
+                    "message_id", f"must be 1 to {MAX_MESSAGE_ID_CHARACTERS} characters, none of them NUL"
+                )
+            if message.encoding not in (None, "", "utf-8", "identity"):
+                raise Invalid.field("content_encoding", "must be left out: the body is plain JSON")
+            return self._tasks.prepare(read_task(message.body))
+        except AppError as error:
+            return _rejection(message, error)
+
+    def rejected(self, query: RejectedMessageQuery) -> RejectedMessagePage:
+        found, total = self._repository.search(limit=query.limit, offset=query.offset)
+        return RejectedMessagePage(
+            rejected=[_view_of(one) for one in found], total=total, limit=query.limit, offset=query.offset
+        )
+
+    def get(self, rejection_id: UUID) -> RejectedMessageView:
+        return _view_of(self._stored(rejection_id))
+
+    def requeue(self, rejection_id: UUID) -> TaskView:
+        """Read the message again, as it is: its type may be known by now. Raises what its reading raises."""
+        rejection = self._stored(rejection_id).rejection
+        if rejection.size > len(rejection.body):
+            raise MessageIncomplete
+        task = self._tasks.prepare(read_task(rejection.body))
+        try:
+            if not self._repository.accept(rejection_id, task):
+                raise MessageNotFound
+        except PastExecuteAt as exc:
+            raise PAST_EXECUTE_AT from exc
+        self._announce(READY if task.execute_at is None else SCHEDULED)
+        return self._tasks.get(task.id)
+
+    def forget(self, rejection_id: UUID) -> RejectedMessageView:
+        forgotten = self._repository.forget(rejection_id)
+        if forgotten is None:
+            raise MessageNotFound
+        return _view_of(forgotten)
+
+    def _stored(self, rejection_id: UUID) -> StoredRejection:
+        stored = self._repository.get(rejection_id)
+        if stored is None:
+            raise MessageNotFound
+        return stored
+
+
+def read_task(body: bytes) -> TaskMessage:
+    """What a message asks for: a task as POST /tasks takes it, and `status`, which says that it is new."""
+    return parse_body(TaskMessage, body, "application/json", may_be_empty=True)
+
+
+def _rejection(message: IncomingMessage, error: AppError) -> Rejection:
+    whole = len(message.body) <= MAX_MESSAGE_BYTES
+    message_id = message.message_id
+    if message_id is not None:
+        message_id = message_id.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MAX_MESSAGE_ID_CHARACTERS]
+    return Rejection(
+        id=new_id(),
+        source=message.source,
+        message_id=message_id,
+        reason=error.message,
+        details=error.details,
+        body=message.body if whole else message.body[:KEPT_BYTES],
+        size=len(message.body),
+    )
+
+
+def _view_of(stored: StoredRejection) -> RejectedMessageView:
+    rejection = stored.rejection
+    return RejectedMessageView(
+        id=rejection.id,
+        source=rejection.source,
+        message_id=rejection.message_id,
+        reason=rejection.reason,
+        details=[MessageFault(field=one.field, message=one.message) for one in rejection.details],
+        body=rejection.body[:KEPT_BYTES].decode("utf-8", "replace"),
+        size=rejection.size,
+        received_at=stored.received_at,
+    )

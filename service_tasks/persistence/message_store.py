@@ -1,0 +1,172 @@
+"""Messages in PostgreSQL: which were seen, which made no task, and the tasks that the others made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.orm import Session
+
+from service_tasks.errors import UserDeleted
+from service_tasks.message_use_cases import (
+    KEPT_BYTES,
+    PAST_EXECUTE_AT,
+    Candidate,
+    CannotStore,
+    Reject,
+    RejectedMessage,
+    Rejection,
+    Stored,
+    StoredRejection,
+)
+from service_tasks.persistence.statements import Statements
+from service_tasks.persistence.task_store import TaskStore
+from service_tasks.use_cases import NewTask, PastExecuteAt
+from servicekit import tombstones
+from servicekit.database import Database
+from servicekit.errors import AppError, FieldError
+
+
+class MessageStore:
+    """Implements `message_use_cases.MessageRepository`."""
+
+    def __init__(self, database: Database, tasks: TaskStore) -> None:
+        """`tasks` is on the same database: a message and its task are one transaction."""
+        self._statements = Statements(database, "messages.sql")
+        self._tasks = tasks
+
+    def store(self, candidates: Sequence[Candidate], reject: Reject) -> Stored:
+        try:
+            with self._statements.transaction() as session:
+                return self._store(session, candidates, reject)
+        except (DataError, IntegrityError) as exc:
+            raise CannotStore(str(exc.orig)) from exc
+
+    def _store(self, session: Session, candidates: Sequence[Candidate], reject: Reject) -> Stored:
+        # Before their ids are noted: who waits for the lock on a user's id must not hold a message's.
+        candidates = self._judged(session, candidates, reject)
+        known = self._known(session, candidates)
+        tasks: list[NewTask] = []
+        rejected: list[RejectedMessage] = []
+        for candidate in candidates:
+            verdict = candidate.verdict
+            if verdict.id in known:
+                continue
+            if isinstance(verdict, NewTask):
+                tasks.append(verdict)
+            else:
+                self._reject(session, verdict)
+                rejected.append(RejectedMessage(candidate.message.tag, verdict.id, verdict.reason))
+        self._tasks.insert_many(session, tasks)
+        return Stored(tasks, rejected)
+
+    def _judged(self, session: Session, candidates: Sequence[Candidate], reject: Reject) -> Sequence[Candidate]:
+        """With rejections in the place of tasks that only the database knows to be wrong."""
+        tasks = [one.verdict for one in candidates if isinstance(one.verdict, NewTask)]
+        gone = tombstones.buried(session, {task.user_id for task in tasks if task.user_id is not None})
+        later = any(task.execute_at is not None for task in tasks)
+        if not gone and not later:
+            return candidates
+        now = self._statements.run(session, "clock").scalar_one() if later else None
+
+        def wrong(task: NewTask) -> AppError | None:
+            if task.user_id in gone:
+                return UserDeleted()
+            if now is not None and task.execute_at is not None and task.execute_at <= now:
+                return PAST_EXECUTE_AT
+            return None
+
+        return [
+            Candidate(one.message, reject(one.message, error))
+            if isinstance(one.verdict, NewTask) and (error := wrong(one.verdict))
+            else one
+            for one in candidates
+        ]
+
+    def _known(self, session: Session, candidates: Sequence[Candidate]) -> set[UUID]:
+        """The verdicts of messages that were dealt with before."""
+        named = [
+            (one.message.source, _key(one), one.verdict.id) for one in candidates if one.message.message_id is not None
+        ]
+        if not named:
+            return set()
+        rows = self._statements.rows(
+            session,
+            "note",
+            sources=[source for source, _, _ in named],
+            message_ids=[key for _, key, _ in named],
+            task_ids=[str(verdict_id) for _, _, verdict_id in named],
+        )
+        return {verdict_id for _, _, verdict_id in named} - {row[0] for row in rows}
+
+    def _reject(self, session: Session, rejection: Rejection) -> None:
+        self._statements.run(
+            session,
+            "reject",
+            id=str(rejection.id),
+            source=rejection.source,
+            message_id=rejection.message_id,
+            reason=rejection.reason,
+            details=json.dumps([{"field": one.field, "message": one.message} for one in rejection.details]),
+            body=psycopg2.Binary(rejection.body),
+            size=rejection.size,
+        )
+
+    def search(self, *, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
+        statements = self._statements
+        with statements.transaction() as session:
+            # One snapshot for the page and its total.
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            rows = statements.rows(session, "list", limit=limit, offset=offset, shown=KEPT_BYTES)
+            total: int = statements.run(session, "count").scalar_one()
+        return [_stored(row) for row in rows], total
+
+    def get(self, rejection_id: UUID) -> StoredRejection | None:
+        with self._statements.transaction() as session:
+            row = self._statements.row(session, "get", id=str(rejection_id))
+        return None if row is None else _stored(row)
+
+    def accept(self, rejection_id: UUID, task: NewTask) -> bool:
+        statements = self._statements
+        with statements.transaction() as session:
+            if task.user_id is not None and tombstones.buried(session, {task.user_id}):
+                raise UserDeleted
+            row = statements.row(session, "forget", id=str(rejection_id))
+            if row is None:
+                return False
+            if task.execute_at is not None and task.execute_at <= statements.run(session, "clock").scalar_one():
+                raise PastExecuteAt
+            self._tasks.insert_many(session, [task])
+            statements.run(session, "point_to", task_id=str(task.id), source=row[1], message_id=row[2])
+        return True
+
+    def forget(self, rejection_id: UUID) -> StoredRejection | None:
+        with self._statements.transaction() as session:
+            row = self._statements.row(session, "forget", id=str(rejection_id))
+        return None if row is None else _stored(row)
+
+
+def _key(candidate: Candidate) -> str:
+    """The message's id as it can be stored: a rejection has it already cut to what fits."""
+    verdict, message_id = candidate.verdict, candidate.message.message_id
+    assert message_id is not None
+    if isinstance(verdict, Rejection) and verdict.message_id is not None:
+        return verdict.message_id
+    return message_id
+
+
+def _stored(row: Sequence[Any]) -> StoredRejection:
+    rejection = Rejection(
+        id=row[0],
+        source=row[1],
+        message_id=row[2],
+        reason=row[3],
+        details=tuple(FieldError(one["field"], one["message"]) for one in json.loads(row[4])),
+        body=bytes(row[5]),
+        size=row[6],
+    )
+    return StoredRejection(rejection, row[7])

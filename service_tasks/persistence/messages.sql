@@ -1,0 +1,38 @@
+-- Messages from a broker: which were seen, and which made no task. Parameters are written the driver's way.
+
+-- name: clock
+SELECT clock_timestamp()
+
+-- name: note
+-- Whoever is first with a message_id gets its row; everybody later, in this batch or another, gets nothing. The rows go
+-- in the order of their keys, so that two consumers with the same messages wait for each other but never in a circle.
+INSERT INTO ingested_messages (source, message_id, task_id)
+SELECT x.source, x.message_id, x.task_id
+FROM unnest(%(sources)s::text[], %(message_ids)s::text[], %(task_ids)s::uuid[]) AS x(source, message_id, task_id)
+ORDER BY x.source, x.message_id
+ON CONFLICT (source, message_id) DO NOTHING
+RETURNING task_id
+
+-- name: reject
+INSERT INTO rejected_messages (id, source, message_id, reason, details, body, size)
+VALUES (%(id)s::uuid, %(source)s, %(message_id)s, %(reason)s, %(details)s::jsonb, %(body)s, %(size)s)
+
+-- name: list
+SELECT r.id, r.source, r.message_id, r.reason, r.details::text, substr(r.body, 1, %(shown)s) AS body, r.size, r.received_at
+FROM rejected_messages r ORDER BY r.id DESC LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count
+SELECT count(*) FROM rejected_messages
+
+-- name: get
+SELECT r.id, r.source, r.message_id, r.reason, r.details::text, r.body, r.size, r.received_at
+FROM rejected_messages r WHERE r.id = %(id)s::uuid
+
+-- name: forget
+DELETE FROM rejected_messages r WHERE r.id = %(id)s::uuid
+RETURNING r.id, r.source, r.message_id, r.reason, r.details::text, r.body, r.size, r.received_at
+
+-- name: point_to
+-- The message made a task after all: its id now leads there.
+UPDATE ingested_messages SET task_id = %(task_id)s::uuid
+WHERE source = %(source)s AND message_id = %(message_id)s

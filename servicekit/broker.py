@@ -1,0 +1,251 @@
+"""RabbitMQ: connect, declare, consume, publish. The only importer of pika.
+
+A `Link` is one connection and belongs to one thread, but for `call_soon`. Whatever ends it, from either side, comes
+out of its methods as `BrokerAway`; the caller then opens another one, after a pause (`Backoff`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
+
+#: Seconds: a connection, an answer to it, and how long the broker may hold us back before we take it for lost.
+CONNECT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 20
+BLOCKED_SECONDS = 60.0
+_NOT_FOUND = 404
+_PRECONDITION_FAILED = 406
+_INTERNAL_ERROR = 541
+_PERSISTENT = pika.DeliveryMode.Persistent
+
+
+class BrokerAway(Exception):
+    """The broker cannot be reached, or has ended the connection."""
+
+
+class QueueRefused(Exception):
+    """The broker does not let us declare a queue; the text is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue as it is declared when it does not exist yet; one that exists is taken as it is."""
+
+    name: str
+    durable: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message in our hands until it is acknowledged by its `tag`, which grows within a link."""
+
+    tag: int
+    queue: str
+    body: bytes
+    message_id: str | None
+    redelivered: bool
+    content_encoding: str | None = None
+
+
+class Backoff:
+    """Pauses between tries to connect: none before the first, then up to `longest` seconds, spread at random."""
+
+    def __init__(
+        self, *, first: float = 0.5, longest: float = 30.0, chance: Callable[[], float] = random.random
+    ) -> None:
+        self._first = first
+        self._longest = longest
+        self._chance = chance
+        self._tries = 0
+
+    def reset(self) -> None:
+        """The last try succeeded."""
+        self._tries = 0
+
+    def next(self) -> float:
+        """Seconds to wait before the next try."""
+        base = min(self._first * 2.0 ** min(self._tries, 10), self._longest)
+        self._tries += 1
+        return base * (0.5 + 0.5 * self._chance())
+
+
+class Link:
+    """One open connection with one channel to consume on and one to publish on."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        """Connect; `name` is shown in the broker's lists. Raises BrokerAway."""
+        parameters = pika.URLParameters(url)
+        parameters.socket_timeout = parameters.stack_timeout = CONNECT_SECONDS
+        parameters.connection_attempts = 1
+        parameters.heartbeat = HEARTBEAT_SECONDS
+        parameters.blocked_connection_timeout = BLOCKED_SECONDS
+        parameters.client_properties = {"connection_name": name}
+        with _translated():
+            self._connection = pika.BlockingConnection(parameters)
+            self._consuming: BlockingChannel = self._connection.channel()
+            self._publishing: BlockingChannel | None = None
+        self._tags: list[str] = []
+        self._lost_queue: str | None = None
+
+    def exists(self, name: str) -> bool:
+        with _translated():
+            return self._exists(name)
+
+    def waiting(self, queues: Sequence[str]) -> int:
+        """Messages in the queues that were not delivered to anybody."""
+        with _translated():
+            channel = self._connection.channel()
+            counts = [channel.queue_declare(name, passive=True).method.message_count for name in queues]
+            channel.close()
+            return sum(counts)
+
+    def ensure(self, queue: Queue) -> None:
+        """Make sure that the queue exists, without a word about one that does: its maker decides what it is like.
+
+        Raises QueueRefused. RabbitMQ from 4.3 on ends the whole connection over a plain queue that its configuration
+        does not permit; that is a QueueRefused too, and the link is lost with it.
+        """
+        with _translated():
+            if self._exists(queue.name):
+                return
+            channel = self._connection.channel()
+            try:
+                channel.queue_declare(queue.name, durable=queue.durable, arguments=dict(queue.arguments) or None)
+                channel.close()
+            except ChannelClosedByBroker as error:
+                # Somebody else may have been quicker, with another idea of it.
+                if error.reply_code != _PRECONDITION_FAILED or not self._exists(queue.name):
+                    raise QueueRefused(f"{queue.name}: {error.reply_text}") from error
+            except ConnectionClosedByBroker as error:
+                if error.reply_code == _INTERNAL_ERROR:
+                    raise QueueRefused(f"{queue.name}: {error.reply_text}") from error
+                raise
+
+    def ensure_exchange(self, name: str, kind: str) -> None:
+        """Make sure that a durable exchange exists. Raises QueueRefused when there is another of this name."""
+        with _translated():
+            channel = self._connection.channel()
+            try:
+                channel.exchange_declare(name, kind, durable=True)
+                channel.close()
+            except ChannelClosedByBroker as error:
+                raise QueueRefused(f"{name}: {error.reply_text}") from error
+
+    def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
+        with _translated():
+            self._consuming.queue_bind(queue, exchange, routing_key)
+
+    def consume(self, queues: Sequence[str], take: Callable[[Delivery], None], *, prefetch: int) -> None:
+        """Let `take` be called, within `process`, for each message; at most `prefetch` from each queue are in hand."""
+        with _translated():
+            self._consuming.add_on_cancel_callback(self._cancelled)
+            self._consuming.basic_qos(prefetch_count=prefetch)
+            for queue in queues:
+                self._tags.append(self._consuming.basic_consume(queue, _taker(queue, take)))
+
+    def stop_consuming(self) -> None:
+        """Get no more messages; those in hand may still be acknowledged."""
+        with _translated():
+            tags, self._tags = self._tags, []
+            for tag in tags:
+                self._consuming.basic_cancel(tag)
+
+    @property
+    def consuming(self) -> bool:
+        return bool(self._tags)
+
+    def process(self, seconds: float) -> None:
+        """Take messages and keep the connection alive for so long, or until something was called by `call_soon`."""
+        with _translated():
+            self._connection.process_data_events(time_limit=seconds)
+        if self._lost_queue is not None:
+            raise BrokerAway("a queue that we consume was deleted")
+
+    def acknowledge(self, tag: int) -> None:
+        """All messages up to this one have been dealt with."""
+        with _translated():
+            self._consuming.basic_ack(tag, multiple=True)
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        *,
+        message_id: str | None = None,
+        content_type: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Publish a lasting message and wait for the broker's confirmation. Raises BrokerAway when it gives none."""
+        with _translated():
+            if self._publishing is None or self._publishing.is_closed:
+                self._publishing = self._connection.channel()
+                self._publishing.confirm_delivery()
+            properties = pika.BasicProperties(
+                delivery_mode=_PERSISTENT,
+                message_id=message_id,
+                content_type=content_type,
+                headers=dict(headers) if headers else None,
+            )
+            self._publishing.basic_publish(exchange, routing_key, body, properties)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """From any thread: let `function` be called within `process`. Raises BrokerAway when the link has ended."""
+        with _translated():
+            self._connection.add_callback_threadsafe(function)
+
+    def close(self) -> None:
+        """End it; messages in hand go back to their queues."""
+        with suppress(AMQPError, OSError):
+            if self._connection.is_open:
+                self._connection.close()
+
+    def _exists(self, name: str) -> bool:
+        channel = self._connection.channel()
+        try:
+            channel.queue_declare(name, passive=True)
+        except ChannelClosedByBroker as error:
+            if error.reply_code == _NOT_FOUND:
+                return False
+            raise
+        channel.close()
+        return True
+
+    def _cancelled(self, frame: Any) -> None:
+        # pika forgets the consumer and would go on waiting for nothing.
+        self._lost_queue = str(frame.method.consumer_tag)
+
+
+class _translated:
+    """pika's errors and the socket's, as BrokerAway."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (AMQPError, AMQPChannelError, OSError)):
+            raise BrokerAway(str(error) or type(error).__name__) from error
+
+
+def _taker(queue: str, take: Callable[[Delivery], None]) -> Callable[[Any, Any, Any, bytes], None]:
+    def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        take(
+            Delivery(
+                method.delivery_tag,
+                queue,
+                body,
+                properties.message_id,
+                method.redelivered,
+                properties.content_encoding,
+            )
+        )
+
+    return on_message

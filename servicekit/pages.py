@@ -1,0 +1,33 @@
+"""The pages of a process that is no web server: /livez, /readyz and /metrics on threads of their own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from servicekit.health import Check
+from servicekit.metrics import Metrics
+from servicekit.web import make_app
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """One request at a time on each connection, with a time limit, and no line of its own."""
+
+    timeout = 10
+
+    def log(self, type: str, message: str, *args: object) -> None:
+        """Leave the lines to the application."""
+
+
+def serve_pages(process: str, bind: str, checks: Mapping[str, Check], metrics: Metrics) -> BaseWSGIServer:
+    """Begin to answer on HOST:PORT until `shutdown`. SystemExit with one clear line when it cannot listen."""
+    host, _, port = bind.rpartition(":")
+    app = make_app(process, routes=[], checks=checks, metrics=metrics)
+    try:
+        server = make_server(host, int(port), app, threaded=True, request_handler=_QuietHandler)
+    except OSError as exc:
+        raise SystemExit(f"{process} cannot start: it cannot listen on {bind}: {exc.strerror}") from exc
+    threading.Thread(target=server.serve_forever, name="pages", daemon=True).start()
+    return server

@@ -1,0 +1,87 @@
+"""An instance with a broker of its own, and the producer that the README tells of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from scripts.instance.layout import CHECKOUT
+from tests.support.rabbitmq import programs
+from tests.support.system import RunningSystem
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("instance")]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    programs()
+    running = RunningSystem(tmp_path_factory.mktemp("50% #1 ;x Объект") / "data")
+    running.start("--workers", "1", "--rabbitmq")
+    yield running
+    running.stop()
+
+
+def publish(system: RunningSystem, *task: str) -> None:
+    subprocess.run(
+        [sys.executable, CHECKOUT / "scripts" / "publishing.py", *task],
+        env={"PATH": os.environ["PATH"], "RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{system.port + 11}/%2F"},
+        check=True,
+        timeout=30,
+    )
+
+
+def completed(system: RunningSystem) -> int:
+    return int(system.get("/tasks?status=completed").data["total"])
+
+
+def test_a_published_task_is_completed_and_a_bad_one_is_to_be_seen(system: RunningSystem) -> None:
+    publish(system)
+    publish(system, '{"priority": "high"}')
+
+    eventually(lambda: completed(system) == 1, timeout=20, what="the task is completed")
+    (rejected,) = eventually(lambda: system.get("/tasks/rejected").data["rejected"], what="the bad one")
+    assert rejected["details"][0]["field"] == "priority"
+
+
+def test_the_broker_comes_back_when_it_is_killed_and_ingestion_with_it(system: RunningSystem) -> None:
+    before = completed(system)
+    wrapper = next(
+        process for process in psutil.process_iter() if str(system.data / "rabbitmq") in " ".join(_command(process))
+    )
+    wrapper.send_signal(signal.SIGKILL)
+
+    def again() -> bool:
+        try:
+            publish(system)
+        except subprocess.CalledProcessError:
+            return False
+        return completed(system) > before
+
+    eventually(again, timeout=90, what="a task through the new broker")
+
+
+def test_stopping_leaves_nothing_behind(system: RunningSystem) -> None:
+    system.cli("stop")
+    left = [p for p in psutil.process_iter() if _environment(p).get("RABBITMQ_BASE") == str(system.data / "rabbitmq")]
+    assert left == []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() if process.name().startswith("python") else []
+    except psutil.Error:
+        return []
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}

@@ -1,0 +1,336 @@
+"""From RabbitMQ to the table: a real broker, a real database, the real process, and what happens when one dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pika
+import pytest
+import requests
+from sqlalchemy.exc import SQLAlchemyError
+
+from servicekit.errors import DatabaseUnavailable
+from tests.integration.service_tasks.conftest import Bench
+from tests.support.markdown import Document
+from tests.support.ports import free_ports
+from tests.support.postgres import ServiceDatabase, TestServer
+from tests.support.rabbitmq import PrivateBroker
+from tests.support.waiting import eventually
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+class Ingest:
+    """The process under test, started the way people start it."""
+
+    def __init__(self, database_url: str, broker: PrivateBroker, log: Path) -> None:
+        self.port = free_ports(1)
+        self._log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service_tasks.cli", "ingest"],
+                cwd=CHECKOUT,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "TASKS_DATABASE_URL": database_url,
+                    "RABBITMQ_URL": broker.url,
+                    "INGEST_BIND": f"127.0.0.1:{self.port}",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    def is_ready(self) -> bool:
+        assert self._process.poll() is None, self.log
+        try:
+            return requests.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def wait_until_ready(self) -> Ingest:
+        eventually(self.is_ready, timeout=30, what="ingestion is ready")
+        return self
+
+    def metric(self, name: str) -> float:
+        text = requests.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5).text
+        (line,) = [line for line in text.splitlines() if line.startswith(name + " ")]
+        return float(line.split()[1])
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def events(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self.log.splitlines() if line.startswith("{")]
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def _broker(tmp_path_factory) -> Iterator[PrivateBroker]:
+    broker = PrivateBroker(tmp_path_factory.mktemp("rabbitmq") / "broker")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def broker(_broker) -> PrivateBroker:
+    """The broker, its queues gone."""
+    with _broker.connect() as connection:
+        for queue in ("task_queue", "tasks.ingest", "tasks.dead"):
+            connection.channel().queue_delete(queue)
+    return _broker
+
+
+StartIngest = Callable[[], Ingest]
+
+
+@pytest.fixture
+def start(broker, tasks_database, tmp_path) -> Iterator[StartIngest]:
+    started: list[Ingest] = []
+
+    def begin() -> Ingest:
+        started.append(Ingest(tasks_database.url, broker, tmp_path / f"log{len(started)}"))
+        return started[-1].wait_until_ready()
+
+    yield begin
+    for one in started:
+        one.stop()
+
+
+def plain_program(broker: PrivateBroker) -> None:
+    """What people have today: declare plain, publish, close."""
+    connection = broker.connect()
+    channel = connection.channel()
+    channel.queue_declare(queue="task_queue")
+    channel.basic_publish(exchange="", routing_key="task_queue", body=json.dumps({"status": "New"}))
+    connection.close()
+
+
+def publish(broker: PrivateBroker, bodies, *, queue: str = "task_queue", ids=None) -> None:
+    with broker.connect() as connection:
+        channel = connection.channel()
+        if queue == "tasks.ingest":
+            channel.confirm_delivery()
+        for number, body in enumerate(bodies):
+            properties = pika.BasicProperties(message_id=None if ids is None else ids[number], delivery_mode=2)
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            channel.basic_publish("", queue, raw, properties, mandatory=queue == "tasks.ingest")
+
+
+def count(bench) -> int:
+    return bench.sql("SELECT count(*) FROM tasks")[0][0]
+
+
+def eventually_count(bench, expected: int, *, timeout: float = 20) -> None:
+    eventually(lambda: count(bench) >= expected, timeout=timeout, what=f"{expected} tasks")
+    assert count(bench) == expected
+
+
+def test_the_plain_program_works_before_while_and_after_ingestion_runs(bench, broker, start):
+    plain_program(broker)
+    ingest = start()
+    eventually_count(bench, 1)
+    plain_program(broker)
+    eventually_count(bench, 2)
+    assert ingest.stop() == 0
+    plain_program(broker)
+    start()
+    eventually_count(bench, 3)
+
+
+def test_the_program_in_the_readme_makes_a_task(bench, broker, start):
+    blocks = [block.text for block in Document(CHECKOUT / "README.md").blocks if block.language == "python"]
+    (program,) = [text for text in blocks if "pika" in text]
+    start()
+
+    exec(program.replace("amqp://guest:guest@127.0.0.1:8011/%2F", broker.url), {})
+    subprocess.run(
+        [sys.executable, CHECKOUT / "scripts" / "publishing.py", '{"title":', '"from a script"}'],
+        env={"PATH": os.environ["PATH"], "RABBITMQ_URL": broker.url},
+        check=True,
+        timeout=30,
+    )
+
+    eventually_count(bench, 2)
+    assert [row[0] for row in bench.sql("SELECT title FROM tasks ORDER BY id")] == [None, "from a script"]
+
+
+def test_under_the_policy_plain_programs_go_on_and_what_is_refused_is_kept(bench, broker, start):
+    broker.server.set_policy()
+    plain_program(broker)
+    ingest = start()
+    eventually_count(bench, 1)
+    plain_program(broker)
+    eventually_count(bench, 2)
+    assert ingest.stop() == 0
+
+    assert "reject-publish" in broker.control("--quiet", "list_policies")
+    publish(broker, [b"refused by somebody else"])
+    with broker.connect() as connection:
+        channel = connection.channel()
+        method, _, _ = channel.basic_get("task_queue")
+        channel.basic_nack(method.delivery_tag, requeue=False)
+        dead = lambda: channel.basic_get("tasks.dead", auto_ack=True)[2]  # noqa: E731
+        assert eventually(dead, timeout=10, what="the dead letter") == b"refused by somebody else"
+
+
+def test_bad_messages_reach_the_dead_letters_with_their_reason_and_the_good_ones_the_table(bench, broker, start):
+    start()
+    bodies = [
+        {},
+        b"no",
+        {"priority": "x"},
+        {},
+        {"execute_at": "2001-01-01T00:00:00Z"},
+        b"\x00" * 5_000_000,
+        {"odd": 1},
+        {},
+    ]
+    publish(broker, bodies)
+    eventually_count(bench, 3)
+    reasons = [row[0] for row in bench.sql("SELECT reason FROM rejected_messages ORDER BY id")]
+    assert len(reasons) == 5
+    with broker.connect() as connection:
+        channel = connection.channel()
+        copies = []
+        while len(copies) < 5:
+            method, properties, body = channel.basic_get("tasks.dead", auto_ack=True)
+            if method is not None:
+                copies.append((properties.headers["x-rejected-reason"], body))
+        assert [reason for reason, _ in copies] == reasons
+        assert copies[3][1] == bodies[5]
+        assert channel.queue_declare("task_queue", passive=True).method.message_count == 0
+
+
+def test_a_message_without_work_to_do_is_acknowledged_and_not_delivered_again(bench, broker, start):
+    publish_ids = [str(n) for n in range(300)]
+    start()
+    publish(broker, [{}] * 300, queue="tasks.ingest", ids=publish_ids)
+    publish(broker, [{}] * 300, queue="tasks.ingest", ids=publish_ids)
+    eventually_count(bench, 300)
+    with broker.connect() as connection:
+        left = lambda: connection.channel().queue_declare("tasks.ingest", passive=True).method.message_count  # noqa: E731
+        eventually(lambda: left() == 0, timeout=10, what="the queue is empty")
+
+
+def test_a_deleted_queue_is_noticed_and_declared_anew(bench, broker, start):
+    ingest = start()
+    with broker.connect() as connection:
+        connection.channel().queue_delete("task_queue")
+    eventually(lambda: ingest.events.count("consuming") == 2, timeout=20, what="it consumes again")
+    plain_program(broker)
+    eventually_count(bench, 1)
+
+
+@pytest.fixture
+def own_server(tmp_path) -> Iterator[TestServer]:
+    """A PostgreSQL that a test may stop and kill."""
+    server = TestServer(tmp_path, durable=True)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def own_database(own_server) -> Iterator[ServiceDatabase]:
+    yield from own_server.service_database("service_tasks")
+
+
+def test_while_the_database_is_away_nothing_is_taken_and_afterwards_nothing_is_missing(
+    own_server, own_database, broker, tmp_path
+):
+    ingest = Ingest(own_database.url, broker, tmp_path / "ingest.log").wait_until_ready()
+    own_server.stop()
+    publish(broker, [{}] * 5)
+    eventually(lambda: "database_away" in ingest.events, what="it has noticed")
+    with broker.connect() as connection:
+        channel = connection.channel()
+        consumers = lambda: channel.queue_declare("task_queue", passive=True).method.consumer_count  # noqa: E731
+        eventually(lambda: consumers() == 0, what="it takes nothing more")
+        publish(broker, [{}] * 5)
+        assert channel.queue_declare("task_queue", passive=True).method.message_count == 5
+        assert not ingest.is_ready()
+        own_server.start()
+        eventually_count(Bench(own_database.database), 10)
+        eventually(lambda: consumers() == 1, what="it takes messages again")
+    assert ingest.events.count("database_away") == 1
+    assert ingest.stop() == 0
+
+
+def test_every_message_id_is_one_task_whatever_is_killed(own_server, own_database, broker, tmp_path):
+    total = 6000
+    log = tmp_path / "ingest.log"
+    ingest = Ingest(own_database.url, broker, log).wait_until_ready()
+    bench = Bench(own_database.database)
+
+    def produce() -> None:
+        # A producer that wants to be sure: confirmed, and again from where it was when the broker is back.
+        sent = 0
+        while sent < total:
+            try:
+                with broker.connect() as connection:
+                    channel = connection.channel()
+                    channel.confirm_delivery()
+                    while sent < total:
+                        properties = pika.BasicProperties(message_id=str(sent), delivery_mode=2)
+                        channel.basic_publish("", "tasks.ingest", b"{}", properties, mandatory=True)
+                        sent += 1
+            except (pika.exceptions.AMQPError, OSError):
+                continue
+
+    producer = threading.Thread(target=produce, daemon=True)
+    producer.start()
+
+    def reached(share: float) -> None:
+        eventually(lambda: count_or_none(bench) >= total * share, timeout=60, what=f"{share:.0%} of the tasks")
+
+    for share, victim in ((0.1, "ingest"), (0.2, "broker"), (0.35, "ingest"), (0.5, "postgres"), (0.65, "ingest")):
+        reached(share)
+        if victim == "ingest":
+            ingest.kill()
+            ingest = Ingest(own_database.url, broker, log)
+        elif victim == "broker":
+            broker.kill()
+            broker.start()
+        else:
+            own_server.kill()
+            own_server.start()
+    producer.join(90)
+    assert not producer.is_alive()
+    reached(1.0)
+    ingest.wait_until_ready()
+    with broker.connect() as connection:
+        channel = connection.channel()
+        left = lambda: channel.queue_declare("tasks.ingest", passive=True).method.message_count  # noqa: E731
+        eventually(lambda: left() == 0, what="every message was taken")
+    assert ingest.stop() == 0
+    assert count(bench) == total
+    assert bench.sql("SELECT count(*), count(DISTINCT message_id) FROM ingested_messages") == [(total, total)]
+    assert bench.sql("SELECT count(*) FROM ingested_messages i JOIN tasks t ON t.id = i.task_id") == [(total,)]
+
+
+def count_or_none(bench: Bench) -> int:
+    try:
+        return count(bench)
+    except (DatabaseUnavailable, SQLAlchemyError):
+        return -1

@@ -1,0 +1,132 @@
+"""Events for programs outside, on a real RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pika
+import pytest
+
+from servicekit import outbox
+from servicekit.broker_delivery import EXCHANGE, BrokerDelivery
+from servicekit.errors import Unavailable
+from servicekit.events import write_event
+from tests.support.events import TOKEN, user_deleted
+from tests.support.ports import free_ports
+from tests.support.rabbitmq import PrivateBroker
+from tests.support.waiting import eventually
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory) -> Iterator[PrivateBroker]:
+    broker = PrivateBroker(tmp_path_factory.mktemp("rabbitmq") / "broker")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def deliver(broker) -> Iterator[BrokerDelivery]:
+    made = BrokerDelivery("users", broker.url)
+    yield made
+    made.close()
+
+
+class Listener:
+    """A program outside that hears of some types of events."""
+
+    def __init__(self, broker: PrivateBroker, types: str) -> None:
+        self._broker = broker
+        self._queue = f"listener {uuid4()}"
+        with broker.connect() as connection:
+            channel = connection.channel()
+            channel.exchange_declare(EXCHANGE, "topic", durable=True)
+            channel.queue_declare(self._queue, durable=True)
+            channel.queue_bind(self._queue, EXCHANGE, types)
+
+    def heard(self) -> list[tuple[pika.BasicProperties, bytes]]:
+        with self._broker.connect() as connection:
+            channel = connection.channel()
+            found = []
+            while (message := channel.basic_get(self._queue, auto_ack=True))[0] is not None:
+                found.append(message[1:])
+            return found
+
+
+def test_an_event_is_a_lasting_message_in_the_form_of_cloudevents_for_whoever_bound_its_type(broker, deliver):
+    everything, orders = Listener(broker, "#"), Listener(broker, "order.*")
+    events = [user_deleted(uuid4()), user_deleted(uuid4(), type="user.updated")]
+
+    deliver(events)
+
+    heard = everything.heard()
+    assert [json.loads(body) for _, body in heard] == [write_event(event, "users") for event in events]
+    assert [properties.message_id for properties, _ in heard] == [str(event.id) for event in events]
+    assert {(p.content_type, p.delivery_mode) for p, _ in heard} == {("application/cloudevents+json", 2)}
+    assert orders.heard() == []
+
+
+def test_a_connection_that_the_broker_has_ended_meanwhile_costs_nothing(broker, deliver):
+    listener = Listener(broker, "user.deleted")
+    deliver([user_deleted(uuid4())])
+    broker.control("close_all_connections", "idle")
+
+    deliver([user_deleted(uuid4())])
+
+    assert len(listener.heard()) == 2
+
+
+def test_a_broker_that_is_away_is_a_destination_that_is_away_and_comes_back(broker, deliver):
+    listener = Listener(broker, "user.deleted")
+    deliver([user_deleted(uuid4())])
+    broker.kill()
+
+    with pytest.raises(Unavailable):
+        deliver([user_deleted(uuid4())])
+    broker.start()
+    deliver([user_deleted(uuid4())])
+
+    assert len(listener.heard()) == 2
+
+
+def test_a_relay_with_a_broker_publishes_every_event_whatever_the_services_do(broker, users_database):
+    listener = Listener(broker, "user.*")
+    port = free_ports(2)
+    relay = subprocess.Popen(
+        [sys.executable, "-m", "service_users.cli", "relay"],
+        cwd=CHECKOUT,
+        env={
+            "PATH": os.environ["PATH"],
+            "INTERNAL_TOKEN": TOKEN,
+            "LOG_LEVEL": "error",
+            "USERS_DATABASE_URL": users_database.url,
+            "USERS_RELAY_BIND": f"127.0.0.1:{port}",
+            # Nobody is there.
+            "ORDERS_URL": f"http://127.0.0.1:{port + 1}",
+            "TASKS_URL": f"http://127.0.0.1:{port + 1}",
+            "RABBITMQ_URL": broker.url,
+        },
+    )
+    events = [user_deleted(uuid4(), type="user.updated") for _ in range(250)]
+    try:
+        with users_database.database.transaction() as session:
+            outbox.add_all(session, events)
+        heard: list[str] = []
+
+        def everything() -> bool:
+            heard.extend(properties.message_id for properties, _ in listener.heard())
+            return len(heard) >= len(events)
+
+        eventually(everything, timeout=30, what="every event")
+    finally:
+        relay.terminate()
+        assert relay.wait(20) == 0
+    assert heard == [str(event.id) for event in events]

@@ -1,0 +1,185 @@
+"""A relay and a receiver as processes of their own, killed without a word while events flow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import requests
+from sqlalchemy import text
+
+from servicekit import outbox
+from servicekit.ids import new_id
+from tests.support.events import TOKEN, user_deleted
+from tests.support.ports import free_ports
+from tests.support.upstream import ScriptedUpstream, good
+from tests.support.waiting import eventually
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+_USERS = 400
+_EVENTS = 25  # of each user, the last of which is that they were deleted
+
+
+class Processes:
+    """The users' relay and the orders service, each started again as often as it is wanted."""
+
+    def __init__(self, users_url: str, orders_url: str, tasks_address: str) -> None:
+        self.port = free_ports(2)
+        token = {"INTERNAL_TOKEN": TOKEN, "LOG_LEVEL": "warning", "PATH": os.environ["PATH"]}
+        self._plans = {
+            "relay": (
+                [sys.executable, "-m", "service_users.cli", "relay"],
+                {
+                    **token,
+                    "USERS_DATABASE_URL": users_url,
+                    "USERS_RELAY_BIND": f"127.0.0.1:{self.port}",
+                    "ORDERS_URL": f"http://127.0.0.1:{self.port + 1}",
+                    "TASKS_URL": tasks_address,
+                },
+            ),
+            "orders": (
+                [sys.executable, "-m", "gunicorn", "-c", "service_orders/gunicorn.conf.py", "service_orders.wsgi:app"],
+                {**token, "ORDERS_DATABASE_URL": orders_url, "ORDERS_BIND": f"127.0.0.1:{self.port + 1}"},
+            ),
+        }
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        command, environment = self._plans[name]
+        self._running[name] = subprocess.Popen(command, cwd=CHECKOUT, env=environment, start_new_session=True)
+
+    def kill(self, name: str) -> None:
+        process = self._running.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+    def end(self, name: str) -> int:
+        process = self._running.pop(name)
+        process.terminate()
+        return process.wait(20)
+
+    def stop(self) -> None:
+        for name in list(self._running):
+            self.kill(name)
+
+    def page(self, path: str) -> requests.Response | None:
+        try:
+            return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+        except requests.ConnectionError:
+            return None
+
+
+@pytest.fixture
+def tasks() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as upstream:
+        upstream.script(good({"processed": 1, "duplicates": 0, "ignored": 0}))
+        yield upstream
+
+
+@pytest.fixture
+def processes(users_database, orders_database, tasks) -> Iterator[Processes]:
+    made = Processes(users_database.url, orders_database.url, tasks.url)
+    yield made
+    made.stop()
+
+
+def sql(database, statement: str, **parameters):
+    with database.database.transaction() as session:
+        result = session.execute(text(statement), parameters)
+        return result.all() if result.returns_rows else []
+
+
+def in_order_by_subject(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for subject, id in pairs:
+        found[subject].append(id)
+    return found
+
+
+def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_database, orders_database, tasks):
+    users = [uuid4() for _ in range(_USERS)]
+    with orders_database.database.transaction() as session:
+        for user_id in users:
+            session.execute(
+                text(
+                    "INSERT INTO orders (id, user_id, items, status, total_amount, created_at, updated_at) VALUES"
+                    " (:id, :user, CAST(:items AS jsonb), 'created', 2, now(), now())"
+                ),
+                {"id": new_id(), "user": user_id, "items": '[{"product": "nails", "quantity": 1, "price": 2}]'},
+            )
+    processes.start("orders")
+    processes.start("relay")
+
+    def cancelled() -> int:
+        return int(sql(orders_database, "SELECT count(*) FROM orders WHERE status = 'cancelled'")[0][0])
+
+    for round, start in enumerate(range(0, _USERS, 50)):
+        for user_id in users[start : start + 50]:
+            with users_database.database.transaction() as session:
+                changes = [user_deleted(user_id, type="user.updated") for _ in range(_EVENTS - 1)]
+                outbox.add(session, *changes, user_deleted(user_id))
+        eventually(lambda least=start: cancelled() > least, timeout=30, what="events flow")
+        for name in (("relay",), ("orders",), ("relay", "orders"))[round % 3]:
+            processes.kill(name)
+            processes.start(name)
+    eventually(lambda: cancelled() == _USERS, timeout=30, what="every order is cancelled")
+
+    assert sql(orders_database, "SELECT count(*), count(DISTINCT subject) FROM outbox") == [(_USERS, _USERS)]
+    eventually(lambda: sql(users_database, "SELECT count(*) FROM outbox_deliveries") == [(0,)], timeout=30)
+    written = sql(users_database, "SELECT subject::text, id::text FROM outbox ORDER BY position")
+    # A batch that was under way as the relay was killed came twice; what counts is an event's first time.
+    first = {event["id"]: event["subject"] for seen in tasks.seen for event in json.loads(seen.body)}
+    assert len(first) == len(written) == _USERS * _EVENTS
+    assert in_order_by_subject((subject, id) for id, subject in first.items()) == in_order_by_subject(written)
+    assert processes.end("relay") == 0
+
+
+def test_a_relay_tells_how_it_is_and_a_second_one_stands_by(processes, users_database):
+    processes.start("relay")
+    live = eventually(lambda: processes.page("/livez"), what="the page is there")
+    assert live.json() == {"success": True, "data": {"status": "alive", "service": "users_relay"}}
+    assert processes.page("/readyz").status_code == 200
+    eventually(lambda: "siteworks_relay_active 1.0" in processes.page("/metrics").text, what="it is active")
+    eventually(lambda: 'pending_events{destination="orders"} 0.0' in processes.page("/metrics").text)
+    assert processes.end("relay") == 0
+
+
+def test_a_relay_without_a_token_says_so_in_one_line(users_database):
+    done = subprocess.run(
+        [sys.executable, "-m", "service_users.cli", "relay"],
+        cwd=CHECKOUT, env={"PATH": os.environ["PATH"], "USERS_DATABASE_URL": users_database.url},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "users_relay cannot start" in done.stderr
+    assert "INTERNAL_TOKEN is not set" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_events_that_were_given_up_wait_again_when_somebody_says_so(users_database):
+    with users_database.database.transaction() as session:
+        outbox.add(session, user_deleted(uuid4()))
+    sql(
+        users_database,
+        "INSERT INTO outbox_deliveries (position, destination, subject, refusals, refused_at, reason)"
+        " SELECT position, 'orders', subject, 5, now(), 'no' FROM outbox",
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-m", "service_users.cli", "redeliver"],
+        cwd=CHECKOUT,
+        env={"PATH": os.environ["PATH"], "USERS_DATABASE_URL": users_database.url, "INTERNAL_TOKEN": TOKEN},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (0, "1 deliveries wait again\n"), done.stderr
+    assert sql(users_database, "SELECT refused_at, refusals FROM outbox_deliveries") == [(None, 0)]
