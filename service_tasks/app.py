@@ -52,6 +52,7 @@ def create_app(settings: TasksSettings) -> Flask:
         load_registry(settings.modules),
         default_type=settings.default_task_type,
         announce=announcer.announce,
+        take_turn=announcer.take_turn,
     )
     schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
     messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)

@@ -131,8 +131,9 @@ class PastExecuteAt(Exception):
 class TaskRepository(Protocol):
     """What the use cases need from the database. Each method is one transaction."""
 
-    def add(self, task: NewTask) -> StoredTask | None:
-        """Store a task; None when its idempotency key or its unique key is taken. Raises `PastExecuteAt`."""
+    def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
+        """Store a task, and tell workers so with its commit; None when its idempotency key or its unique key is taken.
+        Raises `PastExecuteAt`."""
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
         """Store all of them or, raising, none. Gives, for those whose unique key is taken, the live task that has it.
@@ -181,7 +182,8 @@ class Created:
 
 
 class Tasks:
-    """`announce` tells workers that something is ready or scheduled; it must neither block nor raise."""
+    """`announce` tells workers that something is ready or scheduled; `take_turn` says whether that may be told with the
+    task's own commit instead. They must neither block nor raise."""
 
     def __init__(
         self,
@@ -190,11 +192,13 @@ class Tasks:
         *,
         default_type: str,
         announce: Callable[[str], None],
+        take_turn: Callable[[], bool] = lambda: False,
     ) -> None:
         self._repository = repository
         self._registry = registry
         self._default_type = default_type
         self._announce = announce
+        self._take_turn = take_turn
 
     def create(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created:
         """Store a task, or give the one that the same key and request made before."""
@@ -205,13 +209,16 @@ class Tasks:
             if known is not None:
                 return known
         new = self._new_task(body, idempotency_key, request_hash)
+        word = READY if new.execute_at is None else SCHEDULED
         while True:
+            announced = self._take_turn()
             try:
-                stored = self._repository.add(new)
+                stored = self._repository.add(new, word if announced else None)
             except PastExecuteAt as exc:
                 raise Invalid.field("execute_at", "must be in the future") from exc
             if stored is not None:
-                self._announce(READY if stored.state is State.READY else SCHEDULED)
+                if not announced:
+                    self._announce(word)
                 return Created(self._view(stored))
             known = None
             if idempotency_key is not None and request_hash is not None:

@@ -149,7 +149,9 @@ class Place:
         announcer = Announcer(store, on_death=lambda: None)
         registry = load_registry((*BUILT_IN_MODULES, HANDLERS))
         try:
-            yield Tasks(store, registry, default_type="noop", announce=announcer.announce)
+            yield Tasks(
+                store, registry, default_type="noop", announce=announcer.announce, take_turn=announcer.take_turn
+            )
         finally:
             announcer.stop()
             database.dispose()

@@ -36,6 +36,10 @@ VALUES (%(id)s::uuid, CASE WHEN %(execute_at)s::timestamptz IS NULL THEN 'ready'
 ON CONFLICT DO NOTHING
 RETURNING {columns}
 
+-- name: announce_and_insert
+-- One round trip. The word comes with the commit, so whoever hears it finds the task.
+{announce}; {insert}
+
 -- name: insert_many
 -- Ids and numbers come as array literals, texts and payloads as one JSON array each: the cheapest way there is for a
 -- driver that sends text (docs/decisions/0021). Two tasks of one batch with the same unique_key are one conflict too.

@@ -74,7 +74,7 @@ class TaskStore:
 
     # What people do
 
-    def add(self, task: NewTask) -> StoredTask | None:
+    def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
         with self._transaction() as session:
             if task.execute_at is not None:
                 (future,) = self._row(session, "is_future", execute_at=task.execute_at)
@@ -82,16 +82,18 @@ class TaskStore:
                     raise PastExecuteAt
             if task.user_id is not None and tombstones.buried(session, {task.user_id}):
                 raise UserDeleted
-            return self.insert(session, task)
+            return self.insert(session, task, announcement)
 
-    def insert(self, session: Session, task: NewTask) -> StoredTask | None:
+    def insert(self, session: Session, task: NewTask, announcement: str | None = None) -> StoredTask | None:
         """Store a task inside the caller's transaction; None when its idempotency key or its unique key is taken.
 
-        The caller has asked `tombstones.buried` for its user in the same transaction.
+        The caller has asked `tombstones.buried` for its user in the same transaction. The announcement, if there is
+        one, goes out with the commit in any case.
         """
         row = self._row(
             session,
-            "insert",
+            "insert" if announcement is None else "announce_and_insert",
+            announcement=announcement,
             id=str(task.id),
             task_type=task.task_type,
             title=task.title,

@@ -23,6 +23,7 @@ from service_tasks.domain.task import (
 )
 from service_tasks.engine.ports import Offer
 from service_tasks.errors import UniqueKeyTaken
+from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases import Control, PastExecuteAt, Selection
 from servicekit.database import Database
@@ -739,6 +740,29 @@ def test_cancels_are_announced_to_whoever_listens(bench):
         line.probe()
     finally:
         line.close()
+
+
+def test_a_word_goes_out_with_the_commit_of_its_task(bench):
+    line = bench.store.open_wake_ups()
+    try:
+        stored = bench.store.add(new_task(), "ready")
+        assert line.wait(5) == ["ready"]
+        assert [task.lease.task_id for task in bench.claim(bench.register())] == [stored.id]
+    finally:
+        line.close()
+
+
+def test_a_process_tells_something_itself_only_when_nobody_has_lately(bench):
+    announcer = Announcer(bench.store, on_death=lambda: pytest.fail("died"), interval_seconds=3600)
+    assert announcer.take_turn()
+    assert not announcer.take_turn()
+
+    waiting = Announcer(bench.store, on_death=lambda: pytest.fail("died"), interval_seconds=0)
+    assert waiting.take_turn()
+    assert waiting.take_turn()
+    waiting.stop()
+    waiting.announce("ready")
+    assert not waiting.take_turn()
 
 
 # Times and keys
