@@ -121,7 +121,7 @@ class ScheduleStore:
                 return None
             _require_user(session, schedule.user_id)
             task_id = new_id()
-            self._add_task(session, schedule, task_id)
+            self._tasks.insert(session, _task_of(schedule, task_id))
             statements.run(session, "ran", id=str(schedule_id), task_id=str(task_id))
         return task_id
 
@@ -160,11 +160,9 @@ class ScheduleStore:
                 task_ids=[str(task_id) for _, _, task_id in runs],
             )
             accepted = {row[0] for row in rows}
-        last: dict[UUID, UUID] = {}
-        for schedule, _, task_id in runs:
-            if task_id in accepted:
-                self._add_task(session, schedule, task_id)
-                last[schedule.id] = task_id
+        made = [(schedule, task_id) for schedule, _, task_id in runs if task_id in accepted]
+        self._tasks.insert_many(session, [_task_of(schedule, task_id) for schedule, task_id in made])
+        last = {schedule.id: task_id for schedule, task_id in made}
         statements.run(
             session,
             "advance",
@@ -178,23 +176,21 @@ class ScheduleStore:
     def _pause_of(self, session: Session, user_ids: Collection[UUID]) -> None:
         self._statements.run(session, "pause_of_users", user_ids=[str(id) for id in user_ids], problem=USER_DELETED)
 
-    def _add_task(self, session: Session, schedule: StoredSchedule, task_id: UUID) -> None:
-        """The one place where a schedule becomes a task. Its user was found undeleted in this transaction."""
-        assert schedule.payload is not None
-        self._tasks.insert(
-            session,
-            NewTask(
-                id=task_id,
-                task_type=schedule.task_type,
-                title=schedule.title,
-                user_id=schedule.user_id,
-                payload=schedule.payload,
-                priority=schedule.priority,
-                max_attempts=schedule.max_attempts,
-                timeout_seconds=schedule.timeout_seconds,
-                execute_at=None,
-            ),
-        )
+
+def _task_of(schedule: StoredSchedule, task_id: UUID) -> NewTask:
+    """The one place where a schedule becomes a task."""
+    assert schedule.payload is not None
+    return NewTask(
+        id=task_id,
+        task_type=schedule.task_type,
+        title=schedule.title,
+        user_id=schedule.user_id,
+        payload=schedule.payload,
+        priority=schedule.priority,
+        max_attempts=schedule.max_attempts,
+        timeout_seconds=schedule.timeout_seconds,
+        execute_at=None,
+    )
 
 
 def _require_user(session: Session, user_id: UUID | None) -> None:

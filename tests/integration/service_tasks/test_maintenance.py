@@ -285,8 +285,9 @@ def test_of_too_many_rejected_messages_the_oldest_go(bench, maintenance):
 
 def test_the_pruner_walks_the_primary_key(bench):
     bench.sql(
-        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at, completed_at)
-           SELECT gen_random_uuid(), 'completed', 'noop', '{}', 50, 3, now(), now() FROM generate_series(1, 5000) n"""
+        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at, completed_at, result)
+           SELECT gen_random_uuid(), 'completed', 'noop', '{}', 50, 3, now(), now(), 'null'
+           FROM generate_series(1, 5000) n"""
     )
     bench.sql("ANALYZE tasks")
     with bench.database.transaction() as session:

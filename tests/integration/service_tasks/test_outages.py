@@ -346,7 +346,7 @@ def test_options_of_the_command_go_before_the_environment(bench, start_process):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--types", "noop,paint"), "there is no task type paint; there are io, noop"),
+        (("--types", "noop,paint"), "there is no task type paint; there are http_request, io, noop"),
         (("--types", ","), "there is no task type (none named)"),
         (("--concurrency", "0"), "WORKER_CONCURRENCY"),
         (("--grace", "long"), "WORKER_GRACE_SECONDS"),

@@ -218,6 +218,7 @@ def test_a_batch_is_written_through_its_ids_though_no_task_ran_at_the_last_analy
         "results": "[" + ",".join(["null"] * 1000) + "]",
         "types": numbers,
         "messages": numbers,
+        "traces": nothing,
         "retries": nothing,
         "worker": "w",
         "kept": 50,
