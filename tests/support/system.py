@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 from tests.support.ports import free_ports
@@ -58,6 +59,7 @@ class RunningSystem:
         self._environment = {**os.environ, **(environment or {})}
         self._session = requests.Session()
         self._session.trust_env = False
+        self._left_behind: dict[int, list[psutil.Process]] = {}
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Do what `./scripts/run ARGUMENTS` does, in the environment of the tests."""
@@ -92,6 +94,7 @@ class RunningSystem:
     def kill(self, name: str) -> int:
         """Kill a process with SIGKILL and give the pid it had."""
         pid = int(self.status()[name]["pid"])
+        self._left_behind[pid] = psutil.Process(pid).children()
         self.kill_pid(pid)
         return pid
 
@@ -100,12 +103,18 @@ class RunningSystem:
         os.kill(pid, signal.SIGKILL)
 
     def wait_until_replaced(self, name: str, pid: int, *, timeout: float = 30) -> int:
-        """Wait until a process runs again under another pid, and give it."""
+        """Wait until a process runs again under another pid, and give it.
+
+        The children of one that `kill` ended may answer for a moment longer, and then leave the port: wait for that too,
+        so that whoever asks afterwards meets the new process.
+        """
 
         def replaced() -> int:
             seen = self.status()[name]
             return int(seen["pid"]) if seen["state"] == "running" and int(seen["pid"] or 0) != pid else 0
 
+        _, alive = psutil.wait_procs(self._left_behind.pop(pid, []), timeout=timeout)
+        assert not alive, f"the killed {name} left {alive} behind"
         return eventually(replaced, timeout=timeout, what=f"{name} runs again")
 
     def request(
