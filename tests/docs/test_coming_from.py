@@ -18,7 +18,7 @@ from tests.support.system import RunningSystem
 COMING_FROM = Document(CHECKOUT / "docs" / "coming_from.md")
 FIELDS = {*TaskView.model_fields, *UserView.model_fields, *OrderView.model_fields}
 
-pytestmark = [pytest.mark.xdist_group("readme"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 def _tomorrow() -> str:

@@ -16,7 +16,7 @@ from tests.support.rabbitmq import programs
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("instance")]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from scripts.instance.reclaim import is_alive
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("instance")]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
