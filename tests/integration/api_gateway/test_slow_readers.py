@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 
 import psutil
@@ -100,3 +102,20 @@ def test_one_that_takes_its_time_gets_all_of_it(gateway: GatewayProcess) -> None
     with connect(gateway) as connection:
         connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(connection).body == b"x" * 4000
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/csv", "text/event-stream"])
+def test_one_that_takes_a_little_at_a_time_gets_a_large_answer_whole(gateway: GatewayProcess, media_type: str) -> None:
+    body = b'{"success": true, "data": "' + b"x" * (16 * MIB) + b'"}'
+    gateway.upstreams["users"].script(answer(200, body, media_type=media_type))
+    with connect(gateway) as connection:
+        connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answered = HTTPResponse(connection)
+        answered.begin()
+        begun = time.monotonic()
+        seen = bytearray()
+        while data := answered.read(256 * 1024):
+            seen += data
+            # A reader's own pace: three times the gateway's patience for all of it, and never idle for that long.
+            time.sleep(max(0.0, begun + 3 * len(seen) / len(body) - time.monotonic()))
+    assert bytes(seen) == body
