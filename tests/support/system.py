@@ -105,8 +105,8 @@ class RunningSystem:
     def wait_until_replaced(self, name: str, pid: int, *, timeout: float = 30) -> int:
         """Wait until a process runs again under another pid, and give it.
 
-        The children of one that `kill` ended may answer for a moment longer, and then leave the port: wait for that too,
-        so that whoever asks afterwards meets the new process.
+        The children of one that `kill` ended may answer for a moment longer, and then leave the port; this waits for
+        that, so that whoever asks afterwards meets the new process.
         """
 
         def replaced() -> int:
