@@ -99,8 +99,8 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
     outer, inner = split if split is not None else (None, None)
     allow_many_files()
     print(
-        f"users is asked {USERS_RATE} times a second, orders {ORDERS_RATE}; {rounds} runs of {seconds:g} s, in turn, and "
-        f"up to {_REFUSAL_SECONDS:g} s more until a service that is frozen or slow is given up\n"
+        f"users is asked {USERS_RATE} times a second, orders {ORDERS_RATE}; {rounds} runs of {seconds:g} s, in turn, "
+        f"and up to {_REFUSAL_SECONDS:g} s more until a service that is frozen or slow is given up\n"
     )
     runs: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
@@ -185,13 +185,13 @@ class Load:
         self._child.wait()
         self._reader.join()
 
-    def await_refusal(self) -> float | None:
-        """When an answer of 500 or more came at once; None if none does for a while."""
+    def await_refusal(self, since: float) -> float | None:
+        """When the first answer of 500 or more came at once; None if it came before `since`, or not for a while."""
         try:
             at: float = self._await("refused", _REFUSAL_SECONDS)
         except queue.Empty:
             return None
-        return at
+        return at if at > since else None
 
     def end(self) -> list[Request]:
         """Send nothing more; gives all requests when the last one is answered or lost."""
@@ -247,7 +247,7 @@ class Stage:
                 with self._crowd(work, gateway_port):
                     began = time.perf_counter()
                     with self._trouble(work):
-                        refused = orders.await_refusal() if work.is_waited_for else None
+                        refused = orders.await_refusal(since=began) if work.is_waited_for else None
                         time.sleep(self._seconds)
                         ended = time.perf_counter()
                         requests = users.end()
