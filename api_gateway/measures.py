@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api_gateway.limits import Bulkhead, Lateness, RetryBudget
-from servicekit.circuits import Circuit, Transition
+from servicekit.circuits import MOVES, Circuit, Transition
 from servicekit.metrics import Named, Tallies, Tally
 
 _KINDS = ("success", "failure", "neutral", "not_permitted")
@@ -67,6 +67,8 @@ class GatewayMeasures(Collector):
         # From 0 on: of a counter that begins with its first count, the first count is never seen as an increase.
         self._retries.labels(circuit.name)
         self._uncounted.labels(circuit.name)
+        for old, new, reason in MOVES:
+            self._transitions.labels(circuit.name, old, new, reason)
         for kind in _KINDS:
             self._tallies[circuit.name, kind] = self._calls.of(circuit.name, kind)
 

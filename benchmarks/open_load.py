@@ -2,23 +2,69 @@
 
 Each request has its time in a plan made beforehand, and its latency counts from there, so that a server which holds
 everything up for a second is charged for every request of that second (no coordinated omission). A request goes out
-on a free kept connection, or on a new one. Prints one JSON line: how many answers of which status, requests without
-an answer after PATIENCE seconds or with a lost connection (`lost`; they count with PATIENCE in the quantiles), and
-p50, p99 and the worst in milliseconds. `late` tells how late the generator itself was at most.
+on a free kept connection, or on a new one. The plan ends after SECONDS, or with SIGTERM; then what is under way is
+waited for. A request without an answer after PATIENCE seconds is lost.
+
+Prints one JSON object a line: `{"began": T}`; `{"refused": T}` when the first answer of 500 or more came at once; and
+in the end `{"requests": [[due, late, seconds, status], …]}`: when each was due, how late the load itself was with it,
+and after how many seconds it was answered with which status (0: lost, and the seconds are PATIENCE). Times are those
+of time.perf_counter, which is one clock for all processes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import signal
 import sys
+import threading
 import time
 from collections import Counter, deque
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
 import uvloop
+
+from servicekit.lifecycle import make_room_for_files
+
+LOST = 0
+#: A refusal that comes sooner than this, in seconds, comes from somebody who did not ask the service.
+AT_ONCE_SECONDS = 0.5
+
+
+class Request(NamedTuple):
+    """One request of the plan; all but `status` in seconds."""
+
+    due: float
+    late: float
+    seconds: float
+    status: int
+
+
+class Summary(NamedTuple):
+    """What many requests come to; times in milliseconds."""
+
+    answers: Counter[int]
+    p50: float
+    p99: float
+    worst: float
+    #: How late the load itself was at most.
+    late: float
+
+
+def summary(requests: Sequence[Request]) -> Summary:
+    """Sum up at least one request."""
+    ordered = sorted(request.seconds for request in requests)
+    return Summary(
+        Counter(request.status for request in requests),
+        p50=ordered[len(ordered) // 2] * 1000,
+        p99=ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)] * 1000,
+        worst=ordered[-1] * 1000,
+        late=max(request.late for request in requests) * 1000,
+    )
 
 
 class Connection(asyncio.Protocol):
@@ -57,72 +103,91 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    def __init__(self, url: str, patience: float) -> None:
+    """`tell` hears of events by name and time; see the module."""
+
+    def __init__(self, url: str, patience: float, tell: Callable[[str, float], None] = lambda _name, _at: None) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._message = f"GET {parts.path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n\r\n".encode()
         self._patience = patience
+        self._tell = tell
         self._free: deque[Connection] = deque()
-        self.seconds: list[float] = []
-        self.statuses: Counter[int] = Counter()
-        self.lost = 0
+        self._refused = False
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._over = threading.Event()
+        self.requests: list[Request] = []
 
-    async def one(self, due: float) -> None:
-        """Send the request that was due at this time of perf_counter, and note its latency from there."""
+    def end(self) -> None:
+        """Let the plan end now."""
+        self._over.set()
+
+    async def run(self, rate: float, seconds: float) -> list[Request]:
+        """Carry out a plan; gives its requests in the order in which they ended."""
+        loop = asyncio.get_running_loop()
+        began = time.perf_counter()
+        self._tell("began", began)
+
+        # On a thread, because the timers of an event loop are a millisecond late, as much as an answer takes.
+        def pace() -> None:
+            for number in range(int(rate * seconds)):
+                due = began + number / rate
+                if self._over.wait(max(due - time.perf_counter(), 0)):
+                    return
+                loop.call_soon_threadsafe(self._begin, due)
+
+        try:
+            await asyncio.to_thread(pace)
+            while self._under_way:
+                await asyncio.gather(*self._under_way)
+        finally:
+            self.end()
+        for connection in self._free:
+            connection.transport.abort()
+        return self.requests
+
+    def _begin(self, due: float) -> None:
+        task = asyncio.create_task(self._one(due))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _one(self, due: float) -> None:
+        """Send the request that was due then, and note what came of it."""
+        late = time.perf_counter() - due
         loop = asyncio.get_running_loop()
         connection: Connection | None = None
         try:
-            async with asyncio.timeout(due + self._patience - time.perf_counter()):
+            async with asyncio.timeout(self._patience - late):
                 while self._free and connection is None:
                     kept = self._free.pop()
                     connection = kept if kept.usable else None
                 if connection is None:
                     _, connection = await loop.create_connection(Connection, self._host, self._port)
-                self.statuses[await connection.ask(self._message)] += 1
+                status = await connection.ask(self._message)
         except (OSError, TimeoutError):
-            self.lost += 1
-            self.seconds.append(self._patience)
+            self.requests.append(Request(due, late, self._patience, LOST))
             if connection is not None:
                 connection.transport.abort()
             return
-        self.seconds.append(time.perf_counter() - due)
+        now = time.perf_counter()
+        self.requests.append(Request(due, late, now - due, status))
+        if status >= 500 and now - due < AT_ONCE_SECONDS and not self._refused:
+            self._refused = True
+            self._tell("refused", now)
         if connection.usable:
             self._free.append(connection)
         else:
             connection.transport.abort()
 
-    def close(self) -> None:
-        """End the kept connections."""
-        for connection in self._free:
-            connection.transport.abort()
 
-
-async def run(url: str, rate: float, seconds: float, patience: float) -> dict[str, Any]:
-    load = Load(url, patience)
-    # Not the event loop's clock, which uvloop moves in whole milliseconds.
-    began, late = time.perf_counter(), 0.0
-    under_way: set[asyncio.Task[None]] = set()
-    for number in range(int(rate * seconds)):
-        due = began + number / rate
-        if (wait := due - time.perf_counter()) > 0:
-            await asyncio.sleep(wait)
-        late = max(late, time.perf_counter() - due)
-        task = asyncio.create_task(load.one(due))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-    await asyncio.gather(*under_way)
-    load.close()
-    ordered = sorted(load.seconds)
-    return {
-        "statuses": {str(status): count for status, count in sorted(load.statuses.items())},
-        "lost": load.lost,
-        "p50": ordered[len(ordered) // 2] * 1000,
-        "p99": ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)] * 1000,
-        "worst": ordered[-1] * 1000,
-        "late": late * 1000,
-    }
+async def main(url: str, rate: float, seconds: float, patience: float) -> None:
+    load = Load(url, patience, lambda name, at: print(json.dumps({name: at}), flush=True))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.end)
+    print(json.dumps({"requests": await load.run(rate, seconds)}), flush=True)
 
 
 if __name__ == "__main__":
     address, how_many, how_long, how_patient = sys.argv[1:5]
-    print(json.dumps(uvloop.run(run(address, float(how_many), float(how_long), float(how_patient)))))
+    # What would hold this process up would be charged to the server.
+    make_room_for_files()
+    gc.freeze()
+    uvloop.run(main(address, float(how_many), float(how_long), float(how_patient)))

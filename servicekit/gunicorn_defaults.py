@@ -9,6 +9,8 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from servicekit.lifecycle import make_room_for_files
+
 __all__ = [
     "accesslog",
     "control_socket_disable",
@@ -18,6 +20,7 @@ __all__ = [
     "limit_request_fields",
     "limit_request_line",
     "logger_class",
+    "post_fork",
     "preload_app",
     "timeout",
     "workers",
@@ -32,6 +35,11 @@ class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn ships no type
         for log in (self.error_log, self.access_log):
             log.handlers[:] = []
             log.propagate = True
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Let no growing number of connections hold a process up that has threads by now."""
+    make_room_for_files()
 
 
 workers = 1

@@ -2,7 +2,9 @@
 
 One client asks users 200 times a second, at fixed times, while another asks orders 50 times a second; first with both
 services well, then with orders frozen, slow (3 s), failing (8 of 10) or resetting; then with both well again and 1,000
-idle connections, or 500 clients that send a byte of their request's head each second. What counts is the first client.
+idle connections, or 500 clients that send a byte of their request's head each second. What counts is the first client,
+from the moment in which the trouble begins. A frozen or slow service is waited for until the gateway gives it up and
+refuses at once, and the run goes on from there.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import defaultdict
@@ -21,10 +25,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from benchmarks.gateway import subjects
 from benchmarks.gateway.subjects import Missing, Place, Subject
+from benchmarks.open_load import Request, summary
 from benchmarks.processes import Process, allow_many_files, cores, free_port
 from benchmarks.report import CHECKOUT, Row
 
@@ -33,24 +39,42 @@ USERS_RATE, ORDERS_RATE = 200, 50
 #: A request without an answer after so many seconds counts as lost, with this latency.
 PATIENCE = 6.0
 _PEERS = ("flask", "express")
+#: Both are asked for so long before the trouble begins.
 _WARM_SECONDS = 1.0
-#: The trouble begins with orders' load, so long before the measurement.
-_LEAD_SECONDS = 0.3
+#: A gateway that refuses nothing after so much of a trouble is not waited for any longer.
+_REFUSAL_SECONDS = 12.0
+#: Nothing of ours takes longer to begin or to end than this.
+_LIMIT_SECONDS = 30.0
+#: No run takes longer, so a load whose benchmark was killed ends by itself.
+_PLAN_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`mode` is what orders does; `crowd` the other clients: their number and kind."""
+    """`mode` is what orders does; `crowd` the other clients: their number and kind.
+
+    `is_waited_for`: calls hang for a while before the gateway gives the service up.
+    """
 
     name: str
     mode: str = "well"
     crowd: tuple[int, str] | None = None
+    is_waited_for: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The requests of users in a run, and when (time.perf_counter) it began and orders was refused at once first."""
+
+    requests: Sequence[Request]
+    began: float
+    refused: float | None = None
 
 
 QUIET = Work("all well")
 WORKS = {
-    "frozen": Work("orders is frozen", "frozen"),
-    "slow": Work("orders takes 3 s", "slow"),
+    "frozen": Work("orders is frozen", "frozen", is_waited_for=True),
+    "slow": Work("orders takes 3 s", "slow", is_waited_for=True),
     "failing": Work("orders fails 8 of 10", "failing"),
     "resetting": Work("orders resets connections", "resetting"),
     "idle": Work("1,000 idle connections", crowd=(1000, "idle")),
@@ -61,8 +85,9 @@ WORKS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--works", help=f"some of {','.join(WORKS)}")
     parser.add_argument("--peers", help="some of flask,express,aiohttp (flask,express; quick: none)")
+    parser.add_argument("--beside", metavar="CHECKOUT", type=Path, help="the gateway of another checkout too")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each work (3, and never fewer)")
-    parser.add_argument("--seconds", type=float, help="length of a run (10; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="length of a run, or of what follows the waiting (10; quick: 2)")
 
 
 def run(arguments: argparse.Namespace) -> Sequence[Row]:
@@ -74,7 +99,8 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
     outer, inner = split if split is not None else (None, None)
     allow_many_files()
     print(
-        f"users is asked {USERS_RATE} times a second, orders {ORDERS_RATE}; {rounds} runs of {seconds:g} s, in turn\n"
+        f"users is asked {USERS_RATE} times a second, orders {ORDERS_RATE}; {rounds} runs of {seconds:g} s, in turn, "
+        f"and up to {_REFUSAL_SECONDS:g} s more until a service that is frozen or slow is given up\n"
     )
     runs: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
@@ -95,32 +121,94 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
     return [Row(work, name, metric, unit, tuple(runs[work, metric, unit, name])) for work, metric, unit, name in keys]
 
 
+_UNTIL, _SINCE = "until orders is given up", "once orders is given up"
 _METRICS = (
-    "p50 of users", "p99 of users", "p99 of users beside its quiet value", "added p50 of users",
-    "added p99 of users", "users without a good answer", "generator late at most",
+    "p50 of users", "p99 of users", "p99 of users beside its quiet value",
+    "orders is given up after",
+    f"p99 of users {_UNTIL}", f"p99 of users {_UNTIL}, beside its quiet value",
+    f"p99 of users {_SINCE}", f"p99 of users {_SINCE}, beside its quiet value",
+    "added p50 of users", "added p99 of users", "users without a good answer", "generator late at most",
 )  # fmt: skip
 
 
 def _note(
-    runs: dict[tuple[str, str, str, str], list[float]],
-    subject: str,
-    work: Work,
-    seen: dict[str, Any],
-    quiet: dict[str, Any] | None,
+    runs: dict[tuple[str, str, str, str], list[float]], subject: str, work: Work, seen: Seen, quiet: Seen | None
 ) -> None:
     def note(metric: str, unit: str, value: float) -> None:
         runs[work.name, metric, unit, subject].append(value)
 
-    note("p50 of users", "ms", seen["p50"])
-    note("p99 of users", "ms", seen["p99"])
-    if quiet is not None and work.crowd is None:
-        note("p99 of users beside its quiet value", "x", seen["p99"] / quiet["p99"])
-    elif quiet is not None:
-        note("added p50 of users", "ms", seen["p50"] - quiet["p50"])
-        note("added p99 of users", "ms", seen["p99"] - quiet["p99"])
-    bad = sum(count for status, count in seen["statuses"].items() if status != "200")
-    note("users without a good answer", "1", seen["lost"] + bad)
-    note("generator late at most", "ms", seen["late"])
+    whole = summary(seen.requests)
+    note("p50 of users", "ms", whole.p50)
+    note("p99 of users", "ms", whole.p99)
+    if quiet is not None:
+        usual = summary(quiet.requests)
+        if work.crowd is None:
+            note("p99 of users beside its quiet value", "x", whole.p99 / usual.p99)
+        else:
+            note("added p50 of users", "ms", whole.p50 - usual.p50)
+            note("added p99 of users", "ms", whole.p99 - usual.p99)
+        if seen.refused is not None:
+            note("orders is given up after", "s", seen.refused - seen.began)
+            for when, requests in (
+                (_UNTIL, [request for request in seen.requests if request.due < seen.refused]),
+                (_SINCE, [request for request in seen.requests if request.due >= seen.refused]),
+            ):
+                part = summary(requests)
+                note(f"p99 of users {when}", "ms", part.p99)
+                note(f"p99 of users {when}, beside its quiet value", "x", part.p99 / usual.p99)
+    note("users without a good answer", "1", len(seen.requests) - whole.answers[200])
+    note("generator late at most", "ms", whole.late)
+
+
+class Load:
+    """A load of open_load.py in a process of its own, begun when this is made."""
+
+    def __init__(self, url: str, rate: int, on: frozenset[int] | None) -> None:
+        command = ["benchmarks.open_load", url, str(rate), str(_PLAN_SECONDS), str(PATIENCE)]
+        self._child = _spawn(command, on)
+        self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self._await("began", _LIMIT_SECONDS)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.kill()
+        self._child.wait()
+        self._reader.join()
+
+    def await_refusal(self, since: float) -> float | None:
+        """When the first answer of 500 or more came at once; None if it came before `since`, or not for a while."""
+        try:
+            at: float = self._await("refused", _REFUSAL_SECONDS)
+        except queue.Empty:
+            return None
+        return at if at > since else None
+
+    def end(self) -> list[Request]:
+        """Send nothing more; gives all requests when the last one is answered or lost."""
+        self._child.terminate()
+        return [Request(*one) for one in self._await("requests", PATIENCE + _LIMIT_SECONDS)]
+
+    def _await(self, name: str, seconds: float) -> Any:
+        until = time.monotonic() + seconds
+        while True:
+            line = self._lines.get(timeout=max(until - time.monotonic(), 0))
+            if name in line:
+                return line[name]
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            self._lines.put(json.loads(line))
 
 
 class Stage:
@@ -142,23 +230,28 @@ class Stage:
             self._orders.stop()
             self._orders = None
 
-    def measure(self, subject: Subject, work: Work) -> dict[str, Any]:
+    def measure(self, subject: Subject, work: Work) -> Seen:
         """What the client of users saw, with everything started anew, so that no run has another one's trouble."""
         assert subject.start is not None
         port = self._place.slow_port
         self._orders = self._start(["benchmarks.gateway_faults.upstream", str(port)], port, "orders.log")
         gateway, gateway_port = subject.start(self._place)
-        users, orders = (f"http://127.0.0.1:{gateway_port}/{name}/{_ID}" for name in ("users", "orders"))
+        users_url, orders_url = (f"http://127.0.0.1:{gateway_port}/{name}/{_ID}" for name in ("users", "orders"))
         try:
-            with self._load(users, USERS_RATE, _WARM_SECONDS) as one, self._load(orders, ORDERS_RATE, _WARM_SECONDS):
-                one.communicate(timeout=_WARM_SECONDS + 4 * PATIENCE)
-            more = self._load(orders, ORDERS_RATE, self._seconds + 2 * _LEAD_SECONDS)
-            with self._crowd(work, gateway_port), self._trouble(work), more:
-                time.sleep(_LEAD_SECONDS)
-                with self._load(users, USERS_RATE, self._seconds) as one:
-                    said, _ = one.communicate(timeout=self._seconds + 4 * PATIENCE)
-            found: dict[str, Any] = json.loads(said)
-            return found
+            # From before the trouble on, so that nothing else begins with it.
+            with (
+                Load(users_url, USERS_RATE, self._outer) as users,
+                Load(orders_url, ORDERS_RATE, self._outer) as orders,
+            ):
+                time.sleep(_WARM_SECONDS)
+                with self._crowd(work, gateway_port):
+                    began = time.perf_counter()
+                    with self._trouble(work):
+                        refused = orders.await_refusal(since=began) if work.is_waited_for else None
+                        time.sleep(self._seconds)
+                        ended = time.perf_counter()
+                        requests = users.end()
+            return Seen([one for one in requests if began <= one.due < ended], began, refused)
         finally:
             gateway.stop()
             self._orders.stop()
@@ -183,24 +276,13 @@ class Stage:
             yield
             return
         number, kind = work.crowd
-        with self._spawn(["benchmarks.gateway_faults.crowd", str(port), str(number), kind]) as crowd:
+        with _spawn(["benchmarks.gateway_faults.crowd", str(port), str(number), kind], self._outer) as crowd:
             assert crowd.stdout is not None
-            crowd.stdout.readline()
-            yield
-
-    def _load(self, url: str, rate: int, seconds: float) -> Any:
-        return self._spawn(["benchmarks.open_load", url, str(rate), str(seconds), str(PATIENCE)])
-
-    @contextmanager
-    def _spawn(self, module: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-        """A module of ours on the outer core, ended on leaving."""
-        with _on(self._outer):
-            child = subprocess.Popen([sys.executable, "-m", *module], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
-        with child:
             try:
-                yield child
+                crowd.stdout.readline()
+                yield
             finally:
-                child.terminate()
+                crowd.terminate()
 
     def _start(self, module: Sequence[str], port: int, log: str) -> Process:
         command = [sys.executable, "-m", *module]
@@ -220,8 +302,16 @@ def _on(these: frozenset[int] | None) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
+def _spawn(module: Sequence[str], on: frozenset[int] | None) -> subprocess.Popen[str]:
+    """A module of ours on its cores."""
+    with _on(on):
+        return subprocess.Popen([sys.executable, "-m", *module], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+
+
 def _subjects(arguments: argparse.Namespace) -> list[Subject]:
     found = [subjects.ours()]
+    if arguments.beside is not None:
+        found.append(subjects.ours(arguments.beside.resolve()))
     names = arguments.peers.split(",") if arguments.peers is not None else () if arguments.quick else _PEERS
     for name in filter(None, names):
         if name not in subjects.PEERS or name in ("direct", "nginx"):

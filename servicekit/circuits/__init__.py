@@ -6,6 +6,7 @@ docs/circuit_states.md draws the state machine. This package is the only importe
 from __future__ import annotations
 
 from servicekit.circuits.circuit import (
+    MOVES,
     Circuit,
     CircuitOpen,
     CircuitSettings,
@@ -21,6 +22,7 @@ from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, S
 from servicekit.circuits.window import SlidingWindow, WindowTotals
 
 __all__ = [
+    "MOVES",
     "Circuit",
     "CircuitOpen",
     "CircuitSettings",

@@ -36,6 +36,23 @@ Reason = Literal[
     "forced",
     "released",
 ]
+#: Every change of state there is, and why.
+MOVES: tuple[tuple[CircuitState, CircuitState, Reason], ...] = (
+    ("closed", "open", "failure_rate"),
+    ("closed", "open", "slow_calls"),
+    ("closed", "open", "consecutive_failures"),
+    ("closed", "open", "forced"),
+    ("open", "half_open", "open_time_over"),
+    ("open", "half_open", "probe_ready"),
+    ("open", "closed", "forced"),
+    ("open", "closed", "released"),
+    ("half_open", "open", "trial_failed"),
+    ("half_open", "open", "trial_slow"),
+    ("half_open", "open", "forced"),
+    ("half_open", "closed", "trial_success"),
+    ("half_open", "closed", "forced"),
+    ("half_open", "closed", "released"),
+)
 Clock = Callable[[], float]
 
 _NAMES: dict[CircuitState, str] = {

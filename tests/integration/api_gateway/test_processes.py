@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,3 +194,12 @@ def test_metrics_of_one_process_alone_carry_its_id_and_those_of_circuits_do_not(
     assert f'siteworks_gateway_upstream_requests{{process="{all_pids[0]}",upstream="users"}}' in text
     names = [one.split()[2] for one in text.splitlines() if one.startswith("# TYPE")]
     assert len(names) == len(set(names))
+
+
+def test_every_process_has_room_for_all_its_connections_before_they_come(gateway: GatewayProcess) -> None:
+    # The kernel holds a process with threads up, for milliseconds, each time it has to make room.
+    for pid in gateway.pids():
+        room = re.search(r"^FDSize:\s+(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        assert room is not None
+        limit, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        assert int(room[1]) >= min(limit, 65_536) > 256

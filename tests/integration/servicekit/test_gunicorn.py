@@ -223,3 +223,10 @@ def can_be_listened_on(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def test_a_service_has_room_for_all_its_connections_before_they_come(service):
+    (worker,) = psutil.Process(service.process.pid).children()
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines())
+    limit, _ = worker.rlimit(psutil.RLIMIT_NOFILE)
+    assert int(status["FDSize"]) >= min(limit, 65_536) > 256

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
-from servicekit.circuits import Circuit, CircuitSettings, Reason, Transition
+from servicekit.circuits import MOVES, Circuit, CircuitSettings, Reason, Transition
 
 PAGE = (Path(__file__).resolve().parents[4] / "docs" / "circuit_states.md").read_text(encoding="utf-8")
 EDGES = {
@@ -66,6 +66,10 @@ def seen_edges() -> set[tuple[str, str, str]]:
 
 def test_the_diagram_shows_every_change_of_state_and_no_other() -> None:
     assert seen_edges() == EDGES
+
+
+def test_every_change_of_state_is_named_once_in_the_code_too() -> None:
+    assert sorted(MOVES) == sorted(EDGES)
 
 
 def test_every_reason_is_in_the_diagram() -> None:
