@@ -16,16 +16,18 @@ from servicekit.database import Database, DatabaseTooSlow
 from servicekit.errors import DatabaseUnavailable
 
 
-def open_apart(database: Database) -> Any:
+def open_apart(database: Database, preparation: str) -> Any:
     """A psycopg2 connection in autocommit mode that never returns to the pool; the caller closes it.
 
-    Raises `DatabaseUnavailable`.
+    `preparation` is what it is told first. Raises `DatabaseUnavailable`.
     """
     try:
         pooled = database.engine.raw_connection()
         pooled.detach()
         connection: Any = pooled.dbapi_connection
         connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+        with connection.cursor() as cursor:
+            cursor.execute(preparation)
     except (SQLAlchemyError, psycopg2.Error) as exc:
         raise DatabaseUnavailable(retry_after=1) from exc
     return connection
@@ -52,7 +54,7 @@ class Lines(threading.local):
         Raises `DatabaseUnavailable` or `DatabaseTooSlow`; whether it was committed is then unknown.
         """
         if self._connection is None:
-            self._connection = self._open()
+            self._connection = open_apart(self._database, self._preparation)
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(statement, parameters)
@@ -78,15 +80,6 @@ class Lines(threading.local):
                 self._close()
             raise
         return rows
-
-    def _open(self) -> Any:
-        connection = open_apart(self._database)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(self._preparation)
-        except psycopg2.Error as exc:
-            raise DatabaseUnavailable(retry_after=1) from exc
-        return connection
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -23,6 +23,10 @@ class Statements:
         self._database = database
         self._queries = load_queries(file)
 
+    def __getitem__(self, query: str) -> str:
+        """The text of a statement, for whoever runs it another way."""
+        return self._queries[query]
+
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         try:
