@@ -37,7 +37,8 @@ from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases import Control, NewTask, PastExecuteAt, Selection, StoredTask
 from servicekit import tombstones
-from servicekit.database import Database
+from servicekit.database import Database, DatabaseTooSlow
+from servicekit.errors import DatabaseUnavailable
 from servicekit.events import Event, read_data
 
 #: characters of JSON above which a list leaves a value out
@@ -63,12 +64,19 @@ class TaskStore:
         self._statements = Statements(database, "queries.sql")
         self._limited: frozenset[str] = frozenset()
         self._limited_until = 0.0
-        self._lines = Lines(database, self._statements["by_id"].replace("SET LOCAL", "SET"))
+        self._lines = Lines(
+            database,
+            self._statements["by_id"].replace("SET LOCAL", "SET"),
+            {name: self._statements[name] for name in ("claim", "complete", "limited_types")},
+        )
         self._events = events or TaskEvents()
 
     # What people do
 
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
+        if task.execute_at is None and task.user_id is None:
+            # Nothing to be asked first.
+            return _stored_or_none(self._statements.once(_insertion(announcement), **_new_row(task, announcement)))
         with self._statements.transaction() as session:
             if task.execute_at is not None:
                 (future,) = self._statements.row(session, "is_future", execute_at=task.execute_at)
@@ -84,23 +92,7 @@ class TaskStore:
         The caller has asked `tombstones.buried` for its user in the same transaction. The announcement, if there is
         one, goes out with the commit in any case.
         """
-        row = self._statements.row(
-            session,
-            "insert" if announcement is None else "announce_and_insert",
-            announcement=announcement,
-            id=str(task.id),
-            task_type=task.task_type,
-            title=task.title,
-            user_id=_text(task.user_id),
-            payload=task.payload,
-            priority=task.priority,
-            max_attempts=task.max_attempts,
-            timeout_seconds=task.timeout_seconds,
-            execute_at=task.execute_at,
-            idempotency_key=task.idempotency_key,
-            request_hash=None if task.request_hash is None else psycopg2.Binary(task.request_hash),
-            unique_key=task.unique_key,
-        )
+        row = self._statements.row(session, _insertion(announcement), **_new_row(task, announcement))
         return None if row is None else _stored(row)
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
@@ -139,28 +131,21 @@ class TaskStore:
         return {key: task_id for key, task_id in rows}
 
     def by_unique_key(self, unique_key: str) -> StoredTask | None:
-        with self._statements.transaction() as session:
-            row = self._statements.row(session, "get_live", unique_key=unique_key)
-        return None if row is None else _stored(row)
+        return _stored_or_none(self._statements.once("get_live", unique_key=unique_key))
 
     def controls(self) -> Mapping[str, Control]:
-        with self._statements.transaction() as session:
-            return {row[0]: Control(*row[1:]) for row in self._statements.rows(session, "controls")}
+        return {row[0]: Control(*row[1:]) for row in self._statements.once("controls")}
 
     def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
         unset: dict[str, Any] = {"paused": None, "max_running": None, "max_running_per_user": None}
-        with self._statements.transaction() as session:
-            self._statements.run(session, "control", name=task_type, **{**unset, **changes}, named=list(changes))
+        self._statements.once("control", name=task_type, **{**unset, **changes}, named=list(changes))
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
-        with self._statements.transaction() as session:
-            row = self._statements.row(session, "get_by_key", idempotency_key=idempotency_key)
-        return None if row is None else (_stored(row), bytes(row[-1]))
+        rows = self._statements.once("get_by_key", idempotency_key=idempotency_key)
+        return (_stored(rows[0]), bytes(rows[0][-1])) if rows else None
 
     def get(self, task_id: UUID) -> StoredTask | None:
-        with self._statements.transaction() as session:
-            row = self._statements.row(session, "get", id=str(task_id))
-        return None if row is None else _stored(row)
+        return _stored_or_none(self._statements.once("get", id=str(task_id)))
 
     def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
         which: dict[str, Any] = {
@@ -227,71 +212,82 @@ class TaskStore:
         return None if row is None else _stored(row)
 
     def live_types(self) -> Mapping[str, int]:
-        with self._statements.transaction() as session:
-            return {row[0]: row[1] for row in self._statements.rows(session, "live_types")}
+        return dict(self._statements.once("live_types"))
 
     def announce(self, announcement: str) -> None:
         """Tell every listening worker. A commit with NOTIFY takes a lock over the whole server: use it rarely."""
-        with self._statements.transaction() as session:
-            self._statements.run(session, "announce", announcement=announcement)
+        self._statements.once("announce", announcement=announcement)
 
     # What workers do
 
     def beat(self, worker: WorkerInfo) -> None:
-        with self._statements.transaction() as session:
-            self._statements.run(
-                session,
-                "beat",
-                id=str(worker.id),
-                name=worker.name,
-                task_types=list(worker.task_types),
-                lease_seconds=worker.lease_seconds,
-            )
+        self._statements.once(
+            "beat",
+            id=str(worker.id),
+            name=worker.name,
+            task_types=list(worker.task_types),
+            lease_seconds=worker.lease_seconds,
+        )
 
     def forget_worker(self, worker_id: UUID) -> None:
-        with self._statements.transaction() as session:
-            self._statements.run(session, "forget_worker", worker_id=str(worker_id))
+        self._statements.once("forget_worker", worker_id=str(worker_id))
 
     def forget_dead_workers(self) -> int:
         with self._statements.transaction() as session:
             return self._statements.run(session, "forget_dead_workers").rowcount
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
-        named = self._limited_types()
-        limited = [offer for offer in offers if offer.is_limited or offer.task_type in named]
         rows: list[tuple[Any, ...]] = []
+        if not self._limited_until:
+            self._newly_limited()
+        limited = [offer for offer in offers if offer.is_limited or offer.task_type in self._limited]
         if limited:
             # First, since the others could take every place; and half of the places, since these could too.
-            rows = self._lines.run_behind(
-                self._statements["lock_limits"],
-                self._statements["claim_limited"],
-                {
-                    **_claim_of(worker_id, limited, max(1, limit // 2)),
-                    "most": [offer.max_running for offer in limited],
-                    "most_per_user": [offer.max_running_per_user for offer in limited],
-                },
-            )
+            rows = self._claim_limited(worker_id, limited, max(1, limit // 2))
         # Those that people have limited since are left alone by the statement.
         free = [offer for offer in offers if not offer.is_limited]
         if free and len(rows) < limit:
-            rows += self._lines.run(self._statements["claim"], _claim_of(worker_id, free, limit - len(rows)))
+            rows += self._lines.execute("claim", _claim_of(worker_id, free, limit - len(rows)))
+        try:
+            # Last, so that no task waits for it.
+            newly = self._newly_limited()
+            limited = [offer for offer in free if offer.task_type in newly]
+            if limited and len(rows) < limit:
+                rows += self._claim_limited(worker_id, limited, limit - len(rows))
+        except (DatabaseUnavailable, DatabaseTooSlow):
+            # What is claimed is run; the next claim will say the same.
+            if not rows:
+                raise
         return _claimed(rows)
+
+    def _claim_limited(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[tuple[Any, ...]]:
+        return self._lines.run_behind(
+            self._statements["lock_limits"],
+            self._statements["claim_limited"],
+            {
+                **_claim_of(worker_id, offers, limit),
+                "most": [offer.max_running for offer in offers],
+                "most_per_user": [offer.max_running_per_user for offer in offers],
+            },
+        )
 
     def limits_apply(self) -> bool:
         return bool(self._limited)
 
-    def _limited_types(self) -> Collection[str]:
-        """As of a second ago at most. A type limited since then is left alone by the claim of the unlimited."""
+    def _newly_limited(self) -> Collection[str]:
+        """Look again, if the last look was a second ago, at the types that have limits; gives those that had none."""
         now = time.monotonic()
-        if now >= self._limited_until:
-            self._limited = frozenset(row[0] for row in self._lines.run(self._statements["limited_types"], {}))
-            self._limited_until = now + LIMITS_SECONDS
-        return self._limited
+        if now < self._limited_until:
+            return ()
+        before = self._limited
+        self._limited = frozenset(row[0] for row in self._lines.execute("limited_types", {}))
+        self._limited_until = now + LIMITS_SECONDS
+        return self._limited - before
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         succeeded = _of_kind(outcomes, Succeeded)
         if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
-            rows = self._lines.run(self._statements["complete"], _completion(succeeded))
+            rows = self._lines.execute("complete", _completion(succeeded))
             return {Lease(row[0], row[1]) for row in rows}
         with self._statements.transaction() as session:
             return self._write(session, outcomes, worker_name)
@@ -309,15 +305,10 @@ class TaskStore:
             )
 
     def held_by(self, worker_id: UUID) -> set[Lease]:
-        with self._statements.transaction() as session:
-            return {
-                Lease(row[0], row[1]) for row in self._statements.rows(session, "held_by", worker_id=str(worker_id))
-            }
+        return {Lease(row[0], row[1]) for row in self._statements.once("held_by", worker_id=str(worker_id))}
 
     def cancelled_under(self, worker_id: UUID) -> set[Lease]:
-        with self._statements.transaction() as session:
-            rows = self._statements.rows(session, "cancelled_under", worker_id=str(worker_id))
-            return {Lease(row[0], row[1]) for row in rows}
+        return {Lease(row[0], row[1]) for row in self._statements.once("cancelled_under", worker_id=str(worker_id))}
 
     def promote(self, limit: int) -> Promotion:
         with self._statements.transaction() as session:
@@ -402,6 +393,28 @@ def _claim_of(worker_id: UUID, offers: Sequence[Offer], limit: int) -> dict[str,
     }
 
 
+def _insertion(announcement: str | None) -> str:
+    return "insert" if announcement is None else "announce_and_insert"
+
+
+def _new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
+    return {
+        "announcement": announcement,
+        "id": str(task.id),
+        "task_type": task.task_type,
+        "title": task.title,
+        "user_id": _text(task.user_id),
+        "payload": task.payload,
+        "priority": task.priority,
+        "max_attempts": task.max_attempts,
+        "timeout_seconds": task.timeout_seconds,
+        "execute_at": task.execute_at,
+        "idempotency_key": task.idempotency_key,
+        "request_hash": None if task.request_hash is None else psycopg2.Binary(task.request_hash),
+        "unique_key": task.unique_key,
+    }
+
+
 def _unique_key_of(task: NewTask) -> str:
     return task.unique_key or ""
 
@@ -477,6 +490,10 @@ def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
 
 def _stored(row: Sequence[Any]) -> StoredTask:
     return StoredTask(row[0], State(row[1]), *row[2:22])
+
+
+def _stored_or_none(rows: Sequence[Sequence[Any]]) -> StoredTask | None:
+    return _stored(rows[0]) if rows else None
 
 
 def _text(value: UUID | None) -> str | None:

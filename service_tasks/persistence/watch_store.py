@@ -21,12 +21,7 @@ class WatchStore:
 
     def changed(self, seen: Mapping[UUID, datetime | None]) -> dict[UUID, WatchedTask | None]:
         """Those tasks whose `updated_at` is not the one given; None for one that is not there. One statement."""
-        with self._statements.transaction() as session:
-            rows = self._statements.rows(
-                session,
-                "watched",
-                ids=[str(task_id) for task_id in seen],
-                seen=list(seen.values()),
-                largest=LARGEST_IN_LIST,
-            )
+        rows = self._statements.once(
+            "watched", ids=[str(task_id) for task_id in seen], seen=list(seen.values()), largest=LARGEST_IN_LIST
+        )
         return {row[0]: None if row[1] is None else WatchedTask(row[0], State(row[1]), *row[2:]) for row in rows}
