@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import select
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import psycopg2.errors
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -23,6 +25,8 @@ from servicekit.json_reader import read_json
 POOL_WAIT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 3
 RECYCLE_SECONDS = 1800
+#: a connection unused for longer is asked whether it still works
+UNUSED_SECONDS = 30.0
 TCP_USER_TIMEOUT_MS = 10_000
 
 
@@ -59,7 +63,6 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_WAIT_SECONDS,
-            pool_pre_ping=True,
             pool_recycle=RECYCLE_SECONDS,
             pool_use_lifo=True,
             hide_parameters=True,
@@ -86,12 +89,17 @@ class Database:
         self._places = threading.BoundedSemaphore(pool_size)
         self._wait_seconds = POOL_WAIT_SECONDS
         self._statement_seconds = statement_timeout_ms / 1000 or math.inf
-        event.listen(self.engine, "before_cursor_execute", self._in_time, retval=True)
+        event.listen(self.engine, "before_cursor_execute", self._before_execute, retval=True)
+        event.listen(self.engine, "checkin", _note_use)
+        event.listen(self.engine, "checkout", self._require_life)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
-    def _in_time(
+    def _before_execute(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> tuple[str, Any]:
+        return self._in_time(statement), parameters
+
+    def _in_time(self, statement: str) -> str:
         """Put the time left before a statement that has less than the usual.
 
         It travels in the same message, so it costs no round trip; PostgreSQL times each of the two by itself, and
@@ -99,8 +107,24 @@ class Database:
         """
         left = deadline.remaining(self._statement_seconds)
         if left < self._statement_seconds:
-            statement = f"SET LOCAL statement_timeout = {max(int(left * 1000), 1)}; {statement}"
-        return statement, parameters
+            return f"SET LOCAL statement_timeout = {max(int(left * 1000), 1)}; {statement}"
+        return statement
+
+    def _require_life(self, connection: Any, record: Any, proxy: Any) -> None:
+        """Let the pool replace a connection that has ended, and every other it has.
+
+        To ask each time would cost a round trip. A server that ends a connection says so, and the kernel notes it, so
+        only one on which something has come, or that was not used for a while, is asked.
+        """
+        used_at = record.info.get("used_at")
+        if used_at is None or (time.monotonic() - used_at < UNUSED_SECONDS and _is_quiet(connection)):
+            return
+        try:
+            alive = self.engine.dialect.do_ping(connection)
+        except psycopg2.Error as exc:
+            raise InvalidatePoolError from exc
+        if not alive:
+            raise InvalidatePoolError
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -114,9 +138,8 @@ class Database:
             with self._place(), self._sessions.begin() as session:
                 yield session
         except IntegrityError as exc:
-            name = getattr(getattr(exc.orig, "diag", None), "constraint_name", None)
-            if name in self._constraints:
-                raise self._constraints[name]() from exc
+            if named := self._named(exc.orig):
+                raise named from exc
             raise
         except PoolTimeoutError as exc:
             raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from exc
@@ -128,6 +151,43 @@ class Database:
             if exc.connection_invalidated:
                 raise DatabaseUnavailable(retry_after=1) from exc
             raise
+
+    def once(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run statements of one message, which are a transaction of their own, and give the rows of the last.
+
+        One round trip, where `transaction` has one for BEGIN and one for COMMIT besides, and a fifth of its CPU time.
+        Raises as `transaction` does.
+        """
+        try:
+            with self._place():
+                pooled = self.engine.raw_connection()
+                connection: Any = pooled.dbapi_connection
+                try:
+                    connection.autocommit = True
+                    with connection.cursor() as cursor:
+                        cursor.execute(self._in_time(statement), parameters)
+                        return cursor.fetchall() if cursor.description is not None else []
+                finally:
+                    if connection.closed:
+                        pooled.invalidate()
+                    else:
+                        connection.autocommit = False
+                    pooled.close()
+        except PoolTimeoutError as exc:
+            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from exc
+        except psycopg2.IntegrityError as exc:
+            if named := self._named(exc):
+                raise named from exc
+            raise
+        except psycopg2.errors.QueryCanceled as exc:
+            raise DatabaseTooSlow from exc
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
+            raise DatabaseUnavailable(retry_after=1) from exc
+
+    def _named(self, exc: BaseException | None) -> AppError | None:
+        """The domain error of the constraint that was violated, if it has one."""
+        error = self._constraints.get(getattr(getattr(exc, "diag", None), "constraint_name", None) or "")
+        return None if error is None else error()
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -149,3 +209,16 @@ class Database:
     def dispose(self) -> None:
         """Close every idle connection."""
         self.engine.dispose()
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _is_quiet(connection: Any) -> bool:
+    """Whether nothing has come that nobody asked for: the end of the connection, or a word of the server."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN | select.POLLPRI | select.POLLRDHUP)
+    return not poll.poll(0)

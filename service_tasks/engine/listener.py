@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 
 from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.duties import DatabaseDuty
@@ -15,44 +16,41 @@ WAIT_SECONDS = 1.0
 PROBE_SECONDS = 30.0
 
 
-class Listener(DatabaseDuty):
-    """Announcements may be lost (a broken connection, a restart): everybody it wakes polls as well, and is
-    woken once whenever the line is open again."""
+class LineDuty(DatabaseDuty):
+    """Keeps a line open, and opens it again when it broke; another class says what to do with what is heard.
+
+    Announcements may be lost (a broken connection, a restart), so nobody may depend on them.
+    """
 
     def __init__(
         self,
+        name: str,
         *,
         open_wake_ups: OpenWakeUps,
-        claimer: Duty,
-        promoter: Duty,
-        scheduler: Duty,
-        canceller: Canceller,
-        heartbeat: Duty,
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("listener", on_death=on_death)
+        super().__init__(name, on_death=on_death)
         self._open = open_wake_ups
-        self._claimer = claimer
-        self._promoter = promoter
-        self._scheduler = scheduler
-        self._canceller = canceller
-        self._heartbeat = heartbeat
         self._monotonic = monotonic
         self._line: WakeUps | None = None
         self._probed_at = 0.0
+
+    @abstractmethod
+    def hear(self, announcements: Sequence[str]) -> None:
+        """Act on what came; called on this duty's thread, also when nothing came for a while."""
+
+    def opened(self) -> None:
+        """For what has to be done whenever the line is open again: what was announced meanwhile is lost."""
+        return
 
     def work(self) -> float:
         if self._line is None:
             self._line = self._open()
             self._probed_at = self._monotonic()
-            # The heartbeat too: only by comparing everything does one see that a running task was purged.
-            for duty in (self._claimer, self._promoter, self._scheduler, self._canceller, self._heartbeat):
-                duty.wake()
+            self.opened()
         try:
-            # Two announcements of a kind are as good as one.
-            for announcement in dict.fromkeys(self._line.wait(WAIT_SECONDS)):
-                self._hear(announcement)
+            self.hear(self._line.wait(WAIT_SECONDS))
             if self._monotonic() - self._probed_at > PROBE_SECONDS:
                 self._line.probe()
                 self._probed_at = self._monotonic()
@@ -68,18 +66,48 @@ class Listener(DatabaseDuty):
         super().stop(timeout)
 
     def close(self) -> None:
+        """Once the duty has stopped."""
         line, self._line = self._line, None
         if line is not None:
             line.close()
 
-    def _hear(self, announcement: str) -> None:
-        if announcement == READY:
-            self._claimer.wake()
-        elif announcement == SCHEDULED:
-            self._promoter.wake()
-        elif announcement == SCHEDULES:
-            self._scheduler.wake()
-        else:
-            lease = cancelled_lease(announcement)
-            if lease is not None:
-                self._canceller.cancel(lease)
+
+class Listener(LineDuty):
+    """Everybody it wakes polls as well, and is woken once whenever the line is open again."""
+
+    def __init__(
+        self,
+        *,
+        open_wake_ups: OpenWakeUps,
+        claimer: Duty,
+        promoter: Duty,
+        scheduler: Duty,
+        canceller: Canceller,
+        heartbeat: Duty,
+        on_death: Callable[[], None],
+    ) -> None:
+        super().__init__("listener", open_wake_ups=open_wake_ups, on_death=on_death)
+        self._claimer = claimer
+        self._promoter = promoter
+        self._scheduler = scheduler
+        self._canceller = canceller
+        self._heartbeat = heartbeat
+
+    def opened(self) -> None:
+        # The heartbeat too: only by comparing everything does one see that a running task was purged.
+        for duty in (self._claimer, self._promoter, self._scheduler, self._canceller, self._heartbeat):
+            duty.wake()
+
+    def hear(self, announcements: Sequence[str]) -> None:
+        # Two of a kind are as good as one.
+        for announcement in dict.fromkeys(announcements):
+            if announcement == READY:
+                self._claimer.wake()
+            elif announcement == SCHEDULED:
+                self._promoter.wake()
+            elif announcement == SCHEDULES:
+                self._scheduler.wake()
+            else:
+                lease = cancelled_lease(announcement)
+                if lease is not None:
+                    self._canceller.cancel(lease)

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import psycopg2
-from psycopg2.errors import QueryCanceled, UndefinedTable
+from psycopg2.errors import QueryCanceled
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.exc import SQLAlchemyError
 
+from service_tasks.persistence.statements import tables_may_come
 from servicekit.database import Database, DatabaseTooSlow
 from servicekit.errors import DatabaseUnavailable
 
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 
-def open_apart(database: Database) -> Any:
+
+def open_apart(database: Database, preparation: str) -> Any:
     """A psycopg2 connection in autocommit mode that never returns to the pool; the caller closes it.
 
-    Raises `DatabaseUnavailable`.
+    `preparation` is what it is told first. Raises `DatabaseUnavailable`.
     """
     try:
         pooled = database.engine.raw_connection()
         pooled.detach()
         connection: Any = pooled.dbapi_connection
         connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+        with connection.cursor() as cursor:
+            cursor.execute(preparation)
     except (SQLAlchemyError, psycopg2.Error) as exc:
         raise DatabaseUnavailable(retry_after=1) from exc
     return connection
@@ -34,35 +40,40 @@ def open_apart(database: Database) -> Any:
 class Lines(threading.local):
     """One connection for each thread that asks, opened at its first statement and again after it broke.
 
-    For the two statements whose number decides a worker's speed. Between threads that share one interpreter each
-    wait for an answer costs a turn: a session of the pool has four of them to a transaction (is it alive, BEGIN, the
-    statement, COMMIT), this has one.
+    For the two statements whose number decides a worker's speed, and how soon it begins with a task. Between threads
+    that share one interpreter each wait for an answer costs a turn: a session of the pool has three of them to a
+    transaction (BEGIN, the statement, COMMIT), this has one.
     """
 
-    def __init__(self, database: Database, preparation: str) -> None:
-        """`preparation` is what each new connection is told first."""
+    def __init__(self, database: Database, preparation: str, prepared: Mapping[str, str]) -> None:
+        """`preparation` is what each new connection is told first. `prepared` are statements by their names: each
+        connection plans them once, whatever the values will be, which takes as long as a claim of one task."""
         # Called once in each thread.
         self._database = database
-        self._preparation = preparation
+        self._executions = {name: _execution(name, statement) for name, statement in prepared.items()}
+        self._preparation = "; ".join(
+            [preparation, "SET plan_cache_mode = force_generic_plan"]
+            + [_preparation(name, statement) for name, statement in prepared.items()]
+        )
         self._connection: Any = None
 
-    def run(self, statement: str, parameters: Mapping[str, Any], *, rows: bool = True) -> list[tuple[Any, ...]]:
-        """Run one statement and commit it; `rows`: it has some, which are given.
+    def execute(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a prepared statement, as `run` does."""
+        return self.run(self._executions[name], parameters)
+
+    def run(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run one statement and commit it; gives its rows.
 
         Raises `DatabaseUnavailable` or `DatabaseTooSlow`; whether it was committed is then unknown.
         """
         if self._connection is None:
-            self._connection = self._open()
+            self._connection = open_apart(self._database, self._preparation)
         try:
-            with self._connection.cursor() as cursor:
+            with tables_may_come(), self._connection.cursor() as cursor:
                 cursor.execute(statement, parameters)
-                found: list[tuple[Any, ...]] = cursor.fetchall() if rows else []
-                return found
+                return cursor.fetchall() if cursor.description is not None else []
         except QueryCanceled as exc:
             raise DatabaseTooSlow from exc
-        except UndefinedTable as exc:
-            # Started before the migrations were: wait for them as for the database itself.
-            raise DatabaseUnavailable("The tasks database has no tables yet.", retry_after=1) from exc
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
             self._close()
             raise DatabaseUnavailable(retry_after=1) from exc
@@ -71,7 +82,7 @@ class Lines(threading.local):
         """Run two statements in one transaction, each with a snapshot of its own; gives the rows of the second."""
         try:
             rows = self.run(f"BEGIN; {first}; {statement}", parameters)
-            self.run("COMMIT", {}, rows=False)
+            self.run("COMMIT", {})
         except BaseException:
             # Whatever it was, the next statement must not find itself inside this transaction.
             if self._connection is not None:
@@ -79,16 +90,22 @@ class Lines(threading.local):
             raise
         return rows
 
-    def _open(self) -> Any:
-        connection = open_apart(self._database)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(self._preparation)
-        except psycopg2.Error as exc:
-            raise DatabaseUnavailable(retry_after=1) from exc
-        return connection
-
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         with suppress(psycopg2.Error):
             connection.close()
+
+
+def _names(statement: str) -> list[str]:
+    """Of its parameters, each once; their places are their numbers when it is prepared."""
+    return list(dict.fromkeys(_PARAMETER.findall(statement)))
+
+
+def _preparation(name: str, statement: str) -> str:
+    places = {parameter: f"${place}" for place, parameter in enumerate(_names(statement), 1)}
+    return f"PREPARE {name} AS {_PARAMETER.sub(lambda match: places[match[1]], statement)}"
+
+
+def _execution(name: str, statement: str) -> str:
+    values = ", ".join(f"%({parameter})s" for parameter in _names(statement))
+    return f"EXECUTE {name}({values})" if values else f"EXECUTE {name}"

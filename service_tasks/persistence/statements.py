@@ -16,6 +16,17 @@ from servicekit.database import Database
 from servicekit.errors import DatabaseUnavailable
 
 
+@contextmanager
+def tables_may_come() -> Iterator[None]:
+    """For who started before the migrations were: they are waited for as for the database itself."""
+    try:
+        yield
+    except (ProgrammingError, UndefinedTable) as exc:
+        if isinstance(exc, ProgrammingError) and not isinstance(exc.orig, UndefinedTable):
+            raise
+        raise DatabaseUnavailable("The tasks database has no tables yet.", retry_after=1) from exc
+
+
 class Statements:
     """Every method of a store is one transaction and raises `DatabaseUnavailable` when it cannot be had."""
 
@@ -23,16 +34,19 @@ class Statements:
         self._database = database
         self._queries = load_queries(file)
 
+    def __getitem__(self, query: str) -> str:
+        """The text of a statement, for whoever runs it another way."""
+        return self._queries[query]
+
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        try:
-            with self._database.transaction() as session:
-                yield session
-        except ProgrammingError as exc:
-            if isinstance(exc.orig, UndefinedTable):
-                # Started before the migrations were: wait for them as for the database itself.
-                raise DatabaseUnavailable("The tasks database has no tables yet.", retry_after=1) from exc
-            raise
+        with tables_may_come(), self._database.transaction() as session:
+            yield session
+
+    def once(self, query: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
+        """A transaction of this statement alone, for one round trip; gives its rows."""
+        with tables_may_come():
+            return self._database.once(self._queries[query], parameters)
 
     def run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:
         return session.connection().exec_driver_sql(self._queries[query], parameters)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import selectors
-import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg2
-from psycopg2.errors import UndefinedTable
-from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import (
@@ -35,17 +30,17 @@ from service_tasks.domain.task import (
 )
 from service_tasks.engine.ports import Offer, Promotion, WorkerInfo, cancel_announcement
 from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
-from service_tasks.persistence.line import Lines, open_apart
-from service_tasks.persistence.queries import load_queries
+from service_tasks.persistence.line import Lines
+from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_events import USER_DELETED, TaskEvents
 from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
+from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases import Control, NewTask, PastExecuteAt, Selection, StoredTask
 from servicekit import tombstones
-from servicekit.database import Database
+from servicekit.database import Database, DatabaseTooSlow
 from servicekit.errors import DatabaseUnavailable
 from servicekit.events import Event, read_data
 
-CHANNEL = "siteworks_tasks"
 #: characters of JSON above which a list leaves a value out
 LARGEST_IN_LIST = 16 * 1024
 #: the worker stops a handler at its deadline; only if that did not help within this time, a rescuer steps in
@@ -66,18 +61,25 @@ class TaskStore:
     def __init__(self, database: Database, events: TaskEvents | None = None) -> None:
         """`events` writes what others are told of tasks that end; by default nothing."""
         self._database = database
-        self._queries = load_queries()
+        self._statements = Statements(database, "queries.sql")
         self._limited: frozenset[str] = frozenset()
         self._limited_until = 0.0
-        self._lines = Lines(database, self._queries["by_id"].replace("SET LOCAL", "SET"))
+        self._lines = Lines(
+            database,
+            self._statements["by_id"].replace("SET LOCAL", "SET"),
+            {name: self._statements[name] for name in ("claim", "complete", "limited_types")},
+        )
         self._events = events or TaskEvents()
 
     # What people do
 
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
-        with self._transaction() as session:
+        if task.execute_at is None and task.user_id is None:
+            # Nothing to be asked first.
+            return _stored_or_none(self._statements.once(_insertion(announcement), **_new_row(task, announcement)))
+        with self._statements.transaction() as session:
             if task.execute_at is not None:
-                (future,) = self._row(session, "is_future", execute_at=task.execute_at)
+                (future,) = self._statements.row(session, "is_future", execute_at=task.execute_at)
                 if not future:
                     raise PastExecuteAt
             if task.user_id is not None and tombstones.buried(session, {task.user_id}):
@@ -90,29 +92,13 @@ class TaskStore:
         The caller has asked `tombstones.buried` for its user in the same transaction. The announcement, if there is
         one, goes out with the commit in any case.
         """
-        row = self._row(
-            session,
-            "insert" if announcement is None else "announce_and_insert",
-            announcement=announcement,
-            id=str(task.id),
-            task_type=task.task_type,
-            title=task.title,
-            user_id=_text(task.user_id),
-            payload=task.payload,
-            priority=task.priority,
-            max_attempts=task.max_attempts,
-            timeout_seconds=task.timeout_seconds,
-            execute_at=task.execute_at,
-            idempotency_key=task.idempotency_key,
-            request_hash=None if task.request_hash is None else psycopg2.Binary(task.request_hash),
-            unique_key=task.unique_key,
-        )
+        row = self._statements.row(session, _insertion(announcement), **_new_row(task, announcement))
         return None if row is None else _stored(row)
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
-        with self._transaction() as session:
+        with self._statements.transaction() as session:
             if any(task.execute_at is not None for task in tasks):
-                late = self._row(session, "first_past", times=_nullable(task.execute_at for task in tasks))
+                late = self._statements.row(session, "first_past", times=_nullable(task.execute_at for task in tasks))
                 if late is not None:
                     raise PastExecuteAt(late[0] - 1)
             users = {task.user_id for task in tasks if task.user_id is not None}
@@ -130,7 +116,7 @@ class TaskStore:
         taken: dict[UUID, UUID] = {}
         while ordered:
             for part in _parts(ordered):
-                self._run(session, "insert_many", **_new_rows(part))
+                self._statements.run(session, "insert_many", **_new_rows(part))
             keyed = [task for task in ordered if task.unique_key is not None]
             alive = self._alive(session, keyed)
             taken.update((task.id, alive[key]) for task in keyed if (key := task.unique_key) in alive)
@@ -141,32 +127,25 @@ class TaskStore:
     def _alive(self, session: Session, keyed: Sequence[NewTask]) -> dict[str | None, UUID]:
         if not keyed:
             return {}
-        rows = self._rows(session, "live_keys", keys=[task.unique_key for task in keyed])
+        rows = self._statements.rows(session, "live_keys", keys=[task.unique_key for task in keyed])
         return {key: task_id for key, task_id in rows}
 
     def by_unique_key(self, unique_key: str) -> StoredTask | None:
-        with self._transaction() as session:
-            row = self._row(session, "get_live", unique_key=unique_key)
-        return None if row is None else _stored(row)
+        return _stored_or_none(self._statements.once("get_live", unique_key=unique_key))
 
     def controls(self) -> Mapping[str, Control]:
-        with self._transaction() as session:
-            return {row[0]: Control(*row[1:]) for row in self._rows(session, "controls")}
+        return {row[0]: Control(*row[1:]) for row in self._statements.once("controls")}
 
     def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
         unset: dict[str, Any] = {"paused": None, "max_running": None, "max_running_per_user": None}
-        with self._transaction() as session:
-            self._run(session, "control", name=task_type, **{**unset, **changes}, named=list(changes))
+        self._statements.once("control", name=task_type, **{**unset, **changes}, named=list(changes))
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
-        with self._transaction() as session:
-            row = self._row(session, "get_by_key", idempotency_key=idempotency_key)
-        return None if row is None else (_stored(row), bytes(row[-1]))
+        rows = self._statements.once("get_by_key", idempotency_key=idempotency_key)
+        return (_stored(rows[0]), bytes(rows[0][-1])) if rows else None
 
     def get(self, task_id: UUID) -> StoredTask | None:
-        with self._transaction() as session:
-            row = self._row(session, "get", id=str(task_id))
-        return None if row is None else _stored(row)
+        return _stored_or_none(self._statements.once("get", id=str(task_id)))
 
     def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
         which: dict[str, Any] = {
@@ -174,10 +153,10 @@ class TaskStore:
             "task_type": selection.task_type,
             "user_id": _text(selection.user_id),
         }
-        with self._transaction() as session:
+        with self._statements.transaction() as session:
             # One snapshot for the page and its total.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            rows = self._rows(
+            rows = self._statements.rows(
                 session,
                 "list",
                 **which,
@@ -186,12 +165,12 @@ class TaskStore:
                 offset=selection.offset,
                 largest=LARGEST_IN_LIST,
             )
-            total: int = self._run(session, "count", **which).scalar_one()
+            total: int = self._statements.run(session, "count", **which).scalar_one()
         return [_stored(row) for row in rows], total
 
     def cancel(self, task_id: UUID) -> StoredTask | None:
-        with self._transaction() as session:
-            row = self._row(session, "cancel", id=str(task_id))
+        with self._statements.transaction() as session:
+            row = self._statements.row(session, "cancel", id=str(task_id))
             if row is None:
                 return None
             self._tell_worker(session, row)
@@ -202,18 +181,18 @@ class TaskStore:
         """Cancel every live task of the user, and let none be made for them any more; `Invalid` for bad data."""
         user_id = read_data(UserDeletedData, event).id
         tombstones.bury(session, user_id, event.time)
-        rows = self._rows(session, "cancel_of_user", user_id=str(user_id), reason=USER_DELETED)
+        rows = self._statements.rows(session, "cancel_of_user", user_id=str(user_id), reason=USER_DELETED)
         for task_id, lease_no, worker_id in rows:
             if worker_id is not None:
-                self._run(session, "announce", announcement=cancel_announcement(Lease(task_id, lease_no)))
+                self._statements.run(session, "announce", announcement=cancel_announcement(Lease(task_id, lease_no)))
         self._events.ended(session, State.CANCELLED, [row[0] for row in rows])
 
     def purge(self, task_id: UUID) -> StoredTask | None:
-        with self._transaction() as session:
-            cancelled = self._row(session, "cancel", id=str(task_id))
+        with self._statements.transaction() as session:
+            cancelled = self._statements.row(session, "cancel", id=str(task_id))
             if cancelled is not None:
                 self._events.ended(session, State.CANCELLED, [task_id])
-            row = self._row(session, "purge", id=str(task_id))
+            row = self._statements.row(session, "purge", id=str(task_id))
             if row is None:
                 return None
             if cancelled is not None:
@@ -221,87 +200,103 @@ class TaskStore:
         return _stored(row)
 
     def retry(self, task_id: UUID) -> StoredTask | None:
-        with self._transaction() as session:
-            row = self._row(session, "retry", id=str(task_id))
-            if row is not None and row[4] is not None and tombstones.buried(session, {row[4]}):
-                raise TaskStateConflict("The user of this task was deleted, so it cannot be run again.")
+        try:
+            with self._statements.transaction() as session:
+                row = self._statements.row(session, "retry", id=str(task_id))
+                if row is not None and row[4] is not None and tombstones.buried(session, {row[4]}):
+                    raise TaskStateConflict("The user of this task was deleted, so it cannot be run again.")
+        except IntegrityError as exc:
+            if getattr(getattr(exc.orig, "diag", None), "constraint_name", None) == "uq_tasks_unique_key":
+                raise UniqueKeyTaken from exc
+            raise
         return None if row is None else _stored(row)
 
     def live_types(self) -> Mapping[str, int]:
-        with self._transaction() as session:
-            return {row[0]: row[1] for row in self._rows(session, "live_types")}
+        return dict(self._statements.once("live_types"))
 
     def announce(self, announcement: str) -> None:
         """Tell every listening worker. A commit with NOTIFY takes a lock over the whole server: use it rarely."""
-        with self._transaction() as session:
-            self._run(session, "announce", announcement=announcement)
+        self._statements.once("announce", announcement=announcement)
 
     # What workers do
 
     def beat(self, worker: WorkerInfo) -> None:
-        with self._transaction() as session:
-            self._run(
-                session,
-                "beat",
-                id=str(worker.id),
-                name=worker.name,
-                task_types=list(worker.task_types),
-                lease_seconds=worker.lease_seconds,
-            )
+        self._statements.once(
+            "beat",
+            id=str(worker.id),
+            name=worker.name,
+            task_types=list(worker.task_types),
+            lease_seconds=worker.lease_seconds,
+        )
 
     def forget_worker(self, worker_id: UUID) -> None:
-        with self._transaction() as session:
-            self._run(session, "forget_worker", worker_id=str(worker_id))
+        self._statements.once("forget_worker", worker_id=str(worker_id))
 
     def forget_dead_workers(self) -> int:
-        with self._transaction() as session:
-            return self._run(session, "forget_dead_workers").rowcount
+        with self._statements.transaction() as session:
+            return self._statements.run(session, "forget_dead_workers").rowcount
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
-        named = self._limited_types()
-        limited = [offer for offer in offers if offer.is_limited or offer.task_type in named]
         rows: list[tuple[Any, ...]] = []
+        if not self._limited_until:
+            self._newly_limited()
+        limited = [offer for offer in offers if offer.is_limited or offer.task_type in self._limited]
         if limited:
             # First, since the others could take every place; and half of the places, since these could too.
-            rows = self._lines.run_behind(
-                self._queries["lock_limits"],
-                self._queries["claim_limited"],
-                {
-                    **_claim_of(worker_id, limited, max(1, limit // 2)),
-                    "most": [offer.max_running for offer in limited],
-                    "most_per_user": [offer.max_running_per_user for offer in limited],
-                },
-            )
+            rows = self._claim_limited(worker_id, limited, max(1, limit // 2))
         # Those that people have limited since are left alone by the statement.
         free = [offer for offer in offers if not offer.is_limited]
         if free and len(rows) < limit:
-            rows += self._lines.run(self._queries["claim"], _claim_of(worker_id, free, limit - len(rows)))
+            rows += self._lines.execute("claim", _claim_of(worker_id, free, limit - len(rows)))
+        try:
+            # Last, so that no task waits for it.
+            newly = self._newly_limited()
+            limited = [offer for offer in free if offer.task_type in newly]
+            if limited and len(rows) < limit:
+                rows += self._claim_limited(worker_id, limited, limit - len(rows))
+        except (DatabaseUnavailable, DatabaseTooSlow):
+            # What is claimed is run; the next claim will say the same.
+            if not rows:
+                raise
         return _claimed(rows)
+
+    def _claim_limited(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[tuple[Any, ...]]:
+        return self._lines.run_behind(
+            self._statements["lock_limits"],
+            self._statements["claim_limited"],
+            {
+                **_claim_of(worker_id, offers, limit),
+                "most": [offer.max_running for offer in offers],
+                "most_per_user": [offer.max_running_per_user for offer in offers],
+            },
+        )
 
     def limits_apply(self) -> bool:
         return bool(self._limited)
 
-    def _limited_types(self) -> Collection[str]:
-        """As of a second ago at most. A type limited since then is left alone by the claim of the unlimited."""
+    def _newly_limited(self) -> Collection[str]:
+        """Look again, if the last look was a second ago, at the types that have limits; gives those that had none."""
         now = time.monotonic()
-        if now >= self._limited_until:
-            self._limited = frozenset(row[0] for row in self._lines.run(self._queries["limited_types"], {}))
-            self._limited_until = now + LIMITS_SECONDS
-        return self._limited
+        if now < self._limited_until:
+            return ()
+        before = self._limited
+        self._limited = frozenset(row[0] for row in self._lines.execute("limited_types", {}))
+        self._limited_until = now + LIMITS_SECONDS
+        return self._limited - before
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         succeeded = _of_kind(outcomes, Succeeded)
         if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
-            rows = self._lines.run(self._queries["complete"], _completion(succeeded))
+            rows = self._lines.execute("complete", _completion(succeeded))
             return {Lease(row[0], row[1]) for row in rows}
-        with self._transaction() as session:
+        with self._statements.transaction() as session:
             return self._write(session, outcomes, worker_name)
 
     def write_progress(self, reports: Collection[Progress]) -> None:
         ordered = sorted(reports, key=lambda report: report.lease)
-        with self._transaction() as session:
-            self._run(session, "by_id")
-            self._run(
+        with self._statements.transaction() as session:
+            self._statements.run(session, "by_id")
+            self._statements.run(
                 session,
                 "write_progress",
                 **_leases(report.lease for report in ordered),
@@ -310,27 +305,24 @@ class TaskStore:
             )
 
     def held_by(self, worker_id: UUID) -> set[Lease]:
-        with self._transaction() as session:
-            return {Lease(row[0], row[1]) for row in self._rows(session, "held_by", worker_id=str(worker_id))}
+        return {Lease(row[0], row[1]) for row in self._statements.once("held_by", worker_id=str(worker_id))}
 
     def cancelled_under(self, worker_id: UUID) -> set[Lease]:
-        with self._transaction() as session:
-            rows = self._rows(session, "cancelled_under", worker_id=str(worker_id))
-            return {Lease(row[0], row[1]) for row in rows}
+        return {Lease(row[0], row[1]) for row in self._statements.once("cancelled_under", worker_id=str(worker_id))}
 
     def promote(self, limit: int) -> Promotion:
-        with self._transaction() as session:
-            promoted = self._run(session, "promote", limit=limit).rowcount
-            seconds = self._run(session, "next_scheduled").scalar_one()
+        with self._statements.transaction() as session:
+            promoted = self._statements.run(session, "promote", limit=limit).rowcount
+            seconds = self._statements.run(session, "next_scheduled").scalar_one()
             if promoted:
-                self._run(session, "announce", announcement="ready")
+                self._statements.run(session, "announce", announcement="ready")
         return Promotion(promoted, None if seconds is None else max(0.0, seconds))
 
     def rescue(
         self, *, lease_seconds: float, limit: int, rescuer: str, decide: Callable[[LostTask], Outcome]
     ) -> list[Outcome]:
-        with self._transaction() as session:
-            rows = self._rows(
+        with self._statements.transaction() as session:
+            rows = self._statements.rows(
                 session,
                 "lost",
                 lease_seconds=lease_seconds,
@@ -347,48 +339,23 @@ class TaskStore:
 
     # How
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Session]:
-        try:
-            with self._database.transaction() as session:
-                yield session
-        except IntegrityError as exc:
-            if getattr(getattr(exc.orig, "diag", None), "constraint_name", None) == "uq_tasks_unique_key":
-                raise UniqueKeyTaken from exc
-            raise
-        except ProgrammingError as exc:
-            if isinstance(exc.orig, UndefinedTable):
-                # Started before the migrations were: wait for them as for the database itself.
-                raise DatabaseUnavailable("The tasks database has no tables yet.", retry_after=1) from exc
-            raise
-
-    def _run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:
-        return session.connection().exec_driver_sql(self._queries[query], parameters)
-
-    def _rows(self, session: Session, query: str, /, **parameters: Any) -> list[Any]:
-        return list(self._run(session, query, **parameters))
-
-    def _row(self, session: Session, query: str, /, **parameters: Any) -> Any:
-        """The first row, or None."""
-        return self._run(session, query, **parameters).first()
-
     def _tell_worker(self, session: Session, row: Sequence[Any]) -> None:
         lease_no, worker_id = row[22], row[23]
         if worker_id is not None:
-            self._run(session, "announce", announcement=cancel_announcement(Lease(row[0], lease_no)))
+            self._statements.run(session, "announce", announcement=cancel_announcement(Lease(row[0], lease_no)))
 
     def _write(self, session: Session, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         accepted: set[Lease] = set()
-        self._run(session, "by_id")
+        self._statements.run(session, "by_id")
 
         def write(name: str, batch: Sequence[Outcome], **arrays: Any) -> None:
             if batch:
-                rows = self._rows(session, name, **_leases(item.lease for item in batch), **arrays)
+                rows = self._statements.rows(session, name, **_leases(item.lease for item in batch), **arrays)
                 accepted.update(Lease(row[0], row[1]) for row in rows)
 
         succeeded = _of_kind(outcomes, Succeeded)
         if succeeded:
-            rows = self._rows(session, "complete", **_completion(succeeded))
+            rows = self._statements.rows(session, "complete", **_completion(succeeded))
             accepted.update(Lease(row[0], row[1]) for row in rows)
         failed: list[WillRetry | FailedForGood] = [
             *_of_kind(outcomes, WillRetry),
@@ -412,53 +379,6 @@ class TaskStore:
         return accepted
 
 
-class PostgresWakeUps:
-    """LISTEN on a connection that nobody else uses."""
-
-    def __init__(self, database: Database) -> None:
-        self._connection = open_apart(database)
-        try:
-            self._execute(f"LISTEN {CHANNEL}")
-        except psycopg2.Error as exc:
-            raise DatabaseUnavailable(retry_after=1) from exc
-        self._interrupt, self._interrupted = socket.socketpair()
-
-    def wait(self, seconds: float) -> list[str]:
-        try:
-            # Not select(): a worker with many open connections has file numbers beyond its limit.
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._connection, selectors.EVENT_READ)
-                selector.register(self._interrupted, selectors.EVENT_READ)
-                if not selector.select(seconds):
-                    return []
-            self._connection.poll()
-        except (psycopg2.Error, OSError, ValueError) as exc:
-            raise DatabaseUnavailable(retry_after=1) from exc
-        notices = [notice.payload for notice in self._connection.notifies]
-        self._connection.notifies.clear()
-        return notices
-
-    def interrupt(self) -> None:
-        with suppress(OSError):
-            self._interrupt.send(b"!")
-
-    def probe(self) -> None:
-        try:
-            self._execute("SELECT 1")
-        except psycopg2.Error as exc:
-            raise DatabaseUnavailable(retry_after=1) from exc
-
-    def close(self) -> None:
-        with suppress(psycopg2.Error):
-            self._connection.close()
-        self._interrupt.close()
-        self._interrupted.close()
-
-    def _execute(self, statement: str) -> None:
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement)
-
-
 def _of_kind(outcomes: Iterable[Outcome], kind: type[O]) -> list[O]:
     # One order for every writer, so that two batches over the same rows cannot deadlock.
     return sorted((item for item in outcomes if isinstance(item, kind)), key=_lease_of)
@@ -470,6 +390,28 @@ def _claim_of(worker_id: UUID, offers: Sequence[Offer], limit: int) -> dict[str,
         "timeouts": [offer.timeout_seconds for offer in offers],
         "limit": limit,
         "worker_id": str(worker_id),
+    }
+
+
+def _insertion(announcement: str | None) -> str:
+    return "insert" if announcement is None else "announce_and_insert"
+
+
+def _new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
+    return {
+        "announcement": announcement,
+        "id": str(task.id),
+        "task_type": task.task_type,
+        "title": task.title,
+        "user_id": _text(task.user_id),
+        "payload": task.payload,
+        "priority": task.priority,
+        "max_attempts": task.max_attempts,
+        "timeout_seconds": task.timeout_seconds,
+        "execute_at": task.execute_at,
+        "idempotency_key": task.idempotency_key,
+        "request_hash": None if task.request_hash is None else psycopg2.Binary(task.request_hash),
+        "unique_key": task.unique_key,
     }
 
 
@@ -548,6 +490,10 @@ def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
 
 def _stored(row: Sequence[Any]) -> StoredTask:
     return StoredTask(row[0], State(row[1]), *row[2:22])
+
+
+def _stored_or_none(rows: Sequence[Sequence[Any]]) -> StoredTask | None:
+    return _stored(rows[0]) if rows else None
 
 
 def _text(value: UUID | None) -> str | None:

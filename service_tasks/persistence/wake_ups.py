@@ -1,0 +1,55 @@
+"""What other processes announce, heard by LISTEN."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from contextlib import suppress
+
+import psycopg2
+
+from service_tasks.persistence.line import open_apart
+from servicekit.database import Database
+from servicekit.errors import DatabaseUnavailable
+
+CHANNEL = "siteworks_tasks"
+
+
+class PostgresWakeUps:
+    """LISTEN on a connection that nobody else uses."""
+
+    def __init__(self, database: Database) -> None:
+        self._connection = open_apart(database, f"LISTEN {CHANNEL}")
+        self._interrupt, self._interrupted = socket.socketpair()
+
+    def wait(self, seconds: float) -> list[str]:
+        try:
+            # Not select(): a worker with many open connections has file numbers beyond its limit.
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._connection, selectors.EVENT_READ)
+                selector.register(self._interrupted, selectors.EVENT_READ)
+                if not selector.select(seconds):
+                    return []
+            self._connection.poll()
+        except (psycopg2.Error, OSError, ValueError) as exc:
+            raise DatabaseUnavailable(retry_after=1) from exc
+        notices = [notice.payload for notice in self._connection.notifies]
+        self._connection.notifies.clear()
+        return notices
+
+    def interrupt(self) -> None:
+        with suppress(OSError):
+            self._interrupt.send(b"!")
+
+    def probe(self) -> None:
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except psycopg2.Error as exc:
+            raise DatabaseUnavailable(retry_after=1) from exc
+
+    def close(self) -> None:
+        with suppress(psycopg2.Error):
+            self._connection.close()
+        self._interrupt.close()
+        self._interrupted.close()
