@@ -53,6 +53,7 @@ def create_app(settings: TasksSettings) -> Flask:
         default_type=settings.default_task_type,
         announce=announcer.announce,
         take_turn=announcer.take_turn,
+        callback_hosts=settings.allowed_callback_hosts,
     )
     schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
     messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)

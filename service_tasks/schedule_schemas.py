@@ -23,7 +23,7 @@ from service_tasks.domain.task import (
     MAX_TIMEOUT_SECONDS,
     MAX_TITLE_CHARACTERS,
 )
-from service_tasks.schemas import BoundedTime
+from service_tasks.schemas import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl
 from servicekit.schemas import (
     Body,
     Id,
@@ -70,6 +70,7 @@ class ScheduleCreate(Body):
     priority: Priority = DEFAULT_PRIORITY
     max_attempts: Attempts = DEFAULT_MAX_ATTEMPTS
     timeout: Timeout | None = None
+    callback_url: CallbackUrl | None = Field(default=None, description=f"of each task: {CALLBACK_URL_SAYS}")
     cron: Cron | None = Field(default=None, description="five fields, or a word such as @daily")
     timezone: Zone | None = Field(default=None, description="of cron, by its IANA name; UTC when left out")
     every: Every | None = Field(default=None, description="seconds from one run to the next")
@@ -94,6 +95,7 @@ class ScheduleUpdate(Update):
     priority: Priority = unsent()
     max_attempts: Attempts = unsent()
     timeout: Timeout | None = unsent()
+    callback_url: CallbackUrl | None = unsent()
     cron: Cron | None = unsent()
     timezone: Zone | None = unsent()
     every: Every | None = unsent()
@@ -124,6 +126,7 @@ class ScheduleView(View):
     priority: int
     max_attempts: int
     timeout: float | None
+    callback_url: str | None
     cron: str | None
     timezone: str | None = Field(description="null unless there is a cron")
     every: int | None

@@ -33,7 +33,7 @@ from servicekit.ids import new_id
 from servicekit.json_reader import read_json
 
 _DEFAULT_TIMEZONE = "UTC"
-_TASK_FIELDS = ("task_type", "payload", "title", "user_id", "priority", "max_attempts", "timeout")
+_TASK_FIELDS = ("task_type", "payload", "title", "user_id", "priority", "max_attempts", "timeout", "callback_url")
 _KINDS = ("cron", "every", "at")
 
 
@@ -50,6 +50,7 @@ class NewSchedule:
     priority: int
     max_attempts: int
     timeout_seconds: float | None
+    callback_url: str | None
     missed: Missed
     next_run_at: datetime
     timing: Timing
@@ -71,6 +72,7 @@ class StoredSchedule:
     priority: int
     max_attempts: int
     timeout_seconds: float | None
+    callback_url: str | None
     paused_at: datetime | None
     next_run_at: datetime | None
     problem: str | None
@@ -259,6 +261,7 @@ def _task_values(task: NewTask) -> dict[str, Any]:
         "priority": task.priority,
         "max_attempts": task.max_attempts,
         "timeout_seconds": task.timeout_seconds,
+        "callback_url": task.callback_url,
     }
 
 
@@ -276,6 +279,7 @@ def _plain_task_fields(schedule: StoredSchedule) -> dict[str, Any]:
         "priority": schedule.priority,
         "max_attempts": schedule.max_attempts,
         "timeout": schedule.timeout_seconds,
+        "callback_url": schedule.callback_url,
     }
 
 
@@ -325,6 +329,7 @@ def _view_of(schedule: StoredSchedule) -> ScheduleView:
         priority=schedule.priority,
         max_attempts=schedule.max_attempts,
         timeout=schedule.timeout_seconds,
+        callback_url=schedule.callback_url,
         cron=timing.cron,
         timezone=timing.timezone,
         every=timing.every_seconds,

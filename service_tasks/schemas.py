@@ -8,6 +8,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from service_tasks.domain.callback import MAX_CALLBACK_URL_CHARACTERS
+from service_tasks.domain.destinations import ascii_http_url
 from service_tasks.domain.task import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_PRIORITY,
@@ -53,6 +55,10 @@ def _bounded_time(moment: datetime) -> datetime:
     return moment
 
 
+#: Where the end of a task is told. Whether its host is one of those that may be asked is looked at later.
+CallbackUrl = Annotated[str, Field(max_length=MAX_CALLBACK_URL_CHARACTERS), AfterValidator(ascii_http_url)]
+CALLBACK_URL_SAYS = "its end is POSTed there, signed; CALLBACK_HOSTS must name the host"
+
 BoundedTime = AfterValidator(_bounded_time)
 
 StatusFilter = Annotated[
@@ -93,6 +99,7 @@ class TaskCreate(Body):
         max_length=MAX_UNIQUE_KEY_CHARACTERS,
         description="while a task with this key is pending or processing, no second one is made",
     )
+    callback_url: CallbackUrl | None = Field(default=None, description=CALLBACK_URL_SAYS)
 
 
 class TaskBatchCreate(Body):
@@ -178,6 +185,8 @@ class TaskView(View):
     completed_at: datetime | None = Field(description="when it ended, however it ended")
     duration: float | None = Field(description="seconds from started_at to completed_at, or to now")
     unique_key: str | None
+    callback_url: str | None
+    callback_task_id: UUID | None = Field(description="the task that tells its end to callback_url, once it has ended")
     waiting_for: str | None = Field(description="why a pending task cannot start, where that is known")
     omitted: list[str] = Field(description="fields left out of a list because they are large; ask for the task itself")
 

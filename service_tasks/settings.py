@@ -6,11 +6,14 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from service_tasks.domain.destinations import AllowedHost, hosts_text, read_hosts
 from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
 from servicekit.relay_process import RelaySettings
 from servicekit.settings import Bind, BrokerUrl, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Threads
 
-BUILT_IN_MODULES = tuple(f"service_tasks.task_types.{name}" for name in ("http_request", "io", "noop", "send_email"))
+BUILT_IN_MODULES = tuple(
+    f"service_tasks.task_types.{name}" for name in ("callback", "http_request", "io", "noop", "send_email")
+)
 
 
 def _module_names(value: str) -> str:
@@ -47,6 +50,25 @@ class TaskTypeSettings(ServiceSettings):
         return (*BUILT_IN_MODULES, *_split(self.task_modules))
 
 
+class TaskMakerSettings(TaskTypeSettings):
+    """What those read who make tasks as others ask."""
+
+    default_task_type: str = Field(
+        default="noop",
+        min_length=1,
+        max_length=MAX_TASK_TYPE_CHARACTERS,
+        description="the type of a task that names none",
+    )
+    callback_hosts: Annotated[str, AfterValidator(hosts_text)] = Field(
+        default="", description="hosts that a callback_url may name, separated by commas; none: nobody is called back"
+    )
+
+    @property
+    def allowed_callback_hosts(self) -> tuple[AllowedHost, ...]:
+        """CALLBACK_HOSTS, read."""
+        return read_hosts(self.callback_hosts)
+
+
 class TaskEventSettings(TaskTypeSettings):
     """What those read under whose hands tasks end."""
 
@@ -60,29 +82,17 @@ class TaskEventSettings(TaskTypeSettings):
         return _split(self.task_events)
 
 
-class TasksSettings(TaskEventSettings, InternalToken):
+class TasksSettings(TaskEventSettings, TaskMakerSettings, InternalToken):
     """Settings of the task service."""
 
     tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
     tasks_threads: Threads = Field(default=8, description="requests served at once, and database connections")
-    default_task_type: str = Field(
-        default="noop",
-        min_length=1,
-        max_length=MAX_TASK_TYPE_CHARACTERS,
-        description="the type of a task that names none",
-    )
 
 
-class IngestSettings(TaskTypeSettings):
+class IngestSettings(TaskMakerSettings):
     """Settings of the process that makes tasks of messages."""
 
     rabbitmq_url: BrokerUrl = Field(description="where RabbitMQ is")
-    default_task_type: str = Field(
-        default="noop",
-        min_length=1,
-        max_length=MAX_TASK_TYPE_CHARACTERS,
-        description="the type of a task that names none",
-    )
     ingest_bind: Bind = Field(default="127.0.0.1:8010", description="where ingestion shows its pages")
 
 

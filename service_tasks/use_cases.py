@@ -11,6 +11,8 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from service_tasks.domain.callback import CALLBACK_TYPE
+from service_tasks.domain.destinations import AllowedHost, destination_of, is_allowed
 from service_tasks.domain.task import (
     DEFAULT_MAX_ATTEMPTS,
     LIVE_STATES,
@@ -69,6 +71,7 @@ class NewTask(NamedTuple):
     idempotency_key: str | None = None
     request_hash: bytes | None = None
     unique_key: str | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ class StoredTask:
     completed_at: datetime | None
     duration: float | None
     unique_key: str | None
+    callback_url: str | None
+    callback_task_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,8 @@ class Created:
 
 class Tasks:
     """`announce` tells workers that something is ready or scheduled; `take_turn` says whether that may be told with the
-    task's own commit instead. They must neither block nor raise."""
+    task's own commit instead. They must neither block nor raise. `callback_hosts` are those that a task's callback_url
+    may name."""
 
     def __init__(
         self,
@@ -193,12 +199,14 @@ class Tasks:
         default_type: str,
         announce: Callable[[str], None],
         take_turn: Callable[[], bool] = lambda: False,
+        callback_hosts: Sequence[AllowedHost] = (),
     ) -> None:
         self._repository = repository
         self._registry = registry
         self._default_type = default_type
         self._announce = announce
         self._take_turn = take_turn
+        self._callback_hosts = callback_hosts
 
     def create(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created:
         """Store a task, or give the one that the same key and request made before."""
@@ -374,6 +382,11 @@ class Tasks:
 
     def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
         task_type = body.task_type or self._default_type
+        if task_type == CALLBACK_TYPE:
+            # What they send is signed by the service, so nobody else may say what that is.
+            raise Invalid.field("task_type", f"tasks of the type {CALLBACK_TYPE} are made by the service alone")
+        if body.callback_url is not None:
+            self._check_callback_url(body.callback_url)
         payload = b"{}" if body.payload == {} else dump(body.payload)
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise PayloadTooLarge(len(payload))
@@ -397,7 +410,15 @@ class Tasks:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
             unique_key=body.unique_key,
+            callback_url=body.callback_url,
         )
+
+    def _check_callback_url(self, url: str) -> None:
+        if not self._callback_hosts:
+            raise Invalid.field("callback_url", "nobody is called back here: CALLBACK_HOSTS names no host")
+        scheme, host, port = destination_of(url)
+        if not is_allowed(self._callback_hosts, scheme, host, port):
+            raise Invalid.field("callback_url", f"CALLBACK_HOSTS does not name {host}:{port}")
 
     def _view(self, task: StoredTask, *, trace: bool = False) -> TaskView:
         return self._views([task], trace=trace)[0]
@@ -447,6 +468,8 @@ class Tasks:
             completed_at=task.completed_at,
             duration=None if task.duration is None else round(task.duration, 3),
             unique_key=task.unique_key,
+            callback_url=task.callback_url,
+            callback_task_id=task.callback_task_id,
             waiting_for=self._waiting_for(task, live, paused),
             omitted=omitted,
         )

@@ -25,6 +25,7 @@ _OURS = (
     "DEFAULT_TASK_TYPE",
     "TASK_MODULES",
     "TASK_EVENTS",
+    "CALLBACK_",
     "HTTP_REQUEST_",
     "SMTP_",
     "SITEWORKS_",

@@ -40,7 +40,13 @@ def run_ingest(settings: IngestSettings, registry: Registry) -> int:
 
     store = TaskStore(database)
     announcer = Announcer(store, on_death=on_death)
-    tasks = Tasks(store, registry, default_type=settings.default_task_type, announce=announcer.announce)
+    tasks = Tasks(
+        store,
+        registry,
+        default_type=settings.default_task_type,
+        announce=announcer.announce,
+        callback_hosts=settings.allowed_callback_hosts,
+    )
     messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
     counts = Counts()
     connection_name = f"{NAME} {socket.gethostname()}:{os.getpid()}"

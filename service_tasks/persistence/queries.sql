@@ -8,7 +8,7 @@ t.id, t.state, t.task_type, t.title, t.user_id, t.payload::text, t.priority, t.a
 t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message, t.result::text, t.error,
 t.errors::text, t.created_at, t.updated_at, t.started_at, t.completed_at,
 extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.lease_no,
-t.worker_id
+t.worker_id, t.callback_url, t.callback_task_id
 
 -- name: light_columns
 -- The same for lists: a page of a hundred must not carry a hundred megabytes. Large values are named instead, and
@@ -21,18 +21,18 @@ CASE t.errors WHEN '[]' THEN '[]' ELSE (
     SELECT jsonb_agg(e.item - 'trace' ORDER BY e.number) FROM jsonb_array_elements(t.errors) WITH ORDINALITY e(item, number)
 )::text END AS errors, t.created_at, t.updated_at, t.started_at, t.completed_at,
 extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.lease_no,
-t.worker_id
+t.worker_id, t.callback_url, t.callback_task_id
 
 -- name: insert
 -- A task without execute_at is ready at once; one for later waits as scheduled, where the claim never looks.
 -- A conflict of keys inserts nothing, and the caller reads what is there. It waits for a transaction that is
 -- inserting the same key, so two requests at once make one task.
 INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
-                        execute_at, idempotency_key, request_hash, unique_key)
+                        execute_at, idempotency_key, request_hash, unique_key, callback_url)
 VALUES (%(id)s::uuid, CASE WHEN %(execute_at)s::timestamptz IS NULL THEN 'ready' ELSE 'scheduled' END,
         %(task_type)s, %(title)s, %(user_id)s::uuid, %(payload)s::jsonb, %(priority)s, %(max_attempts)s,
         %(timeout_seconds)s, coalesce(%(execute_at)s::timestamptz, now()), %(idempotency_key)s, %(request_hash)s,
-        %(unique_key)s)
+        %(unique_key)s, %(callback_url)s)
 ON CONFLICT DO NOTHING
 RETURNING {columns}
 
@@ -43,16 +43,19 @@ RETURNING {columns}
 -- name: insert_many
 -- Ids and numbers come as array literals, texts and payloads as one JSON array each: the cheapest way there is for a
 -- driver that sends text (docs/decisions/0021). Two tasks of one batch with the same unique_key are one conflict too.
+-- ROWS FROM fills a shorter array up with nulls: a batch without callbacks brings an empty one.
 INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
-                        execute_at, unique_key)
+                        execute_at, unique_key, callback_url)
 SELECT x.id, CASE WHEN x.execute_at IS NULL THEN 'ready' ELSE 'scheduled' END, x.task_type, x.title, x.user_id,
-       x.payload, x.priority, x.max_attempts, x.timeout_seconds, coalesce(x.execute_at, now()), x.unique_key
+       x.payload, x.priority, x.max_attempts, x.timeout_seconds, coalesce(x.execute_at, now()), x.unique_key,
+       x.callback_url
 FROM ROWS FROM (
     unnest(%(ids)s::uuid[]), jsonb_array_elements_text(%(types)s::jsonb), jsonb_array_elements_text(%(titles)s::jsonb),
     unnest(%(users)s::uuid[]), jsonb_array_elements(%(payloads)s::jsonb), unnest(%(priorities)s::smallint[]),
     unnest(%(attempts)s::smallint[]), unnest(%(timeouts)s::float8[]), unnest(%(times)s::timestamptz[]),
-    jsonb_array_elements_text(%(keys)s::jsonb)
-) AS x(id, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds, execute_at, unique_key)
+    jsonb_array_elements_text(%(keys)s::jsonb), jsonb_array_elements_text(%(callbacks)s::jsonb)
+) AS x(id, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds, execute_at, unique_key,
+       callback_url)
 ON CONFLICT DO NOTHING
 
 -- name: first_past
@@ -116,7 +119,7 @@ UPDATE tasks AS t
 SET state = 'cancelled', completed_at = now(), updated_at = now(), deadline_at = NULL,
     error = %(reason)s
 FROM live WHERE t.id = live.id
-RETURNING t.id, t.lease_no, t.worker_id
+RETURNING t.id, t.lease_no, t.worker_id, t.callback_url IS NOT NULL
 
 -- name: purge
 DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid RETURNING {columns}
@@ -126,7 +129,7 @@ DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid RETURNING {columns}
 UPDATE tasks AS t
 SET state = 'ready', attempts = 0, execute_at = now(), updated_at = now(), started_at = NULL, completed_at = NULL,
     worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL,
-    progress_percent = 0, progress_message = NULL
+    progress_percent = 0, progress_message = NULL, callback_task_id = NULL
 WHERE t.id = %(id)s::uuid AND t.state IN ('failed', 'cancelled')
 RETURNING {columns}
 
@@ -295,6 +298,16 @@ SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enabl
 (SELECT 'running')
 
 -- name: complete
+-- Leaves alone the tasks whose end somebody waits to be told: those are written by complete_and_tell, with the task
+-- that tells it, in one transaction. So all others, nearly all there are, cost one statement by itself.
+{completion} AND t.callback_url IS NULL
+RETURNING t.id::text, t.lease_no
+
+-- name: complete_and_tell
+{completion}
+RETURNING t.id::text, t.lease_no, t.callback_url IS NOT NULL
+
+-- name: completion
 -- lease_no and state stand in the WHERE of the very rows that are written: read before, they could be stale.
 -- Ids and leases come as array literals and the results as one JSON array: of the ways to hand a driver five hundred
 -- rows it is the one that costs the least on both sides (docs/decisions/0021).
@@ -305,7 +318,6 @@ FROM ROWS FROM (
     unnest(%(ids)s::uuid[]), unnest(%(leases)s::int[]), jsonb_array_elements(%(results)s::jsonb)
 ) AS x(id, lease_no, result)
 WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
-RETURNING t.id::text, t.lease_no
 
 -- name: fail
 -- With a time: the next attempt waits for it. Without: the task has failed for good.
@@ -326,7 +338,21 @@ FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(types)s::text[], %(messages)s:
             %(retries)s::timestamptz[])
      AS x(id, lease_no, type, message, trace, retry_at)
 WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
-RETURNING t.id, t.lease_no
+RETURNING t.id, t.lease_no, x.retry_at IS NULL AND t.callback_url IS NOT NULL
+
+-- name: ended_with_callback
+-- What is told of tasks that have just ended, in the order of persistence.callbacks.EndedTask. A large result is left
+-- where it is.
+SELECT t.id, t.task_type, t.title, t.user_id, t.state AS status, t.attempts,
+       CASE WHEN length(t.result::text) <= %(largest)s THEN t.result::text END AS result, t.error, t.created_at,
+       t.started_at, t.completed_at, t.callback_url
+FROM tasks t WHERE t.id = ANY (%(ids)s::uuid[]) AND t.callback_url IS NOT NULL ORDER BY t.id
+
+-- name: link_callbacks
+-- Changes nothing that an index holds, so the row stays on its page (HOT).
+{by_id};
+UPDATE tasks AS t SET callback_task_id = x.callback_task_id
+FROM unnest(%(ids)s::uuid[], %(callbacks)s::uuid[]) AS x(id, callback_task_id) WHERE t.id = x.id
 
 -- name: hand_back
 -- Nobody is to blame: ready at once, and the attempt does not count.

@@ -52,6 +52,7 @@ class ScheduleStore:
                 priority=new.priority,
                 max_attempts=new.max_attempts,
                 timeout_seconds=new.timeout_seconds,
+                callback_url=new.callback_url,
                 missed=new.missed,
                 next_run_at=new.next_run_at,
                 **_timing_values(new.timing),
@@ -101,6 +102,7 @@ class ScheduleStore:
                 priority=wanted.priority,
                 max_attempts=wanted.max_attempts,
                 timeout_seconds=wanted.timeout_seconds,
+                callback_url=wanted.callback_url,
                 missed=wanted.missed,
                 paused_at=wanted.paused_at,
                 next_run_at=wanted.next_run_at,
@@ -190,6 +192,7 @@ def _task_of(schedule: StoredSchedule, task_id: UUID) -> NewTask:
         max_attempts=schedule.max_attempts,
         timeout_seconds=schedule.timeout_seconds,
         execute_at=None,
+        callback_url=schedule.callback_url,
     )
 
 

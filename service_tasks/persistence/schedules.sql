@@ -5,14 +5,14 @@
 -- In the order of schedule_use_cases.StoredSchedule; first the seven parts of its timing.
 s.cron, s.timezone, s.every_seconds, s.run_at, s.anchor_at, s.starts_at, s.ends_at, s.missed,
 s.id, s.name, s.task_type, s.title, s.user_id, s.payload::text, s.priority, s.max_attempts, s.timeout_seconds,
-s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at, s.updated_at, now()
+s.callback_url, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at, s.updated_at, now()
 
 -- name: light_columns
 -- The same for lists, where a large payload is left out.
 s.cron, s.timezone, s.every_seconds, s.run_at, s.anchor_at, s.starts_at, s.ends_at, s.missed,
 s.id, s.name, s.task_type, s.title, s.user_id,
 CASE WHEN length(s.payload::text) <= %(largest)s THEN s.payload::text END, s.priority, s.max_attempts,
-s.timeout_seconds, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at,
+s.timeout_seconds, s.callback_url, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at,
 s.updated_at, now()
 
 -- name: clock
@@ -20,9 +20,9 @@ SELECT now()
 
 -- name: insert
 INSERT INTO schedules AS s (id, name, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
-                            missed, next_run_at, cron, timezone, every_seconds, run_at, anchor_at, starts_at, ends_at)
+                            callback_url, missed, next_run_at, cron, timezone, every_seconds, run_at, anchor_at, starts_at, ends_at)
 VALUES (%(id)s::uuid, %(name)s, %(task_type)s, %(title)s, %(user_id)s::uuid, %(payload)s::jsonb, %(priority)s,
-        %(max_attempts)s, %(timeout_seconds)s, %(missed)s, %(next_run_at)s, %(cron)s, %(timezone)s,
+        %(max_attempts)s, %(timeout_seconds)s, %(callback_url)s, %(missed)s, %(next_run_at)s, %(cron)s, %(timezone)s,
         %(every_seconds)s, %(run_at)s, %(anchor_at)s, %(starts_at)s, %(ends_at)s)
 RETURNING {columns}
 
@@ -52,7 +52,7 @@ SELECT count(*) FROM schedules s WHERE {matching}
 UPDATE schedules AS s
 SET name = %(name)s, task_type = %(task_type)s, title = %(title)s, user_id = %(user_id)s::uuid,
     payload = %(payload)s::jsonb, priority = %(priority)s, max_attempts = %(max_attempts)s,
-    timeout_seconds = %(timeout_seconds)s, missed = %(missed)s, paused_at = %(paused_at)s,
+    timeout_seconds = %(timeout_seconds)s, callback_url = %(callback_url)s, missed = %(missed)s, paused_at = %(paused_at)s,
     next_run_at = %(next_run_at)s, problem = %(problem)s, cron = %(cron)s, timezone = %(timezone)s,
     every_seconds = %(every_seconds)s, run_at = %(run_at)s, anchor_at = %(anchor_at)s, starts_at = %(starts_at)s,
     ends_at = %(ends_at)s, updated_at = now()

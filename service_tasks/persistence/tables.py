@@ -82,6 +82,10 @@ class Task(Base):
     request_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
     #: at most one live task has it
     unique_key: Mapped[str | None] = mapped_column(Text)
+    #: whom its end is told; null in nearly every row
+    callback_url: Mapped[str | None] = mapped_column(Text)
+    #: the task that tells it
+    callback_task_id: Mapped[UUID | None] = mapped_column(Uuid)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
@@ -116,6 +120,8 @@ class Task(Base):
         CheckConstraint("lease_no >= attempts", name="ck_tasks_lease"),
         CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="ck_tasks_idempotency"),
         CheckConstraint("char_length(unique_key) BETWEEN 1 AND 200", name="ck_tasks_unique_key"),
+        CheckConstraint("char_length(callback_url) BETWEEN 1 AND 2000", name="ck_tasks_callback_url"),
+        CheckConstraint("callback_task_id IS NULL OR callback_url IS NOT NULL", name="ck_tasks_callback_task"),
         Index("ix_tasks_ready", "task_type", text(_TURN), "id", postgresql_where=text("state = 'ready'")),
         Index(
             "ix_tasks_ready_of_user",
@@ -200,6 +206,7 @@ class ScheduleRow(Base):
     priority: Mapped[int] = mapped_column(SmallInteger)
     max_attempts: Mapped[int] = mapped_column(SmallInteger)
     timeout_seconds: Mapped[float | None] = mapped_column(Float)
+    callback_url: Mapped[str | None] = mapped_column(Text)
     # When.
     cron: Mapped[str | None] = mapped_column(Text)
     timezone: Mapped[str | None] = mapped_column(Text)
@@ -228,6 +235,7 @@ class ScheduleRow(Base):
         CheckConstraint("priority BETWEEN 0 AND 100", name="ck_schedules_priority"),
         CheckConstraint("max_attempts BETWEEN 1 AND 25", name="ck_schedules_max_attempts"),
         CheckConstraint("timeout_seconds > 0 AND timeout_seconds <= 86400", name="ck_schedules_timeout"),
+        CheckConstraint("char_length(callback_url) BETWEEN 1 AND 2000", name="ck_schedules_callback_url"),
         CheckConstraint("num_nonnulls(cron, every_seconds, run_at) = 1", name="ck_schedules_kind"),
         CheckConstraint("(cron IS NULL) = (timezone IS NULL)", name="ck_schedules_timezone"),
         CheckConstraint("every_seconds BETWEEN 1 AND 31622400", name="ck_schedules_every"),

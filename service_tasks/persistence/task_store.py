@@ -14,6 +14,7 @@ import psycopg2
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service_tasks.domain.callback import LARGEST_RESULT_IN_CALLBACK
 from service_tasks.domain.task import (
     MAX_KEPT_ERRORS,
     ClaimedTask,
@@ -28,8 +29,9 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.ports import Offer, Promotion, WorkerInfo, cancel_announcement
+from service_tasks.engine.ports import READY, Offer, Promotion, WorkerInfo, cancel_announcement
 from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
+from service_tasks.persistence.callbacks import callback_of
 from service_tasks.persistence.line import Lines
 from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_events import USER_DELETED, TaskEvents
@@ -51,6 +53,8 @@ BATCH = 1000
 LARGEST_TEXT = 8 * 1024 * 1024
 #: how old the list of limited types may be
 LIMITS_SECONDS = 1.0
+#: the pause between two announcements of callbacks
+ANNOUNCE_SECONDS = 0.05
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - the one letter for an outcome
 
@@ -70,6 +74,7 @@ class TaskStore:
             {name: self._statements[name] for name in ("claim", "complete", "limited_types")},
         )
         self._events = events or TaskEvents()
+        self._announce_again_at = 0.0
 
     # What people do
 
@@ -175,6 +180,9 @@ class TaskStore:
                 return None
             self._tell_worker(session, row)
             self._events.ended(session, State.CANCELLED, [task_id])
+            if _has_callback(row):
+                self._call_back(session, [task_id])
+                row = self._statements.row(session, "get", id=str(task_id))
         return _stored(row)
 
     def user_deleted(self, session: Session, event: Event) -> None:
@@ -182,16 +190,19 @@ class TaskStore:
         user_id = read_data(UserDeletedData, event).id
         tombstones.bury(session, user_id, event.time)
         rows = self._statements.rows(session, "cancel_of_user", user_id=str(user_id), reason=USER_DELETED)
-        for task_id, lease_no, worker_id in rows:
+        for task_id, lease_no, worker_id, _ in rows:
             if worker_id is not None:
                 self._statements.run(session, "announce", announcement=cancel_announcement(Lease(task_id, lease_no)))
         self._events.ended(session, State.CANCELLED, [row[0] for row in rows])
+        self._call_back(session, [row[0] for row in rows if row[3]])
 
     def purge(self, task_id: UUID) -> StoredTask | None:
         with self._statements.transaction() as session:
             cancelled = self._statements.row(session, "cancel", id=str(task_id))
             if cancelled is not None:
                 self._events.ended(session, State.CANCELLED, [task_id])
+                if _has_callback(cancelled):
+                    self._call_back(session, [task_id])
             row = self._statements.row(session, "purge", id=str(task_id))
             if row is None:
                 return None
@@ -288,7 +299,13 @@ class TaskStore:
         succeeded = _of_kind(outcomes, Succeeded)
         if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
             rows = self._lines.execute("complete", _completion(succeeded))
-            return {Lease(row[0], row[1]) for row in rows}
+            accepted = {Lease(row[0], row[1]) for row in rows}
+            if len(accepted) == len(succeeded):
+                return accepted
+            # Too late, or with a callback, which is one transaction with the end.
+            left: list[Outcome] = [item for item in succeeded if item.lease not in accepted]
+            with self._statements.transaction() as session:
+                return accepted | self._write(session, left, worker_name)
         with self._statements.transaction() as session:
             return self._write(session, outcomes, worker_name)
 
@@ -346,17 +363,20 @@ class TaskStore:
 
     def _write(self, session: Session, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         accepted: set[Lease] = set()
+        told: list[Lease] = []
         self._statements.run(session, "by_id")
 
         def write(name: str, batch: Sequence[Outcome], **arrays: Any) -> None:
             if batch:
                 rows = self._statements.rows(session, name, **_leases(item.lease for item in batch), **arrays)
                 accepted.update(Lease(row[0], row[1]) for row in rows)
+                told.extend(Lease(row[0], row[1]) for row in rows if len(row) > 2 and row[2])
 
         succeeded = _of_kind(outcomes, Succeeded)
         if succeeded:
-            rows = self._statements.rows(session, "complete", **_completion(succeeded))
+            rows = self._statements.rows(session, "complete_and_tell", **_completion(succeeded))
             accepted.update(Lease(row[0], row[1]) for row in rows)
+            told.extend(Lease(row[0], row[1]) for row in rows if row[2])
         failed: list[WillRetry | FailedForGood] = [
             *_of_kind(outcomes, WillRetry),
             *_of_kind(outcomes, FailedForGood),
@@ -376,7 +396,28 @@ class TaskStore:
         write("stopped_after_cancel", _of_kind(outcomes, StoppedAfterCancel))
         for state, ended in ((State.COMPLETED, succeeded), (State.FAILED, failed)):
             self._events.ended(session, state, [item.lease.task_id for item in ended if item.lease in accepted])
+        self._call_back(session, [lease.task_id for lease in told])
         return accepted
+
+    def _call_back(self, session: Session, ids: Sequence[UUID]) -> None:
+        """Make the tasks that tell the ends of these, which this transaction has written."""
+        if not ids:
+            return
+        rows = self._statements.rows(
+            session, "ended_with_callback", ids=[str(item) for item in ids], largest=LARGEST_RESULT_IN_CALLBACK
+        )
+        callbacks = [callback_of(row) for row in rows]
+        self.insert_many(session, callbacks)
+        self._statements.run(
+            session,
+            "link_callbacks",
+            ids=_array([str(row[0]) for row in rows]),
+            callbacks=_array([str(callback.id) for callback in callbacks]),
+        )
+        # A commit with NOTIFY takes a lock over the whole server; what is not announced is found by the poll.
+        if time.monotonic() >= self._announce_again_at:
+            self._announce_again_at = time.monotonic() + ANNOUNCE_SECONDS
+            self._statements.run(session, "announce", announcement=READY)
 
 
 def _of_kind(outcomes: Iterable[Outcome], kind: type[O]) -> list[O]:
@@ -412,6 +453,7 @@ def _new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
         "idempotency_key": task.idempotency_key,
         "request_hash": None if task.request_hash is None else psycopg2.Binary(task.request_hash),
         "unique_key": task.unique_key,
+        "callback_url": task.callback_url,
     }
 
 
@@ -442,6 +484,7 @@ def _new_rows(tasks: Sequence[NewTask]) -> dict[str, str]:
         "timeouts": _nullable(task.timeout_seconds for task in tasks),
         "times": _nullable(task.execute_at for task in tasks),
         "keys": _texts([task.unique_key for task in tasks]),
+        "callbacks": _texts([task.callback_url for task in tasks] if any(map(_callback_url_of, tasks)) else []),
     }
 
 
@@ -456,6 +499,7 @@ def _texts(values: Sequence[str | None]) -> str:
 
 _lease_of = attrgetter("lease")
 _by_turn = itemgetter(8, 0)
+_callback_url_of = attrgetter("callback_url")
 
 
 def _leases(leases: Iterable[Lease]) -> dict[str, str]:
@@ -489,7 +533,11 @@ def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
 
 
 def _stored(row: Sequence[Any]) -> StoredTask:
-    return StoredTask(row[0], State(row[1]), *row[2:22])
+    return StoredTask(row[0], State(row[1]), *row[2:22], *row[24:26])
+
+
+def _has_callback(row: Sequence[Any]) -> bool:
+    return row[24] is not None
 
 
 def _stored_or_none(rows: Sequence[Sequence[Any]]) -> StoredTask | None:

@@ -13,15 +13,16 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import NoReturn
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from service_tasks.domain.destinations import Address, Destinations, is_allowed, may_connect
 from service_tasks.task_types import GiveUp, RetryAfter
-from service_tasks.task_types.destinations import Address, is_allowed, may_connect, read_hosts, read_networks
-from service_tasks.task_types.http_request import HttpRequest, HttpRequestSettings, HttpResponse
+from service_tasks.task_types.http_request import HttpRequest, HttpResponse
 from servicekit.envelope import dump
 from servicekit.version import VERSION
 
@@ -45,23 +46,36 @@ class RequestFailed(Exception):
     """No complete answer came, or one that asks for another try."""
 
 
+def refuse_errors(answer: HttpResponse, reason: str | None, headers: Mapping[str, str]) -> None:
+    """Raise for an answer that is none: `GiveUp` where another try would get the same."""
+    if answer.status < 400:
+        return
+    if answer.status < 500 and answer.status not in _AGAIN:
+        raise GiveUp(told(answer, reason))
+    ask_again(told(answer, reason), headers)
+
+
 async def exchange(
     request: HttpRequest,
-    settings: HttpRequestSettings,
+    destinations: Destinations,
     *,
+    max_bytes: int,
     idempotency_key: str,
+    judge: Callable[[HttpResponse, str | None, Mapping[str, str]], None] = refuse_errors,
     resolve: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> HttpResponse:
     """Send the request, follow its redirects, and give the answer.
 
-    `resolve` gives the addresses of a name, `tls` says whom to trust; left out, both are the system's. Raises `GiveUp`
-    for what can never work, `RetryAfter` when the answer says when to come back, else `RequestFailed`.
+    `max_bytes` of an answer's body are kept. `judge` gets it with its reason phrase and all its fields, and raises for
+    what is no success. `resolve` gives the addresses of a name, `tls` says whom to trust; left out, both are the
+    system's. Raises `GiveUp` for what can never work, `RetryAfter` when the answer says when to come back, else
+    `RequestFailed`.
     """
     try:
         async with asyncio.timeout(request.timeout) as limit:
             return await _Exchange(
-                request, settings, idempotency_key, resolve or _resolve, tls or _system_trust()
+                request, destinations, max_bytes, idempotency_key, judge, resolve or _resolve, tls or _system_trust()
             ).run()
     except TimeoutError as exc:
         what = f"within {request.timeout:g} seconds" if limit.expired() else "in time"
@@ -76,14 +90,16 @@ class _Exchange:
     def __init__(
         self,
         request: HttpRequest,
-        settings: HttpRequestSettings,
+        destinations: Destinations,
+        max_bytes: int,
         idempotency_key: str,
+        judge: Callable[[HttpResponse, str | None, Mapping[str, str]], None],
         resolve: Resolve,
         tls: ssl.SSLContext,
     ) -> None:
-        self._hosts = read_hosts(settings.http_request_allowed_hosts)
-        self._networks = read_networks(settings.http_request_allowed_networks)
-        self._max_bytes = settings.http_request_max_response_bytes
+        self._destinations = destinations
+        self._max_bytes = max_bytes
+        self._judge = judge
         self._resolve = resolve
         self._tls = tls
         self._method: str = request.method
@@ -115,21 +131,22 @@ class _Exchange:
                     self._follow(response.status, response.headers["Location"])
                     continue
                 answer = await self._answer(response)
-                _refuse_errors(answer, response.reason, response.headers)
+                self._judge(answer, response.reason, response.headers)
                 return answer
 
     async def _checked_addresses(self) -> list[Address]:
         host, port = self._url.raw_host, self._url.port
         if host is None or port is None:
             raise GiveUp("this address names no host")
-        if not is_allowed(self._hosts, self._url.scheme, host, port):
-            raise GiveUp(f"HTTP_REQUEST_ALLOWED_HOSTS does not name {host}:{port}")
+        rules = self._destinations
+        if not is_allowed(rules.hosts, self._url.scheme, host, port):
+            raise GiveUp(f"{rules.hosts_name} does not name {host}:{port}")
         found = await self._resolve(host, port)
         allowed = [
-            address for address in found if may_connect(address, host=host, hosts=self._hosts, networks=self._networks)
+            address for address in found if may_connect(address, host=host, hosts=rules.hosts, networks=rules.networks)
         ]
         if not allowed:
-            raise GiveUp(f"{host} lies in no public network, and HTTP_REQUEST_ALLOWED_NETWORKS names none of its own")
+            raise GiveUp(f"{host} lies in no public network, and {rules.networks_name} names none of its own")
         return allowed
 
     def _follow(self, status: int, location: str) -> None:
@@ -241,14 +258,16 @@ def _message(request: HttpRequest, idempotency_key: str) -> tuple[bytes | None, 
     return data, headers
 
 
-def _refuse_errors(answer: HttpResponse, reason: str | None, headers: Mapping[str, str]) -> None:
-    if answer.status < 400:
-        return
+def told(answer: HttpResponse, reason: str | None) -> str:
+    """An answer in one line, for the error of a task."""
     said = f"the answer was {answer.status} {reason or ''}".rstrip()
     if answer.body and not answer.base64:
         said += f": {' '.join(answer.body[:_SHOWN].split())}"
-    if answer.status < 500 and answer.status not in _AGAIN:
-        raise GiveUp(said)
+    return said
+
+
+def ask_again(said: str, headers: Mapping[str, str]) -> NoReturn:
+    """Raise for an answer after which another try makes sense: not before its Retry-After, if it has one."""
     seconds = retry_after_seconds(headers.get("Retry-After"), now=datetime.now(UTC))
     if seconds is not None:
         raise RetryAfter(seconds, said)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from service_tasks.domain.destinations import (
+    Destinations,
+    hosts_text,
+    http_url,
+    networks_text,
+    read_hosts,
+    read_networks,
+)
 from service_tasks.task_types import RetryPolicy, Settings, TaskContext, task_type
-from service_tasks.task_types.destinations import read_hosts, read_networks
 
 #: The largest body that fits a result of 1 MiB in its worst form: one byte of an older charset is up to three in UTF-8.
 MAX_RESPONSE_BYTES = 320 * 1024
@@ -33,43 +39,28 @@ _NOT_FOR_CALLERS = frozenset(
 )
 
 
-def _hosts(value: str) -> str:
-    read_hosts(value)
-    return value
-
-
-def _networks(value: str) -> str:
-    read_networks(value)
-    return value
-
-
 class HttpRequestSettings(Settings):
     """Where requests may go, and how much of an answer is kept."""
 
-    http_request_allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+    http_request_allowed_hosts: Annotated[str, AfterValidator(hosts_text)] = Field(
         description="hosts that http_request may ask, separated by commas: api.example.com, *.example.org, crane:8080"
     )
-    http_request_allowed_networks: Annotated[str, AfterValidator(_networks)] = Field(
+    http_request_allowed_networks: Annotated[str, AfterValidator(networks_text)] = Field(
         default="", description="networks beyond the public internet where such a host may lie, such as 10.0.0.0/8"
     )
     http_request_max_response_bytes: int = Field(
         default=256 * 1024, ge=0, le=MAX_RESPONSE_BYTES, description="so much of an answer's body is kept"
     )
 
-
-def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as exc:
-        raise ValueError(f"must be a URL: {exc}") from exc
-    if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in value) or "\\" in value:
-        raise ValueError("must be a URL without spaces, control characters and backslashes")
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError("must be a URL that begins with http:// or https:// and a host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must hold no name and password; send them in the field Authorization")
-    return value
+    @property
+    def destinations(self) -> Destinations:
+        """The first two, read."""
+        return Destinations(
+            hosts=read_hosts(self.http_request_allowed_hosts),
+            networks=read_networks(self.http_request_allowed_networks),
+            hosts_name="HTTP_REQUEST_ALLOWED_HOSTS",
+            networks_name="HTTP_REQUEST_ALLOWED_NETWORKS",
+        )
 
 
 def _fields(value: dict[str, str]) -> dict[str, str]:
@@ -90,7 +81,7 @@ class HttpRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    url: Annotated[str, Field(max_length=4096), AfterValidator(_url)] = Field(
+    url: Annotated[str, Field(max_length=4096), AfterValidator(http_url)] = Field(
         description="http or https; the workers' HTTP_REQUEST_ALLOWED_HOSTS must name its host"
     )
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
@@ -141,4 +132,9 @@ async def http_request(ctx: TaskContext, payload: HttpRequest, *, settings: Http
     # Here and not above: the API needs the models alone, and the client takes a sixth of a second to import.
     from service_tasks.task_types.http_exchange import exchange
 
-    return await exchange(payload, settings, idempotency_key=str(ctx.task_id))
+    return await exchange(
+        payload,
+        settings.destinations,
+        max_bytes=settings.http_request_max_response_bytes,
+        idempotency_key=str(ctx.task_id),
+    )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,6 +24,8 @@ from service_tasks.use_cases import NewTask, StoredTask
 from servicekit.database import Database
 from servicekit.ids import new_id
 from tests.support.waiting import eventually
+
+CHECKOUT = Path(__file__).parents[3]
 
 
 def new_task(task_type: str = "noop", **changes) -> NewTask:
@@ -152,3 +160,51 @@ def start_worker(tasks_database) -> Iterator[StartWorker]:
         worker.worker.stop()
     for worker in started:
         worker.join()
+
+
+class WorkerProcess:
+    """`python -m service_tasks.cli worker` with its environment."""
+
+    def __init__(self, folder: Path, url: str | None, *arguments: str, **environment: str) -> None:
+        own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        settings = {
+            "PYTHONPATH": str(CHECKOUT),
+            "WORKER_LEASE_SECONDS": "2",
+            "WORKER_HEARTBEAT_SECONDS": "0.3",
+            "WORKER_POLL_SECONDS": "0.2",
+            "WORKER_GRACE_SECONDS": "0.2",
+            "WORKER_BACKOFF_SECONDS": "0.1",
+            **({"TASKS_DATABASE_URL": url} if url else {}),
+        }
+        self.log = folder / f"worker-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service_tasks.cli", "worker", *arguments],
+                cwd=folder,
+                env={**own, **settings, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def start_process(tmp_path, tasks_database):
+    """Give a function that starts a worker process; whatever still runs at the end is killed."""
+    started: list[WorkerProcess] = []
+
+    def start(*arguments: str, **environment: str) -> WorkerProcess:
+        process = WorkerProcess(tmp_path, tasks_database.url, *arguments, **environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.end(signal.SIGKILL)

@@ -45,9 +45,14 @@ class Names:
         return [ipaddress.ip_address(found.pop(0) if len(found) > 1 else found[0])]
 
 
+async def exchange_under(settings: HttpRequestSettings, request: HttpRequest, **options) -> HttpResponse:
+    kept = settings.http_request_max_response_bytes
+    return await exchange(request, settings.destinations, max_bytes=kept, idempotency_key="the-task", **options)
+
+
 def ask(payload: dict, settings: HttpRequestSettings, **options) -> HttpResponse:
     request = HttpRequest.model_validate(payload)
-    return asyncio.run(exchange(request, settings, idempotency_key="the-task", **options))
+    return asyncio.run(exchange_under(settings, request, **options))
 
 
 def ask_upstream(upstream: ScriptedUpstream, path: str = "/", *, limit: int = 256 * 1024, **payload) -> HttpResponse:
@@ -385,10 +390,9 @@ def test_the_certificate_is_verified_and_its_name_too():
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=authority.server("crane.test"))
         async with server:
             port = server.sockets[0].getsockname()[1]
-            return await exchange(
-                HttpRequest(url=f"https://{name}:{port}/"),
+            return await exchange_under(
                 settings_for(f"{name}:{port}", "127.0.0.1/32"),
-                idempotency_key="the-task",
+                HttpRequest(url=f"https://{name}:{port}/"),
                 resolve=Names(crane_test=["127.0.0.1"], other_test=["127.0.0.1"]),
                 tls=trust,
             )

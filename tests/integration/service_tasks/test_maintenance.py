@@ -16,10 +16,7 @@ from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
 from service_tasks.task_types.noop import noop
 from servicekit.ids import new_id
-from tests.integration.service_tasks.test_outages import start_process
 from tests.support.waiting import eventually
-
-__all__ = ["start_process"]  # the fixture
 
 DAY = 86_400.0
 LIMITS = Retention(completed_seconds=30 * DAY, failed_seconds=90 * DAY, cancelled_seconds=None)

@@ -121,54 +121,6 @@ def test_a_worker_that_never_reached_its_database_stops_when_told(tmp_path):
 # Processes
 
 
-class WorkerProcess:
-    """`python -m service_tasks.cli worker` with its environment."""
-
-    def __init__(self, folder: Path, url: str | None, *arguments: str, **environment: str) -> None:
-        own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        settings = {
-            "PYTHONPATH": str(CHECKOUT),
-            "WORKER_LEASE_SECONDS": "2",
-            "WORKER_HEARTBEAT_SECONDS": "0.3",
-            "WORKER_POLL_SECONDS": "0.2",
-            "WORKER_GRACE_SECONDS": "0.2",
-            "WORKER_BACKOFF_SECONDS": "0.1",
-            **({"TASKS_DATABASE_URL": url} if url else {}),
-        }
-        self.log = folder / f"worker-{time.monotonic_ns()}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "service_tasks.cli", "worker", *arguments],
-                cwd=folder,
-                env={**own, **settings, **environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    def end(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-
-@pytest.fixture
-def start_process(tmp_path, tasks_database):
-    """Give a function that starts a worker process; whatever still runs at the end is killed."""
-    started: list[WorkerProcess] = []
-
-    def start(*arguments: str, **environment: str) -> WorkerProcess:
-        process = WorkerProcess(tmp_path, tasks_database.url, *arguments, **environment)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.process.poll() is None:
-            process.end(signal.SIGKILL)
-
-
 def test_after_kill_9_the_tasks_of_a_worker_run_elsewhere_within_its_lease(bench, start_process):
     first = start_process()
     task_id = bench.add("io", payload='{"seconds": 600}')

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from service_tasks.task_types.destinations import is_allowed, is_public, may_connect, read_hosts, read_networks
+from service_tasks.domain.destinations import is_allowed, is_public, may_connect, read_hosts, read_networks
 
 
 @pytest.mark.parametrize(

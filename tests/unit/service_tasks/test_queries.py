@@ -23,3 +23,13 @@ def test_every_write_about_a_running_task_names_its_lease_and_its_state():
 
     for name in ("complete", "fail", "hand_back", "write_progress"):
         assert "t.lease_no = x.lease_no AND t.state = (SELECT 'running')" in queries[name], name
+
+
+def test_every_statement_that_ends_tasks_says_which_of_them_have_a_callback():
+    ends = re.compile(r"SET state = (?:'(?:completed|failed|cancelled)'|CASE .*'failed')")
+    ending = {name: statement for name, statement in load_queries().items() if ends.search(statement)}
+
+    assert set(ending) == {"cancel", "cancel_of_user", "complete", "complete_and_tell", "completion", "fail"}
+    assert ending.pop("complete").startswith(ending.pop("completion") + " AND t.callback_url IS NULL\n")
+    for name, statement in ending.items():
+        assert "t.callback_url" in statement.split("RETURNING", 1)[1], name

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -51,6 +52,16 @@ class AllowedHost:
         return host == self.name
 
 
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Where some kind of requests may go. The names are those of the variables that said so, for people."""
+
+    hosts: tuple[AllowedHost, ...]
+    networks: tuple[Network, ...]
+    hosts_name: str
+    networks_name: str
+
+
 def read_hosts(text: str) -> tuple[AllowedHost, ...]:
     """`api.example.com, *.example.org, printer.local:8080, [::1]:9000` as entries; raises `ValueError`."""
     return tuple(_host(entry, number) for number, entry in enumerate(_split(text), start=1))
@@ -65,6 +76,48 @@ def read_networks(text: str) -> tuple[Network, ...]:
         except ValueError:
             raise ValueError(f"entry {number} is no network such as 10.0.0.0/8") from None
     return tuple(networks)
+
+
+def hosts_text(value: str) -> str:
+    """The text itself, for a setting that `read_hosts` can read; raises `ValueError`."""
+    read_hosts(value)
+    return value
+
+
+def networks_text(value: str) -> str:
+    """The same for `read_networks`."""
+    read_networks(value)
+    return value
+
+
+def http_url(value: str) -> str:
+    """The URL itself; raises `ValueError` for what no plain request could be sent to."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"must be a URL: {exc}") from exc
+    if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in value) or "\\" in value:
+        raise ValueError("must be a URL without spaces, control characters and backslashes")
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("must be a URL that begins with http:// or https:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no name and password")
+    return value
+
+
+def ascii_http_url(value: str) -> str:
+    """The same, with an international name in its ASCII form."""
+    if not value.isascii():
+        raise ValueError("must be a URL in ASCII; write other letters as %D0%B1, those of a host as xn--…")
+    return http_url(value)
+
+
+def destination_of(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of what `http_url` has let pass."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme, host, parts.port or DEFAULT_PORTS[parts.scheme]
 
 
 def is_allowed(hosts: Iterable[AllowedHost], scheme: str, host: str, port: int) -> bool:
