@@ -22,14 +22,19 @@ from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
+from service_tasks.worker_measures import WorkerCollector
 from servicekit import logs
 from servicekit.database import Database
+from servicekit.errors import Unavailable
+from servicekit.metrics import Metrics
+from servicekit.pages import serve_pages
 from servicekit.relay_process import redeliver, run_relay
 from servicekit.settings import load_or_exit
 
 #: Canceller, reporter, leader, and a place through which those go that leave the pool for good: one for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
 _CONNECTIONS = 8
+WORKER = "task_worker"
 _log = logs.get_logger(__name__)
 
 
@@ -44,7 +49,8 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         raise SystemExit(f"task_worker cannot start: {exc}") from exc
     for task_type, variables in unset.items():
         _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
-    database = Database(settings.tasks_database_url, application_name="task_worker", pool_size=_CONNECTIONS)
+    metrics = Metrics(WORKER)
+    database = Database(settings.tasks_database_url, application_name=WORKER, pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
     store = TaskStore(database, TaskEvents(settings.told_states))
     worker = Worker(
@@ -72,10 +78,24 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
             ),
         ),
     )
+    pages = None
+    if settings.worker_bind is not None:
+        WorkerCollector(worker, metrics.registry)
+        checks = {"heartbeat": lambda: _require_beat(worker)}
+        pages = serve_pages(WORKER, settings.worker_bind, checks, metrics)
+        _log.info("worker_pages", worker=worker.info.name, port=pages.port)
     status = worker.run()
+    if pages is not None:
+        pages.shutdown()
     database.dispose()
     heartbeat_database.dispose()
     return status
+
+
+def _require_beat(worker: Worker) -> None:
+    age = worker.heartbeat_age()
+    if age is None or age > worker.info.lease_seconds:
+        raise Unavailable("The database has not heard of this worker within its lease.")
 
 
 def _kept(days: float) -> float | None:
