@@ -66,6 +66,7 @@ ROUTES: tuple[Route, ...] = (
     _row("/tasks/rejected", "tasks", "GET"),
     _row("/tasks/rejected/{id}", "tasks", "GET DELETE"),
     _row("/tasks/rejected/{id}/requeue", "tasks", "POST"),
+    _row("/tasks/stats", "tasks", "GET"),
     _row("/tasks/{id}", "tasks", "GET DELETE"),
     _row("/tasks/{id}/status", "tasks", "GET"),
     _row("/tasks/{id}/result", "tasks", "GET"),

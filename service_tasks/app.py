@@ -15,16 +15,21 @@ from service_tasks.message_use_cases import Messages
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.schedule_store import ScheduleStore
+from service_tasks.persistence.stats_store import StatsStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.routes import task_routes
 from service_tasks.schedule_routes import schedule_routes
 from service_tasks.schedule_use_cases import Schedules
 from service_tasks.settings import TasksSettings
+from service_tasks.stats_measures import StatsCollector
+from service_tasks.stats_routes import stats_routes
+from service_tasks.stats_use_cases import Stats
 from service_tasks.use_cases import Tasks
 from servicekit.database import Database
 from servicekit.errors import AppError
 from servicekit.inbox import Inbox, event_routes
+from servicekit.metrics import Metrics
 from servicekit.web import make_app
 
 #: What a person is told when the database refuses a row.
@@ -47,20 +52,26 @@ def create_app(settings: TasksSettings) -> Flask:
     schedule_store = ScheduleStore(database, store)
     inbox = Inbox(database, {"user.deleted": schedule_store.user_deleted})
     announcer = Announcer(store, on_death=_stop_this_process)
+    registry = load_registry(settings.modules)
     tasks = Tasks(
         store,
-        load_registry(settings.modules),
+        registry,
         default_type=settings.default_task_type,
         announce=announcer.announce,
         take_turn=announcer.take_turn,
     )
     schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
     messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
+    stats = Stats(StatsStore(database))
+    metrics = Metrics("service_tasks")
+    StatsCollector(stats, registry.names(), metrics.registry)
     return make_app(
         "service_tasks",
+        metrics=metrics,
         routes=[
-            # Before the tasks': /tasks/rejected is no id.
+            # Before the tasks': /tasks/rejected and /tasks/stats are no ids.
             message_routes(messages),
+            stats_routes(stats),
             task_routes(tasks),
             schedule_routes(schedules),
             event_routes(inbox, settings.token),
