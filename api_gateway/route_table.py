@@ -67,6 +67,8 @@ ROUTES: tuple[Route, ...] = (
     _row("/tasks/rejected/{id}", "tasks", "GET DELETE"),
     _row("/tasks/rejected/{id}/requeue", "tasks", "POST"),
     _row("/tasks/stats", "tasks", "GET"),
+    _row("/tasks/cancel", "tasks", "POST", first_byte=30.0, total=30.0),
+    _row("/tasks/retry", "tasks", "POST", first_byte=30.0, total=30.0),
     _row("/tasks/{id}", "tasks", "GET DELETE"),
     _row("/tasks/{id}/status", "tasks", "GET"),
     _row("/tasks/{id}/result", "tasks", "GET"),

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 
 from flask import Flask
 
+from service_tasks.bulk_routes import bulk_routes
+from service_tasks.bulk_use_cases import Bulk
 from service_tasks.engine.registry import load_registry
 from service_tasks.errors import ScheduleNameTaken
 from service_tasks.message_routes import message_routes
 from service_tasks.message_use_cases import Messages
 from service_tasks.persistence.announcer import Announcer
+from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.stats_store import StatsStore
@@ -48,7 +51,8 @@ def create_app(settings: TasksSettings) -> Flask:
         pool_size=settings.tasks_threads + 1,
         constraints=CONSTRAINTS,
     )
-    store = TaskStore(database, TaskEvents(settings.told_states))
+    events = TaskEvents(settings.told_states)
+    store = TaskStore(database, events)
     schedule_store = ScheduleStore(database, store)
     inbox = Inbox(database, {"user.deleted": schedule_store.user_deleted})
     announcer = Announcer(store, on_death=_stop_this_process)
@@ -62,6 +66,7 @@ def create_app(settings: TasksSettings) -> Flask:
     )
     schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
     messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
+    bulk = Bulk(BulkStore(database, events), announce=announcer.announce)
     stats = Stats(StatsStore(database))
     metrics = Metrics("service_tasks")
     StatsCollector(stats, registry.names(), metrics.registry)
@@ -69,9 +74,10 @@ def create_app(settings: TasksSettings) -> Flask:
         "service_tasks",
         metrics=metrics,
         routes=[
-            # Before the tasks': /tasks/rejected and /tasks/stats are no ids.
+            # Before the tasks': /tasks/rejected and the like are no ids.
             message_routes(messages),
             stats_routes(stats),
+            bulk_routes(bulk),
             task_routes(tasks),
             schedule_routes(schedules),
             event_routes(inbox, settings.token),
