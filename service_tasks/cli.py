@@ -1,8 +1,9 @@
-"""Processes of the task service beside its web server.
+"""The task service on a command line: its processes beside the web server, and what people ask it.
 
-python -m service_tasks.cli worker --types io,noop --concurrency 100 --grace 60
-python -m service_tasks.cli relay
-python -m service_tasks.cli ingest
+python -m service_tasks worker --types io,noop --concurrency 100 --grace 60
+python -m service_tasks relay
+python -m service_tasks ingest
+python -m service_tasks stats
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from service_tasks.commands import add_commands, run
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
@@ -128,8 +130,13 @@ def _relay(command: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m service_tasks.cli", description="The task service's processes.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m service_tasks",
+        description="The task service: its processes (worker, ingest, relay), and what there is to ask and do"
+        " (types, list, show, retry, cancel, stats). Each has a --help.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_commands(commands)
     worker = commands.add_parser(
         "worker",
         help="run tasks until SIGTERM",
@@ -150,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
         " INGEST_BIND. Any number may run, on any hosts.",
     )
     given = parser.parse_args(arguments)
+    if "ask" in given:
+        return run(given)
     if given.command in {"relay", "redeliver"}:
         return _relay(given.command)
     if given.command == "ingest":
