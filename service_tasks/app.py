@@ -8,23 +8,31 @@ from collections.abc import Mapping
 
 from flask import Flask
 
+from service_tasks.bulk_routes import bulk_routes
+from service_tasks.bulk_use_cases import Bulk
 from service_tasks.engine.registry import load_registry
 from service_tasks.errors import ScheduleNameTaken
 from service_tasks.message_routes import message_routes
 from service_tasks.message_use_cases import Messages
 from service_tasks.persistence.announcer import Announcer
+from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.schedule_store import ScheduleStore
+from service_tasks.persistence.stats_store import StatsStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.routes import task_routes
 from service_tasks.schedule_routes import schedule_routes
 from service_tasks.schedule_use_cases import Schedules
 from service_tasks.settings import TasksSettings
+from service_tasks.stats_measures import StatsCollector
+from service_tasks.stats_routes import stats_routes
+from service_tasks.stats_use_cases import Stats
 from service_tasks.use_cases import Tasks
 from servicekit.database import Database
 from servicekit.errors import AppError
 from servicekit.inbox import Inbox, event_routes
+from servicekit.metrics import Metrics
 from servicekit.web import make_app
 
 #: What a person is told when the database refuses a row.
@@ -43,13 +51,15 @@ def create_app(settings: TasksSettings) -> Flask:
         pool_size=settings.tasks_threads + 1,
         constraints=CONSTRAINTS,
     )
-    store = TaskStore(database, TaskEvents(settings.told_states))
+    events = TaskEvents(settings.told_states)
+    store = TaskStore(database, events)
     schedule_store = ScheduleStore(database, store)
     inbox = Inbox(database, {"user.deleted": schedule_store.user_deleted})
     announcer = Announcer(store, on_death=_stop_this_process)
+    registry = load_registry(settings.modules)
     tasks = Tasks(
         store,
-        load_registry(settings.modules),
+        registry,
         default_type=settings.default_task_type,
         announce=announcer.announce,
         take_turn=announcer.take_turn,
@@ -57,11 +67,18 @@ def create_app(settings: TasksSettings) -> Flask:
     )
     schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
     messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
+    bulk = Bulk(BulkStore(database, events), announce=announcer.announce)
+    stats = Stats(StatsStore(database))
+    metrics = Metrics("service_tasks")
+    StatsCollector(stats, registry.names(), metrics.registry)
     return make_app(
         "service_tasks",
+        metrics=metrics,
         routes=[
-            # Before the tasks': /tasks/rejected is no id.
+            # Before the tasks': /tasks/rejected and the like are no ids.
             message_routes(messages),
+            stats_routes(stats),
+            bulk_routes(bulk),
             task_routes(tasks),
             schedule_routes(schedules),
             event_routes(inbox, settings.token),

@@ -1,8 +1,9 @@
-"""Processes of the task service beside its web server.
+"""The task service on a command line: its processes beside the web server, and what people ask it.
 
-python -m service_tasks.cli worker --types io,noop --concurrency 100 --grace 60
-python -m service_tasks.cli relay
-python -m service_tasks.cli ingest
+python -m service_tasks worker --types io,noop --concurrency 100 --grace 60
+python -m service_tasks relay
+python -m service_tasks ingest
+python -m service_tasks stats
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from service_tasks.commands import add_commands, run
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
@@ -22,14 +24,19 @@ from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
+from service_tasks.worker_measures import WorkerCollector
 from servicekit import logs
 from servicekit.database import Database
+from servicekit.errors import Unavailable
+from servicekit.metrics import Metrics
+from servicekit.pages import serve_pages
 from servicekit.relay_process import redeliver, run_relay
 from servicekit.settings import load_or_exit
 
 #: Canceller, reporter, leader, and a place through which those go that leave the pool for good: one for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
 _CONNECTIONS = 8
+WORKER = "task_worker"
 _log = logs.get_logger(__name__)
 
 
@@ -44,7 +51,8 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         raise SystemExit(f"task_worker cannot start: {exc}") from exc
     for task_type, variables in unset.items():
         _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
-    database = Database(settings.tasks_database_url, application_name="task_worker", pool_size=_CONNECTIONS)
+    metrics = Metrics(WORKER)
+    database = Database(settings.tasks_database_url, application_name=WORKER, pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
     store = TaskStore(database, TaskEvents(settings.told_states))
     worker = Worker(
@@ -72,10 +80,24 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
             ),
         ),
     )
+    pages = None
+    if settings.worker_bind is not None:
+        WorkerCollector(worker, metrics.registry)
+        checks = {"heartbeat": lambda: _require_beat(worker)}
+        pages = serve_pages(WORKER, settings.worker_bind, checks, metrics)
+        _log.info("worker_pages", worker=worker.info.name, port=pages.port)
     status = worker.run()
+    if pages is not None:
+        pages.shutdown()
     database.dispose()
     heartbeat_database.dispose()
     return status
+
+
+def _require_beat(worker: Worker) -> None:
+    age = worker.heartbeat_age()
+    if age is None or age > worker.info.lease_seconds:
+        raise Unavailable("The database has not heard of this worker within its lease.")
 
 
 def _kept(days: float) -> float | None:
@@ -108,8 +130,13 @@ def _relay(command: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m service_tasks.cli", description="The task service's processes.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m service_tasks",
+        description="The task service: its processes (worker, ingest, relay), and what there is to ask and do"
+        " (types, list, show, retry, cancel, stats). Each has a --help.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_commands(commands)
     worker = commands.add_parser(
         "worker",
         help="run tasks until SIGTERM",
@@ -130,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
         " INGEST_BIND. Any number may run, on any hosts.",
     )
     given = parser.parse_args(arguments)
+    if "ask" in given:
+        return run(given)
     if given.command in {"relay", "redeliver"}:
         return _relay(given.command)
     if given.command == "ingest":

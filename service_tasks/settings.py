@@ -100,6 +100,9 @@ class WorkerSettings(TaskEventSettings):
     """Settings of a task worker."""
 
     worker_concurrency: int = Field(default=5000, ge=1, le=20_000, description="tasks held at once")
+    worker_bind: Bind | None = Field(
+        default=None, description="where the worker shows its pages; with port 0, on any that is free"
+    )
     worker_threads: int = Field(default=16, ge=1, le=1000, description="plain functions run at once")
     worker_poll_seconds: float = Field(
         default=1.0, ge=0.05, le=60, description="how often to look for tasks that nobody announced"

@@ -33,7 +33,7 @@ _ADDRESSES = (
     "EVENTS_BIND", "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL", "EVENTS_URL",
     "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL",
     "USERS_RELAY_BIND", "ORDERS_RELAY_BIND", "TASKS_RELAY_BIND", "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE",
-    "INGEST_BIND", "RABBITMQ_URL",
+    "INGEST_BIND", "WORKER_BIND", "RABBITMQ_URL",
 )  # fmt: skip
 # What would bend Python, gunicorn or libpq behind our back. A trailing * stands for any ending.
 _STRAY = (
@@ -160,7 +160,8 @@ def programs_of(
         ),
         Program(
             "worker", (sys.executable, "-m", "service_tasks.cli", "worker"),
-            {**everybody, "TASKS_DATABASE_URL": urls["tasks"]},
+            # There may be many on this machine: each takes a port that is free, and logs which.
+            {**everybody, "TASKS_DATABASE_URL": urls["tasks"], "WORKER_BIND": f"{HOST}:0"},
             copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30, and then the rest is handed back
         ),
         *(relay(name) for name in ("users", "orders", "tasks")),

@@ -139,6 +139,8 @@ class ClaimedTask(NamedTuple):
     max_attempts: int
     timeout_seconds: float
     claimed_at: datetime
+    #: from the moment it was due to the claim, by the database's clock
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class ActiveTask:
         "claimed",
         "context",
         "lease",
+        "ran_seconds",
         "settled",
         "started_at",
         "stop_reason",
@@ -47,6 +48,8 @@ class ActiveTask:
         self.thread_started = False
         #: when its handler began, by the runner's clock
         self.started_at = 0.0
+        #: from there to its end, once it has ended
+        self.ran_seconds = 0.0
 
     def stop(self, reason: StopReason) -> None:
         """Tell the handler to stop. The first reason counts, but a lost or cancelled task is never handed back."""
@@ -76,10 +79,10 @@ class Board:
             for task in tasks:
                 self._active[task.lease] = task
 
-    def remove(self, leases: Iterable[Lease]) -> None:
+    def remove(self, leases: Iterable[Lease]) -> list[ActiveTask | None]:
+        """Gives what was removed, in the same order; None where there was nothing."""
         with self._lock:
-            for lease in leases:
-                self._active.pop(lease, None)
+            return [self._active.pop(lease, None) for lease in leases]
 
     def get(self, lease: Lease) -> ActiveTask | None:
         return self._active.get(lease)

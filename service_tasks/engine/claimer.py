@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from service_tasks.domain.task import ClaimedTask
 from service_tasks.engine.board import ActiveTask, Board
 from service_tasks.engine.context import TaskContext
 from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.measures import WorkerMeasures
 from service_tasks.engine.ports import Offer, WorkerStore
 from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.engine.reporter import Reporter
@@ -37,6 +39,7 @@ class Claimer(DatabaseDuty):
         hand_over: Callable[[list[ActiveTask]], None],
         poll_seconds: float,
         on_death: Callable[[], None],
+        measures: WorkerMeasures | None = None,
     ) -> None:
         """`hand_over` starts the handlers, without blocking; `unstarted` tells how many it has not started yet."""
         super().__init__("claimer", on_death=on_death)
@@ -48,6 +51,7 @@ class Claimer(DatabaseDuty):
         self._reporter = reporter
         self._unstarted = unstarted
         self._hand_over = hand_over
+        self._measures = measures or WorkerMeasures()
         self._wants_places = False
         self._poll_seconds = poll_seconds
         #: of async handlers, and of plain functions
@@ -86,8 +90,12 @@ class Claimer(DatabaseDuty):
         return max(0, min(free, most, LARGEST_BATCH - self._unstarted()))
 
     def _claim(self, kind: list[Offer], limit: int) -> int:
-        active = [self._active(task) for task in self._store.claim(self._worker_id, kind, limit)]
+        asked_at = time.monotonic()
+        claimed = self._store.claim(self._worker_id, kind, limit)
+        seconds = time.monotonic() - asked_at
+        active = [self._active(task) for task in claimed]
         self._board.add(active)
+        self._measures.claimed(active, seconds)
         if active:
             _log.debug("tasks_claimed", count=len(active))
             self._hand_over(active)

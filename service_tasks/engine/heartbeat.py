@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from service_tasks.domain.task import HandedBack, Lease
@@ -28,7 +29,12 @@ class Heartbeat(DatabaseDuty):
         seconds: float,
         check_health: Callable[[], None],
         on_death: Callable[[], None],
+        tell: Callable[[], None] = lambda: None,
+        on_lost_claim: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`tell` follows each beat, and may raise what a store raises; `on_lost_claim` is called for each that was
+        found."""
         # Back before the lease ends on those who were back earlier: their rescuers wait no longer than a lease.
         super().__init__("heartbeat", on_death=on_death, longest_pause=min(LONGEST_PAUSE_SECONDS, seconds))
         self._store = store
@@ -37,14 +43,25 @@ class Heartbeat(DatabaseDuty):
         self._reporter = reporter
         self._seconds = seconds
         self._check_health = check_health
+        self._tell = tell
+        self._on_lost_claim = on_lost_claim
+        self._monotonic = monotonic
+        self._beaten_at: float | None = None
         #: leases that the database said we hold at the last beat, and nobody here knew
         self._strange: set[Lease] = set()
 
     def work(self) -> float:
+        asked_at = self._monotonic()
         self._store.beat(self._worker)
+        self._beaten_at = asked_at
         self.reconcile()
+        self._tell()
         self._check_health()
         return jittered(self._seconds, 0.1)
+
+    def age(self) -> float | None:
+        """Seconds since the last beat that the database has taken; None before the first."""
+        return None if self._beaten_at is None else self._monotonic() - self._beaten_at
 
     def reconcile(self) -> None:
         """Stop handlers whose lease is gone; hand back tasks that a claim took but whose answer was lost."""
@@ -59,6 +76,7 @@ class Heartbeat(DatabaseDuty):
         for lease in strange & self._strange:
             # Written by now is possible as well: then the hand-back is refused by its lease.
             _log.warning("lost_claim_found", task_id=lease.key)
+            self._on_lost_claim()
             self._reporter.report(HandedBack(lease))
         self._strange = strange
 

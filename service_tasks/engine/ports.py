@@ -5,8 +5,9 @@ Every method may raise `servicekit.errors.Unavailable` when the database is away
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import sub
 from typing import Protocol
 from uuid import UUID
 
@@ -22,6 +23,39 @@ class WorkerInfo:
     name: str
     task_types: tuple[str, ...]
     lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many tasks a worker may hold and holds, all of them and the plain functions among them."""
+
+    slots: int
+    busy: int
+    threads: int
+    busy_threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Attempts of one type that ended, and in the buckets of domain.distribution how long tasks waited and ran."""
+
+    completed: int
+    failed: int
+    retried: int
+    waits: tuple[int, ...]
+    runs: tuple[int, ...]
+
+    def __sub__(self, other: Counted) -> Counted:
+        return Counted(
+            self.completed - other.completed,
+            self.failed - other.failed,
+            self.retried - other.retried,
+            tuple(map(sub, self.waits, other.waits)),
+            tuple(map(sub, self.runs, other.runs)),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.completed or self.failed or self.retried or any(self.waits) or any(self.runs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +84,9 @@ class Promotion:
 class WorkerStore(Protocol):
     def beat(self, worker: WorkerInfo) -> None:
         """Say that the worker lives; makes its row when there is none."""
+
+    def tell(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
+        """Show a worker's load, and add what it has counted, by type, to the present minute."""
 
     def forget_worker(self, worker_id: UUID) -> None:
         """Remove the row of a worker that holds nothing any more."""
@@ -191,6 +228,9 @@ class PruneStore(Protocol):
 
     def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
         """Remove records of runs older than that; gives their number."""
+
+    def prune_minutes(self, *, keep_seconds: float, limit: int) -> int:
+        """Remove the counts of minutes longer ago than that; gives their number."""
 
     def prune_messages(self, *, keep_seconds: float, limit: int) -> int:
         """Forget ids of messages older than that; gives their number."""

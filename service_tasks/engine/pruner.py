@@ -7,6 +7,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.measures import WorkerMeasures
 from service_tasks.engine.ports import PruneStore, Retention
 from servicekit.logs import get_logger
 
@@ -15,6 +16,8 @@ BATCH = 1000
 ROUND_SECONDS = 300.0
 #: how long records of a schedule's runs are kept
 KEEP_TICKS_SECONDS = 7 * 86_400.0
+#: and the counts of each minute, of which nobody asks for more than the last few
+KEEP_MINUTES_SECONDS = 86_400.0
 #: Rejected messages wait for a person, but a producer that sends nothing else must not fill the disk.
 MOST_REJECTIONS = 100_000
 _SHORTEST_REST_SECONDS = 0.01
@@ -36,6 +39,7 @@ class Pruner(DatabaseDuty):
         round_seconds: float = ROUND_SECONDS,
         most_rejections: int = MOST_REJECTIONS,
         monotonic: Callable[[], float] = time.monotonic,
+        measures: WorkerMeasures | None = None,
     ) -> None:
         super().__init__("pruner", on_death=on_death)
         self._store = store
@@ -45,6 +49,7 @@ class Pruner(DatabaseDuty):
         self._round_seconds = round_seconds
         self._most_rejections = most_rejections
         self._monotonic = monotonic
+        self._measures = measures or WorkerMeasures()
         self._after: UUID | None = None
         self._removed = 0
         self._next_round_at: float | None = None
@@ -62,6 +67,7 @@ class Pruner(DatabaseDuty):
         step = self._store.prune_tasks(self._retention, after=self._after, limit=self._batch)
         self._after = step.last
         self._removed += step.removed
+        self._measures.pruned_tasks += step.removed
         ended = self._monotonic()
         if step.seen == self._batch or records == self._batch:
             if step.seen < self._batch:
@@ -79,7 +85,9 @@ class Pruner(DatabaseDuty):
         removed = [
             store.prune_ticks(keep_seconds=KEEP_TICKS_SECONDS, limit=self._batch),
             store.prune_rejections(most=self._most_rejections, limit=self._batch),
+            store.prune_minutes(keep_seconds=KEEP_MINUTES_SECONDS, limit=self._batch),
         ]
         if keep is not None:
             removed.append(store.prune_messages(keep_seconds=keep, limit=self._batch))
+        self._measures.pruned_records += sum(removed)
         return max(removed)

@@ -11,6 +11,7 @@ from itertools import islice
 from service_tasks.domain.task import FailedForGood, Lease, Outcome, Progress, Succeeded, WillRetry
 from service_tasks.engine.board import Board
 from service_tasks.engine.duties import DatabaseDuty
+from service_tasks.engine.measures import WorkerMeasures
 from service_tasks.engine.ports import WorkerStore
 from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.logs import get_logger
@@ -40,6 +41,7 @@ class Reporter(DatabaseDuty):
         on_written: Callable[[bool], None],
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
+        measures: WorkerMeasures | None = None,
     ) -> None:
         """`on_written(retried)` is called after each batch: places are free, and perhaps tasks wait anew."""
         super().__init__("reporter", on_death=on_death)
@@ -48,6 +50,7 @@ class Reporter(DatabaseDuty):
         self._board = board
         self._on_written = on_written
         self._monotonic = monotonic
+        self._measures = measures or WorkerMeasures()
         self._lock = threading.Lock()
         self._outcomes: deque[Outcome] = deque()
         self._progress: dict[Lease, Progress] = {}
@@ -93,6 +96,7 @@ class Reporter(DatabaseDuty):
             if last_words:
                 # First, while the tasks still run: afterwards the fence would refuse it.
                 self._store.write_progress(last_words)
+        asked_at = self._monotonic()
         try:
             accepted = self._store.write(batch, self._worker_name)
         except (Unavailable, DeadlineExceeded):
@@ -102,7 +106,10 @@ class Reporter(DatabaseDuty):
         self._written_at = self._monotonic()
         for _ in batch:
             self._outcomes.popleft()
-        self._board.remove(leases)
+        tasks = self._board.remove(leases)
+        # What was perhaps written the time before, and is refused now, was written.
+        known = accepted | self._unsure if self._unsure else accepted
+        self._measures.written(batch, known, tasks, self._written_at - asked_at)
         self._tell(batch, accepted)
         self._on_written(any(isinstance(outcome, WillRetry) for outcome in batch))
 

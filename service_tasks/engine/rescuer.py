@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 
 from service_tasks.domain.retry import RetryPolicy
+from service_tasks.domain.task import Lease, LostTask, Outcome
 from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.measures import WorkerMeasures
 from service_tasks.engine.ports import WorkerStore
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.runner import decide_lost
@@ -33,6 +35,7 @@ class Rescuer(DatabaseDuty):
         policy: RetryPolicy,
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
+        measures: WorkerMeasures | None = None,
     ) -> None:
         super().__init__("rescuer", on_death=on_death)
         self._store = store
@@ -42,6 +45,7 @@ class Rescuer(DatabaseDuty):
         self._registry = registry
         self._policy = policy
         self._monotonic = monotonic
+        self._measures = measures or WorkerMeasures()
         self._longest_pause = min(LONGEST_PAUSE_SECONDS, lease_seconds / 4)
         self._connected_since: float | None = None
         self._asked_at = 0.0
@@ -66,14 +70,22 @@ class Rescuer(DatabaseDuty):
         return known.retry if known is not None and known.retry is not None else self._policy
 
     def _rescue(self) -> None:
+        lost: dict[Lease, LostTask] = {}
+
+        def decide(task: LostTask) -> Outcome:
+            lost[task.lease] = task
+            return decide_lost(task, random.random(), self._policy_of(task.task_type))
+
         while not self.stopping:
+            lost.clear()
             rescued = self._store.rescue(
                 lease_seconds=self._lease_seconds,
                 limit=LARGEST_BATCH,
                 rescuer=self._worker_name,
-                decide=lambda task: decide_lost(task, random.random(), self._policy_of(task.task_type)),
+                decide=decide,
             )
             for outcome in rescued:
+                self._measures.rescue(lost[outcome.lease], outcome)
                 _log.warning("task_rescued", task_id=str(outcome.lease.task_id), outcome=type(outcome).__name__)
             if len(rescued) < LARGEST_BATCH:
                 return

@@ -186,6 +186,7 @@ class Runner:
         while queue:
             task = lane.task = queue.popleft()
             outcome = await self._outcome(lane, task)
+            task.ran_seconds = self._monotonic() - task.started_at
             lane.task = None
             self._ended.append((task, outcome))
             if lane.waits:

@@ -19,7 +19,17 @@ from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.heartbeat import Heartbeat
 from service_tasks.engine.leader import LEASE_SECONDS, Leadership
 from service_tasks.engine.listener import Listener
-from service_tasks.engine.ports import DueStore, MaintenanceStore, OpenWakeUps, Retention, WorkerInfo, WorkerStore
+from service_tasks.engine.measures import WorkerMeasures, since
+from service_tasks.engine.ports import (
+    Counted,
+    DueStore,
+    Load,
+    MaintenanceStore,
+    OpenWakeUps,
+    Retention,
+    WorkerInfo,
+    WorkerStore,
+)
 from service_tasks.engine.promoter import Promoter
 from service_tasks.engine.pruner import Pruner
 from service_tasks.engine.registry import Registry
@@ -86,6 +96,9 @@ class Worker:
         self._stop_asked = 0
         self._failed = False
         self._draining = False
+        self.measures = WorkerMeasures(registry.names())
+        #: what the others know of it
+        self._told: dict[str, Counted] = {}
         self._board = Board(options.concurrency)
         self._threads = ThreadSlots(options.threads)
         self._reporter = Reporter(
@@ -94,6 +107,7 @@ class Worker:
             board=self._board,
             on_written=self._after_write,
             on_death=self._die,
+            measures=self.measures,
         )
         self._runner = Runner(
             policy=options.policy,
@@ -113,6 +127,7 @@ class Worker:
             hand_over=self._hand_over,
             poll_seconds=options.poll_seconds,
             on_death=self._die,
+            measures=self.measures,
         )
         self._heartbeat = Heartbeat(
             store=heartbeat_store,
@@ -122,6 +137,8 @@ class Worker:
             seconds=options.heartbeat_seconds,
             check_health=self._check_threads,
             on_death=self._die,
+            tell=self._tell,
+            on_lost_claim=self._count_lost_claim,
         )
         self._canceller = Canceller(
             store=store,
@@ -144,6 +161,7 @@ class Worker:
             poll_seconds=options.poll_seconds,
             on_promoted=self._claimer.wake,
             on_death=self._die,
+            measures=self.measures,
         )
         self._rescuer = Rescuer(
             store=store,
@@ -153,6 +171,7 @@ class Worker:
             registry=registry,
             policy=options.policy,
             on_death=self._die,
+            measures=self.measures,
         )
         self._scheduler = Scheduler(
             store=due_store,
@@ -160,8 +179,15 @@ class Worker:
             poll_seconds=options.poll_seconds,
             on_made=self._claimer.wake,
             on_death=self._die,
+            measures=self.measures,
         )
-        self._pruner = Pruner(store=maintenance_store, retention=options.retention, leads=leads, on_death=self._die)
+        self._pruner = Pruner(
+            store=maintenance_store,
+            retention=options.retention,
+            leads=leads,
+            on_death=self._die,
+            measures=self.measures,
+        )
         self._listener = Listener(
             open_wake_ups=open_wake_ups,
             claimer=self._claimer,
@@ -176,6 +202,31 @@ class Worker:
     def held(self) -> int:
         """Tasks in this worker's hands."""
         return len(self._board)
+
+    def load(self) -> Load:
+        """How much it may hold, and holds."""
+        threads = self._threads.capacity
+        return Load(self._board.slots, self.held, threads, threads - self._threads.free())
+
+    def hung_threads(self) -> int:
+        """Threads whose function has gone on long after its task was over."""
+        return self._threads.hung(_HUNG_SECONDS)
+
+    def unwritten(self) -> int:
+        """Outcomes that the database does not have yet."""
+        return self._reporter.waiting()
+
+    def leads(self) -> bool:
+        """Whether it has the maintenance duties."""
+        return self._leadership.leads()
+
+    def heartbeat_age(self) -> float | None:
+        """Seconds since the database last heard of it; None before the first time."""
+        return self._heartbeat.age()
+
+    def away(self) -> dict[str, bool]:
+        """Which of its duties found the database away when they last asked."""
+        return {duty.name: duty.is_away for duty in self._duties()}
 
     @property
     def draining(self) -> bool:
@@ -295,6 +346,16 @@ class Worker:
         if outcomes:
             self._reporter.report(*outcomes)
 
+    # What others know of it
+
+    def _tell(self) -> None:
+        counted = self.measures.counted()
+        self._heartbeat_store.tell(self.info.id, self.load(), since(counted, self._told))
+        self._told = counted
+
+    def _count_lost_claim(self) -> None:
+        self.measures.lost_claims += 1
+
     # The end
 
     async def _drain(self) -> None:
@@ -332,6 +393,8 @@ class Worker:
 
     def _say_goodbye(self) -> None:
         try:
+            # What ended since the last beat.
+            self._tell()
             self._heartbeat_store.forget_worker(self.info.id)
         except (Unavailable, DeadlineExceeded):
             # Somebody's rescuer removes the row later.

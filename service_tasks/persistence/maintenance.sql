@@ -55,6 +55,12 @@ WHERE i.ctid = ANY (ARRAY(
     SELECT o.ctid FROM ingested_messages o WHERE o.received_at < now() - make_interval(secs => %(keep)s)
     ORDER BY o.received_at LIMIT %(limit)s))
 
+-- name: prune_minutes
+DELETE FROM task_minutes m
+WHERE m.ctid = ANY (ARRAY(
+    SELECT o.ctid FROM task_minutes o WHERE o.minute < now() - make_interval(secs => %(keep)s)
+    ORDER BY o.minute LIMIT %(limit)s))
+
 -- name: prune_rejections
 -- Ids are version 7, so the primary key has them in the order of their coming; the newest stay.
 DELETE FROM rejected_messages r

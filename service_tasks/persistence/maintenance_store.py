@@ -52,6 +52,10 @@ class MaintenanceStore:
         with self._statements.transaction() as session:
             return self._statements.run(session, "prune_ticks", keep=keep_seconds, limit=limit).rowcount
 
+    def prune_minutes(self, *, keep_seconds: float, limit: int) -> int:
+        with self._statements.transaction() as session:
+            return self._statements.run(session, "prune_minutes", keep=keep_seconds, limit=limit).rowcount
+
     def prune_messages(self, *, keep_seconds: float, limit: int) -> int:
         with self._statements.transaction() as session:
             return self._statements.run(session, "prune_messages", keep=keep_seconds, limit=limit).rowcount

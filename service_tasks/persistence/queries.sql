@@ -177,7 +177,7 @@ SET state = 'running', attempts = t.attempts + 1, lease_no = t.lease_no + 1, wor
 FROM due WHERE t.ctid = due.place
 RETURNING t.id::text, t.lease_no, t.task_type, t.payload::text, t.attempts, t.max_attempts,
           coalesce(t.timeout_seconds, due.timeout_seconds)::float8, date_part('epoch', now()),
-          date_part('epoch', due.turn)
+          date_part('epoch', due.turn), date_part('epoch', now() - t.execute_at)
 
 -- name: limited_types
 SELECT k.name FROM task_type_controls k
@@ -390,6 +390,26 @@ SELECT extract(epoch FROM min(s.execute_at) - clock_timestamp())::float8 FROM ta
 INSERT INTO workers AS w (id, name, task_types, lease_seconds)
 VALUES (%(id)s::uuid, %(name)s, %(task_types)s::text[], %(lease_seconds)s)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
+
+-- name: tell
+UPDATE workers AS w SET slots = %(slots)s, busy = %(busy)s, threads = %(threads)s, busy_threads = %(busy_threads)s
+WHERE w.id = %(id)s::uuid
+
+-- name: add_counts
+-- What a worker counted since it last said so goes to the minute of now. A row for each worker, so that none waits for
+-- another, however many tell at once; the figures of a whole fleet are a few rows, however many tasks there are.
+INSERT INTO task_minutes AS m (minute, worker_id, task_type, completed, failed, retried, waits, runs)
+SELECT date_trunc('minute', now()), %(worker_id)s::uuid, x.task_type, x.completed, x.failed, x.retried,
+       x.waits::int[], x.runs::int[]
+FROM unnest(%(types)s::text[], %(completed)s::int[], %(failed)s::int[], %(retried)s::int[], %(waits)s::text[],
+            %(runs)s::text[]) AS x(task_type, completed, failed, retried, waits, runs)
+ON CONFLICT (minute, worker_id, task_type) DO UPDATE SET
+    completed = m.completed + excluded.completed, failed = m.failed + excluded.failed,
+    retried = m.retried + excluded.retried,
+    waits = ARRAY(SELECT s.a + s.b FROM unnest(m.waits, excluded.waits) WITH ORDINALITY AS s(a, b, place)
+                  ORDER BY s.place),
+    runs = ARRAY(SELECT s.a + s.b FROM unnest(m.runs, excluded.runs) WITH ORDINALITY AS s(a, b, place)
+                 ORDER BY s.place)
 
 -- name: held_by
 SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND t.state = 'running'

@@ -140,6 +140,7 @@ class Task(Base):
             text("id DESC"),
             postgresql_where=text("state IN ('failed', 'cancelled')"),
         ),
+        Index("ix_tasks_cancelled_at", "completed_at", postgresql_where=text("state = 'cancelled'")),
         Index(
             "uq_tasks_idempotency_key",
             "idempotency_key",
@@ -166,8 +167,31 @@ class WorkerRow(Base):
     lease_seconds: Mapped[float] = mapped_column(Float)
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     heartbeat_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+    #: tasks that it may hold, and holds as of its last beat; and the plain functions among them
+    slots: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    busy: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    threads: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    busy_threads: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
     __table_args__ = (CheckConstraint("lease_seconds > 0", name="ck_workers_lease"),)
+
+
+class TaskMinute(Base):
+    """What one worker saw end in one minute. Kept by the workers' counting, not by looking at tasks: what a worker that
+    is killed has not told yet is missing, and what it told twice, the first answer lost, is there twice."""
+
+    __tablename__ = "task_minutes"
+
+    minute: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    worker_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    task_type: Mapped[str] = mapped_column(Text, primary_key=True)
+    completed: Mapped[int] = mapped_column(Integer)
+    failed: Mapped[int] = mapped_column(Integer)
+    #: failed attempts that were not the last
+    retried: Mapped[int] = mapped_column(Integer)
+    #: in the buckets of domain.distribution
+    waits: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    runs: Mapped[list[int]] = mapped_column(ARRAY(Integer))
 
 
 class TaskTypeControl(Base):

@@ -29,7 +29,7 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.ports import READY, Offer, Promotion, WorkerInfo, cancel_announcement
+from service_tasks.engine.ports import READY, Counted, Load, Offer, Promotion, WorkerInfo, cancel_announcement
 from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
 from service_tasks.persistence.callbacks import callback_of
 from service_tasks.persistence.line import Lines
@@ -239,6 +239,33 @@ class TaskStore:
             task_types=list(worker.task_types),
             lease_seconds=worker.lease_seconds,
         )
+
+    def tell(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
+        with self._statements.transaction() as session:
+            self._statements.run(
+                session,
+                "tell",
+                id=str(worker_id),
+                slots=load.slots,
+                busy=load.busy,
+                threads=load.threads,
+                busy_threads=load.busy_threads,
+            )
+            if counted:
+                # In the order of the types, which is that of the rows. Nobody else writes those of this worker.
+                ordered = sorted(counted.items())
+                self._statements.run(
+                    session,
+                    "add_counts",
+                    worker_id=str(worker_id),
+                    types=[name for name, _ in ordered],
+                    completed=[one.completed for _, one in ordered],
+                    failed=[one.failed for _, one in ordered],
+                    retried=[one.retried for _, one in ordered],
+                    # An array has rows of one length only; texts have their own.
+                    waits=[_array(map(str, one.waits)) for _, one in ordered],
+                    runs=[_array(map(str, one.runs)) for _, one in ordered],
+                )
 
     def forget_worker(self, worker_id: UUID) -> None:
         self._statements.once("forget_worker", worker_id=str(worker_id))
@@ -527,8 +554,8 @@ def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
     rows.sort(key=_by_turn)
     claimed_at = datetime.fromtimestamp(rows[0][7], UTC)
     return [
-        ClaimedTask(Lease(key, number), task_type, payload, attempt, max_attempts, timeout, claimed_at)
-        for key, number, task_type, payload, attempt, max_attempts, timeout, _, _ in rows
+        ClaimedTask(Lease(key, number), task_type, payload, attempt, max_attempts, timeout, claimed_at, waited)
+        for key, number, task_type, payload, attempt, max_attempts, timeout, _, _, waited in rows
     ]
 
 

@@ -1,0 +1,31 @@
+"""The HTTP door to many tasks at once. No rule and no query lives here."""
+
+from __future__ import annotations
+
+from service_tasks.bulk_schemas import CancelMany, ManyCancelledView, ManyRetriedView, RetryMany
+from service_tasks.bulk_use_cases import Bulk
+from servicekit.routes import Routes
+
+
+def bulk_routes(bulk: Bulk) -> Routes:
+    """Declare the operations on many tasks."""
+    api = Routes("tasks")
+
+    @api.post("/tasks/cancel")
+    def cancel_tasks(body: CancelMany) -> ManyCancelledView:
+        """Cancel the pending and processing tasks that fit a filter, as `DELETE /tasks/{id}` does each.
+
+        In batches, each whole; `next` tells where to go on when more fit than the limit, or the time was up.
+        """
+        return bulk.cancel(body)
+
+    @api.post("/tasks/retry")
+    def retry_tasks(body: RetryMany) -> ManyRetriedView:
+        """Run the failed tasks that fit a filter again, as `POST /tasks/{id}/retry` does each.
+
+        Cancelled ones when `status` says so. In batches, each whole; `next` tells where to go on when more fit than the
+        limit, or the time was up.
+        """
+        return bulk.retry(body)
+
+    return api

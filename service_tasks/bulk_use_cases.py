@@ -1,0 +1,206 @@
+"""Cancel or retry many tasks, chosen by a filter: in short transactions, each whole, of so many tasks together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from service_tasks.bulk_schemas import CancelMany, ManyCancelledView, ManyRetriedView, ManyTasks, RetryMany
+from service_tasks.domain.task import LIVE_STATES, RETRYABLE_STATES, State, Status, states_of
+from service_tasks.engine.ports import READY
+from servicekit import deadline
+from servicekit.errors import DeadlineExceeded, Invalid, Unavailable
+
+#: tasks of one transaction: enough to be fast, and few enough that nobody waits long for one of them
+BATCH = 500
+#: no batch is begun when the request has less than this left, in seconds
+_RESERVE_SECONDS = 2.0
+_NO_DEADLINE = 3600.0
+
+
+class Chosen(NamedTuple):
+    """A task that fitted the filter a moment ago."""
+
+    id: UUID
+    user_id: UUID | None
+    unique_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which tasks are wanted; None: whatever it is. From a moment on and before one. `after` passes over that id and
+    all older ones."""
+
+    states: tuple[State, ...]
+    task_type: str | None
+    user_id: UUID | None
+    ids: tuple[UUID, ...] | None
+    created_from: datetime | None
+    created_before: datetime | None
+    ended_from: datetime | None
+    ended_before: datetime | None
+    after: UUID | None
+    limit: int
+
+
+@dataclass(slots=True)
+class Retried:
+    """How many of a batch run again, and why others do not."""
+
+    retried: int = 0
+    changed: int = 0
+    user_deleted: int = 0
+    unique_key_taken: int = 0
+
+    def add(self, other: Retried) -> None:
+        """Count those as well."""
+        self.retried += other.retried
+        self.changed += other.changed
+        self.user_deleted += other.user_deleted
+        self.unique_key_taken += other.unique_key_taken
+
+
+class BulkRepository(Protocol):
+    """May raise `Unavailable` and `DeadlineExceeded`; then nothing of that call has happened."""
+
+    def choose(self, choice: Choice) -> list[Chosen]:
+        """Those that fit, the oldest first."""
+
+    def cancel(self, ids: Collection[UUID]) -> int:
+        """Cancel the live ones among them in one transaction, telling their workers; gives their number."""
+
+    def retry(self, chosen: Sequence[Chosen], states: Collection[State]) -> Retried:
+        """Make those among them that are still in one of the states ready again."""
+
+
+class Bulk:
+    """`announce` tells workers that something is ready; it must neither block nor raise."""
+
+    def __init__(self, repository: BulkRepository, *, announce: Callable[[str], None]) -> None:
+        self._repository = repository
+        self._announce = announce
+
+    def cancel(self, body: CancelMany) -> ManyCancelledView:
+        """Cancel live tasks as `Tasks.cancel` does each."""
+        choice = _choice(body, LIVE_STATES, LIVE_STATES, "pending or processing")
+        steps = _Steps(self._repository.choose(choice), choice.limit - 1)
+        cancelled = tried = 0
+        for part in steps:
+            with steps.may_end():
+                cancelled += self._repository.cancel([item.id for item in part])
+                tried += len(part)
+        return ManyCancelledView(cancelled=cancelled, changed=tried - cancelled, next=steps.next)
+
+    def retry(self, body: RetryMany) -> ManyRetriedView:
+        """Run ended tasks again as `Tasks.retry` does each; failed ones unless the status says otherwise."""
+        choice = _choice(
+            body, RETRYABLE_STATES, {State.FAILED}, "failed or cancelled", body.ended_from, body.ended_before
+        )
+        steps = _Steps(self._repository.choose(choice), choice.limit - 1)
+        total = Retried()
+        for part in steps:
+            with steps.may_end():
+                done = self._repository.retry(part, choice.states)
+                total.add(done)
+                if done.retried:
+                    self._announce(READY)
+        return ManyRetriedView(
+            retried=total.retried,
+            changed=total.changed,
+            user_deleted=total.user_deleted,
+            unique_key_taken=total.unique_key_taken,
+            next=steps.next,
+        )
+
+
+class _Steps:
+    """The chosen tasks in batches, until all are dealt with or the request's time is nearly gone. `next` is then where
+    to go on."""
+
+    def __init__(self, chosen: Sequence[Chosen], limit: int) -> None:
+        """`chosen` may hold one more than the limit, which shows that there are more."""
+        self._chosen = chosen[:limit]
+        self._has_more = len(chosen) > limit
+        self._done = 0
+        self._ended = False
+
+    def __iter__(self) -> Iterator[Sequence[Chosen]]:
+        while self._done < len(self._chosen):
+            if self._done and _time_is_short():
+                return
+            part = self._chosen[self._done : self._done + BATCH]
+            yield part
+            if self._ended:
+                return
+            self._done += len(part)
+
+    @contextmanager
+    def may_end(self) -> Iterator[None]:
+        """Around one batch: when the database goes away, those before it are told of and it is not lost. The first
+        one's error is the caller's."""
+        try:
+            yield
+        except (Unavailable, DeadlineExceeded):
+            if not self._done:
+                raise
+            self._ended = True
+
+    @property
+    def next(self) -> UUID | None:
+        if self._done == len(self._chosen) and not self._has_more:
+            return None
+        return self._chosen[self._done - 1].id
+
+
+def _time_is_short() -> bool:
+    try:
+        return deadline.remaining(_NO_DEADLINE) < _RESERVE_SECONDS
+    except DeadlineExceeded:
+        return True
+
+
+def _choice(
+    body: ManyTasks,
+    possible: Collection[State],
+    usual: Collection[State],
+    words: str,
+    ended_from: datetime | None = None,
+    ended_before: datetime | None = None,
+) -> Choice:
+    named = body.status is not None or any(
+        value is not None
+        for value in (
+            body.task_type,
+            body.user_id,
+            body.ids,
+            body.created_from,
+            body.created_before,
+            ended_from,
+            ended_before,
+        )
+    )
+    if body.all and named:
+        raise Invalid.field("all", "is true, and a filter is there as well: send one or the other")
+    if not body.all and not named:
+        raise Invalid.field("all", "name which tasks are meant, or say that all are: true")
+    states = usual
+    if body.status is not None:
+        states = states_of(Status(body.status))
+        if not set(states) <= set(possible):
+            raise Invalid.field("status", f"must be {words}: no other task can be")
+    return Choice(
+        states=tuple(sorted(states)),
+        task_type=body.task_type,
+        user_id=body.user_id,
+        ids=None if body.ids is None else tuple(body.ids),
+        created_from=body.created_from,
+        created_before=body.created_before,
+        ended_from=ended_from,
+        ended_before=ended_before,
+        after=body.after,
+        limit=body.limit + 1,
+    )

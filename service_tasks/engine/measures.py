@@ -1,0 +1,191 @@
+"""What a worker counts of itself. Nothing here sends anything: pages show it, and the heartbeat hands it on.
+
+Every number has one thread that changes it; others may read it at any time. Counting is done by the batch, for a worker
+ends tens of thousands of tasks in a second: of a large batch each task is counted, but only some are timed, each for
+its neighbours too.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
+
+from service_tasks.domain.distribution import Distribution
+from service_tasks.domain.task import (
+    FailedForGood,
+    HandedBack,
+    Lease,
+    LostTask,
+    Outcome,
+    StoppedAfterCancel,
+    Succeeded,
+    WillRetry,
+)
+from service_tasks.engine.board import ActiveTask
+from service_tasks.engine.ports import Counted
+
+#: so many of a batch are timed
+TIMED = 64
+#: upper bounds of the sizes of batches
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+DEAD, HUNG = "dead", "hung"
+_type_of = attrgetter("claimed.task_type")
+
+
+class TypeMeasures:
+    """One type's. `waits` is from the moment a task was due to its start, `runs` from there to its handler's end."""
+
+    __slots__ = (
+        "cancelled",
+        "claimed",
+        "completed",
+        "failed",
+        "handed_back",
+        "late",
+        "rescued_failed",
+        "rescued_retried",
+        "retried",
+        "runs",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.claimed = 0
+        self.waits = Distribution()
+        # Written down, and accepted but for the last.
+        self.completed = 0
+        self.failed = 0
+        self.retried = 0
+        self.handed_back = 0
+        self.cancelled = 0
+        self.late = 0
+        self.runs = Distribution()
+        # Taken from other workers.
+        self.rescued_failed = 0
+        self.rescued_retried = 0
+
+
+class Sizes:
+    """How large batches were. One thread adds."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SIZES) + 1)
+        self.total = 0
+
+    def add(self, size: int) -> None:
+        self.counts[bisect_left(SIZES, size)] += 1
+        self.total += size
+
+
+class WorkerMeasures:
+    def __init__(self, task_types: Iterable[str] = ()) -> None:
+        self._types = {name: TypeMeasures() for name in task_types}
+        #: of the statements that claim, and of the tasks each got
+        self.claims = Distribution()
+        self.claim_sizes = Sizes()
+        #: the same of those that write outcomes
+        self.flushes = Distribution()
+        self.flush_sizes = Sizes()
+        self.lost_claims = 0
+        # What the leader does.
+        self.promoted = 0
+        self.schedules_due = 0
+        self.schedule_tasks = 0
+        self.schedules_missed = 0
+        self.schedules_stopped = 0
+        #: by why they were taken and what became of them
+        self.rescued: Counter[tuple[str, str]] = Counter(
+            {(reason, outcome): 0 for reason in (DEAD, HUNG) for outcome in ("retried", "failed")}
+        )
+        self.pruned_tasks = 0
+        self.pruned_records = 0
+
+    def types(self) -> list[tuple[str, TypeMeasures]]:
+        """Each type with its own; of types that others run as well, once the leader has rescued some."""
+        return list(self._types.items())
+
+    def claimed(self, tasks: Sequence[ActiveTask], seconds: float) -> None:
+        """A claim, which took so long, gave these."""
+        self.claims.add(seconds)
+        self.claim_sizes.add(len(tasks))
+        for name, count in Counter(map(_type_of, tasks)).items():
+            self._of(name).claimed += count
+        step = len(tasks) // TIMED + 1
+        for index in range(0, len(tasks), step):
+            claimed = tasks[index].claimed
+            self._of(claimed.task_type).waits.add(claimed.waited_seconds, min(step, len(tasks) - index))
+
+    def written(
+        self,
+        outcomes: Sequence[Outcome],
+        accepted: Collection[Lease],
+        tasks: Sequence[ActiveTask | None],
+        seconds: float,
+    ) -> None:
+        """Outcomes were written, which took so long; `tasks` has each one's task, None where it was not held here."""
+        self.flushes.add(seconds)
+        self.flush_sizes.add(len(outcomes))
+        held = [task for task in tasks if task is not None]
+        if len(held) == len(accepted) == len(outcomes) and set(map(type, outcomes)) == {Succeeded}:
+            for name, count in Counter(map(_type_of, held)).items():
+                self._of(name).completed += count
+        else:
+            for outcome, task in zip(outcomes, tasks, strict=True):
+                if task is not None:
+                    self._count(self._of(task.claimed.task_type), outcome, outcome.lease in accepted)
+        step = len(held) // TIMED + 1
+        for index in range(0, len(held), step):
+            task = held[index]
+            self._of(task.claimed.task_type).runs.add(task.ran_seconds, min(step, len(held) - index))
+
+    def rescue(self, task: LostTask, outcome: Outcome) -> None:
+        """This task was taken from its worker."""
+        measures, failed = self._of(task.task_type), isinstance(outcome, FailedForGood)
+        if failed:
+            measures.rescued_failed += 1
+        else:
+            measures.rescued_retried += 1
+        self.rescued[HUNG if task.overdue else DEAD, "failed" if failed else "retried"] += 1
+
+    def counted(self) -> dict[str, Counted]:
+        """What has ended, and how long it took, by type, since the worker began."""
+        return {
+            name: Counted(
+                completed=one.completed,
+                failed=one.failed + one.rescued_failed,
+                retried=one.retried + one.rescued_retried,
+                waits=tuple(one.waits.counts),
+                runs=tuple(one.runs.counts),
+            )
+            for name, one in self.types()
+        }
+
+    def _of(self, task_type: str) -> TypeMeasures:
+        found = self._types.get(task_type)
+        return self._types.setdefault(task_type, TypeMeasures()) if found is None else found
+
+    @staticmethod
+    def _count(measures: TypeMeasures, outcome: Outcome, accepted: bool) -> None:
+        if not accepted:
+            measures.late += 1
+        elif isinstance(outcome, Succeeded):
+            measures.completed += 1
+        elif isinstance(outcome, FailedForGood):
+            measures.failed += 1
+        elif isinstance(outcome, WillRetry):
+            measures.retried += 1
+        elif isinstance(outcome, HandedBack):
+            measures.handed_back += 1
+        elif isinstance(outcome, StoppedAfterCancel):
+            measures.cancelled += 1
+
+
+def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> dict[str, Counted]:
+    """What has been added, by type, where something has."""
+    added = {name: one if name not in before else one - before[name] for name, one in now.items()}
+    return {name: one for name, one in added.items() if one}

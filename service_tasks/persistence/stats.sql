@@ -1,0 +1,122 @@
+-- How things stand, at a cost that does not grow with the table. See queries.sql for the notation.
+
+-- name: size
+-- In pages; known without reading any.
+SELECT pg_relation_size('tasks') / current_setting('block_size')::int, now()
+
+-- name: groups
+-- Of what was counted: the sum of each state, and its most frequent types.
+(SELECT NULL, c.state, sum(c.many)::bigint, extract(epoch FROM now() - min(c.first))::float8
+ FROM counted c GROUP BY c.state)
+UNION ALL
+(SELECT c.task_type, c.state, c.many, extract(epoch FROM now() - c.first)::float8
+ FROM counted c ORDER BY c.many DESC, c.task_type LIMIT %(groups)s)
+
+-- name: count_all
+-- For a small table: every row.
+WITH counted AS MATERIALIZED (
+    SELECT t.task_type, t.state, count(*) AS many, min(t.execute_at) FILTER (WHERE t.state = 'ready') AS first
+    FROM tasks t GROUP BY t.task_type, t.state
+)
+{groups}
+
+-- name: count_some
+-- For a large one: of each state that has an index of its own the first so many, in the order of that index, so that
+-- no more than these are looked at. Fewer than that are all there are. The running ones are never more than the workers
+-- hold. What has been completed has no index: the sample below tells.
+WITH chosen AS MATERIALIZED (
+    (SELECT r.task_type, r.state, r.execute_at FROM tasks r WHERE r.state = 'ready'
+     ORDER BY r.task_type, {turn}, r.id LIMIT %(most)s)
+    UNION ALL
+    (SELECT s.task_type, s.state, NULL FROM tasks s WHERE s.state = 'scheduled'
+     ORDER BY s.execute_at, s.id LIMIT %(most)s)
+    UNION ALL
+    (SELECT a.task_type, a.state, NULL FROM tasks a WHERE a.worker_id IS NOT NULL AND a.state = 'running'
+     ORDER BY a.worker_id, a.task_type LIMIT %(most_running)s)
+    UNION ALL
+    (SELECT f.task_type, f.state, NULL FROM tasks f WHERE f.state = 'failed' ORDER BY f.id DESC LIMIT %(most)s)
+    UNION ALL
+    (SELECT c.task_type, c.state, NULL FROM tasks c WHERE c.state = 'cancelled' ORDER BY c.id DESC LIMIT %(most)s)
+), counted AS MATERIALIZED (
+    SELECT x.task_type, x.state, count(*) AS many, min(x.execute_at) AS first FROM chosen x GROUP BY x.task_type, x.state
+)
+{groups}
+
+-- name: turn
+-- As in queries.sql.
+((r.execute_at AT TIME ZONE 'UTC') - r.priority * interval '1 minute')
+
+-- name: sample
+-- The tasks in so many per cent of the pages; always the same ones, so that they are in memory, and figures do not jump
+-- from one look to the next.
+WITH counted AS MATERIALIZED (
+    SELECT t.task_type, t.state, count(*) AS many, NULL::timestamptz AS first
+    FROM tasks t TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (1) GROUP BY t.task_type, t.state
+)
+{groups}
+
+-- name: oldest_ready
+-- By type, when more are ready than were counted: the longest that any of the first so many has waited. The types are
+-- found by leaps through the index, however many tasks each has.
+WITH RECURSIVE kinds AS (
+    (SELECT r.task_type FROM tasks r WHERE r.state = 'ready' ORDER BY r.task_type LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.task_type FROM tasks r WHERE r.state = 'ready' AND r.task_type > k.task_type
+            ORDER BY r.task_type LIMIT 1)
+    FROM kinds k WHERE k.task_type IS NOT NULL
+), found AS MATERIALIZED (
+    SELECT k.task_type FROM kinds k WHERE k.task_type IS NOT NULL LIMIT %(types)s
+)
+SELECT f.task_type, extract(epoch FROM now() - h.first)::float8
+FROM found f CROSS JOIN LATERAL (
+    SELECT min(n.execute_at) AS first FROM (
+        SELECT r.execute_at FROM tasks r WHERE r.state = 'ready' AND r.task_type = f.task_type
+        ORDER BY {turn}, r.id LIMIT %(heads)s
+    ) n
+) h
+WHERE h.first IS NOT NULL
+
+-- name: ended
+-- By minute, as the workers have counted.
+SELECT m.minute, sum(m.completed)::bigint, sum(m.failed)::bigint, sum(m.retried)::bigint
+FROM task_minutes m WHERE m.minute > date_trunc('minute', now()) - make_interval(mins => %(minutes)s)
+GROUP BY m.minute
+
+-- name: cancelled
+-- By minute, of the newest so many.
+SELECT date_trunc('minute', x.completed_at), count(*) FROM (
+    SELECT t.completed_at FROM tasks t
+    WHERE t.state = 'cancelled'
+      AND t.completed_at >= date_trunc('minute', now()) - make_interval(mins => %(minutes)s - 1)
+    ORDER BY t.completed_at DESC LIMIT %(most)s
+) x GROUP BY 1
+
+-- name: ended_of_types
+SELECT m.task_type, sum(m.completed)::bigint, sum(m.failed)::bigint, sum(m.retried)::bigint
+FROM task_minutes m WHERE m.minute > date_trunc('minute', now()) - make_interval(mins => %(minutes)s)
+GROUP BY m.task_type
+
+-- name: times
+-- The filled buckets of each type: how long its tasks waited, and ran.
+SELECT m.task_type, b.kind, b.place::int - 1, sum(b.many)::bigint
+FROM task_minutes m CROSS JOIN LATERAL (
+    SELECT 'wait' AS kind, w.place, w.many FROM unnest(m.waits) WITH ORDINALITY AS w(many, place) WHERE w.many > 0
+    UNION ALL
+    SELECT 'run', w.place, w.many FROM unnest(m.runs) WITH ORDINALITY AS w(many, place) WHERE w.many > 0
+) b
+WHERE m.minute > date_trunc('minute', now()) - make_interval(mins => %(minutes)s)
+GROUP BY m.task_type, b.kind, b.place
+
+-- name: workers
+SELECT w.name, w.task_types, w.slots, w.busy, w.threads, w.busy_threads, w.started_at, w.heartbeat_at,
+       extract(epoch FROM now() - w.heartbeat_at)::float8,
+       w.heartbeat_at > now() - make_interval(secs => w.lease_seconds),
+       EXISTS (SELECT FROM leaders l WHERE l.worker_id = w.id AND l.expires_at > now())
+FROM workers w ORDER BY w.name, w.id LIMIT %(most)s
+
+-- name: workers_together
+SELECT count(*) FILTER (WHERE a.alive), count(*) FILTER (WHERE NOT a.alive),
+       coalesce(sum(a.slots) FILTER (WHERE a.alive), 0)::bigint, coalesce(sum(a.busy) FILTER (WHERE a.alive), 0)::bigint,
+       coalesce(sum(a.threads) FILTER (WHERE a.alive), 0)::bigint,
+       coalesce(sum(a.busy_threads) FILTER (WHERE a.alive), 0)::bigint
+FROM (SELECT w.*, w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) AS alive FROM workers w) a

@@ -1,0 +1,136 @@
+"""How the task service stands, read from PostgreSQL at a bounded cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service_tasks.domain.distribution import BUCKETS
+from service_tasks.domain.task import State
+from service_tasks.persistence.statements import Statements
+from service_tasks.stats_use_cases import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
+from servicekit.database import Database
+
+#: A table of so many pages (32 MB) is counted whole, which takes some 15 ms.
+SMALL_PAGES = 4096
+#: of each state that has an index so many are counted
+MOST = 2_000
+MOST_RUNNING = 10_000
+#: pages of the sample, by which the rest is estimated
+SAMPLED_PAGES = 500
+#: groups of one type and state that are told apart
+GROUPS = 500
+#: where more are ready than were counted: so many types, and of each the first so many, are looked at for the oldest
+HEAD_TYPES = 100
+HEADS = 500
+MOST_CANCELLED = 10_000
+MOST_WORKERS = 1000
+
+
+class StatsStore:
+    """Implements `stats_use_cases.StatsRepository`. Raises `DatabaseUnavailable` when there is no database."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        small_pages: int = SMALL_PAGES,
+        most: int = MOST,
+        sampled_pages: int = SAMPLED_PAGES,
+    ) -> None:
+        self._statements = Statements(database, "stats.sql")
+        self._small_pages = small_pages
+        self._most = most
+        self._sampled_pages = sampled_pages
+
+    def figures(self) -> Figures:
+        with self._statements.transaction() as session:
+            # One snapshot for all of it.
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            pages, now = self._statements.row(session, "size")
+            together = self._statements.row(session, "workers_together")
+            whole = pages <= self._small_pages
+            census = self._whole(session) if whole else self._partly(session, pages, running=together[3])
+            window = {"minutes": WINDOW_MINUTES}
+            minutes: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+            for minute, *counts in self._statements.rows(session, "ended", **window):
+                minutes[minute][:3] = counts
+            for minute, count in self._statements.rows(session, "cancelled", **window, most=MOST_CANCELLED):
+                minutes[minute][3] = count
+            types = self._statements.rows(session, "ended_of_types", **window)
+            timed = self._timed(session)
+            workers = self._statements.rows(session, "workers", most=MOST_WORKERS)
+        return Figures(
+            now=now,
+            census=census,
+            minutes={minute: Ended(*counts) for minute, counts in minutes.items()},
+            types={name: Ended(*counts) for name, *counts in types},
+            timed=timed,
+            workers=[WorkerState(*row) for row in workers],
+            alive=together[0],
+            silent=together[1],
+            slots=together[2],
+            busy=together[3],
+            threads=together[4],
+            busy_threads=together[5],
+        )
+
+    def _whole(self, session: Session) -> Census:
+        return _census(self._statements.rows(session, "count_all", groups=GROUPS))
+
+    def _partly(self, session: Session, pages: int, *, running: int) -> Census:
+        """`running`: as many as the workers say they hold."""
+        statements = self._statements
+        # The indexes are as good as their statistics are old, and here they always are what is wanted.
+        session.connection().exec_driver_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        limits = {"most": self._most + 1, "most_running": MOST_RUNNING + 1}
+        counted = _census(statements.rows(session, "count_some", groups=GROUPS, **limits))
+        session.connection().exec_driver_sql("RESET enable_sort")
+        limit = {State.RUNNING: MOST_RUNNING}
+        over = {state for state, count in counted.states.items() if count > limit.get(state, self._most)}
+        over.add(State.COMPLETED)
+        percent = min(100.0, 100.0 * self._sampled_pages / pages)
+        sampled = _census(statements.rows(session, "sample", percent=percent, groups=GROUPS), factor=100.0 / percent)
+        oldest = counted.oldest
+        if State.READY in over:
+            oldest = dict(statements.rows(session, "oldest_ready", types=HEAD_TYPES, heads=HEADS))
+        guessed = {**sampled.states, State.RUNNING: running}
+        return Census(
+            states={
+                **{state: count for state, count in counted.states.items() if state not in over},
+                # At least so many are known to be there.
+                **{state: max(guessed.get(state, 0), counted.states.get(state, 0)) for state in over},
+            },
+            types={
+                **{pair: count for pair, count in counted.types.items() if pair[1] not in over},
+                **{pair: count for pair, count in sampled.types.items() if pair[1] in over},
+            },
+            oldest=oldest,
+            estimated=frozenset(over),
+        )
+
+    def _timed(self, session: Session) -> dict[str, Timed]:
+        found: dict[str, Timed] = {}
+        for name, kind, place, many in self._statements.rows(session, "times", minutes=WINDOW_MINUTES):
+            timed = found.setdefault(name, Timed([0] * BUCKETS, [0] * BUCKETS))
+            counts = timed.waits if kind == "wait" else timed.runs
+            counts[min(place, BUCKETS - 1)] += many
+        return found
+
+
+def _census(rows: Iterable[Sequence[Any]], factor: float = 1.0) -> Census:
+    states: dict[State, int] = {}
+    types: dict[tuple[str, State], int] = {}
+    oldest: dict[str, float] = {}
+    for name, word, many, age in rows:
+        state, count = State(word), round(many * factor)
+        if name is None:
+            states[state] = count
+            continue
+        types[name, state] = count
+        if age is not None:
+            oldest[name] = age
+    return Census(states=states, types=types, oldest=oldest, estimated=frozenset())

@@ -1,0 +1,19 @@
+"""The HTTP door to how the task service stands. No rule and no query lives here."""
+
+from __future__ import annotations
+
+from service_tasks.stats_schemas import TaskStatsView
+from service_tasks.stats_use_cases import Stats
+from servicekit.routes import Routes
+
+
+def stats_routes(stats: Stats) -> Routes:
+    """Declare what tells how things stand."""
+    api = Routes("tasks")
+
+    @api.get("/tasks/stats")
+    def get_task_stats() -> TaskStatsView:
+        """Show how things stand: tasks by status and type, throughput, waiting and running times, and the workers."""
+        return stats.show()
+
+    return api
