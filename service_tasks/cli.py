@@ -33,7 +33,7 @@ from servicekit.pages import serve_pages
 from servicekit.relay_process import redeliver, run_relay
 from servicekit.settings import load_or_exit
 
-#: Canceller, reporter, leader, and a place through which those go that leave the pool for good: one for the claims, one
+#: Canceller, reporter, leader, and a place through which those go that leave the pool for good: two for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
 _CONNECTIONS = 8
 WORKER = "task_worker"

@@ -113,6 +113,13 @@ class Control:
     max_running_per_user: int | None = None
 
 
+class Standing(NamedTuple):
+    """What decides whether tasks of a type are started: the living workers that run it, and whether it is paused."""
+
+    workers: int = 0
+    paused: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which tasks a list is about; None: whatever it is. `after` passes over that id and all newer ones."""
@@ -174,6 +181,9 @@ class TaskRepository(Protocol):
 
     def live_types(self) -> Mapping[str, int]:
         """The types that living workers run, and how many workers run each."""
+
+    def standing(self) -> Mapping[str, Standing]:
+        """Of every type that has workers, or for which people have set something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,23 +435,22 @@ class Tasks:
 
     def _views(self, tasks: Sequence[StoredTask], *, trace: bool = False) -> list[TaskView]:
         pending = any(status_of(task.state) is Status.PENDING for task in tasks)
-        live = self._repository.live_types() if pending else {}
-        paused = {name for name, control in self._repository.controls().items() if control.paused} if pending else set()
-        return [self._view_of(task, live, paused, trace=trace) for task in tasks]
+        standing = self._repository.standing() if pending else {}
+        return [self._view_of(task, standing.get(task.task_type, Standing()), trace=trace) for task in tasks]
 
-    def _waiting_for(self, task: StoredTask, live: Mapping[str, int], paused: set[str]) -> str | None:
+    def _waiting_for(self, task: StoredTask, standing: Standing) -> str | None:
         if status_of(task.state) is not Status.PENDING:
             return None
-        if task.task_type in paused:
+        if standing.paused:
             return PAUSED
-        if task.task_type in live:
+        if standing.workers:
             return None
         known = self._registry.get(task.task_type)
         if known is None or not known.needs:
             return NO_WORKER
         return f"{NO_WORKER}; it needs {' and '.join(known.needs)} to be set for the workers"
 
-    def _view_of(self, task: StoredTask, live: Mapping[str, int], paused: set[str], *, trace: bool) -> TaskView:
+    def _view_of(self, task: StoredTask, standing: Standing, *, trace: bool) -> TaskView:
         status = status_of(task.state)
         omitted = [] if task.payload is not None else ["payload"]
         if status is Status.COMPLETED and task.result is None:
@@ -470,7 +479,7 @@ class Tasks:
             unique_key=task.unique_key,
             callback_url=task.callback_url,
             callback_task_id=task.callback_task_id,
-            waiting_for=self._waiting_for(task, live, paused),
+            waiting_for=self._waiting_for(task, standing),
             omitted=omitted,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from uuid import UUID
@@ -15,6 +16,7 @@ from service_tasks.engine.ports import Offer, WorkerStore
 from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.runner import ThreadSlots
+from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.logs import get_logger
 
 LARGEST_BATCH = 1000
@@ -59,6 +61,8 @@ class Claimer(DatabaseDuty):
             [_offer(item) for item in registry if item.is_async],
             [_offer(item) for item in registry if not item.is_async],
         )
+        #: held by the thread that claims
+        self._turn = threading.Lock()
         self._has_limits = any(offer.is_limited for kind in self._offers for offer in kind)
 
     def place_freed(self) -> None:
@@ -66,27 +70,52 @@ class Claimer(DatabaseDuty):
         if self._wants_places or self._has_limits or self._store.limits_apply():
             self.wake()
 
+    def claim_at_once(self) -> None:
+        """Claim on the caller's thread, which saves an idle worker the turn to ours; ours does what is left to do."""
+        if len(self._board) == 0 and self._turn.acquire(blocking=False):
+            try:
+                if self.stopping or all([self._claim_some(index) for index, kind in enumerate(self._offers) if kind]):
+                    return
+            except (Unavailable, DeadlineExceeded):
+                # Our own thread will meet the same, and knows how to wait.
+                pass
+            finally:
+                self._turn.release()
+        self.wake()
+
     def work(self) -> float:
         waiting = {index for index, kind in enumerate(self._offers) if kind}
-        while waiting and not self.stopping:
-            for index in sorted(waiting):
-                # Set before the places are counted: whoever frees one after that wakes us.
-                self._wants_places = True
-                limit = self._limit(self._threads.free() if index else LARGEST_BATCH)
-                if not limit:
-                    return jittered(self._poll_seconds)
-                if self._claim(self._offers[index], limit) < limit:
-                    waiting.discard(index)
-        self._wants_places = False
+        with self._turn:
+            while waiting and not self.stopping:
+                for index in sorted(waiting):
+                    # Set before the places are counted: whoever frees one after that wakes us.
+                    self._wants_places = True
+                    if not self._limit(index):
+                        return jittered(self._poll_seconds)
+                    if self._claim_some(index):
+                        waiting.discard(index)
+            self._wants_places = False
         return jittered(self._poll_seconds)
 
-    def _limit(self, most: int) -> int:
+    def stop(self, timeout: float | None = 5.0) -> None:
+        super().stop(timeout)
+        # Nobody begins any more; who is claiming on another thread ends first.
+        if self._turn.acquire(timeout=-1 if timeout is None else timeout):
+            self._turn.release()
+
+    def _claim_some(self, index: int) -> bool:
+        """Claim once; tells whether that was all there is."""
+        limit = self._limit(index)
+        return limit > 0 and self._claim(self._offers[index], limit) < limit
+
+    def _limit(self, index: int) -> int:
         """How many to claim now. One batch may wait for the event loop, so that it is never idle while the next
         claim is under way, and no more: another worker may be free. Many small claims cost more than a large one, so
         while outcomes are about to be written and free their places, a few free ones are not enough."""
         free = self._board.free()
         if free < self._board.slots // _SHARE and (self._reporter.waiting() or self._unstarted()):
             return 0
+        most = self._threads.free() if index else LARGEST_BATCH
         return max(0, min(free, most, LARGEST_BATCH - self._unstarted()))
 
     def _claim(self, kind: list[Offer], limit: int) -> int:

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 from service_tasks.engine.canceller import Canceller
+from service_tasks.engine.claimer import Claimer
 from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.ports import READY, SCHEDULED, SCHEDULES, OpenWakeUps, WakeUps, cancelled_lease
 from servicekit.errors import Unavailable
@@ -79,7 +80,7 @@ class Listener(LineDuty):
         self,
         *,
         open_wake_ups: OpenWakeUps,
-        claimer: Duty,
+        claimer: Claimer,
         promoter: Duty,
         scheduler: Duty,
         canceller: Canceller,
@@ -102,7 +103,7 @@ class Listener(LineDuty):
         # Two of a kind are as good as one.
         for announcement in dict.fromkeys(announcements):
             if announcement == READY:
-                self._claimer.wake()
+                self._claimer.claim_at_once()
             elif announcement == SCHEDULED:
                 self._promoter.wake()
             elif announcement == SCHEDULES:

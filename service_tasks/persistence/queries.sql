@@ -141,6 +141,12 @@ SELECT pg_notify('siteworks_tasks', %(announcement)s)
 SELECT o.task_type, count(*) FROM workers w CROSS JOIN unnest(w.task_types) AS o(task_type)
 WHERE w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) GROUP BY o.task_type
 
+-- name: standing
+-- Of every type that some living worker runs or that people have set something for: the number of its workers, and
+-- whether it is paused.
+SELECT coalesce(l.task_type, k.name), coalesce(l.workers, 0), coalesce(k.paused, false)
+FROM ({live_types}) AS l(task_type, workers) FULL JOIN task_type_controls k ON k.name = l.task_type
+
 -- name: turn
 -- Who goes first. A waiting task gains a point of priority a minute: all grow older together, so their order never
 -- changes and the index ix_tasks_ready holds it; nobody waits for ever behind more urgent ones.

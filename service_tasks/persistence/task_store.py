@@ -37,7 +37,7 @@ from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_events import USER_DELETED, TaskEvents
 from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.wake_ups import PostgresWakeUps
-from service_tasks.use_cases import Control, NewTask, PastExecuteAt, Selection, StoredTask
+from service_tasks.use_cases import Control, NewTask, PastExecuteAt, Selection, Standing, StoredTask
 from servicekit import tombstones
 from servicekit.database import Database, DatabaseTooSlow
 from servicekit.errors import DatabaseUnavailable
@@ -224,6 +224,9 @@ class TaskStore:
 
     def live_types(self) -> Mapping[str, int]:
         return dict(self._statements.once("live_types"))
+
+    def standing(self) -> Mapping[str, Standing]:
+        return {row[0]: Standing(*row[1:]) for row in self._statements.once("standing")}
 
     def announce(self, announcement: str) -> None:
         """Tell every listening worker. A commit with NOTIFY takes a lock over the whole server: use it rarely."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import selectors
+import select
 import socket
 from contextlib import suppress
 
@@ -21,15 +21,15 @@ class PostgresWakeUps:
     def __init__(self, database: Database) -> None:
         self._connection = open_apart(database, f"LISTEN {CHANNEL}")
         self._interrupt, self._interrupted = socket.socketpair()
+        # Not select(): a worker with many open connections has file numbers beyond its limit.
+        self._poll = select.poll()
+        for item in (self._connection, self._interrupted):
+            self._poll.register(item.fileno(), select.POLLIN)
 
     def wait(self, seconds: float) -> list[str]:
         try:
-            # Not select(): a worker with many open connections has file numbers beyond its limit.
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._connection, selectors.EVENT_READ)
-                selector.register(self._interrupted, selectors.EVENT_READ)
-                if not selector.select(seconds):
-                    return []
+            if not self._poll.poll(seconds * 1000):
+                return []
             self._connection.poll()
         except (psycopg2.Error, OSError, ValueError) as exc:
             raise DatabaseUnavailable(retry_after=1) from exc

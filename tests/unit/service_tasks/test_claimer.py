@@ -1,0 +1,153 @@
+"""What the claimer does on a thread that is not its own."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+
+from service_tasks.domain.task import ClaimedTask, Lease
+from service_tasks.engine.board import Board
+from service_tasks.engine.claimer import LARGEST_BATCH, Claimer
+from service_tasks.engine.registry import Registry
+from service_tasks.engine.reporter import Reporter
+from service_tasks.engine.runner import ThreadSlots
+from service_tasks.task_types.noop import noop
+from servicekit.errors import DatabaseUnavailable
+from tests.support.waiting import eventually
+
+
+class Store:
+    """Gives tasks as they are laid ready; may be told to wait, or to be away."""
+
+    def __init__(self) -> None:
+        self.ready = 0
+        self.claims: list[str] = []
+        self.away = False
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def claim(self, worker_id: UUID, offers, limit: int) -> list[ClaimedTask]:
+        self.claims.append(threading.current_thread().name)
+        self.entered.set()
+        assert self.go_on.wait(10)
+        if self.away:
+            raise DatabaseUnavailable
+        count, self.ready = min(self.ready, limit), max(0, self.ready - limit)
+        return [ClaimedTask(Lease(str(uuid4()), 1), "noop", "{}", 1, 3, 60.0, datetime.now(UTC)) for _ in range(count)]
+
+    def limits_apply(self) -> bool:
+        return False
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.store = Store()
+        self.board = Board(5000)
+        self.given: list = []
+        reporter = Reporter(
+            store=self.store, worker_name="w", board=self.board, on_written=lambda retried: None, on_death=pytest.fail
+        )
+        self.claimer = Claimer(
+            store=self.store,
+            worker_id=uuid4(),
+            registry=Registry([noop]),
+            board=self.board,
+            threads=ThreadSlots(4),
+            reporter=reporter,
+            unstarted=lambda: 0,
+            hand_over=self.given.extend,
+            poll_seconds=3600.0,
+            on_death=pytest.fail,
+        )
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    yield made
+    made.store.go_on.set()
+    made.claimer.stop()
+
+
+HERE = threading.current_thread().name
+
+
+def test_an_idle_worker_claims_on_the_thread_that_heard_of_the_task(bench):
+    bench.store.ready = 1
+
+    bench.claimer.claim_at_once()
+
+    assert len(bench.given) == len(bench.board) == 1
+    assert bench.store.claims == [HERE]
+
+
+def test_what_one_claim_leaves_is_claimed_by_the_claimers_own_thread(bench):
+    bench.claimer.start()
+    eventually(lambda: bench.store.claims == ["claimer"])
+    bench.store.ready = LARGEST_BATCH + 1
+
+    bench.claimer.claim_at_once()
+
+    eventually(lambda: len(bench.given) == LARGEST_BATCH + 1)
+    assert bench.store.claims[1:] == [HERE, "claimer"]
+
+
+def test_a_busy_worker_claims_on_its_own_thread(bench):
+    bench.store.ready = 1
+    bench.claimer.claim_at_once()
+    bench.claimer.start()
+    eventually(lambda: len(bench.store.claims) == 2)
+    bench.store.ready = 1
+
+    bench.claimer.claim_at_once()
+
+    eventually(lambda: len(bench.given) == 2)
+    assert bench.store.claims == [HERE, "claimer", "claimer"]
+
+
+def test_a_task_heard_of_while_a_claim_is_under_way_is_claimed_by_the_next(bench):
+    bench.store.go_on.clear()
+    bench.claimer.start()
+    assert bench.store.entered.wait(10)
+
+    # The claim under way may have looked already.
+    bench.claimer.claim_at_once()
+    bench.store.go_on.set()
+
+    eventually(lambda: bench.store.claims == ["claimer", "claimer"])
+
+
+def test_a_database_that_is_away_is_left_to_the_claimers_own_thread(bench):
+    bench.store.away = True
+    bench.claimer.claim_at_once()
+    assert bench.store.claims == [HERE]
+
+    bench.store.away, bench.store.ready = False, 1
+    bench.claimer.start()
+    eventually(lambda: len(bench.given) == 1)
+
+
+def test_nothing_is_claimed_after_the_claimer_was_stopped(bench):
+    bench.store.go_on.clear()
+    bench.store.ready = 1
+    hearing = threading.Thread(target=bench.claimer.claim_at_once, name="hearing")
+    hearing.start()
+    assert bench.store.entered.wait(10)
+    stopping = threading.Thread(target=lambda: bench.claimer.stop(None))
+    stopping.start()
+    eventually(lambda: bench.claimer.stopping)
+    # A claim is under way, so it has not stopped yet.
+    assert stopping.is_alive()
+
+    bench.store.go_on.set()
+    stopping.join(10)
+    hearing.join(10)
+    assert not stopping.is_alive()
+    assert len(bench.given) == 1
+
+    bench.claimer.claim_at_once()
+    assert bench.store.claims == ["hearing"]
