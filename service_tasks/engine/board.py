@@ -62,6 +62,8 @@ class Board:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        #: tasks ever added
+        self.added = 0
         self._lock = threading.Lock()
         self._active: dict[Lease, ActiveTask] = {}
 
@@ -75,6 +77,7 @@ class Board:
         with self._lock:
             for task in tasks:
                 self._active[task.lease] = task
+                self.added += 1
 
     def remove(self, leases: Iterable[Lease]) -> None:
         with self._lock:
