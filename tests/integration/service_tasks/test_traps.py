@@ -143,7 +143,6 @@ class Site:
 
 
 COMPLETION = "SET state = 'completed'"
-CLAIM = "WITH offered"
 HAND_BACK = "SET state = 'ready', attempts = t.attempts - 1"
 
 
@@ -254,12 +253,13 @@ def test_a_rescue_passes_over_a_task_whose_result_is_just_being_written(site):
 
 def kill_while_its_claim_is_under_way(site: Site, worker: ForkedWorker, task_type: str) -> UUID:
     """The database still commits the claim: by the table, the task runs in a process that is gone."""
+    claim = f"WITH offered%'{task_type}'"
     worker.send(signal.SIGSTOP)
-    eventually(lambda: not site.sessions(f"%ARRAY['{task_type}']%", state="active"), what="its last claim is over")
+    eventually(lambda: not site.sessions(f"%{claim}%", state="active"), what="its last claim is over")
     task_id = site.add(task_type)
     with site.locked("LOCK TABLE tasks IN SHARE MODE"):
         worker.send(signal.SIGCONT)
-        site.waits_for_a_lock(f"ARRAY['{task_type}']")
+        site.waits_for_a_lock(claim)
         worker.end()
     eventually(lambda: site.worker_row(task_id), timeout=LIMIT, what="the claim is committed")
     return task_id
@@ -694,7 +694,7 @@ def test_a_worker_whose_clock_is_an_hour_off_does_everything_at_its_time(site, t
         ) == [(1,)]
         # The clock really is wrong.
         first = json.loads(worker.said().splitlines()[0])
-        off = datetime.fromisoformat(first["timestamp"]) - datetime.now(UTC)
+        off = datetime.fromisoformat(first["time"]) - datetime.now(UTC)
         assert abs(off - timedelta(seconds=seconds)) < timedelta(minutes=5)
         assert worker.end(signal.SIGTERM) == 0
     finally:
