@@ -294,6 +294,13 @@ SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enabl
 -- The word itself, but not as a constant whose share the planner would look up.
 (SELECT 'running')
 
+-- name: lock_leases
+-- Before outcomes of several kinds, each with a statement of its own: all their rows in the order of ids. Else whoever
+-- takes the same rows in that order (the deletion of a user does) could wait for one of them and be waited for.
+SELECT FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no)
+JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no
+ORDER BY t.id FOR UPDATE OF t
+
 -- name: complete
 -- lease_no and state stand in the WHERE of the very rows that are written: read before, they could be stale.
 -- Ids and leases come as array literals and the results as one JSON array: of the ways to hand a driver five hundred
