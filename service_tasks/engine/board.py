@@ -65,6 +65,8 @@ class Board:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        #: tasks ever added
+        self.added = 0
         self._lock = threading.Lock()
         self._active: dict[Lease, ActiveTask] = {}
 
@@ -78,6 +80,7 @@ class Board:
         with self._lock:
             for task in tasks:
                 self._active[task.lease] = task
+                self.added += 1
 
     def remove(self, leases: Iterable[Lease]) -> list[ActiveTask | None]:
         """Gives what was removed, in the same order; None where there was nothing."""

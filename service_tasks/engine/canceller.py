@@ -30,11 +30,15 @@ class Canceller(DatabaseDuty):
         self._board = board
         self._reporter = reporter
         self._was_busy = False
+        self._added = 0
         #: cancelled leases that nobody here knew when we last asked
         self._strange: set[Lease] = set()
 
     def work(self) -> float:
-        busy = len(self._board) > 0
+        # Whatever came and went between two looks may have been cancelled too, its result refused.
+        added = self._board.added
+        busy = len(self._board) > 0 or added != self._added
+        self._added = added
         # Once more after the last task: it may have been stopped for another reason than its cancel.
         if busy or self._was_busy:
             strange = {lease for lease in self._store.cancelled_under(self._worker_id) if not self.cancel(lease)}

@@ -303,6 +303,13 @@ SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enabl
 -- The word itself, but not as a constant whose share the planner would look up.
 (SELECT 'running')
 
+-- name: lock_leases
+-- Before outcomes of several kinds, each with a statement of its own: all their rows in the order of ids. Else whoever
+-- takes the same rows in that order (the deletion of a user does) could wait for one of them and be waited for.
+SELECT FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no)
+JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no
+ORDER BY t.id FOR UPDATE OF t
+
 -- name: complete
 -- Leaves alone the tasks whose end somebody waits to be told: those are written by complete_and_tell, with the task
 -- that tells it, in one transaction. So all others, nearly all there are, cost one statement by itself.

@@ -403,15 +403,18 @@ class TaskStore:
                 told.extend(Lease(row[0], row[1]) for row in rows if len(row) > 2 and row[2])
 
         succeeded = _of_kind(outcomes, Succeeded)
-        if succeeded:
-            rows = self._statements.rows(session, "complete_and_tell", **_completion(succeeded))
-            accepted.update(Lease(row[0], row[1]) for row in rows)
-            told.extend(Lease(row[0], row[1]) for row in rows if row[2])
+        handed_back, stopped = _of_kind(outcomes, HandedBack), _of_kind(outcomes, StoppedAfterCancel)
         failed: list[WillRetry | FailedForGood] = [
             *_of_kind(outcomes, WillRetry),
             *_of_kind(outcomes, FailedForGood),
         ]
-        failed.sort(key=lambda item: item.lease)
+        failed.sort(key=_lease_of)
+        if sum(map(bool, (succeeded, failed, handed_back, stopped))) > 1:
+            self._statements.run(session, "lock_leases", **_leases(item.lease for item in outcomes))
+        if succeeded:
+            rows = self._statements.rows(session, "complete_and_tell", **_completion(succeeded))
+            accepted.update(Lease(row[0], row[1]) for row in rows)
+            told.extend(Lease(row[0], row[1]) for row in rows if row[2])
         write(
             "fail",
             failed,
@@ -422,8 +425,8 @@ class TaskStore:
             worker=worker_name,
             kept=MAX_KEPT_ERRORS,
         )
-        write("hand_back", _of_kind(outcomes, HandedBack))
-        write("stopped_after_cancel", _of_kind(outcomes, StoppedAfterCancel))
+        write("hand_back", handed_back)
+        write("stopped_after_cancel", stopped)
         for state, ended in ((State.COMPLETED, succeeded), (State.FAILED, failed)):
             self._events.ended(session, state, [item.lease.task_id for item in ended if item.lease in accepted])
         self._call_back(session, [lease.task_id for lease in told])

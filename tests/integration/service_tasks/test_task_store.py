@@ -26,7 +26,6 @@ from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases import Control, PastExecuteAt, Selection
-from servicekit.database import Database
 from tests.integration.service_tasks.conftest import new_task
 
 # Shorter than the server of these tests has been up: no one is rescued while that has not lasted a lease.
@@ -141,98 +140,6 @@ def test_the_promoter_walks_its_index(bench):
 
     assert "ix_tasks_scheduled" in "\n".join(row[0] for row in promote)
     assert "ix_tasks_scheduled" in "\n".join(row[0] for row in upcoming)
-
-
-MILLION = """
-    INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, attempts, lease_no, execute_at, user_id,
-                       worker_id, started_at, deadline_at, completed_at, result)
-    SELECT gen_random_uuid(), s.state, 'noop', '{}', n % 100, 3, 1, 1, now() + n * interval '1 s', NULL,
-           CASE WHEN s.state = 'running' THEN 'a0000000-0000-4000-8000-000000000000'::uuid END, now(),
-           CASE WHEN s.state = 'running' THEN now() END,
-           CASE WHEN s.state IN ('completed', 'cancelled') THEN now() END,
-           CASE WHEN s.state = 'completed' THEN 'null'::jsonb END
-    FROM generate_series(1, 1000000) n, LATERAL (SELECT CASE
-        WHEN n % 100 = 0 THEN 'ready' WHEN n % 100 = 1 THEN 'running' WHEN n % 100 < 20 THEN 'scheduled'
-        WHEN n % 100 < 25 THEN 'cancelled' ELSE 'completed' END AS state) s
-"""
-
-
-def scans_of(node: dict) -> list[dict]:
-    """Every scan of the tasks in a plan."""
-    own = [node] if node.get("Relation Name") == "tasks" and node["Node Type"].endswith("Scan") else []
-    return own + [scan for child in node.get("Plans", ()) for scan in scans_of(child)]
-
-
-def test_every_statement_of_a_worker_goes_through_an_index_at_a_million_tasks(tasks_database):
-    database = Database(tasks_database.url, application_name="a million", pool_size=1, statement_timeout_ms=100_000)
-    queries = load_queries()
-    some = {"ids": "{" + ",".join(str(uuid4()) for _ in range(500)) + "}", "leases": "{" + ",".join(["1"] * 500) + "}"}
-    claim = {"types": ["noop"], "timeouts": [60.0], "limit": 500, "worker_id": str(uuid4())}
-    lost = {"lease_seconds": 30.0, "slack_seconds": 15.0, "limit": 500}
-    expected = {
-        "claim": (claim, {"ix_tasks_ready", "ctid"}),
-        "claim_limited": (
-            {**claim, "most": [None], "most_per_user": [None]},
-            {"ix_tasks_ready", "ix_tasks_ready_of_user", "ix_tasks_worker", "ctid"},
-        ),
-        "promote": ({"limit": 500}, {"ix_tasks_scheduled", "ctid"}),
-        "next_scheduled": ({}, {"ix_tasks_scheduled"}),
-        "lost": (lost, {"ix_tasks_worker"}),
-        "held_by": ({"worker_id": claim["worker_id"]}, {"ix_tasks_worker"}),
-        "cancelled_under": ({"worker_id": claim["worker_id"]}, {"ix_tasks_worker"}),
-        "complete": ({**some, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
-        "hand_back": (some, {"tasks_pkey"}),
-        "live_keys": ({"keys": ["a", "b"]}, {"uq_tasks_unique_key"}),
-    }
-    found = {}
-    with database.transaction() as session:
-        connection = session.connection()
-        connection.exec_driver_sql(MILLION.replace("%", "%%"))
-        connection.exec_driver_sql("ANALYZE tasks")
-        for name, (parameters, _) in expected.items():
-            if name in ("complete", "hand_back"):
-                connection.exec_driver_sql(queries["by_id"])
-            (plan,) = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + queries[name], parameters).scalar_one()
-            found[name] = {
-                scan.get("Index Name", "ctid" if scan["Node Type"] == "Tid Scan" else scan["Node Type"])
-                for scan in scans_of(plan["Plan"])
-            }
-            connection.exec_driver_sql("RESET ALL; SET statement_timeout = 100000")
-        session.rollback()
-    database.dispose()
-
-    assert found == {name: indexes for name, (_, indexes) in expected.items()}
-
-
-@pytest.mark.parametrize("name", ["complete", "hand_back", "fail", "stopped_after_cancel", "write_progress"])
-def test_a_batch_is_written_through_its_ids_though_no_task_ran_at_the_last_analyze(bench, name):
-    bench.sql(
-        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
-           SELECT gen_random_uuid(), 'ready', 'noop', '{}', 50, 3, now() FROM generate_series(1, 50000)"""
-    )
-    bench.sql("ANALYZE tasks")
-    numbers, nothing = "{" + ",".join(["1"] * 1000) + "}", "{" + ",".join(["NULL"] * 1000) + "}"
-    parameters = {
-        "ids": "{" + ",".join(str(uuid4()) for _ in range(1000)) + "}",
-        "leases": numbers,
-        "results": "[" + ",".join(["null"] * 1000) + "]",
-        "types": numbers,
-        "messages": numbers,
-        "traces": nothing,
-        "retries": nothing,
-        "worker": "w",
-        "kept": 50,
-        "percents": numbers,
-    }
-    with bench.database.transaction() as session:
-        connection = session.connection()
-        connection.exec_driver_sql(load_queries()["by_id"])
-        explain = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + load_queries()[name], parameters)
-        (plan,) = explain.scalar_one()
-
-    (scan,) = scans_of(plan["Plan"])
-    assert scan["Index Name"] == "tasks_pkey"
-    assert scan["Index Cond"] == "(id = x.id)"
 
 
 # Limits
