@@ -16,6 +16,8 @@ from service_tasks.engine.runner import ThreadSlots
 from servicekit.logs import get_logger
 
 LARGEST_BATCH = 1000
+#: how soon to look again whether the heartbeat has come through
+_TERM_SECONDS = 0.1
 #: of the places, so many must be free before a claim is worth its statement, if more are about to get free
 _SHARE = 4
 _log = get_logger(__name__)
@@ -33,12 +35,14 @@ class Claimer(DatabaseDuty):
         board: Board,
         threads: ThreadSlots,
         reporter: Reporter,
+        term: Callable[[], int | None],
         unstarted: Callable[[], int],
         hand_over: Callable[[list[ActiveTask]], None],
         poll_seconds: float,
         on_death: Callable[[], None],
     ) -> None:
-        """`hand_over` starts the handlers, without blocking; `unstarted` tells how many it has not started yet."""
+        """`hand_over` starts the handlers, without blocking; `unstarted` tells how many it has not started yet. `term`
+        is the heartbeat's."""
         super().__init__("claimer", on_death=on_death)
         self._store = store
         self._worker_id = worker_id
@@ -46,6 +50,7 @@ class Claimer(DatabaseDuty):
         self._board = board
         self._threads = threads
         self._reporter = reporter
+        self._term = term
         self._unstarted = unstarted
         self._hand_over = hand_over
         self._wants_places = False
@@ -71,7 +76,11 @@ class Claimer(DatabaseDuty):
                 limit = self._limit(self._threads.free() if index else LARGEST_BATCH)
                 if not limit:
                     return jittered(self._poll_seconds)
-                if self._claim(self._offers[index], limit) < limit:
+                term = self._term()
+                if term is None:
+                    # We look dead: what we took now could be taken from us at once.
+                    return jittered(_TERM_SECONDS)
+                if self._claim(self._offers[index], limit, term) < limit:
                     waiting.discard(index)
         self._wants_places = False
         return jittered(self._poll_seconds)
@@ -85,15 +94,15 @@ class Claimer(DatabaseDuty):
             return 0
         return max(0, min(free, most, LARGEST_BATCH - self._unstarted()))
 
-    def _claim(self, kind: list[Offer], limit: int) -> int:
-        active = [self._active(task) for task in self._store.claim(self._worker_id, kind, limit)]
+    def _claim(self, kind: list[Offer], limit: int, term: int) -> int:
+        active = [self._active(task, term) for task in self._store.claim(self._worker_id, kind, limit)]
         self._board.add(active)
         if active:
             _log.debug("tasks_claimed", count=len(active))
             self._hand_over(active)
         return len(active)
 
-    def _active(self, claimed: ClaimedTask) -> ActiveTask:
+    def _active(self, claimed: ClaimedTask, term: int) -> ActiveTask:
         task_type = self._registry.get(claimed.task_type)
         if task_type is None:
             # The claim asks only for types of this registry.
@@ -102,7 +111,7 @@ class Claimer(DatabaseDuty):
         if not task_type.is_async:
             # Held from the claim on, so that the next claim does not count the thread as free.
             self._threads.take(claimed.lease)
-        return ActiveTask(claimed, task_type, context)
+        return ActiveTask(claimed, task_type, context, term)
 
 
 def _offer(item: TaskType) -> Offer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from service_tasks.domain.task import HandedBack, Lease
@@ -16,7 +17,12 @@ _log = get_logger(__name__)
 
 class Heartbeat(DatabaseDuty):
     """On a thread and a connection of its own: neither a handler that blocks the event loop nor a full
-    connection pool makes the worker look dead."""
+    connection pool makes the worker look dead.
+
+    What this worker holds is its own for one lease from the sending of a beat that arrived. Past that, as in a process
+    that was stopped for a while, everything may have been taken and even be done elsewhere: then a term has ended. The
+    next beat that arrives begins another, but brings nothing back.
+    """
 
     def __init__(
         self,
@@ -28,6 +34,7 @@ class Heartbeat(DatabaseDuty):
         seconds: float,
         check_health: Callable[[], None],
         on_death: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         # Back before the lease ends on those who were back earlier: their rescuers wait no longer than a lease.
         super().__init__("heartbeat", on_death=on_death, longest_pause=min(LONGEST_PAUSE_SECONDS, seconds))
@@ -39,9 +46,25 @@ class Heartbeat(DatabaseDuty):
         self._check_health = check_health
         #: leases that the database said we hold at the last beat, and nobody here knew
         self._strange: set[Lease] = set()
+        self._monotonic = monotonic
+        self._terms = 0
+        self._sure_until = 0.0
+
+    def term(self) -> int | None:
+        """The present term, for what is claimed from now on; None between two."""
+        return self._terms if self._monotonic() < self._sure_until else None
+
+    def holds(self, term: int, now: float) -> bool:
+        """Whether nobody can have taken what was claimed in that term; `now` is of the monotonic clock."""
+        return term == self._terms and now < self._sure_until
 
     def work(self) -> float:
+        asked_at = self._monotonic()
         self._store.beat(self._worker)
+        if self._monotonic() > self._sure_until:
+            # Before the time is set: who sees the new time must not see the old term with it.
+            self._terms += 1
+        self._sure_until = asked_at + self._worker.lease_seconds
         self.reconcile()
         self._check_health()
         return jittered(self._seconds, 0.1)

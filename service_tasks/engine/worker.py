@@ -95,10 +95,20 @@ class Worker:
             on_written=self._after_write,
             on_death=self._die,
         )
+        self._heartbeat = Heartbeat(
+            store=heartbeat_store,
+            worker=self.info,
+            board=self._board,
+            reporter=self._reporter,
+            seconds=options.heartbeat_seconds,
+            check_health=self._check_threads,
+            on_death=self._die,
+        )
         self._runner = Runner(
             policy=options.policy,
             threads=self._threads,
             on_thread_free=lambda: self._claimer.wake(),
+            holds=self._heartbeat.holds,
             end=self._end_tasks,
             on_idle=lambda: self._claimer.place_freed(),
         )
@@ -109,18 +119,10 @@ class Worker:
             board=self._board,
             threads=self._threads,
             reporter=self._reporter,
+            term=self._heartbeat.term,
             unstarted=self._runner.unstarted,
             hand_over=self._hand_over,
             poll_seconds=options.poll_seconds,
-            on_death=self._die,
-        )
-        self._heartbeat = Heartbeat(
-            store=heartbeat_store,
-            worker=self.info,
-            board=self._board,
-            reporter=self._reporter,
-            seconds=options.heartbeat_seconds,
-            check_health=self._check_threads,
             on_death=self._die,
         )
         self._canceller = Canceller(
