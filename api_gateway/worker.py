@@ -66,6 +66,9 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
         )
 
     async def _shutdown(self) -> None:
+        # It is true still when the master is gone, and connections are kept while it is: whoever uses theirs without a
+        # pause would keep this process, and be answered by it, until the grace time ends.
+        self.alive = False
         self._close_doors()
         await self._take_waiting()
         self.asgi.end_streams()

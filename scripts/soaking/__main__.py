@@ -7,38 +7,67 @@ import random
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.report import describe_machine, revision
 from scripts.instance.command_line import exit_status, say
 from scripts.instance.ports import free_base
-from scripts.soaking.killing import VICTIMS
-from scripts.soaking.report import lines, write_json
-from scripts.soaking.soak import CLIENTS, soak
-from scripts.soaking.verdict import RECOVERY_SECONDS
-from scripts.soaking.verdict import __doc__ as rules
+from scripts.soaking import task_verdict, verdict
+from scripts.soaking.killing import VICTIMS, Blow
+from scripts.soaking.report import lines, task_lines, write_json
+from scripts.soaking.soak import CLIENTS as REQUEST_CLIENTS
+from scripts.soaking.soak import Outcome, soak
+from scripts.soaking.task_soak import CLIENTS as TASK_CLIENTS
+from scripts.soaking.task_soak import TASK_VICTIMS, TaskOutcome, task_soak
+
+_REQUESTS, _TASKS = "requests", "tasks"
+_EVERY = {_REQUESTS: 20.0, _TASKS: 10.0}
+
+
+def _listed(victims: Mapping[str, Blow]) -> str:
+    return "\n".join(f"  {name} ({blow.signal.name})" for name, blow in victims.items())
+
 
 _DESCRIPTION = f"""\
-Load a system for a long time while one of its processes is killed every few seconds.
+Load a system for a long time while one of its processes is killed every few seconds, in random order, and judge what
+came of it. Starts an instance of its own in a temporary folder. The exit status is 1 if there was a fault.
 
-Starts an instance of its own in a temporary folder, uses it with {CLIENTS} clients (reads, creates, updates, deletes,
-details, bad input, pages), kills with SIGKILL, in random order, and judges every answer. The exit status is 1 if there
-was a fault.
+{_REQUESTS} (the default): {REQUEST_CLIENTS} clients use everything (reads, creates, updates, deletes, details, bad
+input, pages), and every answer is judged. Struck:
+{_listed(VICTIMS)}
 
-killed: {", ".join(VICTIMS)}
+{_TASKS}: {TASK_CLIENTS} clients create tasks (single, in batches, with Idempotency-Key, with unique_key, for later,
+failing ones), cancel and retry some; the handlers write down every run, and the fate of every task is judged. Struck,
+by twos now and then:
+{_listed(TASK_VICTIMS)}
 """
-_RULES = (rules or "").partition("\n\n")[2].replace("RECOVERY_SECONDS", f"{RECOVERY_SECONDS:.0f} seconds")
+
+
+def _rules(document: str | None) -> str:
+    text = (document or "").partition("\n\n")[2]
+    for name, seconds in (
+        ("RECOVERY_SECONDS", verdict.RECOVERY_SECONDS),
+        ("RESCUE_SECONDS", task_verdict.RESCUE_SECONDS),
+        ("CANCEL_SECONDS", task_verdict.CANCEL_SECONDS),
+    ):
+        text = text.replace(name, f"{seconds:.0f} seconds")
+    return text
 
 
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="./scripts/soak",
         description=_DESCRIPTION,
-        epilog="faults:\n" + _RULES,
+        epilog=f"no faults:\n{_rules(verdict.__doc__)}\nand of {_TASKS}:\n{_rules(task_verdict.__doc__)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    arguments.add_argument(
+        "what", nargs="?", choices=list(_EVERY), default=_REQUESTS, help=f"what to load it with ({_REQUESTS})"
+    )
     arguments.add_argument("--minutes", type=float, default=30.0, metavar="M", help="how long (30)")
-    arguments.add_argument("--every", type=float, default=20.0, metavar="S", help="seconds between two kills (20)")
+    every = ", ".join(f"{what}: {seconds:.0f}" for what, seconds in _EVERY.items())
+    arguments.add_argument("--every", type=float, metavar="S", help=f"seconds between two kills ({every})")
     arguments.add_argument("--seed", metavar="TEXT", help="repeats the choices of an earlier run")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments.add_argument(
@@ -60,9 +89,16 @@ def _act(options: argparse.Namespace) -> int:
     port = free_base()
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
         data = Path(folder) / "data" if options.data is None else options.data
-        outcome = soak(data, port, seconds=options.minutes * 60, every=options.every, seed=seed, say=say)
+        seconds, every = options.minutes * 60, options.every or _EVERY[options.what]
+        outcome: Outcome | TaskOutcome
+        if options.what == _TASKS:
+            outcome = task_soak(data, port, seconds=seconds, every=every, seed=seed, say=say)
+            told = task_lines(outcome)
+        else:
+            outcome = soak(data, port, seconds=seconds, every=every, seed=seed, say=say)
+            told = lines(outcome)
     say("")
-    for line in lines(outcome):
+    for line in told:
         say(line)
     if options.json is not None:
         write_json(options.json, outcome, commit=revision(), machine=describe_machine())

@@ -7,41 +7,68 @@ import random
 import signal
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import psutil
 
 from scripts.instance.errors import InstanceError
 from scripts.soaking.records import Kill, Memory
-from scripts.soaking.site import GATEWAY_PROCESSES, TASK_WORKERS, Site, resident_mib
+from scripts.soaking.site import Site, backends, resident_mib
 from scripts.soaking.verdict import GATEWAY_PROCESS, RECOVERY_SECONDS
 
-#: Who is killed, and which services may answer 5xx because of it. The master of the gateway is not among them: with it
-#: dies the gateway as a whole, and that leaves nobody to give answers.
-VICTIMS: dict[str, tuple[str, ...]] = {
-    GATEWAY_PROCESS: (),
-    "users worker": ("users",),
-    "users master": ("users",),
-    "orders worker": ("orders",),
-    "orders master": ("orders",),
-    "tasks worker": ("tasks",),
-    "tasks master": ("tasks",),
-    "task worker": (),
-    "postgres": ("users", "orders", "tasks"),
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """What happens to which part. `hurts` are the services that may answer 5xx because of it."""
+
+    part: str
+    hurts: tuple[str, ...] = ()
+    signal: signal.Signals = signal.SIGKILL
+    #: Of one that is stopped (SIGSTOP): the seconds until it may go on.
+    seconds: float = 0.0
+    #: Not the part itself, but one of its processes that serve a connection.
+    backend: bool = False
+
+
+#: Who is killed under the mixed load. The master of the gateway is not among them: with it dies the gateway as a whole,
+#: and that leaves nobody to give answers.
+VICTIMS: dict[str, Blow] = {
+    GATEWAY_PROCESS: Blow(GATEWAY_PROCESS),
+    "users worker": Blow("users worker", ("users",)),
+    "users master": Blow("users master", ("users",)),
+    "orders worker": Blow("orders worker", ("orders",)),
+    "orders master": Blow("orders master", ("orders",)),
+    "tasks worker": Blow("tasks worker", ("tasks",)),
+    "tasks master": Blow("tasks master", ("tasks",)),
+    "task worker": Blow("task worker"),
+    "postgres": Blow("postgres", ("users", "orders", "tasks")),
 }
 _LOOK_EVERY = 0.1
 
 
 class Killer:
-    """Kills a process every `every` seconds until stopped; all kinds once, in random order, then all again."""
+    """Strikes every `every` seconds until stopped: all kinds once, in random order, then all again. By chance, `pairs`
+    from 0 to 1, two kinds at the same moment. `works` tells whether requests to these services do what they should."""
 
-    def __init__(self, site: Site, *, every: float, seed: str, probe_user: str) -> None:
+    def __init__(
+        self,
+        site: Site,
+        victims: Mapping[str, Blow],
+        works: Callable[[tuple[str, ...]], bool],
+        *,
+        every: float,
+        seed: str,
+        pairs: float = 0.0,
+    ) -> None:
         self.kills: list[Kill] = []
         self.crash: BaseException | None = None
         self._site = site
+        self._victims = victims
+        self._works = works
         self._every = every
+        self._pairs = pairs
         self._random = random.Random(seed)
-        self._probe_user = probe_user
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="soak killer", daemon=True)
 
@@ -60,48 +87,82 @@ class Killer:
             while not self._stopped.wait(max(due - time.monotonic(), 0)):
                 due += self._every
                 if not round_of:
-                    round_of = self._random.sample(list(VICTIMS), len(VICTIMS))
-                self._kill(round_of.pop())
+                    round_of = self._random.sample(list(self._victims), len(self._victims))
+                names = [round_of.pop()]
+                if self._pairs and self._random.random() < self._pairs:
+                    others = [name for name in round_of if self._together(name, names[0])]
+                    if others:
+                        names.append(others[-1])
+                        round_of.remove(others[-1])
+                self._strike(names)
         except BaseException as error:  # a fault of the soak itself must end it with a complaint, not quietly
             self.crash = error
 
-    def _kill(self, victim: str) -> None:
-        running = self._site.processes()
-        if not running.get(victim):
-            raise InstanceError(f"there is no {victim} to kill")
-        # The youngest of the gateway, so that the eldest shows what becomes of the memory of one that lives long.
-        process = running[victim][-1] if victim == GATEWAY_PROCESS else self._random.choice(running[victim])
-        # A master takes its workers along, though some go on for a moment.
-        gone = [process, *(process.children() if victim.endswith("master") else [])]
-        at = time.monotonic()
-        kill = Kill(at, victim, process.pid, VICTIMS[victim], None)
-        self.kills.append(kill)
-        process.send_signal(signal.SIGKILL)
-        while time.monotonic() - at < RECOVERY_SECONDS:
-            if self._is_well(victim, gone):
-                self.kills[-1] = replace(kill, well_at=time.monotonic())
+    def _together(self, name: str, other: str) -> bool:
+        """Whether there are two processes for these: a master and its workers go together anyhow."""
+        parts = {self._victims[name].part, self._victims[other].part}
+        return (
+            parts == {"task worker"}
+            or len({part.removesuffix(" master").removesuffix(" worker") for part in parts}) > 1
+        )
+
+    def _strike(self, names: list[str]) -> None:
+        """Strike these at once, and return when all is well again, or should be."""
+        first = len(self.kills)
+        gone: list[psutil.Process] = []
+        stopped: list[psutil.Process] = []
+        aims = self._aims(names)
+        for name, process, others in aims:
+            blow = self._victims[name]
+            # Before the blow: what comes of it comes after.
+            self.kills.append(Kill(time.monotonic(), name, process.pid, blow.hurts, None, blow.signal.name))
+            # One of two may end with the other before its own turn.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(blow.signal)
+            if blow.signal is signal.SIGSTOP:
+                stopped.append(process)
+            else:
+                gone += [process, *others]
+        if stopped:
+            time.sleep(max(self._victims[name].seconds for name in names))
+            for process in stopped:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGCONT)
+            for index in range(first, len(self.kills)):
+                if self.kills[index].signal == signal.SIGSTOP.name:
+                    self.kills[index] = replace(self.kills[index], continued_at=time.monotonic())
+        hurts = tuple(sorted({service for name in names for service in self._victims[name].hurts}))
+        until = time.monotonic() + RECOVERY_SECONDS
+        while time.monotonic() < until:
+            if not any(map(_is_alive, gone)) and self._site.everything_runs() and (not hurts or self._works(hurts)):
+                now = time.monotonic()
+                self.kills[first:] = [replace(kill, well_at=now) for kill in self.kills[first:]]
                 return
             time.sleep(_LOOK_EVERY)
 
-    def _is_well(self, victim: str, gone: list[psutil.Process]) -> bool:
-        """Whether the dead are gone and replaced, and people's requests to every service do what they should."""
-        if any(map(_is_alive, gone)):
-            return False
+    def _aims(self, names: list[str]) -> list[tuple[str, psutil.Process, list[psutil.Process]]]:
+        """For each kind the process that is struck, and those that end with it."""
         running = self._site.processes()
-        for name in (*VICTIMS, "gateway master"):
-            wanted = {GATEWAY_PROCESS: GATEWAY_PROCESSES, "task worker": TASK_WORKERS}.get(name, 1)
-            if len(running.get(name, ())) != wanted:
-                return False
-        if not VICTIMS[victim]:
-            return True
-        order = {"user_id": self._probe_user, "items": [{"product": "probe", "quantity": 1, "price": 1}]}
-        return (
-            all(self._site.service_is_ready(name) for name in VICTIMS[victim])
-            and self._site.ask("GET", f"/users/{self._probe_user}")[0] == 200
-            and self._site.ask("POST", "/orders", order)[0] == 201
-            and self._site.ask("GET", "/tasks?limit=1")[0] == 200
-            and set(self._site.circuits().values()) == {"closed"}
-        )
+        aims: list[tuple[str, psutil.Process, list[psutil.Process]]] = []
+        for name in names:
+            blow = self._victims[name]
+            struck = {process.pid for _, process, _ in aims}
+            possible = [process for process in running.get(blow.part, []) if process.pid not in struck]
+            if not possible:
+                raise InstanceError(f"there is no {blow.part} to kill")
+            # The youngest of the gateway, so that the eldest shows what becomes of the memory of one that lives long.
+            process = possible[-1] if blow.part == GATEWAY_PROCESS else self._random.choice(possible)
+            others: list[psutil.Process] = []
+            if blow.part == "postgres":
+                # With one of them, the server ends all of them.
+                others = backends(process)
+                if blow.backend:
+                    process = self._random.choice(others)
+            elif blow.part.endswith("master"):
+                # It takes its workers along, though some go on for a moment.
+                others = process.children()
+            aims.append((name, process, others))
+        return aims
 
 
 def _is_alive(process: psutil.Process) -> bool:

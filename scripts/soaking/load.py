@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import random
-import select
 import threading
 import time
 import uuid
@@ -13,15 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.instance.ports import HOST
+from scripts.soaking.client import Caller
 from scripts.soaking.records import Answer
 
 #: Requests in a second of one client: well below what two cores can do, so that waiting says something.
 RATE = 10.0
-_PATIENCE = 15.0
 _USERS, _ORDERS, _TASKS = ("users",), ("orders",), ("tasks",)
-#: The answers of these pages are documents of other shapes.
-_NO_ENVELOPE = frozenset({"/metrics", "/openapi.json", "/swagger"})
 _KEPT = 400  # things of each kind that a client goes on using; the others only wait for the last look
 
 
@@ -43,39 +36,16 @@ class Books:
             book.pop(name, None)
 
 
-class Client:
-    """One client: a thread, its connection and its books. Its choices follow from `seed`."""
+class Client(Caller):
+    """One client of the mixed load, and its books."""
 
     def __init__(self, port: int, seed: str, stopped: threading.Event) -> None:
+        super().__init__(port, seed, stopped, rate=RATE)
         self.books = Books()
-        self.answers: list[Answer] = []
-        self._port = port
-        self._random = random.Random(seed)
-        self._stopped = stopped
-        self._connection: http.client.HTTPConnection | None = None
-        self._thread = threading.Thread(target=self._run, name=f"soak {seed}", daemon=True)
-        self.crash: BaseException | None = None
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join(4 * _PATIENCE)
-
-    def _run(self) -> None:
+    def act(self) -> None:
         moves, weights = zip(*_MOVES, strict=True)
-        due = time.monotonic() + self._random.random() / RATE
-        try:
-            while not self._stopped.wait(max(due - time.monotonic(), 0)):
-                # Behind by more than a second: the missed ones are let go, not sent all at once.
-                due = max(due + 1 / RATE, time.monotonic() - 1)
-                self._random.choices(moves, weights)[0](self)
-        except BaseException as error:  # a fault of the soak itself must end it with a complaint, not quietly
-            self.crash = error
-        finally:
-            self._hang_up()
-
-    # Sending.
+        self._random.choices(moves, weights)[0](self)
 
     def ask(
         self,
@@ -89,50 +59,14 @@ class Client:
         content: bytes | None = None,
         promised: dict[str, Any] | None = None,
     ) -> Any:
-        """Send one request and write its answer down; give the data of a 2xx, else None.
-
-        `promised` are fields that the data must have. A change without a clear answer strikes the thing out.
-        """
-        sent = content if body is None else json.dumps(body).encode()
-        began = time.monotonic()
-        status, fields, raw, said = self._exchange(method, path, sent)
-        ended = time.monotonic()
-        route = route or path.partition("?")[0]
-        data, code, enveloped = None, "", True
-        if status:
-            data, code, trouble = _open(method, route, status, fields, raw)
-            enveloped, said = not trouble, trouble or code
-        expected = status in expect
-        if expected and promised is not None and status < 300:
-            wrong = [name for name, value in promised.items() if not isinstance(data, dict) or data.get(name) != value]
-            if wrong:
-                expected, said = False, f"{path}: not as promised: {', '.join(wrong)}"
-        if method in {"PUT", "DELETE"} and (status == 0 or status >= 500):
+        """Send one request and give the data of a 2xx, else None. A change without a clear answer strikes the thing
+        out."""
+        reply = self.send(
+            method, path, body, needs=needs, expect=expect, route=route, content=content, promised=promised
+        )
+        if method in {"PUT", "DELETE"} and not reply.is_clear:
             self.books.forget(path)
-        self.answers.append(Answer(began, ended, method, route, needs, status, code, enveloped, expected, said))
-        return data if 200 <= status < 300 else None
-
-    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, Any, bytes, str]:
-        """Status, fields, body and complaint; the status is 0 when no whole answer came."""
-        try:
-            if self._connection is not None and _has_ended(self._connection):
-                self._hang_up()
-            if self._connection is None:
-                self._connection = http.client.HTTPConnection(HOST, self._port, timeout=_PATIENCE)
-            self._connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            answer = self._connection.getresponse()
-            raw = answer.read()
-            if answer.will_close:
-                self._hang_up()
-            return answer.status, answer.headers, raw, ""
-        except (OSError, http.client.HTTPException) as error:
-            self._hang_up()
-            return 0, None, b"", repr(error)
-
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        return reply.data
 
     def one_of(self, book: dict[str, dict[str, Any]]) -> str | None:
         """The id of something of ours among the newest."""
@@ -313,34 +247,3 @@ _MOVES: Sequence[tuple[Callable[[Client], None], int]] = (
     (Client.look_at_pages, 3),
     (Client.ask_without_body, 2),
 )
-
-
-def _has_ended(connection: http.client.HTTPConnection) -> bool:
-    """Whether the other side has closed a kept connection: then it has something to read, its end."""
-    if connection.sock is None:
-        return True
-    readable, _, _ = select.select([connection.sock], [], [], 0)
-    return bool(readable)
-
-
-def _open(method: str, route: str, status: int, fields: Any, raw: bytes) -> tuple[Any, str, str]:
-    """The data, an error's code, and what is wrong with the envelope (empty: nothing)."""
-    if not fields.get("X-Request-ID"):
-        return None, "", "no X-Request-ID"
-    if method == "HEAD" or status == 204:
-        return None, "", "a body" if raw else ""
-    if route in _NO_ENVELOPE and status == 200:
-        return None, "", ""
-    try:
-        body = json.loads(raw)
-        if fields.get_content_type() != "application/json":
-            raise ValueError(fields.get_content_type())
-        if status < 400 and body["success"] is True and body.keys() == {"success", "data"}:
-            return body["data"], "", ""
-        if status >= 400 and body["success"] is False and body.keys() == {"success", "error"}:
-            if status == 503 and not fields.get("Retry-After"):
-                return None, str(body["error"]["code"]), "503 without Retry-After"
-            return None, str(body["error"]["code"]), "" if body["error"]["message"] else "no message"
-    except (ValueError, KeyError, TypeError) as error:
-        return None, "", f"{error!r}: {raw[:100]!r}"
-    return None, "", f"success does not fit the status: {raw[:100]!r}"

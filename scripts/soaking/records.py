@@ -39,6 +39,9 @@ class Kill:
     hurts: tuple[str, ...]
     #: When everything it hurts was seen working again; None if that took too long.
     well_at: float | None
+    #: What it was sent; of one that was only stopped, when it was let go on.
+    signal: str = "SIGKILL"
+    continued_at: float | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -53,3 +56,16 @@ class Memory:
     name: str
     pid: int
     mib: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What every soak saw, and its faults in words."""
+
+    began: float
+    seconds: float
+    seed: str
+    answers: list[Answer]
+    kills: list[Kill]
+    memory: list[Memory]
+    faults: list[str]

@@ -6,19 +6,49 @@ import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from scripts.soaking.records import Answer
+from scripts.soaking.records import Answer, Seen
 from scripts.soaking.soak import Outcome
+from scripts.soaking.task_soak import Counts, TaskOutcome
 from scripts.soaking.verdict import explanation, growths
 
 _SHOWN_FAULTS = 40
 
 
 def lines(outcome: Outcome) -> Iterable[str]:
-    """The tables: answers by route, kills by victim, memory by process, faults."""
+    """What there is to say of a soak under mixed load."""
+    looked = ", ".join(f"{number} {kind}" for kind, number in outcome.promised.items())
+    yield from _tables(outcome, [f"looked for at the end: {looked}"])
+
+
+def task_lines(outcome: TaskOutcome) -> Iterable[str]:
+    """What there is to say of a soak of tasks."""
+    of = outcome.counts
+    cut = sorted(of.cut)
+    again = f", went on after {statistics.median(cut):.1f} s (median), {cut[-1]:.1f} s (most)" if cut else ""
+    yield from _tables(
+        outcome,
+        [
+            f"tasks at the end: {of.tasks.total()} ({_told(of.tasks)}); {of.answered} were answered with 201, "
+            f"{of.existing} requests with the live task of their unique_key; {of.batches} batches",
+            f"creations without a clear answer: {of.unclear}; the repetition found {of.replayed} tasks made",
+            f"by hand: {of.cancels} cancelled, {of.retries} retried",
+            f"runs of handlers: {of.runs.total()} ({_told(of.runs)})",
+            f"runs cut off by the kill of their worker: {len(cut)}{again}",
+            f"runs that a stopped worker went on with after their task had completed elsewhere: {of.went_on}",
+        ],
+    )
+
+
+def _told(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counter.most_common())
+
+
+def _tables(outcome: Seen, more: Iterable[str]) -> Iterable[str]:
+    """Answers by route, kills by victim, memory by process, `more`, faults."""
     found = figures(outcome)
     yield (
         f"{found['answers']} answers in {found['seconds'] / 60:.1f} minutes ({found['per_second']:.0f}/s), "
@@ -32,10 +62,10 @@ def lines(outcome: Outcome) -> Iterable[str]:
             f"{row['p50_ms']:>9.1f}{row['p99_ms']:>9.1f}"
         )
     yield ""
-    yield f"{'killed':<18}{'times':>6}{'5xx':>7}{'lost':>6}{'well after s (median, most)':>30}"
+    yield f"{'killed':<26}{'times':>6}{'5xx':>7}{'lost':>6}{'well after s (median, most)':>30}"
     for victim, row in found["kills"].items():
         well = "never" if row["median_seconds"] is None else f"{row['median_seconds']:.1f}  {row['most_seconds']:.1f}"
-        yield f"{victim:<18}{row['times']:>6}{row['5xx']:>7}{row['lost']:>6}{well:>30}"
+        yield f"{victim:<26}{row['times']:>6}{row['5xx']:>7}{row['lost']:>6}{well:>30}"
     yield ""
     yield f"{'memory':<18}{'pid':>8}{'minutes':>9}{'settled MiB':>13}{'at the end':>12}{'growth':>8}"
     for one in found["memory"]:
@@ -44,8 +74,7 @@ def lines(outcome: Outcome) -> Iterable[str]:
             f"{one['after'] - one['before']:>+8.1f}"
         )
     yield ""
-    looked = ", ".join(f"{number} {kind}" for kind, number in outcome.promised.items())
-    yield f"looked for at the end: {looked}"
+    yield from more
     yield f"codes of 5xx: {', '.join(f'{code} {n}' for code, n in found['codes'].items()) or 'none'}"
     yield f"faults: {len(outcome.faults)}"
     yield from outcome.faults[:_SHOWN_FAULTS]
@@ -53,7 +82,7 @@ def lines(outcome: Outcome) -> Iterable[str]:
         yield f"… and {len(outcome.faults) - _SHOWN_FAULTS} more"
 
 
-def figures(outcome: Outcome) -> dict[str, Any]:
+def figures(outcome: Seen) -> dict[str, Any]:
     """The same as numbers."""
     by_route: dict[str, list[Answer]] = defaultdict(list)
     for answer in outcome.answers:
@@ -83,20 +112,24 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "codes": dict(Counter(one.code for one in outcome.answers if one.status >= 500).most_common()),
         "kills": kills,
         "memory": [asdict(one) for one in sorted(growths(outcome.memory), key=lambda one: (one.name, -one.minutes))],
-        "promised": outcome.promised,
         "faults": outcome.faults,
     }
 
 
-def write_json(file: Path, outcome: Outcome, *, commit: str, machine: str) -> None:
+def write_json(file: Path, outcome: Outcome | TaskOutcome, *, commit: str, machine: str) -> None:
     """Everything: the figures, and every kill with its time since the begin."""
     kills = [{**asdict(kill), "at": kill.at - outcome.began, "seconds": kill.seconds} for kill in outcome.kills]
     for kill in kills:
-        del kill["well_at"]
-    text = json.dumps(
-        {"commit": commit, "machine": machine, **figures(outcome), "every_kill": kills}, indent=2, ensure_ascii=False
-    )
+        del kill["well_at"], kill["continued_at"]
+    own = {"tasks": _plain(outcome.counts)} if isinstance(outcome, TaskOutcome) else {"promised": outcome.promised}
+    told = {"commit": commit, "machine": machine, **figures(outcome), **own, "every_kill": kills}
+    text = json.dumps(told, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(counts: Counts) -> dict[str, Any]:
+    # Not `asdict`, which cannot copy a Counter.
+    return {field.name: getattr(counts, field.name) for field in fields(counts)}
 
 
 def _row(answers: list[Answer]) -> dict[str, float]:

@@ -83,6 +83,13 @@ class Site:
                 found.setdefault("task worker" if program.service == "worker" else name, []).append(master)
         return found
 
+    def everything_runs(self) -> bool:
+        """Whether every part has as many processes as it should."""
+        running = self.processes()
+        many = {"gateway worker": GATEWAY_PROCESSES, "task worker": TASK_WORKERS}
+        names = (*(f"{name} {part}" for name in _MASTERS for part in ("master", "worker")), "task worker", "postgres")
+        return all(len(running.get(name, ())) == many.get(name, 1) for name in names)
+
     def service_is_ready(self, name: str) -> bool:
         """Whether a service says so itself."""
         status, _ = self._get(self.ports.by_name[name], "/readyz")
@@ -109,6 +116,19 @@ class Site:
             return 0, None
         finally:
             connection.close()
+
+
+def backends(postgres: psutil.Process) -> list[psutil.Process]:
+    """The processes of PostgreSQL that serve a connection."""
+    # They write into their command line whom they serve: "postgres: ROLE DATABASE HOST(PORT) …".
+    return [child for child in _children(postgres) if f" {HOST}(" in _title(child)]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _process(pid: int) -> psutil.Process | None:

@@ -1,19 +1,21 @@
-"""One soak from start to verdict."""
+"""The soak under mixed load, from start to verdict."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from scripts.instance.errors import InstanceError
-from scripts.soaking.killing import Killer, MemoryWatch
+from scripts.soaking.client import Caller
+from scripts.soaking.killing import VICTIMS, Killer, MemoryWatch
 from scripts.soaking.load import Books, Client
-from scripts.soaking.records import Answer, Kill, Memory
+from scripts.soaking.records import Seen
 from scripts.soaking.site import GATEWAY_PROCESSES, Site
 from scripts.soaking.verdict import RECOVERY_SECONDS, faults
 
@@ -32,17 +34,10 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a soak saw, and its faults in words. `promised` counts the things that were looked for at the end."""
+class Outcome(Seen):
+    """`promised` counts the things that were looked for at the end."""
 
-    began: float
-    seconds: float
-    seed: str
-    answers: list[Answer]
-    kills: list[Kill]
-    memory: list[Memory]
     promised: dict[str, int]
-    faults: list[str]
 
 
 def soak(data: Path, port: int, *, seconds: float, every: float, seed: str, say: Callable[[str], None]) -> Outcome:
@@ -56,14 +51,15 @@ def soak(data: Path, port: int, *, seconds: float, every: float, seed: str, say:
             raise InstanceError(f"the system does not take a user: {status} {made}")
         stopped = threading.Event()
         clients = [Client(port, f"{seed}/{number}", stopped) for number in range(CLIENTS)]
-        killer = Killer(site, every=every, seed=seed, probe_user=made["data"]["id"])
+        works = partial(_works, site, made["data"]["id"])
+        killer = Killer(site, VICTIMS, works, every=every, seed=seed)
         watch = MemoryWatch(site, every=_MEASURE_EVERY)
         began = time.monotonic()
         for client in clients:
             client.start()
         watch.start()
         killer.start()
-        _wait(began, seconds, clients, killer, say)
+        watch_over(began, seconds, clients, killer, say)
         killer.stop()
         stopped.set()
         for client in clients:
@@ -79,21 +75,35 @@ def soak(data: Path, port: int, *, seconds: float, every: float, seed: str, say:
         books = [client.books for client in clients]
         found += missing(site, books)
         promised = {kind: sum(len(getattr(book, kind)) for book in books) for kind in ("users", "orders", "tasks")}
-        return Outcome(began, lasted, seed, answers, killer.kills, watch.seen, promised, found)
+        return Outcome(began, lasted, seed, answers, killer.kills, watch.seen, found, promised)
     finally:
         site.stop()
 
 
-def _wait(began: float, seconds: float, clients: list[Client], killer: Killer, say: Callable[[str], None]) -> None:
+def _works(site: Site, user: str, services: tuple[str, ...]) -> bool:
+    """Whether these services are ready, and people's requests to every service do what they should."""
+    order = {"user_id": user, "items": [{"product": "probe", "quantity": 1, "price": 1}]}
+    return (
+        all(site.service_is_ready(name) for name in services)
+        and site.ask("GET", f"/users/{user}")[0] == 200
+        and site.ask("POST", "/orders", order)[0] == 201
+        and site.ask("GET", "/tasks?limit=1")[0] == 200
+        and set(site.circuits().values()) == {"closed"}
+    )
+
+
+def watch_over(
+    began: float, seconds: float, clients: Sequence[Caller], killer: Killer, say: Callable[[str], None]
+) -> None:
     """Wait for the end, or for a fault of the soak itself; tell of each kill when it is known how it ended."""
     told = 0
     while time.monotonic() < began + seconds and not killer.crash and not any(client.crash for client in clients):
         time.sleep(0.2)
         for kill in killer.kills[told:]:
-            if kill.well_at is None and time.monotonic() - kill.at < RECOVERY_SECONDS:
+            if kill.well_at is None and time.monotonic() - (kill.continued_at or kill.at) < RECOVERY_SECONDS:
                 break
             well = "not well" if kill.seconds is None else f"well after {kill.seconds:.1f} s"
-            say(f"{kill.at - began:7.1f} s  killed {kill.victim} ({kill.pid}): {well}")
+            say(f"{kill.at - began:7.1f} s  {kill.signal} {kill.victim} ({kill.pid}): {well}")
             told += 1
 
 

@@ -3,7 +3,8 @@
 - An answer without the envelope is a fault, always.
 - A 5xx is right only while a service it needs is away because of a kill: from the kill until that service was seen
   working again, its circuit closed.
-- A connection may end without an answer only if it was under way when a process of the gateway was killed.
+- A connection may end without an answer only if it was under way when a process of the gateway was killed, or while
+  the gateway as a whole was away, because its master was.
 - Any other answer is the one that the request deserves.
 - What was killed works again within RECOVERY_SECONDS.
 - A process that has settled does not grow.
@@ -19,6 +20,8 @@ from scripts.soaking.records import Answer, Kill, Memory
 
 #: The name of the victim whose death may end connections.
 GATEWAY_PROCESS = "gateway worker"
+#: With this one the whole gateway dies: nobody answers until it is back.
+GATEWAY_MASTER = "gateway master"
 #: Within this time, in seconds, everything must be well after a kill.
 RECOVERY_SECONDS = 30.0
 #: The kernel needs a moment to close what a killed process had open, in seconds.
@@ -53,17 +56,17 @@ class Growth:
 def explanation(answer: Answer, kills: Iterable[Kill]) -> Kill | None:
     """The kill because of which a lost connection or a 5xx is no fault."""
     for kill in kills:
-        if answer.lost:
-            if (
-                kill.victim == GATEWAY_PROCESS
-                and answer.began <= kill.at + _CLOSING_SECONDS
-                and answer.ended >= kill.at
-            ):
-                return kill
-        elif any(name in kill.hurts for name in answer.needs):
-            until = kill.at + RECOVERY_SECONDS if kill.well_at is None else kill.well_at
-            if answer.ended >= kill.at and answer.began <= until:
-                return kill
+        well_at = kill.at + RECOVERY_SECONDS if kill.well_at is None else kill.well_at
+        if answer.lost and kill.victim == GATEWAY_PROCESS:
+            until = kill.at + _CLOSING_SECONDS
+        elif answer.lost and kill.victim == GATEWAY_MASTER:
+            until = well_at + _CLOSING_SECONDS
+        elif not answer.lost and any(name in kill.hurts for name in answer.needs):
+            until = well_at
+        else:
+            continue
+        if answer.ended >= kill.at and answer.began <= until:
+            return kill
     return None
 
 

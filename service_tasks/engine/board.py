@@ -31,12 +31,15 @@ class ActiveTask:
         "settled",
         "started_at",
         "stop_reason",
+        "term",
         "thread_started",
         "type",
     )
 
-    def __init__(self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext) -> None:
+    def __init__(self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext, term: int = 0) -> None:
+        """`term` is the heartbeat's, from before the claim."""
         self.claimed = claimed
+        self.term = term
         self.lease = claimed.lease
         self.type = task_type
         self.context = context

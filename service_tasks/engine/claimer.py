@@ -20,6 +20,8 @@ from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.logs import get_logger
 
 LARGEST_BATCH = 1000
+#: how soon to look again whether the heartbeat has come through
+_TERM_SECONDS = 0.1
 #: of the places, so many must be free before a claim is worth its statement, if more are about to get free
 _SHARE = 4
 _log = get_logger(__name__)
@@ -37,13 +39,15 @@ class Claimer(DatabaseDuty):
         board: Board,
         threads: ThreadSlots,
         reporter: Reporter,
+        term: Callable[[], int | None],
         unstarted: Callable[[], int],
         hand_over: Callable[[list[ActiveTask]], None],
         poll_seconds: float,
         on_death: Callable[[], None],
         measures: WorkerMeasures | None = None,
     ) -> None:
-        """`hand_over` starts the handlers, without blocking; `unstarted` tells how many it has not started yet."""
+        """`hand_over` starts the handlers, without blocking; `unstarted` tells how many it has not started yet. `term`
+        is the heartbeat's."""
         super().__init__("claimer", on_death=on_death)
         self._store = store
         self._worker_id = worker_id
@@ -51,6 +55,7 @@ class Claimer(DatabaseDuty):
         self._board = board
         self._threads = threads
         self._reporter = reporter
+        self._term = term
         self._unstarted = unstarted
         self._hand_over = hand_over
         self._measures = measures or WorkerMeasures()
@@ -72,9 +77,11 @@ class Claimer(DatabaseDuty):
 
     def claim_at_once(self) -> None:
         """Claim on the caller's thread, which saves an idle worker the turn to ours; ours does what is left to do."""
-        if len(self._board) == 0 and self._turn.acquire(blocking=False):
+        term = self._term()
+        if term is not None and len(self._board) == 0 and self._turn.acquire(blocking=False):
             try:
-                if self.stopping or all([self._claim_some(index) for index, kind in enumerate(self._offers) if kind]):
+                kinds = [index for index, kind in enumerate(self._offers) if kind]
+                if self.stopping or all([self._claim_some(index, term) for index in kinds]):
                     return
             except (Unavailable, DeadlineExceeded):
                 # Our own thread will meet the same, and knows how to wait.
@@ -92,7 +99,11 @@ class Claimer(DatabaseDuty):
                     self._wants_places = True
                     if not self._limit(index):
                         return jittered(self._poll_seconds)
-                    if self._claim_some(index):
+                    term = self._term()
+                    if term is None:
+                        # We look dead: what we took now could be taken from us at once.
+                        return jittered(_TERM_SECONDS)
+                    if self._claim_some(index, term):
                         waiting.discard(index)
             self._wants_places = False
         return jittered(self._poll_seconds)
@@ -103,10 +114,10 @@ class Claimer(DatabaseDuty):
         if self._turn.acquire(timeout=-1 if timeout is None else timeout):
             self._turn.release()
 
-    def _claim_some(self, index: int) -> bool:
+    def _claim_some(self, index: int, term: int) -> bool:
         """Claim once; tells whether that was all there is."""
         limit = self._limit(index)
-        return limit > 0 and self._claim(self._offers[index], limit) < limit
+        return limit > 0 and self._claim(self._offers[index], limit, term) < limit
 
     def _limit(self, index: int) -> int:
         """How many to claim now. One batch may wait for the event loop, so that it is never idle while the next
@@ -118,11 +129,11 @@ class Claimer(DatabaseDuty):
         most = self._threads.free() if index else LARGEST_BATCH
         return max(0, min(free, most, LARGEST_BATCH - self._unstarted()))
 
-    def _claim(self, kind: list[Offer], limit: int) -> int:
+    def _claim(self, kind: list[Offer], limit: int, term: int) -> int:
         asked_at = time.monotonic()
         claimed = self._store.claim(self._worker_id, kind, limit)
         seconds = time.monotonic() - asked_at
-        active = [self._active(task) for task in claimed]
+        active = [self._active(task, term) for task in claimed]
         self._board.add(active)
         self._measures.claimed(active, seconds)
         if active:
@@ -130,7 +141,7 @@ class Claimer(DatabaseDuty):
             self._hand_over(active)
         return len(active)
 
-    def _active(self, claimed: ClaimedTask) -> ActiveTask:
+    def _active(self, claimed: ClaimedTask, term: int) -> ActiveTask:
         task_type = self._registry.get(claimed.task_type)
         if task_type is None:
             # The claim asks only for types of this registry.
@@ -139,7 +150,7 @@ class Claimer(DatabaseDuty):
         if not task_type.is_async:
             # Held from the claim on, so that the next claim does not count the thread as free.
             self._threads.take(claimed.lease)
-        return ActiveTask(claimed, task_type, context)
+        return ActiveTask(claimed, task_type, context, term)
 
 
 def _offer(item: TaskType) -> Offer:

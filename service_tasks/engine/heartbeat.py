@@ -17,7 +17,12 @@ _log = get_logger(__name__)
 
 class Heartbeat(DatabaseDuty):
     """On a thread and a connection of its own: neither a handler that blocks the event loop nor a full
-    connection pool makes the worker look dead."""
+    connection pool makes the worker look dead.
+
+    What this worker holds is its own for one lease from the sending of a beat that arrived. Past that, as in a process
+    that was stopped for a while, everything may have been taken and even be done elsewhere: then a term has ended. The
+    next beat that arrives begins another, but brings nothing back.
+    """
 
     def __init__(
         self,
@@ -49,11 +54,25 @@ class Heartbeat(DatabaseDuty):
         self._beaten_at: float | None = None
         #: leases that the database said we hold at the last beat, and nobody here knew
         self._strange: set[Lease] = set()
+        self._terms = 0
+        self._sure_until = 0.0
+
+    def term(self) -> int | None:
+        """The present term, for what is claimed from now on; None between two."""
+        return self._terms if self._monotonic() < self._sure_until else None
+
+    def holds(self, term: int, now: float) -> bool:
+        """Whether nobody can have taken what was claimed in that term; `now` is of the monotonic clock."""
+        return term == self._terms and now < self._sure_until
 
     def work(self) -> float:
         asked_at = self._monotonic()
         self._store.beat(self._worker)
         self._beaten_at = asked_at
+        if self._monotonic() > self._sure_until:
+            # Before the time is set: who sees the new time must not see the old term with it.
+            self._terms += 1
+        self._sure_until = asked_at + self._worker.lease_seconds
         self.reconcile()
         self._tell()
         self._check_health()

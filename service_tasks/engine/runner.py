@@ -111,16 +111,18 @@ class Runner:
         policy: RetryPolicy,
         threads: ThreadSlots,
         on_thread_free: Callable[[], None],
+        holds: Callable[[int, float], bool],
         end: Callable[[list[tuple[ActiveTask, Outcome | None]]], None],
         on_idle: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`end` gets tasks with their outcomes; an outcome of None: the lease is lost and there is nothing left to
-        say. `on_idle` is called when every task given has been started."""
+        say. `on_idle` is called when every task given has been started. `holds` is the heartbeat's."""
         self._policy = policy
         self.threads = threads
         self._on_thread_free = on_thread_free
+        self._holds = holds
         self._end = end
         self._on_idle = on_idle
         self._monotonic = monotonic
@@ -203,11 +205,14 @@ class Runner:
 
     async def _outcome(self, lane: _Lane, task: ActiveTask) -> Outcome | None:
         outcome: Outcome
-        task.started_at = self._monotonic()
+        task.started_at = now = self._monotonic()
         kind = task.type
         try:
             if task.stop_reason is not None:
                 raise TaskStopped
+            if not self._holds(task.term, now):
+                # It may have been run elsewhere, to its end even. If not, its lease is good and it is ready again.
+                return HandedBack(task.lease)
             payload = self._payload(task)
             if kind.is_async:
                 result = await kind.function(task.context, payload)

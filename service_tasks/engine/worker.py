@@ -109,26 +109,6 @@ class Worker:
             on_death=self._die,
             measures=self.measures,
         )
-        self._runner = Runner(
-            policy=options.policy,
-            threads=self._threads,
-            on_thread_free=lambda: self._claimer.wake(),
-            end=self._end_tasks,
-            on_idle=lambda: self._claimer.place_freed(),
-        )
-        self._claimer = Claimer(
-            store=store,
-            worker_id=self.info.id,
-            registry=registry,
-            board=self._board,
-            threads=self._threads,
-            reporter=self._reporter,
-            unstarted=self._runner.unstarted,
-            hand_over=self._hand_over,
-            poll_seconds=options.poll_seconds,
-            on_death=self._die,
-            measures=self.measures,
-        )
         self._heartbeat = Heartbeat(
             store=heartbeat_store,
             worker=self.info,
@@ -139,6 +119,28 @@ class Worker:
             on_death=self._die,
             tell=self._tell,
             on_lost_claim=self._count_lost_claim,
+        )
+        self._runner = Runner(
+            policy=options.policy,
+            threads=self._threads,
+            on_thread_free=lambda: self._claimer.wake(),
+            holds=self._heartbeat.holds,
+            end=self._end_tasks,
+            on_idle=lambda: self._claimer.place_freed(),
+        )
+        self._claimer = Claimer(
+            store=store,
+            worker_id=self.info.id,
+            registry=registry,
+            board=self._board,
+            threads=self._threads,
+            reporter=self._reporter,
+            term=self._heartbeat.term,
+            unstarted=self._runner.unstarted,
+            hand_over=self._hand_over,
+            poll_seconds=options.poll_seconds,
+            on_death=self._die,
+            measures=self.measures,
         )
         self._canceller = Canceller(
             store=store,

@@ -11,11 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.gateway import GatewayProcess
 from tests.support.raw_http import RawAnswer, RawClient, read_answer
-from tests.support.upstream import Pause, ScriptedUpstream, answer, good
+from tests.support.upstream import Pause, ScriptedUpstream, Wait, answer, good
 from tests.support.waiting import eventually
 
 
@@ -291,6 +292,29 @@ def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
 
         eventually(other_answers, timeout=20, what="a new worker")
     finally:
+        gateway.stop()
+
+
+def test_a_process_whose_master_was_killed_ends_with_the_answers_under_way(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path / "log")
+    worker = psutil.Process(gateway.client.get("/status").json["data"]["processes"][0]["pid"])
+    try:
+        go_on = threading.Event()
+        gateway.upstreams["users"].script(Wait(go_on), good("late"))
+        with gateway.client.connect() as kept:
+            kept.sendall(b"GET /users HTTP/1.1\r\nHost: a\r\n\r\n")
+            gateway.upstreams["users"].wait_for(1)
+            gateway.process.kill()
+            eventually(lambda: "Worker shutting down" in gateway.log.read_text(), what="it to see that")
+            go_on.set()
+            last = read_answer(kept)
+            assert (last.json["data"], last.value("connection")) == ("late", "close")
+            assert kept.recv(1) == b""
+        worker.wait(10)
+    finally:
+        gateway.process.wait()
+        if worker.is_running():
+            worker.kill()
         gateway.stop()
 
 

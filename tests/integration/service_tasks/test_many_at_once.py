@@ -92,7 +92,7 @@ def test_outcomes_of_several_kinds_and_the_deletion_of_their_user_do_not_wait_in
 
 
 def test_batches_over_the_same_tasks_in_every_order_never_deadlock(bench):
-    """Late results and those in time, progress, rescues, deletions of users and the pruner, over sixty tasks at once."""
+    """Late results and those in time, progress, rescues, deletions of users and the pruner, over sixty tasks."""
     users = [uuid4() for _ in range(30)]
     maintenance = MaintenanceStore(bench.database)
     leases: list[Lease] = []

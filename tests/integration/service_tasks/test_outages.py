@@ -142,6 +142,51 @@ def test_after_kill_9_the_tasks_of_a_worker_run_elsewhere_within_its_lease(bench
     assert second.process.poll() is None
 
 
+def test_a_worker_that_was_stopped_past_its_lease_does_not_begin_what_it_had_claimed(bench, start_process, tmp_path):
+    (tmp_path / "site_tasks.py").write_text(
+        """
+import time
+from service_tasks.task_types import TaskContext, task_type
+
+@task_type("block", max_attempts=1)
+async def block(ctx: TaskContext, payload: float) -> None:
+    time.sleep(payload)
+
+@task_type("count")
+async def count(ctx: TaskContext, payload: object) -> None:
+    with open("runs.txt", "a") as runs:
+        runs.write(f"{ctx.task_id}\\n")
+""",
+        encoding="utf-8",
+    )
+    types = {"TASK_MODULES": "site_tasks", "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{tmp_path}"}
+    first = start_process(**types)
+    blocking = bench.add("block", payload="6", max_attempts=1)
+    bench.wait_for(blocking, State.RUNNING, timeout=20)
+    blocked_at = time.monotonic()
+    task_id = bench.add("count")
+    # Claimed, and waits for the event loop, which is still asleep when the process is stopped, and awake as soon as it
+    # may go on: before the next beat has told that the task is lost.
+    bench.wait_for(task_id, State.RUNNING, timeout=5)
+    first.process.send_signal(signal.SIGSTOP)
+    start_process("--types", "count", **types)
+    assert bench.wait_for(task_id, State.COMPLETED, timeout=30).attempts == 2
+    eventually(lambda: time.monotonic() - blocked_at > 6.5, what="the end of the block")
+
+    first.process.send_signal(signal.SIGCONT)
+
+    # Handed back in vain; or the beat was the faster one.
+    said = {f'"event": "{event}"' for event in ("late_result_refused", "lease_lost")}
+    eventually(
+        lambda: [
+            line for line in first.said().splitlines() if str(task_id) in line and any(event in line for event in said)
+        ],
+        what="the first worker is done with the task",
+    )
+    assert (tmp_path / "runs.txt").read_text(encoding="utf-8").split() == [str(task_id)]
+    assert bench.get(task_id).attempts == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_process_told_to_stop_hands_back_what_it_holds_and_exits_well(bench, start_process, number):
     worker = start_process()

@@ -23,6 +23,7 @@ from service_tasks.domain.task import (
 )
 from service_tasks.engine.board import ActiveTask, Board, StopReason
 from service_tasks.engine.canceller import Canceller
+from service_tasks.engine.claimer import Claimer
 from service_tasks.engine.context import TaskContext
 from service_tasks.engine.heartbeat import Heartbeat
 from service_tasks.engine.ports import Promotion, WorkerInfo
@@ -50,8 +51,10 @@ class ScriptedStore:
         self.held: set[Lease] = set()
         self.cancelled: set[Lease] = set()
         self.promotions: list[Promotion] = []
+        self.ready: list[ClaimedTask] = []
         self.rescues = 0
         self.beats = 0
+        self.on_beat = lambda: None
 
     def _answer(self) -> None:
         if self.away:
@@ -60,6 +63,14 @@ class ScriptedStore:
     def beat(self, worker: WorkerInfo) -> None:
         self._answer()
         self.beats += 1
+        self.on_beat()
+
+    def claim(self, worker_id: UUID, offers, limit: int) -> list[ClaimedTask]:
+        claimed, self.ready = self.ready, []
+        return claimed
+
+    def limits_apply(self) -> bool:
+        return False
 
     def forget_dead_workers(self) -> int:
         self._answer()
@@ -214,8 +225,9 @@ def test_the_last_progress_of_a_task_is_written_before_its_end_and_none_after_it
 # Heartbeat
 
 
-def heartbeat(store, board, reporter) -> Heartbeat:
+def heartbeat(store, board, reporter, **more) -> Heartbeat:
     return Heartbeat(
+        **more,
         store=store,
         worker=WorkerInfo(uuid4(), "w", ("noop",), 45.0),
         board=board,
@@ -224,6 +236,69 @@ def heartbeat(store, board, reporter) -> Heartbeat:
         check_health=lambda: None,
         on_death=lambda: pytest.fail("died"),
     )
+
+
+def test_a_term_ends_when_no_beat_has_come_through_for_a_lease_and_nothing_brings_it_back(store, board, reporter, hand):
+    beat = heartbeat(store, board, reporter, monotonic=hand)
+    assert beat.term() is None, "nobody knows us yet"
+    beat.run_once(NOW)
+    first = beat.term()
+    assert first is not None
+
+    hand.now += 44.0  # of 45
+    assert beat.holds(first, hand())
+    beat.run_once(NOW)
+    hand.now += 44.0
+    assert (beat.term(), beat.holds(first, hand())) == (first, True)
+
+    store.away = True
+    beat.run_once(NOW)
+    hand.now += 2.0
+    assert (beat.term(), beat.holds(first, hand())) == (None, False)
+
+    store.away = False
+    beat.run_once(NOW)
+    second = beat.term()
+    assert second is not None
+    assert (beat.holds(first, hand()), beat.holds(second, hand())) == (False, True)
+
+
+def test_a_beat_that_took_longer_than_what_was_left_of_the_lease_ends_the_term(store, board, reporter, hand):
+    beat = heartbeat(store, board, reporter, monotonic=hand)
+    beat.run_once(NOW)
+    first = beat.term()
+    hand.now += 44.0
+
+    # Sent in time, but perhaps written after the lease was over.
+    store.on_beat = lambda: setattr(hand, "now", hand.now + 2.0)
+    beat.run_once(NOW)
+
+    assert beat.term() not in {None, first}
+
+
+def test_a_worker_that_looks_dead_claims_nothing_until_a_beat_has_come_through(store, board, reporter):
+    terms = [None, 7]
+    handed_over: list[ActiveTask] = []
+    store.ready = [ClaimedTask(Lease(uuid4(), 1), "noop", "{}", 1, 3, 60.0, NOW)]
+    claimer = Claimer(
+        store=store,
+        worker_id=uuid4(),
+        registry=Registry([noop]),
+        board=board,
+        threads=ThreadSlots(4),
+        reporter=reporter,
+        term=lambda: terms.pop(0),
+        unstarted=lambda: 0,
+        hand_over=handed_over.extend,
+        poll_seconds=60.0,
+        on_death=lambda: pytest.fail("died"),
+    )
+
+    claimer.run_once(NOW)
+    assert (handed_over, claimer.next_pause() < 1) == ([], True), "and looks again soon"
+
+    claimer.run_once(NOW)
+    assert [task.term for task in handed_over] == [7]
 
 
 def test_a_task_no_longer_held_is_stopped_and_one_unknown_is_handed_back(store, board, reporter):

@@ -44,10 +44,13 @@ class Run:
     def __init__(self) -> None:
         self.outcomes: dict = {}
         self.idle = 0
+        #: the heartbeat's term; None: it has not come through for a lease
+        self.term: int | None = 0
         self.runner = Runner(
             policy=RetryPolicy(),
             threads=ThreadSlots(4),
             on_thread_free=lambda: None,
+            holds=lambda term, now: term == self.term,
             end=self._end,
             on_idle=self._on_idle,
         )
@@ -102,6 +105,30 @@ async def test_handlers_that_do_not_wait_run_in_their_order_in_one_asyncio_task(
     assert [task_id for task_id, _ in order] == [task.lease.task_id for task in tasks]
     assert len({id(current) for _, current in order}) == 1
     assert run.idle == 1
+
+
+@on_a_loop
+async def test_what_was_claimed_in_a_term_that_has_ended_does_not_begin_and_is_handed_back():
+    begun = []
+
+    @task_type("async")
+    async def asynchronous(ctx, payload) -> None:
+        begun.append(ctx.task_id)
+
+    @task_type("plain")
+    def plain(ctx, payload) -> None:
+        begun.append(ctx.task_id)
+
+    run = Run()
+    run.term = None
+    tasks = run.start(asynchronous, plain)
+    for task in tasks:
+        run.runner.threads.take(task.lease)
+    outcomes = await run.ended(*tasks)
+
+    assert outcomes == [HandedBack(task.lease) for task in tasks]
+    assert begun == []
+    assert run.runner.threads.free() == 3, "the plain function's thread is free; async ones have none"
 
 
 @on_a_loop
