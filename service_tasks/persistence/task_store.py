@@ -325,14 +325,14 @@ class TaskStore:
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         succeeded = _of_kind(outcomes, Succeeded)
         if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
-            rows = self._lines.execute("complete", _completion(succeeded))
-            accepted = {Lease(row[0], row[1]) for row in rows}
-            if len(accepted) == len(succeeded):
-                return accepted
-            # Too late, or with a callback, which is one transaction with the end.
-            left: list[Outcome] = [item for item in succeeded if item.lease not in accepted]
+            if self._lines.count("complete", _completion(succeeded)) == len(succeeded):
+                return {item.lease for item in succeeded}
+            # Some came too late, or have a callback, which is one transaction with the end.
             with self._statements.transaction() as session:
-                return accepted | self._write(session, left, worker_name)
+                self._write(session, succeeded, worker_name)
+                leases = _leases(item.lease for item in succeeded)
+                rows = self._statements.rows(session, "completed_under", **leases)
+            return {Lease(row[0], row[1]) for row in rows}
         with self._statements.transaction() as session:
             return self._write(session, outcomes, worker_name)
 
