@@ -181,7 +181,7 @@ class TaskStore:
             self._tell_worker(session, row)
             self._events.ended(session, State.CANCELLED, [task_id])
             if _has_callback(row):
-                self._call_back(session, [task_id])
+                self.call_back(session, [task_id])
                 row = self._statements.row(session, "get", id=str(task_id))
         return _stored(row)
 
@@ -194,7 +194,7 @@ class TaskStore:
             if worker_id is not None:
                 self._statements.run(session, "announce", announcement=cancel_announcement(Lease(task_id, lease_no)))
         self._events.ended(session, State.CANCELLED, [row[0] for row in rows])
-        self._call_back(session, [row[0] for row in rows if row[3]])
+        self.call_back(session, [row[0] for row in rows if row[3]])
 
     def purge(self, task_id: UUID) -> StoredTask | None:
         with self._statements.transaction() as session:
@@ -202,7 +202,7 @@ class TaskStore:
             if cancelled is not None:
                 self._events.ended(session, State.CANCELLED, [task_id])
                 if _has_callback(cancelled):
-                    self._call_back(session, [task_id])
+                    self.call_back(session, [task_id])
             row = self._statements.row(session, "purge", id=str(task_id))
             if row is None:
                 return None
@@ -423,11 +423,12 @@ class TaskStore:
         write("stopped_after_cancel", _of_kind(outcomes, StoppedAfterCancel))
         for state, ended in ((State.COMPLETED, succeeded), (State.FAILED, failed)):
             self._events.ended(session, state, [item.lease.task_id for item in ended if item.lease in accepted])
-        self._call_back(session, [lease.task_id for lease in told])
+        self.call_back(session, [lease.task_id for lease in told])
         return accepted
 
-    def _call_back(self, session: Session, ids: Sequence[UUID]) -> None:
-        """Make the tasks that tell the ends of these, which this transaction has written."""
+    def call_back(self, session: Session, ids: Sequence[UUID]) -> None:
+        """Make the tasks that tell the ends of these, which the caller's transaction has written and which have a
+        callback_url."""
         if not ids:
             return
         rows = self._statements.rows(
