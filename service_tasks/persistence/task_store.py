@@ -81,7 +81,7 @@ class TaskStore:
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
         if task.execute_at is None and task.user_id is None:
             # Nothing to be asked first.
-            return _stored_or_none(self._statements.once(_insertion(announcement), **_new_row(task, announcement)))
+            return stored_or_none(self._statements.once(insertion(announcement), **new_row(task, announcement)))
         with self._statements.transaction() as session:
             if task.execute_at is not None:
                 (future,) = self._statements.row(session, "is_future", execute_at=task.execute_at)
@@ -97,7 +97,7 @@ class TaskStore:
         The caller has asked `tombstones.buried` for its user in the same transaction. The announcement, if there is
         one, goes out with the commit in any case.
         """
-        row = self._statements.row(session, _insertion(announcement), **_new_row(task, announcement))
+        row = self._statements.row(session, insertion(announcement), **new_row(task, announcement))
         return None if row is None else _stored(row)
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
@@ -136,7 +136,7 @@ class TaskStore:
         return {key: task_id for key, task_id in rows}
 
     def by_unique_key(self, unique_key: str) -> StoredTask | None:
-        return _stored_or_none(self._statements.once("get_live", unique_key=unique_key))
+        return stored_or_none(self._statements.once("get_live", unique_key=unique_key))
 
     def controls(self) -> Mapping[str, Control]:
         return {row[0]: Control(*row[1:]) for row in self._statements.once("controls")}
@@ -150,7 +150,7 @@ class TaskStore:
         return (_stored(rows[0]), bytes(rows[0][-1])) if rows else None
 
     def get(self, task_id: UUID) -> StoredTask | None:
-        return _stored_or_none(self._statements.once("get", id=str(task_id)))
+        return stored_or_none(self._statements.once("get", id=str(task_id)))
 
     def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
         which: dict[str, Any] = {
@@ -462,11 +462,13 @@ def _claim_of(worker_id: UUID, offers: Sequence[Offer], limit: int) -> dict[str,
     }
 
 
-def _insertion(announcement: str | None) -> str:
+def insertion(announcement: str | None) -> str:
+    """The name of the statement that stores one task."""
     return "insert" if announcement is None else "announce_and_insert"
 
 
-def _new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
+def new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
+    """Its parameters."""
     return {
         "announcement": announcement,
         "id": str(task.id),
@@ -568,7 +570,8 @@ def _has_callback(row: Sequence[Any]) -> bool:
     return row[24] is not None
 
 
-def _stored_or_none(rows: Sequence[Sequence[Any]]) -> StoredTask | None:
+def stored_or_none(rows: Sequence[Sequence[Any]]) -> StoredTask | None:
+    """The task of the one row, if there is one."""
     return _stored(rows[0]) if rows else None
 
 
