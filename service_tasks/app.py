@@ -67,7 +67,7 @@ def create_app(settings: TasksSettings) -> Flask:
     )
     schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
     messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
-    bulk = Bulk(BulkStore(database, events), announce=announcer.announce)
+    bulk = Bulk(BulkStore(database, store, events), announce=announcer.announce)
     stats = Stats(StatsStore(database))
     metrics = Metrics("service_tasks")
     StatsCollector(stats, registry.names(), metrics.registry)

@@ -159,7 +159,7 @@ def _service() -> Iterator[_Service]:
     try:
         yield _Service(
             tasks=Tasks(store, registry, default_type=settings.default_task_type, announce=announce),
-            bulk=Bulk(BulkStore(database, events), announce=announce),
+            bulk=Bulk(BulkStore(database, store, events), announce=announce),
             stats=Stats(StatsStore(database)),
         )
     except (Unavailable, DeadlineExceeded) as exc:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from service_tasks.domain.destinations import AllowedHost, hosts_text, read_hosts
 from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
 from servicekit.relay_process import RelaySettings
-from servicekit.settings import Bind, BrokerUrl, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Threads
+from servicekit.settings import Bind, BrokerUrl, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Settings, Threads
 
 BUILT_IN_MODULES = tuple(
     f"service_tasks.task_types.{name}" for name in ("callback", "http_request", "io", "noop", "send_email")
@@ -36,10 +36,9 @@ def _split(value: str) -> tuple[str, ...]:
 Days = Annotated[float, Field(ge=0, le=36_500)]
 
 
-class TaskTypeSettings(ServiceSettings):
-    """What everybody reads who knows task types."""
+class TypeSettings(Settings):
+    """Which task types there are."""
 
-    tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
     task_modules: Annotated[str, AfterValidator(_module_names)] = Field(
         default="", description="importable modules with task types of your own, separated by commas"
     )
@@ -50,8 +49,8 @@ class TaskTypeSettings(ServiceSettings):
         return (*BUILT_IN_MODULES, *_split(self.task_modules))
 
 
-class TaskMakerSettings(TaskTypeSettings):
-    """What those read who make tasks as others ask."""
+class MakerSettings(TypeSettings):
+    """What new tasks may be."""
 
     default_task_type: str = Field(
         default="noop",
@@ -67,6 +66,16 @@ class TaskMakerSettings(TaskTypeSettings):
     def allowed_callback_hosts(self) -> tuple[AllowedHost, ...]:
         """CALLBACK_HOSTS, read."""
         return read_hosts(self.callback_hosts)
+
+
+class TaskTypeSettings(ServiceSettings, TypeSettings):
+    """What every process reads that knows task types."""
+
+    tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
+
+
+class TaskMakerSettings(TaskTypeSettings, MakerSettings):
+    """What those processes read that make tasks as others ask."""
 
 
 class TaskEventSettings(TaskTypeSettings):

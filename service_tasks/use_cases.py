@@ -140,12 +140,22 @@ class PastExecuteAt(Exception):
         self.index = index
 
 
-class TaskRepository(Protocol):
-    """What the use cases need from the database. Each method is one transaction."""
+class MakingRepository(Protocol):
+    """What making a task needs from the database."""
 
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
         """Store a task, and tell workers so with its commit; None when its idempotency key or its unique key is taken.
-        Raises `PastExecuteAt`."""
+        Raises `PastExecuteAt` and `UserDeleted`."""
+
+    def by_unique_key(self, unique_key: str) -> StoredTask | None:
+        """The live task with this key."""
+
+    def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
+        """The task stored with this key, and the hash of its request."""
+
+
+class TaskRepository(MakingRepository, Protocol):
+    """What the use cases need from the database. Each method is one transaction."""
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
         """Store all of them or, raising, none. Gives, for those whose unique key is taken, the live task that has it.
@@ -153,17 +163,11 @@ class TaskRepository(Protocol):
         Raises `PastExecuteAt`, and `UserDeleted` with the place in the batch. Idempotency keys are not looked at.
         """
 
-    def by_unique_key(self, unique_key: str) -> StoredTask | None:
-        """The live task with this key."""
-
     def controls(self) -> Mapping[str, Control]:
         """What is set for which types; the others have no row."""
 
     def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
         """Set the named fields of `Control`, and leave the others."""
-
-    def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
-        """The task stored with this key, and the hash of its request."""
 
     def get(self, task_id: UUID) -> StoredTask | None: ...
 
@@ -196,20 +200,29 @@ class Created:
     existing: bool = False
 
 
-class Tasks:
-    """`announce` tells workers that something is ready or scheduled; `take_turn` says whether that may be told with the
-    task's own commit instead. They must neither block nor raise. `callback_hosts` are those that a task's callback_url
-    may name."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """`Created`, with the task as the table holds it."""
+
+    task: StoredTask
+    replayed: bool = False
+    existing: bool = False
+
+
+class TaskMaker:
+    """Checks and stores new tasks, whatever door they come in by. `announce` tells workers that something is ready or
+    scheduled; `take_turn` says whether that may be told with the task's own commit instead. They must neither block nor
+    raise. `callback_hosts` are those that a task's callback_url may name."""
 
     def __init__(
         self,
-        repository: TaskRepository,
+        repository: MakingRepository,
         registry: Registry,
         *,
         default_type: str,
         announce: Callable[[str], None],
-        take_turn: Callable[[], bool] = lambda: False,
-        callback_hosts: Sequence[AllowedHost] = (),
+        take_turn: Callable[[], bool],
+        callback_hosts: Sequence[AllowedHost],
     ) -> None:
         self._repository = repository
         self._registry = registry
@@ -218,8 +231,11 @@ class Tasks:
         self._take_turn = take_turn
         self._callback_hosts = callback_hosts
 
-    def create(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created:
-        """Store a task, or give the one that the same key and request made before."""
+    def make(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Made:
+        """Store a task, or give the one that the same key and request made before.
+
+        Raises `Invalid` (also as `UserDeleted`), `PayloadTooLarge` and `IdempotencyKeyReused`.
+        """
         request_hash = None if idempotency_key is None else _hash_of(body)
         if idempotency_key is not None and request_hash is not None:
             # Asked first: the second try of a request must not fail because its execute_at has passed by now.
@@ -237,23 +253,108 @@ class Tasks:
             if stored is not None:
                 if not announced:
                     self._announce(word)
-                return Created(self._view(stored))
+                return Made(stored)
             known = None
             if idempotency_key is not None and request_hash is not None:
                 known = self._replayed(idempotency_key, request_hash)
             if known is None and new.unique_key is not None:
                 alive = self._repository.by_unique_key(new.unique_key)
-                known = None if alive is None else Created(self._view(alive), existing=True)
+                known = None if alive is None else Made(alive, existing=True)
             if known is not None:
                 return known
             # Its holder was purged, or has ended, in between: the key is free again.
+
+    def prepare(self, body: TaskCreate) -> NewTask:
+        """Check a task that somebody else is going to store: `Invalid`, `PayloadTooLarge`."""
+        return self._new_task(body, None, None)
+
+    def _replayed(self, idempotency_key: str, request_hash: bytes) -> Made | None:
+        known = self._repository.by_key(idempotency_key)
+        if known is None:
+            return None
+        task, known_hash = known
+        if known_hash != request_hash:
+            raise IdempotencyKeyReused
+        return Made(task, replayed=True)
+
+    def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
+        task_type = body.task_type or self._default_type
+        if task_type == CALLBACK_TYPE:
+            # What they send is signed by the service, so nobody else may say what that is.
+            raise Invalid.field("task_type", f"tasks of the type {CALLBACK_TYPE} are made by the service alone")
+        if body.callback_url is not None:
+            self._check_callback_url(body.callback_url)
+        payload = b"{}" if body.payload == {} else dump(body.payload)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise PayloadTooLarge(len(payload))
+        known_type = self._registry.get(task_type)
+        # Without a model whatever came through a door will do, and was read strictly there.
+        if known_type is not None and known_type.payload_model is not None:
+            try:
+                known_type.parse(payload)
+            except ValidationError as exc:
+                raise _invalid_payload(exc) from exc
+        return NewTask(
+            id=new_id(),
+            task_type=task_type,
+            title=body.title,
+            user_id=body.user_id,
+            payload=payload.decode("utf-8"),
+            priority=body.priority,
+            max_attempts=body.max_attempts or (known_type and known_type.max_attempts) or DEFAULT_MAX_ATTEMPTS,
+            timeout_seconds=body.timeout,
+            execute_at=body.execute_at,
+            idempotency_key=idempotency_key,
+            request_hash=request_hash,
+            unique_key=body.unique_key,
+            callback_url=body.callback_url,
+        )
+
+    def _check_callback_url(self, url: str) -> None:
+        if not self._callback_hosts:
+            raise Invalid.field("callback_url", "nobody is called back here: CALLBACK_HOSTS names no host")
+        scheme, host, port = destination_of(url)
+        if not is_allowed(self._callback_hosts, scheme, host, port):
+            raise Invalid.field("callback_url", f"CALLBACK_HOSTS does not name {host}:{port}")
+
+
+class Tasks:
+    """What people can do. The arguments are those of `TaskMaker`."""
+
+    def __init__(
+        self,
+        repository: TaskRepository,
+        registry: Registry,
+        *,
+        default_type: str,
+        announce: Callable[[str], None],
+        take_turn: Callable[[], bool] = lambda: False,
+        callback_hosts: Sequence[AllowedHost] = (),
+    ) -> None:
+        self._repository = repository
+        self._registry = registry
+        self._default_type = default_type
+        self._announce = announce
+        self._maker = TaskMaker(
+            repository,
+            registry,
+            default_type=default_type,
+            announce=announce,
+            take_turn=take_turn,
+            callback_hosts=callback_hosts,
+        )
+
+    def create(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created:
+        """Store a task, or give the one that the same key and request made before."""
+        made = self._maker.make(body, idempotency_key=idempotency_key)
+        return Created(self._view(made.task), replayed=made.replayed, existing=made.existing)
 
     def create_many(self, bodies: Sequence[TaskCreate]) -> TaskBatchView:
         """Store all of them in one transaction, or none; an error names the place of the bad one."""
         new: list[NewTask] = []
         for index, body in enumerate(bodies):
             try:
-                new.append(self._new_task(body, None, None))
+                new.append(self._maker.prepare(body))
             except Invalid as exc:
                 raise _in_batch(index, exc) from exc
             except PayloadTooLarge as exc:
@@ -281,7 +382,7 @@ class Tasks:
 
     def prepare(self, body: TaskCreate) -> NewTask:
         """Check a task that somebody else is going to store: `Invalid`, `PayloadTooLarge`."""
-        return self._new_task(body, None, None)
+        return self._maker.prepare(body)
 
     def search(self, query: TaskFilter, *, user_id: UUID | None = None) -> TaskPage:
         selection = Selection(
@@ -380,55 +481,6 @@ class Tasks:
         if task is None:
             raise TaskNotFound
         return task
-
-    def _replayed(self, idempotency_key: str, request_hash: bytes) -> Created | None:
-        known = self._repository.by_key(idempotency_key)
-        if known is None:
-            return None
-        task, known_hash = known
-        if known_hash != request_hash:
-            raise IdempotencyKeyReused
-        return Created(self._view(task), replayed=True)
-
-    def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
-        task_type = body.task_type or self._default_type
-        if task_type == CALLBACK_TYPE:
-            # What they send is signed by the service, so nobody else may say what that is.
-            raise Invalid.field("task_type", f"tasks of the type {CALLBACK_TYPE} are made by the service alone")
-        if body.callback_url is not None:
-            self._check_callback_url(body.callback_url)
-        payload = b"{}" if body.payload == {} else dump(body.payload)
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise PayloadTooLarge(len(payload))
-        known_type = self._registry.get(task_type)
-        # Without a model whatever came through a door will do, and was read strictly there.
-        if known_type is not None and known_type.payload_model is not None:
-            try:
-                known_type.parse(payload)
-            except ValidationError as exc:
-                raise _invalid_payload(exc) from exc
-        return NewTask(
-            id=new_id(),
-            task_type=task_type,
-            title=body.title,
-            user_id=body.user_id,
-            payload=payload.decode("utf-8"),
-            priority=body.priority,
-            max_attempts=body.max_attempts or (known_type and known_type.max_attempts) or DEFAULT_MAX_ATTEMPTS,
-            timeout_seconds=body.timeout,
-            execute_at=body.execute_at,
-            idempotency_key=idempotency_key,
-            request_hash=request_hash,
-            unique_key=body.unique_key,
-            callback_url=body.callback_url,
-        )
-
-    def _check_callback_url(self, url: str) -> None:
-        if not self._callback_hosts:
-            raise Invalid.field("callback_url", "nobody is called back here: CALLBACK_HOSTS names no host")
-        scheme, host, port = destination_of(url)
-        if not is_allowed(self._callback_hosts, scheme, host, port):
-            raise Invalid.field("callback_url", f"CALLBACK_HOSTS does not name {host}:{port}")
 
     def _view(self, task: StoredTask, *, trace: bool = False) -> TaskView:
         return self._views([task], trace=trace)[0]

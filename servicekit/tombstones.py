@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column, DateTime, MetaData, PrimaryKeyConstraint, Table, Uuid
@@ -33,10 +34,13 @@ def buried(session: Session, ids: Collection[UUID]) -> set[UUID]:
     """Tell which of these are deleted; the others stay undeleted here until the transaction ends."""
     if not ids:
         return set()
-    rows = session.connection().exec_driver_sql(
-        _BURIED, {"locks": _LOCKS, "keys": [_key(item) for item in ids], "ids": [str(item) for item in ids]}
-    )
+    rows = session.connection().exec_driver_sql(*question(ids))
     return {row[0] for row in rows}
+
+
+def question(ids: Collection[UUID]) -> tuple[str, dict[str, Any]]:
+    """What `buried` asks, for whoever has another kind of connection: its rows are the ids that are deleted."""
+    return _BURIED, {"locks": _LOCKS, "keys": [_key(item) for item in ids], "ids": [str(item) for item in ids]}
 
 
 def bury(session: Session, id: UUID, moment: datetime) -> None:

@@ -9,11 +9,13 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 
 from service_tasks.bulk_use_cases import Choice, Chosen, Retried
+from service_tasks.domain.callback import CALLBACK_TYPE
 from service_tasks.domain.task import Lease, State
 from service_tasks.engine.ports import cancel_announcement
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_events import TaskEvents
+from service_tasks.persistence.task_store import TaskStore
 from servicekit import tombstones
 from servicekit.database import Database
 
@@ -21,9 +23,11 @@ from servicekit.database import Database
 class BulkStore:
     """Implements `bulk_use_cases.BulkRepository`."""
 
-    def __init__(self, database: Database, events: TaskEvents | None = None) -> None:
-        """`events` writes what others are told of tasks that end; by default nothing."""
+    def __init__(self, database: Database, tasks: TaskStore, events: TaskEvents | None = None) -> None:
+        """`tasks` is on the same database: an end and its callback are one transaction. `events` writes what others are
+        told of tasks that end; by default nothing."""
         self._statements = Statements(database, "bulk.sql")
+        self._tasks = tasks
         self._by_id = load_queries()["by_id"]
         self._events = events or TaskEvents()
 
@@ -34,6 +38,7 @@ class BulkStore:
                 "choose",
                 states=[state.value for state in choice.states],
                 task_type=choice.task_type,
+                callback=CALLBACK_TYPE,
                 user_id=_text(choice.user_id),
                 ids=None if choice.ids is None else [str(item) for item in choice.ids],
                 created_from=choice.created_from,
@@ -53,6 +58,7 @@ class BulkStore:
             if words:
                 self._statements.run(session, "tell_workers", announcements=words)
             self._events.ended(session, State.CANCELLED, [row[0] for row in rows])
+            self._tasks.call_back(session, [row[0] for row in rows if row[3]])
         return len(rows)
 
     def retry(self, chosen: Sequence[Chosen], states: Collection[State]) -> Retried:

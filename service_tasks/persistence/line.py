@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -61,17 +61,28 @@ class Lines(threading.local):
         """Run a prepared statement, as `run` does."""
         return self.run(self._executions[name], parameters)
 
+    def count(self, name: str, parameters: Mapping[str, Any]) -> int:
+        """The same for one that gives no rows back; tells how many it wrote."""
+        number: int = self._run(self._executions[name], parameters, lambda cursor: cursor.rowcount)
+        return number
+
     def run(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement and commit it; gives its rows.
 
         Raises `DatabaseUnavailable` or `DatabaseTooSlow`; whether it was committed is then unknown.
         """
+        rows: list[tuple[Any, ...]] = self._run(
+            statement, parameters, lambda cursor: cursor.fetchall() if cursor.description is not None else []
+        )
+        return rows
+
+    def _run(self, statement: str, parameters: Mapping[str, Any], take: Callable[[Any], Any]) -> Any:
         if self._connection is None:
             self._connection = open_apart(self._database, self._preparation)
         try:
             with tables_may_come(), self._connection.cursor() as cursor:
                 cursor.execute(statement, parameters)
-                return cursor.fetchall() if cursor.description is not None else []
+                return take(cursor)
         except QueryCanceled as exc:
             raise DatabaseTooSlow from exc
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:

@@ -81,7 +81,7 @@ class TaskStore:
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
         if task.execute_at is None and task.user_id is None:
             # Nothing to be asked first.
-            return _stored_or_none(self._statements.once(_insertion(announcement), **_new_row(task, announcement)))
+            return stored_or_none(self._statements.once(insertion(announcement), **new_row(task, announcement)))
         with self._statements.transaction() as session:
             if task.execute_at is not None:
                 (future,) = self._statements.row(session, "is_future", execute_at=task.execute_at)
@@ -97,7 +97,7 @@ class TaskStore:
         The caller has asked `tombstones.buried` for its user in the same transaction. The announcement, if there is
         one, goes out with the commit in any case.
         """
-        row = self._statements.row(session, _insertion(announcement), **_new_row(task, announcement))
+        row = self._statements.row(session, insertion(announcement), **new_row(task, announcement))
         return None if row is None else _stored(row)
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
@@ -136,7 +136,7 @@ class TaskStore:
         return {key: task_id for key, task_id in rows}
 
     def by_unique_key(self, unique_key: str) -> StoredTask | None:
-        return _stored_or_none(self._statements.once("get_live", unique_key=unique_key))
+        return stored_or_none(self._statements.once("get_live", unique_key=unique_key))
 
     def controls(self) -> Mapping[str, Control]:
         return {row[0]: Control(*row[1:]) for row in self._statements.once("controls")}
@@ -150,7 +150,7 @@ class TaskStore:
         return (_stored(rows[0]), bytes(rows[0][-1])) if rows else None
 
     def get(self, task_id: UUID) -> StoredTask | None:
-        return _stored_or_none(self._statements.once("get", id=str(task_id)))
+        return stored_or_none(self._statements.once("get", id=str(task_id)))
 
     def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
         which: dict[str, Any] = {
@@ -181,7 +181,7 @@ class TaskStore:
             self._tell_worker(session, row)
             self._events.ended(session, State.CANCELLED, [task_id])
             if _has_callback(row):
-                self._call_back(session, [task_id])
+                self.call_back(session, [task_id])
                 row = self._statements.row(session, "get", id=str(task_id))
         return _stored(row)
 
@@ -194,7 +194,7 @@ class TaskStore:
             if worker_id is not None:
                 self._statements.run(session, "announce", announcement=cancel_announcement(Lease(task_id, lease_no)))
         self._events.ended(session, State.CANCELLED, [row[0] for row in rows])
-        self._call_back(session, [row[0] for row in rows if row[3]])
+        self.call_back(session, [row[0] for row in rows if row[3]])
 
     def purge(self, task_id: UUID) -> StoredTask | None:
         with self._statements.transaction() as session:
@@ -202,7 +202,7 @@ class TaskStore:
             if cancelled is not None:
                 self._events.ended(session, State.CANCELLED, [task_id])
                 if _has_callback(cancelled):
-                    self._call_back(session, [task_id])
+                    self.call_back(session, [task_id])
             row = self._statements.row(session, "purge", id=str(task_id))
             if row is None:
                 return None
@@ -328,14 +328,14 @@ class TaskStore:
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         succeeded = _of_kind(outcomes, Succeeded)
         if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
-            rows = self._lines.execute("complete", _completion(succeeded))
-            accepted = {Lease(row[0], row[1]) for row in rows}
-            if len(accepted) == len(succeeded):
-                return accepted
-            # Too late, or with a callback, which is one transaction with the end.
-            left: list[Outcome] = [item for item in succeeded if item.lease not in accepted]
+            if self._lines.count("complete", _completion(succeeded)) == len(succeeded):
+                return {item.lease for item in succeeded}
+            # Some came too late, or have a callback, which is one transaction with the end.
             with self._statements.transaction() as session:
-                return accepted | self._write(session, left, worker_name)
+                self._write(session, succeeded, worker_name)
+                leases = _leases(item.lease for item in succeeded)
+                rows = self._statements.rows(session, "completed_under", **leases)
+            return {Lease(row[0], row[1]) for row in rows}
         with self._statements.transaction() as session:
             return self._write(session, outcomes, worker_name)
 
@@ -429,11 +429,12 @@ class TaskStore:
         write("stopped_after_cancel", stopped)
         for state, ended in ((State.COMPLETED, succeeded), (State.FAILED, failed)):
             self._events.ended(session, state, [item.lease.task_id for item in ended if item.lease in accepted])
-        self._call_back(session, [lease.task_id for lease in told])
+        self.call_back(session, [lease.task_id for lease in told])
         return accepted
 
-    def _call_back(self, session: Session, ids: Sequence[UUID]) -> None:
-        """Make the tasks that tell the ends of these, which this transaction has written."""
+    def call_back(self, session: Session, ids: Sequence[UUID]) -> None:
+        """Make the tasks that tell the ends of these, which the caller's transaction has written and which have a
+        callback_url."""
         if not ids:
             return
         rows = self._statements.rows(
@@ -467,11 +468,13 @@ def _claim_of(worker_id: UUID, offers: Sequence[Offer], limit: int) -> dict[str,
     }
 
 
-def _insertion(announcement: str | None) -> str:
+def insertion(announcement: str | None) -> str:
+    """The name of the statement that stores one task."""
     return "insert" if announcement is None else "announce_and_insert"
 
 
-def _new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
+def new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
+    """Its parameters."""
     return {
         "announcement": announcement,
         "id": str(task.id),
@@ -573,7 +576,8 @@ def _has_callback(row: Sequence[Any]) -> bool:
     return row[24] is not None
 
 
-def _stored_or_none(rows: Sequence[Sequence[Any]]) -> StoredTask | None:
+def stored_or_none(rows: Sequence[Sequence[Any]]) -> StoredTask | None:
+    """The task of the one row, if there is one."""
     return _stored(rows[0]) if rows else None
 
 

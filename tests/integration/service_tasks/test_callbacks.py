@@ -9,8 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from service_tasks.app import create_app
+from service_tasks.bulk_schemas import CancelMany, RetryMany
+from service_tasks.bulk_use_cases import Bulk
 from service_tasks.domain.task import AttemptError, FailedForGood, State, Succeeded, WillRetry
 from service_tasks.errors import UserDeleted
+from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.callbacks import EndedTask
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types import GiveUp, RetryAfter
@@ -98,6 +101,13 @@ def purge(bench, task_id):
     assert bench.store.purge(task_id) is not None
 
 
+def cancel_by_filter(bench, task_id):
+    bulk = Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
+    # The second time there is the callback, which nobody asked for.
+    assert [bulk.cancel(CancelMany(status="pending")).cancelled for _ in range(2)] == [1, 0]
+    assert bulk.cancel(CancelMany(task_type="other")).cancelled == 0
+
+
 def delete_user(bench, task_id):
     user_id = bench.get(task_id).user_id
     inbox = Inbox(bench.database, {"user.deleted": bench.store.user_deleted})
@@ -117,6 +127,7 @@ def delete_user(bench, task_id):
         (lose, "failed"),
         (cancel, "cancelled"),
         (cancel_running, "cancelled"),
+        (cancel_by_filter, "cancelled"),
         (purge, "cancelled"),
         (delete_user, "cancelled"),
     ],
@@ -217,6 +228,16 @@ def test_a_task_that_is_run_again_and_ends_again_is_told_again(bench):
     (first, _), (second, _) = callbacks(bench)
     assert first != second
     assert bench.get(task_id).callback_task_id == second
+
+
+def test_callbacks_are_cancelled_by_filter_when_somebody_names_them(bench):
+    bulk = Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
+    task_id = bench.add(callback_url=URL)
+    bench.store.cancel(task_id)
+
+    assert bulk.cancel(CancelMany(task_type="callback")).cancelled == 1
+    assert bulk.retry(RetryMany(status="cancelled")).retried == 2
+    assert bench.get(task_id).callback_task_id is None
 
 
 def test_the_workers_are_told_with_the_end(bench):

@@ -27,9 +27,18 @@ def test_every_write_about_a_running_task_names_its_lease_and_its_state():
 
 def test_every_statement_that_ends_tasks_says_which_of_them_have_a_callback():
     ends = re.compile(r"SET state = (?:'(?:completed|failed|cancelled)'|CASE .*'failed')")
-    ending = {name: statement for name, statement in load_queries().items() if ends.search(statement)}
+    files = (load_queries(), load_queries("bulk.sql"))
+    ending = {name: statement for file in files for name, statement in file.items() if ends.search(statement)}
 
-    assert set(ending) == {"cancel", "cancel_of_user", "complete", "complete_and_tell", "completion", "fail"}
-    assert ending.pop("complete").startswith(ending.pop("completion") + " AND t.callback_url IS NULL\n")
+    assert set(ending) == {
+        "cancel",
+        "cancel_many",
+        "cancel_of_user",
+        "complete",
+        "complete_and_tell",
+        "completion",
+        "fail",
+    }
+    assert ending.pop("complete") == ending.pop("completion") + " AND t.callback_url IS NULL"
     for name, statement in ending.items():
         assert "t.callback_url" in statement.split("RETURNING", 1)[1], name

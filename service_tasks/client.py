@@ -1,0 +1,102 @@
+"""Make tasks from a program of your own, inside a transaction of your own. docs/enqueueing.md explains it.
+
+from service_tasks.client import enqueue
+
+with Session(engine) as session, session.begin():
+    session.add(order)
+    task_id = enqueue(session, "send_email", {"to": "user@example.com", "subject": "Your order"})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache, partial
+from typing import Any, Final
+from uuid import UUID
+
+from service_tasks.engine.registry import load_registry
+from service_tasks.persistence.callers_transaction import CallersConnection, CallersTransaction
+from service_tasks.schemas import TaskCreate
+from service_tasks.schemas import idempotency_key as checked_key
+from service_tasks.settings import MakerSettings
+from service_tasks.use_cases import TaskMaker
+from servicekit.envelope import dump
+from servicekit.errors import Invalid
+from servicekit.schemas import parse_body
+from servicekit.settings import load
+
+
+class _LeftOut:
+    """None is a payload too."""
+
+
+_LEFT_OUT: Final = _LeftOut()
+
+
+def enqueue(
+    connection: CallersConnection,
+    task_type: str | None = None,
+    payload: Any = _LEFT_OUT,
+    *,
+    title: str | None = None,
+    user_id: UUID | str | None = None,
+    priority: int | None = None,
+    max_attempts: int | None = None,
+    timeout: float | None = None,
+    execute_at: datetime | None = None,
+    unique_key: str | None = None,
+    callback_url: str | None = None,
+    idempotency_key: str | None = None,
+    announce: bool = True,
+) -> UUID:
+    """Make a task as POST /tasks does, in the transaction of this connection to the tasks database; gives its id.
+
+    The task is there when the transaction is committed, and never was when it is rolled back. `payload` is anything
+    that JSON can hold, or a pydantic model. Without `announce` no worker is told and one finds the task when it next
+    looks: a commit that tells somebody waits for every other one that does, over the whole server.
+
+    Raises `Invalid` for what would be a 400, `PayloadTooLarge` for a 413 and `IdempotencyKeyReused` for a 409, all
+    before anything is written; `TypeError` and `ValueError` for a connection that will not do; the driver's own errors;
+    and, at the first call, `SettingsError` and `BadTaskTypes` for an environment that is wrong.
+    """
+    given = {
+        "task_type": task_type,
+        "title": title,
+        "user_id": user_id,
+        "priority": priority,
+        "max_attempts": max_attempts,
+        "timeout": timeout,
+        "execute_at": execute_at,
+        "unique_key": unique_key,
+        "callback_url": callback_url,
+    }
+    sent = {name: value for name, value in given.items() if value is not None}
+    if payload is not _LEFT_OUT:
+        sent["payload"] = payload
+    body = _read(sent)
+    key = None if idempotency_key is None else checked_key(idempotency_key, "idempotency_key")
+    # Told with the commit or not at all.
+    maker = _rules()(CallersTransaction(connection), take_turn=lambda: announce, announce=lambda word: None)
+    return maker.make(body, idempotency_key=key).task.id
+
+
+def _read(sent: Mapping[str, Any]) -> TaskCreate:
+    """As a client's request is read, so that nothing is looked at less strictly here."""
+    for name, value in sent.items():
+        try:
+            dump(value)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise Invalid.field(name, f"cannot be written as JSON: {exc}") from exc
+    return parse_body(TaskCreate, dump(sent), "application/json")
+
+
+@cache
+def _rules() -> partial[TaskMaker]:
+    settings = load(MakerSettings)
+    return partial(
+        TaskMaker,
+        registry=load_registry(settings.modules),
+        default_type=settings.default_task_type,
+        callback_hosts=settings.allowed_callback_hosts,
+    )

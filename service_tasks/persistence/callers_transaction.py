@@ -1,0 +1,85 @@
+"""Storing a task in a transaction that belongs to somebody else, who will commit it or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+import psycopg2.extensions
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session, scoped_session
+
+from service_tasks.errors import UserDeleted
+from service_tasks.persistence.queries import load_queries
+from service_tasks.persistence.task_store import insertion, new_row, stored_or_none
+from service_tasks.use_cases import NewTask, PastExecuteAt, StoredTask
+from servicekit import tombstones
+
+#: What tasks are stored through.
+CallersConnection = Session | scoped_session[Session] | Connection | psycopg2.extensions.connection
+Run = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
+
+
+class CallersTransaction:
+    """Implements `use_cases.MakingRepository`. It neither commits nor rolls back, and passes on the driver's errors."""
+
+    def __init__(self, connection: CallersConnection) -> None:
+        """Raises `TypeError` for what is no such connection, `ValueError` for one in autocommit mode."""
+        self._run = _runner(connection)
+        self._queries = load_queries()
+
+    def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
+        if task.execute_at is not None:
+            ((future,),) = self._run(self._queries["is_future"], {"execute_at": task.execute_at})
+            if not future:
+                raise PastExecuteAt
+        if task.user_id is not None and self._run(*tombstones.question({task.user_id})):
+            raise UserDeleted
+        rows = self._run(self._queries[insertion(announcement)], new_row(task, announcement))
+        return _with_uuid(stored_or_none(rows))
+
+    def by_unique_key(self, unique_key: str) -> StoredTask | None:
+        return _with_uuid(stored_or_none(self._run(self._queries["get_live"], {"unique_key": unique_key})))
+
+    def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
+        rows = self._run(self._queries["get_by_key"], {"idempotency_key": idempotency_key})
+        stored = _with_uuid(stored_or_none(rows))
+        return None if stored is None else (stored, bytes(rows[0][-1]))
+
+
+def _with_uuid(task: StoredTask | None) -> StoredTask | None:
+    """A connection of the driver's own gives ids as texts, unless its owner has asked for more."""
+    return None if task is None else replace(task, id=UUID(str(task.id)))
+
+
+def _runner(connection: CallersConnection) -> Run:
+    if isinstance(connection, psycopg2.extensions.connection):
+        _require_transaction(connection)
+        return partial(_run_plainly, connection)
+    if isinstance(connection, Session | scoped_session):
+        connection = connection.connection()
+    if not isinstance(connection, Connection) or connection.dialect.driver != "psycopg2":
+        raise TypeError("give a Session or a Connection of SQLAlchemy over psycopg2, or a connection of psycopg2")
+    _require_transaction(connection.connection.dbapi_connection)
+    return partial(_run_through, connection)
+
+
+def _run_through(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    return connection.exec_driver_sql(statement, dict(parameters)).all()
+
+
+def _run_plainly(connection: Any, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    # The plain kind of cursor: the owner's own may give dictionaries.
+    with connection.cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
+        cursor.execute(statement, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+def _require_transaction(connection: Any) -> None:
+    if connection.autocommit:
+        raise ValueError("this connection is in autocommit mode; a task is made in a transaction")
