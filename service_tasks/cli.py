@@ -16,7 +16,6 @@ from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
-from service_tasks.ingest.process import run_ingest
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_events import TaskEvents
@@ -24,8 +23,10 @@ from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
 from servicekit import logs
 from servicekit.database import Database
-from servicekit.relay_process import redeliver, run_relay
 from servicekit.settings import load_or_exit
+
+# What only one of the commands needs is imported by it: ten processes start at once with ./scripts/run, and reading
+# modules is most of what that takes.
 
 #: Canceller, reporter, leader, and a place through which those go that leave the pool for good: one for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
@@ -93,6 +94,8 @@ def _names(text: str) -> list[str]:
 
 
 def _relay(command: str) -> int:
+    from servicekit.relay_process import redeliver, run_relay
+
     settings = load_or_exit(TasksRelaySettings, "tasks_relay")
     if command == "redeliver":
         print(f"{redeliver(settings.tasks_database_url, 'tasks')} deliveries wait again")
@@ -144,6 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _ingest() -> int:
+    from service_tasks.ingest.process import run_ingest
+
     settings = load_or_exit(IngestSettings, "task_ingest")
     logs.configure("task_ingest", fmt=settings.log_format, level=settings.log_level)
     try:

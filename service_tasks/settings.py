@@ -7,8 +7,16 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
-from servicekit.relay_process import RelaySettings
-from servicekit.settings import Bind, BrokerUrl, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Threads
+from servicekit.settings import (
+    Bind,
+    BrokerUrl,
+    DatabaseUrl,
+    HttpUrl,
+    InternalToken,
+    RelaySettings,
+    ServiceSettings,
+    Threads,
+)
 
 BUILT_IN_MODULES = tuple(f"service_tasks.task_types.{name}" for name in ("http_request", "io", "noop", "send_email"))
 
