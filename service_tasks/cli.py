@@ -12,26 +12,28 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from service_tasks.commands import add_commands, run
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
-from service_tasks.ingest.process import run_ingest
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
-from service_tasks.worker_measures import WorkerCollector
 from servicekit import logs
 from servicekit.database import Database
 from servicekit.errors import Unavailable
-from servicekit.metrics import Metrics
-from servicekit.pages import serve_pages
-from servicekit.relay_process import redeliver, run_relay
 from servicekit.settings import load_or_exit
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
+# What only one of the commands needs is imported by it: ten processes start at once with ./scripts/run, and reading
+# modules is most of what that takes.
 
 #: Canceller, reporter, leader, and a place through which those go that leave the pool for good: two for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
@@ -51,7 +53,6 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         raise SystemExit(f"task_worker cannot start: {exc}") from exc
     for task_type, variables in unset.items():
         _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
-    metrics = Metrics(WORKER)
     database = Database(settings.tasks_database_url, application_name=WORKER, pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
     store = TaskStore(database, TaskEvents(settings.told_states))
@@ -80,18 +81,25 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
             ),
         ),
     )
-    pages = None
-    if settings.worker_bind is not None:
-        WorkerCollector(worker, metrics.registry)
-        checks = {"heartbeat": lambda: _require_beat(worker)}
-        pages = serve_pages(WORKER, settings.worker_bind, checks, metrics)
-        _log.info("worker_pages", worker=worker.info.name, port=pages.port)
+    pages = None if settings.worker_bind is None else _serve_pages(worker, settings.worker_bind)
     status = worker.run()
     if pages is not None:
         pages.shutdown()
     database.dispose()
     heartbeat_database.dispose()
     return status
+
+
+def _serve_pages(worker: Worker, bind: str) -> BaseWSGIServer:
+    from service_tasks.worker_measures import WorkerCollector
+    from servicekit.metrics import Metrics
+    from servicekit.pages import serve_pages
+
+    metrics = Metrics(WORKER)
+    WorkerCollector(worker, metrics.registry)
+    pages = serve_pages(WORKER, bind, {"heartbeat": lambda: _require_beat(worker)}, metrics)
+    _log.info("worker_pages", worker=worker.info.name, port=pages.port)
+    return pages
 
 
 def _require_beat(worker: Worker) -> None:
@@ -115,6 +123,8 @@ def _names(text: str) -> list[str]:
 
 
 def _relay(command: str) -> int:
+    from servicekit.relay_process import redeliver, run_relay
+
     settings = load_or_exit(TasksRelaySettings, "tasks_relay")
     if command == "redeliver":
         print(f"{redeliver(settings.tasks_database_url, 'tasks')} deliveries wait again")
@@ -173,6 +183,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _ingest() -> int:
+    from service_tasks.ingest.process import run_ingest
+
     settings = load_or_exit(IngestSettings, "task_ingest")
     logs.configure("task_ingest", fmt=settings.log_format, level=settings.log_level)
     try:

@@ -1,7 +1,7 @@
 """How gunicorn runs the task service."""
 
 from service_tasks.settings import TasksSettings
-from servicekit import logs
+from servicekit import database, logs, web  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
 from servicekit.gunicorn_defaults import *  # noqa: F403 - gunicorn reads a module's names
 from servicekit.settings import load_or_exit
 

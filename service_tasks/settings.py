@@ -8,8 +8,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from service_tasks.domain.destinations import AllowedHost, hosts_text, read_hosts
 from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
-from servicekit.relay_process import RelaySettings
-from servicekit.settings import Bind, BrokerUrl, DatabaseUrl, HttpUrl, InternalToken, ServiceSettings, Settings, Threads
+from servicekit.settings import (
+    Bind,
+    BrokerUrl,
+    DatabaseUrl,
+    HttpUrl,
+    InternalToken,
+    RelaySettings,
+    ServiceSettings,
+    Settings,
+    Threads,
+)
 
 BUILT_IN_MODULES = tuple(
     f"service_tasks.task_types.{name}" for name in ("callback", "http_request", "io", "noop", "send_email")

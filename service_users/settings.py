@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from servicekit.relay_process import RelaySettings
-from servicekit.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, Threads
+from servicekit.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, RelaySettings, Threads
 
 
 class UsersSettings(InternalToken):

@@ -102,6 +102,8 @@ def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
     # These libraries tell at "info" what our own lines say already.
     for noisy in ("urllib3", "alembic.runtime.migration", "werkzeug", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # Tells of every lost connection in ten lines and a traceback, at "error"; whoever lost it says so once.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -107,6 +107,21 @@ WITH old AS MATERIALIZED (
 DELETE FROM outbox o USING old WHERE o.position = old.position
 """
 
+# For who is no destination any more, and could become one again: the broker, once it is configured anew. Until then
+# they keep their events, and what those tell of people, from being removed.
+_DROP = """
+WITH old AS MATERIALIZED (
+    SELECT d.position, d.destination FROM outbox_deliveries d JOIN outbox o ON o.position = d.position
+    WHERE d.destination <> ALL (%(destinations)s::text[])
+      AND o."time" < now() - make_interval(secs => %(keep)s)
+    ORDER BY d.position LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
+), dropped AS (
+    DELETE FROM outbox_deliveries d USING old
+    WHERE d.position = old.position AND d.destination = old.destination RETURNING d.destination
+)
+SELECT destination, count(*) FROM dropped GROUP BY destination
+"""
+
 _FORGET = """
 WITH old AS MATERIALIZED (
     SELECT p.id FROM processed_events p WHERE p.processed_at < now() - make_interval(secs => %(keep)s)
@@ -198,6 +213,11 @@ class RelayStore:
     def prune(self, keep_seconds: float) -> int:
         """Remove some events that are delivered everywhere and older than that; give how many."""
         return self._change(_PRUNE, keep=keep_seconds, limit=_PRUNE_AT_ONCE)
+
+    def drop_others(self, destinations: Sequence[str], keep_seconds: float) -> Mapping[str, int]:
+        """Remove some deliveries to anybody else, of events older than that; give how many to whom."""
+        rows = self._rows(_DROP, destinations=list(destinations), keep=keep_seconds, limit=_PRUNE_AT_ONCE)
+        return {row[0]: row[1] for row in rows}
 
     def forget_processed(self, keep_seconds: float) -> int:
         """Remove some ids of events processed longer ago than that; give how many."""
@@ -445,22 +465,30 @@ class Relay(Duty):
             self._backoff.reset()
 
     def _work(self) -> float:
-        spread = self._store.spread([courier.destination for courier in self.couriers])
+        destinations = [courier.destination for courier in self.couriers]
+        spread = self._store.spread(destinations)
         if spread:
             for courier in self.couriers:
                 courier.wake()
         moment = self._monotonic()
         if moment - self._measured_at >= _MEASURE_SECONDS:
             self._measured_at = moment
-            self._measures.measured(self._store.backlog(), [courier.destination for courier in self.couriers])
+            self._measures.measured(self._store.backlog(), destinations)
         if moment - self._pruned_at >= _PRUNE_SECONDS:
-            removed = self._store.prune(self._keep_seconds)
+            removed = self._drop(destinations)
+            removed = max(removed, self._store.prune(self._keep_seconds))
             if self._receives:
                 removed = max(removed, self._store.forget_processed(REMEMBER_DAYS * 86_400))
             # More of it at once, but never before the next events.
             if removed < _PRUNE_AT_ONCE:
                 self._pruned_at = moment
         return 0.0 if spread == _SPREAD_AT_ONCE else self._poll_seconds
+
+    def _drop(self, destinations: Sequence[str]) -> int:
+        dropped = self._store.drop_others(destinations, self._keep_seconds)
+        for destination, count in dropped.items():
+            _log.warning("deliveries_dropped", destination=destination, count=count, cause="no destination any more")
+        return sum(dropped.values())
 
     def _set_active(self, active: bool) -> None:
         if active == self.is_active:

@@ -13,6 +13,7 @@ class RelayMeasures:
     """Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._seen: set[str] = set()
         self._active = Gauge(
             "siteworks_relay_active", "1 while this relay delivers; it stands by otherwise.", registry=registry
         )
@@ -67,7 +68,9 @@ class RelayMeasures:
 
     def measured(self, backlog: Mapping[str, tuple[int, int, float]], destinations: Iterable[str]) -> None:
         """Show, by destination, what waits, what was given up, and the age of the oldest waiting."""
-        for destination in {*backlog, *destinations}:
+        # One that is in neither any more waits for nothing.
+        self._seen |= {*backlog, *destinations}
+        for destination in self._seen:
             pending, given_up, oldest = backlog.get(destination, (0, 0, 0.0))
             self._pending.labels(destination).set(pending)
             self._given_up.labels(destination).set(given_up)

@@ -1,15 +1,12 @@
-"""The process around a relay: its settings, its calls to the other services, its pages and its end."""
+"""The process around a relay: its calls to the other services, its pages and its end."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Self
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING
 
 from servicekit import logs
-from servicekit.broker_delivery import BrokerDelivery
 from servicekit.circuits import Circuit, CircuitSettings
 from servicekit.database import Database
 from servicekit.errors import Unavailable
@@ -21,7 +18,10 @@ from servicekit.metrics import Metrics
 from servicekit.pages import serve_pages
 from servicekit.relay import ActiveLock, EventRefused, Relay, RelayStore
 from servicekit.relay_measures import RelayMeasures
-from servicekit.settings import BrokerUrl, InternalToken
+from servicekit.settings import RelaySettings
+
+if TYPE_CHECKING:
+    from servicekit.broker_delivery import BrokerDelivery
 
 #: The destination that is no service.
 BROKER = "rabbitmq"
@@ -34,25 +34,6 @@ _CIRCUIT = CircuitSettings(open_seconds=0.5, open_seconds_max=1.0, slow_seconds=
 _ABOUT_THE_EVENT = frozenset({400, 409, 413, 415, 422})
 _OWN_FAULT = 500
 _log = get_logger(__name__)
-
-
-class RelaySettings(InternalToken):
-    """What every relay reads."""
-
-    relay_poll_seconds: float = Field(
-        default=0.2, ge=0.02, le=0.5, description="how often a relay looks for new events"
-    )
-    relay_keep_days: float = Field(
-        default=7.0, ge=0, le=3650, description="how long delivered events are kept to be looked at"
-    )
-
-    rabbitmq_url: BrokerUrl | None = Field(default=None, description="where RabbitMQ is")
-
-    @model_validator(mode="after")
-    def _has_a_token(self) -> Self:
-        if self.token is None:
-            raise ValueError("INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE")
-        return self
 
 
 class DestinationUnavailable(Unavailable):
@@ -112,6 +93,9 @@ def run_relay(
         to: HttpDelivery(service, to, url, token) for to, url in destinations.items()
     }
     if settings.rabbitmq_url is not None:
+        # Here, because without a broker nobody needs to wait for pika to be read.
+        from servicekit.broker_delivery import BrokerDelivery
+
         clients[BROKER] = BrokerDelivery(service, settings.rabbitmq_url)
     # One for each courier, one for the relay, one for the pages, and one that leaves the pool with the lock.
     database = Database(database_url, application_name=name, pool_size=len(clients) + 3)

@@ -122,6 +122,25 @@ class InternalToken(ServiceSettings):
             raise ValueError("INTERNAL_TOKEN_FILE: cannot be read") from exc
 
 
+class RelaySettings(InternalToken):
+    """What every relay reads."""
+
+    relay_poll_seconds: float = Field(
+        default=0.2, ge=0.02, le=0.5, description="how often a relay looks for new events"
+    )
+    relay_keep_days: float = Field(
+        default=7.0, ge=0, le=3650, description="how long delivered events are kept to be looked at"
+    )
+
+    rabbitmq_url: BrokerUrl | None = Field(default=None, description="where RabbitMQ is")
+
+    @model_validator(mode="after")
+    def _has_a_token(self) -> Self:
+        if self.token is None:
+            raise ValueError("INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE")
+        return self
+
+
 S = TypeVar("S", bound=Settings)
 
 

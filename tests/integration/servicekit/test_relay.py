@@ -67,12 +67,12 @@ class Outbox:
         self.died = threading.Event()
         self.relays: list[Relay] = []
 
-    def relay(self, **options) -> Relay:
+    def relay(self, *, without: str = "", **options) -> Relay:
         given = {"poll_seconds": 0.05, "keep_seconds": 3600.0, "receives": False, **options}
         made = Relay(
             store=self.store,
             lock=ActiveLock(self.database),
-            deliveries={"left": self.left, "right": self.right},
+            deliveries={name: to for name, to in (("left", self.left), ("right", self.right)) if name != without},
             measures=RelayMeasures(CollectorRegistry()),
             on_death=self.died.set,
             **given,
@@ -109,6 +109,17 @@ def once(relay: Relay, times: int = 8) -> None:
         relay.run_once(relay._clock())
         for courier in relay.couriers:
             courier.run_once(relay._clock())
+
+
+def once_active(relay: Relay) -> None:
+    """Do as `once` when the lock is free: PostgreSQL ends the session of whoever had it a moment later."""
+
+    def active() -> bool:
+        relay.run_once(relay._clock())
+        return relay.is_active
+
+    eventually(active, what="the relay is active")
+    once(relay)
 
 
 @pytest.fixture
@@ -418,3 +429,42 @@ def test_a_refusal_is_given_with_its_code_and_message(upstream):
     client.close()
 
     assert (refused.status, refused.code, refused.message) == (400, "invalid_input", "data.id: must be a UUID")
+
+
+def test_deliveries_to_who_is_no_destination_any_more_wait_as_long_as_events_are_kept(box):
+    box.right.away = True
+    box.write((ANNA, "a1"))
+    once(box.relay())
+    box.relays[0].stop()
+
+    once_active(box.relay(without="right"))
+    box.write((BORIS, "b1"))
+    once(box.relays[1])
+    assert (box.left.texts, box.waiting()) == (["a1", "b1"], 1), "a1 waits for the right one, b1 does not"
+    assert box.store.backlog()["right"][0] == 1
+
+    box.relays[1].stop()
+    box.right.away = False
+    once_active(box.relay())
+    assert (box.right.texts, box.waiting()) == (["a1"], 0)
+
+
+def test_after_that_time_they_are_dropped_and_their_events_with_them(box, capsys):
+    box.right.away = True
+    box.write((ANNA, "a1"), (BORIS, "b1"))
+    box.sql("UPDATE outbox SET time = now() - interval '8 days' WHERE subject = :id", id=ANNA)
+    once(box.relay())
+    box.relays[0].stop()
+    registry = CollectorRegistry()
+    measures = RelayMeasures(registry)
+    measures.measured(box.store.backlog(), ["left"])
+
+    once_active(box.relay(without="right", keep_seconds=7 * 86_400.0))
+
+    assert box.sql("SELECT subject FROM outbox_deliveries") == [(BORIS,)]
+    assert box.sql("SELECT subject FROM outbox") == [(BORIS,)]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "deliveries_dropped" in line]
+    assert "destination=right" in line.replace("'", "")
+    assert box.store.drop_others(["left"], 0.0) == {"right": 1}
+    measures.measured(box.store.backlog(), ["left"])
+    assert registry.get_sample_value("siteworks_relay_pending_events", {"destination": "right"}) == 0
