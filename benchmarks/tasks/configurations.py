@@ -80,9 +80,7 @@ def procrastinate() -> Peer:
 
 def pgqueuer() -> Peer:
     def command(batch: int, most: int) -> Command:
-        worker = ("python", "-P", "-m", "pgqueuer", "run", f"{_MODULES}.pgqueuer_peer:main")
-        limits = ("--batch-size", str(batch), "--max-concurrent-tasks", str(most))
-        return Command((*worker, *limits, "--log-level", "WARNING"))
+        return Command(("python", "-P", "-m", f"{_MODULES}.pgqueuer_peer", "worker", str(batch), str(most)))
 
     return Peer(
         name=_name("pgqueuer", "PgQueuer"),

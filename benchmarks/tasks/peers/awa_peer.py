@@ -36,6 +36,7 @@ class Creator:
 
     async def prepare(self) -> None:
         await self._client.migrate()
+        await self._client.install_queue_storage()
 
     async def fill(self, count: int, days: int = 0) -> None:
         at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days) if days else None

@@ -1,16 +1,20 @@
-"""PgQueuer on asyncpg, with lasting tables and the autovacuum settings that it offers."""
+"""PgQueuer on asyncpg and uvloop, with lasting tables and the autovacuum settings that it offers.
+
+`python -m … worker BATCH TASKS` runs a worker as its `pgq run` does, which breaks over recent versions of typer.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
+import uvloop
 from pgqueuer import PgQueuer
 from pgqueuer.domain.models import Job
 from pgqueuer.ports.repository import EntrypointExecutionParameter
@@ -22,9 +26,8 @@ from benchmarks.tasks.peers import desk
 _BATCH = 1000
 
 
-@asynccontextmanager
-async def main() -> AsyncIterator[PgQueuer]:
-    """What `pgq run` runs."""
+async def work(batch: int, most: int) -> None:
+    """Until SIGTERM."""
     async with asyncpg.create_pool(os.environ["BENCH_URL"], min_size=2, max_size=10) as pool:
         queuer = PgQueuer.from_asyncpg_pool(pool)
 
@@ -38,7 +41,9 @@ async def main() -> AsyncIterator[PgQueuer]:
             await asyncio.sleep(float(job.payload or b"0"))
             meter().end()
 
-        yield queuer
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, queuer.shutdown.set)
+        await queuer.run(batch_size=batch, max_concurrent_tasks=most)
 
 
 class Creator:
@@ -91,4 +96,4 @@ async def talk() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(talk())
+    uvloop.run(work(int(sys.argv[2]), int(sys.argv[3])) if sys.argv[1:2] == ["worker"] else talk())
