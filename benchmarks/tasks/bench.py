@@ -177,7 +177,7 @@ WORKS: dict[str, Entry] = {
     "hold-10000": Entry("10,000 tasks at once, one worker process", _at(_held(10_000, 30.0)), figures.TOOK),
     "create-one": Entry("creation one by one, in process", _at(_create_one)),
     "create": Entry("creation in batches of 1,000, in process", _at(_create)),
-    "create-http": Entry("creation over HTTP, through the gateway", _at(over_http.create)),
+    "create-http": Entry("creation over HTTP, through the gateway", _at(over_http.create), over_http.MAIN),
     "claim-future": Entry("claims beside tasks for later", _at(_claim_beside), figures.CLAIM_RATIO),
     "churn": Entry("churn, 300 tasks a second", churn, figures.ENDED, is_long=True),
 }

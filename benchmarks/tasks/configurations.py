@@ -80,7 +80,7 @@ def procrastinate() -> Peer:
 
 def pgqueuer() -> Peer:
     def command(batch: int, most: int) -> Command:
-        return Command(("python", "-P", "-m", f"{_MODULES}.pgqueuer_peer", "worker", str(batch), str(most)))
+        return Command(("python", "-P", "-m", f"{_MODULES}.pgqueuer_peer", str(batch), str(most)))
 
     return Peer(
         name=_name("pgqueuer", "PgQueuer"),
@@ -100,7 +100,7 @@ def awa() -> Peer:
     module = f"{_MODULES}.awa_peer"
 
     def command(slots: int) -> Command:
-        return Command(("python", "-P", "-m", module, "worker", str(slots)))
+        return Command(("python", "-P", "-m", module, str(slots)))
 
     return Peer(
         name=f"awa {pins(_AWA_REQUIREMENTS)['awa-pg']}",

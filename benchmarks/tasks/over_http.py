@@ -19,6 +19,13 @@ from benchmarks.tasks.subjects import Place
 _LARGEST = 10_000
 
 
+def _metric(of: tuple[str, str], size: int) -> tuple[str, str]:
+    return f"{of[0]}, {size:,} in a request", of[1]
+
+
+MAIN = _metric(figures.TASKS, figures.BATCH)
+
+
 def create(place: Place, quick: bool) -> Iterator[Figure]:
     port = free_port()
     with ExitStack() as stack:
@@ -53,10 +60,8 @@ def create(place: Place, quick: bool) -> Iterator[Figure]:
                 _post(session, url + path, body)
             took = time.monotonic() - began
             used = service.cpu_seconds() + gateway.cpu_seconds() - used
-            metric, unit = figures.TASKS
-            yield f"{metric}, {size:,} in a request", unit, times * size / took
-            metric, unit = figures.HTTP_CPU
-            yield f"{metric}, {size:,} in a request", unit, used / (times * size) * 1e6
+            yield *_metric(figures.TASKS, size), times * size / took
+            yield *_metric(figures.HTTP_CPU, size), used / (times * size) * 1e6
 
 
 def _times(size: int, quick: bool) -> int:

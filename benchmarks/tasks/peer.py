@@ -25,6 +25,7 @@ from benchmarks.tasks.subjects import Place, Server
 
 _ANSWER_SECONDS = 300.0
 _LOOK_SECONDS = 0.05
+_CREATOR = "benchmarks.tasks.peers.desk"
 
 
 class PeerFailed(Exception):
@@ -169,7 +170,8 @@ class Ground:
             "BENCH_QUEUE": self._folder.name,
             meter.FOLDER: str(self._meters),
         }
-        self.desk = Desk([str(peer.programs / "python"), "-P", "-m", peer.module], self._environment, self._log)
+        creator = [str(peer.programs / "python"), "-P", "-m", _CREATOR, peer.module]
+        self.desk = Desk(creator, self._environment, self._log)
         try:
             self.desk.ask("prepare")
         except BaseException:
@@ -207,6 +209,11 @@ class Ground:
 
     def reading(self) -> meter.Reading:
         return meter.read(self._meters)
+
+    def forget(self) -> None:
+        """Forget what the handlers have told; none may be running."""
+        for file in self._meters.iterdir():
+            file.unlink()
 
     def wait(self, done: Callable[[], bool], seconds: float, workers: list[Process]) -> None:
         """Raises PeerFailed when a worker ends first, or when it takes too long."""

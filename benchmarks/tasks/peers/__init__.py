@@ -1,1 +1,1 @@
-"""Programs of the peers, run in the peers' environments. Each is a creator (`python -m …`) and what its workers run."""
+"""Programs of the peers, run in the peers' environments: each has a creator (`talk`) and what its workers run."""

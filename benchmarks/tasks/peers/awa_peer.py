@@ -1,4 +1,4 @@
-"""awa: a core in Rust, handlers in Python. `python -m … worker SLOTS` runs a worker."""
+"""awa: a core in Rust, handlers in Python. `python -m … SLOTS` runs a worker."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from awa import AsyncClient
 
@@ -64,33 +65,31 @@ class Creator:
             await self._client.enqueue_many_copy([Wait(seconds) for _ in range(count)])
 
 
-async def work(client: AsyncClient, slots: int) -> None:
+async def work(slots: int) -> None:
     """Until SIGTERM."""
-
-    @client.task(Noop, queue="default")
-    async def noop(job: object) -> None:
-        meter().pass_by()
-
-    @client.task(Wait, queue="default")
-    async def wait(job: object) -> None:
-        meter().start()
-        await asyncio.sleep(job.args.seconds)  # type: ignore[attr-defined]
-        meter().end()
-
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    await client.start([("default", slots)], completed_retention_hours=_KEPT_HOURS)
-    await stopped.wait()
-    await client.shutdown()
-
-
-async def main() -> None:
     async with AsyncClient(os.environ["BENCH_URL"], max_connections=10) as client:
-        if sys.argv[1:2] == ["worker"]:
-            await work(client, int(sys.argv[2]))
-        else:
-            await desk.serve(Creator(client))
+
+        @client.task(Noop, queue="default")
+        async def noop(job: object) -> None:
+            meter().pass_by()
+
+        @client.task(Wait, queue="default")
+        async def wait(job: Any) -> None:
+            meter().start()
+            await asyncio.sleep(job.args.seconds)
+            meter().end()
+
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        await client.start([("default", slots)], completed_retention_hours=_KEPT_HOURS)
+        await stopped.wait()
+        await client.shutdown()
+
+
+async def talk() -> None:
+    async with AsyncClient(os.environ["BENCH_URL"], max_connections=3) as client:
+        await desk.serve(Creator(client))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(work(int(sys.argv[1])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 
@@ -52,12 +51,13 @@ class Creator:
         with app.connection_for_write() as connection:
             Queue(QUEUE, durable=True)(connection.default_channel).declare()
 
-    def fill(self, count: int) -> None:
+    def fill(self, count: int, wait: float | None = None) -> None:
         """Not measured, so nobody waits for the broker's word; the messages are as persistent."""
+        name, arguments = ("noop", ()) if wait is None else ("wait", (wait,))
         plain = _make(confirms=False)
         with plain.producer_pool.acquire(block=True) as producer:
             for _ in range(count):
-                plain.send_task("noop", producer=producer)
+                plain.send_task(name, arguments, producer=producer)
 
     async def create(self, count: int, size: int, limit: float, wait: float | None = None) -> dict[str, float]:
         return await desk.timed_creation(lambda some: self._create(some, wait), count, size, limit)
@@ -77,5 +77,5 @@ class Creator:
                 wait.delay(seconds)
 
 
-if __name__ == "__main__":
-    asyncio.run(desk.serve(Creator()))
+async def talk() -> None:
+    await desk.serve(Creator())

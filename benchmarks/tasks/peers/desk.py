@@ -1,11 +1,13 @@
 """The creator's side of the talk with the benchmark: a line of JSON asks, a line of JSON answers.
 
-`{"do": "create", "count": 5}` calls the method `create(count=5)`, which may be asynchronous.
+`python -m benchmarks.tasks.peers.desk MODULE` runs the module's `talk`, which serves an object.
+`{"do": "create", "count": 5}` calls its method `create(count=5)`, which may be asynchronous.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import json
 import os
@@ -53,6 +55,17 @@ async def timed_creation(
     return {"made": made, "seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - used}
 
 
+async def timed_claims(claim: Callable[[], Awaitable[object]], count: int, seconds: float) -> list[float]:
+    """Milliseconds of `count` claims, or of one and as many more as `seconds` allow."""
+    found: list[float] = []
+    began = time.monotonic()
+    while not found or (len(found) < count and time.monotonic() - began < seconds):
+        before = time.perf_counter()
+        await claim()
+        found.append((time.perf_counter() - before) * 1000)
+    return found
+
+
 async def latencies(create: Callable[[], Awaitable[object]], count: int) -> list[float]:
     """Milliseconds from before each creation to the start of the handler, which is idle before."""
     folder = Path(os.environ[meter.FOLDER])
@@ -69,3 +82,7 @@ async def latencies(create: Callable[[], Awaitable[object]], count: int) -> list
             await asyncio.sleep(0.002)
         found.append((meter.read(folder).last_start - began) * 1000)
     return found
+
+
+if __name__ == "__main__":
+    asyncio.run(importlib.import_module(sys.argv[1]).talk())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 
@@ -22,8 +21,8 @@ def noop() -> None:
     meter().pass_by()
 
 
-@dramatiq.actor(queue_name=QUEUE)
-def wait(seconds: float) -> None:
+@dramatiq.actor(queue_name=QUEUE, actor_name="wait")
+def wait_for(seconds: float) -> None:
     meter().start()
     time.sleep(seconds)
     meter().end()
@@ -33,12 +32,12 @@ class Creator:
     def prepare(self) -> None:
         broker.declare_queue(QUEUE, ensure=True)
 
-    def fill(self, count: int) -> None:
+    def fill(self, count: int, wait: float | None = None) -> None:
         """Not measured, so nobody waits for the broker's word; the messages are as persistent."""
         plain = RabbitmqBroker(url=os.environ["BENCH_URL"], confirm_delivery=False)
         plain.declare_queue(QUEUE, ensure=True)
         for _ in range(count):
-            plain.enqueue(noop.message())
+            plain.enqueue(noop.message() if wait is None else wait_for.message(wait))
         plain.close()
 
     async def create(self, count: int, size: int, limit: float, wait: float | None = None) -> dict[str, float]:
@@ -56,8 +55,8 @@ class Creator:
             if seconds is None:
                 noop.send()
             else:
-                wait.send(seconds)
+                wait_for.send(seconds)
 
 
-if __name__ == "__main__":
-    asyncio.run(desk.serve(Creator()))
+async def talk() -> None:
+    await desk.serve(Creator())

@@ -1,6 +1,6 @@
 """PgQueuer on asyncpg and uvloop, with lasting tables and the autovacuum settings that it offers.
 
-`python -m … worker BATCH TASKS` runs a worker as its `pgq run` does, which breaks over recent versions of typer.
+`python -m … BATCH TASKS` runs a worker as its `pgq run` does, which breaks over recent versions of typer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from datetime import timedelta
 from uuid import uuid4
 
@@ -65,16 +64,13 @@ class Creator:
     async def latencies(self, count: int) -> list[float]:
         return await desk.latencies(lambda: self._create(1, None), count)
 
-    async def claims(self, count: int, size: int) -> list[float]:
-        """Milliseconds for `size` tasks."""
+    async def claims(self, count: int, size: int, limit: float) -> list[float]:
         entrypoints = {"noop": EntrypointExecutionParameter(0)}
-        found = []
-        for _ in range(count):
-            began = time.perf_counter()
-            jobs = await self._queries.dequeue(size, entrypoints, uuid4(), None, timedelta(seconds=30))
-            found.append((time.perf_counter() - began) * 1000)
-            assert len(jobs) == size
-        return found
+
+        async def claim() -> None:
+            assert len(await self._queries.dequeue(size, entrypoints, uuid4(), None, timedelta(seconds=30))) == size
+
+        return await desk.timed_claims(claim, count, limit)
 
     async def prune(self) -> None:
         await self._queries.clear_queue_log()
@@ -96,4 +92,4 @@ async def talk() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(work(int(sys.argv[2]), int(sys.argv[3])) if sys.argv[1:2] == ["worker"] else talk())
+    uvloop.run(work(int(sys.argv[1]), int(sys.argv[2])))

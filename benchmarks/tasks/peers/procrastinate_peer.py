@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 
 from procrastinate import App, PsycopgConnector
 
@@ -42,16 +41,15 @@ class Creator:
     async def latencies(self, count: int) -> list[float]:
         return await desk.latencies(lambda: self._create(1, None), count)
 
-    async def claims(self, count: int, size: int) -> list[float]:
-        """Milliseconds for `size` tasks; it claims one at a time."""
+    async def claims(self, count: int, size: int, limit: float) -> list[float]:
+        """It claims one at a time."""
         worker = await app.job_manager.register_worker()
-        found = []
-        for _ in range(count):
-            began = time.perf_counter()
+
+        async def claim() -> None:
             for _ in range(size):
                 assert await app.job_manager.fetch_job(None, worker) is not None
-            found.append((time.perf_counter() - began) * 1000)
-        return found
+
+        return await desk.timed_claims(claim, count, limit)
 
     async def prune(self) -> None:
         await app.job_manager.delete_old_jobs(nb_hours=0)
@@ -67,10 +65,6 @@ class Creator:
             await task.batch_defer_async(*(argument for _ in range(count)))
 
 
-async def main() -> None:
+async def talk() -> None:
     async with app.open_async():
         await desk.serve(Creator())
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
