@@ -61,8 +61,9 @@ def dramatiq() -> Peer:
 
 def procrastinate() -> Peer:
     def command(concurrency: int) -> Command:
-        worker = ("python", "-P", "-m", "procrastinate", "--app", f"{_MODULES}.procrastinate_peer.app", "worker")
-        return Command((*worker, "--concurrency", str(concurrency)), {"PROCRASTINATE_VERBOSE": "0"})
+        program = ("python", "-P", "-m", "procrastinate", "--app", f"{_MODULES}.procrastinate_peer.app")
+        # It would write two lines for each task.
+        return Command((*program, "--log-level", "warning", "worker", "--concurrency", str(concurrency)))
 
     return Peer(
         name=_name("procrastinate", "Procrastinate"),

