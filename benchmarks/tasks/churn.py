@@ -59,7 +59,7 @@ def churn(server: Server, quick: bool) -> Iterator[Figure]:
             pruner.stop()
             database.dispose()
         size, resident = place.size(), worker.used().resident_mib
-    late = Churned(size, claim(place), resident)
+    late = Churned(size, claim(place, settled=False), resident)
     server.drop(place)
     yield *figures.ENDED, (made - waiting) / seconds
     yield *figures.WAITING, waiting
@@ -68,14 +68,18 @@ def churn(server: Server, quick: bool) -> Iterator[Figure]:
     yield from churn_figures("at the end", late)
 
 
-def claim(place: Place, times: int = 5, *, fill: int = BATCH) -> float:
-    """The median of some claims of 100 of `fill` ready tasks, in milliseconds; nobody works on the claimed ones."""
+def claim(place: Place, times: int = 5, *, fill: int = BATCH, settled: bool = True) -> float:
+    """The median of some claims of 100 of `fill` ready tasks, in milliseconds; nobody works on the claimed ones.
+
+    Not settled is a table as churn leaves it, dead rows and all.
+    """
     database = Database(place.url, application_name="bench claimer", pool_size=2)
     store = TaskStore(database)
     with place.use_cases() as tasks:
         tasks.create_many(new_tasks(fill))
-    # Some plans need statistics.
-    place.settle()
+    if settled:
+        # Some plans need statistics.
+        place.settle()
     found = []
     for _ in range(times):
         began = time.perf_counter()
