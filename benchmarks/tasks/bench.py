@@ -30,6 +30,7 @@ from benchmarks.tasks.figures import BATCH, Figure
 from benchmarks.tasks.peer import Peer, PeerFailed, Servers
 from benchmarks.tasks.subjects import Place, Server, new_tasks, started_at, waiting_tasks
 from service_tasks.schemas import TaskCreate
+from servicekit import logs
 
 Work = Callable[[Place, bool], Iterator[Figure]]
 OurWork = Callable[[Server, bool], Iterator[Figure]]
@@ -196,6 +197,8 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
     rounds = max(arguments.rounds or (1 if arguments.quick else 3), 1)
     record = Record([WORKS[name].title for name in works])
     allow_many_files()
+    # What runs in this process must not talk into the table.
+    logs.configure("benchmarks", fmt="console", level="warning")
     with tempfile.TemporaryDirectory(prefix="bench-tasks-") as name, ExitStack() as stack:
         folder = Path(name)
         # PostgreSQL may run as another user than we do.

@@ -85,7 +85,8 @@ def keep_pace(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> int:
-    """Create what is due every `turn` seconds; who falls behind catches up, `most` at once. Gives the number created.
+    """Create what is due every `turn` seconds; who falls behind catches up, `most` at once, until the time is over.
+    Gives the number created.
 
     `each_turn` is told the seconds since the beginning, after each creation.
     """
@@ -97,7 +98,7 @@ def keep_pace(
             create(due)
             made += due
         each_turn(passed)
-        if passed >= seconds and made >= int(per_second * seconds):
+        if passed >= seconds:
             return made
         turns = max(turns + 1, int(passed / turn))
         rest = began + turns * turn - now()
