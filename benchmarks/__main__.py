@@ -38,7 +38,7 @@ def main() -> int:
     for name, (text, add_arguments, _) in BENCHMARKS.items():
         command = commands.add_parser(name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-        command.add_argument("--quick", action="store_true", help="short runs: under 3 minutes in all")
+        command.add_argument("--quick", action="store_true", help="short runs")
         add_arguments(command)
     arguments = parser.parse_args()
     if arguments.name is None:

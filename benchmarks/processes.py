@@ -14,6 +14,7 @@ from pathlib import Path
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 8.0
+_TICKS_IN_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def cores() -> tuple[frozenset[int], frozenset[int]] | None:
@@ -39,17 +40,21 @@ def allow_many_files() -> None:
 
 
 class Process:
-    """A child in a process group of its own. Its output goes to a file, which tells why it did not start."""
+    """A child in a process group of its own, started when it listens on `port`, or at once where that is None.
+
+    Its output goes to a file, which tells why it did not start.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
         *,
-        port: int,
+        port: int | None,
         output: Path,
         on: frozenset[int] | None,
         cwd: Path,
         environment: Mapping[str, str] | None = None,
+        start_seconds: float = _START_SECONDS,
     ) -> None:
         self._output = output
         self._name = Path(command[0]).name
@@ -70,8 +75,10 @@ class Process:
         finally:
             if before is not None:
                 os.sched_setaffinity(0, before)
+        if port is None:
+            return
         try:
-            self._await_port(port)
+            self._await_port(port, start_seconds)
         except BaseException:
             self.stop()
             raise
@@ -80,12 +87,17 @@ class Process:
     def pid(self) -> int:
         return self._child.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._child.poll() is None
+
     def resident_mib(self) -> float | None:
         """Resident memory of the largest process of the group's tree, in MiB; None where it cannot be read."""
-        try:
-            return max(_resident_kib(pid) for pid in _tree(self._child.pid)) / 1024
-        except (OSError, ValueError):
-            return None
+        return resident_mib(self._child.pid)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the group's tree."""
+        return cpu_seconds(self._child.pid)
 
     def stop(self) -> None:
         """End the group; harmless twice."""
@@ -97,8 +109,8 @@ class Process:
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
 
-    def _await_port(self, port: int) -> None:
-        until = time.monotonic() + _START_SECONDS
+    def _await_port(self, port: int, seconds: float) -> None:
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self._child.poll() is not None:
                 break
@@ -108,6 +120,26 @@ class Process:
             time.sleep(0.05)
         said = self._output.read_text(errors="replace")[-2000:]
         raise RuntimeError(f"{self._name} does not listen on port {port}:\n{said}")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and all that it started and that still runs; what cannot be read counts nothing."""
+    with contextlib.suppress(OSError):
+        return sum(_ticks(one) for one in _tree(pid)) / _TICKS_IN_A_SECOND
+    return 0.0
+
+
+def resident_mib(pid: int) -> float | None:
+    """Resident memory of the largest of a process and all that it started, in MiB; None where it cannot be read."""
+    try:
+        return max(_resident_kib(one) for one in _tree(pid)) / 1024
+    except (OSError, ValueError):
+        return None
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _tree(pid: int) -> list[int]:

@@ -18,17 +18,18 @@ OURS = "siteworks"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of one subject: the median of its runs."""
+    """One figure of one subject: the median of its runs, or the reason why there is none."""
 
     work: str
     subject: str
     metric: str
     unit: str
     runs: tuple[float, ...]
+    note: str = ""
 
     @property
-    def value(self) -> float:
-        return round(statistics.median(self.runs), 3)
+    def value(self) -> float | None:
+        return round(statistics.median(self.runs), 3) if self.runs else None
 
 
 def describe_machine() -> str:
@@ -68,12 +69,16 @@ def print_table(rows: Sequence[Row]) -> None:
     for work, metric, unit in blocks:
         print(f"{work}: {metric} [{unit}]")
         block = [row for row in rows if (row.work, row.metric) == (work, metric)]
-        first = next((row for row in block if not row.subject.startswith(OURS)), None)
+        first = next((row for row in block if not row.subject.startswith(OURS) and row.value is not None), None)
+        unit_of_ratio = 0.0 if first is None else first.value or 0.0
         for row in block:
-            ratio = "" if first is None or first is row or first.value <= 0 else f"{row.value / first.value:.2f} x"
+            if row.value is None:
+                print(f"  {row.subject:<{width}}  {row.note}")
+                continue
+            ratio = "" if first is row or unit_of_ratio <= 0 else f"{row.value / unit_of_ratio:.2f} x"
             runs = " ".join(f"{run:,.1f}" for run in row.runs)
-            print(f"  {row.subject:<{width}}  {row.value:>12,.1f}  {ratio:>10}  {runs}")
-        if len(block) > 1 and first is not None and first.value > 0:
+            print(f"  {row.subject:<{width}}  {row.value:>12,.1f}  {ratio:>10}  {runs}".rstrip())
+        if len(block) > 1 and first is not None and unit_of_ratio > 0:
             print(f"  {'':<{width}}  (x: divided by {first.subject})")
         print()
 
@@ -93,6 +98,7 @@ def write_json(file: Path, benchmark: str, rows: Sequence[Row]) -> None:
                         "unit": row.unit,
                         "value": row.value,
                         "runs": [round(run, 3) for run in row.runs],
+                        **({"note": row.note} if row.note else {}),
                     }
                     for row in rows
                 ],

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from benchmarks import load
 from benchmarks.gateway import subjects
-from benchmarks.gateway.subjects import Missing, Place, Subject
+from benchmarks.gateway.subjects import Place, Subject
+from benchmarks.installing import Missing
 from benchmarks.processes import Process, allow_many_files, cores, free_port
 from benchmarks.report import CHECKOUT, Row
 

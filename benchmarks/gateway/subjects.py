@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.installing import PEERS as INSTALLED
+from benchmarks.installing import Missing, install, is_installed, mark_installed, pins, python_environment
 from benchmarks.processes import Process, free_port
 from benchmarks.report import CHECKOUT, OURS, revision
 
 _HERE = Path(__file__).resolve().parent / "peers"
-_PEERS = CHECKOUT / "benchmarks" / ".peers"
-_INSTALL_SECONDS = 300
+_REQUIREMENTS = _HERE / "requirements.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,6 @@ class Subject:
 
     name: str
     start: Callable[[Place], tuple[Process, int]] | None
-
-
-class Missing(Exception):
-    """A peer that cannot be had here, and why."""
 
 
 def ours(
@@ -112,8 +107,8 @@ def flask_proxy() -> Subject:
         command += ["--bind", f"127.0.0.1:{port}", "--no-control-socket", "flask_proxy:app"]
         return _process(place, "flask", command, port, _HERE, place.urls), port
 
-    pins = _pins()
-    versions = f"Flask {pins['Flask']}, requests {pins['requests']}, pybreaker {pins['pybreaker']}"
+    found = pins(_REQUIREMENTS)
+    versions = f"Flask {found['Flask']}, requests {found['requests']}, pybreaker {found['pybreaker']}"
     return Subject(f"{versions}, gunicorn gthread", start)
 
 
@@ -125,14 +120,15 @@ def aiohttp_proxy() -> Subject:
         command = [str(python), str(_HERE / "aiohttp_proxy.py"), str(port)]
         return _process(place, "aiohttp", command, port, place.folder, place.urls), port
 
-    return Subject(f"aiohttp {_pins()['aiohttp']}, bare", start)
+    return Subject(f"aiohttp {pins(_REQUIREMENTS)['aiohttp']}, bare", start)
 
 
 def aiohttp_client() -> Subject:
     """Our gateway with aiohttp's client to its services instead of its own (docs/decisions/0011)."""
     (packages,) = _python_peers().parent.parent.glob("lib/python*/site-packages")
     conf = "benchmarks/gateway/aiohttp_client.conf.py"
-    return ours(name=f"{OURS} on the client of aiohttp {_pins()['aiohttp']}", conf=conf, AIOHTTP_FROM=str(packages))
+    name = f"{OURS} on the client of aiohttp {pins(_REQUIREMENTS)['aiohttp']}"
+    return ours(name=name, conf=conf, AIOHTTP_FROM=str(packages))
 
 
 def express_proxy() -> Subject:
@@ -171,55 +167,17 @@ def _process(
     return Process(command, port=port, output=output, on=place.core, cwd=cwd, environment=environment)
 
 
-def _pins() -> dict[str, str]:
-    lines = (_HERE / "requirements.txt").read_text().splitlines()
-    return dict(line.split("==") for line in lines if "==" in line)
-
-
 def _python_peers() -> Path:
-    folder, wanted = _PEERS / "python", _HERE / "requirements.txt"
-    python = folder / "bin" / "python"
-    if not _is_installed(folder, wanted):
-        _install(folder, [sys.executable, "-m", "venv", str(folder)])
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-        _install(folder, [*pip, "--requirement", str(wanted)])
-        _mark_installed(folder, wanted)
-    return python
+    return python_environment("python", _REQUIREMENTS)
 
 
 def _node_peers() -> Path:
     if not shutil.which("node") or not shutil.which("npm"):
         raise Missing("no node and npm on the PATH")
-    folder, wanted = _PEERS / "node", _HERE / "package.json"
-    if not _is_installed(folder, wanted):
+    folder, wanted = INSTALLED / "node", _HERE / "package.json"
+    if not is_installed(folder, wanted):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(wanted, folder)
-        _install(folder, ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"])
-        _mark_installed(folder, wanted)
+        install(folder, ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"])
+        mark_installed(folder, wanted)
     return folder
-
-
-def _stamp(wanted: Path) -> str:
-    return hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()
-
-
-def _is_installed(folder: Path, wanted: Path) -> bool:
-    stamp = folder / "installed"
-    return stamp.exists() and stamp.read_text() == _stamp(wanted)
-
-
-def _mark_installed(folder: Path, wanted: Path) -> None:
-    (folder / "installed").write_text(_stamp(wanted))
-
-
-def _install(folder: Path, command: Sequence[str]) -> None:
-    print(f"installing peers into {os.path.relpath(folder)}: {Path(command[0]).name} …", file=sys.stderr, flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        subprocess.run(
-            command, cwd=folder, check=True, timeout=_INSTALL_SECONDS, capture_output=True, text=True, errors="replace"
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        last = said.strip().splitlines()[-1:] or ["unknown reason"]
-        raise Missing(f"cannot be installed: {last[0]}") from error

@@ -29,7 +29,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.gateway import subjects
-from benchmarks.gateway.subjects import Missing, Place, Subject
+from benchmarks.gateway.subjects import Place, Subject
+from benchmarks.installing import Missing
 from benchmarks.open_load import Request, summary
 from benchmarks.processes import Process, allow_many_files, cores, free_port
 from benchmarks.report import CHECKOUT, Row

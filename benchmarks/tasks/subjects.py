@@ -17,7 +17,9 @@ from typing import Any
 import psycopg2
 from pydantic import BaseModel
 
+from benchmarks.processes import cpu_seconds, resident_mib
 from benchmarks.report import CHECKOUT, OURS
+from benchmarks.tasks.figures import Size
 from scripts.instance.postgres import EmbeddedPostgres
 from service_tasks.engine.registry import load_registry
 from service_tasks.persistence.announcer import Announcer
@@ -29,8 +31,6 @@ from servicekit import migrations
 from servicekit.database import Database
 
 HANDLERS = "benchmarks.tasks.handlers"
-BATCH = 1000
-_TICK = os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 20.0
 #: No-op tasks by SQL alone, so that filling the table takes no time from the runs.
 _FILL = """
@@ -66,7 +66,7 @@ class Worker:
             )
 
     def used(self) -> Benched:
-        return Benched(cpu_seconds=_cpu(self._child.pid), resident_mib=_resident(self._child.pid))
+        return Benched(cpu_seconds=cpu_seconds(self._child.pid), resident_mib=resident_mib(self._child.pid) or 0.0)
 
     def stop(self) -> None:
         if self._child.poll() is None:
@@ -103,8 +103,31 @@ class Place:
     def fill(self, count: int, *, state: str = "ready", ahead: int = 0) -> None:
         with self.cursor() as cursor:
             cursor.execute(_FILL, {"count": count, "state": state, "ahead": ahead})
-            cursor.execute("VACUUM ANALYZE tasks")
+        self.settle()
+
+    def settle(self) -> None:
+        """Vacuumed, analysed and written out, so that this takes no time from the runs."""
+        with self.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE")
             cursor.execute("CHECKPOINT")
+
+    def wal(self) -> float:
+        """Bytes of WAL since the server was made."""
+        (found,) = self.ask("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8")
+        return float(found)
+
+    def row_writes(self) -> float:
+        """Rows updated and deleted in this database: each left a dead version behind."""
+        (found,) = self.ask("SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::float8 FROM pg_stat_user_tables")
+        return float(found)
+
+    def size(self) -> Size:
+        """Of all tables of the database."""
+        tables, indexes, dead = self.ask(
+            "SELECT (sum(pg_table_size(relid)) / 1048576)::float8, (sum(pg_indexes_size(relid)) / 1048576)::float8,"
+            " sum(n_dead_tup)::float8 FROM pg_stat_user_tables"
+        )
+        return Size(tables, indexes, dead)
 
     @contextlib.contextmanager
     def workers(self, count: int, concurrency: int | None = None) -> Iterator[list[Worker]]:
@@ -132,14 +155,16 @@ class Place:
         )
         self.wait(lambda: self.ask(live)[0], seconds)
 
-    def backends_cpu(self) -> float:
-        """CPU seconds of the PostgreSQL processes that serve workers; 0 where they cannot be looked at."""
+    def backends_cpu(self, names: str = "task_worker%") -> float:
+        """CPU seconds of the PostgreSQL processes that serve workers (clients whose names are LIKE that); 0 where they
+        cannot be looked at."""
         with self.cursor() as cursor:
             cursor.execute(
                 "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name LIKE 'task_worker%'"
+                " AND backend_type = 'client backend' AND application_name LIKE %s AND pid <> pg_backend_pid()",
+                (names,),
             )
-            return sum(_cpu(row[0]) for row in cursor.fetchall())
+            return sum(cpu_seconds(row[0]) for row in cursor.fetchall())
 
     @contextlib.contextmanager
     def use_cases(self) -> Iterator[Tasks]:
@@ -174,15 +199,26 @@ class Server:
         self._postgres.stop()
 
     def place(self) -> Place:
-        """A new, migrated, empty database."""
+        """A new database of ours, migrated and empty."""
+        place = self.empty_place()
+        migrations.upgrade("service_tasks", place.url)
+        return place
+
+    def empty_place(self) -> Place:
+        """A new database without any table."""
         self._made += 1
         name = f"bench_{self._made}"
-        postgres = Place(self._postgres.url("postgres"), self._folder)
-        with postgres.cursor() as cursor:
+        with self._administration().cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name}")
-        url = self._postgres.url(name)
-        migrations.upgrade("service_tasks", url)
-        return Place(url, self._folder)
+        return Place(self._postgres.url(name), self._folder)
+
+    def drop(self, place: Place) -> None:
+        """Remove a database and whoever is connected to it."""
+        with self._administration().cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {place.url.rpartition('/')[2]} WITH (FORCE)")
+
+    def _administration(self) -> Place:
+        return Place(self._postgres.url("postgres"), self._folder)
 
 
 def new_tasks(count: int) -> list[TaskCreate]:
@@ -195,21 +231,3 @@ def waiting_tasks(count: int, seconds: float) -> list[TaskCreate]:
 
 def started_at(result: str) -> float:
     return float(json.loads(result))
-
-
-def _cpu(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICK
-
-
-def _resident(pid: int) -> float:
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return 0.0

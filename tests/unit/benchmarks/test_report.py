@@ -46,3 +46,20 @@ def test_the_file_holds_what_other_programs_read(tmp_path):
             "runs": [30.0, 10.0, 20.0],
         }
     ]
+
+
+def test_a_subject_without_a_figure_says_why_in_its_place(capsys):
+    print_table([ROWS[0], Row("GET", "first", "good answers", "1/s", (), "has none"), *ROWS[1:]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split(maxsplit=1) == ["first", "has none"]
+    # Ratios refer to the first that has a figure.
+    assert lines[1].split()[2:4] == ["4.00", "x"]
+
+
+def test_the_file_tells_a_missing_figure_from_zero(tmp_path):
+    file = tmp_path / "figures.json"
+    write_json(file, "tasks", [Row("GET", "peer", "good answers", "1/s", (), "has none")])
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["value"] is None
+    assert row["runs"] == []
+    assert row["note"] == "has none"

@@ -1,0 +1,74 @@
+"""Creation over HTTP: the task service behind the gateway, one process each, and one client with one connection."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import requests
+
+from benchmarks.gateway import subjects as gateways
+from benchmarks.processes import Process, free_port
+from benchmarks.report import CHECKOUT
+from benchmarks.tasks import figures
+from benchmarks.tasks.figures import Figure
+from benchmarks.tasks.subjects import Place
+
+_LARGEST = 10_000
+
+
+def _metric(of: tuple[str, str], size: int) -> tuple[str, str]:
+    return f"{of[0]}, {size:,} in a request", of[1]
+
+
+MAIN = _metric(figures.TASKS, figures.BATCH)
+
+
+def create(place: Place, quick: bool) -> Iterator[Figure]:
+    port = free_port()
+    with ExitStack() as stack:
+        service = Process(
+            [sys.executable, "-P", "-m", "gunicorn", "-c", "service_tasks/gunicorn.conf.py"],
+            port=port,
+            output=place.folder / "service.log",
+            on=None,
+            cwd=CHECKOUT,
+            environment={
+                "TASKS_DATABASE_URL": place.url,
+                "TASKS_BIND": f"127.0.0.1:{port}",
+                "PYTHONPATH": str(CHECKOUT),
+            },
+        )
+        stack.callback(service.stop)
+        subject = gateways.ours(TASKS_URL=f"http://127.0.0.1:{port}")
+        assert subject.start is not None
+        gateway, gateway_port = subject.start(gateways.Place(place.folder, None, free_port(), free_port()))
+        stack.callback(gateway.stop)
+        session = stack.enter_context(requests.Session())
+        session.trust_env = False
+        url = f"http://127.0.0.1:{gateway_port}/tasks"
+        for size in (1, figures.BATCH, _LARGEST):
+            times = _times(size, quick)
+            task = {"task_type": "noop"}
+            path, body = ("", task) if size == 1 else ("/batch", {"tasks": [task] * size})
+            _post(session, url + path, body)
+            used = service.cpu_seconds() + gateway.cpu_seconds()
+            began = time.monotonic()
+            for _ in range(times):
+                _post(session, url + path, body)
+            took = time.monotonic() - began
+            used = service.cpu_seconds() + gateway.cpu_seconds() - used
+            yield *_metric(figures.TASKS, size), times * size / took
+            yield *_metric(figures.HTTP_CPU, size), used / (times * size) * 1e6
+
+
+def _times(size: int, quick: bool) -> int:
+    return max((20_000 if quick else 200_000) // size, 2) if size > 1 else (200 if quick else 2000)
+
+
+def _post(session: requests.Session, url: str, body: object) -> None:
+    answer = session.post(url, json=body, timeout=60)
+    if answer.status_code != 201:
+        raise RuntimeError(f"POST {url}: {answer.status_code} {answer.text[:200]}")
