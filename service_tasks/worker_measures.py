@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
@@ -84,10 +85,11 @@ def _state(worker: Worker) -> Iterator[Metric]:
         "siteworks_worker_unwritten_outcomes", "Outcomes that the database does not have yet.", value=worker.unwritten()
     )
     age = worker.heartbeat_age()
-    if age is not None:
-        yield GaugeMetricFamily(
-            "siteworks_worker_heartbeat_age_seconds", "Since the database last heard of it, in seconds.", value=age
-        )
+    yield GaugeMetricFamily(
+        "siteworks_worker_heartbeat_age_seconds",
+        "Since the database last heard of it, in seconds.",
+        value=math.inf if age is None else age,
+    )
     yield GaugeMetricFamily(
         "siteworks_worker_leads", "1 while it has the maintenance duties.", value=float(worker.leads())
     )

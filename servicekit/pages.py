@@ -27,7 +27,8 @@ def serve_pages(process: str, bind: str, checks: Mapping[str, Check], metrics: M
     app = make_app(process, routes=[], checks=checks, metrics=metrics)
     try:
         server = make_server(host, int(port), app, threaded=True, request_handler=_QuietHandler)
-    except OSError as exc:
-        raise SystemExit(f"{process} cannot start: it cannot listen on {bind}: {exc.strerror}") from exc
+    except (OSError, SystemExit) as exc:  # Werkzeug itself wants to end the process when the port is taken
+        reason = exc.strerror if isinstance(exc, OSError) else "it is taken"
+        raise SystemExit(f"{process} cannot start: it cannot listen on {bind}: {reason}") from exc
     threading.Thread(target=server.serve_forever, name="pages", daemon=True).start()
     return server

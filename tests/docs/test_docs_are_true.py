@@ -26,10 +26,13 @@ from service_orders import events as orders_events
 from service_orders import schemas as orders
 from service_orders.routes import order_routes
 from service_orders.settings import OrdersRelaySettings, OrdersSettings
+from service_tasks import bulk_schemas as bulk
 from service_tasks import errors as tasks_errors
 from service_tasks import message_schemas as messages
 from service_tasks import schedule_schemas as schedules
 from service_tasks import schemas as tasks
+from service_tasks import stats_schemas as stats
+from service_tasks.bulk_routes import bulk_routes
 from service_tasks.domain.schedule import ScheduleStatus
 from service_tasks.domain.task import Status, status_from_word
 from service_tasks.engine.registry import load_registry
@@ -46,6 +49,7 @@ from service_tasks.settings import (
     TasksSettings,
     WorkerSettings,
 )
+from service_tasks.stats_routes import stats_routes
 from service_users import errors as users_errors
 from service_users import events as users_events
 from service_users import schemas as users
@@ -286,6 +290,8 @@ def test_every_variable_named_is_read_by_somebody(document: Document) -> None:
 
 # The HTTP API
 
+TASK_DOORS = (task_routes, schedule_routes, message_routes, stats_routes, bulk_routes)
+
 
 def routes_of_the_services() -> dict[str, set[tuple[str, str]]]:
     """Give what each service declares, as (method, path)."""
@@ -293,7 +299,7 @@ def routes_of_the_services() -> dict[str, set[tuple[str, str]]]:
     groups = {
         "users": (user_routes(nobody),),  # type: ignore[arg-type]  # declared, never called
         "orders": (order_routes(nobody),),  # type: ignore[arg-type]
-        "tasks": (task_routes(nobody), schedule_routes(nobody), message_routes(nobody)),  # type: ignore[arg-type]
+        "tasks": tuple(door(nobody) for door in TASK_DOORS),  # type: ignore[operator]
         "events": (event_routes(),),
     }
     return {name: {(e.method, e.path) for group in some for e in group.endpoints} for name, some in groups.items()}
@@ -343,7 +349,7 @@ def test_the_api_document_lists_every_endpoint() -> None:
 
 def test_the_statuses_in_the_api_document_are_those_of_the_declarations() -> None:
     nobody: object = None
-    doors = (user_routes, order_routes, task_routes, schedule_routes, message_routes)
+    doors = (user_routes, order_routes, *TASK_DOORS)
     groups = [event_routes(), *(door(nobody) for door in doors)]  # type: ignore[operator]
     declared_errors = {(e.method, e.path): e for group in groups for e in group.endpoints}
     for heading in ("Users", "Orders", "Tasks", "Schedules"):
@@ -418,6 +424,10 @@ SHOWN: dict[str, type[BaseModel]] = {
     "Fields of an item": orders.Item,
     "Fields of a task type": tasks.TaskTypeView,
     "Fields of a rejected message": messages.RejectedMessageView,
+    "How things stand": stats.TaskStatsView,
+    "How a type stands": stats.TypeStatsView,
+    "How a worker stands": stats.WorkerView,
+    "Which of many tasks": bulk.RetryMany,
     "Details of a user": control.DetailsView,
     "Fields of an upstream's circuit": control.CircuitView,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import promql_parser
@@ -14,23 +15,29 @@ from prometheus_client import CollectorRegistry
 
 from api_gateway.limits import Bulkhead, Lateness, RetryBudget
 from api_gateway.measures import GatewayMeasures
+from service_tasks.engine.registry import Registry
+from service_tasks.engine.worker import Worker, WorkerOptions
 from service_tasks.events.feed import Feed
 from service_tasks.events.measures import EventMeasures
 from service_tasks.ingest.consumer import Counts
 from service_tasks.ingest.measures import IngestMeasures
+from service_tasks.stats_measures import StatsCollector
+from service_tasks.stats_use_cases import Census, Figures, Stats
+from service_tasks.task_types.noop import noop
+from service_tasks.worker_measures import WorkerCollector
 from servicekit.circuits import Circuit, Transition
 from servicekit.metrics import Metrics
 from servicekit.relay_measures import RelayMeasures
 from tests.support.markdown import CHECKOUT, Document
 
 ALERTS = CHECKOUT / "deploy" / "prometheus" / "alerts.yml"
-DASHBOARD = CHECKOUT / "deploy" / "grafana" / "gateway.json"
+DASHBOARDS = sorted((CHECKOUT / "deploy" / "grafana").glob("*.json"))
 _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
 
 
 def exported() -> dict[str, set[str]]:
-    """Every series of a gateway, event streams, a relay and ingestion that have seen something of everything, with
-    its labels."""
+    """Every series of a gateway, event streams, a relay, ingestion, the task service and a worker that have seen
+    something of everything, with its labels."""
     metrics = Metrics("api_gateway")
     measures = GatewayMeasures(metrics.registry)
     measures.watch(Circuit("users"), Bulkhead(), RetryBudget())
@@ -50,7 +57,42 @@ def exported() -> dict[str, set[str]]:
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
     EventMeasures(metrics.registry, Feed(lambda _: {}, interval=1, limit=1)).told("end")
     IngestMeasures(Counts(waiting=0), metrics.registry)
+    WorkerCollector(_worker(), metrics.registry)
+    StatsCollector(Stats(_Nothing()), ["noop"], metrics.registry)
     return series(metrics.registry)
+
+
+def _worker() -> Worker:
+    nobody: Any = None  # it is never started
+    return Worker(
+        store=nobody,
+        heartbeat_store=nobody,
+        due_store=nobody,
+        maintenance_store=nobody,
+        open_wake_ups=nobody,
+        registry=Registry([noop]),
+        options=WorkerOptions(),
+    )
+
+
+class _Nothing:
+    """A task service without tasks."""
+
+    def figures(self) -> Figures:
+        return Figures(
+            now=datetime.now(UTC),
+            census=Census({}, {}, {}, frozenset()),
+            minutes={},
+            types={},
+            timed={},
+            workers=[],
+            alive=0,
+            silent=0,
+            slots=0,
+            busy=0,
+            threads=0,
+            busy_threads=0,
+        )
 
 
 def _transition() -> Transition:
@@ -71,9 +113,10 @@ def expressions() -> Iterator[tuple[str, str]]:
     for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
-    for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
-        for target in panel["targets"]:
-            yield panel["title"], target["expr"]
+    for dashboard in DASHBOARDS:
+        for panel in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
+            for target in panel["targets"]:
+                yield panel["title"], target["expr"]
 
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
@@ -138,24 +181,30 @@ def test_the_labels_of_a_metric_have_few_values() -> None:
         "circuit",
         "code",
         "destination",
+        "duty",
         "event",
         "kind",
         "le",
         "method",
         "new",
         "old",
+        "outcome",
         "reason",
         "route",
         "service",
         "state",
         "status",
+        "task_type",
         "upstream",
     }
     assert {label for labels in exported().values() for label in labels} <= allowed
 
 
 def test_alarms_and_panels_have_names_of_their_own() -> None:
-    dashboard: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    dashboards: list[dict[str, Any]] = [json.loads(file.read_text(encoding="utf-8")) for file in DASHBOARDS]
+    for dashboard in dashboards:
+        assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for name in ("uid", "title"):
+        assert len({dashboard[name] for dashboard in dashboards}) == len(dashboards)
     names = [rule["alert"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
     assert len(set(names)) == len(names)

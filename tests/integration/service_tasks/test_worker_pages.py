@@ -1,0 +1,127 @@
+"""A worker process with pages: what it counts can be seen while it runs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service_tasks.domain.task import State
+from tests.integration.service_tasks.test_outages import WorkerProcess
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def worker(tmp_path, tasks_database):
+    process = WorkerProcess(tmp_path, tasks_database.url, WORKER_BIND="127.0.0.1:0", WORKER_CONCURRENCY="50")
+    yield process
+    if process.process.poll() is None:
+        process.end(signal.SIGKILL)
+
+
+def port_of(worker: WorkerProcess) -> int:
+    """As its log says."""
+
+    def look() -> int | None:
+        for line in worker.said().splitlines():
+            event = json.loads(line)
+            if event["event"] == "worker_pages":
+                return event["port"]
+        return None
+
+    port = eventually(look, timeout=30)
+    assert port is not None
+    return port
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def samples(port: int) -> dict[tuple[str, ...], float]:
+    """The worker's own samples, each by its name and the values of its labels in the order of their names."""
+    _, text = get(port, "/metrics")
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith(("siteworks_worker", "siteworks_promoter", "siteworks_scheduler", "siteworks_pruner"))
+    }
+
+
+def test_what_a_worker_counts_is_on_its_page(bench, worker):
+    port = port_of(worker)
+    done = [bench.add("noop") for _ in range(5)]
+    broken = bench.add("io", payload='{"seconds": 0, "failures": 9}', max_attempts=1)
+    long = bench.add("io", payload='{"seconds": 600}')
+    for task_id in done:
+        bench.wait_for(task_id, State.COMPLETED, timeout=20)
+    bench.wait_for(broken, State.FAILED, timeout=20)
+    bench.wait_for(long, State.RUNNING, timeout=20)
+
+    found = eventually(lambda: (s := samples(port))["siteworks_worker_attempts_total", "failed", "io"] and s)
+
+    assert found["siteworks_worker_tasks_claimed_total", "noop"] == 5
+    assert found["siteworks_worker_attempts_total", "completed", "noop"] == 5
+    assert found["siteworks_worker_run_seconds_count", "noop"] == 5
+    assert found["siteworks_worker_wait_seconds_count", "io"] == 2
+    assert found["siteworks_worker_claim_tasks_sum",] == 7
+    assert found["siteworks_worker_flush_outcomes_sum",] == 6
+    assert 1 <= found["siteworks_worker_flush_duration_seconds_count",] <= 6
+    assert (found["siteworks_worker_slots", "task"], found["siteworks_worker_busy_slots", "task"]) == (50, 1)
+    assert found["siteworks_worker_unwritten_outcomes",] == 0
+    assert 0 <= found["siteworks_worker_heartbeat_age_seconds",] < 2
+    assert found["siteworks_worker_database_away", "claimer"] == 0
+    eventually(lambda: samples(port)["siteworks_worker_leads",] == 1)
+    assert worker.end(signal.SIGTERM) == 0
+
+
+def test_a_worker_is_ready_while_the_database_hears_of_it(bench, worker, tasks_database):
+    port = port_of(worker)
+    eventually(lambda: get(port, "/readyz")[0] == 200, timeout=20)
+    assert get(port, "/livez")[0] == 200
+
+
+def test_a_scheduled_task_and_a_rescued_one_are_counted_by_the_leader(bench, worker):
+    port = port_of(worker)
+    later = bench.sql("SELECT now() + interval '1 s'")[0][0]
+    planned = bench.add("noop", execute_at=later)
+
+    bench.wait_for(planned, State.COMPLETED, timeout=20)
+
+    assert eventually(lambda: samples(port)["siteworks_promoter_tasks_total",]) == 1
+    dead = bench.register(lease_seconds=1.0, types=("crane",))
+    lost = bench.add("crane", max_attempts=1)
+    bench.claim(dead, "crane")
+    bench.silence(dead)
+    bench.wait_for(lost, State.FAILED, timeout=30)
+    _, text = get(port, "/metrics")
+    assert 'siteworks_rescuer_tasks_total{outcome="failed",reason="dead"} 1.0' in text
+
+
+def test_a_worker_that_cannot_have_its_port_says_so_and_ends(tmp_path, tasks_database, worker):
+    taken = port_of(worker)
+
+    second = WorkerProcess(tmp_path, tasks_database.url, WORKER_BIND=f"127.0.0.1:{taken}")
+
+    assert second.process.wait(30) == 1
+    assert second.said().strip().splitlines()[-1].startswith(
+        f"task_worker cannot start: it cannot listen on 127.0.0.1:{taken}"
+    )  # fmt: skip
+
+
+def test_without_an_address_a_worker_has_no_pages(bench, tmp_path, tasks_database):
+    plain = WorkerProcess(tmp_path, tasks_database.url)
+    bench.wait_for(bench.add("noop"), State.COMPLETED, timeout=30)
+
+    assert plain.end(signal.SIGTERM) == 0
+    assert "worker_pages" not in plain.said()
