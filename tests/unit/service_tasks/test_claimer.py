@@ -48,6 +48,7 @@ class Bench:
         self.store = Store()
         self.board = Board(5000)
         self.given: list = []
+        self.term: int | None = 1
         reporter = Reporter(
             store=self.store, worker_name="w", board=self.board, on_written=lambda retried: None, on_death=pytest.fail
         )
@@ -58,6 +59,7 @@ class Bench:
             board=self.board,
             threads=ThreadSlots(4),
             reporter=reporter,
+            term=lambda: self.term,
             unstarted=lambda: 0,
             hand_over=self.given.extend,
             poll_seconds=3600.0,
@@ -129,6 +131,18 @@ def test_a_database_that_is_away_is_left_to_the_claimers_own_thread(bench):
     bench.store.away, bench.store.ready = False, 1
     bench.claimer.start()
     eventually(lambda: len(bench.given) == 1)
+
+
+def test_a_worker_that_looks_dead_claims_nothing_until_a_beat_has_arrived(bench):
+    bench.store.ready = 1
+    bench.term = None
+    bench.claimer.claim_at_once()
+    bench.claimer.start()
+    assert bench.store.claims == []
+
+    bench.term = 2
+    eventually(lambda: len(bench.given) == 1)
+    assert [task.term for task in bench.given] == [2]
 
 
 def test_nothing_is_claimed_after_the_claimer_was_stopped(bench):
