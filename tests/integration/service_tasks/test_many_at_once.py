@@ -92,7 +92,7 @@ def test_outcomes_of_several_kinds_and_the_deletion_of_their_user_do_not_wait_in
 
 
 def test_batches_over_the_same_tasks_in_every_order_never_deadlock(bench):
-    """Late results and those in time, progress, rescues, deletions of users and the pruner, over sixty tasks."""
+    """Late results and those in time, progress, rescues, deletions of users, the pruner: over sixty tasks at once."""
     users = [uuid4() for _ in range(30)]
     maintenance = MaintenanceStore(bench.database)
     leases: list[Lease] = []
@@ -153,8 +153,9 @@ def test_under_a_held_snapshot_every_task_is_claimed_and_completed_once_through_
     vacuum(bench)
 
     assert (len(taken), taken.total()) == (5000, 5000)
+    # By pages, not by the clock: a claim steps over what is dead by the page, and when the reader has gone, over nothing.
     after = buffers_of_a_claim(bench, worker)
-    print(behind, after)
+    assert after < behind < 1000
 
 
 def vacuum(bench) -> None:

@@ -517,29 +517,26 @@ def own_server(tmp_path_factory) -> Iterator[TestServer]:
 
 @pytest.mark.parametrize("way", ["stopped", "killed"])
 def test_postgres_restarted_under_200_running_tasks_loses_no_result_and_runs_none_again(own_server, tmp_path, way):
-    databases = own_server.service_database("service_tasks")
-    own = next(databases)
-    site = Site(Bench(own.database), own.url, tmp_path)
-    try:
-        workers = [site.start("waits"), site.start("waits")]
-        tasks = [site.add("waits") for _ in range(200)]
-        eventually(lambda: len(site.count("began")) == 200, timeout=LIMIT, what="200 run")
+    with contextmanager(own_server.service_database)("service_tasks") as own:
+        site = Site(Bench(own.database), own.url, tmp_path)
+        try:
+            workers = [site.start("waits"), site.start("waits")]
+            tasks = [site.add("waits") for _ in range(200)]
+            eventually(lambda: len(site.count("began")) == 200, timeout=LIMIT, what="200 run")
 
-        own_server.stop() if way == "stopped" else own_server.kill()
-        site.release()
-        eventually(lambda: len(site.count("returned")) == 200, timeout=LIMIT, what="all have returned")
-        own_server.start()
+            own_server.stop() if way == "stopped" else own_server.kill()
+            site.release()
+            eventually(lambda: len(site.count("returned")) == 200, timeout=LIMIT, what="all have returned")
+            own_server.start()
 
-        ended = "SELECT count(*) FROM tasks WHERE state = 'completed'"
-        eventually(lambda: site.bench.sql(ended) == [(200,)], timeout=LIMIT, what="every result is written")
-        assert site.bench.sql("SELECT DISTINCT attempts, errors::text FROM tasks") == [(1, "[]")]
-        assert site.count("began") == Counter(str(task_id) for task_id in tasks)
-        site.state(site.add("waits"), State.COMPLETED)
-        assert [worker.end(signal.SIGTERM) for worker in workers] == [0, 0]
-    finally:
-        site.end()
-        for _ in databases:
-            pass
+            ended = "SELECT count(*) FROM tasks WHERE state = 'completed'"
+            eventually(lambda: site.bench.sql(ended) == [(200,)], timeout=LIMIT, what="every result is written")
+            assert site.bench.sql("SELECT DISTINCT attempts, errors::text FROM tasks") == [(1, "[]")]
+            assert site.count("began") == Counter(str(task_id) for task_id in tasks)
+            site.state(site.add("waits"), State.COMPLETED)
+            assert [worker.end(signal.SIGTERM) for worker in workers] == [0, 0]
+        finally:
+            site.end()
 
 
 CONNECTIONS = {
