@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from benchmarks import broker
+from benchmarks.installing import Missing
 from benchmarks.report import OURS, Row
 from benchmarks.tasks import bench, peer_works
 from benchmarks.tasks.bench import WORKS, Record, chosen
@@ -94,3 +97,32 @@ def test_a_list_with_commas_chooses_and_no_list_takes_all():
 def test_a_name_that_there_is_not_ends_the_program_with_those_that_there_are():
     with pytest.raises(SystemExit, match="there is no subject rq; there are celery, dramatiq"):
         chosen("subject", "rq", PEERS)
+
+
+class _NoBroker:
+    postgres = None
+
+    def broker(self):
+        raise Missing("needs an installed rabbitmq-server")
+
+
+def test_a_peer_that_cannot_be_had_is_named_with_the_reason_and_the_others_run(monkeypatch):
+    def not_there():
+        raise Missing("cannot be installed: no such package")
+
+    monkeypatch.setitem(PEERS, "awa", not_there)
+    monkeypatch.setitem(PEERS, "celery", lambda: dataclasses.replace(_peer(), name="Celery 1.0", on_rabbitmq=True))
+    monkeypatch.setitem(PEERS, "pgqueuer", lambda: dataclasses.replace(_peer(), name="PgQueuer 1.0"))
+    record = _record()
+    runners = bench._runners([OURS, "celery", "pgqueuer", "awa"], _NoBroker(), Path("nowhere"), record, ["noop-1"])
+    assert list(runners) == [OURS, "PgQueuer 1.0"]
+    assert {row.subject: row.note for row in record.rows()} == {
+        "celery": "missing: needs an installed rabbitmq-server",
+        "awa": "missing: cannot be installed: no such package",
+    }
+
+
+def test_without_an_installed_rabbitmq_there_is_no_broker(monkeypatch, tmp_path):
+    monkeypatch.setattr(broker, "installed", lambda: None)
+    with pytest.raises(Missing, match="rabbitmq-server"):
+        broker.Broker(tmp_path)
