@@ -25,6 +25,8 @@ Starts an instance of its own in a temporary folder, uses it with {CLIENTS} clie
 details, bad input, pages), kills with SIGKILL, in random order, and judges every answer. The exit status is 1 if there
 was a fault.
 
+`./scripts/soak messages --help` tells of the other one: messages from RabbitMQ, each of which must become one task.
+
 killed: {", ".join(VICTIMS)}
 """
 _RULES = (rules or "").partition("\n\n")[2].replace("RECOVERY_SECONDS", f"{RECOVERY_SECONDS:.0f} seconds")
@@ -49,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The exit status: 0 without a fault, 1 with one."""
+    if sys.argv[1:2] == ["messages"]:
+        # Has options of its own, and needs none of what the others do.
+        from scripts.soaking import messages
+
+        return messages.main(sys.argv[2:])
     options = parser().parse_args()
     # Ending early must still end what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
