@@ -41,6 +41,8 @@ input, pages), and every answer is judged. Struck:
 failing ones), cancel and retry some; the handlers write down every run, and the fate of every task is judged. Struck,
 by twos now and then:
 {_listed(TASK_VICTIMS)}
+
+`./scripts/soak messages --help` tells of the third one: messages from RabbitMQ, each of which must become one task.
 """
 
 
@@ -78,6 +80,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The exit status: 0 without a fault, 1 with one."""
+    if sys.argv[1:2] == ["messages"]:
+        # Has options of its own, and needs none of what the others do.
+        from scripts.soaking import messages
+
+        return messages.main(sys.argv[2:])
     options = parser().parse_args()
     # Ending early must still end what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import psycopg2
 from psycopg2 import sql
 
@@ -55,14 +53,7 @@ class TestServer:
 
     def kill(self) -> None:
         """End all its processes with SIGKILL."""
-        first_line = (self.postgres.folder / "postmaster.pid").read_text().split()[0]
-        server = psutil.Process(int(first_line))
-        processes = [server, *server.children(recursive=True)]
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes, timeout=10)
-        self.postgres.stop()
+        self.postgres.kill()
 
     def create(self, *, template: str | None = None) -> str:
         """Make a database and give its name."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,11 +12,10 @@ from pathlib import Path
 import pika
 import pytest
 
-from scripts.instance.rabbitmq import LocalRabbitMQ, installed
+from scripts.instance.own_broker import OwnBroker
+from scripts.instance.rabbitmq import installed
 from tests.support.ports import free_ports
-from tests.support.waiting import eventually
 
-_START_SECONDS = 60
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -66,40 +64,11 @@ def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-class PrivateBroker:
-    """Started, killed and started again at the same address; keeps its lasting queues."""
+class PrivateBroker(OwnBroker):
+    """One on free ports."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.server = LocalRabbitMQ(folder, free_ports(3), programs())
-        self.server.prepare()
-        self.url = self.server.url
-        self._process: subprocess.Popen[bytes] | None = None
-        with (folder / "log").open("ab") as log:
-            self._names = subprocess.Popen(
-                self.server.name_server_command(), env=self.server.environment(), stdout=log, stderr=log
-            )
-
-    def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self.server.command(),
-                env=self.server.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        eventually(self._answers, timeout=_START_SECONDS, what="RabbitMQ takes connections")
-
-    def kill(self) -> None:
-        """End it with SIGKILL, as a power failure would."""
-        self._signal(signal.SIGKILL)
-
-    def stop(self) -> None:
-        self._signal(signal.SIGTERM)
-        self._names.kill()
-        self._names.wait()
+        super().__init__(folder, free_ports(3), programs())
 
     def control(self, *arguments: str) -> str:
         """Do what `rabbitmqctl ARGUMENTS` does; gives what it says."""
@@ -107,18 +76,3 @@ class PrivateBroker:
 
     def connect(self) -> pika.BlockingConnection:
         return pika.BlockingConnection(pika.URLParameters(self.url))
-
-    def _signal(self, number: int) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            os.killpg(process.pid, number)
-            process.wait(30)
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
-        try:
-            self.connect().close()
-        except (pika.exceptions.AMQPError, OSError):
-            return False
-        return True

@@ -7,16 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pika
 import pytest
 import requests
-from sqlalchemy.exc import SQLAlchemyError
 
-from servicekit.errors import DatabaseUnavailable
+from scripts.soaking.messages import Plan, soak_messages
 from tests.integration.service_tasks.conftest import Bench
 from tests.support.markdown import Document
 from tests.support.ports import free_ports
@@ -202,16 +200,19 @@ def test_bad_messages_reach_the_dead_letters_with_their_reason_and_the_good_ones
         {"execute_at": "2001-01-01T00:00:00Z"},
         b"\x00" * 5_000_000,
         {"odd": 1},
+        b"\x89PNG\xff\x00",
         {},
     ]
     publish(broker, bodies)
     eventually_count(bench, 3)
     reasons = [row[0] for row in bench.sql("SELECT reason FROM rejected_messages ORDER BY id")]
-    assert len(reasons) == 5
+    said = ("Invalid JSON", "priority", "must be in the future", "5000000 bytes; 1048576 are allowed", "odd", "UTF-8")
+    assert len(reasons) == len(said)
+    assert all(text in reason for text, reason in zip(said, reasons, strict=True)), reasons
     with broker.connect() as connection:
         channel = connection.channel()
         copies = []
-        while len(copies) < 5:
+        while len(copies) < len(said):
             method, properties, body = channel.basic_get("tasks.dead", auto_ack=True)
             if method is not None:
                 copies.append((properties.headers["x-rejected-reason"], body))
@@ -236,6 +237,7 @@ def test_a_deleted_queue_is_noticed_and_declared_anew(bench, broker, start):
     with broker.connect() as connection:
         connection.channel().queue_delete("task_queue")
     eventually(lambda: ingest.events.count("consuming") == 2, timeout=20, what="it consumes again")
+    assert all(" " not in event for event in ingest.events), "pika's own words are not in the log"
     plain_program(broker)
     eventually_count(bench, 1)
 
@@ -278,59 +280,16 @@ def test_while_the_database_is_away_nothing_is_taken_and_afterwards_nothing_is_m
 
 
 def test_every_message_id_is_one_task_whatever_is_killed(own_server, own_database, broker, tmp_path):
-    total = 6000
-    log = tmp_path / "ingest.log"
-    ingest = Ingest(own_database.url, broker, log).wait_until_ready()
-    bench = Bench(own_database.database)
+    outcome = soak_messages(
+        Plan(messages=4000, every=1.0, rounds=1),
+        broker=broker,
+        postgres=own_server.postgres,
+        database_url=own_database.url,
+        folder=tmp_path,
+        say=print,
+    )
 
-    def produce() -> None:
-        # A producer that wants to be sure: confirmed, and again from where it was when the broker is back.
-        sent = 0
-        while sent < total:
-            try:
-                with broker.connect() as connection:
-                    channel = connection.channel()
-                    channel.confirm_delivery()
-                    while sent < total:
-                        properties = pika.BasicProperties(message_id=str(sent), delivery_mode=2)
-                        channel.basic_publish("", "tasks.ingest", b"{}", properties, mandatory=True)
-                        sent += 1
-            except (pika.exceptions.AMQPError, OSError):
-                continue
-
-    producer = threading.Thread(target=produce, daemon=True)
-    producer.start()
-
-    def reached(share: float) -> None:
-        eventually(lambda: count_or_none(bench) >= total * share, timeout=60, what=f"{share:.0%} of the tasks")
-
-    for share, victim in ((0.1, "ingest"), (0.2, "broker"), (0.35, "ingest"), (0.5, "postgres"), (0.65, "ingest")):
-        reached(share)
-        if victim == "ingest":
-            ingest.kill()
-            ingest = Ingest(own_database.url, broker, log)
-        elif victim == "broker":
-            broker.kill()
-            broker.start()
-        else:
-            own_server.kill()
-            own_server.start()
-    producer.join(90)
-    assert not producer.is_alive()
-    reached(1.0)
-    ingest.wait_until_ready()
-    with broker.connect() as connection:
-        channel = connection.channel()
-        left = lambda: channel.queue_declare("tasks.ingest", passive=True).method.message_count  # noqa: E731
-        eventually(lambda: left() == 0, what="every message was taken")
-    assert ingest.stop() == 0
-    assert count(bench) == total
-    assert bench.sql("SELECT count(*), count(DISTINCT message_id) FROM ingested_messages") == [(total, total)]
-    assert bench.sql("SELECT count(*) FROM ingested_messages i JOIN tasks t ON t.id = i.task_id") == [(total,)]
-
-
-def count_or_none(bench: Bench) -> int:
-    try:
-        return count(bench)
-    except (DatabaseUnavailable, SQLAlchemyError):
-        return -1
+    assert outcome.faults == []
+    assert (outcome.tasks, outcome.rejected) == (3920, 80)
+    assert outcome.kills.keys() == {"consumer", "broker", "postgres"}
+    assert outcome.published > 4000

@@ -1,0 +1,82 @@
+"""A RabbitMQ as a child of this process, which may kill it: for tests, benchmarks and the soak."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from scripts.instance.errors import StartFailed
+from scripts.instance.rabbitmq import LocalRabbitMQ
+
+_START_SECONDS = 90.0
+_STOP_SECONDS = 30.0
+
+
+class OwnBroker:
+    """Started, killed and started again at the same address; keeps its lasting queues. Not thread-safe.
+
+    It takes the three ports from `port` on. Whoever made it calls `stop` in the end.
+    """
+
+    def __init__(self, folder: Path, port: int, programs: Path) -> None:
+        self.folder = folder
+        self.server = LocalRabbitMQ(folder, port, programs)
+        self.server.prepare()
+        self.url = self.server.url
+        self._process: subprocess.Popen[bytes] | None = None
+        with self._log.open("ab") as log:
+            self._names = subprocess.Popen(
+                self.server.name_server_command(), env=self.server.environment(), stdout=log, stderr=log
+            )
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+    def start(self) -> None:
+        """Return when it takes connections. Raises StartFailed with its last words."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.server.command(),
+                env=self.server.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + _START_SECONDS
+        while not self.server.accepts():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise StartFailed(f"RabbitMQ does not start: {self._log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a power failure would."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._signal(signal.SIGTERM)
+        self._names.kill()
+        self._names.wait()
+
+    def cpu_seconds(self) -> float:
+        """What its programs have used so far, in user and system time; 0 where that cannot be read."""
+        total = 0
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # gone meanwhile
+            # Its session is its own.
+            if self._process is not None and int(fields[3]) == self._process.pid:
+                total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
+    def _signal(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            os.killpg(process.pid, number)
+            process.wait(_STOP_SECONDS)
