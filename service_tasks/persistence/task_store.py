@@ -66,8 +66,8 @@ class TaskStore:
         self._limited_until = 0.0
         self._lines = Lines(
             database,
-            self._statements["by_id"].replace("SET LOCAL", "SET"),
-            {name: self._statements[name] for name in ("claim", "complete", "limited_types")},
+            f"{self._statements['by_id']}; {self._statements['in_turn']}".replace("SET LOCAL", "SET"),
+            {name: self._statements[name] for name in ("claim", "limited_types")},
         )
         self._events = events or TaskEvents()
 
@@ -290,7 +290,7 @@ class TaskStore:
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         succeeded = _of_kind(outcomes, Succeeded)
         if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
-            rows = self._lines.execute("complete", _completion(succeeded))
+            rows = self._lines.run(self._statements["complete"], _completion(succeeded))
             return {Lease(row[0], row[1]) for row in rows}
         with self._statements.transaction() as session:
             return self._write(session, outcomes, worker_name)
