@@ -61,11 +61,6 @@ class Lines(threading.local):
         """Run a prepared statement, as `run` does."""
         return self.run(self._executions[name], parameters)
 
-    def count(self, name: str, parameters: Mapping[str, Any]) -> int:
-        """The same for one that gives no rows back; tells how many it wrote."""
-        number: int = self._run(self._executions[name], parameters, lambda cursor: cursor.rowcount)
-        return number
-
     def run(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement and commit it; gives its rows.
 
@@ -75,6 +70,11 @@ class Lines(threading.local):
             statement, parameters, lambda cursor: cursor.fetchall() if cursor.description is not None else []
         )
         return rows
+
+    def count(self, statement: str, parameters: Mapping[str, Any]) -> int:
+        """The same for one that gives no rows back; tells how many it wrote."""
+        number: int = self._run(statement, parameters, lambda cursor: cursor.rowcount)
+        return number
 
     def _run(self, statement: str, parameters: Mapping[str, Any], take: Callable[[Any], Any]) -> Any:
         if self._connection is None:

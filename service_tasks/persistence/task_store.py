@@ -70,8 +70,8 @@ class TaskStore:
         self._limited_until = 0.0
         self._lines = Lines(
             database,
-            self._statements["by_id"].replace("SET LOCAL", "SET"),
-            {name: self._statements[name] for name in ("claim", "complete", "limited_types")},
+            f"{self._statements['by_id']}; {self._statements['in_turn']}".replace("SET LOCAL", "SET"),
+            {name: self._statements[name] for name in ("claim", "limited_types")},
         )
         self._events = events or TaskEvents()
         self._announce_again_at = 0.0
@@ -328,7 +328,7 @@ class TaskStore:
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         succeeded = _of_kind(outcomes, Succeeded)
         if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
-            if self._lines.count("complete", _completion(succeeded)) == len(succeeded):
+            if self._lines.count(self._statements["complete"], _completion(succeeded)) == len(succeeded):
                 return {item.lease for item in succeeded}
             # Some came too late, or have a callback, which is one transaction with the end.
             with self._statements.transaction() as session:

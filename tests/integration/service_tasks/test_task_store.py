@@ -24,6 +24,7 @@ from service_tasks.domain.task import (
 from service_tasks.engine.ports import Offer
 from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
+from service_tasks.persistence.line import Lines
 from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases import Control, PastExecuteAt, Selection
 from tests.integration.service_tasks.conftest import new_task
@@ -769,3 +770,27 @@ def test_the_states_of_the_database_are_those_of_the_program(bench):
 
     in_the_database = set(definition.split("'")[1::2])
     assert in_the_database == {state.value for state in State}
+
+
+def test_the_plan_of_a_claim_made_while_the_table_was_empty_serves_a_full_one(bench, monkeypatch):
+    executed = {}
+    run = Lines.run
+
+    def remember(self, statement, parameters):
+        executed[statement.partition("(")[0]] = (self, statement, parameters)
+        return run(self, statement, parameters)
+
+    monkeypatch.setattr(Lines, "run", remember)
+    assert bench.claim(bench.register()) == []
+    bench.sql(
+        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
+           SELECT gen_random_uuid(), 'ready', 'noop', '{}', 50, 3, now() + n * interval '1 ms'
+             FROM generate_series(1, 50000) n"""
+    )
+    line, statement, parameters = executed["EXECUTE claim"]
+    ((plan,),) = run(line, f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+
+    found = {scan["Node Type"]: scan["Actual Rows"] * scan["Actual Loops"] for scan in scans_of(plan[0]["Plan"])}
+    # Ten tasks were looked at, not fifty thousand.
+    assert found == {"Index Scan": 10, "Tid Scan": 10}
+    assert len(bench.claim(bench.register())) == 10
