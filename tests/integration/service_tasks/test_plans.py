@@ -21,8 +21,8 @@ MILLION = """
     SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - (1000000 - n) * 60000::bigint), 12, '0')
             || '70008000000000000000')::uuid,
            s.state, 'noop', '{}', n % 100, 3, 1, 1, now() + n * interval '1 s', NULL,
-           CASE WHEN s.state = 'running' THEN ('a0000000-0000-4000-8000-' || lpad((n / 100 % 50)::text, 12, '0'))::uuid END,
-           now(),
+           CASE WHEN s.state = 'running' THEN
+               ('a0000000-0000-4000-8000-' || lpad((n / 100 % 50)::text, 12, '0'))::uuid END, now(),
            CASE WHEN s.state = 'running' THEN now() END,
            CASE WHEN s.state IN ('completed', 'cancelled') THEN now() END,
            CASE WHEN s.state = 'completed' THEN 'null'::jsonb END
