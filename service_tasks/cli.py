@@ -27,6 +27,7 @@ from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSet
 from servicekit import logs
 from servicekit.database import Database
 from servicekit.errors import Unavailable
+from servicekit.lifecycle import make_room_for_files
 from servicekit.settings import load_or_exit
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _log = logs.get_logger(__name__)
 
 def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> int:
     """Work until SIGTERM or SIGINT; gives the process's exit status. `types`: run these alone."""
+    make_room_for_files()
     try:
         registry = load_registry(settings.modules)
         if types is not None:

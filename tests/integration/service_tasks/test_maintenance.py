@@ -13,7 +13,6 @@ from service_tasks.engine.leader import Leadership
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.pruner import Pruner
 from service_tasks.persistence.maintenance_store import MaintenanceStore
-from service_tasks.persistence.queries import load_queries
 from service_tasks.task_types.noop import noop
 from servicekit.ids import new_id
 from tests.support.waiting import eventually
@@ -278,21 +277,3 @@ def test_of_too_many_rejected_messages_the_oldest_go(bench, maintenance):
     one_round(pruner(maintenance, most_rejections=7))
 
     assert [row[0] for row in bench.sql("SELECT id FROM rejected_messages ORDER BY id")] == rejected[5:]
-
-
-def test_the_pruner_walks_the_primary_key(bench):
-    bench.sql(
-        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at, completed_at, result)
-           SELECT gen_random_uuid(), 'completed', 'noop', '{}', 50, 3, now(), now(), 'null'
-           FROM generate_series(1, 5000) n"""
-    )
-    bench.sql("ANALYZE tasks")
-    with bench.database.transaction() as session:
-        rows = session.connection().exec_driver_sql(
-            "EXPLAIN " + load_queries("maintenance.sql")["prune_tasks"],
-            {"after": None, "shortest": DAY, "limit": 100, "completed": DAY, "failed": None, "cancelled": None},
-        )
-        plan = "\n".join(row[0] for row in rows)
-
-    assert "tasks_pkey" in plan
-    assert "Seq Scan" not in plan

@@ -153,7 +153,7 @@ def test_under_a_held_snapshot_every_task_is_claimed_and_completed_once_through_
     vacuum(bench)
 
     assert (len(taken), taken.total()) == (5000, 5000)
-    # By pages, not by the clock: a claim steps over what is dead by the page; when the reader has gone, over nothing.
+    # By pages, not by the clock: a claim steps over the dead by the page, and over none once the reader has gone.
     after = buffers_of_a_claim(bench, worker)
     assert after < behind < 1000
 

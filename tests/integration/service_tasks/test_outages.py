@@ -204,27 +204,6 @@ def test_a_worker_process_told_to_stop_hands_back_what_it_holds_and_exits_well(b
         json.loads(line)
 
 
-def test_two_processes_never_run_one_task_twice(bench, start_process, tmp_path):
-    (tmp_path / "site_tasks.py").write_text(
-        """
-from service_tasks.task_types import TaskContext, task_type
-
-@task_type("count")
-def count(ctx: TaskContext, payload: object) -> None:
-    with open("runs.txt", "a") as runs:
-        runs.write(f"{ctx.task_id}\\n")
-""",
-        encoding="utf-8",
-    )
-    ids = [bench.add("count") for _ in range(200)]
-    for _ in range(2):
-        start_process(TASK_MODULES="site_tasks", PYTHONPATH=f"{CHECKOUT}{os.pathsep}{tmp_path}")
-
-    eventually(lambda: bench.sql("SELECT count(*) FROM tasks WHERE state = 'completed'")[0][0] == 200, timeout=40)
-    runs = (tmp_path / "runs.txt").read_text(encoding="utf-8").split()
-    assert sorted(runs) == sorted(str(task_id) for task_id in ids)
-
-
 def test_modules_of_ones_own_add_task_types(bench, start_process, tmp_path):
     (tmp_path / "site_tasks.py").write_text(
         """

@@ -11,6 +11,7 @@ import pytest
 
 from service_tasks.persistence.queries import load_queries
 from servicekit.database import Database
+from tests.support.plans import scans_of
 from tests.support.postgres import TestServer
 
 WORKER = "a0000000-0000-4000-8000-000000000000"
@@ -21,8 +22,8 @@ MILLION = """
     SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - (1000000 - n) * 60000::bigint), 12, '0')
             || '70008000000000000000')::uuid,
            s.state, 'noop', '{}', n % 100, 3, 1, 1, now() + n * interval '1 s', NULL,
-           CASE WHEN s.state = 'running' THEN ('a0000000-0000-4000-8000-' || lpad((n / 100 % 50)::text, 12, '0'))::uuid END,
-           now(),
+           CASE WHEN s.state = 'running' THEN
+               ('a0000000-0000-4000-8000-' || lpad((n / 100 % 50)::text, 12, '0'))::uuid END, now(),
            CASE WHEN s.state = 'running' THEN now() END,
            CASE WHEN s.state IN ('completed', 'cancelled') THEN now() END,
            CASE WHEN s.state = 'completed' THEN 'null'::jsonb END
@@ -115,15 +116,6 @@ def plan_of(database: Database, name: str) -> dict[str, Any]:
         explained = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + queries[name], STATEMENTS[name][0])
         (plan,) = explained.scalar_one()
         return plan["Plan"]
-
-
-def scans_of(node: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every scan of the tasks in a plan; of one by a bitmap, what made the bitmap."""
-    below = [scan for child in node.get("Plans", ()) for scan in scans_of(child)]
-    is_scan = node.get("Relation Name") == "tasks" and node["Node Type"].endswith("Scan")
-    if node["Node Type"] == "Bitmap Index Scan" or (is_scan and node["Node Type"] != "Bitmap Heap Scan"):
-        return [node, *below]
-    return below
 
 
 def ways(plan: dict[str, Any]) -> set[str]:

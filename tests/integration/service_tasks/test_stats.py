@@ -17,6 +17,7 @@ from service_tasks.persistence.stats_store import StatsStore
 from service_tasks.settings import TasksSettings
 from service_tasks.stats_use_cases import Stats
 from service_tasks.task_types import GiveUp, RetryAfter, TaskContext, task_type
+from tests.support.plans import scans_of
 from tests.support.waiting import eventually
 
 LOAD = Load(slots=10, busy=3, threads=4, busy_threads=1)
@@ -110,11 +111,6 @@ def test_running_tasks_beyond_counting_are_as_many_as_the_workers_say(bench, mon
 
     assert census.states[State.RUNNING] == 42
     assert State.RUNNING in census.estimated
-
-
-def scans_of(node: dict) -> list[dict]:
-    own = [node] if node.get("Relation Name") == "tasks" else []
-    return own + [scan for child in node.get("Plans", ()) for scan in scans_of(child)]
 
 
 def test_in_a_large_table_nothing_but_indexes_and_the_sample_is_read(bench):

@@ -25,9 +25,9 @@ from service_tasks.engine.ports import Offer
 from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.line import Lines
-from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases import Control, PastExecuteAt, Selection
 from tests.integration.service_tasks.conftest import new_task
+from tests.support.plans import scans_of
 
 # Shorter than the server of these tests has been up: no one is rescued while that has not lasted a lease.
 SHORT = 0.01
@@ -77,27 +77,6 @@ def test_the_timeout_of_the_task_goes_before_that_of_the_type(bench):
     assert [task.timeout_seconds for task in bench.claim(bench.register())] == [7.5, 60.0]
 
 
-def test_many_claimers_never_get_one_task_twice(bench):
-    for _ in range(300):
-        bench.add()
-    taken: list[Lease] = []
-    workers = [bench.register() for _ in range(8)]
-
-    def claim_all(worker):
-        # A claim may find everything locked by others and come back empty while tasks are left.
-        while bench.sql("SELECT 1 FROM tasks WHERE state = 'ready' LIMIT 1"):
-            taken.extend(task.lease for task in bench.claim(worker, limit=7))
-
-    threads = [threading.Thread(target=claim_all, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-    assert len(taken) == 300
-    assert len({lease.task_id for lease in taken}) == 300
-
-
 def test_a_waiting_task_gains_a_point_of_priority_a_minute(bench):
     fresh = bench.add(priority=50)
     old = bench.add(priority=20)
@@ -106,41 +85,6 @@ def test_a_waiting_task_gains_a_point_of_priority_a_minute(bench):
     bench.sql("UPDATE tasks SET execute_at = now() - interval '29 minutes' WHERE id = %s", str(too_young))
 
     assert [task.lease.task_id for task in bench.claim(bench.register())] == [old, fresh, too_young]
-
-
-def test_the_claim_walks_its_index_and_sorts_no_table(bench):
-    bench.sql(
-        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
-           SELECT gen_random_uuid(), CASE WHEN n % 2 = 0 THEN 'ready' ELSE 'scheduled' END, 'noop', '{}', n % 100, 3,
-                  now() + n * interval '1 s' FROM generate_series(1, 5000) n""".replace("%", "%%")
-    )
-    bench.sql("ANALYZE tasks")
-
-    statement = load_queries()["claim"]
-    parameters = {"types": ["noop"], "timeouts": [60.0], "limit": 10, "worker_id": str(bench.register())}
-    with bench.database.transaction() as session:
-        rows = session.connection().exec_driver_sql("EXPLAIN " + statement, parameters).all()
-        session.rollback()
-    plan = "\n".join(row[0] for row in rows)
-
-    assert "ix_tasks_ready" in plan
-    assert "Seq Scan on tasks r" not in plan
-
-
-def test_the_promoter_walks_its_index(bench):
-    bench.sql(
-        """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
-           SELECT gen_random_uuid(), 'scheduled', 'noop', '{}', 50, 3, now() + n * interval '1 s'
-             FROM generate_series(1, 5000) n"""
-    )
-    bench.sql("ANALYZE tasks")
-    with bench.database.transaction() as session:
-        connection = session.connection()
-        promote = connection.exec_driver_sql("EXPLAIN " + load_queries()["promote"], {"limit": 100}).all()
-        upcoming = connection.exec_driver_sql("EXPLAIN " + load_queries()["next_scheduled"]).all()
-
-    assert "ix_tasks_scheduled" in "\n".join(row[0] for row in promote)
-    assert "ix_tasks_scheduled" in "\n".join(row[0] for row in upcoming)
 
 
 # Limits

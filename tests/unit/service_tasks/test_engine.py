@@ -369,6 +369,23 @@ def test_a_cancelled_task_that_nobody_runs_here_is_told_so_unless_it_is_just_bei
     assert claimed.stop_reason is StopReason.CANCELLED
 
 
+def test_a_cancelled_task_that_came_and_went_between_two_looks_is_told_so_too(store, board, reporter):
+    canceller = Canceller(
+        store=store, worker_id=uuid4(), board=board, reporter=reporter, on_death=lambda: pytest.fail("died")
+    )
+    canceller.run_once(NOW)
+    # Its result was refused, since it had been cancelled without a word.
+    task = put_on(board, reporter)
+    board.remove([task.lease])
+    store.cancelled = {task.lease}
+
+    canceller.run_once(NOW)
+    canceller.run_once(NOW)
+    reporter.run_once(NOW)
+
+    assert store.written == [StoppedAfterCancel(task.lease)]
+
+
 def test_a_cancel_goes_before_a_hand_back_and_is_not_undone_by_one(board, reporter):
     first, second = put_on(board, reporter), put_on(board, reporter)
     first.stop(StopReason.HAND_BACK)

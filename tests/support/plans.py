@@ -1,0 +1,14 @@
+"""What PostgreSQL's plans tell of how the tasks are found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def scans_of(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every scan of the tasks in a plan of EXPLAIN (FORMAT JSON); of one by a bitmap, what made the bitmap."""
+    below = [scan for child in node.get("Plans", ()) for scan in scans_of(child)]
+    is_scan = node.get("Relation Name") == "tasks" and node["Node Type"].endswith("Scan")
+    if node["Node Type"] == "Bitmap Index Scan" or (is_scan and node["Node Type"] != "Bitmap Heap Scan"):
+        return [node, *below]
+    return below
