@@ -437,6 +437,7 @@ class TaskStore:
         callback_url."""
         if not ids:
             return
+        self._statements.run(session, "by_id")
         rows = self._statements.rows(
             session, "ended_with_callback", ids=[str(item) for item in ids], largest=LARGEST_RESULT_IN_CALLBACK
         )

@@ -84,6 +84,10 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "forget_dead_workers": ({}, {"ix_tasks_worker"}),
     "lock_leases": (FIVE_HUNDRED, {"tasks_pkey"}),
     "complete": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
+    "complete_and_tell": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
+    "completed_under": (FIVE_HUNDRED, {"tasks_pkey"}),
+    "ended_with_callback": ({"ids": [str(uuid4()) for _ in range(500)], "largest": 16_384}, {"tasks_pkey"}),
+    "link_callbacks": ({"ids": FIVE_HUNDRED["ids"], "callbacks": FIVE_HUNDRED["ids"]}, {"tasks_pkey"}),
     "fail": ({**FIVE_HUNDRED, **ERRORS}, {"tasks_pkey"}),
     "hand_back": (FIVE_HUNDRED, {"tasks_pkey"}),
     "stopped_after_cancel": (FIVE_HUNDRED, {"tasks_pkey"}),
@@ -104,7 +108,17 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
 }
 #: Those that are told to go through the ids, as the store does.
-BY_ID = {"lock_leases", "complete", "fail", "hand_back", "stopped_after_cancel", "write_progress"}
+BY_ID = {
+    "lock_leases",
+    "complete",
+    "complete_and_tell",
+    "completed_under",
+    "link_callbacks",
+    "fail",
+    "hand_back",
+    "stopped_after_cancel",
+    "write_progress",
+}
 
 
 def plan_of(database: Database, name: str) -> dict[str, Any]:
@@ -169,4 +183,4 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
         or "UPDATE tasks AS t" in text
         or "DELETE FROM tasks AS t" in text
     }
-    assert touching - STATEMENTS.keys() <= {*once, "start"}
+    assert touching - STATEMENTS.keys() <= {*once, "start", "completion"}

@@ -39,6 +39,6 @@ def test_every_statement_that_ends_tasks_says_which_of_them_have_a_callback():
         "completion",
         "fail",
     }
-    assert ending.pop("complete") == ending.pop("completion") + " AND t.callback_url IS NULL"
+    assert ending.pop("complete") == ending.pop("completion") + " AND " + files[0]["no_callback"]
     for name, statement in ending.items():
         assert "t.callback_url" in statement.split("RETURNING", 1)[1], name
