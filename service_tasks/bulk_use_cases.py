@@ -65,7 +65,7 @@ class Retried:
 
 
 class BulkRepository(Protocol):
-    """May raise `Unavailable` and `DeadlineExceeded`; then nothing of that call has happened."""
+    """May raise `Unavailable` and `DeadlineExceeded`; then perhaps a part of that call has happened."""
 
     def choose(self, choice: Choice) -> list[Chosen]:
         """Those that fit, the oldest first."""

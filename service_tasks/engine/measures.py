@@ -2,7 +2,7 @@
 
 Every number has one thread that changes it; others may read it at any time. Counting is done by the batch, for a worker
 ends tens of thousands of tasks in a second: of a large batch each task is counted, but only some are timed, each for
-its neighbours too.
+its neighbours too (docs/decisions/0025).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service_tasks.engine.board import ActiveTask
 from service_tasks.engine.ports import Counted
 
 #: so many of a batch are timed
-TIMED = 64
+TIMED = 16
 #: upper bounds of the sizes of batches
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
