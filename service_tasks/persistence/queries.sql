@@ -312,9 +312,10 @@ SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enabl
 
 -- name: lock_leases
 -- Before outcomes of several kinds, each with a statement of its own: all their rows in the order of ids. Else whoever
--- takes the same rows in that order (the deletion of a user does) could wait for one of them and be waited for.
+-- takes the same rows in that order (the deletion of a user does) could wait for one of them and be waited for. Not
+-- those that come too late: a claim would pass them over.
 SELECT FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no)
-JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no
+JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no AND t.state = ANY (ARRAY['running', 'cancelled'])
 ORDER BY t.id FOR UPDATE OF t
 
 -- name: complete

@@ -30,6 +30,8 @@ from tests.support.waiting import eventually
 
 #: A worker that never rescues anybody, since it never has been connected for so long, and says but once that it lives.
 SILENT = {"WORKER_LEASE_SECONDS": "600", "WORKER_HEARTBEAT_SECONDS": "200"}
+#: For tests in which nobody may be taken for dead because the machine is busy.
+PATIENT = {"WORKER_LEASE_SECONDS": "20"}
 LIMIT = 30.0
 
 
@@ -447,14 +449,18 @@ def test_a_result_made_while_the_worker_was_taken_for_dead_is_refused(site):
 
 def test_a_long_task_may_finish_after_sigterm_and_nobody_takes_it_meanwhile(site):
     site.start_leader()
-    worker = site.start("waits", WORKER_GRACE_SECONDS="600")
+    worker = site.start("waits", WORKER_GRACE_SECONDS="600", WORKER_LEASE_SECONDS="3")
     task_id = site.add("waits")
     site.begun(task_id)
 
     worker.send(signal.SIGTERM)
     worker.heard("worker_draining")
     later = site.add("waits")
-    # For longer than a lease: the rescuer takes a task that is lost from now on.
+    # For longer than its lease it says that it lives, and then the rescuer takes a task that is lost.
+    since = site.bench.sql("SELECT now()")[0][0]
+    beat = "SELECT heartbeat_at > %s + interval '3.5 s' FROM workers WHERE id = %s"
+    holder = str(site.worker_row(task_id))
+    eventually(lambda: site.bench.sql(beat, since, holder) == [(True,)], timeout=LIMIT, what="a lease of beats")
     site.let_the_rescuer_have_its_chance()
     site.release()
 
@@ -520,7 +526,7 @@ def test_postgres_restarted_under_200_running_tasks_loses_no_result_and_runs_non
     with contextmanager(own_server.service_database)("service_tasks") as own:
         site = Site(Bench(own.database), own.url, tmp_path)
         try:
-            workers = [site.start("waits"), site.start("waits")]
+            workers = [site.start("waits", **PATIENT), site.start("waits", **PATIENT)]
             tasks = [site.add("waits") for _ in range(200)]
             eventually(lambda: len(site.count("began")) == 200, timeout=LIMIT, what="200 run")
 
@@ -551,7 +557,7 @@ CONNECTIONS = {
 
 @pytest.mark.parametrize("kind", CONNECTIONS)
 def test_a_connection_ended_by_the_server_costs_no_task_and_none_runs_twice(site, kind):
-    worker = site.start("waits", "runs")
+    worker = site.start("waits", "runs", **PATIENT)
     held = site.add("waits")
     site.begun(held)
     tasks = [held]
