@@ -47,11 +47,13 @@ class _Noted:
     """One run, in the journal from here on."""
 
     def __init__(self, ctx: TaskContext, payload: NotedPayload, settings: JournalSettings) -> None:
+        # First, since the process may be stopped at any line.
+        began = time.time()
         self.id = str(uuid.uuid4())
         self._attempt = ctx.attempt
         self._payload = payload
         self._file = settings.soak_journal
-        journal.note(self._file, self.id, "began", time.time(), task=str(ctx.task_id), attempt=ctx.attempt)
+        journal.note(self._file, self.id, "began", began, task=str(ctx.task_id), attempt=ctx.attempt)
 
     def stopped(self) -> None:
         journal.note(self._file, self.id, "stopped", time.time())

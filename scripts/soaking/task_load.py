@@ -132,8 +132,8 @@ class TaskClient(Caller):
         return wish
 
     def _soon(self) -> str:
-        """A moment some seconds away: before, in and after the next outage."""
-        moment = datetime.fromtimestamp(time.time() + self._random.uniform(1, 20), UTC)
+        """A moment some seconds away: before, in and after the next outage, and longer than a request may take."""
+        moment = datetime.fromtimestamp(time.time() + self._random.uniform(8, 25), UTC)
         return moment.isoformat()
 
     def create(self) -> None:

@@ -26,9 +26,10 @@ GATEWAY_MASTER = "gateway master"
 RECOVERY_SECONDS = 30.0
 #: The kernel needs a moment to close what a killed process had open, in seconds.
 _CLOSING_SECONDS = 0.5
-#: A process has settled after this share of its life; what it grew until then is not a leak.
-_SETTLED = 1 / 3
-#: Memory is judged for a process seen at least so often.
+#: A process has settled after this share of its life, and so many seconds (on a busy machine it begins slowly); what it
+#: grew until then is not a leak.
+_SETTLED, _SETTLED_SECONDS = 1 / 3, 20.0
+#: Memory is judged for a process seen at least so often, and half as often after it had settled.
 _MEASUREMENTS = 12
 #: Growth of a settled process that is no fault: this share, and at least so many MiB (the allocator's own steps).
 _GROWTH_SHARE, _GROWTH_MIB = 0.1, 6.0
@@ -77,8 +78,8 @@ def growths(memory: Iterable[Memory]) -> list[Growth]:
         lives.setdefault((one.name, one.pid), []).append(one)
     found = []
     for (name, pid), life in lives.items():
-        settled = life[int(len(life) * _SETTLED) :]
-        if len(life) < _MEASUREMENTS:
+        settled = [one for one in life[int(len(life) * _SETTLED) :] if one.at >= life[0].at + _SETTLED_SECONDS]
+        if len(life) < _MEASUREMENTS or len(settled) < _MEASUREMENTS // 2:
             continue
         half = len(settled) // 2
         before = statistics.median(one.mib for one in settled[:half])

@@ -79,6 +79,10 @@ class ThreadSlots:
             return sum(1 for since in self._abandoned.values() if since <= before)
 
 
+class _NotHeld(Exception):
+    """The task may have been taken from us before its handler began, and be done elsewhere even."""
+
+
 class _Lane:
     """An asyncio task that runs handlers. `handler` is that task; `task` what it runs at the moment."""
 
@@ -205,16 +209,14 @@ class Runner:
 
     async def _outcome(self, lane: _Lane, task: ActiveTask) -> Outcome | None:
         outcome: Outcome
-        task.started_at = now = self._monotonic()
+        task.started_at = self._monotonic()
         kind = task.type
         try:
             if task.stop_reason is not None:
                 raise TaskStopped
-            if not self._holds(task.term, now):
-                # It may have been run elsewhere, to its end even. If not, its lease is good and it is ready again.
-                return HandedBack(task.lease)
             payload = self._payload(task)
             if kind.is_async:
+                self._check_hold(task)
                 result = await kind.function(task.context, payload)
             else:
                 result = await self._on_thread(task, payload)
@@ -222,6 +224,9 @@ class Runner:
                 outcome = Succeeded(task.lease, "null")
             else:
                 outcome = Succeeded(task.lease, _json_text(kind.checked_result(result)))
+        except _NotHeld:
+            # If nobody has taken it yet, its lease is good and it is ready again.
+            return HandedBack(task.lease)
         except GiveUp as exc:
             outcome = FailedForGood(task.lease, _error_of(exc))
         except (asyncio.CancelledError, Exception) as exc:  # whatever a handler raises is the attempt's error
@@ -239,6 +244,11 @@ class Runner:
         if task.stop_reason is not None and task.stop_reason is not StopReason.HAND_BACK:
             return _stopped(task)
         return outcome
+
+    def _check_hold(self, task: ActiveTask) -> None:
+        """Right before the handler begins."""
+        if not self._holds(task.term, self._monotonic()):
+            raise _NotHeld
 
     def _failed(self, task: ActiveTask, exc: BaseException) -> Outcome:
         # The database's clock when the task was claimed, plus our own elapsed time: a worker whose wall
@@ -283,6 +293,7 @@ class Runner:
             result: Any = None
             error: BaseException | None = None
             try:
+                self._check_hold(task)
                 result = task.type.function(task.context, payload)
             except StopIteration as exc:
                 # A future cannot carry this one; see asyncio.Future.set_exception.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scripts.soaking.records import Answer, Kill, Memory
-from scripts.soaking.verdict import GATEWAY_PROCESS, RECOVERY_SECONDS, faults, growths
+from scripts.soaking.verdict import GATEWAY_MASTER, GATEWAY_PROCESS, RECOVERY_SECONDS, faults, growths
 
 USERS_KILLED = Kill(at=100.0, victim="users master", pid=1, hurts=("users",), well_at=103.0)
 GATEWAY_KILLED = Kill(at=100.0, victim=GATEWAY_PROCESS, pid=2, hurts=(), well_at=100.2)
@@ -78,3 +78,19 @@ def test_a_process_that_goes_on_growing_is_a_fault() -> None:
 
 def test_two_short_lives_are_not_taken_for_one_long_one() -> None:
     assert growths(life("users worker", 1, *[50.0] * 6) + life("users worker", 2, *[90.0] * 6)) == []
+
+
+def test_a_process_that_begins_slowly_is_judged_by_what_comes_after_its_beginning() -> None:
+    # Every two seconds: eighteen until it has begun, and then no more.
+    memory = [Memory(2.0 * number, "task worker", 1, min(20.0 + 8.0 * number, 92.0)) for number in range(16)]
+    (seen,) = growths(memory)
+    assert (seen.before, seen.after) == (92.0, 92.0)
+    assert growths(memory[:14]) == [], "too short a life to tell"
+
+
+def test_while_the_whole_gateway_is_away_nobody_is_answered() -> None:
+    gone = Kill(at=100.0, victim=GATEWAY_MASTER, pid=4, hurts=(), well_at=105.0)
+    lost = [answer(began, began + 0.1, 0) for began in (99.9, 102.0, 105.2)]
+    assert faults(lost, [gone], [], 0.0) == []
+    late, early = answer(105.6, 105.7, 0), answer(99.0, 99.9, 0)
+    assert len(faults([late, early, answer(102.0, 102.1, 503)], [gone], [], 0.0)) == 3
