@@ -66,7 +66,7 @@ class Worker:
             )
 
     def used(self) -> Benched:
-        return Benched(cpu_seconds=_cpu(self._child.pid), resident_mib=_resident(self._child.pid))
+        return Benched(cpu_seconds=cpu_seconds(self._child.pid), resident_mib=_resident(self._child.pid))
 
     def stop(self) -> None:
         if self._child.poll() is None:
@@ -132,14 +132,15 @@ class Place:
         )
         self.wait(lambda: self.ask(live)[0], seconds)
 
-    def backends_cpu(self) -> float:
-        """CPU seconds of the PostgreSQL processes that serve workers; 0 where they cannot be looked at."""
+    def backends_cpu(self, served: str = "task_worker%") -> float:
+        """CPU seconds of the PostgreSQL processes that serve programs with such a name (workers'); 0 where they cannot
+        be looked at."""
         with self.cursor() as cursor:
             cursor.execute(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name LIKE 'task_worker%'"
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s",
+                (served,),
             )
-            return sum(_cpu(row[0]) for row in cursor.fetchall())
+            return sum(cpu_seconds(row[0]) for row in cursor.fetchall())
 
     @contextlib.contextmanager
     def use_cases(self) -> Iterator[Tasks]:
@@ -197,7 +198,8 @@ def started_at(result: str) -> float:
     return float(json.loads(result))
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process; 0 where it cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
