@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.gateway import bench as gateway
 from benchmarks.gateway_faults import bench as gateway_faults
+from benchmarks.ingest import bench as ingest
 from benchmarks.report import Row, describe_machine, print_table, revision, write_json
 from benchmarks.tasks import bench as tasks
 
@@ -19,6 +20,7 @@ BENCHMARKS: dict[
 ] = {
     "gateway": (gateway.__doc__ or "", gateway.add_arguments, gateway.run),
     "gateway-faults": (gateway_faults.__doc__ or "", gateway_faults.add_arguments, gateway_faults.run),
+    "ingest": (ingest.__doc__ or "", ingest.add_arguments, ingest.run),
     "tasks": (tasks.__doc__ or "", tasks.add_arguments, tasks.run),
 }
 

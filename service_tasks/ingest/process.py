@@ -7,7 +7,7 @@ import socket
 import threading
 
 from service_tasks.engine.registry import Registry
-from service_tasks.ingest.consumer import FLUSH_SECONDS, Consumer, Counts
+from service_tasks.ingest.consumer import FLUSH_SECONDS, LARGEST_BATCH, PREFETCH, Consumer, Counts
 from service_tasks.ingest.measures import IngestMeasures
 from service_tasks.message_use_cases import Messages
 from service_tasks.persistence.announcer import Announcer
@@ -27,8 +27,10 @@ NAME = "task_ingest"
 log = get_logger(__name__)
 
 
-def run_ingest(settings: IngestSettings, registry: Registry) -> int:
-    """Consume until SIGTERM or SIGINT; gives the process's exit status."""
+def run_ingest(
+    settings: IngestSettings, registry: Registry, *, batch: int = LARGEST_BATCH, prefetch: int = PREFETCH
+) -> int:
+    """Consume until SIGTERM or SIGINT; gives the process's exit status. Only benchmarks ask for other numbers."""
     # One for the writer, one for the announcer, one for the pages.
     database = Database(settings.tasks_database_url, application_name=NAME, pool_size=3)
     died = threading.Event()
@@ -55,6 +57,8 @@ def run_ingest(settings: IngestSettings, registry: Registry) -> int:
         take=messages.take,
         counts=counts,
         on_death=on_death,
+        batch=batch,
+        prefetch=prefetch,
     )
     metrics = Metrics(NAME)
     IngestMeasures(counts, metrics.registry)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 
+import pika
 import psutil
 import pytest
 
@@ -65,6 +68,50 @@ def test_the_broker_comes_back_when_it_is_killed_and_ingestion_with_it(system: R
         return completed(system) > before
 
     eventually(again, timeout=90, what="a task through the new broker")
+
+
+def deleted_user(system: RunningSystem) -> tuple[str, list[str]]:
+    """A user with an open order and a live task, deleted; gives the id, and where the two are."""
+    user = system.post("/users", {"email": f"{uuid.uuid4().hex}@example.com", "name": "Белов Ярослав"}).data["id"]
+    items = [{"product": "nails", "quantity": 1, "price": 2}]
+    order = system.post("/orders", {"user_id": user, "items": items}).data["id"]
+    task = system.post("/tasks", {"user_id": user, "execute_at": "2099-01-01T00:00:00Z"}).data["id"]
+    assert system.delete(f"/users/{user}").status == 200
+    return user, [f"/orders/{order}", f"/tasks/{task}"]
+
+
+def are_cancelled(system: RunningSystem, paths: list[str]) -> bool:
+    return all(system.get(path).data["status"] == "cancelled" for path in paths)
+
+
+def test_what_a_deleted_user_left_open_is_cancelled_with_the_broker_and_without_it(system: RunningSystem) -> None:
+    url = f"amqp://guest:guest@127.0.0.1:{system.port + 11}/%2F"
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.exchange_declare("siteworks.events", "topic", durable=True)
+        channel.queue_declare("told", durable=True)
+        channel.queue_bind("told", "siteworks.events", "user.deleted")
+    first, left_open = deleted_user(system)
+    eventually(lambda: are_cancelled(system, left_open), what="all is cancelled, the broker being there")
+
+    system.cli("stop", "rabbitmq")
+    second, left_open = deleted_user(system)
+    eventually(lambda: are_cancelled(system, left_open), what="all is cancelled, the broker being away")
+    system.cli("start", "rabbitmq")
+
+    told: list[str] = []
+
+    def both_were_told() -> bool:
+        try:
+            with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+                body = connection.channel().basic_get("told", auto_ack=True)[2]
+        except (pika.exceptions.AMQPError, OSError):
+            return False
+        if body is not None:
+            told.append(json.loads(body)["subject"])
+        return {first, second} <= set(told)
+
+    eventually(both_were_told, timeout=90, what="programs outside hear of both")
 
 
 def test_stopping_leaves_nothing_behind(system: RunningSystem) -> None:

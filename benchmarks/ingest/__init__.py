@@ -1,0 +1,1 @@
+"""Messages from RabbitMQ, measured."""
