@@ -24,6 +24,7 @@ from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
 from servicekit import logs
 from servicekit.database import Database
+from servicekit.lifecycle import keep_for_good
 from servicekit.relay_process import redeliver, run_relay
 from servicekit.settings import load_or_exit
 
@@ -72,6 +73,7 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
             ),
         ),
     )
+    keep_for_good()
     status = worker.run()
     database.dispose()
     heartbeat_database.dispose()
