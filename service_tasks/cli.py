@@ -27,7 +27,7 @@ from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSet
 from servicekit import logs
 from servicekit.database import Database
 from servicekit.errors import Unavailable
-from servicekit.lifecycle import make_room_for_files
+from servicekit.lifecycle import keep_for_good, make_room_for_files
 from servicekit.settings import load_or_exit
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         ),
     )
     pages = None if settings.worker_bind is None else _serve_pages(worker, settings.worker_bind)
+    keep_for_good()
     status = worker.run()
     if pages is not None:
         pages.shutdown()

@@ -294,20 +294,21 @@ class TaskMaker:
                 known_type.parse(payload)
             except ValidationError as exc:
                 raise _invalid_payload(exc) from exc
+        # By place: by name it takes half as long again, and there may be ten thousand.
         return NewTask(
-            id=new_id(),
-            task_type=task_type,
-            title=body.title,
-            user_id=body.user_id,
-            payload=payload.decode("utf-8"),
-            priority=body.priority,
-            max_attempts=body.max_attempts or (known_type and known_type.max_attempts) or DEFAULT_MAX_ATTEMPTS,
-            timeout_seconds=body.timeout,
-            execute_at=body.execute_at,
-            idempotency_key=idempotency_key,
-            request_hash=request_hash,
-            unique_key=body.unique_key,
-            callback_url=body.callback_url,
+            new_id(),
+            task_type,
+            body.title,
+            body.user_id,
+            payload.decode("utf-8"),
+            body.priority,
+            body.max_attempts or (known_type and known_type.max_attempts) or DEFAULT_MAX_ATTEMPTS,
+            body.timeout,
+            body.execute_at,
+            idempotency_key,
+            request_hash,
+            body.unique_key,
+            body.callback_url,
         )
 
     def _check_callback_url(self, url: str) -> None:

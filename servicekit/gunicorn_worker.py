@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from servicekit.lifecycle import keep_for_good
+
 
 class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
     """Ends like one that was told to stop, when its master was killed.
@@ -12,6 +14,10 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no ty
     new master can have the port, and whoever connects waits for nobody. And it goes on keeping connections alive,
     so the last one hardly ever ends in time.
     """
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        keep_for_good()
 
     def is_parent_alive(self) -> bool:
         if super().is_parent_alive():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import resource
 import signal
@@ -96,6 +97,16 @@ def stop_event_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return event
+
+
+def keep_for_good() -> None:
+    """Spare the garbage collector what there is now: call it once a process is wired, before its work begins.
+
+    Modules, models and routes live as long as the process, but every batch of a thousand tasks made the collector look
+    through all of them (measured: 3 of 11 microseconds for each task of a batch).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def allow_many_files(wanted: int = _MANY_FILES) -> None:

@@ -29,6 +29,7 @@ from service_tasks.settings import BUILT_IN_MODULES
 from service_tasks.use_cases import Tasks
 from servicekit import migrations
 from servicekit.database import Database
+from servicekit.lifecycle import keep_for_good
 
 HANDLERS = "benchmarks.tasks.handlers"
 _START_SECONDS = 20.0
@@ -173,10 +174,10 @@ class Place:
         store = TaskStore(database)
         announcer = Announcer(store, on_death=lambda: None)
         registry = load_registry((*BUILT_IN_MODULES, HANDLERS))
+        tasks = Tasks(store, registry, default_type="noop", announce=announcer.announce, take_turn=announcer.take_turn)
+        keep_for_good()
         try:
-            yield Tasks(
-                store, registry, default_type="noop", announce=announcer.announce, take_turn=announcer.take_turn
-            )
+            yield tasks
         finally:
             announcer.stop()
             database.dispose()

@@ -101,6 +101,12 @@ class TaskStore:
         return None if row is None else _stored(row)
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+        if len(tasks) <= BATCH and all(_is_plain(task) for task in tasks):
+            (part, *others) = _parts(tasks)
+            if not others:
+                # Nothing to be asked, first or afterwards.
+                self._statements.once("insert_many", **_new_rows(part))
+                return {}
         with self._statements.transaction() as session:
             if any(task.execute_at is not None for task in tasks):
                 late = self._statements.row(session, "first_past", times=_nullable(task.execute_at for task in tasks))
@@ -492,6 +498,10 @@ def new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
         "unique_key": task.unique_key,
         "callback_url": task.callback_url,
     }
+
+
+def _is_plain(task: NewTask) -> bool:
+    return task.execute_at is None and task.user_id is None and task.unique_key is None
 
 
 def _unique_key_of(task: NewTask) -> str:

@@ -357,3 +357,53 @@ def test_everything_works_inside_a_deadline(database):
         with pytest.raises(NameTaken):
             add(database, "one")
         assert len(names(database)) == 1501
+
+
+def test_a_statement_by_itself_is_kept_and_gives_its_rows(database):
+    assert database.once("INSERT INTO pumps VALUES (%(name)s, '{}') RETURNING name", {"name": "one"}) == [("one",)]
+    assert database.once("UPDATE pumps SET name = %(name)s", {"name": "two"}) == []
+    assert database.once("SELECT name FROM pumps", {}) == [("two",)]
+
+
+def test_statements_of_one_message_are_one_transaction(database):
+    with pytest.raises(NameTaken):
+        database.once("INSERT INTO pumps VALUES ('a', '{}'); INSERT INTO pumps VALUES ('a', '{}')", {})
+
+    assert database.once("SELECT count(*) FROM pumps", {}) == [(0,)]
+
+
+def test_a_transaction_after_a_statement_by_itself_can_be_undone(database):
+    database.once("SELECT 1", {})
+    with database.transaction() as session:
+        session.execute(text("INSERT INTO pumps VALUES ('a', '{}')"))
+        session.rollback()
+
+    assert database.once("SELECT count(*) FROM pumps", {}) == [(0,)]
+
+
+def test_a_statement_by_itself_fails_as_in_a_transaction(make_database):
+    database = make_database(statement_timeout_ms=50)
+    with pytest.raises(DatabaseTooSlow):
+        database.once("SELECT pg_sleep(10)", {})
+    with pytest.raises(DatabaseUnavailable):
+        database.once("SELECT pg_terminate_backend(pg_backend_pid())", {})
+    assert database.once("SELECT 1", {}) == [(1,)]
+
+
+def test_a_statement_by_itself_gets_no_more_time_than_the_request_has_left(database):
+    with deadline.within(0.3), pytest.raises(DatabaseTooSlow):
+        database.once("SELECT pg_sleep(10)", {})
+    assert database.once("SHOW statement_timeout", {}) == [("5s",)]
+
+
+def test_a_connection_unused_for_long_is_asked_whether_it_works(database, monkeypatch):
+    pings = []
+    ping = database.engine.dialect.do_ping
+    monkeypatch.setattr(database.engine.dialect, "do_ping", lambda connection: pings.append(1) or ping(connection))
+    database.ping()
+    database.ping()
+    assert pings == []
+
+    monkeypatch.setattr(database_module, "UNUSED_SECONDS", 0.0)
+    database.ping()
+    assert pings == [1]
