@@ -86,8 +86,12 @@ class Claimer(DatabaseDuty):
         return max(0, min(free, most, LARGEST_BATCH - self._unstarted()))
 
     def _claim(self, kind: list[Offer], limit: int) -> int:
-        active = [self._active(task) for task in self._store.claim(self._worker_id, kind, limit)]
-        self._board.add(active)
+        self._board.claims += 1
+        try:
+            active = [self._active(task) for task in self._store.claim(self._worker_id, kind, limit)]
+            self._board.add(active)
+        finally:
+            self._board.claims += 1
         if active:
             _log.debug("tasks_claimed", count=len(active))
             self._hand_over(active)
