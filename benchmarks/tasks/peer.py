@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.broker import Broker
+from benchmarks.broker import start_broker
 from benchmarks.processes import Process
 from benchmarks.report import CHECKOUT
 from benchmarks.tasks import meter
 from benchmarks.tasks.figures import Size
 from benchmarks.tasks.subjects import Place, Server
+from scripts.instance.own_broker import OwnBroker
 
 _ANSWER_SECONDS = 300.0
 _LOOK_SECONDS = 0.05
@@ -65,15 +66,13 @@ class Servers:
 
     def __init__(self, folder: Path, postgres: Server) -> None:
         self._folder = folder
-        self._broker: Broker | None = None
+        self._broker: OwnBroker | None = None
         self.postgres = postgres
 
-    def broker(self) -> Broker:
+    def broker(self) -> OwnBroker:
         """Raises Missing where there is no RabbitMQ."""
         if self._broker is None:
-            made = Broker(self._folder / "rabbitmq")
-            made.start()
-            self._broker = made
+            self._broker = start_broker(self._folder / "rabbitmq")
         return self._broker
 
     def stop(self) -> None:

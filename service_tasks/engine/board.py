@@ -70,6 +70,8 @@ class Board:
         self.slots = slots
         #: tasks ever added
         self.added = 0
+        #: grows by one when a claim begins, and when what it took is on the board: odd while one is under way
+        self.claims = 0
         self._lock = threading.Lock()
         self._active: dict[Lease, ActiveTask] = {}
 

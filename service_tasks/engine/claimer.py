@@ -130,11 +130,15 @@ class Claimer(DatabaseDuty):
         return max(0, min(free, most, LARGEST_BATCH - self._unstarted()))
 
     def _claim(self, kind: list[Offer], limit: int, term: int) -> int:
-        asked_at = time.monotonic()
-        claimed = self._store.claim(self._worker_id, kind, limit)
-        seconds = time.monotonic() - asked_at
-        active = [self._active(task, term) for task in claimed]
-        self._board.add(active)
+        self._board.claims += 1
+        try:
+            asked_at = time.monotonic()
+            claimed = self._store.claim(self._worker_id, kind, limit)
+            seconds = time.monotonic() - asked_at
+            active = [self._active(task, term) for task in claimed]
+            self._board.add(active)
+        finally:
+            self._board.claims += 1
         self._measures.claimed(active, seconds)
         if active:
             _log.debug("tasks_claimed", count=len(active))

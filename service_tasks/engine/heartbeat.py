@@ -52,8 +52,9 @@ class Heartbeat(DatabaseDuty):
         self._on_lost_claim = on_lost_claim
         self._monotonic = monotonic
         self._beaten_at: float | None = None
-        #: leases that the database said we hold at the last beat, and nobody here knew
-        self._strange: set[Lease] = set()
+        #: leases that the database said we hold at the last beat, and nobody here knew; with the board's number of
+        #: claims just before it was asked
+        self._strange: dict[Lease, int] = {}
         self._terms = 0
         self._sure_until = 0.0
 
@@ -86,13 +87,18 @@ class Heartbeat(DatabaseDuty):
         """Stop handlers whose lease is gone; hand back tasks that a claim took but whose answer was lost."""
         # What is on the board was claimed before we ask, so the answer knows it, if it still holds.
         mine = self._board.snapshot()
+        before = self._board.claims
         held = self._store.held_by(self._worker.id)
         for task in mine:
             if task.lease not in held and not task.settled:
                 self._lose(task.lease)
-        # A claim that is just coming in looks like one whose answer was lost; at the next beat it is on the board.
-        strange = {lease for lease in held if self._board.get(lease) is None}
-        for lease in strange & self._strange:
+        # A claim that is just coming in looks like one whose answer was lost; at the next beat it is on the board,
+        # unless the machine is so busy that it still is under way.
+        now = self._board.claims
+        strange = {lease: self._strange.get(lease, before) for lease in held if self._board.get(lease) is None}
+        for lease in strange.keys() & self._strange.keys():
+            if now % 2 and now <= strange[lease] + 1:
+                continue
             # Written by now is possible as well: then the hand-back is refused by its lease.
             _log.warning("lost_claim_found", task_id=lease.key)
             self._on_lost_claim()

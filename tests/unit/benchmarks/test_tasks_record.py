@@ -125,4 +125,4 @@ def test_a_peer_that_cannot_be_had_is_named_with_the_reason_and_the_others_run(m
 def test_without_an_installed_rabbitmq_there_is_no_broker(monkeypatch, tmp_path):
     monkeypatch.setattr(broker, "installed", lambda: None)
     with pytest.raises(Missing, match="rabbitmq-server"):
-        broker.Broker(tmp_path)
+        broker.start_broker(tmp_path)

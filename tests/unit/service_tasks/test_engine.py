@@ -330,6 +330,22 @@ def test_a_claim_that_is_just_coming_in_is_not_taken_for_a_lost_one(store, board
     assert store.written == [HandedBack(lost)]
 
 
+def test_a_claim_that_is_under_way_for_many_beats_is_not_taken_for_a_lost_one(store, board, reporter):
+    coming = Lease(uuid4(), 1)
+    beat = heartbeat(store, board, reporter)
+    board.claims += 1
+    store.held = {coming}
+
+    for _ in range(3):
+        beat.run_once(NOW)
+    assert reporter.waiting() == 0
+
+    # It has ended, and its answer was lost.
+    board.claims += 1
+    beat.run_once(NOW)
+    assert reporter.waiting() == 1
+
+
 def test_a_strange_claim_that_is_gone_at_the_next_beat_is_forgotten(store, board, reporter):
     beat = heartbeat(store, board, reporter)
     for held in ({Lease(UUID(int=7), 1)}, set(), {Lease(UUID(int=7), 1)}):
