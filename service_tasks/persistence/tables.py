@@ -101,6 +101,7 @@ class Task(Base):
         CheckConstraint("priority BETWEEN 0 AND 100", name="ck_tasks_priority"),
         CheckConstraint("max_attempts BETWEEN 1 AND 25", name="ck_tasks_max_attempts"),
         CheckConstraint("attempts BETWEEN 0 AND max_attempts", name="ck_tasks_attempts"),
+        CheckConstraint("state NOT IN ('scheduled', 'ready') OR attempts < max_attempts", name="ck_tasks_attempt_left"),
         CheckConstraint("timeout_seconds > 0 AND timeout_seconds <= 86400", name="ck_tasks_timeout"),
         CheckConstraint("progress_percent BETWEEN 0 AND 100", name="ck_tasks_progress"),
         CheckConstraint(

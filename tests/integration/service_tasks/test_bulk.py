@@ -41,7 +41,7 @@ def post(tasks_database):
 
 @pytest.fixture
 def bulk(bench) -> Bulk:
-    return Bulk(BulkStore(bench.database), announce=lambda word: None)
+    return Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
 
 
 def failed(bench, task_type: str = "crane", **changes):
@@ -214,7 +214,7 @@ def test_handlers_of_cancelled_tasks_are_stopped(bench, bulk, start_worker):
 
 
 def test_the_ends_that_others_asked_to_hear_of_are_told(bench):
-    telling = Bulk(BulkStore(bench.database, TaskEvents(["cancelled"])), announce=lambda word: None)
+    telling = Bulk(BulkStore(bench.database, bench.store, TaskEvents(["cancelled"])), announce=lambda word: None)
     ids = {bench.add("crane") for _ in range(3)}
 
     telling.cancel(CancelMany(task_type="crane"))
@@ -250,7 +250,7 @@ def test_a_retry_wakes_the_workers(bench, tasks_database):
     failed(bench)
     words: list[str] = []
 
-    Bulk(BulkStore(bench.database), announce=words.append).retry(RetryMany(all=True))
+    Bulk(BulkStore(bench.database, bench.store), announce=words.append).retry(RetryMany(all=True))
 
     assert words == ["ready"]
 
@@ -347,12 +347,11 @@ def test_cancels_retries_claims_and_results_at_once_never_wait_in_a_circle(bench
             errors.append(exc)
 
     def cancel() -> None:
-        done["cancelled"] += (
-            Bulk(BulkStore(bench.database), announce=lambda word: None).cancel(CancelMany(all=True)).cancelled
-        )
+        bulk = Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
+        done["cancelled"] += bulk.cancel(CancelMany(all=True)).cancelled
 
     def retry() -> None:
-        bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
+        bulk = Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
         for status in ("failed", "cancelled"):
             done["retried"] += bulk.retry(RetryMany(status=status)).retried
 
