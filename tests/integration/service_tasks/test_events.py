@@ -91,7 +91,7 @@ def test_a_result_that_comes_too_late_is_not_told(telling):
 def test_the_live_tasks_of_a_deleted_user_are_cancelled_with_the_reason_and_the_others_left_alone(telling):
     anna = uuid4()
     done, ready, other, nobodys = (telling.add(user_id=user) for user in (anna, anna, uuid4(), None))
-    telling.sql("UPDATE tasks SET state = 'completed', completed_at = now() WHERE id = %s", str(done))
+    telling.sql("UPDATE tasks SET state = 'completed', completed_at = now(), result = 'null' WHERE id = %s", str(done))
     future = telling.add(user_id=anna)
     telling.sql(
         "UPDATE tasks SET state = 'scheduled', execute_at = now() + interval '1 day' WHERE id = %s", str(future)
