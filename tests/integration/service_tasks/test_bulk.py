@@ -320,7 +320,7 @@ def test_a_database_that_goes_away_in_the_middle_does_not_hide_what_was_done(ben
             return super().cancel(ids)
 
     many_ready(bench, 1200)
-    bulk = Bulk(Failing(bench.database), announce=lambda word: None)
+    bulk = Bulk(Failing(bench.database, bench.store), announce=lambda word: None)
 
     answer = bulk.cancel(CancelMany(task_type="crane", limit=5000))
     ordered = [row[0] for row in bench.sql("SELECT id FROM tasks ORDER BY id")]
