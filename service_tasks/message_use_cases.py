@@ -79,7 +79,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What one transaction made of its messages; those with an id that was known before are in neither."""
+    """What one transaction made of its messages; those with an id that was known before, and those whose unique key a
+    live task has, are in neither."""
 
     tasks: Sequence[NewTask]
     rejected: Sequence[RejectedMessage]
@@ -104,9 +105,9 @@ class MessageRepository(Protocol):
 
     def get(self, rejection_id: UUID) -> StoredRejection | None: ...
 
-    def accept(self, rejection_id: UUID, task: NewTask) -> bool:
-        """Store the task and forget the rejection; False when there is none any more. Raises PastExecuteAt
-        and UserDeleted."""
+    def accept(self, rejection_id: UUID, task: NewTask) -> UUID | None:
+        """Store the task and forget the rejection; gives the task's id, or that of the live one with its unique key, or
+        None when there is no such rejection any more. Raises PastExecuteAt and UserDeleted."""
 
     def forget(self, rejection_id: UUID) -> StoredRejection | None:
         """Remove a rejection; gives it as it was."""
@@ -179,12 +180,13 @@ class Messages:
             raise MessageIncomplete
         task = self._tasks.prepare(read_task(rejection.body))
         try:
-            if not self._repository.accept(rejection_id, task):
-                raise MessageNotFound
+            task_id = self._repository.accept(rejection_id, task)
         except PastExecuteAt as exc:
             raise PAST_EXECUTE_AT from exc
+        if task_id is None:
+            raise MessageNotFound
         self._announce(READY if task.execute_at is None else SCHEDULED)
-        return self._tasks.get(task.id)
+        return self._tasks.get(task_id)
 
     def forget(self, rejection_id: UUID) -> RejectedMessageView:
         forgotten = self._repository.forget(rejection_id)

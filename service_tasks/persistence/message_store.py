@@ -61,8 +61,12 @@ class MessageStore:
             else:
                 self._reject(session, verdict)
                 rejected.append(RejectedMessage(candidate.message.tag, verdict.id, verdict.reason))
-        self._tasks.insert_many(session, tasks)
-        return Stored(tasks, rejected)
+        taken = self._tasks.insert_many(session, tasks)
+        if taken:
+            for candidate in candidates:
+                if candidate.message.message_id is not None and candidate.verdict.id in taken:
+                    self._point_to(session, taken[candidate.verdict.id], candidate.message.source, _key(candidate))
+        return Stored([task for task in tasks if task.id not in taken], rejected)
 
     def _judged(self, session: Session, candidates: Sequence[Candidate], reject: Reject) -> Sequence[Candidate]:
         """With rejections in the place of tasks that only the database knows to be wrong."""
@@ -130,19 +134,22 @@ class MessageStore:
             row = self._statements.row(session, "get", id=str(rejection_id))
         return None if row is None else _stored(row)
 
-    def accept(self, rejection_id: UUID, task: NewTask) -> bool:
+    def _point_to(self, session: Session, task_id: UUID, source: str, message_id: str | None) -> None:
+        self._statements.run(session, "point_to", task_id=str(task_id), source=source, message_id=message_id)
+
+    def accept(self, rejection_id: UUID, task: NewTask) -> UUID | None:
         statements = self._statements
         with statements.transaction() as session:
             if task.user_id is not None and tombstones.buried(session, {task.user_id}):
                 raise UserDeleted
             row = statements.row(session, "forget", id=str(rejection_id))
             if row is None:
-                return False
+                return None
             if task.execute_at is not None and task.execute_at <= statements.run(session, "clock").scalar_one():
                 raise PastExecuteAt
-            self._tasks.insert_many(session, [task])
-            statements.run(session, "point_to", task_id=str(task.id), source=row[1], message_id=row[2])
-        return True
+            task_id = self._tasks.insert_many(session, [task]).get(task.id, task.id)
+            self._point_to(session, task_id, row[1], row[2])
+        return task_id
 
     def forget(self, rejection_id: UUID) -> StoredRejection | None:
         with self._statements.transaction() as session:

@@ -161,6 +161,29 @@ def test_a_rejected_message_whose_type_is_mended_becomes_a_task(bench, announced
         mended.requeue(rejected.id)
 
 
+def test_a_message_whose_unique_key_a_live_task_has_leads_to_that_task(bench, messages):
+    messages.take([message({"unique_key": "pump"}, "a")])
+
+    assert messages.take([message({"unique_key": "pump"}, "b"), message({"unique_key": "pump"})]) == []
+
+    assert len(tasks_of(bench)) == 1
+    noted = bench.sql("SELECT message_id, task_id FROM ingested_messages ORDER BY message_id")
+    assert len({task_id for _, task_id in noted}) == 1
+    assert noted[0][1] == bench.sql("SELECT id FROM tasks")[0][0]
+
+
+def test_requeuing_a_message_whose_unique_key_a_live_task_has_gives_that_task(bench, announced):
+    strict, mended = messages_of(bench, announced, io), messages_of(bench, announced, noop)
+    body = {"task_type": "io", "payload": {"wrong": 1}, "unique_key": "pump"}
+    (rejected,) = strict.take([message(body, "a")])
+    mended.take([message({"task_type": "noop", "unique_key": "pump"})])
+
+    task = mended.requeue(rejected.id)
+
+    assert bench.sql("SELECT id FROM tasks") == [(task.id,)]
+    assert bench.sql("SELECT task_id FROM ingested_messages") == [(task.id,)]
+
+
 def test_a_value_that_only_the_database_refuses_stops_nobody_else(bench, messages):
     # A timeout that every check of ours takes; the table is made stricter to stand for what we did not think of.
     bench.sql("ALTER TABLE tasks ADD CONSTRAINT ck_tasks_odd CHECK (priority <> 77)")
