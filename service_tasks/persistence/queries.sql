@@ -446,7 +446,8 @@ ON CONFLICT (minute, worker_id, task_type) DO UPDATE SET
 SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND t.state = 'running'
 
 -- name: cancelled_under
-SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND t.state = 'cancelled'
+-- The state is written so that the index of all cancelled tasks is no way to these few.
+SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND t.state = (SELECT 'cancelled')
 
 -- name: lost
 -- Running tasks whose worker has been silent for its own lease time or has no row, and those whose worker

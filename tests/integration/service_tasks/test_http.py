@@ -343,8 +343,8 @@ def test_the_task_types_show_what_their_payload_must_be(ask, bench):
     answer = ask("GET", "/task-types", status=200)
 
     kinds = {kind["name"]: kind for kind in answer["task_types"]}
-    assert list(kinds) == ["elsewhere", "http_request", "io", "noop", "send_email"]
-    assert (answer["total"], answer["default"]) == (5, "noop")
+    assert list(kinds) == ["callback", "elsewhere", "http_request", "io", "noop", "send_email"]
+    assert (answer["total"], answer["default"]) == (6, "noop")
     assert kinds["io"]["payload_schema"]["properties"]["seconds"]["maximum"] == 3600
     assert (kinds["io"]["workers"], kinds["noop"]["workers"], kinds["elsewhere"]["workers"]) == (1, 0, 1)
     assert kinds["noop"]["payload_schema"] == {}

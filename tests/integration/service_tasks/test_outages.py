@@ -273,6 +273,7 @@ def test_a_worker_leaves_out_types_whose_settings_are_missing_and_takes_them_onc
     assert set(bench.store.live_types()) == {"io", "noop"}
     left_out = [json.loads(line) for line in first.said().splitlines() if "task_type_left_out" in line]
     assert {line["task_type"]: line["not_set"] for line in left_out} == {
+        "callback": ["CALLBACK_HOSTS"],
         "http_request": ["HTTP_REQUEST_ALLOWED_HOSTS"],
         "send_email": ["SMTP_HOST", "SMTP_FROM"],
     }
@@ -322,7 +323,7 @@ def test_options_of_the_command_go_before_the_environment(bench, start_process):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--types", "noop,paint"), "there is no task type paint; there are http_request, io, noop"),
+        (("--types", "noop,paint"), "there is no task type paint; there are callback, http_request, io, noop"),
         (("--types", ","), "there is no task type (none named)"),
         (("--concurrency", "0"), "WORKER_CONCURRENCY"),
         (("--grace", "long"), "WORKER_GRACE_SECONDS"),

@@ -464,8 +464,8 @@ def test_a_schedule_that_somebody_changes_is_passed_over_and_not_waited_for(ask,
 def test_the_scheduler_finds_what_is_due_by_its_index(bench, schedules):
     def make(now: datetime) -> NewSchedule:
         return NewSchedule(
-            new_id(), str(uuid4()), "noop", None, None, "{}", 50, 3, None, Missed.SKIP, now + timedelta(days=1),
-            Timing(None, None, 60, None, now),
+            new_id(), str(uuid4()), "noop", None, None, "{}", 50, 3, None, None, Missed.SKIP,
+            now + timedelta(days=1), Timing(None, None, 60, None, now),
         )  # fmt: skip
 
     schedules.add(make)

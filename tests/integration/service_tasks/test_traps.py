@@ -22,8 +22,7 @@ from sqlalchemy.engine import Connection
 
 from service_tasks.domain.task import HandedBack, LostTask, Outcome, State, Succeeded
 from service_tasks.engine.ports import READY
-from tests.integration.service_tasks.conftest import Bench
-from tests.integration.service_tasks.test_outages import WorkerProcess
+from tests.integration.service_tasks.conftest import Bench, WorkerProcess
 from tests.support.postgres import TestServer
 from tests.support.task_workers import ForkedWorker
 from tests.support.waiting import eventually
@@ -172,7 +171,7 @@ def behind_a_rescue(site: Site, task_id: UUID, then: Callable[[], None]) -> None
 def behind_a(statement: str) -> Callable[[Site, UUID, Callable[[], None]], None]:
     def change(site: Site, task_id: UUID, then: Callable[[], None]) -> None:
         with site.bench.database.transaction() as session:
-            assert site.bench.store._row(session, statement, id=str(task_id)) is not None
+            assert site.bench.store._statements.row(session, statement, id=str(task_id)) is not None
             then()
 
     return change
@@ -255,7 +254,14 @@ def test_a_rescue_passes_over_a_task_whose_result_is_just_being_written(site):
 
 def kill_while_its_claim_is_under_way(site: Site, worker: ForkedWorker, task_type: str) -> UUID:
     """The database still commits the claim: by the table, the task runs in a process that is gone."""
-    claim = f"WITH offered%'{task_type}'"
+    claim = f"EXECUTE claim%'{task_type}'"
+
+    def knows_the_statement() -> bool:
+        """Whether the thread that hears of tasks has a connection on which the claim is prepared."""
+        site.state(site.add("runs"), State.COMPLETED)
+        return len(site.sessions("EXECUTE %", state="idle")) >= 2
+
+    eventually(knows_the_statement, what="both threads of the worker that claim have done so")
     worker.send(signal.SIGSTOP)
     eventually(lambda: not site.sessions(f"%{claim}%", state="active"), what="its last claim is over")
     task_id = site.add(task_type)
@@ -370,7 +376,7 @@ STEPS = (
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step.reach.__name__}-{step.task_type}")
 def test_kill_9_at_every_step_loses_no_task_and_runs_none_again_that_has_ended(site, step):
     site.start_leader()
-    worker = site.start(step.task_type, "blocks", WORKER_BACKOFF_SECONDS=step.backoff_seconds)
+    worker = site.start(step.task_type, "blocks", "runs", WORKER_BACKOFF_SECONDS=step.backoff_seconds)
     eventually(lambda: step.task_type in site.bench.store.live_types(), timeout=LIMIT, what="the worker lives")
 
     task_id = step.reach(site, worker, step.task_type)
@@ -548,10 +554,10 @@ def test_postgres_restarted_under_200_running_tasks_loses_no_result_and_runs_non
 CONNECTIONS = {
     "heartbeat": "application_name = 'task_worker heartbeat'",
     "listener": "application_name = 'task_worker' AND query LIKE 'LISTEN%%'",
-    "claims": "application_name = 'task_worker' AND query ~ '^(WITH offered|SELECT k.name FROM task_type_controls)'",
+    "claims": "application_name = 'task_worker' AND query ~ '^(EXECUTE claim|EXECUTE limited_types)'",
     "completions": "application_name = 'task_worker' AND query LIKE 'UPDATE tasks AS t%%completed%%'",
     "the pool": "application_name = 'task_worker' AND"
-    " query !~ '^(LISTEN|WITH offered|SELECT k.name FROM task_type_controls|UPDATE tasks AS t)'",
+    " query !~ '^(LISTEN|EXECUTE claim|EXECUTE limited_types|UPDATE tasks AS t)'",
 }
 
 

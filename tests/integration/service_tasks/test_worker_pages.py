@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service_tasks.domain.task import State
-from tests.integration.service_tasks.test_outages import WorkerProcess
+from tests.integration.service_tasks.conftest import WorkerProcess
 from tests.support.waiting import eventually
 
 
