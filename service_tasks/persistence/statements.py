@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from psycopg2.errors import UndefinedTable
+from psycopg2.errors import UndefinedColumn, UndefinedTable
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
@@ -15,16 +15,19 @@ from service_tasks.persistence.queries import load_queries
 from servicekit.database import Database
 from servicekit.errors import DatabaseUnavailable
 
+#: Of the very first migration, or of one between it and the last: they are applied one by one.
+_NOT_YET = (UndefinedTable, UndefinedColumn)
+
 
 @contextmanager
 def tables_may_come() -> Iterator[None]:
     """For who started before the migrations were: they are waited for as for the database itself."""
     try:
         yield
-    except (ProgrammingError, UndefinedTable) as exc:
-        if isinstance(exc, ProgrammingError) and not isinstance(exc.orig, UndefinedTable):
+    except (ProgrammingError, *_NOT_YET) as exc:
+        if isinstance(exc, ProgrammingError) and not isinstance(exc.orig, _NOT_YET):
             raise
-        raise DatabaseUnavailable("The tasks database has no tables yet.", retry_after=1) from exc
+        raise DatabaseUnavailable("The tasks database is not migrated to this version yet.", retry_after=1) from exc
 
 
 class Statements:

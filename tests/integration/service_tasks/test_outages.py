@@ -112,6 +112,21 @@ def test_a_worker_waits_for_migrations_that_have_not_run_yet(empty_database):
     database.dispose()
 
 
+@pytest.mark.parametrize("reached", ["0001", "0006"])
+def test_a_worker_waits_for_the_last_of_the_migrations(empty_database, reached):
+    migrations.upgrade("service_tasks", empty_database, to=reached)
+    worker = RunningWorker(empty_database, [noop])
+    database = Database(empty_database, application_name="test", pool_size=2)
+    bench = Bench(database)
+    eventually(lambda: bench.sql("SELECT id FROM workers"), timeout=20, what="the first beat, which that table allows")
+
+    migrations.upgrade("service_tasks", empty_database)
+
+    bench.wait_for(bench.add(), State.COMPLETED, timeout=20)
+    assert worker.stop() == 0
+    database.dispose()
+
+
 def test_a_worker_that_never_reached_its_database_stops_when_told(tmp_path):
     worker = RunningWorker("postgresql+psycopg2://tasks:x@127.0.0.1:9/tasks", [noop])
 
