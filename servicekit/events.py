@@ -1,6 +1,6 @@
 """Events between the services: one form on the wire, CloudEvents 1.0 in JSON, in batches.
 
-docs/events.md is the catalogue. https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
+docs/events.md is the catalogue. https://cloudevents.io
 """
 
 from __future__ import annotations
