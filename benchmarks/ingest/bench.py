@@ -67,7 +67,10 @@ class Scene:
             for number in range(count):
                 properties = pika.BasicProperties(message_id=str(number) if named else None)
                 channel.basic_publish("", queue.name, _BODY, properties)
-            while channel.queue_declare(queue.name, passive=True).method.message_count < count:
+            until = time.monotonic() + _START_SECONDS
+            while (there := channel.queue_declare(queue.name, passive=True).method.message_count) < count:
+                if time.monotonic() > until:
+                    raise RuntimeError(f"{queue.name} has {there} of {count} messages after {_START_SECONDS:g} s")
                 time.sleep(0.02)
 
     @contextlib.contextmanager
