@@ -16,7 +16,8 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
-#: Seconds: a connection, an answer to it, and how long the broker may hold us back before we take it for lost.
+#: Seconds: a connection, an answer to it, and how long the broker may hold us back, or owe us a confirmation, before we
+#: take it for lost.
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 20
 BLOCKED_SECONDS = 60.0
@@ -195,7 +196,14 @@ class Link:
                 content_type=content_type,
                 headers=dict(headers) if headers else None,
             )
-            self._publishing.basic_publish(exchange, routing_key, body, properties)
+            # pika waits for a confirmation without a limit, and a broker can be well but for one queue: RabbitMQ never
+            # confirms what is for a quorum queue that has no leader.
+            loop = self._connection._impl.ioloop
+            limit = loop.call_later(BLOCKED_SECONDS, self._end_unconfirmed)
+            try:
+                self._publishing.basic_publish(exchange, routing_key, body, properties)
+            finally:
+                loop.remove_timeout(limit)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """From any thread: let `function` be called within `process`. Raises BrokerAway when the link has ended."""
@@ -207,6 +215,12 @@ class Link:
         with suppress(AMQPError, OSError):
             if self._connection.is_open:
                 self._connection.close()
+
+    def _end_unconfirmed(self) -> None:
+        # As pika itself does when it was blocked for too long.
+        self._connection._impl._terminate_stream(
+            AMQPError(f"the broker has not confirmed a message within {BLOCKED_SECONDS:g} s")
+        )
 
     def _exists(self, name: str) -> bool:
         channel = self._connection.channel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -38,6 +39,12 @@ def _no_settings_from_outside() -> Iterator[None]:
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OURS)}
     yield
     os.environ.update(kept)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_words_of_pika() -> None:
+    """Keep out of a failed test's report the hundred lines that pika logs for each connection that is refused."""
+    logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 
 
 @pytest.fixture(scope="session")

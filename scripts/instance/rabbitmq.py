@@ -92,6 +92,10 @@ class LocalRabbitMQ:
     def name_server_port(self) -> int:
         return self.port + 2
 
+    @property
+    def node_name(self) -> str:
+        return f"siteworks{self.port}@localhost"
+
     def prepare(self) -> None:
         """Write its configuration. Raises InstanceError when its programs do not run."""
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
@@ -121,7 +125,7 @@ class LocalRabbitMQ:
             "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
             "RABBITMQ_LOG_BASE": f"{folder}/logs",
             "RABBITMQ_LOGS": "-",
-            "RABBITMQ_NODENAME": f"siteworks{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.node_name,
             "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq",
             "RABBITMQ_ADVANCED_CONFIG_FILE": f"{folder}/advanced",
             "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",

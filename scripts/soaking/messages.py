@@ -93,6 +93,8 @@ def soak_messages(
     try:
         consumer.start()
         producer.start()
+        consumer.wait_until_ready()
+        broker.wait_until_kept()
         while most < plan.messages and time.monotonic() - moved_at < STUCK_SECONDS:
             time.sleep(_LOOK_SECONDS)
             written = table.written()
@@ -115,6 +117,8 @@ def soak_messages(
         )
         producer.stop()
         faults += [f"the producer has failed: {producer.crash!r}"] if producer.crash else []
+        # One that was started a moment ago would end of SIGTERM before it can end in good order.
+        consumer.wait_until_ready()
         # Repetitions may still be on their way; they make nothing, but have to be taken.
         left = _left(broker.url)
         faults += [f"{left} messages are left in {SURE.name}"] if left else []
@@ -162,8 +166,7 @@ class _Producer:
         number = 0
         try:
             while number < self._count and not self._stopped.is_set():
-                with contextlib.suppress(BrokerAway):
-                    link = Link(self._url, name="soak producer")
+                with contextlib.suppress(BrokerAway), contextlib.closing(Link(self._url, name="soak producer")) as link:
                     declare(link)
                     while number < self._count and not self._stopped.is_set():
                         for _ in range(2 if number % _TWICE == 0 else 1):
@@ -171,7 +174,6 @@ class _Producer:
                             body = b"not JSON" if _is_bad(number) else json.dumps({"title": str(number)}).encode()
                             link.publish("", SURE.name, body, message_id=str(number))
                         number += 1
-                    link.close()
                 self._stopped.wait(_LOOK_SECONDS)
         except BaseException as error:  # a fault of the soak itself must end it with a complaint, not quietly
             self.crash = error
@@ -214,6 +216,14 @@ class _Consumer:
                 return 0.0
             self._ready_at = time.monotonic()
         return time.monotonic() - self._ready_at
+
+    def wait_until_ready(self) -> None:
+        """Raises InstanceError when it does not get so far."""
+        until = time.monotonic() + STUCK_SECONDS
+        while not self.lived():
+            if time.monotonic() > until:
+                raise InstanceError(f"ingestion is not ready after {STUCK_SECONDS:.0f} s; its log is {self._log}")
+            time.sleep(_LOOK_SECONDS)
 
     def kill(self) -> None:
         if self._process is not None:

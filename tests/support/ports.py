@@ -6,8 +6,9 @@ import os
 import random
 import socket
 
-# Below the range from which the kernel takes ports for outgoing connections. Each test process has a part of
-# its own: a port that one test has left for a moment, to restart a server on it, is not taken by another's.
+# Below the range from which the kernel takes ports for outgoing connections, and beside that of `free_base` in
+# scripts/instance/ports.py. Each test process has a part of its own: a port that one test has left for a moment, to
+# restart a server on it, is not taken by another's.
 _LOWEST, _PARTS, _PART = 20_000, 4, 3_000
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pika
@@ -73,6 +76,15 @@ class PrivateBroker(OwnBroker):
     def control(self, *arguments: str) -> str:
         """Do what `rabbitmqctl ARGUMENTS` does; gives what it says."""
         return self.server.control(*arguments)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All its programs, by SIGSTOP: connections stay, and nothing is answered."""
+        self._signal_all(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal_all(signal.SIGCONT)
 
     def connect(self) -> pika.BlockingConnection:
         return pika.BlockingConnection(pika.URLParameters(self.url))

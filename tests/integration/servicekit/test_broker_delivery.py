@@ -14,6 +14,7 @@ import pika
 import pytest
 
 from servicekit import outbox
+from servicekit.broker import BrokerAway, Link, Queue
 from servicekit.broker_delivery import EXCHANGE, BrokerDelivery
 from servicekit.errors import Unavailable
 from servicekit.events import write_event
@@ -95,6 +96,21 @@ def test_a_broker_that_is_away_is_a_destination_that_is_away_and_comes_back(brok
     deliver([user_deleted(uuid4())])
 
     assert len(listener.heard()) == 2
+
+
+def test_a_confirmation_that_does_not_come_is_a_broker_that_is_away(broker, monkeypatch):
+    link = Link(broker.url, name="test")
+    link.ensure(Queue("silent"))
+    link.publish("", "silent", b"confirmed")
+    monkeypatch.setattr("servicekit.broker.BLOCKED_SECONDS", 0.5)
+
+    with broker.frozen(), pytest.raises(BrokerAway, match=r"not confirmed a message within 0\.5 s"):
+        link.publish("", "silent", b"never")
+
+    link.close()
+    again = Link(broker.url, name="test")
+    again.publish("", "silent", b"confirmed again")
+    again.close()
 
 
 def test_a_relay_with_a_broker_publishes_every_event_whatever_the_services_do(broker, users_database):
