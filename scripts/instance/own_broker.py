@@ -25,13 +25,19 @@ class OwnBroker:
     def __init__(self, folder: Path, port: int, programs: Path) -> None:
         self.folder = folder
         self.server = LocalRabbitMQ(folder, port, programs)
-        self.server.prepare()
         self.url = self.server.url
         self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        # Before anything else of RabbitMQ, each program of which starts one that nobody would end.
         with self._log.open("ab") as log:
             self._names = subprocess.Popen(
                 self.server.name_server_command(), env=self.server.environment(), stdout=log, stderr=log
             )
+        try:
+            self.server.prepare()
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def _log(self) -> Path:
