@@ -8,12 +8,9 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from service_tasks.bulk_routes import bulk_routes
-from service_tasks.bulk_use_cases import Bulk
 from service_tasks.engine.registry import load_registry
 from service_tasks.errors import ScheduleNameTaken
-from service_tasks.message_routes import message_routes
-from service_tasks.message_use_cases import Messages
+from service_tasks.measures.stats import StatsCollector
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.message_store import MessageStore
@@ -21,14 +18,17 @@ from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.stats_store import StatsStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
-from service_tasks.routes import task_routes
-from service_tasks.schedule_routes import schedule_routes
-from service_tasks.schedule_use_cases import Schedules
+from service_tasks.routes.bulk import bulk_routes
+from service_tasks.routes.messages import message_routes
+from service_tasks.routes.schedules import schedule_routes
+from service_tasks.routes.stats import stats_routes
+from service_tasks.routes.tasks import task_routes
 from service_tasks.settings import TasksSettings
-from service_tasks.stats_measures import StatsCollector
-from service_tasks.stats_routes import stats_routes
-from service_tasks.stats_use_cases import Stats
-from service_tasks.use_cases import Tasks
+from service_tasks.use_cases.bulk import Bulk
+from service_tasks.use_cases.messages import Messages
+from service_tasks.use_cases.schedules import Schedules
+from service_tasks.use_cases.stats import Stats
+from service_tasks.use_cases.tasks import Tasks
 from servicekit.database import Database
 from servicekit.errors import AppError
 from servicekit.inbox import Inbox, event_routes

@@ -94,7 +94,7 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
 
 
 def _serve_pages(worker: Worker, bind: str) -> BaseWSGIServer:
-    from service_tasks.worker_measures import WorkerCollector
+    from service_tasks.measures.worker import WorkerCollector
     from servicekit.metrics import Metrics
     from servicekit.pages import serve_pages
 

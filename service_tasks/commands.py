@@ -15,18 +15,18 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.engine import make_url
 
-from service_tasks.bulk_schemas import DEFAULT_BULK_TASKS, CancelMany, ManyTasks, RetryMany
-from service_tasks.bulk_use_cases import Bulk
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.stats_store import StatsStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
-from service_tasks.schemas import TaskPage, TaskQuery, TaskView
+from service_tasks.schemas.bulk import DEFAULT_BULK_TASKS, CancelMany, ManyTasks, RetryMany
+from service_tasks.schemas.stats import TaskStatsView, TimesView
+from service_tasks.schemas.tasks import TaskPage, TaskQuery, TaskView
 from service_tasks.settings import TasksSettings
-from service_tasks.stats_schemas import TaskStatsView, TimesView
-from service_tasks.stats_use_cases import Stats
-from service_tasks.use_cases import Tasks
+from service_tasks.use_cases.bulk import Bulk
+from service_tasks.use_cases.stats import Stats
+from service_tasks.use_cases.tasks import Tasks
 from servicekit.clock import rfc3339
 from servicekit.database import Database
 from servicekit.envelope import dump

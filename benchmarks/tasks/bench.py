@@ -29,7 +29,7 @@ from benchmarks.tasks.configurations import PEERS
 from benchmarks.tasks.figures import BATCH, Figure
 from benchmarks.tasks.peer import Peer, PeerFailed, Servers
 from benchmarks.tasks.subjects import Place, Server, new_tasks, started_at, waiting_tasks
-from service_tasks.schemas import TaskCreate
+from service_tasks.schemas.tasks import TaskCreate
 from servicekit import logs
 
 Work = Callable[[Place, bool], Iterator[Figure]]

@@ -24,9 +24,9 @@ from scripts.instance.postgres import EmbeddedPostgres
 from service_tasks.engine.registry import load_registry
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.task_store import TaskStore
-from service_tasks.schemas import TaskCreate
+from service_tasks.schemas.tasks import TaskCreate
 from service_tasks.settings import BUILT_IN_MODULES
-from service_tasks.use_cases import Tasks
+from service_tasks.use_cases.tasks import Tasks
 from servicekit import migrations
 from servicekit.database import Database
 from servicekit.lifecycle import keep_for_good

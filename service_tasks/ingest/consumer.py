@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service_tasks.ingest.topology import DEAD_EXCHANGE, PLAIN, declare
-from service_tasks.message_use_cases import IncomingMessage, RejectedMessage
+from service_tasks.use_cases.messages import IncomingMessage, RejectedMessage
 from servicekit.broker import Backoff, BrokerAway, Delivery, Link, QueueRefused
 from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.lifecycle import Duty

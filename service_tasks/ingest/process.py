@@ -9,12 +9,12 @@ import threading
 from service_tasks.engine.registry import Registry
 from service_tasks.ingest.consumer import FLUSH_SECONDS, LARGEST_BATCH, PREFETCH, Consumer, Counts
 from service_tasks.ingest.measures import IngestMeasures
-from service_tasks.message_use_cases import Messages
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings
-from service_tasks.use_cases import Tasks
+from service_tasks.use_cases.messages import Messages
+from service_tasks.use_cases.tasks import Tasks
 from servicekit.broker import Link
 from servicekit.database import Database
 from servicekit.errors import Unavailable

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
 
-from service_tasks.bulk_use_cases import Choice, Chosen, Retried
 from service_tasks.domain.callback import CALLBACK_TYPE
 from service_tasks.domain.task import Lease, State
 from service_tasks.engine.ports import cancel_announcement
@@ -16,12 +15,13 @@ from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
+from service_tasks.use_cases.bulk import Choice, Chosen, Retried
 from servicekit import tombstones
 from servicekit.database import Database
 
 
 class BulkStore:
-    """Implements `bulk_use_cases.BulkRepository`."""
+    """Implements `use_cases.bulk.BulkRepository`."""
 
     def __init__(self, database: Database, tasks: TaskStore, events: TaskEvents | None = None) -> None:
         """`tasks` is on the same database: an end and its callback are one transaction. `events` writes what others are

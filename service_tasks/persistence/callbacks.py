@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE
 from service_tasks.domain.task import DEFAULT_PRIORITY
-from service_tasks.use_cases import NewTask
+from service_tasks.use_cases.tasks import NewTask
 from servicekit.envelope import dump
 from servicekit.events import Event, write_event
 from servicekit.ids import new_id

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, scoped_session
 from service_tasks.errors import UserDeleted
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.task_store import insertion, new_row, stored_or_none
-from service_tasks.use_cases import NewTask, PastExecuteAt, StoredTask
+from service_tasks.use_cases.tasks import NewTask, PastExecuteAt, StoredTask
 from servicekit import tombstones
 
 #: What tasks are stored through.

@@ -12,7 +12,9 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from service_tasks.errors import UserDeleted
-from service_tasks.message_use_cases import (
+from service_tasks.persistence.statements import Statements
+from service_tasks.persistence.task_store import TaskStore
+from service_tasks.use_cases.messages import (
     KEPT_BYTES,
     PAST_EXECUTE_AT,
     Candidate,
@@ -23,16 +25,14 @@ from service_tasks.message_use_cases import (
     Stored,
     StoredRejection,
 )
-from service_tasks.persistence.statements import Statements
-from service_tasks.persistence.task_store import TaskStore
-from service_tasks.use_cases import NewTask, PastExecuteAt
+from service_tasks.use_cases.tasks import NewTask, PastExecuteAt
 from servicekit import tombstones
 from servicekit.database import Database
 from servicekit.errors import AppError, FieldError
 
 
 class MessageStore:
-    """Implements `message_use_cases.MessageRepository`."""
+    """Implements `use_cases.messages.MessageRepository`."""
 
     def __init__(self, database: Database, tasks: TaskStore) -> None:
         """`tasks` is on the same database: a message and its task are one transaction."""

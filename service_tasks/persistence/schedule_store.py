@@ -16,8 +16,8 @@ from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_events import USER_DELETED
 from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.task_store import LARGEST_IN_LIST, TaskStore
-from service_tasks.schedule_use_cases import NewSchedule, ScheduleSelection, StoredSchedule
-from service_tasks.use_cases import NewTask
+from service_tasks.use_cases.schedules import NewSchedule, ScheduleSelection, StoredSchedule
+from service_tasks.use_cases.tasks import NewTask
 from servicekit import tombstones
 from servicekit.database import Database
 from servicekit.events import Event, read_data
@@ -25,7 +25,7 @@ from servicekit.ids import new_id
 
 
 class ScheduleStore:
-    """Implements `schedule_use_cases.ScheduleRepository` and `engine.ports.DueStore`."""
+    """Implements `use_cases.schedules.ScheduleRepository` and `engine.ports.DueStore`."""
 
     def __init__(self, database: Database, tasks: TaskStore) -> None:
         """`tasks` is on the same database: a run and its task are one transaction."""

@@ -2,7 +2,7 @@
 -- Only the database's clock is ever compared: now() is the moment the transaction began.
 
 -- name: columns
--- In the order of schedule_use_cases.StoredSchedule; first the seven parts of its timing.
+-- In the order of use_cases.schedules.StoredSchedule; first the seven parts of its timing.
 s.cron, s.timezone, s.every_seconds, s.run_at, s.anchor_at, s.starts_at, s.ends_at, s.missed,
 s.id, s.name, s.task_type, s.title, s.user_id, s.payload::text, s.priority, s.max_attempts, s.timeout_seconds,
 s.callback_url, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at, s.updated_at, now()

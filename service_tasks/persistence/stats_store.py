@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
 from service_tasks.persistence.statements import Statements
-from service_tasks.stats_use_cases import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
+from service_tasks.use_cases.stats import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
 from servicekit.database import Database
 
 #: A table of so many pages (32 MB) is counted whole, which takes some 15 ms.
@@ -31,7 +31,7 @@ MOST_WORKERS = 1000
 
 
 class StatsStore:
-    """Implements `stats_use_cases.StatsRepository`. Raises `DatabaseUnavailable` when there is no database."""
+    """Implements `use_cases.stats.StatsRepository`. Raises `DatabaseUnavailable` when there is no database."""
 
     def __init__(
         self,

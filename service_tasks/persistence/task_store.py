@@ -37,7 +37,7 @@ from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_events import USER_DELETED, TaskEvents
 from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.wake_ups import PostgresWakeUps
-from service_tasks.use_cases import Control, NewTask, PastExecuteAt, Selection, Standing, StoredTask
+from service_tasks.use_cases.tasks import Control, NewTask, PastExecuteAt, Selection, Standing, StoredTask
 from servicekit import tombstones
 from servicekit.database import Database, DatabaseTooSlow
 from servicekit.errors import DatabaseUnavailable

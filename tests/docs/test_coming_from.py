@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service_orders.schemas import OrderView
-from service_tasks.schemas import TaskView
+from service_tasks.schemas.tasks import TaskView
 from service_users.schemas import UserView
 from tests.support.markdown import CHECKOUT, Document
 from tests.support.system import RunningSystem

@@ -26,21 +26,18 @@ from service_orders import events as orders_events
 from service_orders import schemas as orders
 from service_orders.routes import order_routes
 from service_orders.settings import OrdersRelaySettings, OrdersSettings
-from service_tasks import bulk_schemas as bulk
 from service_tasks import errors as tasks_errors
-from service_tasks import message_schemas as messages
-from service_tasks import schedule_schemas as schedules
-from service_tasks import schemas as tasks
-from service_tasks import stats_schemas as stats
-from service_tasks.bulk_routes import bulk_routes
 from service_tasks.domain.schedule import ScheduleStatus
 from service_tasks.domain.task import Status, status_from_word
 from service_tasks.engine.registry import load_registry
 from service_tasks.events.routes import event_routes
-from service_tasks.message_routes import message_routes
 from service_tasks.persistence import task_events
-from service_tasks.routes import task_routes
-from service_tasks.schedule_routes import schedule_routes
+from service_tasks.routes.bulk import bulk_routes
+from service_tasks.routes.messages import message_routes
+from service_tasks.routes.schedules import schedule_routes
+from service_tasks.routes.stats import stats_routes
+from service_tasks.routes.tasks import task_routes
+from service_tasks.schemas import bulk, messages, schedules, stats, tasks
 from service_tasks.settings import (
     BUILT_IN_MODULES,
     EventsSettings,
@@ -49,7 +46,6 @@ from service_tasks.settings import (
     TasksSettings,
     WorkerSettings,
 )
-from service_tasks.stats_routes import stats_routes
 from service_users import errors as users_errors
 from service_users import events as users_events
 from service_users import schemas as users

@@ -21,10 +21,10 @@ from service_tasks.events.feed import Feed
 from service_tasks.events.measures import EventMeasures
 from service_tasks.ingest.consumer import Counts
 from service_tasks.ingest.measures import IngestMeasures
-from service_tasks.stats_measures import StatsCollector
-from service_tasks.stats_use_cases import Census, Figures, Stats
+from service_tasks.measures.stats import StatsCollector
+from service_tasks.measures.worker import WorkerCollector
 from service_tasks.task_types.noop import noop
-from service_tasks.worker_measures import WorkerCollector
+from service_tasks.use_cases.stats import Census, Figures, Stats
 from servicekit.circuits import Circuit, Transition
 from servicekit.metrics import Metrics
 from servicekit.relay_measures import RelayMeasures

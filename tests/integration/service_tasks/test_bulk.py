@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 
 from service_tasks.app import create_app
-from service_tasks.bulk_schemas import CancelMany, RetryMany
-from service_tasks.bulk_use_cases import BATCH, Bulk
 from service_tasks.domain.task import AttemptError, FailedForGood, State, Succeeded
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.task_events import TaskEvents
+from service_tasks.schemas.bulk import CancelMany, RetryMany
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types import TaskContext, task_type
+from service_tasks.use_cases.bulk import BATCH, Bulk
 from servicekit import deadline
 from servicekit.errors import DatabaseUnavailable
 from servicekit.inbox import Inbox

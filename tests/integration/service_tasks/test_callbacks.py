@@ -9,18 +9,18 @@ from uuid import UUID, uuid4
 import pytest
 
 from service_tasks.app import create_app
-from service_tasks.bulk_schemas import CancelMany, RetryMany
-from service_tasks.bulk_use_cases import Bulk
 from service_tasks.domain.task import AttemptError, FailedForGood, State, Succeeded, WillRetry
 from service_tasks.errors import UserDeleted
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.callbacks import EndedTask
+from service_tasks.schemas.bulk import CancelMany, RetryMany
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types import GiveUp, RetryAfter
 from service_tasks.task_types.callback import CallbackSettings, callback
 from service_tasks.task_types.http_exchange import RequestFailed
 from service_tasks.task_types.noop import noop
 from service_tasks.task_types.testing import run_once
+from service_tasks.use_cases.bulk import Bulk
 from servicekit.errors import DatabaseUnavailable
 from servicekit.inbox import Inbox
 from tests.integration.service_tasks.test_http import Client

@@ -9,12 +9,12 @@ import pytest
 
 from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.errors import UserDeleted
-from service_tasks.message_schemas import RejectedMessageQuery
-from service_tasks.message_use_cases import MAX_MESSAGE_BYTES, IncomingMessage, Messages
 from service_tasks.persistence.message_store import MessageStore
+from service_tasks.schemas.messages import RejectedMessageQuery
 from service_tasks.task_types.io import io
 from service_tasks.task_types.noop import noop
-from service_tasks.use_cases import Tasks
+from service_tasks.use_cases.messages import MAX_MESSAGE_BYTES, IncomingMessage, Messages
+from service_tasks.use_cases.tasks import Tasks
 from servicekit.errors import Conflict, Invalid, NotFound
 from servicekit.inbox import Inbox
 from tests.support.events import user_deleted

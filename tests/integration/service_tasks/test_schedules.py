@@ -13,8 +13,8 @@ from service_tasks.domain.schedule import MAX_RUNS_AT_ONCE, Missed, Timing, plan
 from service_tasks.engine.scheduler import Scheduler
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.schedule_store import ScheduleStore
-from service_tasks.schedule_use_cases import NewSchedule
 from service_tasks.task_types.noop import noop
+from service_tasks.use_cases.schedules import NewSchedule
 from servicekit.ids import new_id
 from servicekit.inbox import Inbox
 from tests.integration.service_tasks.conftest import Bench

@@ -15,8 +15,8 @@ from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.stats_store import StatsStore
 from service_tasks.settings import TasksSettings
-from service_tasks.stats_use_cases import Stats
 from service_tasks.task_types import GiveUp, RetryAfter, TaskContext, task_type
+from service_tasks.use_cases.stats import Stats
 from tests.support.plans import scans_of
 from tests.support.waiting import eventually
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from service_tasks.bulk_use_cases import Chosen
 from service_tasks.domain.task import (
     FIRST_STATES,
     TRANSITIONS,
@@ -28,6 +27,7 @@ from service_tasks.persistence import queries
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
+from service_tasks.use_cases.bulk import Chosen
 from servicekit.events import Event
 from tests.integration.service_tasks.conftest import Bench, new_task
 

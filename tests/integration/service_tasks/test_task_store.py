@@ -25,7 +25,7 @@ from service_tasks.engine.ports import Offer
 from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.line import Lines
-from service_tasks.use_cases import Control, PastExecuteAt, Selection
+from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.plans import scans_of
 

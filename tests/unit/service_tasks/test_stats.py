@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
-from service_tasks.stats_measures import StatsCollector
-from service_tasks.stats_use_cases import Census, Ended, Figures, Stats, Timed, WorkerState
+from service_tasks.measures.stats import StatsCollector
+from service_tasks.use_cases.stats import Census, Ended, Figures, Stats, Timed, WorkerState
 from servicekit import deadline
 from servicekit.errors import DatabaseUnavailable, Unavailable
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from service_tasks.errors import MessageIncomplete, MessageNotFound, PayloadTooLarge
-from service_tasks.message_schemas import RejectedMessagePage, RejectedMessageQuery, RejectedMessageView
-from service_tasks.message_use_cases import Messages
-from service_tasks.schemas import TaskView
+from service_tasks.schemas.messages import RejectedMessagePage, RejectedMessageQuery, RejectedMessageView
+from service_tasks.schemas.tasks import TaskView
+from service_tasks.use_cases.messages import Messages
 from servicekit.routes import Answer, Routes
 
 

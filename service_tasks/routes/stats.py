@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service_tasks.stats_schemas import TaskStatsView
-from service_tasks.stats_use_cases import Stats
+from service_tasks.schemas.stats import TaskStatsView
+from service_tasks.use_cases.stats import Stats
 from servicekit.routes import Routes
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field
 
 from service_tasks.domain.task import Status, status_from_word
-from service_tasks.schemas import TaskCreate
+from service_tasks.schemas.tasks import TaskCreate
 from servicekit.schemas import PageQuery, PageView, View
 
 

@@ -10,15 +10,15 @@ from uuid import UUID
 
 from service_tasks.engine.ports import READY, SCHEDULED
 from service_tasks.errors import MessageIncomplete, MessageNotFound
-from service_tasks.message_schemas import (
+from service_tasks.schemas.messages import (
     MessageFault,
     RejectedMessagePage,
     RejectedMessageQuery,
     RejectedMessageView,
     TaskMessage,
 )
-from service_tasks.schemas import TaskView
-from service_tasks.use_cases import NewTask, PastExecuteAt, Tasks
+from service_tasks.schemas.tasks import TaskView
+from service_tasks.use_cases.tasks import NewTask, PastExecuteAt, Tasks
 from servicekit.errors import AppError, FieldError, Invalid
 from servicekit.ids import new_id
 from servicekit.schemas import parse_body

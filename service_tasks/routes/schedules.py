@@ -5,15 +5,15 @@ from __future__ import annotations
 from uuid import UUID
 
 from service_tasks.errors import PayloadTooLarge, ScheduleNameTaken, ScheduleNotFound
-from service_tasks.schedule_schemas import (
+from service_tasks.schemas.schedules import (
     ScheduleCreate,
     SchedulePage,
     ScheduleQuery,
     ScheduleUpdate,
     ScheduleView,
 )
-from service_tasks.schedule_use_cases import Schedules
-from service_tasks.schemas import TaskView
+from service_tasks.schemas.tasks import TaskView
+from service_tasks.use_cases.schedules import Schedules
 from servicekit.routes import Answer, Routes
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
-from service_tasks.schemas import StatusFilter
+from service_tasks.schemas.tasks import StatusFilter
 from servicekit.schemas import Body, Id, Timestamp, View
 
 MAX_BULK_TASKS = 10_000

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from service_tasks.bulk_schemas import CancelMany, ManyCancelledView, ManyRetriedView, ManyTasks, RetryMany
 from service_tasks.domain.task import LIVE_STATES, RETRYABLE_STATES, State, Status, states_of
 from service_tasks.engine.ports import READY
+from service_tasks.schemas.bulk import CancelMany, ManyCancelledView, ManyRetriedView, ManyTasks, RetryMany
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, Invalid, Unavailable
 

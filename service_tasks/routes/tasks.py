@@ -14,7 +14,7 @@ from service_tasks.errors import (
     TaskStateConflict,
     UniqueKeyTaken,
 )
-from service_tasks.schemas import (
+from service_tasks.schemas.tasks import (
     DeleteQuery,
     TaskBatchCreate,
     TaskBatchView,
@@ -31,7 +31,7 @@ from service_tasks.schemas import (
     TaskView,
     idempotency_key,
 )
-from service_tasks.use_cases import Tasks
+from service_tasks.use_cases.tasks import Tasks
 from servicekit.errors import Invalid
 from servicekit.routes import Answer, Routes
 

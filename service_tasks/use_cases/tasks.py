@@ -31,7 +31,7 @@ from service_tasks.errors import (
     TaskNotFound,
     TaskStateConflict,
 )
-from service_tasks.schemas import (
+from service_tasks.schemas.tasks import (
     AttemptErrorView,
     LimitsView,
     ProgressView,

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from service_tasks.domain.distribution import BUCKETS, quantile
 from service_tasks.domain.task import State, Status, states_of, status_of
-from service_tasks.stats_schemas import (
+from service_tasks.schemas.stats import (
     MinuteView,
     RatesView,
     TaskCountsView,

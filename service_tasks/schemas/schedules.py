@@ -23,7 +23,7 @@ from service_tasks.domain.task import (
     MAX_TIMEOUT_SECONDS,
     MAX_TITLE_CHARACTERS,
 )
-from service_tasks.schemas import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl
+from service_tasks.schemas.tasks import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl
 from servicekit.schemas import (
     Body,
     Id,

@@ -9,8 +9,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service_tasks.domain.task import Status
-from service_tasks.stats_schemas import TaskStatsView
-from service_tasks.stats_use_cases import Stats
+from service_tasks.schemas.stats import TaskStatsView
+from service_tasks.use_cases.stats import Stats
 from servicekit.errors import DeadlineExceeded, Unavailable
 
 #: stands for types that no living worker runs and this process does not know: anybody may name a new one

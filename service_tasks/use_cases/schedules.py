@@ -19,15 +19,15 @@ from service_tasks.domain.schedule import (
 )
 from service_tasks.engine.ports import READY, SCHEDULES
 from service_tasks.errors import ScheduleNotFound
-from service_tasks.schedule_schemas import (
+from service_tasks.schemas.schedules import (
     ScheduleCreate,
     SchedulePage,
     ScheduleQuery,
     ScheduleUpdate,
     ScheduleView,
 )
-from service_tasks.schemas import TaskCreate, TaskView
-from service_tasks.use_cases import NewTask, Tasks
+from service_tasks.schemas.tasks import TaskCreate, TaskView
+from service_tasks.use_cases.tasks import NewTask, Tasks
 from servicekit.errors import Invalid
 from servicekit.ids import new_id
 from servicekit.json_reader import read_json

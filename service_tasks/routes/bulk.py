@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service_tasks.bulk_schemas import CancelMany, ManyCancelledView, ManyRetriedView, RetryMany
-from service_tasks.bulk_use_cases import Bulk
+from service_tasks.schemas.bulk import CancelMany, ManyCancelledView, ManyRetriedView, RetryMany
+from service_tasks.use_cases.bulk import Bulk
 from servicekit.routes import Routes
 
 
