@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from scripts.instance.errors import InstanceError
-from scripts.soaking.client import Caller
 from scripts.soaking.killing import VICTIMS, Killer, MemoryWatch
 from scripts.soaking.load import Books, Client
 from scripts.soaking.records import Seen
 from scripts.soaking.site import GATEWAY_PROCESSES, Site
-from scripts.soaking.verdict import RECOVERY_SECONDS, faults
+from scripts.soaking.under_fire import answers_of, under_fire
+from scripts.soaking.verdict import faults
 
 #: Clients, each with ten requests a second.
 CLIENTS = 6
@@ -54,22 +54,10 @@ def soak(data: Path, port: int, *, seconds: float, every: float, seed: str, say:
         works = partial(_works, site, made["data"]["id"])
         killer = Killer(site, VICTIMS, works, every=every, seed=seed)
         watch = MemoryWatch(site, every=_MEASURE_EVERY)
-        began = time.monotonic()
-        for client in clients:
-            client.start()
         watch.start()
-        killer.start()
-        watch_over(began, seconds, clients, killer, say)
-        killer.stop()
-        stopped.set()
-        for client in clients:
-            client.join()
+        began, lasted = under_fire(clients, stopped, killer, seconds, say)
         watch.stop()
-        lasted = time.monotonic() - began
-        for crash in (killer.crash, *(client.crash for client in clients)):
-            if crash is not None:
-                raise crash
-        answers = sorted((answer for client in clients for answer in client.answers), key=lambda one: one.began)
+        answers = answers_of(clients)
         found = faults(answers, killer.kills, watch.seen, began)
         say("looking whether everything that was promised is there …")
         books = [client.books for client in clients]
@@ -90,21 +78,6 @@ def _works(site: Site, user: str, services: tuple[str, ...]) -> bool:
         and site.ask("GET", "/tasks?limit=1")[0] == 200
         and set(site.circuits().values()) == {"closed"}
     )
-
-
-def watch_over(
-    began: float, seconds: float, clients: Sequence[Caller], killer: Killer, say: Callable[[str], None]
-) -> None:
-    """Wait for the end, or for a fault of the soak itself; tell of each kill when it is known how it ended."""
-    told = 0
-    while time.monotonic() < began + seconds and not killer.crash and not any(client.crash for client in clients):
-        time.sleep(0.2)
-        for kill in killer.kills[told:]:
-            if kill.well_at is None and time.monotonic() - (kill.continued_at or kill.at) < RECOVERY_SECONDS:
-                break
-            well = "not well" if kill.seconds is None else f"well after {kill.seconds:.1f} s"
-            say(f"{kill.at - began:7.1f} s  {kill.signal} {kill.victim} ({kill.pid}): {well}")
-            told += 1
 
 
 def missing(site: Site, books: Iterable[Books]) -> list[str]:

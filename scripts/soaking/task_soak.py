@@ -17,9 +17,9 @@ from scripts.soaking import journal, noted_types
 from scripts.soaking.killing import Blow, Killer, MemoryWatch
 from scripts.soaking.records import Seen
 from scripts.soaking.site import GATEWAY_PROCESSES, Site
-from scripts.soaking.soak import watch_over
 from scripts.soaking.task_load import TaskClient
 from scripts.soaking.task_verdict import Evidence, ends_of, later_ends, rescues, task_faults
+from scripts.soaking.under_fire import answers_of, under_fire
 from scripts.soaking.verdict import GATEWAY_MASTER, GATEWAY_PROCESS, faults
 
 CLIENTS = 4
@@ -101,20 +101,8 @@ def task_soak(
         killer = Killer(site, TASK_VICTIMS, partial(_works, site), every=every, seed=seed, pairs=_PAIRS)
         watch = MemoryWatch(site, every=_MEASURE_EVERY)
         wall = time.time() - time.monotonic()
-        began = time.monotonic()
-        for client in clients:
-            client.start()
         watch.start()
-        killer.start()
-        watch_over(began, seconds, clients, killer, say)
-        killer.stop()
-        stopped.set()
-        for client in clients:
-            client.join()
-        lasted = time.monotonic() - began
-        for crash in (killer.crash, *(client.crash for client in clients)):
-            if crash is not None:
-                raise crash
+        began, lasted = under_fire(clients, stopped, killer, seconds, say)
         say("nobody is killed any more; waiting until every task has come to its end …")
         late = _wait_for_ends(site)
         tasks = _all_tasks(site)
@@ -134,7 +122,7 @@ def task_soak(
         living = frozenset(process.pid for process in site.processes().get("task worker", []))
         met = frozenset(one.pid for one in watch.seen if one.name == "task worker")
         found = Evidence(wishes, tasks, later, runs, kills, living, met, time.time())
-        answers = sorted((answer for client in clients for answer in client.answers), key=lambda one: one.began)
+        answers = answers_of(clients)
         return TaskOutcome(
             began,
             lasted,

@@ -1,0 +1,53 @@
+"""The part of a soak that counts: clients at work while a killer is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from scripts.soaking.client import Caller
+from scripts.soaking.killing import Killer
+from scripts.soaking.records import Answer
+from scripts.soaking.verdict import RECOVERY_SECONDS
+
+
+def under_fire(
+    clients: Sequence[Caller], stopped: threading.Event, killer: Killer, seconds: float, say: Callable[[str], None]
+) -> tuple[float, float]:
+    """Let them work for so long, and end them by `stopped`; gives when it began and how long it lasted.
+
+    Raises what a client or the killer has died of: a fault of the soak itself.
+    """
+    began = time.monotonic()
+    for client in clients:
+        client.start()
+    killer.start()
+    _watch(began, seconds, clients, killer, say)
+    killer.stop()
+    stopped.set()
+    for client in clients:
+        client.join()
+    lasted = time.monotonic() - began
+    for crash in (killer.crash, *(client.crash for client in clients)):
+        if crash is not None:
+            raise crash
+    return began, lasted
+
+
+def answers_of(clients: Sequence[Caller]) -> list[Answer]:
+    """What all of them were answered, in the order in which they asked."""
+    return sorted((answer for client in clients for answer in client.answers), key=lambda one: one.began)
+
+
+def _watch(began: float, seconds: float, clients: Sequence[Caller], killer: Killer, say: Callable[[str], None]) -> None:
+    """Wait for the end, or for a fault of the soak itself; tell of each kill when it is known how it ended."""
+    told = 0
+    while time.monotonic() < began + seconds and not killer.crash and not any(client.crash for client in clients):
+        time.sleep(0.2)
+        for kill in killer.kills[told:]:
+            if kill.well_at is None and time.monotonic() - (kill.continued_at or kill.at) < RECOVERY_SECONDS:
+                break
+            well = "not well" if kill.seconds is None else f"well after {kill.seconds:.1f} s"
+            say(f"{kill.at - began:7.1f} s  {kill.signal} {kill.victim} ({kill.pid}): {well}")
+            told += 1
