@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE, SIGNATURE_FIELD, signature
 from service_tasks.domain.destinations import Destinations, hosts_text, networks_text, read_hosts, read_networks
 from service_tasks.task_types import GiveUp, RetryPolicy, Settings, TaskContext, task_type
-from service_tasks.task_types.http_request import HttpRequest, HttpResponse
+from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from servicekit.envelope import dump
 from servicekit.events import MEDIA_TYPE
 from servicekit.schemas import JsonValue

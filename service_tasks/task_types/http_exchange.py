@@ -22,7 +22,7 @@ from yarl import URL
 
 from service_tasks.domain.destinations import Address, Destinations, is_allowed, may_connect
 from service_tasks.task_types import GiveUp, RetryAfter
-from service_tasks.task_types.http_request import HttpRequest, HttpResponse
+from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from servicekit.envelope import dump
 from servicekit.version import VERSION
 

@@ -15,7 +15,8 @@ import pytest
 from service_tasks.domain.task import State
 from service_tasks.task_types import GiveUp, RetryAfter
 from service_tasks.task_types.http_exchange import RequestFailed, exchange
-from service_tasks.task_types.http_request import HttpRequest, HttpRequestSettings, HttpResponse, http_request
+from service_tasks.task_types.http_message import HttpRequest, HttpResponse
+from service_tasks.task_types.http_request import HttpRequestSettings, http_request
 from tests.support.certificates import Authority
 from tests.support.upstream import Close, Pause, ScriptedUpstream, answer
 
