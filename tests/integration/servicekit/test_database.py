@@ -346,6 +346,17 @@ def test_without_a_limit_of_its_own_the_deadline_still_counts(make_database):
         assert statement_timeout(database).endswith("ms")
 
 
+def test_no_statement_is_compiled_whatever_the_server_does_otherwise(make_database, empty_database):
+    engine = create_engine(empty_database, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE {engine.url.database} SET jit = on"))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SHOW jit")) == "on"
+
+    with make_database().transaction() as session:
+        assert session.scalar(text("SHOW jit")) == "off"
+
+
 def test_everything_works_inside_a_deadline(database):
     with deadline.within(3):
         add(database, "one", {"percent": "100 %", "colon": ":x"})
