@@ -81,7 +81,7 @@ class Database:
                         f"-c statement_timeout={statement_timeout_ms}",
                         f"-c idle_in_transaction_session_timeout={idle_in_transaction_timeout_ms}",
                         "-c timezone=UTC",
-                        # Statements are many and short; to compile one (again each time) takes longer than it ever runs.
+                        # Statements are many and short: to compile one, each time anew, takes far longer than it runs.
                         "-c jit=off",
                     )
                 ),
