@@ -94,18 +94,18 @@ class RunningSystem:
     def kill(self, name: str) -> int:
         """Kill a process with SIGKILL and give the pid it had."""
         pid = int(self.status()[name]["pid"])
-        self._left_behind[pid] = psutil.Process(pid).children()
         self.kill_pid(pid)
         return pid
 
     def kill_pid(self, pid: int) -> None:
         """Kill a process with SIGKILL at once, without asking what it is called."""
+        self._left_behind[pid] = psutil.Process(pid).children()
         os.kill(pid, signal.SIGKILL)
 
     def wait_until_replaced(self, name: str, pid: int, *, timeout: float = 30) -> int:
         """Wait until a process runs again under another pid, and give it.
 
-        The children of one that `kill` ended may answer for a moment longer, and then leave the port; this waits for
+        The children of one that was killed may answer for a moment longer, and then leave the port; this waits for
         that, so that whoever asks afterwards meets the new process.
         """
 
