@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg2.errors
+import psycopg2
+from psycopg2.errors import QueryCanceled
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -28,6 +29,18 @@ RECYCLE_SECONDS = 1800
 #: a connection unused for longer is asked whether it still works
 UNUSED_SECONDS = 30.0
 TCP_USER_TIMEOUT_MS = 10_000
+
+
+def is_unavailable(exc: BaseException | None) -> bool:
+    """Whether this error of psycopg2 is about the server or the way to it, and not about a statement.
+
+    One kind looks like neither: a connection that is reset while something the server said before lies unread (the
+    warning that another of its processes crashed, a notification) fails with a plain `DatabaseError`, and psycopg2 does
+    not hold it for closed. Every refusal of a statement has an SQLSTATE; this has none.
+    """
+    if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return True
+    return type(exc) is psycopg2.DatabaseError and exc.pgcode is None
 
 
 class DatabaseTooSlow(DeadlineExceeded):
@@ -145,12 +158,10 @@ class Database:
             raise
         except PoolTimeoutError as exc:
             raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from exc
-        except (OperationalError, InterfaceError) as exc:
-            if isinstance(exc.orig, psycopg2.errors.QueryCanceled):
-                raise DatabaseTooSlow from exc
-            raise DatabaseUnavailable(retry_after=1) from exc
         except DBAPIError as exc:
-            if exc.connection_invalidated:
+            if isinstance(exc.orig, QueryCanceled):
+                raise DatabaseTooSlow from exc
+            if exc.connection_invalidated or is_unavailable(exc.orig):
                 raise DatabaseUnavailable(retry_after=1) from exc
             raise
 
@@ -181,10 +192,12 @@ class Database:
             if named := self._named(exc):
                 raise named from exc
             raise
-        except psycopg2.errors.QueryCanceled as exc:
+        except QueryCanceled as exc:
             raise DatabaseTooSlow from exc
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
-            raise DatabaseUnavailable(retry_after=1) from exc
+        except psycopg2.Error as exc:
+            if is_unavailable(exc):
+                raise DatabaseUnavailable(retry_after=1) from exc
+            raise
 
     def _named(self, exc: BaseException | None) -> AppError | None:
         """The domain error of the constraint that was violated, if it has one."""

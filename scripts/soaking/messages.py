@@ -37,6 +37,7 @@ from scripts.instance.rabbitmq import installed
 from service_tasks.ingest.topology import SURE, declare
 from servicekit import migrations
 from servicekit.broker import BrokerAway, Link
+from servicekit.database import is_unavailable
 
 #: Ingestion must get on within this time, whatever was killed.
 STUCK_SECONDS = 60.0
@@ -262,8 +263,10 @@ class _Table:
             return int(
                 self._ask("SELECT (SELECT count(*) FROM tasks) + (SELECT count(*) FROM rejected_messages)")[0][0]
             )
-        except psycopg2.OperationalError:
-            return None
+        except psycopg2.Error as exc:
+            if is_unavailable(exc):
+                return None
+            raise
 
     def count(self, table: str) -> int:
         return int(self._ask(f"SELECT count(*) FROM {table}")[0][0])

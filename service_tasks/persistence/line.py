@@ -14,7 +14,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.exc import SQLAlchemyError
 
 from service_tasks.persistence.statements import tables_may_come
-from servicekit.database import Database, DatabaseTooSlow
+from servicekit.database import Database, DatabaseTooSlow, is_unavailable
 from servicekit.errors import DatabaseUnavailable
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
@@ -85,7 +85,9 @@ class Lines(threading.local):
                 return take(cursor)
         except QueryCanceled as exc:
             raise DatabaseTooSlow from exc
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
+        except psycopg2.Error as exc:
+            if not is_unavailable(exc):
+                raise
             self._close()
             raise DatabaseUnavailable(retry_after=1) from exc
 

@@ -12,14 +12,13 @@ A fault holds for every request from then on, those on kept connections too; the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 import struct
-import threading
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, assert_never
+from typing import assert_never
+
+from tests.support.loopback_server import LoopbackServer
 
 _PAGES = (b"/readyz", b"/openapi.json", b"/livez")
 _PIECE = b"x" * 65536
@@ -79,17 +78,14 @@ class Huge:
 Fault = Pass | Delay | Fail | Reset | Blame | Garbage | Huge
 
 
-class FaultProxy:
-    """Listens on loopback, with an event loop on a thread of its own. `to` is the service's port."""
+class FaultProxy(LoopbackServer):
+    """`to` is the service's port."""
 
     def __init__(self, to: int) -> None:
+        super().__init__()
         self._to = to
         self._fault: Fault = Pass()
         self._asked = 0
-        self.port = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._open: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -108,54 +104,24 @@ class FaultProxy:
         """Requests that arrived under the present fault, the service's own pages left out."""
         return self._asked
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=512)
-
-    async def _close(self) -> None:
-        self._server.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         service: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         try:
-            # Whoever leaves or is cut off ends this connection, as it does at a real service.
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                while True:
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    request = head + await reader.readexactly(_length(head))
-                    fault = self._take(head)
-                    if isinstance(fault, Pass | Delay):
-                        if service is None:
-                            service = await asyncio.open_connection("127.0.0.1", self._to)
-                        answer = await _ask(service, request)
-                        if isinstance(fault, Delay):
-                            await asyncio.sleep(fault.seconds)
-                        writer.write(answer)
-                    elif not await _misbehave(fault, writer):
-                        return
-                    await writer.drain()
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                request = head + await reader.readexactly(_length(head))
+                fault = self._take(head)
+                if isinstance(fault, Pass | Delay):
+                    if service is None:
+                        service = await asyncio.open_connection("127.0.0.1", self._to)
+                    answer = await _ask(service, request)
+                    if isinstance(fault, Delay):
+                        await asyncio.sleep(fault.seconds)
+                    writer.write(answer)
+                elif not await _misbehave(fault, writer):
+                    return
+                await writer.drain()
         finally:
-            self._open.discard(task)
-            writer.transport.abort()
             if service is not None:
                 service[1].transport.abort()
 

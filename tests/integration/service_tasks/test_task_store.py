@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import make_url
 
 from service_tasks.domain.task import (
     MAX_KEPT_ERRORS,
@@ -26,8 +27,11 @@ from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.line import Lines
 from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection
+from servicekit.database import Database
+from servicekit.errors import DatabaseUnavailable
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.plans import scans_of
+from tests.support.wire import Wire
 
 # Shorter than the server of these tests has been up: no one is rescued while that has not lasted a lease.
 SHORT = 0.01
@@ -738,3 +742,17 @@ def test_the_plan_of_a_claim_made_while_the_table_was_empty_serves_a_full_one(be
     # Ten tasks were looked at, not fifty thousand.
     assert found == {"Index Scan": 10, "Tid Scan": 10}
     assert len(bench.claim(bench.register())) == 10
+
+
+def test_a_thread_whose_connection_breaks_with_a_word_of_the_server_unread_gets_another(bench, tasks_database):
+    url = make_url(tasks_database.url)
+    assert url.port
+    with Wire(url.port) as wire:
+        way = url.set(port=wire.port).render_as_string(hide_password=False)
+        lines = Lines(Database(way, application_name="lines", pool_size=1), "LISTEN words", {"ask": "SELECT 1"})
+        assert lines.execute("ask", {}) == [(1,)]
+        wire.cut_after(lambda: bench.sql("NOTIFY words"))
+
+        with pytest.raises(DatabaseUnavailable):
+            lines.execute("ask", {})
+        assert lines.execute("ask", {}) == [(1,)]

@@ -7,7 +7,7 @@ import time
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, event, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -21,6 +21,7 @@ from servicekit.web import make_app
 from tests.support.ports import free_port
 from tests.support.postgres import TestServer
 from tests.support.waiting import eventually
+from tests.support.wire import Wire
 
 GENEROUS = 4.0  # seconds within which a database that is away must have been noticed
 
@@ -244,6 +245,28 @@ def test_a_connection_that_breaks_in_a_transaction_is_unavailable_and_the_next_o
     with pytest.raises(DatabaseUnavailable):
         lose_the_connection()
     database.ping()
+
+
+@pytest.mark.parametrize("ask", [Database.ping, lambda database: database.once("SELECT 1", {})], ids=["ping", "once"])
+def test_a_connection_that_breaks_with_a_word_of_the_server_unread_is_unavailable(make_database, empty_database, ask):
+    url = make_url(empty_database)
+    assert url.port
+    with Wire(url.port) as wire:
+        database = make_database(url.set(port=wire.port).render_as_string(hide_password=False), pool_size=1)
+        database.once("LISTEN pumps", {})
+        cuts = []
+
+        @event.listens_for(database.engine, "checkout")
+        def cut(*_) -> None:
+            # Just before the statement: whether the connection lives has been looked at by now.
+            if not cuts:
+                wire.cut_after(lambda: make_database().once("NOTIFY pumps", {}))
+                cuts.append(True)
+
+        with pytest.raises(DatabaseUnavailable):
+            ask(database)
+        assert cuts
+        ask(database)
 
 
 def test_two_transactions_that_lock_each_other_out_end_with_a_try_again(database):
