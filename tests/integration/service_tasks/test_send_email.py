@@ -6,6 +6,7 @@ import asyncio
 import json
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from service_tasks.domain.task import State
@@ -31,7 +32,21 @@ def settings_for(port: int, **more) -> SendEmailSettings:
 
 def send(settings: SendEmailSettings, **changes) -> SentEmail:
     email = Email(**{"to": ["user@example.com"], "subject": "Бетон", "text": "Завтра в 8:00", **changes})
-    return asyncio.run(send_email(Context(), email, settings=settings))
+    return asyncio.run(_send(email, settings))
+
+
+async def _send(email: Email, settings: SendEmailSettings) -> SentEmail:
+    try:
+        return await send_email(Context(), email, settings=settings)
+    finally:
+        # As in a worker the event loop goes on: TLS says goodbye before its connection is closed, and it always is.
+        async with asyncio.timeout(10):
+            while _connections_to(settings.smtp_port):
+                await asyncio.sleep(0.01)
+
+
+def _connections_to(port: int) -> int:
+    return sum(1 for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == port)
 
 
 @pytest.fixture
