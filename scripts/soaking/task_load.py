@@ -24,10 +24,14 @@ _ENDED = frozenset({"completed", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One cancel or retry by hand; times are of the wall clock. Whether it happened: None is unknown."""
+    """One cancel or retry by hand, done at some time between the two, of the wall clock.
+
+    Whether it happened: None is unknown.
+    """
 
     what: Literal["cancel", "retry"]
     asked: float
+    answered: float
     done: bool | None
 
 
@@ -221,7 +225,7 @@ class TaskClient(Caller):
                 "DELETE", f"/tasks/{wish.id}", needs=_NEEDS, expect=[200, 404], route="/tasks/{id}",
                 promised={"status": "cancelled"},
             )  # fmt: skip
-            wish.acts.append(Act("cancel", asked, reply.status == 200 if reply.is_clear else None))
+            wish.acts.append(Act("cancel", asked, time.time(), reply.status == 200 if reply.is_clear else None))
 
     def retry(self) -> None:
         wish = self._recent(
@@ -233,7 +237,7 @@ class TaskClient(Caller):
                 "POST", f"/tasks/{wish.id}/retry", needs=_NEEDS, expect=[200, 409], route="/tasks/{id}/retry"
             )
             done = reply.status == 200 if reply.is_clear else None
-            wish.acts.append(Act("retry", asked, done))
+            wish.acts.append(Act("retry", asked, time.time(), done))
             if done is not False:
                 wish.seen = None
 

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from scripts.soaking.journal import Run
@@ -250,17 +250,10 @@ def _of_its_attempts(wish: Wish, task: Task, runs: Sequence[Run], workers: _Work
     if any(act.what == "retry" and act.done is None for act in wish.acts):
         # Nobody knows when its attempts began anew.
         return
-    anew = [act.asked for act in wish.acts if act.what == "retry" and act.done]
-    epochs: list[list[Run]] = [[] for _ in (0, *anew)]
-    for run in runs:
-        epochs[sum(run.began > asked for asked in anew)].append(run)
-    for epoch in epochs:
-        for first, second in pairwise(epoch):
-            handed_back = first.end == "stopped" or first.pid in workers.ended
-            if second.attempt < first.attempt or (second.attempt == first.attempt and not handed_back):
-                yield f"attempt {second.attempt} began after attempt {first.attempt} ({first.end or 'cut off'})"
-    if epochs[-1] and epochs[-1][-1].attempt > task["attempts"]:
-        yield f"attempt {epochs[-1][-1].attempt} began, and it has {task['attempts']} attempts"
+    anew = [act for act in wish.acts if act.what == "retry" and act.done]
+    # Each began its attempts anew between its request and its answer; any place there that explains the runs will do.
+    places = [range(_begun_by(act.asked, runs), _begun_by(act.answered, runs) + 1) for act in anew]
+    yield from min((list(_of_epochs(_divided(runs, cuts), task, workers)) for cuts in product(*places)), key=len)
     for first, second in pairwise(runs):
         together = workers.end_of(first) - second.began
         if first.end == "stopped" and together < _STOPPING_SECONDS:
@@ -269,6 +262,24 @@ def _of_its_attempts(wish: Wish, task: Task, runs: Sequence[Run], workers: _Work
             yield f"ran twice at the same time: attempts {first.attempt} and {second.attempt}"
     if not anew:
         yield from _of_its_rescues(task, runs, workers)
+
+
+def _begun_by(moment: float, runs: Sequence[Run]) -> int:
+    return sum(run.began <= moment for run in runs)
+
+
+def _divided(runs: Sequence[Run], cuts: Sequence[int]) -> list[Sequence[Run]]:
+    return [runs[first:last] for first, last in pairwise([0, *sorted(cuts), len(runs)])]
+
+
+def _of_epochs(epochs: Sequence[Sequence[Run]], task: Task, workers: _Workers) -> Iterable[str]:
+    for epoch in epochs:
+        for first, second in pairwise(epoch):
+            handed_back = first.end == "stopped" or first.pid in workers.ended
+            if second.attempt < first.attempt or (second.attempt == first.attempt and not handed_back):
+                yield f"attempt {second.attempt} began after attempt {first.attempt} ({first.end or 'cut off'})"
+    if epochs[-1] and epochs[-1][-1].attempt > task["attempts"]:
+        yield f"attempt {epochs[-1][-1].attempt} began, and it has {task['attempts']} attempts"
 
 
 def _of_its_rescues(task: Task, runs: Sequence[Run], workers: _Workers) -> Iterable[str]:

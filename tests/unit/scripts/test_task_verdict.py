@@ -64,6 +64,8 @@ def evidence(wishes: list[Wish], tasks: list[dict[str, Any]], runs: list[Run], *
 
 RESCUED = task(attempts=2, errors=[lost()], result={"run": "run 2"}, completed_at=at(131.0))
 
+OVER_AND_ANEW = [run(1, 1, 100.5, 101.0, end="raised"), run(2, 2, 101.5, 102.0, end="raised"), run(3, 1, 103.0)]
+
 WELL = {
     "it ran and completed": evidence([wish()], [task()], [run()]),
     "an unclear request made nothing": evidence([wish(id=None, unclear=True)], [], []),
@@ -92,9 +94,12 @@ WELL = {
         [run(1, 1, 100.0, 101.0, end="stopped"), run(2, 1, 110.0, 110.9, pid=THERE)],
     ),
     "retried by hand, with attempts anew": evidence(
-        [wish(acts=[Act("cancel", 103.0, True), Act("retry", 105.0, True)])],
+        [wish(acts=[Act("cancel", 103.0, 103.1, True), Act("retry", 105.0, 105.1, True)])],
         [task(result={"run": "run 2"})],
         [run(1, 1, 100.0, 103.0, end="stopped"), run(2, 1, 110.0, 110.9)],
+    ),
+    "retried by hand with a request that waited until its last attempt had failed": evidence(
+        [wish(acts=[Act("retry", 101.0, 104.0, True)])], [task(result={"run": "run 3"})], OVER_AND_ANEW
     ),
     "failed with its last attempt": evidence(
         [wish(body={"payload": {"seconds": 1, "failures": 9}})],
@@ -102,7 +107,7 @@ WELL = {
         [run(end="raised")],
     ),
     "cancelled while it was claimed": evidence(
-        [wish(acts=[Act("cancel", 110.0, True)])],
+        [wish(acts=[Act("cancel", 110.0, 110.1, True)])],
         [task(status="cancelled")],
         [run(began=112.0, ended=112.1, end="stopped")],
     ),
@@ -186,6 +191,14 @@ FAULTS: dict[str, tuple[Evidence, str]] = {
         evidence([wish()], [RESCUED], [run(1, 1, 130.5, 130.6), run(2, 2, 130.0, 130.4, pid=THERE)], killed(99)),
         "attempt 1 began after attempt 2",
     ),
+    "attempts anew before anybody retried it by hand": (
+        evidence([wish(acts=[Act("retry", 103.5, 104.0, True)])], [task(result={"run": "run 3"})], OVER_AND_ANEW),
+        "attempt 1 began after attempt 2",
+    ),
+    "attempts anew long after it was retried by hand": (
+        evidence([wish(acts=[Act("retry", 101.0, 101.2, True)])], [task(result={"run": "run 3"})], OVER_AND_ANEW),
+        "attempt 1 began after attempt 2",
+    ),
     "failed with attempts left": (
         evidence([wish()], [task(status="failed", errors=[lost()])], [], killed()),
         "failed after 1 of 3 attempts",
@@ -224,12 +237,14 @@ FAULTS: dict[str, tuple[Evidence, str]] = {
         "attempt 1 was taken from a worker that lived",
     ),
     "cancelled, and completed": (
-        evidence([wish(acts=[Act("cancel", 105.0, True)])], [task()], [run()]),
+        evidence([wish(acts=[Act("cancel", 105.0, 105.1, True)])], [task()], [run()]),
         "was cancelled, and is completed",
     ),
     "run long after its cancel": (
         evidence(
-            [wish(acts=[Act("cancel", 110.0, True)])], [task(status="cancelled")], [run(began=116.0, ended=117.0)]
+            [wish(acts=[Act("cancel", 110.0, 110.1, True)])],
+            [task(status="cancelled")],
+            [run(began=116.0, ended=117.0)],
         ),
         "a run began 5.0 s after its cancel",
     ),
