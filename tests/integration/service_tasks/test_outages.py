@@ -165,6 +165,7 @@ from service_tasks.task_types import TaskContext, task_type
 
 @task_type("block", max_attempts=1)
 async def block(ctx: TaskContext, payload: float) -> None:
+    open("blocks.txt", "x").close()
     time.sleep(payload)
 
 @task_type("count")
@@ -176,8 +177,9 @@ async def count(ctx: TaskContext, payload: object) -> None:
     )
     types = {"TASK_MODULES": "site_tasks", "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{tmp_path}"}
     first = start_process(**types)
-    blocking = bench.add("block", payload="6", max_attempts=1)
-    bench.wait_for(blocking, State.RUNNING, timeout=20)
+    bench.add("block", payload="6", max_attempts=1)
+    # Not only claimed: until then the event loop is free.
+    eventually((tmp_path / "blocks.txt").exists, timeout=20, what="the event loop sleeps")
     blocked_at = time.monotonic()
     task_id = bench.add("count")
     # Claimed, and waits for the event loop, which is still asleep when the process is stopped, and awake as soon as it
