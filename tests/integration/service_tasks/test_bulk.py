@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from service_tasks.app import create_app
-from service_tasks.domain.task import AttemptError, FailedForGood, State, Succeeded
+from service_tasks.domain.task import AttemptError, FailedForGood, Succeeded
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.schemas.bulk import CancelMany, RetryMany
@@ -193,10 +193,12 @@ def test_a_result_that_comes_after_the_cancel_changes_nothing(bench, bulk):
 
 
 def test_handlers_of_cancelled_tasks_are_stopped(bench, bulk, start_worker):
+    begun: list[str] = []
     stopped: list[str] = []
 
     @task_type("patient")
     async def patient(ctx: TaskContext, payload: object) -> None:
+        begun.append(str(ctx.task_id))
         try:
             await asyncio.sleep(600)
         except asyncio.CancelledError:
@@ -205,8 +207,7 @@ def test_handlers_of_cancelled_tasks_are_stopped(bench, bulk, start_worker):
 
     worker = start_worker(patient)
     ids = [bench.add("patient") for _ in range(20)]
-    for task_id in ids:
-        bench.wait_for(task_id, State.RUNNING)
+    eventually(lambda: len(begun) == 20)
 
     assert bulk.cancel(CancelMany(task_type="patient")).cancelled == 20
 
