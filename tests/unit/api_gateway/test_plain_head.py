@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,9 @@ OTHER_REQUESTS = {
     "nothing": b"",
     "half a head": HEAD,
     "a head without its last line feed": HEAD + b"\r",
+    # Python 3.11.2 takes `(…\r\n)*+\r\n` to match these.
+    "half a head that ends in a value of spaces": HEAD + b"X: \r\n",
+    "half a head that ends in a name": HEAD + b"X\r\n",
     "an empty line first": b"\r\n" + HEAD + b"\r\n",
     "two requests": HEAD + b"\r\n" + HEAD + b"\r\n",
     "something behind": HEAD + b"\r\nx",
@@ -100,6 +104,14 @@ def test_a_plain_request_is_what_gunicorn_reads(data: bytes) -> None:
 @pytest.mark.parametrize("name", OTHER_REQUESTS)
 def test_any_other_request_is_for_the_parser(name: str) -> None:
     assert plain_head.read_request(OTHER_REQUESTS[name]) is None
+
+
+def test_a_request_without_its_empty_line_is_not_taken_whatever_the_regular_expressions_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plain_head, "_LINES", re.compile(rb".*", re.DOTALL))
+    assert plain_head.read_request(b"POST /tasks HTTP/1.1\r\nHost: a\r\nX-Empty: \r\n") is None
+    assert plain_head.read_request(b"POST /tasks HTTP/1.1\r\nHost: a\r\nX-Some: 1\r\n") is None
 
 
 def mutations(seeds: tuple[bytes, ...], rounds: int) -> Any:
