@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, func, inspect, or_, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from service_users.errors import EmailTaken
 from service_users.tables import User
 
 
 def add(session: Session, user: User) -> None:
-    """Store a new user."""
-    session.add(user)
-    session.flush()
+    """Store a new user; `EmailTaken` when the address is somebody's."""
+    values = {column.key: getattr(user, column.key) for column in inspect(User).column_attrs}
+    # A taken address is to be expected, and no error of a statement.
+    stored = insert(User).values(values).on_conflict_do_nothing(constraint="uq_users_email_key").returning(User.id)
+    if session.scalar(stored) is None:
+        raise EmailTaken
+
+
+def require_free(session: Session, user_id: UUID, email_key: str) -> None:
+    """Raise `EmailTaken` when somebody else has this address; one who takes it meanwhile is met by the constraint."""
+    if session.scalar(select(User.id).where(User.email_key == email_key, User.id != user_id)) is not None:
+        raise EmailTaken
 
 
 def find(session: Session, user_id: UUID) -> User | None:

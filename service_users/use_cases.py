@@ -81,6 +81,8 @@ class Users:
             values["name_key"] = comparable(values["name"])
         with self._database.transaction() as session:
             user = _required(repository.find_for_update(session, user_id))
+            if "email_key" in values:
+                repository.require_free(session, user_id, values["email_key"])
             for name, value in values.items():
                 setattr(user, name, value)
             if values:

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 from psycopg2.errors import QueryCanceled
 from sqlalchemy import create_engine, event, text
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import Engine, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
@@ -41,6 +41,17 @@ def is_unavailable(exc: BaseException | None) -> bool:
     if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError):
         return True
     return type(exc) is psycopg2.DatabaseError and exc.pgcode is None
+
+
+def without_values(exc: psycopg2.Error) -> None:
+    """Take out of an error's text what PostgreSQL quotes of a statement: the text may reach a log.
+
+    What is left: its SQLSTATE, its constraint, and its message unless that is about a value itself (class 22).
+    """
+    if exc.pgcode is not None:
+        message = "a value was refused" if exc.pgcode.startswith("22") else exc.diag.message_primary
+        names = [name for name in (exc.diag.table_name, exc.diag.column_name, exc.diag.constraint_name) if name]
+        exc.args = (f"{exc.pgcode}: {message}" + (f" ({', '.join(names)})" if names else ""),)
 
 
 class DatabaseTooSlow(DeadlineExceeded):
@@ -105,6 +116,7 @@ class Database:
         self._wait_seconds = POOL_WAIT_SECONDS
         self._statement_seconds = statement_timeout_ms / 1000 or math.inf
         event.listen(self.engine, "before_cursor_execute", self._before_execute, retval=True)
+        event.listen(self.engine, "handle_error", _take_values_out)
         event.listen(self.engine, "checkin", _note_use)
         event.listen(self.engine, "checkout", self._require_life)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
@@ -191,12 +203,14 @@ class Database:
         except psycopg2.IntegrityError as exc:
             if named := self._named(exc):
                 raise named from exc
+            without_values(exc)
             raise
         except QueryCanceled as exc:
             raise DatabaseTooSlow from exc
         except psycopg2.Error as exc:
             if is_unavailable(exc):
                 raise DatabaseUnavailable(retry_after=1) from exc
+            without_values(exc)
             raise
 
     def _named(self, exc: BaseException | None) -> AppError | None:
@@ -224,6 +238,13 @@ class Database:
     def dispose(self) -> None:
         """Close every idle connection."""
         self.engine.dispose()
+
+
+def _take_values_out(context: ExceptionContext) -> None:
+    given, wrapped = context.original_exception, context.sqlalchemy_exception
+    if isinstance(given, psycopg2.Error) and wrapped is not None:
+        without_values(given)
+        wrapped.args = (f"({type(given).__name__}) {given}",)
 
 
 def _note_use(connection: Any, record: Any) -> None:

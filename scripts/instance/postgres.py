@@ -26,6 +26,16 @@ from scripts.instance.errors import OtherMajorVersion, StartFailed
 from scripts.instance.identity import Identity, server_identity
 
 SUPERUSER = "postgres"
+#: No value of a statement gets into the server's log: not with the statement, not with its parameters, not quoted in
+#: a message, nor below it when another process of the server crashes. The services log what fails, without values.
+#: The same in docker-compose.yml, and for servers of one's own in deploy/postgres/README.md.
+LOG_SETTINGS = {
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
 _START_LIMIT = 60.0  # seconds; crash recovery of a busy database takes a while
 _STOP_LIMIT = 60.0  # seconds for a fast shutdown, which writes a checkpoint
 
@@ -168,6 +178,7 @@ class EmbeddedPostgres:
             "log_timezone": "UTC",
             "log_line_prefix": "%m [%p] %q%u@%d/%a ",
             "log_checkpoints": "off",
+            **LOG_SETTINGS,
             **self._settings,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]

@@ -14,7 +14,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.exc import SQLAlchemyError
 
 from service_tasks.persistence.statements import tables_may_come
-from servicekit.database import Database, DatabaseTooSlow, is_unavailable
+from servicekit.database import Database, DatabaseTooSlow, is_unavailable, without_values
 from servicekit.errors import DatabaseUnavailable
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
@@ -87,6 +87,7 @@ class Lines(threading.local):
             raise DatabaseTooSlow from exc
         except psycopg2.Error as exc:
             if not is_unavailable(exc):
+                without_values(exc)
                 raise
             self._close()
             raise DatabaseUnavailable(retry_after=1) from exc

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from api_gateway.settings import GatewaySettings
+from scripts.instance.postgres import LOG_SETTINGS
 from service_orders.settings import OrdersRelaySettings, OrdersSettings
 from service_tasks.engine.registry import load_registry
 from service_tasks.settings import (
@@ -308,6 +309,11 @@ def test_data_lies_in_named_volumes_and_the_rest_is_mounted_to_be_read(compose: 
 
 def test_official_images_are_pinned_to_their_major_version(services: dict[str, dict[str, Any]]) -> None:
     assert {name: services[name]["image"] for name in OFFICIAL_IMAGES} == OFFICIAL_IMAGES
+
+
+def test_postgresql_logs_no_values_here_either(services: dict[str, dict[str, Any]]) -> None:
+    told = dict(option.removeprefix("--").split("=") for option in services["postgres"]["command"][1:])
+    assert LOG_SETTINGS.items() <= told.items()
 
 
 def test_the_broker_lets_a_plain_client_declare_its_queue() -> None:

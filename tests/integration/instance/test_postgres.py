@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import psycopg2
@@ -180,3 +181,41 @@ if os.geteuid() == 0:
             server = EmbeddedPostgres(closed / "postgres", 1, "secret", identity=nobody)
             with pytest.raises(ForeignFolder, match="runs as the user nobody, who cannot enter"):
                 server.initialise()
+
+
+def test_no_value_of_a_statement_reaches_the_log(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path / "postgres", free_port(), "secret", settings=_FAST)
+    server.start()
+    try:
+        _ask(
+            server, "CREATE TABLE t (a text PRIMARY KEY, b int CHECK (b > 0)); INSERT INTO t VALUES ('k', 1); SELECT 1"
+        )
+        for failing in (
+            "INSERT INTO t VALUES ('k', 7770001)",
+            "INSERT INTO t VALUES ('7770002', 0)",
+            "SELECT CAST('7770003' AS boolean)",
+            "SELECT CAST('{7770004' AS jsonb)",
+            "SELECT 7770005 7770006",
+            "SET statement_timeout = 1; SELECT 7770007, pg_sleep(60)",
+        ):
+            with pytest.raises(psycopg2.Error):
+                _ask(server, failing)
+        # One of its processes crashes, and the server says what that was doing.
+        crashing = "SELECT 7770008, pg_sleep(60)"
+        crash = Thread(target=_kill_who_runs, args=(server, crashing))
+        crash.start()
+        with pytest.raises(psycopg2.OperationalError):
+            _ask(server, crashing)
+        crash.join()
+    finally:
+        server.stop()
+    log = server.log.read_text()
+    assert "was terminated by signal 9" in log
+    assert "777000" not in log
+
+
+def _kill_who_runs(server: EmbeddedPostgres, statement: str) -> None:
+    of_it = f"SELECT max(pid) FROM pg_stat_activity WHERE query = '{statement}'"
+    os.kill(
+        int(eventually(lambda: _ask(server, of_it).replace("None", ""), what="the statement to run")), signal.SIGKILL
+    )

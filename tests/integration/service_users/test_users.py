@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from argon2 import PasswordHasher
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
+from sqlalchemy.engine import ExceptionContext
 
 from service_users.app import create_app
 from service_users.routes import user_routes
@@ -29,6 +31,18 @@ def app(users_database):
 @pytest.fixture
 def client(app) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def failed_statements() -> Iterator[list[str]]:
+    failed: list[str] = []
+
+    def note(context: ExceptionContext) -> None:
+        failed.append(str(context.original_exception))
+
+    event.listen(Engine, "handle_error", note)
+    yield failed
+    event.remove(Engine, "handle_error", note)
 
 
 @pytest.fixture
@@ -155,6 +169,15 @@ def test_an_address_cannot_become_that_of_somebody_else_but_may_change_its_case(
     assert (
         client.put(f"/users/{one['id']}", json={"email": "ONE@example.com"}).json["data"]["email"] == "ONE@example.com"
     )
+
+
+def test_a_taken_address_is_no_failed_statement(client, failed_statements):
+    """PostgreSQL writes those into its log, unless told not to, with the address, the name and the hash in them."""
+    one, two = create(client, "one@example.com"), create(client, "two@example.com")
+    again = client.post("/users", json={"email": "One@example.com", "name": "x", "password": "a long password"})
+    assert error_code(again, 409) == "email_taken"
+    assert error_code(client.put(f"/users/{two['id']}", json={"email": one["email"]}), 409) == "email_taken"
+    assert failed_statements == []
 
 
 def test_a_deleted_user_is_answered_as_it_was_and_gone(client):

@@ -6,10 +6,11 @@ import threading
 import time
 from decimal import Decimal
 
+import psycopg2
 import pytest
 from sqlalchemy import NullPool, create_engine, event, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from servicekit import database as database_module
@@ -441,3 +442,35 @@ def test_a_connection_unused_for_long_is_asked_whether_it_works(database, monkey
     monkeypatch.setattr(database_module, "UNUSED_SECONDS", 0.0)
     database.ping()
     assert pings == [1]
+
+
+#: PostgreSQL quotes what was sent in each of these, in its message or below it.
+QUOTING = {
+    "a key that is there": "INSERT INTO secrets VALUES ('b@example.com', 1)",
+    "a check": "INSERT INTO secrets VALUES ('b@example.com', 0)",
+    "not a number": "SELECT CAST('b@example.com' AS integer)",
+    "too large a number": "SELECT CAST('777888999777888999' AS integer)",
+    "not JSON": "SELECT CAST('{\"b@example.com\"' AS jsonb)",
+    "no such column": "SELECT b FROM (SELECT 'b@example.com' AS a) AS x",
+}
+
+
+@pytest.mark.parametrize("fault", QUOTING)
+def test_a_failed_statement_tells_nothing_of_its_values(database: Database, fault: str) -> None:
+    with database.transaction() as session:
+        session.execute(text("CREATE TABLE secrets (a text PRIMARY KEY, b integer CHECK (b > 0))"))
+        session.execute(text("INSERT INTO secrets VALUES ('b@example.com', 1)"))
+
+    def in_a_transaction() -> None:
+        with database.transaction() as session:
+            session.connection().exec_driver_sql(QUOTING[fault])
+
+    for run in (in_a_transaction, lambda: database.once(QUOTING[fault], {})):
+        with pytest.raises((DBAPIError, psycopg2.Error)) as caught:
+            run()
+        # With its causes, as a log line of a crash has it; without the lines of this file, which hold the statement.
+        chain = [caught.value, caught.value.__cause__, caught.value.__context__]
+        told = " ".join(f"{one} {one!r}" for one in chain if one is not None).replace(QUOTING[fault], "")
+        assert "b@example.com" not in told
+        assert "777888999" not in told
+        assert str(getattr(caught.value, "orig", caught.value).pgcode) in told
