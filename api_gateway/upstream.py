@@ -444,6 +444,7 @@ class _Connection(asyncio.Protocol):
         self.closed = False
         self.idle_since = 0.0
         self._served = 0
+        self._long = False
         self._paused = False
         self._current: _Exchange | None = None
 
@@ -453,7 +454,8 @@ class _Connection(asyncio.Protocol):
             # It was lost between the choice of this connection and now.
             raise ConnectionLost(reused=self._served > 0)
         exchange = self._current = _Exchange(self, method)
-        if len(body) > 16384:
+        self._long = len(body) > 16384
+        if self._long:
             self.transport.writelines([message, body])
         else:
             self.transport.write(message + body)
@@ -506,11 +508,19 @@ class _Connection(asyncio.Protocol):
         if exchange is not None:
             exchange.end_of_connection(reused=self._served > 0)
 
+    def _may_be_unread(self, exchange: _Exchange) -> bool:
+        """Tell whether the upstream answered before it had read the whole request: the next would wait behind the rest.
+
+        It need not say so (RFC 9112 section 9.3). What has left this process may lie unread in the upstream's, and for
+        a long body that was refused that is the rule.
+        """
+        return self.transport.get_write_buffer_size() > 0 or (self._long and exchange.status >= 400)
+
     def _finish(self, exchange: _Exchange) -> None:
         self.resume(exchange)
         self._current = None
         self._served += 1
-        if exchange.reusable and not self.closed:
+        if exchange.reusable and not self.closed and not self._may_be_unread(exchange):
             self._pool.keep(self)
         else:
             self.abort()

@@ -104,6 +104,8 @@ class ScriptedUpstream:
     """Listens on loopback. Thread per connection; several requests may come on one connection."""
 
     port: int = 0
+    #: Otherwise it answers the head alone.
+    reads_bodies: bool = True
     seen: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -222,7 +224,7 @@ class ScriptedUpstream:
         try:
             with connection:
                 while True:
-                    seen = _read_request(connection, buffer, number)
+                    seen = _read_request(connection, buffer, number, self.reads_bodies)
                     if seen is None or not self._play(connection, seen):
                         return
         except OSError:
@@ -262,11 +264,13 @@ class ScriptedUpstream:
         return True
 
 
-def _read_request(connection: socket.socket, buffer: bytearray, number: int) -> Seen | None:
+def _read_request(connection: socket.socket, buffer: bytearray, number: int, body: bool) -> Seen | None:
     head = _until(connection, buffer, b"\r\n\r\n")
     if head is None:
         return None
     seen = Seen(head, b"", number)
+    if not body:
+        return seen
     length = seen.value("content-length")
     if seen.value("transfer-encoding"):
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,7 @@ from api_gateway.upstream import (
     Origin,
     Upstream,
 )
-from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, good
+from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, bad, good
 
 
 @pytest.fixture
@@ -168,6 +169,43 @@ def test_a_kept_connection_that_ended_is_told_as_reused(service: ScriptedUpstrea
 def test_an_address_is_read_once(url: str, host: str, port: int, authority: bytes, prefix: bytes) -> None:
     origin = Origin.parse(url)
     assert (origin.host, origin.port, origin.authority, origin.prefix) == (host, port, authority, prefix)
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "early"),
+    [(32, bad(413, "body_too_large")), (1, bad(413, "body_too_large")), (32, good("first"))],
+    ids=["unsent", "unread", "unsent, and no refusal"],
+)
+def test_a_connection_whose_request_was_answered_before_it_was_read_serves_nobody_else(
+    megabytes: int, early: bytes
+) -> None:
+    # It answers the head alone, and says nothing of the connection.
+    with ScriptedUpstream(reads_bodies=False) as service:
+        service.scripts([early, Pause(5)], [good("second")])
+
+        async def main() -> bytes:
+            upstream = Upstream("users", service.url)
+            first = await upstream.exchange("POST", b"/x", b"", bytes(megabytes * 1024 * 1024), connect=1)
+            await first.read(1000)
+            second = await upstream.exchange("GET", b"/x", b"", None, connect=1, until=upstream.loop.time() + 3)
+            body = await second.read(1000)
+            upstream.close()
+            return body
+
+        assert json.loads(asyncio.run(main()))["data"] == "second"
+        assert service.connections == 2
+
+
+def test_a_connection_whose_long_request_was_read_whole_is_kept(service: ScriptedUpstream) -> None:
+    async def main() -> None:
+        upstream = Upstream("users", service.url)
+        for _ in range(5):
+            got = await upstream.exchange("POST", b"/x", b"", bytes(4 * 1024 * 1024), connect=1)
+            await got.read(1000)
+        upstream.close()
+
+    asyncio.run(main())
+    assert service.connections == 1
 
 
 def test_of_many_requests_at_once_only_so_many_connect_and_the_others_take_over_what_is_free(
