@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         database_url=settings.orders_database_url,
         bind=settings.orders_relay_bind,
         destinations={"users": settings.users_url, "tasks": settings.tasks_url},
-        receives=True,
+        remembers=["processed_events", "idempotency_keys"],
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from service_orders.errors import OrderNotFound, OrderStateConflict, UnknownUser, UsersUnavailable
 from service_orders.schemas import OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.use_cases import Orders
-from servicekit.errors import BadGateway
+from servicekit import idempotency
+from servicekit.errors import BadGateway, IdempotencyKeyReused
 from servicekit.routes import Answer, Routes
 
 
@@ -20,11 +22,20 @@ def order_routes(orders: Orders) -> Routes:
         """List orders, the newest first."""
         return orders.search(query)
 
-    @api.post("/orders", status=201, errors=(UnknownUser, UsersUnavailable, BadGateway))
-    def create_order(body: OrderCreate) -> Answer[OrderView]:
-        """Create an order for a user who exists; the total is computed."""
-        order = orders.create(body)
-        return Answer(order, headers={"Location": f"/orders/{order.id}"})
+    @api.post(
+        "/orders",
+        status=201,
+        errors=(UnknownUser, OrderNotFound, IdempotencyKeyReused, UsersUnavailable, BadGateway),
+        headers=idempotency.HEADERS,
+    )
+    def create_order(body: OrderCreate, headers: Mapping[str, str | None]) -> Answer[OrderView]:
+        """Create an order for a user who exists; the total is computed.
+
+        A repeated Idempotency-Key answers with the order made before and `Idempotency-Replayed: true`; with 404 when
+        that order was deleted.
+        """
+        made = orders.create(body, idempotency.request_key(headers, body))
+        return Answer(made.view, headers={"Location": f"/orders/{made.view.id}", **made.headers})
 
     @api.get("/orders/{id}", errors=(OrderNotFound,))
     def get_order(id: UUID) -> OrderView:

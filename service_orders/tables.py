@@ -11,6 +11,7 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.idempotency import define_idempotency_keys
 from servicekit.inbox import define_inbox
 from servicekit.outbox import define_outbox
 from servicekit.tombstones import define_tombstones
@@ -25,6 +26,7 @@ class Base(DeclarativeBase):
 define_outbox(Base.metadata)
 define_inbox(Base.metadata)
 define_tombstones(Base.metadata)
+define_idempotency_keys(Base.metadata)
 
 
 class Order(Base):

@@ -23,10 +23,11 @@ from service_orders.errors import OrderNotFound, UnknownUser
 from service_orders.schemas import Item, OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.tables import Order
 from service_orders.users_client import UserDirectory
-from servicekit import outbox, tombstones
+from servicekit import idempotency, outbox, tombstones
 from servicekit.clock import Clock, utc_now
 from servicekit.database import Database
 from servicekit.events import Event, read_data
+from servicekit.idempotency import Made, RequestKey
 from servicekit.ids import new_id
 
 
@@ -38,8 +39,18 @@ class Orders:
         self._users = users
         self._clock = clock
 
-    def create(self, wanted: OrderCreate) -> OrderView:
-        """Store a new order; `UnknownUser`, `TotalTooLarge`, and `UsersUnavailable` with nothing stored."""
+    def create(self, wanted: OrderCreate, key: RequestKey | None = None) -> Made[OrderView]:
+        """Store a new order, or give the one that the same request made before.
+
+        `IdempotencyKeyReused`, and `OrderNotFound` when that one was deleted; `UnknownUser`, `TotalTooLarge`, and
+        `UsersUnavailable` with nothing stored.
+        """
+        if key is not None:
+            # Asked first: a repetition needs no users service, and not even its user any more.
+            with self._database.transaction() as session:
+                earlier = idempotency.find_made(session, key)
+                if earlier is not None:
+                    return _replayed(session, earlier)
         total = _total(wanted.items)
         # Asked before the transaction begins: no connection is held while another service thinks.
         if not self._users.exists(wanted.user_id):
@@ -55,12 +66,15 @@ class Orders:
             updated_at=now,
         )
         with self._database.transaction() as session:
+            earlier = None if key is None else idempotency.remember(session, key, order.id)
+            if earlier is not None:
+                return _replayed(session, earlier)
             # The user may have been deleted since they were asked for.
             if tombstones.buried(session, {order.user_id}):
                 raise UnknownUser
             repository.add(session, order)
             outbox.add(session, events.created(order))
-        return _view(order)
+        return Made(_view(order))
 
     def get(self, order_id: UUID) -> OrderView:
         """Give one order, or `OrderNotFound`."""
@@ -121,6 +135,10 @@ class Orders:
             order.updated_at = max(self._clock(), order.created_at)
             steps.append(events.status_changed(order, before))
         outbox.add_all(session, steps)
+
+
+def _replayed(session: Session, order_id: UUID) -> Made[OrderView]:
+    return Made(_view(_required(repository.find(session, order_id))), replayed=True)
 
 
 def _required(order: Order | None) -> Order:

@@ -138,7 +138,7 @@ def _relay(command: str) -> int:
         database_url=settings.tasks_database_url,
         bind=settings.tasks_relay_bind,
         destinations={"users": settings.users_url, "orders": settings.orders_url},
-        receives=True,
+        remembers=["processed_events"],
     )
 
 

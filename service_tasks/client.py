@@ -18,11 +18,11 @@ from uuid import UUID
 from service_tasks.engine.registry import load_registry
 from service_tasks.persistence.callers_transaction import CallersConnection, CallersTransaction
 from service_tasks.schemas.tasks import TaskCreate
-from service_tasks.schemas.tasks import idempotency_key as checked_key
 from service_tasks.settings import MakerSettings
 from service_tasks.use_cases.tasks import TaskMaker
 from servicekit.envelope import dump
 from servicekit.errors import Invalid
+from servicekit.idempotency import checked_key
 from servicekit.schemas import parse_body
 from servicekit.settings import load
 

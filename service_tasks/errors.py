@@ -2,8 +2,7 @@
 
 Invalid   ⊃ UserDeleted
 NotFound  ⊃ TaskNotFound, ScheduleNotFound, MessageNotFound
-Conflict  ⊃ TaskNotFinished, TaskStateConflict, IdempotencyKeyReused, UniqueKeyTaken, ScheduleNameTaken,
-            MessageIncomplete
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, UniqueKeyTaken, ScheduleNameTaken, MessageIncomplete
 TooLarge  ⊃ PayloadTooLarge
 Unavailable ⊃ TooManyWatchers
 """
@@ -39,12 +38,6 @@ class TaskStateConflict(Conflict):
     """Only a failed or cancelled task can be run again."""
 
     code = "task_state_conflict"
-
-
-class IdempotencyKeyReused(Conflict):
-    """This Idempotency-Key came before with a different request."""
-
-    code = "idempotency_key_reused"
 
 
 class UniqueKeyTaken(Conflict):

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         database_url=settings.users_database_url,
         bind=settings.users_relay_bind,
         destinations={"orders": settings.orders_url, "tasks": settings.tasks_url},
-        receives=False,
+        remembers=["idempotency_keys"],
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from service_users.errors import EmailTaken, UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
+from servicekit import idempotency
+from servicekit.errors import IdempotencyKeyReused
 from servicekit.routes import Answer, Routes
 
 
@@ -19,11 +22,17 @@ def user_routes(users: Users) -> Routes:
         """List users, the newest first."""
         return users.search(query)
 
-    @api.post("/users", status=201, errors=(EmailTaken,))
-    def create_user(body: UserCreate) -> Answer[UserView]:
-        """Create a user; an e-mail address and a name suffice."""
-        user = users.create(body)
-        return Answer(user, headers={"Location": f"/users/{user.id}"})
+    @api.post(
+        "/users", status=201, errors=(EmailTaken, IdempotencyKeyReused, UserNotFound), headers=idempotency.HEADERS
+    )
+    def create_user(body: UserCreate, headers: Mapping[str, str | None]) -> Answer[UserView]:
+        """Create a user; an e-mail address and a name suffice.
+
+        A repeated Idempotency-Key answers with the user made before and `Idempotency-Replayed: true`, whatever the
+        password; with 404 when that user was deleted.
+        """
+        made = users.create(body, idempotency.request_key(headers, body, secret=("password",)))
+        return Answer(made.view, headers={"Location": f"/users/{made.view.id}", **made.headers})
 
     @api.get("/users/{id}", errors=(UserNotFound,))
     def get_user(id: UUID) -> UserView:

@@ -9,6 +9,7 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Text, UniqueC
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.idempotency import define_idempotency_keys
 from servicekit.outbox import define_outbox
 
 
@@ -19,6 +20,7 @@ class Base(DeclarativeBase):
 
 
 define_outbox(Base.metadata)
+define_idempotency_keys(Base.metadata)
 
 
 class User(Base):

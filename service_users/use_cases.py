@@ -7,15 +7,17 @@ from uuid import UUID
 
 from argon2 import PasswordHasher
 from argon2.profiles import RFC_9106_LOW_MEMORY
+from sqlalchemy.orm import Session
 
 from service_users import events, repository
 from service_users.domain import comparable
 from service_users.errors import UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.tables import User
-from servicekit import outbox
+from servicekit import idempotency, outbox
 from servicekit.clock import Clock, utc_now
 from servicekit.database import Database
+from servicekit.idempotency import Made, RequestKey
 from servicekit.ids import new_id
 
 # One argon2id hash (RFC 9106, second recommended option) takes 64 MiB and about 50 ms of a core.
@@ -31,8 +33,15 @@ class Users:
         self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
         self._hashing = threading.BoundedSemaphore(_HASHES_AT_ONCE)
 
-    def create(self, wanted: UserCreate) -> UserView:
-        """Store a new user; `EmailTaken` when the address is somebody's."""
+    def create(self, wanted: UserCreate, key: RequestKey | None = None) -> Made[UserView]:
+        """Store a new user, or give the one that the same request made before; `EmailTaken` when the address is
+        somebody's, `IdempotencyKeyReused`, and `UserNotFound` when the one made before was deleted."""
+        if key is not None:
+            # Asked first: a repetition must not cost another hash.
+            with self._database.transaction() as session:
+                earlier = idempotency.find_made(session, key)
+                if earlier is not None:
+                    return _replayed(session, earlier)
         now = self._clock()
         user = User(
             id=new_id(),
@@ -46,9 +55,12 @@ class Users:
             updated_at=now,
         )
         with self._database.transaction() as session:
+            earlier = None if key is None else idempotency.remember(session, key, user.id)
+            if earlier is not None:
+                return _replayed(session, earlier)
             repository.add(session, user)
             outbox.add(session, events.created(user))
-        return UserView.of(user)
+        return Made(UserView.of(user))
 
     def get(self, user_id: UUID) -> UserView:
         """Give one user, or `UserNotFound`."""
@@ -105,6 +117,10 @@ class Users:
             return None
         with self._hashing:
             return self._hasher.hash(password)
+
+
+def _replayed(session: Session, user_id: UUID) -> Made[UserView]:
+    return Made(UserView.of(_required(repository.find(session, user_id))), replayed=True)
 
 
 def _required(user: User | None) -> User:

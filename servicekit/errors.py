@@ -7,6 +7,7 @@ AppError                      500 internal_error
 ├── NotFound                  404 not_found
 ├── MethodNotAllowed          405 method_not_allowed
 ├── Conflict                  409 conflict
+│   └── IdempotencyKeyReused  409 idempotency_key_reused
 ├── TooLarge                  413 body_too_large
 ├── UnsupportedMediaType      415 unsupported_media_type
 ├── TooManyRequests           429 too_many_requests
@@ -95,6 +96,12 @@ class Conflict(AppError):
     """The request does not fit the present state."""
 
     code = "conflict"
+
+
+class IdempotencyKeyReused(Conflict):
+    """This Idempotency-Key came before with a different request."""
+
+    code = "idempotency_key_reused"
 
 
 class TooLarge(AppError):

@@ -35,8 +35,10 @@ from servicekit.relay_measures import RelayMeasures
 
 #: Refusals after which an event is given up for that destination, and kept with the reason.
 REFUSALS = 5
-#: How long ids of processed events are remembered. A second delivery of an event comes within seconds.
+#: How long ids of processed events and idempotency keys are remembered. A second one comes within seconds as a rule.
 REMEMBER_DAYS = 30.0
+#: What a service may remember, and since when.
+MEMORIES = {"processed_events": "processed_at", "idempotency_keys": "created_at"}
 _SPREAD_AT_ONCE = 1000
 _PRUNE_AT_ONCE = 1000
 _PRUNE_SECONDS = 60.0
@@ -122,13 +124,16 @@ WITH old AS MATERIALIZED (
 SELECT destination, count(*) FROM dropped GROUP BY destination
 """
 
-_FORGET = """
+_FORGET = {
+    table: f"""
 WITH old AS MATERIALIZED (
-    SELECT p.id FROM processed_events p WHERE p.processed_at < now() - make_interval(secs => %(keep)s)
-    ORDER BY p.processed_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT m.ctid FROM {table} m WHERE m.{since} < now() - make_interval(secs => %(keep)s)
+    ORDER BY m.{since} LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
-DELETE FROM processed_events p USING old WHERE p.id = old.id
+DELETE FROM {table} m USING old WHERE m.ctid = old.ctid
 """
+    for table, since in MEMORIES.items()
+}
 
 # The oldest by position: near enough to the oldest by time, without a join of everything.
 _BACKLOG = """
@@ -219,9 +224,9 @@ class RelayStore:
         rows = self._rows(_DROP, destinations=list(destinations), keep=keep_seconds, limit=_PRUNE_AT_ONCE)
         return {row[0]: row[1] for row in rows}
 
-    def forget_processed(self, keep_seconds: float) -> int:
-        """Remove some ids of events processed longer ago than that; give how many."""
-        return self._change(_FORGET, keep=keep_seconds, limit=_PRUNE_AT_ONCE)
+    def forget(self, memory: str, keep_seconds: float) -> int:
+        """Remove some rows of one of `MEMORIES` that are older than that; give how many."""
+        return self._change(_FORGET[memory], keep=keep_seconds, limit=_PRUNE_AT_ONCE)
 
     def backlog(self) -> Mapping[str, tuple[int, int, float]]:
         """Give, by destination, how many wait, how many were given up, and the age in seconds of the oldest waiting."""
@@ -396,18 +401,18 @@ class Relay(Duty):
         deliveries: Mapping[str, Deliver],
         poll_seconds: float,
         keep_seconds: float,
-        receives: bool,
+        remembers: Sequence[str],
         measures: RelayMeasures,
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deliveries` is the list of destinations; `receives` tells whether the service has an inbox to prune."""
+        """`deliveries` is the list of destinations; `remembers` those of `MEMORIES` that the service has."""
         super().__init__("relay", pause=lambda: self._pause_seconds, on_death=on_death)
         self._store = store
         self._lock = lock
         self._poll_seconds = poll_seconds
         self._keep_seconds = keep_seconds
-        self._receives = receives
+        self._remembers = remembers
         self._measures = measures
         self._monotonic = monotonic
         self._backoff = _Backoff()
@@ -477,8 +482,8 @@ class Relay(Duty):
         if moment - self._pruned_at >= _PRUNE_SECONDS:
             removed = self._drop(destinations)
             removed = max(removed, self._store.prune(self._keep_seconds))
-            if self._receives:
-                removed = max(removed, self._store.forget_processed(REMEMBER_DAYS * 86_400))
+            for memory in self._remembers:
+                removed = max(removed, self._store.forget(memory, REMEMBER_DAYS * 86_400))
             # More of it at once, but never before the next events.
             if removed < _PRUNE_AT_ONCE:
                 self._pruned_at = moment

@@ -78,12 +78,12 @@ def run_relay(
     database_url: str,
     bind: str,
     destinations: Mapping[str, str],
-    receives: bool,
+    remembers: Sequence[str],
 ) -> int:
     """Deliver the events of `service` (users, orders or tasks) until SIGTERM or SIGINT; gives the exit status.
 
-    With RABBITMQ_URL the broker is one destination more. `destinations` maps names to addresses; `receives` tells
-    whether the service keeps ids of processed events.
+    With RABBITMQ_URL the broker is one destination more. `destinations` maps names to addresses;
+    `remembers` names those of `relay.MEMORIES` that the service has.
     """
     name = f"{service}_relay"
     logs.configure(name, fmt=settings.log_format, level=settings.log_level)
@@ -113,7 +113,7 @@ def run_relay(
         deliveries=clients,
         poll_seconds=settings.relay_poll_seconds,
         keep_seconds=settings.relay_keep_days * 86_400,
-        receives=receives,
+        remembers=remembers,
         measures=RelayMeasures(metrics.registry),
         on_death=on_death,
     )

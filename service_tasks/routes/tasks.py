@@ -7,7 +7,6 @@ from uuid import UUID
 
 from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
 from service_tasks.errors import (
-    IdempotencyKeyReused,
     PayloadTooLarge,
     TaskNotFinished,
     TaskNotFound,
@@ -29,20 +28,19 @@ from service_tasks.schemas.tasks import (
     TaskTypeUpdate,
     TaskTypeView,
     TaskView,
-    idempotency_key,
 )
 from service_tasks.use_cases.tasks import Tasks
-from servicekit.errors import Invalid
+from servicekit.errors import IdempotencyKeyReused, Invalid
+from servicekit.idempotency import HEADER, HEADERS, checked_key, replay_headers
 from servicekit.routes import Answer, Routes
 
-_KEY_HEADER = "Idempotency-Key"
 #: bytes; the gateway's row for the path has the same
 BATCH_BODY_LIMIT = 16 * 1024 * 1024
 
 
 def _idempotency_key(headers: Mapping[str, str | None]) -> str | None:
-    key = headers[_KEY_HEADER]
-    return None if key is None else idempotency_key(key, _KEY_HEADER)
+    key = headers[HEADER]
+    return None if key is None else checked_key(key)
 
 
 def _type_name(text: str) -> str:
@@ -60,7 +58,7 @@ def task_routes(tasks: Tasks) -> Routes:
         status=201,
         errors=(IdempotencyKeyReused, PayloadTooLarge),
         body_may_be_empty=True,
-        headers={_KEY_HEADER: "the same key and body again give the same task, not a second one"},
+        headers=HEADERS,
     )
     def create_task(body: TaskCreate, headers: Mapping[str, str | None]) -> Answer[TaskView]:
         """Create a task.
@@ -70,9 +68,7 @@ def task_routes(tasks: Tasks) -> Routes:
         already, with that task and `Existing-Task: true`.
         """
         created = tasks.create(body, idempotency_key=_idempotency_key(headers))
-        fields = {"Location": f"/tasks/{created.task.id}"}
-        if created.replayed:
-            fields["Idempotency-Replayed"] = "true"
+        fields = {"Location": f"/tasks/{created.task.id}", **replay_headers(created.replayed)}
         if created.existing:
             fields["Existing-Task"] = "true"
         return Answer(created.task, headers=fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,7 +15,6 @@ from service_tasks.domain.task import (
     DEFAULT_PRIORITY,
     MAX_ATTEMPTS_LIMIT,
     MAX_BATCH_TASKS,
-    MAX_IDEMPOTENCY_KEY_CHARACTERS,
     MAX_PRIORITY,
     MAX_TASK_TYPE_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
@@ -26,7 +24,6 @@ from service_tasks.domain.task import (
     status_from_word,
     status_words,
 )
-from servicekit.errors import Invalid
 from servicekit.schemas import (
     Body,
     Id,
@@ -43,7 +40,6 @@ from servicekit.schemas import (
 )
 
 _LAST_YEAR = 9000
-_IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY_CHARACTERS}}}")
 
 
 def _known_status(word: str) -> str:
@@ -104,15 +100,6 @@ class TaskCreate(Body):
         description="while a task with this key is pending or processing, no second one is made",
     )
     callback_url: CallbackUrl | None = Field(default=None, description=CALLBACK_URL_SAYS)
-
-
-def idempotency_key(text: str, field: str) -> str:
-    """The key itself; raises `Invalid`, naming the field, for one that no header field should carry."""
-    if not _IDEMPOTENCY_KEY.fullmatch(text):
-        raise Invalid.field(
-            field, f"must be 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters without spaces"
-        )
-    return text
 
 
 class TaskBatchCreate(Body):

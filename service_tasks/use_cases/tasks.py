@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +24,6 @@ from service_tasks.domain.task import (
 from service_tasks.engine.ports import READY, SCHEDULED
 from service_tasks.engine.registry import Registry
 from service_tasks.errors import (
-    IdempotencyKeyReused,
     PayloadTooLarge,
     TaskNotFinished,
     TaskNotFound,
@@ -48,7 +46,8 @@ from service_tasks.schemas.tasks import (
     TaskView,
 )
 from servicekit.envelope import dump
-from servicekit.errors import FieldError, Invalid
+from servicekit.errors import FieldError, IdempotencyKeyReused, Invalid
+from servicekit.idempotency import fingerprint
 from servicekit.ids import new_id
 from servicekit.json_reader import read_json
 
@@ -236,7 +235,7 @@ class TaskMaker:
 
         Raises `Invalid` (also as `UserDeleted`), `PayloadTooLarge` and `IdempotencyKeyReused`.
         """
-        request_hash = None if idempotency_key is None else _hash_of(body)
+        request_hash = None if idempotency_key is None else fingerprint(body)
         if idempotency_key is not None and request_hash is not None:
             # Asked first: the second try of a request must not fail because its execute_at has passed by now.
             known = self._replayed(idempotency_key, request_hash)
@@ -559,20 +558,6 @@ def _invalid_payload(exc: ValidationError) -> Invalid:
         for error in exc.errors(include_url=False, include_input=False, include_context=False)[:20]
     ]
     return Invalid("; ".join(f"{item.field}: {item.message}" for item in details[:3]), details=details)
-
-
-def _hash_of(body: TaskCreate) -> bytes:
-    """The same for the same request, whatever the order of its fields."""
-    named = {name: getattr(body, name) for name in body.model_fields_set}
-    return hashlib.sha256(dump(_in_order(named))).digest()
-
-
-def _in_order(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _in_order(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [_in_order(item) for item in value]
-    return value
 
 
 def is_live(task: StoredTask) -> bool:

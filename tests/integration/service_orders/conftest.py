@@ -20,5 +20,5 @@ def orders_database(cloned_database: ServiceDatabase) -> Iterator[ServiceDatabas
     """Give a migrated orders database with nothing in it."""
     yield cloned_database
     with cloned_database.database.transaction() as session:
-        for table in ("orders", "outbox", "processed_events", "tombstones"):
+        for table in ("orders", "outbox", "processed_events", "tombstones", "idempotency_keys"):
             session.execute(text(f"DELETE FROM {table}"))

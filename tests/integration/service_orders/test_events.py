@@ -15,6 +15,7 @@ from service_orders.domain import Status
 from service_orders.events import CATALOGUE
 from service_orders.settings import OrdersSettings
 from servicekit.events import BATCH_MEDIA_TYPE, PATH, write_event
+from servicekit.relay import MEMORIES, REMEMBER_DAYS, RelayStore
 from tests.support.events import TOKEN, send, user_deleted
 from tests.support.upstream import ScriptedUpstream, Wait, good
 from tests.support.waiting import eventually
@@ -274,3 +275,28 @@ def test_creating_and_deleting_at_the_same_moment_leaves_no_open_order(make_clie
 
 def test_all_the_words_of_the_catalogue_are_statuses_of_orders():
     assert set(STEPS) == {status.value for status in Status}
+
+
+def test_what_was_remembered_for_longer_than_its_time_is_removed_by_the_relay(orders_database, sql):
+    store = RelayStore(orders_database.database)
+    with orders_database.database.transaction() as session:
+        for days in (29, 31):
+            moment = {"id": uuid4(), "days": days}
+            session.execute(
+                text(
+                    "INSERT INTO processed_events (id, type, processed_at) "
+                    "VALUES (:id, 'user.deleted', now() - make_interval(days => :days))"
+                ),
+                moment,
+            )
+            session.execute(
+                text(
+                    "INSERT INTO idempotency_keys (key, fingerprint, made, created_at) "
+                    "VALUES (CAST(:days AS text), '', :id, now() - make_interval(days => :days))"
+                ),
+                moment,
+            )
+
+    assert {memory: store.forget(memory, REMEMBER_DAYS * 86_400) for memory in MEMORIES} == dict.fromkeys(MEMORIES, 1)
+    assert sql("SELECT key FROM idempotency_keys") == [("29",)]
+    assert sql("SELECT count(*) FROM processed_events") == [(1,)]

@@ -356,3 +356,80 @@ def test_users_away_is_a_503_then_an_open_circuit_and_nothing_is_stored(composed
         assert "127.0.0.1" not in error["message"]
         assert int(response.headers["Retry-After"]) >= 1
     assert count(orders_database) == 0
+
+
+# Idempotency-Key
+
+
+def keyed(client: FlaskClient, key: str, body: str):
+    return client.post("/orders", data=body.encode(), content_type="application/json", headers={"Idempotency-Key": key})
+
+
+def test_an_order_that_is_asked_for_again_with_its_key_is_made_once(client, orders_database):
+    first = keyed(client, "k", wanted(ANNA, line(2, "5.50")))
+    moved = client.put(first.headers["Location"], json={"status": IN_PROGRESS}).json["data"]
+    again = keyed(client, "k", f'{{"items": [{line(2, "5.50")}], "user_id": "{ANNA}"}}')
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.headers["Location"] == first.headers["Location"]
+    assert (first.headers.get("Idempotency-Replayed"), again.headers["Idempotency-Replayed"]) == (None, "true")
+    assert again.json["data"] == moved
+    assert count(orders_database) == 1
+    with orders_database.database.transaction() as session:
+        assert session.scalar(text("SELECT count(*) FROM outbox WHERE type = 'order.created'")) == 1
+
+
+def test_a_key_with_another_body_is_refused_and_another_key_makes_another_order(client, orders_database):
+    keyed(client, "k", wanted())
+    error_of(keyed(client, "k", wanted(BORIS)), 409, "idempotency_key_reused")
+    assert keyed(client, "K", wanted()).status_code == 201
+    assert post(client, wanted()).status_code == 201
+    assert count(orders_database) == 3
+
+
+@pytest.mark.parametrize("key", ["", "two words", "k" * 201, "clé"])
+def test_a_key_that_cannot_be_used_is_refused_by_name(client, orders_database, key):
+    error = error_of(keyed(client, key, wanted()), 400, "invalid_input")
+    assert [detail["field"] for detail in error["details"]] == ["Idempotency-Key"]
+    assert count(orders_database) == 0
+
+
+def test_an_order_that_was_deleted_is_not_made_again_by_its_key(client, orders_database):
+    first = keyed(client, "k", wanted())
+    client.delete(first.headers["Location"])
+    error_of(keyed(client, "k", wanted()), 404, "order_not_found")
+    assert count(orders_database) == 0
+
+
+def test_a_refused_order_leaves_its_key_free(client, orders_database):
+    error_of(keyed(client, "k", wanted(NOBODY)), 400, "user_not_found")
+    assert keyed(client, "k", wanted(ANNA)).status_code == 201
+    assert count(orders_database) == 1
+
+
+def test_a_repeated_order_needs_no_users_service(composed, users, orders_database):
+    first = keyed(composed, "k", wanted())
+    users.script(bad(503, "database_unavailable"))
+    again = keyed(composed, "k", wanted())
+    assert (again.status_code, again.json) == (201, first.json)
+    assert count(orders_database) == 1
+
+
+def test_of_ten_requests_at_once_with_one_key_one_makes_the_order(app, orders_database):
+    together = threading.Barrier(10)
+    answers = []
+
+    def ask() -> None:
+        with app.test_client() as client:
+            together.wait(10)
+            answers.append(keyed(client, "k", wanted()))
+
+    threads = [threading.Thread(target=ask) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [answer.status_code for answer in answers] == [201] * 10
+    assert len({answer.json["data"]["id"] for answer in answers}) == 1
+    assert sorted(answer.headers.get("Idempotency-Replayed", "") for answer in answers) == [""] + ["true"] * 9
+    assert count(orders_database) == 1

@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from service_tasks import client
 from service_tasks.client import enqueue
 from service_tasks.domain.task import State
-from service_tasks.errors import IdempotencyKeyReused, PayloadTooLarge, UserDeleted
+from service_tasks.errors import PayloadTooLarge, UserDeleted
 from service_tasks.task_types.noop import noop
-from servicekit.errors import Invalid
+from servicekit.errors import IdempotencyKeyReused, Invalid
 from servicekit.inbox import Inbox
 from tests.integration.service_tasks.test_callbacks import client as http_client
 from tests.support.events import user_deleted

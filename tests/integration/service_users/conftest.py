@@ -21,5 +21,5 @@ def users_database(cloned_database: ServiceDatabase) -> Iterator[ServiceDatabase
     """Give a migrated users database with nothing in it."""
     yield cloned_database
     with cloned_database.database.transaction() as session:
-        for table in ("users", "outbox"):
+        for table in ("users", "outbox", "idempotency_keys"):
             session.execute(text(f"DELETE FROM {table}"))

@@ -311,3 +311,62 @@ def test_the_service_as_it_is_composed_answers_from_its_database(users_database)
     create(client)
     assert error_code(client.post("/users", json={"email": "USER@example.com", "name": "x"}), 409) == "email_taken"
     assert client.get("/readyz").json["data"] == {"status": "ready", "checks": {"database": "ok"}}
+
+
+# Idempotency-Key
+
+
+def keyed(client: FlaskClient, key: str, **more):
+    body = {"email": "user@example.com", "name": "x", **more}
+    return client.post("/users", json=body, headers={"Idempotency-Key": key})
+
+
+def test_a_user_who_is_asked_for_again_with_the_key_is_made_once_and_hashed_once(client, users_database, monkeypatch):
+    hashed = []
+    hash_once = PasswordHasher.hash
+    monkeypatch.setattr(PasswordHasher, "hash", lambda self, password: hashed.append(1) or hash_once(self, password))
+
+    first = keyed(client, "k", password="correct horse")
+    again = keyed(client, "k", password="correct horse")
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json == first.json
+    assert (first.headers.get("Idempotency-Replayed"), again.headers["Idempotency-Replayed"]) == (None, "true")
+    assert hashed == [1]
+    assert error_code(keyed(client, "other"), 409) == "email_taken"
+    assert error_code(keyed(client, "k", name="y", password="correct horse"), 409) == "idempotency_key_reused"
+    assert len(found(client)) == 1
+
+
+def test_the_fingerprint_of_a_request_tells_nothing_of_its_password(client, users_database):
+    def kept() -> object:
+        with users_database.database.transaction() as session:
+            return session.execute(text("SELECT fingerprint FROM idempotency_keys")).scalars().one()
+
+    user = keyed(client, "k", password="correct horse").json["data"]
+    first = kept()
+    client.delete(f"/users/{user['id']}")
+    assert error_code(keyed(client, "k", password="battery staple"), 404) == "user_not_found"
+    with users_database.database.transaction() as session:
+        session.execute(text("DELETE FROM idempotency_keys"))
+    keyed(client, "k", password="battery staple")
+    assert kept() == first
+
+
+def test_of_many_requests_at_once_with_one_key_one_makes_the_user(app, users_database):
+    together = threading.Barrier(8)
+    answers = []
+
+    def ask() -> None:
+        with app.test_client() as client:
+            together.wait(10)
+            answers.append(keyed(client, "k"))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [answer.status_code for answer in answers] == [201] * 8
+    assert len({answer.json["data"]["id"] for answer in answers}) == 1
+    assert sorted(answer.headers.get("Idempotency-Replayed", "") for answer in answers) == [""] + ["true"] * 7

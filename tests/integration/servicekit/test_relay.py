@@ -68,7 +68,7 @@ class Outbox:
         self.relays: list[Relay] = []
 
     def relay(self, *, without: str = "", **options) -> Relay:
-        given = {"poll_seconds": 0.05, "keep_seconds": 3600.0, "receives": False, **options}
+        given = {"poll_seconds": 0.05, "keep_seconds": 3600.0, "remembers": [], **options}
         made = Relay(
             store=self.store,
             lock=ActiveLock(self.database),
@@ -178,7 +178,7 @@ def test_a_position_that_becomes_visible_late_is_not_passed_over(box):
 
 def test_the_order_of_each_user_is_that_of_the_changes_whoever_made_them(box):
     users = Users(box.database)
-    ids = [users.create(UserCreate(email=f"{n}@example.com", name="0")).id for n in range(3)]
+    ids = [users.create(UserCreate(email=f"{n}@example.com", name="0")).view.id for n in range(3)]
     seen: dict[UUID, list[str]] = defaultdict(list)
 
     def change(number: int) -> None:
