@@ -7,9 +7,9 @@ import gc
 from api_gateway.app import create_app
 from api_gateway.settings import GatewaySettings
 from servicekit import logs
-from servicekit.settings import load_or_exit
+from servicekit.settings import loaded_or_exit
 
-_settings = load_or_exit(GatewaySettings, "api_gateway")
+_settings = loaded_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
 app = create_app(_settings)
 

@@ -13,6 +13,7 @@ from api_gateway.settings import GatewaySettings
 from servicekit import logs
 from servicekit.circuits import CircuitSettings, shared_state
 from servicekit.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its settings from this module's names
+from servicekit.gunicorn_reload import keep_what_works
 from servicekit.lifecycle import allow_many_files
 from servicekit.logs import get_logger
 from servicekit.settings import load_or_exit
@@ -48,6 +49,7 @@ _METRICS_BYTES = 64 * 1024
 
 def on_starting(server: Any) -> None:
     """Make what the processes share, before there are any."""
+    keep_what_works(server)
     # Once: a reload forks new processes that find the circuits as the old ones leave them.
     shared_state.prepare("api_gateway", list(_settings.upstream_urls()), CircuitSettings())
     on_reload(server)

@@ -4,9 +4,9 @@ from service_tasks.app import create_app
 from service_tasks.engine.registry import BadTaskTypes
 from service_tasks.settings import TasksSettings
 from servicekit import logs
-from servicekit.settings import load_or_exit
+from servicekit.settings import loaded_or_exit
 
-settings = load_or_exit(TasksSettings, "service_tasks")
+settings = loaded_or_exit(TasksSettings, "service_tasks")
 logs.configure("service_tasks", fmt=settings.log_format, level=settings.log_level)
 try:
     app = create_app(settings)

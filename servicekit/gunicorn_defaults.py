@@ -5,10 +5,12 @@ Gunicorn reads settings as the names of a configuration module, hence the lower 
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from gunicorn.glogging import Logger
 
+from servicekit.gunicorn_reload import keep_what_works
 from servicekit.lifecycle import make_room_for_files
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "limit_request_fields",
     "limit_request_line",
     "logger_class",
+    "on_starting",
     "post_fork",
+    "post_worker_init",
     "preload_app",
     "timeout",
     "workers",
@@ -37,9 +41,19 @@ class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn ships no type
             log.propagate = True
 
 
+def on_starting(server: Any) -> None:
+    """Let no wrong setting end a master that is told to reload."""
+    keep_what_works(server)
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """Let no growing number of connections hold a process up that has threads by now."""
     make_room_for_files()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Leave SIGHUP to the master: one that is sent to the whole group would end requests under way."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 workers = 1

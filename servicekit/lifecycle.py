@@ -87,7 +87,7 @@ class Duty(ABC):
 
 
 def stop_event_on_signals() -> threading.Event:
-    """Give an event that SIGTERM and SIGINT set; call it on the main thread."""
+    """Give an event that SIGTERM and SIGINT set; SIGHUP changes nothing. Call it on the main thread."""
     event = threading.Event()
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -96,7 +96,13 @@ def stop_event_on_signals() -> threading.Event:
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGHUP, lambda *_: say_nothing_is_reloaded())
     return event
+
+
+def say_nothing_is_reloaded() -> None:
+    """Answer SIGHUP in a process that reads its settings once: it goes on, and what it has in hand is not lost."""
+    _log.warning("reload_refused", cause="this process reads its settings when it starts: restart it")
 
 
 def keep_for_good() -> None:

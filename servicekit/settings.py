@@ -143,6 +143,9 @@ class RelaySettings(InternalToken):
 
 S = TypeVar("S", bound=Settings)
 
+#: What `load_or_exit` has read last.
+_loaded: dict[type[Settings], Settings] = {}
+
 
 def load(cls: type[S]) -> S:
     """Read and validate the settings of one process; `SettingsError` names every wrong variable.
@@ -166,6 +169,16 @@ def load(cls: type[S]) -> S:
 def load_or_exit(cls: type[S], process: str) -> S:
     """Do as `load`, but end the process with one clear line when a setting is wrong."""
     try:
-        return load(cls)
+        settings = _loaded[cls] = load(cls)
+        return settings
     except SettingsError as exc:
         raise SystemExit(f"{process} cannot start: {exc} (every variable is explained in .env.example)") from None
+
+
+def loaded_or_exit(cls: type[S], process: str) -> S:
+    """Give what gunicorn's master has read, and do as `load_or_exit` where there is no master.
+
+    A worker that replaces another starts with the settings of the others, whatever has become of `.env` since.
+    """
+    settings = _loaded.get(cls)
+    return settings if isinstance(settings, cls) else load_or_exit(cls, process)

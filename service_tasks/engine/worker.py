@@ -39,6 +39,7 @@ from service_tasks.engine.runner import Runner, ThreadSlots
 from service_tasks.engine.scheduler import Scheduler
 from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.ids import new_id
+from servicekit.lifecycle import say_nothing_is_reloaded
 from servicekit.logs import get_logger
 
 _log = get_logger(__name__)
@@ -262,6 +263,7 @@ class Worker:
         if handle_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._on_signal, number)
+            self._loop.add_signal_handler(signal.SIGHUP, say_nothing_is_reloaded)
         # The worker's row comes before its first claim: a running task without a living worker is a lost one.
         registered = False
         while not registered and not self._stop.is_set():

@@ -3,8 +3,8 @@
 from service_tasks.events.app import create_app
 from service_tasks.settings import EventsSettings
 from servicekit import logs
-from servicekit.settings import load_or_exit
+from servicekit.settings import loaded_or_exit
 
-_settings = load_or_exit(EventsSettings, "task_events")
+_settings = loaded_or_exit(EventsSettings, "task_events")
 logs.configure("task_events", fmt=_settings.log_format, level=_settings.log_level)
 app = create_app(_settings)

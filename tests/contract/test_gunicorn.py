@@ -1,5 +1,6 @@
 """What our workers (api_gateway/worker.py and connection.py, service_tasks/events/worker.py,
-servicekit/gunicorn_worker.py) take for granted of gunicorn beyond its documentation: look here before an upgrade."""
+servicekit/gunicorn_worker.py) and our reload (servicekit/gunicorn_reload.py) take for granted of gunicorn beyond its
+documentation: look here before an upgrade."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.arbiter import Arbiter
 from gunicorn.asgi import protocol as theirs
 from gunicorn.asgi.parser import CallbackRequest, PythonProtocol
 from gunicorn.asgi.protocol import ASGIProtocol
@@ -208,6 +210,16 @@ def test_every_setting_is_known_to_gunicorn(folder: str) -> None:
     names = set(re.findall(r"^([a-z]\w*) = ", text, re.M))
     assert names
     assert names <= {setting.name for setting in KNOWN_SETTINGS}
+
+
+def test_the_master_is_told_to_reload_by_the_name_we_replace() -> None:
+    assert 'getattr(self, "handle_%s" % signame, None)' in inspect.getsource(Arbiter.run)
+    assert "self.cfg.on_starting(self)" in inspect.getsource(Arbiter.start)
+    assert "self.app.reload()" in inspect.getsource(Arbiter.reload)
+    assert "old_address != self.cfg.address" in inspect.getsource(Arbiter.reload)
+    # A worker ignores SIGHUP from there on.
+    source = inspect.getsource(Worker.init_process)
+    assert source.index("self.init_signals()") < source.index("self.cfg.post_worker_init(self)")
 
 
 class _Transport:
