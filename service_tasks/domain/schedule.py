@@ -1,15 +1,7 @@
-"""When a schedule runs: cron in a time zone, an interval, or one date. No I/O but time zone data, no clock.
-
-The cron fields are read and stepped by cronsim, which follows Debian's cron. About the hour that a time zone skips or
-repeats it keeps that cron's rule: an expression whose minute or hour begins with `*` keeps its pace in elapsed time;
-any other names times of the day, and one that falls into the skipped hour runs at the first moment after it, one that
-falls into the repeated hour runs once, the first time.
-"""
+"""When a schedule runs: cron in a time zone, an interval, or one date. No I/O but time zone data, no clock."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
@@ -17,10 +9,9 @@ from functools import cache, lru_cache
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
-from cronsim import CronSim, CronSimError
+from service_tasks.domain.cron import BadTiming, read_cron
 
 MAX_SCHEDULE_NAME_CHARACTERS = 100
-MAX_CRON_CHARACTERS = 200
 MAX_TIMEZONE_CHARACTERS = 64
 MIN_INTERVAL_SECONDS = 1
 MAX_INTERVAL_SECONDS = 366 * 86_400
@@ -31,27 +22,6 @@ LATE_SECONDS = 60
 NEXT_RUNS_SHOWN = 5
 
 _MOMENT = timedelta(microseconds=1)
-_SHORTHANDS = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
-_FIELDS = ("minute", "hour", "day-of-month", "month", "day-of-week")
-_NAMES = {"month": "[A-Z]{3}|", "day-of-week": "[A-Z]{3}|"}
-_EXTRAS = {"day-of-month": "|LW?", "day-of-week": "|[0-7]L|(?:[A-Z]{3}|[0-7])#[1-5]"}
-
-
-def _pattern_of(field: str) -> re.Pattern[str]:
-    value = rf"(?:{_NAMES.get(field, '')}[0-9]{{1,2}})"
-    item = rf"(?:(?:\*|{value}(?:-{value})?)(?:/[0-9]{{1,2}})?{_EXTRAS.get(field, '')})"
-    return re.compile(rf"{item}(?:,{item})*", re.IGNORECASE | re.ASCII)
-
-
-_PATTERNS = {field: _pattern_of(field) for field in _FIELDS}
 
 
 class Missed(StrEnum):
@@ -68,15 +38,6 @@ class ScheduleStatus(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
     FINISHED = "finished"
-
-
-class BadTiming(ValueError):
-    """The times of a schedule make no sense; `field` names what is wrong."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +66,10 @@ class Timing:
         if self.starts_at is not None and after < self.starts_at:
             # A run at that very moment counts.
             after = self.starts_at - _MOMENT
-        run = self._next_interval(after) if self.cron is None else next_cron(self.cron, self.timezone or "UTC", after)
+        if self.cron is None:
+            run: datetime | None = self._next_interval(after)
+        else:
+            run = read_cron(self.cron).following(read_timezone(self.timezone or "UTC"), after)
         return None if run is None or (self.ends_at is not None and run > self.ends_at) else run
 
     def latest(self, not_before: datetime, until: datetime) -> datetime | None:
@@ -157,11 +121,13 @@ class Plan:
 
 
 def plan_of(schedule: DueSchedule) -> Plan:
-    """Decide about a due schedule. One whose times cannot be read any more, because a time zone has gone, stops."""
+    """Decide about a due schedule. One whose times cannot be told any more, because a time zone has gone, pauses."""
     try:
         return _plan(schedule.timing, schedule.due_at, schedule.now, schedule.missed)
     except BadTiming as exc:
         return Plan((), None, str(exc))
+    except Exception as exc:  # whatever is wrong with it, the schedules beside it go on
+        return Plan((), None, f"its times cannot be told: {type(exc).__name__}")
 
 
 def _plan(timing: Timing, due_at: datetime, now: datetime, missed: Missed) -> Plan:
@@ -214,54 +180,6 @@ def check_timing(timing: Timing, now: datetime) -> datetime:
     if timing.ends_at is not None and replace(timing, ends_at=None).following(now) is not None:
         raise BadTiming("ends_at", "nothing would run before it")
     raise BadTiming("cron", "never comes")
-
-
-def next_cron(expression: str, timezone: str, after: datetime) -> datetime | None:
-    """The first moment later than `after` that the expression names in the time zone, in UTC, or None if none comes
-    in 50 years. Raises `BadTiming`."""
-    zone = read_timezone(timezone)
-    for moment in _cron(expression, after.astimezone(zone)):
-        run = moment.astimezone(UTC)
-        # In the second of two equal hours a search by the wall clock begins with runs of the first.
-        if run > after:
-            return run
-    return None
-
-
-def _cron(expression: str, begin: datetime) -> Iterator[datetime]:
-    fields = _fields_of(expression)
-    try:
-        yield from CronSim(" ".join(fields), begin)
-    except CronSimError as exc:
-        raise BadTiming("cron", _what_is_wrong(fields, exc)) from exc
-
-
-def _fields_of(expression: str) -> list[str]:
-    fields = _SHORTHANDS.get(expression.strip().lower(), expression).split()
-    if len(fields) != len(_FIELDS) or len(expression) > MAX_CRON_CHARACTERS:
-        raise BadTiming(
-            "cron", f"must have the five fields {', '.join(_FIELDS)}, or be one of {', '.join(_SHORTHANDS)}"
-        )
-    for name, text in zip(_FIELDS, fields, strict=True):
-        if not _PATTERNS[name].fullmatch(text):
-            raise BadTiming("cron", f"the {name} {text!r} cannot be read")
-    return fields
-
-
-def _what_is_wrong(fields: list[str], exc: CronSimError) -> str:
-    name = str(exc).removeprefix("Bad ")
-    if name == "day-of-month" and _is_read([*fields[:3], "*", fields[4]]):
-        # 30 February: the library finds fault with the day.
-        return "never comes: no month named has such a day"
-    return f"the {name} {fields[_FIELDS.index(name)]!r} is not one" if name in _FIELDS else str(exc)
-
-
-def _is_read(fields: list[str]) -> bool:
-    try:
-        CronSim(" ".join(fields), datetime(2000, 1, 1))
-    except CronSimError:
-        return False
-    return True
 
 
 @cache

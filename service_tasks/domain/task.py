@@ -23,6 +23,8 @@ DEFAULT_MAX_ATTEMPTS = 3
 MAX_PRIORITY = 100
 DEFAULT_PRIORITY = 50
 MAX_TIMEOUT_SECONDS = 86_400
+#: Why a task ended, or a schedule is paused, when its user is no more
+USER_DELETED = "the user was deleted"
 
 
 class Status(StrEnum):

@@ -88,8 +88,10 @@ SELECT * FROM unnest(%(schedule_ids)s::uuid[], %(dues)s::timestamptz[], %(task_i
 ON CONFLICT DO NOTHING RETURNING k.task_id
 
 -- name: advance
+-- One with a problem pauses, and goes on when somebody has mended it.
 UPDATE schedules AS s
-SET next_run_at = x.next_run_at, problem = x.problem, last_task_id = coalesce(x.task_id, s.last_task_id),
+SET next_run_at = x.next_run_at, problem = x.problem, paused_at = CASE WHEN x.problem IS NOT NULL THEN now() END,
+    last_task_id = coalesce(x.task_id, s.last_task_id),
     last_run_at = CASE WHEN x.task_id IS NULL THEN s.last_run_at ELSE now() END
 FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[], %(problems)s::text[], %(task_ids)s::uuid[])
      AS x(id, next_run_at, problem, task_id)

@@ -17,8 +17,6 @@ from servicekit import outbox
 from servicekit.events import Event, EventData
 from servicekit.schemas import Id, Timestamp
 
-USER_DELETED = "the user was deleted"
-
 _ENDED = """
 SELECT t.id, t.task_type, t.user_id, t.state AS status, t.attempts, t.error, t.created_at, t.completed_at
 FROM tasks t WHERE t.id = ANY (%(ids)s::uuid[]) AND t.state = %(state)s ORDER BY t.id

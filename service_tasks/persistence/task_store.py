@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from service_tasks.domain.callback import LARGEST_RESULT_IN_CALLBACK
 from service_tasks.domain.task import (
     MAX_KEPT_ERRORS,
+    USER_DELETED,
     ClaimedTask,
     FailedForGood,
     HandedBack,
@@ -34,7 +35,7 @@ from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
 from service_tasks.persistence.callbacks import callback_of
 from service_tasks.persistence.line import Lines
 from service_tasks.persistence.statements import Statements
-from service_tasks.persistence.task_events import USER_DELETED, TaskEvents
+from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.tasks import Control, NewTask, PastExecuteAt, Selection, Standing, StoredTask

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
+from service_tasks.domain.cron import MAX_CRON_CHARACTERS
 from service_tasks.domain.schedule import (
-    MAX_CRON_CHARACTERS,
     MAX_INTERVAL_SECONDS,
     MAX_SCHEDULE_NAME_CHARACTERS,
     MAX_TIMEZONE_CHARACTERS,

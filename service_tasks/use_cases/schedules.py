@@ -9,14 +9,15 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from service_tasks.domain.cron import BadTiming
 from service_tasks.domain.schedule import (
-    BadTiming,
     Missed,
     ScheduleStatus,
     Timing,
     check_timing,
     next_runs,
 )
+from service_tasks.domain.task import USER_DELETED
 from service_tasks.engine.ports import READY, SCHEDULES
 from service_tasks.errors import ScheduleNotFound
 from service_tasks.schemas.schedules import (
@@ -81,6 +82,11 @@ class StoredSchedule:
     created_at: datetime
     updated_at: datetime
     now: datetime
+
+    @property
+    def stopped_by_its_timing(self) -> bool:
+        """Whether other times would let it go on."""
+        return self.problem not in (None, USER_DELETED)
 
     @property
     def status(self) -> ScheduleStatus:
@@ -193,9 +199,9 @@ class Schedules:
             if timing == present.timing:
                 return wanted
             first = check_timing(timing, present.now)
-            return replace(
-                wanted, timing=timing, next_run_at=None if present.paused_at is not None else first, problem=None
-            )
+            if present.paused_at is None or present.stopped_by_its_timing:
+                return replace(wanted, timing=timing, next_run_at=first, paused_at=None, problem=None)
+            return replace(wanted, timing=timing)
 
         return self._change(schedule_id, decide)
 

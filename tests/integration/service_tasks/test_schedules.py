@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
 
-from service_tasks.domain.schedule import MAX_RUNS_AT_ONCE, Missed, Timing, plan_of
+from service_tasks.domain.schedule import MAX_RUNS_AT_ONCE, Missed, Timing, plan_of, read_timezone
 from service_tasks.engine.scheduler import Scheduler
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.schedule_store import ScheduleStore
@@ -379,7 +379,7 @@ def test_no_more_than_a_hundred_missed_runs_are_made_up_for(ask, bench, schedule
     assert (last - first, number) == (timedelta(minutes=99), 100)
 
 
-def test_a_schedule_that_cannot_go_on_stops_alone_and_says_why(ask, bench, schedules):
+def test_a_schedule_that_cannot_go_on_is_paused_alone_and_says_why(ask, bench, schedules):
     broken = create(ask, name="broken")
     sound = create(ask, name="sound")
     bench.sql("UPDATE schedules SET timezone = 'Europe/Atlantis' WHERE id = %s", broken["id"])
@@ -389,11 +389,46 @@ def test_a_schedule_that_cannot_go_on_stops_alone_and_says_why(ask, bench, sched
     tick(schedules)
 
     after = ask("GET", f"/schedules/{broken['id']}", status=200)
-    assert (after["status"], after["next_runs"]) == ("finished", [])
+    assert (after["status"], after["next_runs"]) == ("paused", [])
     assert after["problem"].startswith("timezone: ")
+    assert fields(ask("POST", f"/schedules/{broken['id']}/resume", status=400)) == ["timezone"]
     assert ask("GET", f"/schedules/{sound['id']}", status=200)["last_task_id"] is not None
     mended = ask("PUT", f"/schedules/{broken['id']}", {"timezone": "UTC"}, status=200)
     assert (mended["status"], mended["problem"]) == ("active", None)
+
+
+def test_a_schedule_whose_times_cannot_be_told_for_a_reason_nobody_thought_of_is_paused_alone(
+    ask, bench, schedules, monkeypatch
+):
+    broken = create(ask, name="broken", timezone="Asia/Tokyo")
+    sound = create(ask, name="sound", timezone="Asia/Seoul")
+    for schedule in (broken, sound):
+        make_due(bench, schedule["id"])
+    read = read_timezone
+
+    def unreadable(name: str) -> tzinfo:
+        if name == "Asia/Tokyo":
+            raise OSError("/usr/share/zoneinfo: no such place")
+        return read(name)
+
+    monkeypatch.setattr("service_tasks.domain.schedule.read_timezone", unreadable)
+
+    tick(schedules)
+
+    after = ask("GET", f"/schedules/{broken['id']}", status=200)
+    assert (after["status"], after["problem"]) == ("paused", "its times cannot be told: OSError")
+    assert ask("GET", f"/schedules/{sound['id']}", status=200)["last_task_id"] is not None
+
+
+def test_a_cron_that_runs_while_a_clock_is_set_back_by_a_part_of_an_hour_holds_nobody_up(ask, bench, schedules):
+    chatham = {"cron": "*/15 3 * * *", "timezone": "Pacific/Chatham", "starts_at": "2027-04-03T13:46:00Z"}
+
+    shown = create(ask, **chatham)
+
+    assert shown["next_runs"][:2] == ["2027-04-03T14:15:00Z", "2027-04-03T14:30:00Z"]
+    make_due(bench, shown["id"])
+    tick(schedules)
+    assert ask("GET", f"/schedules/{shown['id']}", status=200)["last_task_id"] is not None
 
 
 def test_eight_schedulers_at_once_make_one_task_for_each_tick(ask, bench, schedules):
