@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import sys
@@ -12,12 +13,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from servicekit.request_id import current_request_id
+from servicekit.unblocked import LAST_SECONDS, Unblocked
 
 _encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
 
@@ -53,6 +55,9 @@ class _Lines(logging.StreamHandler[TextIO]):
             self.release()
 
 
+#: Standard output and error of this process, once `configure` has put them there.
+_unblocked: list[Unblocked] = []
+
 #: What `Frequent` needs, put there by `configure`: the handler and the service's name; None in the form for people.
 _json_lines: tuple[_Lines, str] | None = None
 
@@ -67,8 +72,11 @@ def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
     """Send every log line of this process, the libraries' too, to standard output in one form.
 
-    `fmt` is json or console. Call it once per process; calling it again replaces the earlier form.
+    `fmt` is json or console. Call it once per process; calling it again replaces the earlier form. From then on nothing
+    that is written to `sys.stdout` or `sys.stderr`, a print or a traceback either, waits for whoever reads it: up to
+    4 MiB wait here, and lines beyond that are dropped and counted.
     """
+    _unblock()
 
     def with_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -114,6 +122,32 @@ def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _unblock() -> None:
+    # Streams that somebody has put there, a test for instance, are left alone.
+    if sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
+        _unblocked[:] = [Unblocked(1, _say_dropped), Unblocked(2, _say_dropped)]
+        sys.stdout, sys.stderr = cast(list[TextIO], _unblocked)
+        atexit.register(_write_last)
+
+
+def _say_dropped(lines: int) -> None:
+    log = get_logger(__name__)
+    log.warning("log_lines_dropped", lines=lines)
+
+
+def _write_last() -> None:
+    """Write what waits, even now that the process ends; but let no reader hold that up."""
+    logging.getLogger().handlers[0].flush()
+    limit = time.monotonic() + LAST_SECONDS
+    for stream in _unblocked:
+        stream.drain(max(0.0, limit - time.monotonic()))
+
+
+def dropped_lines() -> int:
+    """How many lines this process has dropped because nobody read what it wrote."""
+    return sum(stream.dropped for stream in _unblocked)
 
 
 def get_logger(name: str) -> Any:

@@ -19,6 +19,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from servicekit.logs import dropped_lines
+
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -146,6 +148,13 @@ class Metrics:
                 ["service", "method", "route"],
             ),
         )
+        self._dropped = Counter(
+            "siteworks_log_lines_dropped_total",
+            "Log lines lost because nobody read them in time.",
+            registry=self.registry,
+        )
+        self._dropped_lock = threading.Lock()
+        self._dropped_seen = 0
         #: As bounded as the labels themselves.
         self._tallies: dict[tuple[str, str, int], Tally] = {}
 
@@ -160,6 +169,10 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """Give the text exposition and its media type."""
+        with self._dropped_lock:
+            dropped = dropped_lines()
+            self._dropped.inc(dropped - self._dropped_seen)
+            self._dropped_seen = dropped
         return generate_latest(self._shown), CONTENT_TYPE_LATEST
 
 

@@ -14,6 +14,11 @@ def main(name: str) -> None:
         plan = json.load(file)
     environment = {k: v for k, v in os.environ.items() if not _matches(k, plan["unset"])}
     environment.update(plan["set"])
+    if plan["log"] is not None:
+        log = os.open(plan["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
     os.chdir(plan["cwd"])
     if plan["uid"] is not None:
         os.setgroups([])

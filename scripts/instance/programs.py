@@ -64,12 +64,22 @@ class Program:
     stop_seconds: int = 40
     priority: int = 20  # supervisor stops the highest first
 
+    @property
+    def own_log(self) -> str | None:
+        """The file, in the data folder, that the program writes by itself; None: supervisor reads its output.
+
+        A store that waits for a supervisor that has been stopped takes everybody with it. Our own processes wait for
+        nobody who reads their logs.
+        """
+        return f"logs/{self.name}.log" if self.name in STORES else None
+
     def launch_file(self) -> str:
         """What launch.py reads: JSON, because supervisor's own file would expand % and cut at ; and #."""
         return json.dumps(
             {
                 "argv": [*self.identity.prefix, *self.command],
                 "cwd": str(CHECKOUT),
+                "log": self.own_log,
                 "set": dict(self.settings),
                 "unset": [*_ADDRESSES, *_STRAY],
                 "uid": self.identity.uid,

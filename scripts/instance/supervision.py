@@ -22,6 +22,7 @@ from typing import Any
 from scripts.instance.errors import InstanceError, StartFailed
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.lock import InstanceLock
+from scripts.instance.log_files import BACKUPS, MOST_BYTES
 from scripts.instance.ports import HOST, Ports
 from scripts.instance.postgres import last_lines_of
 from scripts.instance.programs import Program
@@ -53,6 +54,10 @@ def configuration(programs: Sequence[Program], port: int, password: str) -> str:
         "",
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+        "",
+        "[rpcinterface:log_files]",
+        "supervisor.rpcinterface_factory = scripts.instance.log_files:LogFiles",
+        f"files = {' '.join(program.own_log for program in programs if program.own_log)}",
     ]
     for program in programs:
         sections += ["", *_program_section(program)]
@@ -76,8 +81,9 @@ def _program_section(program: Program) -> list[str]:
         f"priority = {program.priority}",
         "redirect_stderr = true",
         f"stdout_logfile = logs/{log}.log",
-        "stdout_logfile_maxbytes = 20MB",
-        "stdout_logfile_backups = 3",
+        # What a store writes by itself is turned over by log_files.py.
+        f"stdout_logfile_maxbytes = {0 if program.own_log else MOST_BYTES}",
+        f"stdout_logfile_backups = {0 if program.own_log else BACKUPS}",
     ]
 
 

@@ -107,6 +107,10 @@ class Site:
 
 #: Those that the drills break; event streams have a lane and tests of their own.
 SERVICES = ("users", "orders", "tasks")
+#: Processes without children, whom no request needs.
+SINGLE = ("worker-1", "users-relay", "orders-relay", "tasks-relay")
+#: What a pipe holds, in bytes, before its writer waits.
+PIPE = 64 * 1024
 ITEM = '{"product": "nails", "quantity": 3, "price": 1.25}'
 
 
@@ -265,10 +269,13 @@ def orders_are_taken_again(site: Site, client: RawClient) -> None:
 
 @contextmanager
 def frozen(system: RunningSystem, name: str) -> Iterator[None]:
-    """Stop every process of a service where it stands."""
-    master = psutil.Process(int(system.status()[name]["pid"]))
-    pids = [master.pid, *(child.pid for child in master.children(recursive=True))]
-    assert len(pids) > 1, "a master alone"
+    """Stop every process of a service where it stands; of supervisor itself, nobody but that."""
+    if name == "supervisor":
+        pids = [psutil.Process(int(system.status()["gateway"]["pid"])).ppid()]
+    else:
+        master = psutil.Process(int(system.status()[name]["pid"]))
+        pids = [master.pid, *(child.pid for child in master.children(recursive=True))]
+        assert name in SINGLE or len(pids) > 1, "a master alone"
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -315,6 +322,59 @@ def test_a_service_is_frozen(site: Site, broken: str) -> None:
     recovers(site, client, broken)
     if broken == "users":
         orders_are_taken_again(site, client)
+
+
+@pytest.mark.parametrize("neighbour", SINGLE)
+def test_somebody_whom_no_request_needs_is_frozen(site: Site, neighbour: str) -> None:
+    client = RawClient(site.system.port)
+    with frozen(site.system, neighbour), others_go_on(site, client, without=""):
+        pass
+
+
+def test_supervisor_is_frozen_and_nobody_waits_for_the_reader_of_the_logs(site: Site) -> None:
+    client = RawClient(site.system.port)
+    logs = {name: site.system.data / "logs" / f"{name}.log" for name in ("postgres", "gateway", *SERVICES)}
+    taken = f'{{"email": "{site.user["email"]}", "name": "Again"}}'.encode()
+    long_lines = ("X-Request-ID", "i" * 128)
+
+    def grown(name: str) -> int:
+        return logs[name].stat().st_size - before[name]
+
+    def use_everything(_: int) -> set[int]:
+        again = client.request("POST", "/users", taken, fields=(("Content-Type", "application/json"), long_lines))
+        assert refused(409, "email_taken")(again), "PostgreSQL logs an error"
+        return {client.get(site.item(name), long_lines).status for name in SERVICES}
+
+    lines = 0
+    with frozen(site.system, "supervisor"):
+        before = {name: log.stat().st_size for name, log in logs.items()}
+        with others_go_on(site, client, without=""), ThreadPoolExecutor(4) as pool:
+            while lines * len(long_lines[1]) < PIPE * 5 // 4 or 0 < grown("postgres") < PIPE * 5 // 4:
+                assert set().union(*pool.map(use_everything, range(20))) == {200}
+                lines += 20
+        assert grown("postgres") > PIPE, "it writes its log itself"
+        assert grown("gateway") == 0, "nobody reads"
+
+    for name in ("gateway", *SERVICES):
+        eventually(
+            lambda name=name: logs[name].read_text().count(long_lines[1]) >= lines,
+            what=f"every line of {name} is in its log",
+        )
+    assert not [name for name, log in logs.items() if "log_lines_dropped" in log.read_text()]
+
+
+def test_postgresql_is_frozen_and_everybody_says_so_in_time(site: Site) -> None:
+    client = RawClient(site.system.port)
+    pids = {name: process["pid"] for name, process in site.system.status().items()}
+    with frozen(site.system, "postgres"), ThreadPoolExecutor(2 * len(SERVICES)) as pool:
+        answers = list(pool.map(client.get, [site.item(name) for name in SERVICES] * 2))
+        assert {answer.status for answer in answers} <= {503, 504}, answers
+        assert client.get("/readyz").status == 200
+        assert client.get("/nothing-of-ours").code == "not_found"
+
+    for name in SERVICES:
+        recovers(site, client, name)
+    assert {name: process["pid"] for name, process in site.system.status().items()} == pids, "nobody has died of it"
 
 
 def test_a_service_is_slow(site: Site, broken: str) -> None:

@@ -1,0 +1,161 @@
+"""Output that nobody ever waits for: a thread of its own writes it, and what does not fit until then is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import select
+import termios
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from queue import SimpleQueue
+
+#: Characters that may wait; who writes more than anybody reads loses what is newest.
+MOST_WAITING = 4 * 1024 * 1024
+#: How long, in seconds, the end of a process waits for its reader.
+LAST_SECONDS = 1.0
+#: Before a write that was refused (a full disk, a reader that left) is tried again, in seconds.
+_RETRY_SECONDS = 0.5
+_AT_ONCE = 32 * 1024
+
+
+class Unblocked(io.TextIOBase):
+    """A text stream over a descriptor whose `write` takes microseconds whether anybody reads or not.
+
+    For threads, signal handlers and forks alike: a child begins with nothing waiting. `flush` waits for nobody, `drain`
+    does. `on_dropped` is called on the writing thread with the number of lines lost, once output moves again.
+    """
+
+    def __init__(self, descriptor: int, on_dropped: Callable[[int], None]) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._on_dropped = on_dropped
+        self._begin()
+        os.register_at_fork(
+            before=lambda: self._lock.acquire(),
+            after_in_parent=lambda: self._lock.release(),
+            after_in_child=self._begin,
+        )
+
+    def _begin(self) -> None:
+        # Reentrant, because a signal handler may write while this thread does.
+        self._lock = threading.RLock()
+        self._queue: SimpleQueue[str | threading.Event] = SimpleQueue()
+        self._has_thread = False
+        #: Characters that were taken and are not written yet.
+        self._waiting = 0
+        #: Lines dropped since output last moved, and in all.
+        self._dropping = 0
+        self.dropped = 0
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, text: str) -> int:
+        """Take the text, or drop it as a whole; texts stay in order, and none is torn by that of another thread."""
+        size = len(text)
+        with self._lock:
+            # From the first that is dropped until the writer has said so, all are: the number stands where they would.
+            if self._dropping or (self._waiting and self._waiting + size > MOST_WAITING):
+                lines = text.count("\n")
+                self._dropping += lines
+                self.dropped += lines
+                return size
+            self._waiting += size
+            self._queue.put(text)
+            if not self._has_thread:
+                self._start()
+        return size
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until everything is written, so long at most; whether it is."""
+        limit = time.monotonic() + seconds
+        while self._waiting or self._dropping:
+            with self._lock:
+                if not self._has_thread:
+                    self._start()
+                reached = threading.Event()
+                self._queue.put(reached)
+            if not reached.wait(max(0.0, limit - time.monotonic())):
+                return False
+        return True
+
+    def _start(self) -> None:
+        self._has_thread = True
+        try:
+            threading.Thread(target=self._run, name=f"writer of {self._descriptor}", daemon=True).start()
+        except RuntimeError:  # no thread to be had now: what waits is written after the next text
+            self._has_thread = False
+
+    def _run(self) -> None:
+        queue = self._queue
+        while True:
+            text = queue.get()
+            if isinstance(text, threading.Event):
+                text.set()
+                continue
+            texts = [text]
+            size = len(text)
+            reached = None
+            while size < _AT_ONCE and not queue.empty():
+                text = queue.get()
+                if isinstance(text, threading.Event):
+                    reached = text
+                    break
+                texts.append(text)
+                size += len(text)
+            self._write("".join(texts).encode("utf-8", "backslashreplace"))
+            with self._lock:
+                self._waiting -= size
+                lines = 0
+                if self._dropping and self._waiting <= MOST_WAITING // 2:
+                    lines, self._dropping = self._dropping, 0
+            if lines:
+                self._on_dropped(lines)
+            if reached is not None:
+                reached.set()
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest[: self._whole_lines(rest)]) :]
+            except BlockingIOError:  # somebody who shares it has made it so
+                select.select([], [self._descriptor], [])
+            except OSError:
+                time.sleep(_RETRY_SECONDS)
+
+    def _whole_lines(self, data: memoryview) -> int:
+        """How many bytes to write at once.
+
+        Processes that share a pipe tear each other's lines where a write finds too little room for all of it, unless it
+        is of at most PIPE_BUF bytes (pipe(7)). Pages may be half full, so half of a pipe is what surely fits.
+        """
+        most = _AT_ONCE
+        with contextlib.suppress(OSError, AttributeError):  # no pipe, or a system that does not tell
+            room = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ) // 2 - _unread(self._descriptor)
+            most = max(select.PIPE_BUF, min(room, _AT_ONCE))
+        if len(data) <= most:
+            return len(data)
+        end = bytes(data[:most]).rfind(b"\n") + 1
+        return end or most
+
+
+def _unread(pipe: int) -> int:
+    size = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, size, True)
+    return size[0]

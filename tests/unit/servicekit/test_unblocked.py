@@ -1,0 +1,173 @@
+"""Output to a reader that has stopped, left, or has no room: nobody waits, and what is lost is counted and said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from servicekit.unblocked import MOST_WAITING, Unblocked, _unread
+from tests.support.waiting import eventually
+
+LINE = "x" * 99 + "\n"
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.said: list[int] = []
+        self.stream = Unblocked(self.writer, self.said.append)
+
+    def read(self, size: int) -> str:
+        read = b""
+        while len(read) < size:
+            read += os.read(self.reader, size - len(read))
+        return read.decode()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    made = Pipe()
+    yield made
+    os.set_blocking(made.reader, False)
+    while not made.stream.drain(0.01):
+        os.read(made.reader, 1 << 20)
+    os.close(made.reader)
+
+
+def test_text_arrives_whole_and_in_order(pipe: Pipe) -> None:
+    texts = [f"{number}\n" for number in range(1000)] + ["long " * 50_000 + "Насос\n", "\udcff\n"]
+    for text in texts:
+        pipe.stream.write(text)
+    expected = "".join(texts).encode("utf-8", "backslashreplace")
+    assert pipe.read(len(expected)) == expected.decode()
+
+
+def test_nobody_waits_for_a_reader_that_has_stopped_and_it_hears_how_many_lines_it_missed(pipe: Pipe) -> None:
+    lines = MOST_WAITING // len(LINE)
+    for _ in range(lines + 70):
+        pipe.stream.write(LINE)
+    # What the pipe holds may have been written.
+    assert 0 <= pipe.stream.dropped <= 70
+    for _ in range(lines):
+        pipe.stream.write(LINE)
+    lost = pipe.stream.dropped
+    assert lost >= lines - 2 * 65536 // len(LINE)
+    assert pipe.said == []
+
+    pipe.read(MOST_WAITING // 2 + 2 * 65536)
+    eventually(lambda: pipe.said == [lost], what="the number is said")
+    pipe.stream.write("after it\n")
+    assert pipe.read((2 * lines + 70 - lost) * len(LINE) - MOST_WAITING // 2 - 2 * 65536 + 9).endswith("after it\n")
+
+
+def test_a_line_larger_than_everything_is_written_when_nothing_waits(pipe: Pipe) -> None:
+    pipe.stream.write("x" * MOST_WAITING + "x\n")
+    assert pipe.read(MOST_WAITING + 2).endswith("xx\n")
+    assert pipe.stream.dropped == 0
+
+
+#: `much` is as much as two pipes hold.
+PREPARE = """
+import os, signal, sys, warnings
+from servicekit import logs
+logs.configure('pumps')
+log = logs.get_logger('x')
+much = 'x' * 131_072
+"""
+
+
+def run(script: str, *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", PREPARE + script], stdout=stdout, stderr=stderr)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "log.info(much)",
+        "print(much)",
+        "print(much, file=sys.stderr)",
+        "warnings.warn(much)",
+        "sys.excepthook(ValueError, ValueError(much), None)",
+        "logs.Frequent('x')(much, {})",
+        "signal.signal(signal.SIGALRM, lambda *_: log.info(much)); signal.raise_signal(signal.SIGALRM)",
+    ],
+    ids=["a log line", "a print", "a print of an error", "a warning", "a traceback", "a frequent line", "of a signal"],
+)
+def test_a_process_goes_on_and_ends_although_nobody_reads_what_it_writes(write: str) -> None:
+    reader, writer = os.pipe()
+    answers, answer = os.pipe()
+    script = f"{write}; os.write({answer}, b'went on'); sys.exit(3)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREPARE + script], stdout=writer, stderr=writer, pass_fds=(answer,)
+    )
+    os.close(answer)
+    try:
+        assert os.read(answers, 100) == b"went on"
+        ends = time.monotonic()
+        assert process.wait(timeout=10) == 3
+        assert time.monotonic() - ends < 4, "a second for the reader, and what an interpreter takes to end"
+    finally:
+        process.kill()
+        process.wait()
+        for end in (reader, writer, answers):
+            os.close(end)
+
+
+@pytest.mark.parametrize("place", ["a full disk", "a reader that left"])
+def test_where_nothing_can_be_written_a_process_goes_on_and_ends(place: str) -> None:
+    if place == "a full disk":
+        target = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, target = os.pipe()
+        os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PREPARE + "log.info('one'); log.info('two'); sys.exit(3)"],
+            stdout=target, stderr=subprocess.PIPE, timeout=30, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(target)
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_a_fork_writes_its_own_lines_and_none_of_its_parents() -> None:
+    # The parent's writer waits for its reader, with lines in hand and in the queue, when it forks.
+    script = """
+log.info(much)
+log.info('parent')
+child = os.fork()
+if child == 0:
+    log.info('child')
+    sys.exit(0)
+os.waitpid(child, 0)
+log.info('parent again')
+"""
+    reader, writer = os.pipe()
+    process = run(script, stdout=writer, stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with open(reader, "rb") as output:
+        lines = [json.loads(line)["event"] for line in output.read().splitlines()]
+    assert process.wait(timeout=30) == 0
+    assert sorted(lines) == sorted(["x" * 131_072, "parent", "child", "parent again"])
+
+
+def test_processes_that_share_a_pipe_do_not_tear_each_others_lines_when_it_was_full() -> None:
+    script = """
+os.fork()
+for number in range(500):
+    log.info('x' * 300)
+"""
+    reader, writer = os.pipe()
+    process = run(script, stdout=writer, stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with open(reader, "rb") as output:
+        eventually(lambda: _unread(reader) > 32 * 1024, what="the pipe is nearly full")
+        lines = output.read().splitlines()
+    assert process.wait(timeout=30) == 0
+    assert len([json.loads(line) for line in lines]) == 1000
