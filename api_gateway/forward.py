@@ -113,7 +113,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         except ConnectionLost as error:
             # Most often a kept connection that the upstream closed while idle: nothing came back, and for an
             # idempotent method asking again is safe (RFC 9110 section 9.2.2).
-            if call.method not in _IDEMPOTENT or not error.reused or not lane.budget.try_retry():
+            if not _may_be_repeated(call) or not error.reused or not lane.budget.try_retry():
                 raise
             lane.on_retry(lane.name)
             answer = await _send(lane, call, notes, until, fresh=True)
@@ -180,6 +180,12 @@ def _permit(lane: Lane, call: Call, notes: Notes) -> Permit:
         raise UpstreamCircuitOpen(lane.name, error.retry_in) from error
     notes.circuit = "half_open" if permit.is_trial else "closed"
     return permit
+
+
+def _may_be_repeated(call: Call) -> bool:
+    """Whether it does no harm to ask again when the first may have been acted upon. A request with If-Match would then
+    meet the state that it has made itself, and be told that somebody else had changed it."""
+    return call.method in _IDEMPOTENT and b"\r\nif-match:" not in b"\r\n" + call.fields
 
 
 def _send(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Awaitable[Answer]:

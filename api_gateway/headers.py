@@ -251,8 +251,8 @@ def cors(
         fields.append(
             (
                 b"access-control-expose-headers",
-                b"X-Request-ID, Retry-After, Location, Idempotency-Replayed, Existing-Task, Proxy-Status, RateLimit, "
-                b"RateLimit-Policy",
+                b"X-Request-ID, Retry-After, Location, ETag, Idempotency-Replayed, Existing-Task, Proxy-Status, "
+                b"RateLimit, RateLimit-Policy",
             )
         )
         return fields

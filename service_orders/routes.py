@@ -10,6 +10,7 @@ from service_orders.schemas import OrderCreate, OrderPage, OrderQuery, OrderUpda
 from service_orders.use_cases import Orders
 from servicekit import idempotency
 from servicekit.errors import BadGateway, IdempotencyKeyReused
+from servicekit.preconditions import IfMatch
 from servicekit.routes import Answer, Routes
 
 
@@ -43,16 +44,16 @@ def order_routes(orders: Orders) -> Routes:
         return orders.get(id)
 
     @api.put("/orders/{id}", errors=(OrderNotFound, OrderStateConflict))
-    def update_order(id: UUID, body: OrderUpdate) -> OrderView:
+    def update_order(id: UUID, body: OrderUpdate, if_match: IfMatch) -> OrderView:
         """Change the items (while created) or take the next status step.
 
         created leads to in_progress, in_progress to completed, and both to cancelled.
         """
-        return orders.update(id, body)
+        return orders.update(id, body, if_match)
 
     @api.delete("/orders/{id}", errors=(OrderNotFound, OrderStateConflict))
-    def delete_order(id: UUID) -> OrderView:
+    def delete_order(id: UUID, if_match: IfMatch) -> OrderView:
         """Delete a created or cancelled order; the answer is the order as it was."""
-        return orders.delete(id)
+        return orders.delete(id, if_match)
 
     return api

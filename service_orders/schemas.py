@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from service_orders.domain import LARGEST_TOTAL
+from servicekit.preconditions import Resource
 from servicekit.schemas import Amount, Body, Id, Money, PageQuery, PageView, Timestamp, Update, View, unsent
 
 StatusWord = Literal["created", "in_progress", "completed", "cancelled"]
@@ -90,7 +91,7 @@ class ItemView(View):
     price: Money
 
 
-class OrderView(View):
+class OrderView(Resource):
     """An order."""
 
     id: UUID

@@ -29,6 +29,7 @@ from servicekit.database import Database
 from servicekit.events import Event, read_data
 from servicekit.idempotency import Made, RequestKey
 from servicekit.ids import new_id
+from servicekit.preconditions import ANY_STATE, IfMatch
 
 
 class Orders:
@@ -91,14 +92,15 @@ class Orders:
                 orders=[_view(order) for order in orders], total=total, limit=query.limit, offset=query.offset
             )
 
-    def update(self, order_id: UUID, change: OrderUpdate) -> OrderView:
-        """Change items, status or both; `OrderNotFound`, `OrderStateConflict`, `TotalTooLarge`.
+    def update(self, order_id: UUID, change: OrderUpdate, if_match: IfMatch = ANY_STATE) -> OrderView:
+        """Change items, status or both; `OrderNotFound`, `PreconditionFailed`, `OrderStateConflict`, `TotalTooLarge`.
 
         With both, the items are judged by the status before the step.
         """
         values = change.named()
         with self._database.transaction() as session:
             order = _required(repository.find_for_update(session, order_id))
+            if_match.require(_view(order))
             present = Status(order.status)
             if "items" in values:
                 require_items_changeable(present)
@@ -113,12 +115,13 @@ class Orders:
             session.flush()
             return _view(order)
 
-    def delete(self, order_id: UUID) -> OrderView:
-        """Remove an order and give it as it was; `OrderNotFound`, `OrderStateConflict`."""
+    def delete(self, order_id: UUID, if_match: IfMatch = ANY_STATE) -> OrderView:
+        """Remove an order and give it as it was; `OrderNotFound`, `PreconditionFailed`, `OrderStateConflict`."""
         with self._database.transaction() as session:
             order = _required(repository.find_for_update(session, order_id))
-            require_deletable(Status(order.status))
             view = _view(order)
+            if_match.require(view)
+            require_deletable(Status(order.status))
             repository.remove(session, order)
             outbox.add(session, events.deleted(order, self._clock()))
             return view

@@ -10,6 +10,7 @@ from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, U
 from service_users.use_cases import Users
 from servicekit import idempotency
 from servicekit.errors import IdempotencyKeyReused
+from servicekit.preconditions import IfMatch
 from servicekit.routes import Answer, Routes
 
 
@@ -40,13 +41,13 @@ def user_routes(users: Users) -> Routes:
         return users.get(id)
 
     @api.put("/users/{id}", errors=(UserNotFound, EmailTaken))
-    def update_user(id: UUID, body: UserUpdate) -> UserView:
+    def update_user(id: UUID, body: UserUpdate, if_match: IfMatch) -> UserView:
         """Change the named fields of a user."""
-        return users.update(id, body)
+        return users.update(id, body, if_match)
 
     @api.delete("/users/{id}", errors=(UserNotFound,))
-    def delete_user(id: UUID) -> UserView:
+    def delete_user(id: UUID, if_match: IfMatch) -> UserView:
         """Delete a user; the answer is the user as it was."""
-        return users.delete(id)
+        return users.delete(id, if_match)
 
     return api

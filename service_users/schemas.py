@@ -9,7 +9,8 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from service_users.domain import DEFAULT_ROLES
-from servicekit.schemas import Body, PageQuery, PageView, QueryText, Timestamp, Update, View, unsent
+from servicekit.preconditions import Resource
+from servicekit.schemas import Body, PageQuery, PageView, QueryText, Timestamp, Update, unsent
 
 MAX_EMAIL = 254
 
@@ -85,7 +86,7 @@ class UserQuery(PageQuery):
     q: Sought | None = Field(default=None, description="part of the name or the address")
 
 
-class UserView(View):
+class UserView(Resource):
     """A user."""
 
     id: UUID

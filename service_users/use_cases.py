@@ -19,6 +19,7 @@ from servicekit.clock import Clock, utc_now
 from servicekit.database import Database
 from servicekit.idempotency import Made, RequestKey
 from servicekit.ids import new_id
+from servicekit.preconditions import ANY_STATE, IfMatch
 
 # One argon2id hash (RFC 9106, second recommended option) takes 64 MiB and about 50 ms of a core.
 _HASHES_AT_ONCE = 2
@@ -82,8 +83,8 @@ class Users:
                 users=[UserView.of(user) for user in users], total=total, limit=query.limit, offset=query.offset
             )
 
-    def update(self, user_id: UUID, change: UserUpdate) -> UserView:
-        """Change the named fields; `UserNotFound`, `EmailTaken`."""
+    def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE) -> UserView:
+        """Change the named fields; `UserNotFound`, `PreconditionFailed`, `EmailTaken`."""
         values = change.named()
         if "password" in values:
             values["password_hash"] = self._hash(values.pop("password"))
@@ -93,6 +94,7 @@ class Users:
             values["name_key"] = comparable(values["name"])
         with self._database.transaction() as session:
             user = _required(repository.find_for_update(session, user_id))
+            if_match.require(UserView.of(user))
             if "email_key" in values:
                 repository.require_free(session, user_id, values["email_key"])
             for name, value in values.items():
@@ -103,11 +105,12 @@ class Users:
             session.flush()
             return UserView.of(user)
 
-    def delete(self, user_id: UUID) -> UserView:
-        """Remove a user and give it as it was; `UserNotFound`."""
+    def delete(self, user_id: UUID, if_match: IfMatch = ANY_STATE) -> UserView:
+        """Remove a user and give it as it was; `UserNotFound`, `PreconditionFailed`."""
         with self._database.transaction() as session:
             user = _required(repository.find_for_update(session, user_id))
             view = UserView.of(user)
+            if_match.require(view)
             repository.remove(session, user)
             outbox.add(session, events.deleted(user_id, self._clock()))
             return view

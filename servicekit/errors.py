@@ -8,6 +8,7 @@ AppError                      500 internal_error
 ├── MethodNotAllowed          405 method_not_allowed
 ├── Conflict                  409 conflict
 │   └── IdempotencyKeyReused  409 idempotency_key_reused
+├── PreconditionFailed        412 precondition_failed
 ├── TooLarge                  413 body_too_large
 ├── UnsupportedMediaType      415 unsupported_media_type
 ├── TooManyRequests           429 too_many_requests
@@ -102,6 +103,12 @@ class IdempotencyKeyReused(Conflict):
     """This Idempotency-Key came before with a different request."""
 
     code = "idempotency_key_reused"
+
+
+class PreconditionFailed(AppError):
+    """It has changed since you saw it; read it again, or go on with its present ETag."""
+
+    code = "precondition_failed"
 
 
 class TooLarge(AppError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel
@@ -15,10 +15,12 @@ from servicekit.errors import (
     DeadlineExceeded,
     Invalid,
     InvalidJson,
+    PreconditionFailed,
     TooLarge,
     Unavailable,
     UnsupportedMediaType,
 )
+from servicekit.preconditions import ETAG, IF_MATCH
 from servicekit.routes import Endpoint, Routes
 
 REF = "#/components/schemas/{model}"
@@ -54,6 +56,9 @@ ERROR_SCHEMA: dict[str, Any] = {
         },
     },
 }
+
+
+_ETAG_FIELD: dict[str, Any] = {ETAG: {"description": "of the present state", "schema": {"type": "string"}}}
 
 
 def document(*, title: str, version: str, description: str, routes: Sequence[Routes]) -> dict[str, Any]:
@@ -170,8 +175,14 @@ def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             "schema": {"type": "string"},
             "description": meaning,
         }
-        for name, meaning in endpoint.headers.items()
+        for name, meaning in _request_fields(endpoint).items()
     ]
+
+
+def _request_fields(endpoint: Endpoint) -> Mapping[str, str]:
+    if not endpoint.conditional:
+        return endpoint.headers
+    return {**endpoint.headers, IF_MATCH: "ETags that were seen, or `*`: do it only if the present one is among them"}
 
 
 def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
@@ -185,6 +196,8 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(endpoint.status): {"description": "Done.", "content": {endpoint.media_type: {"schema": good}}}
     }
+    if endpoint.tagged:
+        responses[str(endpoint.status)]["headers"] = _ETAG_FIELD
     if endpoint.no_content:
         responses["204"] = {"description": endpoint.no_content}
     by_status: dict[int, list[type[AppError]]] = {}
@@ -192,6 +205,8 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         by_status.setdefault(status_of(error), []).append(error)
     for status, classes in sorted(by_status.items()):
         responses[str(status)] = _error_response(classes)
+        if PreconditionFailed in classes:
+            responses[str(status)]["headers"] = _ETAG_FIELD
     responses["default"] = _error_response([])
     return responses
 

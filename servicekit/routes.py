@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from servicekit.errors import AppError
+from servicekit.errors import AppError, PreconditionFailed
+from servicekit.preconditions import Resource
 from servicekit.schemas import Body, Query, View
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class Endpoint:
     query: type[Query] | None
     view: type[View]
     headers: Mapping[str, str]
+    #: It reads If-Match.
+    conditional: bool
     #: The `{…}` parts of the path, in order: UUID, or str for any text.
     path_parameters: Mapping[str, type]
     guard: Guard | None
@@ -51,6 +54,11 @@ class Endpoint:
     media_type: str = "application/json"
     #: When it answers 204 instead; empty if it never does.
     no_content: str = ""
+
+    @property
+    def tagged(self) -> bool:
+        """Whether a good answer carries the ETag of the resource; of one that is gone it would say nothing."""
+        return issubclass(self.view, Resource) and self.method != "DELETE"
 
     @property
     def flask_rule(self) -> str:
@@ -62,8 +70,9 @@ class Routes:
     """The operations of one resource.
 
     A handler's parameters are found by name: `body`, `query`, `headers` (a mapping of the declared
-    request fields to text or None), and every `{name}` of the path as the UUID or str of its annotation.
-    Its return annotation is a `View`, or `Answer[View]` when it sets a status or fields itself.
+    request fields to text or None), `if_match` (an `IfMatch`), and every `{name}` of the path as the UUID or
+    str of its annotation. Its return annotation is a `View`, or `Answer[View]` when it sets a status or
+    fields itself.
     """
 
     def __init__(self, tag: str, *, documented: bool = True) -> None:
@@ -113,8 +122,9 @@ class Routes:
             if get_origin(view) is Answer:
                 (view,) = get_args(view)
             path_parameters = {name: hints.get(name, UUID) for name in _PARAMETER.findall(path)}
-            known = {"body", "query", "headers", *path_parameters}
-            strange = set(inspect.signature(handler).parameters) - known
+            known = {"body", "query", "headers", "if_match", *path_parameters}
+            named = set(inspect.signature(handler).parameters)
+            strange = named - known
             if strange:
                 raise TypeError(f"{method} {path}: no value for the parameters {sorted(strange)}")
             self.endpoints.append(
@@ -124,13 +134,14 @@ class Routes:
                     tag=self.tag,
                     handler=handler,
                     status=status,
-                    errors=errors,
+                    errors=(*errors, PreconditionFailed) if "if_match" in named else errors,
                     body=hints.get("body"),
                     body_may_be_empty=body_may_be_empty,
                     body_limit=body_limit,
                     query=hints.get("query"),
                     view=view,
                     headers=headers or {},
+                    conditional="if_match" in named,
                     path_parameters=path_parameters,
                     guard=guard,
                     media_type=media_type,

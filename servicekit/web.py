@@ -25,6 +25,7 @@ from servicekit.errors import (
 from servicekit.health import Check, readiness
 from servicekit.logs import get_logger
 from servicekit.metrics import UNMATCHED, Metrics
+from servicekit.preconditions import ETAG, IF_MATCH, IfMatch
 from servicekit.routes import Answer, Endpoint, Routes
 from servicekit.schemas import id_from_path, parse_body, parse_query
 from servicekit.version import VERSION
@@ -101,10 +102,13 @@ def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
             )
         if wants_headers:
             arguments["headers"] = {name: request.headers.get(name) for name in endpoint.headers}
+        if endpoint.conditional:
+            arguments["if_match"] = IfMatch(request.headers.get(IF_MATCH))
         answer = endpoint.handler(**arguments)
         if not isinstance(answer, Answer):
             answer = Answer(answer)
-        return json_response(success(answer.data), answer.status or endpoint.status, answer.headers)
+        fields = {**answer.headers, ETAG: answer.data.etag} if endpoint.tagged else answer.headers
+        return json_response(success(answer.data), answer.status or endpoint.status, fields)
 
     app.add_url_rule(
         endpoint.flask_rule,

@@ -111,9 +111,14 @@ class ScheduleStore:
             ).one()
         return _stored(row)
 
-    def delete(self, schedule_id: UUID) -> StoredSchedule | None:
-        with self._statements.transaction() as session:
-            return _stored_or_none(self._statements.row(session, "delete", id=str(schedule_id)))
+    def delete(self, schedule_id: UUID, check: Callable[[StoredSchedule], None]) -> StoredSchedule | None:
+        statements = self._statements
+        with statements.transaction() as session:
+            present = _stored_or_none(statements.row(session, "lock", id=str(schedule_id)))
+            if present is not None:
+                check(present)
+                statements.run(session, "delete", id=str(schedule_id))
+        return present
 
     def run_now(self, schedule_id: UUID) -> UUID | None:
         statements = self._statements

@@ -60,7 +60,7 @@ WHERE s.id = %(id)s::uuid
 RETURNING {columns}
 
 -- name: delete
-DELETE FROM schedules AS s WHERE s.id = %(id)s::uuid RETURNING {columns}
+DELETE FROM schedules WHERE id = %(id)s::uuid
 
 -- name: ran
 UPDATE schedules SET last_run_at = now(), last_task_id = %(task_id)s::uuid WHERE id = %(id)s::uuid

@@ -14,6 +14,7 @@ from service_tasks.schemas.schedules import (
 )
 from service_tasks.schemas.tasks import TaskView
 from service_tasks.use_cases.schedules import Schedules
+from servicekit.preconditions import IfMatch
 from servicekit.routes import Answer, Routes
 
 
@@ -38,17 +39,17 @@ def schedule_routes(schedules: Schedules) -> Routes:
         return schedules.get(id)
 
     @api.put("/schedules/{id}", errors=(ScheduleNotFound, ScheduleNameTaken, PayloadTooLarge))
-    def update_schedule(id: UUID, body: ScheduleUpdate) -> ScheduleView:
+    def update_schedule(id: UUID, body: ScheduleUpdate, if_match: IfMatch) -> ScheduleView:
         """Change a schedule.
 
         Naming cron, every or at replaces whichever there was. New times count from now.
         """
-        return schedules.update(id, body)
+        return schedules.update(id, body, if_match)
 
     @api.delete("/schedules/{id}", errors=(ScheduleNotFound,))
-    def delete_schedule(id: UUID) -> ScheduleView:
+    def delete_schedule(id: UUID, if_match: IfMatch) -> ScheduleView:
         """Remove a schedule; the tasks it has made stay."""
-        return schedules.delete(id)
+        return schedules.delete(id, if_match)
 
     @api.post("/schedules/{id}/pause", errors=(ScheduleNotFound,))
     def pause_schedule(id: UUID) -> ScheduleView:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
@@ -24,6 +24,7 @@ from service_tasks.domain.task import (
     MAX_TITLE_CHARACTERS,
 )
 from service_tasks.schemas.tasks import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl
+from servicekit.preconditions import Resource
 from servicekit.schemas import (
     Body,
     Id,
@@ -34,7 +35,6 @@ from servicekit.schemas import (
     Seconds,
     Timestamp,
     Update,
-    View,
     unsent,
 )
 
@@ -113,8 +113,11 @@ class ScheduleQuery(PageQuery):
     user_id: Id | None = None
 
 
-class ScheduleView(View):
+class ScheduleView(Resource):
     """One schedule."""
+
+    # What its runs change: otherwise nobody could change a schedule that runs every second.
+    untagged: ClassVar[frozenset[str]] = frozenset({"next_runs", "last_run_at", "last_task_id"})
 
     id: UUID
     name: str

@@ -32,6 +32,7 @@ from service_tasks.use_cases.tasks import NewTask, Tasks
 from servicekit.errors import Invalid
 from servicekit.ids import new_id
 from servicekit.json_reader import read_json
+from servicekit.preconditions import ANY_STATE, IfMatch
 
 _DEFAULT_TIMEZONE = "UTC"
 _TASK_FIELDS = ("task_type", "payload", "title", "user_id", "priority", "max_attempts", "timeout", "callback_url")
@@ -122,7 +123,8 @@ class ScheduleRepository(Protocol):
     def change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> StoredSchedule | None:
         """Store what `decide` makes of a schedule, which nobody else can change meanwhile; None if there is none."""
 
-    def delete(self, schedule_id: UUID) -> StoredSchedule | None: ...
+    def delete(self, schedule_id: UUID, check: Callable[[StoredSchedule], None]) -> StoredSchedule | None:
+        """Remove a schedule that passes the check, which nobody else can change meanwhile; None if there is none."""
 
     def run_now(self, schedule_id: UUID) -> UUID | None:
         """Make a task of it at once and give its id; None if there is no such schedule."""
@@ -184,11 +186,12 @@ class Schedules:
             offset=query.offset,
         )
 
-    def update(self, schedule_id: UUID, body: ScheduleUpdate) -> ScheduleView:
-        """`ScheduleNotFound`, `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`."""
+    def update(self, schedule_id: UUID, body: ScheduleUpdate, if_match: IfMatch = ANY_STATE) -> ScheduleView:
+        """`ScheduleNotFound`, `PreconditionFailed`, `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`."""
         named = body.named()
 
         def decide(present: StoredSchedule) -> StoredSchedule:
+            if_match.require(_view_of(present))
             wanted = present
             if not named.keys().isdisjoint(_TASK_FIELDS):
                 wanted = replace(wanted, **_task_values(self._tasks.prepare(_task_of(present, named))))
@@ -225,9 +228,10 @@ class Schedules:
 
         return self._change(schedule_id, decide)
 
-    def delete(self, schedule_id: UUID) -> ScheduleView:
-        """The tasks it has made stay."""
-        return _view_of(_found(self._repository.delete(schedule_id)))
+    def delete(self, schedule_id: UUID, if_match: IfMatch = ANY_STATE) -> ScheduleView:
+        """The tasks it has made stay. `ScheduleNotFound`, `PreconditionFailed`."""
+        gone = self._repository.delete(schedule_id, lambda present: if_match.require(_view_of(present)))
+        return _view_of(_found(gone))
 
     def run_now(self, schedule_id: UUID) -> TaskView:
         """Make a task at once, whatever the status; the planned runs stay."""

@@ -484,8 +484,22 @@ class TestConnections:
     def test_a_post_is_never_sent_twice(self, client: RawClient, users: ScriptedUpstream) -> None:
         users.scripts([good(1)], [Close()], [good(2)])
         client.get("/users")
-        assert client.request("POST", "/users", b"{}").status == 502
-        assert len(users.requests()) == 2
+        assert client.request("POST", "/users", b"{}", fields=(("Idempotency-Key", "k"),)).status == 502
+        assert [seen.value("Idempotency-Key") for seen in users.requests()] == [None, "k"]
+
+    @pytest.mark.parametrize(
+        ("method", "if_match", "status"), [("PUT", False, 200), ("PUT", True, 502), ("DELETE", True, 502)]
+    )
+    def test_a_change_that_asks_for_a_state_is_never_sent_twice(
+        self, client: RawClient, users: ScriptedUpstream, method: str, if_match: bool, status: int
+    ) -> None:
+        users.scripts([good(1)], [Close()], [good(2)])
+        client.get("/users")
+        fields = (("If-Match", '"seen"'),) if if_match else ()
+        assert client.request(method, "/users/1", b"{}", fields=fields).status == status
+        sent = users.requests()[1:]
+        assert len(sent) == (1 if if_match else 2)
+        assert sent[0].value("If-Match") == ('"seen"' if if_match else None)
 
     def test_a_get_is_sent_again_only_once(self, client: RawClient, users: ScriptedUpstream) -> None:
         users.scripts([good(1)], [Close()], [Close()], [good(2)])

@@ -433,3 +433,85 @@ def test_of_ten_requests_at_once_with_one_key_one_makes_the_order(app, orders_da
     assert len({answer.json["data"]["id"] for answer in answers}) == 1
     assert sorted(answer.headers.get("Idempotency-Replayed", "") for answer in answers) == [""] + ["true"] * 9
     assert count(orders_database) == 1
+
+
+# ETag and If-Match
+
+
+def test_ten_clients_who_each_add_an_item_lose_none(app):
+    path = f"/orders/{create(app.test_client(), ANNA, line(product='0'))['id']}"
+    together = threading.Barrier(10)
+    refused = []
+
+    def add(product: str) -> None:
+        with app.test_client() as client:
+            together.wait(10)
+            while True:
+                seen = client.get(path)
+                items = [{**item, "price": float(item["price"])} for item in seen.json["data"]["items"]]
+                items.append({"product": product, "quantity": 1, "price": 1})
+                answer = client.put(path, json={"items": items}, headers={"If-Match": seen.headers["ETag"]})
+                if answer.status_code == 200:
+                    return
+                error_of(answer, 412, "precondition_failed")
+                refused.append(answer)
+
+    threads = [threading.Thread(target=add, args=(str(number),)) for number in range(1, 11)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    order = app.test_client().get(path).json["data"]
+    assert sorted(item["product"] for item in order["items"]) == sorted(map(str, range(11)))
+    assert order["total_amount"] == "11.00"
+    assert refused, "nobody was ever refused, so nothing was shown"
+
+
+def test_of_ten_clients_who_saw_the_same_order_one_changes_it_and_the_others_get_its_tag(app):
+    seen = app.test_client().get(f"/orders/{create(app.test_client())['id']}")
+    path, together, answers = f"/orders/{seen.json['data']['id']}", threading.Barrier(10), []
+
+    def change(number: int) -> None:
+        body = {"items": [{"product": str(number), "quantity": 1, "price": 1}]}
+        with app.test_client() as client:
+            together.wait(10)
+            answers.append(client.put(path, json=body, headers={"If-Match": seen.headers["ETag"]}))
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 9
+    assert {answer.headers["ETag"] for answer in answers} == {app.test_client().get(path).headers["ETag"]}
+
+
+def test_the_tag_is_on_every_single_order_and_on_no_list(client):
+    made = post(client, wanted())
+    path = made.headers["Location"]
+    tag = made.headers["ETag"]
+    assert client.get(path).headers["ETag"] == client.head(path).headers["ETag"] == tag
+    assert client.put(path, json={}).headers["ETag"] == tag
+    moved = client.put(path, json={"status": IN_PROGRESS}).headers["ETag"]
+    assert moved == client.get(path).headers["ETag"] != tag
+    assert "ETag" not in client.get("/orders").headers
+    client.put(path, json={"status": CANCELLED})
+    assert "ETag" not in client.delete(path).headers
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_request_with_another_tag_changes_nothing(client, method):
+    order = create(client)
+    path = f"/orders/{order['id']}"
+    tag = client.get(path).headers["ETag"]
+    body = {"status": IN_PROGRESS} if method == "PUT" else None
+    for field in ('"another"', f"W/{tag}"):
+        answer = client.open(path, method=method, json=body, headers={"If-Match": field})
+        error_of(answer, 412, "precondition_failed")
+        assert answer.headers["ETag"] == tag
+    error = error_of(client.open(path, method=method, json=body, headers={"If-Match": "x"}), 400, "invalid_input")
+    assert [detail["field"] for detail in error["details"]] == ["If-Match"]
+    assert client.get(path).json["data"] == order
+    missing = client.open(f"/orders/{NOBODY}", method=method, json=body, headers={"If-Match": "*"})
+    error_of(missing, 404, "order_not_found")
+    assert client.open(path, method=method, json=body, headers={"If-Match": f'"x", {tag}'}).status_code == 200

@@ -22,6 +22,7 @@ from tests.support.waiting import eventually
 class Client:
     def __init__(self, client) -> None:
         self._client = client
+        self.app = client.application
 
     def __call__(self, method: str, path: str, body=None, *, status: int, headers=None):
         """Ask, compare the status, and give what is in the envelope."""

@@ -267,6 +267,41 @@ def test_a_change_that_makes_no_sense_changes_nothing(ask, change, field):
     assert ask("GET", f"/schedules/{before['id']}", status=200) == before
 
 
+def test_of_ten_clients_who_saw_the_same_schedule_one_changes_it_and_the_others_get_its_tag(ask):
+    path = f"/schedules/{create(ask)['id']}"
+    tag = ask.headers["ETag"]
+    together, answers = threading.Barrier(10), []
+
+    def change(number: int) -> None:
+        with ask.app.test_client() as client:
+            together.wait(10)
+            answers.append(client.put(path, json={"title": str(number)}, headers={"If-Match": tag}))
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 9
+    ask("GET", path, status=200)
+    assert {answer.headers["ETag"] for answer in answers} == {ask.headers["ETag"]} != {tag}
+
+
+def test_a_schedule_keeps_its_tag_while_it_runs_and_is_not_deleted_by_who_saw_another(ask, bench, schedules):
+    schedule = create(ask)
+    path, tag = f"/schedules/{schedule['id']}", ask.headers["ETag"]
+    make_due(bench, schedule["id"])
+    tick(schedules)
+    assert ask("GET", path, status=200)["last_task_id"]
+    assert ask.headers["ETag"] == tag
+    ask("POST", f"{path}/pause", status=200)
+    paused = ask.headers["ETag"]
+    assert ask("DELETE", path, status=412, headers={"If-Match": tag})["code"] == "precondition_failed"
+    assert ask.headers["ETag"] == paused != tag
+    assert ask("DELETE", path, status=200, headers={"If-Match": f"{tag}, {paused}"})["status"] == "paused"
+    ask("DELETE", path, status=404, headers={"If-Match": paused})
+
+
 def test_a_deleted_schedule_makes_no_more_tasks_and_leaves_those_it_made(ask, bench, schedules):
     schedule = create(ask)
     task = ask("POST", f"/schedules/{schedule['id']}/run", status=201)

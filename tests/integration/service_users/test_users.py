@@ -370,3 +370,44 @@ def test_of_many_requests_at_once_with_one_key_one_makes_the_user(app, users_dat
     assert [answer.status_code for answer in answers] == [201] * 8
     assert len({answer.json["data"]["id"] for answer in answers}) == 1
     assert sorted(answer.headers.get("Idempotency-Replayed", "") for answer in answers) == [""] + ["true"] * 7
+
+
+# ETag and If-Match
+
+
+def test_ten_clients_who_each_add_a_role_lose_none(app):
+    path = f"/users/{create(app.test_client())['id']}"
+    together = threading.Barrier(10)
+
+    def add(role: str) -> None:
+        with app.test_client() as client:
+            together.wait(10)
+            status = 0
+            while status != 200:
+                seen = client.get(path)
+                roles = [*seen.json["data"]["roles"], role]
+                answer = client.put(path, json={"roles": roles}, headers={"If-Match": seen.headers["ETag"]})
+                status = answer.status_code
+                assert status == 200 or error_code(answer, 412) == "precondition_failed"
+
+    threads = [threading.Thread(target=add, args=(f"role_{number}",)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    roles = app.test_client().get(path).json["data"]["roles"]
+    assert sorted(roles) == sorted(["user", *(f"role_{number}" for number in range(10))])
+
+
+def test_a_user_who_changed_meanwhile_is_neither_changed_nor_deleted(client):
+    made = client.post("/users", json={"email": "user@example.com", "name": "x"})
+    path, tag = made.headers["Location"], made.headers["ETag"]
+    # A password is not shown, and a change of it all the same.
+    present = client.put(path, json={"password": "correct horse"}, headers={"If-Match": tag}).headers["ETag"]
+    for answer in (
+        client.put(path, json={"name": "y"}, headers={"If-Match": tag}),
+        client.delete(path, headers={"If-Match": tag}),
+    ):
+        assert error_code(answer, 412) == "precondition_failed"
+        assert answer.headers["ETag"] == present == client.get(path).headers["ETag"] != tag
+    assert client.delete(path, headers={"If-Match": "*"}).status_code == 200

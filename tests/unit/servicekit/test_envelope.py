@@ -29,6 +29,7 @@ from servicekit.json_reader import read_json
         (errors.NotFound, 404, "not_found"),
         (errors.MethodNotAllowed, 405, "method_not_allowed"),
         (errors.Conflict, 409, "conflict"),
+        (errors.PreconditionFailed, 412, "precondition_failed"),
         (errors.TooLarge, 413, "body_too_large"),
         (errors.UnsupportedMediaType, 415, "unsupported_media_type"),
         (errors.TooManyRequests, 429, "too_many_requests"),
