@@ -20,6 +20,7 @@ from api_gateway.measures import SAME_IN_EVERY_PROCESS, GatewayMeasures
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
+from servicekit import shortage
 from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
 from servicekit.logs import get_logger
 from servicekit.metrics import UNMATCHED, Metrics
@@ -91,9 +92,15 @@ class Gateway:
             measures.watch(lane.circuit, lane.bulkhead, lane.budget)
         circuits = {name: lane.circuit for name, lane in lanes.items()}
 
+        async def fetch_document(lane: Lane) -> bytes | None:
+            try:
+                return await fetch(lane.upstream, b"/openapi.json", seconds=_DOCUMENT_SECONDS)
+            except OSError as error:
+                shortage.report(error, at=lane.name)
+                return None
+
         async def fetch_all() -> Mapping[str, bytes | None]:
-            asked = [fetch(lane.upstream, b"/openapi.json", seconds=_DOCUMENT_SECONDS) for lane in lanes.values()]
-            return dict(zip(lanes, await asyncio.gather(*asked), strict=True))
+            return dict(zip(lanes, await asyncio.gather(*map(fetch_document, lanes.values())), strict=True))
 
         def fetch_documents() -> Mapping[str, bytes | None]:
             return asyncio.run_coroutine_threadsafe(fetch_all(), loop).result(2 * _DOCUMENT_SECONDS)

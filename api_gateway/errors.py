@@ -4,9 +4,9 @@ Invalid ⊃ BadPath                  400 invalid_path
 Unavailable ⊃ UpstreamUnavailable  503 <name>_unavailable
             ⊃ UpstreamCircuitOpen  503 circuit_open
             ⊃ UpstreamSaturated    503 upstream_saturated
-            ⊃ Overloaded           503 overloaded
             ⊃ CircuitHeldUp        503 circuit_held_up
 BadGateway ⊃ BadUpstreamAnswer     502 bad_upstream_answer
+Unavailable ⊃ Overloaded           503 overloaded (servicekit)
 DeadlineExceeded                   504 deadline_exceeded (servicekit)
 AppError ⊃ RequestTimeout          408 request_timeout
          ⊃ HeadersTooLarge         431, UriTooLong 414, NotSupported 501: refused by the HTTP parser
@@ -108,15 +108,6 @@ class UpstreamSaturated(Unavailable):
             retry_after=1,
             headers=proxy_status(upstream, "connection_limit_reached"),
         )
-
-
-class Overloaded(Unavailable):
-    """The gateway has more to do than it can do in time; try again."""
-
-    code = "overloaded"
-
-    def __init__(self) -> None:
-        super().__init__(retry_after=1)
 
 
 class CircuitHeldUp(Unavailable):

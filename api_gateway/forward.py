@@ -20,8 +20,9 @@ from api_gateway.limits import Bulkhead, LineFull, RetryBudget
 from api_gateway.outcomes import Envelope
 from api_gateway.route_table import Limits
 from api_gateway.upstream import Answer, BrokenAnswer, ConnectFailed, ConnectionLost, Upstream
+from servicekit import shortage
 from servicekit.circuits import Circuit, CircuitOpen, Permit
-from servicekit.errors import AppError, DeadlineExceeded
+from servicekit.errors import AppError, DeadlineExceeded, Overloaded
 
 #: A request may wait this long, in seconds, for a place at an upstream.
 LINE_SECONDS = 2.0
@@ -135,6 +136,13 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
             permit.failure(time.perf_counter() - began, "timeout")
         fault = "connection_read_timeout" if answer is None else "http_response_timeout"
         raise DeadlineExceeded(headers=proxy_status(lane.name, fault)) from error
+    except OSError as error:
+        if not shortage.is_shortage(error):
+            raise
+        # Nobody was asked: files, ports or memory have run out here.
+        shortage.report(error, at=lane.name)
+        notes.cause = str(error)
+        raise Overloaded(headers=proxy_status(lane.name, "proxy_internal_error")) from error
     except ConnectFailed as error:
         kind = "failure"
         permit.failure(time.perf_counter() - began, "connect")

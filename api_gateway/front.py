@@ -12,7 +12,7 @@ from api_gateway import headers
 from api_gateway.body import ClientLeft, Receive
 from api_gateway.client import Request
 from api_gateway.details import Part, details
-from api_gateway.errors import BadRequest, BadUpstreamAnswer, Overloaded, status_of
+from api_gateway.errors import BadRequest, BadUpstreamAnswer, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
 from api_gateway.headers import Fields, Passed, Peer, RequestFields, TrustedProxies
 from api_gateway.limits import Lateness, RateLimiter
@@ -23,7 +23,7 @@ from api_gateway.route_table import Match, RouteTable
 from api_gateway.upstream import Answer, UpstreamError
 from servicekit import deadline, request_id
 from servicekit.envelope import dump, failure, success
-from servicekit.errors import AppError, MethodNotAllowed, NotFound, TooManyRequests
+from servicekit.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
 from servicekit.logs import Frequent, get_logger
 from servicekit.metrics import UNMATCHED, Metrics
 

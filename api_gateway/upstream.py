@@ -21,6 +21,7 @@ import httptools
 
 from api_gateway import plain_head
 from api_gateway.headers import Fields
+from servicekit.shortage import is_shortage
 
 #: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
 IDLE_SECONDS = 30.0
@@ -554,7 +555,7 @@ class Upstream:
 
         `fields` is a block of field lines with neither Host nor framing: both are set here. `connect` is the limit
         for a new connection in seconds; TimeoutError when there is no head at `until` on the event loop's clock.
-        `fresh` takes no kept connection.
+        `fresh` takes no kept connection. An OSError tells that this side has run out of files, ports or memory.
         """
         framing = b"" if body is None else b"content-length: %d\r\n" % len(body)
         message = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (
@@ -613,6 +614,8 @@ class Upstream:
         except TimeoutError as error:
             raise ConnectFailed(f"no connection to {self.name} within {limit} s", "connection_timeout") from error
         except OSError as error:
+            if is_shortage(error):
+                raise
             raise ConnectFailed(str(error), _connect_fault(error)) from error
         return connection
 
@@ -634,7 +637,8 @@ def _connect_fault(error: OSError) -> str:
 async def fetch(upstream: Upstream, target: bytes, *, seconds: float, limit: int = 4 * 1024 * 1024) -> bytes | None:
     """The body of one of the service's own pages (/readyz, /openapi.json); None unless it comes with 200 in time.
 
-    Outside the circuit on purpose: such a page must not count against people's requests.
+    Outside the circuit on purpose: such a page must not count against people's requests. Raises the OSError of
+    `exchange`.
     """
     answer: Answer | None = None
     try:

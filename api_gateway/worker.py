@@ -1,49 +1,34 @@
-"""gunicorn's own `asgi` worker with connections of our own; idle ones are closed at once when it is told to stop,
+"""gunicorn's `asgi` worker with connections of our own; idle ones are closed at once when it is told to stop,
 and it hears that before its event loop runs."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from gunicorn.workers import gasgi
 
 from api_gateway.connection import GatewayProtocol
-from servicekit.logs import get_logger
+from servicekit.asgi_worker import AcceptingWorker
 
 #: A new connection on which nothing was said is closed this long, in seconds, after the worker was told to stop: its
 #: request may be on the way.
 FRESH_SECONDS = 1.0
-#: New connections taken in one turn of the event loop. libuv takes one: of a thousand clients that come at once while
-#: the first ones are served already, the last would wait for seconds. Few enough that several processes share them.
-ACCEPTED_AT_ONCE = 16
-
-log = get_logger(__name__)
 
 
-class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships no types
+class GatewayWorker(AcceptingWorker):
     """The worker named in gunicorn.conf.py."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[GatewayProtocol] = set()
-        self.doors: list[socket.socket] = []
-        self.joining: set[asyncio.Task[Any]] = set()
 
     def init_process(self) -> None:
         # The worker's serving loop names this class itself; the change is seen by this process alone.
         gasgi.ASGIProtocol = GatewayProtocol
         super().init_process()
-
-    def notify(self) -> None:
-        # The first call comes as soon as the servers are there.
-        if not self.doors and self.alive and not self.cfg.is_ssl:
-            self._open_doors()
-        super().notify()
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -69,48 +54,12 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships n
         # It is true still when the master is gone, and connections are kept while it is: whoever uses theirs without a
         # pause would keep this process, and be answered by it, until the grace time ends.
         self.alive = False
-        self._close_doors()
+        self._stop_accepting()
         await self._take_waiting()
         self.asgi.end_streams()
         self._close_idle(fresh=False)
         self.loop.call_later(FRESH_SECONDS, lambda: self._close_idle(fresh=True))
         await super()._shutdown()
-
-    def _open_doors(self) -> None:
-        for listener in self.sockets:
-            # asyncio made it listen with a backlog of its own, 100.
-            listener.sock.listen(self.cfg.backlog)
-            # Beside the event loop's own server, which needs the other descriptor for itself.
-            door = listener.sock.dup()
-            door.setblocking(False)
-            self.doors.append(door)
-            self.loop.add_reader(door, self._accept, door)
-
-    def _close_doors(self) -> None:
-        while self.doors:
-            door = self.doors.pop()
-            self.loop.remove_reader(door)
-            door.close()
-
-    def _accept(self, door: socket.socket) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                connection, _ = door.accept()
-            except OSError:
-                # Nobody else is there, or the client is gone again, or too many files are open: the server that
-                # the event loop has for this socket meets the same and says so.
-                return
-            connection.setblocking(False)
-            joining = self.loop.create_task(
-                self.loop.connect_accepted_socket(lambda: GatewayProtocol(self), connection)
-            )
-            self.joining.add(joining)
-            joining.add_done_callback(self._joined)
-
-    def _joined(self, joining: asyncio.Task[Any]) -> None:
-        self.joining.discard(joining)
-        if not joining.cancelled() and joining.exception() is not None:
-            log.warning("connection_lost_at_the_door", cause=repr(joining.exception()))
 
     async def _take_waiting(self) -> None:
         """Accept the connections that wait to be: the last process that closes the port would reset them."""

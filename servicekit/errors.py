@@ -14,7 +14,8 @@ AppError                      500 internal_error
 ├── TooManyRequests           429 too_many_requests
 ├── BadGateway                502 bad_upstream_answer
 ├── Unavailable               503 unavailable
-│   └── DatabaseUnavailable   503 database_unavailable
+│   ├── DatabaseUnavailable   503 database_unavailable
+│   └── Overloaded            503 overloaded
 └── DeadlineExceeded          504 deadline_exceeded
 """
 
@@ -157,6 +158,15 @@ class DatabaseUnavailable(Unavailable):
     """The database is not available at the moment; try again."""
 
     code = "database_unavailable"
+
+
+class Overloaded(Unavailable):
+    """This server has more to do than it can do at the moment; try again."""
+
+    code = "overloaded"
+
+    def __init__(self, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(retry_after=1, headers=headers)
 
 
 class DeadlineExceeded(AppError):

@@ -1,10 +1,17 @@
-"""gunicorn's threaded worker, which leaves its port to the next master at once when its own has died."""
+"""gunicorn's threaded worker, which outlives too many open files, and leaves its port at once when its master died."""
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from gunicorn.workers.gthread import ThreadWorker
 
+from servicekit import shortage
 from servicekit.lifecycle import keep_for_good
+
+#: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
+_SHORTAGE_SECONDS = 0.05
 
 
 class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
@@ -18,6 +25,17 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no ty
     def load_wsgi(self) -> None:
         super().load_wsgi()
         keep_for_good()
+
+    def accept(self, listener: Any) -> None:
+        try:
+            super().accept(listener)
+        except OSError as error:
+            # gunicorn's own ends here, and with it every request under way.
+            if not shortage.is_shortage(error):
+                raise
+            shortage.report(error, at="accept")
+            # It is called again at once.
+            time.sleep(_SHORTAGE_SECONDS)
 
     def is_parent_alive(self) -> bool:
         if super().is_parent_alive():

@@ -20,8 +20,9 @@ from urllib3.exceptions import NewConnectionError
 
 from servicekit import deadline, request_id
 from servicekit.circuits import Circuit, CircuitOpen, Permit
-from servicekit.errors import AppError, BadGateway, DeadlineExceeded, NotFound, Unavailable
+from servicekit.errors import AppError, BadGateway, DeadlineExceeded, NotFound, Overloaded, Unavailable
 from servicekit.json_reader import read_json
+from servicekit.shortage import is_shortage, report
 
 CONNECT_SECONDS = 1.0
 ANSWER_LIMIT = 4 * 1024 * 1024
@@ -113,7 +114,8 @@ class ServiceClient:
         """GET a path; give the envelope's data, or None when the service says 404.
 
         Raises the `unavailable` error, `BadGateway` for an answer that cannot be used (no envelope, or a
-        service that knows no such address), and `DeadlineExceeded` when the request's own time is over.
+        service that knows no such address), `DeadlineExceeded` when the request's own time is over, and `Overloaded`
+        when this process has run out of files, ports or memory.
         """
         answer = self._ask("GET", path, None, {})
         if answer.code is None:
@@ -142,6 +144,11 @@ class ServiceClient:
         try:
             status, raw = self._exchange(method, path, body, headers, began + left)
         except (requests.RequestException, Urllib3Error, OSError) as exc:
+            refused = _shortage_in(exc)
+            if refused is not None:
+                permit.neutral()
+                report(refused, at=self._circuit.name)
+                raise Overloaded from exc
             seconds = time.monotonic() - began
             hurried = left < self._total_seconds and seconds >= left
             if hurried and left < FAIR_SECONDS:
@@ -219,6 +226,17 @@ class ServiceClient:
 
 def _never_connected(exc: requests.ConnectionError) -> bool:
     return any(isinstance(getattr(cause, "reason", None), NewConnectionError) for cause in exc.args)
+
+
+def _shortage_in(exc: BaseException | None) -> OSError | None:
+    """The refusal of the system beneath the errors of requests and urllib3, if that is what it was."""
+    while exc is not None:
+        if isinstance(exc, OSError) and is_shortage(exc):
+            return exc
+        # requests tells urllib3's error as an argument, and that has a reason.
+        told = exc.args[0] if exc.args and isinstance(exc.args[0], Exception) else None
+        exc = exc.__cause__ or getattr(exc, "reason", None) or told
+    return None
 
 
 def _open_envelope(status: int, raw: bytes) -> ServiceAnswer:

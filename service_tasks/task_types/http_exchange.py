@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import codecs
-import functools
 import ipaddress
 import re
 import socket
@@ -24,9 +23,12 @@ from service_tasks.domain.destinations import Address, Destinations, is_allowed,
 from service_tasks.task_types import GiveUp, RetryAfter
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from servicekit.envelope import dump
+from servicekit.shortage import is_shortage, report
 from servicekit.version import VERSION
 
 CONNECT_SECONDS = 10.0
+#: Seconds until the next try when files, ports or memory have run out here.
+SHORTAGE_SECONDS = 0.5
 MAX_HEADER_CHARACTERS = 16 * 1024
 _CHUNK = 64 * 1024
 _SHOWN = 300  # characters of an error's body that the task's error repeats
@@ -38,6 +40,8 @@ _TEXT_TYPE = re.compile(r"text/|application/(?:[\w.+-]*\+)?(?:json|xml)\b|applic
 _BINARY = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 # Python's names of what texts are written in; it knows others that unpack or take very long.
 _CHARSET = re.compile(r"ascii|utf-8|utf-16|utf-32|iso8859-|cp125|cp866|koi8-|mac-|gb|big5|shift_jis|euc_")
+
+_trust: ssl.SSLContext | None = None
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 
@@ -109,30 +113,45 @@ class _Exchange:
 
     async def run(self) -> HttpResponse:
         while True:
-            addresses = await self._checked_addresses()
-            # A session for each hop: it holds connections to these addresses alone, no cookies, and knows neither the
-            # environment's proxies nor ~/.netrc.
-            connector = aiohttp.TCPConnector(
-                resolver=_Pinned(addresses), use_dns_cache=False, ssl=self._tls, force_close=True
-            )
-            async with (
-                aiohttp.ClientSession(
-                    connector=connector,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-                    auto_decompress=False,
-                    trust_env=False,
-                ) as session,
-                session.request(
-                    self._method, self._url, headers=self._headers, data=self._data, allow_redirects=False
-                ) as response,
-            ):
-                if response.status in _REDIRECTS and self._redirects_left and "Location" in response.headers:
-                    self._follow(response.status, response.headers["Location"])
-                    continue
-                answer = await self._answer(response)
-                self._judge(answer, response.reason, response.headers)
-                return answer
+            try:
+                answer = await self._hop()
+            except OSError as exc:
+                asked = isinstance(exc, aiohttp.ClientOSError) and not isinstance(exc, aiohttp.ClientConnectorError)
+                if asked or not is_shortage(exc):
+                    raise
+                # It may still be sent, within its own time limit.
+                report(exc, at="http_request")
+                await asyncio.sleep(SHORTAGE_SECONDS)
+            else:
+                if answer is not None:
+                    return answer
+
+    async def _hop(self) -> HttpResponse | None:
+        """Send the request once; None if the answer was a redirect, which is to be followed next."""
+        addresses = await self._checked_addresses()
+        # A session for each hop: it holds connections to these addresses alone, no cookies, and knows neither the
+        # environment's proxies nor ~/.netrc.
+        connector = aiohttp.TCPConnector(
+            resolver=_Pinned(addresses), use_dns_cache=False, ssl=self._tls, force_close=True
+        )
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                auto_decompress=False,
+                trust_env=False,
+            ) as session,
+            session.request(
+                self._method, self._url, headers=self._headers, data=self._data, allow_redirects=False
+            ) as response,
+        ):
+            if response.status in _REDIRECTS and self._redirects_left and "Location" in response.headers:
+                self._follow(response.status, response.headers["Location"])
+                return None
+            answer = await self._answer(response)
+            self._judge(answer, response.reason, response.headers)
+            return answer
 
     async def _checked_addresses(self) -> list[Address]:
         host, port = self._url.raw_host, self._url.port
@@ -221,14 +240,19 @@ async def _resolve(host: str, port: int) -> list[Address]:
     except UnicodeError as exc:
         raise GiveUp(f"{host} is no name of a host") from exc
     except OSError as exc:
+        if is_shortage(exc):
+            raise
         raise RequestFailed(f"cannot resolve {host}: {exc.strerror or exc}") from exc
     return [ipaddress.ip_address(address) for address in dict.fromkeys(str(entry[4][0]) for entry in found)]
 
 
-@functools.cache
 def _system_trust() -> ssl.SSLContext:
     # Reading the certificates takes tens of milliseconds; SSL_CERT_FILE adds some of one's own.
-    return ssl.create_default_context()
+    global _trust
+    if _trust is None or not _trust.cert_store_stats()["x509_ca"]:
+        # Without a free file it reads none and says nothing.
+        _trust = ssl.create_default_context()
+    return _trust
 
 
 def _parsed(text: str) -> URL:

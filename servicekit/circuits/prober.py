@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from servicekit.circuits.circuit import Circuit
 from servicekit.logs import get_logger
+from servicekit.shortage import is_shortage, report
 
 log = get_logger(__name__)
 
@@ -16,9 +17,9 @@ class Prober:
     """One thread that asks, at a jittered interval, every upstream whose circuit is open.
 
     `ask(name)` answers whether the upstream says it is ready (its /readyz); it must have a time limit of
-    its own, and raising means no. The circuit decides what an answer is worth (Circuit.note_probe): at
-    most an early half-open, never closed. `elected` tells whether this process is the one to ask, of several
-    that share the circuits; it is asked anew each time.
+    its own, and raising means no, but for an OSError by which this process has run out of files or the like. The
+    circuit decides what an answer is worth (Circuit.note_probe): at most an early half-open, never closed. `elected`
+    tells whether this process is the one to ask, of several that share the circuits; it is asked anew each time.
     """
 
     def __init__(
@@ -68,6 +69,10 @@ class Prober:
                 ready = self._ask(circuit.name)
             except Exception as error:  # whatever goes wrong while asking, the answer is "not ready"
                 log.debug("circuit_probe_failed", circuit=circuit.name, error=repr(error))
+                if is_shortage(error):
+                    # Nobody was asked: files, ports or memory have run out here.
+                    report(error, at=circuit.name)
+                    continue
                 ready = False
             circuit.note_probe(ready)
         return asked

@@ -28,6 +28,7 @@ from api_gateway.connection import GatewayProtocol
 from api_gateway.plain_head import PlainRequest
 from api_gateway.worker import GatewayWorker
 from service_tasks.events.worker import EventsWorker
+from servicekit.asgi_worker import AcceptingWorker
 from servicekit.gunicorn_worker import ServiceWorker
 from tests.support.markdown import CHECKOUT
 
@@ -64,13 +65,14 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
     ("ours", "theirs"),
     [
         (GatewayProtocol, (ASGIProtocol,)),
-        (GatewayWorker, (ASGIWorker, Worker)),
-        (EventsWorker, (ASGIWorker, Worker)),
+        (AcceptingWorker, (ASGIWorker, Worker)),
+        (GatewayWorker, (AcceptingWorker, ASGIWorker, Worker)),
+        (EventsWorker, (AcceptingWorker, ASGIWorker, Worker)),
         (ServiceWorker, (ThreadWorker, Worker)),
     ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:
-    own = {*vars(ours), "connections", "close_if_idle", "doors", "joining", "setblocking"}
+    own = {*vars(ours), "connections", "close_if_idle", "joining", "listeners", "setblocking"}
     inherited = attributes_used(ours) - own
     assert inherited, "nothing was found: look at this test"
     assert inherited - attributes_given(*theirs) == set()
@@ -103,7 +105,7 @@ def test_every_method_we_replace_is_theirs_and_takes_what_it_took() -> None:
 
 def test_nothing_of_ours_hides_a_name_of_theirs() -> None:
     assert vars(GatewayProtocol).keys() & attributes_given(ASGIProtocol) == {*OVERRIDDEN, "__doc__", "__module__"}
-    assert not {"connections", "doors", "joining"} & attributes_given(ASGIWorker, Worker)
+    assert not {"connections", "joining", "listeners"} & attributes_given(ASGIWorker, Worker)
 
 
 def test_the_worker_makes_its_connections_by_the_name_we_replace() -> None:

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import pytest
 
 from service_tasks.domain.task import State
-from service_tasks.task_types import GiveUp, RetryAfter
+from service_tasks.task_types import GiveUp, RetryAfter, http_exchange
 from service_tasks.task_types.http_exchange import RequestFailed, exchange
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from service_tasks.task_types.http_request import HttpRequestSettings, http_request
 from tests.support.certificates import Authority
+from tests.support.shortage import no_more_files
 from tests.support.upstream import Close, Pause, ScriptedUpstream, answer
 
 
@@ -114,6 +115,30 @@ def test_neither_proxies_of_the_environment_nor_netrc_nor_cookies_are_used(upstr
     first, second = upstream.requests()
     assert (first.value("Authorization"), second.value("Cookie")) == (None, None)
     assert "set-cookie" not in got.headers
+
+
+def test_without_a_file_to_connect_with_it_waits_for_one(upstream):
+    names = Names(pumps_example=["127.0.0.1"])
+    allowed = settings_for(f"pumps.example:{upstream.port}", "127.0.0.0/8")
+    request = HttpRequest.model_validate({"url": f"http://pumps.example:{upstream.port}/"})
+
+    async def main() -> HttpResponse:
+        with no_more_files():
+            asking = asyncio.create_task(exchange_under(allowed, request, resolve=names))
+            async with asyncio.timeout(10):
+                while len(names.asked) < 2 and not asking.done():
+                    await asyncio.sleep(0.01)
+        return await asking
+
+    assert asyncio.run(main()).status == 200
+    assert len(upstream.requests()) == 1
+
+
+def test_certificates_that_could_not_be_read_without_a_file_are_read_later(monkeypatch):
+    monkeypatch.setattr(http_exchange, "_trust", None)
+    with no_more_files():
+        assert http_exchange._system_trust().cert_store_stats()["x509_ca"] == 0
+    assert http_exchange._system_trust().cert_store_stats() == ssl.create_default_context().cert_store_stats()
 
 
 # What is kept

@@ -10,9 +10,10 @@ import pytest
 
 from servicekit import deadline, request_id
 from servicekit.circuits import Circuit, CircuitOpen, CircuitSettings
-from servicekit.errors import BadGateway, DeadlineExceeded, Unavailable
+from servicekit.errors import BadGateway, DeadlineExceeded, Overloaded, Unavailable
 from servicekit.http_client import ANSWER_LIMIT, ServiceClient
 from tests.support.ports import free_port
+from tests.support.shortage import no_more_files
 from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, bad, good
 
 TOTAL = 0.5  # seconds for one call in these tests
@@ -203,6 +204,22 @@ def test_a_name_that_can_be_nobodys_is_unavailable_and_a_failure(make_client, ci
     with pytest.raises(PumpsUnavailable):
         make_client("http://pumps..example").get("/pumps")
     assert circuit.reports == ["failure"]
+
+
+def test_without_a_file_to_connect_with_nobody_else_is_blamed(client, upstream, circuit):
+    with no_more_files():
+        for _ in range(30):
+            with pytest.raises(Overloaded):
+                client.get("/pumps")
+    assert circuit.reports == ["neutral"] * 30
+    assert client.get("/pumps") == {}
+
+
+def test_without_a_file_to_look_a_name_up_nobody_else_is_blamed(make_client, upstream, circuit):
+    client = make_client(f"http://localhost:{upstream.port}")
+    with no_more_files(), pytest.raises(Overloaded):
+        client.get("/pumps")
+    assert circuit.reports == ["neutral"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from api_gateway.limits import Bulkhead, RetryBudget
 from api_gateway.route_table import Limits
 from api_gateway.upstream import Upstream
 from servicekit.circuits import Circuit
+from servicekit.errors import Overloaded
 
 
 class Breaking:
@@ -23,6 +25,26 @@ class Breaking:
 
     async def exchange(self, *_: Any, **__: Any) -> None:
         raise self._error
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOMEM, errno.ENOBUFS])
+def test_what_this_process_has_run_out_of_is_not_held_against_the_service(number: int) -> None:
+    circuit = Circuit("users")
+    ends: list[str] = []
+
+    async def main() -> None:
+        upstream = cast(Upstream, Breaking(OSError(number, "as the system says")))
+        lane = Lane(
+            "users", upstream, circuit, Bulkhead(places=1), RetryBudget(), on_call=lambda *end: ends.append(end[1])
+        )
+        for _ in range(30):
+            call = Call("GET", "/users", b"", None, Limits(), lane.upstream.loop.time() + 5, False)
+            with pytest.raises(Overloaded):
+                await forward(lane, call, Notes())
+
+    asyncio.run(main())
+    assert ends == ["neutral"] * 30
+    assert (circuit.snapshot().state, circuit.snapshot().failures) == ("closed", 0)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), asyncio.CancelledError(), MemoryError()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 
 import pytest
@@ -42,6 +43,15 @@ def test_asking_that_raises_means_not_ready() -> None:
     last = circuit.snapshot().last_probe
     assert last is not None
     assert not last.ok
+
+
+def test_when_this_process_has_no_file_left_to_ask_with_nothing_was_learned() -> None:
+    def ask(name: str) -> bool:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    circuit = broken("users")
+    Prober([circuit], ask).run_once()
+    assert circuit.snapshot().last_probe is None
 
 
 def test_back_again_means_half_open_early() -> None:
