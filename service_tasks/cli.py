@@ -27,7 +27,7 @@ from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSet
 from servicekit import logs
 from servicekit.database import Database
 from servicekit.errors import Unavailable
-from servicekit.lifecycle import keep_for_good, make_room_for_files
+from servicekit.lifecycle import exit_within, keep_for_good, make_room_for_files
 from servicekit.settings import load_or_exit
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 #: Canceller, reporter, leader, and a place through which those go that leave the pool for good: two for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
 _CONNECTIONS = 8
+#: for what handlers leave behind: threads, children, what they run at exit
+_EXIT_SECONDS = 5.0
 WORKER = "task_worker"
 _log = logs.get_logger(__name__)
 
@@ -86,6 +88,7 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
     pages = None if settings.worker_bind is None else _serve_pages(worker, settings.worker_bind)
     keep_for_good()
     status = worker.run()
+    exit_within(_EXIT_SECONDS, status=status)
     if pages is not None:
         pages.shutdown()
     database.dispose()

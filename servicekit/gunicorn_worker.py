@@ -8,7 +8,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from servicekit import shortage
-from servicekit.lifecycle import keep_for_good
+from servicekit.lifecycle import keep_for_good, reset_signals_in_children
 
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 _SHORTAGE_SECONDS = 0.05
@@ -24,6 +24,7 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no ty
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        reset_signals_in_children()
         keep_for_good()
 
     def accept(self, listener: Any) -> None:

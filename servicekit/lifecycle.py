@@ -8,7 +8,9 @@ import gc
 import os
 import resource
 import signal
+import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
@@ -21,6 +23,8 @@ _log = get_logger(__name__)
 
 #: Open files that no process of ours should need more of.
 _MANY_FILES = 65_536
+
+_OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Duty(ABC):
@@ -94,6 +98,7 @@ def stop_event_on_signals() -> threading.Event:
         _log.info("signal_received", signal=signal.Signals(number).name)
         event.set()
 
+    reset_signals_in_children()
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGHUP, lambda *_: say_nothing_is_reloaded())
@@ -103,6 +108,81 @@ def stop_event_on_signals() -> threading.Event:
 def say_nothing_is_reloaded() -> None:
     """Answer SIGHUP in a process that reads its settings once: it goes on, and what it has in hand is not lost."""
     _log.warning("reload_refused", cause="this process reads its settings when it starts: restart it")
+
+
+class _Forks:
+    """What a child made by fork (multiprocessing, os.fork) must not share with its parent.
+
+    It inherits signal handlers, and the socket through which an event loop is told of signals: a SIGTERM meant for the
+    child would stop the parent, and not the child. And it inherits the stack it was made on: what comes back up there
+    would do the parent's work a second time.
+    """
+
+    def __init__(self) -> None:
+        self.is_child = False
+        self._guarded = False
+        self._of_thread = threading.local()
+
+    def guard(self) -> None:
+        if not self._guarded:
+            self._guarded = True
+            os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._begin_anew)
+
+    def _hold(self) -> None:
+        # A signal sent to the child at once waits until the child is ready for it.
+        self._of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OUR_SIGNALS)
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._of_thread.mask)
+
+    def _begin_anew(self) -> None:
+        self.is_child = True
+        signal.set_wakeup_fd(-1)
+        for number in _OUR_SIGNALS:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if "asyncio" in sys.modules:
+            # Python 3.11 leaves the child the parent's running loop, its selector shared between the two.
+            sys.modules["asyncio"]._set_running_loop(None)
+        self._release()
+
+
+_forks = _Forks()
+
+
+def reset_signals_in_children() -> None:
+    """From now on a child made by fork begins with default signal handlers, and without this process's event loop."""
+    _forks.guard()
+
+
+def end_if_forked() -> None:
+    """End the process if it is such a child: call it where code of others comes back that may have forked."""
+    if _forks.is_child:
+        os._exit(os.EX_SOFTWARE)
+
+
+def exit_within(seconds: float, *, status: int) -> None:
+    """End the process with `status` at the latest in so many seconds; the shortest time given counts.
+
+    An orderly end has no limit of its own: the interpreter waits for every thread that is not a daemon, executors and
+    multiprocessing for theirs, and nobody knows what runs at exit.
+    """
+
+    def tell() -> None:
+        time.sleep(seconds)
+        waited_for = [
+            one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()
+        ]
+        _log.error("exit_forced", seconds=seconds, threads=waited_for[:20])
+
+    def end() -> None:
+        # The log may be what hangs.
+        time.sleep(seconds + 1.0)
+        os._exit(status)
+
+    for target in (tell, end):
+        threading.Thread(target=target, name="exit", daemon=True).start()
+    # For the last of it, when no thread of Python runs any more. Its default is to end the process.
+    signal.alarm(int(seconds) + 5)
 
 
 def keep_for_good() -> None:

@@ -168,12 +168,13 @@ class AttemptError:
 
     @classmethod
     def of(cls, error: BaseException, trace: str | None = None) -> AttemptError:
-        name = plain_text(type(error).__name__, 100)
+        name = plain_text(type.__dict__["__name__"].__get__(type(error)), 100)
         try:
-            message = str(error)
-        except Exception:  # somebody else's __str__ may fail in any way, and the attempt must be written down
+            # A str of theirs may be of a class of theirs.
+            message = plain_text("".join((str(error), "")), MAX_ERROR_CHARACTERS)
+        except BaseException:  # somebody else's __str__ may fail in any way, and the attempt must be written down
             message = ""
-        return cls(name, plain_text(message, MAX_ERROR_CHARACTERS) or name, trace)
+        return cls(name, message or name, trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,5 +231,6 @@ def clamp_percent(percent: float) -> int:
 
 def plain_text(text: str, limit: int) -> str:
     """Text that PostgreSQL can hold: no NUL, no lone surrogate, at most `limit` characters."""
-    clean = text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    # Cut first: it may be a thousand times too long.
+    clean = text[: limit + 1].replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

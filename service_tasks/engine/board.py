@@ -96,11 +96,12 @@ class Board:
         return self._active.get(lease)
 
     def settle(self, task: ActiveTask) -> bool:
-        """True for the one who may report the task's outcome. Called on the event loop's thread alone."""
-        if task.settled:
-            return False
-        task.settled = True
-        return True
+        """True for the one who may report the task's outcome."""
+        with self._lock:
+            if task.settled:
+                return False
+            task.settled = True
+            return True
 
     def snapshot(self) -> list[ActiveTask]:
         with self._lock:

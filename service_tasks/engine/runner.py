@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import threading
 import time
@@ -34,12 +35,19 @@ from service_tasks.engine.traces import trace_of
 from servicekit.envelope import dump
 from servicekit.errors import InvalidJson
 from servicekit.json_reader import read_json
+from servicekit.lifecycle import end_if_forked
+from servicekit.logs import get_logger
+
+_log = get_logger(__name__)
 
 #: Frames of this file say nothing about a handler.
 _ENGINE_FILES = frozenset({__file__})
 
 #: so many outcomes are handed on while more handlers wait to be run
 HAND_ON = 500
+#: A handler that was told to stop has so long to tidy up; then its task is over without it. Less than it takes a
+#: rescuer to step in.
+STOPPING_SECONDS = 10.0
 
 
 class ThreadSlots:
@@ -86,7 +94,7 @@ class _NotHeld(Exception):
 class _Lane:
     """An asyncio task that runs handlers. `handler` is that task; `task` what it runs at the moment."""
 
-    __slots__ = ("handler", "task", "timed_out", "timer", "waits")
+    __slots__ = ("handler", "stopping", "task", "timed_out", "timer", "waits")
 
     def __init__(self) -> None:
         self.handler: asyncio.Task[None] | None = None
@@ -94,7 +102,11 @@ class _Lane:
         #: the handler of `task` has waited for something
         self.waits = False
         self.timed_out = False
+        self.stopping = False
         self.timer: asyncio.TimerHandle | None = None
+
+    def runs(self, task: ActiveTask) -> bool:
+        return self.task is task
 
 
 class Runner:
@@ -106,7 +118,7 @@ class Runner:
     be cancelled, and a new lane goes on with the rest. No handler meets anything of another: a lane ends with the
     first that has waited, was cancelled or has changed a context variable.
 
-    Everything but what a plain function does happens on the event loop's thread.
+    Everything but what a plain function does happens on the event loop's thread, unless it says something else.
     """
 
     def __init__(
@@ -138,15 +150,37 @@ class Runner:
         # The loop keeps only weak references.
         self._handlers: set[asyncio.Task[None]] = set()
 
-    def start(self, tasks: Iterable[ActiveTask]) -> None:
-        """Run these, in this order."""
+    def take(self, tasks: Iterable[ActiveTask]) -> None:
+        """Hold these until `start` runs them, in this order; from any thread."""
         self._queue.extend(tasks)
-        if self._new_lane is None:
+
+    def start(self) -> None:
+        """Run what was taken."""
+        if self._queue and self._new_lane is None:
             self._open_lane()
 
     def unstarted(self) -> int:
         """Tasks that wait for the event loop; may be asked from any thread."""
         return len(self._queue)
+
+    def give_up_unstarted(self) -> list[tuple[ActiveTask, Outcome | None]]:
+        """Those that wait for the event loop, which will not get them; from any thread."""
+        given: list[tuple[ActiveTask, Outcome | None]] = []
+        while True:
+            try:
+                task = self._queue.pop()
+            except IndexError:
+                return given
+            if not task.type.is_async:
+                self.threads.give_back(task.lease)
+            given.append((task, HandedBack(task.lease) if task.stop_reason is None else _stopped(task)))
+
+    def cut_off(self, task: ActiveTask, *, counts: bool) -> Outcome | None:
+        """The outcome of a handler that has not stopped although it was told to, and now is out of time; from any
+        thread."""
+        if task.stop_reason is StopReason.HAND_BACK and counts:
+            return self._failed(task, WorkerLost("its worker had to end, and it did not stop when it was told to"))
+        return _stopped(task)
 
     def _open_lane(self) -> None:
         loop = asyncio.get_running_loop()
@@ -173,14 +207,43 @@ class Runner:
         loop = asyncio.get_running_loop()
         lane.timer = loop.call_later(task.claimed.timeout_seconds, self._time_out, lane, task)
         # Whoever stops the task sets the reason first and looks for this second; we do the reverse.
-        task.cancel_handler = lambda: _cancel_on(loop, lane, task)
+        task.cancel_handler = lambda: self._cancel_on(loop, lane, task)
         if task.stop_reason is not None:
-            _cancel(lane, task)
+            self._cancel(lane, task)
 
     def _time_out(self, lane: _Lane, task: ActiveTask) -> None:
         lane.timed_out = True
         task.context._request_stop()
-        _cancel(lane, task)
+        self._cancel(lane, task)
+
+    def _cancel(self, lane: _Lane, task: ActiveTask) -> None:
+        if not lane.runs(task) or lane.handler is None:
+            return
+        lane.handler.cancel()
+        if not lane.stopping:
+            lane.stopping = True
+            if lane.timer is not None:
+                lane.timer.cancel()
+            lane.timer = asyncio.get_running_loop().call_later(STOPPING_SECONDS, self._abandon, lane, task)
+
+    def _cancel_on(self, loop: asyncio.AbstractEventLoop, lane: _Lane, task: ActiveTask) -> None:
+        try:
+            loop.call_soon_threadsafe(self._cancel, lane, task)
+        except RuntimeError:
+            # The loop is closed, and with it every handler.
+            return
+
+    def _abandon(self, lane: _Lane, task: ActiveTask) -> None:
+        """The handler takes no notice of its cancel. Its task is over; whatever it does from now on nobody looks at."""
+        if not lane.runs(task) or lane.handler is None:
+            return
+        _log.warning("handler_does_not_stop", task_id=str(task.lease.task_id), task_type=task.type.name)
+        lane.task = None
+        task.cancel_handler = None
+        task.ran_seconds = self._monotonic() - task.started_at
+        self._ended.append((task, self._judged(lane, task, asyncio.CancelledError())))
+        self._hand_on()
+        lane.handler.cancel()
 
     def _hand_on(self) -> None:
         if self._ended:
@@ -190,8 +253,15 @@ class Runner:
     async def _work(self, lane: _Lane) -> None:
         queue, clean = self._queue, copy_context()
         while queue:
-            task = lane.task = queue.popleft()
+            try:
+                task = lane.task = queue.popleft()
+            except IndexError:
+                # Given up meanwhile.
+                return
             outcome = await self._outcome(lane, task)
+            if not lane.runs(task):
+                # Its task was over long ago.
+                return
             task.ran_seconds = self._monotonic() - task.started_at
             lane.task = None
             self._ended.append((task, outcome))
@@ -227,23 +297,28 @@ class Runner:
         except _NotHeld:
             # If nobody has taken it yet, its lease is good and it is ready again.
             return HandedBack(task.lease)
-        except GiveUp as exc:
-            outcome = FailedForGood(task.lease, _error_of(exc))
-        except (asyncio.CancelledError, Exception) as exc:  # whatever a handler raises is the attempt's error
-            if task.stop_reason is not None:
-                return _stopped(task)
-            if lane.timed_out and isinstance(exc, asyncio.CancelledError):
-                late = TimedOut(f"ran longer than its {task.claimed.timeout_seconds:g} seconds")
-                # Tells where the handler was.
-                late.__cause__ = exc
-                exc = late
-            outcome = self._failed(task, exc)
+        except BaseException as exc:  # whatever a handler raises is the attempt's error, and no end of ours
+            end_if_forked()
+            return self._judged(lane, task, exc)
         finally:
             if not kind.is_async and not task.thread_started:
                 self.threads.give_back(task.lease)
-        if task.stop_reason is not None and task.stop_reason is not StopReason.HAND_BACK:
+        end_if_forked()
+        return _stopped(task) if _is_over(task) else outcome
+
+    def _judged(self, lane: _Lane, task: ActiveTask, exc: BaseException) -> Outcome | None:
+        """What comes of an attempt that ended with this error. It may be an enemy: only its type tells no lies."""
+        kind = type(exc)
+        if issubclass(kind, GiveUp):
+            return FailedForGood(task.lease, _error_of(exc))
+        if task.stop_reason is not None:
             return _stopped(task)
-        return outcome
+        if lane.timed_out and issubclass(kind, asyncio.CancelledError):
+            late = TimedOut(f"ran longer than its {task.claimed.timeout_seconds:g} seconds")
+            # Tells where the handler was.
+            late.__cause__ = exc
+            exc = late
+        return self._failed(task, exc)
 
     def _check_hold(self, task: ActiveTask) -> None:
         """Right before the handler begins."""
@@ -263,7 +338,7 @@ class Runner:
             now,
             self._chance(),
             task.type.retry or self._policy,
-            exc.seconds if isinstance(exc, RetryAfter) else None,
+            _seconds_of(exc),
         )
 
     def _payload(self, task: ActiveTask) -> Any:
@@ -283,11 +358,9 @@ class Runner:
         key = task.lease
 
         def settle(result: Any, error: BaseException | None) -> None:
+            # As a value: there are exceptions that a future does not carry.
             if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
+                future.set_result((result, error))
 
         def work() -> None:
             result: Any = None
@@ -295,11 +368,9 @@ class Runner:
             try:
                 self._check_hold(task)
                 result = task.type.function(task.context, payload)
-            except StopIteration as exc:
-                # A future cannot carry this one; see asyncio.Future.set_exception.
-                error = RuntimeError(f"StopIteration: {exc}")
             except BaseException as exc:  # SystemExit too must not vanish with the thread
-                error = exc if isinstance(exc, Exception) else RuntimeError(f"{type(exc).__name__}: {exc}")
+                error = exc
+            end_if_forked()
             self.threads.give_back(key)
             self._on_thread_free()
             try:
@@ -312,30 +383,23 @@ class Runner:
         # Daemon threads: a function that hangs must not keep the process from ending.
         threading.Thread(target=work, name=f"task-{task.lease.task_id}", daemon=True).start()
         try:
-            return await future
+            result, error = await future
         except asyncio.CancelledError:
             self.threads.abandon(key)
             task.context._request_stop()
             raise
+        if error is not None:
+            raise error
+        if inspect.iscoroutine(result):
+            result.close()
+            raise BadResult("the result is a coroutine: a function that is to be awaited has to be an async def")
+        return result
 
 
 def _is_marked(lane: _Lane, clean: Context) -> bool:
     """Whether the next handler would meet something of the last one."""
     assert lane.handler is not None
     return lane.handler.cancelling() > 0 or copy_context() != clean
-
-
-def _cancel(lane: _Lane, task: ActiveTask) -> None:
-    if lane.task is task and lane.handler is not None:
-        lane.handler.cancel()
-
-
-def _cancel_on(loop: asyncio.AbstractEventLoop, lane: _Lane, task: ActiveTask) -> None:
-    try:
-        loop.call_soon_threadsafe(_cancel, lane, task)
-    except RuntimeError:
-        # The loop is closed, and with it every handler.
-        return
 
 
 class TimedOut(Exception):
@@ -374,6 +438,11 @@ def decide_lost(task: LostTask, chance: float, policy: RetryPolicy) -> Outcome:
     return _after(task.lease, task.attempt, task.max_attempts, error, task.lost_at, chance, policy)
 
 
+def _is_over(task: ActiveTask) -> bool:
+    """Whether it is too late for a result."""
+    return task.stop_reason is StopReason.CANCELLED or task.stop_reason is StopReason.LEASE_LOST
+
+
 def _stopped(task: ActiveTask) -> Outcome | None:
     """What there is to say of a handler that ended because it was told to."""
     if task.stop_reason is StopReason.HAND_BACK:
@@ -385,6 +454,16 @@ def _stopped(task: ActiveTask) -> Outcome | None:
 
 def _error_of(exc: BaseException) -> AttemptError:
     return AttemptError.of(exc, trace_of(exc, without=_ENGINE_FILES))
+
+
+def _seconds_of(exc: BaseException) -> float | None:
+    """What a RetryAfter asks for, unless somebody has spoilt it."""
+    if not issubclass(type(exc), RetryAfter):
+        return None
+    try:
+        return RetryAfter(exc.seconds).seconds  # type: ignore[attr-defined]
+    except BaseException:  # a subclass may do anything when it is asked
+        return None
 
 
 def _json_text(result: Any) -> str:

@@ -8,20 +8,48 @@ from types import TracebackType
 from service_tasks.domain.task import MAX_TRACE_CHARACTERS, plain_text
 
 MAX_FRAMES = 25
+#: exceptions in a row or in groups; of more than that only the first is shown
+MAX_CHAIN = 50
 
 
 def trace_of(error: BaseException, *, without: frozenset[str] = frozenset()) -> str:
     """The end of the traceback, at most `MAX_TRACE_CHARACTERS`: the last frames tell the most.
 
-    `without` names files whose frames at the top are left out: those of the engine are the same each time.
+    `without` names files whose frames at the top are left out: those of the engine are the same each time. Of an
+    exception that cannot be looked at without harm there are only the frames.
     """
-    shown = traceback.TracebackException(
-        type(error), error, _last(_below(error.__traceback__, without)), limit=-MAX_FRAMES, compact=True
-    )
-    text = "".join(shown.format()).rstrip()
+    trace = _last(_below(_TRACEBACK.__get__(error), without))
+    try:
+        if _is_long(error):
+            raise ValueError
+        shown = traceback.TracebackException(type(error), error, trace, limit=-MAX_FRAMES, compact=True)
+        text = "".join(shown.format()).rstrip()
+    except BaseException:  # its notes, its causes, its text: all may be code of theirs
+        text = "".join(traceback.format_tb(trace, limit=-MAX_FRAMES)).rstrip()
     if len(text) > MAX_TRACE_CHARACTERS:
         text = "…" + text[1 - MAX_TRACE_CHARACTERS :]
     return plain_text(text, MAX_TRACE_CHARACTERS)
+
+
+#: the attributes themselves, whatever a class of theirs has put in their place
+_TRACEBACK = BaseException.__dict__["__traceback__"]
+_LINKS = (BaseException.__dict__["__cause__"], BaseException.__dict__["__context__"])
+_MEMBERS = BaseExceptionGroup.__dict__["exceptions"]
+
+
+def _is_long(error: BaseException) -> bool:
+    """Whether more hangs on it than it is worth to format."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting and len(seen) <= MAX_CHAIN:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        waiting += [linked for link in _LINKS if (linked := link.__get__(one)) is not None]
+        if issubclass(type(one), BaseExceptionGroup):
+            waiting += _MEMBERS.__get__(one)
+    return len(seen) > MAX_CHAIN
 
 
 def _below(trace: TracebackType | None, files: frozenset[str]) -> TracebackType | None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from service_tasks.domain.retry import RetryPolicy
-from service_tasks.domain.task import HandedBack, Outcome
+from service_tasks.domain.task import Outcome
 from service_tasks.engine.board import ActiveTask, Board, StopReason
 from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.claimer import Claimer
@@ -39,13 +43,16 @@ from service_tasks.engine.runner import Runner, ThreadSlots
 from service_tasks.engine.scheduler import Scheduler
 from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.ids import new_id
-from servicekit.lifecycle import say_nothing_is_reloaded
+from servicekit.lifecycle import exit_within, reset_signals_in_children, say_nothing_is_reloaded
 from servicekit.logs import get_logger
 
 _log = get_logger(__name__)
 _HUNG_SECONDS = 10.0
 _STOP_HANDLERS_SECONDS = 2.0
 _FLUSH_SECONDS = 10.0
+_DUTY_SECONDS = 5.0
+#: for all else that belongs to an orderly end: statements under way, the goodbye
+_SLACK_SECONDS = 15.0
 _LOOK_SECONDS = 0.02
 
 
@@ -68,7 +75,7 @@ class WorkerOptions:
 
 class Worker:
     """`run` works until `stop` is called (from any thread; a second time: hand everything back at once) or a
-    signal comes, and gives the process's exit status."""
+    signal comes, and gives the process's exit status. It may be run once."""
 
     def __init__(
         self,
@@ -91,10 +98,10 @@ class Worker:
         )
         self._options = options
         self._heartbeat_store = heartbeat_store
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._stop_asked = 0
+        self._loop = asyncio.new_event_loop()
+        self._loop_may_end = False
+        #: orders to stop, each with the signal it came by; put by signal handlers too, which may wait for no lock
+        self._stops: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._failed = False
         self._draining = False
         self.measures = WorkerMeasures(registry.names())
@@ -237,40 +244,35 @@ class Worker:
         return self._draining
 
     def run(self, *, handle_signals: bool = True) -> int:
-        # Not asyncio.run: it waits without limit for handlers that refuse to be cancelled.
-        loop = asyncio.new_event_loop()
+        """`handle_signals`: the process is the worker's own; call it on the main thread then.
+
+        The event loop has a thread to itself, so that no handler can hold up the end of the worker, whatever it does to
+        its loop, to the loop's executor or to signals.
+        """
+        if handle_signals:
+            reset_signals_in_children()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda number, _frame: self._stops.put(number))
+            signal.signal(signal.SIGHUP, lambda *_: say_nothing_is_reloaded())
+        handlers = threading.Thread(target=self._run_loop, name="handlers", daemon=True)
+        handlers.start()
         try:
-            status = loop.run_until_complete(self._main(handle_signals))
-            loop.run_until_complete(loop.shutdown_default_executor())
-            return status
+            return self._live(own_process=handle_signals)
         finally:
-            loop.close()
+            self._loop_may_end = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            handlers.join(_STOP_HANDLERS_SECONDS)
 
     def stop(self) -> None:
-        self._stop_asked += 1
-        if self._loop is not None:
-            event = self._stop if self._stop_asked == 1 else self._hurry
-            try:
-                self._loop.call_soon_threadsafe(event.set)
-            except RuntimeError:
-                # The loop has ended: we are stopped already.
-                return
+        self._stops.put(None)
 
-    async def _main(self, handle_signals: bool) -> int:
-        self._loop = asyncio.get_running_loop()
-        if self._stop_asked:
-            self._stop.set()
-        if handle_signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(number, self._on_signal, number)
-            self._loop.add_signal_handler(signal.SIGHUP, say_nothing_is_reloaded)
+    def _live(self, *, own_process: bool) -> int:
         # The worker's row comes before its first claim: a running task without a living worker is a lost one.
         registered = False
-        while not registered and not self._stop.is_set():
-            registered = await asyncio.to_thread(self._register)
-        if registered and not self._stop.is_set():
-            duties = self._duties()
-            for duty in duties:
+        while not registered and self._stops.empty():
+            registered = self._register()
+        if registered and self._stops.empty():
+            for duty in self._duties():
                 duty.start()
             _log.info(
                 "worker_started",
@@ -278,12 +280,32 @@ class Worker:
                 task_types=list(self.info.task_types),
                 concurrency=self._options.concurrency,
             )
-            await self._stop.wait()
-            await self._drain()
+        number = self._stops.get()
+        if number is not None:
+            _log.info("signal_received", signal=signal.Signals(number).name)
+        if own_process:
+            exit_within(
+                self._options.grace_seconds + _STOP_HANDLERS_SECONDS + _FLUSH_SECONDS + _SLACK_SECONDS, status=1
+            )
         if registered:
-            await asyncio.to_thread(self._say_goodbye)
+            self._drain()
+            self._say_goodbye()
         _log.info("worker_stopped", worker=self.info.name, failed=self._failed)
         return 1 if self._failed else 0
+
+    def _run_loop(self) -> None:
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        # Its own, since asyncio's would be waited for: handlers may fill it, and never end.
+        executor = ThreadPoolExecutor(thread_name_prefix="to_thread")
+        loop.set_default_executor(executor)
+        while not self._loop_may_end:
+            try:
+                loop.run_forever()
+            except BaseException:  # what a task raised that a handler made: SystemExit and its like leave the loop
+                _log.exception("event_loop_interrupted", worker=self.info.name)
+        executor.shutdown(wait=False, cancel_futures=True)
+        loop.close()
 
     def _duties(self) -> list[DatabaseDuty]:
         return [
@@ -311,10 +333,6 @@ class Worker:
         for duty in (self._promoter, self._rescuer, self._scheduler, self._pruner):
             duty.wake()
 
-    def _on_signal(self, number: int) -> None:
-        _log.info("signal_received", signal=signal.Signals(number).name)
-        self.stop()
-
     def _die(self) -> None:
         """A duty has died: end in order, so that whoever watches the process starts a sound one."""
         self._failed = True
@@ -334,8 +352,12 @@ class Worker:
     # Handlers
 
     def _hand_over(self, tasks: list[ActiveTask]) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._runner.start, tasks)
+        self._runner.take(tasks)
+        try:
+            self._loop.call_soon_threadsafe(self._runner.start)
+        except RuntimeError:
+            # The loop is closed: the worker has ended, and its lease will.
+            return
 
     def _end_tasks(self, ended: list[tuple[ActiveTask, Outcome | None]]) -> None:
         outcomes: list[Outcome] = []
@@ -362,38 +384,43 @@ class Worker:
 
     # The end
 
-    async def _drain(self) -> None:
+    def _drain(self) -> None:
         """Claim nothing more, let handlers finish within the grace time, hand back what is left."""
         _log.info("worker_draining", worker=self.info.name, held=self.held)
         # The leadership last: it is given up when nothing is done under it any more.
         maintenance = (self._promoter, self._rescuer, self._scheduler, self._pruner, self._leadership)
-        await self._end(*maintenance, self._claimer, timeout=None)
+        self._end(*maintenance, self._claimer, timeout=None)
         self._draining = True
-        await self._until(lambda: not self._board.unsettled(), self._options.grace_seconds)
+        self._hand_back_unstarted()
+        self._until(lambda: not self._board.unsettled(), self._options.grace_seconds)
         rest = self._board.unsettled()
         for task in rest:
             task.stop(StopReason.HAND_BACK)
         if rest:
-            await self._until(lambda: not self._board.unsettled(), _STOP_HANDLERS_SECONDS, hurry=False)
-        for task in self._board.unsettled():
-            # Its handler does not end, but the process will: the lease decides about anything it still says.
-            if self._board.settle(task):
-                self._reporter.report(HandedBack(task.lease))
-        await self._until(lambda: not self._reporter.waiting(), _FLUSH_SECONDS, hurry=False)
+            self._until(lambda: not self._board.unsettled(), _STOP_HANDLERS_SECONDS, hurry=False)
+        # Their handlers do not end, but the process will: the lease decides about anything they still say.
+        stubborn = self._board.unsettled()
+        # If nobody ordered the end, it may be theirs: the attempt counts.
+        self._end_tasks([(task, self._runner.cut_off(task, counts=self._failed)) for task in stubborn])
+        self._until(lambda: not self._reporter.waiting(), _FLUSH_SECONDS, hurry=False)
         if self._reporter.waiting():
             _log.error("outcomes_lost", count=self._reporter.waiting())
-        await self._end(self._reporter, self._canceller, self._listener, self._heartbeat, timeout=5.0)
+        self._end(self._reporter, self._canceller, self._listener, self._heartbeat, timeout=_DUTY_SECONDS)
         self._listener.close()
 
-    async def _end(self, *duties: DatabaseDuty, timeout: float | None) -> None:
+    def _end(self, *duties: DatabaseDuty, timeout: float | None) -> None:
         for duty in duties:
-            await asyncio.to_thread(duty.stop, timeout)
+            duty.stop(timeout)
 
-    async def _until(self, done: Callable[[], bool], seconds: float, *, hurry: bool = True) -> None:
-        assert self._loop is not None
-        end = self._loop.time() + seconds
-        while not done() and self._loop.time() < end and not (hurry and self._hurry.is_set()):
-            await asyncio.sleep(_LOOK_SECONDS)
+    def _until(self, done: Callable[[], bool], seconds: float, *, hurry: bool = True) -> None:
+        end = time.monotonic() + seconds
+        while not done() and time.monotonic() < end and not (hurry and not self._stops.empty()):
+            time.sleep(_LOOK_SECONDS)
+
+    def _hand_back_unstarted(self) -> int:
+        unstarted = self._runner.give_up_unstarted()
+        self._end_tasks(unstarted)
+        return len(unstarted)
 
     def _say_goodbye(self) -> None:
         try:

@@ -35,7 +35,12 @@ _FORKS = _context()
 
 
 def _work(
-    log: str, folder: str, environment: Mapping[str, str], arguments: list[str], hung_after: float | None
+    log: str,
+    folder: str,
+    environment: Mapping[str, str],
+    arguments: list[str],
+    hung_after: float | None,
+    leaves_after: float | None,
 ) -> None:
     """In the new process."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -50,6 +55,8 @@ def _work(
 
     if hung_after is not None:
         worker._HUNG_SECONDS = hung_after  # type: ignore[misc]
+    if leaves_after is not None:
+        cli._EXIT_SECONDS = leaves_after  # type: ignore[misc]
     raise SystemExit(cli.main(["worker", *arguments]))
 
 
@@ -63,12 +70,14 @@ class ForkedWorker:
         types: tuple[str, ...],
         *,
         hung_after: float | None = None,
+        leaves_after: float | None = None,
         **environment: str,
     ) -> None:
         self._log = folder / f"worker-{time.monotonic_ns()}.log"
         settings = {**SHORT_LEASE, "TASK_MODULES": TRAPS, "TASKS_DATABASE_URL": url, **environment}
         self.process = _FORKS.Process(
-            target=_work, args=(str(self._log), str(folder), settings, ["--types", ",".join(types)], hung_after)
+            target=_work,
+            args=(str(self._log), str(folder), settings, ["--types", ",".join(types)], hung_after, leaves_after),
         )
         self.process.start()
 

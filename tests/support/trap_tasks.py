@@ -7,8 +7,11 @@ handler that waits does so until there is a file `release`.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -86,6 +89,65 @@ async def fails_once(ctx: TaskContext, payload: Trap) -> int:
     if ctx.attempt == 1:
         raise ValueError("the first attempt fails")
     return os.getpid()
+
+
+class Forks(Trap):
+    """How it makes a child, and what that one does."""
+
+    way: str
+
+
+def _end_of_child(way: str) -> int:
+    if way == "multiprocessing":
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child.start()
+        child.terminate()
+        child.join()
+        assert child.exitcode is not None
+        return child.exitcode
+    with subprocess.Popen(["sleep", "600"]) as program:
+        program.terminate()
+        return program.wait()
+
+
+@task_type("forks", payload=Forks)
+def forks(ctx: TaskContext, payload: Forks) -> int:
+    """Its result is how the child ended."""
+    note(ctx, payload, "began")
+    if payload.way in ("multiprocessing", "subprocess"):
+        return _end_of_child(payload.way)
+    child = os.fork()
+    if child == 0:
+        if payload.way == "raises":
+            raise SystemExit(0)
+        return 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@task_type("forks_async", payload=Forks)
+async def forks_async(ctx: TaskContext, payload: Forks) -> int:
+    """The same on the event loop."""
+    await asyncio.sleep(0)
+    if payload.way == "awaits":
+        child = os.fork()
+        if child == 0:
+            await asyncio.sleep(600)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return int(forks.function(ctx, payload))
+
+
+@task_type("leaves_behind", payload=Trap)
+def leaves_behind(ctx: TaskContext, payload: Trap) -> None:
+    """What an interpreter waits for before it ends."""
+    threading.Thread(target=time.sleep, args=(60,), daemon=False).start()
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=False).start()
+
+
+@task_type("fills_executor", payload=Trap, timeout=60)
+async def fills_executor(ctx: TaskContext, payload: Trap) -> None:
+    """Waits on a thread of asyncio's executor, which nothing can end."""
+    note(ctx, payload, "began")
+    await asyncio.to_thread(time.sleep, 600)
 
 
 @task_type("kills", payload=Trap)

@@ -515,6 +515,50 @@ def test_a_worker_over_half_of_whose_threads_hang_lets_the_rest_finish_and_exits
     assert site.bench.get(sound).result == str(worker.pid)
 
 
+@pytest.mark.parametrize(
+    ("task_type", "way", "ends"),
+    [
+        ("forks", "multiprocessing", -signal.SIGTERM),
+        ("forks", "subprocess", -signal.SIGTERM),
+        ("forks", "returns", os.EX_SOFTWARE),
+        ("forks", "raises", os.EX_SOFTWARE),
+        ("forks_async", "multiprocessing", -signal.SIGTERM),
+        ("forks_async", "subprocess", -signal.SIGTERM),
+        ("forks_async", "returns", os.EX_SOFTWARE),
+        ("forks_async", "awaits", os.EX_SOFTWARE),
+    ],
+)
+def test_a_child_of_a_handler_ends_alone_and_does_nothing_of_its_workers(site, task_type, way, ends):
+    worker = site.start(task_type, "runs")
+    forking = site.bench.add(task_type, payload=json.dumps({"folder": str(site.folder), "way": way}))
+
+    assert site.state(forking, State.COMPLETED).result == str(int(ends))
+    assert site.state(site.add("runs"), State.COMPLETED).attempts == 1
+    assert "worker_draining" not in worker.said()
+    assert worker.end(signal.SIGTERM) == 0
+
+
+def test_a_worker_ends_whatever_its_handlers_leave_behind(site):
+    worker = site.start("leaves_behind", leaves_after=0.5)
+    site.state(site.add("leaves_behind"), State.COMPLETED)
+
+    assert worker.end(signal.SIGTERM) == 0
+    assert "exit_forced" in worker.said()
+
+
+def test_a_worker_whose_executor_is_full_claims_nothing_after_sigterm_and_ends(site):
+    worker = site.start("fills_executor", "runs", leaves_after=0.5)
+    filling = [site.add("fills_executor") for _ in range(40)]
+    for task_id in filling:
+        site.begun(task_id)
+
+    worker.send(signal.SIGTERM)
+    worker.heard("worker_draining")
+    assert worker.ended() == 0
+    assert site.state(site.add("runs"), State.READY).attempts == 0
+    assert site.bench.sql("SELECT DISTINCT state, attempts FROM tasks") == [("ready", 0)]
+
+
 # The database goes away
 
 

@@ -67,7 +67,8 @@ class Run:
         for kind in types:
             claimed = ClaimedTask(Lease(uuid4(), 1), kind.name, "{}", 1, 3, timeout, NOW)
             tasks.append(ActiveTask(claimed, kind, TaskContext(claimed, lambda progress: None)))
-        self.runner.start(tasks)
+        self.runner.take(tasks)
+        self.runner.start()
         return tasks
 
     async def ended(self, *tasks: ActiveTask) -> list:
