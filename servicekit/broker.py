@@ -7,13 +7,16 @@ out of its methods as `BrokerAway`; the caller then opens another one, after a p
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pika
+from pika import spec
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.data import decode_table
 from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
 #: Seconds: a connection, an answer to it, and how long the broker may hold us back, or owe us a confirmation, before we
@@ -46,14 +49,17 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message in our hands until it is acknowledged by its `tag`, which grows within a link."""
+    """One message in our hands until it is acknowledged by its `tag`, which grows within a link.
+
+    `message_id` and `content_encoding` are bytes where they are not UTF-8.
+    """
 
     tag: int
     queue: str
     body: bytes
-    message_id: str | None
+    message_id: str | bytes | None
     redelivered: bool
-    content_encoding: str | None = None
+    content_encoding: str | bytes | None = None
 
 
 class Backoff:
@@ -181,7 +187,7 @@ class Link:
         routing_key: str,
         body: bytes,
         *,
-        message_id: str | None = None,
+        message_id: str | bytes | None = None,
         content_type: str | None = None,
         headers: Mapping[str, Any] | None = None,
     ) -> None:
@@ -236,6 +242,46 @@ class Link:
     def _cancelled(self, frame: Any) -> None:
         # pika forgets the consumer and would go on waiting for nothing.
         self._lost_queue = str(frame.method.consumer_tag)
+
+
+class _Properties(pika.BasicProperties):  # type: ignore[misc]  # pika has no types
+    """A message's properties, of which no header can keep the others, or the connection, from being read.
+
+    A broker passes on what a producer wrote, and pika ends the connection over a table it cannot decode (a `T` in
+    milliseconds is the year 50,000 and more), as it does when the same message comes again.
+    """
+
+    def decode(self, encoded: bytes, offset: int = 0) -> _Properties:
+        try:
+            plain, table = _without_headers(encoded[offset:])
+            super().decode(plain)
+        except (struct.error, IndexError):
+            # RabbitMQ lets none of these through. The body may be a task all the same.
+            self.__init__()  # type: ignore[misc]
+            return self
+        if table:
+            with suppress(Exception):  # headers that cannot be read are as good as none
+                self.headers = decode_table(table, 0)[0]
+        return self
+
+
+def _without_headers(encoded: bytes) -> tuple[bytes, bytes]:
+    """Cut the table of headers out of encoded properties (AMQP 0-9-1, section 4.2.6.1)."""
+    (flags,) = struct.unpack_from(">H", encoded)
+    if not flags & pika.BasicProperties.FLAG_HEADERS:
+        return encoded, b""
+    start = 2
+    for flag in (pika.BasicProperties.FLAG_CONTENT_TYPE, pika.BasicProperties.FLAG_CONTENT_ENCODING):
+        if flags & flag:
+            start += 1 + encoded[start]
+    (size,) = struct.unpack_from(">I", encoded, start)
+    end = start + 4 + size
+    rest = struct.pack(">H", flags & ~pika.BasicProperties.FLAG_HEADERS) + encoded[2:start] + encoded[end:]
+    return rest, encoded[start:end]
+
+
+# Where pika looks up what to read properties with.
+spec.props[pika.BasicProperties.INDEX] = _Properties
 
 
 class _translated:

@@ -43,8 +43,9 @@ class MessageStore:
         try:
             with self._statements.transaction() as session:
                 return self._store(session, candidates, reject)
-        except (DataError, IntegrityError) as exc:
-            raise CannotStore(str(exc.orig)) from exc
+        except (DataError, IntegrityError, TypeError, ValueError) as exc:
+            # The last two are raised by the driver itself, before it asks.
+            raise CannotStore(type(exc).__name__) from exc
 
     def _store(self, session: Session, candidates: Sequence[Candidate], reject: Reject) -> Stored:
         # Before their ids are noted: who waits for the lock on a user's id must not hold a message's.
@@ -158,11 +159,10 @@ class MessageStore:
 
 
 def _key(candidate: Candidate) -> str:
-    """The message's id as it can be stored: a rejection has it already cut to what fits."""
-    verdict, message_id = candidate.verdict, candidate.message.message_id
-    assert message_id is not None
-    if isinstance(verdict, Rejection) and verdict.message_id is not None:
-        return verdict.message_id
+    """The message's id as it can be stored: a task has a sound one, and a rejection one made so."""
+    verdict = candidate.verdict
+    message_id = verdict.message_id if isinstance(verdict, Rejection) else candidate.message.message_id
+    assert isinstance(message_id, str)
     return message_id
 
 

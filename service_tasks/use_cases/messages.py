@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Protocol
 from uuid import UUID
 
@@ -21,24 +22,31 @@ from service_tasks.schemas.tasks import TaskView
 from service_tasks.use_cases.tasks import NewTask, PastExecuteAt, Tasks
 from servicekit.errors import AppError, FieldError, Invalid
 from servicekit.ids import new_id
+from servicekit.logs import get_logger
 from servicekit.schemas import parse_body
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 #: Of a message larger than that so much is kept, for people to look at.
 KEPT_BYTES = 64 * 1024
 MAX_MESSAGE_ID_CHARACTERS = 255
+#: Of an id that cannot be stored.
+_LEGIBLE_CHARACTERS = 150
+_log = get_logger(__name__)
 PAST_EXECUTE_AT = Invalid.field("execute_at", "must be in the future")
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingMessage:
-    """A message as a broker delivered it. `tag` is its number there; `message_id` is unique within its `source`."""
+    """A message as a broker delivered it. `tag` is its number there; `message_id` is unique within its `source`.
+
+    What is not UTF-8 is bytes.
+    """
 
     tag: int
     source: str
-    message_id: str | None
+    message_id: str | bytes | None
     body: bytes
-    encoding: str | None = None
+    encoding: str | bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +160,19 @@ class Messages:
         try:
             if len(message.body) > MAX_MESSAGE_BYTES:
                 raise Invalid(f"The message has {len(message.body)} bytes; {MAX_MESSAGE_BYTES} are allowed.")
-            if message.message_id is not None and (
-                len(message.message_id) > MAX_MESSAGE_ID_CHARACTERS or "\0" in message.message_id
-            ):
+            if message.message_id != _storable(message.message_id):
                 raise Invalid.field(
-                    "message_id", f"must be 1 to {MAX_MESSAGE_ID_CHARACTERS} characters, none of them NUL"
+                    "message_id", f"must be 1 to {MAX_MESSAGE_ID_CHARACTERS} characters in UTF-8, none of them NUL"
                 )
             if message.encoding not in (None, "", "utf-8", "identity"):
                 raise Invalid.field("content_encoding", "must be left out: the body is plain JSON")
             return self._tasks.prepare(read_task(message.body))
         except AppError as error:
             return _rejection(message, error)
+        except Exception as error:
+            # It would come again and again, and keep all others waiting.
+            _log.error("message_not_read", source=message.source, cause=type(error).__name__)
+            return _rejection(message, Invalid(f"The message cannot be read ({type(error).__name__})."))
 
     def rejected(self, query: RejectedMessageQuery) -> RejectedMessagePage:
         found, total = self._repository.search(limit=query.limit, offset=query.offset)
@@ -208,18 +218,26 @@ def read_task(body: bytes) -> TaskMessage:
 
 def _rejection(message: IncomingMessage, error: AppError) -> Rejection:
     whole = len(message.body) <= MAX_MESSAGE_BYTES
-    message_id = message.message_id
-    if message_id is not None:
-        message_id = message_id.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MAX_MESSAGE_ID_CHARACTERS]
     return Rejection(
         id=new_id(),
         source=message.source,
-        message_id=message_id,
+        message_id=_storable(message.message_id),
         reason=error.message,
         details=error.details,
         body=message.body if whole else message.body[:KEPT_BYTES],
         size=len(message.body),
     )
+
+
+def _storable(message_id: str | bytes | None) -> str | None:
+    """The id itself if the table can hold it, else what can be read of it with a hash that keeps it apart."""
+    if message_id is None:
+        return None
+    if isinstance(message_id, str) and len(message_id) <= MAX_MESSAGE_ID_CHARACTERS and "\0" not in message_id:
+        return message_id
+    raw = message_id if isinstance(message_id, bytes) else message_id.encode("utf-8")
+    legible = raw.decode("utf-8", "backslashreplace").replace("\0", "\\0")[:_LEGIBLE_CHARACTERS]
+    return f"{legible} (SHA-256 {sha256(raw).hexdigest()})"
 
 
 def _view_of(stored: StoredRejection) -> RejectedMessageView:

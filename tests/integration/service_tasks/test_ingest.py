@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -219,6 +220,79 @@ def test_bad_messages_reach_the_dead_letters_with_their_reason_and_the_good_ones
         assert [reason for reason, _ in copies] == reasons
         assert copies[3][1] == bodies[5]
         assert channel.queue_declare("task_queue", passive=True).method.message_count == 0
+
+
+class Raw(pika.BasicProperties):
+    """Properties as other programs write them: bytes that pika would not."""
+
+    def __init__(self, flags: int, *parts: bytes) -> None:
+        super().__init__()
+        self._encoded = [struct.pack(">H", flags), *parts]
+
+    def encode(self) -> list[bytes]:
+        return [*self._encoded]
+
+
+def short(value: bytes) -> bytes:
+    return bytes([len(value)]) + value
+
+
+def headers(kind: bytes, value: bytes) -> bytes:
+    field = short(b"x") + kind + value
+    return struct.pack(">I", len(field)) + field
+
+
+#: The types of a header's value, and the bytes that one has.
+KINDS = {b"V": 0, b"t": 1, b"b": 1, b"B": 1, b"s": 2, b"u": 2, b"I": 4, b"i": 4, b"l": 8, b"L": 8, b"d": 8, b"D": 5}
+
+
+def test_whatever_other_programs_write_into_properties_stops_nobody(bench, broker, start):
+    ingest = start()
+    with_headers, with_id = pika.BasicProperties.FLAG_HEADERS, pika.BasicProperties.FLAG_MESSAGE_ID
+    eight = struct.Struct(">Q").pack
+    # What RabbitMQ itself refuses, such as a float that is no number, cannot come here.
+    tables = [
+        headers(b"T", eight(1_795_225_080_516)),  # milliseconds
+        headers(b"T", b"\xff" * 8),
+        headers(b"D", b"\xff\x80\0\0\0"),
+        headers(b"S", struct.pack(">I", 2) + b"\xff\xfe"),
+        headers(b"A", struct.pack(">I", 9) + b"T" + b"\xff" * 8),
+        headers(b"F", struct.pack(">I", 11) + short(b"y") + b"T" + b"\xff" * 8),
+        *(headers(kind, b"\x81" * size) for kind, size in KINDS.items()),
+    ]
+    good = [Raw(with_headers | with_id, table, short(b"good-%d" % number)) for number, table in enumerate(tables)]
+    flags = pika.BasicProperties
+    good += [
+        Raw(flags.FLAG_TIMESTAMP, b"\xff" * 8),
+        Raw(flags.FLAG_DELIVERY_MODE | flags.FLAG_PRIORITY, b"\x02\xff"),
+        Raw(flags.FLAG_CORRELATION_ID | flags.FLAG_REPLY_TO, short(b"\xff"), short(b"\0")),
+        Raw(flags.FLAG_TYPE | flags.FLAG_APP_ID, short(b"\xfe"), short(b"\xfd" * 255)),
+        Raw(flags.FLAG_CONTENT_TYPE, short(b"\xc0\xc1")),
+    ]
+    bad = [
+        Raw(with_id, short("заявка".encode("cp1251"))),
+        Raw(with_id, short(b"\xff" * 255)),
+        Raw(pika.BasicProperties.FLAG_CONTENT_ENCODING, short(b"\xe3\xe7")),
+    ]
+    for queue in ("task_queue", "tasks.ingest"):
+        with broker.connect() as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            for properties in (*good, *bad):
+                channel.basic_publish("", queue, b"{}", properties)
+    publish(broker, [{}])
+
+    eventually_count(bench, 2 * len(good) + 1)
+    eventually(lambda: bench.sql("SELECT count(*) FROM rejected_messages") == [(2 * len(bad),)], what="rejections")
+    with broker.connect() as connection:
+        channel = connection.channel()
+        for queue in ("task_queue", "tasks.ingest"):
+            eventually(
+                lambda name=queue: channel.queue_declare(name, passive=True).method.message_count == 0,
+                what=f"{queue} is empty",
+            )
+    assert ingest.events.count("consuming") == 1
+    assert ingest.stop() == 0
 
 
 def test_a_message_without_work_to_do_is_acknowledged_and_not_delivered_again(bench, broker, start):

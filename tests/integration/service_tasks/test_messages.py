@@ -36,7 +36,7 @@ def messages_of(bench, announced, default: TaskType, *others: TaskType) -> Messa
 
 
 def message(
-    body, message_id: str | None = None, *, tag: int = 1, source: str = "task_queue", **more
+    body, message_id: str | bytes | None = None, *, tag: int = 1, source: str = "task_queue", **more
 ) -> IncomingMessage:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return IncomingMessage(tag, source, message_id, raw, **more)
@@ -127,16 +127,41 @@ def test_a_bad_message_with_an_id_is_rejected_once(messages):
     assert messages.rejected(RejectedMessageQuery()).total == 1
 
 
-@pytest.mark.parametrize("message_id", ["x" * 256, "a\0b"])
+CYRILLIC = "заявка".encode("cp1251")
+
+
+@pytest.mark.parametrize("message_id", ["x" * 256, "a\0b", CYRILLIC, CYRILLIC * 42, b"\0\xff", b""])
 def test_a_message_id_that_cannot_be_kept_is_a_reason(messages, message_id):
     (rejected,) = messages.take([message({}, message_id)])
     assert "message_id" in rejected.reason
     assert messages.take([message({}, message_id)]) == []
 
 
+def test_messages_whose_ids_cannot_be_kept_are_never_taken_for_one_another(messages):
+    ids = ["x" * 255 + "a", "x" * 255 + "b", "a\0b", "a\N{REPLACEMENT CHARACTER}b", b"a\xffb", b"a\xfeb"]
+
+    messages.take([message({}, message_id) for message_id in ids])
+
+    # The one with the replacement character is as good as any other.
+    assert messages.rejected(RejectedMessageQuery()).total == len(ids) - 1
+
+
+def test_a_message_that_no_code_foresaw_is_kept_with_its_reason_and_holds_no_other_up(bench, messages, monkeypatch):
+    def fails(*_args, **_more):
+        raise RecursionError("somewhere deep")
+
+    monkeypatch.setattr(messages._tasks, "prepare", fails)
+    (rejected,) = messages.take([message({"title": "odd"}, "a")])
+    monkeypatch.undo()
+
+    assert "RecursionError" in rejected.reason
+    assert messages.requeue(rejected.id).title == "odd"
+
+
 def test_a_compressed_body_is_refused_by_name(messages):
-    (rejected,) = messages.take([message(b"\x1f\x8b", encoding="gzip")])
-    assert "content_encoding" in rejected.reason
+    for encoding in ("gzip", b"\xe3\xe7"):
+        (rejected,) = messages.take([message(b"\x1f\x8b", encoding=encoding)])
+        assert "content_encoding" in rejected.reason
 
 
 def test_of_a_huge_message_the_beginning_is_kept(messages):
