@@ -21,7 +21,7 @@ from api_gateway.outcomes import Envelope
 from api_gateway.route_table import Limits
 from api_gateway.upstream import Answer, BrokenAnswer, ConnectFailed, ConnectionLost, Upstream
 from servicekit import shortage
-from servicekit.circuits import Circuit, CircuitOpen, Permit
+from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
 from servicekit.errors import AppError, DeadlineExceeded, Overloaded
 
 #: A request may wait this long, in seconds, for a place at an upstream.
@@ -120,7 +120,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
             answer = await _send(lane, call, notes, until, fresh=True)
         reply = await _reply(lane, call, answer)
         code = None if reply.envelope is None else reply.envelope.code
-        kind = outcomes.of_answer(reply.status, lane.name, code)
+        kind = outcome_of(reply.status, lane.name, code)
         if kind == "success":
             permit.success(time.perf_counter() - began)
         elif kind == "failure":

@@ -1,21 +1,15 @@
-"""What an upstream's answer is, and how it counts for its circuit. Pure."""
+"""What an upstream's answer is. Pure."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Literal, NoReturn
-
-Outcome = Literal["success", "failure", "neutral"]
+from typing import Any, NoReturn
 
 #: Media types that are not our envelope and pass as they are.
 PASSING_MEDIA_TYPES = frozenset({"text/event-stream", "text/csv"})
-_FAILING_STATUSES = frozenset({502, 503, 504})
-#: Codes by which a service says that something behind it failed: it is well itself.
-_BLAMES_BEHIND = re.compile(r"deadline_exceeded|circuit_open|(?:users|orders|tasks)_unavailable")
 
 
 @dataclass(slots=True)
@@ -80,14 +74,3 @@ def read_envelope(status: int, body: bytes) -> Envelope | None:
 def has_no_body(method: str, status: int) -> bool:
     """Whether an answer carries no body whatever its fields say (RFC 9112 section 6.3)."""
     return method == "HEAD" or status in (204, 304)
-
-
-def of_answer(status: int, upstream: str, code: str | None = None) -> Outcome:
-    """How a well-formed answer counts; `code` is that of an enveloped error."""
-    if status == 429:
-        return "neutral"
-    if status not in _FAILING_STATUSES:
-        return "success"
-    if code is not None and _BLAMES_BEHIND.fullmatch(code) and code != f"{upstream}_unavailable":
-        return "neutral"
-    return "failure"

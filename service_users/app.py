@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from service_users.errors import EmailTaken
+from service_users.passwords import Passwords
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
@@ -23,10 +24,12 @@ def create_app(settings: UsersSettings) -> Flask:
         pool_size=settings.users_threads,
         constraints=CONSTRAINTS,
     )
+    # Half of the threads at most, so that the others go on for whoever brings no password.
+    users = Users(database, Passwords(places=max(1, settings.users_threads // 2)))
     return make_app(
         "service_users",
         # Nothing that happens elsewhere matters here yet: events are acknowledged and forgotten.
-        routes=[user_routes(Users(database)), event_routes(Inbox(database, {}), settings.token)],
+        routes=[user_routes(users), event_routes(Inbox(database, {}), settings.token)],
         checks={"database": database.ping},
         description="The people of the building sites.",
     )

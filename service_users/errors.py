@@ -2,11 +2,12 @@
 
 NotFound  ⊃ UserNotFound
 Conflict  ⊃ EmailTaken
+Unavailable ⊃ TooManyPasswords
 """
 
 from __future__ import annotations
 
-from servicekit.errors import Conflict, FieldError, NotFound
+from servicekit.errors import Conflict, FieldError, NotFound, Unavailable
 
 
 class UserNotFound(NotFound):
@@ -22,3 +23,12 @@ class EmailTaken(Conflict):
 
     def __init__(self) -> None:
         super().__init__(details=[FieldError("email", "is taken, whatever the case of its letters")])
+
+
+class TooManyPasswords(Unavailable):
+    """Too many passwords wait to be hashed; try again."""
+
+    code = "too_many_passwords"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=1)

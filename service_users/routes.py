@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from service_users.errors import EmailTaken, UserNotFound
+from service_users.errors import EmailTaken, TooManyPasswords, UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
 from servicekit import idempotency
@@ -24,7 +24,10 @@ def user_routes(users: Users) -> Routes:
         return users.search(query)
 
     @api.post(
-        "/users", status=201, errors=(EmailTaken, IdempotencyKeyReused, UserNotFound), headers=idempotency.HEADERS
+        "/users",
+        status=201,
+        errors=(EmailTaken, IdempotencyKeyReused, UserNotFound, TooManyPasswords),
+        headers=idempotency.HEADERS,
     )
     def create_user(body: UserCreate, headers: Mapping[str, str | None]) -> Answer[UserView]:
         """Create a user; an e-mail address and a name suffice.
@@ -40,7 +43,7 @@ def user_routes(users: Users) -> Routes:
         """Show one user."""
         return users.get(id)
 
-    @api.put("/users/{id}", errors=(UserNotFound, EmailTaken))
+    @api.put("/users/{id}", errors=(UserNotFound, EmailTaken, TooManyPasswords))
     def update_user(id: UUID, body: UserUpdate, if_match: IfMatch) -> UserView:
         """Change the named fields of a user."""
         return users.update(id, body, if_match)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from uuid import UUID
 
-from argon2 import PasswordHasher
-from argon2.profiles import RFC_9106_LOW_MEMORY
 from sqlalchemy.orm import Session
 
 from service_users import events, repository
 from service_users.domain import comparable
 from service_users.errors import UserNotFound
+from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.tables import User
 from servicekit import idempotency, outbox
@@ -21,22 +19,19 @@ from servicekit.idempotency import Made, RequestKey
 from servicekit.ids import new_id
 from servicekit.preconditions import ANY_STATE, IfMatch
 
-# One argon2id hash (RFC 9106, second recommended option) takes 64 MiB and about 50 ms of a core.
-_HASHES_AT_ONCE = 2
-
 
 class Users:
     """The use cases; thread-safe."""
 
-    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, passwords: Passwords, *, clock: Clock = utc_now) -> None:
         self._database = database
+        self._passwords = passwords
         self._clock = clock
-        self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
-        self._hashing = threading.BoundedSemaphore(_HASHES_AT_ONCE)
 
     def create(self, wanted: UserCreate, key: RequestKey | None = None) -> Made[UserView]:
         """Store a new user, or give the one that the same request made before; `EmailTaken` when the address is
-        somebody's, `IdempotencyKeyReused`, and `UserNotFound` when the one made before was deleted."""
+        somebody's, `TooManyPasswords`, `IdempotencyKeyReused`, and `UserNotFound` when the one made before was
+        deleted."""
         if key is not None:
             # Asked first: a repetition must not cost another hash.
             with self._database.transaction() as session:
@@ -84,9 +79,13 @@ class Users:
             )
 
     def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE) -> UserView:
-        """Change the named fields; `UserNotFound`, `PreconditionFailed`, `EmailTaken`."""
+        """Change the named fields; `UserNotFound`, `PreconditionFailed`, `EmailTaken`, `TooManyPasswords`."""
         values = change.named()
         if "password" in values:
+            if change.password is not None:
+                # Here too, so that a change that cannot be made costs no hash.
+                with self._database.transaction() as session:
+                    if_match.require(UserView.of(_required(repository.find(session, user_id))))
             values["password_hash"] = self._hash(values.pop("password"))
         if "email" in values:
             values["email_key"] = comparable(values["email"])
@@ -116,10 +115,7 @@ class Users:
             return view
 
     def _hash(self, password: str | None) -> str | None:
-        if password is None:
-            return None
-        with self._hashing:
-            return self._hasher.hash(password)
+        return None if password is None else self._passwords.hash(password)
 
 
 def _replayed(session: Session, user_id: UUID) -> Made[UserView]:

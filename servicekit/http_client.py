@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import NewConnectionError
 
 from servicekit import deadline, request_id
-from servicekit.circuits import Circuit, CircuitOpen, Permit
+from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
 from servicekit.errors import AppError, BadGateway, DeadlineExceeded, NotFound, Overloaded, Unavailable
 from servicekit.json_reader import read_json
 from servicekit.shortage import is_shortage, report
@@ -29,9 +29,6 @@ ANSWER_LIMIT = 4 * 1024 * 1024
 #: A service that was given less than this to answer in is not to blame for a missing answer, in seconds.
 FAIR_SECONDS = 1.0
 _CHUNK = 64 * 1024
-_FAILING_STATUSES = frozenset({502, 503, 504})
-# Codes of an enveloped 5xx that blame something behind the service asked: no fault of its own.
-_BLAMES_OTHERS = frozenset({DeadlineExceeded.code})
 _call_ends_at: ContextVar[float] = ContextVar("call_ends_at", default=math.inf)
 
 
@@ -211,9 +208,10 @@ class ServiceClient:
         except BadGateway:
             permit.failure(seconds, "not an envelope")
             raise
-        if status == 429 or (status in _FAILING_STATUSES and answer.code in _BLAMES_OTHERS):
+        outcome = outcome_of(status, self._circuit.name, answer.code)
+        if outcome == "neutral":
             permit.neutral()
-        elif status in _FAILING_STATUSES:
+        elif outcome == "failure":
             permit.failure(seconds, f"status {status}")
         else:
             permit.success(seconds)

@@ -16,6 +16,7 @@ from servicekit.circuits.circuit import (
     Reason,
     Transition,
 )
+from servicekit.circuits.outcome import Outcome, outcome_of
 from servicekit.circuits.prober import Prober
 from servicekit.circuits.shared_state import SharedStates
 from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
@@ -30,6 +31,7 @@ __all__ = [
     "CircuitState",
     "HeldUp",
     "LocalState",
+    "Outcome",
     "Permit",
     "ProbeResult",
     "Prober",
@@ -41,4 +43,5 @@ __all__ = [
     "StateStore",
     "Transition",
     "WindowTotals",
+    "outcome_of",
 ]

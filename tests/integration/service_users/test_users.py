@@ -14,6 +14,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import ExceptionContext
 
 from service_users.app import create_app
+from service_users.passwords import Passwords
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
@@ -25,7 +26,9 @@ EVIL = "x'; DROP TABLE users; --"
 
 @pytest.fixture
 def app(users_database):
-    return make_app("service_users", routes=[user_routes(Users(users_database.database))], checks={})
+    return make_app(
+        "service_users", routes=[user_routes(Users(users_database.database, Passwords(places=4)))], checks={}
+    )
 
 
 @pytest.fixture
@@ -241,7 +244,9 @@ def test_lists_are_newest_first_and_come_in_pages(client):
 
 def test_users_of_one_moment_have_a_stable_order_too(users_database):
     moment = datetime(2026, 11, 21, tzinfo=UTC)
-    app = make_app("u", routes=[user_routes(Users(users_database.database, clock=lambda: moment))], checks={})
+    app = make_app(
+        "u", routes=[user_routes(Users(users_database.database, Passwords(places=4), clock=lambda: moment))], checks={}
+    )
     client = app.test_client()
     for number in range(6):
         create(client, f"user{number}@example.com", str(number))
@@ -251,7 +256,9 @@ def test_users_of_one_moment_have_a_stable_order_too(users_database):
 
 def test_a_change_is_never_dated_before_the_creation(users_database):
     now = [datetime(2026, 11, 21, tzinfo=UTC)]
-    app = make_app("u", routes=[user_routes(Users(users_database.database, clock=lambda: now[0]))], checks={})
+    app = make_app(
+        "u", routes=[user_routes(Users(users_database.database, Passwords(places=4), clock=lambda: now[0]))], checks={}
+    )
     user = create(app.test_client())
     now[0] -= timedelta(hours=1)  # the clock was set back
     changed = app.test_client().put(f"/users/{user['id']}", json={"name": "x"}).json["data"]

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
 from service_users.errors import EmailTaken
+from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserUpdate
 from service_users.use_cases import Users
 from servicekit import outbox
@@ -143,7 +144,7 @@ def test_events_reach_every_destination_in_order_and_are_forgotten_when_acknowle
 
 
 def test_a_change_that_is_rolled_back_tells_nothing(box):
-    users = Users(box.database)
+    users = Users(box.database, Passwords(places=1))
     users.create(UserCreate(email="anna@example.com", name="Anna"))
     before = box.sql("SELECT count(*) FROM outbox")
     with pytest.raises(EmailTaken):
@@ -177,7 +178,7 @@ def test_a_position_that_becomes_visible_late_is_not_passed_over(box):
 
 
 def test_the_order_of_each_user_is_that_of_the_changes_whoever_made_them(box):
-    users = Users(box.database)
+    users = Users(box.database, Passwords(places=1))
     ids = [users.create(UserCreate(email=f"{n}@example.com", name="0")).view.id for n in range(3)]
     seen: dict[UUID, list[str]] = defaultdict(list)
 

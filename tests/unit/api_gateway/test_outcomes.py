@@ -1,4 +1,4 @@
-"""What an answer is, and how it counts."""
+"""What an answer is."""
 
 from __future__ import annotations
 
@@ -7,33 +7,6 @@ from decimal import Decimal
 import pytest
 
 from api_gateway import outcomes
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "counts"),
-    [
-        (200, None, "success"),
-        (201, None, "success"),
-        (204, None, "success"),
-        (302, None, "success"),
-        (400, "invalid_input", "success"),
-        (404, "user_not_found", "success"),
-        (409, "email_taken", "success"),
-        (429, "too_many_requests", "neutral"),
-        (500, "internal_error", "success"),  # one request's bug, well answered
-        (502, "bad_upstream_answer", "failure"),
-        (503, "database_unavailable", "failure"),
-        (503, "not_ready", "failure"),
-        (503, None, "failure"),
-        (504, None, "failure"),
-        (503, "users_unavailable", "neutral"),  # orders is well, users is not
-        (503, "circuit_open", "neutral"),
-        (504, "deadline_exceeded", "neutral"),
-        (503, "orders_unavailable", "failure"),  # orders says so of itself
-    ],
-)
-def test_how_an_answer_of_orders_counts(status: int, code: str | None, counts: str) -> None:
-    assert outcomes.of_answer(status, "orders", code) == counts
 
 
 @pytest.mark.parametrize(
