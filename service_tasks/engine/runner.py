@@ -390,9 +390,6 @@ class Runner:
             raise
         if error is not None:
             raise error
-        if inspect.iscoroutine(result):
-            result.close()
-            raise BadResult("the result is a coroutine: a function that is to be awaited has to be an async def")
         return result
 
 
@@ -470,6 +467,9 @@ def _json_text(result: Any) -> str:
     try:
         raw = dump(result)
     except (TypeError, ValueError, RecursionError) as exc:
+        if inspect.iscoroutine(result):
+            # Nobody will await it.
+            result.close()
         raise BadResult(f"the result is not JSON: {exc}") from exc
     if len(raw) > MAX_RESULT_BYTES:
         raise BadResult(f"the result has {len(raw)} bytes; {MAX_RESULT_BYTES} are allowed")

@@ -488,6 +488,32 @@ def test_a_task_that_kills_its_worker_each_time_fails_in_the_end(bench, start_wo
     assert bench.wait_for(task_id, State.FAILED, timeout=15).attempts == 1
 
 
+def test_nothing_that_a_handler_does_to_its_event_loop_ends_the_worker(bench, start_worker):
+    @task_type("leaves")
+    async def leaves(ctx: TaskContext, payload: object) -> str:
+        async def leave() -> None:
+            raise SystemExit(3)
+
+        left = asyncio.create_task(leave())
+        asyncio.get_running_loop().stop()
+        await asyncio.wait([left])
+        for task in asyncio.all_tasks():
+            if task not in (left, asyncio.current_task()):
+                task.cancel()
+        return type(left.exception()).__name__
+
+    @task_type("ends")
+    async def ends(ctx: TaskContext, payload: object) -> None:
+        raise SystemExit(3)
+
+    worker = start_worker(leaves, ends)
+    ended = bench.add("ends", max_attempts=1)
+
+    assert bench.wait_for(bench.add("leaves"), State.COMPLETED).result == '"SystemExit"'
+    assert bench.wait_for(ended, State.FAILED).attempts == 1
+    assert worker.stop() == 0
+
+
 def test_a_worker_that_is_told_to_stop_lets_handlers_finish(bench, start_worker, seen):
     worker = start_worker(patient(seen), grace_seconds=30)
     task_id = bench.add("patient")
