@@ -54,6 +54,11 @@ class ActiveTask:
         #: from there to its end, once it has ended
         self.ran_seconds = 0.0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is too late for a result."""
+        return self.stop_reason is StopReason.CANCELLED or self.stop_reason is StopReason.LEASE_LOST
+
     def stop(self, reason: StopReason) -> None:
         """Tell the handler to stop. The first reason counts, but a lost or cancelled task is never handed back."""
         if self.stop_reason is None or self.stop_reason is StopReason.HAND_BACK:

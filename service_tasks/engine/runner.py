@@ -148,7 +148,9 @@ class Runner:
         #: the lane that will take, or is just taking, its first steps
         self._new_lane: _Lane | None = None
         # The loop keeps only weak references.
-        self._handlers: set[asyncio.Task[None]] = set()
+        self._handlers: dict[asyncio.Task[None], _Lane] = {}
+        #: when the last handler began
+        self.begun_at = 0.0
 
     def take(self, tasks: Iterable[ActiveTask]) -> None:
         """Hold these until `start` runs them, in this order; from any thread."""
@@ -162,6 +164,12 @@ class Runner:
     def unstarted(self) -> int:
         """Tasks that wait for the event loop; may be asked from any thread."""
         return len(self._queue)
+
+    def under_way(self, loop: asyncio.AbstractEventLoop) -> ActiveTask | None:
+        """The task whose handler has the loop at the moment, if it is that; from any thread."""
+        current = asyncio.current_task(loop)
+        lane = None if current is None else self._handlers.get(current)
+        return None if lane is None else lane.task
 
     def give_up_unstarted(self) -> list[tuple[ActiveTask, Outcome | None]]:
         """Those that wait for the event loop, which will not get them; from any thread."""
@@ -186,8 +194,8 @@ class Runner:
         loop = asyncio.get_running_loop()
         lane = self._new_lane = _Lane()
         lane.handler = loop.create_task(self._work(lane))
-        self._handlers.add(lane.handler)
-        lane.handler.add_done_callback(self._handlers.discard)
+        self._handlers[lane.handler] = lane
+        lane.handler.add_done_callback(self._handlers.pop)
         # Right behind the first step of the lane: it has ended by then, or its handler waits.
         loop.call_soon(self._after_first_step, lane)
 
@@ -279,7 +287,7 @@ class Runner:
 
     async def _outcome(self, lane: _Lane, task: ActiveTask) -> Outcome | None:
         outcome: Outcome
-        task.started_at = self._monotonic()
+        task.started_at = self.begun_at = self._monotonic()
         kind = task.type
         try:
             if task.stop_reason is not None:
@@ -304,7 +312,7 @@ class Runner:
             if not kind.is_async and not task.thread_started:
                 self.threads.give_back(task.lease)
         end_if_forked()
-        return _stopped(task) if _is_over(task) else outcome
+        return _stopped(task) if task.is_over else outcome
 
     def _judged(self, lane: _Lane, task: ActiveTask, exc: BaseException) -> Outcome | None:
         """What comes of an attempt that ended with this error. It may be an enemy: only its type tells no lies."""
@@ -433,11 +441,6 @@ def decide_lost(task: LostTask, chance: float, policy: RetryPolicy) -> Outcome:
     else:
         error = AttemptError(WorkerLost.__name__, "the worker that ran it stopped answering")
     return _after(task.lease, task.attempt, task.max_attempts, error, task.lost_at, chance, policy)
-
-
-def _is_over(task: ActiveTask) -> bool:
-    """Whether it is too late for a result."""
-    return task.stop_reason is StopReason.CANCELLED or task.stop_reason is StopReason.LEASE_LOST
 
 
 def _stopped(task: ActiveTask) -> Outcome | None:

@@ -18,11 +18,12 @@ from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import Outcome
 from service_tasks.engine.board import ActiveTask, Board, StopReason
 from service_tasks.engine.canceller import Canceller
-from service_tasks.engine.claimer import Claimer
+from service_tasks.engine.claimer import LARGEST_BATCH, Claimer
 from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.heartbeat import Heartbeat
 from service_tasks.engine.leader import LEASE_SECONDS, Leadership
 from service_tasks.engine.listener import Listener
+from service_tasks.engine.loop_watch import LoopWatch
 from service_tasks.engine.measures import WorkerMeasures, since
 from service_tasks.engine.ports import (
     Counted,
@@ -98,7 +99,8 @@ class Worker:
         )
         self._options = options
         self._heartbeat_store = heartbeat_store
-        self._loop = asyncio.new_event_loop()
+        #: made by `run`
+        self._loop: asyncio.AbstractEventLoop
         self._loop_may_end = False
         #: orders to stop, each with the signal it came by; put by signal handlers too, which may wait for no lock
         self._stops: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -136,6 +138,12 @@ class Worker:
             end=self._end_tasks,
             on_idle=lambda: self._claimer.place_freed(),
         )
+        self._watch = LoopWatch(
+            ask=lambda answer: self._loop.call_soon_threadsafe(answer),
+            begun_at=lambda: self._runner.begun_at,
+            on_late=self._on_late,
+            on_death=self._die,
+        )
         self._claimer = Claimer(
             store=store,
             worker_id=self.info.id,
@@ -144,7 +152,7 @@ class Worker:
             threads=self._threads,
             reporter=self._reporter,
             term=self._heartbeat.term,
-            unstarted=self._runner.unstarted,
+            unstarted=self._unstarted,
             hand_over=self._hand_over,
             poll_seconds=options.poll_seconds,
             on_death=self._die,
@@ -222,6 +230,10 @@ class Worker:
         """Threads whose function has gone on long after its task was over."""
         return self._threads.hung(_HUNG_SECONDS)
 
+    def loop_lag(self) -> float:
+        """Seconds since the event loop neither turned nor began a handler."""
+        return self._watch.lag()
+
     def unwritten(self) -> int:
         """Outcomes that the database does not have yet."""
         return self._reporter.waiting()
@@ -254,11 +266,13 @@ class Worker:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda number, _frame: self._stops.put(number))
             signal.signal(signal.SIGHUP, lambda *_: say_nothing_is_reloaded())
+        self._loop = asyncio.new_event_loop()
         handlers = threading.Thread(target=self._run_loop, name="handlers", daemon=True)
         handlers.start()
         try:
             return self._live(own_process=handle_signals)
         finally:
+            self._watch.stop()
             self._loop_may_end = True
             self._loop.call_soon_threadsafe(self._loop.stop)
             handlers.join(_STOP_HANDLERS_SECONDS)
@@ -272,6 +286,7 @@ class Worker:
         while not registered and self._stops.empty():
             registered = self._register()
         if registered and self._stops.empty():
+            self._watch.start()
             for duty in self._duties():
                 duty.start()
             _log.info(
@@ -344,6 +359,30 @@ class Worker:
             _log.error("threads_hang", hung=hung, threads=self._threads.capacity)
             self._die()
 
+    def _on_late(self, lag: float, first: bool) -> None:
+        """The event loop is blocked: what waits for it may run elsewhere. For what has begun there is no help."""
+        handed_back = self._hand_back_unstarted()
+        blocking = self._runner.under_way(self._loop)
+        if handed_back or first:
+            _log.warning(
+                "event_loop_late",
+                seconds=round(lag, 1),
+                handed_back=handed_back,
+                task_id=blocking and str(blocking.lease.task_id),
+                task_type=blocking and blocking.type.name,
+            )
+        if blocking is None or self._failed or lag < _HUNG_SECONDS:
+            return
+        overdue = time.monotonic() - blocking.started_at - blocking.claimed.timeout_seconds
+        if blocking.is_over or overdue > _HUNG_SECONDS:
+            # Nobody waits for it, and nothing stops it: as with threads.
+            _log.error("event_loop_hangs", task_id=str(blocking.lease.task_id), task_type=blocking.type.name)
+            self._die()
+
+    def _unstarted(self) -> int:
+        # A loop that is late is given nothing.
+        return LARGEST_BATCH if self._watch.is_late() else self._runner.unstarted()
+
     def _after_write(self, retried: bool) -> None:
         self._claimer.place_freed()
         if retried:
@@ -400,8 +439,11 @@ class Worker:
             self._until(lambda: not self._board.unsettled(), _STOP_HANDLERS_SECONDS, hurry=False)
         # Their handlers do not end, but the process will: the lease decides about anything they still say.
         stubborn = self._board.unsettled()
-        # If nobody ordered the end, it may be theirs: the attempt counts.
-        self._end_tasks([(task, self._runner.cut_off(task, counts=self._failed)) for task in stubborn])
+        # If nobody ordered the end, it may be theirs: the attempt counts. But one handler that blocks the event loop
+        # keeps every other there from being told.
+        blocking = self._runner.under_way(self._loop) if self._watch.is_late() else None
+        to_blame = [task for task in stubborn if self._failed and (blocking in (None, task) or task.thread_started)]
+        self._end_tasks([(task, self._runner.cut_off(task, counts=task in to_blame)) for task in stubborn])
         self._until(lambda: not self._reporter.waiting(), _FLUSH_SECONDS, hurry=False)
         if self._reporter.waiting():
             _log.error("outcomes_lost", count=self._reporter.waiting())

@@ -82,6 +82,11 @@ def _state(worker: Worker) -> Iterator[Metric]:
         value=worker.hung_threads(),
     )
     yield GaugeMetricFamily(
+        "siteworks_worker_loop_lag_seconds",
+        "Since the event loop of the handlers neither turned nor began one, in seconds.",
+        value=worker.loop_lag(),
+    )
+    yield GaugeMetricFamily(
         "siteworks_worker_unwritten_outcomes", "Outcomes that the database does not have yet.", value=worker.unwritten()
     )
     age = worker.heartbeat_age()

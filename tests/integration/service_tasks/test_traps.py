@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 
 from service_tasks.domain.task import HandedBack, LostTask, Outcome, State, Succeeded
 from service_tasks.engine.ports import READY
-from tests.integration.service_tasks.conftest import Bench, WorkerProcess
+from tests.integration.service_tasks.conftest import Bench, WorkerProcess, new_task
 from tests.support.postgres import TestServer
 from tests.support.task_workers import ForkedWorker
 from tests.support.waiting import eventually
@@ -41,7 +41,7 @@ class Site:
         self.bench = bench
         self.folder = folder
         self._url = url
-        self._payload = json.dumps({"folder": str(folder)})
+        self.payload = json.dumps({"folder": str(folder)})
         self._workers: list[ForkedWorker] = []
 
     def start(self, *types: str, **options) -> ForkedWorker:
@@ -63,11 +63,19 @@ class Site:
                 worker.end()
 
     def add(self, task_type: str, **changes) -> UUID:
-        return self.bench.add(task_type, payload=self._payload, **changes)
+        return self.bench.add(task_type, payload=self.payload, **changes)
 
     def journal(self, what: str, task_id: UUID) -> list[int]:
         """The processes in which this happened to the task, in order."""
         return [pid for said, task, pid in self._entries() if (said, task) == (what, str(task_id))]
+
+    def began(self) -> dict[str, list[int]]:
+        """The processes in which each task began."""
+        found: dict[str, list[int]] = {}
+        for said, task, pid in self._entries():
+            if said == "began":
+                found.setdefault(task, []).append(pid)
+        return found
 
     def count(self, what: str) -> Counter[str]:
         """How often it happened to each task."""
@@ -536,6 +544,39 @@ def test_a_child_of_a_handler_ends_alone_and_does_nothing_of_its_workers(site, t
     assert site.state(site.add("runs"), State.COMPLETED).attempts == 1
     assert "worker_draining" not in worker.said()
     assert worker.end(signal.SIGTERM) == 0
+
+
+def test_a_worker_whose_event_loop_is_blocked_hands_back_what_it_has_not_begun(site):
+    worker = site.start("blocks", "runs", **PATIENT)
+    blocking = site.add("blocks")
+    site.begun(blocking)
+    site.bench.store.add_many([new_task("runs", payload=site.payload) for _ in range(50)])
+    running = "SELECT count(*) FROM tasks WHERE state = 'running'"
+    eventually(lambda: site.bench.sql(running) == [(51,)], timeout=LIMIT, what="it has claimed them all")
+
+    other = site.start("runs", **PATIENT)
+    done = "SELECT count(*) FROM tasks WHERE state = 'completed' AND attempts = 1"
+    eventually(lambda: site.bench.sql(done) == [(50,)], timeout=LIMIT, what="the other runs them")
+    assert {pid for pids in site.began().values() for pid in pids} == {worker.pid, other.pid}
+    assert (site.bench.get(blocking).state, '"handed_back": 50' in worker.said()) == (State.RUNNING, True)
+    assert other.end(signal.SIGTERM) == 0
+
+    site.release()
+    assert site.state(blocking, State.COMPLETED).attempts == 1
+    site.state(site.add("runs"), State.COMPLETED)
+
+
+def test_a_handler_that_blocks_the_event_loop_after_its_end_ends_the_worker_and_keeps_its_attempt(site):
+    worker = site.start("blocks", "waits", hung_after=0.1)
+    bystander = site.add("waits")
+    site.begun(bystander)
+    blocking = site.add("blocks", timeout_seconds=0.1)
+    site.begun(blocking)
+
+    assert worker.ended() == 1
+    assert "event_loop_hangs" in worker.said()
+    assert (site.bench.get(blocking).attempts, site.bench.get(blocking).state) == (1, State.SCHEDULED)
+    assert (site.bench.get(bystander).attempts, site.bench.get(bystander).state) == (0, State.READY)
 
 
 def test_a_worker_ends_whatever_its_handlers_leave_behind(site):
