@@ -23,8 +23,14 @@ from api_gateway.upstream import Upstream, fetch
 from servicekit import shortage
 from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
 from servicekit.logs import get_logger
+from servicekit.memory import MIB, Budget
 from servicekit.metrics import UNMATCHED, Metrics
 
+#: What all processes together may hold of bodies and large answers at a time, in bytes: of a container of 512 MiB, one
+#: process and its master take 170, and what lies in buffers of up to 64 KiB is not counted.
+MEMORY = 192 * MIB
+#: Enough for the largest body or answer of one request.
+LEAST_MEMORY = 48 * MIB
 _CONTROL_THREADS = 4
 _PROBE_SECONDS = 1.0
 _DOCUMENT_SECONDS = 2.0
@@ -135,6 +141,7 @@ class Gateway:
             measures=measures,
             limiter=None if quota is None else shared_quotas.limiter_for(quota),
             lateness=lateness,
+            budget=Budget(max(MEMORY // settings.gateway_processes, LEAST_MEMORY)),
         )
         self._prober = Prober(
             list(circuits.values()), ask_ready, elected=(lambda: True) if shared is None else shared.elected

@@ -9,6 +9,7 @@ from typing import Any
 from api_gateway.errors import RequestTimeout
 from api_gateway.headers import RequestFields
 from servicekit.errors import TooLarge
+from servicekit.memory import Account
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -38,12 +39,15 @@ class RequestBody:
         self._receive = receive
         self._complete = not self.present
 
-    async def read(self, limit: int) -> bytes:
-        """All of it. TooLarge above `limit` bytes, whatever the framing; RequestTimeout; ClientLeft."""
+    async def read(self, limit: int, account: Account) -> bytes:
+        """All of it, counted in `account`. TooLarge above `limit` bytes, whatever the framing; Overloaded;
+        RequestTimeout; ClientLeft."""
         if not self.present:
             return b""
         if self.length is not None and self.length > limit:
             raise TooLarge(f"The body is larger than {limit} bytes.")
+        if self.length is not None:
+            account.take(self.length)
         pieces: list[bytes] = []
         size = 0
         try:
@@ -53,6 +57,8 @@ class RequestBody:
                     size += len(piece)
                     if size > limit:
                         raise TooLarge(f"The body is larger than {limit} bytes.")
+                    if self.length is None:
+                        account.take(len(piece))
                     pieces.append(piece)
         except TimeoutError as error:
             raise RequestTimeout from error

@@ -23,6 +23,7 @@ from api_gateway.upstream import Answer, BrokenAnswer, ConnectFailed, Connection
 from servicekit import shortage
 from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
 from servicekit.errors import AppError, DeadlineExceeded, Overloaded
+from servicekit.memory import SMALL, Account
 
 #: A request may wait this long, in seconds, for a place at an upstream.
 LINE_SECONDS = 2.0
@@ -63,6 +64,8 @@ class Call:
     ends_at: float
     #: The client gave less time than the route does, so running out of it is not the upstream's fault.
     shortened: bool
+    #: What the request takes of the process's memory.
+    account: Account | None = None
 
 
 @dataclass(slots=True)
@@ -232,7 +235,9 @@ async def _reply(lane: Lane, call: Call, answer: Answer) -> Reply:
     body = answer.take(call.limits.answer)
     if body is None:
         answer.expire_at(call.ends_at)
-        body = await answer.read(call.limits.answer)
+        body = await answer.read(call.limits.answer, call.account)
+    elif call.account is not None and len(body) > SMALL:
+        call.account.take(len(body))
     if redirects:
         # Its body is a page for people as a rule; the Location says it all.
         reply.fields = [pair for pair in reply.fields if pair[0] not in (b"content-type", b"content-encoding")]

@@ -25,6 +25,7 @@ from servicekit import deadline, request_id
 from servicekit.envelope import dump, failure, success
 from servicekit.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
 from servicekit.logs import Frequent, get_logger
+from servicekit.memory import Account, Budget
 from servicekit.metrics import UNMATCHED, Metrics
 
 Scope = MutableMapping[str, Any]
@@ -62,6 +63,7 @@ class Front:
         origins: frozenset[str],
         measures: GatewayMeasures,
         lateness: Lateness,
+        budget: Budget,
         limiter: RateLimiter | None = None,
     ) -> None:
         self._table = table
@@ -72,6 +74,7 @@ class Front:
         self._origins = origins
         self._measures = measures
         self._lateness = lateness
+        self._budget = budget
         self._limiter = limiter
         self._loop = asyncio.get_running_loop()
         self._log_request = Frequent(__name__, later=partial(self._loop.call_later, _LOG_SECONDS))
@@ -94,6 +97,7 @@ class Front:
         notes = Notes()
         route, status = UNMATCHED, CLIENT_LEFT
         quota: Fields = []
+        account = self._budget.account()
         with request_id.use(made):
             try:
                 try:
@@ -109,7 +113,7 @@ class Front:
                         raise Overloaded
                     if self._limiter is not None:
                         quota = self._take_quota(self._limiter, request)
-                    reply = await self._reply(request, target, match, made, notes)
+                    reply = await self._reply(request, target, match, made, notes, account)
                 except AppError as error:
                     if notes.upstream is not None:
                         self._measures.refused(notes.upstream, error.code)
@@ -134,6 +138,8 @@ class Front:
                     await request.body.drain()
                 return True
             finally:
+                if account.taken:
+                    account.close()
                 # A page is logged and counted by the Flask side.
                 if status:
                     self._note(request, route, status, time.perf_counter() - began, notes)
@@ -185,7 +191,9 @@ class Front:
             raise TooManyRequests(headers={**told, "Retry-After": str(allowance.seconds)})
         return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told.items()]
 
-    async def _reply(self, request: Request, target: Target, match: Match | None, made: str, notes: Notes) -> Reply:
+    async def _reply(
+        self, request: Request, target: Target, match: Match | None, made: str, notes: Notes, account: Account
+    ) -> Reply:
         if target.path == "*":
             return Reply(204, [(b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")])
         if match is None:
@@ -197,7 +205,7 @@ class Front:
             raise MethodNotAllowed(headers={"Allow": route.allow})
         body = None
         if request.body.present:
-            body = await request.body.read(route.limits.body)
+            body = await request.body.read(route.limits.body, account)
         elif request.method in _WITH_BODY:
             body = b""
         total, shortened = route.limits.total, False
@@ -215,20 +223,24 @@ class Front:
             limits=route.limits,
             ends_at=self._loop.time() + total,
             shortened=shortened,
+            account=account,
         )
         if route.handler == "details":
             for_parts = [field for field in passed.fields if field[0] not in _NOT_FOR_PARTS]
             for_parts += headers.of_this_request(made, passed.traceparent)
             call.fields = headers.block(for_parts)
             return await self._details(match.variables[0], call, notes)
-        return await forward(self._lanes[route.upstream], call, notes)
+        reply = await forward(self._lanes[route.upstream], call, notes)
+        # Many times as large as its text, and the client may take its time.
+        reply.envelope = None
+        return reply
 
     async def _details(self, raw_id: str, call: Call, notes: Notes) -> Reply:
         parts = {"users": Notes(), "orders": Notes()}
 
         async def ask(name: str, target: str) -> Part:
             ends_at = call.ends_at - (_MERGE_SECONDS if name == "orders" else 0)
-            part = Call("GET", target, call.fields, None, call.limits, ends_at, call.shortened)
+            part = Call("GET", target, call.fields, None, call.limits, ends_at, call.shortened, call.account)
             reply = await forward(self._lanes[name], part, parts[name])
             if reply.envelope is None:
                 if reply.stream is not None:

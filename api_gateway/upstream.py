@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import httptools
 
 from api_gateway import plain_head
-from api_gateway.headers import Fields
+from api_gateway.headers import Fields, get
+from servicekit.memory import Account
 from servicekit.shortage import is_shortage
 
 #: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
@@ -123,10 +124,15 @@ class Answer:
         """What `read` gives, if all of it is here already."""
         return self._exchange.take() if self._exchange.held_up_to(limit) else None
 
-    async def read(self, limit: int) -> bytes:
-        """The whole body; BrokenAnswer when it is cut off or larger than `limit` bytes; TimeoutError."""
+    async def read(self, limit: int, account: Account | None = None) -> bytes:
+        """The whole body, counted in `account`; BrokenAnswer when it is cut off or larger than `limit` bytes;
+        TimeoutError; Overloaded."""
         pieces: list[bytes] = []
-        size = 0
+        size = counted = 0
+        announced = get(self.fields, b"content-length") or b""
+        if account is not None and announced.isdigit():
+            counted = min(int(announced), limit)
+            account.take(counted)
         while True:
             piece = await self._exchange.next_piece()
             if piece is None:
@@ -134,6 +140,9 @@ class Answer:
             size += len(piece)
             if size > limit:
                 raise BrokenAnswer(f"more than {limit} bytes", "http_response_body_size")
+            if account is not None and size > counted:
+                account.take(size - counted)
+                counted = size
             pieces.append(piece)
 
     def expire_at(self, when: float | None) -> None:

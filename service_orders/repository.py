@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, RowMapping, Text, cast, func, select
 from sqlalchemy.orm import Session
 
 from service_orders.tables import Order
+
+#: Bytes of JSON that the items of one page may have; more than those of any one order.
+LARGEST_PAGE = 1024 * 1024
 
 
 def add(session: Session, order: Order) -> None:
@@ -40,13 +43,23 @@ def remove(session: Session, order: Order) -> None:
 
 def search(
     session: Session, *, user_id: UUID | None, status: str | None, limit: int, offset: int
-) -> tuple[Sequence[Order], int]:
-    """Give one page of the orders that fit, the newest first, and how many fit in all."""
+) -> tuple[Sequence[RowMapping], int]:
+    """Give one page of the orders that fit, the newest first, and how many fit in all.
+
+    The items come as JSON text, and the page ends before `limit` where it would have more than `LARGEST_PAGE` of that.
+    """
     conditions: list[ColumnElement[bool]] = []
     if user_id is not None:
         conditions.append(Order.user_id == user_id)
     if status is not None:
         conditions.append(Order.status == status)
     total = session.scalar(select(func.count()).select_from(Order).where(*conditions)) or 0
-    page = select(Order).where(*conditions).order_by(Order.created_at.desc(), Order.id.desc())
-    return session.scalars(page.limit(limit).offset(offset)).all(), total
+    shown = [column for column in Order.__table__.columns if column.name != "items"]
+    newest = select(*shown, cast(Order.items, Text).label("items")).where(*conditions)
+    page = newest.order_by(Order.created_at.desc(), Order.id.desc()).limit(limit).offset(offset).subquery()
+    in_order = (page.c.created_at.desc(), page.c.id.desc())
+    measured = select(
+        page, func.sum(func.octet_length(page.c["items"])).over(order_by=in_order).label("bytes")
+    ).subquery()
+    kept = select(measured).where(measured.c.bytes <= LARGEST_PAGE)
+    return session.execute(kept.order_by(measured.c.created_at.desc(), measured.c.id.desc())).mappings().all(), total

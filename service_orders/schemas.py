@@ -107,4 +107,7 @@ class OrderView(Resource):
 class OrderPage(PageView):
     """A page of orders, the newest first."""
 
+    limit: int = Field(
+        description="how many were shown at most: fewer than asked for where that is over 1 MiB of items"
+    )
     orders: list[OrderView]

@@ -165,8 +165,8 @@ class Overloaded(Unavailable):
 
     code = "overloaded"
 
-    def __init__(self, *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(retry_after=1, headers=headers)
+    def __init__(self, message: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, retry_after=1, headers=headers)
 
 
 class DeadlineExceeded(AppError):

@@ -259,7 +259,7 @@ def is_json(content_type: str | None) -> bool:
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
-def parse_body(model: type[B], raw: bytes, content_type: str | None, *, may_be_empty: bool = False) -> B:
+def parse_body(model: type[B], raw: bytes | str, content_type: str | None, *, may_be_empty: bool = False) -> B:
     """Parse one body; an empty one is `{}` where it may be, and needs no Content-Type then.
 
     Raises `UnsupportedMediaType`, `InvalidJson`, or `Invalid` with a detail per field.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -12,7 +12,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
-from servicekit import deadline, openapi, request_id
+from servicekit import deadline, memory, openapi, request_id
 from servicekit.envelope import dump, failure, status_of, success
 from servicekit.errors import (
     AppError,
@@ -23,6 +23,7 @@ from servicekit.errors import (
     TooLarge,
 )
 from servicekit.health import Check, readiness
+from servicekit.json_reader import weight
 from servicekit.logs import get_logger
 from servicekit.metrics import UNMATCHED, Metrics
 from servicekit.preconditions import ETAG, IF_MATCH, IfMatch
@@ -31,6 +32,10 @@ from servicekit.schemas import id_from_path, parse_body, parse_query
 from servicekit.version import VERSION
 
 BODY_LIMIT = 1024 * 1024
+#: What a process may hold of its requests at a time, in bytes. Of a container of 256 MiB, gunicorn's master and the
+#: libraries take 150.
+MEMORY = 72 * memory.MIB
+_PIECE = 64 * 1024
 _log = get_logger(__name__)
 # Asked every few seconds by machines: worth a metric, not a line.
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
@@ -53,7 +58,7 @@ def make_app(
     app = Flask(service, static_folder=None)
     app.url_map.merge_slashes = False
     metrics = metrics or Metrics(service)
-    _keep_request_context(app, metrics)
+    _keep_request_context(app, metrics, memory.Budget(MEMORY))
     _answer_errors(app)
     for group in routes:
         for endpoint in group.endpoints:
@@ -68,16 +73,44 @@ def json_response(body: Mapping[str, Any], status: int, headers: Mapping[str, st
 
 
 def read_body(limit: int) -> bytes:
-    """Read the request's body, at most `limit` bytes of it; more is `TooLarge`, whatever the framing."""
-    if (request.content_length or 0) > limit:
+    """Read the request's body, at most `limit` bytes of it; more is `TooLarge`, whatever the framing.
+
+    Counts what the body and reading it as JSON take of the process's memory; may raise `Overloaded`, before it reads.
+    """
+    announced = request.content_length
+    if (announced or 0) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
+    # As much as it takes at least, as text and as values; of one in chunks nobody knows its size.
+    least = 2 * (limit if announced is None and "Transfer-Encoding" in request.headers else announced or 0)
+    try:
+        memory.take(least)
+    except AppError:
+        _pass_over(limit)
+        raise
     try:
         raw = request.stream.read(limit + 1)
     except (ParseException, OSError) as exc:  # what gunicorn raises for broken chunks and for a client that left
         raise Invalid("The body cannot be read: it is framed wrongly or ended early.") from exc
     if len(raw) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
+    memory.take(max(0, weight(raw) - least))
     return raw
+
+
+def _text(raw: bytes) -> str | bytes:
+    """Decode a body, so that its bytes are not held as well while it is read; one that is no UTF-8 is refused there."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
+
+
+def _pass_over(limit: int) -> None:
+    """Read a body of at most that size and throw it away: whoever still sends would meet a reset, not the answer."""
+    with suppress(ParseException, OSError):
+        for _ in range(limit // _PIECE + 1):
+            if not request.stream.read(_PIECE):
+                return
 
 
 def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
@@ -96,7 +129,7 @@ def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
         if endpoint.body is not None:
             arguments["body"] = parse_body(
                 endpoint.body,
-                read_body(limit),
+                _text(read_body(limit)),
                 request.headers.get("Content-Type"),
                 may_be_empty=endpoint.body_may_be_empty,
             )
@@ -149,7 +182,7 @@ def _route_template() -> str:
     return rule.rule.replace("<", "{").replace(">", "}") if rule is not None else UNMATCHED
 
 
-def _keep_request_context(app: Flask, metrics: Metrics) -> None:
+def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget) -> None:
     @app.before_request
     def begin() -> None:
         g.began = time.monotonic()
@@ -158,6 +191,7 @@ def _keep_request_context(app: Flask, metrics: Metrics) -> None:
         g.request_id = g.context.enter_context(request_id.use(wanted))
         left = deadline.seconds_from_header(request.headers.get(deadline.HEADER))
         g.context.enter_context(deadline.within(left))
+        g.context.enter_context(memory.of_one_request(budget))
         if left is not None and left <= 0:
             raise DeadlineExceeded
 

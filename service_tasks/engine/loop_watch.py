@@ -30,8 +30,8 @@ class LoopWatch(Duty):
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`ask` lets the loop call a function as soon as it can; `begun_at` tells when the last handler began; `on_late`
-        is called with the lag at every look that finds the loop late, and whether it is the first."""
+        """`ask` lets the loop call a function as soon as it can; `begun_at` tells when the last handler began;
+        `on_late` is called with the lag at every look that finds the loop late, and whether it is the first."""
         super().__init__("loop watch", pause=lambda: LOOK_SECONDS, on_death=on_death)
         self._ask = ask
         self._begun_at = begun_at

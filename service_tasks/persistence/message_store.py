@@ -15,7 +15,7 @@ from service_tasks.errors import UserDeleted
 from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.use_cases.messages import (
-    KEPT_BYTES,
+    LISTED_BYTES,
     PAST_EXECUTE_AT,
     Candidate,
     CannotStore,
@@ -126,7 +126,7 @@ class MessageStore:
         with statements.transaction() as session:
             # One snapshot for the page and its total.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            rows = statements.rows(session, "list", limit=limit, offset=offset, shown=KEPT_BYTES)
+            rows = statements.rows(session, "list", limit=limit, offset=offset, shown=LISTED_BYTES)
             total: int = statements.run(session, "count").scalar_one()
         return [_stored(row) for row in rows], total
 

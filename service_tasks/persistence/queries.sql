@@ -14,12 +14,16 @@ t.worker_id, t.callback_url, t.callback_task_id
 -- The same for lists: a page of a hundred must not carry a hundred megabytes. Large values are named instead, and
 -- the traces of failed attempts left out.
 t.id, t.state, t.task_type, t.title, t.user_id,
-CASE WHEN length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload, t.priority, t.attempts,
+CASE WHEN octet_length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload, t.priority, t.attempts,
 t.max_attempts, t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message,
-CASE WHEN length(t.result::text) <= %(largest)s THEN t.result::text END AS result, t.error,
+CASE WHEN octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result, t.error,
 CASE t.errors WHEN '[]' THEN '[]' ELSE (
-    SELECT jsonb_agg(e.item - 'trace' ORDER BY e.number) FROM jsonb_array_elements(t.errors) WITH ORDINALITY e(item, number)
-)::text END AS errors, t.created_at, t.updated_at, t.started_at, t.completed_at,
+    SELECT CASE WHEN octet_length(light.errors) <= %(largest)s THEN light.errors END
+    FROM (
+        SELECT jsonb_agg(e.item - 'trace' ORDER BY e.number)::text AS errors
+        FROM jsonb_array_elements(t.errors) WITH ORDINALITY e(item, number)
+    ) light
+) END AS errors, t.created_at, t.updated_at, t.started_at, t.completed_at,
 extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.lease_no,
 t.worker_id, t.callback_url, t.callback_task_id
 

@@ -11,7 +11,7 @@ s.callback_url, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_tas
 -- The same for lists, where a large payload is left out.
 s.cron, s.timezone, s.every_seconds, s.run_at, s.anchor_at, s.starts_at, s.ends_at, s.missed,
 s.id, s.name, s.task_type, s.title, s.user_id,
-CASE WHEN length(s.payload::text) <= %(largest)s THEN s.payload::text END, s.priority, s.max_attempts,
+CASE WHEN octet_length(s.payload::text) <= %(largest)s THEN s.payload::text END, s.priority, s.max_attempts,
 s.timeout_seconds, s.callback_url, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at,
 s.updated_at, now()
 

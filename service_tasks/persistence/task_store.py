@@ -44,14 +44,15 @@ from servicekit.database import Database, DatabaseTooSlow
 from servicekit.errors import DatabaseUnavailable
 from servicekit.events import Event, read_data
 
-#: characters of JSON above which a list leaves a value out
+#: bytes of JSON above which a list leaves a value out
 LARGEST_IN_LIST = 16 * 1024
 #: the worker stops a handler at its deadline; only if that did not help within this time, a rescuer steps in
 OVERDUE_SLACK_SECONDS = 15.0
 
-#: new tasks in one statement; a batch may have several
+#: new tasks in one statement, and characters of their payloads, of which the driver makes several copies; a batch may
+#: have several
 BATCH = 1000
-LARGEST_TEXT = 8 * 1024 * 1024
+LARGEST_TEXT = 1024 * 1024
 #: how old the list of limited types may be
 LIMITS_SECONDS = 1.0
 #: the pause between two announcements of callbacks

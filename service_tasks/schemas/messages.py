@@ -44,7 +44,7 @@ class RejectedMessageView(View):
     message_id: str | None
     reason: str
     details: list[MessageFault]
-    body: str = Field(description="its first 64 KiB as text; bytes that are no UTF-8 are replaced")
+    body: str = Field(description="its first 64 KiB (in lists 4 KiB) as text; bytes that are no UTF-8 are replaced")
     size: int = Field(description="the bytes of the whole body")
     received_at: datetime
 

@@ -28,6 +28,8 @@ from servicekit.schemas import parse_body
 MAX_MESSAGE_BYTES = 1024 * 1024
 #: Of a message larger than that so much is kept, for people to look at.
 KEPT_BYTES = 64 * 1024
+#: Of every message so much is shown in a list.
+LISTED_BYTES = 4 * 1024
 MAX_MESSAGE_ID_CHARACTERS = 255
 #: Of an id that cannot be stored.
 _LEGIBLE_CHARACTERS = 150

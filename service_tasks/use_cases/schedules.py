@@ -29,6 +29,7 @@ from service_tasks.schemas.schedules import (
 )
 from service_tasks.schemas.tasks import TaskCreate, TaskView
 from service_tasks.use_cases.tasks import NewTask, Tasks
+from servicekit.envelope import Written
 from servicekit.errors import Invalid
 from servicekit.ids import new_id
 from servicekit.json_reader import read_json
@@ -316,7 +317,7 @@ def _changed_timing(schedule: StoredSchedule, named: Mapping[str, Any]) -> Timin
 
 
 def _json(text: str | None) -> Any:
-    return None if text is None else read_json(text.encode("utf-8"))
+    return None if text is None else read_json(text)
 
 
 def _view_of(schedule: StoredSchedule) -> ScheduleView:
@@ -333,7 +334,7 @@ def _view_of(schedule: StoredSchedule) -> ScheduleView:
         name=schedule.name,
         status=schedule.status.value,
         task_type=schedule.task_type,
-        payload=_json(schedule.payload),
+        payload=None if schedule.payload is None else Written(schedule.payload),
         title=schedule.title,
         user_id=schedule.user_id,
         priority=schedule.priority,

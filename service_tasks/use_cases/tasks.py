@@ -45,11 +45,12 @@ from service_tasks.schemas.tasks import (
     TaskTypeView,
     TaskView,
 )
-from servicekit.envelope import dump
+from servicekit import memory
+from servicekit.envelope import Written, dump
 from servicekit.errors import FieldError, IdempotencyKeyReused, Invalid
 from servicekit.idempotency import fingerprint
 from servicekit.ids import new_id
-from servicekit.json_reader import read_json
+from servicekit.json_reader import read_json, weight
 
 NO_WORKER = "no worker runs this type"
 PAUSED = "this type is paused"
@@ -92,7 +93,7 @@ class StoredTask:
     progress_message: str | None
     result: str | None
     error: str | None
-    errors: str
+    errors: str | None
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -378,7 +379,7 @@ class Tasks:
 
     def get(self, task_id: UUID, *, trace: bool = False) -> TaskView:
         """With `trace`, the errors carry their tracebacks."""
-        return self._view(self._stored(task_id), trace=trace)
+        return self._view(self._shown(task_id), trace=trace)
 
     def prepare(self, body: TaskCreate) -> NewTask:
         """Check a task that somebody else is going to store: `Invalid`, `PayloadTooLarge`."""
@@ -395,6 +396,7 @@ class Tasks:
         )
         found, total = self._repository.search(selection)
         page = found[: query.limit]
+        _count(page)
         return TaskPage(
             tasks=self._views(page),
             total=total,
@@ -404,11 +406,11 @@ class Tasks:
         )
 
     def status(self, task_id: UUID) -> TaskStatusView:
-        return TaskStatusView.of(self._view(self._stored(task_id)))
+        return TaskStatusView.of(self._view(self._shown(task_id)))
 
     def result(self, task_id: UUID) -> TaskResultView:
         """Of an ended task; a failed or cancelled one has no result but says why."""
-        task = self._stored(task_id)
+        task = self._shown(task_id)
         if task.completed_at is None:
             raise TaskNotFinished(f"The task has no result yet: it is {status_of(task.state)}.")
         return TaskResultView.of(self._view(task))
@@ -482,6 +484,11 @@ class Tasks:
             raise TaskNotFound
         return task
 
+    def _shown(self, task_id: UUID) -> StoredTask:
+        task = self._stored(task_id)
+        _count([task])
+        return task
+
     def _view(self, task: StoredTask, *, trace: bool = False) -> TaskView:
         return self._views([task], trace=trace)[0]
 
@@ -507,22 +514,24 @@ class Tasks:
         omitted = [] if task.payload is not None else ["payload"]
         if status is Status.COMPLETED and task.result is None:
             omitted.append("result")
+        if task.errors is None:
+            omitted.append("errors")
         return TaskView(
             id=task.id,
             task_type=task.task_type,
             title=task.title,
             user_id=task.user_id,
             status=status,
-            payload=_json(task.payload),
+            payload=_written(task.payload),
             priority=task.priority,
             attempts=task.attempts,
             max_attempts=task.max_attempts,
             timeout=task.timeout_seconds,
             execute_at=task.execute_at,
             progress=ProgressView(percent=task.progress_percent, message=task.progress_message),
-            result=_json(task.result),
+            result=_written(task.result),
             error=task.error,
-            errors=[_error_view(item, trace=trace) for item in _json(task.errors)],
+            errors=[_error_view(item, trace=trace) for item in _json(task.errors or "[]")],
             created_at=task.created_at,
             updated_at=task.updated_at,
             started_at=task.started_at,
@@ -545,8 +554,20 @@ def _in_batch(index: int, exc: Invalid) -> Invalid:
     return Invalid(f"tasks.{index}: {exc.message}", details=details)
 
 
-def _json(text: str | None) -> Any:
-    return None if text is None else read_json(text.encode("utf-8"))
+def _json(text: str) -> Any:
+    return read_json(text)
+
+
+def _written(text: str | None) -> Written | None:
+    return None if text is None else Written(text)
+
+
+def _count(tasks: Sequence[StoredTask]) -> None:
+    """Count what showing them takes of the process's memory; may raise `Overloaded`."""
+    for task in tasks:
+        # As it came, as it is written, and as it is sent.
+        texts = 4 * (len(task.payload or "") + len(task.result or ""))
+        memory.take(texts + 3 * weight((task.errors or "").encode("utf-8")))
 
 
 def _invalid_payload(exc: ValidationError) -> Invalid:

@@ -8,8 +8,10 @@ from typing import Literal
 Outcome = Literal["success", "failure", "neutral"]
 
 _FAILING_STATUSES = frozenset({502, 503, 504})
-#: Codes by which a service that is well says that something behind it failed, or that it will not do so many at once.
-_NO_FAULT_OF_ITS_OWN = re.compile(r"deadline_exceeded|circuit_open|too_many_\w+|(?:users|orders|tasks)_unavailable")
+#: Codes by which a service that is well says that something behind it failed, or that it will not do so much at once.
+_NO_FAULT_OF_ITS_OWN = re.compile(
+    r"deadline_exceeded|overloaded|circuit_open|too_many_\w+|(?:users|orders|tasks)_unavailable"
+)
 
 
 def outcome_of(status: int, service: str, code: str | None = None) -> Outcome:

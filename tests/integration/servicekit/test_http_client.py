@@ -121,6 +121,7 @@ def test_an_address_the_service_does_not_know_is_no_missing_resource(client, ups
         (bad(504, "deadline_exceeded"), DeadlineExceeded, "neutral"),
         (bad(503, "too_many_valves"), PumpsUnavailable, "neutral"),
         (bad(503, "circuit_open"), PumpsUnavailable, "neutral"),
+        (bad(503, "overloaded"), PumpsUnavailable, "neutral"),
     ],
 )
 def test_an_error_in_the_envelope_is_translated_and_counted(client, upstream, circuit, given, raised, report):

@@ -38,6 +38,7 @@ from servicekit.json_reader import read_json
         (errors.DatabaseUnavailable, 503, "database_unavailable"),
         (NotReady, 503, "not_ready"),
         (errors.DeadlineExceeded, 504, "deadline_exceeded"),
+        (errors.Overloaded, 503, "overloaded"),
         (DatabaseTooSlow, 504, "database_too_slow"),
     ],
 )

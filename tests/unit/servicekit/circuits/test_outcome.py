@@ -29,6 +29,7 @@ from servicekit.circuits import outcome_of
         (504, "deadline_exceeded", "neutral"),
         (503, "too_many_passwords", "neutral"),  # an honest refusal
         (503, "too_many_watchers", "neutral"),
+        (503, "overloaded", "neutral"),
         (503, "orders_unavailable", "failure"),  # orders says so of itself
     ],
 )

@@ -1,0 +1,85 @@
+"""What a gateway holds of its clients' bodies and answers stays below its container's limit, however many they are."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from tests.support.gateway import GatewayProcess
+from tests.support.memory import JSON, limit_of, peak
+from tests.support.raw_http import RawAnswer
+from tests.support.upstream import Wait, answer, bad, good
+from tests.support.waiting import eventually
+
+MIB = 1024 * 1024
+CLIENTS = 40
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
+    gateway = GatewayProcess(tmp_path / "log")
+    yield gateway
+    gateway.stop()
+
+
+def send(gateway: GatewayProcess) -> RawAnswer:
+    return gateway.client.request("POST", "/tasks/batch", b'"' + b"x" * 15 * MIB + b'"', fields=JSON)
+
+
+def refused_well(seen: RawAnswer) -> bool:
+    return (seen.status, seen.code, seen.value("Retry-After")) == (503, "overloaded", "1")
+
+
+def test_bodies_of_many_clients_at_once_stay_below_the_limit_and_small_requests_go_on(gateway: GatewayProcess) -> None:
+    (worker,) = gateway.pids()
+    go_on = Event()
+    gateway.upstreams["tasks"].script(Wait(go_on), good({}))
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        asked = [clients.submit(send, gateway) for _ in range(CLIENTS)]
+        eventually(lambda: sum(one.done() for one in asked) >= CLIENTS - 12, timeout=30, what="most to be refused")
+        assert gateway.client.request("POST", "/orders", b"{}" + b" " * 60_000, fields=JSON).status == 200
+        go_on.set()
+        answers = [one.result() for one in asked]
+    counted = Counter(seen.status for seen in answers)
+    assert counted.keys() == {200, 503}
+    assert counted[200] >= 8
+    assert all(refused_well(seen) for seen in answers if seen.status == 503)
+    assert peak(gateway.process.pid) < limit_of("api_gateway")
+    assert gateway.pids() == [worker]
+    # What was taken was given back.
+    assert [send(gateway).status for _ in range(2)] == [200, 200]
+    assert (gateway.circuit("tasks")["state"], gateway.circuit("tasks")["failures"]) == ("closed", 0)
+
+
+def test_large_answers_to_clients_that_do_not_read_stay_below_the_limit(gateway: GatewayProcess) -> None:
+    (worker,) = gateway.pids()
+    orders = gateway.upstreams["orders"]
+    orders.script(answer(200, b'{"success":true,"data":"' + b"x" * 17 * MIB + b'"}'))
+    slow = []
+    for _ in range(CLIENTS):
+        connection = socket.create_connection(("127.0.0.1", gateway.port))
+        connection.sendall(b"GET /orders HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow.append(connection)
+    try:
+        eventually(lambda: refused_well(gateway.client.get("/orders")), timeout=30, what="no room for more")
+        assert gateway.client.get("/users").status == 200
+        orders.wait_for(CLIENTS)
+        assert peak(gateway.process.pid) < limit_of("api_gateway")
+    finally:
+        for connection in slow:
+            connection.close()
+    eventually(lambda: gateway.client.get("/orders").status == 200, timeout=30, what="room again")
+    assert gateway.pids() == [worker]
+    assert (gateway.circuit("orders")["state"], gateway.circuit("orders")["failures"]) == ("closed", 0)
+
+
+def test_a_service_that_refuses_requests_for_their_size_keeps_its_circuit_closed(gateway: GatewayProcess) -> None:
+    gateway.upstreams["tasks"].script(bad(503, "overloaded"))
+    assert {gateway.client.get("/tasks").status for _ in range(10)} == {503}
+    assert (gateway.circuit("tasks")["state"], gateway.circuit("tasks")["failures"]) == ("closed", 0)
