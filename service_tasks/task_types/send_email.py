@@ -25,6 +25,7 @@ _MAX_ADDRESS_CHARACTERS = 400
 # Not every server takes 8BITMIME.
 _POLICY = SMTP.clone(cte_type="7bit")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NO_TEXT = "\N{REPLACEMENT CHARACTER}"
 _MAX_LOCAL_CHARACTERS = 64
 # RFC 5322 section 3.2.3, dot-atom; an address with other letters before the @ needs a server with SMTPUTF8.
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -32,9 +33,22 @@ _NAMED = re.compile(r'(?P<name>[^<>"]*?)\s*<(?P<address>[^<>]+)>')
 
 
 def _one_line(value: str) -> str:
-    if _CONTROL.search(value):
+    """As it is written, and as it is read: encoded words (RFC 2047) are decoded when a header is made of it, and not
+    every Python encodes a line break in them again."""
+    if _CONTROL.search(value) or _CONTROL.search(_decoded(value)):
         raise ValueError("must be one line without control characters")
     return value
+
+
+def _decoded(value: str) -> str:
+    try:
+        text = str(_POLICY.header_factory("Subject", value))
+        text.encode("utf-8")
+    except Exception:  # in some encoded words the standard library meets faults of its own
+        text = value + _NO_TEXT
+    if text.count(_NO_TEXT) > value.count(_NO_TEXT):
+        raise ValueError("has an encoded word that cannot be read")
+    return text
 
 
 def _address(value: str) -> str:
@@ -137,7 +151,10 @@ class EmailNotSent(Exception):
 
 
 def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
-    """The message as it goes out. Its Message-ID is the task's, so that a second copy can be known for one."""
+    """The message as it goes out. Its Message-ID is the task's, so that a second copy can be known for one.
+
+    Raises `GiveUp` when it would not be what was asked for.
+    """
     origin = _parsed(sender)
     message = EmailMessage(policy=_POLICY)
     message["Date"] = format_datetime(utc_now())
@@ -154,6 +171,14 @@ def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
     message.set_content(email.text)
     if email.html is not None:
         message.add_alternative(email.html, subtype="html")
+    try:
+        head = message.as_bytes().partition(b"\r\n\r\n")[0]
+    except ValueError as exc:
+        raise GiveUp("the subject or a name has an encoded word that cannot be written") from exc
+    lines = re.split(rb"\r\n|\r|\n", head)
+    names = [line.partition(b":")[0].decode() for line in lines if not line.startswith((b" ", b"\t"))]
+    if names != message.keys():
+        raise GiveUp("the message would have other header fields than its own")
     return message
 
 

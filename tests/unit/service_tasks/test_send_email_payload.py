@@ -6,8 +6,11 @@ import json
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from service_tasks.task_types import GiveUp
 from service_tasks.task_types.send_email import Email, SendEmailSettings, message_of, send_email
 from servicekit.settings import SettingsError, load
 
@@ -56,6 +59,68 @@ def test_what_is_no_email_is_refused_by_its_field(changes, field):
         send_email.parse(json.dumps({**GOOD, **changes}))
 
     assert [".".join(map(str, error["loc"])) for error in refused.value.errors()] == [field]
+
+
+HIDDEN = [
+    "=?utf-8?q?x=0d=0aBcc=3a_v=40evil.example?=",
+    "=?utf-8?q?x=0d=0a=0d=0aanother_body?=",
+    "=?UTF-8?B?eA0KQmNjOiB2?=",
+    "=?utf-8?q?x=0aBcc=3a_v?=",
+    "=?utf-8?q?x=0dBcc=3a_v?=",
+    "=?utf-7?q?x+AA0ACg-Bcc?=",
+    "=?nonsense?q?=0d=0aBcc=3a?=",
+    "=?utf-8*en?q?=0d=0aBcc=3a_v?=",
+    "=?utf-8?q?a?= =?utf-8?q?=0d=0aBcc=3a?=",
+    "a=?utf-8?q?=0d=0aBcc=3a?=b",
+    "=?idna?q?a=0ab?=",
+    "=?utf-8?q?=00?=",
+    "=?utf-8?q?=E2=80=A8Bcc=3a?=",
+]
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+@pytest.mark.parametrize("field", ["subject", "to", "cc", "reply_to"])
+def test_a_line_break_in_an_encoded_word_is_refused_as_any_other(field, text):
+    value = text if field == "subject" else f"{text} <a@example.com>"
+    with pytest.raises(ValidationError, match="must be one line"):
+        send_email.parse(json.dumps({**GOOD, field: value}))
+
+
+words = st.builds(
+    "=?{}?{}?{}?=".format,
+    st.sampled_from(["utf-8", "UTF-7", "ascii", "latin-1", "utf-16", "idna", "x"]),
+    st.sampled_from("qQbB"),
+    st.text("=0dDaA9_?:AQo+-Bc", max_size=20),
+)
+hostile = st.lists(words | st.text('ab "=?:,;()[]@.ж', max_size=5), min_size=1, max_size=4).map("".join)
+
+
+@given(subject=hostile, name=hostile)
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_accepted_makes_the_header_fields_that_were_asked_for_and_no_others(subject, name):
+    try:
+        email = Email(to=[f"{name} <a@example.com>"], reply_to=[f"{name} <b@example.com>"], subject=subject, text="hi")
+        raw = message_of(email, "robot@example.com", task_id=TASK).as_bytes()
+    except (ValidationError, GiveUp):
+        return
+
+    head, _, body = raw.partition(b"\r\n\r\n")
+    names = [line.partition(b":")[0] for line in head.split(b"\r\n") if line[:1] not in (b" ", b"\t")]
+    assert names == [
+        *(b"Date", b"From", b"To", b"Reply-To", b"Subject", b"Message-ID", b"Auto-Submitted"),
+        *(b"Content-Type", b"Content-Transfer-Encoding", b"MIME-Version"),
+    ]
+    assert b"\r" not in head.replace(b"\r\n", b"")
+    assert b"\n" not in head.replace(b"\r\n", b"")
+    assert body == b"hi\r\n"
+
+
+def test_what_an_encoded_word_says_is_kept_when_it_is_one_line():
+    email = Email(to="=?utf-8?q?B=C3=B6rn?= <a@example.com>", subject="=?utf-8?q?gr=C3=BCn?=")
+
+    message = message_of(email, "robot@example.com", task_id=TASK)
+
+    assert message["Subject"] == "grün"
 
 
 def test_a_message_is_written_as_the_standard_says():
