@@ -29,18 +29,28 @@ RECYCLE_SECONDS = 1800
 #: a connection unused for longer is asked whether it still works
 UNUSED_SECONDS = 30.0
 TCP_USER_TIMEOUT_MS = 10_000
+#: SQLSTATEs, or how they begin, in which a server says that it is ending, out of means, or takes no writes: connection
+#: exceptions, read-only transactions, insufficient resources, shutdown (PostgreSQL's appendix A).
+_OF_THE_SERVER = ("08", "25006", "53", "57P")
+_LEAVE_SECONDS = 1.0
 
 
 def is_unavailable(exc: BaseException | None) -> bool:
     """Whether this error of psycopg2 is about the server or the way to it, and not about a statement.
 
-    One kind looks like neither: a connection that is reset while something the server said before lies unread (the
-    warning that another of its processes crashed, a notification) fails with a plain `DatabaseError`, and psycopg2 does
-    not hold it for closed. Every refusal of a statement has an SQLSTATE; this has none.
+    Nor are statements to blame that a read-only server refuses. One kind looks like neither: a connection that is
+    reset while something the server said before lies unread (the warning that another of its processes crashed, a
+    notification) fails with a plain `DatabaseError`, and psycopg2 does not hold it for closed. Every refusal of a
+    statement has an SQLSTATE; this has none.
     """
-    if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError):
+    if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError) or _is_of_the_server(exc):
         return True
     return type(exc) is psycopg2.DatabaseError and exc.pgcode is None
+
+
+def _is_of_the_server(exc: BaseException | None) -> bool:
+    """Whether the server says so of itself: a new connection may find another, which took its place."""
+    return isinstance(exc, psycopg2.Error) and exc.pgcode is not None and exc.pgcode.startswith(_OF_THE_SERVER)
 
 
 def without_values(exc: psycopg2.Error) -> None:
@@ -116,7 +126,8 @@ class Database:
         self._wait_seconds = POOL_WAIT_SECONDS
         self._statement_seconds = statement_timeout_ms / 1000 or math.inf
         event.listen(self.engine, "before_cursor_execute", self._before_execute, retval=True)
-        event.listen(self.engine, "handle_error", _take_values_out)
+        self._left_at = -math.inf
+        event.listen(self.engine, "handle_error", self._handle_error)
         event.listen(self.engine, "checkin", _note_use)
         event.listen(self.engine, "checkout", self._require_life)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
@@ -153,13 +164,27 @@ class Database:
         if not alive:
             raise InvalidatePoolError
 
+    def _handle_error(self, context: ExceptionContext) -> None:
+        _take_values_out(context)
+        if _is_of_the_server(context.original_exception):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+            self._leave_server()
+
+    def _leave_server(self) -> None:
+        """Close what is in the pool, but not for each of many failures: to connect is work for a server, too."""
+        now = time.monotonic()
+        if now - self._left_at >= _LEAVE_SECONDS:
+            self._left_at = now
+            self.engine.dispose()
+
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Run the body in one transaction: committed when it ends, rolled back when it raises.
 
         Raises the domain error of a violated constraint, `DatabaseTooSlow` when a statement met its time
-        limit, `DatabaseUnavailable` when there is no connection to be had or it broke, and `DeadlineExceeded` when the
-        request's time ended before there was one.
+        limit, `DatabaseUnavailable` when there is no connection to be had, it broke, or the server takes no writes, and
+        `DeadlineExceeded` when the request's time ended before there was one.
         """
         try:
             with self._place(), self._sessions.begin() as session:
@@ -192,6 +217,11 @@ class Database:
                     with connection.cursor() as cursor:
                         cursor.execute(self._in_time(statement), parameters)
                         return cursor.fetchall() if cursor.description is not None else []
+                except psycopg2.Error as exc:
+                    if _is_of_the_server(exc):
+                        connection.close()
+                        self._leave_server()
+                    raise
                 finally:
                     if connection.closed:
                         pooled.invalidate()
@@ -230,10 +260,12 @@ class Database:
         finally:
             self._places.release()
 
-    def ping(self) -> None:
-        """Ask the database for one number; `DatabaseUnavailable` when it does not answer."""
+    def ping(self, *, writing: bool = False) -> None:
+        """`DatabaseUnavailable` when the database does not answer or, for whom `writing` is all, takes no writes."""
         with self.transaction() as session:
-            session.execute(text("SELECT 1"))
+            if session.scalar(text("SELECT current_setting('transaction_read_only')")) == "on" and writing:
+                session.invalidate()
+                raise DatabaseUnavailable("The database takes no writes at the moment.", retry_after=1)
 
     def dispose(self) -> None:
         """Close every idle connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from servicekit import logs
@@ -117,7 +118,7 @@ def run_relay(
         measures=RelayMeasures(metrics.registry),
         on_death=on_death,
     )
-    pages = serve_pages(name, bind, {"database": database.ping}, metrics)
+    pages = serve_pages(name, bind, {"database": partial(database.ping, writing=True)}, metrics)
     relay.start()
     _log.info("relay_started", destinations=sorted(clients))
     stopping.wait()

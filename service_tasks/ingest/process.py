@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from functools import partial
 
 from service_tasks.engine.registry import Registry
 from service_tasks.ingest.consumer import FLUSH_SECONDS, LARGEST_BATCH, PREFETCH, Consumer, Counts
@@ -18,6 +19,7 @@ from service_tasks.use_cases.tasks import Tasks
 from servicekit.broker import Link
 from servicekit.database import Database
 from servicekit.errors import Unavailable
+from servicekit.health import Check
 from servicekit.lifecycle import stop_event_on_signals
 from servicekit.logs import get_logger
 from servicekit.metrics import Metrics
@@ -67,7 +69,8 @@ def run_ingest(
         if not counts.connected:
             raise Unavailable("RabbitMQ cannot be reached at the moment.")
 
-    pages = serve_pages(NAME, settings.ingest_bind, {"database": database.ping, "broker": broker_is_connected}, metrics)
+    checks: dict[str, Check] = {"database": partial(database.ping, writing=True), "broker": broker_is_connected}
+    pages = serve_pages(NAME, settings.ingest_bind, checks, metrics)
     consumer.start()
     log.info("ingest_started")
     stopping.wait()

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,11 @@ from typing import Any
 import psutil
 import pytest
 
+from scripts.instance.credentials import Credentials
+from scripts.instance.layout import Layout
 from tests.support.fault_proxy import Blame, Delay, Fail, FaultProxy, Garbage, Huge, Pass, Reset
 from tests.support.gateway import ADMIN_TOKEN, UPSTREAMS, GatewayServer, circuit, force
+from tests.support.postgres import read_only
 from tests.support.raw_http import RawAnswer, RawClient
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
@@ -380,6 +384,43 @@ def test_postgresql_is_frozen_and_everybody_says_so_in_time(site: Site) -> None:
     for name in SERVICES:
         recovers(site, client, name)
     assert {name: process["pid"] for name, process in site.system.status().items()} == pids, "nobody has died of it"
+
+
+def test_the_database_turns_read_only_and_what_was_begun_is_written_once_it_takes_writes_again(site: Site) -> None:
+    system, client = site.system, RawClient(site.system.port)
+    superuser = Credentials(Layout.of(system.data).secrets)["postgres"]
+    pids = {name: process["pid"] for name, process in system.status().items()}
+    user = system.post("/users", {"email": f"{uuid.uuid4().hex}@example.com", "name": "Ada"}).data
+    order = {"user_id": user["id"], "items": [{"product": "nails", "quantity": 1, "price": 1.25}]}
+    order = system.post("/orders", order).data
+    task = system.post("/tasks", {"task_type": "io", "payload": {"seconds": 2}}).data
+    began = time.monotonic()
+    system.wait_for_task(task["id"], "processing")
+    writes = [
+        ("DELETE", f"/users/{user['id']}", b"", ()),
+        ("POST", "/orders", f'{{"user_id": "{user["id"]}", "items": [{ITEM}]}}'.encode(), ()),
+        ("POST", "/tasks", b"{}", (("Idempotency-Key", uuid.uuid4().hex),)),
+    ]
+
+    with read_only(f"postgresql://postgres:{superuser}@127.0.0.1:{system.port + 5}/postgres"):
+        for method, target, body, fields in writes:
+            answer = client.request(method, target, body, fields=(("Content-Type", "application/json"), *fields))
+            assert refused(503, "database_unavailable")(answer), answer
+            assert answer.value("retry-after") == "1"
+        reads = ("/users", "/orders", "/tasks", "/tasks/stats", "/schedules", *map(site.item, SERVICES))
+        for target in reads:
+            assert client.get(target).status == 200, f"{target} is read as before"
+        eventually(lambda: time.monotonic() - began > 4, what="the task has ended")
+        assert data(client.get(f"/tasks/{task['id']}"))["status"] == "processing", "and nobody could write that"
+
+    assert system.wait_for_task(task["id"], "completed")["attempts"] == 1
+    assert system.request("DELETE", f"/users/{user['id']}").status == 200
+    eventually(
+        lambda: data(client.get(f"/orders/{order['id']}"))["status"] == "cancelled",
+        timeout=20,
+        what="the relay delivers again",
+    )
+    assert {name: process["pid"] for name, process in system.status().items()} == pids, "nobody has died of it"
 
 
 def test_a_service_is_slow(site: Site, broken: str) -> None:

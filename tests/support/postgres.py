@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from servicekit import migrations
 from servicekit.database import Database
 from servicekit.errors import AppError
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,21 @@ class TestServer:
         """Remove a database, whoever is connected."""
         self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Meanwhile there is no server."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Meanwhile the server refuses every write, on the connections that it has as on new ones."""
+        with read_only(self.url("postgres")):
+            yield
+
     def url(self, database: str) -> str:
         """Give a SQLAlchemy URL."""
         return self.postgres.url(database)
@@ -98,3 +115,30 @@ class TestServer:
                 cursor.execute(statement)
         finally:
             connection.close()
+
+
+@contextmanager
+def read_only(superuser_url: str) -> Iterator[None]:
+    """Meanwhile that server refuses every write, on the connections that it has as on new ones."""
+    connection = psycopg2.connect(superuser_url.replace("+psycopg2", "", 1))
+    connection.autocommit = True
+
+    def make(value: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            cursor.execute("SELECT pg_reload_conf()")
+
+            def is_told() -> bool:
+                cursor.execute("SHOW default_transaction_read_only")
+                return cursor.fetchone() == (value,)
+
+            eventually(is_told, what="the server has read its settings again")
+
+    try:
+        make("on")
+        try:
+            yield
+        finally:
+            make("off")
+    finally:
+        connection.close()

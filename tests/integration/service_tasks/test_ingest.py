@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pika
@@ -332,11 +333,19 @@ def own_database(own_server) -> Iterator[ServiceDatabase]:
     yield from own_server.service_database("service_tasks")
 
 
+@pytest.mark.parametrize("away", [TestServer.stopped, TestServer.read_only], ids=["stopped", "read-only"])
 def test_while_the_database_is_away_nothing_is_taken_and_afterwards_nothing_is_missing(
-    own_server, own_database, broker, tmp_path
+    own_server, own_database, broker, tmp_path, away
 ):
     ingest = Ingest(own_database.url, broker, tmp_path / "ingest.log").wait_until_ready()
-    own_server.stop()
+    with ExitStack() as outage:
+        outage.enter_context(away(own_server))
+        _loses_nothing(outage, ingest, own_database, broker)
+    assert ingest.events.count("database_away") == 1
+    assert ingest.stop() == 0
+
+
+def _loses_nothing(outage: ExitStack, ingest: Ingest, own_database: ServiceDatabase, broker) -> None:
     publish(broker, [{}] * 5)
     eventually(lambda: "database_away" in ingest.events, what="it has noticed")
     with broker.connect() as connection:
@@ -346,11 +355,9 @@ def test_while_the_database_is_away_nothing_is_taken_and_afterwards_nothing_is_m
         publish(broker, [{}] * 5)
         assert channel.queue_declare("task_queue", passive=True).method.message_count == 5
         assert not ingest.is_ready()
-        own_server.start()
+        outage.close()
         eventually_count(Bench(own_database.database), 10)
         eventually(lambda: consumers() == 1, what="it takes messages again")
-    assert ingest.events.count("database_away") == 1
-    assert ingest.stop() == 0
 
 
 def test_every_message_id_is_one_task_whatever_is_killed(own_server, own_database, broker, tmp_path):

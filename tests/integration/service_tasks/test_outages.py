@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,34 @@ def own_database(own_server) -> Iterator[ServiceDatabase]:
     yield from own_server.service_database("service_tasks")
 
 
-def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_server, own_database):
+@contextmanager
+def disk_full(server: TestServer, database: ServiceDatabase) -> Iterator[None]:
+    """Every write fails with what PostgreSQL says when it has no room."""
+    bench = Bench(database.database)
+    bench.sql(
+        """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END$$"""
+    )
+    tables = [row[0] for row in bench.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    for table in tables:
+        bench.sql(
+            f"CREATE TRIGGER no_room BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTION no_room()",
+        )
+    try:
+        yield
+    finally:
+        bench.sql("DROP FUNCTION no_room() CASCADE")
+
+
+OUTAGES = {
+    "stopped": lambda server, database: server.stopped(),
+    "read-only": lambda server, database: server.read_only(),
+    "disk full": disk_full,
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_server, own_database, outage):
     started, release, finished = threading.Event(), threading.Event(), threading.Event()
 
     @task_type("waiting")
@@ -66,12 +94,12 @@ def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_result(own_ser
         task_id = bench.add("waiting")
         assert started.wait(10)
 
-        own_server.stop()
-        release.set()
-        assert finished.wait(10)
-        away_since = time.monotonic()
-        eventually(lambda: time.monotonic() - away_since > 1.5, what="longer than a lease")
-        own_server.start()
+        with outage(own_server, own_database):
+            release.set()
+            assert finished.wait(10)
+            away_since = time.monotonic()
+            eventually(lambda: time.monotonic() - away_since > 1.5, what="longer than a lease")
+            assert [worker.status for worker in workers] == [None, None]
 
         task = bench.wait_for(task_id, State.COMPLETED, timeout=20)
         assert (task.result, task.attempts, json.loads(task.errors)) == ('"kept"', 1, [])

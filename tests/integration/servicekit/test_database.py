@@ -270,6 +270,94 @@ def test_a_connection_that_breaks_with_a_word_of_the_server_unread_is_unavailabl
         ask(database)
 
 
+#: What a server says of itself, and not of the statement.
+OF_THE_SERVER = {
+    "08000": "connection exception",
+    "08003": "connection does not exist",
+    "08006": "connection failure",
+    "25006": "read-only transaction",
+    "53000": "insufficient resources",
+    "53100": "disk full",
+    "53200": "out of memory",
+    "53300": "too many connections",
+    "57P01": "shutdown",
+    "57P02": "crash of another process",
+    "57P03": "cannot connect now",
+    "57P05": "idle too long",
+}
+SAY = "DO $$ BEGIN RAISE 'the server says so' USING ERRCODE = '{}'; END $$"
+
+
+def in_a_transaction(database: Database, statement: str) -> None:
+    with database.transaction() as session:
+        session.execute(text(statement))
+
+
+def at_the_commit(database: Database, statement: str) -> None:
+    with database.transaction() as session:
+        body = statement.removeprefix("DO $$").removesuffix("$$")
+        session.execute(text(f"CREATE FUNCTION pg_temp.say() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"))
+        session.execute(text("CREATE TEMPORARY TABLE said (x int)"))
+        session.execute(
+            text(
+                "CREATE CONSTRAINT TRIGGER say AFTER INSERT ON said DEFERRABLE INITIALLY DEFERRED "
+                "FOR EACH ROW EXECUTE FUNCTION pg_temp.say()"
+            )
+        )
+        session.execute(text("INSERT INTO said VALUES (1)"))
+
+
+def by_itself(database: Database, statement: str) -> None:
+    database.once(statement, {})
+
+
+WAYS = pytest.mark.parametrize("way", [in_a_transaction, at_the_commit, by_itself], ids=lambda way: way.__name__)
+
+
+@WAYS
+def test_what_the_server_says_of_itself_is_unavailable_and_the_next_connection_is_another(database, way):
+    for sqlstate, meaning in OF_THE_SERVER.items():
+        ((before,),) = database.once("SELECT pg_backend_pid()", {})
+        with pytest.raises(DatabaseUnavailable) as raised:
+            way(database, SAY.format(sqlstate))
+        assert raised.value.headers == {"Retry-After": "1"}, meaning
+        ((after,),) = database.once("SELECT pg_backend_pid()", {})
+        assert after != before, meaning
+
+
+@WAYS
+def test_what_it_says_of_a_statement_stays_a_fault_of_ours_on_the_same_connection(database, way):
+    ((before,),) = database.once("SELECT pg_backend_pid()", {})
+    with pytest.raises((DBAPIError, psycopg2.Error)):
+        way(database, SAY.format("22012"))
+    assert database.once("SELECT pg_backend_pid()", {}) == [(before,)]
+
+
+def test_connections_that_nobody_uses_leave_a_server_that_takes_no_writes_too(make_database):
+    database = make_database(pool_size=3)
+    with database.transaction() as one, database.transaction() as two:
+        before = {session.scalar(text("SELECT pg_backend_pid()")) for session in (one, two)}
+    with pytest.raises(DatabaseUnavailable):
+        by_itself(database, SAY.format("25006"))
+    with database.transaction() as one, database.transaction() as two:
+        after = {session.scalar(text("SELECT pg_backend_pid()")) for session in (one, two)}
+    assert not before & after
+
+
+def test_a_database_that_turned_read_only_is_read_and_says_to_try_writes_again(database, postgres_server):
+    add(database, "a")
+    with postgres_server.read_only():
+        for way in (in_a_transaction, by_itself):
+            with pytest.raises(DatabaseUnavailable):
+                way(database, "INSERT INTO pumps VALUES ('b', '{}')")
+        assert database.once("SELECT name FROM pumps", {}) == [("a",)]
+        database.ping()
+        with pytest.raises(DatabaseUnavailable):
+            database.ping(writing=True)
+    database.ping(writing=True)
+    add(database, "b")
+
+
 def test_two_transactions_that_lock_each_other_out_end_with_a_try_again(database):
     add(database, "a")
     add(database, "b")
