@@ -18,18 +18,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service_orders.cli", description="The orders service's processes.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("relay", help="deliver the orders' events until SIGTERM")
-    commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
-    command = parser.parse_args(arguments).command
+    again = commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
+    again.add_argument("--all", action="store_true", help="and all others that are still kept: after a restore")
+    given = parser.parse_args(arguments)
     settings = load_or_exit(OrdersRelaySettings, "orders_relay")
-    if command == "redeliver":
-        print(f"{redeliver(settings.orders_database_url, 'orders')} deliveries wait again")
+    destinations = {"users": settings.users_url, "tasks": settings.tasks_url}
+    if given.command == "redeliver":
+        count = redeliver(settings.orders_database_url, "orders", again_to=destinations if given.all else ())
+        print(f"{count} deliveries wait again")
         return 0
     return run_relay(
         "orders",
         settings,
         database_url=settings.orders_database_url,
         bind=settings.orders_relay_bind,
-        destinations={"users": settings.users_url, "tasks": settings.tasks_url},
+        destinations=destinations,
         remembers=["processed_events", "idempotency_keys"],
     )
 

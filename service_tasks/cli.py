@@ -128,19 +128,21 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _relay(command: str) -> int:
+def _relay(command: str, *, everything: bool) -> int:
     from servicekit.relay_process import redeliver, run_relay
 
     settings = load_or_exit(TasksRelaySettings, "tasks_relay")
+    destinations = {"users": settings.users_url, "orders": settings.orders_url}
     if command == "redeliver":
-        print(f"{redeliver(settings.tasks_database_url, 'tasks')} deliveries wait again")
+        count = redeliver(settings.tasks_database_url, "tasks", again_to=destinations if everything else ())
+        print(f"{count} deliveries wait again")
         return 0
     return run_relay(
         "tasks",
         settings,
         database_url=settings.tasks_database_url,
         bind=settings.tasks_relay_bind,
-        destinations={"users": settings.users_url, "orders": settings.orders_url},
+        destinations=destinations,
         remembers=["processed_events"],
     )
 
@@ -164,7 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
     for option, (variable, help_text) in _OVERRIDES.items():
         worker.add_argument(option, metavar="N", dest=variable, help=f"{help_text} ({variable})")
     commands.add_parser("relay", help="deliver the tasks' events until SIGTERM")
-    commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
+    again = commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
+    again.add_argument("--all", action="store_true", help="and all others that are still kept: after a restore")
     commands.add_parser(
         "ingest",
         help="make tasks of RabbitMQ's messages until SIGTERM",
@@ -176,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "ask" in given:
         return run(given)
     if given.command in {"relay", "redeliver"}:
-        return _relay(given.command)
+        return _relay(given.command, everything=getattr(given, "all", False))
     if given.command == "ingest":
         return _ingest()
     for variable, _ in _OVERRIDES.values():

@@ -18,18 +18,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service_users.cli", description="The users service's processes.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("relay", help="deliver the users' events until SIGTERM")
-    commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
-    command = parser.parse_args(arguments).command
+    again = commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
+    again.add_argument("--all", action="store_true", help="and all others that are still kept: after a restore")
+    given = parser.parse_args(arguments)
     settings = load_or_exit(UsersRelaySettings, "users_relay")
-    if command == "redeliver":
-        print(f"{redeliver(settings.users_database_url, 'users')} deliveries wait again")
+    destinations = {"orders": settings.orders_url, "tasks": settings.tasks_url}
+    if given.command == "redeliver":
+        count = redeliver(settings.users_database_url, "users", again_to=destinations if given.all else ())
+        print(f"{count} deliveries wait again")
         return 0
     return run_relay(
         "users",
         settings,
         database_url=settings.users_database_url,
         bind=settings.users_relay_bind,
-        destinations={"orders": settings.orders_url, "tasks": settings.tasks_url},
+        destinations=destinations,
         remembers=["idempotency_keys"],
     )
 

@@ -99,6 +99,13 @@ _REDELIVER = """
 UPDATE outbox_deliveries SET refused_at = NULL, due_at = NULL, refusals = 0 WHERE refused_at IS NOT NULL
 """
 
+# Those that were not spread yet will have their deliveries anyway.
+_DELIVER_AGAIN = """
+INSERT INTO outbox_deliveries (position, destination, subject)
+SELECT o.position, d.destination, o.subject FROM outbox o CROSS JOIN unnest(%(destinations)s::text[]) AS d(destination)
+WHERE o.spread ON CONFLICT DO NOTHING
+"""
+
 _PRUNE = """
 WITH old AS MATERIALIZED (
     SELECT o.position FROM outbox o
@@ -214,6 +221,10 @@ class RelayStore:
     def redeliver(self) -> int:
         """Let everything that was given up wait anew; give how many deliveries that were."""
         return self._change(_REDELIVER)
+
+    def deliver_again(self, destinations: Sequence[str]) -> int:
+        """Let every event that is still kept go to these once more; give how many deliveries that makes."""
+        return self._change(_DELIVER_AGAIN, destinations=list(destinations))
 
     def prune(self, keep_seconds: float) -> int:
         """Remove some events that are delivered everywhere and older than that; give how many."""

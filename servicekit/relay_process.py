@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -131,10 +131,13 @@ def run_relay(
     return 1 if died.is_set() else 0
 
 
-def redeliver(database_url: str, service: str) -> int:
-    """Let events that were given up wait anew; gives how many deliveries there were."""
-    database = Database(database_url, application_name=f"{service}_relay redeliver", pool_size=1)
+def redeliver(database_url: str, service: str, *, again_to: Collection[str] = ()) -> int:
+    """Let events that were given up wait anew, and go `again_to` these whatever was kept; gives how many deliveries."""
+    name = f"{service}_relay redeliver"
+    # However many there are: nobody waits for it but who asked.
+    database = Database(database_url, application_name=name, pool_size=1, statement_timeout_ms=0)
     try:
-        return RelayStore(database).redeliver()
+        store = RelayStore(database)
+        return store.redeliver() + store.deliver_again(list(again_to))
     finally:
         database.dispose()

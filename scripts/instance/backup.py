@@ -12,7 +12,7 @@ from pathlib import Path
 from scripts.instance import archive
 from scripts.instance.borrowing import database_server
 from scripts.instance.command_line import exit_status, say
-from scripts.instance.databases import DATABASES
+from scripts.instance.databases import DUMP_ORDER
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.postgres import major_version
@@ -20,7 +20,11 @@ from servicekit.version import VERSION
 
 
 def backup(layout: Layout, file: Path) -> archive.Manifest:
-    """Dump every database into `file`, which must not exist yet. Each dump is a consistent snapshot of its own."""
+    """Dump every database into `file`, which must not exist yet. Each dump is a consistent snapshot of its own.
+
+    What an order or a task names was there before it, so it is in the later dump of users, or its deletion is: as an
+    event, which restore has delivered once more.
+    """
     if file.exists():
         raise InstanceError(f"{file} exists; name another file")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +32,7 @@ def backup(layout: Layout, file: Path) -> archive.Manifest:
         database_server(layout, "./scripts/backup") as server,
         tempfile.TemporaryDirectory(dir=layout.data, prefix="backup-") as folder,
     ):
-        dumps = {name: Path(folder) / f"{name}.dump" for name in DATABASES}
+        dumps = {name: Path(folder) / f"{name}.dump" for name in DUMP_ORDER}
         for name, dump in dumps.items():
             done = server.tool("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={name}")
             if done.returncode != 0:

@@ -8,6 +8,8 @@ from scripts.instance.layout import CHECKOUT
 from scripts.instance.postgres import EmbeddedPostgres
 
 DATABASES = ("users", "orders", "tasks")
+#: Whoever names what is in another database stands before it: orders and tasks name users.
+DUMP_ORDER = ("orders", "tasks", "users")
 _SCRIPT = CHECKOUT / "deploy" / "postgres" / "databases.sql"
 
 

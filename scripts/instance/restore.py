@@ -19,6 +19,7 @@ from scripts.instance.lock import Holder, InstanceLock
 from scripts.instance.migrating import migrate
 from scripts.instance.postgres import major_version
 from scripts.instance.reclaim import reclaim
+from servicekit.relay_process import redeliver
 
 
 def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manifest:
@@ -69,6 +70,10 @@ def _fill(layout: Layout, dumps: dict[str, Path]) -> None:
                 raise InstanceError(f"pg_restore of {name} failed: {done.stderr.strip()}")
         urls = {name: server.url(name, name, credentials[name]) for name in DATABASES}
         migrate(urls, layout.log("migrations"))
+        for name, url in urls.items():
+            # An event that was delivered between two dumps was so to an instance that is no more. Whoever has it in
+            # his dump knows it by its id.
+            redeliver(url, name, again_to=[other for other in DATABASES if other != name])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,11 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from scripts.instance.layout import CHECKOUT
+from scripts.instance.backup import backup
+from scripts.instance.layout import CHECKOUT, Layout
+from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.reclaim import is_alive
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
@@ -131,8 +134,7 @@ def test_a_killed_supervisor_leaves_processes_that_the_next_run_reclaims_and_no_
 
 def test_a_backup_of_the_running_instance_restores_into_a_new_one(system: RunningSystem, tmp_path: Path) -> None:
     kept = _user(system, "backed-up@example.com")
-    order = {"user_id": kept, "items": [{"product": "Чокопай", "quantity": 10, "price": 52}]}
-    assert system.post("/orders", order).status == 201
+    _order(system, kept)
     file = tmp_path / "backup.tar"
     assert _script("backup", str(file), "--data", str(system.data)).returncode == 0
     assert file.stat().st_mode & 0o777 == 0o600
@@ -160,6 +162,57 @@ def test_a_backup_of_the_running_instance_restores_into_a_new_one(system: Runnin
         assert other.get(f"/users/{kept}/details").data["orders"][0]["total_amount"] == "520.00"
     finally:
         other.stop()
+
+
+def test_an_order_in_a_backup_is_of_a_user_in_it_or_cancelled_once_the_restored_instance_runs(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes = [_user(system, f"goes-{number}@example.com") for number in range(3)]
+    for user_id in goes:
+        _order(system, user_id)
+    run_tool = EmbeddedPostgres.tool
+    dumps = []
+
+    def meanwhile(server: EmbeddedPostgres, name: str, *arguments: str, **options: Any) -> Any:
+        """Each dump, and before the next one a user comes and orders, and another who had ordered goes."""
+        done = run_tool(server, name, *arguments, **options)
+        if name == "pg_dump":
+            dumps.append(arguments[-1])
+            _order(system, _user(system, f"comes-{len(dumps)}@example.com"))
+            gone = goes[len(dumps) - 1]
+            assert system.delete(f"/users/{gone}").status == 200
+            # Its event has been delivered: nothing of it waits any more when the next dump begins.
+            eventually(lambda: not _open_orders(system, gone), what="the orders of the deleted user are cancelled")
+        return done
+
+    monkeypatch.setattr(EmbeddedPostgres, "tool", meanwhile)
+    backup(Layout(system.data), tmp_path / "backup.tar")
+    monkeypatch.undo()
+    assert len(dumps) == 3
+
+    other = RunningSystem(tmp_path / "restored")
+    assert _script("restore", str(tmp_path / "backup.tar"), "--data", str(other.data)).returncode == 0
+    other.start("--workers", "0")
+    try:
+        users = {str(user["id"]) for user in other.get("/users?limit=100").data["users"]}
+        of_nobody = lambda: [order for order in _open_orders(other) if order["user_id"] not in users]  # noqa: E731
+        eventually(lambda: not of_nobody(), what="no open order is of a user who does not exist")
+        assert {goes[2]} == users & set(goes), "deleted after the last dump"
+        assert _open_orders(other, goes[2])
+    finally:
+        other.stop()
+
+
+def _order(system: RunningSystem, user_id: str) -> None:
+    order = {"user_id": user_id, "items": [{"product": "Чокопай", "quantity": 10, "price": 52}]}
+    assert system.post("/orders", order).status == 201
+
+
+def _open_orders(system: RunningSystem, user_id: str | None = None) -> list[dict[str, Any]]:
+    of_user = "" if user_id is None else f"&user_id={user_id}"
+    page = system.get(f"/orders?status=created&limit=100{of_user}").data
+    assert page["total"] <= 100
+    return list(page["orders"])
 
 
 def test_a_damaged_backup_is_refused_before_anything_is_touched(system: RunningSystem, tmp_path: Path) -> None:

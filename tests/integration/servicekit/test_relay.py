@@ -270,6 +270,21 @@ def test_an_event_refused_again_and_again_is_kept_with_the_reason_and_frees_its_
     assert box.waiting() == 0
 
 
+def test_what_is_kept_can_be_delivered_once_more_in_order_and_what_waits_anyway_is_not_doubled(box):
+    relay, a = box.relay(), ANNA
+    box.write((a, "a1"), (a, "a2"))
+    once(relay)
+    box.write((a, "a3"))
+    box.store.spread(["left"])
+    box.write((a, "a4"))
+
+    assert box.store.deliver_again(["left"]) == 2
+    once(relay)
+    assert box.left.texts == ["a1", "a2", "a1", "a2", "a3", "a4"]
+    assert box.right.texts == ["a1", "a2", "a4"]
+    assert box.waiting() == 0
+
+
 def test_an_event_that_makes_a_destination_crash_waits_for_it_to_be_mended(box):
     relay = box.relay()
     box.left.refused = {"a1": False}
