@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from api_gateway import plain_head
+from api_gateway import happy_eyeballs, plain_head
 from api_gateway.headers import Fields, get
 from servicekit.memory import Account
+from servicekit.resolver import Address, Resolve, Resolver, system_resolve
 from servicekit.shortage import is_shortage
 
 #: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
@@ -539,9 +540,12 @@ class _Connection(asyncio.Protocol):
 class Upstream:
     """The connections to one service. Belongs to one event loop."""
 
-    def __init__(self, name: str, url: str, *, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, name: str, url: str, *, idle_seconds: float = IDLE_SECONDS, resolve: Resolve = system_resolve
+    ) -> None:
         self.name = name
         self.origin = Origin.parse(url)
+        self._resolver = Resolver(self.origin.host, self.origin.port, resolve=resolve)
         self.loop = asyncio.get_running_loop()
         self.deadlines = _Deadlines(self.loop)
         self._idle_seconds = idle_seconds
@@ -614,18 +618,28 @@ class Upstream:
         return None
 
     async def _connect(self, limit: float) -> _Connection:
-        origin = self.origin
         try:
             async with asyncio.timeout(limit):
-                _, connection = await self.loop.create_connection(
-                    lambda: _Connection(self), origin.host, origin.port, ssl=self._tls
-                )
+                return await happy_eyeballs.connect(self._resolver, self._connect_to, _Connection.abort)
         except TimeoutError as error:
-            raise ConnectFailed(f"no connection to {self.name} within {limit} s", "connection_timeout") from error
+            fault = "connection_timeout" if self._resolver.known else "dns_timeout"
+            raise ConnectFailed(f"no connection to {self.name} within {limit} s", fault) from error
+        except UnicodeError as error:
+            raise ConnectFailed(f"not the name of a host: {error}", "dns_error") from error
         except OSError as error:
             if is_shortage(error):
                 raise
             raise ConnectFailed(str(error), _connect_fault(error)) from error
+
+    async def _connect_to(self, address: Address) -> _Connection:
+        _, connection = await self.loop.create_connection(
+            lambda: _Connection(self),
+            address.host,
+            self.origin.port,
+            family=address.family,
+            ssl=self._tls,
+            server_hostname=self.origin.host if self._tls is not None else None,
+        )
         return connection
 
 

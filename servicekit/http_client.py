@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import socket
 import time
@@ -13,15 +14,16 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool
-from urllib3.connection import HTTPConnection
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.exceptions import HTTPError as Urllib3Error
-from urllib3.exceptions import NewConnectionError
 
 from servicekit import deadline, request_id
 from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
 from servicekit.errors import AppError, BadGateway, DeadlineExceeded, NotFound, Overloaded, Unavailable
 from servicekit.json_reader import read_json
+from servicekit.resolver import Resolver, says_little
 from servicekit.shortage import is_shortage, report
 
 CONNECT_SECONDS = 1.0
@@ -47,7 +49,50 @@ class _DeadlineSocket(socket.socket):
         return super().recv_into(*args, **kwargs)
 
 
-class _Connection(HTTPConnection):
+@functools.cache
+def _resolver_of(host: str, port: int) -> Resolver:
+    return Resolver(host, port)
+
+
+class _NamedConnection(HTTPConnection):
+    """Looks its host up by a `Resolver`, which takes no longer than it may, and tries one address after the other."""
+
+    def _new_conn(self) -> socket.socket:
+        host, limit = self._dns_host, self.timeout
+        assert isinstance(limit, float)  # every call has one
+        ends_at = time.monotonic() + limit
+        resolver = _resolver_of(host, self.port)
+        try:
+            addresses = resolver.find_within(limit)
+        except TimeoutError as exc:
+            raise ConnectTimeoutError(self, f"no address of {host} within {limit} s") from exc
+        except (socket.gaierror, UnicodeError) as exc:
+            raise NameResolutionError(host, self, exc) from exc  # type: ignore[arg-type]  # only its text is used
+        except OSError as exc:
+            raise NewConnectionError(self, f"cannot look up {host}: {exc}") from exc
+        errors: list[ConnectTimeoutError | NewConnectionError] = []
+        try:
+            for tried, address in enumerate(addresses):
+                self._dns_host = address.host
+                # A silent one leaves the others their share.
+                self.timeout = max((ends_at - time.monotonic()) / (len(addresses) - tried), 0.001)
+                try:
+                    connected = super()._new_conn()
+                except (ConnectTimeoutError, NewConnectionError) as exc:
+                    errors.append(exc)
+                    if not is_shortage(exc.__cause__):
+                        resolver.failed(address)
+                else:
+                    resolver.answered(address)
+                    return connected
+        finally:
+            self._dns_host, self.timeout = host, limit
+        # Perhaps it has moved.
+        resolver.renew()
+        raise min(errors, key=lambda exc: says_little(exc.__cause__))
+
+
+class _Connection(_NamedConnection):
     def connect(self) -> None:
         super().connect()
         plain = self.sock
@@ -60,10 +105,18 @@ class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
+class _TlsConnection(_NamedConnection, HTTPSConnection):
+    pass
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {**self.poolmanager.pool_classes_by_scheme, "http": _Pool}
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
 
 class _Session(requests.Session):

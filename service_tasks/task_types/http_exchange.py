@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import codecs
+import functools
 import ipaddress
 import re
 import socket
@@ -23,6 +24,7 @@ from service_tasks.domain.destinations import Address, Destinations, is_allowed,
 from service_tasks.task_types import GiveUp, RetryAfter
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from servicekit.envelope import dump
+from servicekit.resolver import Resolver
 from servicekit.shortage import is_shortage, report
 from servicekit.version import VERSION
 
@@ -233,17 +235,21 @@ class _Pinned(AbstractResolver):
         """There is nothing to close."""
 
 
+@functools.lru_cache(maxsize=1000)
+def _resolver_of(host: str, port: int) -> Resolver:
+    return Resolver(host, port)
+
+
 async def _resolve(host: str, port: int) -> list[Address]:
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _resolver_of(host, port).find()
     except UnicodeError as exc:
         raise GiveUp(f"{host} is no name of a host") from exc
     except OSError as exc:
         if is_shortage(exc):
             raise
         raise RequestFailed(f"cannot resolve {host}: {exc.strerror or exc}") from exc
-    return [ipaddress.ip_address(address) for address in dict.fromkeys(str(entry[4][0]) for entry in found)]
+    return [ipaddress.ip_address(address.host) for address in found]
 
 
 def _system_trust() -> ssl.SSLContext:

@@ -8,6 +8,8 @@ import ipaddress
 import json
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -115,6 +117,41 @@ def test_neither_proxies_of_the_environment_nor_netrc_nor_cookies_are_used(upstr
     first, second = upstream.requests()
     assert (first.value("Authorization"), second.value("Cookie")) == (None, None)
     assert "set-cookie" not in got.headers
+
+
+def test_names_that_are_never_found_keep_no_other_from_being_found_nor_the_worker_from_ending(upstream, monkeypatch):
+    released, system = threading.Event(), socket.getaddrinfo
+
+    def look_up(host, *args, **options):
+        if host.startswith("slow"):
+            released.wait(20)
+        return system("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    allowed = settings_for("*.pumps.example", "127.0.0.0/8")
+
+    async def main() -> int:
+        slow = [
+            asyncio.create_task(
+                exchange_under(allowed, HttpRequest.model_validate({"url": f"http://slow{number}.pumps.example/"}))
+            )
+            for number in range(40)
+        ]
+        await asyncio.sleep(0)
+        request = HttpRequest.model_validate({"url": f"http://quick.pumps.example:{upstream.port}/"})
+        async with asyncio.timeout(5):
+            got = await exchange_under(settings_for(f"quick.pumps.example:{upstream.port}", "127.0.0.0/8"), request)
+        for asking in slow:
+            asking.cancel()
+        await asyncio.wait(slow)
+        return got.status
+
+    began = time.monotonic()
+    try:
+        assert asyncio.run(main()) == 200
+        assert time.monotonic() - began < 5
+    finally:
+        released.set()
 
 
 def test_without_a_file_to_connect_with_it_waits_for_one(upstream):

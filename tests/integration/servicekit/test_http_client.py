@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import threading
 import time
 
@@ -14,6 +15,7 @@ from servicekit.errors import BadGateway, DeadlineExceeded, Overloaded, Unavaila
 from servicekit.http_client import ANSWER_LIMIT, ServiceClient
 from tests.support.ports import free_port
 from tests.support.shortage import no_more_files
+from tests.support.silent import silent
 from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, bad, good
 
 TOTAL = 0.5  # seconds for one call in these tests
@@ -207,6 +209,47 @@ def test_a_name_that_can_be_nobodys_is_unavailable_and_a_failure(make_client, ci
     with pytest.raises(PumpsUnavailable):
         make_client("http://pumps..example").get("/pumps")
     assert circuit.reports == ["failure"]
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """What the system answers for some names: addresses, or an event that it waits for first."""
+    known: dict[str, list[str] | threading.Event] = {}
+    system = socket.getaddrinfo
+
+    def look_up(host, port, *args, **options):
+        answer = known.get(host, [host])
+        if isinstance(answer, threading.Event):
+            answer.wait(10)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return [entry for address in answer for entry in system(address, port, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return known
+
+
+def test_a_name_server_that_is_silent_costs_a_call_its_time_and_no_more(make_client, upstream, circuit, names):
+    names["slow-pumps.test"] = released = threading.Event()
+    names["pumps.test"] = ["127.0.0.1"]
+    began = time.monotonic()
+    try:
+        with pytest.raises(PumpsUnavailable):
+            make_client(f"http://slow-pumps.test:{upstream.port}").get("/pumps")
+        assert time.monotonic() - began < 2 * TOTAL
+        assert make_client(f"http://pumps.test:{upstream.port}").get("/pumps") == {}
+    finally:
+        released.set()
+    assert circuit.reports == ["failure", "success"]
+
+
+@pytest.mark.parametrize("first", ["127.0.0.2", "127.0.0.3", "::1"], ids=["silent", "refusing", "other family"])
+def test_one_address_of_two_is_enough(make_client, upstream, circuit, names, first):
+    names[f"pumps-{first.replace(':', '')}.test"] = [first, "127.0.0.1"]
+    client = make_client(f"http://pumps-{first.replace(':', '')}.test:{upstream.port}")
+    with silent("127.0.0.2", upstream.port):
+        assert client.get("/pumps") == {}
+    assert circuit.reports == ["success"]
+    assert upstream.seen[0].value("Host") == f"pumps-{first.replace(':', '')}.test:{upstream.port}"
 
 
 def test_without_a_file_to_connect_with_nobody_else_is_blamed(client, upstream, circuit):
