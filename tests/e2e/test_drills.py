@@ -112,8 +112,9 @@ class Site:
 
 #: Those that the drills break; event streams have a lane and tests of their own.
 SERVICES = ("users", "orders", "tasks")
-#: Processes without children, whom no request needs.
+#: Processes without children.
 SINGLE = ("worker-1", "users-relay", "orders-relay", "tasks-relay")
+ONE_OF_TWO = "one of two gateway processes"
 #: What a pipe holds, in bytes, before its writer waits.
 PIPE = 64 * 1024
 ITEM = '{"product": "nails", "quantity": 3, "price": 1.25}'
@@ -275,10 +276,13 @@ def orders_are_taken_again(site: Site, client: RawClient) -> None:
 @contextmanager
 def frozen(system: RunningSystem, name: str) -> Iterator[None]:
     """Stop every process of a service where it stands; of supervisor itself, nobody but that."""
+    status = system.status()
     if name == "supervisor":
-        pids = [psutil.Process(int(system.status()["gateway"]["pid"])).ppid()]
+        pids = [psutil.Process(int(status["gateway"]["pid"])).ppid()]
+    elif name == ONE_OF_TWO:
+        pids = [psutil.Process(int(status["gateway"]["pid"])).children()[0].pid]
     else:
-        master = psutil.Process(int(system.status()[name]["pid"]))
+        master = psutil.Process(int(status[name]["pid"]))
         pids = [master.pid, *(child.pid for child in master.children(recursive=True))]
         assert name in SINGLE or len(pids) > 1, "a master alone"
     for pid in pids:
@@ -329,7 +333,7 @@ def test_a_service_is_frozen(site: Site, broken: str) -> None:
         orders_are_taken_again(site, client)
 
 
-@pytest.mark.parametrize("neighbour", SINGLE)
+@pytest.mark.parametrize("neighbour", [*SINGLE, "events", ONE_OF_TWO])
 def test_somebody_whom_no_request_needs_is_frozen(site: Site, neighbour: str) -> None:
     client = RawClient(site.system.port)
     with frozen(site.system, neighbour), others_go_on(site, client, without=""):

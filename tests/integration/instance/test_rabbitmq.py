@@ -111,6 +111,22 @@ def test_what_a_deleted_user_left_open_is_cancelled_with_the_broker_and_without_
     eventually(both_were_told, timeout=90, what="programs outside hear of both")
 
 
+def test_a_broker_that_is_frozen_holds_nobody_up_and_goes_on_where_it_stood(system: RunningSystem) -> None:
+    master = psutil.Process(int(system.status()["rabbitmq"]["pid"]))
+    processes = [master, *master.children(recursive=True)]
+    before = completed(system)
+    for process in processes:
+        process.suspend()
+    try:
+        _, left_open = deleted_user(system)
+        eventually(lambda: are_cancelled(system, left_open), what="events reach the services without the broker")
+    finally:
+        for process in processes:
+            process.resume()
+    publish(system)
+    eventually(lambda: completed(system) > before, timeout=90, what="a task through the broker")
+
+
 def test_stopping_leaves_nothing_behind(system: RunningSystem) -> None:
     system.cli("stop")
     left = [p for p in psutil.process_iter() if _environment(p).get("RABBITMQ_BASE") == str(system.data / "rabbitmq")]
