@@ -14,8 +14,10 @@ from array import array
 from collections.abc import Callable
 from queue import SimpleQueue
 
-#: Characters that may wait; who writes more than anybody reads loses what is newest.
+#: Characters that may wait, each text counted with what Python needs to keep it; who writes more than anybody reads
+#: loses what is newest.
 MOST_WAITING = 4 * 1024 * 1024
+TEXT_OVERHEAD = 64
 #: How long, in seconds, the end of a process waits for its reader.
 LAST_SECONDS = 1.0
 #: Before a write that was refused (a full disk, a reader that left) is tried again, in seconds.
@@ -67,19 +69,19 @@ class Unblocked(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take the text, or drop it as a whole; texts stay in order, and none is torn by that of another thread."""
-        size = len(text)
+        size = len(text) + TEXT_OVERHEAD
         with self._lock:
             # From the first that is dropped until the writer has said so, all are: the number stands where they would.
             if self._dropping or (self._waiting and self._waiting + size > MOST_WAITING):
                 lines = text.count("\n")
                 self._dropping += lines
                 self.dropped += lines
-                return size
+                return len(text)
             self._waiting += size
             self._queue.put(text)
             if not self._has_thread:
                 self._start()
-        return size
+        return len(text)
 
     def drain(self, seconds: float) -> bool:
         """Wait until everything is written, so long at most; whether it is."""
@@ -109,7 +111,7 @@ class Unblocked(io.TextIOBase):
                 text.set()
                 continue
             texts = [text]
-            size = len(text)
+            size = len(text) + TEXT_OVERHEAD
             reached = None
             while size < _AT_ONCE and not queue.empty():
                 text = queue.get()
@@ -117,7 +119,7 @@ class Unblocked(io.TextIOBase):
                     reached = text
                     break
                 texts.append(text)
-                size += len(text)
+                size += len(text) + TEXT_OVERHEAD
             self._write("".join(texts).encode("utf-8", "backslashreplace"))
             with self._lock:
                 self._waiting -= size

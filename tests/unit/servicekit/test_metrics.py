@@ -8,6 +8,7 @@ import threading
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from servicekit import metrics as metrics_module
 from servicekit.metrics import Metrics, Named, Tallies
 
 COUNTED = Named("things_total", "Things done.", ["kind", "how"])
@@ -69,3 +70,12 @@ def test_an_answer_is_counted_by_its_template_and_a_known_method(method: str) ->
     found = re.findall(r"^siteworks_http_requests_total\{(.*)\} 1\.0$", metrics.render()[0].decode(), re.M)
     shown = "GET" if method == "GET" else "other"
     assert found == [f'method="{shown}",route="/pumps/{{id}}",service="pumps",status="404"']
+
+
+def test_log_lines_that_were_dropped_are_counted_once_however_often_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = Metrics("pumps")
+    for dropped in (0, 3, 3, 5):
+        monkeypatch.setattr(metrics_module, "dropped_lines", lambda dropped=dropped: dropped)
+        assert f"siteworks_log_lines_dropped_total {dropped}.0\n" in metrics.render()[0].decode()

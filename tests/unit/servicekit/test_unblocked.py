@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from servicekit.unblocked import MOST_WAITING, Unblocked, _unread
+from servicekit.unblocked import MOST_WAITING, TEXT_OVERHEAD, Unblocked, _unread
 from tests.support.waiting import eventually
 
 LINE = "x" * 99 + "\n"
@@ -49,21 +49,19 @@ def test_text_arrives_whole_and_in_order(pipe: Pipe) -> None:
 
 
 def test_nobody_waits_for_a_reader_that_has_stopped_and_it_hears_how_many_lines_it_missed(pipe: Pipe) -> None:
-    lines = MOST_WAITING // len(LINE)
-    for _ in range(lines + 70):
-        pipe.stream.write(LINE)
-    # What the pipe holds may have been written.
-    assert 0 <= pipe.stream.dropped <= 70
-    for _ in range(lines):
+    fit = MOST_WAITING // (len(LINE) + TEXT_OVERHEAD)
+    for _ in range(2 * fit):
         pipe.stream.write(LINE)
     lost = pipe.stream.dropped
-    assert lost >= lines - 2 * 65536 // len(LINE)
+    # Besides, the pipe took some.
+    assert fit - 2 * 65536 // len(LINE) <= lost <= fit
     assert pipe.said == []
 
-    pipe.read(MOST_WAITING // 2 + 2 * 65536)
+    pipe.read((2 * fit - lost) * len(LINE))
     eventually(lambda: pipe.said == [lost], what="the number is said")
     pipe.stream.write("after it\n")
-    assert pipe.read((2 * lines + 70 - lost) * len(LINE) - MOST_WAITING // 2 - 2 * 65536 + 9).endswith("after it\n")
+    assert pipe.read(9) == "after it\n"
+    assert pipe.stream.dropped == lost
 
 
 def test_a_line_larger_than_everything_is_written_when_nothing_waits(pipe: Pipe) -> None:
@@ -117,6 +115,21 @@ def test_a_process_goes_on_and_ends_although_nobody_reads_what_it_writes(write: 
         process.wait()
         for end in (reader, writer, answers):
             os.close(end)
+
+
+def test_a_reader_that_moves_again_is_told_by_a_line_at_its_place_how_many_it_missed() -> None:
+    reader, writer = os.pipe()
+    script = "for number in range(64): log.info(much)\nprint(logs.dropped_lines(), file=sys.stderr, flush=True)"
+    process = subprocess.Popen([sys.executable, "-c", PREPARE + script], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    with process, open(reader, "rb") as output:
+        assert process.stderr is not None
+        dropped = int(process.stderr.readline())
+        *whole, last = [json.loads(line) for line in output.read().splitlines()]
+    assert process.returncode == 0
+    assert len(whole) + dropped == 64
+    assert {line["event"] for line in whole} == {"x" * 131_072}
+    assert (last["event"], last["level"], last["lines"]) == ("log_lines_dropped", "warning", dropped)
 
 
 @pytest.mark.parametrize("place", ["a full disk", "a reader that left"])
