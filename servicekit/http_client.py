@@ -284,9 +284,9 @@ def _shortage_in(exc: BaseException | None) -> OSError | None:
     while exc is not None:
         if isinstance(exc, OSError) and is_shortage(exc):
             return exc
-        # requests tells urllib3's error as an argument, and that has a reason.
-        told = exc.args[0] if exc.args and isinstance(exc.args[0], Exception) else None
-        exc = exc.__cause__ or getattr(exc, "reason", None) or told
+        # requests tells urllib3's error as an argument, and that has a reason, which may be a word.
+        told = (exc.__cause__, getattr(exc, "reason", None), *exc.args[:1])
+        exc = next((one for one in told if isinstance(one, BaseException)), None)
     return None
 
 

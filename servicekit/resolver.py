@@ -11,6 +11,7 @@ import errno
 import ipaddress
 import math
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -155,7 +156,13 @@ class Resolver:
             # Who waits for it may leave, and must not end it for the others.
             look_up.set_running_or_notify_cancel()
             # A daemon, for it cannot be stopped, and the process must be able to end.
-            threading.Thread(target=self._run, args=(look_up,), name=f"look-up of {self._host}", daemon=True).start()
+            thread = threading.Thread(target=self._run, args=(look_up,), name=f"look-up of {self._host}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._look_up = None
+                look_up.set_exception(OSError(errno.ENOMEM, str(error)))
+            return look_up
         return self._look_up
 
     def _run(self, look_up: LookUp) -> None:
@@ -175,10 +182,12 @@ class Resolver:
 
 
 def says_little(error: BaseException | None) -> int:
-    """Rank why an address could not be connected to: 0 if it was asked and refused, more if it could not be asked."""
+    """Rank why an address could not be connected to: somebody else was there, it refused, it could not be asked."""
+    if isinstance(error, ssl.SSLError):
+        return 0
     if isinstance(error, OSError) and error.errno in _NO_WAY_THERE:
-        return 2
-    return int(is_shortage(error))
+        return 3
+    return 2 if is_shortage(error) else 1
 
 
 def _scope(to: Sequence[object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 import trustme
 
@@ -14,6 +15,12 @@ class Authority:
         self._authority = trustme.CA()
         self.trusting = ssl.create_default_context()
         self._authority.configure_trust(self.trusting)
+
+    def write(self, folder: Path) -> Path:
+        """Write the authority's own certificate, for a client that takes a file of those it believes."""
+        file = folder / "authority.pem"
+        self._authority.cert_pem.write_to_path(str(file))
+        return file
 
     def server(self, *names: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

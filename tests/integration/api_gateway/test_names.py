@@ -14,10 +14,11 @@ import pytest
 
 from api_gateway.upstream import ConnectFailed, Upstream
 from servicekit.resolver import Address
+from tests.support.certificates import Authority
 from tests.support.gateway import UPSTREAMS, GatewayServer
 from tests.support.ports import free_port
 from tests.support.silent import silent
-from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream import ScriptedUpstream, good
 from tests.support.waiting import eventually
 
 LIVE = Address(socket.AF_INET, "127.0.0.1")
@@ -140,6 +141,36 @@ def test_a_host_that_cannot_be_reached_is_told_within_the_limit(
             answer.set()
     assert failed.value.proxy_error == fault
     assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("host", ["users.test", "others.test"])
+def test_over_tls_the_name_is_verified_whatever_the_address(host: str) -> None:
+    authority = Authority()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(good({}))
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async def main() -> int:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=authority.server("users.test"))
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            upstream = Upstream("users", f"https://{host}:{port}", resolve=Names([REFUSING, LIVE]))
+            upstream._tls = authority.trusting
+            answer = await upstream.exchange("GET", b"/x", b"", None, connect=1)
+            await answer.read(100)
+            upstream.close()
+            return answer.status
+
+    if host == "users.test":
+        assert asyncio.run(main()) == 200
+    else:
+        with pytest.raises(ConnectFailed) as failed:
+            asyncio.run(main())
+        assert failed.value.proxy_error == "tls_certificate_error"
 
 
 def test_a_name_server_that_is_silent_about_one_service_keeps_nobody_from_the_others(tmp_path: Path) -> None:

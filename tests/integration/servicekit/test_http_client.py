@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
 import threading
@@ -13,6 +14,8 @@ from servicekit import deadline, request_id
 from servicekit.circuits import Circuit, CircuitOpen, CircuitSettings
 from servicekit.errors import BadGateway, DeadlineExceeded, Overloaded, Unavailable
 from servicekit.http_client import ANSWER_LIMIT, ServiceClient
+from tests.support.certificates import Authority
+from tests.support.loopback_server import LoopbackServer
 from tests.support.ports import free_port
 from tests.support.shortage import no_more_files
 from tests.support.silent import silent
@@ -250,6 +253,50 @@ def test_one_address_of_two_is_enough(make_client, upstream, circuit, names, fir
         assert client.get("/pumps") == {}
     assert circuit.reports == ["success"]
     assert upstream.seen[0].value("Host") == f"pumps-{first.replace(':', '')}.test:{upstream.port}"
+
+
+class TlsPumps(LoopbackServer):
+    """A service over TLS under the name pumps-over-tls.test."""
+
+    def __init__(self, authority: Authority) -> None:
+        super().__init__()
+        self._context = authority.server("pumps-over-tls.test")
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._context)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(good({}))
+        await writer.drain()
+        await reader.read()
+
+
+@pytest.mark.parametrize(
+    ("host", "trusts", "report"),
+    [
+        ("pumps-over-tls.test", True, "success"),
+        ("pumps-of-others.test", True, "failure"),
+        ("pumps-over-tls.test", False, "failure"),
+    ],
+    ids=["good", "another's certificate", "an authority that nobody knows"],
+)
+def test_over_tls_the_name_is_verified_whatever_the_address(
+    make_client, circuit, names, tmp_path, host, trusts, report
+):
+    names[host] = ["127.0.0.3", "127.0.0.1"]
+    authority = Authority()
+    with TlsPumps(authority) as pumps:
+        client = make_client(f"https://{host}:{pumps.port}", total_seconds=GENEROUS)
+        if trusts:
+            client._session.verify = str(authority.write(tmp_path))
+        if report == "success":
+            assert client.get("/pumps") == {}
+        else:
+            with pytest.raises(PumpsUnavailable):
+                client.get("/pumps")
+        client.close()
+    assert circuit.reports == [report]
 
 
 def test_without_a_file_to_connect_with_nobody_else_is_blamed(client, upstream, circuit):

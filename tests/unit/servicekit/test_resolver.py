@@ -17,6 +17,7 @@ from servicekit.resolver import (
     Resolver,
     system_resolve,
 )
+from servicekit.shortage import is_shortage
 
 SECONDS = 10.0
 
@@ -168,6 +169,21 @@ def test_what_did_not_answer_is_tried_last_for_a_while(clock: Clock) -> None:
 )
 def test_the_families_take_turns_and_the_first_one_begins(given: list[Address], tried: list[Address]) -> None:
     assert ask(Resolver("users", 80, resolve=Server(*given))) == tried
+
+
+def test_without_a_thread_to_look_up_on_the_next_one_is_tried_later(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    resolver = Resolver("users", 80, resolve=Server(v4("10.0.0.1")), clock=clock)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="can't start new thread") as refused:
+            ask(resolver)
+    assert is_shortage(refused.value)
+    assert ask(resolver) == [v4("10.0.0.1")]
 
 
 def test_a_host_without_addresses_is_an_error_of_the_name() -> None:
