@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
+from servicekit.logs import get_logger
 from servicekit.shortage import is_shortage
 
 #: An answer is used without another look-up for this long, in seconds; the system tells no time to live.
@@ -30,6 +31,7 @@ PAUSE_SECONDS = 1.0
 #: An address that did not answer is tried after the others for this long, in seconds.
 AVOID_SECONDS = 30.0
 
+_log = get_logger(__name__)
 _NO_WAY_THERE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAFNOSUPPORT})
 
 
@@ -79,6 +81,7 @@ class Resolver:
         self._answered_at = -math.inf
         self._began_at = -math.inf
         self._look_up: LookUp | None = None
+        self._fails = False
         self._avoided: dict[Address, float] = {}
 
     def addresses(self) -> tuple[list[Address], LookUp | None, float]:
@@ -171,10 +174,14 @@ class Resolver:
         except Exception as error:  # whoever waits for it gets it
             with self._lock:
                 self._look_up = None
+                first, self._fails = not self._fails, True
+            if first and self._known:
+                _log.warning("look_up_failed", host=self._host, cause=repr(error))
             look_up.set_exception(error)
             return
         with self._lock:
             self._look_up = None
+            self._fails = False
             self._known = found
             self._answered_at = self._clock()
             self._avoided = {address: until for address, until in self._avoided.items() if address in found}

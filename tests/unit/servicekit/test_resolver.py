@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from servicekit import resolver as resolver_module
 from servicekit.resolver import (
     AVOID_SECONDS,
     FRESH_SECONDS,
@@ -92,15 +93,20 @@ def test_an_answer_serves_for_a_while_and_is_then_looked_up_again(clock: Clock) 
 
 
 @pytest.mark.parametrize("fault", [socket.gaierror(socket.EAI_AGAIN, "again"), OSError("no"), ValueError("a fault")])
-def test_the_last_answer_outlives_a_name_server_that_fails(clock: Clock, fault: Exception) -> None:
+def test_the_last_answer_outlives_a_name_server_that_fails(
+    clock: Clock, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = Server(v4("10.0.0.1"))
     resolver = Resolver("users", 80, resolve=server, clock=clock)
     ask(resolver)
     server.answer = fault
+    warned: list[str] = []
+    monkeypatch.setattr(resolver_module._log, "warning", lambda event, **_: warned.append(event))
     for _ in range(3):
         clock.now += FRESH_SECONDS
         assert ask(resolver) == [v4("10.0.0.1")]
     assert server.asked == 4
+    assert warned == ["look_up_failed"]
 
 
 def test_a_name_server_that_says_nothing_is_waited_for_a_moment_once_and_asked_once(clock: Clock) -> None:
