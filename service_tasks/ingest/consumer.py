@@ -23,6 +23,8 @@ from servicekit.logs import get_logger
 LARGEST_BATCH = 100
 #: Unacknowledged messages of each queue: several batches ahead, so that the writer never waits for the network.
 PREFETCH = 1000
+#: Bytes of messages in hand above which nothing more is read from the broker: a thousand may have a megabyte each.
+HELD_BYTES = 48 * 1024 * 1024
 #: How long, in seconds, a stop waits for what is in hand to be written.
 FLUSH_SECONDS = 10.0
 _TURN_SECONDS = 1.0
@@ -58,6 +60,8 @@ class Batches:
         self._waiting: deque[Delivery] = deque()
         self._writing = 0
         self._closed = False
+        #: Of the bodies in hand, and of those among them that are being written.
+        self._bytes = self._bytes_written = 0
 
     def __len__(self) -> int:
         return len(self._waiting) + self._writing
@@ -65,6 +69,7 @@ class Batches:
     def put(self, delivery: Delivery) -> None:
         with self._changed:
             self._waiting.append(delivery)
+            self._bytes += len(delivery.body)
             if len(self._waiting) == 1:
                 self._changed.notify()
 
@@ -77,12 +82,24 @@ class Batches:
                 return []
             taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
             self._writing = len(taken)
+            self._bytes_written = sum(len(delivery.body) for delivery in taken)
             return taken
 
     def done(self) -> None:
         with self._changed:
             self._writing = 0
+            self._bytes -= self._bytes_written
+            self._bytes_written = 0
             self._changed.notify_all()
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is in hand that nothing more should be read."""
+        return self._bytes > HELD_BYTES
+
+    def wait_for_room(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.full or self._closed, seconds)
 
     def wait_until_empty(self, seconds: float) -> bool:
         with self._changed:
@@ -178,29 +195,46 @@ class Consumer(Duty):
             log.info("consuming", queues=list(queues))
             asked_at = 0.0
             while not self.stopping:
-                link.process(_TURN_SECONDS)
-                self._follow(link, writer, queues, received)
+                # What is not read waits at the broker, which sends no more than the network's buffers take.
+                if batches.wait_for_room(_TURN_SECONDS):
+                    link.process(_TURN_SECONDS)
+                self._follow(link, writer, batches, queues, received)
                 self._counts.in_hand = len(batches)
                 if time.monotonic() - asked_at > _LAG_SECONDS:
                     asked_at = time.monotonic()
                     self._counts.waiting = link.waiting(queues)
-            link.stop_consuming()
+            if not batches.full:
+                link.stop_consuming()
             self._flush(link, batches)
         finally:
             batches.close()
             writer.stop()
             self._counts.in_hand = 0
 
-    def _follow(self, link: Link, writer: _Writer, queues: Sequence[str], received: Callable[[Delivery], None]) -> None:
-        """Consume no more while the database is away: others may be able to, and nothing piles up here."""
+    def _follow(
+        self,
+        link: Link,
+        writer: _Writer,
+        batches: Batches,
+        queues: Sequence[str],
+        received: Callable[[Delivery], None],
+    ) -> None:
+        """Consume no more while the database is away: others may be able to, and nothing piles up here.
+
+        With much in hand that would read all that is on its way, so nothing is read, until the broker ends the link.
+        """
         if writer.died:
             raise RuntimeError("the writer has died")
         if writer.away and link.consuming:
             self._counts.waiting_for = "database"
+            if batches.full:
+                return
             link.stop_consuming()
         elif not writer.away and not link.consuming:
             self._counts.waiting_for = ""
             link.consume(queues, received, prefetch=self._prefetch)
+        elif not writer.away:
+            self._counts.waiting_for = ""
 
     def _flush(self, link: Link, batches: Batches) -> None:
         # Acknowledgements are sent by this thread, so it goes on turning while the writer works.
@@ -258,8 +292,9 @@ class _Writer(Duty):
         self._counts.written += len(self._batch)
         self._counts.rejected += len(rejected)
         last, bodies = self._batch[-1].tag, {delivery.tag: delivery for delivery in self._batch}
+        copies = [(one, bodies.pop(one.tag)) for one in rejected]
         self._batch = []
-        self._tell(lambda: self._acknowledge(last, [(one, bodies[one.tag]) for one in rejected]))
+        self._tell(lambda: self._acknowledge(last, copies))
         self._batches.done()
 
     def _acknowledge(self, tag: int, rejected: Sequence[tuple[RejectedMessage, Delivery]]) -> None:

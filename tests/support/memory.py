@@ -33,12 +33,13 @@ def limit_of(container: str) -> int:
 
 
 def peak(pid: int) -> int:
-    """The most bytes that a process and those it started had at once, and a little more: of the first one, what it has
-    of its own now, which stays the same."""
+    """The most bytes that a process had at once, or the workers of gunicorn's master, and what it has of its own."""
     first = psutil.Process(pid)
-    # What it shares with its workers counts with them.
-    own = first.memory_full_info().uss
-    return own + sum(_highest(worker.pid) for worker in first.children(recursive=True))
+    workers = first.children(recursive=True)
+    if not workers:
+        return _highest(pid)
+    # What it shares with its workers counts with them; and it has no more at other times.
+    return first.memory_full_info().uss + sum(_highest(worker.pid) for worker in workers)
 
 
 def _highest(pid: int) -> int:

@@ -19,6 +19,7 @@ import requests
 from scripts.soaking.messages import Plan, soak_messages
 from tests.integration.service_tasks.conftest import Bench
 from tests.support.markdown import Document
+from tests.support.memory import limit_of, peak
 from tests.support.ports import free_ports
 from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.rabbitmq import PrivateBroker
@@ -63,6 +64,10 @@ class Ingest:
         text = requests.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5).text
         (line,) = [line for line in text.splitlines() if line.startswith(name + " ")]
         return float(line.split()[1])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def log(self) -> str:
@@ -137,6 +142,17 @@ def publish(broker: PrivateBroker, bodies, *, queue: str = "task_queue", ids=Non
 
 def count(bench) -> int:
     return bench.sql("SELECT count(*) FROM tasks")[0][0]
+
+
+def test_a_queue_full_of_large_messages_takes_no_more_memory_than_the_container_has(start, broker, bench):
+    body = json.dumps({"payload": "x" * 255 * 1024}).encode()
+    with broker.connect() as connection:
+        connection.channel().queue_declare("task_queue")
+    publish(broker, [body] * 800)
+    ingest = start()
+    eventually(lambda: count(bench) == 800, timeout=60, what="all are tasks")
+    assert peak(ingest.pid) < limit_of("task_ingest")
+    assert ingest.events.count("consuming") == 1
 
 
 def eventually_count(bench, expected: int, *, timeout: float = 20) -> None:
