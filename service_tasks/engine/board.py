@@ -34,11 +34,15 @@ class ActiveTask:
         "term",
         "thread_started",
         "type",
+        "weight",
     )
 
-    def __init__(self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext, term: int = 0) -> None:
-        """`term` is the heartbeat's, from before the claim."""
+    def __init__(
+        self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext, term: int = 0, weight: int = 0
+    ) -> None:
+        """`term` is the heartbeat's, from before the claim; `weight` the bytes of memory that the payload takes."""
         self.claimed = claimed
+        self.weight = weight
         self.term = term
         self.lease = claimed.lease
         self.type = task_type
@@ -77,6 +81,8 @@ class Board:
         self.added = 0
         #: grows by one when a claim begins, and when what it took is on the board: odd while one is under way
         self.claims = 0
+        #: of all tasks that are here
+        self.weight = 0
         self._lock = threading.Lock()
         self._active: dict[Lease, ActiveTask] = {}
 
@@ -91,11 +97,14 @@ class Board:
             for task in tasks:
                 self._active[task.lease] = task
                 self.added += 1
+                self.weight += task.weight
 
     def remove(self, leases: Iterable[Lease]) -> list[ActiveTask | None]:
         """Gives what was removed, in the same order; None where there was nothing."""
         with self._lock:
-            return [self._active.pop(lease, None) for lease in leases]
+            removed = [self._active.pop(lease, None) for lease in leases]
+            self.weight -= sum([task.weight for task in removed if task is not None])
+        return removed
 
     def get(self, lease: Lease) -> ActiveTask | None:
         return self._active.get(lease)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from service_tasks.domain.task import ClaimedTask
+from service_tasks.domain.task import ClaimedTask, HandedBack
 from service_tasks.engine.board import ActiveTask, Board
 from service_tasks.engine.context import TaskContext
 from service_tasks.engine.duties import DatabaseDuty, jittered
@@ -17,9 +17,14 @@ from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.runner import ThreadSlots
 from servicekit.errors import DeadlineExceeded, Unavailable
+from servicekit.json_reader import weight as weight_of
 from servicekit.logs import get_logger
 
 LARGEST_BATCH = 1000
+#: bytes of memory that the payloads of the tasks held may take, as text and as values
+LARGEST_WEIGHT = 192 * 1024 * 1024
+#: bytes of a payload that is not worth being weighed
+_LIGHT = 1024
 #: how soon to look again whether the heartbeat has come through
 _TERM_SECONDS = 0.1
 #: of the places, so many must be free before a claim is worth its statement, if more are about to get free
@@ -60,6 +65,8 @@ class Claimer(DatabaseDuty):
         self._hand_over = hand_over
         self._measures = measures or WorkerMeasures()
         self._wants_places = False
+        #: of one task, in the last claim
+        self._usual_weight = 0.0
         self._poll_seconds = poll_seconds
         #: of async handlers, and of plain functions
         self._offers = (
@@ -127,6 +134,9 @@ class Claimer(DatabaseDuty):
         if free < self._board.slots // _SHARE and (self._reporter.waiting() or self._unstarted()):
             return 0
         most = self._threads.free() if index else LARGEST_BATCH
+        room = LARGEST_WEIGHT - self._board.weight
+        if self._usual_weight and len(self._board):
+            most = min(most, int(room / self._usual_weight))
         return max(0, min(free, most, LARGEST_BATCH - self._unstarted()))
 
     def _claim(self, kind: list[Offer], limit: int, term: int) -> int:
@@ -135,7 +145,7 @@ class Claimer(DatabaseDuty):
             asked_at = time.monotonic()
             claimed = self._store.claim(self._worker_id, kind, limit)
             seconds = time.monotonic() - asked_at
-            active = [self._active(task, term) for task in claimed]
+            active = self._fitting(claimed, term)
             self._board.add(active)
         finally:
             self._board.claims += 1
@@ -143,9 +153,25 @@ class Claimer(DatabaseDuty):
         if active:
             _log.debug("tasks_claimed", count=len(active))
             self._hand_over(active)
-        return len(active)
+        return len(claimed)
 
-    def _active(self, claimed: ClaimedTask, term: int) -> ActiveTask:
+    def _fitting(self, claimed: list[ClaimedTask], term: int) -> list[ActiveTask]:
+        """Those for which there is memory, and one in any case where there is no other; the rest is handed back."""
+        active: list[ActiveTask] = []
+        held, claimed_weight = self._board.weight, 0
+        for task in claimed:
+            own = len(task.payload) if len(task.payload) <= _LIGHT else weight_of(task.payload.encode("utf-8"))
+            claimed_weight += own
+            if held + own > LARGEST_WEIGHT and (active or len(self._board)):
+                self._reporter.report(HandedBack(task.lease))
+                continue
+            active.append(self._active(task, term, own))
+            held += own
+        if claimed:
+            self._usual_weight = claimed_weight / len(claimed)
+        return active
+
+    def _active(self, claimed: ClaimedTask, term: int, weight: int) -> ActiveTask:
         task_type = self._registry.get(claimed.task_type)
         if task_type is None:
             # The claim asks only for types of this registry.
@@ -154,7 +180,7 @@ class Claimer(DatabaseDuty):
         if not task_type.is_async:
             # Held from the claim on, so that the next claim does not count the thread as free.
             self._threads.take(claimed.lease)
-        return ActiveTask(claimed, task_type, context, term)
+        return ActiveTask(claimed, task_type, context, term, weight)
 
 
 def _offer(item: TaskType) -> Offer:

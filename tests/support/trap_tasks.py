@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -52,6 +53,19 @@ async def waits(ctx: TaskContext, payload: Trap) -> int:
         await asyncio.sleep(LOOK_SECONDS)
     note(ctx, payload, "returned")
     return os.getpid()
+
+
+class LargeTrap(Trap):
+    """A payload of any size."""
+
+    values: list[Any]
+
+
+@task_type("waits_with_much", payload=LargeTrap, timeout=600)
+async def waits_with_much(ctx: TaskContext, payload: LargeTrap) -> int:
+    """The same, with all its payload in hand."""
+    await waits.function(ctx, payload)
+    return len(payload.values)
 
 
 @task_type("waits_alone", payload=Trap, timeout=600, max_running=1)

@@ -11,6 +11,8 @@ import pytest
 from service_tasks.domain.task import Succeeded
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.memory import Contained, contained, limit_of, peak
+from tests.support.task_workers import ForkedWorker
+from tests.support.waiting import eventually
 
 KIB = 1024
 #: As few bytes as values can have.
@@ -68,3 +70,23 @@ def test_a_list_names_the_errors_of_a_task_that_has_too_many_to_be_shown(service
     assert (len(shown[str(few)]["errors"]), shown[str(few)]["omitted"]) == (2, [])
     assert (shown[str(many)]["errors"], shown[str(many)]["omitted"]) == ([], ["errors"])
     assert len(service.client.get(f"/tasks/{many}").json["data"]["errors"]) == 20
+
+
+def test_a_worker_begins_no_more_tasks_than_it_has_memory_for(bench, tasks_database, tmp_path: Path) -> None:
+    bench.add("waits_with_much", payload=json.dumps({"folder": str(tmp_path), "values": [[]] * 80_000}))
+    bench.sql(
+        "INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)"
+        " SELECT gen_random_uuid(), state, task_type, payload, priority, max_attempts, execute_at"
+        " FROM tasks, generate_series(2, 250)"
+    )
+    # Heartbeats may be late on a busy machine: none of its tasks is to be taken for lost.
+    worker = ForkedWorker(tmp_path, tasks_database.url, ("waits_with_much",), WORKER_LEASE_SECONDS="60")
+    try:
+        began = "SELECT count(*) FROM tasks WHERE attempts > 0"
+        eventually(lambda: (tmp_path / "journal").exists() and bench.sql(began)[0][0] < 50, what="it took what fits")
+        (tmp_path / "release").touch()
+        completed = "SELECT count(*) FROM tasks WHERE state = 'completed' AND attempts = 1 AND result = '80000'"
+        eventually(lambda: bench.sql(completed)[0][0] >= 40, timeout=60, what="it goes on, a few at a time")
+        assert peak(worker.pid) < limit_of("task_worker")
+    finally:
+        worker.end()

@@ -9,13 +9,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from service_tasks.domain.task import ClaimedTask, Lease
+from service_tasks.engine import claimer
 from service_tasks.engine.board import Board
-from service_tasks.engine.claimer import LARGEST_BATCH, Claimer
+from service_tasks.engine.claimer import LARGEST_BATCH, LARGEST_WEIGHT, Claimer
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.runner import ThreadSlots
 from service_tasks.task_types.noop import noop
 from servicekit.errors import DatabaseUnavailable
+from servicekit.json_reader import weight
 from tests.support.waiting import eventually
 
 
@@ -24,6 +26,7 @@ class Store:
 
     def __init__(self) -> None:
         self.ready = 0
+        self.payload = "{}"
         self.claims: list[str] = []
         self.away = False
         self.entered = threading.Event()
@@ -37,7 +40,10 @@ class Store:
         if self.away:
             raise DatabaseUnavailable
         count, self.ready = min(self.ready, limit), max(0, self.ready - limit)
-        return [ClaimedTask(Lease(str(uuid4()), 1), "noop", "{}", 1, 3, 60.0, datetime.now(UTC)) for _ in range(count)]
+        return [
+            ClaimedTask(Lease(str(uuid4()), 1), "noop", self.payload, 1, 3, 60.0, datetime.now(UTC))
+            for _ in range(count)
+        ]
 
     def limits_apply(self) -> bool:
         return False
@@ -49,7 +55,7 @@ class Bench:
         self.board = Board(5000)
         self.given: list = []
         self.term: int | None = 1
-        reporter = Reporter(
+        self.reporter = Reporter(
             store=self.store, worker_name="w", board=self.board, on_written=lambda retried: None, on_death=pytest.fail
         )
         self.claimer = Claimer(
@@ -58,7 +64,7 @@ class Bench:
             registry=Registry([noop]),
             board=self.board,
             threads=ThreadSlots(4),
-            reporter=reporter,
+            reporter=self.reporter,
             term=lambda: self.term,
             unstarted=lambda: 0,
             hand_over=self.given.extend,
@@ -165,3 +171,33 @@ def test_nothing_is_claimed_after_the_claimer_was_stopped(bench):
 
     bench.claimer.claim_at_once()
     assert bench.store.claims == ["hearing"]
+
+
+def test_no_more_is_claimed_than_there_is_memory_for_and_the_rest_is_handed_back(bench):
+    bench.store.payload = "[" + ",".join(["[]"] * 80_000) + "]"
+    own = weight(bench.store.payload.encode())
+    bench.store.ready = 100
+    bench.claimer.claim_at_once()
+
+    held = LARGEST_WEIGHT // own
+    assert 1 < held < 100
+    assert len(bench.given) == len(bench.board) == held
+    assert bench.board.weight == held * own
+    assert bench.reporter.waiting() == 100 - held
+
+    # As long as nothing ends, it does not try again; then, for what fits.
+    bench.store.ready = 100
+    assert bench.claimer.work() > 0
+    assert bench.store.ready == 100
+    bench.board.remove([task.lease for task in bench.given[:2]])
+    bench.claimer.work()
+    assert bench.store.ready == 98
+    assert len(bench.board) == held
+
+
+def test_a_task_too_large_for_any_worker_is_run_alone(bench, monkeypatch):
+    monkeypatch.setattr(claimer, "LARGEST_WEIGHT", 1)
+    bench.store.payload = '"%s"' % ("x" * 2000)
+    bench.store.ready = 2
+    bench.claimer.claim_at_once()
+    assert (len(bench.board), bench.reporter.waiting()) == (1, 1)
