@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, RowMapping, Text, cast, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from service_orders.tables import Order
 
@@ -30,10 +30,10 @@ def find_for_update(session: Session, order_id: UUID) -> Order | None:
     return session.get(Order, order_id, with_for_update=True)
 
 
-def find_of_user_for_update(session: Session, user_id: UUID, statuses: Collection[str]) -> Sequence[Order]:
-    """Give a user's orders that stand there, locked until the transaction ends."""
-    of_user = select(Order).where(Order.user_id == user_id, Order.status.in_(statuses))
-    return session.scalars(of_user.order_by(Order.id).with_for_update()).all()
+def find_of_user_for_update(session: Session, user_id: UUID, statuses: Collection[str], limit: int) -> Sequence[Order]:
+    """Give some of a user's orders that stand there, without their items, locked until the transaction ends."""
+    of_user = select(Order).where(Order.user_id == user_id, Order.status.in_(statuses)).order_by(Order.id).limit(limit)
+    return session.scalars(of_user.with_for_update().options(defer(Order.items))).all()
 
 
 def remove(session: Session, order: Order) -> None:

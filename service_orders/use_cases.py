@@ -34,6 +34,7 @@ from servicekit.preconditions import ANY_STATE, IfMatch
 
 #: An order is there as it was read, as a view and as it is written, all at once.
 _ROW_WEIGHT = 3
+_PART = 500
 
 
 class Orders:
@@ -139,14 +140,18 @@ class Orders:
         """Cancel every open order of the user, and let none be made for them any more; `Invalid` for bad data."""
         user_id = read_data(events.UserDeleted, event).id
         tombstones.bury(session, user_id, event.time)
-        steps: list[Event] = []
-        for order in repository.find_of_user_for_update(session, user_id, [status.value for status in OPEN]):
-            before = Status(order.status)
-            order.status = step(before, Status.CANCELLED).value
-            order.cancel_reason = USER_DELETED
-            order.updated_at = max(self._clock(), order.created_at)
-            steps.append(events.status_changed(order, before))
-        outbox.add_all(session, steps)
+        # One may have any number, and they are one transaction: a part of them at a time is in memory.
+        while orders := repository.find_of_user_for_update(session, user_id, [status.value for status in OPEN], _PART):
+            steps: list[Event] = []
+            for order in orders:
+                before = Status(order.status)
+                order.status = step(before, Status.CANCELLED).value
+                order.cancel_reason = USER_DELETED
+                order.updated_at = max(self._clock(), order.created_at)
+                steps.append(events.status_changed(order, before))
+            session.flush()
+            session.expunge_all()
+            outbox.add_all(session, steps)
 
 
 def _replayed(session: Session, order_id: UUID) -> Made[OrderView]:

@@ -6,9 +6,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
+from servicekit.events import BATCH_MEDIA_TYPE, PATH, write_batch
+from tests.support.events import TOKEN, user_deleted
 from tests.support.memory import Contained, contained, limit_of, peak
 from tests.support.postgres import ServiceDatabase
 from tests.support.upstream import ScriptedUpstream, good
@@ -22,7 +26,7 @@ LONGEST = "😀" * 200
 def service(orders_database: ServiceDatabase, tmp_path: Path) -> Iterator[Contained]:
     with ScriptedUpstream() as users:
         users.script(good({"id": USER}))
-        settings = {"ORDERS_DATABASE_URL": orders_database.url, "USERS_URL": users.url}
+        settings = {"ORDERS_DATABASE_URL": orders_database.url, "USERS_URL": users.url, "INTERNAL_TOKEN": TOKEN}
         with contained("service_orders", tmp_path / "log", **settings) as service:
             yield service
 
@@ -73,3 +77,22 @@ def test_a_page_of_large_orders_ends_early_and_tells_how_many_it_shows(
     assert len(set(seen)) == 20
     # Six of 170 kB are a megabyte; what is left in the end fits.
     assert limits == [6, 6, 6, 15]
+
+
+def test_the_deletion_of_a_user_with_many_large_orders_stays_below_the_limit(
+    service: Contained, orders_database: ServiceDatabase
+) -> None:
+    fill(service, orders_database, LONGEST, 1100)
+    deleted = service.client.request(
+        "POST",
+        PATH,
+        write_batch([user_deleted(UUID(USER))], "users"),
+        fields=(("Content-Type", BATCH_MEDIA_TYPE), ("Authorization", f"Bearer {TOKEN}")),
+    )
+    assert (deleted.status, deleted.json["data"]["processed"]) == (200, 1)
+    counted = service.client.get("/orders?status=cancelled&limit=1").json["data"]["total"]
+    assert counted == 1100
+    with orders_database.database.transaction() as session:
+        steps = session.execute(text("SELECT count(DISTINCT subject) FROM outbox WHERE type = 'order.status_changed'"))
+        assert steps.scalar_one() == 1100
+    assert peak(service.process.pid) < limit_of("service_orders")
