@@ -37,6 +37,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 # Made once: json.loads makes a decoder anew for every call with arguments.
 _decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant)
+# `int` reads whole numbers of up to 4300 digits; the result of a task may hold longer ones.
+_patient_decoder = json.JSONDecoder(parse_int=Decimal, parse_float=Decimal, parse_constant=_refuse_constant)
 
 
 def read_envelope(status: int, body: bytes) -> Envelope | None:
@@ -45,14 +47,12 @@ def read_envelope(status: int, body: bytes) -> Envelope | None:
     Numbers with a point stay exact (Decimal).
     """
     try:
-        if body[:2] == b'{"':
-            # To `detect_encoding` it is UTF-8 too, and `decode` would look for spaces first.
-            text = body.decode("utf-8", "surrogatepass")
-            parsed, end = _decoder.raw_decode(text)
-            if end != len(text) and text[end:].strip(" \t\n\r"):
-                return None
-        else:
-            parsed = _decoder.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        try:
+            parsed = _parsed(body, _decoder)
+        except (json.JSONDecodeError, UnicodeError):
+            return None
+        except ValueError:
+            parsed = _parsed(body, _patient_decoder)
     except (ValueError, ArithmeticError, RecursionError):
         return None
     if not isinstance(parsed, dict):
@@ -69,6 +69,17 @@ def read_envelope(status: int, body: bytes) -> Envelope | None:
     ):
         return Envelope(False, error=error)
     return None
+
+
+def _parsed(body: bytes, decoder: json.JSONDecoder) -> Any:
+    if body[:2] != b'{"':
+        return decoder.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+    # To `detect_encoding` it is UTF-8 too, and `decode` would look for spaces first.
+    text = body.decode("utf-8", "surrogatepass")
+    parsed, end = decoder.raw_decode(text)
+    if end != len(text) and text[end:].strip(" \t\n\r"):
+        raise json.JSONDecodeError("more after the value", text, end)
+    return parsed
 
 
 def has_no_body(method: str, status: int) -> bool:

@@ -29,7 +29,7 @@ from servicekit.database import Database
 from servicekit.events import Event, read_data
 from servicekit.idempotency import Made, RequestKey
 from servicekit.ids import new_id
-from servicekit.json_reader import read_json, weight
+from servicekit.json_reader import read_stored, weight
 from servicekit.preconditions import ANY_STATE, IfMatch
 
 #: An order is there as it was read, as a view and as it is written, all at once.
@@ -96,7 +96,7 @@ class Orders:
         memory.take(sum(_ROW_WEIGHT * weight(order["items"].encode()) for order in orders))
         ended_early = 0 < len(orders) < min(query.limit, total - query.offset)
         return OrderPage(
-            orders=[OrderView.of({**order, "items": read_json(order["items"])}) for order in orders],
+            orders=[OrderView.of({**order, "items": read_stored(order["items"])}) for order in orders],
             total=total,
             limit=len(orders) if ended_early else query.limit,
             offset=query.offset,

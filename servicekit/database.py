@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from servicekit import deadline
 from servicekit.envelope import dump
 from servicekit.errors import AppError, DatabaseUnavailable, DeadlineExceeded
-from servicekit.json_reader import read_json
+from servicekit.json_reader import read_stored
 
 POOL_WAIT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 3
@@ -101,7 +101,7 @@ class Database:
             pool_use_lifo=True,
             hide_parameters=True,
             json_serializer=lambda value: dump(value).decode("utf-8"),
-            json_deserializer=lambda value: read_json(value.encode("utf-8")),
+            json_deserializer=read_stored,
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "application_name": application_name,

@@ -29,7 +29,7 @@ from servicekit.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from servicekit.json_reader import read_json
+from servicekit.json_reader import read_stored
 
 STATUS_OF: Mapping[type[AppError], int] = {
     Invalid: 400,
@@ -72,7 +72,7 @@ class Written(simplejson.RawJSON):
     """A value that is JSON text already and leaves as it is, so that no tree of it is ever made. Equal to its value."""
 
     def __eq__(self, other: object) -> bool:
-        return bool(read_json(self.encoded_json) == other)
+        return bool(read_stored(self.encoded_json) == other)
 
     __hash__ = None  # type: ignore[assignment]  # as of every value that may be a list
 

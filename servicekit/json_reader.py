@@ -1,4 +1,5 @@
-"""The one strict reader of JSON (RFC 8259), for every door: HTTP bodies, queue messages, other services' answers."""
+"""The one strict reader of JSON (RFC 8259), for every door: HTTP bodies, queue messages, other services' answers. And
+what our own handlers gave and databases hold, which is not limited like that."""
 
 from __future__ import annotations
 
@@ -11,6 +12,11 @@ from servicekit.errors import FieldError, InvalidJson
 
 MAX_DEPTH = 32
 MAX_NUMBER_DIGITS = 40
+MAX_STORED_DEPTH = 500
+#: What PostgreSQL's `numeric` holds, before the point and after it.
+_NUMERIC_DIGITS, _NUMERIC_DECIMALS = 131_072, 16_383
+#: Python reads no longer ones (sys.set_int_max_str_digits), lest they take minutes.
+_LONGEST_INT = 4000
 #: What a value takes for each of its marks. An empty list, which has two, takes 80 bytes, a Decimal 112.
 _VALUE_BYTES = 128
 #: With fewer marks than this it does not matter how many of them are inside texts.
@@ -73,6 +79,26 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_decimal
+)
+
+
+def _whole(text: str) -> int | Decimal:
+    return int(text) if len(text) < _LONGEST_INT else Decimal(text)
+
+
+def _numeric(text: str) -> Decimal | None:
+    """Nothing for a number that is written as it will be, and is short enough for `numeric`."""
+    if len(text) < _NUMERIC_DECIMALS and "e" not in text and "E" not in text:
+        return None
+    try:
+        return Decimal(text)
+    except ArithmeticError as exc:
+        raise _Refused(f"the number {_shortened(text)} is too large or too small") from exc
+
+
+_STORED = json.JSONDecoder(parse_int=_whole, parse_float=Decimal)
+_STORABLE = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_numeric, parse_float=_numeric
 )
 
 
@@ -162,6 +188,62 @@ def read_json(raw: bytes | str) -> Any:
     del text
     _check_tree(value, [])
     return value
+
+
+def read_stored(text: str) -> Any:
+    """Read JSON that a jsonb column gave back: whatever it holds, without the limits of requests.
+
+    Numbers as `read_json` gives them, but a whole one that is too long for `int` to read becomes Decimal too.
+    """
+    return _STORED.decode(text)
+
+
+def check_storable(text: str, largest: int) -> None:
+    """Raise `InvalidJson` unless PostgreSQL can keep this JSON as jsonb and give it back as it is.
+
+    jsonb has no duplicate keys and no U+0000; its numbers are `numeric`, and written out without exponents. `largest`
+    bounds, in bytes, what is written out. MAX_STORED_DEPTH is ours: most readers end at a thousand levels.
+    """
+    try:
+        value = _STORABLE.decode(text)
+        size = len(text.encode("utf-8"))
+    except RecursionError as exc:
+        raise _invalid(f"nested deeper than {MAX_STORED_DEPTH} levels") from exc
+    except UnicodeEncodeError as exc:
+        raise _invalid("a text holds half of a surrogate pair") from exc
+    except ValueError as exc:
+        raise _invalid(str(exc)) from exc
+    level = [value]
+    depth = 0
+    while level:
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, Decimal):
+                size += _written_out(item)
+                if size > largest:
+                    raise _invalid(f"its numbers take more than {largest} bytes without exponents")
+            elif isinstance(item, dict):
+                below += item.keys()
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str) and "\0" in item:
+                raise _invalid("a text holds the character U+0000")
+        if below and (depth := depth + 1) > MAX_STORED_DEPTH:
+            raise _invalid(f"nested deeper than {MAX_STORED_DEPTH} levels")
+        level = below
+
+
+def _written_out(number: Decimal) -> int:
+    """How many digits `numeric` writes, at least; refuses what it cannot hold."""
+    if not number.is_finite():
+        raise _invalid("a number is not finite")
+    exponent = int(number.as_tuple().exponent)
+    if (number and number.adjusted() >= _NUMERIC_DIGITS) or -exponent > _NUMERIC_DECIMALS:
+        raise _invalid(
+            f"a number has more than {_NUMERIC_DIGITS} digits before its point or {_NUMERIC_DECIMALS} after it"
+        )
+    return max(number.adjusted(), -exponent, 0)
 
 
 def _skip_space(text: str, start: int) -> int:

@@ -17,7 +17,7 @@ from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import MAX_ATTEMPTS_LIMIT, MAX_TASK_TYPE_CHARACTERS, MAX_TIMEOUT_SECONDS
 from service_tasks.engine.context import TaskContext
 from servicekit.envelope import dump
-from servicekit.json_reader import read_json
+from servicekit.json_reader import read_stored
 from servicekit.settings import MissingSettings, Settings, SettingsError, load
 
 ENTRY_POINT_GROUP = "siteworks.task_types"
@@ -107,7 +107,7 @@ class TaskType:
     def parse(self, payload: str | bytes) -> Any:
         """JSON text to what the handler gets; raises `pydantic.ValidationError` where the model refuses it."""
         if self.payload_model is None:
-            return read_json(payload.encode("utf-8") if isinstance(payload, str) else payload)
+            return read_stored(payload if isinstance(payload, str) else payload.decode("utf-8"))
         return self.payload_model.model_validate_json(payload, strict=True)
 
     def checked_result(self, result: Any) -> Any:

@@ -34,7 +34,7 @@ from service_tasks.engine.registry import BadResult
 from service_tasks.engine.traces import trace_of
 from servicekit.envelope import dump
 from servicekit.errors import InvalidJson
-from servicekit.json_reader import read_json
+from servicekit.json_reader import check_storable
 from servicekit.lifecycle import end_if_forked
 from servicekit.logs import get_logger
 
@@ -476,10 +476,10 @@ def _json_text(result: Any) -> str:
         raise BadResult(f"the result is not JSON: {exc}") from exc
     if len(raw) > MAX_RESULT_BYTES:
         raise BadResult(f"the result has {len(raw)} bytes; {MAX_RESULT_BYTES} are allowed")
-    if raw != b"null":
+    text = raw.decode("utf-8")
+    if text != "null":
         try:
-            # Whatever our own strict reader refuses, PostgreSQL or the API would stumble over later.
-            read_json(raw)
+            check_storable(text, MAX_RESULT_BYTES)
         except InvalidJson as exc:
             raise BadResult(f"the result cannot be stored: {exc}") from exc
-    return raw.decode("utf-8")
+    return text

@@ -9,8 +9,7 @@ from service_tasks.domain.task import Status
 from service_tasks.domain.watched import WatchedTask
 from service_tasks.events.feed import Sight
 from service_tasks.events.schemas import EndEvent, EndStatus, ProgressEvent, StatusEvent
-from servicekit.envelope import dump
-from servicekit.json_reader import read_json
+from servicekit.envelope import Written, dump
 from servicekit.schemas import View
 
 KEEP_ALIVE = b": still here\n\n"
@@ -78,7 +77,7 @@ def _end(task: WatchedTask) -> EndEvent:
     return EndEvent(
         id=task.id,
         status=EndStatus(task.status),
-        result=None if task.result is None else read_json(task.result.encode("utf-8")),
+        result=None if task.result is None else Written(task.result),
         omitted=["result"] if left_out else [],
         result_url=f"/tasks/{task.id}/result",
         error=task.error,

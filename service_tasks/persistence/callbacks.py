@@ -11,10 +11,9 @@ from pydantic import BaseModel
 from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE
 from service_tasks.domain.task import DEFAULT_PRIORITY
 from service_tasks.use_cases.tasks import NewTask
-from servicekit.envelope import dump
+from servicekit.envelope import Written, dump
 from servicekit.events import Event, write_event
 from servicekit.ids import new_id
-from servicekit.json_reader import read_json
 from servicekit.schemas import JsonValue
 
 
@@ -42,7 +41,7 @@ def callback_of(row: Any) -> NewTask:
     url, result = fields.pop("callback_url"), fields.pop("result")
     ended = EndedTask(
         **fields,
-        result=None if result is None else read_json(result.encode("utf-8")),
+        result=None if result is None else Written(result),
         omitted=["result"] if fields["status"] == "completed" and result is None else [],
         result_url=f"/tasks/{fields['id']}/result",
     )

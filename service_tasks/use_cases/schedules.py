@@ -32,7 +32,7 @@ from service_tasks.use_cases.tasks import NewTask, Tasks
 from servicekit.envelope import Written
 from servicekit.errors import Invalid
 from servicekit.ids import new_id
-from servicekit.json_reader import read_json
+from servicekit.json_reader import read_stored
 from servicekit.preconditions import ANY_STATE, IfMatch
 
 _DEFAULT_TIMEZONE = "UTC"
@@ -317,7 +317,7 @@ def _changed_timing(schedule: StoredSchedule, named: Mapping[str, Any]) -> Timin
 
 
 def _json(text: str | None) -> Any:
-    return None if text is None else read_json(text)
+    return None if text is None else read_stored(text)
 
 
 def _view_of(schedule: StoredSchedule) -> ScheduleView:

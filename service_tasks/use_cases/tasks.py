@@ -50,7 +50,7 @@ from servicekit.envelope import Written, dump
 from servicekit.errors import FieldError, IdempotencyKeyReused, Invalid
 from servicekit.idempotency import fingerprint
 from servicekit.ids import new_id
-from servicekit.json_reader import read_json, weight
+from servicekit.json_reader import read_stored, weight
 
 NO_WORKER = "no worker runs this type"
 PAUSED = "this type is paused"
@@ -555,7 +555,7 @@ def _in_batch(index: int, exc: Invalid) -> Invalid:
 
 
 def _json(text: str) -> Any:
-    return read_json(text)
+    return read_stored(text)
 
 
 def _written(text: str | None) -> Written | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
@@ -346,8 +347,9 @@ def settings_for(receiver, **more) -> CallbackSettings:
     return CallbackSettings(**fields, _env_file=None)
 
 
-def deliver(receiver, settings=None, **options):
-    payload = {"url": f"{receiver.url}/ended?of=crane", "event": {"id": "1", "data": {"имя": [1.5, None]}}}
+def deliver(receiver, settings=None, data=None, **options):
+    data = {"имя": [1.5, None]} if data is None else data
+    payload = {"url": f"{receiver.url}/ended?of=crane", "event": {"id": "1", "data": data}}
     return run_once(callback, payload, settings=settings or settings_for(receiver), **options)
 
 
@@ -367,6 +369,18 @@ def test_a_callback_is_signed_as_the_page_says(receiver):
     assert not is_genuine(said, seen.body, SECRET, seconds=-1)
     assert not is_genuine(said.replace("t=", "t=1"), seen.body, SECRET)
     assert not is_genuine("", seen.body, SECRET)
+
+
+def test_a_result_is_told_to_the_last_digit_and_level(receiver):
+    receiver.script(answer(204))
+    deep = Decimal("0." + "3" * 60)
+    for _ in range(300):
+        deep = [deep]
+
+    deliver(receiver, data={"result": deep})
+
+    (seen,) = receiver.requests()
+    assert json.loads(seen.body, parse_float=Decimal)["data"] == {"result": deep}
 
 
 def test_two_secrets_make_two_signatures_and_a_new_file_needs_no_restart(receiver, tmp_path):

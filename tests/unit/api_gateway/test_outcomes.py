@@ -34,6 +34,12 @@ def test_only_an_envelope_that_fits_its_status_is_one(status: int, body: bytes, 
     assert (outcomes.read_envelope(status, body) is not None) is is_envelope
 
 
+def test_whole_numbers_may_be_longer_than_python_reads() -> None:
+    envelope = outcomes.read_envelope(200, b'{"success":true,"data":' + b"9" * 5000 + b"}")
+    assert envelope is not None
+    assert envelope.data == Decimal("9" * 5000)
+
+
 def test_numbers_with_a_point_stay_exact() -> None:
     envelope = outcomes.read_envelope(200, b'{"success": true, "data": 52.10}')
     assert envelope is not None
