@@ -21,6 +21,7 @@ from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
 from servicekit import shortage
+from servicekit.browsers import BrowserRules
 from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
 from servicekit.logs import get_logger
 from servicekit.memory import MIB, Budget
@@ -138,6 +139,7 @@ class Gateway:
             metrics=metrics,
             trusted=TrustedProxies(settings.trusted_proxies),
             origins=settings.allowed_origins(),
+            browsers=BrowserRules(settings.allowed_hosts, settings.gateway_bind, origins=settings.allowed_origins()),
             measures=measures,
             limiter=None if quota is None else shared_quotas.limiter_for(quota),
             lateness=lateness,

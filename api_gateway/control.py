@@ -225,7 +225,7 @@ def make_control(
             raise CircuitHeldUp(retry_after=1) from error
         return _circuit_view(circuit.snapshot())
 
-    app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION)
+    app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION, browsers=None)
     _add_documentation(app, api, routes, fetch_documents, sorted(circuits))
     return app
 

@@ -29,6 +29,7 @@ from servicekit.memory import SMALL, Account
 LINE_SECONDS = 2.0
 #: A trial keeps its place somewhat longer than the call can last.
 _LEASE_MARGIN = 5.0
+_MISDIRECTED = 421
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
@@ -215,6 +216,9 @@ def _send(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = F
 
 
 async def _reply(lane: Lane, call: Call, answer: Answer) -> Reply:
+    if answer.status == _MISDIRECTED:
+        # Ours to mend, and nothing that a proxy may say of a client's request (RFC 9110 section 15.5.20).
+        raise BrokenAnswer("it is not known by the name we ask it by: see its ALLOWED_HOSTS")
     reply = Reply(answer.status, headers.down(answer.fields, lane.upstream.origin.text))
     media_type = outcomes.media_type(headers.get(answer.fields, b"content-type"))
     redirects = 300 <= answer.status < 400

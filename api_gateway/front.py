@@ -22,6 +22,7 @@ from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.route_table import Match, RouteTable
 from api_gateway.upstream import Answer, UpstreamError
 from servicekit import deadline, request_id
+from servicekit.browsers import OPEN_PATHS, BrowserRules, Verdict
 from servicekit.envelope import dump, failure, success
 from servicekit.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
 from servicekit.logs import Frequent, get_logger
@@ -61,6 +62,7 @@ class Front:
         metrics: Metrics,
         trusted: TrustedProxies,
         origins: frozenset[str],
+        browsers: BrowserRules,
         measures: GatewayMeasures,
         lateness: Lateness,
         budget: Budget,
@@ -72,6 +74,7 @@ class Front:
         self._metrics = metrics
         self._trusted = trusted
         self._origins = origins
+        self._browsers = browsers
         self._measures = measures
         self._lateness = lateness
         self._budget = budget
@@ -103,6 +106,9 @@ class Front:
                 try:
                     target = _read_target(request)
                     match = self._match(target)
+                    if target.path not in OPEN_PATHS:
+                        verdict = request.fields.verdict or self._verdict(request)
+                        verdict.check(request.method)
                     if match is not None:
                         route = match.route.template
                         if match.route.handler == "control" and match.route.allows(request.method):
@@ -170,6 +176,20 @@ class Front:
             return None  # the gateway's own pages have no alias
         target.path = path
         return match
+
+    def _verdict(self, request: Request) -> Verdict:
+        """Whether a request is one that a page of somebody else sends through a browser."""
+        fields = request.fields
+        told = [fields.first.get(name) for name in (b"host", b"origin", b"sec-fetch-site")]
+        host, origin, site = (None if value is None else value.decode("latin-1") for value in told)
+        if b"x-forwarded-host" in fields.first and request.client.address in self._trusted:
+            forwarded = b",".join(value for name, value in fields.pairs if name == b"x-forwarded-host")
+            return self._browsers.verdict(host, origin, site, forwarded.decode("latin-1"))
+        verdict = self._browsers.verdict(host, origin, site)
+        if b"x-forwarded-host" not in fields.first:
+            # Equal heads share these fields, whoever sent them.
+            fields.verdict = verdict
+        return verdict
 
     def _passed(self, request: Request) -> Passed:
         """What goes up of the request's head; on a connection that repeats its head, what went up before."""
@@ -337,7 +357,7 @@ class Front:
 def _read_target(request: Request) -> Target:
     """The target of a request that names its host as it should."""
     hosts = request.fields.hosts
-    if len(hosts) != 1 and request.http_version != "1.0":
+    if len(hosts) > 1 or (not hosts and request.http_version != "1.0"):
         raise BadRequest("A request names exactly one Host.")
     if not request.fields.valid_host:
         raise BadRequest("The Host field is not valid.")

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from servicekit.browsers import Verdict
+
 Fields = list[tuple[bytes, bytes]]
 
 VIA_NAME = b"siteworks"
@@ -44,9 +46,12 @@ _SET_HERE_UP = HOP_BY_HOP | {
 }
 _NONE: frozenset[bytes] = frozenset()
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
-#: Fields by which some servers let a proxy rewrite an address; nobody may send them through.
+#: Fields by which some servers let a proxy rewrite an address; nobody may send them through. And those by which
+#: browsers are judged: here, for the services are asked by another Host.
 _NEVER_UP = frozenset(
     {
+        b"origin",
+        b"sec-fetch-site",
         b"x-forwarded-port",
         b"x-forwarded-prefix",
         b"x-forwarded-server",
@@ -94,7 +99,7 @@ class Peer:
 class RequestFields:
     """The fields of a request, and what every request is asked about them. Never changed: equal heads share one."""
 
-    __slots__ = ("first", "hosts", "pairs", "valid_host")
+    __slots__ = ("first", "hosts", "pairs", "valid_host", "verdict")
 
     def __init__(self, pairs: Fields) -> None:
         self.pairs = pairs
@@ -102,6 +107,8 @@ class RequestFields:
         self.valid_host = not self.hosts or valid_host(self.hosts[0])
         #: The first value of each field.
         self.first = dict(reversed(pairs))
+        #: Whose page may have sent them, once that is known; it does not depend on who did.
+        self.verdict: Verdict | None = None
 
 
 class Passed:
@@ -244,7 +251,7 @@ def cors(
     if not allowed:
         return []
     fields: Fields = [(b"vary", b"Origin")]
-    if origin is None or not ("*" in allowed or origin.decode("latin-1") in allowed):
+    if origin is None or origin.decode("latin-1") not in allowed:
         return fields
     fields.append((b"access-control-allow-origin", origin))
     if preflight_allow is None:

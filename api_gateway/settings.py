@@ -8,7 +8,8 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Quota
-from servicekit.settings import Bind, HttpUrl, ServiceSettings
+from servicekit.browsers import read_origins
+from servicekit.settings import Bind, HttpUrl, ServerSettings
 
 
 def _proxies(value: str) -> str:
@@ -20,9 +21,12 @@ def _proxies(value: str) -> str:
 
 
 def _origins(value: str) -> str:
-    for origin in (part.strip() for part in value.split(",") if part.strip()):
-        if origin != "*" and not origin.startswith(("http://", "https://")):
-            raise ValueError("write origins separated by commas, such as https://app.example.com, or *")
+    if "*" in value:
+        raise ValueError("* would let any web page do what needs no login: list the origins")
+    try:
+        read_origins(value)
+    except ValueError:
+        raise ValueError("write origins separated by commas, such as https://app.example.com") from None
     return value
 
 
@@ -35,7 +39,7 @@ def _rate(value: str) -> str:
     return value
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(ServerSettings):
     """What the gateway reads."""
 
     gateway_bind: Bind = Field(default="127.0.0.1:8000", description="where the gateway listens")
@@ -51,7 +55,7 @@ class GatewaySettings(ServiceSettings):
     )
     admin_token: SecretStr | None = Field(default=None, description="opens POST /admin/circuits; unset, it is closed")
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
-        default="", description="origins whose pages may call the API, or *"
+        default="", description="origins whose pages may call the API"
     )
     gateway_upstream_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=128, description="requests that may be under way at one upstream at a time"
@@ -91,4 +95,4 @@ class GatewaySettings(ServiceSettings):
 
     def allowed_origins(self) -> frozenset[str]:
         """The configured CORS origins."""
-        return frozenset(part.strip() for part in self.cors_origins.split(",") if part.strip())
+        return read_origins(self.cors_origins)

@@ -9,6 +9,7 @@ from service_orders.routes import order_routes
 from service_orders.settings import OrdersSettings
 from service_orders.use_cases import Orders
 from service_orders.users_client import UsersClient
+from servicekit.browsers import BrowserRules
 from servicekit.circuits import Circuit
 from servicekit.database import Database
 from servicekit.http_client import ServiceClient
@@ -39,5 +40,6 @@ def create_app(settings: OrdersSettings) -> Flask:
         "service_orders",
         routes=[order_routes(orders), event_routes(inbox, settings.token)],
         checks={"database": database.ping},
+        browsers=BrowserRules(settings.allowed_hosts, settings.orders_bind),
         description="The orders of the building sites.",
     )

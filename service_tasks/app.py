@@ -29,6 +29,7 @@ from service_tasks.use_cases.messages import Messages
 from service_tasks.use_cases.schedules import Schedules
 from service_tasks.use_cases.stats import Stats
 from service_tasks.use_cases.tasks import Tasks
+from servicekit.browsers import BrowserRules
 from servicekit.database import Database
 from servicekit.errors import AppError
 from servicekit.inbox import Inbox, event_routes
@@ -84,6 +85,7 @@ def create_app(settings: TasksSettings) -> Flask:
             event_routes(inbox, settings.token),
         ],
         checks={"database": database.ping},
+        browsers=BrowserRules(settings.allowed_hosts, settings.tasks_bind),
         description="Tasks that run now, later, again when they fail, and by schedules.",
     )
 

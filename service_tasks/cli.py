@@ -85,7 +85,7 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
             ),
         ),
     )
-    pages = None if settings.worker_bind is None else _serve_pages(worker, settings.worker_bind)
+    pages = None if settings.worker_bind is None else _serve_pages(worker, settings.worker_bind, settings.allowed_hosts)
     keep_for_good()
     status = worker.run()
     exit_within(_EXIT_SECONDS, status=status)
@@ -96,14 +96,15 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
     return status
 
 
-def _serve_pages(worker: Worker, bind: str) -> BaseWSGIServer:
+def _serve_pages(worker: Worker, bind: str, allowed_hosts: str) -> BaseWSGIServer:
     from service_tasks.measures.worker import WorkerCollector
     from servicekit.metrics import Metrics
     from servicekit.pages import serve_pages
 
     metrics = Metrics(WORKER)
     WorkerCollector(worker, metrics.registry)
-    pages = serve_pages(WORKER, bind, {"heartbeat": lambda: _require_beat(worker)}, metrics)
+    checks = {"heartbeat": lambda: _require_beat(worker)}
+    pages = serve_pages(WORKER, bind, checks, metrics, allowed_hosts=allowed_hosts)
     _log.info("worker_pages", worker=worker.info.name, port=pages.port)
     return pages
 

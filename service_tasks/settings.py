@@ -15,6 +15,7 @@ from servicekit.settings import (
     HttpUrl,
     InternalToken,
     RelaySettings,
+    ServerSettings,
     ServiceSettings,
     Settings,
     Threads,
@@ -107,14 +108,14 @@ class TasksSettings(TaskEventSettings, TaskMakerSettings, InternalToken):
     tasks_threads: Threads = Field(default=8, description="requests served at once, and database connections")
 
 
-class IngestSettings(TaskMakerSettings):
+class IngestSettings(TaskMakerSettings, ServerSettings):
     """Settings of the process that makes tasks of messages."""
 
     rabbitmq_url: BrokerUrl = Field(description="where RabbitMQ is")
     ingest_bind: Bind = Field(default="127.0.0.1:8010", description="where ingestion shows its pages")
 
 
-class WorkerSettings(TaskEventSettings):
+class WorkerSettings(TaskEventSettings, ServerSettings):
     """Settings of a task worker."""
 
     worker_concurrency: int = Field(default=5000, ge=1, le=20_000, description="tasks held at once")
@@ -155,7 +156,7 @@ class WorkerSettings(TaskEventSettings):
         return self
 
 
-class EventsSettings(ServiceSettings):
+class EventsSettings(ServerSettings):
     """Settings of the process that streams events."""
 
     tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")

@@ -9,6 +9,7 @@ from service_users.passwords import Passwords
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
+from servicekit.browsers import BrowserRules
 from servicekit.database import Database
 from servicekit.inbox import Inbox, event_routes
 from servicekit.web import make_app
@@ -31,5 +32,6 @@ def create_app(settings: UsersSettings) -> Flask:
         # Nothing that happens elsewhere matters here yet: events are acknowledged and forgotten.
         routes=[user_routes(users), event_routes(Inbox(database, {}), settings.token)],
         checks={"database": database.ping},
+        browsers=BrowserRules(settings.allowed_hosts, settings.users_bind),
         description="The people of the building sites.",
     )

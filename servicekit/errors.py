@@ -4,6 +4,7 @@ AppError                      500 internal_error
 ├── Invalid                   400 invalid_input
 ├── Unauthorized              401 unauthorized
 ├── Forbidden                 403 forbidden
+│   └── ForeignPage           403 foreign_page
 ├── NotFound                  404 not_found
 ├── MethodNotAllowed          405 method_not_allowed
 ├── Conflict                  409 conflict
@@ -11,6 +12,7 @@ AppError                      500 internal_error
 ├── PreconditionFailed        412 precondition_failed
 ├── TooLarge                  413 body_too_large
 ├── UnsupportedMediaType      415 unsupported_media_type
+├── MisdirectedRequest        421 misdirected_request
 ├── TooManyRequests           429 too_many_requests
 ├── BadGateway                502 bad_upstream_answer
 ├── Unavailable               503 unavailable
@@ -82,6 +84,12 @@ class Forbidden(AppError):
     code = "forbidden"
 
 
+class ForeignPage(Forbidden):
+    """A page of another origin may not do this."""
+
+    code = "foreign_page"
+
+
 class NotFound(AppError):
     """There is nothing at this address."""
 
@@ -122,6 +130,12 @@ class UnsupportedMediaType(AppError):
     """Send the body as application/json."""
 
     code = "unsupported_media_type"
+
+
+class MisdirectedRequest(AppError):
+    """This server is not known by the name in the Host field."""
+
+    code = "misdirected_request"
 
 
 class TooManyRequests(AppError):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from servicekit.browsers import BrowserRules
 from servicekit.health import Check
 from servicekit.metrics import Metrics
 from servicekit.web import make_app
@@ -21,10 +22,12 @@ class _QuietHandler(WSGIRequestHandler):
         """Leave the lines to the application."""
 
 
-def serve_pages(process: str, bind: str, checks: Mapping[str, Check], metrics: Metrics) -> BaseWSGIServer:
+def serve_pages(
+    process: str, bind: str, checks: Mapping[str, Check], metrics: Metrics, *, allowed_hosts: str = ""
+) -> BaseWSGIServer:
     """Begin to answer on HOST:PORT until `shutdown`. SystemExit with one clear line when it cannot listen."""
     host, _, port = bind.rpartition(":")
-    app = make_app(process, routes=[], checks=checks, metrics=metrics)
+    app = make_app(process, routes=[], checks=checks, metrics=metrics, browsers=BrowserRules(allowed_hosts, bind))
     try:
         server = make_server(host, int(port), app, threaded=True, request_handler=_QuietHandler)
     except (OSError, SystemExit) as exc:  # Werkzeug itself wants to end the process when the port is taken

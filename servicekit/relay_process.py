@@ -118,7 +118,8 @@ def run_relay(
         measures=RelayMeasures(metrics.registry),
         on_death=on_death,
     )
-    pages = serve_pages(name, bind, {"database": partial(database.ping, writing=True)}, metrics)
+    checks = {"database": partial(database.ping, writing=True)}
+    pages = serve_pages(name, bind, checks, metrics, allowed_hosts=settings.allowed_hosts)
     relay.start()
     _log.info("relay_started", destinations=sorted(clients))
     stopping.wait()

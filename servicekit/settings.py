@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servicekit.browsers import read_hosts
+
 _MAX_PORT = 65535
 _SHORTEST_TOKEN = 16
 
@@ -60,6 +62,16 @@ def _broker_url(value: str) -> str:
     return value
 
 
+def _hosts(value: str) -> str:
+    try:
+        read_hosts(value)
+    except ValueError:
+        raise ValueError(
+            "write names and addresses without ports, separated by commas, such as api.example.com"
+        ) from None
+    return value
+
+
 Bind = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
@@ -89,7 +101,16 @@ class ServiceSettings(Settings):
     )
 
 
-class InternalToken(ServiceSettings):
+class ServerSettings(ServiceSettings):
+    """What every process reads that listens."""
+
+    allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        default="",
+        description="names by which this process may be asked, besides those of loopback and the address it listens on",
+    )
+
+
+class InternalToken(ServerSettings):
     """The word by which the services know each other."""
 
     internal_token: SecretStr | None = Field(

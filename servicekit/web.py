@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
 from servicekit import deadline, memory, openapi, request_id
+from servicekit.browsers import OPEN_PATHS, BrowserRules
 from servicekit.envelope import dump, failure, status_of, success
 from servicekit.errors import (
     AppError,
@@ -37,8 +38,7 @@ BODY_LIMIT = 1024 * 1024
 MEMORY = 72 * memory.MIB
 _PIECE = 64 * 1024
 _log = get_logger(__name__)
-# Asked every few seconds by machines: worth a metric, not a line.
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+_LOOPBACK = BrowserRules()
 
 
 def make_app(
@@ -49,16 +49,17 @@ def make_app(
     metrics: Metrics | None = None,
     description: str = "",
     body_limit: int = BODY_LIMIT,
+    browsers: BrowserRules | None = _LOOPBACK,
 ) -> Flask:
     """Build a service's web application.
 
-    `checks` decide /readyz; `body_limit` is in bytes and holds for chunked bodies too. Besides the given
-    routes it answers /livez, /readyz, /metrics and /openapi.json.
+    `checks` decide /readyz; `body_limit` is in bytes and holds for chunked bodies too; `browsers` is None where they
+    have been judged before. Besides the given routes it answers /livez, /readyz, /metrics and /openapi.json.
     """
     app = Flask(service, static_folder=None)
     app.url_map.merge_slashes = False
     metrics = metrics or Metrics(service)
-    _keep_request_context(app, metrics, memory.Budget(MEMORY))
+    _keep_request_context(app, metrics, memory.Budget(MEMORY), browsers)
     _answer_errors(app)
     for group in routes:
         for endpoint in group.endpoints:
@@ -182,7 +183,7 @@ def _route_template() -> str:
     return rule.rule.replace("<", "{").replace(">", "}") if rule is not None else UNMATCHED
 
 
-def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget) -> None:
+def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget, browsers: BrowserRules | None) -> None:
     @app.before_request
     def begin() -> None:
         g.began = time.monotonic()
@@ -194,6 +195,10 @@ def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget) -
         g.context.enter_context(memory.of_one_request(budget))
         if left is not None and left <= 0:
             raise DeadlineExceeded
+        if browsers is not None and request.path not in OPEN_PATHS:
+            given = request.headers
+            verdict = browsers.verdict(given.get("Host"), given.get("Origin"), given.get("Sec-Fetch-Site"))
+            verdict.check(request.method)
 
     @app.after_request
     def finish(response: Response) -> Response:
@@ -201,7 +206,8 @@ def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget) -
         route = _route_template()
         response.headers[request_id.HEADER] = g.request_id
         metrics.observe(method=request.method, route=route, status=response.status_code, seconds=seconds)
-        if route not in _QUIET:
+        # Asked every few seconds by machines: worth a metric, not a line.
+        if route not in OPEN_PATHS:
             _log.info(
                 "request",
                 method=request.method,

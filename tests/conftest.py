@@ -11,6 +11,7 @@ import pytest
 from tests.support.postgres import ServiceDatabase, TestServer
 
 _OURS = (
+    "ALLOWED_HOSTS",
     "LOG_",
     "USERS_",
     "ORDERS_",

@@ -15,6 +15,7 @@ from service_tasks.persistence.task_store import TaskStore
 from service_tasks.persistence.watch_store import WatchStore
 from service_tasks.settings import EventsSettings
 from servicekit import openapi
+from servicekit.browsers import BrowserRules
 from servicekit.database import Database
 from servicekit.logs import get_logger
 from servicekit.metrics import Metrics
@@ -47,6 +48,7 @@ class Events:
                 title=SERVICE, version=VERSION, description="Tasks as they change.", routes=[event_routes()]
             ),
             keep_alive_seconds=settings.events_keep_alive_seconds,
+            browsers=BrowserRules(settings.allowed_hosts, settings.events_bind),
         )
         self._looking: asyncio.Task[None] | None = None
         self._listener: EventListener | None = None

@@ -17,6 +17,7 @@ from service_tasks.events.feed import Feed, Sight, Watcher
 from service_tasks.events.measures import EventMeasures
 from service_tasks.events.routes import LAST_EVENT_ID
 from servicekit import deadline, request_id
+from servicekit.browsers import OPEN_PATHS, BrowserRules
 from servicekit.envelope import dump, failure, status_of, success
 from servicekit.errors import AppError, DeadlineExceeded, MethodNotAllowed, NotFound
 from servicekit.health import Check, readiness
@@ -40,8 +41,6 @@ RETRY_MS = 3000
 RETRY_AFTER_END_MS = (2000, 6000)
 
 _PATH = re.compile(r"/tasks/([^/]+)/events")
-# Asked every few seconds by machines: worth a metric, not a line.
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 _STREAM_FIELDS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -94,12 +93,14 @@ class Door:
         measures: EventMeasures,
         document: Mapping[str, Any],
         keep_alive_seconds: float,
+        browsers: BrowserRules,
     ) -> None:
         self._feed = feed
         self._checks = checks
         self._metrics = metrics
         self._measures = measures
         self._keep_alive = keep_alive_seconds
+        self._browsers = browsers
         self._service = metrics.service
         self._document = dump(document)
         self._pages = {
@@ -137,6 +138,9 @@ class Door:
 
     async def _route(self, exchange: _Exchange) -> None:
         path: str = exchange.scope["path"]
+        if path not in OPEN_PATHS:
+            host, origin, site = exchange.field("Host"), exchange.field("Origin"), exchange.field("Sec-Fetch-Site")
+            self._browsers.verdict(host, origin, site).check(exchange.scope["method"])
         page = self._pages.get(path)
         found = _PATH.fullmatch(path)
         if page is None and found is None:
@@ -225,7 +229,8 @@ class Door:
         method = exchange.scope["method"]
         if exchange.status:
             self._metrics.observe(method=method, route=exchange.route, status=exchange.status, seconds=exchange.seconds)
-        if exchange.route not in _QUIET:
+        # Asked every few seconds by machines: worth a metric, not a line.
+        if exchange.route not in OPEN_PATHS:
             _log.info(
                 "request",
                 method=method,

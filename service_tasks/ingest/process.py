@@ -70,7 +70,7 @@ def run_ingest(
             raise Unavailable("RabbitMQ cannot be reached at the moment.")
 
     checks: dict[str, Check] = {"database": partial(database.ping, writing=True), "broker": broker_is_connected}
-    pages = serve_pages(NAME, settings.ingest_bind, checks, metrics)
+    pages = serve_pages(NAME, settings.ingest_bind, checks, metrics, allowed_hosts=settings.allowed_hosts)
     consumer.start()
     log.info("ingest_started")
     stopping.wait()

@@ -271,6 +271,7 @@ def test_addresses_name_services_and_the_ports_their_images_listen_on(services: 
                 dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
                 assert f"_BIND=0.0.0.0:{match[2]}\n" in dockerfile
                 assert f"EXPOSE {match[2]}\n" in dockerfile
+                assert services[match[1]]["environment"]["ALLOWED_HOSTS"] == match[1]
                 assert services[match[1]]["healthcheck"]["test"][-1] == match[2]
                 assert set(services[match[1]]["networks"]) & set(services[name]["networks"])
 

@@ -68,7 +68,7 @@ class RawClient:
         connection: socket.socket | None = None,
     ) -> RawAnswer:
         """Send one ordinary request; the connection is kept when it is given."""
-        lines = [f"{method} {target} HTTP/1.1", "Host: siteworks.test"]
+        lines = [f"{method} {target} HTTP/1.1", "Host: localhost"]
         lines += [f"{name}: {value}" for name, value in fields]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
@@ -88,7 +88,7 @@ class KeptClient(RawClient):
 
     def connect(self) -> socket.socket:
         connection = super().connect()
-        connection.sendall(b"OPTIONS * HTTP/1.1\r\nHost: siteworks.test\r\n\r\n")
+        connection.sendall(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_answer(connection).status == 204
         return connection
 

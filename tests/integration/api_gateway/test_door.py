@@ -84,7 +84,9 @@ class TestRefusals:
             ),
             pytest.param(b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400, id="negative length"),
             pytest.param(
-                b"POST /users HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400, id="no chunk size"
+                b"POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+                400,
+                id="no chunk size",
             ),
             pytest.param(
                 b"POST /users HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: cow\r\n\r\n", 501, id="an unknown coding"
@@ -137,7 +139,9 @@ class TestRefusals:
         try:
             for number, connection in enumerate(slow):
                 half = (
-                    b"GET /users HT" if number % 2 else b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"
+                    b"GET /users HT"
+                    if number % 2
+                    else b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"
                 )
                 connection.sendall(half)
             assert client.get("/users").seconds < 3
@@ -266,7 +270,7 @@ def test_clients_that_come_while_the_worker_is_busy_wait_at_the_door(tmp_path: P
             # More than the backlog that asyncio listens with; one too many would be told to come again in a second.
             for _ in range(300):
                 waiting.append(socket.create_connection(("127.0.0.1", gateway.port), timeout=0.9))
-                waiting[-1].sendall(b"GET /users HTTP/1.1\r\nHost: a\r\n\r\n")
+                waiting[-1].sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
         finally:
             os.kill(worker, signal.SIGCONT)
         for connection in waiting:
@@ -302,7 +306,7 @@ def test_a_process_whose_master_was_killed_ends_with_the_answers_under_way(tmp_p
         go_on = threading.Event()
         gateway.upstreams["users"].script(Wait(go_on), good("late"))
         with gateway.client.connect() as kept:
-            kept.sendall(b"GET /users HTTP/1.1\r\nHost: a\r\n\r\n")
+            kept.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
             gateway.upstreams["users"].wait_for(1)
             gateway.process.kill()
             eventually(lambda: "Worker shutting down" in gateway.log.read_text(), what="it to see that")

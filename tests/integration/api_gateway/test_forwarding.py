@@ -131,9 +131,9 @@ class TestFieldsUp:
         client.get("/users", ("X-Forwarded-For", "6.6.6.6"), ("Forwarded", "for=6.6.6.6"), ("X-Real-IP", "6.6.6.6"))
         seen = users.requests()[-1]
         assert seen.values("X-Forwarded-For") == ["127.0.0.1"]
-        assert seen.values("X-Forwarded-Host") == ["siteworks.test"]
+        assert seen.values("X-Forwarded-Host") == ["localhost"]
         assert seen.values("X-Forwarded-Proto") == ["http"]
-        assert seen.values("Forwarded") == ["for=127.0.0.1;host=siteworks.test;proto=http"]
+        assert seen.values("Forwarded") == ["for=127.0.0.1;host=localhost;proto=http"]
         assert seen.values("X-Real-IP") == []
         assert seen.values("Via") == ["1.1 siteworks"]
         assert seen.values("Host") == [f"127.0.0.1:{users.port}"]
@@ -180,7 +180,7 @@ class TestBodiesUp:
 
     def test_a_chunked_body_arrives_with_one_framing(self, client: RawClient, users: ScriptedUpstream) -> None:
         client.send(
-            b"POST /users HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\n\r\n"
         )
         seen = users.requests()[-1]
@@ -198,7 +198,9 @@ class TestBodiesUp:
 
     def test_expect_100_continue_is_met_here(self, client: RawClient, users: ScriptedUpstream) -> None:
         with client.connect() as connection:
-            connection.sendall(b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+            connection.sendall(
+                b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+            )
             assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
             connection.sendall(b"{}")
             assert read_answer(connection).status == 200
@@ -210,7 +212,7 @@ class TestBodiesUp:
     ) -> None:
         size = 1024 * 1024 + extra
         with client.connect() as connection:
-            connection.sendall(b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+            connection.sendall(b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
             piece = b"x" * 65536
             for start in range(0, size, len(piece)):
                 connection.sendall(piece[: min(len(piece), size - start)])
@@ -221,7 +223,7 @@ class TestBodiesUp:
     def test_a_chunked_body_over_the_limit_is_a_413(self, client: RawClient, users: ScriptedUpstream) -> None:
         chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
         refused = client.send(
-            b"POST /users HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 17 + b"0\r\n\r\n"
+            b"POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 17 + b"0\r\n\r\n"
         )
         assert (refused.status, refused.code) == (413, "body_too_large")
         assert users.requests() == []
@@ -321,7 +323,7 @@ class TestAnswers:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
         users.script(head + b"data: 1\n\n", Wait(go_on), b"data: 2\n\n", Close())
         with client.connect() as connection:
-            connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = b""
             while b"data: 1\n\n" not in received:
                 received += connection.recv(4096)
@@ -333,7 +335,7 @@ class TestAnswers:
     def test_pipelined_requests_are_answered_in_order(self, client: RawClient, users: ScriptedUpstream) -> None:
         users.scripts([good(1)], [good(2)])
         with client.connect() as connection:
-            connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+            connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
             stream = b""
             while stream.count(b'"data"') < 2:
                 stream += connection.recv(4096)
@@ -346,11 +348,13 @@ class TestAnswers:
         go_on = threading.Event()
         users.scripts([Wait(go_on), good(1)], [good(2)], [good(3)])
         with client.connect() as connection:
-            connection.sendall(first + b"GET /users?1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(first + b"GET /users?1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             users.wait_for(1)
-            connection.sendall(b"GET /users?2 HTTP/1.1\r\nHost: x\r\n\r\nPOST /users?3 HTTP/1.1\r\nHost: x\r\n")
             connection.sendall(
-                b"Content-Length: 2\r\n\r\n{}GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                b"GET /users?2 HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /users?3 HTTP/1.1\r\nHost: localhost\r\n"
+            )
+            connection.sendall(
+                b"Content-Length: 2\r\n\r\n{}GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             )
             go_on.set()
             stream = b""
@@ -366,7 +370,7 @@ class TestAnswers:
     ) -> None:
         users.script(answer(200, b"a,b\n", media_type="text/csv"))
         with client.connect() as connection:
-            connection.sendall(b"GET /users HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+            connection.sendall(b"GET /users HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")
             seen = read_answer(connection)
         assert (seen.status, seen.body) == (200, b"a,b\n")
         assert seen.values("Connection") == ["close"]
@@ -379,6 +383,7 @@ class TestBrokenAnswers:
         [
             pytest.param([answer(500, b"<h1>Oops</h1>", media_type="text/html")], id="a crash page"),
             pytest.param([answer(200, b"<h1>Hi</h1>", media_type="text/html")], id="a page where JSON belongs"),
+            pytest.param([bad(421, "misdirected_request")], id="a service that is asked by a name it does not know"),
             pytest.param([answer(200, b'{"a": 1}')], id="JSON without envelope"),
             pytest.param([answer(200, ENVELOPE[:-1])], id="half an envelope"),
             pytest.param([answer(404, ENVELOPE)], id="an envelope against its status"),
@@ -520,7 +525,7 @@ class TestConnections:
     def test_a_client_that_leaves_is_nobodys_failure(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
         users.script(Pause(20))
         with gateway.client.connect() as connection:
-            connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
             eventually(lambda: users.requests(), what="the request to arrive")
         eventually(lambda: '"status": 499' in gateway.log.read_text(), what="the log line of a client that left")
         assert gateway.circuit("users")["calls"] == 0

@@ -64,7 +64,7 @@ def test_large_answers_to_clients_that_do_not_read_stay_below_the_limit(gateway:
     slow = []
     for _ in range(CLIENTS):
         connection = socket.create_connection(("127.0.0.1", gateway.port))
-        connection.sendall(b"GET /orders HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /orders HTTP/1.1\r\nHost: localhost\r\n\r\n")
         slow.append(connection)
     try:
         eventually(lambda: refused_well(gateway.client.get("/orders")), timeout=30, what="no room for more")

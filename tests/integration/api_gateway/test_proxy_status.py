@@ -79,7 +79,7 @@ def test_a_full_line_is_told(tmp_path: Path) -> None:
     try:
         gateway.upstreams["users"].script(Pause(20))
         with gateway.client.connect() as first:
-            first.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n")
+            first.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
             gateway.upstreams["users"].wait_for(1)
             seen = gateway.client.get("/users")
     finally:

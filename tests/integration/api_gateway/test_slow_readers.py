@@ -83,13 +83,13 @@ def test_it_is_cut_off(gateway: GatewayProcess, fields: bytes, media_type: str) 
     body = b'{"success": true, "data": "' + b"x" * size + b'"}'
     users.script(answer(200, body, media_type=media_type))
     with connect(gateway) as idle, connect(gateway) as connection:
-        idle.sendall(b"GET /orders HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(b"GET /orders HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_answer(idle).status == 200
-        connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
+        connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
         users.wait_for(1)
         eventually(lambda: connections(worker, gateway.port) == 1, timeout=20, what="the slow one to be cut off")
         assert is_cut_off(connection, size)
-        idle.sendall(b"GET /orders HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(b"GET /orders HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_answer(idle).status == 200
     eventually(lambda: users.open == 0 or media_type == "application/json", what="the upstream to be free")
     assert gateway.circuit("users")["failures"] == 0
@@ -100,7 +100,7 @@ def test_one_that_takes_its_time_gets_all_of_it(gateway: GatewayProcess) -> None
     pieces = [step for _ in range(4) for step in (b"x" * 1000, Pause(0.5))]
     users.script(answer(200, b"", media_type="text/event-stream", length=4000), *pieces)
     with connect(gateway) as connection:
-        connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_answer(connection).body == b"x" * 4000
 
 
@@ -109,7 +109,7 @@ def test_one_that_takes_a_little_at_a_time_gets_a_large_answer_whole(gateway: Ga
     body = b'{"success": true, "data": "' + b"x" * (16 * MIB) + b'"}'
     gateway.upstreams["users"].script(answer(200, body, media_type=media_type))
     with connect(gateway) as connection:
-        connection.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answered = HTTPResponse(connection)
         answered.begin()
         begun = time.monotonic()

@@ -18,7 +18,7 @@ from tests.support.upstream import Close, Pause, ScriptedUpstream, Wait, answer,
 from tests.support.waiting import eventually
 
 MIB = 1024 * 1024
-GET = b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n"
+GET = b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n"
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -98,7 +98,7 @@ class TestClientsThatLeave:
         self, client: RawClient, users: ScriptedUpstream
     ) -> None:
         with client.connect() as connection:
-            connection.sendall(b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123")
+            connection.sendall(b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n123")
         assert client.get("/users").status == 200
         assert [seen.line for seen in users.requests()] == [b"GET /users HTTP/1.1"]
 
@@ -127,7 +127,7 @@ class TestClientsThatLeave:
         users.script(Pause(60))
         orders.script(Pause(60))
         with client.connect() as connection:
-            connection.sendall(b"GET /users/1/details HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /users/1/details HTTP/1.1\r\nHost: localhost\r\n\r\n")
             users.wait_for(1)
             orders.wait_for(1)
         eventually(lambda: users.open == orders.open == 0, timeout=3, what="both connections to end")
@@ -152,11 +152,11 @@ class TestClientsThatLeave:
                 first.sendall(GET)
                 users.wait_for(1)
                 with gateway.client.connect() as second:
-                    second.sendall(b"GET /users?second HTTP/1.1\r\nHost: x\r\n\r\n")
+                    second.sendall(b"GET /users?second HTTP/1.1\r\nHost: localhost\r\n\r\n")
                     eventually(lambda: waiting() == 1, what="the second to wait")
                 eventually(lambda: waiting() == 0, timeout=3, what="the second to be forgotten")
                 with gateway.client.connect() as third:
-                    third.sendall(b"GET /users?third HTTP/1.1\r\nHost: x\r\n\r\n")
+                    third.sendall(b"GET /users?third HTTP/1.1\r\nHost: localhost\r\n\r\n")
                     eventually(lambda: waiting() == 1, what="the third to wait")
                     go_on.set()
                     assert [read_answer(one).json["data"] for one in (first, third)] == ["first", "third"]

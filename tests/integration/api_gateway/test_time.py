@@ -59,13 +59,13 @@ class Slow:
 
 
 SLOW = (
-    Slow("a head", b"GET /users HTTP/1.1\r\nHost: a\r\n", b"X: 1\r\n", HEAD_SECONDS),
-    Slow("a second head", b"GET /users HTTP/1.1\r\nHost: a\r\n", b"X: 1\r\n", HEAD_SECONDS, True),
-    Slow("a pipelined head", b"GET /users HTTP/1.1\r\nHost: a\r\n", b"X: 1\r\n", HEAD_SECONDS, False, True),
-    Slow("a body", b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n", b"x", ARRIVAL_SECONDS),
+    Slow("a head", b"GET /users HTTP/1.1\r\nHost: localhost\r\n", b"X: 1\r\n", HEAD_SECONDS),
+    Slow("a second head", b"GET /users HTTP/1.1\r\nHost: localhost\r\n", b"X: 1\r\n", HEAD_SECONDS, True),
+    Slow("a pipelined head", b"GET /users HTTP/1.1\r\nHost: localhost\r\n", b"X: 1\r\n", HEAD_SECONDS, False, True),
+    Slow("a body", b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", b"x", ARRIVAL_SECONDS),
     Slow(
         "chunks",
-        b"POST /users HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"1\r\nx\r\n",
         ARRIVAL_SECONDS,
         True,
@@ -79,7 +79,9 @@ def test_whatever_drips_is_a_408_at_its_limit(client: RawClient, users: Scripted
             connection.settimeout(60)
             if slow.on_a_kept_connection:
                 assert client.request("GET", "/orders", connection=connection).status == 200
-            connection.sendall((b"GET /orders HTTP/1.1\r\nHost: a\r\n\r\n" if slow.pipelined else b"") + slow.first)
+            connection.sendall(
+                (b"GET /orders HTTP/1.1\r\nHost: localhost\r\n\r\n" if slow.pipelined else b"") + slow.first
+            )
             if slow.pipelined:
                 assert read_answer(connection).status == 200
             seen = ends_within(connection, slow.piece, slow.limit)

@@ -18,8 +18,8 @@ ENVELOPE = b'{"success": true, "data": "\xd0\x91"}'
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 #: What the gateway adds to every request, as `exact` shows it.
 OURS = (
-    b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-host: a\r\nx-forwarded-proto: http\r\n"
-    b"forwarded: for=127.0.0.1;host=a;proto=http\r\nvia: 1.1 siteworks\r\nx-request-id: ID\r\n"
+    b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-host: localhost\r\nx-forwarded-proto: http\r\n"
+    b"forwarded: for=127.0.0.1;host=localhost;proto=http\r\nvia: 1.1 siteworks\r\nx-request-id: ID\r\n"
     b"traceparent: TRACE\r\nx-request-timeout-ms: TIME"
 )
 
@@ -50,11 +50,11 @@ class Row:
 
 
 def get(target: bytes, fields: bytes = b"") -> bytes:
-    return b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n"
+    return b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n"
 
 
 def post(fields: bytes, body: bytes) -> bytes:
-    return b"POST /users HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n" + body
+    return b"POST /users HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n" + body
 
 
 POST = b"POST /users HTTP/1.1"
@@ -148,7 +148,7 @@ def test_the_upstream_sees_exactly_this(either: RawClient, users: ScriptedUpstre
         pytest.param(get(b"/users/%0d%0aX:1"), id="a line break"),
         pytest.param(get(b"//users//1"), id="empty segments"),
         pytest.param(get(b"/users/"), id="an empty segment at the end"),
-        pytest.param(b"GET /users HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", id="two Hosts"),
+        pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n", id="two Hosts"),
         pytest.param(b"GET /users HTTP/1.1\r\nHost: a, b\r\n\r\n", id="two Hosts in one"),
         pytest.param(post(b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"), id="two framings"),
         pytest.param(post(b"Content-Length: 1\r\nContent-Length: 2\r\n", b"ab"), id="two lengths"),
@@ -309,7 +309,7 @@ def test_clients_that_dawdle_hold_nobody_up(
 ) -> None:
     """More of them than any number of threads, in the head and in the body, on connections of both kinds."""
     with contextlib.ExitStack() as stack:
-        for half in (b"GET /users HTTP/1.1\r\nHost: a\r\nX-", post(b"Content-Length: 10\r\n", b"{")):
+        for half in (b"GET /users HTTP/1.1\r\nHost: localhost\r\nX-", post(b"Content-Length: 10\r\n", b"{")):
             for _ in range(50):
                 stack.enter_context(either.connect()).sendall(half)
         assert [gateway.client.get("/users").status for _ in range(10)] == [200] * 10

@@ -17,7 +17,7 @@ from tests.support.upstream import Close, Pause, ScriptedUpstream, Wait, good
 from tests.support.waiting import eventually
 
 PROCESSES = 2
-GET = b"GET /users HTTP/1.1\r\nHost: x\r\n\r\n"
+GET = b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture(scope="module")

@@ -269,7 +269,7 @@ class TestTheCost:
         lazy.settimeout(15)
         with lazy:
             lazy.connect(("127.0.0.1", events.port))
-            lazy.sendall(f"GET /tasks/{running.id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            lazy.sendall(f"GET /tasks/{running.id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             with events.watch(running.id) as quick:
                 next(quick), next(quick)
                 for percent in range(1, 40):

@@ -62,7 +62,7 @@ class Client:
         incoming, outgoing = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             last = "" if self._reader.last_id is None else f"Last-Event-ID: {self._reader.last_id}\r\n"
-            outgoing.write(f"GET /tasks/{self.task_id}/events HTTP/1.1\r\nHost: x\r\n{last}\r\n".encode())
+            outgoing.write(f"GET /tasks/{self.task_id}/events HTTP/1.1\r\nHost: localhost\r\n{last}\r\n".encode())
             head = await incoming.readuntil(b"\r\n\r\n")
             status = int(head.split(b" ", 2)[1])
             self.statuses.append(status)

@@ -42,7 +42,7 @@ class Service:
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return b" 200 " in self.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return b" 200 " in self.exchange(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         except ConnectionRefusedError:
             return False
 
@@ -75,7 +75,7 @@ def head_and_body(raw: bytes) -> tuple[int, dict[str, str], dict]:
 
 
 def post(*fields: str, path: str = "/users", close: bool = True) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *fields]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *fields]
     if close:
         lines.append("Connection: close")
     return "\r\n".join([*lines, "", ""]).encode()
@@ -136,7 +136,7 @@ def test_a_body_that_ends_early_is_a_400_and_no_crash(service, framing):
 
 
 def test_head_carries_fields_and_no_body(service):
-    raw = service.exchange(b"HEAD /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    raw = service.exchange(b"HEAD /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     got, fields, body = head_and_body(raw)
     assert (got, body) == (200, None)
     assert int(fields["content-length"]) > 1000
@@ -144,10 +144,10 @@ def test_head_carries_fields_and_no_body(service):
 
 def test_a_body_of_a_get_is_not_taken_for_the_next_request(service):
     with service.connect() as connection:
-        hidden = b"DELETE /users HTTP/1.1\r\nHost: x\r\n\r\n"
+        hidden = b"DELETE /users HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(
-            b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(hidden), hidden)
-            + b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(hidden), hidden)
+            + b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         received = read_all(connection)
     assert received.count(b"HTTP/1.1 200") == 1
@@ -156,18 +156,20 @@ def test_a_body_of_a_get_is_not_taken_for_the_next_request(service):
 
 def test_a_database_that_is_away_is_a_503_that_tells_no_address(service):
     for path in ("/users", "/users/018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"):
-        raw = service.exchange(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        raw = service.exchange(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         fields = refused(raw, 503, "database_unavailable")
         assert fields["retry-after"] == "1"
         assert b"127.0.0.1" not in raw
         assert b"secret" not in raw
-    raw = service.exchange(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    raw = service.exchange(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     refused(raw, 503, "not_ready")
     assert head_and_body(raw)[2]["error"]["details"][0]["field"] == "database"
 
 
 def test_every_line_of_the_log_is_json_with_the_service_and_no_password(service):
-    service.exchange(b"GET /nothing HTTP/1.1\r\nHost: x\r\nX-Request-ID: look-here\r\nConnection: close\r\n\r\n")
+    service.exchange(
+        b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: look-here\r\nConnection: close\r\n\r\n"
+    )
     eventually(lambda: "look-here" in service.log.read_text(), what="the line of the request")
     lines = service.lines()
     assert {line["service"] for line in lines} == {"service_users"}
@@ -196,7 +198,7 @@ def test_a_worker_whose_master_was_killed_leaves_the_port_and_answers_what_is_un
     try:
         with service.connect() as kept, service.connect() as under_way:
             for connection in (kept, under_way):
-                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200")
             under_way.sendall(post("Content-Length: 2", close=False) + b"{")
             service.process.kill()

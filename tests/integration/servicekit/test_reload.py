@@ -2,92 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support.ports import free_port
+from tests.support.programs import OTHERS, SERVERS, Program
 from tests.support.waiting import eventually
-
-ROOT = Path(__file__).resolve().parents[3]
-AWAY = "postgresql://u:secret@127.0.0.1:1/d"
-#: Each program: its folder, its application, its address, and a value that it refuses.
-SERVERS = {
-    "gateway": ("api_gateway", "api_gateway.asgi:app", "GATEWAY_BIND", "GATEWAY_RATE_LIMIT=many"),
-    "users": ("service_users", "service_users.wsgi:app", "USERS_BIND", "USERS_THREADS=0"),
-    "orders": ("service_orders", "service_orders.wsgi:app", "ORDERS_BIND", "USERS_URL=nowhere"),
-    "tasks": ("service_tasks", "service_tasks.wsgi:app", "TASKS_BIND", "TASK_EVENTS=all"),
-    "events": ("service_tasks/events", "service_tasks.events.asgi:app", "EVENTS_BIND", "EVENTS_WATCHERS=x"),
-}
-
-
-class Program:
-    """A process of ours with a folder and an `.env` of its own; every database is away."""
-
-    def __init__(self, folder: Path, command: list[str], bind: str) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self._bind = bind
-        self._log = folder / "log"
-        self.write_env()
-        with self._log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=folder, env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{folder}"},
-                stdout=out, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        eventually(self.answers, timeout=30, what="it answers")
-
-    def write_env(self, *lines: str) -> None:
-        urls = [f"{name}_DATABASE_URL={AWAY}" for name in ("USERS", "ORDERS", "TASKS")]
-        settings = [
-            f"{self._bind}=127.0.0.1:{self.port}", *urls, "INTERNAL_TOKEN=for these tests only",
-            "RABBITMQ_URL=amqp://guest:guest@127.0.0.1:1/", *lines,
-        ]  # fmt: skip
-        (self.folder / ".env").write_text("\n".join(settings))
-
-    def answers(self, port: int | None = None) -> bool:
-        assert self.process.poll() is None, self._log.read_text()
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=10)
-        try:
-            connection.request("GET", "/livez")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-    def pids(self) -> set[int]:
-        return {child.pid for child in psutil.Process(self.process.pid).children()}
-
-    def hang_up(self) -> None:
-        self.process.send_signal(signal.SIGHUP)
-
-    def refusals(self) -> list[str]:
-        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
-        return [line["cause"] for line in lines if line["event"] == "reload_refused"]
-
-    def refuses(self, times: int = 1) -> str:
-        eventually(lambda: len(self.refusals()) >= times, timeout=40, what=f"a refusal in {self._log.read_text()}")
-        assert len(self.refusals()) == times
-        return self.refusals()[-1]
-
-    def stop(self) -> int:
-        self.process.terminate()
-        try:
-            return self.process.wait(40)
-        finally:
-            self.process.kill()
-
 
 Start = Callable[[str], Program]
 
@@ -97,9 +22,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Program] = []
 
     def begin(name: str) -> Program:
-        folder, app, bind, _ = SERVERS[name]
-        command = ["gunicorn", "-c", str(ROOT / folder / "gunicorn.conf.py"), app]
-        started.append(Program(tmp_path, command, bind))
+        started.append(Program(tmp_path, name))
         return started[-1]
 
     yield begin
@@ -111,11 +34,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_a_wrong_setting_at_a_reload_is_named_and_changes_nothing(start: Start, name: str) -> None:
     server = start(name)
     before = server.pids()
-    wrong = SERVERS[name][-1]
-    server.write_env(wrong)
+    server.write_env(server.wrong)
     server.hang_up()
     cause = server.refuses()
-    assert f"{wrong.partition('=')[0]}: " in cause
+    assert f"{server.wrong.partition('=')[0]}: " in cause
     assert "secret" not in cause
     assert server.pids() == before
     assert server.answers()
@@ -170,25 +92,16 @@ def test_a_hangup_that_reaches_a_worker_ends_nothing(start: Start, name: str) ->
     assert server.pids() == {worker}
 
 
-@pytest.mark.parametrize(
-    ("command", "bind"),
-    [
-        (("service_users.cli", "relay"), "USERS_RELAY_BIND"),
-        (("service_tasks.cli", "ingest"), "INGEST_BIND"),
-        (("service_tasks.cli", "worker"), "WORKER_BIND"),
-    ],
-)
-def test_a_process_that_cannot_reload_says_so_and_goes_on(tmp_path: Path, command: tuple[str, str], bind: str) -> None:
-    program = Program(tmp_path, list(command), bind)
-    try:
-        # The pages of a worker are there before it hears of signals; the other two hear before.
-        eventually(lambda: _catches_hangups(program.process.pid), what="it hears")
-        program.write_env("LOG_LEVEL=loud")
-        program.hang_up()
-        assert program.refuses() == "this process reads its settings when it starts: restart it"
-        assert program.answers()
-    finally:
-        assert program.stop() == 0
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_process_that_cannot_reload_says_so_and_goes_on(start: Start, name: str) -> None:
+    program = start(name)
+    # The pages of a worker are there before it hears of signals; the other two hear before.
+    eventually(lambda: _catches_hangups(program.process.pid), what="it hears")
+    program.write_env(program.wrong)
+    program.hang_up()
+    assert program.refuses() == "this process reads its settings when it starts: restart it"
+    assert program.answers()
+    assert program.stop() == 0
 
 
 def _catches_hangups(pid: int) -> bool:

@@ -131,7 +131,7 @@ def test_a_query_in_broken_utf8_is_refused(client):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/notes/", f"/notes/{AN_ID}/", "//notes", "/notes//", "/Notes", "/notes/%00/x", "/%ff"]
+    "path", ["/", "/nothing", "/notes/", f"/notes/{AN_ID}/", "/notes//", "/Notes", "/notes/%00/x", "/%ff"]
 )
 def test_an_unknown_address_is_a_404_in_the_envelope(client, path):
     for method in ("GET", "POST", "OPTIONS"):
@@ -274,8 +274,7 @@ def test_the_errors_of_the_tree_arrive_with_status_details_and_fields(client):
 def test_a_strange_host_does_not_break_the_answer(client):
     for host in ("a b", "x" * 70 + ".example", "[::1", "\xff", ""):
         answer = client.get("/notes", environ_overrides={"HTTP_HOST": host})
-        assert answer.status_code in {200, 400, 404}
-        assert isinstance(answer.json["success"], bool)
+        error_of(answer, 421, "misdirected_request")
 
 
 def test_metrics_count_by_route_template_and_never_by_raw_path(client, metrics):

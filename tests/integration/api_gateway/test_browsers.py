@@ -1,0 +1,76 @@
+"""Pages in a browser and the services behind the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.gateway import GatewayProcess
+from tests.support.raw_http import RawClient
+from tests.support.upstream import ScriptedUpstream
+
+KNOWN = "https://app.example.com"
+
+
+def test_nothing_that_a_page_of_others_sends_reaches_a_service(either: RawClient, tasks: ScriptedUpstream) -> None:
+    refused = [
+        either.request("POST", "/tasks", fields=(("Origin", "https://evil.example"),)),
+        either.request("POST", "/tasks", fields=(("Sec-Fetch-Site", "cross-site"),)),
+        either.request("POST", "/api/v1/tasks", b"", fields=(("Origin", "null"),)),
+        either.request("POST", "/tasks", b"{}", fields=(("Origin", "http://localhost:3000"),)),
+        either.send(b"POST /tasks HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
+        either.send(b"GET /tasks HTTP/1.1\r\nHost: evil.example:8000\r\nSec-Fetch-Site: same-origin\r\n\r\n"),
+    ]
+    assert [(one.status, one.code) for one in refused] == [(403, "foreign_page")] * 4 + [
+        (421, "misdirected_request")
+    ] * 2
+    assert tasks.requests() == []
+
+
+def test_what_was_judged_here_is_not_judged_again(either: RawClient, tasks: ScriptedUpstream) -> None:
+    for origin in (KNOWN, "http://localhost"):
+        told = (("Origin", origin), ("Sec-Fetch-Site", "cross-site" if origin == KNOWN else "same-origin"))
+        assert either.request("POST", "/tasks", fields=told).status == 200
+        seen = tasks.requests()[-1]
+        assert (seen.values("Origin"), seen.values("Sec-Fetch-Site")) == ([], [])
+
+
+def test_the_verdict_on_one_method_is_not_that_on_another(client: RawClient, tasks: ScriptedUpstream) -> None:
+    with client.connect() as connection:
+        for method, status in (("GET", 200), ("POST", 403), ("GET", 200), ("DELETE", 403)):
+            fields = (("Sec-Fetch-Site", "cross-site"),)
+            assert client.request(method, "/tasks/1", fields=fields, connection=connection).status == status
+    assert [seen.line.partition(b" ")[0] for seen in tasks.requests()] == [b"GET", b"GET"]
+
+
+def test_a_page_may_read_why_it_was_refused_only_if_it_is_known(client: RawClient) -> None:
+    assert client.get("/nothing", ("Origin", KNOWN)).value("Access-Control-Allow-Origin") == KNOWN
+    assert client.get("/nothing", ("Origin", "https://evil.example")).values("Access-Control-Allow-Origin") == []
+
+
+def test_a_client_without_a_host_is_no_browser(client: RawClient) -> None:
+    assert client.send(b"GET /users HTTP/1.0\r\n\r\n").status == 200
+    assert client.send(b"GET /users HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n\r\n").status == 400
+
+
+@pytest.fixture
+def behind_a_proxy(tmp_path) -> Iterator[GatewayProcess]:
+    process = GatewayProcess(tmp_path / "log", TRUSTED_PROXIES="127.0.0.1", ALLOWED_HOSTS="api.example.com")
+    yield process
+    process.stop()
+
+
+def test_a_believed_proxy_says_how_the_browser_called_us(
+    behind_a_proxy: GatewayProcess, client: RawClient, tasks: ScriptedUpstream
+) -> None:
+    own, named = ("Origin", "https://api.example.com"), ("X-Forwarded-Host", "api.example.com")
+    evil = ("X-Forwarded-Host", "evil.example")
+    proxied = behind_a_proxy.client
+    assert proxied.request("POST", "/tasks", fields=(own,)).status == 403
+    assert proxied.request("POST", "/tasks", fields=(own, named)).status == 200
+    assert proxied.request("POST", "/tasks", fields=(own, named, evil)).status == 421
+    assert proxied.get("/tasks", evil).status == 421
+    # One that is not believed says nothing.
+    assert client.request("POST", "/tasks", fields=(own, named)).status == 403
+    assert client.get("/tasks", evil).status == 200

@@ -1,0 +1,69 @@
+"""Pages of others in somebody's browser, at every port of ours."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import PROGRAMS, Program
+
+Seen = tuple[int, str | None]
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]:
+    started = Program(tmp_path, request.param, "ALLOWED_HOSTS=api.example.com, siteworks_users")
+    yield started
+    started.stop()
+
+
+def ask(program: Program, method: str, path: str, **fields: str) -> Seen:
+    """The status and the code of the envelope, if there is one."""
+    connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=10)
+    try:
+        connection.putrequest(method, path, skip_host="Host" in fields)
+        for name, value in fields.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.headers["X-Request-ID"]
+        code = json.loads(body).get("error", {}).get("code") if body.startswith(b'{"success"') else None
+        return answer.status, code
+    finally:
+        connection.close()
+
+
+def test_every_port_refuses_what_pages_of_others_send(program: Program) -> None:
+    evil = {"Host": f"evil.example:{program.port}"}
+    misdirected, foreign = (421, "misdirected_request"), (403, "foreign_page")
+    # A page whose own name leads here.
+    assert ask(program, "GET", "/openapi.json", **evil) == misdirected
+    assert ask(program, "POST", "/tasks", **evil, Origin=f"http://evil.example:{program.port}") == misdirected
+    # A page that sends what it cannot read the answer to: no body, nothing that a browser would ask about before.
+    assert ask(program, "POST", "/tasks", Origin="https://evil.example", Sec_Fetch_Site="cross-site") == foreign
+    assert ask(program, "POST", "/tasks", Origin="null") == foreign
+    assert ask(program, "POST", "/tasks", Sec_Fetch_Site="same-site") == foreign
+    assert ask(program, "GET", "/openapi.json", Origin="https://evil.example") == foreign
+
+
+def test_every_port_takes_what_others_send(program: Program) -> None:
+    for host in (
+        f"localhost:{program.port}",
+        f"127.0.0.1:{program.port}",
+        "[::1]",
+        "api.example.com",
+        "siteworks_users:1",
+    ):
+        assert ask(program, "GET", "/openapi.json", Host=host)[0] == 200
+    own = f"http://127.0.0.1:{program.port}"
+    assert ask(program, "GET", "/openapi.json", Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
+    assert ask(program, "BREW", "/openapi.json", Origin=own, Sec_Fetch_Site="same-origin")[0] == 405
+    # Probes by whatever address; that their dependencies are away is another matter.
+    for path in ("/livez", "/readyz", "/metrics"):
+        assert ask(program, "GET", path, Host="10.9.8.7:8000", Origin="https://evil.example")[0] in {200, 404, 503}
+    assert ask(program, "GET", "/livez", Host="10.9.8.7:8000") == (200, None)

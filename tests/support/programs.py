@@ -1,0 +1,101 @@
+"""Every program of ours as a process with a folder and an `.env` of its own; databases and brokers are away."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+AWAY = "postgresql://u:secret@127.0.0.1:1/d"
+
+
+def _gunicorn(folder: str, app: str) -> list[str]:
+    return ["gunicorn", "-c", str(ROOT / folder / "gunicorn.conf.py"), app]
+
+
+#: Those that reload: the command, the variable of the address, and a value that it refuses.
+SERVERS = {
+    "gateway": (_gunicorn("api_gateway", "api_gateway.asgi:app"), "GATEWAY_BIND", "GATEWAY_RATE_LIMIT=many"),
+    "users": (_gunicorn("service_users", "service_users.wsgi:app"), "USERS_BIND", "USERS_THREADS=0"),
+    "orders": (_gunicorn("service_orders", "service_orders.wsgi:app"), "ORDERS_BIND", "USERS_URL=nowhere"),
+    "tasks": (_gunicorn("service_tasks", "service_tasks.wsgi:app"), "TASKS_BIND", "TASK_EVENTS=all"),
+    "events": (
+        _gunicorn("service_tasks/events", "service_tasks.events.asgi:app"), "EVENTS_BIND", "EVENTS_WATCHERS=x"
+    ),
+}  # fmt: skip
+#: Those that only show pages.
+OTHERS = {
+    "users-relay": (["service_users.cli", "relay"], "USERS_RELAY_BIND", "LOG_LEVEL=loud"),
+    "ingest": (["service_tasks.cli", "ingest"], "INGEST_BIND", "LOG_LEVEL=loud"),
+    "worker": (["service_tasks.cli", "worker"], "WORKER_BIND", "LOG_LEVEL=loud"),
+}
+PROGRAMS = {**SERVERS, **OTHERS}
+
+
+class Program:
+    """One of them; `lines` are those of `.env` beside what it needs."""
+
+    def __init__(self, folder: Path, name: str, *lines: str) -> None:
+        command, self._bind, self.wrong = PROGRAMS[name]
+        self.folder = folder
+        self.port = free_port()
+        self._log = folder / "log"
+        self.write_env(*lines)
+        with self._log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=folder, env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{folder}"},
+                stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        eventually(self.answers, timeout=30, what="it answers")
+
+    def write_env(self, *lines: str) -> None:
+        urls = [f"{name}_DATABASE_URL={AWAY}" for name in ("USERS", "ORDERS", "TASKS")]
+        settings = [
+            f"{self._bind}=127.0.0.1:{self.port}", *urls, "INTERNAL_TOKEN=for these tests only",
+            "RABBITMQ_URL=amqp://guest:guest@127.0.0.1:1/", *lines,
+        ]  # fmt: skip
+        (self.folder / ".env").write_text("\n".join(settings))
+
+    def answers(self, port: int | None = None) -> bool:
+        assert self.process.poll() is None, self._log.read_text()
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=10)
+        try:
+            connection.request("GET", "/livez")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def pids(self) -> set[int]:
+        return {child.pid for child in psutil.Process(self.process.pid).children()}
+
+    def hang_up(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+    def refusals(self) -> list[str]:
+        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [line["cause"] for line in lines if line["event"] == "reload_refused"]
+
+    def refuses(self, times: int = 1) -> str:
+        eventually(lambda: len(self.refusals()) >= times, timeout=40, what=f"a refusal in {self._log.read_text()}")
+        assert len(self.refusals()) == times
+        return self.refusals()[-1]
+
+    def stop(self) -> int:
+        self.process.terminate()
+        try:
+            return self.process.wait(40)
+        finally:
+            self.process.kill()
