@@ -87,6 +87,6 @@ def test_forty_sign_ups_at_once_leave_every_read_a_200_and_the_circuit_closed(ga
     assert {one.value("retry-after") for one in refused} == {"1"}
     assert any(one.status == 201 for one in signed_up)
     assert set(reads) == {200}
-    assert len(reads) > 20
+    assert len(reads) >= 4, "each reader was answered while passwords were hashed"
     circuit = gateway.circuit("users")
     assert (circuit["state"], circuit["generation"], circuit["failures"]) == ("closed", 0, 0)

@@ -229,6 +229,8 @@ class TestCors:
         fields = dict(headers.cors(b"https://app.example.com", self.ALLOWED))
         assert fields[b"access-control-allow-origin"] == b"https://app.example.com"
         assert fields[b"vary"] == b"Origin"
+        exposed = fields[b"access-control-expose-headers"].split(b", ")
+        assert {b"ETag", b"Location", b"Retry-After", b"Idempotency-Replayed"} <= set(exposed)
 
     @pytest.mark.parametrize("origin", [None, b"https://evil.example", b"https://app.example.com.evil.example"])
     def test_an_unknown_origin_may_not(self, origin: bytes | None) -> None:
