@@ -26,6 +26,7 @@ from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from servicekit.envelope import dump
 from servicekit.resolver import Resolver
 from servicekit.shortage import is_shortage, report
+from servicekit.trust import system_trust
 from servicekit.version import VERSION
 
 CONNECT_SECONDS = 10.0
@@ -42,8 +43,6 @@ _TEXT_TYPE = re.compile(r"text/|application/(?:[\w.+-]*\+)?(?:json|xml)\b|applic
 _BINARY = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 # Python's names of what texts are written in; it knows others that unpack or take very long.
 _CHARSET = re.compile(r"ascii|utf-8|utf-16|utf-32|iso8859-|cp125|cp866|koi8-|mac-|gb|big5|shift_jis|euc_")
-
-_trust: ssl.SSLContext | None = None
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 
@@ -81,7 +80,7 @@ async def exchange(
     try:
         async with asyncio.timeout(request.timeout) as limit:
             return await _Exchange(
-                request, destinations, max_bytes, idempotency_key, judge, resolve or _resolve, tls or _system_trust()
+                request, destinations, max_bytes, idempotency_key, judge, resolve or _resolve, tls or system_trust()
             ).run()
     except TimeoutError as exc:
         what = f"within {request.timeout:g} seconds" if limit.expired() else "in time"
@@ -250,15 +249,6 @@ async def _resolve(host: str, port: int) -> list[Address]:
             raise
         raise RequestFailed(f"cannot resolve {host}: {exc.strerror or exc}") from exc
     return [ipaddress.ip_address(address.host) for address in found]
-
-
-def _system_trust() -> ssl.SSLContext:
-    # Reading the certificates takes tens of milliseconds; SSL_CERT_FILE adds some of one's own.
-    global _trust
-    if _trust is None or not _trust.cert_store_stats()["x509_ca"]:
-        # Without a free file it reads none and says nothing.
-        _trust = ssl.create_default_context()
-    return _trust
 
 
 def _parsed(text: str) -> URL:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import re
-import ssl
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -18,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service_tasks.task_types import GiveUp, RetryPolicy, Settings, TaskContext, task_type
 from servicekit.clock import utc_now
+from servicekit.trust import system_trust
 
 MAX_RECIPIENTS = 100
 MAX_SUBJECT_CHARACTERS = 500
@@ -180,12 +179,6 @@ def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
     if names != message.keys():
         raise GiveUp("the message would have other header fields than its own")
     return message
-
-
-@functools.cache
-def system_trust() -> ssl.SSLContext:
-    """Whose certificates are believed: the system's; SSL_CERT_FILE adds some of one's own."""
-    return ssl.create_default_context()
 
 
 @task_type(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pytest
 
 from service_tasks.domain.task import State
-from service_tasks.task_types import GiveUp, RetryAfter, http_exchange
+from service_tasks.task_types import GiveUp, RetryAfter
 from service_tasks.task_types.http_exchange import RequestFailed, exchange
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from service_tasks.task_types.http_request import HttpRequestSettings, http_request
@@ -169,13 +169,6 @@ def test_without_a_file_to_connect_with_it_waits_for_one(upstream):
 
     assert asyncio.run(main()).status == 200
     assert len(upstream.requests()) == 1
-
-
-def test_certificates_that_could_not_be_read_without_a_file_are_read_later(monkeypatch):
-    monkeypatch.setattr(http_exchange, "_trust", None)
-    with no_more_files():
-        assert http_exchange._system_trust().cert_store_stats()["x509_ca"] == 0
-    assert http_exchange._system_trust().cert_store_stats() == ssl.create_default_context().cert_store_stats()
 
 
 # What is kept

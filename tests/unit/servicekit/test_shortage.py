@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 
 import pytest
 
-from servicekit import shortage
+from servicekit import shortage, trust
 from servicekit.gunicorn_worker import ServiceWorker
+from tests.support.shortage import no_more_files
 
 OURS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOMEM, errno.ENOBUFS]
 
@@ -63,3 +65,13 @@ def test_a_worker_with_threads_outlives_that_it_cannot_accept(number: int) -> No
     worker.accept(Listener(number))
     with pytest.raises(OSError, match="as the system says"):
         worker.accept(Listener(errno.EBADF))
+
+
+def test_certificates_that_could_not_be_read_without_a_file_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "_trust", None)
+    with no_more_files():
+        assert trust.system_trust().cert_store_stats()["x509_ca"] == 0
+    later = trust.system_trust()
+    assert later.cert_store_stats() == ssl.create_default_context().cert_store_stats()
+    if later.cert_store_stats()["x509_ca"]:
+        assert trust.system_trust() is later
