@@ -139,7 +139,8 @@ def _say_dropped(lines: int) -> None:
 
 def _write_last() -> None:
     """Write what waits, even now that the process ends; but let no reader hold that up."""
-    logging.getLogger().handlers[0].flush()
+    for handler in logging.getLogger().handlers:
+        handler.flush()
     limit = time.monotonic() + LAST_SECONDS
     for stream in _unblocked:
         stream.drain(max(0.0, limit - time.monotonic()))

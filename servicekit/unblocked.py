@@ -13,6 +13,7 @@ import time
 from array import array
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
 #: Characters that may wait, each text counted with what Python needs to keep it; who writes more than anybody reads
 #: loses what is newest.
@@ -64,6 +65,11 @@ class Unblocked(io.TextIOBase):
     @property
     def encoding(self) -> str:  # type: ignore[override]
         return "utf-8"
+
+    @property
+    def buffer(self) -> io.RawIOBase:
+        """For whoever writes bytes: they are text here, and what is none is escaped."""
+        return _Bytes(self)
 
     def writable(self) -> bool:
         return True
@@ -163,6 +169,18 @@ class Unblocked(io.TextIOBase):
             return len(data)
         end = bytes(data[:most]).rfind(b"\n") + 1
         return end or most
+
+
+class _Bytes(io.RawIOBase):
+    def __init__(self, text: Unblocked) -> None:
+        self._text = text
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._text.write(bytes(data).decode("utf-8", "backslashreplace"))
+        return len(data)
 
 
 def _unread(pipe: int) -> int:

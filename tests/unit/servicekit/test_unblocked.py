@@ -91,12 +91,22 @@ def run(script: str, *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         "log.info(much)",
         "print(much)",
         "print(much, file=sys.stderr)",
+        "sys.stdout.buffer.write(much.encode() + b'\\xff')",
         "warnings.warn(much)",
         "sys.excepthook(ValueError, ValueError(much), None)",
         "logs.Frequent('x')(much, {})",
         "signal.signal(signal.SIGALRM, lambda *_: log.info(much)); signal.raise_signal(signal.SIGALRM)",
     ],
-    ids=["a log line", "a print", "a print of an error", "a warning", "a traceback", "a frequent line", "of a signal"],
+    ids=[
+        "a log line",
+        "a print",
+        "a print of an error",
+        "bytes",
+        "a warning",
+        "a traceback",
+        "a frequent line",
+        "of a signal",
+    ],
 )
 def test_a_process_goes_on_and_ends_although_nobody_reads_what_it_writes(write: str) -> None:
     reader, writer = os.pipe()
