@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cache
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Text, cast, func, select
+from sqlalchemy import Integer, RowMapping, Select, Text, bindparam, cast, func, select
 from sqlalchemy.orm import Session, defer
 
 from service_orders.tables import Order
@@ -48,18 +50,24 @@ def search(
 
     The items come as JSON text, and the page ends before `limit` where it would have more than `LARGEST_PAGE` of that.
     """
-    conditions: list[ColumnElement[bool]] = []
-    if user_id is not None:
-        conditions.append(Order.user_id == user_id)
-    if status is not None:
-        conditions.append(Order.status == status)
-    total = session.scalar(select(func.count()).select_from(Order).where(*conditions)) or 0
-    shown = [column for column in Order.__table__.columns if column.name != "items"]
-    newest = select(*shown, cast(Order.items, Text).label("items")).where(*conditions)
-    page = newest.order_by(Order.created_at.desc(), Order.id.desc()).limit(limit).offset(offset).subquery()
+    which = {"user_id": user_id, "status": status}
+    count, page = _search(*(name for name, value in which.items() if value is not None))
+    total: int = session.scalar(count, which) or 0
+    return session.execute(page, {**which, "limit": limit, "offset": offset}).mappings().all(), total
+
+
+@cache
+def _search(*filters: str) -> tuple[Select[Any], Select[Any]]:
+    """The statements of `search`; to build them takes longer than to run them."""
+    columns = Order.__table__.columns
+    conditions = [columns[name] == bindparam(name) for name in filters]
+    count = select(func.count()).select_from(Order).where(*conditions)
+    shown = [column for column in columns if column.name != "items"]
+    newest = select(*shown, cast(columns["items"], Text).label("items")).where(*conditions)
+    newest = newest.order_by(Order.created_at.desc(), Order.id.desc())
+    page = newest.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer)).subquery()
     in_order = (page.c.created_at.desc(), page.c.id.desc())
-    measured = select(
-        page, func.sum(func.octet_length(page.c["items"])).over(order_by=in_order).label("bytes")
-    ).subquery()
+    size = func.sum(func.octet_length(page.c["items"])).over(order_by=in_order)
+    measured = select(page, size.label("bytes")).subquery()
     kept = select(measured).where(measured.c.bytes <= LARGEST_PAGE)
-    return session.execute(kept.order_by(measured.c.created_at.desc(), measured.c.id.desc())).mappings().all(), total
+    return count, kept.order_by(measured.c.created_at.desc(), measured.c.id.desc())

@@ -123,17 +123,21 @@ def _path(trail: list[str]) -> str:
 
 def _check_tree(value: Any, trail: list[str]) -> None:
     """`trail` holds the keys and places that lead to the value. Goes as deep as the tree may be, and holds no more."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         _check_text(value, trail)
         return
-    if not isinstance(value, dict | list):
+    if kind is not dict and kind is not list:
         return
     if len(trail) >= MAX_DEPTH:
         raise _invalid(f"nested deeper than {MAX_DEPTH} levels")
-    for key, child in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(key, str):
-            _check_text(key, trail)
-        if isinstance(child, str | dict | list):
+    if kind is dict:
+        for key in value:
+            if "\0" in key or not key.isascii():
+                _check_text(key, trail)
+    for key, child in value.items() if kind is dict else enumerate(value):
+        kind = type(child)
+        if kind is dict or kind is list or (kind is str and ("\0" in child or not child.isascii())):
             trail.append(str(key))
             _check_tree(child, trail)
             trail.pop()
