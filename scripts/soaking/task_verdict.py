@@ -4,8 +4,9 @@
   or none; of a request without an answer, at most one task; of one repeated with its Idempotency-Key, exactly one.
 - The end stays: no later look, by a client or after the last kill, shows another.
 - Once a task has completed none of its runs begins. The run that counted is in the journal, and returned.
-- Every attempt counts: two runs have different numbers, unless the first was handed back; a later one has no smaller
-  number; a task fails only when its attempts are used up or its handler gave up; each failed attempt has its error.
+- Every attempt counts: two runs have different numbers, unless the first was handed back, or died with others and its
+  error says that it does not count; a later one has no smaller number; a task fails only when its attempts are used up
+  or its handler gave up; each failed attempt has its error.
 - A task runs twice at the same time only when its worker was stopped, and is taken only from a worker that was killed
   or stopped.
 - A cancelled task stays cancelled, and no run of it begins CANCEL_SECONDS after. Nothing begins before its execute_at.
@@ -223,9 +224,14 @@ def _of_its_end(wish: Wish, task: Task) -> Iterable[str]:
     if wish.retried:
         return
     failed = {"completed": attempts - 1, "failed": attempts}.get(status)
-    numbers = [error["attempt"] for error in errors]
+    numbers = [error["attempt"] for error in errors if not _was_given_back(error)]
     if failed is not None and numbers != list(range(1, failed + 1)):
         yield f"{status} with {attempts} attempts, and has errors of the attempts {numbers}"
+
+
+def _was_given_back(error: Mapping[str, Any]) -> bool:
+    """An attempt lost with others, of which nobody knows which was why."""
+    return error["type"] == _LOST and "does not count" in error["message"]
 
 
 def _of_its_acts(wish: Wish, task: Task, runs: Sequence[Run]) -> Iterable[str]:
@@ -273,9 +279,10 @@ def _divided(runs: Sequence[Run], cuts: Sequence[int]) -> list[Sequence[Run]]:
 
 
 def _of_epochs(epochs: Sequence[Sequence[Run]], task: Task, workers: _Workers) -> Iterable[str]:
+    given_back = {error["attempt"] for error in task["errors"] if _was_given_back(error)}
     for epoch in epochs:
         for first, second in pairwise(epoch):
-            handed_back = first.end == "stopped" or first.pid in workers.ended
+            handed_back = first.end == "stopped" or first.pid in workers.ended or first.attempt in given_back
             if second.attempt < first.attempt or (second.attempt == first.attempt and not handed_back):
                 yield f"attempt {second.attempt} began after attempt {first.attempt} ({first.end or 'cut off'})"
     if epochs[-1] and epochs[-1][-1].attempt > task["attempts"]:
@@ -287,9 +294,9 @@ def _of_its_rescues(task: Task, runs: Sequence[Run], workers: _Workers) -> Itera
         if error["type"] != _LOST:
             continue
         at = _wall(error["failed_at"])
-        those = [run for run in runs if run.attempt == error["attempt"]]
+        those = [run for run in runs if run.attempt == error["attempt"] and run.began <= at]
         if those:
-            # The last with this number: those before it were handed back.
+            # The last with this number until then: those before it were handed back.
             run = those[-1]
             taken_from_the_dead = workers.has_ended(run.pid) or workers.stopped_between(run.pid, 0, at)
         else:

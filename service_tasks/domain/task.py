@@ -147,7 +147,8 @@ class ClaimedTask(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class LostTask:
     """A running task taken from its worker: that one fell silent, or (`overdue`) never met the deadline.
-    `lost_at` is the database's clock."""
+    `lost_at` is the database's clock. `suspects` is the number of tasks it was among when a worker died the last time;
+    `company` of those its worker held now that had been among as many or fewer, itself with them."""
 
     lease: Lease
     attempt: int
@@ -155,6 +156,9 @@ class LostTask:
     overdue: bool
     lost_at: datetime
     task_type: str
+    worker_id: UUID
+    suspects: int | None = None
+    company: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +191,12 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class WillRetry:
+    """`suspects`: one of so many tasks ended their worker. Of more than one each gets its attempt back."""
+
     lease: Lease
     at: datetime
     error: AttemptError
+    suspects: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

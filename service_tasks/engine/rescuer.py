@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from uuid import UUID
 
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import Lease, LostTask, Outcome
@@ -71,10 +73,15 @@ class Rescuer(DatabaseDuty):
 
     def _rescue(self) -> None:
         lost: dict[Lease, LostTask] = {}
+        #: by worker and number of suspects: those of the first batches are gone when the last one is looked at
+        company: dict[tuple[UUID, int | None], int] = {}
 
         def decide(task: LostTask) -> Outcome:
             lost[task.lease] = task
-            return decide_lost(task, random.random(), self._policy_of(task.task_type))
+            key = task.worker_id, task.suspects
+            company[key] = max(task.company, company.get(key, 0))
+            with_all = replace(task, company=company[key])
+            return decide_lost(with_all, random.random(), self._policy_of(task.task_type))
 
         while not self.stopping:
             lost.clear()

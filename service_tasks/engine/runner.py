@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -435,12 +436,24 @@ def _after(
 
 def decide_lost(task: LostTask, chance: float, policy: RetryPolicy) -> Outcome:
     """What becomes of a task taken from its worker. The attempt counts: a task that kills its worker each
-    time must not go round for ever."""
+    time must not go round for ever. But while it may have been another task of that worker, it gets the attempt back,
+    and runs with at most a quarter as many of these the next time. Each time there are at most half as many suspects,
+    so no task gets its attempt back more often than log2 of the tasks that a worker holds."""
     if task.overdue:
         error = AttemptError(TimedOut.__name__, "ran past its deadline, and its worker did not stop it")
-    else:
+        return _after(task.lease, task.attempt, task.max_attempts, error, task.lost_at, chance, policy)
+    suspects = task.company if task.suspects is None else min(task.company, task.suspects // 2)
+    if suspects <= 1:
         error = AttemptError(WorkerLost.__name__, "the worker that ran it stopped answering")
-    return _after(task.lease, task.attempt, task.max_attempts, error, task.lost_at, chance, policy)
+        outcome = _after(task.lease, task.attempt, task.max_attempts, error, task.lost_at, chance, policy)
+        if isinstance(outcome, WillRetry) and task.suspects is not None:
+            return replace(outcome, suspects=1)
+        return outcome
+    error = AttemptError(
+        WorkerLost.__name__,
+        f"the worker that ran it stopped answering; one of {suspects} tasks may be why, so this attempt does not count",
+    )
+    return WillRetry(task.lease, task.lost_at + policy.delay(task.attempt, chance), error, suspects)
 
 
 def _stopped(task: ActiveTask) -> Outcome | None:

@@ -65,6 +65,6 @@ WITH ended AS MATERIALIZED (
 UPDATE tasks AS t
 SET state = 'ready', attempts = 0, execute_at = now(), updated_at = now(), started_at = NULL, completed_at = NULL,
     worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL,
-    progress_percent = 0, progress_message = NULL, callback_task_id = NULL
+    progress_percent = 0, progress_message = NULL, callback_task_id = NULL, suspects = NULL
 FROM ended WHERE t.id = ended.id
 RETURNING t.id

@@ -133,7 +133,7 @@ DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid RETURNING {columns}
 UPDATE tasks AS t
 SET state = 'ready', attempts = 0, execute_at = now(), updated_at = now(), started_at = NULL, completed_at = NULL,
     worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL,
-    progress_percent = 0, progress_message = NULL, callback_task_id = NULL
+    progress_percent = 0, progress_message = NULL, callback_task_id = NULL, suspects = NULL
 WHERE t.id = %(id)s::uuid AND t.state IN ('failed', 'cancelled')
 RETURNING {columns}
 
@@ -358,6 +358,7 @@ WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 -- name: fail
 -- With a time: the next attempt waits for it. Without: the task has failed for good.
 -- The oldest errors go when there are more than are kept. A trace is there for attempts that have one.
+-- Of several suspects the attempt does not count; one that ended by itself has cleared its task of suspicion.
 UPDATE tasks AS t
 SET state = CASE WHEN x.retry_at IS NULL THEN 'failed' ELSE 'scheduled' END,
     execute_at = coalesce(x.retry_at, t.execute_at),
@@ -367,12 +368,13 @@ SET state = CASE WHEN x.retry_at IS NULL THEN 'failed' ELSE 'scheduled' END,
                     'attempt', t.attempts, 'type', x.type, 'message', x.message,
                     'failed_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                     'worker', %(worker)s::text, 'trace', x.trace)),
+    attempts = t.attempts - CASE WHEN x.suspects > 1 THEN 1 ELSE 0 END, suspects = x.suspects,
     completed_at = CASE WHEN x.retry_at IS NULL THEN now() END,
     started_at = CASE WHEN x.retry_at IS NULL THEN t.started_at END,
     updated_at = now(), worker_id = NULL, deadline_at = NULL
 FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(types)s::text[], %(messages)s::text[], %(traces)s::text[],
-            %(retries)s::timestamptz[])
-     AS x(id, lease_no, type, message, trace, retry_at)
+            %(retries)s::timestamptz[], %(suspects)s::int[])
+     AS x(id, lease_no, type, message, trace, retry_at, suspects)
 WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 RETURNING t.id, t.lease_no, x.retry_at IS NULL AND t.callback_url IS NOT NULL
 
@@ -413,13 +415,43 @@ WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 -- name: promote
 -- By ctid for the reason given at claim. SKIP LOCKED: every worker has a promoter.
 WITH due AS MATERIALIZED (
-    SELECT s.ctid AS place FROM tasks s WHERE s.state = 'scheduled' AND s.execute_at <= now()
+    SELECT s.ctid AS place FROM tasks s WHERE s.state = 'scheduled' AND s.execute_at <= now() AND s.suspects IS NULL
     ORDER BY s.execute_at, s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.place
 
+-- name: promote_suspects
+-- Those among which one may be that kills its worker, a few at a time: a quarter of as many as they were the last time,
+-- counting those under way that were among as many or fewer. So the next one to die has fewer of them, until the one
+-- that kills is alone. Of those that wait, each number has a share of its own, or few would keep many waiting. One of a
+-- type that is paused, or that nobody runs, is left where it is and keeps nobody waiting.
+WITH runnable AS MATERIALIZED (
+    SELECT l.task_type FROM ({live_types}) AS l(task_type, workers)
+    WHERE NOT EXISTS (SELECT FROM task_type_controls c WHERE c.name = l.task_type AND c.paused)
+), known AS MATERIALIZED (
+    SELECT k.ctid AS place, k.id, k.suspects, k.execute_at, k.state = 'scheduled' AS waits,
+           greatest(1, k.suspects / 4) AS most
+    FROM tasks k
+    WHERE k.suspects IS NOT NULL AND k.state IN ('scheduled', 'ready', 'running')
+      AND (k.state <> 'scheduled' OR k.execute_at <= now())
+      AND (k.state = 'running' OR k.task_type IN (SELECT r.task_type FROM runnable r))
+), in_turn AS (
+    SELECT n.*, row_number() OVER (PARTITION BY n.suspects, n.waits ORDER BY n.execute_at, n.id) AS of_its_number
+    FROM known n
+), ranked AS (
+    SELECT i.*, row_number() OVER (ORDER BY i.suspects, i.waits, i.execute_at, i.id) AS nth
+    FROM in_turn i WHERE NOT i.waits OR i.of_its_number <= i.most
+), due AS MATERIALIZED (
+    SELECT t.ctid AS place FROM ranked r JOIN tasks t ON t.ctid = r.place
+    WHERE r.waits AND r.nth <= r.most AND t.state = 'scheduled'
+    ORDER BY t.id LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
+)
+UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.place
+
 -- name: next_scheduled
-SELECT extract(epoch FROM min(s.execute_at) - clock_timestamp())::float8 FROM tasks s WHERE s.state = 'scheduled'
+-- Suspects wait for one another, and are looked for with every promotion.
+SELECT extract(epoch FROM min(s.execute_at) - clock_timestamp())::float8 FROM tasks s
+WHERE s.state = 'scheduled' AND s.suspects IS NULL
 
 -- name: beat
 INSERT INTO workers AS w (id, name, task_types, lease_seconds)
@@ -458,10 +490,12 @@ SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND
 -- lives but let the deadline pass. Judged by the heartbeat, never by how long the task has run. Nobody is
 -- stale while PostgreSQL itself has been up for less than a lease. SKIP LOCKED: a row that somebody is just
 -- completing is passed over, and one that we hold is checked again by whoever wanted to complete it. worker_id is
--- never null there; saying so opens the index of the tasks that somebody holds.
+-- never null there; saying so opens the index of the tasks that somebody holds. `company` counts the tasks of the same
+-- worker, this one with them, that have been among as few suspects or fewer.
+WITH lost AS MATERIALIZED (
 SELECT t.id, t.lease_no, t.attempts, t.max_attempts,
-       coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue, now(),
-       t.task_type
+       coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue,
+       t.task_type, t.worker_id, t.suspects
 FROM tasks t LEFT JOIN workers w ON w.id = t.worker_id
 WHERE t.state = 'running' AND t.worker_id IS NOT NULL
   AND pg_postmaster_start_time() < now() - make_interval(secs => coalesce(w.lease_seconds, %(lease_seconds)s))
@@ -469,6 +503,15 @@ WHERE t.state = 'running' AND t.worker_id IS NOT NULL
        OR w.heartbeat_at < now() - make_interval(secs => w.lease_seconds)
        OR t.deadline_at < now() - make_interval(secs => %(slack_seconds)s))
 ORDER BY t.id LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
+), held AS MATERIALIZED (
+    SELECT h.worker_id, h.suspects, count(*) AS many FROM tasks h
+    WHERE h.state = 'running' AND h.worker_id = ANY (ARRAY (SELECT l.worker_id FROM lost l))
+    GROUP BY h.worker_id, h.suspects
+)
+SELECT l.id, l.lease_no, l.attempts, l.max_attempts, l.overdue, now(), l.task_type, l.worker_id, l.suspects,
+       (SELECT sum(h.many) FROM held h
+        WHERE h.worker_id = l.worker_id AND (l.suspects IS NULL OR h.suspects <= l.suspects))::int AS company
+FROM lost l ORDER BY l.id
 
 -- name: forget_worker
 -- A worker that still holds something is left for the rescuer to find.

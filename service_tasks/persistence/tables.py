@@ -90,6 +90,8 @@ class Task(Base):
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     completed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    #: among so many tasks it was when their worker died, perhaps of one of them; bounds how many of these run at once
+    suspects: Mapped[int | None] = mapped_column(Integer)
 
     __table_args__ = (
         CheckConstraint(
@@ -123,6 +125,7 @@ class Task(Base):
         CheckConstraint("char_length(unique_key) BETWEEN 1 AND 200", name="ck_tasks_unique_key"),
         CheckConstraint("char_length(callback_url) BETWEEN 1 AND 2000", name="ck_tasks_callback_url"),
         CheckConstraint("callback_task_id IS NULL OR callback_url IS NOT NULL", name="ck_tasks_callback_task"),
+        CheckConstraint("suspects >= 1", name="ck_tasks_suspects"),
         Index("ix_tasks_ready", "task_type", text(_TURN), "id", postgresql_where=text("state = 'ready'")),
         Index(
             "ix_tasks_ready_of_user",
@@ -133,6 +136,11 @@ class Task(Base):
             postgresql_where=text("state = 'ready' AND user_id IS NOT NULL"),
         ),
         Index("ix_tasks_scheduled", "execute_at", "id", postgresql_where=text("state = 'scheduled'")),
+        Index(
+            "ix_tasks_suspects",
+            "suspects",
+            postgresql_where=text("suspects IS NOT NULL AND state IN ('scheduled', 'ready', 'running')"),
+        ),
         Index("ix_tasks_worker", "worker_id", "task_type", postgresql_where=text("worker_id IS NOT NULL")),
         Index("ix_tasks_user", "user_id", text("id DESC"), postgresql_where=text("user_id IS NOT NULL")),
         Index(

@@ -368,6 +368,8 @@ class TaskStore:
     def promote(self, limit: int) -> Promotion:
         with self._statements.transaction() as session:
             promoted = self._statements.run(session, "promote", limit=limit).rowcount
+            if promoted < limit:
+                promoted += self._statements.run(session, "promote_suspects", limit=limit - promoted).rowcount
             seconds = self._statements.run(session, "next_scheduled").scalar_one()
             if promoted:
                 self._statements.run(session, "announce", announcement="ready")
@@ -430,6 +432,7 @@ class TaskStore:
             messages=[item.error.message for item in failed],
             traces=[item.error.trace for item in failed],
             retries=[item.at if isinstance(item, WillRetry) else None for item in failed],
+            suspects=[item.suspects if isinstance(item, WillRetry) else None for item in failed],
             worker=worker_name,
             kept=MAX_KEPT_ERRORS,
         )

@@ -64,7 +64,15 @@ def some_leases(number: int) -> dict[str, str]:
 FIVE_HUNDRED = some_leases(500)
 ONES = "{" + ",".join(["1"] * 500) + "}"
 NULLS = "{" + ",".join(["NULL"] * 500) + "}"
-ERRORS = {"types": ONES, "messages": ONES, "traces": NULLS, "retries": NULLS, "worker": "w", "kept": 50}
+ERRORS = {
+    "types": ONES,
+    "messages": ONES,
+    "traces": NULLS,
+    "retries": NULLS,
+    "suspects": NULLS,
+    "worker": "w",
+    "kept": 50,
+}
 CLAIM = {"types": ["noop"], "timeouts": [60.0], "limit": 500, "worker_id": WORKER}
 DAY = 86_400.0
 
@@ -76,6 +84,7 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"ix_tasks_ready", "ix_tasks_ready_of_user", "ix_tasks_worker", "ctid"},
     ),
     "promote": ({"limit": 500}, {"ix_tasks_scheduled", "ctid"}),
+    "promote_suspects": ({"limit": 500}, {"ix_tasks_suspects", "ctid"}),
     "next_scheduled": ({}, {"ix_tasks_scheduled"}),
     "lost": ({"lease_seconds": 30.0, "slack_seconds": 15.0, "limit": 500}, {"ix_tasks_worker"}),
     "held_by": ({"worker_id": WORKER}, {"ix_tasks_worker"}),

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import (
     ENDED_STATES,
     LIVE_STATES,
@@ -46,6 +47,7 @@ from service_tasks.domain.task import (
     WillRetry,
 )
 from service_tasks.engine.ports import Retention
+from service_tasks.engine.runner import decide_lost
 from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.line import open_apart
 from service_tasks.persistence.maintenance_store import MaintenanceStore
@@ -87,6 +89,7 @@ class Model:
     error: str | None = None
     errors: list[int] = field(default_factory=list)
     percent: int = 0
+    suspects: int | None = None
 
     def holds(self, lease: Lease) -> bool:
         """Whether a write under this lease counts."""
@@ -230,6 +233,7 @@ class Tasks(RuleBasedStateMachine):
         if retried is not None:
             self.move(task, State.READY)
             task.attempts, task.worker, task.result, task.error, task.percent = 0, None, None, None, 0
+            task.suspects = None
 
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:
@@ -261,14 +265,40 @@ class Tasks(RuleBasedStateMachine):
         self.need(State.SCHEDULED)
         if time_has_come:
             self.time_comes()
-        due = self.due()
-        assert self.bench.store.promote(limit).promoted == min(limit, len(due))
+        due = [task for task in self.due() if task.suspects is None]
+        suspects = self.suspects_whose_turn_it_is()
         ready = {row[0] for row in self.look("SELECT id FROM tasks WHERE state = 'ready'")}
-        moved = [task for task in due if task.id in ready]
-        assert len(moved) == min(limit, len(due))
+        first = min(limit, len(due))
+        promoted = self.bench.store.promote(limit).promoted
+        assert promoted == first + min(limit - first, suspects.total())
+        ready = {row[0] for row in self.look("SELECT id FROM tasks WHERE state = 'ready'")} - ready
+        moved = [self.tasks[task_id] for task_id in ready]
+        assert Counter(task.suspects for task in moved if task.suspects is not None) <= suspects
+        assert sum(task.suspects is None for task in moved) == first
         for task in moved:
             self.move(task, State.READY)
             task.due = False
+
+    def suspects_whose_turn_it_is(self) -> Counter[int]:
+        """How many of each number may go on: a quarter of it at once, with those that are among as few or fewer."""
+        committed = [self.before[task.id] if task.id in self.locked else task for task in self.tasks.values()]
+        if not any(self.alive.values()):
+            return Counter()
+        under_way = [
+            task.suspects for task in committed if task.suspects and task.state in (State.READY, State.RUNNING)
+        ]
+        waiting = Counter(
+            task.suspects for task in committed if task.suspects and task.state is State.SCHEDULED and task.due
+        )
+        turns: Counter[int] = Counter()
+        before = 0
+        for number in sorted(waiting):
+            most = max(1, number // 4)
+            candidates = min(waiting[number], most)
+            taken = before + sum(other <= number for other in under_way)
+            turns[number] = max(0, min(candidates, most - taken))
+            before += candidates
+        return +turns
 
     # Workers
 
@@ -357,6 +387,8 @@ class Tasks(RuleBasedStateMachine):
             self.move(task, State.SCHEDULED if isinstance(outcome, WillRetry) else State.FAILED)
             task.error = ERROR.message
             task.errors.append(task.attempts)
+            task.suspects = outcome.suspects if isinstance(outcome, WillRetry) else None
+            task.attempts -= task.suspects is not None and task.suspects > 1
             task.due = False
         task.leave(task.state)
 
@@ -451,14 +483,28 @@ class Tasks(RuleBasedStateMachine):
                 assert self.bench.store.rescue(lease_seconds=0.0, limit=10, rescuer="second", decide=decide) == []
             model = self.tasks[task.lease.task_id]
             assert (task.attempt, task.overdue) == (model.attempts, self.alive[model.worker or ""])
-            ends = task.attempt >= task.max_attempts
-            outcome = FailedForGood(task.lease, ERROR) if ends else WillRetry(task.lease, task.lost_at + LATER, ERROR)
+            assert (task.suspects, task.company) == (model.suspects, self.company(model))
+            outcome = decide_lost(task, 0.5, RetryPolicy())
+            if isinstance(outcome, WillRetry):
+                outcome = replace(outcome, at=task.lost_at + LATER, error=ERROR)
+            else:
+                outcome = FailedForGood(task.lease, ERROR)
             outcomes.append(outcome)
             return outcome
 
         rescued = self.bench.store.rescue(lease_seconds=0.0, limit=10, rescuer="rescuer", decide=decide)
         assert {outcome.lease.task_id for outcome in rescued} == lost
         assert self.expect(rescued) == {outcome.lease for outcome in rescued}
+
+    def company(self, task: Model) -> int:
+        """The tasks of its worker that are among as few suspects or fewer, by what is committed."""
+        committed = [self.before[one.id] if one.id in self.locked else one for one in self.tasks.values()]
+        return sum(
+            one.state is State.RUNNING
+            and one.worker == task.worker
+            and (task.suspects is None or (one.suspects is not None and one.suspects <= task.suspects))
+            for one in committed
+        )
 
     @rule(goes=st.sampled_from(sorted(LIMITS)))
     def remove_old_ones(self, goes: State) -> None:
@@ -476,7 +522,7 @@ class Tasks(RuleBasedStateMachine):
     def the_table_is_as_the_model(self) -> None:
         self.steps["steps"] += 1
         rows = self.look(
-            "SELECT id, state, attempts, lease_no, worker_id, result::text, error, progress_percent,"
+            "SELECT id, state, attempts, lease_no, worker_id, result::text, error, progress_percent, suspects,"
             " ARRAY(SELECT (e->>'attempt')::int FROM jsonb_array_elements(errors) e) FROM tasks"
         )
         uncommitted = {task_id: self.before[task_id] for task_id in self.locked}
@@ -490,6 +536,7 @@ class Tasks(RuleBasedStateMachine):
                 task.result,
                 task.error,
                 task.percent,
+                task.suspects,
                 task.errors,
             )
             for task in model.values()
@@ -530,7 +577,7 @@ def test_two_workers_a_rescuer_and_people_never_leave_the_model(machine):
         machine,
         settings=settings(
             # Some end before their time.
-            max_examples=STEPS // (STEPS_OF_ONE - 10),
+            max_examples=STEPS // (STEPS_OF_ONE - 15),
             stateful_step_count=STEPS_OF_ONE,
             # The same steps each time; more and others by hand.
             derandomize=STEPS == 2000,

@@ -68,6 +68,12 @@ def promote(bench: Bench, task_id: UUID) -> None:
     bench.store.promote(10)
 
 
+def promote_suspect(bench: Bench, task_id: UUID) -> None:
+    bench.register()
+    bench.sql("UPDATE tasks SET suspects = 2")
+    promote(bench, task_id)
+
+
 def claim_limited(bench: Bench, task_id: UUID) -> None:
     bench.store.control("noop", {"max_running": 10})
     bench.store._limited_until = 0.0
@@ -103,6 +109,7 @@ WRITERS: dict[str, list[Do]] = {
     "purge": [lambda bench, task_id: bench.store.purge(task_id)],
     "prune_tasks": [prune],
     "promote": [promote],
+    "promote_suspects": [promote_suspect],
     "claim": [lambda bench, task_id: bench.claim(bench.register())],
     "claim_limited": [claim_limited],
     "complete": [write(lambda lease: Succeeded(lease, "1"))],

@@ -368,7 +368,8 @@ class Step:
 
 STEPS = (
     Step(kill_while_its_claim_is_under_way, attempts=2, began=1),
-    Step(kill_before_its_handler_begins, attempts=2, began=1),
+    # Given back, for the one that holds up the event loop died with it.
+    Step(kill_before_its_handler_begins, attempts=1, began=1),
     Step(kill_while_its_handler_runs, attempts=2, began=2),
     # Of a type of which one runs at a time: its place is free again.
     Step(kill_while_its_handler_runs, attempts=2, began=2, task_type="waits_alone"),
@@ -417,6 +418,38 @@ def test_a_task_that_kills_its_worker_each_time_ends_as_failed(site):
 
 
 # Stopped and told to stop
+
+
+def test_a_task_that_kills_its_worker_costs_those_beside_it_no_attempt(site):
+    site.start_leader()
+    worker = site.start("waits", "kills")
+    beside = [site.add("waits") for _ in range(12)]
+    for task_id in beside:
+        site.begun(task_id)
+    killer = site.add("kills")
+
+    died = 0
+    while site.bench.get(killer).state is not State.FAILED:
+        worker.ended(timeout=LIMIT)
+        died += 1
+        assert died <= 6
+        site.release()
+        worker = next_worker = site.start("waits", "kills")
+        eventually(
+            lambda worker=next_worker: (
+                worker.process.exitcode is not None or site.bench.get(killer).state is State.FAILED
+            ),
+            timeout=LIMIT,
+            what="it runs again, or has failed",
+        )
+
+    failed = site.bench.get(killer)
+    assert (failed.attempts, len(json.loads(failed.errors))) == (3, died)
+    for task_id in beside:
+        task = site.state(task_id, State.COMPLETED)
+        first = json.loads(task.errors)[0]
+        assert (task.attempts, first["attempt"], first["type"]) == (1, 1, "WorkerLost")
+        assert "one of 13 tasks may be why" in first["message"]
 
 
 def test_a_worker_stopped_past_its_lease_and_continued_changes_nothing_any_more_and_goes_on(site):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -15,6 +16,9 @@ from scripts.soaking.journal import Run
 from scripts.soaking.records import Kill
 from scripts.soaking.task_load import Act, Ending, Wish
 from scripts.soaking.task_verdict import Evidence, later_ends, rescues, task_faults
+from service_tasks.domain.retry import RetryPolicy
+from service_tasks.domain.task import Lease, LostTask, WillRetry
+from service_tasks.engine.runner import decide_lost
 
 HERE, THERE = 11, 12
 
@@ -49,8 +53,12 @@ def run(number: int = 1, attempt: int = 1, began: float = 110.0, ended: float | 
     return Run(f"run {number}", more.pop("of", "id of a"), attempt, more.pop("pid", HERE), began, ended, end)
 
 
-def lost(attempt: int = 1, failed_at: float = 120.0) -> dict[str, Any]:
-    return {"attempt": attempt, "type": "WorkerLost", "failed_at": at(failed_at)}
+def lost(attempt: int = 1, failed_at: float = 120.0, counts: bool = True) -> dict[str, Any]:
+    task = LostTask(Lease(uuid4(), 1), attempt, 9, False, datetime.now(UTC), "noted", uuid4(), None, 1 if counts else 9)
+    outcome = decide_lost(task, 0.5, RetryPolicy())
+    assert isinstance(outcome, WillRetry)
+    error = outcome.error
+    return {"attempt": attempt, "type": error.type, "message": error.message, "failed_at": at(failed_at)}
 
 
 def killed(pid: int = HERE, moment: float = 105.0, signal: str = "SIGKILL", **more: Any) -> Kill:
@@ -78,6 +86,12 @@ WELL = {
     ),
     "rescued from a killed worker": evidence(
         [wish()], [RESCUED], [run(1, 1, 100.0, None), run(2, 2, 130.0, 130.9, pid=THERE)], killed()
+    ),
+    "given back by a rescuer, for it died with others": evidence(
+        [wish()],
+        [task(errors=[lost(counts=False)], result={"run": "run 2"}, completed_at=at(131.0))],
+        [run(1, 1, 100.0, None), run(2, 1, 130.0, 130.9, pid=THERE)],
+        killed(),
     ),
     "claimed by a worker that was killed before it began": evidence(
         [wish()], [RESCUED], [run(2, 2, 130.0, 130.9, pid=THERE)], killed()

@@ -464,11 +464,46 @@ def test_a_rescuer_that_was_cut_off_or_frozen_begins_anew(store, hand, trouble):
         (1, True, WillRetry, "TimedOut"),
     ],
 )
-def test_a_lost_attempt_counts(attempt, overdue, kind, error_type):
-    outcome = decide_lost(LostTask(Lease(uuid4(), 1), attempt, 3, overdue, NOW, "noop"), 0.5, RetryPolicy())
+def test_a_lost_attempt_counts_when_nothing_else_can_be_why(attempt, overdue, kind, error_type):
+    outcome = decide_lost(LostTask(Lease(uuid4(), 1), attempt, 3, overdue, NOW, "noop", uuid4()), 0.5, RetryPolicy())
 
     assert isinstance(outcome, kind)
     assert outcome.error.type == error_type
+
+
+@pytest.mark.parametrize(
+    ("attempt", "suspects", "company", "becomes"),
+    [
+        # Of 13 each gets its attempt back, even the last one.
+        (1, None, 13, 13),
+        (3, None, 13, 13),
+        # Then three run at once: 13 // 4.
+        (1, 13, 3, 3),
+        # However many there are by chance, half as many as before at most.
+        (1, 13, 13, 6),
+        (1, 13, 1, 1),
+        (1, 3, 2, 1),
+        (1, 1, 1, 1),
+        (1, None, 1, None),
+    ],
+)
+def test_an_attempt_lost_with_others_is_given_back_and_the_suspects_get_fewer(attempt, suspects, company, becomes):
+    task = LostTask(Lease(uuid4(), 1), attempt, 3, False, NOW, "noop", uuid4(), suspects, company)
+    outcome = decide_lost(task, 0.5, RetryPolicy())
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.suspects == becomes
+    assert ("does not count" in outcome.error.message) == (becomes is not None and becomes > 1)
+
+
+def test_no_task_gets_its_attempt_back_more_often_than_log2_of_the_tasks_that_died_with_it():
+    suspects, given_back = None, 0
+    while suspects != 1:
+        task = LostTask(Lease(uuid4(), 1), 1, 3, False, NOW, "noop", uuid4(), suspects, 5000)
+        suspects = decide_lost(task, 0.5, RetryPolicy()).suspects
+        given_back += suspects > 1
+
+    assert given_back == 12
 
 
 def test_the_promoter_goes_on_while_batches_are_full_and_sleeps_until_the_next_is_due(store):

@@ -117,7 +117,7 @@ def test_rescued_tasks_are_counted_by_why_and_what_became_of_them():
     measures = WorkerMeasures(["noop"])
 
     def lost(*, overdue: bool) -> LostTask:
-        return LostTask(Lease(uuid4(), 1), 1, 3, overdue, NOW, "io")
+        return LostTask(Lease(uuid4(), 1), 1, 3, overdue, NOW, "io", uuid4())
 
     dead, hung = lost(overdue=False), lost(overdue=True)
     measures.rescue(dead, WillRetry(dead.lease, NOW, ERROR))
