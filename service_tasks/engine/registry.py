@@ -30,6 +30,10 @@ class BadTaskTypes(Exception):
     """The task types of this process cannot be put together; the text says which and why."""
 
 
+class BadPayload(Exception):
+    """The payload is not what this worker's model of the type asks for."""
+
+
 class BadResult(Exception):
     """What the handler returned cannot be stored."""
 

@@ -31,7 +31,7 @@ from service_tasks.domain.task import (
 )
 from service_tasks.engine.board import ActiveTask, StopReason
 from service_tasks.engine.context import GiveUp, RetryAfter, TaskStopped
-from service_tasks.engine.registry import BadResult
+from service_tasks.engine.registry import BadPayload, BadResult
 from service_tasks.engine.traces import trace_of
 from servicekit.envelope import dump
 from servicekit.errors import InvalidJson
@@ -359,7 +359,8 @@ class Runner:
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(str(part) for part in ("payload", *first["loc"]))
-            raise GiveUp(f"{field}: {first['msg']}") from exc
+            # An attempt like any other: whoever took it knew a newer model, as may the worker that tries next.
+            raise BadPayload(f"{field}: {first['msg']}") from exc
 
     async def _on_thread(self, task: ActiveTask, payload: Any) -> Any:
         loop = asyncio.get_running_loop()

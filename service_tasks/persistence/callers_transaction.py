@@ -42,7 +42,8 @@ class CallersTransaction:
         rows = self._run(self._queries[insertion(announcement)], new_row(task, announcement))
         return _with_uuid(stored_or_none(rows))
 
-    def by_unique_key(self, unique_key: str) -> StoredTask | None:
+    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> StoredTask | None:
+        # What a request was answered with is not written down: a program has no right to that table.
         return _with_uuid(stored_or_none(self._run(self._queries["get_live"], {"unique_key": unique_key})))
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:

@@ -2,7 +2,13 @@
 -- for the notation. Every one of them may run in two workers at once: the leader saves work, it guards nothing.
 
 -- name: leader
-SELECT l.worker_id, greatest(extract(epoch FROM l.expires_at - now()), 0)::float8 FROM leaders l WHERE l.duty = %(duty)s
+SELECT l.worker_id, CASE WHEN {over} THEN 0 ELSE extract(epoch FROM l.expires_at - now()) END::float8
+FROM leaders l WHERE l.duty = %(duty)s
+
+-- name: over
+-- A term that would last longer than any does was given before the clock was set back. Twice a lease, because it may
+-- have been given by a transaction that began after ours.
+l.expires_at <= now() OR l.expires_at > now() + make_interval(secs => 2 * %(lease_seconds)s)
 
 -- name: lead
 -- Taken when it is free, prolonged when it is ours. A worker whose clock is wrong changes nothing: this one decides.
@@ -11,7 +17,7 @@ VALUES (%(duty)s, %(worker_id)s::uuid, now() + make_interval(secs => %(lease_sec
 ON CONFLICT (duty) DO UPDATE
 SET worker_id = excluded.worker_id, expires_at = excluded.expires_at,
     elected_at = CASE WHEN l.worker_id = excluded.worker_id THEN l.elected_at ELSE now() END
-WHERE l.worker_id = excluded.worker_id OR l.expires_at <= now()
+WHERE l.worker_id = excluded.worker_id OR {over}
 RETURNING l.worker_id
 
 -- name: resign
@@ -37,6 +43,8 @@ WITH page AS MATERIALIZED (
     FOR UPDATE OF t SKIP LOCKED
 ), gone AS (
     DELETE FROM tasks t USING old WHERE t.id = old.id RETURNING t.id
+), forgotten AS (
+    DELETE FROM answered_keys k USING old WHERE k.task_id = old.id
 )
 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), (SELECT page.id FROM page ORDER BY page.id DESC LIMIT 1)
 

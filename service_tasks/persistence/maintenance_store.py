@@ -21,7 +21,7 @@ class MaintenanceStore:
         statements = self._statements
         with statements.transaction() as session:
             # Read first: a worker that has to wait should not write a row each time it asks.
-            leader = statements.row(session, "leader", duty=_DUTY)
+            leader = statements.row(session, "leader", duty=_DUTY, lease_seconds=lease_seconds)
             if leader is not None and leader[0] != worker_id and leader[1] > 0:
                 return Term(leads=False, ends_in_seconds=leader[1])
             taken = statements.row(session, "lead", duty=_DUTY, worker_id=str(worker_id), lease_seconds=lease_seconds)

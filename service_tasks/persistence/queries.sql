@@ -81,6 +81,26 @@ SELECT %(execute_at)s::timestamptz > clock_timestamp()
 -- name: get_by_key
 SELECT {columns}, t.request_hash FROM tasks t WHERE t.idempotency_key = %(idempotency_key)s
 
+-- name: get_by_key_or_answer
+{get_by_key}
+UNION ALL
+SELECT {columns}, k.request_hash FROM answered_keys k JOIN tasks t ON t.id = k.task_id
+WHERE k.idempotency_key = %(idempotency_key)s
+LIMIT 1
+
+-- name: answer
+-- A request is answered with the live task that has its unique key, and its own key leads there from now on. Locked
+-- until that is written: were the task to end before, a second such request would make another.
+WITH alive AS (
+    SELECT t.id FROM tasks t
+    WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running') FOR SHARE
+)
+INSERT INTO answered_keys AS k (idempotency_key, request_hash, task_id)
+SELECT %(idempotency_key)s, %(request_hash)s, alive.id FROM alive
+ON CONFLICT (idempotency_key) DO UPDATE SET request_hash = excluded.request_hash, task_id = excluded.task_id
+WHERE NOT EXISTS (SELECT FROM tasks t WHERE t.id = k.task_id)
+RETURNING k.task_id
+
 -- name: get
 SELECT {columns} FROM tasks t WHERE t.id = %(id)s::uuid
 
@@ -124,6 +144,9 @@ SET state = 'cancelled', completed_at = now(), updated_at = now(), deadline_at =
     error = %(reason)s
 FROM live WHERE t.id = live.id
 RETURNING t.id, t.lease_no, t.worker_id, t.callback_url IS NOT NULL
+
+-- name: forget_answers
+DELETE FROM answered_keys k WHERE k.task_id = %(id)s::uuid
 
 -- name: purge
 DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid RETURNING {columns}

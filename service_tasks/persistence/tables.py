@@ -304,6 +304,20 @@ class Leader(Base):
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
+class AnsweredKey(Base):
+    """The idempotency key of a request that was answered with a task which had its unique key already."""
+
+    __tablename__ = "answered_keys"
+
+    idempotency_key: Mapped[str] = mapped_column(Text, primary_key=True)
+    request_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    #: goes with it
+    task_id: Mapped[UUID] = mapped_column(Uuid)
+
+    # Asked for each task that is removed.
+    __table_args__ = (Index("ix_answered_keys_task_id", "task_id"),)
+
+
 class IngestedMessage(Base):
     """A message with an id that was dealt with; its key lets no second task be made of it."""
 

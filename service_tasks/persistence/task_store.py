@@ -143,8 +143,14 @@ class TaskStore:
         rows = self._statements.rows(session, "live_keys", keys=[task.unique_key for task in keyed])
         return {key: task_id for key, task_id in rows}
 
-    def by_unique_key(self, unique_key: str) -> StoredTask | None:
-        return stored_or_none(self._statements.once("get_live", unique_key=unique_key))
+    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> StoredTask | None:
+        if answers is None:
+            return stored_or_none(self._statements.once("get_live", unique_key=unique_key))
+        key, request_hash = answers
+        rows = self._statements.once(
+            "answer", unique_key=unique_key, idempotency_key=key, request_hash=psycopg2.Binary(request_hash)
+        )
+        return self.get(rows[0][0]) if rows else None
 
     def controls(self) -> Mapping[str, Control]:
         return {row[0]: Control(*row[1:]) for row in self._statements.once("controls")}
@@ -154,7 +160,7 @@ class TaskStore:
         self._statements.once("control", name=task_type, **{**unset, **changes}, named=list(changes))
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
-        rows = self._statements.once("get_by_key", idempotency_key=idempotency_key)
+        rows = self._statements.once("get_by_key_or_answer", idempotency_key=idempotency_key)
         return (_stored(rows[0]), bytes(rows[0][-1])) if rows else None
 
     def get(self, task_id: UUID) -> StoredTask | None:
@@ -214,6 +220,7 @@ class TaskStore:
             row = self._statements.row(session, "purge", id=str(task_id))
             if row is None:
                 return None
+            self._statements.run(session, "forget_answers", id=str(task_id))
             if cancelled is not None:
                 self._tell_worker(session, cancelled)
         return _stored(row)

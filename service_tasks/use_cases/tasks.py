@@ -147,11 +147,12 @@ class MakingRepository(Protocol):
         """Store a task, and tell workers so with its commit; None when its idempotency key or its unique key is taken.
         Raises `PastExecuteAt` and `UserDeleted`."""
 
-    def by_unique_key(self, unique_key: str) -> StoredTask | None:
-        """The live task with this key."""
+    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> StoredTask | None:
+        """The live task with this key. Given a request's idempotency key and hash, which have no task yet, these lead
+        to it from now on; None as well when they do already."""
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
-        """The task stored with this key, and the hash of its request."""
+        """The task stored with this key, or that its request was answered with, and the hash of the request."""
 
 
 class TaskRepository(MakingRepository, Protocol):
@@ -254,11 +255,11 @@ class TaskMaker:
                 if not announced:
                     self._announce(word)
                 return Made(stored)
-            known = None
+            known, answers = None, None
             if idempotency_key is not None and request_hash is not None:
-                known = self._replayed(idempotency_key, request_hash)
+                known, answers = self._replayed(idempotency_key, request_hash), (idempotency_key, request_hash)
             if known is None and new.unique_key is not None:
-                alive = self._repository.by_unique_key(new.unique_key)
+                alive = self._repository.by_unique_key(new.unique_key, answers=answers)
                 known = None if alive is None else Made(alive, existing=True)
             if known is not None:
                 return known

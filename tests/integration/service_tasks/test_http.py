@@ -195,6 +195,23 @@ def test_a_second_try_does_not_fail_because_its_time_has_passed_meanwhile(ask, b
     assert again["id"] == task["id"]
 
 
+def test_a_key_that_was_answered_with_a_task_that_lived_leads_to_it_after_its_end(ask):
+    key, body = {"Idempotency-Key": "k"}, {"unique_key": "daily"}
+    first = ask("POST", "/tasks", body, status=201)
+    assert ask("POST", "/tasks", body, status=201, headers=key)["id"] == first["id"]
+    ask("DELETE", f"/tasks/{first['id']}", status=200)
+
+    again = ask("POST", "/tasks", body, status=201, headers=key)
+
+    assert again["id"] == first["id"]
+    assert ask.headers["Idempotency-Replayed"] == "true"
+    assert ask("POST", "/tasks", {**body, "priority": 1}, status=409, headers=key)["code"] == "idempotency_key_reused"
+    assert ask("POST", "/tasks", status=409, headers=key)["code"] == "idempotency_key_reused"
+    assert ask("GET", "/tasks", status=200)["total"] == 1
+    ask("DELETE", f"/tasks/{first['id']}?purge=true", status=200)
+    assert ask("POST", "/tasks", body, status=201, headers=key)["id"] != first["id"]
+
+
 def test_a_key_is_free_again_after_a_purge(ask):
     key = {"Idempotency-Key": "k"}
     first = ask("POST", "/tasks", status=201, headers=key)

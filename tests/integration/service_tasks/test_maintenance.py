@@ -52,6 +52,18 @@ def test_one_of_many_leads(maintenance):
     assert 50 < other.ends_in_seconds <= 60
 
 
+def test_a_leader_is_followed_as_soon_when_the_database_clock_was_set_back(bench, maintenance):
+    first, second = uuid4(), uuid4()
+    maintenance.lead(first, 3.0)
+    # As it looks after the clock went back by ten minutes.
+    bench.sql(
+        "UPDATE leaders SET elected_at = elected_at + interval '10 min', expires_at = expires_at + interval '10 min'"
+    )
+
+    assert maintenance.lead(second, 3.0).leads
+    assert not maintenance.lead(first, 3.0).leads
+
+
 def test_a_silent_leader_is_followed_and_one_that_resigns_at_once(bench, maintenance):
     first, second, third = uuid4(), uuid4(), uuid4()
     maintenance.lead(first, 60.0)

@@ -180,6 +180,8 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
         "get": "by the primary key alone",
         "get_live": "as live_keys",
         "get_by_key": "by a unique key alone",
+        "get_by_key_or_answer": "by a unique key of each table",
+        "answer": "as live_keys",
         "list": "by what people ask for",
         "count": "by what people ask for",
         "live_types": "reads workers",
