@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -150,10 +151,7 @@ class EmailNotSent(Exception):
 
 
 def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
-    """The message as it goes out. Its Message-ID is the task's, so that a second copy can be known for one.
-
-    Raises `GiveUp` when it would not be what was asked for.
-    """
+    """The message as it goes out. Its Message-ID is the task's, so that a second copy can be known for one."""
     origin = _parsed(sender)
     message = EmailMessage(policy=_POLICY)
     message["Date"] = format_datetime(utc_now())
@@ -170,15 +168,20 @@ def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
     message.set_content(email.text)
     if email.html is not None:
         message.add_alternative(email.html, subtype="html")
+    return message
+
+
+def written(message: EmailMessage) -> bytes:
+    """The message as bytes; may take seconds. Raises `GiveUp` when it would not be what was asked for."""
     try:
-        head = message.as_bytes().partition(b"\r\n\r\n")[0]
+        raw = message.as_bytes()
     except ValueError as exc:
         raise GiveUp("the subject or a name has an encoded word that cannot be written") from exc
-    lines = re.split(rb"\r\n|\r|\n", head)
+    lines = re.split(rb"\r\n|\r|\n", raw.partition(b"\r\n\r\n")[0])
     names = [line.partition(b":")[0].decode() for line in lines if not line.startswith((b" ", b"\t"))]
     if names != message.keys():
         raise GiveUp("the message would have other header fields than its own")
-    return message
+    return raw
 
 
 @task_type(
@@ -201,10 +204,12 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
     import aiosmtplib
 
     message = message_of(payload, settings.smtp_from, task_id=ctx.task_id)
+    # A hundred long names in another script take the standard library seconds: other tasks go on meanwhile.
+    raw = await asyncio.to_thread(written, message)
     recipients = list(dict.fromkeys(_parsed(address).addr_spec for address in (*payload.to, *payload.cc)))
     try:
         refused, _ = await aiosmtplib.send(
-            message,
+            raw,
             sender=_parsed(settings.smtp_from).addr_spec,
             recipients=recipients,
             hostname=settings.smtp_host,

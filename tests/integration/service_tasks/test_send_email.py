@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from uuid import uuid4
 
 import psutil
@@ -53,6 +54,25 @@ def _connections_to(port: int) -> int:
 def server():
     with MailServer() as server:
         yield server
+
+
+def test_other_tasks_go_on_while_a_message_is_written(server, monkeypatch):
+    written, lively = module.written, threading.Event()
+
+    async def write_while_the_loop_turns() -> SentEmail:
+        asyncio.get_running_loop().call_later(0.01, lively.set)
+        return await _send(Email(to="user@example.com", subject="Бетон"), settings_for(server.port))
+
+    def slow(message):
+        # What a hundred long names take in earnest.
+        assert lively.wait(10), "the event loop stood still"
+        return written(message)
+
+    monkeypatch.setattr(module, "written", slow)
+
+    asyncio.run(write_while_the_loop_turns())
+
+    assert len(server.taken) == 1
 
 
 def test_a_message_arrives_as_it_was_written(server):
