@@ -19,8 +19,8 @@ _NUMERIC_DIGITS, _NUMERIC_DECIMALS = 131_072, 16_383
 _LONGEST_INT = 4000
 #: What a value takes for each of its marks. An empty list, which has two, takes 80 bytes, a Decimal 112.
 _VALUE_BYTES = 128
-#: With fewer marks than this it does not matter how many of them are inside texts.
-_MANY = 4096
+#: With fewer marks than this, 24 MiB, it is not worth while to find out how many of them are inside texts.
+_MANY = 24 * 1024 * 1024 // _VALUE_BYTES
 # Possessive, and content with an end that never comes: it passes over each byte once.
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _ASTRAL = re.compile(rb"[\xf0-\xf4]")

@@ -81,8 +81,8 @@ def read_body(limit: int) -> bytes:
     announced = request.content_length
     if (announced or 0) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
-    # As much as it takes at least, as text and as values; of one in chunks nobody knows its size.
-    least = 2 * (limit if announced is None and "Transfer-Encoding" in request.headers else announced or 0)
+    # As text, as values and as what is made of them; of one in chunks nobody knows its size.
+    least = 3 * (limit if announced is None and "Transfer-Encoding" in request.headers else announced or 0)
     try:
         memory.take(least)
     except AppError:
@@ -94,7 +94,7 @@ def read_body(limit: int) -> bytes:
         raise Invalid("The body cannot be read: it is framed wrongly or ended early.") from exc
     if len(raw) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
-    memory.take(max(0, weight(raw) - least))
+    memory.take(max(0, len(raw) + weight(raw) - least))
     return raw
 
 
