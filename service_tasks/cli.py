@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 #: Canceller, reporter, leader, and a place through which those go that leave the pool for good: two for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
 _CONNECTIONS = 8
-#: for what handlers leave behind: threads, children, what they run at exit
+#: for what modules of others leave behind: threads, children, what they run at exit
 _EXIT_SECONDS = 5.0
 WORKER = "task_worker"
 _log = logs.get_logger(__name__)
@@ -201,7 +201,9 @@ def _ingest() -> int:
         registry = load_registry(settings.modules)
     except BadTaskTypes as exc:
         raise SystemExit(f"task_ingest cannot start: TASK_MODULES: {exc}") from exc
-    return run_ingest(settings, registry)
+    status = run_ingest(settings, registry)
+    exit_within(_EXIT_SECONDS, status=status)
+    return status
 
 
 if __name__ == "__main__":

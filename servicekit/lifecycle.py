@@ -124,6 +124,8 @@ class _Forks:
         self._of_thread = threading.local()
 
     def guard(self) -> None:
+        # Whoever asks has a life of its own, whoever forked it.
+        self.is_child = False
         if not self._guarded:
             self._guarded = True
             os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._begin_anew)
