@@ -447,7 +447,8 @@ UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.place
 -- Those among which one may be that kills its worker, a few at a time: a quarter of as many as they were the last time,
 -- counting those under way that were among as many or fewer. So the next one to die has fewer of them, until the one
 -- that kills is alone. Of those that wait, each number has a share of its own, or few would keep many waiting. One of a
--- type that is paused, or that nobody runs, is left where it is and keeps nobody waiting.
+-- type that is paused, or that nobody runs, is left where it is and keeps nobody waiting; nor does one that has run for
+-- half a minute and killed nobody, or long tasks would wait for one another for hours.
 WITH runnable AS MATERIALIZED (
     SELECT l.task_type FROM ({live_types}) AS l(task_type, workers)
     WHERE NOT EXISTS (SELECT FROM task_type_controls c WHERE c.name = l.task_type AND c.paused)
@@ -457,7 +458,8 @@ WITH runnable AS MATERIALIZED (
     FROM tasks k
     WHERE k.suspects IS NOT NULL AND k.state IN ('scheduled', 'ready', 'running')
       AND (k.state <> 'scheduled' OR k.execute_at <= now())
-      AND (k.state = 'running' OR k.task_type IN (SELECT r.task_type FROM runnable r))
+      AND CASE k.state WHEN 'running' THEN k.started_at > now() - interval '30 seconds'
+                       ELSE k.task_type IN (SELECT r.task_type FROM runnable r) END
 ), in_turn AS (
     SELECT n.*, row_number() OVER (PARTITION BY n.suspects, n.waits ORDER BY n.execute_at, n.id) AS of_its_number
     FROM known n

@@ -625,6 +625,20 @@ def test_a_process_tells_something_itself_only_when_nobody_has_lately(bench):
 # Times and keys
 
 
+def test_long_tasks_that_died_together_do_not_wait_for_one_another_for_long(bench):
+    bench.register()
+    worker = bench.register()
+    for _ in range(3):
+        bench.add()
+    bench.sql("UPDATE tasks SET state = 'scheduled', suspects = 3")
+    for done in range(3):
+        assert bench.store.promote(100).promoted == 1
+        assert bench.store.promote(100).promoted == 0
+        assert len(bench.claim(worker)) == 1
+        assert bench.store.promote(100).promoted == 0, f"{done} have run for long"
+        bench.sql("UPDATE tasks SET started_at = now() - interval '31 seconds' WHERE state = 'running'")
+
+
 def test_a_task_for_later_is_promoted_when_its_time_has_come_and_not_before(bench):
     task_id = bench.add(execute_at=datetime.now(UTC) + timedelta(minutes=10))
     assert bench.get(task_id).state is State.SCHEDULED
