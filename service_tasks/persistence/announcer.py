@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,8 @@ class Announcer(Duty):
         self._interval = interval_seconds
         self._lock = threading.Lock()
         self._words: set[str] = set()
-        self._sent_at = 0.0
+        # Never yet: a machine may have been started less than an interval ago.
+        self._sent_at = -math.inf
 
     def announce(self, word: str) -> None:
         """Send the word soon; returns at once."""
