@@ -553,7 +553,7 @@ WHERE w.heartbeat_at < now() - make_interval(secs => greatest(w.lease_seconds * 
 -- updated_at as it is known, NULL for one never looked at. Compared for difference, because a transaction that waited
 -- for another's row lock carries the earlier time. A task that is gone comes with nothing but its id.
 SELECT w.id, t.state, t.task_type, t.attempts, t.max_attempts, t.execute_at, t.progress_percent, t.progress_message,
-       CASE WHEN t.state = 'completed' AND length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
+       CASE WHEN t.state = 'completed' AND octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
        t.error, t.created_at, t.updated_at, t.started_at, t.completed_at,
        extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration
 FROM unnest(%(ids)s::uuid[], %(seen)s::timestamptz[]) AS w(id, seen) LEFT JOIN tasks t ON t.id = w.id
