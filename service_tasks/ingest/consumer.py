@@ -111,14 +111,20 @@ class Batches:
             self._changed.notify_all()
 
 
+class _DatabaseAway(Exception):
+    """Nothing can be stored; what is in hand is given back with the link."""
+
+
 class Consumer(Duty):
-    """One link after another, until stopped. `take` stores messages in one transaction and gives those it rejected."""
+    """One link after another, until stopped. `take` stores messages in one transaction and gives those it rejected;
+    `ready` raises `Unavailable` while it could not."""
 
     def __init__(
         self,
         *,
         open_link: Callable[[], Link],
         take: Callable[[Sequence[IncomingMessage]], Sequence[RejectedMessage]],
+        ready: Callable[[], None],
         counts: Counts,
         on_death: Callable[[], None],
         batch: int = LARGEST_BATCH,
@@ -127,9 +133,11 @@ class Consumer(Duty):
         super().__init__("consumer", pause=lambda: self._pause_seconds, on_death=on_death)
         self._open_link = open_link
         self._take = take
+        self._ready = ready
         self._counts = counts
         self._batch = batch
         self._prefetch = prefetch
+        self._waits_for_database = self._cautious = False
         self._backoff = Backoff()
         self._pause_seconds = 0.0
         self._plain = True
@@ -138,6 +146,13 @@ class Consumer(Duty):
     def run_once(self, now: datetime) -> None:
         """Connect, consume until the link ends or a stop is asked for."""
         self._pause_seconds = 0.0
+        if self._waits_for_database:
+            try:
+                self._ready()
+            except (Unavailable, DeadlineExceeded):
+                self._pause_seconds = _LONGEST_PAUSE_SECONDS
+                return
+            self._waits_for_database = False
         try:
             self._link = self._open_link()
             try:
@@ -158,9 +173,11 @@ class Consumer(Duty):
             # Perhaps it comes back with another configuration.
             self._plain = True
             self._pause_seconds = self._backoff.next()
+        except _DatabaseAway:
+            self._waits_for_database = self._cautious = True
         finally:
             self._counts.connected = False
-            self._counts.waiting_for = "broker"
+            self._counts.waiting_for = "database" if self._waits_for_database else "broker"
 
     def stop(self, timeout: float | None = FLUSH_SECONDS + 5) -> None:
         """Take nothing more, write and acknowledge what is in hand, and end."""
@@ -188,17 +205,21 @@ class Consumer(Duty):
 
         writer.start()
         try:
-            link.consume(queues, received, prefetch=self._prefetch)
+            link.consume(queues, received, prefetch=1 if self._cautious else self._prefetch)
             self._counts.connected = True
             self._counts.waiting_for = ""
             self._backoff.reset()
             log.info("consuming", queues=list(queues))
-            asked_at = 0.0
+            asked_at, written = 0.0, self._counts.written
             while not self.stopping:
                 # What is not read waits at the broker, which sends no more than the network's buffers take.
                 if batches.wait_for_room(_TURN_SECONDS):
                     link.process(_TURN_SECONDS)
-                self._follow(link, writer, batches, queues, received)
+                self._follow(writer)
+                if self._cautious and self._counts.written > written:
+                    self._cautious = False
+                    link.stop_consuming()
+                    link.consume(queues, received, prefetch=self._prefetch)
                 self._counts.in_hand = len(batches)
                 if time.monotonic() - asked_at > _LAG_SECONDS:
                     asked_at = time.monotonic()
@@ -211,30 +232,18 @@ class Consumer(Duty):
             writer.stop()
             self._counts.in_hand = 0
 
-    def _follow(
-        self,
-        link: Link,
-        writer: _Writer,
-        batches: Batches,
-        queues: Sequence[str],
-        received: Callable[[Delivery], None],
-    ) -> None:
-        """Consume no more while the database is away: others may be able to, and nothing piles up here.
+    def _follow(self, writer: _Writer) -> None:
+        """Consume nothing while the database is away: others may be able to, and nothing piles up here.
 
-        With much in hand that would read all that is on its way, so nothing is read, until the broker ends the link.
+        To cancel would read all that is on its way, a thousand messages perhaps, so the link is given up. The next one
+        begins with a single message, which is kept until it is written: where a database answers and can store nothing,
+        the others are not delivered again and again, until the broker takes them for poison.
         """
         if writer.died:
             raise RuntimeError("the writer has died")
-        if writer.away and link.consuming:
-            self._counts.waiting_for = "database"
-            if batches.full:
-                return
-            link.stop_consuming()
-        elif not writer.away and not link.consuming:
-            self._counts.waiting_for = ""
-            link.consume(queues, received, prefetch=self._prefetch)
-        elif not writer.away:
-            self._counts.waiting_for = ""
+        if writer.away and not self._cautious:
+            raise _DatabaseAway
+        self._counts.waiting_for = "database" if writer.away else ""
 
     def _flush(self, link: Link, batches: Batches) -> None:
         # Acknowledgements are sent by this thread, so it goes on turning while the writer works.

@@ -53,10 +53,12 @@ def run_ingest(
     )
     messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
     counts = Counts()
+    ready = partial(database.ping, writing=True)
     connection_name = f"{NAME} {socket.gethostname()}:{os.getpid()}"
     consumer = Consumer(
         open_link=lambda: Link(settings.rabbitmq_url, name=connection_name),
         take=messages.take,
+        ready=ready,
         counts=counts,
         on_death=on_death,
         batch=batch,
@@ -69,7 +71,7 @@ def run_ingest(
         if not counts.connected:
             raise Unavailable("RabbitMQ cannot be reached at the moment.")
 
-    checks: dict[str, Check] = {"database": partial(database.ping, writing=True), "broker": broker_is_connected}
+    checks: dict[str, Check] = {"database": ready, "broker": broker_is_connected}
     pages = serve_pages(NAME, settings.ingest_bind, checks, metrics, allowed_hosts=settings.allowed_hosts)
     consumer.start()
     log.info("ingest_started")

@@ -369,11 +369,27 @@ def _loses_nothing(outage: ExitStack, ingest: Ingest, own_database: ServiceDatab
         consumers = lambda: channel.queue_declare("task_queue", passive=True).method.consumer_count  # noqa: E731
         eventually(lambda: consumers() == 0, what="it takes nothing more")
         publish(broker, [{}] * 5)
-        assert channel.queue_declare("task_queue", passive=True).method.message_count == 5
+        waiting = lambda: channel.queue_declare("task_queue", passive=True).method.message_count  # noqa: E731
+        eventually(lambda: waiting() == 10, what="what it had taken is given back")
         assert not ingest.is_ready()
         outage.close()
         eventually_count(Bench(own_database.database), 10)
         eventually(lambda: consumers() == 1, what="it takes messages again")
+
+
+def test_large_messages_are_given_back_once_while_the_database_is_away(own_server, own_database, broker, tmp_path):
+    ingest = Ingest(own_database.url, broker, tmp_path / "ingest.log").wait_until_ready()
+    with own_server.read_only():
+        publish(broker, [json.dumps({"payload": "x" * 255 * 1024}).encode()] * 250)
+        with broker.connect() as connection:
+            channel = connection.channel()
+            waiting = lambda: channel.queue_declare("task_queue", passive=True).method.message_count  # noqa: E731
+            eventually(lambda: "database_away" in ingest.events and waiting() == 250, what="all are given back")
+        assert not ingest.is_ready()
+        assert ingest.events.count("consuming") == 1
+    eventually_count(Bench(own_database.database), 250, timeout=60)
+    assert ingest.events.count("consuming") == 2
+    assert ingest.stop() == 0
 
 
 def test_every_message_id_is_one_task_whatever_is_killed(own_server, own_database, broker, tmp_path):
