@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
-from psycopg2.errors import QueryCanceled
+from psycopg2.errors import LockNotAvailable, QueryCanceled
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from servicekit import deadline
 from servicekit.envelope import dump
-from servicekit.errors import AppError, DatabaseUnavailable, DeadlineExceeded
+from servicekit.errors import AppError, DatabaseLocked, DatabaseUnavailable, DeadlineExceeded
 from servicekit.json_reader import read_stored
 
 POOL_WAIT_SECONDS = 2.0
@@ -183,7 +183,8 @@ class Database:
         """Run the body in one transaction: committed when it ends, rolled back when it raises.
 
         Raises the domain error of a violated constraint, `DatabaseTooSlow` when a statement met its time
-        limit, `DatabaseUnavailable` when there is no connection to be had, it broke, or the server takes no writes, and
+        limit, `DatabaseLocked` when a lock met its own, `DatabaseUnavailable` when there is no connection to be had,
+        it broke, or the server takes no writes, and
         `DeadlineExceeded` when the request's time ended before there was one.
         """
         try:
@@ -198,6 +199,8 @@ class Database:
         except DBAPIError as exc:
             if isinstance(exc.orig, QueryCanceled):
                 raise DatabaseTooSlow from exc
+            if isinstance(exc.orig, LockNotAvailable):
+                raise DatabaseLocked from exc
             if exc.connection_invalidated or is_unavailable(exc.orig):
                 raise DatabaseUnavailable(retry_after=1) from exc
             raise
@@ -237,6 +240,8 @@ class Database:
             raise
         except QueryCanceled as exc:
             raise DatabaseTooSlow from exc
+        except LockNotAvailable as exc:
+            raise DatabaseLocked from exc
         except psycopg2.Error as exc:
             if is_unavailable(exc):
                 raise DatabaseUnavailable(retry_after=1) from exc

@@ -187,3 +187,9 @@ class DeadlineExceeded(AppError):
     """The time given for this request has passed."""
 
     code = "deadline_exceeded"
+
+
+class DatabaseLocked(DeadlineExceeded):
+    """Somebody else keeps a lock in the database for longer than may be waited."""
+
+    code = "database_too_slow"

@@ -101,10 +101,16 @@ class WorkerStore(Protocol):
         """Whether people have set limits: then each task that ends may let one start that a claim has left."""
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
-        """Write outcomes in one transaction; gives those accepted. The others came too late."""
+        """Write outcomes in one transaction; gives those accepted. The others came too late.
+
+        Raises `DatabaseLocked` when somebody else keeps one of the tasks locked; that one is not written then.
+        """
 
     def write_progress(self, reports: Collection[Progress]) -> None:
-        """Write progress of tasks whose lease still holds; the others are passed over."""
+        """Write progress of tasks whose lease still holds; the others are passed over. `DatabaseLocked` as above."""
+
+    def locked(self, leases: Collection[Lease]) -> set[Lease]:
+        """Those whose tasks somebody else keeps locked at this moment."""
 
     def held_by(self, worker_id: UUID) -> set[Lease]:
         """What the database believes this worker is running."""

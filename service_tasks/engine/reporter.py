@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 
 from service_tasks.domain.task import FailedForGood, Lease, Outcome, Progress, Succeeded, WillRetry
@@ -13,7 +13,7 @@ from service_tasks.engine.board import Board
 from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.measures import WorkerMeasures
 from service_tasks.engine.ports import WorkerStore
-from servicekit.errors import DeadlineExceeded, Unavailable
+from servicekit.errors import DatabaseLocked, DeadlineExceeded, Unavailable
 from servicekit.logs import get_logger
 
 LARGEST_BATCH = 1000
@@ -24,13 +24,15 @@ LARGEST_TEXT = 8 * 1024 * 1024
 SHORTEST_PAUSE_SECONDS = 0.005
 ENOUGH = 500
 PROGRESS_SECONDS = 0.5
+#: how soon to look again at tasks that somebody else keeps locked
+LOCKED_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 _log = get_logger(__name__)
 
 
 class Reporter(DatabaseDuty):
     """A task leaves the board only when its outcome is written or refused, so a worker cut off from the
-    database takes nothing new once its places are full."""
+    database takes nothing new once its places are full. One whose row somebody else keeps locked waits by itself."""
 
     def __init__(
         self,
@@ -58,6 +60,10 @@ class Reporter(DatabaseDuty):
         self._written_at = 0.0
         #: leases of outcomes that the database may have written without our having heard so
         self._unsure: set[Lease] = set()
+        #: leases of tasks that somebody else keeps locked, and the outcomes of some of them
+        self._locked: set[Lease] = set()
+        self._aside: list[Outcome] = []
+        self._look_again_at = 0.0
 
     def report(self, *outcomes: Outcome) -> None:
         """Take outcomes, from any thread."""
@@ -73,10 +79,21 @@ class Reporter(DatabaseDuty):
             self.wake()
 
     def waiting(self) -> int:
-        """Outcomes not yet written."""
+        """Outcomes that are about to be written."""
         return len(self._outcomes)
 
+    def unwritten(self) -> int:
+        """These, and those that cannot be."""
+        return len(self._outcomes) + len(self._aside)
+
     def work(self) -> float:
+        if not self._locked:
+            return self._write()
+        if self._monotonic() >= self._look_again_at:
+            self._look_at_locked()
+        return min(self._write(), LOCKED_SECONDS)
+
+    def _write(self) -> float:
         while self._outcomes:
             if len(self._outcomes) < ENOUGH and not self.stopping:
                 left = self._written_at + SHORTEST_PAUSE_SECONDS - self._monotonic()
@@ -86,23 +103,35 @@ class Reporter(DatabaseDuty):
         return self._write_progress()
 
     def _write_batch(self) -> None:
+        if self._locked:
+            self._put_aside()
         # Only this thread takes from the left, so what was looked at is still there afterwards; until the
         # database has answered, the batch stays where it is.
         batch = self._batch()
+        if not batch:
+            return
         leases = [outcome.lease for outcome in batch]
         if self._progress:
             with self._lock:
                 last_words = [report for lease in leases if (report := self._progress.pop(lease, None))]
             if last_words:
                 # First, while the tasks still run: afterwards the fence would refuse it.
-                self._store.write_progress(last_words)
+                try:
+                    self._store.write_progress(last_words)
+                except DatabaseLocked:
+                    if not self._find_locked(leases):
+                        raise
+                    return
         asked_at = self._monotonic()
         try:
             accepted = self._store.write(batch, self._worker_name)
-        except (Unavailable, DeadlineExceeded):
+        except (Unavailable, DeadlineExceeded) as exc:
+            locked = isinstance(exc, DatabaseLocked) and self._find_locked(leases)
             # Perhaps it was written, and only the answer lost: then it is refused the next time.
-            self._unsure.update(leases)
-            raise
+            self._unsure.update(lease for lease in leases if lease not in self._locked)
+            if not locked:
+                raise
+            return
         self._written_at = self._monotonic()
         for _ in batch:
             self._outcomes.popleft()
@@ -112,6 +141,28 @@ class Reporter(DatabaseDuty):
         self._measures.written(batch, known, tasks, self._written_at - asked_at)
         self._tell(batch, accepted)
         self._on_written(any(isinstance(outcome, WillRetry) for outcome in batch))
+
+    def _find_locked(self, leases: Collection[Lease]) -> bool:
+        """Note which of these are locked, so that the others are written without them; tells whether any is."""
+        locked = self._store.locked(leases)
+        for lease in locked:
+            _log.warning("task_locked", task_id=lease.key)
+        self._locked |= locked
+        self._look_again_at = self._monotonic() + LOCKED_SECONDS
+        return bool(locked)
+
+    def _put_aside(self) -> None:
+        for _ in range(len(self._outcomes)):
+            # In two places for a moment, but never in none: somebody may wait until there are no more.
+            outcome = self._outcomes[0]
+            (self._aside if outcome.lease in self._locked else self._outcomes).append(outcome)
+            self._outcomes.popleft()
+
+    def _look_at_locked(self) -> None:
+        self._locked = self._store.locked(self._locked)
+        self._look_again_at = self._monotonic() + LOCKED_SECONDS
+        self._outcomes.extend([outcome for outcome in self._aside if outcome.lease not in self._locked])
+        self._aside = [outcome for outcome in self._aside if outcome.lease in self._locked]
 
     def _batch(self) -> list[Outcome]:
         # A copy of one go: a deque that grows meanwhile would end a slower look at it.
@@ -154,8 +205,14 @@ class Reporter(DatabaseDuty):
             return left
         with self._lock:
             reports, self._progress = self._progress, {}
+        for lease in self._locked:
+            reports.pop(lease, None)
         try:
-            self._store.write_progress(list(reports.values()))
+            if reports:
+                self._store.write_progress(list(reports.values()))
+        except DatabaseLocked:
+            if not self._find_locked(reports):
+                raise
         finally:
             # Progress that could not be written is dropped: a newer one follows, or the end does.
             self._progress_written_at = self._monotonic()

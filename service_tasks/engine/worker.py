@@ -236,7 +236,7 @@ class Worker:
 
     def unwritten(self) -> int:
         """Outcomes that the database does not have yet."""
-        return self._reporter.waiting()
+        return self._reporter.unwritten()
 
     def leads(self) -> bool:
         """Whether it has the maintenance duties."""
@@ -444,9 +444,9 @@ class Worker:
         blocking = self._runner.under_way(self._loop) if self._watch.is_late() else None
         to_blame = [task for task in stubborn if self._failed and (blocking in (None, task) or task.thread_started)]
         self._end_tasks([(task, self._runner.cut_off(task, counts=task in to_blame)) for task in stubborn])
-        self._until(lambda: not self._reporter.waiting(), _FLUSH_SECONDS, hurry=False)
-        if self._reporter.waiting():
-            _log.error("outcomes_lost", count=self._reporter.waiting())
+        self._until(lambda: not self._reporter.unwritten(), _FLUSH_SECONDS, hurry=False)
+        if self._reporter.unwritten():
+            _log.error("outcomes_lost", count=self._reporter.unwritten())
         self._end(self._reporter, self._canceller, self._listener, self._heartbeat, timeout=_DUTY_SECONDS)
         self._listener.close()
 

@@ -9,13 +9,13 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg2
-from psycopg2.errors import QueryCanceled
+from psycopg2.errors import LockNotAvailable, QueryCanceled
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.exc import SQLAlchemyError
 
 from service_tasks.persistence.statements import tables_may_come
 from servicekit.database import Database, DatabaseTooSlow, is_unavailable, without_values
-from servicekit.errors import DatabaseUnavailable
+from servicekit.errors import DatabaseLocked, DatabaseUnavailable
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
@@ -64,7 +64,8 @@ class Lines(threading.local):
     def run(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement and commit it; gives its rows.
 
-        Raises `DatabaseUnavailable` or `DatabaseTooSlow`; whether it was committed is then unknown.
+        Raises `DatabaseUnavailable` or `DatabaseTooSlow`; whether it was committed is then unknown. Raises
+        `DatabaseLocked` when it was not, for a lock.
         """
         rows: list[tuple[Any, ...]] = self._run(
             statement, parameters, lambda cursor: cursor.fetchall() if cursor.description is not None else []
@@ -85,6 +86,8 @@ class Lines(threading.local):
                 return take(cursor)
         except QueryCanceled as exc:
             raise DatabaseTooSlow from exc
+        except LockNotAvailable as exc:
+            raise DatabaseLocked from exc
         except psycopg2.Error as exc:
             if not is_unavailable(exc):
                 without_values(exc)

@@ -75,6 +75,7 @@ class TaskStore:
             f"{self._statements['by_id']}; {self._statements['in_turn']}".replace("SET LOCAL", "SET"),
             {name: self._statements[name] for name in ("claim", "limited_types")},
         )
+        self._completion = f"SET LOCAL lock_timeout = '500ms'; {self._statements['complete']}"
         self._events = events or TaskEvents()
         self._announce_again_at = 0.0
 
@@ -343,7 +344,7 @@ class TaskStore:
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         succeeded = _of_kind(outcomes, Succeeded)
         if len(succeeded) == len(outcomes) and not self._events.wanted(State.COMPLETED):
-            if self._lines.count(self._statements["complete"], _completion(succeeded)) == len(succeeded):
+            if self._lines.count(self._completion, _completion(succeeded)) == len(succeeded):
                 return {item.lease for item in succeeded}
             # Some came too late, or have a callback, which is one transaction with the end.
             with self._statements.transaction() as session:
@@ -357,7 +358,7 @@ class TaskStore:
     def write_progress(self, reports: Collection[Progress]) -> None:
         ordered = sorted(reports, key=lambda report: report.lease)
         with self._statements.transaction() as session:
-            self._statements.run(session, "by_id")
+            self._statements.run(session, "by_id_briefly")
             self._statements.run(
                 session,
                 "write_progress",
@@ -365,6 +366,12 @@ class TaskStore:
                 percents=[report.percent for report in ordered],
                 messages=[report.message for report in ordered],
             )
+
+    def locked(self, leases: Collection[Lease]) -> set[Lease]:
+        with self._statements.transaction() as session:
+            self._statements.run(session, "by_id")
+            rows = self._statements.rows(session, "locked", **_leases(leases))
+        return {Lease(row[0], row[1]) for row in rows}
 
     def held_by(self, worker_id: UUID) -> set[Lease]:
         return {Lease(row[0], row[1]) for row in self._statements.once("held_by", worker_id=str(worker_id))}
@@ -411,7 +418,7 @@ class TaskStore:
     def _write(self, session: Session, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
         accepted: set[Lease] = set()
         told: list[Lease] = []
-        self._statements.run(session, "by_id")
+        self._statements.run(session, "by_id_briefly")
 
         def write(name: str, batch: Sequence[Outcome], **arrays: Any) -> None:
             if batch:

@@ -92,6 +92,7 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "forget_worker": ({"worker_id": WORKER}, {"ix_tasks_worker"}),
     "forget_dead_workers": ({}, {"ix_tasks_worker"}),
     "lock_leases": (FIVE_HUNDRED, {"tasks_pkey"}),
+    "locked": (FIVE_HUNDRED, {"tasks_pkey"}),
     "complete": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
     "complete_and_tell": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
     "completed_under": (FIVE_HUNDRED, {"tasks_pkey"}),

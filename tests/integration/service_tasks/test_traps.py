@@ -673,7 +673,7 @@ CONNECTIONS = {
     "heartbeat": "application_name = 'task_worker heartbeat'",
     "listener": "application_name = 'task_worker' AND query LIKE 'LISTEN%%'",
     "claims": "application_name = 'task_worker' AND query ~ '^(EXECUTE claim|EXECUTE limited_types)'",
-    "completions": "application_name = 'task_worker' AND query LIKE 'UPDATE tasks AS t%%completed%%'",
+    "completions": "application_name = 'task_worker' AND query LIKE '%%UPDATE tasks AS t%%completed%%'",
     "the pool": "application_name = 'task_worker' AND"
     " query !~ '^(LISTEN|EXECUTE claim|EXECUTE limited_types|UPDATE tasks AS t)'",
 }
