@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -154,6 +155,22 @@ def test_a_body_of_a_get_is_not_taken_for_the_next_request(service):
     assert b"HTTP/1.1 405" not in received
 
 
+def test_clients_that_do_not_hang_up_hold_up_nobody(service):
+    with ExitStack() as connections:
+        for _ in range(10):
+            silent = connections.enter_context(service.connect())
+            silent.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert read_all(silent).startswith(b"HTTP/1.1 200")
+        assert service.exchange(b"GET /livez HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
+        # And are hung up on in the end.
+        eventually(lambda: not established(service), what="the service closes their connections")
+
+
+def established(service: Service) -> list[object]:
+    (worker,) = psutil.Process(service.process.pid).children()
+    return [one for one in worker.net_connections("tcp") if one.status != psutil.CONN_LISTEN]
+
+
 def test_a_database_that_is_away_is_a_503_that_tells_no_address(service):
     for path in ("/users", "/users/018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"):
         raw = service.exchange(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
@@ -212,6 +229,34 @@ def test_a_worker_whose_master_was_killed_leaves_the_port_and_answers_what_is_un
             assert b"HTTP/1.1" not in read_all(kept)
         eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, what="the worker ends")
     finally:
+        if worker.is_running():
+            worker.kill()
+
+
+def test_a_worker_that_is_told_to_stop_answers_who_came_before_and_leaves_the_port(tmp_path):
+    service = Service(tmp_path / "log")
+    (worker,) = psutil.Process(service.process.pid).children()
+    try:
+        with ExitStack() as connections:
+            under_way = connections.enter_context(service.connect())
+            under_way.sendall(post("Content-Length: 2") + b"{")
+            worker.suspend()
+            waiting = [connections.enter_context(service.connect()) for _ in range(20)]
+            for connection in waiting:
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            for process in (service.process, worker):
+                process.send_signal(signal.SIGTERM)
+            worker.resume()
+
+            assert [read_all(connection)[:12] for connection in waiting] == [b"HTTP/1.1 200"] * len(waiting)
+            eventually(lambda: can_be_listened_on(service.port), what="nobody can connect any more")
+            under_way.sendall(b"}")
+            refused(read_all(under_way), 400, "invalid_input")
+        assert service.process.wait(SECONDS) == 0
+    finally:
+        if service.process.poll() is None:
+            service.process.kill()
+            service.process.wait()
         if worker.is_running():
             worker.kill()
 
