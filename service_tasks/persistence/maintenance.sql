@@ -12,6 +12,7 @@ l.expires_at <= now() OR l.expires_at > now() + make_interval(secs => 2 * %(leas
 
 -- name: lead
 -- Taken when it is free, prolonged when it is ours. A worker whose clock is wrong changes nothing: this one decides.
+SET LOCAL lock_timeout = '500ms';
 INSERT INTO leaders AS l (duty, worker_id, expires_at)
 VALUES (%(duty)s, %(worker_id)s::uuid, now() + make_interval(secs => %(lease_seconds)s))
 ON CONFLICT (duty) DO UPDATE
@@ -54,20 +55,20 @@ SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), (SELECT page.id
 DELETE FROM schedule_ticks k
 WHERE k.ctid = ANY (ARRAY(
     SELECT o.ctid FROM schedule_ticks o WHERE o.due_at < now() - make_interval(secs => %(keep)s)
-    ORDER BY o.due_at LIMIT %(limit)s))
+    ORDER BY o.due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 
 -- name: prune_messages
 -- The id of a message is needed only while the message may be delivered again.
 DELETE FROM ingested_messages i
 WHERE i.ctid = ANY (ARRAY(
     SELECT o.ctid FROM ingested_messages o WHERE o.received_at < now() - make_interval(secs => %(keep)s)
-    ORDER BY o.received_at LIMIT %(limit)s))
+    ORDER BY o.received_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 
 -- name: prune_minutes
 DELETE FROM task_minutes m
 WHERE m.ctid = ANY (ARRAY(
     SELECT o.ctid FROM task_minutes o WHERE o.minute < now() - make_interval(secs => %(keep)s)
-    ORDER BY o.minute LIMIT %(limit)s))
+    ORDER BY o.minute LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 
 -- name: prune_rejections
 -- Ids are version 7, so the primary key has them in the order of their coming; the newest stay.
@@ -75,4 +76,4 @@ DELETE FROM rejected_messages r
 WHERE r.id IN (
     SELECT o.id FROM rejected_messages o
     WHERE o.id <= (SELECT n.id FROM rejected_messages n ORDER BY n.id DESC OFFSET %(most)s LIMIT 1)
-    ORDER BY o.id LIMIT %(limit)s)
+    ORDER BY o.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)

@@ -7,6 +7,7 @@ from uuid import UUID
 from service_tasks.engine.ports import Pruned, Retention, Term
 from service_tasks.persistence.statements import Statements
 from servicekit.database import Database
+from servicekit.errors import DatabaseLocked
 
 _DUTY = "maintenance"
 
@@ -19,12 +20,18 @@ class MaintenanceStore:
 
     def lead(self, worker_id: UUID, lease_seconds: float) -> Term:
         statements = self._statements
-        with statements.transaction() as session:
-            # Read first: a worker that has to wait should not write a row each time it asks.
-            leader = statements.row(session, "leader", duty=_DUTY, lease_seconds=lease_seconds)
-            if leader is not None and leader[0] != worker_id and leader[1] > 0:
-                return Term(leads=False, ends_in_seconds=leader[1])
-            taken = statements.row(session, "lead", duty=_DUTY, worker_id=str(worker_id), lease_seconds=lease_seconds)
+        try:
+            with statements.transaction() as session:
+                # Read first: a worker that has to wait should not write a row each time it asks.
+                leader = statements.row(session, "leader", duty=_DUTY, lease_seconds=lease_seconds)
+                if leader is not None and leader[0] != worker_id and leader[1] > 0:
+                    return Term(leads=False, ends_in_seconds=leader[1])
+                taken = statements.row(
+                    session, "lead", duty=_DUTY, worker_id=str(worker_id), lease_seconds=lease_seconds
+                )
+        except DatabaseLocked:
+            # Somebody keeps the row locked. All may lead then, which does no harm; nobody would be worse.
+            return Term(leads=True, ends_in_seconds=lease_seconds)
         return Term(leads=taken is not None, ends_in_seconds=lease_seconds)
 
     def resign(self, worker_id: UUID) -> None:

@@ -490,9 +490,10 @@ WITH runnable AS MATERIALIZED (
 UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.place
 
 -- name: next_scheduled
--- Suspects wait for one another, and are looked for with every promotion.
+-- Suspects wait for one another, and are looked for with every promotion. What is due and was not promoted is locked by
+-- somebody, who may take long.
 SELECT extract(epoch FROM min(s.execute_at) - clock_timestamp())::float8 FROM tasks s
-WHERE s.state = 'scheduled' AND s.suspects IS NULL
+WHERE s.state = 'scheduled' AND s.suspects IS NULL AND s.execute_at > now()
 
 -- name: beat
 INSERT INTO workers AS w (id, name, task_types, lease_seconds)
@@ -560,8 +561,11 @@ DELETE FROM workers w WHERE w.id = %(worker_id)s::uuid
   AND NOT EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.state = 'running')
 
 -- name: forget_dead_workers
+-- SKIP LOCKED: the rescuer, who would wait here, has more to do.
 DELETE FROM workers w
-WHERE w.heartbeat_at < now() - make_interval(secs => greatest(w.lease_seconds * 10, 600))
+WHERE w.id IN (
+    SELECT d.id FROM workers d WHERE d.heartbeat_at < now() - make_interval(secs => greatest(d.lease_seconds * 10, 600))
+    FOR UPDATE SKIP LOCKED)
   AND NOT EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.state = 'running')
 
 -- name: watched

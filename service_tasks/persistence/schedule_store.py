@@ -143,6 +143,7 @@ class ScheduleStore:
         statements = self._statements
         with statements.transaction() as session:
             due = [_stored(row) for row in statements.rows(session, "due", limit=limit)]
+            found = len(due)
             # Asked once for all, in the order of everybody who asks. Until the commit these users stay undeleted.
             gone = tombstones.buried(session, {item.user_id for item in due if item.user_id is not None})
             if gone:
@@ -152,7 +153,7 @@ class ScheduleStore:
             if made:
                 statements.run(session, "announce", announcement=READY)
             seconds = statements.run(session, "next_due").scalar_one()
-        return Firing(schedules=len(due), tasks=made, next_in_seconds=None if seconds is None else max(0.0, seconds))
+        return Firing(schedules=found, tasks=made, next_in_seconds=None if seconds is None else max(0.0, seconds))
 
     def _fire(self, session: Session, decided: Sequence[tuple[StoredSchedule, Plan]]) -> int:
         statements = self._statements

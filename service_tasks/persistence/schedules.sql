@@ -98,8 +98,9 @@ FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[], %(problems)s::text[], %(t
 WHERE s.id = x.id
 
 -- name: next_due
+-- What is due already and was passed over is locked by somebody, who may take long.
 SELECT extract(epoch FROM min(s.next_run_at) - clock_timestamp())::float8 FROM schedules s
-WHERE s.next_run_at IS NOT NULL
+WHERE s.next_run_at > now()
 
 -- name: announce
 SELECT pg_notify('siteworks_tasks', %(announcement)s)

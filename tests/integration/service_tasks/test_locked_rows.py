@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from service_tasks.domain.schedule import Plan
 from service_tasks.domain.task import State
+from service_tasks.persistence.maintenance_store import MaintenanceStore
+from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.task_types import GiveUp, TaskContext, task_type
 from service_tasks.task_types.noop import noop
+from servicekit.ids import new_id
+from tests.support.waiting import eventually
 
 Locked = Callable[[str], AbstractContextManager[None]]
 
@@ -63,3 +70,81 @@ def test_outcomes_and_progress_do_not_wait_for_a_task_that_is_locked(bench, lock
 
     task = bench.wait_for(task_id, State.COMPLETED, State.FAILED)
     assert (task.attempts, task.state) == (1, State.COMPLETED if end == "returns" else State.FAILED)
+
+
+def test_tasks_are_rescued_while_the_row_of_a_worker_long_dead_is_locked(bench, locked, start_worker):
+    long_dead, dead = bench.register(), bench.register(lease_seconds=1.0)
+    task_id = bench.add()
+    assert len(bench.claim(dead)) == 1
+    for worker in (long_dead, dead):
+        bench.silence(worker)
+
+    with locked(f"workers WHERE id = '{long_dead}'"):
+        start_worker(noop, lease_seconds=1.0)
+        task = bench.wait_for(task_id, State.COMPLETED)
+
+    assert [error["type"] for error in json.loads(task.errors)] == ["WorkerLost"]
+
+
+def test_what_the_leader_does_is_done_while_its_row_is_locked(bench, locked, start_worker):
+    start_worker(noop)
+    eventually(lambda: bench.sql("SELECT FROM leaders"), what="a leader")
+
+    with locked("leaders"):
+        # Beyond the term that it has.
+        for _ in range(4):
+            task_id = bench.add(execute_at=bench.sql("SELECT now() + interval '0.5 s'")[0][0])
+            bench.wait_for(task_id, State.COMPLETED)
+
+
+OLD = {
+    "schedule_ticks": "INSERT INTO schedule_ticks (schedule_id, due_at, task_id)"
+    " SELECT gen_random_uuid(), now() - interval '30 days', gen_random_uuid() FROM generate_series(1, 2)",
+    "task_minutes": "INSERT INTO task_minutes (minute, worker_id, task_type, completed, failed, retried, waits, runs)"
+    " SELECT now() - interval '30 days', gen_random_uuid(), 'noop', 0, 0, 0, '{}', '{}' FROM generate_series(1, 2)",
+    "ingested_messages": "INSERT INTO ingested_messages (source, message_id, task_id, received_at)"
+    " SELECT 'q', n::text, gen_random_uuid(), now() - interval '30 days' FROM generate_series(1, 2) n",
+    "rejected_messages": "INSERT INTO rejected_messages (id, source, reason, details, body, size)"
+    " SELECT gen_random_uuid(), 'q', 'invalid_json', '[]', '', 0 FROM generate_series(1, 2)",
+}
+PRUNE = {
+    "schedule_ticks": lambda store: store.prune_ticks(keep_seconds=86400.0, limit=10),
+    "task_minutes": lambda store: store.prune_minutes(keep_seconds=86400.0, limit=10),
+    "ingested_messages": lambda store: store.prune_messages(keep_seconds=86400.0, limit=10),
+    "rejected_messages": lambda store: store.prune_rejections(most=0, limit=10),
+}
+
+
+@pytest.mark.parametrize("table", OLD)
+def test_old_records_are_removed_around_one_that_is_locked(bench, locked, table):
+    bench.sql(OLD[table])
+
+    with locked(f"{table} WHERE ctid = (SELECT min(ctid) FROM {table})"):
+        assert PRUNE[table](MaintenanceStore(bench.database)) == 1
+
+
+def test_a_due_task_that_is_locked_is_not_asked_for_without_a_pause(bench, locked):
+    task_id = bench.add(execute_at=datetime.now(UTC) + timedelta(hours=1))
+    later = bench.add(execute_at=datetime.now(UTC) + timedelta(hours=2))
+    bench.sql("UPDATE tasks SET execute_at = now() WHERE id = %s", str(task_id))
+
+    with locked(f"tasks WHERE id = '{task_id}'"):
+        promotion = bench.store.promote(10)
+
+    assert promotion.promoted == 0
+    assert promotion.next_in_seconds > 3600, later
+
+
+def test_a_due_schedule_that_is_locked_is_not_asked_for_without_a_pause(bench, locked):
+    schedule_id = new_id()
+    bench.sql(
+        """INSERT INTO schedules (id, name, task_type, payload, priority, max_attempts, every_seconds, anchor_at,
+                                  missed, next_run_at)
+           VALUES (%s, 'locked', 'noop', '{}', 50, 3, 60, now(), 'skip', now())""",
+        str(schedule_id),
+    )
+
+    with locked(f"schedules WHERE id = '{schedule_id}'"):
+        firing = ScheduleStore(bench.database, bench.store).fire(10, lambda due: Plan((), None, None))
+
+    assert (firing.schedules, firing.next_in_seconds) == (0, None)
