@@ -176,10 +176,10 @@ class Link:
         if self._lost_queue is not None:
             raise BrokerAway("a queue that we consume was deleted")
 
-    def acknowledge(self, tag: int) -> None:
-        """All messages up to this one have been dealt with."""
+    def acknowledge(self, tag: int, *, alone: bool = False) -> None:
+        """All messages up to this one have been dealt with, or this one `alone`."""
         with _translated():
-            self._consuming.basic_ack(tag, multiple=True)
+            self._consuming.basic_ack(tag, multiple=not alone)
 
     def publish(
         self,

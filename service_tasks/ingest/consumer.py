@@ -16,7 +16,7 @@ from datetime import datetime
 from service_tasks.ingest.topology import DEAD_EXCHANGE, PLAIN, declare
 from service_tasks.use_cases.messages import IncomingMessage, RejectedMessage
 from servicekit.broker import Backoff, BrokerAway, Delivery, Link, QueueRefused
-from servicekit.errors import DeadlineExceeded, Unavailable
+from servicekit.errors import DatabaseLocked, DeadlineExceeded, Unavailable
 from servicekit.lifecycle import Duty
 from servicekit.logs import get_logger
 
@@ -27,6 +27,8 @@ PREFETCH = 1000
 HELD_BYTES = 48 * 1024 * 1024
 #: How long, in seconds, a stop waits for what is in hand to be written.
 FLUSH_SECONDS = 10.0
+#: How soon to try again a message whose key is in an open transaction of somebody else.
+LOCKED_SECONDS = 2.0
 _TURN_SECONDS = 1.0
 _LAG_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
@@ -58,13 +60,16 @@ class Batches:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Delivery] = deque()
+        #: What could not be written with the others, and when to try the next of it.
+        self._left: deque[Delivery] = deque()
+        self._try_left_at = 0.0
         self._writing = 0
         self._closed = False
         #: Of the bodies in hand, and of those among them that are being written.
         self._bytes = self._bytes_written = 0
 
     def __len__(self) -> int:
-        return len(self._waiting) + self._writing
+        return len(self._waiting) + len(self._left) + self._writing
 
     def put(self, delivery: Delivery) -> None:
         with self._changed:
@@ -74,23 +79,40 @@ class Batches:
                 self._changed.notify()
 
     def take(self, most: int) -> list[Delivery]:
-        """The oldest, as soon as there is one; none when closed. They stay in hand until `done`."""
+        """The oldest, as soon as there is one, or one that was left, once it is time; none when closed. They stay in
+        hand until `done`."""
         with self._changed:
-            while not self._waiting and not self._closed:
-                self._changed.wait()
+            while not self._closed and not self._waiting and not self._is_time_for_left:
+                self._changed.wait(self._try_left_at - time.monotonic() if self._left else None)
             if self._closed:
                 return []
-            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            if self._is_time_for_left:
+                taken = [self._left.popleft()]
+            else:
+                taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
             self._writing = len(taken)
             self._bytes_written = sum(len(delivery.body) for delivery in taken)
             return taken
 
-    def done(self) -> None:
+    def done(self, left: Sequence[Delivery] = ()) -> None:
+        """What was taken is written, apart from these, which are left for later."""
         with self._changed:
             self._writing = 0
-            self._bytes -= self._bytes_written
+            self._bytes -= self._bytes_written - sum(len(delivery.body) for delivery in left)
             self._bytes_written = 0
+            if left:
+                self._left.extend(left)
+                self._try_left_at = time.monotonic() + LOCKED_SECONDS
             self._changed.notify_all()
+
+    @property
+    def _is_time_for_left(self) -> bool:
+        return bool(self._left) and time.monotonic() >= self._try_left_at
+
+    @property
+    def left(self) -> int:
+        """How many are left for later."""
+        return len(self._left)
 
     @property
     def full(self) -> bool:
@@ -216,7 +238,7 @@ class Consumer(Duty):
                 if batches.wait_for_room(_TURN_SECONDS):
                     link.process(_TURN_SECONDS)
                 self._follow(writer)
-                if self._cautious and self._counts.written > written:
+                if self._cautious and (self._counts.written > written or batches.left):
                     self._cautious = False
                     link.stop_consuming()
                     link.consume(queues, received, prefetch=self._prefetch)
@@ -255,7 +277,10 @@ class Consumer(Duty):
 
 
 class _Writer(Duty):
-    """Stores batches, one after another in the order of their tags, and has each acknowledged once it is committed."""
+    """Stores batches, one after another in the order of their tags, and has each acknowledged once it is committed.
+
+    A message whose key is in an open transaction of somebody else is left for later, and the others go on.
+    """
 
     def __init__(
         self,
@@ -274,6 +299,7 @@ class _Writer(Duty):
         self._batch: list[Delivery] = []
         self._pause_seconds = 0.0
         self._failures = 0
+        self._has_left = False
         self.died = False
 
     @property
@@ -287,7 +313,7 @@ class _Writer(Duty):
         if not self._batch:
             return
         try:
-            rejected = self._take([_incoming(delivery) for delivery in self._batch])
+            rejected, left = self._store(self._batch)
         except (Unavailable, DeadlineExceeded) as error:
             if not self._failures:
                 log.warning("database_away", cause=repr(error.__cause__)[:300], in_hand=len(self._batches))
@@ -298,15 +324,35 @@ class _Writer(Duty):
         if self._failures:
             log.info("database_back", failures=self._failures)
         self._failures, self._pause_seconds = 0, 0.0
-        self._counts.written += len(self._batch)
+        self._counts.written += len(self._batch) - len(left)
         self._counts.rejected += len(rejected)
-        last, bodies = self._batch[-1].tag, {delivery.tag: delivery for delivery in self._batch}
+        if left and not self._has_left:
+            log.warning("message_locked", source=left[0].queue)
+        bodies = {delivery.tag: delivery for delivery in self._batch}
+        for delivery in left:
+            del bodies[delivery.tag]
+        tags = list(bodies)
         copies = [(one, bodies.pop(one.tag)) for one in rejected]
         self._batch = []
-        self._tell(lambda: self._acknowledge(last, copies))
-        self._batches.done()
+        # With others left behind, what is up to a tag is not all written.
+        alone = self._has_left = bool(left) or self._batches.left > 0
+        self._tell(lambda: self._acknowledge(tags if alone else tags[-1:], alone, copies))
+        self._batches.done(left)
 
-    def _acknowledge(self, tag: int, rejected: Sequence[tuple[RejectedMessage, Delivery]]) -> None:
+    def _store(self, batch: list[Delivery]) -> tuple[list[RejectedMessage], list[Delivery]]:
+        """Gives the rejections, and what has to be left for later."""
+        try:
+            return list(self._take([_incoming(delivery) for delivery in batch])), []
+        except DatabaseLocked:
+            if len(batch) == 1:
+                return [], batch
+        half = len(batch) // 2
+        (rejected, left), (more_rejected, more_left) = self._store(batch[:half]), self._store(batch[half:])
+        return rejected + more_rejected, left + more_left
+
+    def _acknowledge(
+        self, tags: Sequence[int], alone: bool, rejected: Sequence[tuple[RejectedMessage, Delivery]]
+    ) -> None:
         """On the link's thread. The table has every rejected message already; what is published is a copy."""
         for reason, delivery in rejected:
             self._link.publish(
@@ -316,7 +362,8 @@ class _Writer(Duty):
                 message_id=delivery.message_id,
                 headers={"x-rejected-id": str(reason.id), "x-rejected-reason": reason.reason},
             )
-        self._link.acknowledge(tag)
+        for tag in tags:
+            self._link.acknowledge(tag, alone=alone)
 
     def _tell(self, function: Callable[[], None]) -> None:
         try:

@@ -42,6 +42,7 @@ class MessageStore:
     def store(self, candidates: Sequence[Candidate], reject: Reject) -> Stored:
         try:
             with self._statements.transaction() as session:
+                self._statements.run(session, "briefly")
                 return self._store(session, candidates, reject)
         except (DataError, IntegrityError, TypeError, ValueError) as exc:
             # The last two are raised by the driver itself, before it asks.

@@ -1,5 +1,9 @@
 -- Messages from a broker: which were seen, and which made no task. Parameters are written the driver's way.
 
+-- name: briefly
+-- A key that somebody's open transaction is just using must not keep the messages waiting that have nothing to do with it.
+SET LOCAL lock_timeout = '500ms'
+
 -- name: clock
 SELECT clock_timestamp()
 

@@ -107,7 +107,8 @@ class MessageRepository(Protocol):
         """Store what comes of messages not seen before. A task whose time has passed, or whose user was deleted,
         becomes what `reject` makes of PAST_EXECUTE_AT or of UserDeleted.
 
-        Raises CannotStore when something in them, not the database's state, is the cause.
+        Raises CannotStore when something in them, not the database's state, is the cause, and DatabaseLocked when a key
+        of theirs is in a transaction of somebody else that does not end.
         """
 
     def search(self, *, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
@@ -138,7 +139,7 @@ class Messages:
     def take(self, messages: Sequence[IncomingMessage]) -> Sequence[RejectedMessage]:
         """Make a task of each message, or a rejection; all in one transaction. Gives the rejections.
 
-        Raises Unavailable and DeadlineExceeded: then nothing was stored.
+        Raises Unavailable and DeadlineExceeded (DatabaseLocked for one of them): then nothing was stored.
         """
         return self._store([Candidate(message, self._read(message)) for message in messages])
 

@@ -13,10 +13,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pika
+import psycopg2
 import pytest
 import requests
 
 from scripts.soaking.messages import Plan, soak_messages
+from service_tasks.client import enqueue
 from tests.integration.service_tasks.conftest import Bench
 from tests.support.markdown import Document
 from tests.support.memory import limit_of, peak
@@ -310,6 +312,32 @@ def test_whatever_other_programs_write_into_properties_stops_nobody(bench, broke
             )
     assert ingest.events.count("consuming") == 1
     assert ingest.stop() == 0
+
+
+def test_a_key_in_an_open_transaction_of_somebody_else_keeps_no_other_message_waiting(
+    bench, broker, start, tasks_database
+):
+    ingest = start()
+    holder = psycopg2.connect(tasks_database.url.replace("+psycopg2", "", 1))
+    enqueue(holder, "noop", {}, unique_key="held")
+    bodies = [{"title": "free"}, {"unique_key": "held", "title": "waits"}] * 3
+    publish(broker, bodies, queue="tasks.ingest", ids=[f"first-{n}" for n in range(6)])
+    eventually_count(bench, 3)
+    eventually(lambda: "message_locked" in ingest.events, what="it is said")
+    publish(broker, [{"title": "free"}] * 200, queue="tasks.ingest", ids=[f"second-{n}" for n in range(200)])
+    eventually_count(bench, 203)
+    assert (ingest.events.count("consuming"), ingest.metric("siteworks_ingest_in_hand_messages")) == (1, 3)
+
+    holder.rollback()
+    holder.close()
+
+    eventually_count(bench, 204)
+    assert bench.sql("SELECT DISTINCT title, unique_key FROM tasks WHERE unique_key IS NOT NULL") == [("waits", "held")]
+    with broker.connect() as connection:
+        left = lambda: connection.channel().queue_declare("tasks.ingest", passive=True).method.message_count  # noqa: E731
+        eventually(lambda: ingest.metric("siteworks_ingest_in_hand_messages") == 0, what="nothing is in hand")
+        assert ingest.stop() == 0
+        assert left() == 0
 
 
 def test_a_message_without_work_to_do_is_acknowledged_and_not_delivered_again(bench, broker, start):
