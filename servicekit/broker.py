@@ -16,6 +16,7 @@ from typing import Any
 import pika
 from pika import spec
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.data import decode_table
 from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
@@ -291,7 +292,8 @@ class _translated:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (AMQPError, AMQPChannelError, OSError)):
+        # pika keeps the third apart from the others: what comes of a broker that accepts a connection and says nothing.
+        if isinstance(error, (AMQPError, AMQPChannelError, AMQPConnectorException, OSError)):
             raise BrokerAway(str(error) or type(error).__name__) from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import example, given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from pika import BasicProperties
 from pika.frame import decode_frame
 
-import servicekit.broker  # noqa: F401  # it is where pika is told how to read properties
+from servicekit import broker
 
 TYPE, ENCODING, HEADERS, ID = (
     BasicProperties.FLAG_CONTENT_TYPE,
@@ -95,3 +97,24 @@ def test_whatever_is_in_the_table_of_headers_the_id_is_the_id(headers, content_t
 @example(flags=ENCODING | HEADERS | ID, properties=b"\xff")
 def test_nothing_in_the_properties_ends_the_connection(flags, properties):
     read(frame(flags, properties))
+
+
+ANSWERS = {
+    "nothing": b"",
+    "another protocol": b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+    "another version": b"AMQP\0\0\x08\0",
+    "no frame": b"\0" * 64,
+    "a frame without an end": b"\x01\0\0\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_who_accepts_a_connection_and_does_not_speak_amqp_is_a_broker_that_is_away(answer, monkeypatch):
+    monkeypatch.setattr(broker, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(broker.Link, f"amqp://127.0.0.1:{server.getsockname()[1]}", name="a test")
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(answer)
+            with pytest.raises(broker.BrokerAway):
+                asked.result(10)
