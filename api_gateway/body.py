@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from api_gateway.errors import RequestTimeout
+from api_gateway.errors import NotSupported, RequestTimeout
 from api_gateway.headers import RequestFields
 from servicekit.errors import TooLarge
 from servicekit.memory import Account
@@ -30,20 +30,23 @@ class ClientLeft(Exception):
 class RequestBody:
     """Read at most once."""
 
-    __slots__ = ("_complete", "_receive", "length", "present")
+    __slots__ = ("_coding", "_complete", "_receive", "length", "present")
 
     def __init__(self, fields: RequestFields, receive: Receive) -> None:
         length = fields.first.get(b"content-length")
         self.length = None if length is None else int(length)
-        self.present = length is not None or b"transfer-encoding" in fields.first
+        self._coding = fields.first.get(b"transfer-encoding")
+        self.present = length is not None or self._coding is not None
         self._receive = receive
         self._complete = not self.present
 
     async def read(self, limit: int, account: Account) -> bytes:
-        """All of it, counted in `account`. TooLarge above `limit` bytes, whatever the framing; Overloaded;
-        RequestTimeout; ClientLeft."""
+        """All of it, counted in `account`. TooLarge above `limit` bytes, whatever the framing; NotSupported for a
+        coding beside the chunks, which would be lost; Overloaded; RequestTimeout; ClientLeft."""
         if not self.present:
             return b""
+        if self._coding is not None and self._coding.strip().lower() != b"chunked":
+            raise NotSupported
         if self.length is not None and self.length > limit:
             raise TooLarge(f"The body is larger than {limit} bytes.")
         if self.length is not None:

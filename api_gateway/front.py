@@ -361,7 +361,13 @@ def _read_target(request: Request) -> Target:
         raise BadRequest("A request names exactly one Host.")
     if not request.fields.valid_host:
         raise BadRequest("The Host field is not valid.")
-    return Target("*", None) if request.target == "*" else split_target(request.target)
+    if request.target == "*":
+        return Target("*", None)
+    target = split_target(request.target)
+    if target.authority is not None and hosts and target.authority.lower() != hosts[0].decode("latin-1").lower():
+        # Judged by one and meant for the other (RFC 9112 section 3.2.2).
+        raise BadRequest("A request names exactly one Host.")
+    return target
 
 
 def _refusal(error: AppError) -> Reply:

@@ -18,10 +18,12 @@ _UNSAFE = re.compile(r"[^\x21-\x7e]|[\\#<>\"^`{|}]")
 
 @dataclass(slots=True)
 class Target:
-    """A request target in origin form. `query` is what follows the first `?`; None means there was none."""
+    """A request target in origin form. `query` is what follows the first `?`; None means there was none. `authority` is
+    the host it named itself, in absolute form."""
 
     path: str
     query: str | None
+    authority: str | None = None
 
     @property
     def raw(self) -> str:
@@ -33,11 +35,12 @@ def split_target(raw: str) -> Target:
 
     Absolute form (`http://host/path`) is reduced to its path and query, as RFC 9112 section 3.2.2 asks.
     """
+    authority = None
     if raw[:1] != "/":
-        raw = _without_authority(raw)
+        authority, raw = _split_authority(raw)
     path, mark, query = raw.partition("?")
     _check(path)
-    return Target(path, query if mark else None)
+    return Target(path, query if mark else None, authority)
 
 
 def without_alias(path: str) -> str:
@@ -47,13 +50,13 @@ def without_alias(path: str) -> str:
     return path
 
 
-def _without_authority(raw: str) -> str:
+def _split_authority(raw: str) -> tuple[str, str]:
     scheme, mark, rest = raw.partition("://")
     if not mark or scheme.lower() not in ("http", "https"):
         raise BadPath("The address does not start with a slash.")
     cut = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     tail = rest[cut:]
-    return tail if tail.startswith("/") else "/" + tail
+    return rest[:cut], tail if tail.startswith("/") else "/" + tail
 
 
 def _check(path: str) -> None:
