@@ -13,7 +13,7 @@ from sqlalchemy import Column, DateTime, Index, MetaData, PrimaryKeyConstraint, 
 from sqlalchemy.orm import Session
 
 from servicekit.database import Database
-from servicekit.errors import Forbidden, Unauthorized
+from servicekit.errors import AppError, DatabaseLocked, Forbidden, Unauthorized
 from servicekit.events import LARGEST_BODY, PATH, Event, EventBatch
 from servicekit.logs import get_logger
 from servicekit.routes import Guard, Routes
@@ -25,6 +25,7 @@ Handler = Callable[[Session, Event], None]
 # One order for everybody, so that two batches with the same events wait for each other instead of deadlocking. The
 # second waits here until the first has committed, and then finds nothing new.
 _REMEMBER = """
+SET LOCAL lock_timeout = '1s';
 INSERT INTO processed_events (id, type)
 SELECT x.id, x.type FROM unnest(%(ids)s::uuid[], %(types)s::text[]) AS x(id, type) ORDER BY x.id
 ON CONFLICT (id) DO NOTHING RETURNING id
@@ -51,6 +52,13 @@ class Inbox:
 
     def take(self, events: Sequence[Event]) -> Taken:
         """Act on those that are new, in their order, in one transaction. Raises what a handler raises."""
+        try:
+            return self._take(events)
+        except DatabaseLocked as exc:
+            # Not that the database is away, for which every event would wait: this one alone is tried again later.
+            raise AppError("Somebody keeps locked what an event of this batch is to change.") from exc
+
+    def _take(self, events: Sequence[Event]) -> Taken:
         # Twice in one batch is once.
         ours = list({event.id: event for event in events if event.type in self._handlers}.values())
         new: set[str] = set()
