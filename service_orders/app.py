@@ -11,7 +11,7 @@ from service_orders.use_cases import Orders
 from service_orders.users_client import UsersClient
 from servicekit.browsers import BrowserRules
 from servicekit.circuits import Circuit
-from servicekit.database import Database
+from servicekit.database import LOCK_TIMEOUT_MS, Database
 from servicekit.http_client import ServiceClient
 from servicekit.inbox import Inbox, event_routes
 from servicekit.web import make_app
@@ -23,7 +23,10 @@ USERS_TOTAL_SECONDS = 3.0
 def create_app(settings: OrdersSettings) -> Flask:
     """Wire the service; no connection is opened before the first request."""
     database = Database(
-        settings.orders_database_url, application_name="service_orders", pool_size=settings.orders_threads
+        settings.orders_database_url,
+        application_name="service_orders",
+        pool_size=settings.orders_threads,
+        lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     users = UsersClient(
         ServiceClient(

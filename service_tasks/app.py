@@ -30,7 +30,7 @@ from service_tasks.use_cases.schedules import Schedules
 from service_tasks.use_cases.stats import Stats
 from service_tasks.use_cases.tasks import Tasks
 from servicekit.browsers import BrowserRules
-from servicekit.database import Database
+from servicekit.database import LOCK_TIMEOUT_MS, Database
 from servicekit.errors import AppError
 from servicekit.inbox import Inbox, event_routes
 from servicekit.metrics import Metrics
@@ -51,6 +51,7 @@ def create_app(settings: TasksSettings) -> Flask:
         # One more for the announcer's thread.
         pool_size=settings.tasks_threads + 1,
         constraints=CONSTRAINTS,
+        lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     events = TaskEvents(settings.told_states)
     store = TaskStore(database, events)

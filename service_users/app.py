@@ -10,7 +10,7 @@ from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
 from servicekit.browsers import BrowserRules
-from servicekit.database import Database
+from servicekit.database import LOCK_TIMEOUT_MS, Database
 from servicekit.inbox import Inbox, event_routes
 from servicekit.web import make_app
 
@@ -24,6 +24,7 @@ def create_app(settings: UsersSettings) -> Flask:
         application_name="service_users",
         pool_size=settings.users_threads,
         constraints=CONSTRAINTS,
+        lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     # Half of the threads at most, so that the others go on for whoever brings no password.
     users = Users(database, Passwords(places=max(1, settings.users_threads // 2)))

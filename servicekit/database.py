@@ -24,6 +24,8 @@ from servicekit.errors import AppError, DatabaseLocked, DatabaseUnavailable, Dea
 from servicekit.json_reader import read_stored
 
 POOL_WAIT_SECONDS = 2.0
+#: for what serves requests
+LOCK_TIMEOUT_MS = 500
 CONNECT_TIMEOUT_SECONDS = 3
 RECYCLE_SECONDS = 1800
 #: a connection unused for longer is asked whether it still works
@@ -77,6 +79,9 @@ class Database:
     once. `constraints` maps a constraint's name to the error a person gets when it is violated.
     Connecting happens at the first use, never here.
 
+    `lock_timeout_ms`: for how long a statement may wait for a lock (0: as long as it may take). What serves requests
+    has a short one, lest those for one row that somebody keeps locked take every thread.
+
     Inside a request's deadline (servicekit.deadline) waiting for a connection, and each statement, gets no more time
     than the request has left, and a statement whose time is gone is not sent: DeadlineExceeded.
     """
@@ -89,6 +94,7 @@ class Database:
         pool_size: int,
         constraints: Mapping[str, type[AppError]] | None = None,
         statement_timeout_ms: int = 5_000,
+        lock_timeout_ms: int = 0,
         idle_in_transaction_timeout_ms: int = 10_000,
     ) -> None:
         self._constraints = dict(constraints or {})
@@ -113,6 +119,7 @@ class Database:
                 "options": " ".join(
                     (
                         f"-c statement_timeout={statement_timeout_ms}",
+                        f"-c lock_timeout={lock_timeout_ms}",
                         f"-c idle_in_transaction_session_timeout={idle_in_transaction_timeout_ms}",
                         "-c timezone=UTC",
                         # Statements are many and short: to compile one, each time anew, takes far longer than it runs.

@@ -18,6 +18,7 @@ AppError                      500 internal_error
 ├── Unavailable               503 unavailable
 │   ├── DatabaseUnavailable   503 database_unavailable
 │   └── Overloaded            503 overloaded
+│       └── DatabaseLocked    503 overloaded
 └── DeadlineExceeded          504 deadline_exceeded
 """
 
@@ -183,13 +184,11 @@ class Overloaded(Unavailable):
         super().__init__(message, retry_after=1, headers=headers)
 
 
+class DatabaseLocked(Overloaded):
+    """Somebody else keeps locked what this needs in the database; try again."""
+
+
 class DeadlineExceeded(AppError):
     """The time given for this request has passed."""
 
     code = "deadline_exceeded"
-
-
-class DatabaseLocked(DeadlineExceeded):
-    """Somebody else keeps a lock in the database for longer than may be waited."""
-
-    code = "database_too_slow"

@@ -418,3 +418,17 @@ def test_a_user_who_changed_meanwhile_is_neither_changed_nor_deleted(client):
         assert error_code(answer, 412) == "precondition_failed"
         assert answer.headers["ETag"] == present == client.get(path).headers["ETag"] != tag
     assert client.delete(path, headers={"If-Match": "*"}).status_code == 200
+
+
+def test_a_request_for_a_row_that_somebody_keeps_locked_gives_its_thread_back_soon(users_database):
+    client = create_app(UsersSettings(users_database_url=users_database.url)).test_client()
+    user = client.post("/users", json={"email": "user@example.com", "name": "Anna"}).json["data"]
+    with users_database.database.engine.connect() as connection:
+        connection.exec_driver_sql("SELECT FROM users WHERE id = %s FOR UPDATE", (user["id"],))
+        answer = client.put(f"/users/{user['id']}", json={"name": "Boris"})
+        connection.rollback()
+
+    # Which counts against nobody's circuit.
+    assert (answer.status_code, answer.json["error"]["code"]) == (503, "overloaded")
+    assert answer.headers["Retry-After"] == "1"
+    assert client.put(f"/users/{user['id']}", json={"name": "Boris"}).status_code == 200
