@@ -4,6 +4,7 @@ at once when it is to end."""
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -22,6 +23,9 @@ _SHORTAGE_SECONDS = 0.05
 #: thrown away: it would meet a reset otherwise, and might lose the answer (RFC 9112 section 9.6).
 _LINGER_SECONDS = 2.0
 _PIECE = 64 * 1024
+#: A client may be silent for so long, in seconds, in the midst of its request, or take nothing of its answer; it has a
+#: thread until then.
+SILENCE_SECONDS = 10.0
 
 
 class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
@@ -39,6 +43,15 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no ty
         super().__init__(*args, **kwargs)
         #: Connections after their last answer; the one that has to end first is first.
         self._lingering: deque[Any] = deque()
+
+    def init_process(self) -> None:
+        # gunicorn has no limit here: a client that was stopped, or whose machine is gone, would keep a thread for good.
+        limit = struct.pack("ll", int(SILENCE_SECONDS), int(SILENCE_SECONDS % 1 * 1e6))
+        for listener in self.sockets:
+            # Its connections inherit them.
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                listener.setsockopt(socket.SOL_SOCKET, option, limit)
+        super().init_process()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()

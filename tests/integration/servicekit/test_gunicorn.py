@@ -25,7 +25,7 @@ SECONDS = 10.0
 class Service:
     """A users service behind gunicorn whose database is away."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, conf: str | Path = "service_users/gunicorn.conf.py") -> None:
         self.port = free_port()
         self.log = log
         environment = os.environ | {
@@ -35,7 +35,7 @@ class Service:
         }
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "service_users/gunicorn.conf.py", "service_users.wsgi:app"],
+                [sys.executable, "-m", "gunicorn", "-c", str(conf), "service_users.wsgi:app"],
                 cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
         eventually(self._listens, timeout=30, what="gunicorn listens")
@@ -164,6 +164,39 @@ def test_clients_that_do_not_hang_up_hold_up_nobody(service):
         assert service.exchange(b"GET /livez HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
         # And are hung up on in the end.
         eventually(lambda: not established(service), what="the service closes their connections")
+
+
+IMPATIENT = """
+from servicekit import gunicorn_worker
+
+gunicorn_worker.SILENCE_SECONDS = 0.5
+exec(open("service_users/gunicorn.conf.py").read())
+"""
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("impatient")
+    (folder / "gunicorn.conf.py").write_text(IMPATIENT)
+    service = Service(folder / "log", folder / "gunicorn.conf.py")
+    yield service
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(SECONDS) == 0
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"GET /livez HTTP/1.1\r\nHo", id="half a head"),
+        pytest.param(post("Content-Length: 2") + b"{", id="half a body"),
+        pytest.param(post("Transfer-Encoding: chunked") + b"2\r\n{", id="half a chunk"),
+    ],
+)
+def test_clients_that_stop_in_the_midst_of_a_request_give_their_threads_back(impatient, sent):
+    with ExitStack() as connections:
+        for _ in range(4):
+            connections.enter_context(impatient.connect()).sendall(sent)
+        assert impatient.exchange(b"GET /livez HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
 
 
 def established(service: Service) -> list[object]:
