@@ -239,7 +239,14 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
         goes_on = bool(super()._feed_callback_parser(data))
         if goes_on and self._head_timer is None and not self._request_ready.is_set():
             self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
+        if goes_on:
+            self._maybe_resume_reading()
         return goes_on
+
+    def _resume_reading(self) -> None:
+        # gunicorn's own reads on after each answer, however many requests wait behind it.
+        if self._reading_paused and self._http1_buffered() <= self._max_buffer_size // 2:
+            super()._resume_reading()
 
     def close_if_idle(self, *, fresh: bool) -> None:
         """Close a connection on which no request is under way: a kept one, or a fresh one that has said nothing."""

@@ -85,6 +85,7 @@ OVERRIDDEN = {
     "_close_transport": [],
     "_feed_callback_parser": ["data"],
     "_on_headers_complete": [],
+    "_resume_reading": [],
     "_serve_http_request": ["request", "sockname", "peername"],
     "_arm_keepalive_timer": [],
     "_cancel_keepalive_timer": [],

@@ -6,8 +6,9 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -77,6 +78,41 @@ def test_large_answers_to_clients_that_do_not_read_stay_below_the_limit(gateway:
     eventually(lambda: gateway.client.get("/orders").status == 200, timeout=30, what="room again")
     assert gateway.pids() == [worker]
     assert (gateway.circuit("orders")["state"], gateway.circuit("orders")["failures"]) == ("closed", 0)
+
+
+def test_requests_that_wait_behind_others_on_their_connection_are_left_unread(gateway: GatewayProcess) -> None:
+    request = b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    before = peak(gateway.process.pid)
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        pusher = Thread(target=push, args=(connection, request * 25_000, 100), daemon=True)
+        pusher.start()
+        read(connection, answers=1000)
+        assert peak(gateway.process.pid) - before < 32 * MIB
+    pusher.join(10)
+
+
+def test_a_large_head_behind_another_request_is_read_to_its_end(gateway: GatewayProcess) -> None:
+    large = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 8000) for number in range(90))
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        for fields in (b"", large):
+            connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
+        read(connection, answers=2)
+
+
+def read(connection: socket.socket, *, answers: int) -> None:
+    """Read on until so many good answers have begun."""
+    received = bytearray()
+    while received.count(b"HTTP/1.1 200 ") < answers:
+        piece = connection.recv(65536)
+        assert piece, bytes(received[-1000:])
+        received += piece
+
+
+def push(connection: socket.socket, piece: bytes, times: int) -> None:
+    """Send as much as is taken, until the connection is closed."""
+    with suppress(OSError):
+        for _ in range(times):
+            connection.sendall(piece)
 
 
 def test_a_service_that_refuses_requests_for_their_size_keeps_its_circuit_closed(gateway: GatewayProcess) -> None:
