@@ -318,7 +318,7 @@ class Runner:
     def _judged(self, lane: _Lane, task: ActiveTask, exc: BaseException) -> Outcome | None:
         """What comes of an attempt that ended with this error. It may be an enemy: only its type tells no lies."""
         kind = type(exc)
-        if issubclass(kind, GiveUp):
+        if issubclass(kind, GiveUp) and not task.is_over:
             return FailedForGood(task.lease, _error_of(exc))
         if task.stop_reason is not None:
             return _stopped(task)

@@ -13,6 +13,7 @@ import pytest
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import (
     ClaimedTask,
+    FailedForGood,
     HandedBack,
     Lease,
     StoppedAfterCancel,
@@ -20,7 +21,7 @@ from service_tasks.domain.task import (
     WillRetry,
 )
 from service_tasks.engine.board import ActiveTask, StopReason
-from service_tasks.engine.context import TaskContext
+from service_tasks.engine.context import GiveUp, TaskContext
 from service_tasks.engine.registry import TaskType, task_type
 from service_tasks.engine.runner import Runner, ThreadSlots
 
@@ -263,6 +264,32 @@ async def test_a_handler_can_be_stopped_at_every_moment(reason, outcome, moment)
 
     assert isinstance(found[0], outcome)
     assert isinstance(found[1], Succeeded)
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        (StopReason.CANCELLED, StoppedAfterCancel),
+        (StopReason.HAND_BACK, FailedForGood),
+        (StopReason.LEASE_LOST, type(None)),
+    ],
+)
+@on_a_loop
+async def test_a_handler_that_gives_up_when_it_is_stopped_fails_only_a_task_that_is_not_over(reason, outcome):
+    @task_type("gives_up")
+    async def gives_up(ctx, payload) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise GiveUp("no use") from None
+
+    run = Run()
+    gone, other = run.start(gives_up, who)
+    await run.ended(other)
+    gone.stop(reason)
+    (found,) = await run.ended(gone)
+
+    assert isinstance(found, outcome)
 
 
 @on_a_loop
