@@ -30,12 +30,18 @@ def turn_over(log: Path, most: int = MOST_BYTES) -> None:
 
     Its writer keeps the file open, so it is copied and emptied; what is written between the two is lost.
     """
+    copy = log.with_name(f"{log.name}.0")
     with contextlib.suppress(OSError):  # none yet, or the disk is full: then it does not grow either
         if log.stat().st_size < most:
             return
-        backups = [log.with_name(f"{log.name}.{number}") for number in range(1, BACKUPS + 1)]
-        for older, newer in zip(backups[:0:-1], backups[-2::-1], strict=True):
+        try:
+            # Before the others are moved: on a full disk it fails every five seconds, and none may be lost for that.
+            shutil.copy(log, copy)
+        except OSError:
+            copy.unlink(missing_ok=True)
+            raise
+        names = [copy, *(log.with_name(f"{log.name}.{number}") for number in range(1, BACKUPS + 1))]
+        for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
             if newer.exists():
                 newer.replace(older)
-        shutil.copy(log, backups[0])
         os.truncate(log, 0)
