@@ -40,8 +40,8 @@ from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.tasks import Control, NewTask, PastExecuteAt, Selection, Standing, StoredTask
 from servicekit import tombstones
-from servicekit.database import Database, DatabaseTooSlow
-from servicekit.errors import DatabaseUnavailable
+from servicekit.database import Database
+from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.events import Event, read_data
 
 #: bytes of JSON above which a list leaves a value out
@@ -311,7 +311,7 @@ class TaskStore:
             limited = [offer for offer in free if offer.task_type in newly]
             if limited and len(rows) < limit:
                 rows += self._claim_limited(worker_id, limited, limit - len(rows))
-        except (DatabaseUnavailable, DatabaseTooSlow):
+        except (Unavailable, DeadlineExceeded):
             # What is claimed is run; the next claim will say the same.
             if not rows:
                 raise

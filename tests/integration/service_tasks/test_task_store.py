@@ -27,8 +27,8 @@ from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.line import Lines
 from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection
-from servicekit.database import Database
-from servicekit.errors import DatabaseUnavailable
+from servicekit.database import Database, DatabaseTooSlow
+from servicekit.errors import DatabaseLocked, DatabaseUnavailable
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.plans import scans_of
 from tests.support.wire import Wire
@@ -238,6 +238,20 @@ def test_limited_and_unlimited_types_leave_places_to_each_other(bench):
     types = sorted(task.task_type for task in bench.claim(bench.register(), "a", "b", limit=10))
 
     assert types == ["a"] * 5 + ["b"] * 5
+
+
+@pytest.mark.parametrize("trouble", [DatabaseUnavailable, DatabaseTooSlow, DatabaseLocked])
+def test_what_is_claimed_is_kept_when_the_look_at_the_limits_behind_it_fails(bench, monkeypatch, trouble):
+    worker = bench.register()
+    bench.claim(worker)
+    task_id = bench.add()
+
+    def fail() -> None:
+        raise trouble
+
+    monkeypatch.setattr(bench.store, "_newly_limited", fail)
+
+    assert [task.lease.task_id for task in bench.claim(worker)] == [task_id]
 
 
 # Batches and unique keys
