@@ -166,10 +166,6 @@ class Link:
             for tag in tags:
                 self._consuming.basic_cancel(tag)
 
-    @property
-    def consuming(self) -> bool:
-        return bool(self._tags)
-
     def process(self, seconds: float) -> None:
         """Take messages and keep the connection alive for so long, or until something was called by `call_soon`."""
         with _translated():
