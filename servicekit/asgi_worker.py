@@ -1,4 +1,4 @@
-"""gunicorn's `asgi` worker, which takes many new connections at once, and waits with them while files have run out."""
+"""gunicorn's `asgi` worker, which takes many new connections at once, and leaves them waiting while files run out."""
 
 from __future__ import annotations
 

@@ -191,8 +191,8 @@ class Database:
 
         Raises the domain error of a violated constraint, `DatabaseTooSlow` when a statement met its time
         limit, `DatabaseLocked` when a lock met its own, `DatabaseUnavailable` when there is no connection to be had,
-        it broke, or the server takes no writes, and
-        `DeadlineExceeded` when the request's time ended before there was one.
+        it broke, or the server takes no writes, and `DeadlineExceeded` when the request's time ended before there was
+        one.
         """
         try:
             with self._place(), self._sessions.begin() as session:
@@ -273,7 +273,7 @@ class Database:
             self._places.release()
 
     def ping(self, *, writing: bool = False) -> None:
-        """`DatabaseUnavailable` when the database does not answer or, for whom `writing` is all, takes no writes."""
+        """`DatabaseUnavailable` when the database does not answer or, with `writing`, takes no writes."""
         with self.transaction() as session:
             if session.scalar(text("SELECT current_setting('transaction_read_only')")) == "on" and writing:
                 session.invalidate()

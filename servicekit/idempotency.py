@@ -75,7 +75,7 @@ def replay_headers(replayed: bool) -> dict[str, str]:
 
 
 def request_key(headers: Mapping[str, str | None], body: Body, *, secret: Collection[str] = ()) -> RequestKey | None:
-    """Read the key of a request, if it has one; `Invalid` for one that cannot be used. `secret` as of `fingerprint`."""
+    """Read the key of a request, if it has one; `Invalid` for one that cannot be used; `secret`: see `fingerprint`."""
     key = headers[HEADER]
     return None if key is None else RequestKey(checked_key(key), fingerprint(body, secret=secret))
 

@@ -16,7 +16,7 @@ _log = get_logger(__name__)
 
 
 class LoopWatch(Duty):
-    """The lag of an event loop: since when it has neither answered nor begun a handler.
+    """The lag of an event loop: for how long it has neither answered nor begun a handler.
 
     Handlers that do not wait run one after another in one turn of the loop; while they do, it is busy and not blocked.
     """

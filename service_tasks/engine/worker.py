@@ -231,7 +231,7 @@ class Worker:
         return self._threads.hung(_HUNG_SECONDS)
 
     def loop_lag(self) -> float:
-        """Seconds since the event loop neither turned nor began a handler."""
+        """Seconds for which the event loop has neither turned nor begun a handler."""
         return self._watch.lag()
 
     def unwritten(self) -> int:

@@ -83,7 +83,7 @@ def _state(worker: Worker) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "siteworks_worker_loop_lag_seconds",
-        "Since the event loop of the handlers neither turned nor began one, in seconds.",
+        "Seconds for which the event loop of the handlers has neither turned nor begun one.",
         value=worker.loop_lag(),
     )
     yield GaugeMetricFamily(
