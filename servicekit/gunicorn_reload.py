@@ -29,7 +29,10 @@ def keep_what_works(server: Any) -> None:
 
 
 def _reload(server: Any) -> None:
-    cause = _try(server)
+    try:
+        cause = _try(server)
+    except OSError as exc:  # no process or file to be had for the trial; there would be none for new workers either
+        cause = f"it cannot be tried: {exc.strerror}"
     if cause:
         _log.error("reload_refused", cause=cause)
     else:
@@ -39,14 +42,19 @@ def _reload(server: Any) -> None:
 def _try(server: Any) -> str:
     """Load configuration and application in a child, as a new worker would; tell what is wrong, if anything."""
     reading, writing = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
     if child == 0:
         _tell(server, writing)
     os.close(writing)
     with open(reading, "rb") as told:
         # Nothing is written before the end, and then all at once.
         in_time = bool(select.select([told], [], [], PATIENCE_SECONDS)[0])
-        cause = told.read().decode() if in_time else _TOO_LONG
+        cause = told.read().decode(errors="replace") if in_time else _TOO_LONG
     if not in_time:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
