@@ -30,6 +30,7 @@ LINE_SECONDS = 2.0
 #: A trial keeps its place somewhat longer than the call can last.
 _LEASE_MARGIN = 5.0
 _MISDIRECTED = 421
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
@@ -122,6 +123,8 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
                 raise
             lane.on_retry(lane.name)
             answer = await _send(lane, call, notes, until, fresh=True)
+        if call.account is not None and call.method not in _SAFE:
+            call.account.refuse_nothing()
         reply = await _reply(lane, call, answer)
         code = None if reply.envelope is None else reply.envelope.code
         kind = outcome_of(reply.status, lane.name, code)

@@ -39,13 +39,13 @@ class Budget:
         """What one request takes of it."""
         return Account(self)
 
-    def _take(self, size: int, so_far: int) -> None:
+    def _take(self, size: int, so_far: int, *, refusing: bool) -> None:
         whole = so_far + size
-        if whole > self.largest:
+        if refusing and whole > self.largest:
             raise TooLarge("The request needs more memory than one may have: ask or send in smaller parts.")
         limit = self.limit if whole <= SMALL else self.largest
         with self._lock:
-            if self._taken + size > limit:
+            if refusing and self._taken + size > limit:
                 raise Overloaded("There is no memory for a request of this size at the moment; try again.")
             self._taken += size
 
@@ -57,17 +57,22 @@ class Budget:
 class Account:
     """What one request has taken of a budget. A context manager that gives all of it back."""
 
-    __slots__ = ("_budget", "taken")
+    __slots__ = ("_budget", "_refusing", "taken")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
+        self._refusing = True
         self.taken = 0
 
     def take(self, size: int) -> None:
         """Count bytes that are about to be held; `Overloaded` where others have too many, `TooLarge` where this one
         alone would."""
-        self._budget._take(size, self.taken)
+        self._budget._take(size, self.taken, refusing=self._refusing)
         self.taken += size
+
+    def refuse_nothing(self) -> None:
+        """From now on only count: the request was acted upon, and whoever sent it must learn what came of it."""
+        self._refusing = False
 
     def close(self) -> None:
         """Give back what was taken; harmless twice."""

@@ -70,6 +70,9 @@ def test_large_answers_to_clients_that_do_not_read_stay_below_the_limit(gateway:
     try:
         eventually(lambda: refused_well(gateway.client.get("/orders")), timeout=30, what="no room for more")
         assert gateway.client.get("/users").status == 200
+        # What was done is told: to hear that there is no memory for it, a client would do it again.
+        gateway.upstreams["users"].script(answer(201, b'{"success":true,"data":"' + b"x" * 17 * MIB + b'"}'))
+        assert gateway.client.request("POST", "/users", b"{}", fields=JSON).status == 201
         orders.wait_for(CLIENTS)
         assert peak(gateway.process.pid) < limit_of("api_gateway")
     finally:
