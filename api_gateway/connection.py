@@ -41,6 +41,9 @@ _REFUSALS: dict[int, type[AppError]] = {
     501: NotSupported,
 }
 
+#: Of the statuses that gunicorn calls "Unknown".
+_REASONS = {status.value: status.phrase for status in HTTPStatus if status not in theirs._REASON_PHRASES}
+
 log = get_logger(__name__)
 
 
@@ -205,7 +208,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
             # The client gets its answer without having been told to go on with the body.
             self._body_receiver.expect_continue = False
         self._is_last = self._will_close(request, ends_with_connection)
-        lines = theirs._get_cached_status_line(request.version, status) + block(fields)
+        lines = theirs._get_cached_status_line(request.version, status, _REASONS.get(status)) + block(fields)
         return b"%b%b%b\r\n" % (
             lines,
             b"" if b"\r\ndate: " in lines else theirs._get_cached_date_header(),

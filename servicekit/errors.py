@@ -116,7 +116,7 @@ class IdempotencyKeyReused(Conflict):
 
 
 class PreconditionFailed(AppError):
-    """It has changed since you saw it; read it again, or go on with its present ETag."""
+    """It is not what If-Match names, where weak tags never match; read it again, or go on with its present ETag."""
 
     code = "precondition_failed"
 

@@ -285,8 +285,9 @@ def _of_epochs(epochs: Sequence[Sequence[Run]], task: Task, workers: _Workers) -
             handed_back = first.end == "stopped" or first.pid in workers.ended or first.attempt in given_back
             if second.attempt < first.attempt or (second.attempt == first.attempt and not handed_back):
                 yield f"attempt {second.attempt} began after attempt {first.attempt} ({first.end or 'cut off'})"
-    if epochs[-1] and epochs[-1][-1].attempt > task["attempts"]:
-        yield f"attempt {epochs[-1][-1].attempt} began, and it has {task['attempts']} attempts"
+    last = epochs[-1][-1].attempt if epochs[-1] else 0
+    if last > task["attempts"] + (last in given_back):
+        yield f"attempt {last} began, and it has {task['attempts']} attempts"
 
 
 def _of_its_rescues(task: Task, runs: Sequence[Run], workers: _Workers) -> Iterable[str]:

@@ -438,7 +438,7 @@ def _after(
 def decide_lost(task: LostTask, chance: float, policy: RetryPolicy) -> Outcome:
     """What becomes of a task taken from its worker. The attempt counts: a task that kills its worker each
     time must not go round for ever. But while it may have been another task of that worker, it gets the attempt back,
-    and runs with at most a quarter as many of these the next time. Each time there are at most half as many suspects,
+    and runs with at most a third as many of these the next time. Each time there are at most half as many suspects,
     so no task gets its attempt back more often than log2 of the tasks that a worker holds."""
     if task.overdue:
         error = AttemptError(TimedOut.__name__, "ran past its deadline, and its worker did not stop it")

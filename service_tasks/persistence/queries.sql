@@ -406,7 +406,9 @@ SET state = CASE WHEN x.retry_at IS NULL THEN 'failed' ELSE 'scheduled' END,
              || jsonb_strip_nulls(jsonb_build_object(
                     'attempt', t.attempts, 'type', x.type, 'message', x.message,
                     'failed_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                    'worker', %(worker)s::text, 'trace', x.trace)),
+                    -- Whose attempt it was, which a rescuer only tells of.
+                    'worker', coalesce((SELECT w.name FROM workers w WHERE w.id = t.worker_id), %(worker)s::text),
+                    'trace', x.trace)),
     attempts = t.attempts - CASE WHEN x.suspects > 1 THEN 1 ELSE 0 END, suspects = x.suspects,
     completed_at = CASE WHEN x.retry_at IS NULL THEN now() END,
     started_at = CASE WHEN x.retry_at IS NULL THEN t.started_at END,
@@ -460,7 +462,7 @@ WITH due AS MATERIALIZED (
 UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.place
 
 -- name: promote_suspects
--- Those among which one may be that kills its worker, a few at a time: a quarter of as many as they were the last time,
+-- Those among which one may be that kills its worker, a few at a time: a third of as many as they were the last time,
 -- counting those under way that were among as many or fewer. So the next one to die has fewer of them, until the one
 -- that kills is alone. Of those that wait, each number has a share of its own, or few would keep many waiting. One of a
 -- type that is paused, or that nobody runs, is left where it is and keeps nobody waiting; nor does one that has run for
@@ -470,7 +472,7 @@ WITH runnable AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM task_type_controls c WHERE c.name = l.task_type AND c.paused)
 ), known AS MATERIALIZED (
     SELECT k.ctid AS place, k.id, k.suspects, k.execute_at, k.state = 'scheduled' AS waits,
-           greatest(1, k.suspects / 4) AS most
+           (k.suspects + 2) / 3 AS most
     FROM tasks k
     WHERE k.suspects IS NOT NULL AND k.state IN ('scheduled', 'ready', 'running')
       AND (k.state <> 'scheduled' OR k.execute_at <= now())

@@ -202,7 +202,9 @@ def test_nothing_but_the_loop_of_a_connection_reads_the_request_that_was_taken()
 
 
 def test_the_lines_of_an_answer_that_are_gunicorns_are_whole_lines() -> None:
-    assert theirs._get_cached_status_line((1, 1), 404) == b"HTTP/1.1 404 Not Found\r\n"
+    assert theirs._get_cached_status_line((1, 1), 404, None) == b"HTTP/1.1 404 Not Found\r\n"
+    reason = connection._REASONS.get(421)
+    assert theirs._get_cached_status_line((1, 1), 421, reason) == b"HTTP/1.1 421 Misdirected Request\r\n"
     assert re.fullmatch(rb"Date: [^\r\n]+ GMT\r\n", theirs._get_cached_date_header())
 
 

@@ -207,6 +207,8 @@ def test_no_value_of_a_statement_reaches_the_log(tmp_path: Path) -> None:
         with pytest.raises(psycopg2.OperationalError):
             _ask(server, crashing)
         crash.join()
+        # A stop in the midst of its recovery may take a minute.
+        eventually(server.accepts_connections, timeout=30, what="it to have recovered")
     finally:
         server.stop()
     log = server.log.read_text()

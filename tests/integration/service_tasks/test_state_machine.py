@@ -280,7 +280,7 @@ class Tasks(RuleBasedStateMachine):
             task.due = False
 
     def suspects_whose_turn_it_is(self) -> Counter[int]:
-        """How many of each number may go on: a quarter of it at once, with those that are among as few or fewer."""
+        """How many of each number may go on: a third of it at once, with those that are among as few or fewer."""
         committed = [self.before[task.id] if task.id in self.locked else task for task in self.tasks.values()]
         if not any(self.alive.values()):
             return Counter()
@@ -293,7 +293,7 @@ class Tasks(RuleBasedStateMachine):
         turns: Counter[int] = Counter()
         before = 0
         for number in sorted(waiting):
-            most = max(1, number // 4)
+            most = (number + 2) // 3
             candidates = min(waiting[number], most)
             taken = before + sum(other <= number for other in under_way)
             turns[number] = max(0, min(candidates, most - taken))

@@ -396,7 +396,8 @@ def test_outcomes_of_every_kind_are_written_in_one_batch(bench):
         "attempt": 1,
         "type": "Broken",
         "message": "it broke",
-        "worker": "w1",
+        # Whose attempt it was, whoever writes it.
+        "worker": "a worker",
     }
     handed_back = bench.get(back)
     assert (handed_back.state, handed_back.attempts) == (State.READY, 0)

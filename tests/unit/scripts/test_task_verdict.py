@@ -120,6 +120,12 @@ WELL = {
         [task(status="failed", max_attempts=1, errors=[{"attempt": 1, "type": "AskedToFail", "failed_at": at(111.0)}])],
         [run(end="raised")],
     ),
+    "given back, and cancelled before it ran again": evidence(
+        [wish(acts=[Act("cancel", 125.0, 125.1, True)])],
+        [task(status="cancelled", attempts=0, errors=[lost(counts=False)], completed_at=at(125.0))],
+        [run(1, 1, 100.0, None)],
+        killed(),
+    ),
     "cancelled while it was claimed": evidence(
         [wish(acts=[Act("cancel", 110.0, 110.1, True)])],
         [task(status="cancelled")],

@@ -477,8 +477,8 @@ def test_a_lost_attempt_counts_when_nothing_else_can_be_why(attempt, overdue, ki
         # Of 13 each gets its attempt back, even the last one.
         (1, None, 13, 13),
         (3, None, 13, 13),
-        # Then three run at once: 13 // 4.
-        (1, 13, 3, 3),
+        # Then five run at once, a third rounded up.
+        (1, 13, 5, 5),
         # However many there are by chance, half as many as before at most.
         (1, 13, 13, 6),
         (1, 13, 1, 1),
