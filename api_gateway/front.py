@@ -22,7 +22,7 @@ from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.route_table import Match, RouteTable
 from api_gateway.upstream import Answer, UpstreamError
 from servicekit import deadline, request_id
-from servicekit.browsers import OPEN_PATHS, BrowserRules, Verdict
+from servicekit.browsers import NOTHING_FOREIGN, OPEN_PATHS, BrowserRules, Verdict
 from servicekit.envelope import dump, failure, success
 from servicekit.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
 from servicekit.logs import Frequent, get_logger
@@ -100,7 +100,7 @@ class Front:
         notes = Notes()
         route, status = UNMATCHED, CLIENT_LEFT
         quota: Fields = []
-        account = self._budget.account()
+        account = Account(self._budget)
         with request_id.use(made):
             try:
                 try:
@@ -108,7 +108,8 @@ class Front:
                     match = self._match(target)
                     if target.path not in OPEN_PATHS:
                         verdict = request.fields.verdict or self._verdict(request)
-                        verdict.check(request.method)
+                        if verdict is not NOTHING_FOREIGN:
+                            verdict.check(request.method)
                     if match is not None:
                         route = match.route.template
                         if match.route.handler == "control" and match.route.allows(request.method):

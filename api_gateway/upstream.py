@@ -35,6 +35,9 @@ MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
 #: Seconds between two looks for exchanges that are late, and so the most that one may be late.
 LOOK_SECONDS = 0.01
+#: What is smaller than the least that a kernel keeps for a connection leaves in one piece, on a connection that has
+#: nothing else to send.
+SMALLEST_SEND_BUFFER = 4096
 #: Received bytes that may wait for the reader before the upstream is told to pause.
 HIGH_WATER = 256 * 1024
 
@@ -455,6 +458,7 @@ class _Connection(asyncio.Protocol):
         self.closed = False
         self.idle_since = 0.0
         self._served = 0
+        self._small = True
         self._long = False
         self._paused = False
         self._current: _Exchange | None = None
@@ -465,6 +469,7 @@ class _Connection(asyncio.Protocol):
             # It was lost between the choice of this connection and now.
             raise ConnectionLost(reused=self._served > 0)
         exchange = self._current = _Exchange(self, method)
+        self._small = len(message) + len(body) < SMALLEST_SEND_BUFFER
         self._long = len(body) > 16384
         if self._long:
             self.transport.writelines([message, body])
@@ -525,6 +530,8 @@ class _Connection(asyncio.Protocol):
         It need not say so (RFC 9112 section 9.3). What has left this process may lie unread in the upstream's, and for
         a long body that was refused that is the rule.
         """
+        if self._small:
+            return False
         return self.transport.get_write_buffer_size() > 0 or (self._long and exchange.status >= 400)
 
     def _finish(self, exchange: _Exchange) -> None:

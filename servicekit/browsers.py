@@ -61,6 +61,10 @@ class Verdict:
             raise refusal()
 
 
+#: What nearly every request gets.
+NOTHING_FOREIGN = Verdict()
+
+
 class BrowserRules:
     """Which requests a server takes. Loopback's names are always its own."""
 
@@ -91,10 +95,10 @@ class BrowserRules:
             if read is None or not (read[0] in self._hosts or _is_loopback(read[0])):
                 return Verdict(MisdirectedRequest, MisdirectedRequest)
         if origin is not None and origin in self._origins:
-            return Verdict()
+            return NOTHING_FOREIGN
         if origin is not None and not any(_is_same(origin, name) for name in forwarded or named):
             return Verdict(ForeignPage, ForeignPage)
-        return Verdict(None, None if site in _OWN_SITES else ForeignPage)
+        return NOTHING_FOREIGN if site in _OWN_SITES else Verdict(None, ForeignPage)
 
 
 def _read_authority(text: str) -> tuple[str, int | None] | None:

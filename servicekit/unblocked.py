@@ -1,4 +1,5 @@
-"""Output that nobody ever waits for: a thread of its own writes it, and what does not fit until then is counted."""
+"""Output that nobody ever waits for: what would have to wait for its reader is left to a thread, and what does not fit
+there either is counted."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import fcntl
 import io
 import os
 import select
+import stat
 import termios
 import threading
 import time
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-#: Characters that may wait, each text counted with what Python needs to keep it; who writes more than anybody reads
+#: Bytes that may wait, each text counted with what Python needs to keep it; who writes more than anybody reads
 #: loses what is newest.
 MOST_WAITING = 4 * 1024 * 1024
 TEXT_OVERHEAD = 64
@@ -40,6 +42,8 @@ class Unblocked(io.TextIOBase):
         super().__init__()
         self._descriptor = descriptor
         self._on_dropped = on_dropped
+        #: Where a write that would wait for a reader is refused instead.
+        self._direct = _never_waiting(descriptor)
         #: What surely fits into an empty pipe, pages being half full; 0: no pipe, or a system that does not tell.
         self._room = 0
         with contextlib.suppress(OSError, AttributeError):
@@ -54,9 +58,9 @@ class Unblocked(io.TextIOBase):
     def _begin(self) -> None:
         # Reentrant, because a signal handler may write while this thread does.
         self._lock = threading.RLock()
-        self._queue: SimpleQueue[str | threading.Event] = SimpleQueue()
+        self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         self._has_thread = False
-        #: Characters that were taken and are not written yet.
+        #: Bytes that were taken and are not written yet.
         self._waiting = 0
         #: Lines dropped since output last moved, and in all.
         self._dropping = 0
@@ -82,8 +86,13 @@ class Unblocked(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take the text, or drop it as a whole; texts stay in order, and none is torn by that of another thread."""
-        size = len(text) + TEXT_OVERHEAD
+        data = text.encode("utf-8", "backslashreplace")
         with self._lock:
+            if self._direct is not None and not (self._waiting or self._dropping):
+                data = self._write_now(self._direct, data)
+                if not data:
+                    return len(text)
+            size = len(data) + TEXT_OVERHEAD
             # From the first that is dropped until the writer has said so, all are: the number stands where they would.
             if self._dropping or (self._waiting and self._waiting + size > MOST_WAITING):
                 lines = text.count("\n") or 1
@@ -91,10 +100,19 @@ class Unblocked(io.TextIOBase):
                 self.dropped += lines
                 return len(text)
             self._waiting += size
-            self._queue.put(text)
+            self._queue.put(data)
             if not self._has_thread:
                 self._start()
         return len(text)
+
+    def _write_now(self, direct: int, data: bytes) -> bytes:
+        """Write what fits at once; gives the rest."""
+        if len(data) > select.PIPE_BUF and self._room and self._room - _unread(direct) < len(data):
+            return data
+        try:
+            return data[os.write(direct, data) :]
+        except OSError:  # no room, a full disk, a reader that left: the thread tries again
+            return data
 
     def drain(self, seconds: float) -> bool:
         """Wait until everything is written, so long at most; whether it is."""
@@ -133,7 +151,7 @@ class Unblocked(io.TextIOBase):
                     break
                 texts.append(text)
                 size += len(text) + TEXT_OVERHEAD
-            self._write("".join(texts).encode("utf-8", "backslashreplace"))
+            self._write(b"".join(texts))
             with self._lock:
                 self._waiting -= size
                 lines = 0
@@ -181,6 +199,21 @@ class _Bytes(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._text.write(bytes(data).decode("utf-8", "backslashreplace"))
         return len(data)
+
+
+def _never_waiting(descriptor: int) -> int | None:
+    """A descriptor of the same file on which no write waits for a reader; None where the system has none.
+
+    A pipe is opened anew: the flag that makes writes refuse belongs to whoever shares the descriptor, too. A file has
+    no reader to wait for, and the place where it is written next is not to be lost.
+    """
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK) if stat.S_ISFIFO(mode) else None
+    except OSError:
+        return None
 
 
 def _unread(pipe: int) -> int:

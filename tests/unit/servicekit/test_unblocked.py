@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -47,6 +48,14 @@ def test_text_arrives_whole_and_in_order(pipe: Pipe) -> None:
         pipe.stream.write(text)
     expected = "".join(texts).encode("utf-8", "backslashreplace")
     assert pipe.read(len(expected)) == expected.decode()
+
+
+def test_what_a_reader_has_room_for_is_there_at_once_and_takes_no_thread(pipe: Pipe) -> None:
+    for text in (LINE, LINE * 300):
+        pipe.stream.write(text)
+        assert _unread(pipe.reader) == len(text)
+        assert pipe.read(len(text)) == text
+    assert f"writer of {pipe.writer}" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_nobody_waits_for_a_reader_that_has_stopped_and_it_hears_how_many_lines_it_missed(pipe: Pipe) -> None:
