@@ -14,12 +14,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
+from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import TypeVar
 
 from servicekit.clock import Clock, utc_now
 from servicekit.logs import get_logger
 
+#: How late, in seconds, a signal that another thread took is heard of.
+_AWAKE_SECONDS = 0.5
 _log = get_logger(__name__)
+T = TypeVar("T")
 
 #: Open files that no process of ours should need more of.
 _MANY_FILES = 65_536
@@ -90,19 +95,32 @@ class Duty(ABC):
             self._on_death()
 
 
-def stop_event_on_signals() -> threading.Event:
-    """Give an event that SIGTERM and SIGINT set; SIGHUP changes nothing. Call it on the main thread."""
-    event = threading.Event()
+def stop_orders() -> SimpleQueue[None]:
+    """Give a queue into which SIGTERM and SIGINT put an order to stop; SIGHUP changes nothing. Call it on the main
+    thread, which waits for orders by `next_order`. Threads may put one, too."""
+    orders: SimpleQueue[None] = SimpleQueue()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         _log.info("signal_received", signal=signal.Signals(number).name)
-        event.set()
+        orders.put(None)
 
     reset_signals_in_children()
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGHUP, lambda *_: say_nothing_is_reloaded())
-    return event
+    return orders
+
+
+def next_order(orders: SimpleQueue[T]) -> T:
+    """Wait on the main thread for an order that a signal handler gives.
+
+    By a queue, since an event has a lock, which the handler may find taken by the very thread that it interrupts. And
+    never without a limit: any thread may be the one that takes a signal (after SIGCONT it is hardly ever the main one),
+    and Python runs the handler when the main one next wakes up.
+    """
+    while True:
+        with contextlib.suppress(Empty):
+            return orders.get(timeout=_AWAKE_SECONDS)
 
 
 def say_nothing_is_reloaded() -> None:

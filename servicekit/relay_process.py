@@ -13,7 +13,7 @@ from servicekit.database import Database
 from servicekit.errors import Unavailable
 from servicekit.events import BATCH_MEDIA_TYPE, PATH, Event, write_batch
 from servicekit.http_client import ServiceClient
-from servicekit.lifecycle import stop_event_on_signals
+from servicekit.lifecycle import next_order, stop_orders
 from servicekit.logs import get_logger
 from servicekit.metrics import Metrics
 from servicekit.pages import serve_pages
@@ -102,11 +102,11 @@ def run_relay(
     database = Database(database_url, application_name=name, pool_size=len(clients) + 3)
     metrics = Metrics(name)
     died = threading.Event()
-    stopping = stop_event_on_signals()
+    stopping = stop_orders()
 
     def on_death() -> None:
         died.set()
-        stopping.set()
+        stopping.put(None)
 
     relay = Relay(
         store=RelayStore(database),
@@ -122,7 +122,7 @@ def run_relay(
     pages = serve_pages(name, bind, checks, metrics, allowed_hosts=settings.allowed_hosts)
     relay.start()
     _log.info("relay_started", destinations=sorted(clients))
-    stopping.wait()
+    next_order(stopping)
     relay.stop(timeout=TOTAL_SECONDS + 1)
     pages.shutdown()
     for client in clients.values():

@@ -44,7 +44,7 @@ from service_tasks.engine.runner import Runner, ThreadSlots
 from service_tasks.engine.scheduler import Scheduler
 from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.ids import new_id
-from servicekit.lifecycle import exit_within, reset_signals_in_children, say_nothing_is_reloaded
+from servicekit.lifecycle import exit_within, next_order, reset_signals_in_children, say_nothing_is_reloaded
 from servicekit.logs import get_logger
 
 _log = get_logger(__name__)
@@ -295,7 +295,7 @@ class Worker:
                 task_types=list(self.info.task_types),
                 concurrency=self._options.concurrency,
             )
-        number = self._stops.get()
+        number = next_order(self._stops)
         if number is not None:
             _log.info("signal_received", signal=signal.Signals(number).name)
         if own_process:

@@ -20,7 +20,7 @@ from servicekit.broker import Link
 from servicekit.database import Database
 from servicekit.errors import Unavailable
 from servicekit.health import Check
-from servicekit.lifecycle import stop_event_on_signals
+from servicekit.lifecycle import next_order, stop_orders
 from servicekit.logs import get_logger
 from servicekit.metrics import Metrics
 from servicekit.pages import serve_pages
@@ -36,11 +36,11 @@ def run_ingest(
     # One for the writer, one for the announcer, one for the pages.
     database = Database(settings.tasks_database_url, application_name=NAME, pool_size=3)
     died = threading.Event()
-    stopping = stop_event_on_signals()
+    stopping = stop_orders()
 
     def on_death() -> None:
         died.set()
-        stopping.set()
+        stopping.put(None)
 
     store = TaskStore(database)
     announcer = Announcer(store, on_death=on_death)
@@ -75,7 +75,7 @@ def run_ingest(
     pages = serve_pages(NAME, settings.ingest_bind, checks, metrics, allowed_hosts=settings.allowed_hosts)
     consumer.start()
     log.info("ingest_started")
-    stopping.wait()
+    next_order(stopping)
     consumer.stop(FLUSH_SECONDS + 5)
     announcer.stop()
     pages.shutdown()

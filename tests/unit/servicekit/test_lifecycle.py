@@ -9,10 +9,12 @@ import sys
 import threading
 from datetime import UTC, datetime
 
+import psutil
 import pytest
 
-from servicekit.lifecycle import Duty, stop_event_on_signals
+from servicekit.lifecycle import Duty, next_order, stop_orders
 from tests.support.markdown import CHECKOUT
+from tests.support.waiting import eventually
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 LIMIT = 10.0
@@ -132,10 +134,11 @@ def test_a_duty_may_stop_itself():
 def test_a_signal_to_end_sets_the_event(number):
     former = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
-        event = stop_event_on_signals()
-        assert not event.is_set()
+        orders = stop_orders()
+        assert orders.empty()
         os.kill(os.getpid(), number)
-        assert event.wait(LIMIT)
+        next_order(orders)
+        assert orders.empty()
     finally:
         for one, handler in former.items():
             signal.signal(one, handler)
@@ -192,3 +195,41 @@ def test_a_process_that_may_open_nothing_more_goes_on():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=CHECKOUT)
     assert done.stdout.splitlines() == ["went on"]
+
+
+_BUSY = """
+import threading, time
+from servicekit.lifecycle import next_order, stop_orders
+
+def busy():
+    while True:
+        sum(range(2000))
+        time.sleep(0.0005)
+
+orders = stop_orders()
+for _ in range(10):
+    threading.Thread(target=busy, daemon=True).start()
+print("ready", flush=True)
+next_order(orders)
+"""
+
+
+def test_a_process_that_was_stopped_hears_of_a_signal_whichever_thread_takes_it() -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _BUSY], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+            eventually(lambda pid=process.pid: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGTERM)
+        assert [process.wait(LIMIT) for process in processes] == [0, 0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
