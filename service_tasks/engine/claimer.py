@@ -160,7 +160,9 @@ class Claimer(DatabaseDuty):
         active: list[ActiveTask] = []
         held, claimed_weight = self._board.weight, 0
         for task in claimed:
-            own = len(task.payload) if len(task.payload) <= _LIGHT else weight_of(task.payload.encode("utf-8"))
+            own = len(task.payload)
+            if own > _LIGHT:
+                own = weight_of(task.payload.encode("utf-8"))
             claimed_weight += own
             if held + own > LARGEST_WEIGHT and (active or len(self._board)):
                 self._reporter.report(HandedBack(task.lease))

@@ -268,7 +268,7 @@ class Runner:
                 # Given up meanwhile.
                 return
             outcome = await self._outcome(lane, task)
-            if not lane.runs(task):
+            if lane.task is not task:
                 # Its task was over long ago.
                 return
             task.ran_seconds = self._monotonic() - task.started_at
