@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from enum import Enum
+from typing import TypeAlias
 
-from service_tasks.domain.task import ClaimedTask, Lease
+from service_tasks.domain.task import ClaimedTask, Lease, Outcome
 from service_tasks.engine.context import TaskContext
 from service_tasks.engine.registry import TaskType
 
@@ -40,7 +41,7 @@ class ActiveTask:
     def __init__(
         self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext, term: int = 0, weight: int = 0
     ) -> None:
-        """`term` is the heartbeat's, from before the claim; `weight` the bytes of memory that the payload takes."""
+        """`term` is the heartbeat's, from before the claim; `weight` the bytes of memory that a large payload takes."""
         self.claimed = claimed
         self.weight = weight
         self.term = term
@@ -70,6 +71,10 @@ class ActiveTask:
         self.context._request_stop()
         if self.cancel_handler is not None:
             self.cancel_handler()
+
+
+#: An outcome of None: the lease is lost, and there is nothing left to say.
+Ended: TypeAlias = tuple[ActiveTask, Outcome | None]
 
 
 class Board:
@@ -103,19 +108,23 @@ class Board:
         """Gives what was removed, in the same order; None where there was nothing."""
         with self._lock:
             removed = [self._active.pop(lease, None) for lease in leases]
-            self.weight -= sum([task.weight for task in removed if task is not None])
+            if self.weight:
+                self.weight -= sum([task.weight for task in removed if task is not None])
         return removed
 
     def get(self, lease: Lease) -> ActiveTask | None:
         return self._active.get(lease)
 
-    def settle(self, task: ActiveTask) -> bool:
-        """True for the one who may report the task's outcome."""
+    def settle(self, ended: Iterable[Ended]) -> list[Ended]:
+        """Those whose outcome the caller may report, because nobody has settled them before."""
+        mine = []
         with self._lock:
-            if task.settled:
-                return False
-            task.settled = True
-            return True
+            for pair in ended:
+                task = pair[0]
+                if not task.settled:
+                    task.settled = True
+                    mine.append(pair)
+        return mine
 
     def snapshot(self) -> list[ActiveTask]:
         with self._lock:

@@ -157,6 +157,9 @@ class Claimer(DatabaseDuty):
 
     def _fitting(self, claimed: list[ClaimedTask], term: int) -> list[ActiveTask]:
         """Those for which there is memory, and one in any case where there is no other; the rest is handed back."""
+        if all([len(task.payload) <= _LIGHT for task in claimed]):
+            self._usual_weight = 0.0
+            return [self._active(task, term) for task in claimed]
         active: list[ActiveTask] = []
         held, claimed_weight = self._board.weight, 0
         for task in claimed:
@@ -169,11 +172,10 @@ class Claimer(DatabaseDuty):
                 continue
             active.append(self._active(task, term, own))
             held += own
-        if claimed:
-            self._usual_weight = claimed_weight / len(claimed)
+        self._usual_weight = claimed_weight / len(claimed)
         return active
 
-    def _active(self, claimed: ClaimedTask, term: int, weight: int) -> ActiveTask:
+    def _active(self, claimed: ClaimedTask, term: int, weight: int = 0) -> ActiveTask:
         task_type = self._registry.get(claimed.task_type)
         if task_type is None:
             # The claim asks only for types of this registry.

@@ -29,7 +29,7 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.board import ActiveTask, StopReason
+from service_tasks.engine.board import ActiveTask, Ended, StopReason
 from service_tasks.engine.context import GiveUp, RetryAfter, TaskStopped
 from service_tasks.engine.registry import BadPayload, BadResult
 from service_tasks.engine.traces import trace_of
@@ -129,7 +129,7 @@ class Runner:
         threads: ThreadSlots,
         on_thread_free: Callable[[], None],
         holds: Callable[[int, float], bool],
-        end: Callable[[list[tuple[ActiveTask, Outcome | None]]], None],
+        end: Callable[[list[Ended]], None],
         on_idle: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
@@ -145,7 +145,7 @@ class Runner:
         self._monotonic = monotonic
         self._chance = chance
         self._queue: deque[ActiveTask] = deque()
-        self._ended: list[tuple[ActiveTask, Outcome | None]] = []
+        self._ended: list[Ended] = []
         #: the lane that will take, or is just taking, its first steps
         self._new_lane: _Lane | None = None
         # The loop keeps only weak references.
@@ -172,9 +172,9 @@ class Runner:
         lane = None if current is None else self._handlers.get(current)
         return None if lane is None else lane.task
 
-    def give_up_unstarted(self) -> list[tuple[ActiveTask, Outcome | None]]:
+    def give_up_unstarted(self) -> list[Ended]:
         """Those that wait for the event loop, which will not get them; from any thread."""
-        given: list[tuple[ActiveTask, Outcome | None]] = []
+        given: list[Ended] = []
         while True:
             try:
                 task = self._queue.pop()
@@ -313,7 +313,7 @@ class Runner:
             if not kind.is_async and not task.thread_started:
                 self.threads.give_back(task.lease)
         end_if_forked()
-        return _stopped(task) if task.is_over else outcome
+        return outcome if task.stop_reason is None or not task.is_over else _stopped(task)
 
     def _judged(self, lane: _Lane, task: ActiveTask, exc: BaseException) -> Outcome | None:
         """What comes of an attempt that ended with this error. It may be an enemy: only its type tells no lies."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import Outcome
-from service_tasks.engine.board import ActiveTask, Board, StopReason
+from service_tasks.engine.board import ActiveTask, Board, Ended, StopReason
 from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.claimer import LARGEST_BATCH, Claimer
 from service_tasks.engine.duties import DatabaseDuty
@@ -398,11 +398,9 @@ class Worker:
             # The loop is closed: the worker has ended, and its lease will.
             return
 
-    def _end_tasks(self, ended: list[tuple[ActiveTask, Outcome | None]]) -> None:
+    def _end_tasks(self, ended: list[Ended]) -> None:
         outcomes: list[Outcome] = []
-        for task, outcome in ended:
-            if not self._board.settle(task):
-                continue
+        for task, outcome in self._board.settle(ended):
             if outcome is None:
                 self._board.remove([task.lease])
                 self._claimer.place_freed()

@@ -357,8 +357,8 @@ def test_a_strange_claim_that_is_gone_at_the_next_beat_is_forgotten(store, board
 
 def test_a_task_whose_outcome_waits_to_be_written_is_left_alone(store, board, reporter):
     task = put_on(board, reporter)
-    assert board.settle(task)
-    assert not board.settle(task)
+    assert board.settle([(task, None)]) == [(task, None)]
+    assert board.settle([(task, None)]) == []
 
     heartbeat(store, board, reporter).run_once(NOW)
 
