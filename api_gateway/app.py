@@ -16,16 +16,16 @@ from api_gateway.forward import Lane
 from api_gateway.front import AsgiApp, Front, Scope, Send
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Bulkhead, Lateness, LatenessWatch, RetryBudget
-from api_gateway.measures import SAME_IN_EVERY_PROCESS, GatewayMeasures
+from api_gateway.metrics import SAME_IN_EVERY_PROCESS, GatewayMeasures
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
-from servicekit import shortage
-from servicekit.browsers import BrowserRules
 from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
-from servicekit.logs import get_logger
-from servicekit.memory import MIB, Budget
-from servicekit.metrics import UNMATCHED, Metrics
+from servicekit.observing import shortage
+from servicekit.observing.logs import get_logger
+from servicekit.observing.metrics import UNMATCHED, Metrics
+from servicekit.wire.browsers import BrowserRules
+from servicekit.wire.memory import MIB, Budget
 
 #: What all processes together may hold of bodies and large answers at a time, in bytes: of a container of 512 MiB, one
 #: process and its master take 170, and what lies in buffers of up to 64 KiB is not counted.

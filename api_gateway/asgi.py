@@ -6,8 +6,8 @@ import gc
 
 from api_gateway.app import create_app
 from api_gateway.settings import GatewaySettings
-from servicekit import logs
-from servicekit.settings import loaded_or_exit
+from servicekit.observing import logs
+from servicekit.process.settings import loaded_or_exit
 
 _settings = loaded_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)

@@ -8,8 +8,8 @@ from typing import Any
 
 from api_gateway.errors import NotSupported, RequestTimeout
 from api_gateway.headers import RequestFields
-from servicekit.errors import TooLarge
-from servicekit.memory import Account
+from servicekit.wire.errors import TooLarge
+from servicekit.wire.memory import Account
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

@@ -19,10 +19,10 @@ from api_gateway.client import Request
 from api_gateway.errors import BadRequest, HeadersTooLarge, NotSupported, RequestTimeout, UriTooLong
 from api_gateway.headers import Fields, Passed, RequestFields, block
 from api_gateway.plain_head import PlainRequest
-from servicekit.envelope import dump, failure
-from servicekit.errors import AppError
-from servicekit.logs import get_logger
-from servicekit.request_id import accept_or_make
+from servicekit.observing.logs import get_logger
+from servicekit.observing.request_id import accept_or_make
+from servicekit.wire.envelope import dump, failure
+from servicekit.wire.errors import AppError
 
 #: A request head must be complete within this time, in seconds, from the start of its connection or, on one that has
 #: served, from its first byte.

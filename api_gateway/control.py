@@ -17,16 +17,16 @@ from flask import Flask, Response
 from api_gateway import openapi as merged_openapi
 from api_gateway.errors import BadUpstreamAnswer, CircuitHeldUp, UpstreamUnavailable
 from api_gateway.route_table import Route
-from servicekit import openapi
 from servicekit.circuits import Circuit, CircuitSnapshot, HeldUp
-from servicekit.clock import utc_now
-from servicekit.envelope import dump
-from servicekit.errors import Forbidden, NotFound, Unauthorized
-from servicekit.metrics import Metrics
-from servicekit.routes import Routes
-from servicekit.schemas import Body, Timestamp, View
-from servicekit.version import VERSION
-from servicekit.web import make_app
+from servicekit.observing.metrics import Metrics
+from servicekit.process.clock import utc_now
+from servicekit.process.version import VERSION
+from servicekit.web import openapi
+from servicekit.web.app import make_app
+from servicekit.web.routes import Routes
+from servicekit.web.schemas import Body, Timestamp, View
+from servicekit.wire.envelope import dump
+from servicekit.wire.errors import Forbidden, NotFound, Unauthorized
 
 DESCRIPTION = (
     "The people, the orders and the tasks of building sites. Every path is also there under `/api/v1`. "

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from api_gateway.errors import status_of
 from api_gateway.outcomes import Envelope
-from servicekit.errors import AppError
+from servicekit.wire.errors import AppError
 
 NEWEST_ORDERS = 50
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from servicekit import envelope
-from servicekit.errors import AppError, BadGateway, Invalid, Unavailable
+from servicekit.wire import envelope
+from servicekit.wire.errors import AppError, BadGateway, Invalid, Unavailable
 
 
 def proxy_status(upstream: str, error: str, *, received: int | None = None, details: str = "") -> dict[str, str]:
@@ -129,7 +129,7 @@ class BadUpstreamAnswer(BadGateway):
         )
 
 
-#: Statuses only this process gives, beside those of servicekit.envelope.
+#: Statuses only this process gives, beside those of servicekit.wire.envelope.
 _OWN_STATUS: Mapping[type[AppError], int] = {
     RequestTimeout: 408,
     UriTooLong: 414,

@@ -20,10 +20,10 @@ from api_gateway.limits import Bulkhead, LineFull, RetryBudget
 from api_gateway.outcomes import Envelope
 from api_gateway.route_table import Limits
 from api_gateway.upstream import Answer, BrokenAnswer, ConnectFailed, ConnectionLost, Upstream
-from servicekit import shortage
 from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
-from servicekit.errors import AppError, DeadlineExceeded, Overloaded
-from servicekit.memory import SMALL, Account
+from servicekit.observing import shortage
+from servicekit.wire.errors import AppError, DeadlineExceeded, Overloaded
+from servicekit.wire.memory import SMALL, Account
 
 #: A request may wait this long, in seconds, for a place at an upstream.
 LINE_SECONDS = 2.0

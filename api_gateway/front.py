@@ -16,18 +16,19 @@ from api_gateway.errors import BadRequest, BadUpstreamAnswer, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
 from api_gateway.headers import Fields, Passed, Peer, RequestFields, TrustedProxies
 from api_gateway.limits import Lateness, RateLimiter
-from api_gateway.measures import GatewayMeasures
+from api_gateway.metrics import GatewayMeasures
 from api_gateway.outcomes import has_no_body
 from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.route_table import Match, RouteTable
 from api_gateway.upstream import Answer, UpstreamError
-from servicekit import deadline, request_id
-from servicekit.browsers import NOTHING_FOREIGN, OPEN_PATHS, BrowserRules, Verdict
-from servicekit.envelope import dump, failure, success
-from servicekit.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
-from servicekit.logs import Frequent, get_logger
-from servicekit.memory import Account, Budget
-from servicekit.metrics import UNMATCHED, Metrics
+from servicekit.observing import request_id
+from servicekit.observing.logs import Frequent, get_logger
+from servicekit.observing.metrics import UNMATCHED, Metrics
+from servicekit.wire import deadline
+from servicekit.wire.browsers import NOTHING_FOREIGN, OPEN_PATHS, BrowserRules, Verdict
+from servicekit.wire.envelope import dump, failure, success
+from servicekit.wire.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
+from servicekit.wire.memory import Account, Budget
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

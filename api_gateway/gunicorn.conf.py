@@ -10,13 +10,13 @@ from typing import Any
 
 from api_gateway import shared_quotas
 from api_gateway.settings import GatewaySettings
-from servicekit import logs
 from servicekit.circuits import CircuitSettings, shared_state
-from servicekit.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its settings from this module's names
-from servicekit.gunicorn_reload import keep_what_works
-from servicekit.lifecycle import allow_many_files
-from servicekit.logs import get_logger
-from servicekit.settings import load_or_exit
+from servicekit.observing import logs
+from servicekit.observing.logs import get_logger
+from servicekit.process.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its settings from this module's names
+from servicekit.process.gunicorn_reload import keep_what_works
+from servicekit.process.lifecycle import allow_many_files
+from servicekit.process.settings import load_or_exit
 
 _settings = load_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
@@ -33,7 +33,7 @@ asgi_lifespan = "on"
 http_parser = "python"
 # Forwarded fields are judged by our own rules (TRUSTED_PROXIES), never by gunicorn.
 forwarded_allow_ips = ""
-# Less than the services take (servicekit/gunicorn_defaults.py), so that a refusal is always ours.
+# Less than the services take (servicekit/process/gunicorn_defaults.py), so that a refusal is always ours.
 limit_request_line = 8000
 limit_request_fields = 100
 limit_request_field_size = 8190

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from servicekit.resolver import PATIENCE_SECONDS, Address, Resolver, says_little
-from servicekit.shortage import is_shortage
+from servicekit.observing.shortage import is_shortage
+from servicekit.wire.resolver import PATIENCE_SECONDS, Address, Resolver, says_little
 
 T = TypeVar("T")
 

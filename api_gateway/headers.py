@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from servicekit.browsers import Verdict
+from servicekit.wire.browsers import Verdict
 
 Fields = list[tuple[bytes, bytes]]
 

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Quota
-from servicekit.browsers import read_origins
-from servicekit.settings import Bind, HttpUrl, ServerSettings
+from servicekit.process.hosts import read_origins
+from servicekit.process.settings import Bind, HttpUrl, ServerSettings
 
 
 def _proxies(value: str) -> str:

@@ -7,8 +7,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from api_gateway.limits import Allowance, Quota, RateLimiter
-from servicekit.logs import get_logger
-from servicekit.shared_memory import SharedMemory
+from servicekit.observing.logs import get_logger
+from servicekit.process.shared_memory import SharedMemory
 
 ROWS = 4096
 #: Clients in a row: a client's row is known from its name, its place in it is not.

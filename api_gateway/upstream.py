@@ -21,9 +21,9 @@ import httptools
 
 from api_gateway import happy_eyeballs, plain_head
 from api_gateway.headers import Fields, get
-from servicekit.memory import Account
-from servicekit.resolver import Address, Resolve, Resolver, system_resolve
-from servicekit.shortage import is_shortage
+from servicekit.observing.shortage import is_shortage
+from servicekit.wire.memory import Account
+from servicekit.wire.resolver import Address, Resolve, Resolver, system_resolve
 
 #: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
 IDLE_SECONDS = 30.0

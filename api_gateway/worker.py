@@ -11,7 +11,7 @@ from typing import Any
 from gunicorn.workers import gasgi
 
 from api_gateway.connection import GatewayProtocol
-from servicekit.asgi_worker import AcceptingWorker
+from servicekit.http_server.asgi_worker import AcceptingWorker
 
 #: A new connection on which nothing was said is closed this long, in seconds, after the worker was told to stop: its
 #: request may be on the way.

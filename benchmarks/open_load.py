@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
-from servicekit.lifecycle import make_room_for_files
+from servicekit.process.lifecycle import make_room_for_files
 
 LOST = 0
 #: A refusal that comes sooner than this, in seconds, comes from somebody who did not ask the service.

@@ -9,12 +9,12 @@ from service_orders.routes import order_routes
 from service_orders.settings import OrdersSettings
 from service_orders.use_cases import Orders
 from service_orders.users_client import UsersClient
-from servicekit.browsers import BrowserRules
 from servicekit.circuits import Circuit
-from servicekit.database import LOCK_TIMEOUT_MS, Database
+from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
+from servicekit.events.inbox import Inbox, event_routes
 from servicekit.http_client import ServiceClient
-from servicekit.inbox import Inbox, event_routes
-from servicekit.web import make_app
+from servicekit.web.app import make_app
+from servicekit.wire.browsers import BrowserRules
 
 # Less than the gateway gives a request, so that a slow users service is named instead of a plain 504.
 USERS_TOTAL_SECONDS = 3.0

@@ -8,7 +8,7 @@ Unavailable  ⊃ UsersUnavailable
 
 from __future__ import annotations
 
-from servicekit.errors import Conflict, FieldError, Invalid, NotFound, Unavailable
+from servicekit.wire.errors import Conflict, FieldError, Invalid, NotFound, Unavailable
 
 
 class UnknownUser(Invalid):

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from service_orders.domain import Status
 from service_orders.tables import Order
-from servicekit.events import Event, EventData
-from servicekit.schemas import Id, Money, Timestamp
+from servicekit.events.cloudevents import Event, EventData
+from servicekit.web.schemas import Id, Money, Timestamp
 
 
 class OrderData(BaseModel):

@@ -8,10 +8,10 @@ from uuid import UUID
 from service_orders.errors import OrderNotFound, OrderStateConflict, UnknownUser, UsersUnavailable
 from service_orders.schemas import OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.use_cases import Orders
-from servicekit import idempotency
-from servicekit.errors import BadGateway, IdempotencyKeyReused
-from servicekit.preconditions import IfMatch
-from servicekit.routes import Answer, Routes
+from servicekit.web import idempotency
+from servicekit.web.preconditions import IfMatch
+from servicekit.web.routes import Answer, Routes
+from servicekit.wire.errors import BadGateway, IdempotencyKeyReused
 
 
 def order_routes(orders: Orders) -> Routes:

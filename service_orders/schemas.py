@@ -9,8 +9,8 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from service_orders.domain import LARGEST_TOTAL
-from servicekit.preconditions import Resource
-from servicekit.schemas import Amount, Body, Id, Money, PageQuery, PageView, Timestamp, Update, View, unsent
+from servicekit.web.preconditions import Resource
+from servicekit.web.schemas import Amount, Body, Id, Money, PageQuery, PageView, Timestamp, Update, View, unsent
 
 StatusWord = Literal["created", "in_progress", "completed", "cancelled"]
 

@@ -11,10 +11,10 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from servicekit.idempotency import define_idempotency_keys
-from servicekit.inbox import define_inbox
-from servicekit.outbox import define_outbox
-from servicekit.tombstones import define_tombstones
+from servicekit.events.inbox import define_inbox
+from servicekit.events.outbox import define_outbox
+from servicekit.events.tombstones import define_tombstones
+from servicekit.web.idempotency import define_idempotency_keys
 
 
 class Base(DeclarativeBase):

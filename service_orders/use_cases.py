@@ -23,14 +23,16 @@ from service_orders.errors import OrderNotFound, UnknownUser
 from service_orders.schemas import Item, OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.tables import Order
 from service_orders.users_client import UserDirectory
-from servicekit import idempotency, memory, outbox, tombstones
-from servicekit.clock import Clock, utc_now
-from servicekit.database import Database
-from servicekit.events import Event, read_data
-from servicekit.idempotency import Made, RequestKey
-from servicekit.ids import new_id
-from servicekit.json_reader import read_stored, weight
-from servicekit.preconditions import ANY_STATE, IfMatch
+from servicekit.database.engine import Database
+from servicekit.events import outbox, tombstones
+from servicekit.events.cloudevents import Event, read_data
+from servicekit.process.clock import Clock, utc_now
+from servicekit.process.ids import new_id
+from servicekit.web import idempotency
+from servicekit.web.idempotency import Made, RequestKey
+from servicekit.web.preconditions import ANY_STATE, IfMatch
+from servicekit.wire import memory
+from servicekit.wire.json_reader import read_stored, weight
 
 #: A page is there as it was read, as views and as it is written, all at once.
 _COPIES = 3

@@ -2,8 +2,8 @@
 
 from service_orders.app import create_app
 from service_orders.settings import OrdersSettings
-from servicekit import logs
-from servicekit.settings import loaded_or_exit
+from servicekit.observing import logs
+from servicekit.process.settings import loaded_or_exit
 
 settings = loaded_or_exit(OrdersSettings, "service_orders")
 logs.configure("service_orders", fmt=settings.log_format, level=settings.log_level)

@@ -10,7 +10,7 @@ from flask import Flask
 
 from service_tasks.engine.registry import load_registry
 from service_tasks.errors import ScheduleNameTaken
-from service_tasks.measures.stats import StatsCollector
+from service_tasks.metrics.stats import StatsCollector
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.message_store import MessageStore
@@ -29,12 +29,12 @@ from service_tasks.use_cases.messages import Messages
 from service_tasks.use_cases.schedules import Schedules
 from service_tasks.use_cases.stats import Stats
 from service_tasks.use_cases.tasks import Tasks
-from servicekit.browsers import BrowserRules
-from servicekit.database import LOCK_TIMEOUT_MS, Database
-from servicekit.errors import AppError
-from servicekit.inbox import Inbox, event_routes
-from servicekit.metrics import Metrics
-from servicekit.web import make_app
+from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
+from servicekit.events.inbox import Inbox, event_routes
+from servicekit.observing.metrics import Metrics
+from servicekit.web.app import make_app
+from servicekit.wire.browsers import BrowserRules
+from servicekit.wire.errors import AppError
 
 #: What a person is told when the database refuses a row.
 CONSTRAINTS: Mapping[str, type[AppError]] = {"uq_schedules_name": ScheduleNameTaken}

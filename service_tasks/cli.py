@@ -24,11 +24,11 @@ from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
-from servicekit import logs
-from servicekit.database import Database
-from servicekit.errors import Unavailable
-from servicekit.lifecycle import exit_within, keep_for_good, make_room_for_files
-from servicekit.settings import load_or_exit
+from servicekit.database.engine import Database
+from servicekit.observing import logs
+from servicekit.process.lifecycle import exit_within, keep_for_good, make_room_for_files
+from servicekit.process.settings import load_or_exit
+from servicekit.wire.errors import Unavailable
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -97,9 +97,9 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
 
 
 def _serve_pages(worker: Worker, bind: str, allowed_hosts: str) -> BaseWSGIServer:
-    from service_tasks.measures.worker import WorkerCollector
-    from servicekit.metrics import Metrics
-    from servicekit.pages import serve_pages
+    from service_tasks.metrics.worker import WorkerCollector
+    from servicekit.observing.metrics import Metrics
+    from servicekit.web.pages import serve_pages
 
     metrics = Metrics(WORKER)
     WorkerCollector(worker, metrics.registry)
@@ -130,7 +130,7 @@ def _names(text: str) -> list[str]:
 
 
 def _relay(command: str, *, everything: bool) -> int:
-    from servicekit.relay_process import redeliver, run_relay
+    from servicekit.events.relay_process import redeliver, run_relay
 
     settings = load_or_exit(TasksRelaySettings, "tasks_relay")
     destinations = {"users": settings.users_url, "orders": settings.orders_url}

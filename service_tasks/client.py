@@ -20,11 +20,11 @@ from service_tasks.persistence.callers_transaction import CallersConnection, Cal
 from service_tasks.schemas.tasks import TaskCreate
 from service_tasks.settings import MakerSettings
 from service_tasks.use_cases.tasks import TaskMaker
-from servicekit.envelope import dump
-from servicekit.errors import Invalid
-from servicekit.idempotency import checked_key
-from servicekit.schemas import parse_body
-from servicekit.settings import load
+from servicekit.process.settings import load
+from servicekit.web.idempotency import checked_key
+from servicekit.web.schemas import parse_body
+from servicekit.wire.envelope import dump
+from servicekit.wire.errors import Invalid
 
 
 class _LeftOut:

@@ -27,12 +27,12 @@ from service_tasks.settings import TasksSettings
 from service_tasks.use_cases.bulk import Bulk
 from service_tasks.use_cases.stats import Stats
 from service_tasks.use_cases.tasks import Tasks
-from servicekit.clock import rfc3339
-from servicekit.database import Database
-from servicekit.envelope import dump
-from servicekit.errors import AppError, DeadlineExceeded, Invalid, Unavailable
-from servicekit.schemas import id_from_path, invalid_from
-from servicekit.settings import SettingsError, load
+from servicekit.database.engine import Database
+from servicekit.process.clock import rfc3339
+from servicekit.process.settings import SettingsError, load
+from servicekit.web.schemas import id_from_path, invalid_from
+from servicekit.wire.envelope import dump
+from servicekit.wire.errors import AppError, DeadlineExceeded, Invalid, Unavailable
 
 DONE, REFUSED, BAD_ARGUMENT, AWAY = 0, 1, 2, 3
 EXIT_CODES = """\

@@ -10,7 +10,7 @@ Unavailable ⊃ TooManyWatchers
 from __future__ import annotations
 
 from service_tasks.domain.task import MAX_PAYLOAD_BYTES
-from servicekit.errors import Conflict, FieldError, Invalid, NotFound, TooLarge, Unavailable
+from servicekit.wire.errors import Conflict, FieldError, Invalid, NotFound, TooLarge, Unavailable
 
 
 class UserDeleted(Invalid):

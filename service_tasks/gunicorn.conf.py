@@ -1,9 +1,11 @@
 """How gunicorn runs the task service."""
 
 from service_tasks.settings import TasksSettings
-from servicekit import database, logs, web  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
-from servicekit.gunicorn_defaults import *  # noqa: F403 - gunicorn reads a module's names
-from servicekit.settings import load_or_exit
+from servicekit.database import engine as database  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
+from servicekit.observing import logs
+from servicekit.process.gunicorn_defaults import *  # noqa: F403 - gunicorn reads a module's names
+from servicekit.process.settings import load_or_exit
+from servicekit.web import app as web  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
 
 _settings = load_or_exit(TasksSettings, "service_tasks")
 logs.configure("service_tasks", fmt=_settings.log_format, level=_settings.log_level)
@@ -11,5 +13,5 @@ logs.configure("service_tasks", fmt=_settings.log_format, level=_settings.log_le
 wsgi_app = "service_tasks.wsgi:app"
 proc_name = "service_tasks"
 bind = _settings.tasks_bind
-worker_class = "servicekit.gunicorn_worker.ServiceWorker"
+worker_class = "servicekit.http_server.gunicorn_worker.ServiceWorker"
 threads = _settings.tasks_threads

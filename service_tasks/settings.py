@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from service_tasks.domain.destinations import AllowedHost, hosts_text, read_hosts
 from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
-from servicekit.settings import (
+from servicekit.process.settings import (
     Bind,
     BrokerUrl,
     DatabaseUrl,

@@ -11,7 +11,7 @@ import sys
 import psycopg2
 
 from service_tasks.settings import TaskTypeSettings
-from servicekit.settings import load_or_exit
+from servicekit.process.settings import load_or_exit
 
 _PATIENCE_SECONDS = 4
 _BEATING = """

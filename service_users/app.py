@@ -9,10 +9,10 @@ from service_users.passwords import Passwords
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
-from servicekit.browsers import BrowserRules
-from servicekit.database import LOCK_TIMEOUT_MS, Database
-from servicekit.inbox import Inbox, event_routes
-from servicekit.web import make_app
+from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
+from servicekit.events.inbox import Inbox, event_routes
+from servicekit.web.app import make_app
+from servicekit.wire.browsers import BrowserRules
 
 CONSTRAINTS = {"uq_users_email_key": EmailTaken}
 

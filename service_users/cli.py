@@ -9,8 +9,8 @@ import argparse
 import sys
 
 from service_users.settings import UsersRelaySettings
-from servicekit.relay_process import redeliver, run_relay
-from servicekit.settings import load_or_exit
+from servicekit.events.relay_process import redeliver, run_relay
+from servicekit.process.settings import load_or_exit
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ Unavailable ⊃ TooManyPasswords
 
 from __future__ import annotations
 
-from servicekit.errors import Conflict, FieldError, NotFound, Unavailable
+from servicekit.wire.errors import Conflict, FieldError, NotFound, Unavailable
 
 
 class UserNotFound(NotFound):

@@ -9,8 +9,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from service_users.tables import User
-from servicekit.events import Event
-from servicekit.schemas import Timestamp
+from servicekit.events.cloudevents import Event
+from servicekit.web.schemas import Timestamp
 
 
 class UserData(BaseModel):

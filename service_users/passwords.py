@@ -8,7 +8,7 @@ from argon2 import PasswordHasher
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from service_users.errors import TooManyPasswords
-from servicekit import deadline
+from servicekit.wire import deadline
 
 #: The longest that a password waits for its turn, in seconds.
 WAIT_SECONDS = 1.0

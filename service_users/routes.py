@@ -8,10 +8,10 @@ from uuid import UUID
 from service_users.errors import EmailTaken, TooManyPasswords, UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
-from servicekit import idempotency
-from servicekit.errors import IdempotencyKeyReused
-from servicekit.preconditions import IfMatch
-from servicekit.routes import Answer, Routes
+from servicekit.web import idempotency
+from servicekit.web.preconditions import IfMatch
+from servicekit.web.routes import Answer, Routes
+from servicekit.wire.errors import IdempotencyKeyReused
 
 
 def user_routes(users: Users) -> Routes:

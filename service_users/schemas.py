@@ -9,8 +9,8 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from service_users.domain import DEFAULT_ROLES
-from servicekit.preconditions import Resource
-from servicekit.schemas import Body, PageQuery, PageView, QueryText, Timestamp, Update, unsent
+from servicekit.web.preconditions import Resource
+from servicekit.web.schemas import Body, PageQuery, PageView, QueryText, Timestamp, Update, unsent
 
 MAX_EMAIL = 254
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from servicekit.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, RelaySettings, Threads
+from servicekit.process.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, RelaySettings, Threads
 
 
 class UsersSettings(InternalToken):

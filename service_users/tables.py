@@ -9,8 +9,8 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Text, UniqueC
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from servicekit.idempotency import define_idempotency_keys
-from servicekit.outbox import define_outbox
+from servicekit.events.outbox import define_outbox
+from servicekit.web.idempotency import define_idempotency_keys
 
 
 class Base(DeclarativeBase):

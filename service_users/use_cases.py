@@ -12,12 +12,13 @@ from service_users.errors import UserNotFound
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.tables import User
-from servicekit import idempotency, outbox
-from servicekit.clock import Clock, utc_now
-from servicekit.database import Database
-from servicekit.idempotency import Made, RequestKey
-from servicekit.ids import new_id
-from servicekit.preconditions import ANY_STATE, IfMatch
+from servicekit.database.engine import Database
+from servicekit.events import outbox
+from servicekit.process.clock import Clock, utc_now
+from servicekit.process.ids import new_id
+from servicekit.web import idempotency
+from servicekit.web.idempotency import Made, RequestKey
+from servicekit.web.preconditions import ANY_STATE, IfMatch
 
 
 class Users:

@@ -19,12 +19,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.exceptions import HTTPError as Urllib3Error
 
-from servicekit import deadline, request_id
 from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
-from servicekit.errors import AppError, BadGateway, DeadlineExceeded, NotFound, Overloaded, Unavailable
-from servicekit.json_reader import read_json
-from servicekit.resolver import Resolver, says_little
-from servicekit.shortage import is_shortage, report
+from servicekit.observing import request_id
+from servicekit.observing.shortage import is_shortage, report
+from servicekit.wire import deadline
+from servicekit.wire.errors import AppError, BadGateway, DeadlineExceeded, NotFound, Overloaded, Unavailable
+from servicekit.wire.json_reader import read_json
+from servicekit.wire.resolver import Resolver, says_little
 
 CONNECT_SECONDS = 1.0
 ANSWER_LIMIT = 4 * 1024 * 1024

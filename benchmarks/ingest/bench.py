@@ -30,7 +30,7 @@ from scripts.instance.ports import HOST, free_base
 from scripts.instance.rabbitmq import installed
 from service_tasks.ingest.consumer import LARGEST_BATCH, PREFETCH
 from service_tasks.ingest.topology import PLAIN, SURE, declare
-from servicekit.broker import Link, Queue
+from servicekit.events.broker import Link, Queue
 
 #: metric, unit, value
 Figure = tuple[str, str, float]

@@ -7,8 +7,8 @@ import sys
 from service_tasks.engine.registry import load_registry
 from service_tasks.ingest.process import run_ingest
 from service_tasks.settings import IngestSettings
-from servicekit import logs
-from servicekit.settings import load_or_exit
+from servicekit.observing import logs
+from servicekit.process.settings import load_or_exit
 
 
 def main(batch: str, prefetch: str) -> int:

@@ -30,7 +30,7 @@ from benchmarks.tasks.figures import BATCH, Figure
 from benchmarks.tasks.peer import Peer, PeerFailed, Servers
 from benchmarks.tasks.subjects import Place, Server, new_tasks, started_at, waiting_tasks
 from service_tasks.schemas.tasks import TaskCreate
-from servicekit import logs
+from servicekit.observing import logs
 
 Work = Callable[[Place, bool], Iterator[Figure]]
 OurWork = Callable[[Server, bool], Iterator[Figure]]

@@ -14,7 +14,7 @@ from service_tasks.engine.ports import Offer, Retention
 from service_tasks.engine.pruner import Pruner
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.task_store import TaskStore
-from servicekit.database import Database
+from servicekit.database.engine import Database
 
 #: Ended tasks go at the next walk.
 _KEPT_SECONDS = 1.0

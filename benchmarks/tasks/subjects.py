@@ -27,9 +27,9 @@ from service_tasks.persistence.task_store import TaskStore
 from service_tasks.schemas.tasks import TaskCreate
 from service_tasks.settings import BUILT_IN_MODULES
 from service_tasks.use_cases.tasks import Tasks
-from servicekit import migrations
-from servicekit.database import Database
-from servicekit.lifecycle import keep_for_good
+from servicekit.database import migrations
+from servicekit.database.engine import Database
+from servicekit.process.lifecycle import keep_for_good
 
 HANDLERS = "benchmarks.tasks.handlers"
 _START_SECONDS = 20.0

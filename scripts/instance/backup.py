@@ -16,7 +16,7 @@ from scripts.instance.databases import DUMP_ORDER
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.postgres import major_version
-from servicekit.version import VERSION
+from servicekit.process.version import VERSION
 
 
 def backup(layout: Layout, file: Path) -> archive.Manifest:

@@ -20,7 +20,10 @@ from scripts.instance.programs import migration_environment
 def _apply(packages: Sequence[str], environment: dict[str, str]) -> int:
     for package in packages:
         done = subprocess.run(
-            [sys.executable, "-m", "servicekit.migrations", package], cwd=CHECKOUT, env=environment, check=False
+            [sys.executable, "-m", "servicekit.database.migrations", package],
+            cwd=CHECKOUT,
+            env=environment,
+            check=False,
         )
         if done.returncode != 0:
             return done.returncode

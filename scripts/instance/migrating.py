@@ -17,7 +17,7 @@ def migrate(urls: Mapping[str, str], log: Path) -> None:
     """`urls` as {"users": …, "orders": …, "tasks": …}. Raise StartFailed with the last words of the failed one."""
     with log.open("wb") as output:
         done = subprocess.run(
-            [sys.executable, "-m", "servicekit.migrations", "all"],
+            [sys.executable, "-m", "servicekit.database.migrations", "all"],
             cwd=CHECKOUT,
             env=migration_environment(urls),
             stdin=subprocess.DEVNULL,

@@ -165,7 +165,7 @@ def programs_of(
             {**everybody, **internal, "TASKS_DATABASE_URL": urls["tasks"], "TASKS_BIND": f"{HOST}:{ports.tasks}"},
         ),
         Program(
-            "events", gunicorn("service_tasks/events", "service_tasks.events.asgi:app"),
+            "events", gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"),
             {**everybody, "TASKS_DATABASE_URL": urls["tasks"], "EVENTS_BIND": f"{HOST}:{ports.events}"},
         ),
         Program(

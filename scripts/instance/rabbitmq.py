@@ -20,7 +20,7 @@ from pydantic_settings import SettingsConfigDict
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.ports import HOST, Ports
-from servicekit.settings import BrokerUrl, Settings, SettingsError, load
+from servicekit.process.settings import BrokerUrl, Settings, SettingsError, load
 
 _PACKAGED = Path("/usr/lib/rabbitmq/bin")
 _SET_POLICY = CHECKOUT / "deploy" / "rabbitmq" / "set-policy"

@@ -19,7 +19,7 @@ from scripts.instance.lock import Holder, InstanceLock
 from scripts.instance.migrating import migrate
 from scripts.instance.postgres import major_version
 from scripts.instance.reclaim import reclaim
-from servicekit.relay_process import redeliver
+from servicekit.events.relay_process import redeliver
 
 
 def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manifest:

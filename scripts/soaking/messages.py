@@ -35,9 +35,9 @@ from scripts.instance.ports import HOST, free_base
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.rabbitmq import installed
 from service_tasks.ingest.topology import SURE, declare
-from servicekit import migrations
-from servicekit.broker import BrokerAway, Link
-from servicekit.database import is_unavailable
+from servicekit.database import migrations
+from servicekit.database.engine import is_unavailable
+from servicekit.events.broker import BrokerAway, Link
 
 #: Ingestion must get on within this time, whatever was killed.
 STUCK_SECONDS = 60.0

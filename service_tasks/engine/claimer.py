@@ -11,16 +11,18 @@ from service_tasks.domain.task import ClaimedTask, HandedBack
 from service_tasks.engine.board import ActiveTask, Board
 from service_tasks.engine.context import TaskContext
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.measures import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMeasures
 from service_tasks.engine.ports import Offer, WorkerStore
 from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.runner import ThreadSlots
-from servicekit.errors import DeadlineExceeded, Unavailable
-from servicekit.json_reader import weight as weight_of
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
+from servicekit.wire.errors import DeadlineExceeded, Unavailable
+from servicekit.wire.json_reader import weight as weight_of
 
 LARGEST_BATCH = 1000
+#: so many tasks may wait for the event loop: one batch that it works off, and one that is ready when it has
+MOST_UNSTARTED = 2 * LARGEST_BATCH
 #: bytes of memory that the payloads of the tasks held may take, as text and as values
 LARGEST_WEIGHT = 192 * 1024 * 1024
 #: bytes of a payload that is not worth being weighed
@@ -127,9 +129,9 @@ class Claimer(DatabaseDuty):
         return limit > 0 and self._claim(self._offers[index], limit, term) < limit
 
     def _limit(self, index: int) -> int:
-        """How many to claim now. One batch may wait for the event loop, so that it is never idle while the next
-        claim is under way, and no more: another worker may be free. Many small claims cost more than a large one, so
-        while outcomes are about to be written and free their places, a few free ones are not enough."""
+        """How many to claim now. More than MOST_UNSTARTED would wait here while another worker may be free. Many small
+        claims cost more than a large one, so while outcomes are about to be written and free their places, a few free
+        ones are not enough."""
         free = self._board.free()
         if free < self._board.slots // _SHARE and (self._reporter.waiting() or self._unstarted()):
             return 0
@@ -137,7 +139,7 @@ class Claimer(DatabaseDuty):
         room = LARGEST_WEIGHT - self._board.weight
         if self._usual_weight and len(self._board):
             most = min(most, int(room / self._usual_weight))
-        return max(0, min(free, most, LARGEST_BATCH - self._unstarted()))
+        return max(0, min(free, most, LARGEST_BATCH, MOST_UNSTARTED - self._unstarted()))
 
     def _claim(self, kind: list[Offer], limit: int, term: int) -> int:
         self._board.claims += 1

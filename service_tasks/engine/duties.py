@@ -7,9 +7,9 @@ from abc import abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 
-from servicekit.errors import DeadlineExceeded, Unavailable
-from servicekit.lifecycle import Duty
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
+from servicekit.process.lifecycle import Duty
+from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
 _log = get_logger(__name__)
 

@@ -10,7 +10,7 @@ from service_tasks.engine.board import Board, StopReason
 from service_tasks.engine.duties import LONGEST_PAUSE_SECONDS, DatabaseDuty, jittered
 from service_tasks.engine.ports import WorkerInfo, WorkerStore
 from service_tasks.engine.reporter import Reporter
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
 
 _log = get_logger(__name__)
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from service_tasks.engine.duties import DatabaseDuty, jittered
 from service_tasks.engine.ports import LeaderStore
-from servicekit.errors import DeadlineExceeded, Unavailable
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
+from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
 #: a leader that is silent that long is followed by another
 LEASE_SECONDS = 3.0

@@ -10,8 +10,8 @@ from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.claimer import Claimer
 from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.ports import READY, SCHEDULED, SCHEDULES, OpenWakeUps, WakeUps, cancelled_lease
-from servicekit.errors import Unavailable
-from servicekit.lifecycle import Duty
+from servicekit.process.lifecycle import Duty
+from servicekit.wire.errors import Unavailable
 
 WAIT_SECONDS = 1.0
 PROBE_SECONDS = 30.0

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from servicekit.lifecycle import Duty
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
+from servicekit.process.lifecycle import Duty
 
 LOOK_SECONDS = 0.5
 #: so late, the event loop counts as blocked

@@ -1,6 +1,6 @@
 """What the engine needs from the outside world; persistence/ implements it on PostgreSQL.
 
-Every method may raise `servicekit.errors.Unavailable` when the database is away; nothing else is expected.
+Every method may raise `servicekit.wire.errors.Unavailable` when the database is away; nothing else is expected.
 """
 
 from __future__ import annotations

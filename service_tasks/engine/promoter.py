@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.measures import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMeasures
 from service_tasks.engine.ports import WorkerStore
 
 LARGEST_BATCH = 1000

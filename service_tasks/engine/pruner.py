@@ -7,9 +7,9 @@ from collections.abc import Callable
 from uuid import UUID
 
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.measures import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMeasures
 from service_tasks.engine.ports import PruneStore, Retention
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
 
 BATCH = 1000
 #: from the end of one walk over the tasks to the beginning of the next

@@ -16,9 +16,9 @@ from pydantic_core import PydanticSerializationError
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import MAX_ATTEMPTS_LIMIT, MAX_TASK_TYPE_CHARACTERS, MAX_TIMEOUT_SECONDS
 from service_tasks.engine.context import TaskContext
-from servicekit.envelope import dump
-from servicekit.json_reader import read_stored
-from servicekit.settings import MissingSettings, Settings, SettingsError, load
+from servicekit.process.settings import MissingSettings, Settings, SettingsError, load
+from servicekit.wire.envelope import dump
+from servicekit.wire.json_reader import read_stored
 
 ENTRY_POINT_GROUP = "siteworks.task_types"
 DEFAULT_TIMEOUT_SECONDS = 3600.0

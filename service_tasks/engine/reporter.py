@@ -11,10 +11,10 @@ from itertools import islice
 from service_tasks.domain.task import FailedForGood, Lease, Outcome, Progress, Succeeded, WillRetry
 from service_tasks.engine.board import Board
 from service_tasks.engine.duties import DatabaseDuty
-from service_tasks.engine.measures import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMeasures
 from service_tasks.engine.ports import WorkerStore
-from servicekit.errors import DatabaseLocked, DeadlineExceeded, Unavailable
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
+from servicekit.wire.errors import DatabaseLocked, DeadlineExceeded, Unavailable
 
 LARGEST_BATCH = 1000
 #: results of so many characters are enough for one statement, however few they are

@@ -33,11 +33,11 @@ from service_tasks.engine.board import ActiveTask, Ended, StopReason
 from service_tasks.engine.context import GiveUp, RetryAfter, TaskStopped
 from service_tasks.engine.registry import BadPayload, BadResult
 from service_tasks.engine.traces import trace_of
-from servicekit.envelope import dump
-from servicekit.errors import InvalidJson
-from servicekit.json_reader import check_storable
-from servicekit.lifecycle import end_if_forked
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
+from servicekit.process.lifecycle import end_if_forked
+from servicekit.wire.envelope import dump
+from servicekit.wire.errors import InvalidJson
+from servicekit.wire.json_reader import check_storable
 
 _log = get_logger(__name__)
 
@@ -313,7 +313,7 @@ class Runner:
             if not kind.is_async and not task.thread_started:
                 self.threads.give_back(task.lease)
         end_if_forked()
-        return outcome if task.stop_reason is None or not task.is_over else _stopped(task)
+        return _stopped(task) if task.is_over else outcome
 
     def _judged(self, lane: _Lane, task: ActiveTask, exc: BaseException) -> Outcome | None:
         """What comes of an attempt that ended with this error. It may be an enemy: only its type tells no lies."""

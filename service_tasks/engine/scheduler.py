@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from service_tasks.domain.schedule import DueSchedule, Plan, plan_of
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.measures import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMeasures
 from service_tasks.engine.ports import DueStore
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
 
 LARGEST_BATCH = 50
 _SHORTEST_SECONDS = 0.005

@@ -18,13 +18,13 @@ from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import Outcome
 from service_tasks.engine.board import ActiveTask, Board, Ended, StopReason
 from service_tasks.engine.canceller import Canceller
-from service_tasks.engine.claimer import LARGEST_BATCH, Claimer
+from service_tasks.engine.claimer import MOST_UNSTARTED, Claimer
 from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.heartbeat import Heartbeat
 from service_tasks.engine.leader import LEASE_SECONDS, Leadership
 from service_tasks.engine.listener import Listener
 from service_tasks.engine.loop_watch import LoopWatch
-from service_tasks.engine.measures import WorkerMeasures, since
+from service_tasks.engine.metrics import WorkerMeasures, since
 from service_tasks.engine.ports import (
     Counted,
     DueStore,
@@ -42,10 +42,10 @@ from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.rescuer import Rescuer
 from service_tasks.engine.runner import Runner, ThreadSlots
 from service_tasks.engine.scheduler import Scheduler
-from servicekit.errors import DeadlineExceeded, Unavailable
-from servicekit.ids import new_id
-from servicekit.lifecycle import exit_within, next_order, reset_signals_in_children, say_nothing_is_reloaded
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
+from servicekit.process.ids import new_id
+from servicekit.process.lifecycle import exit_within, next_order, reset_signals_in_children, say_nothing_is_reloaded
+from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
 _log = get_logger(__name__)
 _HUNG_SECONDS = 10.0
@@ -381,7 +381,7 @@ class Worker:
 
     def _unstarted(self) -> int:
         # A loop that is late is given nothing.
-        return LARGEST_BATCH if self._watch.is_late() else self._runner.unstarted()
+        return MOST_UNSTARTED if self._watch.is_late() else self._runner.unstarted()
 
     def _after_write(self, retried: bool) -> None:
         self._claimer.place_freed()

@@ -15,10 +15,10 @@ from datetime import datetime
 
 from service_tasks.ingest.topology import DEAD_EXCHANGE, PLAIN, declare
 from service_tasks.use_cases.messages import IncomingMessage, RejectedMessage
-from servicekit.broker import Backoff, BrokerAway, Delivery, Link, QueueRefused
-from servicekit.errors import DatabaseLocked, DeadlineExceeded, Unavailable
-from servicekit.lifecycle import Duty
-from servicekit.logs import get_logger
+from servicekit.events.broker import Backoff, BrokerAway, Delivery, Link, QueueRefused
+from servicekit.observing.logs import get_logger
+from servicekit.process.lifecycle import Duty
+from servicekit.wire.errors import DatabaseLocked, DeadlineExceeded, Unavailable
 
 LARGEST_BATCH = 100
 #: Unacknowledged messages of each queue: several batches ahead, so that the writer never waits for the network.

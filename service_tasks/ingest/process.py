@@ -9,21 +9,21 @@ from functools import partial
 
 from service_tasks.engine.registry import Registry
 from service_tasks.ingest.consumer import FLUSH_SECONDS, LARGEST_BATCH, PREFETCH, Consumer, Counts
-from service_tasks.ingest.measures import IngestMeasures
+from service_tasks.ingest.metrics import IngestMeasures
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings
 from service_tasks.use_cases.messages import Messages
 from service_tasks.use_cases.tasks import Tasks
-from servicekit.broker import Link
-from servicekit.database import Database
-from servicekit.errors import Unavailable
-from servicekit.health import Check
-from servicekit.lifecycle import next_order, stop_orders
-from servicekit.logs import get_logger
-from servicekit.metrics import Metrics
-from servicekit.pages import serve_pages
+from servicekit.database.engine import Database
+from servicekit.events.broker import Link
+from servicekit.observing.logs import get_logger
+from servicekit.observing.metrics import Metrics
+from servicekit.process.lifecycle import next_order, stop_orders
+from servicekit.web.health import Check
+from servicekit.web.pages import serve_pages
+from servicekit.wire.errors import Unavailable
 
 NAME = "task_ingest"
 log = get_logger(__name__)

@@ -7,7 +7,7 @@ Producers who want guarantees use `tasks.ingest`.
 
 from __future__ import annotations
 
-from servicekit.broker import Link, Queue
+from servicekit.events.broker import Link, Queue
 
 PLAIN = Queue("task_queue")
 DEAD_EXCHANGE = "tasks.dlx"

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from service_tasks.persistence.task_store import TaskStore
-from servicekit.errors import DeadlineExceeded, Unavailable
-from servicekit.lifecycle import Duty
+from servicekit.process.lifecycle import Duty
+from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
 _IDLE_SECONDS = 60.0
 

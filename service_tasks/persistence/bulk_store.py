@@ -16,8 +16,8 @@ from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.use_cases.bulk import Choice, Chosen, Retried
-from servicekit import tombstones
-from servicekit.database import Database
+from servicekit.database.engine import Database
+from servicekit.events import tombstones
 
 
 class BulkStore:

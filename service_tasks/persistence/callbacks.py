@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE
 from service_tasks.domain.task import DEFAULT_PRIORITY
 from service_tasks.use_cases.tasks import NewTask
-from servicekit.envelope import Written, dump
-from servicekit.events import Event, write_event
-from servicekit.ids import new_id
-from servicekit.schemas import JsonValue
+from servicekit.events.cloudevents import Event, write_event
+from servicekit.process.ids import new_id
+from servicekit.web.schemas import JsonValue
+from servicekit.wire.envelope import Written, dump
 
 
 class EndedTask(BaseModel):

@@ -17,7 +17,7 @@ from service_tasks.errors import UserDeleted
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.task_store import insertion, new_row, stored_or_none
 from service_tasks.use_cases.tasks import NewTask, PastExecuteAt, StoredTask
-from servicekit import tombstones
+from servicekit.events import tombstones
 
 #: What tasks are stored through.
 CallersConnection = Session | scoped_session[Session] | Connection | psycopg2.extensions.connection

@@ -14,8 +14,8 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy.exc import SQLAlchemyError
 
 from service_tasks.persistence.statements import tables_may_come
-from servicekit.database import Database, DatabaseTooSlow, is_unavailable, without_values
-from servicekit.errors import DatabaseLocked, DatabaseUnavailable
+from servicekit.database.engine import Database, DatabaseTooSlow, is_unavailable, without_values
+from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from service_tasks.engine.ports import Pruned, Retention, Term
 from service_tasks.persistence.statements import Statements
-from servicekit.database import Database
-from servicekit.errors import DatabaseLocked
+from servicekit.database.engine import Database
+from servicekit.wire.errors import DatabaseLocked
 
 _DUTY = "maintenance"
 

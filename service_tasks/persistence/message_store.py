@@ -26,9 +26,9 @@ from service_tasks.use_cases.messages import (
     StoredRejection,
 )
 from service_tasks.use_cases.tasks import NewTask, PastExecuteAt
-from servicekit import tombstones
-from servicekit.database import Database
-from servicekit.errors import AppError, FieldError
+from servicekit.database.engine import Database
+from servicekit.events import tombstones
+from servicekit.wire.errors import AppError, FieldError
 
 
 class MessageStore:

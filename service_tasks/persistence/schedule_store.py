@@ -18,10 +18,10 @@ from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.task_store import LARGEST_IN_LIST, TaskStore
 from service_tasks.use_cases.schedules import NewSchedule, ScheduleSelection, StoredSchedule
 from service_tasks.use_cases.tasks import NewTask
-from servicekit import tombstones
-from servicekit.database import Database
-from servicekit.events import Event, read_data
-from servicekit.ids import new_id
+from servicekit.database.engine import Database
+from servicekit.events import tombstones
+from servicekit.events.cloudevents import Event, read_data
+from servicekit.process.ids import new_id
 
 
 class ScheduleStore:

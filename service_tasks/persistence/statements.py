@@ -12,8 +12,8 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from service_tasks.persistence.queries import load_queries
-from servicekit.database import Database
-from servicekit.errors import DatabaseUnavailable
+from servicekit.database.engine import Database
+from servicekit.wire.errors import DatabaseUnavailable
 
 #: Of the very first migration, or of one between it and the last: they are applied one by one.
 _NOT_YET = (UndefinedTable, UndefinedColumn)

@@ -12,7 +12,7 @@ from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
 from service_tasks.persistence.statements import Statements
 from service_tasks.use_cases.stats import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
-from servicekit.database import Database
+from servicekit.database.engine import Database
 
 #: A table of so many pages (32 MB) is counted whole, which takes some 15 ms.
 SMALL_PAGES = 4096

@@ -26,9 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from servicekit.inbox import define_inbox
-from servicekit.outbox import define_outbox
-from servicekit.tombstones import define_tombstones
+from servicekit.events.inbox import define_inbox
+from servicekit.events.outbox import define_outbox
+from servicekit.events.tombstones import define_tombstones
 
 _NOW = text("now()")
 #: Who goes first: a waiting task gains a point of priority a minute. Written as PostgreSQL itself writes it, so that

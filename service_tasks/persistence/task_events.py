@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import State
-from servicekit import outbox
-from servicekit.events import Event, EventData
-from servicekit.schemas import Id, Timestamp
+from servicekit.events import outbox
+from servicekit.events.cloudevents import Event, EventData
+from servicekit.web.schemas import Id, Timestamp
 
 _ENDED = """
 SELECT t.id, t.task_type, t.user_id, t.state AS status, t.attempts, t.error, t.created_at, t.completed_at

@@ -39,10 +39,10 @@ from service_tasks.persistence.task_events import TaskEvents
 from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.tasks import Control, NewTask, PastExecuteAt, Selection, Standing, StoredTask
-from servicekit import tombstones
-from servicekit.database import Database
-from servicekit.errors import DeadlineExceeded, Unavailable
-from servicekit.events import Event, read_data
+from servicekit.database.engine import Database
+from servicekit.events import tombstones
+from servicekit.events.cloudevents import Event, read_data
+from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
 #: bytes of JSON above which a list leaves a value out
 LARGEST_IN_LIST = 16 * 1024

@@ -9,8 +9,8 @@ from contextlib import suppress
 import psycopg2
 
 from service_tasks.persistence.line import open_apart
-from servicekit.database import Database
-from servicekit.errors import DatabaseUnavailable
+from servicekit.database.engine import Database
+from servicekit.wire.errors import DatabaseUnavailable
 
 CHANNEL = "siteworks_tasks"
 

@@ -10,7 +10,7 @@ from service_tasks.domain.task import State
 from service_tasks.domain.watched import WatchedTask
 from service_tasks.persistence.statements import Statements
 from service_tasks.persistence.task_store import LARGEST_IN_LIST
-from servicekit.database import Database
+from servicekit.database.engine import Database
 
 
 class WatchStore:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service_tasks.schemas.bulk import CancelMany, ManyCancelledView, ManyRetriedView, RetryMany
 from service_tasks.use_cases.bulk import Bulk
-from servicekit.routes import Routes
+from servicekit.web.routes import Routes
 
 
 def bulk_routes(bulk: Bulk) -> Routes:

@@ -8,7 +8,7 @@ from service_tasks.errors import MessageIncomplete, MessageNotFound, PayloadTooL
 from service_tasks.schemas.messages import RejectedMessagePage, RejectedMessageQuery, RejectedMessageView
 from service_tasks.schemas.tasks import TaskView
 from service_tasks.use_cases.messages import Messages
-from servicekit.routes import Answer, Routes
+from servicekit.web.routes import Answer, Routes
 
 
 def message_routes(messages: Messages) -> Routes:

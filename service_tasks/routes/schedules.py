@@ -14,8 +14,8 @@ from service_tasks.schemas.schedules import (
 )
 from service_tasks.schemas.tasks import TaskView
 from service_tasks.use_cases.schedules import Schedules
-from servicekit.preconditions import IfMatch
-from servicekit.routes import Answer, Routes
+from servicekit.web.preconditions import IfMatch
+from servicekit.web.routes import Answer, Routes
 
 
 def schedule_routes(schedules: Schedules) -> Routes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service_tasks.schemas.stats import TaskStatsView
 from service_tasks.use_cases.stats import Stats
-from servicekit.routes import Routes
+from servicekit.web.routes import Routes
 
 
 def stats_routes(stats: Stats) -> Routes:

@@ -30,9 +30,9 @@ from service_tasks.schemas.tasks import (
     TaskView,
 )
 from service_tasks.use_cases.tasks import Tasks
-from servicekit.errors import IdempotencyKeyReused, Invalid
-from servicekit.idempotency import HEADER, HEADERS, checked_key, replay_headers
-from servicekit.routes import Answer, Routes
+from servicekit.web.idempotency import HEADER, HEADERS, checked_key, replay_headers
+from servicekit.web.routes import Answer, Routes
+from servicekit.wire.errors import IdempotencyKeyReused, Invalid
 
 #: bytes; the gateway's row for the path has the same
 BATCH_BODY_LIMIT = 16 * 1024 * 1024

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
 from service_tasks.schemas.tasks import StatusFilter
-from servicekit.schemas import Body, Id, Timestamp, View
+from servicekit.web.schemas import Body, Id, Timestamp, View
 
 MAX_BULK_TASKS = 10_000
 DEFAULT_BULK_TASKS = 1000

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from service_tasks.domain.task import Status, status_from_word
 from service_tasks.schemas.tasks import TaskCreate
-from servicekit.schemas import PageQuery, PageView, View
+from servicekit.web.schemas import PageQuery, PageView, View
 
 
 def _new(word: str) -> str:

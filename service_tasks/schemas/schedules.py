@@ -24,8 +24,8 @@ from service_tasks.domain.task import (
     MAX_TITLE_CHARACTERS,
 )
 from service_tasks.schemas.tasks import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl
-from servicekit.preconditions import Resource
-from servicekit.schemas import (
+from servicekit.web.preconditions import Resource
+from servicekit.web.schemas import (
     Body,
     Id,
     JsonValue,

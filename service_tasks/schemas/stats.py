@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from service_tasks.domain.task import Status
-from servicekit.schemas import View
+from servicekit.web.schemas import View
 
 
 class TaskCountsView(View):

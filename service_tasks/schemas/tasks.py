@@ -24,7 +24,7 @@ from service_tasks.domain.task import (
     status_from_word,
     status_words,
 )
-from servicekit.schemas import (
+from servicekit.web.schemas import (
     Body,
     Id,
     JsonValue,

@@ -12,6 +12,6 @@ from __future__ import annotations
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.context import GiveUp, RetryAfter, TaskContext, TaskStopped
 from service_tasks.engine.registry import TaskType, task_type
-from servicekit.settings import Settings
+from servicekit.process.settings import Settings
 
 __all__ = ["GiveUp", "RetryAfter", "RetryPolicy", "Settings", "TaskContext", "TaskStopped", "TaskType", "task_type"]

@@ -14,9 +14,9 @@ from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE, 
 from service_tasks.domain.destinations import Destinations, hosts_text, networks_text, read_hosts, read_networks
 from service_tasks.task_types import GiveUp, RetryPolicy, Settings, TaskContext, task_type
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
-from servicekit.envelope import dump
-from servicekit.events import MEDIA_TYPE
-from servicekit.schemas import JsonValue
+from servicekit.events.cloudevents import MEDIA_TYPE
+from servicekit.web.schemas import JsonValue
+from servicekit.wire.envelope import dump
 
 ANSWER_SECONDS = 10.0
 #: enough of a refusal to say why

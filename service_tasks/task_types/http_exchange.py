@@ -23,11 +23,11 @@ from yarl import URL
 from service_tasks.domain.destinations import Address, Destinations, is_allowed, may_connect
 from service_tasks.task_types import GiveUp, RetryAfter
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
-from servicekit.envelope import dump
-from servicekit.resolver import Resolver
-from servicekit.shortage import is_shortage, report
-from servicekit.trust import system_trust
-from servicekit.version import VERSION
+from servicekit.observing.shortage import is_shortage, report
+from servicekit.process.version import VERSION
+from servicekit.wire.envelope import dump
+from servicekit.wire.resolver import Resolver
+from servicekit.wire.trust import system_trust
 
 CONNECT_SECONDS = 10.0
 #: Seconds until the next try when files, ports or memory have run out here.

@@ -16,8 +16,8 @@ import idna
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from service_tasks.task_types import GiveUp, RetryPolicy, Settings, TaskContext, task_type
-from servicekit.clock import utc_now
-from servicekit.trust import system_trust
+from servicekit.process.clock import utc_now
+from servicekit.wire.trust import system_trust
 
 MAX_RECIPIENTS = 100
 MAX_SUBJECT_CHARACTERS = 500

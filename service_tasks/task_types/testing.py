@@ -11,9 +11,9 @@ from typing import Any
 from service_tasks.domain.task import DEFAULT_MAX_ATTEMPTS, ClaimedTask, Lease, Progress
 from service_tasks.engine.context import TaskContext
 from service_tasks.engine.registry import TaskType
-from servicekit.envelope import dump
-from servicekit.ids import new_id
-from servicekit.settings import Settings
+from servicekit.process.ids import new_id
+from servicekit.process.settings import Settings
+from servicekit.wire.envelope import dump
 
 
 def run_once(

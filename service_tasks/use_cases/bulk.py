@@ -12,8 +12,8 @@ from uuid import UUID
 from service_tasks.domain.task import LIVE_STATES, RETRYABLE_STATES, State, Status, states_of
 from service_tasks.engine.ports import READY
 from service_tasks.schemas.bulk import CancelMany, ManyCancelledView, ManyRetriedView, ManyTasks, RetryMany
-from servicekit import deadline
-from servicekit.errors import DeadlineExceeded, Invalid, Unavailable
+from servicekit.wire import deadline
+from servicekit.wire.errors import DeadlineExceeded, Invalid, Unavailable
 
 #: tasks of one transaction: enough to be fast, and few enough that nobody waits long for one of them
 BATCH = 500

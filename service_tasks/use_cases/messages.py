@@ -20,10 +20,10 @@ from service_tasks.schemas.messages import (
 )
 from service_tasks.schemas.tasks import TaskView
 from service_tasks.use_cases.tasks import NewTask, PastExecuteAt, Tasks
-from servicekit.errors import AppError, FieldError, Invalid
-from servicekit.ids import new_id
-from servicekit.logs import get_logger
-from servicekit.schemas import parse_body
+from servicekit.observing.logs import get_logger
+from servicekit.process.ids import new_id
+from servicekit.web.schemas import parse_body
+from servicekit.wire.errors import AppError, FieldError, Invalid
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 #: Of a message larger than that so much is kept, for people to look at.

@@ -29,11 +29,11 @@ from service_tasks.schemas.schedules import (
 )
 from service_tasks.schemas.tasks import TaskCreate, TaskView
 from service_tasks.use_cases.tasks import NewTask, Tasks
-from servicekit.envelope import Written
-from servicekit.errors import Invalid
-from servicekit.ids import new_id
-from servicekit.json_reader import read_stored
-from servicekit.preconditions import ANY_STATE, IfMatch
+from servicekit.process.ids import new_id
+from servicekit.web.preconditions import ANY_STATE, IfMatch
+from servicekit.wire.envelope import Written
+from servicekit.wire.errors import Invalid
+from servicekit.wire.json_reader import read_stored
 
 _DEFAULT_TIMEZONE = "UTC"
 _TASK_FIELDS = ("task_type", "payload", "title", "user_id", "priority", "max_attempts", "timeout", "callback_url")

@@ -22,8 +22,8 @@ from service_tasks.schemas.stats import (
     WorkersView,
     WorkerView,
 )
-from servicekit import deadline
-from servicekit.errors import Unavailable
+from servicekit.wire import deadline
+from servicekit.wire.errors import Unavailable
 
 #: the present minute and those before it
 WINDOW_MINUTES = 10

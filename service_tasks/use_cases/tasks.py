@@ -45,12 +45,12 @@ from service_tasks.schemas.tasks import (
     TaskTypeView,
     TaskView,
 )
-from servicekit import memory
-from servicekit.envelope import Written, dump
-from servicekit.errors import FieldError, IdempotencyKeyReused, Invalid
-from servicekit.idempotency import fingerprint
-from servicekit.ids import new_id
-from servicekit.json_reader import read_stored, weight
+from servicekit.process.ids import new_id
+from servicekit.web.idempotency import fingerprint
+from servicekit.wire import memory
+from servicekit.wire.envelope import Written, dump
+from servicekit.wire.errors import FieldError, IdempotencyKeyReused, Invalid
+from servicekit.wire.json_reader import read_stored, weight
 
 NO_WORKER = "no worker runs this type"
 PAUSED = "this type is paused"

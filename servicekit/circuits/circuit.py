@@ -22,7 +22,7 @@ import pybreaker
 
 from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
 from servicekit.circuits.window import WindowTotals
-from servicekit.logs import get_logger
+from servicekit.observing.logs import get_logger
 
 Reason = Literal[
     "failure_rate",

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from servicekit.circuits.circuit import Circuit
-from servicekit.logs import get_logger
-from servicekit.shortage import is_shortage, report
+from servicekit.observing.logs import get_logger
+from servicekit.observing.shortage import is_shortage, report
 
 log = get_logger(__name__)
 

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
 from servicekit.circuits.window import WindowTotals
-from servicekit.logs import get_logger
-from servicekit.shared_memory import WORD, SharedMemory
+from servicekit.observing.logs import get_logger
+from servicekit.process.shared_memory import WORD, SharedMemory
 
 if TYPE_CHECKING:
     from servicekit.circuits.circuit import CircuitSettings

@@ -26,7 +26,7 @@ from service_tasks.settings import (
     WorkerSettings,
 )
 from service_users.settings import UsersRelaySettings, UsersSettings
-from servicekit.settings import ServiceSettings
+from servicekit.process.settings import ServiceSettings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -189,7 +189,7 @@ def test_event_streams_are_served_from_the_image_of_the_task_service(services: d
     assert events["image"] == services["service_tasks"]["image"]
     assert events["pull_policy"] == "never"
     command = events["command"]
-    assert command == ["gunicorn", "-c", "service_tasks/events/gunicorn.conf.py", "service_tasks.events.asgi:app"]
+    assert command == ["gunicorn", "-c", "service_tasks/streams/gunicorn.conf.py", "service_tasks.streams.asgi:app"]
     assert (CHECKOUT / command[2]).is_file()
 
 

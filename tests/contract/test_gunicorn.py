@@ -1,6 +1,6 @@
-"""What our workers (api_gateway/worker.py and connection.py, service_tasks/events/worker.py,
-servicekit/gunicorn_worker.py) and our reload (servicekit/gunicorn_reload.py) take for granted of gunicorn beyond its
-documentation: look here before an upgrade."""
+"""What our workers (api_gateway/worker.py and connection.py, service_tasks/streams/worker.py,
+servicekit/http_server/gunicorn_worker.py) and our reload (servicekit/process/gunicorn_reload.py) take for granted of
+gunicorn beyond its documentation: look here before an upgrade."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from api_gateway import connection, plain_head
 from api_gateway.connection import GatewayProtocol
 from api_gateway.plain_head import PlainRequest
 from api_gateway.worker import GatewayWorker
-from service_tasks.events.worker import EventsWorker
-from servicekit.asgi_worker import AcceptingWorker
-from servicekit.gunicorn_worker import ServiceWorker
+from service_tasks.streams.worker import EventsWorker
+from servicekit.http_server.asgi_worker import AcceptingWorker
+from servicekit.http_server.gunicorn_worker import ServiceWorker
 from tests.support.markdown import CHECKOUT
 
 
@@ -224,7 +224,7 @@ def test_the_worker_listens_without_a_backlog_and_notifies_once_it_does() -> Non
     assert "self.loop = " in inspect.getsource(ASGIWorker._setup_event_loop)
 
 
-@pytest.mark.parametrize("folder", ["api_gateway", "service_tasks/events"])
+@pytest.mark.parametrize("folder", ["api_gateway", "service_tasks/streams"])
 def test_every_setting_is_known_to_gunicorn(folder: str) -> None:
     text = (CHECKOUT / folder / "gunicorn.conf.py").read_text(encoding="utf-8")
     names = set(re.findall(r"^([a-z]\w*) = ", text, re.M))

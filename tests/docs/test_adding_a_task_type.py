@@ -16,7 +16,7 @@ from service_tasks.engine.registry import load_registry
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import BUILT_IN_MODULES
 from service_tasks.use_cases.tasks import NewTask, StoredTask
-from servicekit.ids import new_id
+from servicekit.process.ids import new_id
 from tests.support.markdown import CHECKOUT, Document
 from tests.support.waiting import eventually
 

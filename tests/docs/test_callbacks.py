@@ -10,7 +10,7 @@ import time
 
 from service_tasks.domain.callback import signature
 from service_tasks.persistence.callbacks import EndedTask
-from servicekit.events import CloudEvent
+from servicekit.events.cloudevents import CloudEvent
 from tests.support.markdown import CHECKOUT, Document
 
 PAGE = Document(CHECKOUT / "docs" / "callbacks.md")

@@ -30,7 +30,6 @@ from service_tasks import errors as tasks_errors
 from service_tasks.domain.schedule import ScheduleStatus
 from service_tasks.domain.task import Status, status_from_word
 from service_tasks.engine.registry import load_registry
-from service_tasks.events.routes import event_routes
 from service_tasks.persistence import task_events
 from service_tasks.routes.bulk import bulk_routes
 from service_tasks.routes.messages import message_routes
@@ -46,15 +45,18 @@ from service_tasks.settings import (
     TasksSettings,
     WorkerSettings,
 )
+from service_tasks.streams.routes import event_routes
 from service_users import errors as users_errors
 from service_users import events as users_events
 from service_users import schemas as users
 from service_users.routes import user_routes
 from service_users.settings import UsersRelaySettings, UsersSettings
-from servicekit import database, health, migrations
-from servicekit.errors import AppError
-from servicekit.events import PATH
-from servicekit.settings import ServiceSettings, Settings
+from servicekit.database import engine as database
+from servicekit.database import migrations
+from servicekit.events.cloudevents import PATH
+from servicekit.process.settings import ServiceSettings, Settings
+from servicekit.web import health
+from servicekit.wire.errors import AppError
 from tests.support.markdown import CHECKOUT, Block, Document, documents
 
 DOCUMENTS = documents()

@@ -14,20 +14,20 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from api_gateway.limits import Bulkhead, Lateness, RetryBudget
-from api_gateway.measures import GatewayMeasures
+from api_gateway.metrics import GatewayMeasures
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.worker import Worker, WorkerOptions
-from service_tasks.events.feed import Feed
-from service_tasks.events.measures import EventMeasures
 from service_tasks.ingest.consumer import Counts
-from service_tasks.ingest.measures import IngestMeasures
-from service_tasks.measures.stats import StatsCollector
-from service_tasks.measures.worker import WorkerCollector
+from service_tasks.ingest.metrics import IngestMeasures
+from service_tasks.metrics.stats import StatsCollector
+from service_tasks.metrics.worker import WorkerCollector
+from service_tasks.streams.feed import Feed
+from service_tasks.streams.metrics import EventMeasures
 from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.stats import Census, Figures, Stats
 from servicekit.circuits import Circuit, Transition
-from servicekit.metrics import Metrics
-from servicekit.relay_measures import RelayMeasures
+from servicekit.events.relay_metrics import RelayMeasures
+from servicekit.observing.metrics import Metrics
 from tests.support.markdown import CHECKOUT, Document
 
 ALERTS = CHECKOUT / "deploy" / "prometheus" / "alerts.yml"

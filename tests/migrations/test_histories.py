@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import NullPool, create_engine, inspect, text
 
-from servicekit import migrations
+from servicekit.database import migrations
 
 SERVICES = sorted(migrations.SERVICES)
 

@@ -143,7 +143,7 @@ class EventsProcess:
             return self.process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = ["-m", "gunicorn", "-c", "service_tasks/events/gunicorn.conf.py", "service_tasks.events.asgi:app"]
+        command = ["-m", "gunicorn", "-c", "service_tasks/streams/gunicorn.conf.py", "service_tasks.streams.asgi:app"]
         with self.log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, *command], cwd=CHECKOUT, env=self._environment, stdout=output, stderr=subprocess.STDOUT

@@ -8,7 +8,7 @@ from uuid import UUID
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from servicekit.events import BATCH_MEDIA_TYPE, PATH, Event, write_batch
+from servicekit.events.cloudevents import BATCH_MEDIA_TYPE, PATH, Event, write_batch
 
 TOKEN = "a token between the services"
 

@@ -12,9 +12,9 @@ import psycopg2
 from psycopg2 import sql
 
 from scripts.instance.postgres import EmbeddedPostgres
-from servicekit import migrations
-from servicekit.database import Database
-from servicekit.errors import AppError
+from servicekit.database import migrations
+from servicekit.database.engine import Database
+from servicekit.wire.errors import AppError
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 

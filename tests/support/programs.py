@@ -30,7 +30,7 @@ SERVERS = {
     "orders": (_gunicorn("service_orders", "service_orders.wsgi:app"), "ORDERS_BIND", "USERS_URL=nowhere"),
     "tasks": (_gunicorn("service_tasks", "service_tasks.wsgi:app"), "TASKS_BIND", "TASK_EVENTS=all"),
     "events": (
-        _gunicorn("service_tasks/events", "service_tasks.events.asgi:app"), "EVENTS_BIND", "EVENTS_WATCHERS=x"
+        _gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"), "EVENTS_BIND", "EVENTS_WATCHERS=x"
     ),
 }  # fmt: skip
 #: Those that only show pages.

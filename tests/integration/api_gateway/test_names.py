@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from api_gateway.upstream import ConnectFailed, Upstream
-from servicekit.resolver import Address
+from servicekit.wire.resolver import Address
 from tests.support.certificates import Authority
 from tests.support.gateway import UPSTREAMS, GatewayServer
 from tests.support.ports import free_port

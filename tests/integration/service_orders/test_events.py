@@ -14,8 +14,8 @@ from service_orders.app import create_app
 from service_orders.domain import Status
 from service_orders.events import CATALOGUE
 from service_orders.settings import OrdersSettings
-from servicekit.events import BATCH_MEDIA_TYPE, PATH, write_event
-from servicekit.relay import MEMORIES, REMEMBER_DAYS, RelayStore
+from servicekit.events.cloudevents import BATCH_MEDIA_TYPE, PATH, write_event
+from servicekit.events.relay import MEMORIES, REMEMBER_DAYS, RelayStore
 from tests.support.events import TOKEN, send, user_deleted
 from tests.support.upstream import ScriptedUpstream, Wait, good
 from tests.support.waiting import eventually

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from servicekit.events import BATCH_MEDIA_TYPE, PATH, write_batch
+from servicekit.events.cloudevents import BATCH_MEDIA_TYPE, PATH, write_batch
 from tests.support.events import TOKEN, user_deleted
 from tests.support.memory import Contained, contained, limit_of, peak
 from tests.support.postgres import ServiceDatabase

@@ -16,7 +16,7 @@ from service_orders.domain import Status
 from service_orders.routes import order_routes
 from service_orders.settings import OrdersSettings
 from service_orders.use_cases import Orders
-from servicekit.web import make_app
+from servicekit.web.app import make_app
 from tests.support.upstream import ScriptedUpstream, answer, bad, good
 
 ANNA = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"

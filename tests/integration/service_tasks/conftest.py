@@ -21,8 +21,8 @@ from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.use_cases.tasks import NewTask, StoredTask
-from servicekit.database import Database
-from servicekit.ids import new_id
+from servicekit.database.engine import Database
+from servicekit.process.ids import new_id
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).parents[3]

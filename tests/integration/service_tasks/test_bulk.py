@@ -19,9 +19,9 @@ from service_tasks.schemas.bulk import CancelMany, RetryMany
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types import TaskContext, task_type
 from service_tasks.use_cases.bulk import BATCH, Bulk
-from servicekit import deadline
-from servicekit.errors import DatabaseUnavailable
-from servicekit.inbox import Inbox
+from servicekit.events.inbox import Inbox
+from servicekit.wire import deadline
+from servicekit.wire.errors import DatabaseUnavailable
 from tests.support.events import user_deleted
 from tests.support.waiting import eventually
 

@@ -22,8 +22,8 @@ from service_tasks.task_types.http_exchange import RequestFailed
 from service_tasks.task_types.noop import noop
 from service_tasks.task_types.testing import run_once
 from service_tasks.use_cases.bulk import Bulk
-from servicekit.errors import DatabaseUnavailable
-from servicekit.inbox import Inbox
+from servicekit.events.inbox import Inbox
+from servicekit.wire.errors import DatabaseUnavailable
 from tests.integration.service_tasks.test_http import Client
 from tests.support.events import user_deleted
 from tests.support.markdown import CHECKOUT, Document

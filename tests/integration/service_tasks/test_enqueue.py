@@ -21,8 +21,8 @@ from service_tasks.client import enqueue
 from service_tasks.domain.task import State
 from service_tasks.errors import PayloadTooLarge, UserDeleted
 from service_tasks.task_types.noop import noop
-from servicekit.errors import IdempotencyKeyReused, Invalid
-from servicekit.inbox import Inbox
+from servicekit.events.inbox import Inbox
+from servicekit.wire.errors import IdempotencyKeyReused, Invalid
 from tests.integration.service_tasks.test_callbacks import client as http_client
 from tests.support.events import user_deleted
 from tests.support.markdown import CHECKOUT, Document

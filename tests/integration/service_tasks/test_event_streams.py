@@ -14,7 +14,7 @@ import pytest
 
 from service_tasks.domain.task import AttemptError, FailedForGood, Progress, Succeeded
 from service_tasks.persistence.task_store import LARGEST_IN_LIST
-from servicekit.ids import new_id
+from servicekit.process.ids import new_id
 from tests.support.event_stream import EventsProcess, EventStream
 from tests.support.postgres import TestServer
 from tests.support.waiting import eventually

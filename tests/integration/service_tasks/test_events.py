@@ -12,7 +12,7 @@ from service_tasks.engine.registry import TaskType
 from service_tasks.errors import TaskStateConflict, UserDeleted
 from service_tasks.persistence.task_events import CATALOGUE, TaskEvents
 from service_tasks.persistence.task_store import TaskStore
-from servicekit.inbox import Inbox
+from servicekit.events.inbox import Inbox
 from tests.support.events import user_deleted
 from tests.support.waiting import eventually
 

@@ -13,8 +13,8 @@ import pytest
 
 from service_tasks.domain.task import Lease, Progress, Succeeded
 from service_tasks.engine.ports import Offer
-from servicekit.ids import new_id
-from servicekit.lifecycle import allow_many_files
+from servicekit.process.ids import new_id
+from servicekit.process.lifecycle import allow_many_files
 from tests.support.event_stream import Event, EventsProcess, EventStream, Reader
 from tests.support.gateway import GatewayProcess
 from tests.support.waiting import eventually

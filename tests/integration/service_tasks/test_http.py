@@ -14,7 +14,7 @@ from service_tasks.settings import TasksSettings
 from service_tasks.task_types.io import io
 from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.tasks import Selection
-from servicekit.ids import new_id
+from servicekit.process.ids import new_id
 from tests.integration.service_tasks.test_task_store import ERROR
 from tests.support.waiting import eventually
 

@@ -18,11 +18,11 @@ from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.task_types import GiveUp, TaskContext, task_type
 from service_tasks.task_types.noop import noop
-from servicekit.envelope import status_of
-from servicekit.errors import AppError
-from servicekit.events import Event
-from servicekit.ids import new_id
-from servicekit.inbox import Inbox
+from servicekit.events.cloudevents import Event
+from servicekit.events.inbox import Inbox
+from servicekit.process.ids import new_id
+from servicekit.wire.envelope import status_of
+from servicekit.wire.errors import AppError
 from tests.support.waiting import eventually
 
 Locked = Callable[[str], AbstractContextManager[None]]

@@ -14,7 +14,7 @@ from service_tasks.engine.ports import Retention
 from service_tasks.engine.pruner import Pruner
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.task_types.noop import noop
-from servicekit.ids import new_id
+from servicekit.process.ids import new_id
 from tests.support.waiting import eventually
 
 DAY = 86_400.0

@@ -23,7 +23,7 @@ from service_tasks.domain.task import (
 from service_tasks.engine.ports import Retention
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
-from servicekit.events import Event
+from servicekit.events.cloudevents import Event
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.task_workers import ForkedWorker
 from tests.support.waiting import eventually

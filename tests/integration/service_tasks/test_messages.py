@@ -15,8 +15,8 @@ from service_tasks.task_types.io import io
 from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.messages import MAX_MESSAGE_BYTES, IncomingMessage, Messages
 from service_tasks.use_cases.tasks import Tasks
-from servicekit.errors import Conflict, Invalid, NotFound
-from servicekit.inbox import Inbox
+from servicekit.events.inbox import Inbox
+from servicekit.wire.errors import Conflict, Invalid, NotFound
 from tests.support.events import user_deleted
 
 

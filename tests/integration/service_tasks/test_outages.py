@@ -19,9 +19,9 @@ import pytest
 from service_tasks.domain.task import State
 from service_tasks.task_types import TaskContext, task_type
 from service_tasks.task_types.noop import noop
-from servicekit import migrations
-from servicekit.database import Database
-from servicekit.errors import DatabaseUnavailable
+from servicekit.database import migrations
+from servicekit.database.engine import Database
+from servicekit.wire.errors import DatabaseUnavailable
 from tests.integration.service_tasks.conftest import Bench, RunningWorker
 from tests.support.installed import install
 from tests.support.postgres import ServiceDatabase, TestServer

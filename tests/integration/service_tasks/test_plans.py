@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from service_tasks.persistence.queries import load_queries
-from servicekit.database import Database
+from servicekit.database.engine import Database
 from tests.support.plans import scans_of
 from tests.support.postgres import TestServer
 

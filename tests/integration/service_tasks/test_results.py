@@ -13,11 +13,11 @@ from service_tasks.app import create_app
 from service_tasks.cli import main
 from service_tasks.engine.registry import BadResult, task_type
 from service_tasks.engine.runner import _json_text
-from service_tasks.events.feed import Sight
-from service_tasks.events.stream import events_of
 from service_tasks.persistence.watch_store import WatchStore
 from service_tasks.settings import TasksSettings
-from servicekit.json_reader import MAX_STORED_DEPTH
+from service_tasks.streams.feed import Sight
+from service_tasks.streams.stream import events_of
+from servicekit.wire.json_reader import MAX_STORED_DEPTH
 
 
 def nested(levels: int):

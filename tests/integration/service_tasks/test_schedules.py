@@ -15,8 +15,8 @@ from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.schedules import NewSchedule
-from servicekit.ids import new_id
-from servicekit.inbox import Inbox
+from servicekit.events.inbox import Inbox
+from servicekit.process.ids import new_id
 from tests.integration.service_tasks.conftest import Bench
 from tests.integration.service_tasks.test_http import Client, ask, fields, soon
 from tests.support.events import user_deleted

@@ -51,7 +51,7 @@ from service_tasks.engine.runner import decide_lost
 from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.line import open_apart
 from service_tasks.persistence.maintenance_store import MaintenanceStore
-from servicekit.database import Database
+from servicekit.database.engine import Database
 from tests.integration.service_tasks.conftest import Bench, new_task
 
 #: What the suite takes; by hand, more: STATE_MACHINE_STEPS=20000

@@ -28,7 +28,7 @@ from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases.bulk import Chosen
-from servicekit.events import Event
+from servicekit.events.cloudevents import Event
 from tests.integration.service_tasks.conftest import Bench, new_task
 
 ERROR = AttemptError("Broken", "it broke")

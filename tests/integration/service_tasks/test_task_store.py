@@ -27,8 +27,8 @@ from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.line import Lines
 from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection
-from servicekit.database import Database, DatabaseTooSlow
-from servicekit.errors import DatabaseLocked, DatabaseUnavailable
+from servicekit.database.engine import Database, DatabaseTooSlow
+from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.plans import scans_of
 from tests.support.wire import Wire

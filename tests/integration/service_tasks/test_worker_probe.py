@@ -8,7 +8,7 @@ from sqlalchemy import text
 from service_tasks.engine.ports import WorkerInfo
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.worker_probe import problem_of
-from servicekit.ids import new_id
+from servicekit.process.ids import new_id
 from tests.support.ports import free_port
 from tests.support.postgres import ServiceDatabase
 

@@ -18,7 +18,7 @@ from service_users.passwords import Passwords
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
-from servicekit.web import make_app
+from servicekit.web.app import make_app
 
 NOBODY = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
 EVIL = "x'; DROP TABLE users; --"

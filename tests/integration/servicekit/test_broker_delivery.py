@@ -13,11 +13,11 @@ from uuid import uuid4
 import pika
 import pytest
 
-from servicekit import outbox
-from servicekit.broker import BrokerAway, Link, Queue
-from servicekit.broker_delivery import EXCHANGE, BrokerDelivery
-from servicekit.errors import Unavailable
-from servicekit.events import write_event
+from servicekit.events import outbox
+from servicekit.events.broker import BrokerAway, Link, Queue
+from servicekit.events.broker_delivery import EXCHANGE, BrokerDelivery
+from servicekit.events.cloudevents import write_event
+from servicekit.wire.errors import Unavailable
 from tests.support.events import TOKEN, user_deleted
 from tests.support.ports import free_ports
 from tests.support.rabbitmq import PrivateBroker
@@ -102,7 +102,7 @@ def test_a_confirmation_that_does_not_come_is_a_broker_that_is_away(broker, monk
     link = Link(broker.url, name="test")
     link.ensure(Queue("silent"))
     link.publish("", "silent", b"confirmed")
-    monkeypatch.setattr("servicekit.broker.BLOCKED_SECONDS", 0.5)
+    monkeypatch.setattr("servicekit.events.broker.BLOCKED_SECONDS", 0.5)
 
     with broker.frozen(), pytest.raises(BrokerAway, match=r"not confirmed a message within 0\.5 s"):
         link.publish("", "silent", b"never")

@@ -13,12 +13,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from servicekit import database as database_module
-from servicekit import deadline
-from servicekit.database import Database, DatabaseTooSlow
-from servicekit.errors import Conflict, DatabaseUnavailable, DeadlineExceeded
-from servicekit.metrics import Metrics
-from servicekit.web import make_app
+from servicekit.database import engine as database_module
+from servicekit.database.engine import Database, DatabaseTooSlow
+from servicekit.observing.metrics import Metrics
+from servicekit.web.app import make_app
+from servicekit.wire import deadline
+from servicekit.wire.errors import Conflict, DatabaseUnavailable, DeadlineExceeded
 from tests.support.ports import free_port
 from tests.support.postgres import TestServer
 from tests.support.waiting import eventually

@@ -167,7 +167,7 @@ def test_clients_that_do_not_hang_up_hold_up_nobody(service):
 
 
 IMPATIENT = """
-from servicekit import gunicorn_worker
+from servicekit.http_server import gunicorn_worker
 
 gunicorn_worker.SILENCE_SECONDS = 0.5
 exec(open("service_users/gunicorn.conf.py").read())

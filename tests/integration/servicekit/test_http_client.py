@@ -10,10 +10,11 @@ import time
 
 import pytest
 
-from servicekit import deadline, request_id
 from servicekit.circuits import Circuit, CircuitOpen, CircuitSettings
-from servicekit.errors import BadGateway, DeadlineExceeded, Overloaded, Unavailable
 from servicekit.http_client import ANSWER_LIMIT, ServiceClient
+from servicekit.observing import request_id
+from servicekit.wire import deadline
+from servicekit.wire.errors import BadGateway, DeadlineExceeded, Overloaded, Unavailable
 from tests.support.certificates import Authority
 from tests.support.loopback_server import LoopbackServer
 from tests.support.ports import free_port

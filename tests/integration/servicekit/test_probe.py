@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from servicekit.probe import problem_of
+from servicekit.process.probe import problem_of
 from tests.support.ports import free_port
 
 

@@ -17,15 +17,15 @@ from service_users.errors import EmailTaken
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserUpdate
 from service_users.use_cases import Users
-from servicekit import outbox
 from servicekit.circuits import Circuit
-from servicekit.database import Database
-from servicekit.errors import DatabaseUnavailable, Unavailable
-from servicekit.events import Event
+from servicekit.database.engine import Database
+from servicekit.events import outbox
+from servicekit.events.cloudevents import Event
+from servicekit.events.relay import REFUSALS, ActiveLock, EventRefused, Relay, RelayStore
+from servicekit.events.relay_metrics import RelayMeasures
+from servicekit.events.relay_process import DestinationUnavailable, HttpDelivery
 from servicekit.http_client import ServiceClient
-from servicekit.relay import REFUSALS, ActiveLock, EventRefused, Relay, RelayStore
-from servicekit.relay_measures import RelayMeasures
-from servicekit.relay_process import DestinationUnavailable, HttpDelivery
+from servicekit.wire.errors import DatabaseUnavailable, Unavailable
 from tests.support.ports import free_port
 from tests.support.upstream import ScriptedUpstream, answer, bad, good
 from tests.support.waiting import eventually

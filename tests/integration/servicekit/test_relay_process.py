@@ -16,8 +16,8 @@ import pytest
 import requests
 from sqlalchemy import text
 
-from servicekit import outbox
-from servicekit.ids import new_id
+from servicekit.events import outbox
+from servicekit.process.ids import new_id
 from tests.support.events import TOKEN, user_deleted
 from tests.support.ports import free_ports
 from tests.support.upstream import ScriptedUpstream, good

@@ -25,12 +25,12 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"{}"})
 """
 CONF = """
-from servicekit import logs
-from servicekit.gunicorn_defaults import *
+from servicekit.observing import logs
+from servicekit.process.gunicorn_defaults import *
 
 logs.configure("pumps", fmt="json", level="info")
 bind = "127.0.0.1:{port}"
-worker_class = "servicekit.asgi_worker.AcceptingWorker"
+worker_class = "servicekit.http_server.asgi_worker.AcceptingWorker"
 asgi_loop = "{loop}"
 asgi_lifespan = "off"
 backlog = 2048

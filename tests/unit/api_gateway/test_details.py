@@ -11,7 +11,7 @@ import pytest
 from api_gateway.details import Details, Part, details, merge, targets
 from api_gateway.errors import UpstreamUnavailable
 from api_gateway.outcomes import Envelope
-from servicekit.errors import AppError
+from servicekit.wire.errors import AppError
 
 USER = Part(200, Envelope(True, data={"id": "1", "name": "Белов Ярослав"}))
 ORDERS = Part(200, Envelope(True, data={"orders": [{"id": "7"}], "total": 120, "limit": 50, "offset": 0}))

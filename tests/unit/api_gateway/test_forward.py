@@ -13,7 +13,7 @@ from api_gateway.limits import Bulkhead, RetryBudget
 from api_gateway.route_table import Limits
 from api_gateway.upstream import Upstream
 from servicekit.circuits import Circuit
-from servicekit.errors import Overloaded
+from servicekit.wire.errors import Overloaded
 
 
 class Breaking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from api_gateway.limits import Bulkhead, RetryBudget
-from api_gateway.measures import GatewayMeasures
+from api_gateway.metrics import GatewayMeasures
 from servicekit.circuits import MOVES, Circuit
 
 NAME = "siteworks_circuit_transitions_total"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api_gateway.settings import GatewaySettings
-from servicekit.settings import SettingsError, load
+from servicekit.process.settings import SettingsError, load
 
 
 def test_without_any_variable_it_runs_on_loopback() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from service_orders.domain import Status
 from service_orders.schemas import OrderCreate, OrderQuery, OrderUpdate, OrderView
-from servicekit.errors import AppError, Invalid
-from servicekit.schemas import parse_body, parse_query
+from servicekit.web.schemas import parse_body, parse_query
+from servicekit.wire.errors import AppError, Invalid
 
 AN_ID = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
 OTHER = "118f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"

@@ -9,7 +9,7 @@ import pytest
 
 from service_tasks.domain.callback import signature
 from service_tasks.task_types.callback import CallbackSettings
-from servicekit.settings import MissingSettings, SettingsError, load
+from servicekit.process.settings import MissingSettings, SettingsError, load
 
 SECRET = "sixteen letters!"
 

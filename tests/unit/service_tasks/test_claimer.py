@@ -16,8 +16,8 @@ from service_tasks.engine.registry import Registry
 from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.runner import ThreadSlots
 from service_tasks.task_types.noop import noop
-from servicekit.errors import DatabaseUnavailable
-from servicekit.json_reader import weight
+from servicekit.wire.errors import DatabaseUnavailable
+from servicekit.wire.json_reader import weight
 from tests.support.waiting import eventually
 
 

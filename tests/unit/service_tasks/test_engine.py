@@ -33,7 +33,7 @@ from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.rescuer import Rescuer
 from service_tasks.engine.runner import ThreadSlots, decide_lost
 from service_tasks.task_types.noop import noop
-from servicekit.errors import DatabaseUnavailable
+from servicekit.wire.errors import DatabaseUnavailable
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 

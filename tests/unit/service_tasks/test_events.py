@@ -14,9 +14,9 @@ import pytest
 from service_tasks.domain.task import State
 from service_tasks.domain.watched import WatchedTask, version_after
 from service_tasks.errors import TaskNotFound, TooManyWatchers
-from service_tasks.events.feed import Feed, Sight, Watcher
-from service_tasks.events.stream import events_of, last_event_version
-from servicekit.errors import DatabaseUnavailable, DeadlineExceeded, Unavailable
+from service_tasks.streams.feed import Feed, Sight, Watcher
+from service_tasks.streams.stream import events_of, last_event_version
+from servicekit.wire.errors import DatabaseUnavailable, DeadlineExceeded, Unavailable
 
 MOMENT = datetime(2026, 11, 21, 1, 37, 57, 123456, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

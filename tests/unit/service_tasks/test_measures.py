@@ -22,7 +22,7 @@ from service_tasks.domain.task import (
 )
 from service_tasks.engine.board import ActiveTask
 from service_tasks.engine.context import TaskContext
-from service_tasks.engine.measures import DEAD, HUNG, TIMED, TypeMeasures, WorkerMeasures, since
+from service_tasks.engine.metrics import DEAD, HUNG, TIMED, TypeMeasures, WorkerMeasures, since
 from service_tasks.task_types.noop import noop
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)

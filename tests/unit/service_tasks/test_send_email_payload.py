@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from service_tasks.task_types import GiveUp
 from service_tasks.task_types.send_email import Email, SendEmailSettings, message_of, send_email, written
-from servicekit.settings import SettingsError, load
+from servicekit.process.settings import SettingsError, load
 
 TASK = UUID("018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f")
 GOOD = {"to": "user@example.com", "subject": "Reminder"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service_tasks.settings import EventsSettings, TasksRelaySettings, TasksSettings, WorkerSettings
-from servicekit.settings import SettingsError, load
+from servicekit.process.settings import SettingsError, load
 
 
 @pytest.fixture(autouse=True)

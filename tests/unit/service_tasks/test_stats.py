@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
-from service_tasks.measures.stats import StatsCollector
+from service_tasks.metrics.stats import StatsCollector
 from service_tasks.use_cases.stats import Census, Ended, Figures, Stats, Timed, WorkerState
-from servicekit import deadline
-from servicekit.errors import DatabaseUnavailable, Unavailable
+from servicekit.wire import deadline
+from servicekit.wire.errors import DatabaseUnavailable, Unavailable
 
 NOW = datetime(2026, 1, 31, 12, 30, 20, tzinfo=UTC)
 MINUTE = NOW.replace(second=0)

@@ -10,8 +10,8 @@ from argon2 import PasswordHasher
 from service_users import passwords
 from service_users.errors import TooManyPasswords
 from service_users.passwords import Passwords
-from servicekit import deadline
-from servicekit.errors import DeadlineExceeded
+from servicekit.wire import deadline
+from servicekit.wire.errors import DeadlineExceeded
 
 
 class Hashing:

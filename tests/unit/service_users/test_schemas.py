@@ -7,8 +7,8 @@ import json
 import pytest
 
 from service_users.schemas import UserCreate, UserQuery, UserUpdate, UserView
-from servicekit.errors import Invalid
-from servicekit.schemas import parse_body, parse_query
+from servicekit.web.schemas import parse_body, parse_query
+from servicekit.wire.errors import Invalid
 
 GOOD = {"email": "user@example.com", "name": "Белов Ярослав"}
 

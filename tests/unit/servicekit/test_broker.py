@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pika import BasicProperties
 from pika.frame import decode_frame
 
-from servicekit import broker
+from servicekit.events import broker
 
 TYPE, ENCODING, HEADERS, ID = (
     BasicProperties.FLAG_CONTENT_TYPE,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from servicekit.browsers import BrowserRules
-from servicekit.errors import AppError, ForeignPage, MisdirectedRequest
+from servicekit.wire.browsers import BrowserRules
+from servicekit.wire.errors import AppError, ForeignPage, MisdirectedRequest
 
 RULES = BrowserRules(
     "api.example.com, service_users, 10.1.2.3, [2001:DB8::1]", "192.168.7.7:8000", origins={"https://app.example.com"}

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from servicekit.clock import rfc3339, utc_now
-from servicekit.ids import new_id
+from servicekit.process.clock import rfc3339, utc_now
+from servicekit.process.ids import new_id
 
 
 def test_the_present_is_aware_and_in_utc():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from servicekit import deadline
-from servicekit.errors import DeadlineExceeded
+from servicekit.wire import deadline
+from servicekit.wire.errors import DeadlineExceeded
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from servicekit import errors
-from servicekit.database import DatabaseTooSlow
-from servicekit.envelope import dump, failure, number_text, status_of, success
-from servicekit.errors import AppError, FieldError, Invalid, Unavailable
-from servicekit.health import NotReady
-from servicekit.json_reader import read_json
+from servicekit.database.engine import DatabaseTooSlow
+from servicekit.web.health import NotReady
+from servicekit.wire import errors
+from servicekit.wire.envelope import dump, failure, number_text, status_of, success
+from servicekit.wire.errors import AppError, FieldError, Invalid, Unavailable
+from servicekit.wire.json_reader import read_json
 
 
 @pytest.mark.parametrize(

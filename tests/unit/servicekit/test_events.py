@@ -8,9 +8,17 @@ from uuid import UUID
 
 import pytest
 
-from servicekit.errors import Invalid, InvalidJson, UnsupportedMediaType
-from servicekit.events import BATCH_MEDIA_TYPE, LARGEST_BATCH, Event, EventBatch, EventData, read_data, write_batch
-from servicekit.schemas import Id, parse_body
+from servicekit.events.cloudevents import (
+    BATCH_MEDIA_TYPE,
+    LARGEST_BATCH,
+    Event,
+    EventBatch,
+    EventData,
+    read_data,
+    write_batch,
+)
+from servicekit.web.schemas import Id, parse_body
+from servicekit.wire.errors import Invalid, InvalidJson, UnsupportedMediaType
 
 ANNA = UUID("018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f")
 EVENT = Event(

@@ -10,7 +10,7 @@ import pytest
 from gunicorn.arbiter import Arbiter
 from structlog.testing import capture_logs
 
-from servicekit.gunicorn_reload import keep_what_works
+from servicekit.process.gunicorn_reload import keep_what_works
 
 
 @pytest.mark.parametrize(("name", "number"), [("fork", errno.EAGAIN), ("pipe", errno.EMFILE)])

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from servicekit.errors import Invalid
-from servicekit.idempotency import HEADER, checked_key, fingerprint, request_key
-from servicekit.schemas import JsonValue, Update, unsent
+from servicekit.web.idempotency import HEADER, checked_key, fingerprint, request_key
+from servicekit.web.schemas import JsonValue, Update, unsent
+from servicekit.wire.errors import Invalid
 
 
 class Wanted(Update):

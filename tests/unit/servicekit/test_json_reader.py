@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servicekit.errors import InvalidJson
-from servicekit.json_reader import MAX_DEPTH, read_json
+from servicekit.wire.errors import InvalidJson
+from servicekit.wire.json_reader import MAX_DEPTH, read_json
 
 
 def refusal(raw: bytes) -> InvalidJson:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import psutil
 import pytest
 
-from servicekit.lifecycle import Duty, next_order, stop_orders
+from servicekit.process.lifecycle import Duty, next_order, stop_orders
 from tests.support.markdown import CHECKOUT
 from tests.support.waiting import eventually
 
@@ -147,7 +147,7 @@ def test_a_signal_to_end_sets_the_event(number):
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
     script = (
         "import resource\n"
-        "from servicekit.lifecycle import allow_many_files\n"
+        "from servicekit.process.lifecycle import allow_many_files\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 700))\n"
         "allow_many_files(600)\n"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
@@ -163,7 +163,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
 def test_the_table_of_open_files_has_its_final_size_before_they_come():
     script = (
         "import os, resource\n"
-        "from servicekit.lifecycle import make_room_for_files\n"
+        "from servicekit.process.lifecycle import make_room_for_files\n"
         "def slots():\n"
         "    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('FDSize'))\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))\n"
@@ -182,7 +182,7 @@ def test_the_table_of_open_files_has_its_final_size_before_they_come():
 def test_a_process_that_may_open_nothing_more_goes_on():
     script = (
         "import os, resource\n"
-        "from servicekit.lifecycle import make_room_for_files\n"
+        "from servicekit.process.lifecycle import make_room_for_files\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\n"
         "kept = []\n"
         "try:\n"
@@ -199,7 +199,7 @@ def test_a_process_that_may_open_nothing_more_goes_on():
 
 _BUSY = """
 import threading, time
-from servicekit.lifecycle import next_order, stop_orders
+from servicekit.process.lifecycle import next_order, stop_orders
 
 def busy():
     while True:

@@ -11,7 +11,7 @@ import threading
 import pytest
 import structlog
 
-from servicekit import logs, request_id
+from servicekit.observing import logs, request_id
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +146,7 @@ def test_no_line_overtakes_one_that_waits(capsys):
 @pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise RuntimeError('a fault')"])
 def test_lines_that_wait_are_written_when_the_process_ends(ending):
     script = (
-        "import sys; from servicekit import logs; logs.configure('pumps');"
+        "import sys; from servicekit.observing import logs; logs.configure('pumps');"
         f"logs.Frequent('x', lambda write: None)('request', {{'number': 7}}); {ending}"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)

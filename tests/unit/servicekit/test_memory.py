@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from servicekit import memory
-from servicekit.errors import Overloaded, TooLarge
-from servicekit.json_reader import read_json, weight
-from servicekit.memory import SMALL, Budget
+from servicekit.wire import memory
+from servicekit.wire.errors import Overloaded, TooLarge
+from servicekit.wire.json_reader import read_json, weight
+from servicekit.wire.memory import SMALL, Budget
 
 LIMIT = 80 * SMALL
 

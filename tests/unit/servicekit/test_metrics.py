@@ -8,8 +8,8 @@ import threading
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from servicekit import metrics as metrics_module
-from servicekit.metrics import Metrics, Named, Tallies
+from servicekit.observing import metrics as metrics_module
+from servicekit.observing.metrics import Metrics, Named, Tallies
 
 COUNTED = Named("things_total", "Things done.", ["kind", "how"])
 TIMED = Named("thing_seconds", "Time for a thing.", ["kind"])

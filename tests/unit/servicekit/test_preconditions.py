@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import pytest
 
-from servicekit.errors import Invalid, PreconditionFailed
-from servicekit.preconditions import ANY_STATE, IfMatch, Resource
+from servicekit.web.preconditions import ANY_STATE, IfMatch, Resource
+from servicekit.wire.errors import Invalid, PreconditionFailed
 
 
 class Pump(Resource):

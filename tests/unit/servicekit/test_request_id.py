@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from servicekit import request_id
+from servicekit.observing import request_id
 
 
 @pytest.mark.parametrize("value", ["a", "7d3c-00", "user@host:1/2+3=4_5.6", "0" * 128])

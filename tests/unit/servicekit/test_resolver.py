@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from servicekit import resolver as resolver_module
-from servicekit.resolver import (
+from servicekit.observing.shortage import is_shortage
+from servicekit.wire import resolver as resolver_module
+from servicekit.wire.resolver import (
     AVOID_SECONDS,
     FRESH_SECONDS,
     PATIENCE_SECONDS,
@@ -18,7 +19,6 @@ from servicekit.resolver import (
     Resolver,
     system_resolve,
 )
-from servicekit.shortage import is_shortage
 
 SECONDS = 10.0
 

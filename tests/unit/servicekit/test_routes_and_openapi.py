@@ -13,10 +13,10 @@ from service_orders.app import create_app as create_orders
 from service_orders.settings import OrdersSettings
 from service_users.app import create_app as create_users
 from service_users.settings import UsersSettings
-from servicekit.errors import Conflict, NotFound
-from servicekit.openapi import document
-from servicekit.routes import Answer, Routes
-from servicekit.schemas import Body, PageQuery, PageView, QueryText, Update, View, unsent
+from servicekit.web.openapi import document
+from servicekit.web.routes import Answer, Routes
+from servicekit.web.schemas import Body, PageQuery, PageView, QueryText, Update, View, unsent
+from servicekit.wire.errors import Conflict, NotFound
 
 NOWHERE = "postgresql://u:p@127.0.0.1:1/d"
 

@@ -10,8 +10,7 @@ from uuid import UUID
 import pytest
 from pydantic import Field, StringConstraints
 
-from servicekit.errors import Invalid, InvalidJson, UnsupportedMediaType
-from servicekit.schemas import (
+from servicekit.web.schemas import (
     Amount,
     Body,
     Id,
@@ -28,6 +27,7 @@ from servicekit.schemas import (
     parse_query,
     unsent,
 )
+from servicekit.wire.errors import Invalid, InvalidJson, UnsupportedMediaType
 
 JSON = "application/json"
 AN_ID = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"

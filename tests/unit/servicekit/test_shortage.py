@@ -8,8 +8,9 @@ import ssl
 
 import pytest
 
-from servicekit import shortage, trust
-from servicekit.gunicorn_worker import ServiceWorker
+from servicekit.http_server.gunicorn_worker import ServiceWorker
+from servicekit.observing import shortage
+from servicekit.wire import trust
 from tests.support.shortage import no_more_files
 
 OURS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOMEM, errno.ENOBUFS]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from servicekit.unblocked import MOST_WAITING, TEXT_OVERHEAD, Unblocked, _unread
+from servicekit.observing.unblocked import MOST_WAITING, TEXT_OVERHEAD, Unblocked, _unread
 from tests.support.waiting import eventually
 
 LINE = "x" * 99 + "\n"
@@ -83,7 +83,7 @@ def test_a_line_larger_than_everything_is_written_when_nothing_waits(pipe: Pipe)
 #: `much` is as much as two pipes hold.
 PREPARE = """
 import os, signal, sys, warnings
-from servicekit import logs
+from servicekit.observing import logs
 logs.configure('pumps')
 log = logs.get_logger('x')
 much = 'x' * 131_072

@@ -7,12 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from servicekit import deadline, request_id
-from servicekit.errors import Conflict, DatabaseUnavailable, FieldError, Forbidden, TooLarge
-from servicekit.metrics import Metrics
-from servicekit.routes import Answer, Routes
-from servicekit.schemas import Body, PageQuery, PageView, QueryText, View
-from servicekit.web import make_app
+from servicekit.observing import request_id
+from servicekit.observing.metrics import Metrics
+from servicekit.web.app import make_app
+from servicekit.web.routes import Answer, Routes
+from servicekit.web.schemas import Body, PageQuery, PageView, QueryText, View
+from servicekit.wire import deadline
+from servicekit.wire.errors import Conflict, DatabaseUnavailable, FieldError, Forbidden, TooLarge
 
 AN_ID = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
 

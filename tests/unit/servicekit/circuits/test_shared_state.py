@@ -10,7 +10,7 @@ import pytest
 
 from servicekit.circuits import Circuit, CircuitSettings, LocalState, SharedStates, Standing, StateStore, shared_state
 from servicekit.circuits.window import WindowTotals
-from servicekit.shared_memory import make_file
+from servicekit.process.shared_memory import make_file
 
 SETTINGS = CircuitSettings()
 

@@ -1,0 +1,119 @@
+"""The composition root of the event streams: a process of its own, with an event loop, beside the task service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from service_tasks.persistence.task_store import TaskStore
+from service_tasks.persistence.watch_store import WatchStore
+from service_tasks.settings import EventsSettings
+from service_tasks.streams.door import Door, Receive, Scope, Send
+from service_tasks.streams.feed import Feed
+from service_tasks.streams.listener import EventListener
+from service_tasks.streams.metrics import EventMeasures
+from service_tasks.streams.routes import event_routes
+from servicekit.database.engine import Database
+from servicekit.observing.logs import get_logger
+from servicekit.observing.metrics import Metrics
+from servicekit.process.version import VERSION
+from servicekit.web import openapi
+from servicekit.wire.browsers import BrowserRules
+
+SERVICE = "task_events"
+#: The feed's, that of /readyz, and one that is opened for the listener and leaves the pool.
+_CONNECTIONS = 3
+
+_log = get_logger(__name__)
+
+
+class Events:
+    """The ASGI application. What needs the event loop begins when the server starts it (lifespan)."""
+
+    def __init__(self, settings: EventsSettings) -> None:
+        self._database = Database(settings.tasks_database_url, application_name=SERVICE, pool_size=_CONNECTIONS)
+        self._feed = Feed(
+            WatchStore(self._database).changed,
+            interval=settings.events_poll_seconds,
+            limit=settings.events_watchers,
+        )
+        metrics = Metrics(SERVICE)
+        self._door = Door(
+            self._feed,
+            checks={"database": self._database.ping},
+            metrics=metrics,
+            measures=EventMeasures(metrics.registry, self._feed),
+            document=openapi.document(
+                title=SERVICE, version=VERSION, description="Tasks as they change.", routes=[event_routes()]
+            ),
+            keep_alive_seconds=settings.events_keep_alive_seconds,
+            browsers=BrowserRules(settings.allowed_hosts, settings.events_bind),
+        )
+        self._looking: asyncio.Task[None] | None = None
+        self._listener: EventListener | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._door(scope, receive, send)
+        else:
+            raise RuntimeError(f"no {scope['type']} here")
+
+    def start(self) -> None:
+        """Begin to look and to listen; called on the running event loop."""
+        loop = asyncio.get_running_loop()
+
+        def hurry() -> None:
+            loop.call_soon_threadsafe(self._feed.hurry)
+
+        self._looking = loop.create_task(self._feed.run(), name="feed")
+        self._looking.add_done_callback(_stop_unless_cancelled)
+        self._listener = EventListener(
+            TaskStore(self._database).open_wake_ups,
+            hurry=hurry,
+            on_death=_stop_this_process,
+        )
+        self._listener.start()
+
+    def end_streams(self) -> None:
+        """Let every stream end after a word on when to come back; the worker calls it when it is told to stop."""
+        self._feed.close()
+
+    async def stop(self) -> None:
+        """End everything; harmless before start."""
+        self.end_streams()
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._listener is not None:
+            await asyncio.to_thread(self._listener.stop)
+            self._listener.close()
+        self._database.dispose()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def create_app(settings: EventsSettings) -> Events:
+    """Wire the process; no connection is opened before it starts."""
+    return Events(settings)
+
+
+def _stop_unless_cancelled(looking: asyncio.Task[None]) -> None:
+    if not looking.cancelled():
+        _log.error("feed_died", cause=repr(looking.exception()))
+        _stop_this_process()
+
+
+def _stop_this_process() -> None:
+    """gunicorn starts a sound one."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,233 @@
+"""Who watches which task, and the one statement that asks for all of them.
+
+Everything here runs on one event loop; only the statement itself is on a thread. Nobody has a queue: a watcher looks at
+the newest state when it gets to it, so one that is slow passes over what came between, and costs no memory for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from service_tasks.domain.watched import WatchedTask, version_after
+from service_tasks.errors import TaskNotFound, TooManyWatchers
+from servicekit.observing.logs import get_logger
+from servicekit.wire.errors import AppError, DeadlineExceeded, Unavailable
+
+#: Gives those tasks whose `updated_at` is not the one given, None for one that is not there. Blocks.
+Look = Callable[[Mapping[UUID, datetime | None]], dict[UUID, WatchedTask | None]]
+
+#: Watchers that come within this time, in seconds, are served by one statement.
+GATHER_SECONDS = 0.02
+#: Between two tries while the database is away, in seconds: the first pause, and the longest.
+AWAY_SECONDS = (0.1, 2.0)
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The newest that is known of a task; `gone` when its record was removed, `task` then being the last of it."""
+
+    task: WatchedTask
+    version: int
+    gone: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing can follow."""
+        return self.gone or self.task.has_ended
+
+
+class _Topic:
+    """A task that somebody watches."""
+
+    __slots__ = ("fault", "sight", "watchers")
+
+    def __init__(self) -> None:
+        self.watchers: set[Watcher] = set()
+        self.sight: Sight | None = None
+        #: Why there is no first sight.
+        self.fault: AppError | None = None
+
+    def wake(self) -> None:
+        for watcher in self.watchers:
+            watcher.woken.set()
+
+
+class Watcher:
+    """One stream's view of its task. Enter it to begin, leave it to be forgotten."""
+
+    def __init__(self, feed: Feed, task_id: UUID) -> None:
+        self._feed = feed
+        self._task_id = task_id
+        self._topic: _Topic
+        self.woken = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._topic = self._feed.join(self, self._task_id)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.leave(self, self._task_id, self._topic)
+
+    @property
+    def closing(self) -> bool:
+        """The process is about to end; whoever watches should come back elsewhere."""
+        return self._feed.closing
+
+    async def first(self, seconds: float) -> Sight:
+        """The task as it stands. Raises TaskNotFound, Unavailable, or DeadlineExceeded after `seconds`."""
+        topic = self._topic
+        try:
+            async with asyncio.timeout(seconds):
+                while topic.sight is None and topic.fault is None and not self.closing:
+                    self.woken.clear()
+                    await self.woken.wait()
+        except TimeoutError as exc:
+            raise DeadlineExceeded from exc
+        if self.closing:
+            raise Unavailable(retry_after=1)
+        if topic.fault is not None:
+            # One for all who wait: it must not collect everybody's traceback.
+            raise topic.fault.with_traceback(None)
+        assert topic.sight is not None
+        if topic.sight.gone:
+            raise TaskNotFound
+        return topic.sight
+
+    async def after(self, version: int, seconds: float) -> Sight | None:
+        """The newest state as soon as it is another than `version`; None after `seconds`, or when `closing`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.closing:
+                    sight = self._topic.sight
+                    if sight is not None and sight.version != version:
+                        return sight
+                    self.woken.clear()
+                    await self.woken.wait()
+        return None
+
+
+class Feed:
+    """Looks at all watched tasks at once, every `interval` seconds, and only while somebody watches."""
+
+    def __init__(self, look: Look, *, interval: float, limit: int) -> None:
+        """`limit` is the most watchers at a time."""
+        self._look = look
+        self._interval = interval
+        self._limit = limit
+        self._topics: dict[UUID, _Topic] = {}
+        self._hurry = asyncio.Event()
+        # One thread: one statement at a time, however slow the database is.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._failures = 0
+        self.closing = False
+        self.watchers = 0
+        #: How often the database was asked.
+        self.looks = 0
+
+    @property
+    def tasks(self) -> int:
+        """How many different tasks are watched."""
+        return len(self._topics)
+
+    def join(self, watcher: Watcher, task_id: UUID) -> _Topic:
+        if self.watchers >= self._limit:
+            raise TooManyWatchers(retry_after=1)
+        topic = self._topics.get(task_id)
+        if topic is None or topic.fault is not None:
+            topic = self._topics[task_id] = _Topic()
+            self._hurry.set()
+        topic.watchers.add(watcher)
+        self.watchers += 1
+        return topic
+
+    def leave(self, watcher: Watcher, task_id: UUID, topic: _Topic) -> None:
+        topic.watchers.remove(watcher)
+        self.watchers -= 1
+        if not topic.watchers and self._topics.get(task_id) is topic:
+            del self._topics[task_id]
+
+    def hurry(self) -> None:
+        """Look now: somebody announced a change."""
+        if self._topics:
+            self._hurry.set()
+
+    def close(self) -> None:
+        """Let every stream end; new watchers are refused."""
+        self.closing = True
+        for topic in self._topics.values():
+            topic.wake()
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        try:
+            while True:
+                await self._until_due()
+                await self._look_once()
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _until_due(self) -> None:
+        if self._failures:
+            # A new watcher may end the pause early, but many of them must not become many tries.
+            await asyncio.sleep(AWAY_SECONDS[0])
+            pause = min(AWAY_SECONDS[0] * 2.0 ** min(self._failures - 1, 10), AWAY_SECONDS[1])
+            pause *= random.uniform(0.75, 1.25)
+        else:
+            await asyncio.sleep(min(GATHER_SECONDS, self._interval))
+            pause = self._interval
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause if self._topics else None):
+                await self._hurry.wait()
+
+    async def _look_once(self) -> None:
+        self._hurry.clear()
+        # One that is gone stays gone: ids are never used again.
+        asked = {key: topic for key, topic in self._topics.items() if topic.sight is None or not topic.sight.gone}
+        if not asked:
+            return
+        seen = {key: None if topic.sight is None else topic.sight.task.updated_at for key, topic in asked.items()}
+        self.looks += 1
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, self._look, seen)
+        except (Unavailable, DeadlineExceeded) as exc:
+            self._failed(exc)
+            return
+        if self._failures:
+            _log.info("database_back", duty="feed", failures=self._failures)
+            self._failures = 0
+        for task_id, task in found.items():
+            topic = asked[task_id]
+            # Whoever came anew while the statement ran asks anew.
+            if self._topics.get(task_id) is topic:
+                _update(topic, task)
+
+    def _failed(self, exc: AppError) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            _log.warning("database_away", duty="feed", code=exc.code, cause=repr(exc.__cause__)[:300])
+        for topic in self._topics.values():
+            # Whoever knows something already waits on; whoever knows nothing is told.
+            if topic.sight is None:
+                topic.fault = exc
+                topic.wake()
+
+
+def _update(topic: _Topic, task: WatchedTask | None) -> None:
+    before = topic.sight
+    if task is not None:
+        topic.sight = Sight(task, version_after(task, 0 if before is None else before.version))
+    elif before is None:
+        topic.fault = TaskNotFound()
+    else:
+        topic.sight = Sight(before.task, before.version + 1, gone=True)
+    topic.wake()

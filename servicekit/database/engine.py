@@ -1,0 +1,304 @@
+"""PostgreSQL through SQLAlchemy: a bounded pool, time limits, and driver errors translated once."""
+
+from __future__ import annotations
+
+import math
+import select
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from psycopg2.errors import LockNotAvailable, QueryCanceled
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import Engine, ExceptionContext, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from servicekit.wire import deadline
+from servicekit.wire.envelope import dump
+from servicekit.wire.errors import AppError, DatabaseLocked, DatabaseUnavailable, DeadlineExceeded
+from servicekit.wire.json_reader import read_stored
+
+POOL_WAIT_SECONDS = 2.0
+#: for what serves requests
+LOCK_TIMEOUT_MS = 500
+CONNECT_TIMEOUT_SECONDS = 3
+RECYCLE_SECONDS = 1800
+#: a connection unused for longer is asked whether it still works
+UNUSED_SECONDS = 30.0
+TCP_USER_TIMEOUT_MS = 10_000
+#: SQLSTATEs, or how they begin, in which a server says that it is ending, out of means, or takes no writes: connection
+#: exceptions, read-only transactions, insufficient resources, shutdown (PostgreSQL's appendix A).
+_OF_THE_SERVER = ("08", "25006", "53", "57P")
+_LEAVE_SECONDS = 1.0
+
+
+def is_unavailable(exc: BaseException | None) -> bool:
+    """Whether this error of psycopg2 is about the server or the way to it, and not about a statement.
+
+    Nor are statements to blame that a read-only server refuses. One kind looks like neither: a connection that is
+    reset while something the server said before lies unread (the warning that another of its processes crashed, a
+    notification) fails with a plain `DatabaseError`, and psycopg2 does not hold it for closed. Every refusal of a
+    statement has an SQLSTATE; this has none.
+    """
+    if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError) or _is_of_the_server(exc):
+        return True
+    return type(exc) is psycopg2.DatabaseError and exc.pgcode is None
+
+
+def _is_of_the_server(exc: BaseException | None) -> bool:
+    """Whether the server says so of itself: a new connection may find another, which took its place."""
+    return isinstance(exc, psycopg2.Error) and exc.pgcode is not None and exc.pgcode.startswith(_OF_THE_SERVER)
+
+
+def without_values(exc: psycopg2.Error) -> None:
+    """Take out of an error's text what PostgreSQL quotes of a statement: the text may reach a log.
+
+    What is left: its SQLSTATE, its constraint, and its message unless that is about a value itself (class 22).
+    """
+    if exc.pgcode is not None:
+        message = "a value was refused" if exc.pgcode.startswith("22") else exc.diag.message_primary
+        names = [name for name in (exc.diag.table_name, exc.diag.column_name, exc.diag.constraint_name) if name]
+        exc.args = (f"{exc.pgcode}: {message}" + (f" ({', '.join(names)})" if names else ""),)
+
+
+class DatabaseTooSlow(DeadlineExceeded):
+    """The database took too long for this request."""
+
+    code = "database_too_slow"
+
+
+class Database:
+    """One service's database.
+
+    `pool_size` is the most connections ever open: give it the number of threads that may want one at
+    once. `constraints` maps a constraint's name to the error a person gets when it is violated.
+    Connecting happens at the first use, never here.
+
+    `lock_timeout_ms`: for how long a statement may wait for a lock (0: as long as it may take). What serves requests
+    has a short one, lest those for one row that somebody keeps locked take every thread.
+
+    Inside a request's deadline (servicekit.wire.deadline) waiting for a connection, and each statement, gets no more
+    time than the request has left, and a statement whose time is gone is not sent: DeadlineExceeded.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        application_name: str,
+        pool_size: int,
+        constraints: Mapping[str, type[AppError]] | None = None,
+        statement_timeout_ms: int = 5_000,
+        lock_timeout_ms: int = 0,
+        idle_in_transaction_timeout_ms: int = 10_000,
+    ) -> None:
+        self._constraints = dict(constraints or {})
+        self.engine: Engine = create_engine(
+            make_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT_SECONDS,
+            pool_recycle=RECYCLE_SECONDS,
+            pool_use_lifo=True,
+            hide_parameters=True,
+            json_serializer=lambda value: dump(value).decode("utf-8"),
+            json_deserializer=read_stored,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "application_name": application_name,
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+                # A server whose host vanished acknowledges nothing; without this the kernel tries for 15 minutes.
+                "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
+                "options": " ".join(
+                    (
+                        f"-c statement_timeout={statement_timeout_ms}",
+                        f"-c lock_timeout={lock_timeout_ms}",
+                        f"-c idle_in_transaction_session_timeout={idle_in_transaction_timeout_ms}",
+                        "-c timezone=UTC",
+                        # Statements are many and short: to compile one, each time anew, takes far longer than it runs.
+                        "-c jit=off",
+                    )
+                ),
+            },
+        )
+        # The pool's own waiting knows no deadline, so it is waited for here: a place is a connection of the pool.
+        self._places = threading.BoundedSemaphore(pool_size)
+        self._wait_seconds = POOL_WAIT_SECONDS
+        self._statement_seconds = statement_timeout_ms / 1000 or math.inf
+        event.listen(self.engine, "before_cursor_execute", self._before_execute, retval=True)
+        self._left_at = -math.inf
+        event.listen(self.engine, "handle_error", self._handle_error)
+        event.listen(self.engine, "checkin", _note_use)
+        event.listen(self.engine, "checkout", self._require_life)
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    def _before_execute(
+        self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> tuple[str, Any]:
+        return self._in_time(statement), parameters
+
+    def _in_time(self, statement: str) -> str:
+        """Put the time left before a statement that has less than the usual.
+
+        It travels in the same message, so it costs no round trip; PostgreSQL times each of the two by itself, and
+        forgets the setting at the end of the transaction.
+        """
+        left = deadline.remaining(self._statement_seconds)
+        if left < self._statement_seconds:
+            return f"SET LOCAL statement_timeout = {max(int(left * 1000), 1)}; {statement}"
+        return statement
+
+    def _require_life(self, connection: Any, record: Any, proxy: Any) -> None:
+        """Let the pool replace a connection that has ended, and every other it has.
+
+        To ask each time would cost a round trip. A server that ends a connection says so, and the kernel notes it, so
+        only one on which something has come, or that was not used for a while, is asked.
+        """
+        used_at = record.info.get("used_at")
+        if used_at is None or (time.monotonic() - used_at < UNUSED_SECONDS and _is_quiet(connection)):
+            return
+        try:
+            alive = self.engine.dialect.do_ping(connection)
+        except psycopg2.Error as exc:
+            raise InvalidatePoolError from exc
+        if not alive:
+            raise InvalidatePoolError
+
+    def _handle_error(self, context: ExceptionContext) -> None:
+        _take_values_out(context)
+        if _is_of_the_server(context.original_exception):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+            self._leave_server()
+
+    def _leave_server(self) -> None:
+        """Close what is in the pool, but not for each of many failures: to connect is work for a server, too."""
+        now = time.monotonic()
+        if now - self._left_at >= _LEAVE_SECONDS:
+            self._left_at = now
+            self.engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Run the body in one transaction: committed when it ends, rolled back when it raises.
+
+        Raises the domain error of a violated constraint, `DatabaseTooSlow` when a statement met its time
+        limit, `DatabaseLocked` when a lock met its own, `DatabaseUnavailable` when there is no connection to be had,
+        it broke, or the server takes no writes, and `DeadlineExceeded` when the request's time ended before there was
+        one.
+        """
+        try:
+            with self._place(), self._sessions.begin() as session:
+                yield session
+        except IntegrityError as exc:
+            if named := self._named(exc.orig):
+                raise named from exc
+            raise
+        except PoolTimeoutError as exc:
+            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from exc
+        except DBAPIError as exc:
+            if isinstance(exc.orig, QueryCanceled):
+                raise DatabaseTooSlow from exc
+            if isinstance(exc.orig, LockNotAvailable):
+                raise DatabaseLocked from exc
+            if exc.connection_invalidated or is_unavailable(exc.orig):
+                raise DatabaseUnavailable(retry_after=1) from exc
+            raise
+
+    def once(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run statements of one message, which are a transaction of their own, and give the rows of the last.
+
+        One round trip, where `transaction` has one for BEGIN and one for COMMIT besides, and a fifth of its CPU time.
+        Raises as `transaction` does.
+        """
+        try:
+            with self._place():
+                pooled = self.engine.raw_connection()
+                connection: Any = pooled.dbapi_connection
+                try:
+                    connection.autocommit = True
+                    with connection.cursor() as cursor:
+                        cursor.execute(self._in_time(statement), parameters)
+                        return cursor.fetchall() if cursor.description is not None else []
+                except psycopg2.Error as exc:
+                    if _is_of_the_server(exc):
+                        connection.close()
+                        self._leave_server()
+                    raise
+                finally:
+                    if connection.closed:
+                        pooled.invalidate()
+                    else:
+                        connection.autocommit = False
+                    pooled.close()
+        except PoolTimeoutError as exc:
+            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from exc
+        except psycopg2.IntegrityError as exc:
+            if named := self._named(exc):
+                raise named from exc
+            without_values(exc)
+            raise
+        except QueryCanceled as exc:
+            raise DatabaseTooSlow from exc
+        except LockNotAvailable as exc:
+            raise DatabaseLocked from exc
+        except psycopg2.Error as exc:
+            if is_unavailable(exc):
+                raise DatabaseUnavailable(retry_after=1) from exc
+            without_values(exc)
+            raise
+
+    def _named(self, exc: BaseException | None) -> AppError | None:
+        """The domain error of the constraint that was violated, if it has one."""
+        error = self._constraints.get(getattr(getattr(exc, "diag", None), "constraint_name", None) or "")
+        return None if error is None else error()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Wait for a connection to be free, no longer than the request has left."""
+        wait = deadline.remaining(self._wait_seconds)
+        if not self._places.acquire(timeout=wait):
+            deadline.remaining(wait)  # raises when it was the request's time that ended
+            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1)
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def ping(self, *, writing: bool = False) -> None:
+        """`DatabaseUnavailable` when the database does not answer or, with `writing`, takes no writes."""
+        with self.transaction() as session:
+            if session.scalar(text("SELECT current_setting('transaction_read_only')")) == "on" and writing:
+                session.invalidate()
+                raise DatabaseUnavailable("The database takes no writes at the moment.", retry_after=1)
+
+    def dispose(self) -> None:
+        """Close every idle connection."""
+        self.engine.dispose()
+
+
+def _take_values_out(context: ExceptionContext) -> None:
+    given, wrapped = context.original_exception, context.sqlalchemy_exception
+    if isinstance(given, psycopg2.Error) and wrapped is not None:
+        without_values(given)
+        wrapped.args = (f"({type(given).__name__}) {given}",)
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _is_quiet(connection: Any) -> bool:
+    """Whether nothing has come that nobody asked for: the end of the connection, or a word of the server."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN | select.POLLPRI | select.POLLRDHUP)
+    return not poll.poll(0)

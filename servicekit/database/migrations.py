@@ -1,0 +1,119 @@
+"""Alembic histories: one per service, applied under a lock so that two at once are safe.
+
+python -m servicekit.database.migrations all
+python -m servicekit.database.migrations service_users --to base
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from alembic import command, context
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from pydantic import Field, create_model
+from sqlalchemy import Connection, MetaData, NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from servicekit.process.settings import DatabaseUrl, ServiceSettings, SettingsError, load
+
+SERVICES = {
+    "service_users": "users_database_url",
+    "service_orders": "orders_database_url",
+    "service_tasks": "tasks_database_url",
+}
+# Any number will do as long as every migration of this database takes the same.
+_LOCK_KEY = 0x517E_0001
+
+
+def _config(package: str) -> Config:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"there is no package {package} here")
+    config = Config()
+    folder = Path(spec.submodule_search_locations[0]) / "migrations"
+    # ConfigParser takes a percent sign for an interpolation.
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _change(package: str, url: str, *, to: str, up: bool) -> bool:
+    config = _config(package)
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"application_name": f"{package} migrations", "connect_timeout": 5}
+    )
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        connection.commit()
+        try:
+            before = MigrationContext.configure(connection).get_current_heads()
+            if up and to == "head" and set(before) == set(ScriptDirectory.from_config(config).get_heads()):
+                return False
+            connection.commit()
+            config.attributes["connection"] = connection
+            (command.upgrade if up else command.downgrade)(config, to)
+            connection.commit()
+            return MigrationContext.configure(connection).get_current_heads() != before
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
+            connection.commit()
+            engine.dispose()
+
+
+def upgrade(package: str, url: str, *, to: str = "head") -> bool:
+    """Bring one service's database up; tell whether anything changed."""
+    return _change(package, url, to=to, up=True)
+
+
+def downgrade(package: str, url: str, *, to: str) -> bool:
+    """Take one service's database back to a revision, or to `base`; tell whether anything changed."""
+    return _change(package, url, to=to, up=False)
+
+
+def run_environment(metadata: MetaData) -> None:
+    """Do what a service's migrations/env.py is for: run on the connection that `upgrade` opened."""
+    connection: Connection = context.config.attributes["connection"]
+    context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _url(package: str) -> str:
+    variable = SERVICES[package]
+    settings_class = create_model("MigrationSettings", __base__=ServiceSettings, **{variable: (DatabaseUrl, Field())})  # type: ignore[call-overload]
+    return str(getattr(load(settings_class), variable))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Apply migrations from the command line; 0 when done, 1 with one clear line otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m servicekit.database.migrations", description=__doc__)
+    parser.add_argument("package", choices=[*SERVICES, "all"])
+    parser.add_argument("--to", default="head", metavar="REVISION", help="default: head; `base` takes everything back")
+    parser.add_argument("--down", action="store_true", help="go down to the revision instead of up")
+    options = parser.parse_args(arguments)
+    packages = list(SERVICES) if options.package == "all" else [options.package]
+    for package in packages:
+        try:
+            changed = _change(package, _url(package), to=options.to, up=not (options.down or options.to == "base"))
+        except SettingsError as exc:
+            print(f"{package}: {exc}", file=sys.stderr)
+            return 1
+        except SQLAlchemyError as exc:
+            if "SITEWORKS_DEBUG" in os.environ:
+                raise
+            reason = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
+            print(f"{package}: the migration failed: {reason}", file=sys.stderr)
+            return 1
+        print(f"{package}: {'changed' if changed else 'nothing to do'}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

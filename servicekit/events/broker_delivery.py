@@ -1,0 +1,70 @@
+"""Events for programs outside: each is published to one topic exchange of RabbitMQ and confirmed. docs/events.md."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from servicekit.events.broker import BrokerAway, Link, QueueRefused
+from servicekit.events.cloudevents import MEDIA_TYPE, Event, write_event
+from servicekit.wire.envelope import dump
+from servicekit.wire.errors import Unavailable
+
+EXCHANGE = "siteworks.events"
+
+
+class BrokerDelivery:
+    """Publishes events one by one; the type of an event is its routing key, and its id the message's.
+
+    Belongs to the thread that calls it, but for `close`.
+    """
+
+    def __init__(self, service: str, url: str) -> None:
+        """`service` is who sends: the source of the events."""
+        self._service = service
+        self._url = url
+        self._link: Link | None = None
+        self._closing = threading.Lock()
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        """Publish one batch; see `Deliver`. Of one that failed halfway the first events are published again."""
+        kept = self._link is not None
+        try:
+            try:
+                self._publish(events)
+            except BrokerAway:
+                # The broker ends a connection over which nothing was said for a minute.
+                if not kept:
+                    raise
+                self._publish(events)
+        except (BrokerAway, QueueRefused) as exc:
+            self._drop()
+            raise Unavailable(f"RabbitMQ takes no events at the moment: {exc}") from exc
+
+    def close(self) -> None:
+        """Close the kept connection."""
+        self._drop()
+
+    def _publish(self, events: Sequence[Event]) -> None:
+        try:
+            link = self._link
+            if link is None:
+                link = self._link = Link(self._url, name=f"{self._service}_relay")
+                link.ensure_exchange(EXCHANGE, "topic")
+            for event in events:
+                link.publish(
+                    EXCHANGE,
+                    event.type,
+                    dump(write_event(event, self._service)),
+                    message_id=str(event.id),
+                    content_type=MEDIA_TYPE,
+                )
+        except BrokerAway:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        with self._closing:
+            link, self._link = self._link, None
+        if link is not None:
+            link.close()

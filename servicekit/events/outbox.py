@@ -1,0 +1,110 @@
+"""The outbox: events are written in the transaction of the change they tell of, so that neither is without the other.
+
+servicekit.events.relay delivers them. Rows of one subject get their positions while its row is locked by the change, so
+the order of positions is the order of the commits, subject by subject. Across subjects it is not: a position may become
+visible after a higher one. Nobody may therefore read "everything after the last position I saw".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from servicekit.events.cloudevents import Event
+from servicekit.wire.envelope import dump
+
+_INSERT = """
+INSERT INTO outbox (id, type, subject, "time", data)
+SELECT * FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(subjects)s::uuid[], %(times)s::timestamptz[],
+                     %(data)s::jsonb[])
+"""
+
+
+def add(session: Session, *events: Event) -> None:
+    """Write events in the transaction of their change, after the changed rows were locked. One statement."""
+    add_all(session, events)
+
+
+def add_all(session: Session, events: Iterable[Event]) -> None:
+    """Do as `add`, for any number of events; none costs nothing."""
+    given = list(events)
+    if not given:
+        return
+    session.flush()
+    session.connection().exec_driver_sql(
+        _INSERT,
+        {
+            "ids": [str(event.id) for event in given],
+            "types": [event.type for event in given],
+            "subjects": [str(event.subject) for event in given],
+            "times": [event.time for event in given],
+            "data": [dump(event.data).decode("utf-8") for event in given],
+        },
+    )
+
+
+def define_outbox(metadata: MetaData) -> None:
+    """Add the tables of the outbox to a service's models; its migrations make the same."""
+    Table(
+        "outbox",
+        metadata,
+        Column("position", BigInteger, Identity(always=True), nullable=False),
+        Column("id", Uuid, nullable=False),
+        Column("type", Text, nullable=False),
+        Column("subject", Uuid, nullable=False),
+        Column("time", DateTime(timezone=True), nullable=False),
+        Column("data", JSONB, nullable=False),
+        # Its deliveries are written down; from then on they alone say what is left to do.
+        Column("spread", Boolean, nullable=False, server_default=text("false")),
+        PrimaryKeyConstraint("position", name="pk_outbox"),
+        UniqueConstraint("id", name="uq_outbox_id"),
+        CheckConstraint("jsonb_typeof(data) = 'object'", name="ck_outbox_data"),
+        Index("ix_outbox_unspread", "position", postgresql_where=text("NOT spread")),
+    )
+    Table(
+        "outbox_deliveries",
+        metadata,
+        Column("position", BigInteger, nullable=False),
+        Column("destination", Text, nullable=False),
+        Column("subject", Uuid, nullable=False),
+        # How often the destination has refused this event.
+        Column("refusals", SmallInteger, nullable=False, server_default=text("0")),
+        # After a refusal: not before then, and nothing later of this subject either.
+        Column("due_at", DateTime(timezone=True)),
+        # Given up; kept with its reason.
+        Column("refused_at", DateTime(timezone=True)),
+        Column("reason", Text),
+        PrimaryKeyConstraint("position", "destination", name="pk_outbox_deliveries"),
+        ForeignKeyConstraint(
+            ["position"], ["outbox.position"], name="fk_outbox_deliveries_position", ondelete="CASCADE"
+        ),
+        CheckConstraint("char_length(destination) BETWEEN 1 AND 50", name="ck_outbox_deliveries_destination"),
+        CheckConstraint("refused_at IS NULL OR reason IS NOT NULL", name="ck_outbox_deliveries_refused"),
+        Index("ix_outbox_deliveries_waiting", "destination", "position", postgresql_where=text("refused_at IS NULL")),
+        Index(
+            "ix_outbox_deliveries_held",
+            "destination",
+            "subject",
+            postgresql_where=text("due_at IS NOT NULL AND refused_at IS NULL"),
+        ),
+    )

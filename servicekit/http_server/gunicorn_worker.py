@@ -1,0 +1,129 @@
+"""gunicorn's threaded worker, which outlives too many open files, waits for no client to hang up, and leaves its port
+at once when it is to end."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections import deque
+from concurrent.futures import Future
+from functools import partial
+from selectors import EVENT_READ
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+from servicekit.observing import shortage
+from servicekit.process.lifecycle import keep_for_good, reset_signals_in_children
+
+#: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
+_SHORTAGE_SECONDS = 0.05
+#: A client has this long, in seconds, to hang up after the last answer on its connection. What it sends until then is
+#: thrown away: it would meet a reset otherwise, and might lose the answer (RFC 9112 section 9.6).
+_LINGER_SECONDS = 2.0
+_PIECE = 64 * 1024
+#: A client may be silent for so long, in seconds, in the midst of its request, or take nothing of its answer; it has a
+#: thread until then.
+SILENCE_SECONDS = 10.0
+
+
+class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """Leaves its port as soon as it is told to stop, or its master was killed, and answers whoever came before.
+
+    gunicorn's own stops to accept, but listens until its last connection has ended, 30 seconds at most: meanwhile no
+    new master can have the port, whoever connects waits for nobody, and is reset at the end. When its master was
+    killed, it also goes on keeping connections alive, so the last one hardly ever ends in time.
+
+    And gunicorn's own waits for a client to hang up on the thread that accepts: one that does not, as a process that
+    was stopped, would hold up all others.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Connections after their last answer; the one that has to end first is first.
+        self._lingering: deque[Any] = deque()
+
+    def init_process(self) -> None:
+        # gunicorn has no limit here: a client that was stopped, or whose machine is gone, would keep a thread for good.
+        limit = struct.pack("ll", int(SILENCE_SECONDS), int(SILENCE_SECONDS % 1 * 1e6))
+        for listener in self.sockets:
+            # Its connections inherit them.
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                listener.setsockopt(socket.SOL_SOCKET, option, limit)
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        reset_signals_in_children()
+        keep_for_good()
+
+    def accept(self, listener: Any) -> None:
+        try:
+            super().accept(listener)
+        except OSError as error:
+            # gunicorn's own ends here, and with it every request under way.
+            if not shortage.is_shortage(error):
+                raise
+            shortage.report(error, at="accept")
+            # It is called again at once.
+            time.sleep(_SHORTAGE_SECONDS)
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        if fs.cancelled() or fs.exception() is not None or fs.result():
+            super().finish_request(conn, fs)
+            return
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the client is gone
+            self._leave(conn)
+            return
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + _LINGER_SECONDS
+        self._lingering.append(conn)
+        self.poller.register(conn.sock, EVENT_READ, partial(self._read_on, conn))
+
+    def _read_on(self, conn: Any, client: socket.socket) -> None:
+        try:
+            if client.recv(_PIECE):
+                return
+        except BlockingIOError:
+            return
+        except OSError:  # it hung up, if rudely
+            pass
+        self._lingering.remove(conn)
+        self.poller.unregister(client)
+        self._leave(conn)
+
+    def _leave(self, conn: Any) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+    def murder_pending(self) -> None:
+        super().murder_pending()
+        now = time.monotonic()
+        while self._lingering and self._lingering[0].timeout <= now:
+            conn = self._lingering.popleft()
+            self.poller.unregister(conn.sock)
+            self._leave(conn)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if enabled or self.alive:
+            return
+        while self.sockets:
+            listener = self.sockets.pop()
+            # Closing resets the connections that wait to be accepted.
+            before = -1
+            while before < self.nr_conns:
+                before = self.nr_conns
+                self.accept(listener)
+            listener.close()
+
+    def is_parent_alive(self) -> bool:
+        if super().is_parent_alive():
+            return True
+        # As after SIGTERM: requests under way are answered, and their connections end with the answer.
+        self.alive = False
+        self.set_accept_enabled(False)
+        return False

@@ -1,0 +1,218 @@
+"""Log lines: JSON for machines or a console form for people, each with service and request id."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring
+from math import isfinite
+from typing import Any, TextIO, cast
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from servicekit.observing.request_id import current_request_id
+from servicekit.observing.unblocked import LAST_SECONDS, Unblocked
+
+_encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Lines of text, some of which may wait here for others; every other line and `flush` write them before."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        #: Lines with their ends. Whoever appends one sees to it that `write_waiting` is called.
+        self.waiting: deque[str] = deque()
+
+    def write_waiting(self) -> None:
+        """Write what waits; a log that cannot be written ends no request."""
+        try:
+            self.flush()
+        except Exception:  # as logging does in its own handlers
+            self.handleError(logging.LogRecord("", logging.INFO, "", 0, "lines", None, None))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write_waiting()
+        super().emit(record)
+
+    def flush(self) -> None:
+        # At the end of the process this is called by logging itself.
+        self.acquire()
+        try:
+            if self.waiting:
+                # Others may append meanwhile.
+                self.stream.write("".join([self.waiting.popleft() for _ in range(len(self.waiting))]))
+            super().flush()
+        finally:
+            self.release()
+
+
+#: Standard output and error of this process, once `configure` has put them there.
+_unblocked: list[Unblocked] = []
+
+#: What `Frequent` needs, put there by `configure`: the handler and the service's name; None in the form for people.
+_json_lines: tuple[_Lines, str] | None = None
+
+
+def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    request_id = current_request_id()
+    if request_id:
+        event.setdefault("request_id", request_id)
+    return event
+
+
+def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
+    """Send every log line of this process, the libraries' too, to standard output in one form.
+
+    `fmt` is json or console. Call it once per process; calling it again replaces the earlier form. From then on nothing
+    that is written to `sys.stdout` or `sys.stderr`, a print or a traceback either, waits for whoever reads it: up to
+    4 MiB wait here, and lines beyond that are dropped and counted.
+    """
+    _unblock()
+
+    def with_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        with_service,
+        _with_request_id,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    global _json_lines
+    last: list[Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        if fmt == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), timestamp_key="time")]
+    )
+    handler = _Lines(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    _json_lines = (handler, service) if fmt == "json" else None
+    root.setLevel(level.upper())
+    # These libraries tell at "info" what our own lines say already.
+    for noisy in ("urllib3", "alembic.runtime.migration", "werkzeug", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # Tells of every lost connection in ten lines and a traceback, at "error"; whoever lost it says so once.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _unblock() -> None:
+    # Streams that somebody has put there, a test for instance, are left alone.
+    if sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
+        _unblocked[:] = [Unblocked(1, _say_dropped), Unblocked(2, _say_dropped)]
+        sys.stdout, sys.stderr = cast(list[TextIO], _unblocked)
+        atexit.register(_write_last)
+
+
+def _say_dropped(lines: int) -> None:
+    log = get_logger(__name__)
+    log.warning("log_lines_dropped", lines=lines)
+
+
+def _write_last() -> None:
+    """Write what waits, even now that the process ends; but let no reader hold that up."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    limit = time.monotonic() + LAST_SECONDS
+    for stream in _unblocked:
+        stream.drain(max(0.0, limit - time.monotonic()))
+
+
+def dropped_lines() -> int:
+    """How many lines this process has dropped because nobody read what it wrote."""
+    return sum(stream.dropped for stream in _unblocked)
+
+
+def get_logger(name: str) -> Any:
+    """Give a structlog logger: `log.info("user_created", user_id=…)`."""
+    return structlog.stdlib.get_logger(name)
+
+
+class Frequent:
+    """Writes a line at "info" for every request without the price of structlog's chain: the same line, at a tenth.
+
+    The difference: values bound to structlog's context variables are not merged.
+    """
+
+    def __init__(self, name: str, later: Callable[[Callable[[], None]], object] | None = None) -> None:
+        """`later` calls a function in a moment: what is logged until then is written at once, and so are the lines
+        that wait when the process ends. Without it each line is written when it is logged."""
+        self._name = name
+        self._logger = logging.getLogger(name)
+        self._later = later
+        self._is_due = False
+
+    def __call__(self, event: str, values: Mapping[str, Any]) -> None:
+        """`log.info(event, **values)`."""
+        if _json_lines is None or self._logger.root.handlers != [_json_lines[0]]:
+            get_logger(self._name).info(event, **values)
+            return
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        handler, service = _json_lines
+        parts = [
+            f'"{key}": {encode_basestring(value) if value.__class__ is str else _json(value)}'
+            for key, value in values.items()
+        ]
+        parts.append(f'"event": {encode_basestring(event)}, "level": "info", "service": {encode_basestring(service)}')
+        request_id = current_request_id()
+        if request_id:
+            parts.append(f'"request_id": {encode_basestring(request_id)}')
+        parts.append(f'"time": "{_now()}"')
+        handler.waiting.append("{" + ", ".join(parts) + "}\n")
+        if self._later is None:
+            handler.write_waiting()
+        elif not self._is_due:
+            self._is_due = True
+            self._later(self._write)
+
+    def _write(self) -> None:
+        self._is_due = False
+        if _json_lines is not None:
+            _json_lines[0].write_waiting()
+
+
+def _now() -> str:
+    """The moment as structlog's TimeStamper writes it."""
+    second, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(second)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:-6]
+
+
+def _json(value: Any) -> str:
+    """`_encode(value)`, quicker for what most values are that are no texts."""
+    if value.__class__ is int or (value.__class__ is float and isfinite(value)):
+        return repr(value)
+    return "null" if value is None else _encode(value)

@@ -1,0 +1,196 @@
+"""Prometheus metrics of a server. Labels are route templates, never raw paths, so they stay few.
+
+The processes of one server count together when its master has set PROMETHEUS_MULTIPROC_DIR (prometheus_client's name)
+before any of them imports this module.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from servicekit.observing.logs import dropped_lines
+
+UNMATCHED = "unmatched"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+#: The upper bounds of the buckets as the exposition writes them.
+_BOUNDS = (*(str(float(bound)) for bound in _SECONDS), "+Inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A metric's name, its help text and its labels."""
+
+    name: str
+    text: str
+    labels: Sequence[str]
+
+
+class Tally:
+    """How often something happened and how long it took, for one set of labels. Several threads may add to it."""
+
+    __slots__ = ("_lock", "counts", "times", "total")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: All of them, timed or not.
+        self.times = 0
+        #: Of those that were timed: how many fell into each bucket, and the sum of their seconds.
+        self.counts = [0] * (len(_SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float | None) -> None:
+        """Count one; None: it took no time that would tell anything."""
+        with self._lock:
+            self.times += 1
+            if seconds is not None:
+                self.counts[bisect_left(_SECONDS, seconds)] += 1
+                self.total += seconds
+
+
+class _TallyInFiles(Tally):
+    """The same in the files that all processes of the server count in together."""
+
+    __slots__ = ("_counter", "_histogram")
+
+    def __init__(self, counter: Counter, histogram: Histogram) -> None:
+        self._counter = counter
+        self._histogram = histogram
+
+    def add(self, seconds: float | None) -> None:
+        self._counter.inc()
+        if seconds is not None:
+            self._histogram.observe(seconds)
+
+
+class Tallies(Collector):
+    """A counter and a histogram of seconds that count the same things; the histogram has the first labels only.
+
+    Its own arithmetic, because counting in every request with prometheus_client's objects takes several times as
+    long; between processes it is theirs.
+    """
+
+    def __init__(self, registry: CollectorRegistry, counted: Named, timed: Named) -> None:
+        self._counted = counted
+        self._timed = timed
+        self._kept: dict[tuple[str, ...], Tally] = {}
+        self._files: tuple[Counter, Histogram] | None = None
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            self._files = (
+                Counter(counted.name, counted.text, counted.labels, registry=registry),
+                Histogram(timed.name, timed.text, timed.labels, buckets=_SECONDS, registry=registry),
+            )
+        else:
+            registry.register(self)
+
+    def of(self, *labels: str) -> Tally:
+        """The tally for these values of the counter's labels."""
+        tally = self._kept.get(labels)
+        if tally is None:
+            if self._files is None:
+                tally = Tally()
+            else:
+                counter, histogram = self._files
+                tally = _TallyInFiles(counter.labels(*labels), histogram.labels(*labels[: len(self._timed.labels)]))
+            tally = self._kept.setdefault(labels, tally)
+        return tally
+
+    def collect(self) -> Iterable[Metric]:
+        counter = CounterMetricFamily(self._counted.name, self._counted.text, labels=self._counted.labels)
+        histogram = HistogramMetricFamily(self._timed.name, self._timed.text, labels=self._timed.labels)
+        timed: dict[tuple[str, ...], list[Tally]] = defaultdict(list)
+        for labels, tally in list(self._kept.items()):
+            counter.add_metric(labels, tally.times)
+            timed[labels[: len(self._timed.labels)]].append(tally)
+        for labels, tallies in timed.items():
+            reached = 0
+            buckets = []
+            for bound, *counts in zip(_BOUNDS, *(one.counts for one in tallies), strict=True):
+                reached += sum(counts)
+                buckets.append((bound, float(reached)))
+            histogram.add_metric(labels, buckets, sum(one.total for one in tallies))
+        return [counter, histogram]
+
+
+class Metrics:
+    """A registry of its own with what every web process counts.
+
+    `same_everywhere` names the gauges that all processes of the server read alike.
+    """
+
+    def __init__(self, service: str, *, same_everywhere: Collection[str] = ()) -> None:
+        self.service = service
+        self.registry = CollectorRegistry()
+        self._shown = self.registry
+        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if directory:
+            self._shown = CollectorRegistry()
+            self._shown.register(_AllProcesses(self.registry, directory, same_everywhere))
+        else:
+            ProcessCollector(registry=self.registry)
+        self._requests = Tallies(
+            self.registry,
+            Named("siteworks_http_requests_total", "Requests answered.", ["service", "method", "route", "status"]),
+            Named(
+                "siteworks_http_request_duration_seconds",
+                "Time from the first byte of a request to its answer, in seconds.",
+                ["service", "method", "route"],
+            ),
+        )
+        self._dropped = Counter(
+            "siteworks_log_lines_dropped_total",
+            "Log lines lost because nobody read them in time.",
+            registry=self.registry,
+        )
+        self._dropped_lock = threading.Lock()
+        self._dropped_seen = 0
+        #: As bounded as the labels themselves.
+        self._tallies: dict[tuple[str, str, int], Tally] = {}
+
+    def observe(self, *, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer; `route` is a template such as `/users/{id}`, or `UNMATCHED`."""
+        method = method if method in _METHODS else "other"
+        key = (method, route, status)
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = self._requests.of(self.service, method, route, str(status))
+        tally.add(seconds)
+
+    def render(self) -> tuple[bytes, str]:
+        """Give the text exposition and its media type."""
+        with self._dropped_lock:
+            dropped = dropped_lines()
+            self._dropped.inc(dropped - self._dropped_seen)
+            self._dropped_seen = dropped
+        return generate_latest(self._shown), CONTENT_TYPE_LATEST
+
+
+class _AllProcesses(Collector):
+    """What all processes counted, and this one's gauges: with its id, unless they are the same everywhere."""
+
+    def __init__(self, own: CollectorRegistry, directory: str, same_everywhere: Collection[str]) -> None:
+        self._own = own
+        self._directory = directory
+        self._same = frozenset(same_everywhere)
+
+    def collect(self) -> Iterable[Metric]:
+        counted = MultiProcessCollector(CollectorRegistry(), path=self._directory)  # type: ignore[no-untyped-call]
+        yield from counted.collect()  # type: ignore[no-untyped-call]
+        process = {"process": str(os.getpid())}
+        for family in self._own.collect():
+            if family.type != "gauge":
+                continue
+            if family.name not in self._same:
+                family.samples = [one._replace(labels={**one.labels, **process}) for one in family.samples]
+            yield family

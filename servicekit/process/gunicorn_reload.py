@@ -1,0 +1,98 @@
+"""SIGHUP for gunicorn's master: a reload that cannot succeed changes nothing.
+
+gunicorn reads its configuration in the master and ends it when a setting is wrong; new workers that cannot load the
+application are started again and again, or end the master too, and the old ones are gone by then.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from typing import Any, NoReturn
+
+import structlog
+from gunicorn.arbiter import Arbiter
+
+#: How long the trial may take, in seconds; the master sees to nothing else meanwhile, as in the reload itself.
+PATIENCE_SECONDS = 30.0
+_TOO_LONG = f"a new process of it was not ready within {PATIENCE_SECONDS:g} seconds"
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def keep_what_works(server: Any) -> None:
+    """Let this master reload only what was tried in a process of its own; called when it starts."""
+    server.handle_hup = lambda: _reload(server)
+
+
+def _reload(server: Any) -> None:
+    try:
+        cause = _try(server)
+    except OSError as exc:  # no process or file to be had for the trial; there would be none for new workers either
+        cause = f"it cannot be tried: {exc.strerror}"
+    if cause:
+        _log.error("reload_refused", cause=cause)
+    else:
+        Arbiter.handle_hup(server)
+
+
+def _try(server: Any) -> str:
+    """Load configuration and application in a child, as a new worker would; tell what is wrong, if anything."""
+    reading, writing = os.pipe()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
+    if child == 0:
+        _tell(server, writing)
+    os.close(writing)
+    with open(reading, "rb") as told:
+        # Nothing is written before the end, and then all at once.
+        in_time = bool(select.select([told], [], [], PATIENCE_SECONDS)[0])
+        cause = told.read().decode(errors="replace") if in_time else _TOO_LONG
+    if not in_time:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return cause or ("" if status == 0 else f"a new process of it ended with status {status}")
+
+
+def _tell(server: Any, writing: int) -> NoReturn:
+    """Try, write what was wrong, and end this process without a trace of the master's own end."""
+    status = 1
+    try:
+        cause = _problem(server)
+        # Short enough for a pipe that nobody reads yet.
+        os.write(writing, cause.encode(errors="replace")[:4000])
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _problem(server: Any) -> str:
+    listening = set(server.cfg.address)
+    try:
+        server.app.reload()
+        for address in server.app.cfg.address:
+            if address not in listening:
+                _listen(*address[:2])
+        server.app.wsgi()
+    except SystemExit as exc:
+        # gunicorn has said what it could not read, and ends with a number.
+        return exc.code if isinstance(exc.code, str) else "the configuration of gunicorn cannot be read"
+    except Exception as exc:
+        return f"{type(exc).__name__}: {exc}"
+    return ""
+
+
+def _listen(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as door:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind((host, port))
+    except OSError as exc:
+        raise SystemExit(f"it cannot listen on {host}:{port}: {exc.strerror}") from exc

@@ -1,0 +1,51 @@
+"""Names of hosts and origins as people write them in settings and browsers in a request's fields."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+_AUTHORITY = re.compile(r"([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")
+#: Scheme and authority of an origin (RFC 6454).
+ORIGIN = re.compile(r"(https?)://([^/?#]+)")
+
+
+def read_hosts(text: str) -> frozenset[str]:
+    """Names and addresses without ports, separated by commas, in the form in which they are compared.
+
+    ValueError for anything else.
+    """
+    return frozenset(_read_host(part.strip()) for part in text.split(",") if part.strip())
+
+
+def read_origins(text: str) -> frozenset[str]:
+    """Origins separated by commas, as browsers write them; ValueError for anything else, `*` included."""
+    return frozenset(_read_origin(part.strip().lower()) for part in text.split(",") if part.strip())
+
+
+def read_authority(text: str) -> tuple[str, int | None] | None:
+    """Host, in the form in which it is compared, and port of HOST[:PORT]; None if it is something else."""
+    found = _AUTHORITY.fullmatch(text.lower())
+    if found is None:
+        return None
+    host, port = found[1].removesuffix("."), int(found[2]) if found[2] else None
+    if host.startswith("["):
+        try:
+            host = f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
+        except ValueError:
+            return None
+    return (host, port) if host else None
+
+
+def _read_host(text: str) -> str:
+    read = read_authority(text)
+    if read is None or text.endswith(":") or read[1] is not None:
+        raise ValueError(text)
+    return read[0]
+
+
+def _read_origin(text: str) -> str:
+    found = ORIGIN.fullmatch(text)
+    if found is None or read_authority(found[2]) is None:
+        raise ValueError(text)
+    return text

@@ -1,0 +1,249 @@
+"""Long-lived duties and the signals that end a process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import TypeVar
+
+import structlog
+
+from servicekit.process.clock import Clock, utc_now
+
+#: How late, in seconds, a signal that another thread took is heard of.
+_AWAKE_SECONDS = 0.5
+_log = structlog.stdlib.get_logger(__name__)
+T = TypeVar("T")
+
+#: Open files that no process of ours should need more of.
+_MANY_FILES = 65_536
+
+_OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Duty(ABC):
+    """One long-lived duty on a thread of its own: `run_once`, then a pause, until stopped.
+
+    A duty whose `run_once` raises is dead: the error is logged and `on_death` is called, which by
+    rule stops the process, so that the supervisor starts a sound one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        pause: Callable[[], float],
+        on_death: Callable[[], None],
+        clock: Clock = utc_now,
+    ) -> None:
+        """`pause` gives the seconds between two runs; it is asked before each, so it may add jitter."""
+        self.name = name
+        self._pause = pause
+        self._on_death = on_death
+        self._clock = clock
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @abstractmethod
+    def run_once(self, now: datetime) -> None:
+        """Do the duty one time."""
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._stopping.is_set()
+
+    def start(self) -> None:
+        """Begin; a duty that was stopped before it was started never begins."""
+        if self._thread is None and not self.stopping:
+            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """End the present pause early."""
+        self._wake.set()
+
+    def stop(self, timeout: float | None = 5.0) -> None:
+        """End after the present run, waiting at most `timeout` seconds; may be called twice, or first."""
+        self._stopping.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while not self.stopping:
+                self._wake.clear()
+                self.run_once(self._clock())
+                if not self.stopping:
+                    self._wake.wait(self._pause())
+        except BaseException:  # whatever it was, SystemExit too, a duty must not die in silence
+            _log.exception("duty_died", duty=self.name)
+            self._on_death()
+
+
+def stop_orders() -> SimpleQueue[None]:
+    """Give a queue into which SIGTERM and SIGINT put an order to stop; SIGHUP changes nothing. Call it on the main
+    thread, which waits for orders by `next_order`. Threads may put one, too."""
+    orders: SimpleQueue[None] = SimpleQueue()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        _log.info("signal_received", signal=signal.Signals(number).name)
+        orders.put(None)
+
+    reset_signals_in_children()
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGHUP, lambda *_: say_nothing_is_reloaded())
+    return orders
+
+
+def next_order(orders: SimpleQueue[T]) -> T:
+    """Wait on the main thread for an order that a signal handler gives.
+
+    By a queue, since an event has a lock, which the handler may find taken by the very thread that it interrupts. And
+    never without a limit: any thread may be the one that takes a signal (after SIGCONT it is hardly ever the main one),
+    and Python runs the handler when the main one next wakes up.
+    """
+    while True:
+        with contextlib.suppress(Empty):
+            return orders.get(timeout=_AWAKE_SECONDS)
+
+
+def say_nothing_is_reloaded() -> None:
+    """Answer SIGHUP in a process that reads its settings once: it goes on, and what it has in hand is not lost."""
+    _log.warning("reload_refused", cause="this process reads its settings when it starts: restart it")
+
+
+class _Forks:
+    """What a child made by fork (multiprocessing, os.fork) must not share with its parent.
+
+    It inherits signal handlers, and the socket through which an event loop is told of signals: a SIGTERM meant for the
+    child would stop the parent, and not the child. And it inherits the stack it was made on: what comes back up there
+    would do the parent's work a second time.
+    """
+
+    def __init__(self) -> None:
+        self.is_child = False
+        self._guarded = False
+        self._of_thread = threading.local()
+
+    def guard(self) -> None:
+        # Whoever asks has a life of its own, whoever forked it.
+        self.is_child = False
+        if not self._guarded:
+            self._guarded = True
+            os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._begin_anew)
+
+    def _hold(self) -> None:
+        # A signal sent to the child at once waits until the child is ready for it.
+        self._of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OUR_SIGNALS)
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._of_thread.mask)
+
+    def _begin_anew(self) -> None:
+        self.is_child = True
+        signal.set_wakeup_fd(-1)
+        for number in _OUR_SIGNALS:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if "asyncio" in sys.modules:
+            # Python 3.11 leaves the child the parent's running loop, its selector shared between the two.
+            sys.modules["asyncio"]._set_running_loop(None)
+        self._release()
+
+
+_forks = _Forks()
+
+
+def reset_signals_in_children() -> None:
+    """From now on a child made by fork begins with default signal handlers, and without this process's event loop."""
+    _forks.guard()
+
+
+def end_if_forked() -> None:
+    """End the process if it is such a child: call it where code of others comes back that may have forked."""
+    if _forks.is_child:
+        os._exit(os.EX_SOFTWARE)
+
+
+def exit_within(seconds: float, *, status: int) -> None:
+    """End the process with `status` at the latest in so many seconds; the shortest time given counts.
+
+    An orderly end has no limit of its own: the interpreter waits for every thread that is not a daemon, executors and
+    multiprocessing for theirs, and nobody knows what runs at exit.
+    """
+
+    def tell() -> None:
+        time.sleep(seconds)
+        waited_for = [
+            one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()
+        ]
+        _log.error("exit_forced", seconds=seconds, threads=waited_for[:20])
+
+    def end() -> None:
+        # The log may be what hangs.
+        time.sleep(seconds + 1.0)
+        os._exit(status)
+
+    for target in (tell, end):
+        threading.Thread(target=target, name="exit", daemon=True).start()
+    # For the last of it, when no thread of Python runs any more. Its default is to end the process.
+    signal.alarm(int(seconds) + 5)
+
+
+def keep_for_good() -> None:
+    """Spare the garbage collector what there is now: call it once a process is wired, before its work begins.
+
+    Modules, models and routes live as long as the process, but every batch of a thousand tasks made the collector look
+    through all of them (measured: 3 of 11 microseconds for each task of a batch).
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def allow_many_files(wanted: int = _MANY_FILES) -> None:
+    """Raise this process's limit of open files (and with it of connections) as far as it may go, up to `wanted`.
+
+    Many systems begin with 1024, for the sake of programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= ceiling:
+        return
+    # Some systems refuse what they said they allow.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
+
+
+def make_room_for_files() -> None:
+    """Let this process's table of open files have its final size now; a child does not inherit it.
+
+    Linux doubles the table (64, 128, 256, … files) when it is full, and in a process that has threads waits meanwhile
+    until no core can still be looking at the old one (expand_fdtable in fs/file.c, synchronize_rcu): 5 to 15 ms in
+    which an event loop serves nobody, just when connections pile up. Call it before the first thread, where it takes
+    microseconds. It costs 8 bytes of the kernel's memory for each file of the limit, half a MiB at most.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = (_MANY_FILES if limit == resource.RLIM_INFINITY else min(limit, _MANY_FILES)) - 1
+    # Without room the process works as well, only less evenly.
+    with contextlib.suppress(OSError, ValueError):
+        file = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.close(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, highest))
+        finally:
+            os.close(file)

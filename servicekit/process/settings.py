@@ -1,0 +1,205 @@
+"""Settings from the environment and `.env`: one frozen, validated object per process."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from servicekit.process.hosts import read_hosts
+
+_MAX_PORT = 65535
+_SHORTEST_TOKEN = 16
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text names the variable, and never shows its value."""
+
+
+class MissingSettings(SettingsError):
+    """Required settings are not set, and nothing else is wrong."""
+
+    def __init__(self, variables: tuple[str, ...]) -> None:
+        super().__init__("; ".join(f"{variable}: is not set" for variable in variables))
+        self.variables = variables
+
+
+def _has_host(url: str) -> bool:
+    """Tell whether a URL names a host, and a port that is a number if any."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port <= _MAX_PORT)
+    except ValueError:
+        return False
+
+
+def _host_and_port(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > _MAX_PORT:
+        raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8001")
+    return value
+
+
+def _http_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")) or any(c in value for c in "?# \t\r\n") or not _has_host(value):
+        raise ValueError("write it as http://HOST:PORT")
+    return value.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    if value.startswith("postgresql://"):
+        value = value.replace("postgresql://", "postgresql+psycopg2://", 1)
+    if not value.startswith("postgresql+psycopg2://") or not _has_host(value):
+        raise ValueError("write it as postgresql://ROLE:PASSWORD@HOST:PORT/DATABASE")
+    return value
+
+
+def _broker_url(value: str) -> str:
+    if not value.startswith(("amqp://", "amqps://")) or not _has_host(value):
+        raise ValueError("write it as amqp://USER:PASSWORD@HOST:PORT/VHOST")
+    return value
+
+
+def _hosts(value: str) -> str:
+    try:
+        read_hosts(value)
+    except ValueError:
+        raise ValueError(
+            "write names and addresses without ports, separated by commas, such as api.example.com"
+        ) from None
+    return value
+
+
+Bind = Annotated[str, AfterValidator(_host_and_port)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
+Threads = Annotated[int, Field(ge=1, le=256)]
+
+
+class Settings(BaseSettings):
+    """Some of a process's variables. A field `users_bind` is the variable USERS_BIND."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+
+class ServiceSettings(Settings):
+    """What every process reads."""
+
+    log_format: Literal["json", "console"] = Field(default="json", description="how log lines are written")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least serious level that is written"
+    )
+
+
+class ServerSettings(ServiceSettings):
+    """What every process reads that listens."""
+
+    allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        default="",
+        description="names by which this process may be asked, besides those of loopback and the address it listens on",
+    )
+
+
+class InternalToken(ServerSettings):
+    """The word by which the services know each other."""
+
+    internal_token: SecretStr | None = Field(
+        default=None,
+        min_length=_SHORTEST_TOKEN,
+        description="by which the services know each other; without it none takes events",
+    )
+    internal_token_file: FilePath | None = Field(
+        default=None, description="a file that holds the internal token; INTERNAL_TOKEN wins over it"
+    )
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.internal_token is None and self.internal_token_file is not None and len(self._read()) < _SHORTEST_TOKEN:
+            raise ValueError(f"INTERNAL_TOKEN_FILE: the token in it has less than {_SHORTEST_TOKEN} characters")
+        return self
+
+    @property
+    def token(self) -> str | None:
+        """Give the token, wherever it was found."""
+        if self.internal_token is not None:
+            return self.internal_token.get_secret_value()
+        return None if self.internal_token_file is None else self._read()
+
+    def _read(self) -> str:
+        assert self.internal_token_file is not None
+        try:
+            return self.internal_token_file.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as exc:
+            raise ValueError("INTERNAL_TOKEN_FILE: cannot be read") from exc
+
+
+class RelaySettings(InternalToken):
+    """What every relay reads."""
+
+    relay_poll_seconds: float = Field(
+        default=0.2, ge=0.02, le=0.5, description="how often a relay looks for new events"
+    )
+    relay_keep_days: float = Field(
+        default=7.0, ge=0, le=3650, description="how long delivered events are kept to be looked at"
+    )
+
+    rabbitmq_url: BrokerUrl | None = Field(default=None, description="where RabbitMQ is")
+
+    @model_validator(mode="after")
+    def _has_a_token(self) -> Self:
+        if self.token is None:
+            raise ValueError("INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE")
+        return self
+
+
+S = TypeVar("S", bound=Settings)
+
+#: What `load_or_exit` has read last.
+_loaded: dict[type[Settings], Settings] = {}
+
+
+def load(cls: type[S]) -> S:
+    """Read and validate the settings of one process; `SettingsError` names every wrong variable.
+
+    It is a `MissingSettings` when nothing is wrong but that some are not set.
+    """
+    try:
+        return cls()
+    except ValidationError as exc:
+        errors = exc.errors(include_input=False, include_url=False)
+        if all(error["type"] == "missing" for error in errors):
+            raise MissingSettings(tuple(str(error["loc"][0]).upper() for error in errors)) from exc
+        lines = []
+        for error in errors:
+            variable = str(error["loc"][0]).upper() if error["loc"] else "settings"
+            message = error["msg"].removeprefix("Value error, ")
+            lines.append(f"{variable}: {'is not set' if error['type'] == 'missing' else message}")
+        raise SettingsError("; ".join(lines)) from exc
+
+
+def load_or_exit(cls: type[S], process: str) -> S:
+    """Do as `load`, but end the process with one clear line when a setting is wrong."""
+    try:
+        settings = _loaded[cls] = load(cls)
+        return settings
+    except SettingsError as exc:
+        raise SystemExit(f"{process} cannot start: {exc} (every variable is explained in .env.example)") from None
+
+
+def loaded_or_exit(cls: type[S], process: str) -> S:
+    """Give what gunicorn's master has read, and do as `load_or_exit` where there is no master.
+
+    A worker that replaces another starts with the settings of the others, whatever has become of `.env` since.
+    """
+    settings = _loaded.get(cls)
+    return settings if isinstance(settings, cls) else load_or_exit(cls, process)

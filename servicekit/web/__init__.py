@@ -1,0 +1,1 @@
+"""The Flask side: routes declared once, their schemas and their pages."""

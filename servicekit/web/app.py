@@ -1,0 +1,259 @@
+"""make_app(): a Flask application that speaks the envelope, keeps request ids, deadlines, logs and metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
+
+from servicekit.observing import request_id
+from servicekit.observing.logs import get_logger
+from servicekit.observing.metrics import UNMATCHED, Metrics
+from servicekit.process.version import VERSION
+from servicekit.web import openapi
+from servicekit.web.health import Check, readiness
+from servicekit.web.preconditions import ETAG, IF_MATCH, IfMatch
+from servicekit.web.routes import Answer, Endpoint, Routes
+from servicekit.web.schemas import id_from_path, parse_body, parse_query
+from servicekit.wire import deadline, memory
+from servicekit.wire.browsers import OPEN_PATHS, BrowserRules
+from servicekit.wire.envelope import dump, failure, status_of, success
+from servicekit.wire.errors import (
+    AppError,
+    DeadlineExceeded,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+)
+from servicekit.wire.json_reader import weight
+
+BODY_LIMIT = 1024 * 1024
+#: What a process may hold of its requests at a time, in bytes. Of a container of 256 MiB, gunicorn's master and the
+#: libraries take 150.
+MEMORY = 72 * memory.MIB
+_PIECE = 64 * 1024
+_log = get_logger(__name__)
+_LOOPBACK = BrowserRules()
+
+
+def make_app(
+    service: str,
+    *,
+    routes: Sequence[Routes],
+    checks: Mapping[str, Check],
+    metrics: Metrics | None = None,
+    description: str = "",
+    body_limit: int = BODY_LIMIT,
+    browsers: BrowserRules | None = _LOOPBACK,
+) -> Flask:
+    """Build a service's web application.
+
+    `checks` decide /readyz; `body_limit` is in bytes and holds for chunked bodies too; `browsers` is None where they
+    have been judged before. Besides the given routes it answers /livez, /readyz, /metrics and /openapi.json.
+    """
+    app = Flask(service, static_folder=None)
+    app.url_map.merge_slashes = False
+    metrics = metrics or Metrics(service)
+    _keep_request_context(app, metrics, memory.Budget(MEMORY), browsers)
+    _answer_errors(app)
+    for group in routes:
+        for endpoint in group.endpoints:
+            _add(app, endpoint, body_limit)
+    _add_service_pages(app, service, routes, checks, metrics, description)
+    return app
+
+
+def json_response(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """Give a Flask response that holds strict JSON."""
+    return Response(dump(body), status, mimetype="application/json", headers=dict(headers or {}))
+
+
+def read_body(limit: int) -> bytes:
+    """Read the request's body, at most `limit` bytes of it; more is `TooLarge`, whatever the framing.
+
+    Counts what the body and reading it as JSON take of the process's memory; may raise `Overloaded`, before it reads.
+    """
+    announced = request.content_length
+    if (announced or 0) > limit:
+        raise TooLarge(f"The body is larger than {limit} bytes.")
+    # As text, as values and as what is made of them; of one in chunks nobody knows its size.
+    least = 3 * (limit if announced is None and "Transfer-Encoding" in request.headers else announced or 0)
+    try:
+        memory.take(least)
+    except AppError:
+        _pass_over(limit)
+        raise
+    try:
+        raw = request.stream.read(limit + 1)
+    except (ParseException, OSError) as exc:  # what gunicorn raises for broken chunks and for a client that left
+        raise Invalid("The body cannot be read: it is framed wrongly or ended early.") from exc
+    if len(raw) > limit:
+        raise TooLarge(f"The body is larger than {limit} bytes.")
+    memory.take(max(0, len(raw) + weight(raw) - least))
+    return raw
+
+
+def _text(raw: bytes) -> str | bytes:
+    """Decode a body, so that its bytes are not held as well while it is read; one that is no UTF-8 is refused there."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
+
+
+def _pass_over(limit: int) -> None:
+    """Read a body of at most that size and throw it away: whoever still sends would meet a reset, not the answer."""
+    with suppress(ParseException, OSError):
+        for _ in range(limit // _PIECE + 1):
+            if not request.stream.read(_PIECE):
+                return
+
+
+def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
+    wants_headers = "headers" in endpoint.handler.__code__.co_varnames[: endpoint.handler.__code__.co_argcount]
+    limit = endpoint.body_limit or default_limit
+
+    def view(**path: str) -> Response:
+        if endpoint.guard is not None:
+            endpoint.guard(request.headers.get("Authorization"))
+        arguments: dict[str, Any] = {
+            name: text if endpoint.path_parameters[name] is str else id_from_path(name, text)
+            for name, text in path.items()
+        }
+        if endpoint.query is not None:
+            arguments["query"] = parse_query(endpoint.query, request.query_string)
+        if endpoint.body is not None:
+            arguments["body"] = parse_body(
+                endpoint.body,
+                _text(read_body(limit)),
+                request.headers.get("Content-Type"),
+                may_be_empty=endpoint.body_may_be_empty,
+            )
+        if wants_headers:
+            arguments["headers"] = {name: request.headers.get(name) for name in endpoint.headers}
+        if endpoint.conditional:
+            arguments["if_match"] = IfMatch(request.headers.get(IF_MATCH))
+        answer = endpoint.handler(**arguments)
+        if not isinstance(answer, Answer):
+            answer = Answer(answer)
+        fields = {**answer.headers, ETAG: answer.data.etag} if endpoint.tagged else answer.headers
+        return json_response(success(answer.data), answer.status or endpoint.status, fields)
+
+    app.add_url_rule(
+        endpoint.flask_rule,
+        endpoint=f"{endpoint.method} {endpoint.path}",
+        view_func=view,
+        methods=[endpoint.method],
+        provide_automatic_options=False,
+    )
+
+
+def _add_service_pages(
+    app: Flask,
+    service: str,
+    routes: Sequence[Routes],
+    checks: Mapping[str, Check],
+    metrics: Metrics,
+    description: str,
+) -> None:
+    public = [group for group in routes if group.documented]
+    api_document = dump(openapi.document(title=service, version=VERSION, description=description, routes=public))
+
+    def page(path: str, view: Callable[[], Response]) -> None:
+        app.add_url_rule(path, endpoint=path, view_func=view, methods=["GET"], provide_automatic_options=False)
+
+    page("/livez", lambda: json_response(success({"status": "alive", "service": service}), 200))
+    page("/readyz", lambda: json_response(success(readiness(checks)), 200))
+    page("/openapi.json", lambda: Response(api_document, 200, mimetype="application/json"))
+
+    def show_metrics() -> Response:
+        body, media_type = metrics.render()
+        return Response(body, 200, content_type=media_type)
+
+    page("/metrics", show_metrics)
+
+
+def _route_template() -> str:
+    rule = request.url_rule
+    return rule.rule.replace("<", "{").replace(">", "}") if rule is not None else UNMATCHED
+
+
+def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget, browsers: BrowserRules | None) -> None:
+    @app.before_request
+    def begin() -> None:
+        g.began = time.monotonic()
+        g.context = ExitStack()
+        wanted = request_id.accept_or_make(request.headers.get(request_id.HEADER))
+        g.request_id = g.context.enter_context(request_id.use(wanted))
+        left = deadline.seconds_from_header(request.headers.get(deadline.HEADER))
+        g.context.enter_context(deadline.within(left))
+        g.context.enter_context(memory.of_one_request(budget))
+        if left is not None and left <= 0:
+            raise DeadlineExceeded
+        if browsers is not None and request.path not in OPEN_PATHS:
+            given = request.headers
+            verdict = browsers.verdict(given.get("Host"), given.get("Origin"), given.get("Sec-Fetch-Site"))
+            verdict.check(request.method)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        seconds = time.monotonic() - g.began
+        route = _route_template()
+        response.headers[request_id.HEADER] = g.request_id
+        metrics.observe(method=request.method, route=route, status=response.status_code, seconds=seconds)
+        # Asked every few seconds by machines: worth a metric, not a line.
+        if route not in OPEN_PATHS:
+            _log.info(
+                "request",
+                method=request.method,
+                route=route,
+                status=response.status_code,
+                ms=round(seconds * 1000, 1),
+            )
+        return response
+
+    @app.teardown_request
+    def leave(_: BaseException | None) -> None:
+        context = g.pop("context", None)
+        if context is not None:
+            context.close()
+
+
+def _answer_errors(app: Flask) -> None:
+    def answer(error: AppError) -> Response:
+        return json_response(failure(error), status_of(error), error.headers)
+
+    @app.errorhandler(AppError)
+    def known(error: AppError) -> Response:
+        if status_of(error) >= 500:
+            _log.warning("request_failed", code=error.code, cause=repr(error.__cause__))
+        return answer(error)
+
+    @app.errorhandler(HTTPException)
+    def from_werkzeug(error: HTTPException) -> Response:
+        return answer(_translated(error))
+
+    @app.errorhandler(Exception)
+    def unknown(_: Exception) -> Response:
+        _log.exception("request_crashed")
+        return answer(AppError())
+
+
+def _translated(error: HTTPException) -> AppError:
+    if isinstance(error, WerkzeugMethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return MethodNotAllowed(headers={"Allow": allowed})
+    if error.code == 404:
+        return NotFound()
+    if error.code == 413:
+        return TooLarge()
+    if error.code is not None and 400 <= error.code < 500:
+        return Invalid("The request cannot be read.")
+    return AppError()

@@ -1,0 +1,149 @@
+"""Idempotency-Key: a request that is repeated with its key gives what the first one made, and makes nothing.
+
+A service keeps the keys in a table of their own, written in the transaction that makes something: a second request with
+the key waits there until the first is committed, and then finds what it made. What was refused leaves no key behind.
+The relay removes keys after relay.REMEMBER_DAYS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.orm import Session
+
+from servicekit.web.schemas import Body
+from servicekit.wire.envelope import dump
+from servicekit.wire.errors import IdempotencyKeyReused, Invalid
+
+HEADER = "Idempotency-Key"
+#: What an operation declares as the request fields that it reads.
+HEADERS: Mapping[str, str] = {HEADER: "the same key and body again give what was made before, not a second one"}
+MAX_KEY_CHARACTERS = 200
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
+
+_FIND = "SELECT made, fingerprint FROM idempotency_keys WHERE key = %(key)s"
+_REMEMBER = """
+INSERT INTO idempotency_keys (key, fingerprint, made) VALUES (%(key)s, %(fingerprint)s, %(made)s::uuid)
+ON CONFLICT (key) DO NOTHING
+"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """A request's key, and the fingerprint of its body."""
+
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Made(Generic[T]):
+    """What a request made, or, `replayed`, what an earlier one with its key did."""
+
+    view: T
+    replayed: bool = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The answer's fields that say so."""
+        return replay_headers(self.replayed)
+
+
+def replay_headers(replayed: bool) -> dict[str, str]:
+    """The answer's fields that tell whether an earlier request made it."""
+    return {"Idempotency-Replayed": "true"} if replayed else {}
+
+
+def request_key(headers: Mapping[str, str | None], body: Body, *, secret: Collection[str] = ()) -> RequestKey | None:
+    """Read the key of a request, if it has one; `Invalid` for one that cannot be used; `secret`: see `fingerprint`."""
+    key = headers[HEADER]
+    return None if key is None else RequestKey(checked_key(key), fingerprint(body, secret=secret))
+
+
+def checked_key(key: str, field: str = HEADER) -> str:
+    """Give the key itself; `Invalid`, naming the field, for one that no header field should carry."""
+    if not _KEY.fullmatch(key):
+        raise Invalid.field(field, f"must be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters without spaces")
+    return key
+
+
+def fingerprint(body: Body, *, secret: Collection[str] = ()) -> bytes:
+    """Give the same for the same request, whatever the order of its fields.
+
+    Of a `secret` field only its presence counts: a plain hash of a password could be guessed from at leisure.
+    """
+    named = {
+        name: getattr(body, name) is not None if name in secret else getattr(body, name)
+        for name in body.model_fields_set
+    }
+    return hashlib.sha256(dump(_in_order(named))).digest()
+
+
+def find_made(session: Session, request: RequestKey) -> UUID | None:
+    """Give the id of what this request made before, if it did; `IdempotencyKeyReused` when another one used its key."""
+    row = session.connection().exec_driver_sql(_FIND, {"key": request.key}).one_or_none()
+    if row is None:
+        return None
+    if bytes(row.fingerprint) != request.fingerprint:
+        raise IdempotencyKeyReused
+    made: UUID = row.made
+    return made
+
+
+def remember(session: Session, request: RequestKey, made: UUID) -> UUID | None:
+    """Write down, in the transaction that makes it, what a request makes; None when it is the first with its key.
+
+    Otherwise nothing may be made: it gives what the first one made, once that is committed, or `IdempotencyKeyReused`.
+    """
+    while True:
+        values = {"key": request.key, "fingerprint": request.fingerprint, "made": str(made)}
+        if session.connection().exec_driver_sql(_REMEMBER, values).rowcount:
+            return None
+        earlier = find_made(session, request)
+        if earlier is not None:
+            return earlier
+        # Removed in between, for being old.
+
+
+def define_idempotency_keys(metadata: MetaData) -> None:
+    """Add the table to a service's models; its migrations make the same."""
+    Table(
+        "idempotency_keys",
+        metadata,
+        Column("key", Text, nullable=False),
+        Column("fingerprint", LargeBinary, nullable=False),
+        # No foreign key: what was deleted must not be made again by a late repetition.
+        Column("made", Uuid, nullable=False),
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+        PrimaryKeyConstraint("key", name="pk_idempotency_keys"),
+        CheckConstraint(f"char_length(key) BETWEEN 1 AND {MAX_KEY_CHARACTERS}", name="ck_idempotency_keys_key"),
+        Index("ix_idempotency_keys_created_at", "created_at"),
+    )
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_in_order(item) for item in value]
+    return value

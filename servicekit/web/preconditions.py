@@ -1,0 +1,72 @@
+"""Entity tags, and the changes that are made only while a resource is as its client has seen it.
+
+RFC 9110 sections 8.8.3 (ETag) and 13.1.1 (If-Match). Whoever changes a resource asks `IfMatch.require` about the locked
+row, in the transaction of the change: of two who saw the same state, only the first then finds it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import ClassVar
+
+from servicekit.web.schemas import View
+from servicekit.wire.envelope import dump
+from servicekit.wire.errors import Invalid, PreconditionFailed
+
+ETAG = "ETag"
+IF_MATCH = "If-Match"
+_DIGEST_BYTES = 18
+# A tag as a field has it, weak or not; a comma may stand in it (section 8.8.3).
+_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_BETWEEN = re.compile(r"[ \t]*,[ \t,]*")
+
+
+class Resource(View):
+    """A view that is the representation of one resource: its good answers carry an ETag."""
+
+    #: Fields that change without anybody's doing, and make no other resource of it.
+    untagged: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def etag(self) -> str:
+        """Give the strong tag of this representation, in its quotes."""
+        content = dump(self.model_dump(exclude=set(self.untagged)))
+        return f'"{base64.urlsafe_b64encode(hashlib.sha256(content).digest()[:_DIGEST_BYTES]).decode("ascii")}"'
+
+
+class IfMatch:
+    """What a request's If-Match demands of the present state; without the field, nothing."""
+
+    def __init__(self, field: str | None = None) -> None:
+        """`Invalid` for a field that holds neither `*` nor entity tags."""
+        self._tags = None if field is None or field.strip(" \t") == "*" else _tags(field)
+
+    def require(self, present: Resource) -> None:
+        """Raise `PreconditionFailed`, which tells the present tag, unless this is a state the client has seen.
+
+        The comparison is strong: a weak tag is equal to none.
+        """
+        if self._tags is not None and present.etag not in self._tags:
+            raise PreconditionFailed(headers={ETAG: present.etag})
+
+
+#: Demands nothing.
+ANY_STATE = IfMatch()
+
+
+def _tags(field: str) -> frozenset[str]:
+    """Read a list of entity tags; empty elements are passed over (RFC 9110 section 5.6.1.2)."""
+    text = field.strip(" \t,")
+    found: set[str] = set()
+    at = 0
+    while tag := _TAG.match(text, at):
+        found.add(tag[0])
+        if tag.end() == len(text):
+            return frozenset(found)
+        between = _BETWEEN.match(text, tag.end())
+        if between is None:
+            break
+        at = between.end()
+    raise Invalid.field(IF_MATCH, 'must be * or entity tags in their quotes, such as "x1"')

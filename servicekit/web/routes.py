@@ -1,0 +1,153 @@
+"""Routes as data: what a service answers, declared once, for Flask and for OpenAPI alike."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+from servicekit.web.preconditions import Resource
+from servicekit.web.schemas import Body, Query, View
+from servicekit.wire.errors import AppError, PreconditionFailed
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+#: Is given the Authorization field before anything else of a request is read; raises to refuse it.
+Guard = Callable[[str | None], None]
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """A good answer that needs a status or header fields of its own."""
+
+    data: T
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One operation: what it takes, what it gives, what can go wrong."""
+
+    method: str
+    path: str
+    tag: str
+    handler: Callable[..., Any]
+    status: int
+    errors: tuple[type[AppError], ...]
+    body: type[Body] | None
+    body_may_be_empty: bool
+    body_limit: int | None
+    query: type[Query] | None
+    view: type[View]
+    headers: Mapping[str, str]
+    #: It reads If-Match.
+    conditional: bool
+    #: The `{…}` parts of the path, in order: UUID, or str for any text.
+    path_parameters: Mapping[str, type]
+    guard: Guard | None
+    #: Of a good answer. Anything but JSON is not in the envelope, and is answered by somebody else than make_app().
+    media_type: str = "application/json"
+    #: When it answers 204 instead; empty if it never does.
+    no_content: str = ""
+
+    @property
+    def tagged(self) -> bool:
+        """Whether a good answer carries the ETag of the resource; of one that is gone it would say nothing."""
+        return issubclass(self.view, Resource) and self.method != "DELETE"
+
+    @property
+    def flask_rule(self) -> str:
+        """Give the path in Flask's own notation."""
+        return _PARAMETER.sub(r"<\1>", self.path)
+
+
+class Routes:
+    """The operations of one resource.
+
+    A handler's parameters are found by name: `body`, `query`, `headers` (a mapping of the declared
+    request fields to text or None), `if_match` (an `IfMatch`), and every `{name}` of the path as the UUID or
+    str of its annotation. Its return annotation is a `View`, or `Answer[View]` when it sets a status or
+    fields itself.
+    """
+
+    def __init__(self, tag: str, *, documented: bool = True) -> None:
+        """`documented` tells whether the operations stand in /openapi.json."""
+        self.tag = tag
+        self.documented = documented
+        self.endpoints: list[Endpoint] = []
+
+    def get(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a GET (and with it a HEAD)."""
+        return self._route("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a POST."""
+        return self._route("POST", path, **options)
+
+    def put(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a PUT."""
+        return self._route("PUT", path, **options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a DELETE."""
+        return self._route("DELETE", path, **options)
+
+    def _route(
+        self,
+        method: str,
+        path: str,
+        *,
+        status: int = 200,
+        errors: tuple[type[AppError], ...] = (),
+        body_may_be_empty: bool = False,
+        body_limit: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        guard: Guard | None = None,
+        media_type: str = "application/json",
+        no_content: str = "",
+    ) -> Callable[[F], F]:
+        """`headers` maps a request field that the operation reads to what it means.
+
+        With another `media_type`, which is for an event stream, the view holds each event's data by its name.
+        """
+
+        def declare(handler: F) -> F:
+            hints = get_type_hints(handler)
+            view = hints["return"]
+            if get_origin(view) is Answer:
+                (view,) = get_args(view)
+            path_parameters = {name: hints.get(name, UUID) for name in _PARAMETER.findall(path)}
+            known = {"body", "query", "headers", "if_match", *path_parameters}
+            named = set(inspect.signature(handler).parameters)
+            strange = named - known
+            if strange:
+                raise TypeError(f"{method} {path}: no value for the parameters {sorted(strange)}")
+            self.endpoints.append(
+                Endpoint(
+                    method=method,
+                    path=path,
+                    tag=self.tag,
+                    handler=handler,
+                    status=status,
+                    errors=(*errors, PreconditionFailed) if "if_match" in named else errors,
+                    body=hints.get("body"),
+                    body_may_be_empty=body_may_be_empty,
+                    body_limit=body_limit,
+                    query=hints.get("query"),
+                    view=view,
+                    headers=headers or {},
+                    conditional="if_match" in named,
+                    path_parameters=path_parameters,
+                    guard=guard,
+                    media_type=media_type,
+                    no_content=no_content,
+                )
+            )
+            return handler
+
+        return declare

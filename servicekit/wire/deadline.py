@@ -1,0 +1,42 @@
+"""How much time the present request has left, told by `X-Request-Timeout-Ms` and kept for onward calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from servicekit.wire.errors import DeadlineExceeded
+
+HEADER = "X-Request-Timeout-Ms"
+_MAX_DIGITS = 9
+_ends_at: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+def seconds_from_header(value: str | None) -> float | None:
+    """Read the header's whole milliseconds; anything else counts as not sent."""
+    if value is None or not value.isascii() or not value.isdigit() or len(value) > _MAX_DIGITS:
+        return None
+    return int(value) / 1000
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """Give the body that much time (None: no limit of its own)."""
+    token = _ends_at.set(None if seconds is None else time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _ends_at.reset(token)
+
+
+def remaining(at_most: float) -> float:
+    """Give the seconds left, `at_most` when there is no deadline; `DeadlineExceeded` when none are left."""
+    ends_at = _ends_at.get()
+    if ends_at is None:
+        return at_most
+    left = ends_at - time.monotonic()
+    if left <= 0:
+        raise DeadlineExceeded
+    return min(left, at_most)

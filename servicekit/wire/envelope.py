@@ -1,0 +1,111 @@
+"""The one shape of every JSON answer, and the status of each error class (RFC 9110 section 15)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import simplejson
+from pydantic import BaseModel
+
+from servicekit.process.clock import rfc3339
+from servicekit.wire.errors import (
+    AppError,
+    BadGateway,
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    Invalid,
+    MethodNotAllowed,
+    MisdirectedRequest,
+    NotFound,
+    PreconditionFailed,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from servicekit.wire.json_reader import read_stored
+
+STATUS_OF: Mapping[type[AppError], int] = {
+    Invalid: 400,
+    Unauthorized: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    Conflict: 409,
+    PreconditionFailed: 412,
+    TooLarge: 413,
+    UnsupportedMediaType: 415,
+    MisdirectedRequest: 421,
+    TooManyRequests: 429,
+    BadGateway: 502,
+    Unavailable: 503,
+    DeadlineExceeded: 504,
+    AppError: 500,
+}
+
+
+def status_of(error: AppError | type[AppError]) -> int:
+    """Give the HTTP status of an error: that of its nearest class in the table."""
+    cls = error if isinstance(error, type) else type(error)
+    return next(STATUS_OF[base] for base in cls.__mro__ if base in STATUS_OF)
+
+
+def success(data: Any) -> dict[str, Any]:
+    """Wrap a good answer."""
+    return {"success": True, "data": data}
+
+
+def failure(error: AppError) -> dict[str, Any]:
+    """Wrap an error; `details` appears only when there are some."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.details:
+        body["details"] = [{"field": item.field, "message": item.message} for item in error.details]
+    return {"success": False, "error": body}
+
+
+class Written(simplejson.RawJSON):
+    """A value that is JSON text already and leaves as it is, so that no tree of it is ever made. Equal to its value."""
+
+    def __eq__(self, other: object) -> bool:
+        return bool(read_stored(self.encoded_json) == other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of every value that may be a list
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def dump(value: Any) -> bytes:
+    """Write strict JSON in UTF-8: Decimals stay exact numbers, NaN is refused, names keep their script."""
+    text: str = simplejson.dumps(
+        value,
+        default=_plain,
+        use_decimal=True,
+        ensure_ascii=False,
+        allow_nan=False,
+        separators=(",", ":"),
+        namedtuple_as_object=False,
+        tuple_as_array=True,
+    )
+    return text.encode("utf-8")
+
+
+def number_text(value: Decimal) -> str:
+    """Give a Decimal without an exponent, as money is written."""
+    return format(value, "f")

@@ -1,0 +1,108 @@
+"""How much of its memory a process gives to its clients: one budget for everything it holds for all of them.
+
+A limit for each request is none for a hundred at once. So whoever holds bytes for a client counts them first, and is
+refused with 503 `overloaded` where they do not fit; what fits is given back when the request has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Self
+
+from servicekit.wire.errors import Overloaded, TooLarge
+
+MIB = 1024 * 1024
+#: Takes of at most this many bytes may have the last part of a budget too: large requests do not shut small ones out.
+SMALL = 64 * 1024
+_FOR_SMALL = 8  # one part of so many
+
+
+class Budget:
+    """At most `limit` bytes at a time. Thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        #: What one request may have, all in all.
+        self.largest = limit - limit // _FOR_SMALL
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    @property
+    def taken(self) -> int:
+        return self._taken
+
+    def account(self) -> Account:
+        """What one request takes of it."""
+        return Account(self)
+
+    def _take(self, size: int, so_far: int, *, refusing: bool) -> None:
+        whole = so_far + size
+        if refusing and whole > self.largest:
+            raise TooLarge("The request needs more memory than one may have: ask or send in smaller parts.")
+        limit = self.limit if whole <= SMALL else self.largest
+        with self._lock:
+            if refusing and self._taken + size > limit:
+                raise Overloaded("There is no memory for a request of this size at the moment; try again.")
+            self._taken += size
+
+    def _give_back(self, size: int) -> None:
+        with self._lock:
+            self._taken -= size
+
+
+class Account:
+    """What one request has taken of a budget. A context manager that gives all of it back."""
+
+    __slots__ = ("_budget", "_refusing", "taken")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._refusing = True
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that are about to be held; `Overloaded` where others have too many, `TooLarge` where this one
+        alone would."""
+        self._budget._take(size, self.taken, refusing=self._refusing)
+        self.taken += size
+
+    def refuse_nothing(self) -> None:
+        """From now on only count: the request was acted upon, and whoever sent it must learn what came of it."""
+        self._refusing = False
+
+    def close(self) -> None:
+        """Give back what was taken; harmless twice."""
+        size, self.taken = self.taken, 0
+        if size:
+            self._budget._give_back(size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+_present: ContextVar[Account | None] = ContextVar("memory", default=None)
+
+
+@contextmanager
+def of_one_request(budget: Budget) -> Iterator[Account]:
+    """Let `take` count for the request that the body answers."""
+    with budget.account() as account:
+        token = _present.set(account)
+        try:
+            yield account
+        finally:
+            _present.reset(token)
+
+
+def take(size: int) -> None:
+    """Count bytes for the present request, as `Account.take` does; where there is none, nothing is counted."""
+    account = _present.get()
+    if account is not None:
+        account.take(size)

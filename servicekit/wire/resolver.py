@@ -1,0 +1,222 @@
+"""The addresses of one host, looked up on a thread of its own and remembered.
+
+The system's look-ups take threads that everybody shares, and cannot be stopped: behind a name server that does not
+answer, those of one host would soon hold up all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import math
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+from servicekit.observing.logs import get_logger
+from servicekit.observing.shortage import is_shortage
+
+#: An answer is used without another look-up for this long, in seconds; the system tells no time to live.
+FRESH_SECONDS = 5.0
+#: While there is an older answer, a look-up may take this long, in seconds; the older one is used then.
+PATIENCE_SECONDS = 0.25
+#: Seconds between the beginnings of two look-ups, while there is an answer.
+PAUSE_SECONDS = 1.0
+#: An address that did not answer is tried after the others for this long, in seconds.
+AVOID_SECONDS = 30.0
+
+_log = get_logger(__name__)
+_NO_WAY_THERE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAFNOSUPPORT})
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A numeric address."""
+
+    family: socket.AddressFamily
+    host: str
+
+
+#: Gives the addresses of a host, the best first, or raises OSError, or UnicodeError for what can be no name. It
+#: may take any time.
+Resolve = Callable[[str, int], Sequence[Address]]
+LookUp = Future[list[Address]]
+
+
+def system_resolve(host: str, port: int) -> list[Address]:
+    """Ask the system; the order is that of RFC 6724."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [Address(family, str(to[0]) + _scope(to)) for family, _, _, _, to in found]
+
+
+class Resolver:
+    """Knows the addresses of one host. Thread-safe; at most one look-up is under way at any time.
+
+    An address that is a number needs no look-up, and `localhost` is this machine whatever a name server says (RFC 6761
+    section 6.3).
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        resolve: Resolve = system_resolve,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._resolve = resolve
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known = _without_look_up(host)
+        #: It has only the addresses it was made with.
+        self.fixed = bool(self._known)
+        self._answered_at = -math.inf
+        self._began_at = -math.inf
+        self._look_up: LookUp | None = None
+        self._fails = False
+        self._avoided: dict[Address, float] = {}
+
+    def addresses(self) -> tuple[list[Address], LookUp | None, float]:
+        """The last answer, in the order to try it; a look-up that may give a newer one, and how long it is worth
+        waiting for, in seconds (for ever if there was no answer yet)."""
+        if self.fixed:
+            return self._ordered(), None, 0.0
+        with self._lock:
+            now = self._clock()
+            if now - self._answered_at < FRESH_SECONDS:
+                return self._ordered(), None, 0.0
+            look_up = self._begin(now, at_once=not self._known)
+            left = self._began_at + PATIENCE_SECONDS - now if self._known else math.inf
+            return self._ordered(), look_up if left > 0 else None, max(left, 0.0)
+
+    @property
+    def known(self) -> bool:
+        """There was an answer."""
+        return bool(self._known)
+
+    async def find(self) -> list[Address]:
+        """The addresses in the order to try them; without any yet, waits for ever. Raises as `Resolve` does."""
+        known, begun, patience = self.addresses()
+        if begun is None:
+            return known
+        look_up = asyncio.wrap_future(begun)
+        try:
+            await asyncio.wait([look_up], timeout=None if patience == math.inf else patience)
+            if known and (not look_up.done() or look_up.exception() is not None):
+                return known
+            return look_up.result()
+        finally:
+            look_up.cancel()
+
+    def find_within(self, seconds: float) -> list[Address]:
+        """The same for a thread; TimeoutError if there is no answer in time."""
+        known, begun, patience = self.addresses()
+        try:
+            return known if begun is None else begun.result(min(patience, seconds))
+        except Exception:
+            if known:
+                return known
+            raise
+
+    def renew(self) -> LookUp | None:
+        """Look up again, since no address answers; None if that was done just now."""
+        if self.fixed:
+            return None
+        with self._lock:
+            return self._begin(self._clock())
+
+    def failed(self, address: Address) -> None:
+        """Try this address after the others for a while."""
+        with self._lock:
+            self._avoided[address] = self._clock() + AVOID_SECONDS
+
+    def answered(self, address: Address) -> None:
+        """Take back what `failed` said."""
+        with self._lock:
+            self._avoided.pop(address, None)
+
+    def _ordered(self) -> list[Address]:
+        if not self._avoided:
+            return list(self._known)
+        now = self._clock()
+        return sorted(self._known, key=lambda address: self._avoided.get(address, 0.0) > now)
+
+    def _begin(self, now: float, *, at_once: bool = False) -> LookUp | None:
+        """The look-up under way, or a new one unless the last has only just begun. The caller has the lock."""
+        if self._look_up is None:
+            if now - self._began_at < PAUSE_SECONDS and not at_once:
+                return None
+            self._began_at = now
+            look_up = self._look_up = LookUp()
+            # Who waits for it may leave, and must not end it for the others.
+            look_up.set_running_or_notify_cancel()
+            # A daemon, for it cannot be stopped, and the process must be able to end.
+            thread = threading.Thread(target=self._run, args=(look_up,), name=f"look-up of {self._host}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._look_up = None
+                look_up.set_exception(OSError(errno.ENOMEM, str(error)))
+            return look_up
+        return self._look_up
+
+    def _run(self, look_up: LookUp) -> None:
+        try:
+            found = _interleaved(self._resolve(self._host, self._port))
+        except Exception as error:  # whoever waits for it gets it
+            with self._lock:
+                self._look_up = None
+                first, self._fails = not self._fails, True
+            if first and self._known:
+                _log.warning("look_up_failed", host=self._host, cause=repr(error))
+            look_up.set_exception(error)
+            return
+        with self._lock:
+            self._look_up = None
+            self._fails = False
+            self._known = found
+            self._answered_at = self._clock()
+            self._avoided = {address: until for address, until in self._avoided.items() if address in found}
+        look_up.set_result(found)
+
+
+def says_little(error: BaseException | None) -> int:
+    """Rank why an address could not be connected to: somebody else was there, it refused, it could not be asked."""
+    if isinstance(error, ssl.SSLError):
+        return 0
+    if isinstance(error, OSError) and error.errno in _NO_WAY_THERE:
+        return 3
+    return 2 if is_shortage(error) else 1
+
+
+def _scope(to: Sequence[object]) -> str:
+    # A link-local address of IPv6 is one of an interface.
+    return f"%{to[3]}" if len(to) == 4 and to[3] else ""
+
+
+def _without_look_up(host: str) -> list[Address]:
+    if host == "localhost":
+        return [Address(socket.AF_INET, "127.0.0.1"), Address(socket.AF_INET6, "::1")]
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return []
+    return [Address(socket.AF_INET if version == 4 else socket.AF_INET6, host)]
+
+
+def _interleaved(addresses: Sequence[Address]) -> list[Address]:
+    """The families by turns, that of the first one first (RFC 8305 section 4)."""
+    found = list(dict.fromkeys(addresses))
+    if not found:
+        raise socket.gaierror(socket.EAI_NONAME, "the host has no address")
+    first = [address for address in found if address.family == found[0].family]
+    others = [address for address in found if address.family != found[0].family]
+    return [address for address in chain.from_iterable(zip_longest(first, others)) if address is not None]
