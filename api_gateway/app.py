@@ -15,8 +15,8 @@ from api_gateway.control import make_control
 from api_gateway.forward import Lane
 from api_gateway.front import AsgiApp, Front, Scope, Send
 from api_gateway.headers import TrustedProxies
-from api_gateway.limits import Bulkhead, Lateness, LatenessWatch, RetryBudget
-from api_gateway.metrics import SAME_IN_EVERY_PROCESS, GatewayMeasures
+from api_gateway.limits import Bulkhead, EventLoopLag, LagWatch, RetryBudget
+from api_gateway.metrics import SAME_IN_EVERY_PROCESS, GatewayMetrics
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
@@ -52,7 +52,7 @@ class Gateway:
         self._front: Front | None = None
         self._lanes: dict[str, Lane] = {}
         self._prober: Prober | None = None
-        self._watch: LatenessWatch | None = None
+        self._watch: LagWatch | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -63,7 +63,7 @@ class Gateway:
             raise RuntimeError(f"no {scope['type']} here")
 
     def answer(self, request: Request) -> Awaitable[bool]:
-        """Answer a request; False for one of the pages, which come in through ASGI."""
+        """UpstreamAnswer a request; False for one of the pages, which come in through ASGI."""
         if self._front is None:
             raise RuntimeError("not started")
         return self._front.answer(request)
@@ -77,7 +77,7 @@ class Gateway:
         settings = self._settings
         loop = asyncio.get_running_loop()
         metrics = self._metrics
-        measures = GatewayMeasures(metrics.registry)
+        gateway_metrics = GatewayMetrics(metrics.registry)
         for name, url in settings.upstream_urls().items():
             self._lanes[name] = Lane(
                 name=name,
@@ -86,17 +86,17 @@ class Gateway:
                     name,
                     settings=self._circuit_settings,
                     store=shared_state.store_for("api_gateway", name, self._circuit_settings),
-                    listeners=[measures.circuit_moved],
-                    on_uncounted=measures.uncounted,
+                    listeners=[gateway_metrics.circuit_moved],
+                    on_uncounted=gateway_metrics.uncounted,
                 ),
                 bulkhead=Bulkhead(places=settings.places(name), line=settings.gateway_upstream_waiting),
                 budget=RetryBudget(),
-                on_retry=measures.retried,
-                on_call=measures.called,
+                on_retry=gateway_metrics.retried,
+                on_call=gateway_metrics.called,
             )
         lanes = self._lanes
         for lane in lanes.values():
-            measures.watch(lane.circuit, lane.bulkhead, lane.budget)
+            gateway_metrics.watch(lane.circuit, lane.bulkhead, lane.budget)
         circuits = {name: lane.circuit for name, lane in lanes.items()}
 
         async def fetch_document(lane: Lane) -> bytes | None:
@@ -128,9 +128,9 @@ class Gateway:
             processes=None if shared is None else shared.living,
         )
         quota = settings.quota()
-        lateness = Lateness(settings.gateway_max_lag_seconds)
-        measures.watch_lateness(lateness)
-        self._watch = LatenessWatch(lateness)
+        lag = EventLoopLag(settings.gateway_max_lag_seconds)
+        gateway_metrics.watch_lag(lag)
+        self._watch = LagWatch(lag)
         self._watch.start()
         self._front = Front(
             table=table,
@@ -140,9 +140,9 @@ class Gateway:
             trusted=TrustedProxies(settings.trusted_proxies),
             origins=settings.allowed_origins(),
             browsers=BrowserRules(settings.allowed_hosts, settings.gateway_bind, origins=settings.allowed_origins()),
-            measures=measures,
+            gateway_metrics=gateway_metrics,
             limiter=None if quota is None else shared_quotas.limiter_for(quota),
-            lateness=lateness,
+            lag=lag,
             budget=Budget(max(MEMORY // settings.gateway_processes, LEAST_MEMORY)),
         )
         self._prober = Prober(

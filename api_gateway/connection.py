@@ -140,7 +140,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
         return self._current_request
 
     async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
-        """Answer one request; tells whether the connection goes on."""
+        """UpstreamAnswer one request; tells whether the connection goes on."""
         if isinstance(request, PlainRequest):
             fields, body = request.fields, NO_BODY
         else:

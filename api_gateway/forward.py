@@ -19,7 +19,7 @@ from api_gateway.headers import Fields
 from api_gateway.limits import Bulkhead, LineFull, RetryBudget
 from api_gateway.outcomes import Envelope
 from api_gateway.route_table import Limits
-from api_gateway.upstream import Answer, BrokenAnswer, ConnectFailed, ConnectionLost, Upstream
+from api_gateway.upstream import BrokenAnswer, ConnectFailed, ConnectionLost, Upstream, UpstreamAnswer
 from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
 from servicekit.observing import shortage
 from servicekit.wire.errors import AppError, DeadlineExceeded, Overloaded
@@ -90,7 +90,7 @@ class Reply:
     #: The Content-Length of an answer without a body (HEAD), if the upstream told it.
     length: bytes | None = None
     envelope: Envelope | None = None
-    stream: Answer | None = None
+    stream: UpstreamAnswer | None = None
     #: When a stream must have ended (None: never), and how long it may be silent, in seconds.
     stream_ends_at: float | None = None
     stream_idle: float = 60.0
@@ -108,7 +108,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         permit = await _in_line(lane, call, notes, permit, call.ends_at - now)
     # Not the event loop's clock, which uvloop moves in whole milliseconds.
     began = time.perf_counter()
-    answer: Answer | None = None
+    answer: UpstreamAnswer | None = None
     kind: Kind = "neutral"
     streams = False
     try:
@@ -203,7 +203,7 @@ def _may_be_repeated(call: Call) -> bool:
     return call.method in _IDEMPOTENT and b"\r\nif-match:" not in b"\r\n" + call.fields
 
 
-def _send(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Awaitable[Answer]:
+def _send(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Awaitable[UpstreamAnswer]:
     notes.attempts += 1
     upstream = lane.upstream
     left = max(int((call.ends_at - upstream.loop.time()) * 1000), 1)
@@ -218,7 +218,7 @@ def _send(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = F
     )
 
 
-async def _reply(lane: Lane, call: Call, answer: Answer) -> Reply:
+async def _reply(lane: Lane, call: Call, answer: UpstreamAnswer) -> Reply:
     if answer.status == _MISDIRECTED:
         # Ours to mend, and nothing that a proxy may say of a client's request (RFC 9110 section 15.5.20).
         raise BrokenAnswer("it is not known by the name we ask it by: see its ALLOWED_HOSTS")

@@ -15,12 +15,12 @@ from api_gateway.details import Part, details
 from api_gateway.errors import BadRequest, BadUpstreamAnswer, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
 from api_gateway.headers import Fields, Passed, Peer, RequestFields, TrustedProxies
-from api_gateway.limits import Lateness, RateLimiter
-from api_gateway.metrics import GatewayMeasures
+from api_gateway.limits import EventLoopLag, RateLimiter
+from api_gateway.metrics import GatewayMetrics
 from api_gateway.outcomes import has_no_body
 from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.route_table import Match, RouteTable
-from api_gateway.upstream import Answer, UpstreamError
+from api_gateway.upstream import UpstreamAnswer, UpstreamError
 from servicekit.observing import request_id
 from servicekit.observing.logs import Frequent, get_logger
 from servicekit.observing.metrics import UNMATCHED, Metrics
@@ -64,8 +64,8 @@ class Front:
         trusted: TrustedProxies,
         origins: frozenset[str],
         browsers: BrowserRules,
-        measures: GatewayMeasures,
-        lateness: Lateness,
+        gateway_metrics: GatewayMetrics,
+        lag: EventLoopLag,
         budget: Budget,
         limiter: RateLimiter | None = None,
     ) -> None:
@@ -76,14 +76,14 @@ class Front:
         self._trusted = trusted
         self._origins = origins
         self._browsers = browsers
-        self._measures = measures
-        self._lateness = lateness
+        self._gateway_metrics = gateway_metrics
+        self._lag = lag
         self._budget = budget
         self._limiter = limiter
         self._loop = asyncio.get_running_loop()
         self._log_request = Frequent(__name__, later=partial(self._loop.call_later, _LOG_SECONDS))
         #: Answers without a time limit, and whether they are to end.
-        self._streams: set[Answer] = set()
+        self._streams: set[UpstreamAnswer] = set()
         self._ending = False
 
     def end_streams(self) -> None:
@@ -93,7 +93,7 @@ class Front:
             stream.end()
 
     async def answer(self, request: Request) -> bool:
-        """Answer a request; False if it is for a page: then nothing was done, and `page` has to be called."""
+        """UpstreamAnswer a request; False if it is for a page: then nothing was done, and `page` has to be called."""
         # Not the event loop's clock, which uvloop moves in whole milliseconds.
         began = time.perf_counter()
         given = request.fields.first.get(b"x-request-id")
@@ -116,15 +116,15 @@ class Front:
                         if match.route.handler == "control" and match.route.allows(request.method):
                             status = 0
                             return False
-                    if self._lateness.overloaded:
-                        self._measures.refused("", Overloaded.code)
+                    if self._lag.overloaded:
+                        self._gateway_metrics.refused("", Overloaded.code)
                         raise Overloaded
                     if self._limiter is not None:
                         quota = self._take_quota(self._limiter, request)
                     reply = await self._reply(request, target, match, made, notes, account)
                 except AppError as error:
                     if notes.upstream is not None:
-                        self._measures.refused(notes.upstream, error.code)
+                        self._gateway_metrics.refused(notes.upstream, error.code)
                     if error.__cause__ is not None and notes.cause is None:
                         notes.cause = repr(error.__cause__)
                     reply = _refusal(error)
@@ -209,7 +209,7 @@ class Front:
         allowance = limiter.take(headers.client_key(address), time.monotonic())
         told = {"RateLimit-Policy": limiter.quota.policy, "RateLimit": allowance.field}
         if not allowance.allowed:
-            self._measures.refused("", TooManyRequests.code)
+            self._gateway_metrics.refused("", TooManyRequests.code)
             raise TooManyRequests(headers={**told, "Retry-After": str(allowance.seconds)})
         return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told.items()]
 
@@ -307,7 +307,7 @@ class Front:
             body = b""
         request.client.send(reply.status, fields, body)
 
-    async def _send_stream(self, request: Request, reply: Reply, stream: Answer, made: str) -> None:
+    async def _send_stream(self, request: Request, reply: Reply, stream: UpstreamAnswer, made: str) -> None:
         """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
         client = request.client
         if reply.stream_ends_at is None:

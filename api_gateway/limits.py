@@ -188,40 +188,39 @@ class RateLimiter:
         return allowance
 
 
-class Lateness:
-    """Whether this process is late with all it has to do, told by how late it comes to a regular appointment.
+class EventLoopLag:
+    """How late the event loop runs what is due, measured by a timer at regular intervals.
 
-    One late appointment is a pause (a garbage collection, a laptop that slept); late so many times in a row that
-    everybody would wait, it is more work than there is time for. Requests that are refused then cost little, and one
-    appointment in time ends it.
+    One late tick is a pause (a garbage collection, a laptop that slept). Several in a row mean more work than there is
+    time for: requests are then refused, which costs little, until one tick is in time again.
     """
 
-    #: Seconds between two appointments.
+    #: Seconds between two ticks.
     EVERY = 0.1
     _IN_A_ROW = 3
 
     def __init__(self, limit: float) -> None:
-        """`limit` is in seconds; 0 means never late."""
+        """`limit` is in seconds; 0 means never overloaded."""
         self._limit = limit
         self._late = 0
-        #: How late the last appointment was, in seconds.
+        #: Of the last tick, in seconds.
         self.seconds = 0.0
 
     @property
     def overloaded(self) -> bool:
         return self._late >= self._IN_A_ROW
 
-    def came(self, due: float, now: float) -> None:
-        """An appointment that was due at `due` took place at `now`."""
+    def tick(self, due: float, now: float) -> None:
+        """Record that what was due at `due` ran at `now`."""
         self.seconds = max(now - due, 0.0)
         self._late = self._late + 1 if self._limit and self.seconds > self._limit else 0
 
 
-class LatenessWatch:
-    """Keeps the appointments on the running event loop."""
+class LagWatch:
+    """Measures the lag of the running event loop."""
 
-    def __init__(self, lateness: Lateness) -> None:
-        self._lateness = lateness
+    def __init__(self, lag: EventLoopLag) -> None:
+        self._lag = lag
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -236,9 +235,9 @@ class LatenessWatch:
 
     def _arm(self) -> None:
         # Not the event loop's clock, which stands still while one turn of the loop lasts.
-        due = time.monotonic() + Lateness.EVERY
-        self._timer = self._loop.call_later(Lateness.EVERY, self._keep, due)
+        due = time.monotonic() + EventLoopLag.EVERY
+        self._timer = self._loop.call_later(EventLoopLag.EVERY, self._tick, due)
 
-    def _keep(self, due: float) -> None:
-        self._lateness.came(due, time.monotonic())
+    def _tick(self, due: float) -> None:
+        self._lag.tick(due, time.monotonic())
         self._arm()

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api_gateway.limits import Bulkhead, Lateness, RetryBudget
+from api_gateway.limits import Bulkhead, EventLoopLag, RetryBudget
 from servicekit.circuits import MOVES, Circuit, Transition
 from servicekit.observing.metrics import Named, Tallies, Tally
 
@@ -18,12 +18,12 @@ SAME_IN_EVERY_PROCESS = ("siteworks_circuit_state", "siteworks_circuit_failure_r
 _STATES = ("closed", "open", "half_open")
 
 
-class GatewayMeasures(Collector):
+class GatewayMetrics(Collector):
     """Counters for transitions, refusals and retries; circuits and waiting lines are read at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._watched: list[tuple[Circuit, Bulkhead, RetryBudget]] = []
-        self._lateness = Lateness(0)
+        self._lag = EventLoopLag(0)
         self._transitions = Counter(
             "siteworks_circuit_transitions_total",
             "Changes of a circuit's state.",
@@ -72,8 +72,8 @@ class GatewayMeasures(Collector):
         for kind in _KINDS:
             self._tallies[circuit.name, kind] = self._calls.of(circuit.name, kind)
 
-    def watch_lateness(self, lateness: Lateness) -> None:
-        self._lateness = lateness
+    def watch_lag(self, lag: EventLoopLag) -> None:
+        self._lag = lag
 
     def circuit_moved(self, transition: Transition) -> None:
         self._transitions.labels(transition.name, transition.old, transition.new, transition.reason).inc()
@@ -103,10 +103,8 @@ class GatewayMeasures(Collector):
         waiting = GaugeMetricFamily(
             "siteworks_gateway_upstream_waiting", "Requests waiting for an upstream.", labels=["upstream"]
         )
-        lag = GaugeMetricFamily(
-            "siteworks_gateway_lag_seconds", "How late the event loop came to its last appointment."
-        )
-        lag.add_metric([], self._lateness.seconds)
+        lag = GaugeMetricFamily("siteworks_gateway_lag_seconds", "How late the event loop ran what was due last.")
+        lag.add_metric([], self._lag.seconds)
         left = GaugeMetricFamily(
             "siteworks_gateway_retry_budget", "Retries that may follow at once.", labels=["upstream"]
         )

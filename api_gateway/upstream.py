@@ -112,12 +112,12 @@ class Origin:
         return (b"https://" if self.tls else b"http://") + self.authority
 
 
-class Answer:
+class UpstreamAnswer:
     """The head of an answer, and its body as it arrives. `close` it unless it was read to its end."""
 
     __slots__ = ("_exchange", "fields", "on_close", "status")
 
-    def __init__(self, exchange: _Exchange) -> None:
+    def __init__(self, exchange: _Attempt) -> None:
         self.status = exchange.status
         self.fields = exchange.fields
         #: Called once, by `close`.
@@ -180,15 +180,15 @@ class _Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._due: dict[_Exchange, float] = {}
+        self._due: dict[_Attempt, float] = {}
 
-    def put(self, exchange: _Exchange, when: float) -> None:
+    def put(self, exchange: _Attempt, when: float) -> None:
         """Let an exchange expire at `when` on the event loop's clock; the last word counts."""
         self._due[exchange] = when
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
-    def drop(self, exchange: _Exchange) -> None:
+    def drop(self, exchange: _Attempt) -> None:
         """It has ended, or may take any time; harmless if nothing was said of it."""
         self._due.pop(exchange, None)
 
@@ -203,7 +203,7 @@ class _Deadlines:
             exchange.expire()
 
 
-class _Exchange:
+class _Attempt:
     """One request and its answer. httptools calls the on_… methods.
 
     It has the whole state of the answer: the connection may serve somebody else as soon as the last byte is
@@ -461,14 +461,14 @@ class _Connection(asyncio.Protocol):
         self._small = True
         self._long = False
         self._paused = False
-        self._current: _Exchange | None = None
+        self._current: _Attempt | None = None
 
-    def begin(self, method: str, message: bytes, body: bytes) -> _Exchange:
+    def begin(self, method: str, message: bytes, body: bytes) -> _Attempt:
         """Send one request."""
         if self.closed:
             # It was lost between the choice of this connection and now.
             raise ConnectionLost(reused=self._served > 0)
-        exchange = self._current = _Exchange(self, method)
+        exchange = self._current = _Attempt(self, method)
         self._small = len(message) + len(body) < SMALLEST_SEND_BUFFER
         self._long = len(body) > 16384
         if self._long:
@@ -477,20 +477,20 @@ class _Connection(asyncio.Protocol):
             self.transport.write(message + body)
         return exchange
 
-    def pause(self, exchange: _Exchange) -> None:
+    def pause(self, exchange: _Attempt) -> None:
         """Receive nothing more until the reader has caught up."""
         if exchange is self._current and not self._paused and not self.closed:
             self._paused = True
             self.transport.pause_reading()
 
-    def resume(self, exchange: _Exchange) -> None:
+    def resume(self, exchange: _Attempt) -> None:
         """The reader has caught up."""
         if exchange is self._current and self._paused:
             self._paused = False
             if not self.closed:
                 self.transport.resume_reading()
 
-    def give_up(self, exchange: _Exchange) -> None:
+    def give_up(self, exchange: _Attempt) -> None:
         """Close, if this exchange still goes on here; one that has ended has no say any more."""
         if exchange is self._current:
             self._current = None
@@ -524,7 +524,7 @@ class _Connection(asyncio.Protocol):
         if exchange is not None:
             exchange.end_of_connection(reused=self._served > 0)
 
-    def _may_be_unread(self, exchange: _Exchange) -> bool:
+    def _may_be_unread(self, exchange: _Attempt) -> bool:
         """Tell whether the upstream answered before it had read the whole request: the next would wait behind the rest.
 
         It need not say so (RFC 9112 section 9.3). What has left this process may lie unread in the upstream's, and for
@@ -534,7 +534,7 @@ class _Connection(asyncio.Protocol):
             return False
         return self.transport.get_write_buffer_size() > 0 or (self._long and exchange.status >= 400)
 
-    def _finish(self, exchange: _Exchange) -> None:
+    def _finish(self, exchange: _Attempt) -> None:
         self.resume(exchange)
         self._current = None
         self._served += 1
@@ -570,7 +570,7 @@ class Upstream:
         connect: float,
         until: float | None = None,
         fresh: bool = False,
-    ) -> Answer:
+    ) -> UpstreamAnswer:
         """Send one request; give its answer as soon as the head is there. Cancelled, it gives the connection up.
 
         `fields` is a block of field lines with neither Host nor framing: both are set here. `connect` is the limit
@@ -598,7 +598,7 @@ class Upstream:
         except BaseException:
             exchange.leave()
             raise
-        return Answer(exchange)
+        return UpstreamAnswer(exchange)
 
     def keep(self, connection: _Connection) -> None:
         """Take a connection back after a complete exchange."""
@@ -670,7 +670,7 @@ async def fetch(upstream: Upstream, target: bytes, *, seconds: float, limit: int
     Outside the circuit on purpose: such a page must not count against people's requests. Raises the OSError of
     `exchange`.
     """
-    answer: Answer | None = None
+    answer: UpstreamAnswer | None = None
     try:
         async with asyncio.timeout(seconds):
             answer = await upstream.exchange("GET", target, b"", None, connect=seconds, fresh=True)

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
-from servicekit.process.lifecycle import make_room_for_files
+from servicekit.process.lifecycle import raise_file_limit
 
 LOST = 0
 #: A refusal that comes sooner than this, in seconds, comes from somebody who did not ask the service.
@@ -188,6 +188,6 @@ async def main(url: str, rate: float, seconds: float, patience: float) -> None:
 if __name__ == "__main__":
     address, how_many, how_long, how_patient = sys.argv[1:5]
     # What would hold this process up would be charged to the server.
-    make_room_for_files()
+    raise_file_limit()
     gc.freeze()
     uvloop.run(main(address, float(how_many), float(how_long), float(how_patient)))

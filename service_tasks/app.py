@@ -16,7 +16,7 @@ from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.stats_store import StatsStore
-from service_tasks.persistence.task_events import TaskEvents
+from service_tasks.persistence.task_outbox import TaskOutbox
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.routes.bulk import bulk_routes
 from service_tasks.routes.messages import message_routes
@@ -53,7 +53,7 @@ def create_app(settings: TasksSettings) -> Flask:
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
-    events = TaskEvents(settings.told_states)
+    events = TaskOutbox(settings.told_states)
     store = TaskStore(database, events)
     schedule_store = ScheduleStore(database, store)
     inbox = Inbox(database, {"user.deleted": schedule_store.user_deleted})

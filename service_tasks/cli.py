@@ -21,12 +21,12 @@ from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
-from service_tasks.persistence.task_events import TaskEvents
+from service_tasks.persistence.task_outbox import TaskOutbox
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
 from servicekit.database.engine import Database
 from servicekit.observing import logs
-from servicekit.process.lifecycle import exit_within, keep_for_good, make_room_for_files
+from servicekit.process.lifecycle import exit_within, freeze_heap, raise_file_limit
 from servicekit.process.settings import load_or_exit
 from servicekit.wire.errors import Unavailable
 
@@ -47,7 +47,7 @@ _log = logs.get_logger(__name__)
 
 def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> int:
     """Work until SIGTERM or SIGINT; gives the process's exit status. `types`: run these alone."""
-    make_room_for_files()
+    raise_file_limit()
     try:
         registry = load_registry(settings.modules)
         if types is not None:
@@ -59,7 +59,7 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
     database = Database(settings.tasks_database_url, application_name=WORKER, pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
-    store = TaskStore(database, TaskEvents(settings.told_states))
+    store = TaskStore(database, TaskOutbox(settings.told_states))
     worker = Worker(
         store=store,
         heartbeat_store=TaskStore(heartbeat_database),
@@ -86,7 +86,7 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         ),
     )
     pages = None if settings.worker_bind is None else _serve_pages(worker, settings.worker_bind, settings.allowed_hosts)
-    keep_for_good()
+    freeze_heap()
     status = worker.run()
     exit_within(_EXIT_SECONDS, status=status)
     if pages is not None:

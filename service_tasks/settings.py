@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from service_tasks.domain.destinations import AllowedHost, hosts_text, read_hosts
+from service_tasks.domain.destinations import AllowedHost, hosts_text, read_allowed_hosts
 from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
 from servicekit.process.settings import (
     Bind,
@@ -75,7 +75,7 @@ class MakerSettings(TypeSettings):
     @property
     def allowed_callback_hosts(self) -> tuple[AllowedHost, ...]:
         """CALLBACK_HOSTS, read."""
-        return read_hosts(self.callback_hosts)
+        return read_allowed_hosts(self.callback_hosts)
 
 
 class TaskTypeSettings(ServiceSettings, TypeSettings):

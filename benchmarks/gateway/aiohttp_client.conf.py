@@ -15,7 +15,7 @@ def post_fork(server, worker):
     sys.path.append(os.environ.get("AIOHTTP_FROM", ""))
     from api_gateway import app
     from benchmarks.gateway.aiohttp_client import AiohttpUpstream
-    from servicekit.process.lifecycle import make_room_for_files
+    from servicekit.process.lifecycle import raise_file_limit
 
     app.Upstream = AiohttpUpstream
-    make_room_for_files()
+    raise_file_limit()

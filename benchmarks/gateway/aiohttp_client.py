@@ -26,7 +26,7 @@ from api_gateway.upstream import (
 
 
 class AiohttpAnswer:
-    """The same interface as `api_gateway.upstream.Answer`."""
+    """The same interface as `api_gateway.upstream.UpstreamAnswer`."""
 
     def __init__(self, response: aiohttp.ClientResponse, until: float | None) -> None:
         self.status = response.status

@@ -29,7 +29,7 @@ from service_tasks.settings import BUILT_IN_MODULES
 from service_tasks.use_cases.tasks import Tasks
 from servicekit.database import migrations
 from servicekit.database.engine import Database
-from servicekit.process.lifecycle import keep_for_good
+from servicekit.process.lifecycle import freeze_heap
 
 HANDLERS = "benchmarks.tasks.handlers"
 _START_SECONDS = 20.0
@@ -175,7 +175,7 @@ class Place:
         announcer = Announcer(store, on_death=lambda: None)
         registry = load_registry((*BUILT_IN_MODULES, HANDLERS))
         tasks = Tasks(store, registry, default_type="noop", announce=announcer.announce, take_turn=announcer.take_turn)
-        keep_for_good()
+        freeze_heap()
         try:
             yield tasks
         finally:

@@ -62,7 +62,7 @@ class Destinations:
     networks_name: str
 
 
-def read_hosts(text: str) -> tuple[AllowedHost, ...]:
+def read_allowed_hosts(text: str) -> tuple[AllowedHost, ...]:
     """`api.example.com, *.example.org, printer.local:8080, [::1]:9000` as entries; raises `ValueError`."""
     return tuple(_host(entry, number) for number, entry in enumerate(_split(text), start=1))
 
@@ -79,8 +79,8 @@ def read_networks(text: str) -> tuple[Network, ...]:
 
 
 def hosts_text(value: str) -> str:
-    """The text itself, for a setting that `read_hosts` can read; raises `ValueError`."""
-    read_hosts(value)
+    """The text itself, for a setting that `read_allowed_hosts` can read; raises `ValueError`."""
+    read_allowed_hosts(value)
     return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from service_tasks.domain.task import Lease, StoppedAfterCancel
-from service_tasks.engine.board import Board, StopReason
+from service_tasks.engine.active_tasks import ActiveTasks, StopReason
 from service_tasks.engine.duties import DatabaseDuty, jittered
 from service_tasks.engine.ports import WorkerStore
 from service_tasks.engine.reporter import Reporter
@@ -20,14 +20,14 @@ class Canceller(DatabaseDuty):
         *,
         store: WorkerStore,
         worker_id: UUID,
-        board: Board,
+        active_tasks: ActiveTasks,
         reporter: Reporter,
         on_death: Callable[[], None],
     ) -> None:
         super().__init__("canceller", on_death=on_death)
         self._store = store
         self._worker_id = worker_id
-        self._board = board
+        self._active_tasks = active_tasks
         self._reporter = reporter
         self._was_busy = False
         self._added = 0
@@ -36,8 +36,8 @@ class Canceller(DatabaseDuty):
 
     def work(self) -> float:
         # Whatever came and went between two looks may have been cancelled too, its result refused.
-        added = self._board.added
-        busy = len(self._board) > 0 or added != self._added
+        added = self._active_tasks.added
+        busy = len(self._active_tasks) > 0 or added != self._added
         self._added = added
         # Once more after the last task: it may have been stopped for another reason than its cancel.
         if busy or self._was_busy:
@@ -53,7 +53,7 @@ class Canceller(DatabaseDuty):
 
     def cancel(self, lease: Lease) -> bool:
         """Stop the handler of this lease; False when there is none."""
-        task = self._board.get(lease)
+        task = self._active_tasks.get(lease)
         if task is None:
             return False
         if task.stop_reason is not StopReason.CANCELLED:

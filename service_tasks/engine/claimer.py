@@ -8,10 +8,10 @@ from collections.abc import Callable
 from uuid import UUID
 
 from service_tasks.domain.task import ClaimedTask, HandedBack
-from service_tasks.engine.board import ActiveTask, Board
+from service_tasks.engine.active_tasks import ActiveTask, ActiveTasks
 from service_tasks.engine.context import TaskContext
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.metrics import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import Offer, WorkerStore
 from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.engine.reporter import Reporter
@@ -43,7 +43,7 @@ class Claimer(DatabaseDuty):
         store: WorkerStore,
         worker_id: UUID,
         registry: Registry,
-        board: Board,
+        active_tasks: ActiveTasks,
         threads: ThreadSlots,
         reporter: Reporter,
         term: Callable[[], int | None],
@@ -51,7 +51,7 @@ class Claimer(DatabaseDuty):
         hand_over: Callable[[list[ActiveTask]], None],
         poll_seconds: float,
         on_death: Callable[[], None],
-        measures: WorkerMeasures | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         """`hand_over` starts the handlers, without blocking; `unstarted` tells how many it has not started yet. `term`
         is the heartbeat's."""
@@ -59,13 +59,13 @@ class Claimer(DatabaseDuty):
         self._store = store
         self._worker_id = worker_id
         self._registry = registry
-        self._board = board
+        self._active_tasks = active_tasks
         self._threads = threads
         self._reporter = reporter
         self._term = term
         self._unstarted = unstarted
         self._hand_over = hand_over
-        self._measures = measures or WorkerMeasures()
+        self._metrics = metrics or WorkerMetrics()
         self._wants_places = False
         #: of one task, in the last claim
         self._usual_weight = 0.0
@@ -87,7 +87,7 @@ class Claimer(DatabaseDuty):
     def claim_at_once(self) -> None:
         """Claim on the caller's thread, which saves an idle worker the turn to ours; ours does what is left to do."""
         term = self._term()
-        if term is not None and len(self._board) == 0 and self._turn.acquire(blocking=False):
+        if term is not None and len(self._active_tasks) == 0 and self._turn.acquire(blocking=False):
             try:
                 kinds = [index for index, kind in enumerate(self._offers) if kind]
                 if self.stopping or all([self._claim_some(index, term) for index in kinds]):
@@ -132,26 +132,26 @@ class Claimer(DatabaseDuty):
         """How many to claim now. More than MOST_UNSTARTED would wait here while another worker may be free. Many small
         claims cost more than a large one, so while outcomes are about to be written and free their places, a few free
         ones are not enough."""
-        free = self._board.free()
-        if free < self._board.slots // _SHARE and (self._reporter.waiting() or self._unstarted()):
+        free = self._active_tasks.free()
+        if free < self._active_tasks.slots // _SHARE and (self._reporter.waiting() or self._unstarted()):
             return 0
         most = self._threads.free() if index else LARGEST_BATCH
-        room = LARGEST_WEIGHT - self._board.weight
-        if self._usual_weight and len(self._board):
+        room = LARGEST_WEIGHT - self._active_tasks.weight
+        if self._usual_weight and len(self._active_tasks):
             most = min(most, int(room / self._usual_weight))
         return max(0, min(free, most, LARGEST_BATCH, MOST_UNSTARTED - self._unstarted()))
 
     def _claim(self, kind: list[Offer], limit: int, term: int) -> int:
-        self._board.claims += 1
+        self._active_tasks.claims += 1
         try:
             asked_at = time.monotonic()
             claimed = self._store.claim(self._worker_id, kind, limit)
             seconds = time.monotonic() - asked_at
             active = self._fitting(claimed, term)
-            self._board.add(active)
+            self._active_tasks.add(active)
         finally:
-            self._board.claims += 1
-        self._measures.claimed(active, seconds)
+            self._active_tasks.claims += 1
+        self._metrics.claimed(active, seconds)
         if active:
             _log.debug("tasks_claimed", count=len(active))
             self._hand_over(active)
@@ -163,13 +163,13 @@ class Claimer(DatabaseDuty):
             self._usual_weight = 0.0
             return [self._active(task, term) for task in claimed]
         active: list[ActiveTask] = []
-        held, claimed_weight = self._board.weight, 0
+        held, claimed_weight = self._active_tasks.weight, 0
         for task in claimed:
             own = len(task.payload)
             if own > _LIGHT:
                 own = weight_of(task.payload.encode("utf-8"))
             claimed_weight += own
-            if held + own > LARGEST_WEIGHT and (active or len(self._board)):
+            if held + own > LARGEST_WEIGHT and (active or len(self._active_tasks)):
                 self._reporter.report(HandedBack(task.lease))
                 continue
             active.append(self._active(task, term, own))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from service_tasks.domain.task import HandedBack, Lease
-from service_tasks.engine.board import Board, StopReason
+from service_tasks.engine.active_tasks import ActiveTasks, StopReason
 from service_tasks.engine.duties import LONGEST_PAUSE_SECONDS, DatabaseDuty, jittered
 from service_tasks.engine.ports import WorkerInfo, WorkerStore
 from service_tasks.engine.reporter import Reporter
@@ -29,7 +29,7 @@ class Heartbeat(DatabaseDuty):
         *,
         store: WorkerStore,
         worker: WorkerInfo,
-        board: Board,
+        active_tasks: ActiveTasks,
         reporter: Reporter,
         seconds: float,
         check_health: Callable[[], None],
@@ -44,7 +44,7 @@ class Heartbeat(DatabaseDuty):
         super().__init__("heartbeat", on_death=on_death, longest_pause=min(LONGEST_PAUSE_SECONDS, seconds))
         self._store = store
         self._worker = worker
-        self._board = board
+        self._active_tasks = active_tasks
         self._reporter = reporter
         self._seconds = seconds
         self._check_health = check_health
@@ -52,8 +52,8 @@ class Heartbeat(DatabaseDuty):
         self._on_lost_claim = on_lost_claim
         self._monotonic = monotonic
         self._beaten_at: float | None = None
-        #: leases that the database said we hold at the last beat, and nobody here knew; with the board's number of
-        #: claims just before it was asked
+        #: leases that the database said we hold at the last beat, and nobody here knew; with the number of claims
+        #: just before it was asked
         self._strange: dict[Lease, int] = {}
         self._terms = 0
         self._sure_until = 0.0
@@ -85,17 +85,17 @@ class Heartbeat(DatabaseDuty):
 
     def reconcile(self) -> None:
         """Stop handlers whose lease is gone; hand back tasks that a claim took but whose answer was lost."""
-        # What is on the board was claimed before we ask, so the answer knows it, if it still holds.
-        mine = self._board.snapshot()
-        before = self._board.claims
+        # What is among the active tasks was claimed before we ask, so the answer knows it, if it still holds.
+        mine = self._active_tasks.snapshot()
+        before = self._active_tasks.claims
         held = self._store.held_by(self._worker.id)
         for task in mine:
             if task.lease not in held and not task.settled:
                 self._lose(task.lease)
-        # A claim that is just coming in looks like one whose answer was lost; at the next beat it is on the board,
-        # unless the machine is so busy that it still is under way.
-        now = self._board.claims
-        strange = {lease: self._strange.get(lease, before) for lease in held if self._board.get(lease) is None}
+        # A claim that is just coming in looks like one whose answer was lost; at the next beat it is among the active
+        # tasks, unless the machine is so busy that it still is under way.
+        now = self._active_tasks.claims
+        strange = {lease: self._strange.get(lease, before) for lease in held if self._active_tasks.get(lease) is None}
         for lease in strange.keys() & self._strange.keys():
             if now % 2 and now <= strange[lease] + 1:
                 continue
@@ -106,7 +106,7 @@ class Heartbeat(DatabaseDuty):
         self._strange = strange
 
     def _lose(self, lease: Lease) -> None:
-        task = self._board.get(lease)
+        task = self._active_tasks.get(lease)
         if task is not None and task.stop_reason is not StopReason.CANCELLED:
             _log.info("lease_lost", task_id=lease.key)
             task.stop(StopReason.LEASE_LOST)

@@ -17,7 +17,7 @@ WAIT_SECONDS = 1.0
 PROBE_SECONDS = 30.0
 
 
-class LineDuty(DatabaseDuty):
+class ConnectionDuty(DatabaseDuty):
     """Keeps a line open, and opens it again when it broke; another class says what to do with what is heard.
 
     Announcements may be lost (a broken connection, a restart), so nobody may depend on them.
@@ -73,7 +73,7 @@ class LineDuty(DatabaseDuty):
             line.close()
 
 
-class Listener(LineDuty):
+class Listener(ConnectionDuty):
     """Everybody it wakes polls as well, and is woken once whenever the line is open again."""
 
     def __init__(

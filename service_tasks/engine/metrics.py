@@ -23,7 +23,7 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.board import ActiveTask
+from service_tasks.engine.active_tasks import ActiveTask
 from service_tasks.engine.ports import Counted
 
 #: so many of a batch are timed
@@ -35,7 +35,7 @@ DEAD, HUNG = "dead", "hung"
 _type_of = attrgetter("claimed.task_type")
 
 
-class TypeMeasures:
+class TypeMetrics:
     """One type's. `waits` is from the moment a task was due to its start, `runs` from there to its handler's end."""
 
     __slots__ = (
@@ -82,9 +82,9 @@ class Sizes:
         self.total += size
 
 
-class WorkerMeasures:
+class WorkerMetrics:
     def __init__(self, task_types: Iterable[str] = ()) -> None:
-        self._types = {name: TypeMeasures() for name in task_types}
+        self._types = {name: TypeMetrics() for name in task_types}
         #: of the statements that claim, and of the tasks each got
         self.claims = Distribution()
         self.claim_sizes = Sizes()
@@ -105,7 +105,7 @@ class WorkerMeasures:
         self.pruned_tasks = 0
         self.pruned_records = 0
 
-    def types(self) -> list[tuple[str, TypeMeasures]]:
+    def types(self) -> list[tuple[str, TypeMetrics]]:
         """Each type with its own; of types that others run as well, once the leader has rescued some."""
         return list(self._types.items())
 
@@ -145,11 +145,11 @@ class WorkerMeasures:
 
     def rescue(self, task: LostTask, outcome: Outcome) -> None:
         """This task was taken from its worker."""
-        measures, failed = self._of(task.task_type), isinstance(outcome, FailedForGood)
+        metrics, failed = self._of(task.task_type), isinstance(outcome, FailedForGood)
         if failed:
-            measures.rescued_failed += 1
+            metrics.rescued_failed += 1
         else:
-            measures.rescued_retried += 1
+            metrics.rescued_retried += 1
         self.rescued[HUNG if task.overdue else DEAD, "failed" if failed else "retried"] += 1
 
     def counted(self) -> dict[str, Counted]:
@@ -165,24 +165,24 @@ class WorkerMeasures:
             for name, one in self.types()
         }
 
-    def _of(self, task_type: str) -> TypeMeasures:
+    def _of(self, task_type: str) -> TypeMetrics:
         found = self._types.get(task_type)
-        return self._types.setdefault(task_type, TypeMeasures()) if found is None else found
+        return self._types.setdefault(task_type, TypeMetrics()) if found is None else found
 
     @staticmethod
-    def _count(measures: TypeMeasures, outcome: Outcome, accepted: bool) -> None:
+    def _count(metrics: TypeMetrics, outcome: Outcome, accepted: bool) -> None:
         if not accepted:
-            measures.late += 1
+            metrics.late += 1
         elif isinstance(outcome, Succeeded):
-            measures.completed += 1
+            metrics.completed += 1
         elif isinstance(outcome, FailedForGood):
-            measures.failed += 1
+            metrics.failed += 1
         elif isinstance(outcome, WillRetry):
-            measures.retried += 1
+            metrics.retried += 1
         elif isinstance(outcome, HandedBack):
-            measures.handed_back += 1
+            metrics.handed_back += 1
         elif isinstance(outcome, StoppedAfterCancel):
-            measures.cancelled += 1
+            metrics.cancelled += 1
 
 
 def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> dict[str, Counted]:

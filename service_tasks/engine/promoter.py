@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.metrics import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import WorkerStore
 
 LARGEST_BATCH = 1000
@@ -23,14 +23,14 @@ class Promoter(DatabaseDuty):
         poll_seconds: float,
         on_promoted: Callable[[], None],
         on_death: Callable[[], None],
-        measures: WorkerMeasures | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         super().__init__("promoter", on_death=on_death)
         self._store = store
         self._leads = leads
         self._poll_seconds = poll_seconds
         self._on_promoted = on_promoted
-        self._measures = measures or WorkerMeasures()
+        self._metrics = metrics or WorkerMetrics()
 
     def work(self) -> float:
         if not self._leads():
@@ -38,7 +38,7 @@ class Promoter(DatabaseDuty):
             return jittered(self._poll_seconds)
         while True:
             promotion = self._store.promote(LARGEST_BATCH)
-            self._measures.promoted += promotion.promoted
+            self._metrics.promoted += promotion.promoted
             if promotion.promoted:
                 self._on_promoted()
             if promotion.promoted < LARGEST_BATCH or self.stopping:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.metrics import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import PruneStore, Retention
 from servicekit.observing.logs import get_logger
 
@@ -39,7 +39,7 @@ class Pruner(DatabaseDuty):
         round_seconds: float = ROUND_SECONDS,
         most_rejections: int = MOST_REJECTIONS,
         monotonic: Callable[[], float] = time.monotonic,
-        measures: WorkerMeasures | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         super().__init__("pruner", on_death=on_death)
         self._store = store
@@ -49,7 +49,7 @@ class Pruner(DatabaseDuty):
         self._round_seconds = round_seconds
         self._most_rejections = most_rejections
         self._monotonic = monotonic
-        self._measures = measures or WorkerMeasures()
+        self._metrics = metrics or WorkerMetrics()
         self._after: UUID | None = None
         self._removed = 0
         self._next_round_at: float | None = None
@@ -67,7 +67,7 @@ class Pruner(DatabaseDuty):
         step = self._store.prune_tasks(self._retention, after=self._after, limit=self._batch)
         self._after = step.last
         self._removed += step.removed
-        self._measures.pruned_tasks += step.removed
+        self._metrics.pruned_tasks += step.removed
         ended = self._monotonic()
         if step.seen == self._batch or records == self._batch:
             if step.seen < self._batch:
@@ -89,5 +89,5 @@ class Pruner(DatabaseDuty):
         ]
         if keep is not None:
             removed.append(store.prune_messages(keep_seconds=keep, limit=self._batch))
-        self._measures.pruned_records += sum(removed)
+        self._metrics.pruned_records += sum(removed)
         return max(removed)

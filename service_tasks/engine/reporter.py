@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection
 from itertools import islice
 
 from service_tasks.domain.task import FailedForGood, Lease, Outcome, Progress, Succeeded, WillRetry
-from service_tasks.engine.board import Board
+from service_tasks.engine.active_tasks import ActiveTasks
 from service_tasks.engine.duties import DatabaseDuty
-from service_tasks.engine.metrics import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import WorkerStore
 from servicekit.observing.logs import get_logger
 from servicekit.wire.errors import DatabaseLocked, DeadlineExceeded, Unavailable
@@ -31,7 +31,7 @@ _log = get_logger(__name__)
 
 
 class Reporter(DatabaseDuty):
-    """A task leaves the board only when its outcome is written or refused, so a worker cut off from the
+    """A task leaves the active_tasks only when its outcome is written or refused, so a worker cut off from the
     database takes nothing new once its places are full. One whose row somebody else keeps locked waits by itself."""
 
     def __init__(
@@ -39,20 +39,20 @@ class Reporter(DatabaseDuty):
         *,
         store: WorkerStore,
         worker_name: str,
-        board: Board,
+        active_tasks: ActiveTasks,
         on_written: Callable[[bool], None],
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
-        measures: WorkerMeasures | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         """`on_written(retried)` is called after each batch: places are free, and perhaps tasks wait anew."""
         super().__init__("reporter", on_death=on_death)
         self._store = store
         self._worker_name = worker_name
-        self._board = board
+        self._active_tasks = active_tasks
         self._on_written = on_written
         self._monotonic = monotonic
-        self._measures = measures or WorkerMeasures()
+        self._metrics = metrics or WorkerMetrics()
         self._lock = threading.Lock()
         self._outcomes: deque[Outcome] = deque()
         self._progress: dict[Lease, Progress] = {}
@@ -135,10 +135,10 @@ class Reporter(DatabaseDuty):
         self._written_at = self._monotonic()
         for _ in batch:
             self._outcomes.popleft()
-        tasks = self._board.remove(leases)
+        tasks = self._active_tasks.remove(leases)
         # What was perhaps written the time before, and is refused now, was written.
         known = accepted | self._unsure if self._unsure else accepted
-        self._measures.written(batch, known, tasks, self._written_at - asked_at)
+        self._metrics.written(batch, known, tasks, self._written_at - asked_at)
         self._tell(batch, accepted)
         self._on_written(any(isinstance(outcome, WillRetry) for outcome in batch))
 

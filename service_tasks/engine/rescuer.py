@@ -11,7 +11,7 @@ from uuid import UUID
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import Lease, LostTask, Outcome
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.metrics import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import WorkerStore
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.runner import decide_lost
@@ -37,7 +37,7 @@ class Rescuer(DatabaseDuty):
         policy: RetryPolicy,
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
-        measures: WorkerMeasures | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         super().__init__("rescuer", on_death=on_death)
         self._store = store
@@ -47,7 +47,7 @@ class Rescuer(DatabaseDuty):
         self._registry = registry
         self._policy = policy
         self._monotonic = monotonic
-        self._measures = measures or WorkerMeasures()
+        self._metrics = metrics or WorkerMetrics()
         self._longest_pause = min(LONGEST_PAUSE_SECONDS, lease_seconds / 4)
         self._connected_since: float | None = None
         self._asked_at = 0.0
@@ -92,7 +92,7 @@ class Rescuer(DatabaseDuty):
                 decide=decide,
             )
             for outcome in rescued:
-                self._measures.rescue(lost[outcome.lease], outcome)
+                self._metrics.rescue(lost[outcome.lease], outcome)
                 _log.warning("task_rescued", task_id=str(outcome.lease.task_id), outcome=type(outcome).__name__)
             if len(rescued) < LARGEST_BATCH:
                 return

@@ -29,7 +29,7 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.board import ActiveTask, Ended, StopReason
+from service_tasks.engine.active_tasks import ActiveTask, Ended, StopReason
 from service_tasks.engine.context import GiveUp, RetryAfter, TaskStopped
 from service_tasks.engine.registry import BadPayload, BadResult
 from service_tasks.engine.traces import trace_of

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from service_tasks.domain.schedule import DueSchedule, Plan, plan_of
 from service_tasks.engine.duties import DatabaseDuty, jittered
-from service_tasks.engine.metrics import WorkerMeasures
+from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import DueStore
 from servicekit.observing.logs import get_logger
 
@@ -26,7 +26,7 @@ class Scheduler(DatabaseDuty):
         poll_seconds: float,
         on_made: Callable[[], None],
         on_death: Callable[[], None],
-        measures: WorkerMeasures | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         """`on_made` tells that there are new tasks; it must not block."""
         super().__init__("scheduler", on_death=on_death)
@@ -34,14 +34,14 @@ class Scheduler(DatabaseDuty):
         self._leads = leads
         self._poll_seconds = poll_seconds
         self._on_made = on_made
-        self._measures = measures or WorkerMeasures()
+        self._metrics = metrics or WorkerMetrics()
 
     def work(self) -> float:
         pause = jittered(self._poll_seconds)
         while self._leads():
             firing = self._store.fire(LARGEST_BATCH, self._decide)
-            self._measures.schedules_due += firing.schedules
-            self._measures.schedule_tasks += firing.tasks
+            self._metrics.schedules_due += firing.schedules
+            self._metrics.schedule_tasks += firing.tasks
             if firing.tasks:
                 self._on_made()
             if firing.schedules < LARGEST_BATCH or self.stopping:
@@ -53,9 +53,9 @@ class Scheduler(DatabaseDuty):
     def _decide(self, schedule: DueSchedule) -> Plan:
         plan = plan_of(schedule)
         if plan.problem is not None:
-            self._measures.schedules_stopped += 1
+            self._metrics.schedules_stopped += 1
             _log.error("schedule_stopped", schedule_id=str(schedule.id), name=schedule.name, problem=plan.problem)
         elif not plan.runs or plan.runs[0] != schedule.due_at:
-            self._measures.schedules_missed += 1
+            self._metrics.schedules_missed += 1
             _log.warning("runs_missed", schedule_id=str(schedule.id), name=schedule.name, since=str(schedule.due_at))
         return plan

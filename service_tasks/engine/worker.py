@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import Outcome
-from service_tasks.engine.board import ActiveTask, Board, Ended, StopReason
+from service_tasks.engine.active_tasks import ActiveTask, ActiveTasks, Ended, StopReason
 from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.claimer import MOST_UNSTARTED, Claimer
 from service_tasks.engine.duties import DatabaseDuty
@@ -24,7 +24,7 @@ from service_tasks.engine.heartbeat import Heartbeat
 from service_tasks.engine.leader import LEASE_SECONDS, Leadership
 from service_tasks.engine.listener import Listener
 from service_tasks.engine.loop_watch import LoopWatch
-from service_tasks.engine.metrics import WorkerMeasures, since
+from service_tasks.engine.metrics import WorkerMetrics, since
 from service_tasks.engine.ports import (
     Counted,
     DueStore,
@@ -106,23 +106,23 @@ class Worker:
         self._stops: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._failed = False
         self._draining = False
-        self.measures = WorkerMeasures(registry.names())
+        self.metrics = WorkerMetrics(registry.names())
         #: what the others know of it
         self._told: dict[str, Counted] = {}
-        self._board = Board(options.concurrency)
+        self._active_tasks = ActiveTasks(options.concurrency)
         self._threads = ThreadSlots(options.threads)
         self._reporter = Reporter(
             store=store,
             worker_name=self.info.name,
-            board=self._board,
+            active_tasks=self._active_tasks,
             on_written=self._after_write,
             on_death=self._die,
-            measures=self.measures,
+            metrics=self.metrics,
         )
         self._heartbeat = Heartbeat(
             store=heartbeat_store,
             worker=self.info,
-            board=self._board,
+            active_tasks=self._active_tasks,
             reporter=self._reporter,
             seconds=options.heartbeat_seconds,
             check_health=self._check_threads,
@@ -148,7 +148,7 @@ class Worker:
             store=store,
             worker_id=self.info.id,
             registry=registry,
-            board=self._board,
+            active_tasks=self._active_tasks,
             threads=self._threads,
             reporter=self._reporter,
             term=self._heartbeat.term,
@@ -156,12 +156,12 @@ class Worker:
             hand_over=self._hand_over,
             poll_seconds=options.poll_seconds,
             on_death=self._die,
-            measures=self.measures,
+            metrics=self.metrics,
         )
         self._canceller = Canceller(
             store=store,
             worker_id=self.info.id,
-            board=self._board,
+            active_tasks=self._active_tasks,
             reporter=self._reporter,
             on_death=self._die,
         )
@@ -179,7 +179,7 @@ class Worker:
             poll_seconds=options.poll_seconds,
             on_promoted=self._claimer.wake,
             on_death=self._die,
-            measures=self.measures,
+            metrics=self.metrics,
         )
         self._rescuer = Rescuer(
             store=store,
@@ -189,7 +189,7 @@ class Worker:
             registry=registry,
             policy=options.policy,
             on_death=self._die,
-            measures=self.measures,
+            metrics=self.metrics,
         )
         self._scheduler = Scheduler(
             store=due_store,
@@ -197,14 +197,14 @@ class Worker:
             poll_seconds=options.poll_seconds,
             on_made=self._claimer.wake,
             on_death=self._die,
-            measures=self.measures,
+            metrics=self.metrics,
         )
         self._pruner = Pruner(
             store=maintenance_store,
             retention=options.retention,
             leads=leads,
             on_death=self._die,
-            measures=self.measures,
+            metrics=self.metrics,
         )
         self._listener = Listener(
             open_wake_ups=open_wake_ups,
@@ -219,12 +219,12 @@ class Worker:
     @property
     def held(self) -> int:
         """Tasks in this worker's hands."""
-        return len(self._board)
+        return len(self._active_tasks)
 
     def load(self) -> Load:
         """How much it may hold, and holds."""
         threads = self._threads.capacity
-        return Load(self._board.slots, self.held, threads, threads - self._threads.free())
+        return Load(self._active_tasks.slots, self.held, threads, threads - self._threads.free())
 
     def hung_threads(self) -> int:
         """Threads whose function has gone on long after its task was over."""
@@ -400,9 +400,9 @@ class Worker:
 
     def _end_tasks(self, ended: list[Ended]) -> None:
         outcomes: list[Outcome] = []
-        for task, outcome in self._board.settle(ended):
+        for task, outcome in self._active_tasks.settle(ended):
             if outcome is None:
-                self._board.remove([task.lease])
+                self._active_tasks.remove([task.lease])
                 self._claimer.place_freed()
             else:
                 outcomes.append(outcome)
@@ -412,12 +412,12 @@ class Worker:
     # What others know of it
 
     def _tell(self) -> None:
-        counted = self.measures.counted()
+        counted = self.metrics.counted()
         self._heartbeat_store.tell(self.info.id, self.load(), since(counted, self._told))
         self._told = counted
 
     def _count_lost_claim(self) -> None:
-        self.measures.lost_claims += 1
+        self.metrics.lost_claims += 1
 
     # The end
 
@@ -429,20 +429,20 @@ class Worker:
         self._end(*maintenance, self._claimer, timeout=None)
         self._draining = True
         self._hand_back_unstarted()
-        self._until(lambda: not self._board.unsettled(), self._options.grace_seconds)
-        rest = self._board.unsettled()
+        self._until(lambda: not self._active_tasks.unsettled(), self._options.grace_seconds)
+        rest = self._active_tasks.unsettled()
         for task in rest:
             task.stop(StopReason.HAND_BACK)
         if rest:
-            self._until(lambda: not self._board.unsettled(), _STOP_HANDLERS_SECONDS, hurry=False)
+            self._until(lambda: not self._active_tasks.unsettled(), _STOP_HANDLERS_SECONDS, cut_short=False)
         # Their handlers do not end, but the process will: the lease decides about anything they still say.
-        stubborn = self._board.unsettled()
+        stubborn = self._active_tasks.unsettled()
         # If nobody ordered the end, it may be theirs: the attempt counts. But one handler that blocks the event loop
         # keeps every other there from being told.
         blocking = self._runner.under_way(self._loop) if self._watch.is_late() else None
         to_blame = [task for task in stubborn if self._failed and (blocking in (None, task) or task.thread_started)]
         self._end_tasks([(task, self._runner.cut_off(task, counts=task in to_blame)) for task in stubborn])
-        self._until(lambda: not self._reporter.unwritten(), _FLUSH_SECONDS, hurry=False)
+        self._until(lambda: not self._reporter.unwritten(), _FLUSH_SECONDS, cut_short=False)
         if self._reporter.unwritten():
             _log.error("outcomes_lost", count=self._reporter.unwritten())
         self._end(self._reporter, self._canceller, self._listener, self._heartbeat, timeout=_DUTY_SECONDS)
@@ -452,9 +452,9 @@ class Worker:
         for duty in duties:
             duty.stop(timeout)
 
-    def _until(self, done: Callable[[], bool], seconds: float, *, hurry: bool = True) -> None:
+    def _until(self, done: Callable[[], bool], seconds: float, *, cut_short: bool = True) -> None:
         end = time.monotonic() + seconds
-        while not done() and time.monotonic() < end and not (hurry and not self._stops.empty()):
+        while not done() and time.monotonic() < end and not (cut_short and not self._stops.empty()):
             time.sleep(_LOOK_SECONDS)
 
     def _hand_back_unstarted(self) -> int:

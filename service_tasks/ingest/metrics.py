@@ -31,7 +31,7 @@ _COUNTERS = (
 )
 
 
-class IngestMeasures(Collector):
+class IngestMetrics(Collector):
     """Reads the counts when it is asked, so that counting costs a message nothing more."""
 
     def __init__(self, counts: Counts, registry: CollectorRegistry) -> None:

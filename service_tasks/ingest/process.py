@@ -9,7 +9,7 @@ from functools import partial
 
 from service_tasks.engine.registry import Registry
 from service_tasks.ingest.consumer import FLUSH_SECONDS, LARGEST_BATCH, PREFETCH, Consumer, Counts
-from service_tasks.ingest.metrics import IngestMeasures
+from service_tasks.ingest.metrics import IngestMetrics
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.task_store import TaskStore
@@ -65,7 +65,7 @@ def run_ingest(
         prefetch=prefetch,
     )
     metrics = Metrics(NAME)
-    IngestMeasures(counts, metrics.registry)
+    IngestMetrics(counts, metrics.registry)
 
     def broker_is_connected() -> None:
         if not counts.connected:

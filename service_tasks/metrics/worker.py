@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from service_tasks.domain.distribution import BOUNDS, Distribution
-from service_tasks.engine.metrics import SIZES, Sizes, WorkerMeasures
+from service_tasks.engine.metrics import SIZES, Sizes, WorkerMetrics
 from service_tasks.engine.worker import Worker
 
 _ATTEMPTS = ("completed", "failed", "retried", "handed_back", "cancelled", "late")
@@ -24,14 +24,14 @@ class WorkerCollector(Collector):
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        measures = self._worker.measures
-        yield from _tasks(measures)
-        yield from _batches(measures)
+        metrics = self._worker.metrics
+        yield from _tasks(metrics)
+        yield from _batches(metrics)
         yield from _state(self._worker)
-        yield from _duties(measures)
+        yield from _duties(metrics)
 
 
-def _tasks(measures: WorkerMeasures) -> Iterator[Metric]:
+def _tasks(metrics: WorkerMetrics) -> Iterator[Metric]:
     by_type = ["task_type"]
     claimed = CounterMetricFamily("siteworks_worker_tasks_claimed_total", "Tasks taken to be run.", labels=by_type)
     attempts = CounterMetricFamily(
@@ -45,7 +45,7 @@ def _tasks(measures: WorkerMeasures) -> Iterator[Metric]:
     runs = HistogramMetricFamily(
         "siteworks_worker_run_seconds", "How long attempts ran, in seconds, however they ended.", labels=by_type
     )
-    for name, one in measures.types():
+    for name, one in metrics.types():
         claimed.add_metric([name], one.claimed)
         for outcome in _ATTEMPTS:
             attempts.add_metric([name, outcome], getattr(one, outcome))
@@ -54,15 +54,15 @@ def _tasks(measures: WorkerMeasures) -> Iterator[Metric]:
     return iter((claimed, attempts, waits, runs))
 
 
-def _batches(measures: WorkerMeasures) -> Iterator[Metric]:
+def _batches(metrics: WorkerMetrics) -> Iterator[Metric]:
     yield _times(
-        "siteworks_worker_claim_duration_seconds", "Time of a statement that claims, in seconds.", measures.claims
+        "siteworks_worker_claim_duration_seconds", "Time of a statement that claims, in seconds.", metrics.claims
     )
-    yield _sizes("siteworks_worker_claim_tasks", "Tasks that one claim gave.", measures.claim_sizes)
+    yield _sizes("siteworks_worker_claim_tasks", "Tasks that one claim gave.", metrics.claim_sizes)
     yield _times(
-        "siteworks_worker_flush_duration_seconds", "Time of writing a batch of outcomes, in seconds.", measures.flushes
+        "siteworks_worker_flush_duration_seconds", "Time of writing a batch of outcomes, in seconds.", metrics.flushes
     )
-    yield _sizes("siteworks_worker_flush_outcomes", "Outcomes written together.", measures.flush_sizes)
+    yield _sizes("siteworks_worker_flush_outcomes", "Outcomes written together.", metrics.flush_sizes)
 
 
 def _state(worker: Worker) -> Iterator[Metric]:
@@ -106,22 +106,22 @@ def _state(worker: Worker) -> Iterator[Metric]:
     yield away
 
 
-def _duties(measures: WorkerMeasures) -> Iterator[Metric]:
+def _duties(metrics: WorkerMetrics) -> Iterator[Metric]:
     for name, text, value in (
         (
             "siteworks_worker_lost_claims_total",
             "Claims whose answer was lost, found and handed back.",
-            measures.lost_claims,
+            metrics.lost_claims,
         ),
-        ("siteworks_promoter_tasks_total", "Tasks made ready because their time had come.", measures.promoted),
-        ("siteworks_scheduler_due_total", "Times that a schedule was due.", measures.schedules_due),
-        ("siteworks_scheduler_tasks_total", "Tasks made by schedules.", measures.schedule_tasks),
+        ("siteworks_promoter_tasks_total", "Tasks made ready because their time had come.", metrics.promoted),
+        ("siteworks_scheduler_due_total", "Times that a schedule was due.", metrics.schedules_due),
+        ("siteworks_scheduler_tasks_total", "Tasks made by schedules.", metrics.schedule_tasks),
         (
             "siteworks_scheduler_missed_total",
             "Times that a schedule was due so late that it had missed runs.",
-            measures.schedules_missed,
+            metrics.schedules_missed,
         ),
-        ("siteworks_scheduler_stopped_total", "Schedules that could not go on.", measures.schedules_stopped),
+        ("siteworks_scheduler_stopped_total", "Schedules that could not go on.", metrics.schedules_stopped),
     ):
         yield CounterMetricFamily(name, text, value=value)
     rescued = CounterMetricFamily(
@@ -129,14 +129,14 @@ def _duties(measures: WorkerMeasures) -> Iterator[Metric]:
         "Tasks taken from workers that fell silent (dead) or did not end them at their deadline (hung).",
         labels=["reason", "outcome"],
     )
-    for labels, count in measures.rescued.items():
+    for labels, count in metrics.rescued.items():
         rescued.add_metric(labels, count)
     yield rescued
     pruned = CounterMetricFamily(
         "siteworks_pruner_removed_total", "Old tasks, and old records beside them, that were removed.", labels=["kind"]
     )
-    pruned.add_metric(["task"], measures.pruned_tasks)
-    pruned.add_metric(["record"], measures.pruned_records)
+    pruned.add_metric(["task"], metrics.pruned_tasks)
+    pruned.add_metric(["record"], metrics.pruned_records)
     yield pruned
 
 

@@ -13,7 +13,7 @@ from service_tasks.domain.task import Lease, State
 from service_tasks.engine.ports import cancel_announcement
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.statements import Statements
-from service_tasks.persistence.task_events import TaskEvents
+from service_tasks.persistence.task_outbox import TaskOutbox
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.use_cases.bulk import Choice, Chosen, Retried
 from servicekit.database.engine import Database
@@ -23,13 +23,13 @@ from servicekit.events import tombstones
 class BulkStore:
     """Implements `use_cases.bulk.BulkRepository`."""
 
-    def __init__(self, database: Database, tasks: TaskStore, events: TaskEvents | None = None) -> None:
+    def __init__(self, database: Database, tasks: TaskStore, events: TaskOutbox | None = None) -> None:
         """`tasks` is on the same database: an end and its callback are one transaction. `events` writes what others are
         told of tasks that end; by default nothing."""
         self._statements = Statements(database, "bulk.sql")
         self._tasks = tasks
         self._by_id = load_queries()["by_id"]
-        self._events = events or TaskEvents()
+        self._events = events or TaskOutbox()
 
     def choose(self, choice: Choice) -> list[Chosen]:
         with self._statements.transaction() as session:

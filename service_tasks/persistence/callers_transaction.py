@@ -37,7 +37,7 @@ class CallersTransaction:
             ((future,),) = self._run(self._queries["is_future"], {"execute_at": task.execute_at})
             if not future:
                 raise PastExecuteAt
-        if task.user_id is not None and self._run(*tombstones.question({task.user_id})):
+        if task.user_id is not None and self._run(*tombstones.select_buried({task.user_id})):
             raise UserDeleted
         rows = self._run(self._queries[insertion(announcement)], new_row(task, announcement))
         return _with_uuid(stored_or_none(rows))

@@ -14,7 +14,7 @@ from service_tasks.domain.task import USER_DELETED
 from service_tasks.engine.ports import READY, Firing
 from service_tasks.errors import UserDeleted
 from service_tasks.persistence.statements import Statements
-from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
+from service_tasks.persistence.task_outbox import UserDeleted as UserDeletedData
 from service_tasks.persistence.task_store import LARGEST_IN_LIST, TaskStore
 from service_tasks.use_cases.schedules import NewSchedule, ScheduleSelection, StoredSchedule
 from service_tasks.use_cases.tasks import NewTask

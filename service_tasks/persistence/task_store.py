@@ -33,10 +33,10 @@ from service_tasks.domain.task import (
 from service_tasks.engine.ports import READY, Counted, Load, Offer, Promotion, WorkerInfo, cancel_announcement
 from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
 from service_tasks.persistence.callbacks import callback_of
-from service_tasks.persistence.line import Lines
+from service_tasks.persistence.dedicated_connections import DedicatedConnections
 from service_tasks.persistence.statements import Statements
-from service_tasks.persistence.task_events import TaskEvents
-from service_tasks.persistence.task_events import UserDeleted as UserDeletedData
+from service_tasks.persistence.task_outbox import TaskOutbox
+from service_tasks.persistence.task_outbox import UserDeleted as UserDeletedData
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.tasks import Control, NewTask, PastExecuteAt, Selection, Standing, StoredTask
 from servicekit.database.engine import Database
@@ -64,19 +64,19 @@ O = TypeVar("O", bound=Outcome)  # noqa: E741 - the one letter for an outcome
 class TaskStore:
     """Every method is one transaction and raises `DatabaseUnavailable` when it cannot be had."""
 
-    def __init__(self, database: Database, events: TaskEvents | None = None) -> None:
+    def __init__(self, database: Database, events: TaskOutbox | None = None) -> None:
         """`events` writes what others are told of tasks that end; by default nothing."""
         self._database = database
         self._statements = Statements(database, "queries.sql")
         self._limited: frozenset[str] = frozenset()
         self._limited_until = 0.0
-        self._lines = Lines(
+        self._lines = DedicatedConnections(
             database,
             f"{self._statements['by_id']}; {self._statements['in_turn']}".replace("SET LOCAL", "SET"),
             {name: self._statements[name] for name in ("claim", "limited_types")},
         )
         self._completion = f"SET LOCAL lock_timeout = '500ms'; {self._statements['complete']}"
-        self._events = events or TaskEvents()
+        self._events = events or TaskOutbox()
         self._announce_again_at = 0.0
 
     # What people do

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import psycopg2
 
-from service_tasks.persistence.line import open_apart
+from service_tasks.persistence.dedicated_connections import open_apart
 from servicekit.database.engine import Database
 from servicekit.wire.errors import DatabaseUnavailable
 

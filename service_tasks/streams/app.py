@@ -12,8 +12,8 @@ from service_tasks.settings import EventsSettings
 from service_tasks.streams.door import Door, Receive, Scope, Send
 from service_tasks.streams.feed import Feed
 from service_tasks.streams.listener import EventListener
-from service_tasks.streams.metrics import EventMeasures
-from service_tasks.streams.routes import event_routes
+from service_tasks.streams.metrics import StreamMetrics
+from service_tasks.streams.routes import stream_routes
 from servicekit.database.engine import Database
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
@@ -43,9 +43,9 @@ class Events:
             self._feed,
             checks={"database": self._database.ping},
             metrics=metrics,
-            measures=EventMeasures(metrics.registry, self._feed),
+            stream_metrics=StreamMetrics(metrics.registry, self._feed),
             document=openapi.document(
-                title=SERVICE, version=VERSION, description="Tasks as they change.", routes=[event_routes()]
+                title=SERVICE, version=VERSION, description="Tasks as they change.", routes=[stream_routes()]
             ),
             keep_alive_seconds=settings.events_keep_alive_seconds,
             browsers=BrowserRules(settings.allowed_hosts, settings.events_bind),
@@ -65,14 +65,14 @@ class Events:
         """Begin to look and to listen; called on the running event loop."""
         loop = asyncio.get_running_loop()
 
-        def hurry() -> None:
-            loop.call_soon_threadsafe(self._feed.hurry)
+        def look_now() -> None:
+            loop.call_soon_threadsafe(self._feed.look_now)
 
         self._looking = loop.create_task(self._feed.run(), name="feed")
         self._looking.add_done_callback(_stop_unless_cancelled)
         self._listener = EventListener(
             TaskStore(self._database).open_wake_ups,
-            hurry=hurry,
+            look_now=look_now,
             on_death=_stop_this_process,
         )
         self._listener.start()

@@ -13,8 +13,8 @@ from typing import Any
 
 from service_tasks.domain.watched import WatchedTask
 from service_tasks.streams import stream
-from service_tasks.streams.feed import Feed, Sight, Watcher
-from service_tasks.streams.metrics import EventMeasures
+from service_tasks.streams.feed import Feed, TaskSnapshot, Watcher
+from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.streams.routes import LAST_EVENT_ID
 from servicekit.observing import request_id
 from servicekit.observing.logs import get_logger
@@ -91,7 +91,7 @@ class Door:
         *,
         checks: Mapping[str, Check],
         metrics: Metrics,
-        measures: EventMeasures,
+        stream_metrics: StreamMetrics,
         document: Mapping[str, Any],
         keep_alive_seconds: float,
         browsers: BrowserRules,
@@ -99,7 +99,7 @@ class Door:
         self._feed = feed
         self._checks = checks
         self._metrics = metrics
-        self._measures = measures
+        self._stream_metrics = stream_metrics
         self._keep_alive = keep_alive_seconds
         self._browsers = browsers
         self._service = metrics.service
@@ -178,7 +178,7 @@ class Door:
                 # Left without its end, the stream is cut off.
                 _log.info("watcher_given_up", events=exchange.events)
 
-    async def _follow(self, exchange: _Exchange, watcher: Watcher, sight: Sight, known: int | None) -> None:
+    async def _follow(self, exchange: _Exchange, watcher: Watcher, sight: TaskSnapshot, known: int | None) -> None:
         """Write what changes until there is nothing more to come."""
         await self._write(exchange, stream.retry(RETRY_MS))
         if known == sight.version:
@@ -198,10 +198,10 @@ class Door:
                 await self._write(exchange, stream.KEEP_ALIVE)
         await exchange.send({"type": "http.response.body", "body": b""})
 
-    async def _tell(self, exchange: _Exchange, sight: Sight, told: WatchedTask | None) -> None:
+    async def _tell(self, exchange: _Exchange, sight: TaskSnapshot, told: WatchedTask | None) -> None:
         events = stream.events_of(sight, told)
         for name, _ in events:
-            self._measures.told(name)
+            self._stream_metrics.told(name)
         exchange.events += len(events)
         if events:
             await self._write(exchange, b"".join(text for _, text in events))

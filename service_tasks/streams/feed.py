@@ -33,7 +33,7 @@ _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class TaskSnapshot:
     """The newest that is known of a task; `gone` when its record was removed, `task` then being the last of it."""
 
     task: WatchedTask
@@ -53,7 +53,7 @@ class _Topic:
 
     def __init__(self) -> None:
         self.watchers: set[Watcher] = set()
-        self.sight: Sight | None = None
+        self.sight: TaskSnapshot | None = None
         #: Why there is no first sight.
         self.fault: AppError | None = None
 
@@ -83,7 +83,7 @@ class Watcher:
         """The process is about to end; whoever watches should come back elsewhere."""
         return self._feed.closing
 
-    async def first(self, seconds: float) -> Sight:
+    async def first(self, seconds: float) -> TaskSnapshot:
         """The task as it stands. Raises TaskNotFound, Unavailable, or DeadlineExceeded after `seconds`."""
         topic = self._topic
         try:
@@ -103,7 +103,7 @@ class Watcher:
             raise TaskNotFound
         return topic.sight
 
-    async def after(self, version: int, seconds: float) -> Sight | None:
+    async def after(self, version: int, seconds: float) -> TaskSnapshot | None:
         """The newest state as soon as it is another than `version`; None after `seconds`, or when `closing`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -125,7 +125,7 @@ class Feed:
         self._interval = interval
         self._limit = limit
         self._topics: dict[UUID, _Topic] = {}
-        self._hurry = asyncio.Event()
+        self._look_now = asyncio.Event()
         # One thread: one statement at a time, however slow the database is.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._failures = 0
@@ -145,7 +145,7 @@ class Feed:
         topic = self._topics.get(task_id)
         if topic is None or topic.fault is not None:
             topic = self._topics[task_id] = _Topic()
-            self._hurry.set()
+            self._look_now.set()
         topic.watchers.add(watcher)
         self.watchers += 1
         return topic
@@ -156,10 +156,10 @@ class Feed:
         if not topic.watchers and self._topics.get(task_id) is topic:
             del self._topics[task_id]
 
-    def hurry(self) -> None:
+    def look_now(self) -> None:
         """Look now: somebody announced a change."""
         if self._topics:
-            self._hurry.set()
+            self._look_now.set()
 
     def close(self) -> None:
         """Let every stream end; new watchers are refused."""
@@ -187,10 +187,10 @@ class Feed:
             pause = self._interval
         with suppress(TimeoutError):
             async with asyncio.timeout(pause if self._topics else None):
-                await self._hurry.wait()
+                await self._look_now.wait()
 
     async def _look_once(self) -> None:
-        self._hurry.clear()
+        self._look_now.clear()
         # One that is gone stays gone: ids are never used again.
         asked = {key: topic for key, topic in self._topics.items() if topic.sight is None or not topic.sight.gone}
         if not asked:
@@ -225,9 +225,9 @@ class Feed:
 def _update(topic: _Topic, task: WatchedTask | None) -> None:
     before = topic.sight
     if task is not None:
-        topic.sight = Sight(task, version_after(task, 0 if before is None else before.version))
+        topic.sight = TaskSnapshot(task, version_after(task, 0 if before is None else before.version))
     elif before is None:
         topic.fault = TaskNotFound()
     else:
-        topic.sight = Sight(before.task, before.version + 1, gone=True)
+        topic.sight = TaskSnapshot(before.task, before.version + 1, gone=True)
     topic.wake()

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from service_tasks.streams.feed import Feed
 
 
-class EventMeasures(Collector):
+class StreamMetrics(Collector):
     """Watchers and watched tasks are read at each scrape."""
 
     def __init__(self, registry: CollectorRegistry, feed: Feed) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from service_tasks.errors import TaskNotFound, TooManyWatchers
-from service_tasks.streams.schemas import TaskEvents
+from service_tasks.streams.schemas import TaskStream
 from servicekit.web.routes import Routes
 from servicekit.wire.errors import DatabaseUnavailable
 
 LAST_EVENT_ID = "Last-Event-ID"
 
 
-def event_routes() -> Routes:
+def stream_routes() -> Routes:
     """Declare the event stream of a task."""
     api = Routes("tasks")
 
@@ -24,7 +24,7 @@ def event_routes() -> Routes:
         media_type="text/event-stream",
         no_content="The reader has seen the end already, and need not come back.",
     )
-    def watch_task(id: UUID, headers: Mapping[str, str | None]) -> TaskEvents:
+    def watch_task(id: UUID, headers: Mapping[str, str | None]) -> TaskStream:
         """Watch a task: its status and progress as they change.
 
         Begins with the present state, `status` and `progress`; ends with `end`. The newest state counts: what came

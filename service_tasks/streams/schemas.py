@@ -58,7 +58,7 @@ class EndEvent(View):
     duration: float | None = Field(description="seconds the last attempt took")
 
 
-class TaskEvents(View):
+class TaskStream(View):
     """The data of each event, by the event's name."""
 
     status: StatusEvent

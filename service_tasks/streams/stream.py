@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from service_tasks.domain.task import Status
 from service_tasks.domain.watched import WatchedTask
-from service_tasks.streams.feed import Sight
+from service_tasks.streams.feed import TaskSnapshot
 from service_tasks.streams.schemas import EndEvent, EndStatus, ProgressEvent, StatusEvent
 from servicekit.web.schemas import View
 from servicekit.wire.envelope import Written, dump
@@ -29,7 +29,7 @@ def last_event_version(field: str | None) -> int | None:
     return int(field)
 
 
-def events_of(sight: Sight, told: WatchedTask | None) -> list[tuple[str, bytes]]:
+def events_of(sight: TaskSnapshot, told: WatchedTask | None) -> list[tuple[str, bytes]]:
     """Each event that leads from what the reader was `told` (None: nothing) to the newest, by its name."""
     task = sight.task
     made: list[tuple[str, View]] = []

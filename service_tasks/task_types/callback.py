@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE, SIGNATURE_FIELD, signature
-from service_tasks.domain.destinations import Destinations, hosts_text, networks_text, read_hosts, read_networks
+from service_tasks.domain.destinations import Destinations, hosts_text, networks_text, read_allowed_hosts, read_networks
 from service_tasks.task_types import GiveUp, RetryPolicy, Settings, TaskContext, task_type
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from servicekit.events.cloudevents import MEDIA_TYPE
@@ -71,7 +71,7 @@ class CallbackSettings(Settings):
     def destinations(self) -> Destinations:
         """The first two, read."""
         return Destinations(
-            hosts=read_hosts(self.callback_hosts),
+            hosts=read_allowed_hosts(self.callback_hosts),
             networks=read_networks(self.callback_networks),
             hosts_name="CALLBACK_HOSTS",
             networks_name="CALLBACK_NETWORKS",

@@ -79,7 +79,7 @@ async def exchange(
     """
     try:
         async with asyncio.timeout(request.timeout) as limit:
-            return await _Exchange(
+            return await _Call(
                 request, destinations, max_bytes, idempotency_key, judge, resolve or _resolve, tls or system_trust()
             ).run()
     except TimeoutError as exc:
@@ -91,7 +91,7 @@ async def exchange(
         raise RequestFailed(f"{type(exc).__name__}: {exc}") from exc
 
 
-class _Exchange:
+class _Call:
     def __init__(
         self,
         request: HttpRequest,

@@ -10,7 +10,7 @@ from service_tasks.domain.destinations import (
     Destinations,
     hosts_text,
     networks_text,
-    read_hosts,
+    read_allowed_hosts,
     read_networks,
 )
 from service_tasks.task_types import RetryPolicy, Settings, TaskContext, task_type
@@ -37,7 +37,7 @@ class HttpRequestSettings(Settings):
     def destinations(self) -> Destinations:
         """The first two, read."""
         return Destinations(
-            hosts=read_hosts(self.http_request_allowed_hosts),
+            hosts=read_allowed_hosts(self.http_request_allowed_hosts),
             networks=read_networks(self.http_request_allowed_networks),
             hosts_name="HTTP_REQUEST_ALLOWED_HOSTS",
             networks_name="HTTP_REQUEST_ALLOWED_NETWORKS",

@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from servicekit.database.engine import Database
 from servicekit.events.cloudevents import LARGEST_BATCH, Event
-from servicekit.events.relay_metrics import RelayMeasures
+from servicekit.events.relay_metrics import RelayMetrics
 from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import Duty
 from servicekit.wire.errors import BadGateway, DatabaseUnavailable, DeadlineExceeded, Unavailable
@@ -333,7 +333,7 @@ class Courier(Duty):
         *,
         store: RelayStore,
         may_deliver: Callable[[], bool],
-        measures: RelayMeasures,
+        metrics: RelayMetrics,
         on_death: Callable[[], None],
     ) -> None:
         super().__init__(f"courier of {destination}", pause=lambda: self._pause_seconds, on_death=on_death)
@@ -341,7 +341,7 @@ class Courier(Duty):
         self._deliver = deliver
         self._store = store
         self._may_deliver = may_deliver
-        self._measures = measures
+        self._metrics = metrics
         self._size = LARGEST_BATCH
         self._backoff = _Backoff()
         self._pause_seconds = 0.0
@@ -352,7 +352,7 @@ class Courier(Duty):
             self._pause_seconds = self._work()
         except (Unavailable, BadGateway, DeadlineExceeded) as exc:
             self._pause_seconds = self._backoff.next()
-            self._measures.failed(self.destination)
+            self._metrics.failed(self.destination)
             if self._backoff.failures == 1:
                 _log.warning(
                     "destination_away", destination=self.destination, code=exc.code, cause=repr(exc.__cause__)[:300]
@@ -382,12 +382,12 @@ class Courier(Duty):
         self._size = min(self._size * 2, LARGEST_BATCH)
         moment = datetime.now(UTC)
         for item in batch:
-            self._measures.delivered(self.destination, (moment - item.event.time).total_seconds())
+            self._metrics.delivered(self.destination, (moment - item.event.time).total_seconds())
         return 0.0
 
     def _put_aside(self, item: Waiting, refused: EventRefused) -> None:
         given_up = self._store.hold(self.destination, item.position, str(refused), final=refused.final)
-        self._measures.refused(self.destination)
+        self._metrics.refused(self.destination)
         told = {
             "destination": self.destination,
             "event_type": item.event.type,
@@ -413,7 +413,7 @@ class Relay(Duty):
         poll_seconds: float,
         keep_seconds: float,
         remembers: Sequence[str],
-        measures: RelayMeasures,
+        metrics: RelayMetrics,
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -424,7 +424,7 @@ class Relay(Duty):
         self._poll_seconds = poll_seconds
         self._keep_seconds = keep_seconds
         self._remembers = remembers
-        self._measures = measures
+        self._metrics = metrics
         self._monotonic = monotonic
         self._backoff = _Backoff()
         self._pause_seconds = 0.0
@@ -436,7 +436,7 @@ class Relay(Duty):
                 deliver,
                 store=store,
                 may_deliver=self._active.is_set,
-                measures=measures,
+                metrics=metrics,
                 on_death=on_death,
             )
             for destination, deliver in deliveries.items()
@@ -489,7 +489,7 @@ class Relay(Duty):
         moment = self._monotonic()
         if moment - self._measured_at >= _MEASURE_SECONDS:
             self._measured_at = moment
-            self._measures.measured(self._store.backlog(), destinations)
+            self._metrics.measured(self._store.backlog(), destinations)
         if moment - self._pruned_at >= _PRUNE_SECONDS:
             removed = self._drop(destinations)
             removed = max(removed, self._store.prune(self._keep_seconds))
@@ -512,7 +512,7 @@ class Relay(Duty):
         (self._active.set if active else self._active.clear)()
         for courier in self.couriers:
             courier.wake()
-        self._measures.active(active)
+        self._metrics.active(active)
         if active:
             _log.info("relay_active")
         elif not self.stopping:

@@ -1,4 +1,4 @@
-"""What a relay counts and measures."""
+"""What a relay counts and metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 60, 300, 3600)
 
 
-class RelayMeasures:
+class RelayMetrics:
     """Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -11,7 +11,7 @@ from servicekit.circuits import Circuit, CircuitSettings
 from servicekit.database.engine import Database
 from servicekit.events.cloudevents import BATCH_MEDIA_TYPE, PATH, Event, write_batch
 from servicekit.events.relay import ActiveLock, EventRefused, Relay, RelayStore
-from servicekit.events.relay_metrics import RelayMeasures
+from servicekit.events.relay_metrics import RelayMetrics
 from servicekit.http_client import ServiceClient
 from servicekit.observing import logs
 from servicekit.observing.logs import get_logger
@@ -115,7 +115,7 @@ def run_relay(
         poll_seconds=settings.relay_poll_seconds,
         keep_seconds=settings.relay_keep_days * 86_400,
         remembers=remembers,
-        measures=RelayMeasures(metrics.registry),
+        metrics=RelayMetrics(metrics.registry),
         on_death=on_death,
     )
     checks = {"database": partial(database.ping, writing=True)}

@@ -34,11 +34,11 @@ def buried(session: Session, ids: Collection[UUID]) -> set[UUID]:
     """Tell which of these are deleted; the others stay undeleted here until the transaction ends."""
     if not ids:
         return set()
-    rows = session.connection().exec_driver_sql(*question(ids))
+    rows = session.connection().exec_driver_sql(*select_buried(ids))
     return {row[0] for row in rows}
 
 
-def question(ids: Collection[UUID]) -> tuple[str, dict[str, Any]]:
+def select_buried(ids: Collection[UUID]) -> tuple[str, dict[str, Any]]:
     """What `buried` asks, for whoever has another kind of connection: its rows are the ids that are deleted."""
     return _BURIED, {"locks": _LOCKS, "keys": [_key(item) for item in ids], "ids": [str(item) for item in ids]}
 

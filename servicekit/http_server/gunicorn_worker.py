@@ -15,7 +15,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from servicekit.observing import shortage
-from servicekit.process.lifecycle import keep_for_good, reset_signals_in_children
+from servicekit.process.lifecycle import freeze_heap, reset_signals_in_children
 
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 _SHORTAGE_SECONDS = 0.05
@@ -56,7 +56,7 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no ty
     def load_wsgi(self) -> None:
         super().load_wsgi()
         reset_signals_in_children()
-        keep_for_good()
+        freeze_heap()
 
     def accept(self, listener: Any) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from servicekit.process.gunicorn_reload import keep_what_works
-from servicekit.process.lifecycle import make_room_for_files
+from servicekit.process.lifecycle import raise_file_limit
 
 __all__ = [
     "accesslog",
@@ -48,7 +48,7 @@ def on_starting(server: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Let no growing number of connections hold a process up that has threads by now."""
-    make_room_for_files()
+    raise_file_limit()
 
 
 def post_worker_init(worker: Any) -> None:

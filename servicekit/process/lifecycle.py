@@ -206,7 +206,7 @@ def exit_within(seconds: float, *, status: int) -> None:
     signal.alarm(int(seconds) + 5)
 
 
-def keep_for_good() -> None:
+def freeze_heap() -> None:
     """Spare the garbage collector what there is now: call it once a process is wired, before its work begins.
 
     Modules, models and routes live as long as the process, but every batch of a thousand tasks made the collector look
@@ -230,7 +230,7 @@ def allow_many_files(wanted: int = _MANY_FILES) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
 
 
-def make_room_for_files() -> None:
+def raise_file_limit() -> None:
     """Let this process's table of open files have its final size now; a child does not inherit it.
 
     Linux doubles the table (64, 128, 256, … files) when it is full, and in a process that has threads waits meanwhile

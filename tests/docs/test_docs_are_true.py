@@ -30,7 +30,7 @@ from service_tasks import errors as tasks_errors
 from service_tasks.domain.schedule import ScheduleStatus
 from service_tasks.domain.task import Status, status_from_word
 from service_tasks.engine.registry import load_registry
-from service_tasks.persistence import task_events
+from service_tasks.persistence import task_outbox
 from service_tasks.routes.bulk import bulk_routes
 from service_tasks.routes.messages import message_routes
 from service_tasks.routes.schedules import schedule_routes
@@ -45,7 +45,7 @@ from service_tasks.settings import (
     TasksSettings,
     WorkerSettings,
 )
-from service_tasks.streams.routes import event_routes
+from service_tasks.streams.routes import stream_routes
 from service_users import errors as users_errors
 from service_users import events as users_events
 from service_users import schemas as users
@@ -298,7 +298,7 @@ def routes_of_the_services() -> dict[str, set[tuple[str, str]]]:
         "users": (user_routes(nobody),),  # type: ignore[arg-type]  # declared, never called
         "orders": (order_routes(nobody),),  # type: ignore[arg-type]
         "tasks": tuple(door(nobody) for door in TASK_DOORS),  # type: ignore[operator]
-        "events": (event_routes(),),
+        "events": (stream_routes(),),
     }
     return {name: {(e.method, e.path) for group in some for e in group.endpoints} for name, some in groups.items()}
 
@@ -348,7 +348,7 @@ def test_the_api_document_lists_every_endpoint() -> None:
 def test_the_statuses_in_the_api_document_are_those_of_the_declarations() -> None:
     nobody: object = None
     doors = (user_routes, order_routes, *TASK_DOORS)
-    groups = [event_routes(), *(door(nobody) for door in doors)]  # type: ignore[operator]
+    groups = [stream_routes(), *(door(nobody) for door in doors)]  # type: ignore[operator]
     declared_errors = {(e.method, e.path): e for group in groups for e in group.endpoints}
     for heading in ("Users", "Orders", "Tasks", "Schedules"):
         for cell, answers in (row[:2] for row in HTTP_API.rows(heading) if row[0].startswith("`") and " /" in row[0]):
@@ -503,7 +503,7 @@ def test_every_error_code_named_anywhere_is_a_code() -> None:
 
 
 def test_the_catalogue_of_events_is_that_of_the_code() -> None:
-    catalogue = {**users_events.CATALOGUE, **orders_events.CATALOGUE, **task_events.CATALOGUE}
+    catalogue = {**users_events.CATALOGUE, **orders_events.CATALOGUE, **task_outbox.CATALOGUE}
     assert [row[0].strip("`") for row in EVENTS.rows("Catalogue")] == list(catalogue)
 
     written = {}
@@ -516,7 +516,7 @@ def test_the_catalogue_of_events_is_that_of_the_code() -> None:
 
 def test_who_acts_on_an_event_can_read_what_its_sender_writes() -> None:
     sent = users_events.CATALOGUE["user.deleted"].model_fields
-    for receiver in (orders_events.UserDeleted, task_events.UserDeleted):
+    for receiver in (orders_events.UserDeleted, task_outbox.UserDeleted):
         assert set(receiver.model_fields) <= set(sent)
 
 

@@ -13,20 +13,20 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from api_gateway.limits import Bulkhead, Lateness, RetryBudget
-from api_gateway.metrics import GatewayMeasures
+from api_gateway.limits import Bulkhead, EventLoopLag, RetryBudget
+from api_gateway.metrics import GatewayMetrics
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.worker import Worker, WorkerOptions
 from service_tasks.ingest.consumer import Counts
-from service_tasks.ingest.metrics import IngestMeasures
+from service_tasks.ingest.metrics import IngestMetrics
 from service_tasks.metrics.stats import StatsCollector
 from service_tasks.metrics.worker import WorkerCollector
 from service_tasks.streams.feed import Feed
-from service_tasks.streams.metrics import EventMeasures
+from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.stats import Census, Figures, Stats
 from servicekit.circuits import Circuit, Transition
-from servicekit.events.relay_metrics import RelayMeasures
+from servicekit.events.relay_metrics import RelayMetrics
 from servicekit.observing.metrics import Metrics
 from tests.support.markdown import CHECKOUT, Document
 
@@ -39,24 +39,24 @@ def exported() -> dict[str, set[str]]:
     """Every series of a gateway, event streams, a relay, ingestion, the task service and a worker that have seen
     something of everything, with its labels."""
     metrics = Metrics("api_gateway")
-    measures = GatewayMeasures(metrics.registry)
+    measures = GatewayMetrics(metrics.registry)
     measures.watch(Circuit("users"), Bulkhead(), RetryBudget())
-    measures.watch_lateness(Lateness(1))
+    measures.watch_lag(EventLoopLag(1))
     measures.called("users", "success", 0.1)
     measures.called("users", "not_permitted", None)
     measures.refused("users", "circuit_open")
     measures.uncounted("users")
     measures.retried("users")
     measures.circuit_moved(_transition())
-    relay = RelayMeasures(metrics.registry)
+    relay = RelayMetrics(metrics.registry)
     relay.active(True)
     relay.delivered("orders", 0.1)
     relay.failed("orders")
     relay.refused("orders")
     relay.measured({}, ["orders"])
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
-    EventMeasures(metrics.registry, Feed(lambda _: {}, interval=1, limit=1)).told("end")
-    IngestMeasures(Counts(waiting=0), metrics.registry)
+    StreamMetrics(metrics.registry, Feed(lambda _: {}, interval=1, limit=1)).told("end")
+    IngestMetrics(Counts(waiting=0), metrics.registry)
     WorkerCollector(_worker(), metrics.registry)
     StatsCollector(Stats(_Nothing()), ["noop"], metrics.registry)
     return series(metrics.registry)

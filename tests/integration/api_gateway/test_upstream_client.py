@@ -10,12 +10,12 @@ import pytest
 
 from api_gateway.upstream import (
     MAX_CONNECTING,
-    Answer,
     BrokenAnswer,
     ConnectFailed,
     ConnectionLost,
     Origin,
     Upstream,
+    UpstreamAnswer,
 )
 from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, bad, good
 
@@ -26,7 +26,7 @@ def service() -> Iterator[ScriptedUpstream]:
         yield upstream
 
 
-async def get(upstream: Upstream, target: bytes = b"/x") -> Answer:
+async def get(upstream: Upstream, target: bytes = b"/x") -> UpstreamAnswer:
     return await upstream.exchange("GET", target, b"", None, connect=1)
 
 

@@ -9,7 +9,7 @@ from api_gateway.upstream import Upstream
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer every request on a kept connection with its own target, in one segment."""
+    """UpstreamAnswer every request on a kept connection with its own target, in one segment."""
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             target = head.split(b" ", 2)[1]

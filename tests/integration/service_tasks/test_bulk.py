@@ -14,7 +14,7 @@ import pytest
 from service_tasks.app import create_app
 from service_tasks.domain.task import AttemptError, FailedForGood, Succeeded
 from service_tasks.persistence.bulk_store import BulkStore
-from service_tasks.persistence.task_events import TaskEvents
+from service_tasks.persistence.task_outbox import TaskOutbox
 from service_tasks.schemas.bulk import CancelMany, RetryMany
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types import TaskContext, task_type
@@ -217,7 +217,7 @@ def test_handlers_of_cancelled_tasks_are_stopped(bench, bulk, start_worker):
 
 
 def test_the_ends_that_others_asked_to_hear_of_are_told(bench):
-    telling = Bulk(BulkStore(bench.database, bench.store, TaskEvents(["cancelled"])), announce=lambda word: None)
+    telling = Bulk(BulkStore(bench.database, bench.store, TaskOutbox(["cancelled"])), announce=lambda word: None)
     ids = {bench.add("crane") for _ in range(3)}
 
     telling.cancel(CancelMany(task_type="crane"))

@@ -10,7 +10,7 @@ import pytest
 from service_tasks.domain.task import AttemptError, FailedForGood, Succeeded, WillRetry
 from service_tasks.engine.registry import TaskType
 from service_tasks.errors import TaskStateConflict, UserDeleted
-from service_tasks.persistence.task_events import CATALOGUE, TaskEvents
+from service_tasks.persistence.task_outbox import CATALOGUE, TaskOutbox
 from service_tasks.persistence.task_store import TaskStore
 from servicekit.events.inbox import Inbox
 from tests.support.events import user_deleted
@@ -21,7 +21,7 @@ ALL = ("completed", "failed", "cancelled")
 
 @pytest.fixture
 def telling(bench):
-    bench.store = TaskStore(bench.database, TaskEvents(ALL))
+    bench.store = TaskStore(bench.database, TaskOutbox(ALL))
     return bench
 
 

@@ -15,7 +15,7 @@ from service_tasks.engine.registry import BadResult, task_type
 from service_tasks.engine.runner import _json_text
 from service_tasks.persistence.watch_store import WatchStore
 from service_tasks.settings import TasksSettings
-from service_tasks.streams.feed import Sight
+from service_tasks.streams.feed import TaskSnapshot
 from service_tasks.streams.stream import events_of
 from servicekit.wire.json_reader import MAX_STORED_DEPTH
 
@@ -71,7 +71,7 @@ def test_a_result_comes_out_at_every_door_as_it_went_in(name, bench, start_worke
             assert shown["result"] == given
     # The stream
     watched = WatchStore(bench.database).changed({task_id: None})[task_id]
-    (*_, (_, text)) = events_of(Sight(watched, 1), None)
+    (*_, (_, text)) = events_of(TaskSnapshot(watched, 1), None)
     told = exactly(text.split(b"data: ")[1])
     assert told["result"] == (None if told["omitted"] else given)
     # The command line

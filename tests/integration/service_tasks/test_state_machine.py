@@ -49,7 +49,7 @@ from service_tasks.domain.task import (
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.runner import decide_lost
 from service_tasks.errors import UniqueKeyTaken
-from service_tasks.persistence.line import open_apart
+from service_tasks.persistence.dedicated_connections import open_apart
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from servicekit.database.engine import Database
 from tests.integration.service_tasks.conftest import Bench, new_task

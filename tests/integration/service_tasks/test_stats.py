@@ -263,7 +263,7 @@ def test_tasks_taken_from_a_dead_worker_are_counted_by_who_took_them(bench, star
 
     bench.wait_for(poison, State.FAILED)
 
-    eventually(lambda: worker.worker.measures.rescued["dead", "failed"] == 1)
+    eventually(lambda: worker.worker.metrics.rescued["dead", "failed"] == 1)
     assert worker.stop() == 0
     (found,) = Stats(StatsStore(bench.database)).show().types
     assert (found.task_type, found.failed, found.completed) == ("crane", 1, 0)

@@ -25,7 +25,7 @@ from service_tasks.domain.task import (
 from service_tasks.engine.ports import Offer
 from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
-from service_tasks.persistence.line import Lines
+from service_tasks.persistence.dedicated_connections import DedicatedConnections
 from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection
 from servicekit.database.engine import Database, DatabaseTooSlow
 from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
@@ -751,13 +751,13 @@ def test_the_states_of_the_database_are_those_of_the_program(bench):
 
 def test_the_plan_of_a_claim_made_while_the_table_was_empty_serves_a_full_one(bench, monkeypatch):
     executed = {}
-    run = Lines.run
+    run = DedicatedConnections.run
 
     def remember(self, statement, parameters):
         executed[statement.partition("(")[0]] = (self, statement, parameters)
         return run(self, statement, parameters)
 
-    monkeypatch.setattr(Lines, "run", remember)
+    monkeypatch.setattr(DedicatedConnections, "run", remember)
     assert bench.claim(bench.register()) == []
     bench.sql(
         """INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, execute_at)
@@ -778,7 +778,9 @@ def test_a_thread_whose_connection_breaks_with_a_word_of_the_server_unread_gets_
     assert url.port
     with Wire(url.port) as wire:
         way = url.set(port=wire.port).render_as_string(hide_password=False)
-        lines = Lines(Database(way, application_name="lines", pool_size=1), "LISTEN words", {"ask": "SELECT 1"})
+        lines = DedicatedConnections(
+            Database(way, application_name="lines", pool_size=1), "LISTEN words", {"ask": "SELECT 1"}
+        )
         assert lines.execute("ask", {}) == [(1,)]
         wire.cut_after(lambda: bench.sql("NOTIFY words"))
 

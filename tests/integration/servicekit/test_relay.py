@@ -22,7 +22,7 @@ from servicekit.database.engine import Database
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event
 from servicekit.events.relay import REFUSALS, ActiveLock, EventRefused, Relay, RelayStore
-from servicekit.events.relay_metrics import RelayMeasures
+from servicekit.events.relay_metrics import RelayMetrics
 from servicekit.events.relay_process import DestinationUnavailable, HttpDelivery
 from servicekit.http_client import ServiceClient
 from servicekit.wire.errors import DatabaseUnavailable, Unavailable
@@ -74,7 +74,7 @@ class Outbox:
             store=self.store,
             lock=ActiveLock(self.database),
             deliveries={name: to for name, to in (("left", self.left), ("right", self.right)) if name != without},
-            measures=RelayMeasures(CollectorRegistry()),
+            metrics=RelayMetrics(CollectorRegistry()),
             on_death=self.died.set,
             **given,
         )
@@ -472,8 +472,8 @@ def test_after_that_time_they_are_dropped_and_their_events_with_them(box, capsys
     once(box.relay())
     box.relays[0].stop()
     registry = CollectorRegistry()
-    measures = RelayMeasures(registry)
-    measures.measured(box.store.backlog(), ["left"])
+    metrics = RelayMetrics(registry)
+    metrics.measured(box.store.backlog(), ["left"])
 
     once_active(box.relay(without="right", keep_seconds=7 * 86_400.0))
 
@@ -482,5 +482,5 @@ def test_after_that_time_they_are_dropped_and_their_events_with_them(box, capsys
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "deliveries_dropped" in line]
     assert "destination=right" in line.replace("'", "")
     assert box.store.drop_others(["left"], 0.0) == {"right": 1}
-    measures.measured(box.store.backlog(), ["left"])
+    metrics.measured(box.store.backlog(), ["left"])
     assert registry.get_sample_value("siteworks_relay_pending_events", {"destination": "right"}) == 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from api_gateway import shared_quotas
-from api_gateway.limits import Allowance, Bulkhead, Lateness, LatenessWatch, LineFull, Quota, RateLimiter, RetryBudget
+from api_gateway.limits import Allowance, Bulkhead, EventLoopLag, LagWatch, LineFull, Quota, RateLimiter, RetryBudget
 from api_gateway.shared_quotas import PLACES, QuotaMemory, SharedRateLimiter
 
 Limit = Callable[[Quota], RateLimiter]
@@ -212,7 +212,7 @@ def test_a_quota_says_what_it_is_in_the_words_of_the_draft() -> None:
 
 
 def test_late_again_and_again_is_overload_and_one_appointment_in_time_ends_it() -> None:
-    lateness = Lateness(1.0)
+    lag = EventLoopLag(1.0)
     seen = []
     # Late by:       0    1.0  1.1  5    0.5  1.1  1.1  1.1  9    0
     for due, now in [
@@ -227,30 +227,30 @@ def test_late_again_and_again_is_overload_and_one_appointment_in_time_ends_it() 
         (16, 25),
         (26, 26),
     ]:
-        lateness.came(due, now)
-        seen.append(lateness.overloaded)
+        lag.tick(due, now)
+        seen.append(lag.overloaded)
     assert seen == [False] * 7 + [True, True, False]
 
 
 def test_without_a_limit_nothing_is_late() -> None:
-    lateness = Lateness(0)
+    lag = EventLoopLag(0)
     for _ in range(5):
-        lateness.came(0, 100)
-    assert (lateness.overloaded, lateness.seconds) == (False, 100)
+        lag.tick(0, 100)
+    assert (lag.overloaded, lag.seconds) == (False, 100)
 
 
 def test_the_watch_sees_a_loop_that_is_held_up() -> None:
     async def main() -> None:
-        lateness = Lateness(0.05)
-        watch = LatenessWatch(lateness)
+        lag = EventLoopLag(0.05)
+        watch = LagWatch(lag)
         watch.start()
         ends_at = time.monotonic() + 10
-        while not lateness.overloaded:
+        while not lag.overloaded:
             assert time.monotonic() < ends_at
             # Holds the loop up longer than the appointment and the limit together.
-            time.sleep(Lateness.EVERY + 0.1)
+            time.sleep(EventLoopLag.EVERY + 0.1)
             await asyncio.sleep(0)
-        while lateness.overloaded:
+        while lag.overloaded:
             assert time.monotonic() < ends_at
             await asyncio.sleep(0.01)
         watch.stop()

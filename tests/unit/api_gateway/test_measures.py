@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from api_gateway.limits import Bulkhead, RetryBudget
-from api_gateway.metrics import GatewayMeasures
+from api_gateway.metrics import GatewayMetrics
 from servicekit.circuits import MOVES, Circuit
 
 NAME = "siteworks_circuit_transitions_total"
@@ -22,10 +22,10 @@ def transitions(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
 
 def test_every_change_of_a_circuit_stands_at_0_before_it_happens_and_at_1_afterwards() -> None:
     registry = CollectorRegistry()
-    measures = GatewayMeasures(registry)
-    circuits = [Circuit(name, listeners=[measures.circuit_moved]) for name in ("users", "orders")]
+    gateway_metrics = GatewayMetrics(registry)
+    circuits = [Circuit(name, listeners=[gateway_metrics.circuit_moved]) for name in ("users", "orders")]
     for circuit in circuits:
-        measures.watch(circuit, Bulkhead(), RetryBudget())
+        gateway_metrics.watch(circuit, Bulkhead(), RetryBudget())
     before = transitions(registry)
     assert before == {(circuit.name, *move): 0.0 for circuit in circuits for move in MOVES}
 

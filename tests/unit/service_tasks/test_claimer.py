@@ -10,7 +10,7 @@ import pytest
 
 from service_tasks.domain.task import ClaimedTask, Lease
 from service_tasks.engine import claimer
-from service_tasks.engine.board import Board
+from service_tasks.engine.active_tasks import ActiveTasks
 from service_tasks.engine.claimer import LARGEST_BATCH, LARGEST_WEIGHT, Claimer
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.reporter import Reporter
@@ -52,17 +52,21 @@ class Store:
 class Bench:
     def __init__(self) -> None:
         self.store = Store()
-        self.board = Board(5000)
+        self.active_tasks = ActiveTasks(5000)
         self.given: list = []
         self.term: int | None = 1
         self.reporter = Reporter(
-            store=self.store, worker_name="w", board=self.board, on_written=lambda retried: None, on_death=pytest.fail
+            store=self.store,
+            worker_name="w",
+            active_tasks=self.active_tasks,
+            on_written=lambda retried: None,
+            on_death=pytest.fail,
         )
         self.claimer = Claimer(
             store=self.store,
             worker_id=uuid4(),
             registry=Registry([noop]),
-            board=self.board,
+            active_tasks=self.active_tasks,
             threads=ThreadSlots(4),
             reporter=self.reporter,
             term=lambda: self.term,
@@ -89,7 +93,7 @@ def test_an_idle_worker_claims_on_the_thread_that_heard_of_the_task(bench):
 
     bench.claimer.claim_at_once()
 
-    assert len(bench.given) == len(bench.board) == 1
+    assert len(bench.given) == len(bench.active_tasks) == 1
     assert bench.store.claims == [HERE]
 
 
@@ -181,18 +185,18 @@ def test_no_more_is_claimed_than_there_is_memory_for_and_the_rest_is_handed_back
 
     held = LARGEST_WEIGHT // own
     assert 1 < held < 100
-    assert len(bench.given) == len(bench.board) == held
-    assert bench.board.weight == held * own
+    assert len(bench.given) == len(bench.active_tasks) == held
+    assert bench.active_tasks.weight == held * own
     assert bench.reporter.waiting() == 100 - held
 
     # As long as nothing ends, it does not try again; then, for what fits.
     bench.store.ready = 100
     assert bench.claimer.work() > 0
     assert bench.store.ready == 100
-    bench.board.remove([task.lease for task in bench.given[:2]])
+    bench.active_tasks.remove([task.lease for task in bench.given[:2]])
     bench.claimer.work()
     assert bench.store.ready == 98
-    assert len(bench.board) == held
+    assert len(bench.active_tasks) == held
 
 
 def test_a_task_too_large_for_any_worker_is_run_alone(bench, monkeypatch):
@@ -200,4 +204,4 @@ def test_a_task_too_large_for_any_worker_is_run_alone(bench, monkeypatch):
     bench.store.payload = '"%s"' % ("x" * 2000)
     bench.store.ready = 2
     bench.claimer.claim_at_once()
-    assert (len(bench.board), bench.reporter.waiting()) == (1, 1)
+    assert (len(bench.active_tasks), bench.reporter.waiting()) == (1, 1)

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from service_tasks.domain.destinations import is_allowed, is_public, may_connect, read_hosts, read_networks
+from service_tasks.domain.destinations import is_allowed, is_public, may_connect, read_allowed_hosts, read_networks
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from service_tasks.domain.destinations import is_allowed, is_public, may_connect
     ],
 )
 def test_only_what_the_list_names_is_allowed(listed, scheme, host, port, allowed):
-    assert is_allowed(read_hosts(listed), scheme, host, port) is allowed
+    assert is_allowed(read_allowed_hosts(listed), scheme, host, port) is allowed
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_only_what_the_list_names_is_allowed(listed, scheme, host, port, allowed
 )
 def test_an_entry_that_names_no_host_is_refused(entry):
     with pytest.raises(ValueError, match=r"entry 2 (is no host|has no port)"):
-        read_hosts(f"good.example.com,{entry}")
+        read_allowed_hosts(f"good.example.com,{entry}")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_public_is_what_lies_on_the_internet_and_nothing_else(address, public):
     ],
 )
 def test_other_addresses_need_a_network_or_their_very_number_in_the_list(address, host, allowed):
-    hosts, networks = read_hosts("crane.test, 192.168.7.7"), read_networks("10.0.0.0/8, fd12::/16")
+    hosts, networks = read_allowed_hosts("crane.test, 192.168.7.7"), read_networks("10.0.0.0/8, fd12::/16")
 
     assert may_connect(ipaddress.ip_address(address), host=host, hosts=hosts, networks=networks) is allowed
 

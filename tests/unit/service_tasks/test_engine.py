@@ -21,7 +21,7 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.board import ActiveTask, Board, StopReason
+from service_tasks.engine.active_tasks import ActiveTask, ActiveTasks, StopReason
 from service_tasks.engine.canceller import Canceller
 from service_tasks.engine.claimer import Claimer
 from service_tasks.engine.context import TaskContext
@@ -124,60 +124,62 @@ def hand():
 
 
 @pytest.fixture
-def board():
-    return Board(10)
+def active_tasks():
+    return ActiveTasks(10)
 
 
 @pytest.fixture
-def reporter(store, board, hand):
+def reporter(store, active_tasks, hand):
     return Reporter(
         store=store,
         worker_name="w",
-        board=board,
+        active_tasks=active_tasks,
         on_written=lambda retried: None,
         on_death=lambda: pytest.fail("died"),
         monotonic=hand,
     )
 
 
-def put_on(board: Board, reporter: Reporter, lease: Lease | None = None) -> ActiveTask:
+def put_on(active_tasks: ActiveTasks, reporter: Reporter, lease: Lease | None = None) -> ActiveTask:
     lease = lease or Lease(uuid4(), 1)
     claimed = ClaimedTask(lease, "noop", "{}", 1, 3, 60.0, NOW)
     task = ActiveTask(claimed, noop, TaskContext(claimed, reporter.note_progress))
-    board.add([task])
+    active_tasks.add([task])
     return task
 
 
 # Reporting
 
 
-def test_outcomes_stay_in_memory_in_their_order_while_the_database_is_away(store, board, reporter):
-    tasks = [put_on(board, reporter) for _ in range(3)]
+def test_outcomes_stay_in_memory_in_their_order_while_the_database_is_away(store, active_tasks, reporter):
+    tasks = [put_on(active_tasks, reporter) for _ in range(3)]
     store.away = True
     for task in tasks:
         reporter.report(Succeeded(task.lease, "1"))
     reporter.run_once(NOW)
     reporter.run_once(NOW)
-    assert (reporter.waiting(), len(board), reporter.is_away) == (3, 3, True)
+    assert (reporter.waiting(), len(active_tasks), reporter.is_away) == (3, 3, True)
 
     store.away = False
     reporter.run_once(NOW)
 
     assert [outcome.lease for outcome in store.written] == [task.lease for task in tasks]
-    assert (reporter.waiting(), len(board), reporter.is_away) == (0, 0, False)
+    assert (reporter.waiting(), len(active_tasks), reporter.is_away) == (0, 0, False)
 
 
-def test_a_refused_outcome_frees_its_place_too(store, board, reporter):
-    task = put_on(board, reporter)
+def test_a_refused_outcome_frees_its_place_too(store, active_tasks, reporter):
+    task = put_on(active_tasks, reporter)
     store.refused = {task.lease}
     reporter.report(Succeeded(task.lease, "1"))
     reporter.run_once(NOW)
 
-    assert len(board) == 0
+    assert len(active_tasks) == 0
 
 
-def test_an_outcome_is_not_called_late_when_only_the_answer_to_its_writing_was_lost(store, board, reporter, hand):
-    first, second = put_on(board, reporter), put_on(board, reporter)
+def test_an_outcome_is_not_called_late_when_only_the_answer_to_its_writing_was_lost(
+    store, active_tasks, reporter, hand
+):
+    first, second = put_on(active_tasks, reporter), put_on(active_tasks, reporter)
     with capture_logs() as said:
         store.away = True
         reporter.report(Succeeded(first.lease, "1"))
@@ -194,8 +196,8 @@ def test_an_outcome_is_not_called_late_when_only_the_answer_to_its_writing_was_l
     assert late == [str(second.lease.task_id)]
 
 
-def test_of_many_progress_reports_the_latest_is_written_and_not_too_often(store, board, reporter, hand):
-    task = put_on(board, reporter)
+def test_of_many_progress_reports_the_latest_is_written_and_not_too_often(store, active_tasks, reporter, hand):
+    task = put_on(active_tasks, reporter)
     for percent in (10, 20, 30):
         task.context.progress(percent)
     reporter.run_once(NOW)
@@ -210,8 +212,8 @@ def test_of_many_progress_reports_the_latest_is_written_and_not_too_often(store,
     assert [report.percent for report in store.progress] == [30, 40]
 
 
-def test_the_last_progress_of_a_task_is_written_before_its_end_and_none_after_it(store, board, reporter, hand):
-    task = put_on(board, reporter)
+def test_the_last_progress_of_a_task_is_written_before_its_end_and_none_after_it(store, active_tasks, reporter, hand):
+    task = put_on(active_tasks, reporter)
     task.context.progress(90)
     reporter.report(Succeeded(task.lease, "1"))
     reporter.run_once(NOW)
@@ -225,12 +227,12 @@ def test_the_last_progress_of_a_task_is_written_before_its_end_and_none_after_it
 # Heartbeat
 
 
-def heartbeat(store, board, reporter, **more) -> Heartbeat:
+def heartbeat(store, active_tasks, reporter, **more) -> Heartbeat:
     return Heartbeat(
         **more,
         store=store,
         worker=WorkerInfo(uuid4(), "w", ("noop",), 45.0),
-        board=board,
+        active_tasks=active_tasks,
         reporter=reporter,
         seconds=5.0,
         check_health=lambda: None,
@@ -238,8 +240,10 @@ def heartbeat(store, board, reporter, **more) -> Heartbeat:
     )
 
 
-def test_a_term_ends_when_no_beat_has_come_through_for_a_lease_and_nothing_brings_it_back(store, board, reporter, hand):
-    beat = heartbeat(store, board, reporter, monotonic=hand)
+def test_a_term_ends_when_no_beat_has_come_through_for_a_lease_and_nothing_brings_it_back(
+    store, active_tasks, reporter, hand
+):
+    beat = heartbeat(store, active_tasks, reporter, monotonic=hand)
     assert beat.term() is None, "nobody knows us yet"
     beat.run_once(NOW)
     first = beat.term()
@@ -263,8 +267,8 @@ def test_a_term_ends_when_no_beat_has_come_through_for_a_lease_and_nothing_bring
     assert (beat.holds(first, hand()), beat.holds(second, hand())) == (False, True)
 
 
-def test_a_beat_that_took_longer_than_what_was_left_of_the_lease_ends_the_term(store, board, reporter, hand):
-    beat = heartbeat(store, board, reporter, monotonic=hand)
+def test_a_beat_that_took_longer_than_what_was_left_of_the_lease_ends_the_term(store, active_tasks, reporter, hand):
+    beat = heartbeat(store, active_tasks, reporter, monotonic=hand)
     beat.run_once(NOW)
     first = beat.term()
     hand.now += 44.0
@@ -276,7 +280,7 @@ def test_a_beat_that_took_longer_than_what_was_left_of_the_lease_ends_the_term(s
     assert beat.term() not in {None, first}
 
 
-def test_a_worker_that_looks_dead_claims_nothing_until_a_beat_has_come_through(store, board, reporter):
+def test_a_worker_that_looks_dead_claims_nothing_until_a_beat_has_come_through(store, active_tasks, reporter):
     terms = [None, 7]
     handed_over: list[ActiveTask] = []
     store.ready = [ClaimedTask(Lease(uuid4(), 1), "noop", "{}", 1, 3, 60.0, NOW)]
@@ -284,7 +288,7 @@ def test_a_worker_that_looks_dead_claims_nothing_until_a_beat_has_come_through(s
         store=store,
         worker_id=uuid4(),
         registry=Registry([noop]),
-        board=board,
+        active_tasks=active_tasks,
         threads=ThreadSlots(4),
         reporter=reporter,
         term=lambda: terms.pop(0),
@@ -301,12 +305,12 @@ def test_a_worker_that_looks_dead_claims_nothing_until_a_beat_has_come_through(s
     assert [task.term for task in handed_over] == [7]
 
 
-def test_a_task_no_longer_held_is_stopped_and_one_unknown_is_handed_back(store, board, reporter):
-    kept, lost = put_on(board, reporter), put_on(board, reporter)
+def test_a_task_no_longer_held_is_stopped_and_one_unknown_is_handed_back(store, active_tasks, reporter):
+    kept, lost = put_on(active_tasks, reporter), put_on(active_tasks, reporter)
     unknown = Lease(uuid4(), 4)
     store.held = {kept.lease, unknown}
 
-    beat = heartbeat(store, board, reporter)
+    beat = heartbeat(store, active_tasks, reporter)
     beat.run_once(NOW)
     beat.run_once(NOW)
     reporter.run_once(NOW)
@@ -316,24 +320,24 @@ def test_a_task_no_longer_held_is_stopped_and_one_unknown_is_handed_back(store, 
     assert store.written == [HandedBack(unknown)]
 
 
-def test_a_claim_that_is_just_coming_in_is_not_taken_for_a_lost_one(store, board, reporter):
-    beat = heartbeat(store, board, reporter)
+def test_a_claim_that_is_just_coming_in_is_not_taken_for_a_lost_one(store, active_tasks, reporter):
+    beat = heartbeat(store, active_tasks, reporter)
     late, lost = Lease(uuid4(), 1), Lease(uuid4(), 1)
     store.held = {late, lost}
     beat.run_once(NOW)
     assert reporter.waiting() == 0
 
     # Its answer has come between the two beats.
-    put_on(board, reporter, late)
+    put_on(active_tasks, reporter, late)
     beat.run_once(NOW)
     reporter.run_once(NOW)
     assert store.written == [HandedBack(lost)]
 
 
-def test_a_claim_that_is_under_way_for_many_beats_is_not_taken_for_a_lost_one(store, board, reporter):
+def test_a_claim_that_is_under_way_for_many_beats_is_not_taken_for_a_lost_one(store, active_tasks, reporter):
     coming = Lease(uuid4(), 1)
-    beat = heartbeat(store, board, reporter)
-    board.claims += 1
+    beat = heartbeat(store, active_tasks, reporter)
+    active_tasks.claims += 1
     store.held = {coming}
 
     for _ in range(3):
@@ -341,13 +345,13 @@ def test_a_claim_that_is_under_way_for_many_beats_is_not_taken_for_a_lost_one(st
     assert reporter.waiting() == 0
 
     # It has ended, and its answer was lost.
-    board.claims += 1
+    active_tasks.claims += 1
     beat.run_once(NOW)
     assert reporter.waiting() == 1
 
 
-def test_a_strange_claim_that_is_gone_at_the_next_beat_is_forgotten(store, board, reporter):
-    beat = heartbeat(store, board, reporter)
+def test_a_strange_claim_that_is_gone_at_the_next_beat_is_forgotten(store, active_tasks, reporter):
+    beat = heartbeat(store, active_tasks, reporter)
     for held in ({Lease(UUID(int=7), 1)}, set(), {Lease(UUID(int=7), 1)}):
         store.held = held
         beat.run_once(NOW)
@@ -355,12 +359,12 @@ def test_a_strange_claim_that_is_gone_at_the_next_beat_is_forgotten(store, board
     assert reporter.waiting() == 0
 
 
-def test_a_task_whose_outcome_waits_to_be_written_is_left_alone(store, board, reporter):
-    task = put_on(board, reporter)
-    assert board.settle([(task, None)]) == [(task, None)]
-    assert board.settle([(task, None)]) == []
+def test_a_task_whose_outcome_waits_to_be_written_is_left_alone(store, active_tasks, reporter):
+    task = put_on(active_tasks, reporter)
+    assert active_tasks.settle([(task, None)]) == [(task, None)]
+    assert active_tasks.settle([(task, None)]) == []
 
-    heartbeat(store, board, reporter).run_once(NOW)
+    heartbeat(store, active_tasks, reporter).run_once(NOW)
 
     assert task.stop_reason is None
 
@@ -368,31 +372,41 @@ def test_a_task_whose_outcome_waits_to_be_written_is_left_alone(store, board, re
 # Cancelling
 
 
-def test_a_cancelled_task_that_nobody_runs_here_is_told_so_unless_it_is_just_being_claimed(store, board, reporter):
-    put_on(board, reporter)
+def test_a_cancelled_task_that_nobody_runs_here_is_told_so_unless_it_is_just_being_claimed(
+    store, active_tasks, reporter
+):
+    put_on(active_tasks, reporter)
     gone, late = Lease(uuid4(), 2), Lease(uuid4(), 2)
     store.cancelled = {gone, late}
     canceller = Canceller(
-        store=store, worker_id=uuid4(), board=board, reporter=reporter, on_death=lambda: pytest.fail("died")
+        store=store,
+        worker_id=uuid4(),
+        active_tasks=active_tasks,
+        reporter=reporter,
+        on_death=lambda: pytest.fail("died"),
     )
 
     canceller.run_once(NOW)
     assert reporter.waiting() == 0
-    claimed = put_on(board, reporter, late)
+    claimed = put_on(active_tasks, reporter, late)
     canceller.run_once(NOW)
     reporter.run_once(NOW)
     assert store.written == [StoppedAfterCancel(gone)]
     assert claimed.stop_reason is StopReason.CANCELLED
 
 
-def test_a_cancelled_task_that_came_and_went_between_two_looks_is_told_so_too(store, board, reporter):
+def test_a_cancelled_task_that_came_and_went_between_two_looks_is_told_so_too(store, active_tasks, reporter):
     canceller = Canceller(
-        store=store, worker_id=uuid4(), board=board, reporter=reporter, on_death=lambda: pytest.fail("died")
+        store=store,
+        worker_id=uuid4(),
+        active_tasks=active_tasks,
+        reporter=reporter,
+        on_death=lambda: pytest.fail("died"),
     )
     canceller.run_once(NOW)
     # Its result was refused, since it had been cancelled without a word.
-    task = put_on(board, reporter)
-    board.remove([task.lease])
+    task = put_on(active_tasks, reporter)
+    active_tasks.remove([task.lease])
     store.cancelled = {task.lease}
 
     canceller.run_once(NOW)
@@ -402,8 +416,8 @@ def test_a_cancelled_task_that_came_and_went_between_two_looks_is_told_so_too(st
     assert store.written == [StoppedAfterCancel(task.lease)]
 
 
-def test_a_cancel_goes_before_a_hand_back_and_is_not_undone_by_one(board, reporter):
-    first, second = put_on(board, reporter), put_on(board, reporter)
+def test_a_cancel_goes_before_a_hand_back_and_is_not_undone_by_one(active_tasks, reporter):
+    first, second = put_on(active_tasks, reporter), put_on(active_tasks, reporter)
     first.stop(StopReason.HAND_BACK)
     first.stop(StopReason.CANCELLED)
     second.stop(StopReason.CANCELLED)
@@ -559,11 +573,13 @@ def test_threads_are_free_until_taken_and_hang_only_when_left_behind(hand):
         (5.0, 2.0 * 1.25),
     ],
 )
-def test_a_heartbeat_asks_for_the_database_at_least_as_often_as_it_beats(store, board, reporter, seconds, longest):
+def test_a_heartbeat_asks_for_the_database_at_least_as_often_as_it_beats(
+    store, active_tasks, reporter, seconds, longest
+):
     beat = Heartbeat(
         store=store,
         worker=WorkerInfo(uuid4(), "w", ("noop",), 3 * seconds),
-        board=board,
+        active_tasks=active_tasks,
         reporter=reporter,
         seconds=seconds,
         check_health=lambda: None,

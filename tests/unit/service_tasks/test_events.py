@@ -14,7 +14,7 @@ import pytest
 from service_tasks.domain.task import State
 from service_tasks.domain.watched import WatchedTask, version_after
 from service_tasks.errors import TaskNotFound, TooManyWatchers
-from service_tasks.streams.feed import Feed, Sight, Watcher
+from service_tasks.streams.feed import Feed, TaskSnapshot, Watcher
 from service_tasks.streams.stream import events_of, last_event_version
 from servicekit.wire.errors import DatabaseUnavailable, DeadlineExceeded, Unavailable
 
@@ -49,12 +49,12 @@ class TestTheVersion:
 
 
 class TestTheEvents:
-    def names(self, sight: Sight, told: WatchedTask | None) -> list[str]:
+    def names(self, sight: TaskSnapshot, told: WatchedTask | None) -> list[str]:
         return [name for name, _ in events_of(sight, told)]
 
     def test_of_a_newcomer_are_the_whole_state(self) -> None:
-        assert self.names(Sight(task(), 7), None) == ["status", "progress"]
-        assert self.names(Sight(task(state=State.FAILED), 7), None) == ["status", "progress", "end"]
+        assert self.names(TaskSnapshot(task(), 7), None) == ["status", "progress"]
+        assert self.names(TaskSnapshot(task(state=State.FAILED), 7), None) == ["status", "progress", "end"]
 
     @pytest.mark.parametrize(
         ("changes", "names"),
@@ -69,19 +69,19 @@ class TestTheEvents:
     )
     def test_of_one_who_knows_are_what_differs(self, changes: dict[str, object], names: list[str]) -> None:
         before = task()
-        assert self.names(Sight(replace(before, **changes), 8), before) == names  # type: ignore[arg-type]
+        assert self.names(TaskSnapshot(replace(before, **changes), 8), before) == names  # type: ignore[arg-type]
 
     def test_waiting_for_its_time_and_ready_look_alike(self) -> None:
         before = task(state=State.SCHEDULED)
-        assert self.names(Sight(replace(before, state=State.READY), 8), before) == []
+        assert self.names(TaskSnapshot(replace(before, state=State.READY), 8), before) == []
 
     def test_of_one_change_carry_the_id_in_the_last_of_them(self) -> None:
-        texts = [text for _, text in events_of(Sight(task(state=State.CANCELLED), 7), None)]
+        texts = [text for _, text in events_of(TaskSnapshot(task(state=State.CANCELLED), 7), None)]
         assert [b"\nid: 7\n" in text for text in texts] == [False, False, True]
 
     def test_are_one_line_of_data_whatever_the_text(self) -> None:
         odd = "a\nb\rc\u2028\u2029d\x85"
-        (_, text) = events_of(Sight(task(progress_message=odd), 7), None)[1]
+        (_, text) = events_of(TaskSnapshot(task(progress_message=odd), 7), None)[1]
         lines = text.decode().split("\n")
         assert "\r" not in text.decode()
         assert [line.partition(":")[0] for line in lines] == ["event", "id", "data", "", ""]
@@ -89,7 +89,7 @@ class TestTheEvents:
 
     def test_of_a_purged_task_is_its_end(self) -> None:
         before = task(state=State.RUNNING)
-        ((name, text),) = events_of(Sight(before, 9, gone=True), before)
+        ((name, text),) = events_of(TaskSnapshot(before, 9, gone=True), before)
         assert name == "end"
         assert b'"status":"purged"' in text
 
@@ -146,7 +146,7 @@ class TestTheFeed:
     def test_asks_nothing_while_nobody_watches(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
             await asyncio.sleep(0.1)
-            feed.hurry()
+            feed.look_now()
             await asyncio.sleep(0.1)
             assert table.asked == []
 
@@ -231,7 +231,7 @@ class TestTheFeed:
             with Watcher(feed, task_id) as watcher:
                 seen = await watcher.first(PATIENCE)
                 table.change(task_id, state=State.CANCELLED)
-                feed.hurry()
+                feed.look_now()
                 newer = await watcher.after(seen.version, PATIENCE)
                 assert newer is not None
                 assert newer.is_last

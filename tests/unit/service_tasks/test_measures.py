@@ -20,9 +20,9 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.board import ActiveTask
+from service_tasks.engine.active_tasks import ActiveTask
 from service_tasks.engine.context import TaskContext
-from service_tasks.engine.metrics import DEAD, HUNG, TIMED, TypeMeasures, WorkerMeasures, since
+from service_tasks.engine.metrics import DEAD, HUNG, TIMED, TypeMetrics, WorkerMetrics, since
 from service_tasks.task_types.noop import noop
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -36,30 +36,30 @@ def task(task_type: str = "noop", *, waited: float = 0.0, ran: float = 0.0) -> A
     return active
 
 
-def write(measures: WorkerMeasures, tasks: Sequence[ActiveTask], outcomes: Sequence[Outcome], refused=()) -> None:
+def write(metrics: WorkerMetrics, tasks: Sequence[ActiveTask], outcomes: Sequence[Outcome], refused=()) -> None:
     accepted = {outcome.lease for outcome in outcomes} - set(refused)
-    measures.written(outcomes, accepted, tasks, 0.002)
+    metrics.written(outcomes, accepted, tasks, 0.002)
 
 
-def of(measures: WorkerMeasures, task_type: str) -> TypeMeasures:
-    return dict(measures.types())[task_type]
+def of(metrics: WorkerMetrics, task_type: str) -> TypeMetrics:
+    return dict(metrics.types())[task_type]
 
 
 def test_a_type_that_this_worker_runs_is_shown_before_any_task_of_it():
-    assert [name for name, _ in WorkerMeasures(["noop", "io"]).types()] == ["noop", "io"]
+    assert [name for name, _ in WorkerMetrics(["noop", "io"]).types()] == ["noop", "io"]
 
 
 def test_claimed_tasks_are_counted_by_type_with_the_time_each_waited():
-    measures = WorkerMeasures()
+    metrics = WorkerMetrics()
 
-    measures.claimed([task(waited=0.0005), task(waited=0.3), task("io", waited=5.0)], 0.01)
-    measures.claimed([], 0.01)
+    metrics.claimed([task(waited=0.0005), task(waited=0.3), task("io", waited=5.0)], 0.01)
+    metrics.claimed([], 0.01)
 
-    assert (of(measures, "noop").claimed, of(measures, "io").claimed) == (2, 1)
-    assert of(measures, "noop").waits.total == pytest.approx(0.3005)
-    assert sum(of(measures, "io").waits.counts) == 1
-    assert sum(measures.claims.counts) == 2
-    assert measures.claim_sizes.total == 3
+    assert (of(metrics, "noop").claimed, of(metrics, "io").claimed) == (2, 1)
+    assert of(metrics, "noop").waits.total == pytest.approx(0.3005)
+    assert sum(of(metrics, "io").waits.counts) == 1
+    assert sum(metrics.claims.counts) == 2
+    assert metrics.claim_sizes.total == 3
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_claimed_tasks_are_counted_by_type_with_the_time_each_waited():
     ],
 )
 def test_each_outcome_has_its_own_count_and_one_that_was_refused_is_late(outcome, counter):
-    measures = WorkerMeasures()
+    metrics = WorkerMetrics()
     good, late = task(ran=1.0), task(ran=2.0)
     outcomes = [outcome(good.lease), outcome(late.lease)]
 
-    write(measures, [good, late], outcomes, refused={late.lease})
+    write(metrics, [good, late], outcomes, refused={late.lease})
 
-    one = of(measures, "noop")
+    one = of(metrics, "noop")
     counts = {
         name: getattr(one, name) for name in ("completed", "failed", "retried", "handed_back", "cancelled", "late")
     }
@@ -89,59 +89,59 @@ def test_each_outcome_has_its_own_count_and_one_that_was_refused_is_late(outcome
 
 
 def test_what_nobody_here_held_is_not_counted():
-    measures = WorkerMeasures()
+    metrics = WorkerMetrics()
     known, lease = task(), Lease(uuid4(), 1)
 
-    write(measures, [known, None], [Succeeded(known.lease, "null"), HandedBack(lease)])
+    write(metrics, [known, None], [Succeeded(known.lease, "null"), HandedBack(lease)])
 
-    assert [(name, one.completed, one.handed_back) for name, one in measures.types()] == [("noop", 1, 0)]
-    assert measures.flush_sizes.total == 2
+    assert [(name, one.completed, one.handed_back) for name, one in metrics.types()] == [("noop", 1, 0)]
+    assert metrics.flush_sizes.total == 2
 
 
 @pytest.mark.parametrize("size", [1, TIMED, TIMED + 1, 500, 1000])
 def test_of_a_large_batch_each_is_counted_and_some_are_timed_for_their_neighbours_too(size):
-    measures = WorkerMeasures()
+    metrics = WorkerMetrics()
     tasks = [task("io" if number % 4 == 0 else "noop", waited=0.1, ran=0.5) for number in range(size)]
 
-    measures.claimed(tasks, 0.01)
-    write(measures, tasks, [Succeeded(item.lease, "null") for item in tasks])
+    metrics.claimed(tasks, 0.01)
+    write(metrics, tasks, [Succeeded(item.lease, "null") for item in tasks])
 
-    assert sum(one.claimed for _, one in measures.types()) == size
-    assert of(measures, "io").completed == (size + 3) // 4
-    assert sum(sum(one.waits.counts) for _, one in measures.types()) == size
-    assert sum(sum(one.runs.counts) for _, one in measures.types()) == size
-    assert sum(one.runs.total for _, one in measures.types()) == pytest.approx(size * 0.5)
+    assert sum(one.claimed for _, one in metrics.types()) == size
+    assert of(metrics, "io").completed == (size + 3) // 4
+    assert sum(sum(one.waits.counts) for _, one in metrics.types()) == size
+    assert sum(sum(one.runs.counts) for _, one in metrics.types()) == size
+    assert sum(one.runs.total for _, one in metrics.types()) == pytest.approx(size * 0.5)
 
 
 def test_rescued_tasks_are_counted_by_why_and_what_became_of_them():
-    measures = WorkerMeasures(["noop"])
+    metrics = WorkerMetrics(["noop"])
 
     def lost(*, overdue: bool) -> LostTask:
         return LostTask(Lease(uuid4(), 1), 1, 3, overdue, NOW, "io", uuid4())
 
     dead, hung = lost(overdue=False), lost(overdue=True)
-    measures.rescue(dead, WillRetry(dead.lease, NOW, ERROR))
-    measures.rescue(hung, FailedForGood(hung.lease, ERROR))
+    metrics.rescue(dead, WillRetry(dead.lease, NOW, ERROR))
+    metrics.rescue(hung, FailedForGood(hung.lease, ERROR))
 
-    assert {key: count for key, count in measures.rescued.items() if count} == {
+    assert {key: count for key, count in metrics.rescued.items() if count} == {
         (DEAD, "retried"): 1,
         (HUNG, "failed"): 1,
     }
-    counted = measures.counted()["io"]
+    counted = metrics.counted()["io"]
     assert (counted.failed, counted.retried, counted.completed) == (1, 1, 0)
 
 
 def test_only_what_has_been_added_since_is_told():
-    measures = WorkerMeasures(["noop", "io"])
+    metrics = WorkerMetrics(["noop", "io"])
     first = task(ran=1.0)
-    write(measures, [first], [Succeeded(first.lease, "null")])
-    before = measures.counted()
+    write(metrics, [first], [Succeeded(first.lease, "null")])
+    before = metrics.counted()
     assert set(since(before, {})) == {"noop"}
     assert since(before, before) == {}
 
     second = task("io", ran=1.0)
-    write(measures, [second], [FailedForGood(second.lease, ERROR)])
+    write(metrics, [second], [FailedForGood(second.lease, ERROR)])
 
-    added = since(measures.counted(), before)
+    added = since(metrics.counted(), before)
     assert set(added) == {"io"}
     assert (added["io"].failed, sum(added["io"].runs)) == (1, 1)

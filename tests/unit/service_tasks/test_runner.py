@@ -20,7 +20,7 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.board import ActiveTask, StopReason
+from service_tasks.engine.active_tasks import ActiveTask, StopReason
 from service_tasks.engine.context import GiveUp, TaskContext
 from service_tasks.engine.registry import TaskType, task_type
 from service_tasks.engine.runner import Runner, ThreadSlots

@@ -46,7 +46,7 @@ class UserDeleted(EventData):
     id: Id
 
 
-class TaskEvents:
+class TaskOutbox:
     """Writes events of tasks that just ended, in the transaction in which they did."""
 
     def __init__(self, states: Collection[str] = ()) -> None:

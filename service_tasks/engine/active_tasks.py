@@ -77,14 +77,14 @@ class ActiveTask:
 Ended: TypeAlias = tuple[ActiveTask, Outcome | None]
 
 
-class Board:
+class ActiveTasks:
     """Shared by the duties of one worker. `slots` counts async handlers; threads are counted by the runner."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         #: tasks ever added
         self.added = 0
-        #: grows by one when a claim begins, and when what it took is on the board: odd while one is under way
+        #: grows by one when a claim begins, and when what it took is among the active tasks: odd while one is under way
         self.claims = 0
         #: of all tasks that are here
         self.weight = 0

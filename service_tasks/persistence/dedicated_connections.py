@@ -37,7 +37,7 @@ def open_apart(database: Database, preparation: str) -> Any:
     return connection
 
 
-class Lines(threading.local):
+class DedicatedConnections(threading.local):
     """One connection for each thread that asks, opened at its first statement and again after it broke.
 
     For the two statements whose number decides a worker's speed, and how soon it begins with a task. Between threads
