@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
 import threading
@@ -23,7 +22,7 @@ from servicekit.process.clock import utc_now
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
 from servicekit.web.app import make_app
-from servicekit.web.routes import Routes
+from servicekit.web.routes import Routes, bearer_guard
 from servicekit.web.schemas import Body, Timestamp, View
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import Forbidden, NotFound, Unauthorized
@@ -209,7 +208,7 @@ def make_control(
         "/admin/circuits/{name}",
         errors=(Unauthorized, Forbidden, NotFound, CircuitHeldUp),
         body_limit=_ADMIN_BODY_LIMIT,
-        guard=lambda authorization: _check_token(admin_token, authorization),
+        guard=bearer_guard(admin_token, name="admin", closed="The admin routes are closed: ADMIN_TOKEN is not set."),
     )
     def set_circuit(name: str, body: CircuitOrder) -> CircuitView:
         """Force a circuit open or closed, or let it decide by itself again.
@@ -245,16 +244,6 @@ def _circuit_view(seen: CircuitSnapshot) -> CircuitView:
         scope=seen.scope,
         held_up=seen.held_up,
     )
-
-
-def _check_token(admin_token: str | None, authorization: str | None) -> None:
-    if not admin_token:
-        raise Forbidden("The admin routes are closed: ADMIN_TOKEN is not set.")
-    scheme, _, given = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), admin_token.encode()):
-        raise Unauthorized(
-            "Send the admin token as Authorization: Bearer TOKEN.", headers={"WWW-Authenticate": "Bearer"}
-        )
 
 
 def _add_documentation(

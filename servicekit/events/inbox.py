@@ -6,7 +6,6 @@ all: a good answer acknowledges every event in it, any other answer none.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Column, DateTime, Index, MetaData, PrimaryKeyConstraint, Table, Text, Uuid, text
@@ -15,7 +14,7 @@ from sqlalchemy.orm import Session
 from servicekit.database.engine import Database
 from servicekit.events.cloudevents import LARGEST_BODY, PATH, Event, EventBatch
 from servicekit.observing.logs import get_logger
-from servicekit.web.routes import Guard, Routes
+from servicekit.web.routes import Routes, bearer_guard
 from servicekit.web.schemas import View
 from servicekit.wire.errors import AppError, DatabaseLocked, Forbidden, Unauthorized
 
@@ -78,26 +77,12 @@ class Inbox:
         return Taken(processed=len(new), duplicates=wanted - len(new), ignored=len(events) - wanted)
 
 
-def bearer_guard(token: str | None) -> Guard:
-    """Let in whoever sends this token as `Authorization: Bearer …`; with None, nobody."""
-
-    def check(authorization: str | None) -> None:
-        if not token:
-            raise Forbidden("This service takes no events: INTERNAL_TOKEN is not set.")
-        scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-            raise Unauthorized(
-                "Send the internal token as Authorization: Bearer TOKEN.", headers={"WWW-Authenticate": "Bearer"}
-            )
-
-    return check
-
-
 def event_routes(inbox: Inbox, token: str | None) -> Routes:
     """Declare the door for the other services' events; it stands in no public document."""
     api = Routes("internal", documented=False)
+    guard = bearer_guard(token, name="internal", closed="This service takes no events: INTERNAL_TOKEN is not set.")
 
-    @api.post(PATH, errors=(Unauthorized, Forbidden), body_limit=LARGEST_BODY, guard=bearer_guard(token))
+    @api.post(PATH, errors=(Unauthorized, Forbidden), body_limit=LARGEST_BODY, guard=guard)
     def take_events(body: EventBatch) -> Taken:
         """Take a batch of events, whole or not at all."""
         return inbox.take([item.event for item in body.events])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -11,13 +12,32 @@ from uuid import UUID
 
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import Body, Query, View
-from servicekit.wire.errors import AppError, PreconditionFailed
+from servicekit.wire.errors import AppError, Forbidden, PreconditionFailed, Unauthorized
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 #: Is given the Authorization field before anything else of a request is read; raises to refuse it.
 Guard = Callable[[str | None], None]
 _PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+def bearer_guard(token: str | None, *, name: str, closed: str) -> Guard:
+    """Give a guard that lets in whoever sends `token` as `Authorization: Bearer TOKEN` (RFC 6750), compared in constant
+    time: `Unauthorized` for anybody else. Without a token it is `Forbidden` to all, for the reason in `closed`.
+
+    `name` says which token to send, such as "admin".
+    """
+
+    def check(authorization: str | None) -> None:
+        if not token:
+            raise Forbidden(closed)
+        scheme, _, given = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+            raise Unauthorized(
+                f"Send the {name} token as Authorization: Bearer TOKEN.", headers={"WWW-Authenticate": "Bearer"}
+            )
+
+    return check
 
 
 @dataclass(frozen=True)
