@@ -35,7 +35,10 @@ def proxy_status(upstream: str, error: str, *, received: int | None = None, deta
 
 
 class BadPath(Invalid):
-    """The path cannot be used."""
+    """The path cannot be used.
+
+    It could lead elsewhere once decoded: `..`, `%2f`, a backslash, control characters.
+    """
 
     code = "invalid_path"
 
@@ -47,19 +50,28 @@ class BadRequest(Invalid):
 
 
 class RequestTimeout(AppError):
-    """The request did not arrive in time."""
+    """The request did not arrive in time.
+
+    A head may take 10 s, a body 30 s.
+    """
 
     code = "request_timeout"
 
 
 class UriTooLong(AppError):
-    """The address is too long."""
+    """The address is too long.
+
+    The first line of a request may have 8,000 bytes.
+    """
 
     code = "uri_too_long"
 
 
 class HeadersTooLarge(AppError):
-    """The header fields are too many or too large."""
+    """The header fields are too many or too large.
+
+    100 fields of 8,190 bytes each are taken.
+    """
 
     code = "headers_too_large"
 
@@ -71,7 +83,11 @@ class NotSupported(AppError):
 
 
 class UpstreamUnavailable(Unavailable):
-    """The service behind this address cannot be reached."""
+    """The service behind this address cannot be reached.
+
+    It is not running, or its address is wrong: `./scripts/run status`, then its log. Where a service asks another,
+    it may be that one.
+    """
 
     def __init__(self, upstream: str, fault: str = "destination_unavailable") -> None:
         """`fault` is the error of Proxy-Status."""
@@ -85,7 +101,10 @@ class UpstreamUnavailable(Unavailable):
 
 
 class UpstreamCircuitOpen(Unavailable):
-    """The service behind this address has been failing and is given a pause."""
+    """The service behind this address has been failing and is given a pause.
+
+    It is tried again by itself; look at why it failed.
+    """
 
     code = "circuit_open"
 
@@ -98,7 +117,11 @@ class UpstreamCircuitOpen(Unavailable):
 
 
 class UpstreamSaturated(Unavailable):
-    """Too many requests wait for the service behind this address."""
+    """Too many requests wait for the service behind this address.
+
+    It is slower than requests come in: more threads or processes for it, or a higher GATEWAY_UPSTREAM_CONNECTIONS
+    (of event streams, GATEWAY_EVENT_STREAMS).
+    """
 
     code = "upstream_saturated"
 
@@ -111,7 +134,10 @@ class UpstreamSaturated(Unavailable):
 
 
 class CircuitHeldUp(Unavailable):
-    """A process of the gateway that does not run holds the circuit up; try again."""
+    """A process of the gateway that does not run holds the circuit up; try again.
+
+    A stopped or paused process has its lock; it is free when that process goes on or is replaced.
+    """
 
     code = "circuit_held_up"
 

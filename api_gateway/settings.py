@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -42,38 +42,45 @@ def _rate(value: str) -> str:
 class GatewaySettings(ServerSettings):
     """What the gateway reads."""
 
+    process: ClassVar[str] = "gateway"
+
     gateway_bind: Bind = Field(default="127.0.0.1:8000", description="where the gateway listens")
     gateway_processes: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="processes that serve the gateway's port, with one circuit for all per upstream"
+        default=1,
+        description="processes that serve the gateway's port, about one for each core; they share circuits and quotas",
     )
     users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service listens")
     orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service listens")
-    tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the tasks service listens")
+    tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the task service listens")
     events_url: HttpUrl = Field(default="http://127.0.0.1:8004", description="where the tasks' event streams are")
     trusted_proxies: Annotated[str, AfterValidator(_proxies)] = Field(
-        default="", description="addresses and networks whose forwarded header fields are believed"
+        default="",
+        description="addresses and networks of the proxies in front, whose forwarded header fields are believed",
     )
-    admin_token: SecretStr | None = Field(default=None, description="opens POST /admin/circuits; unset, it is closed")
+    admin_token: SecretStr | None = Field(
+        default=None, description="opens POST /admin/circuits/{name} for whoever sends it as a bearer token; unset: 403"
+    )
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
-        default="", description="origins whose pages may call the API"
+        default="", description="origins whose pages may call the API besides its own, separated by commas"
     )
     gateway_upstream_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=128, description="requests that may be under way at one upstream at a time"
+        default=128, description="requests of one process that may be under way at one service at a time"
     )
     gateway_upstream_waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        default=2048, description="requests that may wait for one upstream"
+        default=2048, description="requests of one process that may wait for one service"
     )
     gateway_event_streams: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=2000, description="event streams that may be open at a time"
+        default=2000, description="event streams that one process holds open at a time"
     )
 
     gateway_rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
         default="",
-        description="requests in seconds that one client may send, such as 100/60; empty, as many as it likes",
+        description="REQUESTS/SECONDS that one client address may send, such as 100/60, counted over all processes of "
+        "this gateway; beyond it 429. Behind proxies set TRUSTED_PROXIES, or they count as one client. Empty: no limit",
     )
 
     gateway_max_lag_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
-        default=1.0, description="beyond this lag of its event loop the gateway refuses new requests; 0, never"
+        default=1.0, description="seconds of event-loop lag beyond which new requests get a 503 at once; 0: never"
     )
 
     def upstream_urls(self) -> dict[str, str]:

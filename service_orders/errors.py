@@ -12,7 +12,10 @@ from servicekit.wire.errors import Conflict, FieldError, Invalid, NotFound, Unav
 
 
 class UnknownUser(Invalid):
-    """There is no user with this id."""
+    """There is no user with this id.
+
+    An order is made for a user who exists.
+    """
 
     code = "user_not_found"
 
@@ -34,7 +37,10 @@ class OrderNotFound(NotFound):
 
 
 class OrderStateConflict(Conflict):
-    """The order's status does not allow this."""
+    """The order's status does not allow this.
+
+    Only some steps are allowed, and only created and cancelled orders can be deleted.
+    """
 
     code = "order_state_conflict"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from servicekit.process.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, RelaySettings, Threads
@@ -10,14 +12,18 @@ from servicekit.process.settings import Bind, DatabaseUrl, HttpUrl, InternalToke
 class OrdersSettings(InternalToken):
     """Settings of the orders service."""
 
+    process: ClassVar[str] = "orders"
+
     orders_database_url: DatabaseUrl = Field(description="where the orders database is")
     orders_bind: Bind = Field(default="127.0.0.1:8002", description="where the orders service listens")
-    orders_threads: Threads = Field(default=8, description="requests served at once, and database connections")
+    orders_threads: Threads = Field(default=8, description="requests served at once, and as many database connections")
     users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
 
 
 class OrdersRelaySettings(RelaySettings):
     """Settings of the relay of the orders' events."""
+
+    process: ClassVar[str] = "orders-relay"
 
     orders_database_url: DatabaseUrl = Field(description="where the orders database is")
     orders_relay_bind: Bind = Field(default="127.0.0.1:8008", description="where the orders' relay shows its pages")

@@ -14,7 +14,10 @@ from servicekit.wire.errors import Conflict, FieldError, Invalid, NotFound, TooL
 
 
 class UserDeleted(Invalid):
-    """The user of this task was deleted."""
+    """The user of this task was deleted.
+
+    `details` names the field.
+    """
 
     code = "user_not_found"
 
@@ -23,7 +26,10 @@ class UserDeleted(Invalid):
 
 
 class TaskNotFound(NotFound):
-    """There is no task with this id."""
+    """There is no task with this id.
+
+    A DELETE says so of a task that has ended, too.
+    """
 
     code = "task_not_found"
 
@@ -59,7 +65,10 @@ class ScheduleNameTaken(Conflict):
 
 
 class PayloadTooLarge(TooLarge):
-    """The payload is too large."""
+    """The payload is too large.
+
+    256 KiB as compact JSON are allowed.
+    """
 
     code = "payload_too_large"
 
@@ -74,7 +83,10 @@ class PayloadTooLarge(TooLarge):
 
 
 class TooManyWatchers(Unavailable):
-    """Too many event streams are open; try again."""
+    """Too many event streams are open; try again.
+
+    As many as EVENTS_WATCHERS: raise it, or run another such process.
+    """
 
     code = "too_many_watchers"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -50,7 +50,9 @@ class TypeSettings(Settings):
     """Which task types there are."""
 
     task_modules: Annotated[str, AfterValidator(_module_names)] = Field(
-        default="", description="importable modules with task types of your own, separated by commas"
+        default="",
+        description="importable modules with task types of your own, separated by commas. The service and ingestion "
+        "check payloads with them, the workers run them",
     )
 
     @property
@@ -69,7 +71,10 @@ class MakerSettings(TypeSettings):
         description="the type of a task that names none",
     )
     callback_hosts: Annotated[str, AfterValidator(hosts_text)] = Field(
-        default="", description="hosts that a callback_url may name, separated by commas; none: nobody is called back"
+        default="",
+        description="hosts that a callback_url may name, separated by commas: site.example.com, *.example.org, "
+        "crane.local:8080. Without a port, 80 of http and 443 of https are meant. Empty: nobody is called back. A "
+        "worker that has it needs a secret too",
     )
 
     @property
@@ -92,7 +97,9 @@ class TaskEventSettings(TaskTypeSettings):
     """What those read under whose hands tasks end."""
 
     task_events: Annotated[str, AfterValidator(_task_events)] = Field(
-        default="", description="which ends of tasks are told to the others: completed, failed, cancelled"
+        default="",
+        description="which ends of tasks become events: completed, failed, cancelled, separated by commas. Each costs "
+        "rows",
     )
 
     @property
@@ -104,49 +111,77 @@ class TaskEventSettings(TaskTypeSettings):
 class TasksSettings(TaskEventSettings, TaskMakerSettings, InternalToken):
     """Settings of the task service."""
 
+    process: ClassVar[str] = "tasks"
+
     tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
-    tasks_threads: Threads = Field(default=8, description="requests served at once, and database connections")
+    tasks_threads: Threads = Field(
+        default=8, description="requests served at once, and as many database connections and one more"
+    )
 
 
 class IngestSettings(TaskMakerSettings, ServerSettings):
     """Settings of the process that makes tasks of messages."""
 
+    process: ClassVar[str] = "ingest"
+
     rabbitmq_url: BrokerUrl = Field(description="where RabbitMQ is")
-    ingest_bind: Bind = Field(default="127.0.0.1:8010", description="where ingestion shows its pages")
+    ingest_bind: Bind = Field(
+        default="127.0.0.1:8010", description="where ingestion answers /livez, /readyz and /metrics"
+    )
 
 
 class WorkerSettings(TaskEventSettings, ServerSettings):
     """Settings of a task worker."""
 
-    worker_concurrency: int = Field(default=5000, ge=1, le=20_000, description="tasks held at once")
-    worker_bind: Bind | None = Field(
-        default=None, description="where the worker shows its pages; with port 0, on any that is free"
+    process: ClassVar[str] = "worker"
+
+    worker_concurrency: int = Field(
+        default=5000, ge=1, le=20_000, description="tasks that one worker process holds at once"
     )
-    worker_threads: int = Field(default=16, ge=1, le=1000, description="plain functions run at once")
+    worker_bind: Bind | None = Field(
+        default=None,
+        description="where a worker answers /livez, /readyz and /metrics; port 0: any free one, which the log line "
+        "worker_pages names. Unset: nowhere",
+    )
+    worker_threads: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="plain functions (def, not async def) that one worker process runs at once",
+    )
     worker_poll_seconds: float = Field(
-        default=1.0, ge=0.05, le=60, description="how often to look for tasks that nobody announced"
+        default=1.0, ge=0.05, le=60, description="seconds between two looks for tasks that nobody announced"
     )
     worker_grace_seconds: float = Field(
-        default=30.0, ge=0, le=3600, description="how long handlers may go on after the signal to stop"
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="seconds that handlers may go on after the signal to stop; what is left is handed back",
     )
     worker_lease_seconds: float = Field(
-        default=30.0, ge=1, le=3600, description="a worker silent that long is dead, and its tasks run again"
+        default=30.0, ge=1, le=3600, description="a worker silent for so many seconds is dead, and its tasks run again"
     )
     worker_heartbeat_seconds: float = Field(
-        default=5.0, ge=0.1, le=600, description="how often a worker says that it lives"
+        default=5.0,
+        ge=0.1,
+        le=600,
+        description="seconds between two heartbeats of a worker, at most a third of WORKER_LEASE_SECONDS",
     )
     worker_backoff_seconds: float = Field(
-        default=1.0, ge=0.01, le=3600, description="the wait after a first failed attempt; it doubles with each"
+        default=1.0,
+        ge=0.01,
+        le=3600,
+        description="seconds before the second attempt; they double with each further one",
     )
     worker_backoff_cap_seconds: float = Field(
-        default=300.0, ge=0.01, le=86_400, description="the longest wait between two attempts"
+        default=300.0, ge=0.01, le=86_400, description="the longest wait between two attempts, in seconds"
     )
 
-    tasks_keep_completed_days: Days = Field(default=30.0, description="how long completed tasks are kept; 0: for ever")
-    tasks_keep_failed_days: Days = Field(default=90.0, description="how long failed tasks are kept; 0: for ever")
-    tasks_keep_cancelled_days: Days = Field(default=30.0, description="how long cancelled tasks are kept; 0: for ever")
+    tasks_keep_completed_days: Days = Field(default=30.0, description="days that completed tasks are kept; 0: for ever")
+    tasks_keep_failed_days: Days = Field(default=90.0, description="days that failed tasks are kept; 0: for ever")
+    tasks_keep_cancelled_days: Days = Field(default=30.0, description="days that cancelled tasks are kept; 0: for ever")
     messages_keep_days: Days = Field(
-        default=30.0, description="how long the ids of messages are known, so that none makes two tasks; 0: for ever"
+        default=30.0, description="days that ids of messages are remembered, so that none makes two tasks; 0: for ever"
     )
 
     @model_validator(mode="after")
@@ -159,19 +194,26 @@ class WorkerSettings(TaskEventSettings, ServerSettings):
 class EventsSettings(ServerSettings):
     """Settings of the process that streams events."""
 
+    process: ClassVar[str] = "events"
+
     tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
     events_bind: Bind = Field(default="127.0.0.1:8004", description="where the event streams are served")
     events_poll_seconds: float = Field(
-        default=0.25, ge=0.05, le=10, description="how often to look at the watched tasks, all of them at once"
+        default=0.25, ge=0.05, le=10, description="seconds between two looks at all watched tasks, one statement each"
     )
     events_keep_alive_seconds: float = Field(
-        default=15.0, ge=0.1, le=50, description="the longest silence of a stream; below the gateway's idle limit of 60"
+        default=15.0,
+        ge=0.1,
+        le=50,
+        description="the longest silence of a stream, in seconds; less than the gateway's 60",
     )
     events_watchers: int = Field(default=5000, ge=1, le=100_000, description="event streams open at a time")
 
 
 class TasksRelaySettings(RelaySettings):
     """Settings of the relay of the tasks' events."""
+
+    process: ClassVar[str] = "tasks-relay"
 
     tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
     tasks_relay_bind: Bind = Field(default="127.0.0.1:8009", description="where the tasks' relay shows its pages")

@@ -26,7 +26,10 @@ class EmailTaken(Conflict):
 
 
 class TooManyPasswords(Unavailable):
-    """Too many passwords wait to be hashed; try again."""
+    """Too many passwords wait to be hashed; try again.
+
+    Half of the service's threads hash passwords or wait for it: more cores, more processes of the users service.
+    """
 
     code = "too_many_passwords"
 

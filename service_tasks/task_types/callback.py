@@ -33,12 +33,17 @@ class CallbackSettings(Settings):
         description="hosts that a callback_url may name, separated by commas: api.example.com, *.example.org"
     )
     callback_networks: Annotated[str, AfterValidator(networks_text)] = Field(
-        default="", description="networks beyond the public internet where such a host may lie, such as 10.0.0.0/8"
+        default="",
+        description="networks beyond the public internet where a host of CALLBACK_HOSTS may lie, such as 10.0.0.0/8; "
+        "without them a name that points to a private, loopback or metadata address is not asked",
     )
     callback_secret: SecretStr | None = Field(
-        default=None, description="what callbacks are signed with; the new and the old one while it is changed"
+        default=None,
+        description="what callbacks are signed with, at least 16 characters; two, with a comma, while it is changed",
     )
-    callback_secret_file: Path | None = Field(default=None, description="a file that holds it instead")
+    callback_secret_file: Path | None = Field(
+        default=None, description="a file that holds the callbacks' secret instead; a new one needs no restart"
+    )
 
     @model_validator(mode="after")
     def _can_sign(self) -> Self:

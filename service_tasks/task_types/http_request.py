@@ -24,13 +24,15 @@ class HttpRequestSettings(Settings):
     """Where requests may go, and how much of an answer is kept."""
 
     http_request_allowed_hosts: Annotated[str, AfterValidator(hosts_text)] = Field(
-        description="hosts that http_request may ask, separated by commas: api.example.com, *.example.org, crane:8080"
+        description="hosts that http_request may ask, written as in CALLBACK_HOSTS; unset: the type is left out"
     )
     http_request_allowed_networks: Annotated[str, AfterValidator(networks_text)] = Field(
-        default="", description="networks beyond the public internet where such a host may lie, such as 10.0.0.0/8"
+        default="",
+        description="networks beyond the public internet where such a host may lie, such as 10.0.0.0/8; without them a "
+        "name that points to a private, loopback or metadata address is not asked",
     )
     http_request_max_response_bytes: int = Field(
-        default=256 * 1024, ge=0, le=MAX_RESPONSE_BYTES, description="so much of an answer's body is kept"
+        default=256 * 1024, ge=0, le=MAX_RESPONSE_BYTES, description="bytes of an answer's body that are kept"
     )
 
     @property

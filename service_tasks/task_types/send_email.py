@@ -82,18 +82,25 @@ EmailAddresses = Annotated[list[EmailAddress], BeforeValidator(_several, json_sc
 class SendEmailSettings(Settings):
     """The server that takes the messages, and whom they come from."""
 
-    smtp_host: str = Field(description="the server that takes the messages of send_email")
+    smtp_host: str = Field(
+        description="the SMTP server that takes the messages of send_email. Unset: the type is left out"
+    )
     smtp_from: Annotated[str, AfterValidator(_address)] = Field(
-        description="whom they come from: robot@example.com or Site Office <robot@example.com>"
+        description="whom they come from: robot@example.com or Site Office <robot@example.com>; needed with SMTP_HOST"
     )
-    smtp_port: int = Field(default=587, ge=1, le=65_535, description="the port of that server")
+    smtp_port: int = Field(default=587, ge=1, le=65_535, description="the port of the SMTP server")
     smtp_tls: Literal["starttls", "implicit", "none"] = Field(
-        default="starttls", description="starttls (usually port 587), implicit (465), or none (a server close by)"
+        default="starttls",
+        description="TLS to the SMTP server: starttls (port 587), implicit (465), or none, without a password",
     )
-    smtp_user: str | None = Field(default=None, description="whom to sign in as; nobody when left out")
+    smtp_user: str | None = Field(default=None, description="whom to sign in as at the SMTP server; unset: nobody")
     smtp_password: SecretStr | None = Field(default=None, description="the password of SMTP_USER")
-    smtp_password_file: Path | None = Field(default=None, description="a file that holds it instead")
-    smtp_timeout_seconds: float = Field(default=30.0, ge=0.1, le=600, description="how long one answer may take")
+    smtp_password_file: Path | None = Field(
+        default=None, description="a file that holds the password of SMTP_USER instead; a new one needs no restart"
+    )
+    smtp_timeout_seconds: float = Field(
+        default=30.0, ge=0.1, le=600, description="seconds that one answer of the SMTP server may take"
+    )
 
     @model_validator(mode="after")
     def _can_sign_in(self) -> Self:

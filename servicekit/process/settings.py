@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, model_validator
@@ -74,13 +74,18 @@ def _hosts(value: str) -> str:
 
 Bind = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+DatabaseUrl = Annotated[
+    str, AfterValidator(_database_url), Field(examples=["postgresql://ROLE:PASSWORD@127.0.0.1:5432/DATABASE"])
+]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 
 
 class Settings(BaseSettings):
     """Some of a process's variables. A field `users_bind` is the variable USERS_BIND."""
+
+    #: The process that reads them, by its name for people; empty in what several share.
+    process: ClassVar[str] = ""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -95,7 +100,9 @@ class Settings(BaseSettings):
 class ServiceSettings(Settings):
     """What every process reads."""
 
-    log_format: Literal["json", "console"] = Field(default="json", description="how log lines are written")
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="how log lines are written; console is for people"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least serious level that is written"
     )
@@ -106,7 +113,8 @@ class ServerSettings(ServiceSettings):
 
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         default="",
-        description="names by which this process may be asked, besides those of loopback and the address it listens on",
+        description="names and addresses, without ports, by which the process may be asked besides those of loopback "
+        "and the address it listens on; separated by commas. Whoever asks by another gets a 421",
     )
 
 
@@ -116,7 +124,8 @@ class InternalToken(ServerSettings):
     internal_token: SecretStr | None = Field(
         default=None,
         min_length=_SHORTEST_TOKEN,
-        description="by which the services know each other; without it none takes events",
+        description="the token by which the services know each other, at least 16 characters; without it no service "
+        "takes events, and no relay starts",
     )
     internal_token_file: FilePath | None = Field(
         default=None, description="a file that holds the internal token; INTERNAL_TOKEN wins over it"
@@ -147,13 +156,15 @@ class RelaySettings(InternalToken):
     """What every relay reads."""
 
     relay_poll_seconds: float = Field(
-        default=0.2, ge=0.02, le=0.5, description="how often a relay looks for new events"
+        default=0.2, ge=0.02, le=0.5, description="seconds between two looks of a relay for new events"
     )
-    relay_keep_days: float = Field(
-        default=7.0, ge=0, le=3650, description="how long delivered events are kept to be looked at"
-    )
+    relay_keep_days: float = Field(default=7.0, ge=0, le=3650, description="days that delivered events are kept")
 
-    rabbitmq_url: BrokerUrl | None = Field(default=None, description="where RabbitMQ is")
+    rabbitmq_url: BrokerUrl | None = Field(
+        default=None,
+        description="where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2F for the usual vhost. Ingestion "
+        "needs it; relays that have it publish every event there too",
+    )
 
     @model_validator(mode="after")
     def _has_a_token(self) -> Self:

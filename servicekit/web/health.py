@@ -11,7 +11,10 @@ Check = Callable[[], None]
 
 
 class NotReady(Unavailable):
-    """This service cannot work at the moment; the details say what it waits for."""
+    """This service cannot work at the moment; the details say what it waits for.
+
+    An answer of `/readyz` alone.
+    """
 
     code = "not_ready"
 

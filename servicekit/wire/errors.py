@@ -39,7 +39,10 @@ class FieldError:
 
 
 class AppError(Exception):
-    """Something went wrong on our side."""
+    """Something went wrong on our side.
+
+    A fault of ours. The log has it under the request id: `request_crashed`, with a traceback.
+    """
 
     code: ClassVar[str] = "internal_error"
 
@@ -57,7 +60,10 @@ class AppError(Exception):
 
 
 class Invalid(AppError):
-    """The request is not valid."""
+    """The request is not valid.
+
+    A field, a parameter or a header field is wrong; `details` names each.
+    """
 
     code = "invalid_input"
 
@@ -68,25 +74,37 @@ class Invalid(AppError):
 
 
 class InvalidJson(Invalid):
-    """The body is not valid JSON."""
+    """The body is not valid JSON.
+
+    JSON is read strictly: no duplicate keys, no NaN, at most 32 levels.
+    """
 
     code = "invalid_json"
 
 
 class Unauthorized(AppError):
-    """Say who you are first."""
+    """Say who you are first.
+
+    The admin token, or the services' own, is missing or wrong.
+    """
 
     code = "unauthorized"
 
 
 class Forbidden(AppError):
-    """You may not do this."""
+    """You may not do this.
+
+    The routes are closed: no token was set for them.
+    """
 
     code = "forbidden"
 
 
 class ForeignPage(Forbidden):
-    """A page of another origin may not do this."""
+    """A page of another origin may not do this.
+
+    A web page sent this through a browser; CORS_ORIGINS names the origins that may.
+    """
 
     code = "foreign_page"
 
@@ -98,7 +116,10 @@ class NotFound(AppError):
 
 
 class MethodNotAllowed(AppError):
-    """This address does not take that method."""
+    """This address does not take that method.
+
+    The field `Allow` lists those that it takes.
+    """
 
     code = "method_not_allowed"
 
@@ -110,7 +131,10 @@ class Conflict(AppError):
 
 
 class IdempotencyKeyReused(Conflict):
-    """This Idempotency-Key came before with a different request."""
+    """This Idempotency-Key came before with a different request.
+
+    Use a new key for each new request.
+    """
 
     code = "idempotency_key_reused"
 
@@ -122,7 +146,10 @@ class PreconditionFailed(AppError):
 
 
 class TooLarge(AppError):
-    """The body is larger than this address takes."""
+    """The body is larger than this address takes.
+
+    Or than there is memory for: send it in parts.
+    """
 
     code = "body_too_large"
 
@@ -134,19 +161,28 @@ class UnsupportedMediaType(AppError):
 
 
 class MisdirectedRequest(AppError):
-    """This server is not known by the name in the Host field."""
+    """This server is not known by the name in the Host field.
+
+    ALLOWED_HOSTS lists the names, besides those of loopback.
+    """
 
     code = "misdirected_request"
 
 
 class TooManyRequests(AppError):
-    """Too many requests; slow down."""
+    """Too many requests; slow down.
+
+    This client sent more than GATEWAY_RATE_LIMIT allows; `Retry-After` says when to go on.
+    """
 
     code = "too_many_requests"
 
 
 class BadGateway(AppError):
-    """A service behind this one gave an answer that cannot be used."""
+    """A service behind this one gave an answer that cannot be used.
+
+    It crashed in the middle of an answer, or something else listens on its port: see its log, by request id.
+    """
 
     code = "bad_upstream_answer"
 
@@ -170,13 +206,20 @@ class Unavailable(AppError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database is not available at the moment; try again."""
+    """The database is not available at the moment; try again.
+
+    It is away, takes no writes (read-only, disk full), or has no connection left: see its log.
+    """
 
     code = "database_unavailable"
 
 
 class Overloaded(Unavailable):
-    """This server has more to do than it can do at the moment; try again."""
+    """This server has more to do than it can do at the moment; try again.
+
+    Its event loop is late (GATEWAY_MAX_LAG_SECONDS), it has no file, port or memory left for a request of this
+    size, or somebody keeps locked for over half a second what the request needs.
+    """
 
     code = "overloaded"
 
@@ -189,6 +232,10 @@ class DatabaseLocked(Overloaded):
 
 
 class DeadlineExceeded(AppError):
-    """The time given for this request has passed."""
+    """The time given for this request has passed.
+
+    Whether a POST was done is open; Idempotency-Key makes it safe to repeat. See the service's log, and the
+    database's slow statements.
+    """
 
     code = "deadline_exceeded"
