@@ -22,6 +22,7 @@ from scripts.instance.reclaim import MARK
 
 _STOP_SECONDS = 25.0
 _TURN_SECONDS = 0.2
+_POLICY_SECONDS = 5.0  # between two tries to set it
 
 
 def main(folder: str, port: str) -> int:
@@ -42,12 +43,11 @@ def main(folder: str, port: str) -> int:
     signal.signal(signal.SIGINT, stop)
     names = subprocess.Popen(broker.name_server_command(), env=environment, stdin=subprocess.DEVNULL)
     server = subprocess.Popen(broker.command(), env=environment, stdin=subprocess.DEVNULL)
-    has_policy = False
+    policy_due: float | None = 0.0
     try:
         while server.poll() is None and not stopping:
-            if not has_policy and broker.accepts():
-                broker.set_policy()
-                has_policy = True
+            if policy_due is not None and time.monotonic() > policy_due and broker.accepts():
+                policy_due = None if _has_policy(broker) else time.monotonic() + _POLICY_SECONDS
             time.sleep(_TURN_SECONDS)
     finally:
         if server.poll() is None:
@@ -58,6 +58,16 @@ def main(folder: str, port: str) -> int:
         names.kill()
         names.wait()
     return 0 if stopping else 1
+
+
+def _has_policy(broker: LocalRabbitMQ) -> bool:
+    """False when it has to be set again later: the broker has messages by now, and is not ended over a slow tool."""
+    try:
+        broker.set_policy()
+    except (InstanceError, subprocess.TimeoutExpired) as exc:
+        print(exc, file=sys.stderr)
+        return False
+    return True
 
 
 def _end_leftovers(folder: Path) -> None:

@@ -94,11 +94,13 @@ class GatewayServer:
     @contextmanager
     def held_up(self, circuit: int) -> Iterator[None]:
         """Have a circuit's lock, by its number, as a process of the gateway that was frozen just then would."""
-        shared = [fd for fd in Path(f"/proc/{self.pids()[0]}/fd").iterdir() if "/dev/shm/" in os.readlink(fd)]
         with contextlib.ExitStack() as files:
-            # The file has no name, but whoever has it open leads to it; other files there are nobody's circuits.
-            for path in shared:
-                fcntl.lockf(files.enter_context(path.open("r+b")), fcntl.LOCK_EX, 1, circuit)
+            for path in Path(f"/proc/{self.pids()[0]}/fd").iterdir():
+                # The file has no name, but whoever has it open leads to it; other files there are nobody's circuits.
+                # Those of connections come and go meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    if "/dev/shm/" in os.readlink(path):
+                        fcntl.lockf(files.enter_context(path.open("r+b")), fcntl.LOCK_EX, 1, circuit)
             yield
 
     def stop(self) -> int:

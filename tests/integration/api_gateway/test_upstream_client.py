@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from api_gateway.upstream import (
+    LOOK_SECONDS,
     MAX_CONNECTING,
     BrokenAnswer,
     ConnectFailed,
@@ -17,7 +20,8 @@ from api_gateway.upstream import (
     Upstream,
     UpstreamAnswer,
 )
-from tests.support.upstream import Close, Pause, ScriptedUpstream, answer, bad, good
+from servicekit.wire.resolver import Address
+from tests.support.upstream import Close, Pause, ScriptedUpstream, Wait, answer, bad, good
 
 
 @pytest.fixture
@@ -111,15 +115,19 @@ def test_a_body_that_is_late_ends_when_it_was_told_to_and_what_came_is_read_befo
 
 
 def test_an_answer_in_time_or_told_to_take_any_time_has_no_end(service: ScriptedUpstream) -> None:
-    service.scripts([answer(200, b"whole")], [answer(200, b"ha", length=4), Pause(0.3), b"lf"])
+    late = threading.Event()
+    service.scripts([answer(200, b"whole")], [answer(200, b"ha", length=4), Wait(late), b"lf"])
 
     async def main() -> list[bytes | None]:
         upstream = Upstream("users", service.url)
-        loop = asyncio.get_running_loop()
-        first = await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 0.1)
-        second = await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 0.1)
+        loop, clock = upstream.loop, upstream.loop.time
+        first = await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 60)
+        second = await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 60)
         second.expire_at(None)
         assert second.take(100) is None
+        # An hour goes by at once, and whoever has a deadline is looked at before the rest is sent.
+        loop.time = lambda: clock() + 3600
+        loop.call_later(LOOK_SECONDS, late.set)
         read: list[bytes | None] = [await second.read(100), first.take(4), first.take(5)]
         upstream.close()
         return read
@@ -209,21 +217,40 @@ def test_a_connection_whose_long_request_was_read_whole_is_kept(service: Scripte
 
 
 def test_of_many_requests_at_once_only_so_many_connect_and_the_others_take_over_what_is_free(
-    service: ScriptedUpstream,
+    service: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> list[int]:
+    async def main() -> tuple[list[int], int]:
         upstream = Upstream("users", service.url)
+        connect = upstream._connect_to
+        first_ones_are_answered = asyncio.Event()
+        begun = at_once = most = answered = 0
+
+        async def counted(address: Address) -> Any:
+            nonlocal begun, at_once, most
+            begun, at_once = begun + 1, at_once + 1
+            most = max(most, at_once)
+            if begun > MAX_CONNECTING:
+                await first_ones_are_answered.wait()
+            connection = await connect(address)
+            at_once -= 1
+            return connection
+
+        monkeypatch.setattr(upstream, "_connect_to", counted)
 
         async def ask() -> int:
-            got = await get(upstream)
+            nonlocal answered
+            got = await upstream.exchange("GET", b"/x", b"", None, connect=60)
             await got.read(1000)
+            answered += 1
+            if answered == MAX_CONNECTING:
+                first_ones_are_answered.set()
             return got.status
 
         statuses = await asyncio.gather(*(ask() for _ in range(4 * MAX_CONNECTING)))
         upstream.close()
-        return statuses
+        return statuses, most
 
-    assert asyncio.run(main()) == [200] * 4 * MAX_CONNECTING
+    assert asyncio.run(main()) == ([200] * 4 * MAX_CONNECTING, MAX_CONNECTING)
     assert len(service.seen) == 4 * MAX_CONNECTING
     assert service.connections < 4 * MAX_CONNECTING
 
