@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from scripts.instance.databases import DATABASES
 from scripts.instance.errors import InstanceError
+from servicekit.process.services import services
 
 _FORMAT = "siteworks-backup-1"
 
@@ -56,17 +56,22 @@ def read(file: Path, folder: Path) -> tuple[Manifest, dict[str, Path]]:
             if manifest.format != _FORMAT:
                 raise InstanceError(f"{file} is a backup of another kind: {manifest.format}")
             dumps = {}
-            for name in DATABASES:
-                # Only the names we know are read, and none of them is used as a path.
+            if strange := manifest.sha256.keys() - services().keys():
+                raise InstanceError(
+                    f"{file} holds a database of {', '.join(sorted(strange))}, which services.toml does not name; use "
+                    "the version of Siteworks that made it"
+                )
+            # A service that came after the backup has none in it.
+            for name in manifest.sha256:
                 dumps[name] = folder / f"{name}.dump"
                 with _member(tar, f"{name}.dump") as packed, dumps[name].open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
     except FileNotFoundError:
         raise InstanceError(f"there is no file {file}") from None
-    except (tarfile.TarError, KeyError, ValueError, TypeError) as exc:
+    except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError) as exc:
         raise InstanceError(f"{file} is not a complete backup made by ./scripts/backup ({exc})") from exc
     for name, dump in dumps.items():
-        if checksum(dump) != manifest.sha256.get(name):
+        if checksum(dump) != manifest.sha256[name]:
             raise InstanceError(f"{file} is damaged: the dump of {name} does not have the recorded checksum")
     return manifest, dumps
 

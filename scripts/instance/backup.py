@@ -1,4 +1,4 @@
-"""./scripts/backup: the three databases of an instance in one file."""
+"""./scripts/backup: the databases of an instance in one file."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scripts.instance import archive
-from scripts.instance.borrowing import database_server
 from scripts.instance.command_line import exit_status, say
-from scripts.instance.databases import DUMP_ORDER
+from scripts.instance.databases import database_server
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.postgres import major_version
+from servicekit.process.services import services
 from servicekit.process.version import VERSION
 
 
 def backup(layout: Layout, file: Path) -> archive.Manifest:
     """Dump every database into `file`, which must not exist yet. Each dump is a consistent snapshot of its own.
 
-    What an order or a task names was there before it, so it is in the later dump of users, or its deletion is: as an
-    event, which restore has delivered once more.
+    The last row of services.toml comes first: what an order or a task names was there before it, so it is in the later
+    dump of users, or its deletion is: as an event, which restore has delivered once more.
     """
     if file.exists():
         raise InstanceError(f"{file} exists; name another file")
@@ -32,7 +32,7 @@ def backup(layout: Layout, file: Path) -> archive.Manifest:
         database_server(layout, "./scripts/backup") as server,
         tempfile.TemporaryDirectory(dir=layout.data, prefix="backup-") as folder,
     ):
-        dumps = {name: Path(folder) / f"{name}.dump" for name in DUMP_ORDER}
+        dumps = {name: Path(folder) / f"{name}.dump" for name in reversed(list(services()))}
         for name, dump in dumps.items():
             done = server.tool("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={name}")
             if done.returncode != 0:
@@ -50,7 +50,7 @@ def backup(layout: Layout, file: Path) -> archive.Manifest:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="./scripts/backup",
-        description="Write the users, orders and tasks databases of an instance into one file, for ./scripts/restore. "
+        description="Write the databases of an instance into one file, for ./scripts/restore. "
         "The instance may be running; if it is not, its PostgreSQL is started for the time this takes. "
         "Passwords in secrets/ are not part of it: a restored instance makes its own.",
     )

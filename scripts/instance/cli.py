@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from textwrap import fill
 
 from scripts.instance import reporting, starting, stopping
 from scripts.instance.command_line import exit_status, say
@@ -13,11 +14,11 @@ from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import holder_of
 from scripts.instance.ports import Ports
-from scripts.instance.programs import SERVICES
+from scripts.instance.programs import names
 from scripts.instance.supervision import Supervisor
 
 _DESCRIPTION = """\
-Run Siteworks on this machine: PostgreSQL, the three services, the event streams, the task workers and the gateway.
+Run Siteworks on this machine: PostgreSQL, the services, the event streams, the task workers and the gateway.
 
   ./scripts/run                       start, and stay until Ctrl-C; ready on http://localhost:8000
   ./scripts/run --detach              start, and return when everything is ready
@@ -28,29 +29,34 @@ Run Siteworks on this machine: PostgreSQL, the three services, the event streams
   ./scripts/run restart users         … or both
   ./scripts/run logs gateway          follow one service's log
 
-Services: postgres, users, orders, tasks, events, worker (all of them), users-relay, orders-relay, tasks-relay, gateway;
-with RabbitMQ also ingest, and rabbitmq if it is the instance's own.
+{services}
 """
 _EPILOG = """\
-Ports, all on 127.0.0.1: gateway P (--port), users P+1, orders P+2, tasks P+3, events P+4, PostgreSQL P+5,
-supervisor P+6, relays P+7 to P+9; with RabbitMQ also ingest P+10, RabbitMQ P+11 to P+13.
+{ports}
 
 The data folder holds everything an instance keeps: the database, generated passwords (secrets/), logs. It also names
 the instance: `stop`, `status` and the others find it by --data, whatever its port. Several instances run beside each
 other, each with its own --data and --port.
 
 Settings come from the environment and from .env in the checkout (see .env.example), except for addresses (*_BIND,
-*_DATABASE_URL, USERS_URL, ORDERS_URL, TASKS_URL, EVENTS_URL): those belong to the instance. RABBITMQ_URL names a
-RabbitMQ that runs already; where it is set the instance uses that one.
+*_DATABASE_URL, USERS_URL and the like): those belong to the instance. RABBITMQ_URL names a RabbitMQ that
+runs already; where it is set the instance uses that one.
 """
+_WIDTH = 118
 
 
 def parser() -> argparse.ArgumentParser:
+    services = f"Services: {', '.join(names())} (rabbitmq and ingest with --rabbitmq alone)."
+    ports = [f"{name} P+{port - 1}" for name, port in Ports(1).by_name.items() if port > 1]
+    listed = f"Ports, all on 127.0.0.1: gateway P (--port), {', '.join(ports)}."
     arguments = argparse.ArgumentParser(
-        prog="./scripts/run", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter
+        prog="./scripts/run",
+        description=_DESCRIPTION.format(services=fill(services, _WIDTH)),
+        epilog=_EPILOG.format(ports=fill(listed, _WIDTH)),
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     arguments.add_argument("verb", nargs="?", choices=["stop", "start", "restart", "status", "logs"], metavar="VERB")
-    arguments.add_argument("service", nargs="?", choices=SERVICES, metavar="SERVICE")
+    arguments.add_argument("service", nargs="?", choices=names(), metavar="SERVICE")
     arguments.add_argument("--port", type=int, default=8000, metavar="P", help="the gateway's port (8000)")
     arguments.add_argument("--data", metavar="DIR", help="the data folder (.data in the checkout)")
     arguments.add_argument("--workers", type=int, default=2, metavar="N", help="task worker processes (2)")
@@ -69,17 +75,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 with one clear line on standard error, 2 for a wrong command line, 3 from `status`."""
+    return exit_status("run", lambda: _act(argv))
+
+
+def _act(argv: Sequence[str] | None) -> int:
     arguments = parser()
     # Intermixed, so that options may stand before, between and after the words.
     options = arguments.parse_intermixed_args(argv)
     if not 0 <= options.workers <= 64:
         arguments.error("--workers must be between 0 and 64")
     if options.service is None and options.verb in {"start", "restart", "logs"}:
-        arguments.error(f"{options.verb} what? One of: {', '.join(SERVICES)}")
-    return exit_status("run", lambda: _act(options))
-
-
-def _act(options: argparse.Namespace) -> int:
+        arguments.error(f"{options.verb} what? One of: {', '.join(names())}")
     layout = Layout.of(options.data)
     if options.verb is None:
         ports = Ports(options.port)

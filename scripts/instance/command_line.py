@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from scripts.instance.errors import InstanceError
+from servicekit.process.services import BadServiceTable
 
 
 def say(text: str) -> None:
@@ -21,7 +22,8 @@ def exit_status(name: str, action: Callable[[], int]) -> int:
     """Run the action; what went wrong becomes one line on standard error and the status 1."""
     try:
         return action()
-    except (InstanceError, OSError) as exc:  # a full disk, a folder without rights: the system's own words say it best
+    # a full disk, a folder without rights: the system's own words say it best
+    except (InstanceError, BadServiceTable, OSError) as exc:
         print(f"{name}: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

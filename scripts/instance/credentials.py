@@ -6,8 +6,12 @@ import os
 import secrets
 from pathlib import Path
 
-# The database roles, PostgreSQL's own superuser, the door of supervisor, and the word between the services.
-NAMES = ("users", "orders", "tasks", "postgres", "supervisor", "internal")
+from servicekit.process.services import services
+
+
+def password_names() -> tuple[str, ...]:
+    """The database roles, PostgreSQL's own superuser, supervisor, and the token between the services."""
+    return (*services(), "postgres", "supervisor", "internal")
 
 
 class Credentials:
@@ -18,7 +22,7 @@ class Credentials:
 
     def create(self) -> None:
         """Make whatever is missing, so that a later reader finds everything."""
-        for name in NAMES:
+        for name in password_names():
             self[name]
 
     def __getitem__(self, name: str) -> str:

@@ -1,21 +1,92 @@
-"""Apply deploy/postgres/databases.sql, the same file that serves compose and servers of one's own."""
+"""The databases of an instance: made, migrated, and lent to a command that needs nothing else of it."""
 
 from __future__ import annotations
 
-from scripts.instance.credentials import Credentials
-from scripts.instance.errors import StartFailed
-from scripts.instance.layout import CHECKOUT
-from scripts.instance.postgres import EmbeddedPostgres
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
-DATABASES = ("users", "orders", "tasks")
-#: Whoever names what is in another database stands before it: orders and tasks name users.
-DUMP_ORDER = ("orders", "tasks", "users")
+from scripts.instance.credentials import Credentials
+from scripts.instance.errors import InstanceError, StartFailed
+from scripts.instance.layout import CHECKOUT, Layout
+from scripts.instance.lock import Holder, InstanceLock, holder_of
+from scripts.instance.ports import Ports, free_base
+from scripts.instance.postgres import EmbeddedPostgres, last_lines_of
+from scripts.instance.programs import database_urls, migration_environment
+from scripts.instance.reclaim import reclaim
+from servicekit.process.services import services
+
+# The same file serves compose and servers of one's own.
 _SCRIPT = CHECKOUT / "deploy" / "postgres" / "databases.sql"
 
 
 def create_databases(server: EmbeddedPostgres, credentials: Credentials) -> None:
     """Make roles and databases where they are missing, and set the passwords. Takes 30 ms when all is there."""
-    passwords = {f"{name.upper()}_DATABASE_PASSWORD": credentials[name] for name in DATABASES}
+    passwords = {row.variable("DATABASE_PASSWORD"): credentials[row.name] for row in services().values()}
     done = server.tool("psql", "-X", "-q", "-d", "postgres", "-f", _SCRIPT, environment=passwords)
     if done.returncode != 0:
         raise StartFailed(f"the databases could not be made: {done.stderr.strip()}")
+
+
+def migrate(server: EmbeddedPostgres, credentials: Credentials, log: Path) -> None:
+    """Apply every history. Raise StartFailed with the last words of the failed one."""
+    with log.open("wb") as output:
+        status = apply_histories("all", migration_environment(database_urls(server, credentials)), output)
+    if status != 0:
+        raise StartFailed(f"a migration failed: {last_lines_of(log)} (log: {log})")
+
+
+def apply_histories(which: str, environment: Mapping[str, str], output: IO[bytes] | None = None) -> int:
+    """Apply the history of one package, or `all`, with the services' own code, in a process of its own; its status."""
+    return subprocess.run(
+        [sys.executable, "-m", "servicekit.database.migrations", which],
+        cwd=CHECKOUT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+        check=False,
+    ).returncode
+
+
+@contextmanager
+def database_server(layout: Layout, command: str) -> Iterator[EmbeddedPostgres]:
+    """The server of a running instance, or else one started alone for as long as the block lasts."""
+    layout.require_ours()
+    holder = holder_of(layout.lock)
+    credentials = Credentials(layout.secrets)
+    if holder is not None and holder.port is not None:
+        server = EmbeddedPostgres(layout.postgres, Ports(holder.port)["postgres"], credentials["postgres"])
+        if not server.accepts_connections():
+            raise InstanceError(
+                f"PostgreSQL of the running instance does not answer; try ./scripts/run start postgres{layout.option}"
+            )
+        yield server
+        return
+    lock = InstanceLock.acquire(layout.lock, Holder(command))
+    try:
+        reclaim(layout.data)
+        with server_alone(layout) as server:
+            yield server
+    finally:
+        lock.close()
+
+
+@contextmanager
+def server_alone(layout: Layout) -> Iterator[EmbeddedPostgres]:
+    """Start PostgreSQL on any free port, with roles and databases in place. The caller holds the lock."""
+    layout.create()
+    credentials = Credentials(layout.secrets)
+    credentials.create()
+    server = EmbeddedPostgres(layout.postgres, free_base(), credentials["postgres"], log=layout.log("postgres"))
+    if server.identity.uid is not None:
+        layout.data.chmod(0o711)  # that other user has to get through to its own folder; the rest stays closed
+    server.start()
+    try:
+        create_databases(server, credentials)
+        yield server
+    finally:
+        server.stop()

@@ -1,103 +1,87 @@
-"""The ports of an instance: ten in a row from --port, all on 127.0.0.1, and four more where RabbitMQ is used."""
+"""The ports of an instance, all on 127.0.0.1: each at its own distance from the gateway's, which is --port."""
 
 from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scripts.instance.errors import InstanceError, PortTaken
+from servicekit.process.services import BadServiceTable, services
 
 HOST = "127.0.0.1"
-_COUNT = 14
+#: The gateway's port where services.toml has its services: their distance from it is kept with any other.
+_GATEWAY = 8000
+#: What has no row there, by its distance from the gateway.
+_OTHERS = {
+    "gateway": 0,
+    "events": 4,
+    "postgres": 5,
+    "supervisor": 6,
+    "users-relay": 7,
+    "orders-relay": 8,
+    "tasks-relay": 9,
+    "ingest": 10,
+    "rabbitmq": 11,  # for its clients
+    "rabbitmq's node": 12,
+    "rabbitmq's names": 13,
+}
+#: Names of programs and passwords that no service may have.
+_RESERVED = {*_OTHERS, "worker", "internal"}
+#: So that a hundred between two gateways are always enough.
+_FARTHEST = 99
 # Below the range from which the kernel takes the near ends of outgoing connections, and beside that of
 # tests/support/ports.py: a test leaves a port for a moment, to start a killed server on it again.
 _FOR_FREE_BASES = range(14_000, 20_000)
 
 
+@lru_cache
+def _distances() -> Mapping[str, int]:
+    """How far each port is from the gateway's, the nearest first. Raises BadServiceTable for a row without a place."""
+    names = {distance: name for name, distance in _OTHERS.items()}
+    for row in services().values():
+        distance = row.port - _GATEWAY
+        problem = None
+        if row.name in _RESERVED:
+            problem = "is the name of another program; choose another"
+        elif distance in names:
+            problem = f"port {row.port} is that of {names[distance]}; choose another"
+        elif not 0 < distance <= _FARTHEST:
+            problem = f"port must be from {_GATEWAY + 1} to {_GATEWAY + _FARTHEST}"
+        if problem:
+            raise BadServiceTable(f"services.toml: [{row.name}] {problem}")
+        names[distance] = row.name
+    return {name: distance for distance, name in sorted(names.items())}
+
+
+def row_length() -> int:
+    """How many ports in a row an instance needs free."""
+    return max(_distances().values()) + 1
+
+
 @dataclass(frozen=True)
 class Ports:
-    """`base` is the gateway's."""
+    """`base` is the gateway's. The others by name: `ports["postgres"]`."""
 
     base: int
 
     def __post_init__(self) -> None:
-        highest = 65536 - _COUNT
+        highest = 65536 - row_length()
         if not 1 <= self.base <= highest:
-            raise InstanceError(f"--port must be between 1 and {highest}: fourteen ports in a row are needed")
+            raise InstanceError(f"--port must be between 1 and {highest}: {row_length()} ports in a row are needed")
 
-    @property
-    def gateway(self) -> int:
-        return self.base
-
-    @property
-    def users(self) -> int:
-        return self.base + 1
-
-    @property
-    def orders(self) -> int:
-        return self.base + 2
-
-    @property
-    def tasks(self) -> int:
-        return self.base + 3
-
-    @property
-    def events(self) -> int:
-        return self.base + 4
-
-    @property
-    def postgres(self) -> int:
-        return self.base + 5
-
-    @property
-    def supervisor(self) -> int:
-        return self.base + 6
-
-    @property
-    def users_relay(self) -> int:
-        return self.base + 7
-
-    @property
-    def orders_relay(self) -> int:
-        return self.base + 8
-
-    @property
-    def tasks_relay(self) -> int:
-        return self.base + 9
-
-    @property
-    def ingest(self) -> int:
-        return self.base + 10
-
-    @property
-    def rabbitmq(self) -> int:
-        """The clients'. The two behind it are its node's and its name server's."""
-        return self.base + 11
+    def __getitem__(self, name: str) -> int:
+        return self.base + _distances()[name]
 
     @property
     def by_name(self) -> dict[str, int]:
-        return {
-            "gateway": self.gateway,
-            "users": self.users,
-            "orders": self.orders,
-            "tasks": self.tasks,
-            "events": self.events,
-            "postgres": self.postgres,
-            "supervisor": self.supervisor,
-            "users-relay": self.users_relay,
-            "orders-relay": self.orders_relay,
-            "tasks-relay": self.tasks_relay,
-            "ingest": self.ingest,
-            "rabbitmq": self.rabbitmq,
-            "rabbitmq's node": self.rabbitmq + 1,
-            "rabbitmq's names": self.rabbitmq + 2,
-        }
+        return {name: self.base + distance for name, distance in _distances().items()}
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.gateway}"
+        return f"http://localhost:{self.base}"
 
     def require_free(self, but: Collection[str] = ()) -> None:
         """Raise PortTaken naming the first port that cannot be bound, and what it would be for.
@@ -125,8 +109,8 @@ class Ports:
 def free_base() -> int:
     """A base port whose whole row is free at this moment."""
     while True:
-        base = random.choice(_FOR_FREE_BASES[:-_COUNT])
-        if all(_why_not_bindable(port) is None for port in range(base, base + _COUNT)):
+        base = random.choice(_FOR_FREE_BASES[: -row_length()])
+        if all(_why_not_bindable(port) is None for port in range(base, base + row_length())):
             return base
 
 

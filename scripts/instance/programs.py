@@ -21,20 +21,10 @@ from scripts.instance.ports import HOST, Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.rabbitmq import Broker
 from scripts.instance.reclaim import MARK
+from servicekit.process.services import Service, services
 
-# The names people use, in the order of starting; stopping goes the other way.
 RELAYS = ("users-relay", "orders-relay", "tasks-relay")
 STORES = ("postgres", "rabbitmq")
-SERVICES = (*STORES, "users", "orders", "tasks", "events", "worker", "ingest", *RELAYS, "gateway")
-
-# Addresses and secrets of any process, which no other process needs to see and no caller may set.
-_ADDRESSES = (
-    "USERS_DATABASE_URL", "ORDERS_DATABASE_URL", "TASKS_DATABASE_URL", "USERS_BIND", "ORDERS_BIND", "TASKS_BIND",
-    "EVENTS_BIND", "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL", "EVENTS_URL",
-    "GATEWAY_BIND", "USERS_URL", "ORDERS_URL", "TASKS_URL",
-    "USERS_RELAY_BIND", "ORDERS_RELAY_BIND", "TASKS_RELAY_BIND", "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE",
-    "INGEST_BIND", "WORKER_BIND", "RABBITMQ_URL",
-)  # fmt: skip
 # What would bend Python, gunicorn or libpq behind our back. A trailing * stands for any ending.
 _STRAY = (
     "GUNICORN_CMD_ARGS",
@@ -81,19 +71,21 @@ class Program:
                 "cwd": str(CHECKOUT),
                 "log": self.own_log,
                 "set": dict(self.settings),
-                "unset": [*_ADDRESSES, *_STRAY],
+                "unset": [*_addresses(), *_STRAY],
                 "uid": self.identity.uid,
                 "gid": self.identity.gid,
             }
         )
 
 
-def database_urls(ports: Ports, credentials: Credentials) -> dict[str, str]:
-    """{"users": url, "orders": url, "tasks": url}, each with the role that owns the database."""
-    return {
-        name: f"postgresql+psycopg2://{name}:{credentials[name]}@{HOST}:{ports.postgres}/{name}"
-        for name in ("users", "orders", "tasks")
-    }
+def names() -> tuple[str, ...]:
+    """The names people use, in the order of starting; stopping goes the other way."""
+    return (*STORES, *services(), "events", "worker", "ingest", *RELAYS, "gateway")
+
+
+def database_urls(server: EmbeddedPostgres, credentials: Credentials) -> dict[str, str]:
+    """The database of each service, with the role that owns it."""
+    return {name: server.url(name, name, credentials[name]) for name in services()}
 
 
 def programs_of(
@@ -105,97 +97,77 @@ def programs_of(
     broker: Broker | None = None,
 ) -> list[Program]:
     """Every program of the instance, PostgreSQL first."""
-    urls = database_urls(ports, credentials)
-    users_url, orders_url, tasks_url = (f"http://{HOST}:{p}" for p in (ports.users, ports.orders, ports.tasks))
     everybody = {
         MARK: str(layout.data),
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(layout.temporary),
         **_default_log_format(),
     }
-
     internal = {"INTERNAL_TOKEN": credentials["internal"]}
     broker_url = {} if broker is None else {"RABBITMQ_URL": broker.url}
-    peers = {"users": users_url, "orders": orders_url, "tasks": tasks_url}
+    rows = services()
+    peers = {row.variable("URL"): f"http://{HOST}:{ports[name]}" for name, row in rows.items()}
+    databases = {
+        name: {rows[name].variable("DATABASE_URL"): url} for name, url in database_urls(server, credentials).items()
+    }
 
-    def relay(name: str) -> Program:
-        return Program(
-            f"{name}-relay",
-            (sys.executable, "-m", f"service_{name}.cli", "relay"),
-            {
-                **everybody,
-                **internal,
-                **broker_url,
-                f"{name.upper()}_DATABASE_URL": urls[name],
-                f"{name.upper()}_RELAY_BIND": f"{HOST}:{ports.by_name[f'{name}-relay']}",
-                **{f"{other.upper()}_URL": url for other, url in peers.items() if other != name},
-            },
-            stop_seconds=20,
-        )
+    def listening(variable: str, name: str) -> dict[str, str]:
+        return {**everybody, variable: f"{HOST}:{ports[name]}"}
+
+    def python(*arguments: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", *arguments)
 
     def gunicorn(folder: str, app: str) -> tuple[str, ...]:
-        return (
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "--no-control-socket",
-            "-c",
-            f"{folder}/gunicorn.conf.py",
-            app,
-        )
+        return python("gunicorn", "--no-control-socket", "-c", f"{folder}/gunicorn.conf.py", app)
+
+    def service(row: Service) -> Program:
+        return Program(
+            row.name, gunicorn(row.package, f"{row.package}.wsgi:app"),
+            {**listening(row.variable("BIND"), row.name), **internal, **peers, **databases[row.name]},
+        )  # fmt: skip
+
+    def relay(name: str) -> Program:
+        row = rows[name.removesuffix("-relay")]
+        return Program(
+            name, python(f"{row.package}.cli", "relay"),
+            {
+                **listening(row.variable("RELAY_BIND"), name), **internal, **broker_url, **peers,
+                **databases[row.name],
+            },
+            stop_seconds=20,
+        )  # fmt: skip
 
     programs = [
         Program(
             "postgres", tuple(server.command()), {MARK: str(layout.data), "LC_ALL": "C"}, server.identity,
             autostart=True, stop_signal="INT", stop_seconds=60, priority=10,
         ),
-        Program(
-            "users", gunicorn("service_users", "service_users.wsgi:app"),
-            {**everybody, **internal, "USERS_DATABASE_URL": urls["users"], "USERS_BIND": f"{HOST}:{ports.users}"},
-        ),
-        Program(
-            "orders", gunicorn("service_orders", "service_orders.wsgi:app"),
-            {
-                **everybody, **internal, "ORDERS_DATABASE_URL": urls["orders"], "ORDERS_BIND": f"{HOST}:{ports.orders}",
-                "USERS_URL": users_url,
-            },
-        ),
-        Program(
-            "tasks", gunicorn("service_tasks", "service_tasks.wsgi:app"),
-            {**everybody, **internal, "TASKS_DATABASE_URL": urls["tasks"], "TASKS_BIND": f"{HOST}:{ports.tasks}"},
-        ),
+        *map(service, rows.values()),
         Program(
             "events", gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"),
-            {**everybody, "TASKS_DATABASE_URL": urls["tasks"], "EVENTS_BIND": f"{HOST}:{ports.events}"},
+            {**listening("EVENTS_BIND", "events"), **databases["tasks"]},
         ),
         Program(
-            "worker", (sys.executable, "-m", "service_tasks.cli", "worker"),
+            "worker", python("service_tasks.cli", "worker"),
             # There may be many on this machine: each takes a port that is free, and logs which.
-            {**everybody, "TASKS_DATABASE_URL": urls["tasks"], "WORKER_BIND": f"{HOST}:0"},
+            {**everybody, **databases["tasks"], "WORKER_BIND": f"{HOST}:0"},
             copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30, and then the rest is handed back
         ),
-        *(relay(name) for name in ("users", "orders", "tasks")),
+        *map(relay, RELAYS),
         Program(
-            "ingest", (sys.executable, "-m", "service_tasks.cli", "ingest"),
-            {
-                **everybody, **broker_url, "TASKS_DATABASE_URL": urls["tasks"],
-                "INGEST_BIND": f"{HOST}:{ports.ingest}",
-            },
+            "ingest", python("service_tasks.cli", "ingest"),
+            {**listening("INGEST_BIND", "ingest"), **broker_url, **databases["tasks"]},
             copies=0 if broker is None else 1, stop_seconds=20,
         ),
         Program(
             "rabbitmq",
-            (sys.executable, "-m", "scripts.instance.rabbitmq_process", str(layout.rabbitmq), str(ports.rabbitmq)),
+            python("scripts.instance.rabbitmq_process", str(layout.rabbitmq), str(ports["rabbitmq"])),
             {MARK: str(layout.data), "PYTHONUNBUFFERED": "1"},
             copies=0 if broker is None or broker.own is None else 1, autostart=True, priority=10,
         ),
         Program(
             "gateway", gunicorn("api_gateway", "api_gateway.asgi:app"),
-            {
-                **everybody, "GATEWAY_BIND": f"{HOST}:{ports.gateway}",
-                "USERS_URL": users_url, "ORDERS_URL": orders_url, "TASKS_URL": tasks_url,
-                "EVENTS_URL": f"http://{HOST}:{ports.events}",
-            },
+            {**listening("GATEWAY_BIND", "gateway"), **peers, "EVENTS_URL": f"http://{HOST}:{ports['events']}"},
             priority=30,
         ),
     ]  # fmt: skip
@@ -203,9 +175,20 @@ def programs_of(
 
 
 def migration_environment(urls: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment with the databases of one instance: {"users": url, …}."""
+    """The caller's environment with the databases of one instance, by their services."""
     environment = {name: value for name, value in os.environ.items() if not _is_stray(name)}
-    return environment | {f"{name.upper()}_DATABASE_URL": url for name, url in urls.items()} | _default_log_format()
+    databases = {services()[name].variable("DATABASE_URL"): url for name, url in urls.items()}
+    return environment | databases | _default_log_format()
+
+
+def _addresses() -> list[str]:
+    """Addresses and secrets of any process, which no other process needs to see and no caller may set."""
+    of_services = ("DATABASE_URL", "BIND", "URL", "RELAY_BIND")
+    return [
+        *(row.variable(what) for row in services().values() for what in of_services),
+        "GATEWAY_BIND", "EVENTS_BIND", "EVENTS_URL", "INGEST_BIND", "WORKER_BIND", "RABBITMQ_URL", "INTERNAL_TOKEN",
+        "INTERNAL_TOKEN_FILE",
+    ]  # fmt: skip
 
 
 def _is_stray(name: str) -> bool:

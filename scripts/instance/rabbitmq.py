@@ -75,7 +75,7 @@ def choose_broker(layout: Layout, ports: Ports, *, wanted: bool) -> Broker | Non
             "--rabbitmq needs a RabbitMQ: install rabbitmq-server (Debian and Ubuntu: apt install rabbitmq-server; "
             "macOS: brew install rabbitmq), or name a running one in RABBITMQ_URL (amqp://USER:PASSWORD@HOST:PORT/VHOST)"
         )
-    own = LocalRabbitMQ(layout.rabbitmq, ports.rabbitmq, programs)
+    own = LocalRabbitMQ(layout.rabbitmq, ports["rabbitmq"], programs)
     return Broker(own.url, own)
 
 

@@ -12,7 +12,7 @@ from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import holder_of
 from scripts.instance.ports import Ports
-from scripts.instance.programs import SERVICES
+from scripts.instance.programs import names
 from scripts.instance.reclaim import leftovers
 from scripts.instance.supervision import ProcessState, Supervisor
 
@@ -47,7 +47,8 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
         return NOT_ALL_RUN
     ports = Ports(holder.port)
     processes = Supervisor(ports, Credentials(layout.secrets)["supervisor"]).processes()
-    rows = [_row(p, ports) for p in sorted(processes, key=lambda p: (SERVICES.index(p.service), p.name))]
+    order = names()
+    rows = [_row(p, ports) for p in sorted(processes, key=lambda p: (order.index(p.service), p.name))]
     running = all(row.state == "running" for row in rows)
     if as_json:
         services = [vars(row) for row in rows]

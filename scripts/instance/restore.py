@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.instance import archive
-from scripts.instance.borrowing import server_alone
 from scripts.instance.command_line import exit_status, say
 from scripts.instance.credentials import Credentials
-from scripts.instance.databases import DATABASES
+from scripts.instance.databases import migrate, server_alone
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock
-from scripts.instance.migrating import migrate
 from scripts.instance.postgres import major_version
+from scripts.instance.programs import database_urls
 from scripts.instance.reclaim import reclaim
 from servicekit.events.relay_process import redeliver
 
@@ -60,20 +59,20 @@ def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manif
 def _fill(layout: Layout, dumps: dict[str, Path]) -> None:
     with server_alone(layout) as server:
         credentials = Credentials(layout.secrets)
-        for name in DATABASES:
+        for name, dump in dumps.items():
             # As the owner of the database, so that everything in it belongs to the role that will use it.
             done = server.tool(
                 "pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction",
-                f"--dbname={name}", dumps[name], role=name, password=credentials[name],
+                f"--dbname={name}", dump, role=name, password=credentials[name],
             )  # fmt: skip
             if done.returncode != 0:
                 raise InstanceError(f"pg_restore of {name} failed: {done.stderr.strip()}")
-        urls = {name: server.url(name, name, credentials[name]) for name in DATABASES}
-        migrate(urls, layout.log("migrations"))
+        migrate(server, credentials, layout.log("migrations"))
+        urls = database_urls(server, credentials)
         for name, url in urls.items():
             # An event that was delivered between two dumps was so to an instance that is no more. Whoever has it in
             # his dump knows it by its id.
-            redeliver(url, name, again_to=[other for other in DATABASES if other != name])
+            redeliver(url, name, again_to=[other for other in urls if other != name])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

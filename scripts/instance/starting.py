@@ -17,14 +17,13 @@ import psutil
 from scripts.instance import supervision
 from scripts.instance.command_line import say
 from scripts.instance.credentials import Credentials
-from scripts.instance.databases import create_databases
+from scripts.instance.databases import create_databases, migrate
 from scripts.instance.errors import InstanceError, StartFailed
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock
-from scripts.instance.migrating import migrate
 from scripts.instance.ports import HOST, Ports
 from scripts.instance.postgres import EmbeddedPostgres, last_lines_of
-from scripts.instance.programs import RELAYS, SERVICES, STORES, database_urls, programs_of
+from scripts.instance.programs import STORES, names, programs_of
 from scripts.instance.rabbitmq import Broker, choose_broker
 from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
@@ -54,7 +53,7 @@ def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool
             server = _prepare(layout, ports, broker, reset=reset)
             credentials = Credentials(layout.secrets)
             programs = programs_of(layout, ports, credentials, server, workers, broker)
-            supervision.write_run_files(layout, programs, ports.supervisor, credentials["supervisor"])
+            supervision.write_run_files(layout, programs, ports["supervisor"], credentials["supervisor"])
             supervisor = supervision.Supervisor(ports, credentials["supervisor"])
             process = supervision.spawn(layout, lock)
             lock.close()  # from here on supervisor holds it
@@ -91,7 +90,7 @@ def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool
         own_broker.prepare()
     credentials = Credentials(layout.secrets)
     credentials.create()
-    server = EmbeddedPostgres(layout.postgres, ports.postgres, credentials["postgres"], log=layout.log("postgres"))
+    server = EmbeddedPostgres(layout.postgres, ports["postgres"], credentials["postgres"], log=layout.log("postgres"))
     if server.identity.uid is not None:
         layout.data.chmod(0o711)  # that other user has to get through to its own folder; the rest stays closed
     if not server.initialised:
@@ -123,9 +122,9 @@ def _start_everything(
     server.wait_until_accepting(still_trying)
     create_databases(server, credentials)
     say("applying migrations …")
-    migrate(database_urls(ports, credentials), layout.log("migrations"))
+    migrate(server, credentials, layout.log("migrations"))
     say("starting the services …")
-    supervisor.start([name for name in SERVICES if name not in STORES])
+    supervisor.start([name for name in names() if name not in STORES])
     limit = time.monotonic() + _READY_LIMIT
     while True:
         waiting_for = watch.not_running()
@@ -160,7 +159,7 @@ class _Watch:
 
     def workers_are_connected(self, ports: Ports) -> bool:
         """Whether each worker has reached the database: its only outward sign that its settings were good."""
-        return all(_is_connected_to(p.pid, ports.postgres) for p in self._look() if p.service == "worker")
+        return all(_is_connected_to(p.pid, ports["postgres"]) for p in self._look() if p.service == "worker")
 
     def _look(self) -> list[supervision.ProcessState]:
         seen = self._supervisor.processes()
@@ -185,8 +184,8 @@ def _is_connected_to(pid: int, port: int) -> bool:
 
 def _not_ready(ports: Ports, *, own_broker: bool) -> list[str]:
     """Name those who have a page and do not say on it that they are ready. A broker of somebody else's may be away."""
-    names = ("users", "orders", "tasks", "events", *(["ingest"] if own_broker else []), *RELAYS, "gateway")
-    return [name for name in names if not _is_ready(ports.by_name[name])]
+    without = {*STORES, "worker", *([] if own_broker else ["ingest"])}
+    return [name for name in names() if name not in without and not _is_ready(ports[name])]
 
 
 def _is_ready(port: int) -> bool:

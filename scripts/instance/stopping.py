@@ -10,7 +10,7 @@ from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock, holder_of
 from scripts.instance.ports import Ports
-from scripts.instance.programs import RELAYS, STORES
+from scripts.instance.programs import STORES, names
 from scripts.instance.reclaim import reclaim
 from scripts.instance.supervision import Supervisor
 
@@ -20,11 +20,11 @@ _RELEASE_LIMIT = 30.0  # seconds for supervisor itself, once its programs have e
 def stop_in_order(supervisor: Supervisor, say: Callable[[str], None]) -> None:
     """Stop every program and supervisor. Returns when supervisor has been told; its end is the caller's to await."""
     try:
-        for services in (["gateway"], ["users", "orders", "tasks", "events", "worker", "ingest", *RELAYS], [*STORES]):
-            running = supervisor.alive(services)
+        for group in (["gateway"], [name for name in names() if name not in STORES], STORES):
+            running = supervisor.alive(group)
             if running:
                 say(f"  stopping {', '.join(running)}")
-            supervisor.stop(services)
+            supervisor.stop(group)
     except InstanceError:
         pass  # it went away meanwhile, stopped by somebody else; the lock tells when it is gone
     supervisor.shut_down()

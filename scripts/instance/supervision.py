@@ -151,7 +151,7 @@ class Supervisor:
     """Calls to a running supervisor. Raises InstanceError when it does not answer."""
 
     def __init__(self, ports: Ports, password: str) -> None:
-        url = f"http://{_USER}:{password}@{HOST}:{ports.supervisor}/RPC2"
+        url = f"http://{_USER}:{password}@{HOST}:{ports['supervisor']}/RPC2"
         self._server = xmlrpc.client.ServerProxy(url, transport=_Transport())
 
     def _call(self, method: str, *arguments: object) -> Any:

@@ -92,17 +92,17 @@ class Site:
 
     def service_is_ready(self, name: str) -> bool:
         """Whether a service says so itself."""
-        status, _ = self._get(self.ports.by_name[name], "/readyz")
+        status, _ = self._get(self.ports[name], "/readyz")
         return status == 200
 
     def circuits(self) -> dict[str, str]:
         """The state of each circuit of the gateway; nothing if it cannot tell."""
-        status, body = self._get(self.ports.gateway, "/health")
+        status, body = self._get(self.ports["gateway"], "/health")
         return {name: one["state"] for name, one in body["data"]["upstreams"].items()} if status == 200 else {}
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request to the gateway on a connection of its own: status (0: no answer) and JSON."""
-        return self._get(self.ports.gateway, path, method, body)
+        return self._get(self.ports["gateway"], path, method, body)
 
     @staticmethod
     def _get(port: int, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 FILE = Path(__file__).resolve().parents[2] / "services.toml"
+# The name becomes a database, a role, a part of variables and an argument of commands.
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_MAX_PORT = 65535
+
+
+class BadServiceTable(Exception):
+    """services.toml cannot be used; the text is one line that names the row and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +48,54 @@ class Service:
         """The error code of whoever cannot reach it."""
         return f"{self.name}_unavailable"
 
+    @property
+    def folder(self) -> Path:
+        """The folder of its package; raises BadServiceTable when there is none."""
+        spec = find_spec(self.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise BadServiceTable(
+                f"services.toml: [{self.name}] there is no package {self.package} here; make it, or take the row out"
+            )
+        return Path(spec.submodule_search_locations[0])
+
+    def module(self, name: str) -> ModuleType:
+        """Import a module of its package."""
+        assert self.folder
+        return import_module(f"{self.package}.{name}")
+
 
 @lru_cache
 def services() -> Mapping[str, Service]:
-    """Read the table: rows by name, in the order of the file."""
-    rows = tomllib.loads(FILE.read_text(encoding="utf-8"))
-    return {name: Service(name, row["package"], row["port"], tuple(row["hears"])) for name, row in rows.items()}
+    """Read the table: rows by name, in the order of the file. Raises BadServiceTable."""
+    try:
+        rows = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise BadServiceTable(f"services.toml cannot be read: {exc}") from exc
+    found: dict[str, Service] = {}
+    for name, row in rows.items():
+        if problem := _problem(name, row, found):
+            raise BadServiceTable(f"services.toml: [{name}] {problem}")
+        found[name] = Service(name, row["package"], row["port"], tuple(row["hears"]))
+    return found
+
+
+def _problem(name: str, row: Any, above: Mapping[str, Service]) -> str | None:
+    """Tell what is wrong with a row."""
+    if not _NAME.fullmatch(name):
+        return "is no name: write it in small letters, digits and _"
+    wanted = {field.name for field in fields(Service)} - {"name"}
+    if not isinstance(row, dict) or row.keys() != wanted:
+        return f"needs {', '.join(sorted(wanted))}, and nothing else"
+    package, port, hears = row["package"], row["port"], row["hears"]
+    if not isinstance(package, str) or not package.isidentifier():
+        return "package must be the name of a folder of the checkout, such as service_users"
+    if type(port) is not int or not 1 <= port <= _MAX_PORT:
+        return f"port must be a number from 1 to {_MAX_PORT}"
+    if not isinstance(hears, list) or not all(isinstance(kind, str) and kind for kind in hears):
+        return 'hears must be a list of types of events, such as ["user.deleted"], or []'
+    for other in above.values():
+        if other.port == port:
+            return f"port {port} is that of [{other.name}]; choose another"
+        if other.package == package:
+            return f"package {package} is that of [{other.name}]"
+    return None

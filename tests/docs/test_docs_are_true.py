@@ -226,7 +226,7 @@ def test_the_ports_are_those_of_an_instance() -> None:
         if row[0].isdigit() and row[2]
     }
 
-    assert written == {name: port for name, port in instance.by_name.items() if name in programs.SERVICES}
+    assert written == {name: port for name, port in instance.by_name.items() if name in programs.names()}
 
 
 def test_every_container_named_exists() -> None:

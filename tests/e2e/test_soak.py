@@ -10,25 +10,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from scripts.instance.ports import row_length
 from scripts.soaking.killing import VICTIMS
 from scripts.soaking.report import lines, task_lines
 from scripts.soaking.soak import Outcome, soak
 from scripts.soaking.task_soak import TASK_VICTIMS, TaskOutcome, task_soak
 from tests.support.ports import free_ports
 
-_PORTS_OF_AN_INSTANCE = 14
 Running = tuple[Future[Outcome], Future[TaskOutcome]]
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Start both."""
-    folder, port = tmp_path_factory.mktemp("soak"), free_ports(2 * _PORTS_OF_AN_INSTANCE)
+    folder, port = tmp_path_factory.mktemp("soak"), free_ports(2 * row_length())
     how = {"seconds": 120.0, "seed": "two minutes", "say": print}
     with ThreadPoolExecutor(2) as pool:
         yield (
             pool.submit(soak, folder / "requests", port, every=11, **how),
-            pool.submit(task_soak, folder / "tasks", port + _PORTS_OF_AN_INSTANCE, every=10, **how),
+            pool.submit(task_soak, folder / "tasks", port + row_length(), every=10, **how),
         )
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import requests
 
+from scripts.instance.ports import row_length
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_PORTS_OF_AN_INSTANCE = 14
 _START_LIMIT = 120
 
 
@@ -54,7 +54,7 @@ class RunningSystem:
 
     def __init__(self, data: Path, *, environment: dict[str, str] | None = None) -> None:
         self.data = data
-        self.port = free_ports(_PORTS_OF_AN_INSTANCE)
+        self.port = free_ports(row_length())
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {**os.environ, **(environment or {})}
         self._session = requests.Session()

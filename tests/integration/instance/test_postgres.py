@@ -14,10 +14,11 @@ import psycopg2
 import pytest
 
 from scripts.instance.credentials import Credentials
-from scripts.instance.databases import DATABASES, create_databases
+from scripts.instance.databases import create_databases
 from scripts.instance.errors import ForeignFolder, OtherMajorVersion, StartFailed
 from scripts.instance.identity import Identity, as_nobody
 from scripts.instance.postgres import EmbeddedPostgres
+from servicekit.process.services import services
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -69,9 +70,9 @@ def test_nobody_comes_in_without_the_password(server: EmbeddedPostgres) -> None:
 def test_each_role_owns_its_database_and_may_connect_to_no_other(
     server: EmbeddedPostgres, credentials: Credentials
 ) -> None:
-    for role in DATABASES:
+    for role in services():
         assert _ask(server, "SELECT current_database()", role, role, credentials[role]) == role
-        for other in {*DATABASES, "postgres", "template1"} - {role}:
+        for other in {*services(), "postgres", "template1"} - {role}:
             with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
                 _ask(server, "SELECT 1", other, role, credentials[role])
     rights = "SELECT count(*) FROM pg_roles WHERE rolname = ANY(%s) AND (rolsuper OR rolcreatedb OR rolcreaterole)"
@@ -91,7 +92,7 @@ def test_making_the_databases_again_changes_only_the_passwords(
 
 def test_a_missing_password_is_named(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Path(__file__).resolve().parents[3] / "deploy" / "postgres" / "databases.sql"
-    for name in DATABASES:
+    for name in services():
         monkeypatch.delenv(f"{name.upper()}_DATABASE_PASSWORD", raising=False)
     done = server.tool("psql", "-X", "-d", "postgres", "-v", "users_password=x", "-f", script)
     assert done.returncode != 0

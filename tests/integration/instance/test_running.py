@@ -272,7 +272,7 @@ def test_a_failed_migration_ends_the_start_with_its_own_words(tmp_path: Path) ->
     # A database that a later version has already changed.
     script = """if True:
         import sys
-        from scripts.instance.borrowing import database_server
+        from scripts.instance.databases import database_server
         from scripts.instance.layout import Layout
         with database_server(Layout.of(sys.argv[1]), "a test") as server:
             sql = "UPDATE alembic_version SET version_num = '9999_from_the_future'"

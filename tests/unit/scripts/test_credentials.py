@@ -5,22 +5,22 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from scripts.instance.credentials import NAMES, Credentials
+from scripts.instance.credentials import Credentials, password_names
 
 
 def test_passwords_are_made_once_and_differ(tmp_path: Path) -> None:
     first = Credentials(tmp_path / "secrets")
     first.create()
-    made = {name: first[name] for name in NAMES}
-    assert len(set(made.values())) == len(NAMES)
+    made = {name: first[name] for name in password_names()}
+    assert len(set(made.values())) == len(password_names())
     assert all(len(password) >= 32 and password.isalnum() for password in made.values())
     again = Credentials(tmp_path / "secrets")
     again.create()
-    assert {name: again[name] for name in NAMES} == made
+    assert {name: again[name] for name in password_names()} == made
 
 
 def test_nobody_else_can_read_them(tmp_path: Path) -> None:
     Credentials(tmp_path / "secrets").create()
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
-    assert sorted(path.name for path in (tmp_path / "secrets").iterdir()) == sorted(NAMES)
+    assert sorted(path.name for path in (tmp_path / "secrets").iterdir()) == sorted(password_names())
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "secrets").iterdir()} == {0o600}

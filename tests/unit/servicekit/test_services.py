@@ -1,0 +1,77 @@
+"""The table of services, and what becomes of a row that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.instance import command_line, ports
+from servicekit.process import services as table
+from servicekit.process.services import BadServiceTable, Service, services
+
+GOOD = '[users]\npackage = "service_users"\nport = 8001\nhears = []\n'
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Give a function that puts another table in the place of ours."""
+    monkeypatch.setattr(table, "FILE", tmp_path / "services.toml")
+
+    def forget() -> None:
+        services.cache_clear()
+        ports._distances.cache_clear()
+
+    yield lambda text: (table.FILE.write_text(text), forget())[-1]
+    monkeypatch.undo()
+    forget()
+
+
+def test_a_row_names_all_that_derives_from_it(write: Callable[[str], None]) -> None:
+    write(GOOD + '[toys]\npackage = "service_toys"\nport = 8042\nhears = ["user.deleted"]\n')
+    assert list(services()) == ["users", "toys"]
+    toys = services()["toys"]
+    assert toys == Service("toys", "service_toys", 8042, ("user.deleted",))
+    assert toys.variable("DATABASE_URL") == "TOYS_DATABASE_URL"
+    assert toys.default_url == "http://127.0.0.1:8042"
+    assert toys.unavailable_code == "toys_unavailable"
+    assert ports.Ports(9000)["toys"] == 9042
+    assert ports.row_length() == 43
+
+
+def test_a_package_that_is_not_there_is_named(write: Callable[[str], None]) -> None:
+    write(GOOD.replace("service_users", "service_toys"))
+    with pytest.raises(BadServiceTable, match=r"\[users\] there is no package service_toys here; make it, or take"):
+        services()["users"].module("app")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[users", "services.toml cannot be read: "),
+        ("users = 1\n", "[users] needs hears, package, port, and nothing else"),
+        (GOOD + "colour = 1\n", "[users] needs hears, package, port, and nothing else"),
+        (GOOD.replace("hears = []\n", ""), "[users] needs hears, package, port, and nothing else"),
+        (GOOD.replace("[users]", "[Users]"), "[Users] is no name: write it in small letters, digits and _"),
+        (GOOD.replace("service_users", "service-users"), "[users] package must be the name of a folder"),
+        (GOOD.replace("8001", '"8001"'), "[users] port must be a number from 1 to 65535"),
+        (GOOD.replace("8001", "true"), "[users] port must be a number from 1 to 65535"),
+        (GOOD.replace("8001", "70000"), "[users] port must be a number from 1 to 65535"),
+        (GOOD.replace("[]", '"user.deleted"'), '[users] hears must be a list of types of events, such as ["user.'),
+        (GOOD + GOOD.replace("[users]", "[toys]"), "[toys] port 8001 is that of [users]; choose another"),
+        (GOOD + GOOD.replace("[users]", "[toys]").replace("8001", "8015"), "[toys] package service_users is that of"),
+        (GOOD.replace("8001", "8005"), "[users] port 8005 is that of postgres; choose another"),
+        (GOOD.replace("8001", "9001"), "[users] port must be from 8001 to 8099"),
+        (GOOD.replace("[users]", "[worker]"), "[worker] is the name of another program; choose another"),
+    ],
+)
+def test_a_wrong_row_is_one_line_that_says_what_to_do(
+    text: str, problem: str, write: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(text)
+    assert command_line.exit_status("run", lambda: ports.Ports(8000)["users"]) == 1
+    told = capsys.readouterr().err
+    assert problem in told
+    assert told.startswith("run: services.toml")
+    assert told.count("\n") == 1
