@@ -30,7 +30,7 @@ def create(place: Place, quick: bool) -> Iterator[Figure]:
     port = free_port()
     with ExitStack() as stack:
         service = Process(
-            [sys.executable, "-P", "-m", "gunicorn", "-c", "service_tasks/gunicorn.conf.py"],
+            [sys.executable, "-P", "-m", "servicekit.web.serve", "tasks"],
             port=port,
             output=place.folder / "service.log",
             on=None,

@@ -122,7 +122,7 @@ def programs_of(
 
     def service(row: Service) -> Program:
         return Program(
-            row.name, gunicorn(row.package, f"{row.package}.wsgi:app"),
+            row.name, python("servicekit.web.serve", row.name),
             {**listening(row.variable("BIND"), row.name), **internal, **peers, **databases[row.name]},
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ DEFAULT_TIMEOUT_SECONDS = 3600.0
 Handler = Callable[..., Any] | Callable[..., Awaitable[Any]]
 
 
-class BadTaskTypes(Exception):
+class BadTaskTypes(SettingsError):
     """The task types of this process cannot be put together; the text says which and why."""
 
 

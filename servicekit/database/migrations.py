@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 from alembic import command, context
 from alembic.config import Config
@@ -20,23 +18,20 @@ from pydantic import Field, create_model
 from sqlalchemy import Connection, MetaData, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from servicekit.process.services import BadServiceTable, Service, services
 from servicekit.process.settings import DatabaseUrl, ServiceSettings, SettingsError, load
 
-SERVICES = {
-    "service_users": "users_database_url",
-    "service_orders": "orders_database_url",
-    "service_tasks": "tasks_database_url",
-}
 # Any number will do as long as every migration of this database takes the same.
 _LOCK_KEY = 0x517E_0001
 
 
+def _service(package: str) -> Service:
+    return next(service for service in services().values() if service.package == package)
+
+
 def _config(package: str) -> Config:
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"there is no package {package} here")
     config = Config()
-    folder = Path(spec.submodule_search_locations[0]) / "migrations"
+    folder = _service(package).folder / "migrations"
     # ConfigParser takes a percent sign for an interpolation.
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -86,23 +81,28 @@ def run_environment(metadata: MetaData) -> None:
 
 
 def _url(package: str) -> str:
-    variable = SERVICES[package]
+    variable = _service(package).variable("DATABASE_URL").lower()
     settings_class = create_model("MigrationSettings", __base__=ServiceSettings, **{variable: (DatabaseUrl, Field())})  # type: ignore[call-overload]
     return str(getattr(load(settings_class), variable))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Apply migrations from the command line; 0 when done, 1 with one clear line otherwise."""
+    try:
+        known = [service.package for service in services().values()]
+    except BadServiceTable as exc:
+        print(exc, file=sys.stderr)
+        return 1
     parser = argparse.ArgumentParser(prog="python -m servicekit.database.migrations", description=__doc__)
-    parser.add_argument("package", choices=[*SERVICES, "all"])
+    parser.add_argument("package", choices=[*known, "all"])
     parser.add_argument("--to", default="head", metavar="REVISION", help="default: head; `base` takes everything back")
     parser.add_argument("--down", action="store_true", help="go down to the revision instead of up")
     options = parser.parse_args(arguments)
-    packages = list(SERVICES) if options.package == "all" else [options.package]
+    packages = known if options.package == "all" else [options.package]
     for package in packages:
         try:
             changed = _change(package, _url(package), to=options.to, up=not (options.down or options.to == "base"))
-        except SettingsError as exc:
+        except (SettingsError, BadServiceTable) as exc:
             print(f"{package}: {exc}", file=sys.stderr)
             return 1
         except SQLAlchemyError as exc:

@@ -1,4 +1,4 @@
-"""What every gunicorn process of ours has in common; each service's gunicorn.conf.py takes all of it.
+"""What every gunicorn process of ours has in common.
 
 Gunicorn reads settings as the names of a configuration module, hence the lower case.
 """

@@ -11,8 +11,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import NullPool, create_engine, inspect, text
 
 from servicekit.database import migrations
+from servicekit.process.services import services
 
-SERVICES = sorted(migrations.SERVICES)
+SERVICES = sorted(service.package for service in services().values())
 
 
 def _metadata(package: str):

@@ -89,7 +89,7 @@ def contained(package: str, log: Path, **settings: str) -> Iterator[Contained]:
     environment = {**os.environ, **settings, bind: f"127.0.0.1:{client.port}"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", f"{package}/gunicorn.conf.py", f"{package}.wsgi:app"],
+            [sys.executable, "-m", "servicekit.web.serve", package.removeprefix("service_")],
             cwd=CHECKOUT,
             env=environment,
             stdout=output,

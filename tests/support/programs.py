@@ -26,9 +26,9 @@ def _gunicorn(folder: str, app: str) -> list[str]:
 #: Those that reload: the command, the variable of the address, and a value that it refuses.
 SERVERS = {
     "gateway": (_gunicorn("api_gateway", "api_gateway.asgi:app"), "GATEWAY_BIND", "GATEWAY_RATE_LIMIT=many"),
-    "users": (_gunicorn("service_users", "service_users.wsgi:app"), "USERS_BIND", "USERS_THREADS=0"),
-    "orders": (_gunicorn("service_orders", "service_orders.wsgi:app"), "ORDERS_BIND", "USERS_URL=nowhere"),
-    "tasks": (_gunicorn("service_tasks", "service_tasks.wsgi:app"), "TASKS_BIND", "TASK_EVENTS=all"),
+    "users": (["servicekit.web.serve", "users"], "USERS_BIND", "USERS_THREADS=0"),
+    "orders": (["servicekit.web.serve", "orders"], "ORDERS_BIND", "USERS_URL=nowhere"),
+    "tasks": (["servicekit.web.serve", "tasks"], "TASKS_BIND", "TASK_EVENTS=all"),
     "events": (
         _gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"), "EVENTS_BIND", "EVENTS_WATCHERS=x"
     ),

@@ -40,7 +40,7 @@ def test_no_netrc_and_no_proxy_is_used(orders_database: ServiceDatabase, tmp_pat
         log = tmp_path / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "service_orders/gunicorn.conf.py", "service_orders.wsgi:app"],
+                [sys.executable, "-m", "servicekit.web.serve", "orders"],
                 cwd=CHECKOUT,
                 env=environment,
                 stdout=output,

@@ -26,7 +26,7 @@ def gateway(users_database: ServiceDatabase, tmp_path: Path) -> Iterator[Gateway
     environment = {"USERS_DATABASE_URL": users_database.url, "USERS_BIND": f"127.0.0.1:{port}"}
     with (tmp_path / "users.log").open("wb") as log:
         users = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "service_users/gunicorn.conf.py", "service_users.wsgi:app"],
+            [sys.executable, "-m", "servicekit.web.serve", "users"],
             cwd=CHECKOUT, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     nobody = f"http://127.0.0.1:{free_port()}"

@@ -25,7 +25,7 @@ SECONDS = 10.0
 class Service:
     """A users service behind gunicorn whose database is away."""
 
-    def __init__(self, log: Path, conf: str | Path = "service_users/gunicorn.conf.py") -> None:
+    def __init__(self, log: Path, *start: str) -> None:
         self.port = free_port()
         self.log = log
         environment = os.environ | {
@@ -35,7 +35,7 @@ class Service:
         }
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", str(conf), "service_users.wsgi:app"],
+                [sys.executable, *(start or ("-m", "servicekit.web.serve", "users"))],
                 cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
         eventually(self._listens, timeout=30, what="gunicorn listens")
@@ -168,17 +168,17 @@ def test_clients_that_do_not_hang_up_hold_up_nobody(service):
 
 IMPATIENT = """
 from servicekit.http_server import gunicorn_worker
+from servicekit.web.serve import main
 
 gunicorn_worker.SILENCE_SECONDS = 0.5
-exec(open("service_users/gunicorn.conf.py").read())
+main(["users"])
 """
 
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory):
     folder = tmp_path_factory.mktemp("impatient")
-    (folder / "gunicorn.conf.py").write_text(IMPATIENT)
-    service = Service(folder / "log", folder / "gunicorn.conf.py")
+    service = Service(folder / "log", "-c", IMPATIENT)
     yield service
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(SECONDS) == 0
@@ -234,7 +234,7 @@ def test_every_line_of_the_log_is_json_with_the_service_and_no_password(service)
 def test_a_wrong_setting_ends_the_start_with_one_clear_line(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("USERS_")}
     ended = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "service_users/gunicorn.conf.py")],
+        [sys.executable, "-m", "servicekit.web.serve", "users"],
         cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert ended.returncode != 0

@@ -46,7 +46,7 @@ class Processes:
                 },
             ),
             "orders": (
-                [sys.executable, "-m", "gunicorn", "-c", "service_orders/gunicorn.conf.py", "service_orders.wsgi:app"],
+                [sys.executable, "-m", "servicekit.web.serve", "orders"],
                 {**token, "ORDERS_DATABASE_URL": orders_url, "ORDERS_BIND": f"127.0.0.1:{self.port + 1}"},
             ),
         }

@@ -1,0 +1,86 @@
+"""One service of the table under gunicorn, with the settings of its package: `python -m servicekit.web.serve users`.
+
+The master reads the settings alone. Workers import the service, so that a reload (SIGHUP) takes its new code too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from servicekit.database import engine as database  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
+from servicekit.observing import logs
+from servicekit.process import gunicorn_defaults
+from servicekit.process.services import BadServiceTable, Service, services
+from servicekit.process.settings import ServerSettings, SettingsError, load_or_exit, loaded_or_exit
+from servicekit.web import app as web  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
+
+
+class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
+    """gunicorn's view of one service; whatever keeps it from starting is one line."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._settings_class = settings_of(service)
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set gunicorn up; the master does so when it starts and at every reload."""
+        settings = self._settings(load_or_exit)
+        own = {
+            "bind": getattr(settings, f"{self._service.name}_bind"),
+            "threads": getattr(settings, f"{self._service.name}_threads"),
+            "proc_name": self._service.package,
+            "worker_class": "servicekit.http_server.gunicorn_worker.ServiceWorker",
+        }
+        for name in gunicorn_defaults.__all__:
+            self.cfg.set(name, getattr(gunicorn_defaults, name))
+        for name, value in own.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Make the application, in a worker."""
+        settings = self._settings(loaded_or_exit)
+        try:
+            return self._service.module("app").create_app(settings)
+        except SettingsError as exc:
+            raise SystemExit(f"{self._service.package} cannot start: {exc}") from exc
+
+    def _settings(self, read: Callable[[type[ServerSettings], str], ServerSettings]) -> ServerSettings:
+        settings = read(self._settings_class, self._service.package)
+        logs.configure(self._service.package, fmt=settings.log_format, level=settings.log_level)
+        return settings
+
+
+def settings_of(service: Service) -> type[ServerSettings]:
+    """Find the settings of a service's web server: the class of its `settings` module whose `process` is its name."""
+    for found in vars(service.module("settings")).values():
+        if isinstance(found, type) and issubclass(found, ServerSettings) and found.process == service.name:
+            return found
+    raise BadServiceTable(
+        f"{service.package}.settings has no settings of [{service.name}]: a class below InternalToken with "
+        f'process = "{service.name}"'
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve until SIGTERM."""
+    try:
+        known = services()
+        parser = argparse.ArgumentParser(
+            prog="python -m servicekit.web.serve", description="Serve one service of services.toml, until SIGTERM."
+        )
+        parser.add_argument("service", choices=list(known), metavar="SERVICE", help=", ".join(known))
+        service = known[parser.parse_args(arguments).service]
+        server = ServiceServer(service)
+    except BadServiceTable as exc:
+        sys.exit(str(exc))
+    server.run()
+
+
+if __name__ == "__main__":
+    main()
