@@ -63,7 +63,7 @@ class Gateway:
             raise RuntimeError(f"no {scope['type']} here")
 
     def answer(self, request: Request) -> Awaitable[bool]:
-        """UpstreamAnswer a request; False for one of the pages, which come in through ASGI."""
+        """Answer a request; False for one of the pages, which come in through ASGI."""
         if self._front is None:
             raise RuntimeError("not started")
         return self._front.answer(request)

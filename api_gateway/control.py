@@ -280,7 +280,7 @@ def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
     @users.get("/users/{id}/details", errors=(NotFound, UpstreamUnavailable, BadUpstreamAnswer))
     def show_user_details(id: UUID) -> DetailsView:
         """Show a user with the newest orders, asked of both services at the same time."""
-        raise NotImplementedError  # declared here for the document only: details.py answers
+        raise NotImplementedError  # for the document only: its row in route_table.py says how it is answered
 
     document = openapi.document(title="Siteworks", version=VERSION, description=DESCRIPTION, routes=[api, users])
     for parameter in document["paths"]["/admin/circuits/{name}"]["post"]["parameters"]:

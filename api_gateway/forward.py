@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
-from api_gateway import headers, outcomes
+from api_gateway import headers
 from api_gateway.errors import (
     BadUpstreamAnswer,
     UpstreamCircuitOpen,
@@ -17,11 +18,11 @@ from api_gateway.errors import (
 )
 from api_gateway.headers import Fields
 from api_gateway.limits import Bulkhead, LineFull, RetryBudget
-from api_gateway.outcomes import Envelope
 from api_gateway.route_table import Limits
 from api_gateway.upstream import BrokenAnswer, ConnectFailed, ConnectionLost, Upstream, UpstreamAnswer
-from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
+from servicekit.circuits import MISDIRECTED, Circuit, CircuitOpen, Permit, outcome_of
 from servicekit.observing import shortage
+from servicekit.wire.envelope import NotAnEnvelope, code_of
 from servicekit.wire.errors import AppError, DeadlineExceeded, Overloaded
 from servicekit.wire.memory import SMALL, Account
 
@@ -29,9 +30,10 @@ from servicekit.wire.memory import SMALL, Account
 LINE_SECONDS = 2.0
 #: A trial keeps its place somewhat longer than the call can last.
 _LEASE_MARGIN = 5.0
-_MISDIRECTED = 421
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+#: What is no envelope and passes as it is.
+_PASSING_MEDIA_TYPES = frozenset({"text/event-stream", "text/csv"})
 
 
 #: How a call ended for its circuit; `not_permitted` never began.
@@ -89,7 +91,8 @@ class Reply:
     body: bytes = b""
     #: The Content-Length of an answer without a body (HEAD), if the upstream told it.
     length: bytes | None = None
-    envelope: Envelope | None = None
+    #: The error code in the envelope of an upstream that refused.
+    code: str | None = None
     stream: UpstreamAnswer | None = None
     #: When a stream must have ended (None: never), and how long it may be silent, in seconds.
     stream_ends_at: float | None = None
@@ -126,8 +129,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         if call.account is not None and call.method not in _SAFE:
             call.account.refuse_nothing()
         reply = await _reply(lane, call, answer)
-        code = None if reply.envelope is None else reply.envelope.code
-        kind = outcome_of(reply.status, lane.name, code)
+        kind = outcome_of(reply.status, lane.name, reply.code)
         if kind == "success":
             permit.success(time.perf_counter() - began)
         elif kind == "failure":
@@ -219,16 +221,15 @@ def _send(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = F
 
 
 async def _reply(lane: Lane, call: Call, answer: UpstreamAnswer) -> Reply:
-    if answer.status == _MISDIRECTED:
-        # Ours to mend, and nothing that a proxy may say of a client's request (RFC 9110 section 15.5.20).
+    if answer.status == MISDIRECTED:
         raise BrokenAnswer("it is not known by the name we ask it by: see its ALLOWED_HOSTS")
     reply = Reply(answer.status, headers.down(answer.fields, lane.upstream.origin.text))
-    media_type = outcomes.media_type(headers.get(answer.fields, b"content-type"))
+    media_type = media_type_of(headers.get(answer.fields, b"content-type"))
     redirects = 300 <= answer.status < 400
-    passes = media_type in outcomes.PASSING_MEDIA_TYPES
+    passes = media_type in _PASSING_MEDIA_TYPES
     if media_type != "application/json" and not (passes or redirects or answer.status in (204, 304)):
         raise BrokenAnswer(f"media type {media_type or 'missing'}")
-    if outcomes.has_no_body(call.method, answer.status):
+    if has_no_body(call.method, answer.status):
         await answer.read(0)
         if call.method == "HEAD":
             reply.length = headers.get(answer.fields, b"content-length")
@@ -251,7 +252,19 @@ async def _reply(lane: Lane, call: Call, answer: UpstreamAnswer) -> Reply:
         return reply
     reply.body = body
     if (headers.get(answer.fields, b"content-encoding") or b"identity") == b"identity":
-        reply.envelope = outcomes.read_envelope(answer.status, body)
-        if reply.envelope is None:
-            raise BrokenAnswer("not an envelope")
+        try:
+            reply.code = code_of(answer.status, body)
+        except NotAnEnvelope as error:
+            raise BrokenAnswer(str(error)) from error
     return reply
+
+
+@lru_cache(maxsize=64)
+def media_type_of(content_type: bytes | None) -> str:
+    """The media type in a Content-Type field without its parameters, in lower case; empty if there is none."""
+    return (content_type or b"").partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def has_no_body(method: str, status: int) -> bool:
+    """Whether an answer carries no body whatever its fields say (RFC 9112 section 6.3)."""
+    return method == "HEAD" or status in (204, 304)

@@ -11,13 +11,12 @@ from typing import Any
 from api_gateway import headers
 from api_gateway.body import ClientLeft, Receive
 from api_gateway.client import Request
-from api_gateway.details import Part, details
-from api_gateway.errors import BadRequest, BadUpstreamAnswer, status_of
-from api_gateway.forward import Call, Lane, Notes, Reply, forward
+from api_gateway.errors import BadRequest, status_of
+from api_gateway.forward import Call, Lane, Notes, Reply, forward, has_no_body
 from api_gateway.headers import Fields, Passed, Peer, RequestFields, TrustedProxies
 from api_gateway.limits import EventLoopLag, RateLimiter
 from api_gateway.metrics import GatewayMetrics
-from api_gateway.outcomes import has_no_body
+from api_gateway.parts import fields_for_parts, forward_parts
 from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.route_table import Match, RouteTable
 from api_gateway.upstream import UpstreamAnswer, UpstreamError
@@ -26,7 +25,7 @@ from servicekit.observing.logs import Frequent, get_logger
 from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.wire import deadline
 from servicekit.wire.browsers import NOTHING_FOREIGN, OPEN_PATHS, BrowserRules, Verdict
-from servicekit.wire.envelope import dump, failure, success
+from servicekit.wire.envelope import dump, failure
 from servicekit.wire.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
 from servicekit.wire.memory import Account, Budget
 
@@ -35,15 +34,11 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: What is left of the deadline for the answer when one part of two is late.
-_MERGE_SECONDS = 0.03
 #: The status in the log for a client that left before its answer (nginx's custom).
 CLIENT_LEFT = 499
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT"})
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
-#: Fields of a client's request for one thing that make no sense on the parts it is made of.
-_NOT_FOR_PARTS = frozenset({b"content-type", b"content-encoding", b"if-match", b"if-none-match", b"range"})
 
 #: Lines of requests that end within this time, in seconds, are written together.
 _LOG_SECONDS = 0.005
@@ -93,7 +88,7 @@ class Front:
             stream.end()
 
     async def answer(self, request: Request) -> bool:
-        """UpstreamAnswer a request; False if it is for a page: then nothing was done, and `page` has to be called."""
+        """Answer a request; False if it is for a page: then nothing was done, and `page` has to be called."""
         # Not the event loop's clock, which uvloop moves in whole milliseconds.
         began = time.perf_counter()
         given = request.fields.first.get(b"x-request-id")
@@ -113,7 +108,7 @@ class Front:
                             verdict.check(request.method)
                     if match is not None:
                         route = match.route.template
-                        if match.route.handler == "control" and match.route.allows(request.method):
+                        if not match.route.upstream and match.route.allows(request.method):
                             status = 0
                             return False
                     if self._lag.overloaded:
@@ -174,7 +169,7 @@ class Front:
     def _match(self, target: Target) -> Match | None:
         path = without_alias(target.path)
         match = self._table.match(path)
-        if match is not None and match.route.handler == "control" and path != target.path:
+        if match is not None and not match.route.upstream and path != target.path:
             return None  # the gateway's own pages have no alias
         target.path = path
         return match
@@ -237,51 +232,20 @@ class Front:
             if wanted is not None and wanted < total:
                 total, shortened = wanted, True
         passed = self._passed(request)
+        sent = headers.block(fields_for_parts(passed.fields)) if route.parts else passed.block
         call = Call(
             method=request.method,
             target=target.raw,
-            fields=passed.block + headers.block(headers.of_this_request(made, passed.traceparent)),
+            fields=sent + headers.block(headers.of_this_request(made, passed.traceparent)),
             body=body,
             limits=route.limits,
             ends_at=self._loop.time() + total,
             shortened=shortened,
             account=account,
         )
-        if route.handler == "details":
-            for_parts = [field for field in passed.fields if field[0] not in _NOT_FOR_PARTS]
-            for_parts += headers.of_this_request(made, passed.traceparent)
-            call.fields = headers.block(for_parts)
-            return await self._details(match.variables[0], call, notes)
-        reply = await forward(self._lanes[route.upstream], call, notes)
-        # Many times as large as its text, and the client may take its time.
-        reply.envelope = None
-        return reply
-
-    async def _details(self, raw_id: str, call: Call, notes: Notes) -> Reply:
-        parts = {"users": Notes(), "orders": Notes()}
-
-        async def ask(name: str, target: str) -> Part:
-            ends_at = call.ends_at - (_MERGE_SECONDS if name == "orders" else 0)
-            part = Call("GET", target, call.fields, None, call.limits, ends_at, call.shortened, call.account)
-            reply = await forward(self._lanes[name], part, parts[name])
-            if reply.envelope is None:
-                if reply.stream is not None:
-                    reply.stream.close()
-                # A redirect or a page where only an envelope makes sense.
-                raise BadUpstreamAnswer(name, received=reply.status)
-            return Part(reply.status, reply.envelope, headers.get(reply.fields, b"retry-after"))
-
-        try:
-            made = await details(raw_id, ask)
-        finally:
-            notes.upstream = "users,orders"
-            notes.circuit = f"{parts['users'].circuit},{parts['orders'].circuit}"
-            notes.attempts = parts["users"].attempts + parts["orders"].attempts
-            notes.cause = parts["users"].cause or parts["orders"].cause
-        if made.error is not None:
-            told = [] if made.retry_after is None else [(b"retry-after", made.retry_after)]
-            return Reply(made.status, [_JSON, *told], dump({"success": False, "error": made.error}))
-        return Reply(made.status, [_JSON], dump(success(made.data)))
+        if route.parts:
+            return await forward_parts(self._lanes, match, call, notes)
+        return await forward(self._lanes[route.upstream], call, notes)
 
     def _cors(self, method: str, fields: RequestFields, allow: bytes | None) -> Fields:
         return headers.cors(

@@ -20,7 +20,7 @@ def merge(
     A schema whose name another service uses for something else, and an operation id used twice, get the
     service's name in front. Services without a document (None) are named in the description.
     """
-    wanted = {(route.upstream, _shape(route.template)) for route in routes if route.handler == "forward"}
+    wanted = {(route.upstream, _shape(route.template)) for route in routes if route.upstream and not route.parts}
     paths: dict[str, Any] = dict(own["paths"])
     schemas: dict[str, Any] = dict(own["components"]["schemas"])
     used_ids = {operation["operationId"] for item in paths.values() for operation in item.values()}

@@ -1,15 +1,16 @@
-"""Which path belongs to which upstream, with its limits. Routes are data: a new resource is a few rows."""
+"""Which path leads to which upstream, with its limits. Routes are data: a new resource is a few rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from urllib.parse import quote, unquote_to_bytes
 
 KIB = 1024
 MIB = 1024 * KIB
 
-Handler = Literal["forward", "details", "control"]
+_VARIABLE = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +27,38 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One of the GETs, each of another upstream, whose answers are merged into a page's `data`.
+
+    A required part that is refused is the answer to the whole; without an optional one the page is `partial`.
+    """
+
+    upstream: str
+    #: With the page's variables in braces.
+    target: str
+    #: Which field of the page is which field of the answer's data; None: all of the data.
+    fields: Mapping[str, str | None]
+    optional: bool = False
+
+    def target_of(self, variables: Mapping[str, str]) -> str:
+        """The target with the raw text of the page's variables, encoded anew where it is part of a query."""
+        path, mark, query = self.target.partition("?")
+        values = {name: quote(unquote_to_bytes(raw), safe="") for name, raw in variables.items()}
+        return path.format_map(variables) + mark + query.format_map(values)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One row. `template` names its variables in braces and serves as the label in metrics and logs.
 
-    `upstream` is empty for the gateway's own pages.
+    `upstream` is empty for the gateway's own pages, and where there are `parts`, that of the first.
     """
 
     template: str
     upstream: str
     methods: tuple[str, ...]
-    handler: Handler = "forward"
     limits: Limits = field(default_factory=Limits)
+    parts: tuple[Part, ...] = ()
 
     def allows(self, method: str) -> bool:
         """HEAD is answered wherever GET is."""
@@ -49,14 +71,27 @@ class Route:
         return ", ".join((*self.methods, *extra, "OPTIONS"))
 
 
-def _row(template: str, upstream: str, methods: str, handler: Handler = "forward", **limits: float) -> Route:
-    return Route(template, upstream, tuple(methods.split()), handler, Limits(**limits))  # type: ignore[arg-type]
+def _row(template: str, upstream: str, methods: str, **limits: float) -> Route:
+    return Route(template, upstream, tuple(methods.split()), Limits(**limits))  # type: ignore[arg-type]
+
+
+def _merged(template: str, *parts: Part) -> Route:
+    return Route(template, parts[0].upstream, ("GET",), parts=parts)
 
 
 ROUTES: tuple[Route, ...] = (
     _row("/users", "users", "GET POST"),
     _row("/users/{id}", "users", "GET PUT DELETE"),
-    _row("/users/{id}/details", "users", "GET", "details"),
+    _merged(
+        "/users/{id}/details",
+        Part("users", "/users/{id}", {"user": None}),
+        Part(
+            "orders",
+            "/orders?user_id={id}&limit=50&offset=0",
+            {"orders": "orders", "orders_total": "total"},
+            optional=True,
+        ),
+    ),
     _row("/users/{id}/tasks", "tasks", "GET"),
     _row("/orders", "orders", "GET POST"),
     _row("/orders/{id}", "orders", "GET PUT DELETE"),
@@ -88,16 +123,16 @@ ROUTES: tuple[Route, ...] = (
 
 #: The gateway's own pages; they have no alias.
 PAGES: tuple[Route, ...] = (
-    _row("/health", "", "GET", "control"),
-    _row("/status", "", "GET", "control"),
-    _row("/livez", "", "GET", "control"),
-    _row("/readyz", "", "GET", "control"),
-    _row("/metrics", "", "GET", "control"),
-    _row("/openapi.json", "", "GET", "control"),
-    _row("/swagger", "", "GET", "control"),
-    _row("/swagger/", "", "GET", "control"),
-    _row("/swagger/{file}", "", "GET", "control"),
-    _row("/admin/circuits/{name}", "", "POST", "control"),
+    _row("/health", "", "GET"),
+    _row("/status", "", "GET"),
+    _row("/livez", "", "GET"),
+    _row("/readyz", "", "GET"),
+    _row("/metrics", "", "GET"),
+    _row("/openapi.json", "", "GET"),
+    _row("/swagger", "", "GET"),
+    _row("/swagger/", "", "GET"),
+    _row("/swagger/{file}", "", "GET"),
+    _row("/admin/circuits/{name}", "", "POST"),
 )
 
 
@@ -105,7 +140,11 @@ PAGES: tuple[Route, ...] = (
 class Match:
     route: Route
     #: The raw (still encoded) text of each variable, in the order of the template.
-    variables: tuple[str, ...]
+    values: tuple[str, ...]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return dict(zip(_VARIABLE.findall(self.route.template), self.values, strict=True))
 
 
 class _Node:
@@ -139,19 +178,15 @@ class RouteTable:
         """The route of a raw path without the alias, or None."""
         return self._walk(self._root, path[1:].split("/"), 0, ())
 
-    def upstreams(self) -> tuple[str, ...]:
-        """The upstreams named in the table, each once."""
-        return tuple(dict.fromkeys(route.upstream for route in self.routes if route.upstream))
-
-    def _walk(self, node: _Node, segments: list[str], at: int, variables: tuple[str, ...]) -> Match | None:
+    def _walk(self, node: _Node, segments: list[str], at: int, values: tuple[str, ...]) -> Match | None:
         if at == len(segments):
-            return Match(node.route, variables) if node.route is not None else None
+            return Match(node.route, values) if node.route is not None else None
         segment = segments[at]
         literal = node.literal.get(segment)
         if literal is not None:
-            found = self._walk(literal, segments, at + 1, variables)
+            found = self._walk(literal, segments, at + 1, values)
             if found is not None:
                 return found
         if node.variable is not None and segment:
-            return self._walk(node.variable, segments, at + 1, (*variables, segment))
+            return self._walk(node.variable, segments, at + 1, (*values, segment))
         return None

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -19,12 +18,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.exceptions import HTTPError as Urllib3Error
 
-from servicekit.circuits import Circuit, CircuitOpen, Permit, outcome_of
+from servicekit.circuits import MISDIRECTED, Circuit, CircuitOpen, Permit, outcome_of
 from servicekit.observing import request_id
 from servicekit.observing.shortage import is_shortage, report
 from servicekit.wire import deadline
-from servicekit.wire.errors import AppError, BadGateway, DeadlineExceeded, NotFound, Overloaded, Unavailable
-from servicekit.wire.json_reader import read_json
+from servicekit.wire.envelope import Envelope, NotAnEnvelope, read_envelope
+from servicekit.wire.errors import BadGateway, DeadlineExceeded, NotFound, Overloaded, Unavailable
 from servicekit.wire.resolver import Resolver, says_little
 
 CONNECT_SECONDS = 1.0
@@ -134,16 +133,6 @@ class _Session(requests.Session):
         """Give none: even with allow_redirects=False requests would read the whole body to prepare the next step."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceAnswer:
-    """An envelope and its status. `code` is None for a good one; only a refusal has a code and a message."""
-
-    status: int
-    code: str | None
-    message: str
-    data: Any
-
-
 class ServiceClient:
     """Asks one other service. Thread-safe.
 
@@ -177,14 +166,14 @@ class ServiceClient:
             return None
         raise self._unavailable(retry_after=1)
 
-    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ServiceAnswer:
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Envelope:
         """POST a body that the service may get twice: a connection that breaks is replaced once.
 
         Gives every answer that is about this request: good ones, refusals, and a 500. Raises as `get` does.
         """
         return self._ask("POST", path, body, headers)
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> ServiceAnswer:
+    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Envelope:
         left = deadline.remaining(self._total_seconds)
         try:
             permit = self._circuit.acquire()
@@ -256,12 +245,14 @@ class ServiceClient:
         ) as response:
             return response.status_code, _read(response, ends_at)
 
-    def _judge(self, status: int, raw: bytes, permit: Permit, seconds: float) -> ServiceAnswer:
+    def _judge(self, status: int, raw: bytes, permit: Permit, seconds: float) -> Envelope:
         try:
-            answer = _open_envelope(status, raw)
-        except BadGateway:
+            if status == MISDIRECTED:
+                raise NotAnEnvelope("it is not known by the name we ask it by: see its ALLOWED_HOSTS")
+            answer = read_envelope(status, raw)
+        except NotAnEnvelope as exc:
             permit.failure(seconds, "not an envelope")
-            raise
+            raise BadGateway from exc
         outcome = outcome_of(status, self._circuit.name, answer.code)
         if outcome == "neutral":
             permit.neutral()
@@ -289,20 +280,6 @@ def _shortage_in(exc: BaseException | None) -> OSError | None:
         told = (exc.__cause__, getattr(exc, "reason", None), *exc.args[:1])
         exc = next((one for one in told if isinstance(one, BaseException)), None)
     return None
-
-
-def _open_envelope(status: int, raw: bytes) -> ServiceAnswer:
-    """Read an answer; `BadGateway` unless it is an envelope that fits the status."""
-    try:
-        envelope = read_json(raw)
-        if status < 300 and envelope["success"] is True:
-            return ServiceAnswer(status, None, "", envelope["data"])
-        if status >= 400 and envelope["success"] is False and isinstance(envelope["error"]["code"], str):
-            error = envelope["error"]
-            return ServiceAnswer(status, error["code"], str(error.get("message", "")), None)
-    except (AppError, AttributeError, KeyError, TypeError) as exc:
-        raise BadGateway from exc
-    raise BadGateway
 
 
 def _read(response: requests.Response, ends_at: float) -> bytes:

@@ -16,13 +16,14 @@ from servicekit.circuits.circuit import (
     Reason,
     Transition,
 )
-from servicekit.circuits.outcome import Outcome, outcome_of
+from servicekit.circuits.outcome import MISDIRECTED, Outcome, outcome_of
 from servicekit.circuits.prober import Prober
 from servicekit.circuits.shared_state import SharedStates
 from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
 from servicekit.circuits.window import SlidingWindow, WindowTotals
 
 __all__ = [
+    "MISDIRECTED",
     "MOVES",
     "Circuit",
     "CircuitOpen",

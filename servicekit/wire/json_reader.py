@@ -97,6 +97,9 @@ def _numeric(text: str) -> Decimal | None:
 
 
 _STORED = json.JSONDecoder(parse_int=_whole, parse_float=Decimal)
+_ANSWER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_whole, parse_float=Decimal
+)
 _STORABLE = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_numeric, parse_float=_numeric
 )
@@ -200,6 +203,17 @@ def read_stored(text: str) -> Any:
     Numbers as `read_json` gives them, but a whole one that is too long for `int` to read becomes Decimal too.
     """
     return _STORED.decode(text)
+
+
+def read_answer(raw: bytes) -> Any:
+    """Read another service's JSON, which may hold whatever a database can, without the limits of requests.
+
+    Refuses with `InvalidJson` what is not JSON in UTF-8, and duplicate keys. Numbers as `read_stored` gives them.
+    """
+    try:
+        return _ANSWER.decode(raw.decode("utf-8"))
+    except (ValueError, ArithmeticError, RecursionError) as exc:
+        raise InvalidJson from exc
 
 
 def check_storable(text: str, largest: int) -> None:

@@ -159,6 +159,7 @@ def test_an_error_in_the_envelope_is_translated_and_counted(client, upstream, ci
         answer(500, b"Internal Server Error", media_type="text/plain"),
         answer(503, b'{"success": true, "data": 1}'),
         answer(204),
+        bad(421, "misdirected_request"),
         answer(200, gzip.compress(b'{"success": true, "data": 1}'), fields=[("Content-Encoding", "gzip")]),
         answer(200, gzip.compress(b"0" * 10_000_000), fields=[("Content-Encoding", "gzip")]),
     ],

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from api_gateway.forward import Call, Lane, Notes, forward
+from api_gateway.forward import Call, Lane, Notes, forward, has_no_body, media_type_of
 from api_gateway.limits import Bulkhead, RetryBudget
 from api_gateway.route_table import Limits
 from api_gateway.upstream import Upstream
@@ -66,3 +66,24 @@ def test_a_trial_that_ends_with_any_exception_gives_its_place_back(error: BaseEx
     asyncio.run(main())
     assert circuit.snapshot().state == "half_open"
     assert all(circuit.acquire().is_trial for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "media_type"),
+    [
+        (b"application/json", "application/json"),
+        (b"Application/JSON; charset=utf-8", "application/json"),
+        (b"", ""),
+        (None, ""),
+    ],
+)
+def test_the_media_type_is_read_without_parameters(content_type: bytes | None, media_type: str) -> None:
+    assert media_type_of(content_type) == media_type
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "none"),
+    [("GET", 200, False), ("HEAD", 200, True), ("HEAD", 404, True), ("DELETE", 204, True), ("GET", 304, True)],
+)
+def test_which_answers_have_no_body(method: str, status: int, none: bool) -> None:
+    assert has_no_body(method, status) is none

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from servicekit.database.engine import DatabaseTooSlow
 from servicekit.web.health import NotReady
 from servicekit.wire import errors
-from servicekit.wire.envelope import dump, failure, number_text, status_of, success
+from servicekit.wire.envelope import NotAnEnvelope, code_of, dump, failure, read_envelope, status_of, success
 from servicekit.wire.errors import AppError, FieldError, Invalid, Unavailable
 from servicekit.wire.json_reader import read_json
 
@@ -140,10 +140,55 @@ def test_what_is_written_reads_back_equal_down_to_the_last_digit():
     assert str(read_json(dump(value))["price"]) == "52.00"
 
 
-def test_money_is_written_without_an_exponent():
-    assert number_text(Decimal("1E+3")) == "1000"
-    assert number_text(Decimal("0.0000001")) == "0.0000001"
-
-
 def test_an_error_says_its_own_message_when_it_has_one():
     assert AppError("the pump is dry").message == str(AppError("the pump is dry")) == "the pump is dry"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_envelope"),
+    [
+        (200, b'{"success": true, "data": null}', True),
+        (201, b' {"data": [1], "success": true} ', True),
+        (404, b'{"success": false, "error": {"code": "x", "message": "y"}}', True),
+        (200, b'{"success":true,"data":"\\ud800"}', True),
+        (200, b'{"success":true,"data":' + b"9" * 5000 + b"}", True),  # longer than Python reads
+        (200, b'{"success":true,"data":' + b"[" * 500 + b"]" * 500 + b"}", True),
+        (200, b'{"success":true,"data":["NaN","Infinity"]}', True),
+        (404, b'{"success":true,"data":1}', False),  # contradicts its status
+        (302, b'{"success":true,"data":1}', False),
+        (200, b'{"success": false, "error": {"code": "x", "message": "y"}}', False),
+        (200, b'{"success": true}', False),
+        (200, b'{"success": 1, "data": 1}', False),
+        (500, b'{"success": false, "error": "boom"}', False),
+        (500, b'{"success": false, "error": {"code": 1, "message": "y"}}', False),
+        (500, b'{"success": false, "error": {"code": "x"}}', False),
+        (200, b'{"success": true, "data": 1', False),
+        (200, b'{"success":true,"data":1', False),
+        (200, b'{"success":true,"data":1}}', False),
+        (200, b'{"success":true,"data":NaN}', False),
+        (200, b'{"success":true,"data":-Infinity}', False),
+        (200, b'{"success":true,"data":"\xff"}', False),
+        (200, b"", False),
+        (200, b"[]", False),
+        (200, b"<html>", False),
+        (200, b"\xff", False),
+        (200, b"[" * 100_000, False),
+    ],
+)
+def test_only_an_envelope_that_fits_its_status_is_one(status, body, is_envelope):
+    for judge in (code_of, read_envelope):
+        try:
+            judge(status, body)
+        except NotAnEnvelope:
+            assert not is_envelope
+        else:
+            assert is_envelope
+
+
+def test_an_envelope_is_read_exactly_and_a_refusal_has_a_code():
+    assert read_envelope(200, b'{"success":true,"data":52.10}').data == Decimal("52.10")
+    assert read_envelope(200, b'{"success":true,"data":' + b"9" * 5000 + b"}").data == Decimal("9" * 5000)
+    refusal = read_envelope(404, dump(failure(errors.NotFound())))
+    assert (refusal.status, refusal.code, refusal.message) == (404, "not_found", errors.NotFound().message)
+    assert code_of(404, dump(failure(errors.NotFound()))) == "not_found"
+    assert code_of(200, dump(success({}))) is None

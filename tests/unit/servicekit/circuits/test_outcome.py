@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from servicekit.circuits import outcome_of
+from servicekit.process.services import Service, services
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,17 @@ from servicekit.circuits import outcome_of
         (503, "too_many_watchers", "neutral"),
         (503, "overloaded", "neutral"),
         (503, "orders_unavailable", "failure"),  # orders says so of itself
+        (503, "pumps_unavailable", "failure"),  # a part of its own: there is no such service
+        (421, "misdirected_request", "failure"),
     ],
 )
 def test_how_an_answer_of_orders_counts(status: int, code: str | None, counts: str) -> None:
     assert outcome_of(status, "orders", code) == counts
+
+
+def test_a_further_row_in_the_table_is_another_that_may_be_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {**services(), "pumps": Service("pumps", "service_pumps", 8050, ())}
+    monkeypatch.setattr("servicekit.circuits.outcome.services", lambda: rows)
+    assert outcome_of(503, "orders", "pumps_unavailable") == "neutral"
+    assert outcome_of(503, "pumps", "pumps_unavailable") == "failure"
+    assert outcome_of(503, "pumps", "orders_unavailable") == "neutral"

@@ -1,0 +1,113 @@
+"""A page made of several services' answers, asked at the same time under one deadline. Its row names the parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from api_gateway import headers
+from api_gateway.errors import BadUpstreamAnswer, status_of
+from api_gateway.forward import Call, Lane, Notes, Reply, forward
+from api_gateway.headers import Fields
+from api_gateway.route_table import Match, Part
+from servicekit.wire.envelope import Envelope, NotAnEnvelope, dump, failure, read_envelope, success
+from servicekit.wire.errors import AppError
+
+#: Seconds kept of the deadline for an answer without the optional part that is late.
+_MERGE_SECONDS = 0.03
+#: Fields of a client's request for one thing that make no sense on the parts it is made of.
+_NOT_FOR_PARTS = frozenset({b"content-type", b"content-encoding", b"if-match", b"if-none-match", b"range"})
+
+#: Asks one upstream; raises an AppError when there is no usable answer.
+Ask = Callable[[Part], Awaitable[Envelope]]
+
+
+def fields_for_parts(fields: Fields) -> Fields:
+    """What of the fields that go up may go up with each part."""
+    return [field for field in fields if field[0] not in _NOT_FOR_PARTS]
+
+
+async def forward_parts(lanes: Mapping[str, Lane], match: Match, call: Call, notes: Notes) -> Reply:
+    """Ask for every part of a route and give the merged page; raises as `forward` does."""
+    parts = match.route.parts
+    variables = match.variables
+    noted = {part.upstream: Notes() for part in parts}
+    retry_after: bytes | None = None
+
+    async def ask(part: Part) -> Envelope:
+        nonlocal retry_after
+        ends_at = call.ends_at - (_MERGE_SECONDS if part.optional else 0)
+        target = part.target_of(variables)
+        asked = Call("GET", target, call.fields, None, call.limits, ends_at, call.shortened, call.account)
+        reply = await forward(lanes[part.upstream], asked, noted[part.upstream])
+        try:
+            envelope = read_envelope(reply.status, reply.body)
+        except NotAnEnvelope as error:
+            # A redirect or a stream where only an envelope makes sense.
+            if reply.stream is not None:
+                reply.stream.close()
+            raise BadUpstreamAnswer(part.upstream, received=reply.status) from error
+        if not part.optional and envelope.error is not None:
+            retry_after = headers.get(reply.fields, b"retry-after")
+        return envelope
+
+    try:
+        page = await merge_parts(parts, ask)
+    finally:
+        notes.upstream = ",".join(noted)
+        notes.circuit = ",".join(str(one.circuit) for one in noted.values())
+        notes.attempts = sum(one.attempts for one in noted.values())
+        notes.cause = next((one.cause for one in noted.values() if one.cause), None)
+    fields: Fields = [(b"content-type", b"application/json")]
+    if page.error is None:
+        return Reply(page.status, fields, dump(success(page.data)))
+    if retry_after is not None:
+        fields.append((b"retry-after", retry_after))
+    return Reply(page.status, fields, dump({"success": False, "error": page.error}))
+
+
+async def merge_parts(parts: Sequence[Part], ask: Ask) -> Envelope:
+    """The page, or the refusal of a required part as it is. Raises the AppError of a required part."""
+    # The required ones first: a refusal does not wait for what is optional.
+    asked = [(part, asyncio.ensure_future(_ask(part, ask))) for part in sorted(parts, key=lambda part: part.optional)]
+    data: dict[str, Any] = {}
+    missing: dict[str, Any] = {}
+    try:
+        for part, task in asked:
+            answer = await task
+            if answer.error is None:
+                try:
+                    data |= {
+                        name: answer.data if field is None else answer.data[field]
+                        for name, field in part.fields.items()
+                    }
+                    continue
+                except (TypeError, LookupError) as error:
+                    useless = BadUpstreamAnswer(part.upstream)
+                    if not part.optional:
+                        raise useless from error
+                    answer = _refusal(useless)
+            elif not part.optional:
+                return answer
+            data |= dict.fromkeys(part.fields)
+            missing[part.upstream] = {"code": answer.code, "message": answer.message}
+    finally:
+        for _, task in asked:
+            task.cancel()
+    data["partial"] = bool(missing)
+    return Envelope(200, data | ({"missing": missing} if missing else {}))
+
+
+async def _ask(part: Part, ask: Ask) -> Envelope:
+    try:
+        return await ask(part)
+    except AppError as error:
+        # A fault of ours is no missing part.
+        if not part.optional or status_of(error) == 500:
+            raise
+        return _refusal(error)
+
+
+def _refusal(error: AppError) -> Envelope:
+    return Envelope(status_of(error), error=failure(error)["error"])
