@@ -13,6 +13,11 @@ MIB = 1024 * KIB
 _VARIABLE = re.compile(r"\{(\w+)\}")
 
 
+#: The upstream beside the services: the event streams of the tasks. They have processes of their own, and here a
+#: circuit and places of their own, because an open stream gives its place to nobody.
+EVENTS = "events"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Sizes in bytes, times in seconds. `total` covers everything from the complete request to the complete
@@ -108,7 +113,7 @@ ROUTES: tuple[Route, ...] = (
     _row("/tasks/{id}/status", "tasks", "GET"),
     _row("/tasks/{id}/result", "tasks", "GET"),
     # Streams: the total limit holds for their beginning, the idle limit for the rest.
-    _row("/tasks/{id}/events", "events", "GET"),
+    _row("/tasks/{id}/events", EVENTS, "GET"),
     _row("/tasks/{id}/retry", "tasks", "POST"),
     _row("/task-types", "tasks", "GET"),
     _row("/task-types/{name}", "tasks", "PUT"),

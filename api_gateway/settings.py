@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, create_model
 
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Quota
+from api_gateway.route_table import EVENTS
 from servicekit.process.hosts import read_origins
+from servicekit.process.services import Service, services
 from servicekit.process.settings import Bind, HttpUrl, ServerSettings
 
 
@@ -39,7 +41,22 @@ def _rate(value: str) -> str:
     return value
 
 
-class GatewaySettings(ServerSettings):
+def _address_of(service: Service) -> tuple[object, object]:
+    return HttpUrl, Field(default=service.default_url, description=f"where the {service.name} service listens")
+
+
+if TYPE_CHECKING:
+    _Addresses = ServerSettings
+else:
+    # One variable for each row of the table: USERS_URL and so on.
+    _Addresses = create_model(
+        "_Addresses",
+        __base__=ServerSettings,
+        **{row.variable("URL").lower(): _address_of(row) for row in services().values()},
+    )
+
+
+class GatewaySettings(_Addresses):
     """What the gateway reads."""
 
     process: ClassVar[str] = "gateway"
@@ -49,9 +66,6 @@ class GatewaySettings(ServerSettings):
         default=1,
         description="processes that serve the gateway's port, about one for each core; they share circuits and quotas",
     )
-    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service listens")
-    orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service listens")
-    tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the task service listens")
     events_url: HttpUrl = Field(default="http://127.0.0.1:8004", description="where the tasks' event streams are")
     trusted_proxies: Annotated[str, AfterValidator(_proxies)] = Field(
         default="",
@@ -85,16 +99,12 @@ class GatewaySettings(ServerSettings):
 
     def upstream_urls(self) -> dict[str, str]:
         """The address of every upstream by its name."""
-        return {
-            "users": self.users_url,
-            "orders": self.orders_url,
-            "tasks": self.tasks_url,
-            "events": self.events_url,
-        }
+        urls = {row.name: getattr(self, row.variable("URL").lower()) for row in services().values()}
+        return {**urls, EVENTS: self.events_url}
 
     def places(self, upstream: str) -> int:
         """How many requests may be under way at an upstream at a time."""
-        return self.gateway_event_streams if upstream == "events" else self.gateway_upstream_connections
+        return self.gateway_event_streams if upstream == EVENTS else self.gateway_upstream_connections
 
     def quota(self) -> Quota | None:
         """How much one client may ask for, if there is a limit."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from api_gateway.route_table import PAGES, ROUTES, Route, RouteTable
+from api_gateway.route_table import EVENTS, PAGES, ROUTES, Route, RouteTable
+from servicekit.process.services import services
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,11 @@ def test_allow_names_what_is_answered(methods: tuple[str, ...], allow: str) -> N
     assert route.allow == allow
     assert route.allows("HEAD") == ("GET" in methods)
     assert not route.allows("PATCH")
+
+
+def test_every_route_leads_to_an_upstream_that_there_is_and_every_upstream_has_a_route() -> None:
+    named = {row.upstream for row in ROUTES} | {part.upstream for row in ROUTES for part in row.parts}
+    assert named == {*services(), EVENTS}
 
 
 def test_pages_are_the_gateways_own() -> None:
