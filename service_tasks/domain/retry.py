@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from servicekit.process.backoff import backoff, jittered
+
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 
@@ -42,10 +44,8 @@ class RetryPolicy:
 
     def delay(self, attempt: int, chance: float) -> timedelta:
         """`attempt` counts from 1; `chance` is from 0 to 1, and 0.5 means no jitter."""
-        # 2.0 ** 2000 overflows; the cap is reached long before the sixty-fourth attempt.
-        exponential = self.base_seconds * self.factor ** min(max(attempt, 1) - 1, 64)
-        spread = 1.0 + self.jitter * (2.0 * chance - 1.0)
-        return timedelta(seconds=min(exponential, self.cap_seconds) * spread)
+        seconds = backoff(attempt, self.base_seconds, self.cap_seconds, self.factor)
+        return timedelta(seconds=jittered(seconds, self.jitter, chance))
 
     def delay_asked_for(self, seconds: float, chance: float) -> timedelta:
         """The wait that a handler asked for with `RetryAfter`: never shorter, `jitter` longer at most, and

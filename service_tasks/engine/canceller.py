@@ -7,9 +7,10 @@ from uuid import UUID
 
 from service_tasks.domain.task import Lease, StoppedAfterCancel
 from service_tasks.engine.active_tasks import ActiveTasks, StopReason
-from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.ports import WorkerStore
 from service_tasks.engine.reporter import Reporter
+from servicekit.process.backoff import jittered
 
 ASK_SECONDS = 0.7
 

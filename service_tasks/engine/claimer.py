@@ -10,13 +10,14 @@ from uuid import UUID
 from service_tasks.domain.task import ClaimedTask, HandedBack
 from service_tasks.engine.active_tasks import ActiveTask, ActiveTasks
 from service_tasks.engine.context import TaskContext
-from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import Offer, WorkerStore
 from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.engine.reporter import Reporter
 from service_tasks.engine.runner import ThreadSlots
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import jittered
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 from servicekit.wire.json_reader import weight as weight_of
 

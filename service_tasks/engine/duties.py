@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import Backoff
 from servicekit.process.lifecycle import Duty
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
@@ -15,11 +15,6 @@ _log = get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
-
-
-def jittered(seconds: float, share: float = 0.25) -> float:
-    """So that many workers do not ask at the same moment."""
-    return seconds * random.uniform(1.0 - share, 1.0 + share)
 
 
 class DatabaseDuty(Duty):
@@ -31,8 +26,7 @@ class DatabaseDuty(Duty):
     ) -> None:
         """`longest_pause`, in seconds, is the most that lies between two tries while the database is away."""
         super().__init__(name, pause=self.next_pause, on_death=on_death)
-        self._longest_away_pause = longest_pause
-        self._away = 0
+        self._away = Backoff(FIRST_PAUSE_SECONDS, longest_pause)
         self._pause_seconds = 0.0
 
     @abstractmethod
@@ -48,21 +42,18 @@ class DatabaseDuty(Duty):
             self._pause_seconds = self.work()
         except (Unavailable, DeadlineExceeded) as exc:
             self.database_is_away()
-            self._away += 1
-            if self._away == 1:
+            self._pause_seconds = self._away.next()
+            if self._away.failures == 1:
                 _log.warning("database_away", duty=self.name, code=exc.code, cause=repr(exc.__cause__)[:300])
-            self._pause_seconds = jittered(
-                min(self._longest_away_pause, FIRST_PAUSE_SECONDS * 2.0 ** min(self._away - 1, 10))
-            )
         else:
-            if self._away:
-                _log.info("database_back", duty=self.name, failures=self._away)
-            self._away = 0
+            if self.is_away:
+                _log.info("database_back", duty=self.name, failures=self._away.failures)
+            self._away.reset()
 
     @property
     def is_away(self) -> bool:
         """Whether the database was away at the last run."""
-        return self._away > 0
+        return self._away.failures > 0
 
     def pause_after_failure(self) -> None:
         """For whoever runs the duty by hand: wait as its own thread would."""

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from service_tasks.domain.task import HandedBack, Lease
 from service_tasks.engine.active_tasks import ActiveTasks, StopReason
-from service_tasks.engine.duties import LONGEST_PAUSE_SECONDS, DatabaseDuty, jittered
+from service_tasks.engine.duties import LONGEST_PAUSE_SECONDS, DatabaseDuty
 from service_tasks.engine.ports import WorkerInfo, WorkerStore
 from service_tasks.engine.reporter import Reporter
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import jittered
 
 _log = get_logger(__name__)
 

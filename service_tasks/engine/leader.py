@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.ports import LeaderStore
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import jittered
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
 #: a leader that is silent that long is followed by another

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import WorkerStore
+from servicekit.process.backoff import jittered
 
 LARGEST_BATCH = 1000
 _SHORTEST_SECONDS = 0.005

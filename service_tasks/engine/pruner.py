@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import PruneStore, Retention
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import jittered
 
 BATCH = 1000
 #: from the end of one walk over the tasks to the beginning of the next

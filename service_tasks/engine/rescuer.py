@@ -10,12 +10,13 @@ from uuid import UUID
 
 from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import Lease, LostTask, Outcome
-from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import WorkerStore
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.runner import decide_lost
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import jittered
 
 LARGEST_BATCH = 500
 LONGEST_PAUSE_SECONDS = 5.0

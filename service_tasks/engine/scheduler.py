@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service_tasks.domain.schedule import DueSchedule, Plan, plan_of
-from service_tasks.engine.duties import DatabaseDuty, jittered
+from service_tasks.engine.duties import DatabaseDuty
 from service_tasks.engine.metrics import WorkerMetrics
 from service_tasks.engine.ports import DueStore
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import jittered
 
 LARGEST_BATCH = 50
 _SHORTEST_SECONDS = 0.005

@@ -15,8 +15,9 @@ from datetime import datetime
 
 from service_tasks.ingest.topology import DEAD_EXCHANGE, PLAIN, declare
 from service_tasks.use_cases.messages import IncomingMessage, RejectedMessage
-from servicekit.events.broker import Backoff, BrokerAway, Delivery, Link, QueueRefused
+from servicekit.events.broker import BrokerAway, Delivery, Link, QueueRefused
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import Backoff, backoff
 from servicekit.process.lifecycle import Duty
 from servicekit.wire.errors import DatabaseLocked, DeadlineExceeded, Unavailable
 
@@ -160,7 +161,7 @@ class Consumer(Duty):
         self._batch = batch
         self._prefetch = prefetch
         self._waits_for_database = self._cautious = False
-        self._backoff = Backoff()
+        self._backoff = Backoff(0.5, 30.0)
         self._pause_seconds = 0.0
         self._plain = True
         self._link: Link | None = None
@@ -317,7 +318,7 @@ class _Writer(Duty):
         except (Unavailable, DeadlineExceeded) as error:
             if not self._failures:
                 log.warning("database_away", cause=repr(error.__cause__)[:300], in_hand=len(self._batches))
-            self._pause_seconds = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE_SECONDS)
+            self._pause_seconds = backoff(self._failures + 1, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
             self._failures += 1
             self._tell(lambda: None)
             return

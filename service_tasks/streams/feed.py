@@ -7,7 +7,6 @@ the newest state when it gets to it, so one that is slow passes over what came b
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +18,7 @@ from uuid import UUID
 from service_tasks.domain.watched import WatchedTask, version_after
 from service_tasks.errors import TaskNotFound, TooManyWatchers
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import backoff, jittered
 from servicekit.wire.errors import AppError, DeadlineExceeded, Unavailable
 
 #: Gives those tasks whose `updated_at` is not the one given, None for one that is not there. Blocks.
@@ -180,8 +180,7 @@ class Feed:
         if self._failures:
             # A new watcher may end the pause early, but many of them must not become many tries.
             await asyncio.sleep(AWAY_SECONDS[0])
-            pause = min(AWAY_SECONDS[0] * 2.0 ** min(self._failures - 1, 10), AWAY_SECONDS[1])
-            pause *= random.uniform(0.75, 1.25)
+            pause = jittered(backoff(self._failures, *AWAY_SECONDS))
         else:
             await asyncio.sleep(min(GATHER_SECONDS, self._interval))
             pause = self._interval

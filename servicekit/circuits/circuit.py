@@ -23,6 +23,7 @@ import pybreaker
 from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
 from servicekit.circuits.window import WindowTotals
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import backoff, jittered
 
 Reason = Literal[
     "failure_rate",
@@ -117,8 +118,8 @@ class CircuitSettings:
 
     def open_time(self, opening: int, chance: float) -> float:
         """The length of the `opening`-th opening in a row (from 1); `chance` is 0.0 to 1.0."""
-        base = min(self.open_seconds * 2.0 ** min(opening - 1, 32), self.open_seconds_max)
-        return min(base * (1 + self.jitter * (2 * chance - 1)), self.open_seconds_max)
+        seconds = backoff(opening, self.open_seconds, self.open_seconds_max)
+        return min(jittered(seconds, self.jitter, chance), self.open_seconds_max)
 
     def verdict(self, totals: WindowTotals, consecutive: int) -> Reason | None:
         """Why a closed circuit with these counts must open, or None."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from servicekit.circuits.circuit import Circuit
 from servicekit.observing.logs import get_logger
 from servicekit.observing.shortage import is_shortage, report
+from servicekit.process.backoff import jittered
 
 log = get_logger(__name__)
 
@@ -79,7 +80,7 @@ class Prober:
 
     def pause(self) -> float:
         """Seconds until the next round, drawn anew each time."""
-        return self._interval * (1 + self._jitter * (2 * self._chance() - 1))
+        return jittered(self._interval, self._jitter, self._chance())
 
     def _run(self) -> None:
         while not self._stopped.wait(self.pause()):

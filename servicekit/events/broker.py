@@ -1,12 +1,11 @@
 """RabbitMQ: connect, declare, consume, publish. The only importer of pika.
 
 A `Link` is one connection and belongs to one thread, but for `call_soon`. Whatever ends it, from either side, comes
-out of its methods as `BrokerAway`; the caller then opens another one, after a pause (`Backoff`).
+out of its methods as `BrokerAway`; the caller then opens another one, after a pause.
 """
 
 from __future__ import annotations
 
-import random
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -61,28 +60,6 @@ class Delivery:
     message_id: str | bytes | None
     redelivered: bool
     content_encoding: str | bytes | None = None
-
-
-class Backoff:
-    """Pauses between tries to connect: none before the first, then up to `longest` seconds, spread at random."""
-
-    def __init__(
-        self, *, first: float = 0.5, longest: float = 30.0, chance: Callable[[], float] = random.random
-    ) -> None:
-        self._first = first
-        self._longest = longest
-        self._chance = chance
-        self._tries = 0
-
-    def reset(self) -> None:
-        """The last try succeeded."""
-        self._tries = 0
-
-    def next(self) -> float:
-        """Seconds to wait before the next try."""
-        base = min(self._first * 2.0 ** min(self._tries, 10), self._longest)
-        self._tries += 1
-        return base * (0.5 + 0.5 * self._chance())
 
 
 class Link:

@@ -11,7 +11,6 @@ than a service's HTTP door is put in.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from servicekit.database.engine import Database
 from servicekit.events.cloudevents import LARGEST_BATCH, Event
 from servicekit.events.relay_metrics import RelayMetrics
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import Backoff, jittered
 from servicekit.process.lifecycle import Duty
 from servicekit.wire.errors import BadGateway, DatabaseUnavailable, DeadlineExceeded, Unavailable
 
@@ -47,7 +47,7 @@ _MEASURE_SECONDS = 5.0
 _COURIER_SECONDS = 1.0
 _FIRST_PAUSE = 0.1
 #: Short, because nobody but this one relay asks: what is back is found within a second.
-_LONGEST_PAUSE = 1.0
+_LONGEST_PAUSE = 0.8
 _FIRST_HOLD = 1.0
 _LONGEST_HOLD = 60.0
 # Any number will do as long as every relay of a database takes the same; migrations take another.
@@ -214,7 +214,7 @@ class RelayStore:
             most=REFUSALS,
             first=_FIRST_HOLD,
             longest=_LONGEST_HOLD,
-            jitter=random.uniform(0.75, 1.25),
+            jitter=jittered(1.0),
         )
         return bool(rows) and bool(rows[0][0])
 
@@ -308,21 +308,6 @@ class ActiveLock:
                 connection.close()
 
 
-class _Backoff:
-    """Seconds to wait after a failure: longer with each in a row, with jitter, and never long."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-
-    def next(self) -> float:
-        self.failures += 1
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.failures - 1, 10))
-        return longest * random.uniform(0.5, 1.0)
-
-    def reset(self) -> None:
-        self.failures = 0
-
-
 class Courier(Duty):
     """Delivers to one destination, in order. What it cannot deliver holds up nobody else's."""
 
@@ -343,7 +328,7 @@ class Courier(Duty):
         self._may_deliver = may_deliver
         self._metrics = metrics
         self._size = LARGEST_BATCH
-        self._backoff = _Backoff()
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._pause_seconds = 0.0
 
     def run_once(self, now: datetime) -> None:
@@ -426,7 +411,7 @@ class Relay(Duty):
         self._remembers = remembers
         self._metrics = metrics
         self._monotonic = monotonic
-        self._backoff = _Backoff()
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._pause_seconds = 0.0
         self._active = threading.Event()
         self._pruned_at = self._measured_at = -1e9

@@ -1,0 +1,38 @@
+"""How long to wait before the next try: longer with each failure in a row, and never in step with others."""
+
+from __future__ import annotations
+
+import random
+
+#: 2.0 ** 2000 overflows; every limit is reached long before.
+_MOST_DOUBLINGS = 64
+
+
+def jittered(seconds: float, share: float = 0.25, chance: float | None = None) -> float:
+    """Give `seconds`, up to `share` of them more or less: `chance` 0.0 is the least, 1.0 the most; None draws one."""
+    return seconds * (1.0 + share * (2.0 * (random.random() if chance is None else chance) - 1.0))
+
+
+def backoff(failures: int, first: float, longest: float, factor: float = 2.0) -> float:
+    """Seconds to wait after so many failures in a row (from 1), before jitter: `first`, then `factor` times as long
+    after each, `longest` at most."""
+    return min(first * factor ** min(max(failures, 1) - 1, _MOST_DOUBLINGS), longest)
+
+
+class Backoff:
+    """The failures in a row of one duty, and the jittered wait after each."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        """Both are in seconds, and before jitter."""
+        self._first = first
+        self._longest = longest
+        self.failures = 0
+
+    def next(self) -> float:
+        """Count one more failure; give the seconds until the next try."""
+        self.failures += 1
+        return jittered(backoff(self.failures, self._first, self._longest))
+
+    def reset(self) -> None:
+        """The last try succeeded."""
+        self.failures = 0
