@@ -12,6 +12,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from flask import Flask, Response
+from pydantic import Field
 
 from api_gateway import openapi as merged_openapi
 from api_gateway.errors import BadUpstreamAnswer, CircuitHeldUp, UpstreamUnavailable
@@ -89,17 +90,19 @@ class CircuitView(View):
     """Where one upstream's circuit stands. Counts and shares are of the last 10 seconds, times in seconds."""
 
     state: Literal["closed", "open", "half_open"]
-    generation: int
-    failure_rate: float
+    generation: int = Field(description="grows by one with each change of state")
+    failure_rate: float = Field(description="failed share of the calls, 0 to 1")
     calls: int
     failures: int
-    slow_share: float
-    opened_at: Timestamp | None
-    retry_in: float | None
-    last_probe: ProbeView | None
-    forced: bool
-    scope: Literal["machine", "process"]
-    held_up: bool
+    slow_share: float = Field(description="share of the calls that took more than 2 s")
+    opened_at: Timestamp | None = Field(description="when it left closed; null while it is closed")
+    retry_in: float | None = Field(description="until a call may be tried; null unless open")
+    last_probe: ProbeView | None = Field(description="what the service's /readyz said, if it was asked")
+    forced: bool = Field(description="somebody set the state by hand")
+    scope: Literal["machine", "process"] = Field(
+        description="who shares it: all processes of the gateway, or the one that answered alone"
+    )
+    held_up: bool = Field(description="a process that does not run has its lock: it does not move and counts nothing")
 
 
 class HealthView(View):
@@ -153,10 +156,10 @@ class DetailsView(View):
     """A user with the newest 50 orders. When orders cannot be had, `partial` is true and `missing` says why."""
 
     user: dict[str, Any]
-    orders: list[dict[str, Any]] | None
-    orders_total: int | None
-    partial: bool
-    missing: dict[str, MissingView] | None = None
+    orders: list[dict[str, Any]] | None = Field(description="the newest 50, or null")
+    orders_total: int | None = Field(description="how many there are, or null")
+    partial: bool = Field(description="orders could not be had; the status is 200 all the same")
+    missing: dict[str, MissingView] | None = Field(default=None, description="only then: `orders`, and why")
 
 
 def make_control(

@@ -26,7 +26,7 @@ class GatewayMetrics(Collector):
         self._lag = EventLoopLag(0)
         self._transitions = Counter(
             "siteworks_circuit_transitions_total",
-            "Changes of a circuit's state.",
+            "Changes of a circuit's state; every one that can be is there from the start, at 0.",
             ["circuit", "old", "new", "reason"],
             registry=registry,
         )
@@ -38,7 +38,7 @@ class GatewayMetrics(Collector):
         )
         self._refused = Counter(
             "siteworks_gateway_refusals_total",
-            "Requests answered without an upstream's answer, by error code.",
+            "Requests answered without an upstream's answer, by error code; no upstream when none was meant.",
             ["upstream", "code"],
             registry=registry,
         )
@@ -95,13 +95,17 @@ class GatewayMetrics(Collector):
             "siteworks_circuit_state", "1 for the state the circuit is in.", labels=["circuit", "state"]
         )
         rate = GaugeMetricFamily(
-            "siteworks_circuit_failure_rate", "Failed share of the calls in the window.", labels=["circuit"]
+            "siteworks_circuit_failure_rate", "Failed share of the calls in the window, 0 to 1.", labels=["circuit"]
         )
         busy = GaugeMetricFamily(
-            "siteworks_gateway_upstream_requests", "Requests under way at an upstream.", labels=["upstream"]
+            "siteworks_gateway_upstream_requests",
+            "Requests under way at an upstream, of the process that answers.",
+            labels=["upstream"],
         )
         waiting = GaugeMetricFamily(
-            "siteworks_gateway_upstream_waiting", "Requests waiting for an upstream.", labels=["upstream"]
+            "siteworks_gateway_upstream_waiting",
+            "Requests waiting for an upstream, of the process that answers.",
+            labels=["upstream"],
         )
         lag = GaugeMetricFamily("siteworks_gateway_lag_seconds", "How late the event loop ran what was due last.")
         lag.add_metric([], self._lag.seconds)

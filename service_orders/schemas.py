@@ -51,15 +51,15 @@ Items = Annotated[list[Item], Field(min_length=1, max_length=200)]
 class OrderCreate(Body):
     """A new order. Its status is created; its total is computed."""
 
-    user_id: Id
+    user_id: Id = Field(description="a user who exists")
     items: Items
 
 
 class OrderUpdate(Update):
     """The fields to change; the others stay as they are."""
 
-    items: Items = unsent()
-    status: StatusWord = unsent()
+    items: Items = unsent("only while the order is created")
+    status: StatusWord = unsent("the status it has already is no step, and no error")
 
 
 class OrderQuery(PageQuery):
@@ -98,7 +98,7 @@ class OrderView(Resource):
     user_id: UUID
     items: list[ItemView]
     status: StatusWord
-    total_amount: Money
+    total_amount: Money = Field(description="computed exactly; at most 99999999.99")
     cancel_reason: str | None = Field(description="why it was cancelled, when nobody asked for that")
     created_at: Timestamp
     updated_at: Timestamp

@@ -63,9 +63,14 @@ Password = Annotated[str, StringConstraints(min_length=8, max_length=128), Field
 class UserCreate(Body):
     """A new user; an e-mail address and a name suffice."""
 
-    email: Email = Field(examples=["user@example.com"])
-    name: Name = Field(examples=["Белов Ярослав"])
-    roles: Roles = Field(default_factory=lambda: list(DEFAULT_ROLES))
+    email: Email = Field(
+        description="no other user has it, whatever the case of its letters", examples=["user@example.com"]
+    )
+    name: Name = Field(description="in any script, not blank", examples=["Белов Ярослав"])
+    roles: Roles = Field(
+        default_factory=lambda: list(DEFAULT_ROLES),
+        description='different words of a-z, 0-9 and _, at most 32 characters each; ["user"] when left out',
+    )
     password: Password | None = Field(default=None, description="kept as an argon2id hash, never given back")
 
 

@@ -40,12 +40,16 @@ class StatsCollector(Collector):
             "How long the oldest ready task has been due, in seconds; 0 when none is ready.",
             value=found.oldest_ready_seconds or 0.0,
         )
-        workers = GaugeMetricFamily("siteworks_task_workers", "Workers, by whether they beat.", labels=["state"])
+        workers = GaugeMetricFamily(
+            "siteworks_task_workers", "Workers, alive or silent beyond their lease.", labels=["state"]
+        )
         workers.add_metric(["alive"], found.workers.alive)
         workers.add_metric(["silent"], found.workers.silent)
         yield workers
         slots = GaugeMetricFamily(
-            "siteworks_task_slots", "Places for tasks with the workers alive.", labels=["kind", "state"]
+            "siteworks_task_slots",
+            "Places of the workers alive: for tasks, and threads among them.",
+            labels=["kind", "state"],
         )
         for kind, all_of_them, busy in (
             ("task", found.workers.slots, found.workers.busy),
@@ -61,7 +65,11 @@ class StatsCollector(Collector):
         )
 
     def _tasks(self, found: TaskStatsView) -> Metric:
-        family = GaugeMetricFamily("siteworks_tasks", "Tasks, by status and type.", labels=["status", "task_type"])
+        family = GaugeMetricFamily(
+            "siteworks_tasks",
+            "Tasks, by status and type; other: types that no worker runs and the service does not know.",
+            labels=["status", "task_type"],
+        )
         known = {*self._known, *(name for worker in found.workers.workers for name in worker.task_types)}
         for status in Status:
             rest = getattr(found.counts, status)

@@ -68,7 +68,7 @@ def _batches(metrics: WorkerMetrics) -> Iterator[Metric]:
 def _state(worker: Worker) -> Iterator[Metric]:
     load = worker.load()
     places = GaugeMetricFamily(
-        "siteworks_worker_slots", "Tasks it may hold, and plain functions among them.", labels=["kind"]
+        "siteworks_worker_slots", "Tasks it may hold, and plain functions (threads) among them.", labels=["kind"]
     )
     busy = GaugeMetricFamily("siteworks_worker_busy_slots", "Those that it holds.", labels=["kind"])
     for family, tasks, threads in ((places, load.slots, load.threads), (busy, load.busy, load.busy_threads)):
@@ -83,7 +83,8 @@ def _state(worker: Worker) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "siteworks_worker_loop_lag_seconds",
-        "Seconds for which the event loop of the handlers has neither turned nor begun one.",
+        "How long a handler has blocked the event loop, in seconds; from 2 on the worker claims nothing and hands back "
+        "what it has not begun.",
         value=worker.loop_lag(),
     )
     yield GaugeMetricFamily(
@@ -92,7 +93,7 @@ def _state(worker: Worker) -> Iterator[Metric]:
     age = worker.heartbeat_age()
     yield GaugeMetricFamily(
         "siteworks_worker_heartbeat_age_seconds",
-        "Since the database last heard of it, in seconds.",
+        "Seconds since the database last heard of it.",
         value=math.inf if age is None else age,
     )
     yield GaugeMetricFamily(

@@ -41,11 +41,11 @@ class RejectedMessageView(View):
 
     id: UUID
     source: str = Field(description="the queue it came from")
-    message_id: str | None
-    reason: str
+    message_id: str | None = Field(description="as its producer said")
+    reason: str = Field(description="why it made no task")
     details: list[MessageFault]
     body: str = Field(description="its first 64 KiB (in lists 4 KiB) as text; bytes that are no UTF-8 are replaced")
-    size: int = Field(description="the bytes of the whole body")
+    size: int = Field(description="the bytes of the whole body; beyond 1 MiB only the first 64 KiB are kept")
     received_at: datetime
 
 

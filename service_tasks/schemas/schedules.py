@@ -66,21 +66,27 @@ class ScheduleCreate(Body):
     task_type: TaskTypeName | None = Field(default=None, description="see GET /task-types")
     payload: JsonValue = Field(default_factory=dict, description="of each task; {} when left out")
     title: Title | None = None
-    user_id: Id | None = Field(default=None, description="stored as given; nobody is asked whether it exists")
+    user_id: Id | None = Field(default=None, description="stored as given, unless that user was deleted")
     priority: Priority = DEFAULT_PRIORITY
     max_attempts: Attempts = DEFAULT_MAX_ATTEMPTS
     timeout: Timeout | None = None
     callback_url: CallbackUrl | None = Field(default=None, description=f"of each task: {CALLBACK_URL_SAYS}")
-    cron: Cron | None = Field(default=None, description="five fields, or a word such as @daily")
+    cron: Cron | None = Field(
+        default=None, description="minute, hour, day of the month, month, day of the week; or a word such as @daily"
+    )
     timezone: Zone | None = Field(default=None, description="of cron, by its IANA name; UTC when left out")
-    every: Every | None = Field(default=None, description="seconds from one run to the next")
+    every: Every | None = Field(
+        default=None, description="seconds from one run to the next, counted from starts_at, else from when it was set"
+    )
     at: Annotated[Timestamp, BoundedTime] | None = Field(default=None, description="the one time to run")
     starts_at: Annotated[Timestamp, BoundedTime] | None = Field(
         default=None, description="no run before it; an interval is counted from it"
     )
     ends_at: Annotated[Timestamp, BoundedTime] | None = Field(default=None, description="no run after it")
     missed: MissedWord = Field(
-        default="run_once", description="what becomes of runs whose time passed while no worker was there"
+        default="run_once",
+        description="what becomes of runs whose time passed while no worker was there: one task for all, one for each "
+        "of the newest 100, or none",
     )
 
 
@@ -140,10 +146,10 @@ class ScheduleView(Resource):
     next_runs: list[Timestamp] = Field(description="the next five; none while it is paused")
     last_run_at: Timestamp | None = Field(description="when it last made a task")
     last_task_id: UUID | None
-    problem: str | None = Field(description="why it cannot go on, if it cannot")
+    problem: str | None = Field(description="why it was paused, if nobody asked for that")
     created_at: Timestamp
     updated_at: Timestamp = Field(description="when somebody last changed it")
-    omitted: list[str] = Field(description="fields left out of a list because they are large")
+    omitted: list[str] = Field(description="`payload` where a list left it out for having more than 16 KiB")
 
 
 class SchedulePage(PageView):

@@ -84,14 +84,19 @@ class TaskCreate(Body):
         le=MAX_ATTEMPTS_LIMIT,
         description=f"the type's own when left out, {DEFAULT_MAX_ATTEMPTS} where that names none",
     )
-    priority: int = Field(default=DEFAULT_PRIORITY, ge=0, le=MAX_PRIORITY, description="higher goes first")
+    priority: int = Field(
+        default=DEFAULT_PRIORITY,
+        ge=0,
+        le=MAX_PRIORITY,
+        description="higher goes first; a waiting task gains one a minute",
+    )
     timeout: Seconds | None = Field(
         default=None,
         ge=0.1,
         le=MAX_TIMEOUT_SECONDS,
-        description="seconds that one attempt may take; the type's own when left out",
+        description="seconds that one attempt may take, 0.1 to 86400; the type's own when left out",
     )
-    user_id: Id | None = Field(default=None, description="stored as given; nobody is asked whether it exists")
+    user_id: Id | None = Field(default=None, description="stored as given, unless that user was deleted")
     title: str | None = Field(default=None, min_length=1, max_length=MAX_TITLE_CHARACTERS)
     unique_key: str | None = Field(
         default=None,
@@ -118,7 +123,7 @@ class TaskTypeUpdate(Update):
 class TaskFilter(PageQuery):
     """Which tasks are wanted."""
 
-    status: StatusFilter | None = Field(default=None, description="in any case; other services' words are known")
+    status: StatusFilter | None = Field(default=None, description="in any case; words of other services are known too")
     task_type: QueryText | None = Field(default=None, min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS)
     after: Id | None = Field(default=None, description="the `next` of the page before; better than a large offset")
 
@@ -176,9 +181,9 @@ class TaskView(View):
     timeout: float | None = Field(description="seconds that one attempt may take; null: the type's own")
     execute_at: datetime = Field(description="when the task, or its next attempt, is due")
     progress: ProgressView
-    result: JsonValue
+    result: JsonValue = Field(description="what the handler gave, at most 1 MiB and 500 levels; numbers are exact")
     error: str | None = Field(description="why the last attempt failed")
-    errors: list[AttemptErrorView] = Field(description="one for each failed attempt, the oldest first")
+    errors: list[AttemptErrorView] = Field(description="one for each failed attempt, the oldest first; the last 50")
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None = Field(description="when the present or last attempt began")
@@ -188,7 +193,9 @@ class TaskView(View):
     callback_url: str | None
     callback_task_id: UUID | None = Field(description="the task that tells its end to callback_url, once it has ended")
     waiting_for: str | None = Field(description="why a pending task cannot start, where that is known")
-    omitted: list[str] = Field(description="fields left out of a list because they are large; ask for the task itself")
+    omitted: list[str] = Field(
+        description="which of payload, result and errors a list left out for having more than 16 KiB"
+    )
 
 
 class TaskBatchView(View):

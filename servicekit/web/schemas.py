@@ -161,9 +161,9 @@ class Update(Body):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-def unsent() -> Any:
+def unsent(description: str | None = None) -> Any:
     """Give the default of an Update's field: never validated, never seen, absent from the OpenAPI document."""
-    return Field(default=None)
+    return Field(default=None, description=description)
 
 
 class Query(BaseModel):
