@@ -60,7 +60,7 @@ def page() -> str:
     """docs/reference/metrics.md."""
     parts = [
         "# Metrics",
-        "What `/metrics` shows, in Prometheus' text format; [operations.md](../operations.md#metrics) says where. "
+        "What `/metrics` shows, in Prometheus' text format; [observing.md](../observing.md#metrics) says where. "
         "Labels are route templates, never raw paths. `./scripts/docs` writes this page from the collectors.",
     ]
     for process, registry in registries():
