@@ -22,20 +22,24 @@ from servicekit.process.settings import ServiceSettings
 from servicekit.web.openapi import document as document_of
 from servicekit.wire.envelope import dump
 
-#: Nobody listens there: an application is built, and asked for its document alone.
-_NOWHERE = "postgresql://nobody:nothing@127.0.0.1:1/nothing"
+#: Nobody listens there: an application is built without a database.
+_AWAY = "postgresql://role:secret@127.0.0.1:1/away"
 _CODE = re.compile(r"`(\w+)`:")
 _OF_A_BODY = {"invalid_json", "body_too_large", "unsupported_media_type"}
 
 
+def application(name: str) -> Flask:
+    """The application of a service, with its default settings and a database that is away."""
+    settings: Any = next(one for one in by_process()[name] if issubclass(one, ServiceSettings))
+    required = {field: _AWAY for field, info in settings.model_fields.items() if info.is_required()}
+    package = importlib.import_module(f"{services()[name].package}.app")
+    app: Flask = package.create_app(settings(_env_file=None, **required))
+    return app
+
+
 def documents() -> dict[str, bytes]:
     """The OpenAPI document of everybody behind the gateway, as each gives it."""
-    found = {}
-    for name, service in services().items():
-        settings: Any = next(one for one in by_process()[name] if issubclass(one, ServiceSettings))
-        required = {field: _NOWHERE for field, info in settings.model_fields.items() if info.is_required()}
-        app: Flask = importlib.import_module(f"{service.package}.app").create_app(settings(_env_file=None, **required))
-        found[name] = app.test_client().get("/openapi.json").data
+    found = {name: application(name).test_client().get("/openapi.json").data for name in services()}
     return {**found, "events": dump(document_of(title="", version="", description="", routes=[stream_routes()]))}
 
 

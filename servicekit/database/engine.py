@@ -67,7 +67,10 @@ def without_values(exc: psycopg2.Error) -> None:
 
 
 class DatabaseTooSlow(DeadlineExceeded):
-    """The database took too long for this request."""
+    """The database took too long for this request.
+
+    A statement met its time limit: see the database's slow statements.
+    """
 
     code = "database_too_slow"
 

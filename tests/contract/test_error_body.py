@@ -13,27 +13,16 @@ import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
-from service_orders.app import create_app as create_orders
-from service_orders.settings import OrdersSettings
-from service_tasks.app import create_app as create_tasks
-from service_tasks.settings import TasksSettings
-from service_users.app import create_app as create_users
-from service_users.settings import UsersSettings
+from scripts.reference.endpoints import application
+from servicekit.process.services import services
 
-# Nobody listens there: what needs the database fails, and everything before it is judged without one.
-AWAY = "postgresql://role:secret@127.0.0.1:1/away"
 AN_ID = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
 
-APPS = {
-    "users": lambda: create_users(UsersSettings(users_database_url=AWAY)),
-    "orders": lambda: create_orders(OrdersSettings(orders_database_url=AWAY, users_url="http://127.0.0.1:1")),
-    "tasks": lambda: create_tasks(TasksSettings(tasks_database_url=AWAY)),
-}
 
-
-@pytest.fixture(scope="module", params=APPS)
+@pytest.fixture(scope="module", params=services())
 def client(request) -> FlaskClient:
-    return APPS[request.param]().test_client()
+    # What needs the database fails, and everything before it is judged without one.
+    return application(request.param).test_client()
 
 
 @pytest.fixture(scope="module")

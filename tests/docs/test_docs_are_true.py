@@ -20,6 +20,7 @@ from service_tasks.domain.task import Status, status_from_word
 from service_tasks.persistence import task_outbox
 from service_users import events as users_events
 from servicekit.events.cloudevents import PATH
+from servicekit.process.services import services
 from tests.support.markdown import CHECKOUT, Block, Document, documents
 
 DOCUMENTS = documents()
@@ -246,7 +247,7 @@ def test_every_metric_named_is_made_by_somebody() -> None:
 
 
 def test_every_log_event_named_is_written_by_somebody() -> None:
-    packages = ("servicekit", "api_gateway", "service_users", "service_orders", "service_tasks")
+    packages = ("servicekit", "api_gateway", *(service.package for service in services().values()))
     code = "\n".join(f.read_text(encoding="utf-8") for name in packages for f in (CHECKOUT / name).rglob("*.py"))
     for row in OBSERVING.rows("Logs"):
         for event in re.findall(r"`(\w+)`", row[0]):
