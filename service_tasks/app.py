@@ -62,7 +62,6 @@ def create_app(settings: TasksSettings) -> Flask:
     tasks = Tasks(
         store,
         registry,
-        default_type=settings.default_task_type,
         announce=announcer.announce,
         take_turn=announcer.take_turn,
         callback_hosts=settings.allowed_callback_hosts,

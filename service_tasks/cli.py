@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from service_tasks.commands import add_commands, run
-from service_tasks.domain.retry import RetryPolicy
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
@@ -70,18 +69,13 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         options=WorkerOptions(
             concurrency=settings.worker_concurrency,
             threads=settings.worker_threads,
-            poll_seconds=settings.worker_poll_seconds,
             grace_seconds=settings.worker_grace_seconds,
             lease_seconds=settings.worker_lease_seconds,
-            heartbeat_seconds=settings.worker_heartbeat_seconds,
             retention=Retention(
-                completed_seconds=_kept(settings.tasks_keep_completed_days),
+                completed_seconds=_kept(settings.tasks_keep_days),
                 failed_seconds=_kept(settings.tasks_keep_failed_days),
-                cancelled_seconds=_kept(settings.tasks_keep_cancelled_days),
+                cancelled_seconds=_kept(settings.tasks_keep_days),
                 messages_seconds=_kept(settings.messages_keep_days),
-            ),
-            policy=RetryPolicy(
-                base_seconds=settings.worker_backoff_seconds, cap_seconds=settings.worker_backoff_cap_seconds
             ),
         ),
     )
@@ -173,8 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
         "ingest",
         help="make tasks of RabbitMQ's messages until SIGTERM",
         description="Make tasks of the messages in the queues task_queue and tasks.ingest until SIGTERM or SIGINT."
-        " Settings come from the environment: TASKS_DATABASE_URL, RABBITMQ_URL, DEFAULT_TASK_TYPE, TASK_MODULES and"
-        " INGEST_BIND. Any number may run, on any hosts.",
+        " Settings come from the environment: TASKS_DATABASE_URL, RABBITMQ_URL, TASK_MODULES and INGEST_BIND."
+        " Any number may run, on any hosts.",
     )
     given = parser.parse_args(arguments)
     if "ask" in given:

@@ -97,6 +97,5 @@ def _rules() -> partial[TaskMaker]:
     return partial(
         TaskMaker,
         registry=load_registry(settings.modules),
-        default_type=settings.default_task_type,
         callback_hosts=settings.allowed_callback_hosts,
     )

@@ -158,7 +158,7 @@ def _service() -> Iterator[_Service]:
 
     try:
         yield _Service(
-            tasks=Tasks(store, registry, default_type=settings.default_task_type, announce=announce),
+            tasks=Tasks(store, registry, announce=announce),
             bulk=Bulk(BulkStore(database, store, events), announce=announce),
             stats=Stats(StatsStore(database)),
         )

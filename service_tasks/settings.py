@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from service_tasks.domain.destinations import AllowedHost, hosts_text, read_allowed_hosts
-from service_tasks.domain.task import ENDED_STATES, MAX_TASK_TYPE_CHARACTERS
+from service_tasks.domain.task import ENDED_STATES
 from servicekit.process.settings import (
     Bind,
     BrokerUrl,
@@ -64,12 +64,6 @@ class TypeSettings(Settings):
 class MakerSettings(TypeSettings):
     """What new tasks may be."""
 
-    default_task_type: str = Field(
-        default="noop",
-        min_length=1,
-        max_length=MAX_TASK_TYPE_CHARACTERS,
-        description="the type of a task that names none",
-    )
     callback_hosts: Annotated[str, AfterValidator(hosts_text)] = Field(
         default="",
         description="hosts that a callback_url may name, separated by commas: site.example.com, *.example.org, "
@@ -149,9 +143,6 @@ class WorkerSettings(TaskEventSettings, ServerSettings):
         le=1000,
         description="plain functions (def, not async def) that one worker process runs at once",
     )
-    worker_poll_seconds: float = Field(
-        default=1.0, ge=0.05, le=60, description="seconds between two looks for tasks that nobody announced"
-    )
     worker_grace_seconds: float = Field(
         default=30.0,
         ge=0,
@@ -161,34 +152,13 @@ class WorkerSettings(TaskEventSettings, ServerSettings):
     worker_lease_seconds: float = Field(
         default=30.0, ge=1, le=3600, description="a worker silent for so many seconds is dead, and its tasks run again"
     )
-    worker_heartbeat_seconds: float = Field(
-        default=5.0,
-        ge=0.1,
-        le=600,
-        description="seconds between two heartbeats of a worker, at most a third of WORKER_LEASE_SECONDS",
+    tasks_keep_days: Days = Field(
+        default=30.0, description="days that completed and cancelled tasks are kept; 0: for ever"
     )
-    worker_backoff_seconds: float = Field(
-        default=1.0,
-        ge=0.01,
-        le=3600,
-        description="seconds before the second attempt; they double with each further one",
-    )
-    worker_backoff_cap_seconds: float = Field(
-        default=300.0, ge=0.01, le=86_400, description="the longest wait between two attempts, in seconds"
-    )
-
-    tasks_keep_completed_days: Days = Field(default=30.0, description="days that completed tasks are kept; 0: for ever")
     tasks_keep_failed_days: Days = Field(default=90.0, description="days that failed tasks are kept; 0: for ever")
-    tasks_keep_cancelled_days: Days = Field(default=30.0, description="days that cancelled tasks are kept; 0: for ever")
     messages_keep_days: Days = Field(
         default=30.0, description="days that ids of messages are remembered, so that none makes two tasks; 0: for ever"
     )
-
-    @model_validator(mode="after")
-    def _several_beats_to_a_lease(self) -> Self:
-        if self.worker_heartbeat_seconds * 3 > self.worker_lease_seconds:
-            raise ValueError("WORKER_HEARTBEAT_SECONDS must be at most a third of WORKER_LEASE_SECONDS")
-        return self
 
 
 class EventsSettings(ServerSettings):
@@ -198,15 +168,6 @@ class EventsSettings(ServerSettings):
 
     tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
     events_bind: Bind = Field(default="127.0.0.1:8004", description="where the event streams are served")
-    events_poll_seconds: float = Field(
-        default=0.25, ge=0.05, le=10, description="seconds between two looks at all watched tasks, one statement each"
-    )
-    events_keep_alive_seconds: float = Field(
-        default=15.0,
-        ge=0.1,
-        le=50,
-        description="the longest silence of a stream, in seconds; less than the gateway's 60",
-    )
     events_watchers: int = Field(default=5000, ge=1, le=100_000, description="event streams open at a time")
 
 

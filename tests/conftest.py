@@ -24,7 +24,6 @@ _OURS = (
     "INGEST_",
     "MESSAGES_",
     "INTERNAL_TOKEN",
-    "DEFAULT_TASK_TYPE",
     "TASK_MODULES",
     "TASK_EVENTS",
     "CALLBACK_",

@@ -34,7 +34,6 @@ _SETTINGS = {
     "GATEWAY_PROCESSES": str(GATEWAY_PROCESSES),
     "TASK_MODULES": noted_types.__name__,
     "WORKER_LEASE_SECONDS": str(_LEASE_SECONDS),
-    "WORKER_HEARTBEAT_SECONDS": "1",
     "WORKER_GRACE_SECONDS": "3",
 }
 _TASKS = ("tasks",)

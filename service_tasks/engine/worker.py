@@ -68,10 +68,14 @@ class WorkerOptions:
     poll_seconds: float = 1.0
     grace_seconds: float = 30.0
     lease_seconds: float = 30.0
-    heartbeat_seconds: float = 5.0
     leader_lease_seconds: float = LEASE_SECONDS
     retention: Retention = field(default_factory=lambda: Retention(None, None, None))
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """Several beats to a lease: one that is late or lost costs no task."""
+        return self.lease_seconds / 6
 
 
 class Worker:

@@ -47,7 +47,6 @@ def run_ingest(
     tasks = Tasks(
         store,
         registry,
-        default_type=settings.default_task_type,
         announce=announcer.announce,
         callback_hosts=settings.allowed_callback_hosts,
     )

@@ -24,6 +24,10 @@ from servicekit.wire.browsers import BrowserRules
 SERVICE = "task_events"
 #: The feed's, that of /readyz, and one that is opened for the listener and leaves the pool.
 _CONNECTIONS = 3
+#: How often the watched tasks are looked at, all with one statement.
+_POLL_SECONDS = 0.25
+#: The longest silence of a stream: below the gateway's idle limit of 60 s.
+_KEEP_ALIVE_SECONDS = 15.0
 
 _log = get_logger(__name__)
 
@@ -35,7 +39,7 @@ class Events:
         self._database = Database(settings.tasks_database_url, application_name=SERVICE, pool_size=_CONNECTIONS)
         self._feed = Feed(
             WatchStore(self._database).changed,
-            interval=settings.events_poll_seconds,
+            interval=_POLL_SECONDS,
             limit=settings.events_watchers,
         )
         metrics = Metrics(SERVICE)
@@ -47,7 +51,7 @@ class Events:
             document=openapi.document(
                 title=SERVICE, version=VERSION, description="Tasks as they change.", routes=[stream_routes()]
             ),
-            keep_alive_seconds=settings.events_keep_alive_seconds,
+            keep_alive_seconds=_KEEP_ALIVE_SECONDS,
             browsers=BrowserRules(settings.allowed_hosts, settings.events_bind),
         )
         self._looking: asyncio.Task[None] | None = None

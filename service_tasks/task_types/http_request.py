@@ -16,12 +16,12 @@ from service_tasks.domain.destinations import (
 from service_tasks.task_types import RetryPolicy, Settings, TaskContext, task_type
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 
-#: The largest body that fits a result of 1 MiB in its worst form: one byte of an older charset is up to three in UTF-8.
-MAX_RESPONSE_BYTES = 320 * 1024
+#: How much of an answer is kept: fits a result of 1 MiB even when each byte of an older charset becomes three of UTF-8.
+MAX_RESPONSE_BYTES = 256 * 1024
 
 
 class HttpRequestSettings(Settings):
-    """Where requests may go, and how much of an answer is kept."""
+    """Where requests may go."""
 
     http_request_allowed_hosts: Annotated[str, AfterValidator(hosts_text)] = Field(
         description="hosts that http_request may ask, written as in CALLBACK_HOSTS; unset: the type is left out"
@@ -31,13 +31,10 @@ class HttpRequestSettings(Settings):
         description="networks beyond the public internet where such a host may lie, such as 10.0.0.0/8; without them a "
         "name that points to a private, loopback or metadata address is not asked",
     )
-    http_request_max_response_bytes: int = Field(
-        default=256 * 1024, ge=0, le=MAX_RESPONSE_BYTES, description="bytes of an answer's body that are kept"
-    )
 
     @property
     def destinations(self) -> Destinations:
-        """The first two, read."""
+        """Both, read."""
         return Destinations(
             hosts=read_allowed_hosts(self.http_request_allowed_hosts),
             networks=read_networks(self.http_request_allowed_networks),
@@ -67,6 +64,6 @@ async def http_request(ctx: TaskContext, payload: HttpRequest, *, settings: Http
     return await exchange(
         payload,
         settings.destinations,
-        max_bytes=settings.http_request_max_response_bytes,
+        max_bytes=MAX_RESPONSE_BYTES,
         idempotency_key=str(ctx.task_id),
     )

@@ -22,6 +22,8 @@ from servicekit.wire.trust import system_trust
 MAX_RECIPIENTS = 100
 MAX_SUBJECT_CHARACTERS = 500
 _MAX_ADDRESS_CHARACTERS = 400
+#: How long the server may take for one answer; the task's own timeout bounds all of them together.
+_ANSWER_SECONDS = 30.0
 # Not every server takes 8BITMIME.
 _POLICY = SMTP.clone(cte_type="7bit")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -97,9 +99,6 @@ class SendEmailSettings(Settings):
     smtp_password: SecretStr | None = Field(default=None, description="the password of SMTP_USER")
     smtp_password_file: Path | None = Field(
         default=None, description="a file that holds the password of SMTP_USER instead; a new one needs no restart"
-    )
-    smtp_timeout_seconds: float = Field(
-        default=30.0, ge=0.1, le=600, description="seconds that one answer of the SMTP server may take"
     )
 
     @model_validator(mode="after")
@@ -226,7 +225,7 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
             use_tls=settings.smtp_tls == "implicit",
             start_tls=settings.smtp_tls == "starttls",
             tls_context=None if settings.smtp_tls == "none" else system_trust(),
-            timeout=settings.smtp_timeout_seconds,
+            timeout=_ANSWER_SECONDS,
         )
     except aiosmtplib.SMTPRecipientsRefused as exc:
         said = "; ".join(f"{one.recipient}: {one.code} {one.message}" for one in exc.recipients)

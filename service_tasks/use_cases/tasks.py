@@ -52,6 +52,8 @@ from servicekit.wire.envelope import Written, dump
 from servicekit.wire.errors import FieldError, IdempotencyKeyReused, Invalid
 from servicekit.wire.json_reader import read_stored, weight
 
+#: of a task that names none
+DEFAULT_TASK_TYPE = "noop"
 NO_WORKER = "no worker runs this type"
 PAUSED = "this type is paused"
 
@@ -220,14 +222,12 @@ class TaskMaker:
         repository: MakingRepository,
         registry: Registry,
         *,
-        default_type: str,
         announce: Callable[[str], None],
         take_turn: Callable[[], bool],
         callback_hosts: Sequence[AllowedHost],
     ) -> None:
         self._repository = repository
         self._registry = registry
-        self._default_type = default_type
         self._announce = announce
         self._take_turn = take_turn
         self._callback_hosts = callback_hosts
@@ -279,7 +279,7 @@ class TaskMaker:
         return Made(task, replayed=True)
 
     def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
-        task_type = body.task_type or self._default_type
+        task_type = body.task_type or DEFAULT_TASK_TYPE
         if task_type == CALLBACK_TYPE:
             # What they send is signed by the service, so nobody else may say what that is.
             raise Invalid.field("task_type", f"tasks of the type {CALLBACK_TYPE} are made by the service alone")
@@ -328,19 +328,16 @@ class Tasks:
         repository: TaskRepository,
         registry: Registry,
         *,
-        default_type: str,
         announce: Callable[[str], None],
         take_turn: Callable[[], bool] = lambda: False,
         callback_hosts: Sequence[AllowedHost] = (),
     ) -> None:
         self._repository = repository
         self._registry = registry
-        self._default_type = default_type
         self._announce = announce
         self._maker = TaskMaker(
             repository,
             registry,
-            default_type=default_type,
             announce=announce,
             take_turn=take_turn,
             callback_hosts=callback_hosts,
@@ -440,7 +437,7 @@ class Tasks:
         live, controls = self._repository.live_types(), self._repository.controls()
         names = sorted({*self._registry.names(), *live, *controls})
         views = [self._type_view(name, live, controls) for name in names]
-        return TaskTypesView(task_types=views, default=self._default_type, total=len(views))
+        return TaskTypesView(task_types=views, default=DEFAULT_TASK_TYPE, total=len(views))
 
     def pause(self, task_type: str) -> TaskTypeView:
         """No task of this type is started any more; running ones go on. A type nobody knows may be paused too."""

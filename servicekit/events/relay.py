@@ -395,7 +395,7 @@ class Relay(Duty):
         store: RelayStore,
         lock: ActiveLock,
         deliveries: Mapping[str, Deliver],
-        poll_seconds: float,
+        poll_seconds: float = 0.2,
         keep_seconds: float,
         remembers: Sequence[str],
         metrics: RelayMetrics,

@@ -112,7 +112,6 @@ def run_relay(
         store=RelayStore(database),
         lock=ActiveLock(database),
         deliveries=clients,
-        poll_seconds=settings.relay_poll_seconds,
         keep_seconds=settings.relay_keep_days * 86_400,
         remembers=remembers,
         metrics=RelayMetrics(metrics.registry),

@@ -155,11 +155,7 @@ class InternalToken(ServerSettings):
 class RelaySettings(InternalToken):
     """What every relay reads."""
 
-    relay_poll_seconds: float = Field(
-        default=0.2, ge=0.02, le=0.5, description="seconds between two looks of a relay for new events"
-    )
     relay_keep_days: float = Field(default=7.0, ge=0, le=3650, description="days that delivered events are kept")
-
     rabbitmq_url: BrokerUrl | None = Field(
         default=None,
         description="where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2F for the usual vhost. Ingestion "

@@ -27,10 +27,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     running = RunningSystem(
         tmp_path_factory.mktemp("instance") / "data",
         environment={
-            "WORKER_POLL_SECONDS": "0.2",
             "WORKER_LEASE_SECONDS": "6",
-            "WORKER_HEARTBEAT_SECONDS": "1",
-            "WORKER_BACKOFF_SECONDS": "0.3",
             "WORKER_GRACE_SECONDS": "3",
         },
     )

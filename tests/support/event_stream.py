@@ -103,7 +103,9 @@ class EventStream:
 class EventsProcess:
     """gunicorn with the event streams as it runs in production."""
 
-    def __init__(self, log: Path, database_url: str, **settings: str) -> None:
+    def __init__(self, log: Path, database_url: str, *, constants: tuple[str, ...] = (), **settings: str) -> None:
+        """`constants` are such as `_POLL_SECONDS=0.1`, of service_tasks.streams.app."""
+        self._constants = [f"service_tasks.streams.app.{constant}" for constant in constants]
         self.port = free_port()
         self.log = log
         self.client = RawClient(self.port)
@@ -143,7 +145,8 @@ class EventsProcess:
             return self.process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = ["-m", "gunicorn", "-c", "service_tasks/streams/gunicorn.conf.py", "service_tasks.streams.asgi:app"]
+        program = ["gunicorn", "-c", "service_tasks/streams/gunicorn.conf.py", "service_tasks.streams.asgi:app"]
+        command = ["-m", "tests.support.with_constants", *self._constants, *program]
         with self.log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, *command], cwd=CHECKOUT, env=self._environment, stdout=output, stderr=subprocess.STDOUT

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -18,10 +19,7 @@ from tests.support.waiting import eventually
 TRAPS = "tests.support.trap_tasks"
 SHORT_LEASE = {
     "WORKER_LEASE_SECONDS": "1",
-    "WORKER_HEARTBEAT_SECONDS": "0.2",
-    "WORKER_POLL_SECONDS": "0.1",
     "WORKER_GRACE_SECONDS": "0.2",
-    "WORKER_BACKOFF_SECONDS": "0.05",
 }
 
 
@@ -41,6 +39,8 @@ def _work(
     arguments: list[str],
     hung_after: float | None,
     leaves_after: float | None,
+    poll_seconds: float,
+    backoff_seconds: float,
 ) -> None:
     """In the new process."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -51,12 +51,15 @@ def _work(
     os.environ.update({**kept, **environment})
     os.chdir(folder)
     from service_tasks import cli
+    from service_tasks.domain.retry import RetryPolicy
     from service_tasks.engine import worker
 
     if hung_after is not None:
         worker._HUNG_SECONDS = hung_after  # type: ignore[misc]
     if leaves_after is not None:
         cli._EXIT_SECONDS = leaves_after  # type: ignore[misc]
+    options = {"poll_seconds": poll_seconds, "policy": RetryPolicy(base_seconds=backoff_seconds)}
+    cli.WorkerOptions = partial(cli.WorkerOptions, **options)  # type: ignore[misc, assignment]
     raise SystemExit(cli.main(["worker", *arguments]))
 
 
@@ -71,14 +74,19 @@ class ForkedWorker:
         *,
         hung_after: float | None = None,
         leaves_after: float | None = None,
+        poll_seconds: float = 0.1,
+        backoff_seconds: float = 0.05,
         **environment: str,
     ) -> None:
         self._log = folder / f"worker-{time.monotonic_ns()}.log"
         settings = {**SHORT_LEASE, "TASK_MODULES": TRAPS, "TASKS_DATABASE_URL": url, **environment}
         self.process = _FORKS.Process(
             target=_work,
-            args=(str(self._log), str(folder), settings, ["--types", ",".join(types)], hung_after, leaves_after),
-        )
+            args=(
+                str(self._log), str(folder), settings, ["--types", ",".join(types)],
+                hung_after, leaves_after, poll_seconds, backoff_seconds,
+            ),
+        )  # fmt: skip
         self.process.start()
 
     @property

@@ -101,7 +101,6 @@ class RunningWorker:
         settings = {
             "poll_seconds": 0.2,
             "grace_seconds": 2.0,
-            "heartbeat_seconds": 0.2,
             "lease_seconds": 2.0,
             "leader_lease_seconds": 1.0,
             "threads": 4,
@@ -170,10 +169,7 @@ class WorkerProcess:
         settings = {
             "PYTHONPATH": str(CHECKOUT),
             "WORKER_LEASE_SECONDS": "2",
-            "WORKER_HEARTBEAT_SECONDS": "0.3",
-            "WORKER_POLL_SECONDS": "0.2",
             "WORKER_GRACE_SECONDS": "0.2",
-            "WORKER_BACKOFF_SECONDS": "0.1",
             **({"TASKS_DATABASE_URL": url} if url else {}),
         }
         self.log = folder / f"worker-{time.monotonic_ns()}.log"

@@ -24,8 +24,10 @@ from tests.support.waiting import eventually
 def start_events(tmp_path: Path, tasks_database) -> Iterator[Callable[..., EventsProcess]]:
     started: list[EventsProcess] = []
 
-    def start(**settings: str) -> EventsProcess:
-        process = EventsProcess(tmp_path / f"events-{len(started)}.log", tasks_database.url, **settings)
+    def start(*constants: str, **settings: str) -> EventsProcess:
+        process = EventsProcess(
+            tmp_path / f"events-{len(started)}.log", tasks_database.url, constants=constants, **settings
+        )
         started.append(process)
         return process
 
@@ -130,7 +132,7 @@ class TestTheEnd:
     def test_is_told_when_a_task_is_cancelled_without_waiting_for_the_next_look(
         self, running: Running, start_events
     ) -> None:
-        events = start_events(EVENTS_POLL_SECONDS="10")
+        events = start_events("_POLL_SECONDS=10")
         eventually(
             lambda: running.bench.sql(
                 "SELECT 1 FROM pg_stat_activity WHERE application_name = 'task_events' AND query LIKE 'LISTEN%%'"
@@ -225,7 +227,7 @@ def test_head_tells_what_get_would_and_ends(running: Running, events: EventsProc
 
 
 def test_a_stream_without_news_says_that_it_lives(running: Running, start_events) -> None:
-    events = start_events(EVENTS_KEEP_ALIVE_SECONDS="0.1")
+    events = start_events("_KEEP_ALIVE_SECONDS=0.1")
     with events.watch(running.id) as stream:
         next(stream), next(stream)
         while stream.reader.comments < 3:
@@ -234,7 +236,7 @@ def test_a_stream_without_news_says_that_it_lives(running: Running, start_events
 
 class TestTheCost:
     def test_is_one_statement_for_all_watchers_and_none_without(self, bench, start_events) -> None:
-        events = start_events(EVENTS_POLL_SECONDS="0.2")
+        events = start_events("_POLL_SECONDS=0.2")
         ids = [bench.add() for _ in range(20)]
         assert events.metric("siteworks_task_looks_total") == 0
         with ExitStack() as stack:
@@ -263,7 +265,7 @@ class TestTheCost:
     def test_of_a_watcher_that_reads_late_is_borne_by_nobody_else_and_it_gets_to_the_end(
         self, running: Running, start_events
     ) -> None:
-        events = start_events(EVENTS_POLL_SECONDS="0.05")
+        events = start_events("_POLL_SECONDS=0.05")
         lazy = socket.socket()
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         lazy.settimeout(15)
@@ -326,7 +328,7 @@ class TestAnOutage:
         for database in server.service_database("service_tasks"):
             running = Running(Bench(database.database))
             other = running.bench.add()
-            events = EventsProcess(tmp_path / "log", database.url, EVENTS_KEEP_ALIVE_SECONDS="0.2")
+            events = EventsProcess(tmp_path / "log", database.url, constants=("_KEEP_ALIVE_SECONDS=0.2",))
             try:
                 with events.watch(running.id) as stream:
                     next(stream), next(stream)

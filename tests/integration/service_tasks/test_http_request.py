@@ -18,7 +18,7 @@ from service_tasks.domain.task import State
 from service_tasks.task_types import GiveUp, RetryAfter
 from service_tasks.task_types.http_exchange import RequestFailed, exchange
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse
-from service_tasks.task_types.http_request import HttpRequestSettings, http_request
+from service_tasks.task_types.http_request import MAX_RESPONSE_BYTES, HttpRequestSettings, http_request
 from tests.support.certificates import Authority
 from tests.support.shortage import no_more_files
 from tests.support.upstream import Close, Pause, ScriptedUpstream, answer
@@ -50,8 +50,8 @@ class Names:
 
 
 async def exchange_under(settings: HttpRequestSettings, request: HttpRequest, **options) -> HttpResponse:
-    kept = settings.http_request_max_response_bytes
-    return await exchange(request, settings.destinations, max_bytes=kept, idempotency_key="the-task", **options)
+    options = {"max_bytes": MAX_RESPONSE_BYTES, **options}
+    return await exchange(request, settings.destinations, idempotency_key="the-task", **options)
 
 
 def ask(payload: dict, settings: HttpRequestSettings, **options) -> HttpResponse:
@@ -59,9 +59,11 @@ def ask(payload: dict, settings: HttpRequestSettings, **options) -> HttpResponse
     return asyncio.run(exchange_under(settings, request, **options))
 
 
-def ask_upstream(upstream: ScriptedUpstream, path: str = "/", *, limit: int = 256 * 1024, **payload) -> HttpResponse:
-    allowed = settings_for(f"127.0.0.1:{upstream.port}", http_request_max_response_bytes=limit)
-    return ask({"url": upstream.url + path, **payload}, allowed)
+def ask_upstream(
+    upstream: ScriptedUpstream, path: str = "/", *, limit: int = MAX_RESPONSE_BYTES, **payload
+) -> HttpResponse:
+    allowed = settings_for(f"127.0.0.1:{upstream.port}")
+    return ask({"url": upstream.url + path, **payload}, allowed, max_bytes=limit)
 
 
 # What goes out

@@ -30,8 +30,8 @@ def messages(bench, announced) -> Messages:
     return messages_of(bench, announced, noop, io)
 
 
-def messages_of(bench, announced, default: TaskType, *others: TaskType) -> Messages:
-    tasks = Tasks(bench.store, Registry([default, *others]), default_type=default.name, announce=announced.append)
+def messages_of(bench, announced, *types: TaskType) -> Messages:
+    tasks = Tasks(bench.store, Registry(types), announce=announced.append)
     return Messages(MessageStore(bench.database, bench.store), tasks, announce=announced.append)
 
 

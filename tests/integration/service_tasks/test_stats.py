@@ -205,7 +205,7 @@ def test_a_worker_that_stops_has_told_all_that_it_counted(bench, start_worker):
     async def bad(ctx: TaskContext, payload: object) -> None:
         raise RetryAfter(0.01) if ctx.attempt == 1 else GiveUp("no")
 
-    worker = start_worker(fine, bad, heartbeat_seconds=3600.0, lease_seconds=10_800.0)
+    worker = start_worker(fine, bad, lease_seconds=21_600.0)
     ids = [bench.add("fine") for _ in range(20)]
     failing = bench.add("bad")
     for task_id in ids:
@@ -259,7 +259,7 @@ def test_tasks_taken_from_a_dead_worker_are_counted_by_who_took_them(bench, star
     poison = bench.add("crane", max_attempts=1)
     bench.claim(dead, "crane")
     bench.silence(dead)
-    worker = start_worker(crane, lease_seconds=1.0, heartbeat_seconds=0.1)
+    worker = start_worker(crane, lease_seconds=1.0)
 
     bench.wait_for(poison, State.FAILED)
 

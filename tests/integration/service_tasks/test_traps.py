@@ -28,7 +28,7 @@ from tests.support.task_workers import ForkedWorker
 from tests.support.waiting import eventually
 
 #: A worker that never rescues anybody, since it never has been connected for so long, and says but once that it lives.
-SILENT = {"WORKER_LEASE_SECONDS": "600", "WORKER_HEARTBEAT_SECONDS": "200"}
+SILENT = {"WORKER_LEASE_SECONDS": "600"}
 #: For tests in which nobody may be taken for dead because the machine is busy.
 PATIENT = {"WORKER_LEASE_SECONDS": "20"}
 LIMIT = 30.0
@@ -363,7 +363,7 @@ class Step:
     began: int
     ends: State = State.COMPLETED
     task_type: str = "waits"
-    backoff_seconds: str = "0.05"
+    backoff_seconds: float = 0.05
 
 
 STEPS = (
@@ -376,7 +376,7 @@ STEPS = (
     Step(kill_before_its_result_is_written, attempts=2, began=2),
     Step(kill_while_its_result_is_being_written, attempts=1, began=1),
     Step(kill_after_its_result_was_written, attempts=1, began=1),
-    Step(kill_while_it_waits_for_its_next_attempt, attempts=2, began=2, task_type="fails_once", backoff_seconds="1"),
+    Step(kill_while_it_waits_for_its_next_attempt, attempts=2, began=2, task_type="fails_once", backoff_seconds=1.0),
     Step(kill_while_it_is_handed_back, attempts=2, began=2),
     Step(kill_while_its_handler_is_told_of_its_cancel, attempts=1, began=1, ends=State.CANCELLED, task_type="is_deaf"),
 )
@@ -385,7 +385,7 @@ STEPS = (
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step.reach.__name__}-{step.task_type}")
 def test_kill_9_at_every_step_loses_no_task_and_runs_none_again_that_has_ended(site, step):
     site.start_leader()
-    worker = site.start(step.task_type, "blocks", "runs", WORKER_BACKOFF_SECONDS=step.backoff_seconds)
+    worker = site.start(step.task_type, "blocks", "runs", backoff_seconds=step.backoff_seconds)
     eventually(lambda: step.task_type in site.bench.store.live_types(), timeout=LIMIT, what="the worker lives")
 
     task_id = step.reach(site, worker, step.task_type)
@@ -477,7 +477,7 @@ def test_a_worker_stopped_past_its_lease_and_continued_changes_nothing_any_more_
 def test_a_result_made_while_the_worker_was_taken_for_dead_is_refused(site):
     """The handler returns before the worker can learn that it lost the task."""
     site.start_leader()
-    stopped = site.start("is_deaf", WORKER_HEARTBEAT_SECONDS="0.3")
+    stopped = site.start("is_deaf", WORKER_LEASE_SECONDS="2")
     task_id = site.add("is_deaf")
     site.begun(task_id)
     stopped.send(signal.SIGSTOP)
@@ -733,7 +733,7 @@ def test_words_that_never_came_cost_a_poll_and_no_more(site):
 
 
 def test_a_word_that_comes_while_nobody_listens_is_made_up_for_when_the_line_is_open_again(site):
-    site.start("runs", WORKER_POLL_SECONDS="60", **SILENT)
+    site.start("runs", poll_seconds=60.0, **SILENT)
     listens = f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {CONNECTIONS['listener']}"
     for _ in range(3):
         eventually(lambda: site.bench.sql(listens), timeout=LIMIT, what="it listens")
@@ -800,8 +800,6 @@ def test_a_worker_whose_clock_is_an_hour_off_does_everything_at_its_time(site, t
         PYTHONPATH=f"{tmp_path}{os.pathsep}{checkout}",
         TASK_MODULES="tests.support.trap_tasks",
         WORKER_LEASE_SECONDS="1",
-        WORKER_HEARTBEAT_SECONDS="0.2",
-        WORKER_BACKOFF_SECONDS="0.1",
     )
     try:
         # It leads: due tasks, retries and rescues are its own doing.

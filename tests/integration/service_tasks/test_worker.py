@@ -413,7 +413,7 @@ def test_a_cancel_reaches_the_handler_long_before_the_next_poll_or_beat(bench, s
     kind = make(seen)
     # Before the worker, whose first look finds it: its second is a minute later.
     task_id = bench.add(kind.name)
-    worker = start_worker(kind, poll_seconds=60, heartbeat_seconds=60, lease_seconds=600)
+    worker = start_worker(kind, poll_seconds=60, lease_seconds=600)
     assert seen.started.wait(10)
 
     getattr(bench.store, way)(task_id)
@@ -427,7 +427,7 @@ def test_a_cancel_reaches_the_handler_long_before_the_next_poll_or_beat(bench, s
 
 def test_a_cancel_whose_announcement_was_lost_reaches_the_handler_by_asking(bench, start_worker, seen):
     task_id = bench.add("patient")
-    start_worker(patient(seen), poll_seconds=60, heartbeat_seconds=60, lease_seconds=600)
+    start_worker(patient(seen), poll_seconds=60, lease_seconds=600)
     assert seen.started.wait(10)
 
     bench.sql(
