@@ -33,6 +33,10 @@ MEMORY = 192 * MIB
 #: Enough for the largest body or answer of one request.
 LEAST_MEMORY = 48 * MIB
 _CONTROL_THREADS = 4
+#: Requests that may wait for one service; at some hundred a second, more would wait for nothing but their deadline.
+_WAITING = 2048
+#: Event-loop lag beyond which new requests are refused: a client's patience, not a pause of the garbage collector.
+_LONGEST_LAG_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
 _DOCUMENT_SECONDS = 2.0
 
@@ -89,7 +93,7 @@ class Gateway:
                     listeners=[gateway_metrics.circuit_moved],
                     on_uncounted=gateway_metrics.uncounted,
                 ),
-                bulkhead=Bulkhead(places=settings.places(name), line=settings.gateway_upstream_waiting),
+                bulkhead=Bulkhead(places=settings.places(name), line=_WAITING),
                 budget=RetryBudget(),
                 on_retry=gateway_metrics.retried,
                 on_call=gateway_metrics.called,
@@ -128,7 +132,7 @@ class Gateway:
             processes=None if shared is None else shared.living,
         )
         quota = settings.quota()
-        lag = EventLoopLag(settings.gateway_max_lag_seconds)
+        lag = EventLoopLag(_LONGEST_LAG_SECONDS)
         gateway_metrics.watch_lag(lag)
         self._watch = LagWatch(lag)
         self._watch.start()

@@ -80,21 +80,13 @@ class GatewaySettings(_Addresses):
     gateway_upstream_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=128, description="requests of one process that may be under way at one service at a time"
     )
-    gateway_upstream_waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        default=2048, description="requests of one process that may wait for one service"
-    )
     gateway_event_streams: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=2000, description="event streams that one process holds open at a time"
     )
-
     gateway_rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
         default="",
         description="REQUESTS/SECONDS that one client address may send, such as 100/60, counted over all processes of "
         "this gateway; beyond it 429. Behind proxies set TRUSTED_PROXIES, or they count as one client. Empty: no limit",
-    )
-
-    gateway_max_lag_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
-        default=1.0, description="seconds of event-loop lag beyond which new requests get a 503 at once; 0: never"
     )
 
     def upstream_urls(self) -> dict[str, str]:

@@ -217,7 +217,7 @@ class DatabaseUnavailable(Unavailable):
 class Overloaded(Unavailable):
     """This server has more to do than it can do at the moment; try again.
 
-    Its event loop is late (GATEWAY_MAX_LAG_SECONDS), it has no file, port or memory left for a request of this
+    Its event loop is late, it has no file, port or memory left for a request of this
     size, or somebody keeps locked for over half a second what the request needs.
     """
 

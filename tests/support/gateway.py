@@ -32,9 +32,11 @@ class GatewayServer:
         *,
         conf: str | Path = "api_gateway/gunicorn.conf.py",
         before: Callable[[], None] | None = None,
+        constants: tuple[str, ...] = (),
         **settings: str,
     ) -> None:
-        """`conf` is gunicorn's, `before` is called in the new process before gunicorn begins."""
+        """`constants` are such as `_WAITING=1`, of api_gateway.app; `conf` is gunicorn's; `before` is called in the new
+        process before gunicorn begins."""
         self.port = free_port()
         self.log = log
         self.client = RawClient(self.port)
@@ -47,13 +49,17 @@ class GatewayServer:
         }
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", str(conf), "api_gateway.asgi:app"],
+                [
+                    sys.executable, "-m", "tests.support.with_constants",
+                    *(f"api_gateway.app.{constant}" for constant in constants),
+                    "gunicorn", "-c", str(conf), "api_gateway.asgi:app",
+                ],
                 cwd=CHECKOUT,
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 preexec_fn=before,
-            )
+            )  # fmt: skip
         eventually(self._answers, timeout=20, what="the gateway to answer")
 
     def _answers(self) -> bool:
@@ -122,11 +128,12 @@ class GatewayProcess(GatewayServer):
         *,
         conf: str | Path = "api_gateway/gunicorn.conf.py",
         before: Callable[[], None] | None = None,
+        constants: tuple[str, ...] = (),
         **settings: str,
     ) -> None:
         self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
         urls = {name: upstream.url for name, upstream in self.upstreams.items()}
-        super().__init__(log, urls, conf=conf, before=before, **settings)
+        super().__init__(log, urls, conf=conf, before=before, constants=constants, **settings)
 
     def reset(self) -> None:
         """Make upstreams and circuits as good as new."""

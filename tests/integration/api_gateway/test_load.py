@@ -56,7 +56,7 @@ def test_without_a_limit_there_are_no_such_fields(tmp_path: Path) -> None:
 
 def test_a_gateway_that_is_late_refuses_new_requests_and_still_shows_its_pages(tmp_path: Path) -> None:
     # No appointment is kept to the microsecond, so this gateway always is.
-    gateway = GatewayProcess(tmp_path / "log", GATEWAY_MAX_LAG_SECONDS="0.000001")
+    gateway = GatewayProcess(tmp_path / "log", constants=("_LONGEST_LAG_SECONDS=0.000001",))
     try:
         eventually(lambda: gateway.client.get("/users").status == 503, what="the gateway to be late")
         before = len(gateway.upstreams["users"].requests())

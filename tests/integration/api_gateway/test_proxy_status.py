@@ -75,7 +75,7 @@ def test_an_open_circuit_is_told_with_the_time_to_wait(gateway: GatewayProcess) 
 
 
 def test_a_full_line_is_told(tmp_path: Path) -> None:
-    gateway = GatewayProcess(tmp_path / "log", GATEWAY_UPSTREAM_CONNECTIONS="1", GATEWAY_UPSTREAM_WAITING="0")
+    gateway = GatewayProcess(tmp_path / "log", constants=("_WAITING=0",), GATEWAY_UPSTREAM_CONNECTIONS="1")
     try:
         gateway.upstreams["users"].script(Pause(20))
         with gateway.client.connect() as first:

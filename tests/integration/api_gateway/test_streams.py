@@ -133,7 +133,7 @@ class TestClientsThatLeave:
         eventually(lambda: users.open == orders.open == 0, timeout=3, what="both connections to end")
 
     def test_waiting_in_line_frees_the_place_in_the_line(self, tmp_path: Path) -> None:
-        gateway = GatewayProcess(tmp_path / "log", GATEWAY_UPSTREAM_CONNECTIONS="1", GATEWAY_UPSTREAM_WAITING="1")
+        gateway = GatewayProcess(tmp_path / "log", constants=("_WAITING=1",), GATEWAY_UPSTREAM_CONNECTIONS="1")
         users = gateway.upstreams["users"]
 
         def waiting() -> float:
