@@ -28,6 +28,7 @@ _OURS = (
     "TASK_EVENTS",
     "CALLBACK_",
     "HTTP_REQUEST_",
+    "PRIVATE_NETWORKS",
     "SMTP_",
     "SITEWORKS_",
 )

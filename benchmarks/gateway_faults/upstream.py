@@ -20,7 +20,6 @@ import uvloop
 SLOW_SECONDS = 3.0
 #: Of so many requests to a failing service all but the last two get a 503.
 _CYCLE = 10
-MODES = ("well", "slow", "failing", "resetting")
 
 
 def _answer(status: str, body: object) -> bytes:

@@ -112,10 +112,6 @@ class Desk:
         except OSError as error:
             raise PeerFailed(f"its creator has ended: {last_words(self._log)}") from error
 
-    @property
-    def has_answered(self) -> bool:
-        return not self._answers.empty()
-
     def answer(self) -> Any:
         try:
             line = self._answers.get(timeout=_ANSWER_SECONDS)

@@ -149,13 +149,6 @@ class Place:
                 raise RuntimeError(f"not done after {seconds:g} s; the workers said:\n{said}")
             time.sleep(0.05)
 
-    def wait_until_ended(self, seconds: float) -> None:
-        """Until nothing waits and nothing runs."""
-        live = "SELECT NOT EXISTS (SELECT FROM tasks WHERE state = 'ready')" + (
-            " AND NOT EXISTS (SELECT FROM tasks WHERE worker_id IS NOT NULL)"
-        )
-        self.wait(lambda: self.ask(live)[0], seconds)
-
     def backends_cpu(self, names: str = "task_worker%") -> float:
         """CPU seconds of the PostgreSQL processes that serve workers (clients whose names are LIKE that); 0 where they
         cannot be looked at."""

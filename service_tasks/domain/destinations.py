@@ -54,12 +54,11 @@ class AllowedHost:
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Where some kind of requests may go. The names are those of the variables that said so, for people."""
+    """Where some kind of requests may go. `hosts_name` is the variable that says so, for people."""
 
     hosts: tuple[AllowedHost, ...]
     networks: tuple[Network, ...]
     hosts_name: str
-    networks_name: str
 
 
 def read_allowed_hosts(text: str) -> tuple[AllowedHost, ...]:

@@ -109,7 +109,6 @@ class Worker:
         #: orders to stop, each with the signal it came by; put by signal handlers too, which may wait for no lock
         self._stops: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._failed = False
-        self._draining = False
         self.metrics = WorkerMetrics(registry.names())
         #: what the others know of it
         self._told: dict[str, Counted] = {}
@@ -253,11 +252,6 @@ class Worker:
     def away(self) -> dict[str, bool]:
         """Which of its duties found the database away when they last asked."""
         return {duty.name: duty.is_away for duty in self._duties()}
-
-    @property
-    def draining(self) -> bool:
-        """Told to stop, and from now on certain to claim nothing more."""
-        return self._draining
 
     def run(self, *, handle_signals: bool = True) -> int:
         """`handle_signals`: the process is the worker's own; call it on the main thread then.
@@ -431,7 +425,6 @@ class Worker:
         # The leadership last: it is given up when nothing is done under it any more.
         maintenance = (self._promoter, self._rescuer, self._scheduler, self._pruner, self._leadership)
         self._end(*maintenance, self._claimer, timeout=None)
-        self._draining = True
         self._hand_back_unstarted()
         self._until(lambda: not self._active_tasks.unsettled(), self._options.grace_seconds)
         rest = self._active_tasks.unsettled()

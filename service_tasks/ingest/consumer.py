@@ -124,10 +124,6 @@ class Batches:
         with self._changed:
             return self._changed.wait_for(lambda: not self.full or self._closed, seconds)
 
-    def wait_until_empty(self, seconds: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: not len(self) or self._closed, seconds)
-
     def close(self) -> None:
         with self._changed:
             self._closed = True

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE, SIGNATURE_FIELD, signature
-from service_tasks.domain.destinations import Destinations, hosts_text, networks_text, read_allowed_hosts, read_networks
-from service_tasks.task_types import GiveUp, RetryPolicy, Settings, TaskContext, task_type
-from service_tasks.task_types.http_message import HttpRequest, HttpResponse
+from service_tasks.domain.destinations import Destinations, hosts_text, read_allowed_hosts, read_networks
+from service_tasks.task_types import GiveUp, RetryPolicy, TaskContext, task_type
+from service_tasks.task_types.http_message import HttpRequest, HttpResponse, PrivateNetworks
 from servicekit.events.cloudevents import MEDIA_TYPE
 from servicekit.web.schemas import JsonValue
 from servicekit.wire.envelope import dump
@@ -26,16 +26,11 @@ _MOST_SECRETS = 2
 _GONE = 410
 
 
-class CallbackSettings(Settings):
+class CallbackSettings(PrivateNetworks):
     """Where callbacks may go, and what they are signed with."""
 
     callback_hosts: Annotated[str, AfterValidator(hosts_text)] = Field(
         description="hosts that a callback_url may name, separated by commas: api.example.com, *.example.org"
-    )
-    callback_networks: Annotated[str, AfterValidator(networks_text)] = Field(
-        default="",
-        description="networks beyond the public internet where a host of CALLBACK_HOSTS may lie, such as 10.0.0.0/8; "
-        "without them a name that points to a private, loopback or metadata address is not asked",
     )
     callback_secret: SecretStr | None = Field(
         default=None,
@@ -74,12 +69,11 @@ class CallbackSettings(Settings):
 
     @property
     def destinations(self) -> Destinations:
-        """The first two, read."""
+        """Hosts and networks, read."""
         return Destinations(
             hosts=read_allowed_hosts(self.callback_hosts),
-            networks=read_networks(self.callback_networks),
+            networks=read_networks(self.private_networks),
             hosts_name="CALLBACK_HOSTS",
-            networks_name="CALLBACK_NETWORKS",
         )
 
 

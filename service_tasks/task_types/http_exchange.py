@@ -166,7 +166,7 @@ class _Call:
             address for address in found if may_connect(address, host=host, hosts=rules.hosts, networks=rules.networks)
         ]
         if not allowed:
-            raise GiveUp(f"{host} lies in no public network, and {rules.networks_name} names none of its own")
+            raise GiveUp(f"{host} lies in no public network, and PRIVATE_NETWORKS names none of its own")
         return allowed
 
     def _follow(self, status: int, location: str) -> None:

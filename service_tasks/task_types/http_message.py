@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from service_tasks.domain.destinations import http_url
+from service_tasks.domain.destinations import http_url, networks_text
+from servicekit.process.settings import Settings
 
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}")
@@ -40,6 +41,17 @@ def _fields(value: dict[str, str]) -> dict[str, str]:
     if len({name.lower() for name in value}) != len(value):
         raise ValueError("names a field twice")
     return value
+
+
+class PrivateNetworks(Settings):
+    """Where the workers' requests may go besides the public internet."""
+
+    private_networks: Annotated[str, AfterValidator(networks_text)] = Field(
+        default="",
+        description="networks beyond the public internet where hosts of CALLBACK_HOSTS and HTTP_REQUEST_ALLOWED_HOSTS "
+        "may lie, such as 10.0.0.0/8, 127.0.0.1/32; without them a name that points to a private, loopback or metadata "
+        "address is not asked",
+    )
 
 
 class HttpRequest(BaseModel):

@@ -6,30 +6,19 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from service_tasks.domain.destinations import (
-    Destinations,
-    hosts_text,
-    networks_text,
-    read_allowed_hosts,
-    read_networks,
-)
-from service_tasks.task_types import RetryPolicy, Settings, TaskContext, task_type
-from service_tasks.task_types.http_message import HttpRequest, HttpResponse
+from service_tasks.domain.destinations import Destinations, hosts_text, read_allowed_hosts, read_networks
+from service_tasks.task_types import RetryPolicy, TaskContext, task_type
+from service_tasks.task_types.http_message import HttpRequest, HttpResponse, PrivateNetworks
 
 #: How much of an answer is kept: fits a result of 1 MiB even when each byte of an older charset becomes three of UTF-8.
 MAX_RESPONSE_BYTES = 256 * 1024
 
 
-class HttpRequestSettings(Settings):
+class HttpRequestSettings(PrivateNetworks):
     """Where requests may go."""
 
     http_request_allowed_hosts: Annotated[str, AfterValidator(hosts_text)] = Field(
         description="hosts that http_request may ask, written as in CALLBACK_HOSTS; unset: the type is left out"
-    )
-    http_request_allowed_networks: Annotated[str, AfterValidator(networks_text)] = Field(
-        default="",
-        description="networks beyond the public internet where such a host may lie, such as 10.0.0.0/8; without them a "
-        "name that points to a private, loopback or metadata address is not asked",
     )
 
     @property
@@ -37,9 +26,8 @@ class HttpRequestSettings(Settings):
         """Both, read."""
         return Destinations(
             hosts=read_allowed_hosts(self.http_request_allowed_hosts),
-            networks=read_networks(self.http_request_allowed_networks),
+            networks=read_networks(self.private_networks),
             hosts_name="HTTP_REQUEST_ALLOWED_HOSTS",
-            networks_name="HTTP_REQUEST_ALLOWED_NETWORKS",
         )
 
 

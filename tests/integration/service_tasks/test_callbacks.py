@@ -423,10 +423,10 @@ def test_hosts_and_addresses_are_looked_at_again_before_each_delivery(receiver):
 
     local = {"url": f"http://localhost:{receiver.port}/", "event": {}}
     named = {"callback_hosts": f"localhost:{receiver.port}"}
-    with pytest.raises(GiveUp, match="CALLBACK_NETWORKS names none"):
+    with pytest.raises(GiveUp, match="PRIVATE_NETWORKS names none"):
         run_once(callback, local, settings=settings_for(receiver, **named))
     assert receiver.requests() == []
-    listed = settings_for(receiver, **named, callback_networks="127.0.0.0/8, ::1")
+    listed = settings_for(receiver, **named, private_networks="127.0.0.0/8, ::1")
     assert run_once(callback, local, settings=listed) == {"status": 200}
 
 

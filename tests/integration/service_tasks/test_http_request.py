@@ -31,9 +31,7 @@ def upstream():
 
 
 def settings_for(hosts: str, networks: str = "", **more) -> HttpRequestSettings:
-    return HttpRequestSettings(
-        http_request_allowed_hosts=hosts, http_request_allowed_networks=networks, _env_file=None, **more
-    )
+    return HttpRequestSettings(http_request_allowed_hosts=hosts, private_networks=networks, _env_file=None, **more)
 
 
 class Names:

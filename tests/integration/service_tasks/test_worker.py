@@ -545,7 +545,7 @@ def test_a_worker_that_is_told_to_stop_lets_handlers_finish(bench, start_worker,
     assert seen.started.wait(10)
 
     worker.worker.stop()
-    eventually(lambda: worker.worker.draining, what="the worker claims nothing more")
+    eventually(lambda: "claimer" not in {one.name for one in threading.enumerate()}, what="nothing more is claimed")
     later = bench.add("patient")
     seen.release.set()
 
