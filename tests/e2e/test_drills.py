@@ -31,6 +31,8 @@ from tests.support.raw_http import RawAnswer, RawClient
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.big
+
 MINIMUM_CALLS = 20  # from which a rate decides
 IN_A_ROW = 5  # failures that open a circuit while there are fewer calls than that
 

@@ -86,13 +86,11 @@ def test_orders_down_leaves_users_and_gives_partial_details(system, user, stoppe
     assert system.get("/users").status == 200
 
 
-@pytest.mark.parametrize("name", ["users", "orders", "tasks", "gateway"])
-def test_a_killed_service_comes_back_however_often(system, user, name):
+def test_a_killed_service_comes_back_however_often(system, user):
     for _ in range(3):
-        system.wait_until_replaced(name, system.kill(name))
+        system.wait_until_replaced("gateway", system.kill("gateway"))
         eventually(lambda: _answers(system, "/readyz"), timeout=30)
-    path = "/users" if name == "gateway" else f"/{name}"
-    eventually(lambda: _answers(system, path), timeout=30)
+    eventually(lambda: _answers(system, "/users"), timeout=30)
     assert system.get(f"/users/{user['id']}").data == user
 
 

@@ -17,6 +17,8 @@ from scripts.soaking.soak import Outcome, soak
 from scripts.soaking.task_soak import TASK_VICTIMS, TaskOutcome, task_soak
 from tests.support.ports import free_ports
 
+pytestmark = pytest.mark.big
+
 Running = tuple[Future[Outcome], Future[TaskOutcome]]
 
 

@@ -18,7 +18,7 @@ from tests.support.rabbitmq import programs
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.big, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def test_everything_stays_inside_the_data_folder(system: RunningSystem) -> None:
             assert opened.mode == "r" or any(path.is_relative_to(folder) for folder in allowed), (process, opened)
 
 
-@pytest.mark.parametrize("name", ["postgres", "users", "gateway", "worker-1"])
+@pytest.mark.parametrize("name", ["postgres", "users", "worker-1"])
 def test_whatever_is_killed_comes_back_and_loses_nothing(system: RunningSystem, name: str) -> None:
     kept = _user(system, f"{os.urandom(8).hex()}@example.com")
     pid = system.kill(name)

@@ -27,6 +27,8 @@ from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.rabbitmq import PrivateBroker
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.big
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 

@@ -23,6 +23,8 @@ from tests.support.ports import free_ports
 from tests.support.rabbitmq import PrivateBroker
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.big
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
