@@ -104,7 +104,13 @@ class WholeWayClient(RawClient):
 def read_answer(connection: socket.socket, *, head: bool = False, began: float | None = None) -> RawAnswer:
     """Read one answer off a connection; a body that is cut off is a ConnectionError."""
     began = time.monotonic() if began is None else began
-    stream = connection.makefile("rb")
+    # Closed at once, even when what is read is an error that keeps this frame: the connection would be open until then.
+    with connection.makefile("rb") as stream:
+        status, fields, body = _read(stream, head)
+    return RawAnswer(status, fields, body, time.monotonic() - began)
+
+
+def _read(stream: Any, head: bool) -> tuple[int, list[tuple[str, str]], bytes]:
     while True:
         status = int(_line(stream).split(b" ")[1])
         fields = []
@@ -123,7 +129,7 @@ def read_answer(connection: socket.socket, *, head: bool = False, began: float |
             body = _exactly(stream, int(given["content-length"]))
         else:
             body = stream.read()
-    return RawAnswer(status, fields, body, time.monotonic() - began)
+    return status, fields, body
 
 
 def _line(stream: Any) -> bytes:
