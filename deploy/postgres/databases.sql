@@ -1,10 +1,8 @@
--- The three databases and their owners, on PostgreSQL 15 to 18. Run it as a superuser (or as an administrator with
+-- A database and its owner for each service, on PostgreSQL 15 to 18. Run it as a superuser (or as an administrator with
 -- CREATEROLE and CREATEDB) with psql; running it again changes nothing but the passwords. README.md shows how.
 --
--- Passwords come as psql variables, or from the environment:
---     users_password   USERS_DATABASE_PASSWORD
---     orders_password  ORDERS_DATABASE_PASSWORD
---     tasks_password   TASKS_DATABASE_PASSWORD
+-- Passwords come from the environment (USERS_DATABASE_PASSWORD), or as psql variables (users_password). A further
+-- service is one more line in each of these three blocks.
 
 \set ON_ERROR_STOP on
 \set QUIET on
@@ -13,57 +11,69 @@
 \getenv orders_password ORDERS_DATABASE_PASSWORD
 \getenv tasks_password TASKS_DATABASE_PASSWORD
 
-\if :{?users_password} \else
-    DO $$ BEGIN RAISE EXCEPTION 'no password for the role users: set USERS_DATABASE_PASSWORD'; END $$;
-\endif
-\if :{?orders_password} \else
-    DO $$ BEGIN RAISE EXCEPTION 'no password for the role orders: set ORDERS_DATABASE_PASSWORD'; END $$;
-\endif
-\if :{?tasks_password} \else
-    DO $$ BEGIN RAISE EXCEPTION 'no password for the role tasks: set TASKS_DATABASE_PASSWORD'; END $$;
-\endif
+\if :{?users_password} \else \set users_password '' \endif
+\if :{?orders_password} \else \set orders_password '' \endif
+\if :{?tasks_password} \else \set tasks_password '' \endif
+
+SELECT set_config('siteworks.passwords', json_build_object(
+    'users', :'users_password',
+    'orders', :'orders_password',
+    'tasks', :'tasks_password'
+)::text, false) AS ignored \gset
+
+DO $$
+DECLARE
+    missing text;
+BEGIN
+    SELECT key INTO missing FROM json_each_text(current_setting('siteworks.passwords')::json) WHERE value = '' LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'no password for the role %: set %_DATABASE_PASSWORD', missing, upper(missing);
+    END IF;
+END $$;
 
 -- Creating a role and setting its password are two statements, so that both work when the role is there already.
-SELECT format('CREATE ROLE %I LOGIN', wanted.role)
-FROM (VALUES ('users'), ('orders'), ('tasks')) AS wanted (role)
-WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.role)
+SELECT format('CREATE ROLE %I LOGIN', role)
+FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
 \gexec
 
 -- A role of the same name that somebody gave more rights loses them. Only asked for where needed: an administrator
 -- who is not a superuser may not even mention these attributes.
 SELECT format('ALTER ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', rolname)
 FROM pg_roles
-WHERE rolname IN ('users', 'orders', 'tasks')
-  AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)
+JOIN json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role) ON rolname = role
+WHERE rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls
 \gexec
 
 SET password_encryption = 'scram-sha-256';
-ALTER ROLE users LOGIN PASSWORD :'users_password';
-ALTER ROLE orders LOGIN PASSWORD :'orders_password';
-ALTER ROLE tasks LOGIN PASSWORD :'tasks_password';
+SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', role, password)
+FROM json_each_text(current_setting('siteworks.passwords')::json) AS wanted (role, password)
+\gexec
 
 -- Only a member of a role may create a database for it; a superuser is one without saying so.
-SELECT format('GRANT %I TO CURRENT_USER', wanted.role)
-FROM (VALUES ('users'), ('orders'), ('tasks')) AS wanted (role)
+SELECT format('GRANT %I TO CURRENT_USER', role)
+FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
 WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-  AND NOT EXISTS (SELECT FROM pg_database WHERE datname = wanted.role)
+  AND NOT EXISTS (SELECT FROM pg_database WHERE datname = role)
 \gexec
 
 -- Text compares by code point everywhere, and upper and lower case follow Unicode whatever the server's own locale:
 -- built in from 17 on, before that by the C library.
 SELECT format(
     'CREATE DATABASE %1$I OWNER %1$I TEMPLATE template0 ENCODING ''UTF8'' %2$s',
-    wanted.role,
+    role,
     CASE
         WHEN current_setting('server_version_num')::int >= 170000
             THEN 'LOCALE_PROVIDER builtin BUILTIN_LOCALE ''C.UTF-8'' LOCALE ''C'''
         ELSE 'LC_COLLATE ''C'' LC_CTYPE ''C.UTF-8'''
     END
 )
-FROM (VALUES ('users'), ('orders'), ('tasks')) AS wanted (role)
-WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = wanted.role)
+FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = role)
 \gexec
 
--- Owners keep their rights; everybody else, the other two roles included, may not even connect.
-REVOKE ALL ON DATABASE users, orders, tasks FROM PUBLIC;
+-- Owners keep their rights; everybody else, the other roles included, may not even connect.
+SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', role)
+FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
+\gexec
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;

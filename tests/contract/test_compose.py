@@ -60,7 +60,7 @@ DATABASES = {"users": "service_users", "orders": "service_orders", "tasks": "ser
 IMAGES = [
     ("api_gateway/Dockerfile", "gateway", ["api_gateway"]),
     ("service_users/Dockerfile", "users", ["service_users"]),
-    ("service_orders/Dockerfile", "orders", ["service_orders"]),
+    ("service_orders/Dockerfile", "service", ["service_orders"]),
     ("service_tasks/Dockerfile", "tasks", ["service_tasks"]),
     ("deploy/migrate/Dockerfile", "migrate", ["service_users", "service_orders", "service_tasks"]),
 ]
