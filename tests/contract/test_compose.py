@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,26 +16,27 @@ import yaml
 
 from api_gateway.settings import GatewaySettings
 from scripts.instance.postgres import LOG_SETTINGS
-from service_orders.settings import OrdersRelaySettings, OrdersSettings
+from service_orders.settings import OrdersRelaySettings
 from service_tasks.engine.registry import load_registry
 from service_tasks.settings import (
     BUILT_IN_MODULES,
     EventsSettings,
     IngestSettings,
     TasksRelaySettings,
-    TasksSettings,
     WorkerSettings,
 )
-from service_users.settings import UsersRelaySettings, UsersSettings
+from service_users.settings import UsersRelaySettings
+from servicekit.process.services import Service
+from servicekit.process.services import services as table
 from servicekit.process.settings import ServiceSettings
+from servicekit.web.serve import settings_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+PACKAGES = [row.package for row in table().values()]
 
 SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "api_gateway": GatewaySettings,
-    "service_users": UsersSettings,
-    "service_orders": OrdersSettings,
-    "service_tasks": TasksSettings,
+    **{row.package: settings_of(row) for row in table().values()},
     "task_events": EventsSettings,
     "task_worker": WorkerSettings,
     "task_ingest": IngestSettings,
@@ -55,15 +57,7 @@ IMAGE_OF = {
 TYPE_SETTINGS = [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
 RELAYS = ("users", "orders", "tasks")
 OFFICIAL_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
-DATABASES = {"users": "service_users", "orders": "service_orders", "tasks": "service_tasks"}
-# Dockerfile, requirement file, packages beside servicekit
-IMAGES = [
-    ("api_gateway/Dockerfile", "gateway", ["api_gateway"]),
-    ("service_users/Dockerfile", "users", ["service_users"]),
-    ("service_orders/Dockerfile", "service", ["service_orders"]),
-    ("service_tasks/Dockerfile", "tasks", ["service_tasks"]),
-    ("deploy/migrate/Dockerfile", "migrate", ["service_users", "service_orders", "service_tasks"]),
-]
+DOCKERFILES = [*(f"{package}/Dockerfile" for package in ("api_gateway", *PACKAGES)), "deploy/migrate/Dockerfile"]
 _VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
 
 
@@ -145,9 +139,7 @@ def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
     waits = {name: service.get("depends_on", {}) for name, service in services.items()}
     assert waits["migrate"] == {"postgres": {"condition": "service_healthy"}}
     for name in (
-        "service_users",
-        "service_orders",
-        "service_tasks",
+        *PACKAGES,
         "task_events",
         "task_worker",
         *(f"{name}_relay" for name in RELAYS),
@@ -157,10 +149,7 @@ def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
         "migrate": {"condition": "service_completed_successfully"},
         "rabbitmq": {"condition": "service_healthy"},
     }
-    assert waits["api_gateway"] == {
-        name: {"condition": "service_healthy"}
-        for name in ("service_users", "service_orders", "service_tasks", "task_events")
-    }
+    assert waits["api_gateway"] == {name: {"condition": "service_healthy"} for name in (*PACKAGES, "task_events")}
 
 
 def test_postgresql_is_asked_over_tcp_because_it_answers_on_its_socket_before_the_databases_are_made(
@@ -264,7 +253,7 @@ def test_every_setting_can_be_set_from_outside_unless_the_containers_fix_it(
 def test_addresses_name_services_and_the_ports_their_images_listen_on(services: dict[str, dict[str, Any]]) -> None:
     for name in SETTINGS:
         for variable, value in services[name]["environment"].items():
-            if variable in {"USERS_URL", "ORDERS_URL", "TASKS_URL", "EVENTS_URL"}:
+            if variable in {"EVENTS_URL", *(row.variable("URL") for row in table().values())}:
                 match = re.fullmatch(r"http://(\w+):(\d+)", value)
                 assert match, value
                 folder = CHECKOUT / IMAGE_OF.get(match[1], match[1])
@@ -277,10 +266,10 @@ def test_addresses_name_services_and_the_ports_their_images_listen_on(services: 
 
 
 def test_services_migrations_and_postgresql_agree_on_the_passwords(services: dict[str, dict[str, Any]]) -> None:
-    for database, service in DATABASES.items():
-        variable = f"{database.upper()}_DATABASE_URL"
-        password = services["postgres"]["environment"][f"{database.upper()}_DATABASE_PASSWORD"]
-        url = services[service]["environment"][variable]
+    for database, row in table().items():
+        variable = row.variable("DATABASE_URL")
+        password = services["postgres"]["environment"][row.variable("DATABASE_PASSWORD")]
+        url = services[row.package]["environment"][variable]
         assert url == f"postgresql+psycopg2://{database}:{password}@postgres:5432/{database}"
         assert services["migrate"]["environment"][variable] == url
     for name in ("task_events", "task_worker"):
@@ -291,8 +280,7 @@ def test_services_migrations_and_postgresql_agree_on_the_passwords(services: dic
 def test_every_default_password_says_what_it_is_for(services: dict[str, dict[str, Any]]) -> None:
     defaults = dict(_VARIABLE.findall((CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")))
     passwords = {name: value for name, value in defaults.items() if "PASSWORD" in name}
-    assert len(passwords) == 5
-    assert len(set(passwords.values())) == 5
+    assert len(passwords) == len(set(passwords.values())) == len(table()) + 2
     assert all(value.startswith("development-only-") for value in passwords.values())
 
 
@@ -322,6 +310,29 @@ def test_the_broker_lets_a_plain_client_declare_its_queue() -> None:
     assert "deprecated_features.permit.transient_nonexcl_queues = true" in lines
 
 
+@pytest.mark.parametrize("row", table().values(), ids=list(table()))
+def test_a_row_of_the_table_of_services_stands_wherever_it_has_to(
+    services: dict[str, dict[str, Any]], row: Service
+) -> None:
+    # Its settings.
+    fields = settings_of(row).model_fields
+    assert {f"{row.name}_database_url", f"{row.name}_bind", f"{row.name}_threads"} <= set(fields)
+    assert fields[f"{row.name}_bind"].default == f"127.0.0.1:{row.port}"
+    # Its container, and who has to know its address.
+    assert services[row.package]["healthcheck"]["test"][-1] == str(row.port)
+    assert f"ENV {row.variable('BIND')}=0.0.0.0:{row.port}\n" in (CHECKOUT / row.package / "Dockerfile").read_text()
+    assert services["api_gateway"]["environment"][row.variable("URL")] == f"http://{row.package}:{row.port}"
+    # Its database.
+    script = (CHECKOUT / "deploy/postgres/databases.sql").read_text(encoding="utf-8")
+    assert f"\\getenv {row.name}_password {row.variable('DATABASE_PASSWORD')}\n" in script
+    assert re.search(rf"^    '{row.name}', :'{row.name}_password',?$", script, re.M)
+    # Its types and its import arrows.
+    tools = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert row.package in tools["mypy"]["packages"]
+    assert row.package in tools["importlinter"]["root_packages"]
+    assert row.package in tools["importlinter"]["contracts"][0]["layers"][0].split(" | ")
+
+
 def instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
     text = re.sub(r"\\\n", " ", (CHECKOUT / dockerfile).read_text(encoding="utf-8"))
     for line in text.splitlines():
@@ -330,55 +341,54 @@ def instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
             yield word, " ".join(rest.split())
 
 
-@pytest.mark.parametrize(("dockerfile", "requirements", "packages"), IMAGES)
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
 class TestEveryDockerfile:
-    def test_copies_the_kit_and_its_own_package_and_nothing_else(
-        self, dockerfile: str, requirements: str, packages: list[str]
-    ) -> None:
+    def test_copies_the_table_the_kit_and_its_own_package_and_nothing_else(self, dockerfile: str) -> None:
         copied = [rest for word, rest in instructions(dockerfile) if word in {"COPY", "ADD"}]
-        assert copied == [
-            f"requirements/{requirements}.txt /requirements.txt",
-            "--from=packages /venv /venv",
-            *(f"{package} {package}" for package in ("servicekit", *packages)),
-        ]
+        package = dockerfile.partition("/")[0]
+        own = ["services.toml ./", "servicekit servicekit", f"{package} {package}"]
+        # The migrations are those of every package; .dockerignore says what else there is.
+        assert copied == (own if package != "deploy" else [". ."])
 
-    def test_installs_wheels_by_their_hashes(self, dockerfile: str, requirements: str, packages: list[str]) -> None:
-        runs = [rest for word, rest in instructions(dockerfile) if word == "RUN" and "install" in rest]
-        installs = [run for run in runs if "-r /requirements.txt" in run]
-        assert len(installs) == 1
-        assert "--require-hashes --only-binary=:all:" in installs[0]
-        assert (CHECKOUT / f"requirements/{requirements}.txt").is_file()
+    def test_starts_from_the_slim_image_with_what_is_installed_in_all_of_them(self, dockerfile: str) -> None:
+        assert [rest for word, rest in instructions(dockerfile) if word == "FROM"] == ["python:3.12-slim"]
+        first = next(rest for word, rest in instructions(dockerfile) if word == "RUN")
+        shared, own, command = re.fullmatch(
+            r"--mount=source=(\S+),target=/image --mount=source=(\S+),target=/requirements.txt (.+)", first
+        ).groups()
+        assert (shared, command) == ("deploy/image", "sh /image/install")
+        assert (CHECKOUT / own).is_file()
 
-    def test_starts_twice_from_the_same_slim_image(
-        self, dockerfile: str, requirements: str, packages: list[str]
-    ) -> None:
-        assert [rest for word, rest in instructions(dockerfile) if word == "FROM"] == [
-            "python:3.12-slim AS packages",
-            "python:3.12-slim",
-        ]
-
-    def test_ends_as_a_user_without_rights(self, dockerfile: str, requirements: str, packages: list[str]) -> None:
+    def test_ends_as_a_user_without_rights(self, dockerfile: str) -> None:
         written = list(instructions(dockerfile))
         assert [rest for word, rest in written if word == "USER"] == ["10001:10001"]
         after = written[[word for word, _ in written].index("USER") :]
         assert not [rest for word, rest in after if word in {"RUN", "COPY", "ADD"}]
 
-    def test_runs_its_command_without_a_shell_so_that_signals_arrive(
-        self, dockerfile: str, requirements: str, packages: list[str]
-    ) -> None:
+    def test_runs_its_command_without_a_shell_so_that_signals_arrive(self, dockerfile: str) -> None:
         commands = [rest for word, rest in instructions(dockerfile) if word == "CMD"]
         assert len(commands) == 1
         for part in json.loads(commands[0]):
             if part.endswith(".conf.py"):
                 assert (CHECKOUT / part).is_file()
 
-    def test_sets_no_variable_that_nobody_reads(self, dockerfile: str, requirements: str, packages: list[str]) -> None:
+    def test_sets_no_variable_that_nobody_reads(self, dockerfile: str) -> None:
         known = {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
         for word, rest in instructions(dockerfile):
             if word == "ENV":
                 for variable in (pair.partition("=")[0] for pair in rest.split()):
-                    readers = [name for name in SETTINGS if IMAGE_OF.get(name, name) == packages[0]]
+                    readers = [name for name in SETTINGS if IMAGE_OF.get(name, name) == dockerfile.partition("/")[0]]
                     assert variable in known or any(variable.lower() in SETTINGS[name].model_fields for name in readers)
+
+
+def test_what_every_image_installs_are_wheels_by_their_hashes_and_no_installer_is_left() -> None:
+    script = (CHECKOUT / "deploy/image/install").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [" ".join(line.split()) for line in script.splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "set -eu"
+    assert lines[1] == "python -m venv --without-pip /venv"
+    assert "--require-hashes --only-binary=:all: -r /requirements.txt" in lines[2]
+    assert lines[3].startswith("pip uninstall --yes")
+    assert "--uid 10001 --gid 10001" in lines[5]
 
 
 def test_the_build_sees_no_secret_and_no_data() -> None:
@@ -390,7 +400,7 @@ def test_the_build_sees_no_secret_and_no_data() -> None:
     assert rules[0] == "*"
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
     assert let_in == {
-        "requirements/*.txt", "servicekit", "api_gateway", "service_users", "service_orders", "service_tasks"
+        "deploy/image", "requirements/*.txt", "services.toml", "servicekit", "api_gateway", "service_*"
     }  # fmt: skip
 
 
