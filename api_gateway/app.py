@@ -29,7 +29,7 @@ from servicekit.wire.memory import MIB, Budget
 
 #: What all processes together may hold of bodies and large answers at a time, in bytes: of a container of 512 MiB, one
 #: process and its master take 170, and what lies in buffers of up to 64 KiB is not counted.
-MEMORY = 192 * MIB
+GATEWAY_MEMORY = 192 * MIB
 #: Enough for the largest body or answer of one request.
 LEAST_MEMORY = 48 * MIB
 _CONTROL_THREADS = 4
@@ -147,7 +147,7 @@ class Gateway:
             gateway_metrics=gateway_metrics,
             limiter=None if quota is None else shared_quotas.limiter_for(quota),
             lag=lag,
-            budget=Budget(max(MEMORY // settings.gateway_processes, LEAST_MEMORY)),
+            budget=Budget(max(GATEWAY_MEMORY // settings.gateway_processes, LEAST_MEMORY)),
         )
         self._prober = Prober(
             list(circuits.values()), ask_ready, elected=(lambda: True) if shared is None else shared.elected

@@ -14,10 +14,10 @@ from uuid import UUID
 from flask import Flask, Response
 from pydantic import Field
 
-from api_gateway import openapi as merged_openapi
 from api_gateway.errors import BadUpstreamAnswer, CircuitHeldUp, UpstreamUnavailable
+from api_gateway.openapi import merge_documents
 from api_gateway.route_table import Route
-from servicekit.circuits import Circuit, CircuitSnapshot, HeldUp
+from servicekit.circuits import Circuit, CircuitLockTimeout, CircuitSnapshot
 from servicekit.observing.metrics import Metrics
 from servicekit.process.clock import utc_now
 from servicekit.process.version import VERSION
@@ -183,7 +183,7 @@ def make_control(
         Always 200: an open circuit is the gateway doing its job.
         """
         seen = {name: circuit.snapshot() for name, circuit in circuits.items()}
-        well = all(one.state == "closed" and not one.degraded and not one.held_up for one in seen.values())
+        well = all(one.state == "closed" and not one.sharing_failed and not one.held_up for one in seen.values())
         views = {name: _circuit_view(one) for name, one in seen.items()}
         return HealthView(status="healthy" if well else "degraded", upstreams=views)
 
@@ -223,7 +223,7 @@ def make_control(
             raise NotFound("There is no circuit of that name.")
         try:
             circuit.force(body.state)
-        except HeldUp as error:
+        except CircuitLockTimeout as error:
             raise CircuitHeldUp(retry_after=1) from error
         return _circuit_view(circuit.snapshot())
 
@@ -256,7 +256,7 @@ def _add_documentation(
     copies = _Copies(fetch_documents, circuit_names)
 
     def show_document() -> Response:
-        return Response(dump(merged_openapi.merge(own, copies.get(), routes)), 200, mimetype="application/json")
+        return Response(dump(merge_documents(own, copies.get(), routes)), 200, mimetype="application/json")
 
     def show_page() -> Response:
         return Response(_PAGE, 200, mimetype="text/html", headers=_PAGE_FIELDS)

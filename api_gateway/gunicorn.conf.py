@@ -51,14 +51,14 @@ def on_starting(server: Any) -> None:
     """Make what the processes share, before there are any."""
     keep_what_works(server)
     # Once: a reload forks new processes that find the circuits as the old ones leave them.
-    shared_state.prepare("api_gateway", list(_settings.upstream_urls()), CircuitSettings())
+    shared_state.prepare_circuits("api_gateway", list(_settings.upstream_urls()), CircuitSettings())
     on_reload(server)
 
 
 def on_reload(server: Any) -> None:
     """Let several processes count together; one alone needs no files for that."""
     if workers > 1 and _settings.quota() is not None:
-        shared_quotas.prepare()
+        shared_quotas.prepare_quotas()
     if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         try:
             folder = Path(tempfile.mkdtemp(prefix=_METRICS_FOLDER))

@@ -25,12 +25,12 @@ class Bulkhead:
             raise ValueError("a bulkhead has at least one place")
         self.places = places
         self.line = line
-        self._taken = 0
+        self._in_use = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     @property
-    def taken(self) -> int:
-        return self._taken
+    def in_use(self) -> int:
+        return self._in_use
 
     @property
     def waiting(self) -> int:
@@ -38,8 +38,8 @@ class Bulkhead:
 
     def try_enter(self) -> bool:
         """Take a place if one is free and nobody waits for it."""
-        if self._taken < self.places and not self._waiters:
-            self._taken += 1
+        if self._in_use < self.places and not self._waiters:
+            self._in_use += 1
             return True
         return False
 
@@ -68,7 +68,7 @@ class Bulkhead:
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        self._taken -= 1
+        self._in_use -= 1
 
     def _give_back(self, waiter: asyncio.Future[None]) -> None:
         if waiter.done() and not waiter.cancelled():

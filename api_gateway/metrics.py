@@ -117,7 +117,7 @@ class GatewayMetrics(Collector):
             for name in _STATES:
                 state.add_metric([circuit.name, name], float(seen.state == name))
             rate.add_metric([circuit.name], seen.failure_rate)
-            busy.add_metric([circuit.name], bulkhead.taken)
+            busy.add_metric([circuit.name], bulkhead.in_use)
             waiting.add_metric([circuit.name], bulkhead.waiting)
             left.add_metric([circuit.name], budget.left)
         return [state, rate, busy, waiting, left, lag]

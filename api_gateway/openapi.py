@@ -12,7 +12,7 @@ _VARIABLE = re.compile(r"\{[^}]*\}")
 _SCHEMAS = "#/components/schemas/"
 
 
-def merge(
+def merge_documents(
     own: Mapping[str, Any], services: Mapping[str, Mapping[str, Any] | None], routes: Iterable[Route]
 ) -> dict[str, Any]:
     """The gateway's own document with every path that a route leads to.

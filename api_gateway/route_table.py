@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
-KIB = 1024
-MIB = 1024 * KIB
+from servicekit.wire.memory import MIB
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
-
 
 #: The upstream beside the services: the event streams of the tasks. They have processes of their own, and here a
 #: circuit and places of their own, because an open stream gives its place to nobody.

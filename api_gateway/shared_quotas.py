@@ -74,7 +74,7 @@ class SharedRateLimiter(RateLimiter):
 _inherited: QuotaMemory | None = None
 
 
-def prepare() -> None:
+def prepare_quotas() -> None:
     """Make what the processes will share. For the master, before it forks; once is enough.
 
     Without shared memory the gateway goes on: each process then counts by itself.

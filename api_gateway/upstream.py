@@ -34,7 +34,7 @@ MAX_CONNECTING = 64
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
 #: Seconds between two looks for exchanges that are late, and so the most that one may be late.
-LOOK_SECONDS = 0.01
+EXPIRY_CHECK_SECONDS = 0.01
 #: What is smaller than the least that a kernel keeps for a connection leaves in one piece, on a connection that has
 #: nothing else to send.
 SMALLEST_SEND_BUFFER = 4096
@@ -186,7 +186,7 @@ class _Deadlines:
         """Let an exchange expire at `when` on the event loop's clock; the last word counts."""
         self._due[exchange] = when
         if self._timer is None:
-            self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+            self._timer = self._loop.call_later(EXPIRY_CHECK_SECONDS, self._look)
 
     def drop(self, exchange: _Attempt) -> None:
         """It has ended, or may take any time; harmless if nothing was said of it."""
@@ -198,7 +198,7 @@ class _Deadlines:
         for exchange in late:
             del self._due[exchange]
         # First, so that nothing that goes wrong below takes the others' deadlines away.
-        self._timer = self._loop.call_later(LOOK_SECONDS, self._look) if self._due else None
+        self._timer = self._loop.call_later(EXPIRY_CHECK_SECONDS, self._look) if self._due else None
         for exchange in late:
             exchange.expire()
 

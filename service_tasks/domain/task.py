@@ -88,7 +88,7 @@ _STATUS_WORDS: dict[str, Status] = {
 }
 
 
-def status_of(state: State) -> Status:
+def public_status(state: State) -> Status:
     return _STATUS_OF[state]
 
 

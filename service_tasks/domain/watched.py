@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from service_tasks.domain.task import ENDED_STATES, State, Status, status_of
+from service_tasks.domain.task import ENDED_STATES, State, Status, public_status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -34,7 +34,7 @@ class WatchedTask:
 
     @property
     def status(self) -> Status:
-        return status_of(self.state)
+        return public_status(self.state)
 
     @property
     def has_ended(self) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from service_tasks.domain.distribution import BUCKETS, quantile
-from service_tasks.domain.task import State, Status, states_of, status_of
+from service_tasks.domain.task import State, Status, public_status, states_of
 from service_tasks.schemas.stats import (
     MinuteView,
     RatesView,
@@ -150,7 +150,7 @@ def _view(figures: Figures) -> TaskStatsView:
 def _counts(states: Mapping[State, int]) -> TaskCountsView:
     counts = dict.fromkeys(Status, 0)
     for state, count in states.items():
-        counts[status_of(state)] += count
+        counts[public_status(state)] += count
     return TaskCountsView.model_validate(counts)
 
 

@@ -18,8 +18,8 @@ from service_tasks.domain.task import (
     MAX_PAYLOAD_BYTES,
     State,
     Status,
+    public_status,
     states_of,
-    status_of,
 )
 from service_tasks.engine.ports import READY, SCHEDULED
 from service_tasks.engine.registry import Registry
@@ -410,7 +410,7 @@ class Tasks:
         """Of an ended task; a failed or cancelled one has no result but says why."""
         task = self._shown(task_id)
         if task.completed_at is None:
-            raise TaskNotFinished(f"The task has no result yet: it is {status_of(task.state)}.")
+            raise TaskNotFinished(f"The task has no result yet: it is {public_status(task.state)}.")
         return TaskResultView.of(self._view(task))
 
     def cancel(self, task_id: UUID) -> TaskView:
@@ -428,7 +428,7 @@ class Tasks:
     def retry(self, task_id: UUID) -> TaskView:
         task = self._repository.retry(task_id)
         if task is None:
-            status = status_of(self._stored(task_id).state)
+            status = public_status(self._stored(task_id).state)
             raise TaskStateConflict(f"The task is {status}; only a failed or cancelled one can be run again.")
         self._announce(READY)
         return self._view(task)
@@ -491,12 +491,12 @@ class Tasks:
         return self._views([task], trace=trace)[0]
 
     def _views(self, tasks: Sequence[StoredTask], *, trace: bool = False) -> list[TaskView]:
-        pending = any(status_of(task.state) is Status.PENDING for task in tasks)
+        pending = any(public_status(task.state) is Status.PENDING for task in tasks)
         standing = self._repository.standing() if pending else {}
         return [self._view_of(task, standing.get(task.task_type, Standing()), trace=trace) for task in tasks]
 
     def _waiting_for(self, task: StoredTask, standing: Standing) -> str | None:
-        if status_of(task.state) is not Status.PENDING:
+        if public_status(task.state) is not Status.PENDING:
             return None
         if standing.paused:
             return PAUSED
@@ -508,7 +508,7 @@ class Tasks:
         return f"{NO_WORKER}; it needs {' and '.join(known.needs)} to be set for the workers"
 
     def _view_of(self, task: StoredTask, standing: Standing, *, trace: bool) -> TaskView:
-        status = status_of(task.state)
+        status = public_status(task.state)
         omitted = [] if task.payload is not None else ["payload"]
         if status is Status.COMPLETED and task.result is None:
             omitted.append("result")

@@ -16,31 +16,38 @@ from servicekit.circuits.circuit import (
     Reason,
     Transition,
 )
-from servicekit.circuits.outcome import MISDIRECTED, Outcome, outcome_of
+from servicekit.circuits.outcome import MISDIRECTED, CallOutcome, outcome_of
 from servicekit.circuits.prober import Prober
 from servicekit.circuits.shared_state import SharedStates
-from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
+from servicekit.circuits.state import (
+    CircuitLockTimeout,
+    CircuitScope,
+    CircuitStanding,
+    CircuitState,
+    LocalState,
+    StateStore,
+)
 from servicekit.circuits.window import SlidingWindow, WindowTotals
 
 __all__ = [
     "MISDIRECTED",
     "MOVES",
+    "CallOutcome",
     "Circuit",
+    "CircuitLockTimeout",
     "CircuitOpen",
+    "CircuitScope",
     "CircuitSettings",
     "CircuitSnapshot",
+    "CircuitStanding",
     "CircuitState",
-    "HeldUp",
     "LocalState",
-    "Outcome",
     "Permit",
     "ProbeResult",
     "Prober",
     "Reason",
-    "Scope",
     "SharedStates",
     "SlidingWindow",
-    "Standing",
     "StateStore",
     "Transition",
     "WindowTotals",

@@ -20,7 +20,14 @@ from typing import Literal
 
 import pybreaker
 
-from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
+from servicekit.circuits.state import (
+    CircuitLockTimeout,
+    CircuitScope,
+    CircuitStanding,
+    CircuitState,
+    LocalState,
+    StateStore,
+)
 from servicekit.circuits.window import WindowTotals
 from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import backoff, jittered
@@ -54,7 +61,6 @@ MOVES: tuple[tuple[CircuitState, CircuitState, Reason], ...] = (
     ("half_open", "closed", "forced"),
     ("half_open", "closed", "released"),
 )
-Clock = Callable[[], float]
 
 _NAMES: dict[CircuitState, str] = {
     "closed": pybreaker.STATE_CLOSED,
@@ -170,9 +176,9 @@ class CircuitSnapshot:
     #: Somebody set the state by hand; it stays until set to auto.
     forced: bool
     #: Who shares this circuit: all processes of the server, or this process alone.
-    scope: Scope
+    scope: CircuitScope
     #: It should be the machine's, but no shared memory could be had.
-    degraded: bool
+    sharing_failed: bool
     #: A process that does not run has the circuit's lock: until it goes on or ends, the circuit does not move, and
     #: outcomes are not counted.
     held_up: bool
@@ -225,7 +231,7 @@ class _Storage(pybreaker.CircuitBreakerStorage):
     def __init__(self, store: StateStore) -> None:
         super().__init__(store.scope)
         self._store = store
-        self.prepared: Standing | None = None
+        self.prepared: CircuitStanding | None = None
 
     @property
     def state(self) -> str:
@@ -244,10 +250,10 @@ class _Storage(pybreaker.CircuitBreakerStorage):
 
     @property
     def success_counter(self) -> int:
-        return self._store.get_good_trials()
+        return self._store.good_trials
 
     def increment_success_counter(self) -> None:
-        self._store.set_good_trials(self._store.get_good_trials() + 1)
+        self._store.good_trials += 1
 
     @property
     def opened_at(self) -> datetime | None:
@@ -279,7 +285,7 @@ class Circuit:
         *,
         settings: CircuitSettings | None = None,
         store: StateStore | None = None,
-        clock: Clock = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
         listeners: Sequence[Callable[[Transition], None]] = (),
         chance: Callable[[], float] = random.random,
         on_uncounted: Callable[[str], None] = lambda _: None,
@@ -324,7 +330,7 @@ class Circuit:
                 if trial is None:
                     raise CircuitOpen(self.name, self.settings.open_seconds)
                 return Permit(self, standing.generation, trial)
-        except HeldUp:
+        except CircuitLockTimeout:
             # Whether a trial may run cannot be known, and never may one too many.
             raise CircuitOpen(self.name, self.settings.open_seconds) from None
         finally:
@@ -337,12 +343,12 @@ class Circuit:
                 now = self._clock()
                 standing = self._advanced(now)
                 totals = store.totals(now)
-                probe = store.get_last_probe()
-        except HeldUp:
+                probe = store.last_probe
+        except CircuitLockTimeout:
             now = self._clock()
             standing = self._store.standing()
             totals = self._store.totals(now)
-            probe = self._store.get_last_probe()
+            probe = self._store.last_probe
         finally:
             self._tell()
         opened = standing.opened_at
@@ -359,14 +365,14 @@ class Circuit:
             last_probe=None if probe is None else ProbeResult(at=datetime.fromtimestamp(probe[0], UTC), ok=probe[1]),
             forced=standing.forced is not None,
             scope=self._store.scope,
-            degraded=self._store.degraded,
+            sharing_failed=self._store.sharing_failed,
             held_up=self._store.held_up,
         )
 
     def force(self, state: Literal["open", "closed", "auto"]) -> None:
         """Hold the circuit open or closed until told `auto`, which starts again from closed.
 
-        Raises HeldUp, with nothing changed, while a process that does not run has the circuit's lock.
+        Raises CircuitLockTimeout, with nothing changed, while a process that does not run has the circuit's lock.
         """
         try:
             with self._store as store:
@@ -389,14 +395,14 @@ class Circuit:
             with self._store as store:
                 now = self._clock()
                 standing = self._advanced(now)
-                store.set_last_probe(time.time(), ok)
+                store.last_probe = (time.time(), ok)
                 if not ok:
-                    store.set_seen_away(True)
-                elif store.get_seen_away():
-                    store.set_seen_away(False)
+                    store.seen_away = True
+                elif store.seen_away:
+                    store.seen_away = False
                     if standing.state == "open" and standing.forced is None:
                         self._move(standing, "half_open", now, "probe_ready")
-        except HeldUp:
+        except CircuitLockTimeout:
             return  # the next probe tells again
         finally:
             self._tell()
@@ -418,7 +424,7 @@ class Circuit:
                 current = generation == standing.generation
                 failed = outcome == "failure"
                 if failed:
-                    store.set_last_failure(reason)
+                    store.last_failure = reason
                 if trial is not None:
                     if current and store.end_trial(trial, now):
                         self._record_trial(standing, outcome, slow, now)
@@ -427,8 +433,8 @@ class Circuit:
                 if not current:
                     return
                 store.add(now, failed=failed, slow=slow)
-                consecutive = store.get_consecutive() + 1 if failed else 0
-                store.set_consecutive(consecutive)
+                consecutive = store.consecutive_failures + 1 if failed else 0
+                store.consecutive_failures = consecutive
                 totals = store.totals(now)
                 verdict = None if standing.forced else self.settings.verdict(totals, consecutive)
                 if failed or slow:
@@ -439,12 +445,12 @@ class Circuit:
                     self._move(standing, "open", now, verdict)
                 elif totals.calls >= self.settings.minimum_calls:
                     store.allow_add_success(generation, now)
-        except HeldUp:
+        except CircuitLockTimeout:
             self._on_uncounted(self.name)
         finally:
             self._tell()
 
-    def _record_trial(self, standing: Standing, outcome: str, slow: bool, now: float) -> None:
+    def _record_trial(self, standing: CircuitStanding, outcome: str, slow: bool, now: float) -> None:
         if outcome == "neutral":
             return
         if outcome == "failure":
@@ -456,19 +462,19 @@ class Circuit:
             if self._breaker.success_counter >= self._breaker.success_threshold:
                 self._move(standing, "closed", now, "trial_success")
 
-    def _retry_in(self, standing: Standing, now: float) -> float:
+    def _retry_in(self, standing: CircuitStanding, now: float) -> float:
         if standing.forced == "open":
             return self.settings.open_seconds_max
         return max(standing.open_until - now, 0.0)
 
-    def _is_over(self, standing: Standing, now: float) -> bool:
+    def _is_over(self, standing: CircuitStanding, now: float) -> bool:
         return standing.state == "open" and now >= standing.open_until and standing.forced is None
 
-    def _advanced(self, now: float) -> Standing:
+    def _advanced(self, now: float) -> CircuitStanding:
         standing = self._store.standing()
         return self._move(standing, "half_open", now, "open_time_over") if self._is_over(standing, now) else standing
 
-    def _move(self, standing: Standing, new: CircuitState, now: float, reason: Reason) -> Standing:
+    def _move(self, standing: CircuitStanding, new: CircuitState, now: float, reason: Reason) -> CircuitStanding:
         """Change the state; the caller has the store for itself, and `standing` from it."""
         old = standing.state
         generation = standing.generation + 1
@@ -494,7 +500,7 @@ class Circuit:
             )
             self._breaker.close()
         if old != new:
-            last_failure = self._store.get_last_failure()
+            last_failure = self._store.last_failure
             self._untold.append(Transition(self.name, old, new, reason, generation, last_failure))
         return self._store.standing()
 

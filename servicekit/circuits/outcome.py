@@ -7,7 +7,7 @@ from typing import Literal
 
 from servicekit.process.services import services
 
-Outcome = Literal["success", "failure", "neutral"]
+CallOutcome = Literal["success", "failure", "neutral"]
 
 #: The service is not known by the name it was asked by, which is a fault of the configuration (RFC 9110 section
 #: 15.5.20). Nobody who asked us can do anything about it, so that it never leaves as an answer of ours.
@@ -19,7 +19,7 @@ _FAILING_STATUSES = frozenset({MISDIRECTED, 502, 503, 504})
 _NO_FAULT_OF_ITS_OWN = re.compile(r"deadline_exceeded|overloaded|circuit_open|too_many_\w+")
 
 
-def outcome_of(status: int, service: str, code: str | None = None) -> Outcome:
+def outcome_of(status: int, service: str, code: str | None = None) -> CallOutcome:
     """Judge an answer of `service`; `code` is that of an enveloped error."""
     if status == _TOO_MANY_REQUESTS:
         return "neutral"

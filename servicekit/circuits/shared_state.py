@@ -4,11 +4,11 @@ It lies in a SharedMemory. docs/circuit_states.md describes the layout and why n
 
 * Every value is one aligned word of 8 bytes, written and read in one piece, with its generation or second inside
   where it has one.
-* What belongs together (a `Standing`) is written aside and becomes true with one word, the head.
+* What belongs together (a `CircuitStanding`) is written aside and becomes true with one word, the head.
 * Everything is written, and everything longer than a word is read, under the circuit's record lock, which the kernel
   takes from a process that dies; except that each process counts good calls in a row of words nobody else writes.
 * A process that is frozen while it has the lock holds the circuit up: the others wait for it once, for a moment, and
-  go on without it (HeldUp) until the lock is free again.
+  go on without it (CircuitLockTimeout) until the lock is free again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from servicekit.circuits.state import CircuitState, HeldUp, LocalState, Scope, Standing, StateStore
+from servicekit.circuits.state import (
+    CircuitLockTimeout,
+    CircuitScope,
+    CircuitStanding,
+    CircuitState,
+    LocalState,
+    StateStore,
+)
 from servicekit.circuits.window import WindowTotals
 from servicekit.observing.logs import get_logger
 from servicekit.process.shared_memory import WORD, SharedMemory
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
     from servicekit.circuits.circuit import CircuitSettings
 
 MAGIC = int.from_bytes(b"circuits", "big")
-VERSION = 1
+LAYOUT_VERSION = 1
 #: Places for processes. A reload has two sets of them for a while, and the last one may be slow to leave.
 PROCESSES = 256
 #: So long, in seconds, a process waits for a circuit's lock. Whoever has it needs microseconds, if it runs at all.
@@ -104,7 +111,7 @@ class SharedStates:
         self.memory = SharedMemory(_HEADER + _PROCESS * processes + self._block * len(self.names), folder=folder)
         self.words, self.floats, self.text = self.memory.words, self.memory.floats, self.memory.bytes
         self.patience = patience
-        self.words[1] = VERSION
+        self.words[1] = LAYOUT_VERSION
         for at, value in enumerate((len(self.names), self.trials, self.window_seconds, processes), 2):
             self.words[at] = value
         self.words[0] = MAGIC
@@ -207,8 +214,8 @@ class SharedStates:
 class SharedState:
     """One circuit's memory, shared. Thread-safe; for the process that took it from the set, not for its children."""
 
-    scope: Scope = "machine"
-    degraded = False
+    scope: CircuitScope = "machine"
+    sharing_failed = False
 
     def __init__(self, states: SharedStates, circuit: int) -> None:
         self._states = states
@@ -225,7 +232,7 @@ class SharedState:
         self._lock = states.threads
         self._alone: tuple[int, int] | None = None
         self._wanted: tuple[int, int, list[int], list[int]] = (-1, -1, [], [])
-        self._seen: tuple[int, Standing] = (-1, Standing())
+        self._seen: tuple[int, CircuitStanding] = (-1, CircuitStanding())
 
     def __enter__(self) -> Self:
         self._take_lock()
@@ -235,7 +242,7 @@ class SharedState:
         return self
 
     def _take_lock(self) -> None:
-        """Keep out threads and processes; HeldUp when another process does not let go."""
+        """Keep out threads and processes; CircuitLockTimeout when another process does not let go."""
         limit: float | None = None
         while True:
             self._lock.acquire()
@@ -256,7 +263,7 @@ class SharedState:
                 if not self.held_up:
                     self.held_up = True
                     log.error("circuit_held_up", circuit=self._name)
-                raise HeldUp(self._name)
+                raise CircuitLockTimeout(self._name)
             time.sleep(pause)
             pause = min(2 * pause, 0.001)
         if self.held_up:
@@ -271,7 +278,7 @@ class SharedState:
         finally:
             self._lock.release()
 
-    def standing(self) -> Standing:
+    def standing(self) -> CircuitStanding:
         seen = self._seen
         if self._words[self._base] == seen[0]:
             return seen[1]
@@ -279,10 +286,10 @@ class SharedState:
         try:
             with self:
                 return self._seen[1]
-        except HeldUp:
+        except CircuitLockTimeout:
             return self._read_held_up()
 
-    def _read_held_up(self) -> Standing:
+    def _read_held_up(self) -> CircuitStanding:
         """Read without the lock: the next change writes the other standing; by the one after that the head differs."""
         while True:
             head = self._words[self._base]
@@ -291,12 +298,12 @@ class SharedState:
                 self._seen = (head, standing)
                 return standing
 
-    def _read(self, head: int) -> Standing:
+    def _read(self, head: int) -> CircuitStanding:
         generation = head >> 2
         at = self._base + _STANDINGS + _STANDING * (generation & 1)
         forced, openings = self._words[at], self._words[at + 1]
         open_until, closed_at, opened_at = self._floats[at + 2], self._floats[at + 3], self._floats[at + 4]
-        return Standing(
+        return CircuitStanding(
             generation=generation,
             state=_STATES[head & 3],
             forced=_FORCED[forced],
@@ -307,7 +314,7 @@ class SharedState:
             epoch=self._words[at + 5],
         )
 
-    def commit(self, standing: Standing) -> None:
+    def commit(self, standing: CircuitStanding) -> None:
         head = self._words[self._base]
         if standing.generation != (head >> 2) + 1:
             raise RuntimeError(f"generation {standing.generation} does not follow {head >> 2}")
@@ -377,16 +384,20 @@ class SharedState:
                 calls += word & _OWN
         return WindowTotals(calls, failures, slow)
 
-    def get_consecutive(self) -> int:
+    @property
+    def consecutive_failures(self) -> int:
         return self._counted(_CONSECUTIVE)
 
-    def set_consecutive(self, count: int) -> None:
+    @consecutive_failures.setter
+    def consecutive_failures(self, count: int) -> None:
         self._count(_CONSECUTIVE, count)
 
-    def get_good_trials(self) -> int:
+    @property
+    def good_trials(self) -> int:
         return self._counted(_GOOD_TRIALS)
 
-    def set_good_trials(self, count: int) -> None:
+    @good_trials.setter
+    def good_trials(self, count: int) -> None:
         self._count(_GOOD_TRIALS, count)
 
     def _counted(self, at: int) -> int:
@@ -396,24 +407,31 @@ class SharedState:
     def _count(self, at: int, count: int) -> None:
         self._words[self._base + at] = (self.standing().generation & _LOW) << 32 | count
 
-    def get_seen_away(self) -> bool:
+    @property
+    def seen_away(self) -> bool:
         return self._words[self._base + _SEEN_AWAY] == self.standing().epoch + 1
 
-    def set_seen_away(self, away: bool) -> None:
+    @seen_away.setter
+    def seen_away(self, away: bool) -> None:
         self._words[self._base + _SEEN_AWAY] = self.standing().epoch + 1 if away else 0
 
-    def get_last_probe(self) -> tuple[float, bool] | None:
+    @property
+    def last_probe(self) -> tuple[float, bool] | None:
         at = self._floats[self._base + _LAST_PROBE]
         return None if at == 0 else (abs(at), at > 0)
 
-    def set_last_probe(self, at: float, ok: bool) -> None:
+    @last_probe.setter
+    def last_probe(self, probe: tuple[float, bool] | None) -> None:
+        at, ok = probe or (0.0, True)
         self._floats[self._base + _LAST_PROBE] = at if ok else -at
 
-    def get_last_failure(self) -> str:
+    @property
+    def last_failure(self) -> str:
         at = (self._base + _LAST_FAILURE) * WORD
         return bytes(self._states.text[at : at + _TEXT]).rstrip(b"\0").decode("utf-8", "ignore")
 
-    def set_last_failure(self, word: str) -> None:
+    @last_failure.setter
+    def last_failure(self, word: str) -> None:
         at = (self._base + _LAST_FAILURE) * WORD
         self._states.text[at : at + _TEXT] = word.encode("utf-8", "replace")[:_TEXT].ljust(_TEXT, b"\0")
 
@@ -452,10 +470,10 @@ class SharedState:
 _inherited: dict[str, SharedStates | None] = {}
 
 
-def prepare(server: str, names: Sequence[str], settings: CircuitSettings) -> None:
+def prepare_circuits(server: str, names: Sequence[str], settings: CircuitSettings) -> None:
     """Make the memory that the processes of `server` will share. For its master, before it forks; once is enough.
 
-    Without shared memory the server goes on: each process then has circuits of its own, marked `degraded`.
+    Without shared memory the server goes on: each process then has circuits of its own, and says so.
     """
     if server in _inherited:
         return
@@ -467,7 +485,7 @@ def prepare(server: str, names: Sequence[str], settings: CircuitSettings) -> Non
 
 
 def inherited(server: str) -> SharedStates | None:
-    """What `prepare` made in the master of this process, if it could."""
+    """What `prepare_circuits` made in the master of this process, if it could."""
     return _inherited.get(server)
 
 
@@ -475,9 +493,9 @@ def store_for(server: str, name: str, settings: CircuitSettings) -> StateStore:
     """The memory of a circuit: shared if the master prepared that, else this process's own."""
     states = inherited(server)
     if states is None:
-        return LocalState(settings.window_seconds, degraded=server in _inherited)
+        return LocalState(settings.window_seconds, sharing_failed=server in _inherited)
     try:
         return states.store(name)
     except OSError as error:
         log.error("circuits_not_shared", server=server, error=str(error))
-        return LocalState(settings.window_seconds, degraded=True)
+        return LocalState(settings.window_seconds, sharing_failed=True)

@@ -11,11 +11,11 @@ from typing import Literal, Protocol, Self
 from servicekit.circuits.window import SlidingWindow, WindowTotals
 
 CircuitState = Literal["closed", "open", "half_open"]
-Scope = Literal["machine", "process"]
+CircuitScope = Literal["machine", "process"]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CircuitStanding:
     """Where a circuit stands. It changes as a whole, with each generation. Times are of the circuit's clock."""
 
     generation: int = 0
@@ -31,7 +31,7 @@ class Standing:
     epoch: int = 0
 
 
-class HeldUp(Exception):
+class CircuitLockTimeout(Exception):
     """The memory cannot be had for oneself: another process has it and does not run."""
 
     def __init__(self, name: str) -> None:
@@ -42,23 +42,30 @@ class HeldUp(Exception):
 class StateStore(Protocol):
     """The memory of one circuit. Used as a context manager it is exclusive, and never held over a call.
 
-    To enter it raises HeldUp, after a short wait, when another process does not let go. Everything but `standing` and
-    `add_success` asks for being exclusive; `totals` and `get_last_probe` may be looked at without, as they happen to
-    be. Consecutive failures, good trials and the places of trials belong to a generation: a commit ends them. Counts
-    and `seen_away` belong to an epoch.
+    Entering it raises CircuitLockTimeout, after a short wait, when another process does not let go. Only `standing`,
+    `add_success`, and a look at `totals` and `last_probe` need no exclusiveness. Consecutive failures, good trials and
+    the places of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
     """
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> CircuitScope:
         """Who shares this memory: all processes of the machine's set, or this process alone."""
 
     @property
-    def degraded(self) -> bool:
+    def sharing_failed(self) -> bool:
         """The memory should have been shared, and could not be."""
 
     @property
     def held_up(self) -> bool:
         """It could not be had for oneself when it was last wanted."""
+
+    consecutive_failures: int
+    good_trials: int
+    seen_away: bool
+    #: When (seconds since 1970) the upstream was last asked, and whether it was ready.
+    last_probe: tuple[float, bool] | None
+    #: A short word.
+    last_failure: str
 
     def __enter__(self) -> Self: ...
 
@@ -66,9 +73,9 @@ class StateStore(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def standing(self) -> Standing: ...
+    def standing(self) -> CircuitStanding: ...
 
-    def commit(self, standing: Standing) -> None:
+    def commit(self, standing: CircuitStanding) -> None:
         """Make the next standing true for everybody, in one step."""
 
     def add_success(self, generation: int, now: float) -> bool:
@@ -81,27 +88,6 @@ class StateStore(Protocol):
 
     def totals(self, now: float) -> WindowTotals: ...
 
-    def get_consecutive(self) -> int: ...
-
-    def set_consecutive(self, count: int) -> None: ...
-
-    def get_good_trials(self) -> int: ...
-
-    def set_good_trials(self, count: int) -> None: ...
-
-    def get_seen_away(self) -> bool: ...
-
-    def set_seen_away(self, away: bool) -> None: ...
-
-    def get_last_probe(self) -> tuple[float, bool] | None:
-        """When (seconds since 1970) the upstream was last asked, and whether it was ready."""
-
-    def set_last_probe(self, at: float, ok: bool) -> None: ...
-
-    def get_last_failure(self) -> str: ...
-
-    def set_last_failure(self, word: str) -> None: ...
-
     def take_trial(self, now: float, until: float, limit: int) -> int | None:
         """A place among at most `limit` trials, by its number; None when all are taken."""
 
@@ -112,19 +98,19 @@ class StateStore(Protocol):
 class LocalState:
     """The memory of a circuit that lives in this process alone. Thread-safe."""
 
-    scope: Scope = "process"
+    scope: CircuitScope = "process"
     held_up = False
 
-    def __init__(self, window_seconds: int, *, degraded: bool = False) -> None:
-        self.degraded = degraded
+    def __init__(self, window_seconds: int, *, sharing_failed: bool = False) -> None:
+        self.sharing_failed = sharing_failed
         self._lock = threading.Lock()
-        self._standing = Standing()
+        self._standing = CircuitStanding()
         self._window = SlidingWindow(window_seconds)
-        self._consecutive = 0
-        self._good_trials = 0
-        self._seen_away = False
-        self._last_probe: tuple[float, bool] | None = None
-        self._last_failure = ""
+        self.consecutive_failures = 0
+        self.good_trials = 0
+        self.seen_away = False
+        self.last_probe: tuple[float, bool] | None = None
+        self.last_failure = ""
         self._trials: dict[int, float] = {}
         self._numbers = itertools.count(1)
 
@@ -137,15 +123,15 @@ class LocalState:
     ) -> None:
         self._lock.release()
 
-    def standing(self) -> Standing:
+    def standing(self) -> CircuitStanding:
         return self._standing
 
-    def commit(self, standing: Standing) -> None:
+    def commit(self, standing: CircuitStanding) -> None:
         if standing.epoch != self._standing.epoch:
             self._window.clear()
-            self._seen_away = False
+            self.seen_away = False
         self._trials.clear()
-        self._consecutive = self._good_trials = 0
+        self.consecutive_failures = self.good_trials = 0
         self._standing = standing
 
     def add_success(self, generation: int, now: float) -> bool:
@@ -159,36 +145,6 @@ class LocalState:
 
     def totals(self, now: float) -> WindowTotals:
         return self._window.totals(now)
-
-    def get_consecutive(self) -> int:
-        return self._consecutive
-
-    def set_consecutive(self, count: int) -> None:
-        self._consecutive = count
-
-    def get_good_trials(self) -> int:
-        return self._good_trials
-
-    def set_good_trials(self, count: int) -> None:
-        self._good_trials = count
-
-    def get_seen_away(self) -> bool:
-        return self._seen_away
-
-    def set_seen_away(self, away: bool) -> None:
-        self._seen_away = away
-
-    def get_last_probe(self) -> tuple[float, bool] | None:
-        return self._last_probe
-
-    def set_last_probe(self, at: float, ok: bool) -> None:
-        self._last_probe = (at, ok)
-
-    def get_last_failure(self) -> str:
-        return self._last_failure
-
-    def set_last_failure(self, word: str) -> None:
-        self._last_failure = word
 
     def take_trial(self, now: float, until: float, limit: int) -> int | None:
         for trial in [key for key, end in self._trials.items() if end <= now]:

@@ -32,7 +32,7 @@ from servicekit.wire.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from servicekit.wire.json_reader import read_answer, read_stored
+from servicekit.wire.json_reader import read_any_json, read_stored
 
 STATUS_OF: Mapping[type[AppError], int] = {
     Invalid: 400,
@@ -134,7 +134,7 @@ class Envelope:
 def read_envelope(status: int, body: bytes) -> Envelope:
     """Read another service's answer, its numbers exactly; raises NotAnEnvelope."""
     try:
-        answer = read_answer(body)
+        answer = read_any_json(body)
     except InvalidJson as exc:
         raise NotAnEnvelope("it is not JSON") from exc
     match answer:

@@ -205,7 +205,7 @@ def read_stored(text: str) -> Any:
     return _STORED.decode(text)
 
 
-def read_answer(raw: bytes) -> Any:
+def read_any_json(raw: bytes) -> Any:
     """Read another service's JSON, which may hold whatever a database can, without the limits of requests.
 
     Refuses with `InvalidJson` what is not JSON in UTF-8, and duplicate keys. Numbers as `read_stored` gives them.

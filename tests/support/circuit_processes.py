@@ -11,7 +11,15 @@ from dataclasses import astuple
 from multiprocessing.connection import Connection
 from typing import Any
 
-from servicekit.circuits import Circuit, CircuitOpen, CircuitSettings, HeldUp, Permit, SharedStates, Transition
+from servicekit.circuits import (
+    Circuit,
+    CircuitLockTimeout,
+    CircuitOpen,
+    CircuitSettings,
+    Permit,
+    SharedStates,
+    Transition,
+)
 
 FORK = multiprocessing.get_context("fork")
 
@@ -130,7 +138,7 @@ class _Worker:
         """Force it; False if it is held up."""
         try:
             self.circuit.force(state)
-        except HeldUp:
+        except CircuitLockTimeout:
             return False
         return True
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from api_gateway.upstream import (
-    LOOK_SECONDS,
+    EXPIRY_CHECK_SECONDS,
     MAX_CONNECTING,
     BrokenAnswer,
     ConnectFailed,
@@ -127,7 +127,7 @@ def test_an_answer_in_time_or_told_to_take_any_time_has_no_end(service: Scripted
         assert second.take(100) is None
         # An hour goes by at once, and whoever has a deadline is looked at before the rest is sent.
         loop.time = lambda: clock() + 3600
-        loop.call_later(LOOK_SECONDS, late.set)
+        loop.call_later(EXPIRY_CHECK_SECONDS, late.set)
         read: list[bytes | None] = [await second.read(100), first.take(4), first.take(5)]
         upstream.close()
         return read

@@ -61,7 +61,7 @@ def test_a_trial_that_ends_with_any_exception_gives_its_place_back(error: BaseEx
             call = Call("GET", "/users", b"", None, Limits(), lane.upstream.loop.time() + 5, False)
             with pytest.raises(type(error)):
                 await forward(lane, call, Notes())
-            assert lane.bulkhead.taken == 0
+            assert lane.bulkhead.in_use == 0
 
     asyncio.run(main())
     assert circuit.snapshot().state == "half_open"

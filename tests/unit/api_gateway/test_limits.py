@@ -38,7 +38,7 @@ def test_the_longest_waiting_gets_the_next_place() -> None:
         assert bulkhead.waiting == 3
         bulkhead.leave()
         await asyncio.gather(*tasks)
-        assert bulkhead.taken == 0
+        assert bulkhead.in_use == 0
         return order
 
     assert asyncio.run(main()) == [0, 1, 2]
@@ -66,7 +66,7 @@ def test_waiting_too_long_leaves_the_line() -> None:
             await bulkhead.enter(0.01)
         assert bulkhead.waiting == 0
         bulkhead.leave()
-        assert bulkhead.taken == 0
+        assert bulkhead.in_use == 0
 
     asyncio.run(main())
 
@@ -81,7 +81,7 @@ def test_a_client_that_leaves_the_line_costs_no_place() -> None:
         waiting.cancel()  # … to somebody who leaves in the same moment
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert bulkhead.taken == 0
+        assert bulkhead.in_use == 0
         assert bulkhead.try_enter()
 
     asyncio.run(main())
@@ -187,14 +187,14 @@ def test_without_shared_memory_each_process_counts_for_itself(monkeypatch: pytes
 
     monkeypatch.setattr(shared_quotas, "_inherited", None)
     monkeypatch.setattr(shared_quotas, "QuotaMemory", no_room)
-    shared_quotas.prepare()
+    shared_quotas.prepare_quotas()
     assert type(shared_quotas.limiter_for(Quota(1, 60))) is RateLimiter
 
 
 def test_preparing_a_second_time_forgets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_quotas, "_inherited", None)
     for allowed in (True, False):
-        shared_quotas.prepare()
+        shared_quotas.prepare_quotas()
         assert shared_quotas.limiter_for(Quota(1, 60)).take("a", 0).allowed is allowed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api_gateway.openapi import merge
+from api_gateway.openapi import merge_documents
 from api_gateway.route_table import ROUTES
 
 OWN: dict[str, Any] = {
@@ -23,28 +23,30 @@ def service(path: str, *, schema: dict[str, Any], operation: str = "list_all") -
 
 
 def test_every_routed_path_is_there_and_addresses_are_relative() -> None:
-    made = merge(OWN, {"users": service("/users", schema={"type": "string"})}, ROUTES)
+    made = merge_documents(OWN, {"users": service("/users", schema={"type": "string"})}, ROUTES)
     assert sorted(made["paths"]) == ["/health", "/users"]
     assert made["servers"] == [{"url": "/"}]
 
 
 def test_the_services_come_before_the_gateways_own_pages() -> None:
-    made = merge(OWN, {"users": None, "tasks": None}, ROUTES)
+    made = merge_documents(OWN, {"users": None, "tasks": None}, ROUTES)
     assert [tag["name"] for tag in made["tags"]] == ["users", "tasks", "gateway"]
 
 
 def test_a_variables_name_does_not_matter_for_its_route() -> None:
-    made = merge(OWN, {"users": service("/users/{user_id}", schema={})}, ROUTES)
+    made = merge_documents(OWN, {"users": service("/users/{user_id}", schema={})}, ROUTES)
     assert "/users/{user_id}" in made["paths"]
 
 
 def test_a_path_that_leads_nowhere_or_elsewhere_is_left_out() -> None:
-    made = merge(OWN, {"users": service("/orders", schema={}), "tasks": service("/internal", schema={})}, ROUTES)
+    made = merge_documents(
+        OWN, {"users": service("/orders", schema={}), "tasks": service("/internal", schema={})}, ROUTES
+    )
     assert sorted(made["paths"]) == ["/health"]
 
 
 def test_schemas_of_one_name_and_two_meanings_are_told_apart() -> None:
-    made = merge(
+    made = merge_documents(
         OWN,
         {
             "users": service("/users", schema={"type": "string"}),
@@ -60,12 +62,14 @@ def test_schemas_of_one_name_and_two_meanings_are_told_apart() -> None:
 
 
 def test_operation_ids_stay_unique() -> None:
-    made = merge(OWN, {"users": service("/users", schema={}), "orders": service("/orders", schema={})}, ROUTES)
+    made = merge_documents(
+        OWN, {"users": service("/users", schema={}), "orders": service("/orders", schema={})}, ROUTES
+    )
     ids = [operation["operationId"] for item in made["paths"].values() for operation in item.values()]
     assert len(ids) == len(set(ids))
 
 
 def test_a_service_that_does_not_answer_is_named() -> None:
-    made = merge(OWN, {"users": None}, ROUTES)
+    made = merge_documents(OWN, {"users": None}, ROUTES)
     assert "users" in made["info"]["description"]
     assert OWN["info"]["description"] == "All of it."

@@ -20,9 +20,9 @@ from service_tasks.domain.task import (
     Status,
     clamp_percent,
     plain_text,
+    public_status,
     states_of,
     status_from_word,
-    status_of,
 )
 from service_tasks.engine.ports import cancel_announcement, cancelled_lease
 
@@ -41,7 +41,7 @@ def test_the_diagram_in_the_docs_shows_exactly_the_transitions():
 def test_the_table_in_the_docs_shows_the_status_of_every_state():
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert rows == [(state.value, status_of(state).value) for state in State]
+    assert rows == [(state.value, public_status(state).value) for state in State]
 
 
 def test_every_state_belongs_to_one_status_and_back():

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from servicekit.circuits import Circuit, CircuitSettings, LocalState, SharedStates, Standing, StateStore, shared_state
+from servicekit.circuits import (
+    Circuit,
+    CircuitSettings,
+    CircuitStanding,
+    LocalState,
+    SharedStates,
+    StateStore,
+    shared_state,
+)
 from servicekit.circuits.window import WindowTotals
 from servicekit.process.shared_memory import make_file
 
@@ -30,13 +38,13 @@ class TestBothStores:
 
     def test_a_new_one_is_closed_and_empty(self, store: StateStore) -> None:
         with store:
-            assert store.standing() == Standing()
+            assert store.standing() == CircuitStanding()
             assert store.totals(100.0) == WindowTotals(0, 0, 0)
-            assert (store.get_consecutive(), store.get_good_trials(), store.get_seen_away()) == (0, 0, False)
-            assert (store.get_last_probe(), store.get_last_failure()) == (None, "")
+            assert (store.consecutive_failures, store.good_trials, store.seen_away) == (0, 0, False)
+            assert (store.last_probe, store.last_failure) == (None, "")
 
     def test_it_gives_back_what_was_committed(self, store: StateStore) -> None:
-        first = Standing(
+        first = CircuitStanding(
             generation=1, state="open", forced="open", openings=3, open_until=12.5, closed_at=None, opened_at=7.25
         )
         second = replace(first, generation=2, state="closed", forced=None, closed_at=0.5, epoch=2)
@@ -48,22 +56,22 @@ class TestBothStores:
 
     def test_consecutive_failures_and_good_trials_end_with_their_generation(self, store: StateStore) -> None:
         with store:
-            store.set_consecutive(4)
-            store.set_good_trials(2)
-            assert (store.get_consecutive(), store.get_good_trials()) == (4, 2)
-            store.commit(Standing(generation=1, state="open"))
-            assert (store.get_consecutive(), store.get_good_trials()) == (0, 0)
+            store.consecutive_failures = 4
+            store.good_trials = 2
+            assert (store.consecutive_failures, store.good_trials) == (4, 2)
+            store.commit(CircuitStanding(generation=1, state="open"))
+            assert (store.consecutive_failures, store.good_trials) == (0, 0)
 
     def test_counts_and_what_a_probe_saw_last_until_it_closes(self, store: StateStore) -> None:
         with store:
             store.add(100.0, failed=True, slow=False)
-            store.set_seen_away(True)
-            store.commit(Standing(generation=1, state="open"))
+            store.seen_away = True
+            store.commit(CircuitStanding(generation=1, state="open"))
             assert store.totals(100.0) == WindowTotals(1, 1, 0)
-            assert store.get_seen_away()
-            store.commit(Standing(generation=2, state="closed", epoch=2))
+            assert store.seen_away
+            store.commit(CircuitStanding(generation=2, state="closed", epoch=2))
             assert store.totals(100.0) == WindowTotals(0, 0, 0)
-            assert not store.get_seen_away()
+            assert not store.seen_away
 
     @pytest.mark.parametrize(("asked_at", "calls"), [(101.0, 3), (109.9, 3), (110.0, 1), (111.0, 0)])
     def test_a_call_is_forgotten_when_its_second_leaves_the_window(
@@ -96,17 +104,17 @@ class TestBothStores:
 
     def test_probe_and_failure_are_kept(self, store: StateStore) -> None:
         with store:
-            store.set_last_probe(1234.5, False)
-            store.set_last_failure("timeout")
-            assert (store.get_last_probe(), store.get_last_failure()) == ((1234.5, False), "timeout")
-            store.set_last_probe(1235.5, True)
-            store.set_last_failure("")
-            assert (store.get_last_probe(), store.get_last_failure()) == ((1235.5, True), "")
+            store.last_probe = (1234.5, False)
+            store.last_failure = "timeout"
+            assert (store.last_probe, store.last_failure) == ((1234.5, False), "timeout")
+            store.last_probe = (1235.5, True)
+            store.last_failure = ""
+            assert (store.last_probe, store.last_failure) == ((1235.5, True), "")
 
 
 class TestLayout:
     def test_the_header_says_what_it_is(self, states: SharedStates) -> None:
-        assert list(states.words[:6]) == [shared_state.MAGIC, shared_state.VERSION, 2, 2, 10, 8]
+        assert list(states.words[:6]) == [shared_state.MAGIC, shared_state.LAYOUT_VERSION, 2, 2, 10, 8]
 
     def test_every_value_is_one_aligned_word(self, states: SharedStates) -> None:
         # Item access of a memoryview of this format copies its 8 bytes at once; struct's own formats do not.
@@ -124,29 +132,29 @@ class TestLayout:
     def test_only_the_next_generation_can_be_committed(self, states: SharedStates) -> None:
         store = states.store("users")
         with store:
-            store.commit(Standing(generation=1, state="open"))
+            store.commit(CircuitStanding(generation=1, state="open"))
             for generation in (0, 1, 3):
                 with pytest.raises(RuntimeError, match="does not follow"):
-                    store.commit(Standing(generation=generation, state="closed"))
+                    store.commit(CircuitStanding(generation=generation, state="closed"))
         assert store.standing().state == "open"
 
     def test_a_change_is_not_seen_before_its_last_word(self, states: SharedStates) -> None:
         store, reader = states.store("users"), states.store("users")
         with store:
-            store.commit(Standing(generation=1, state="open", open_until=5.0))
+            store.commit(CircuitStanding(generation=1, state="open", open_until=5.0))
         head = states.words[states.block(0)]
         with store:
-            store.commit(Standing(generation=2, state="half_open", open_until=9.0))
+            store.commit(CircuitStanding(generation=2, state="half_open", open_until=9.0))
             states.words[states.block(0)] = head  # as if killed just before it
-        assert reader.standing() == Standing(generation=1, state="open", open_until=5.0)
+        assert reader.standing() == CircuitStanding(generation=1, state="open", open_until=5.0)
 
     def test_a_long_reason_is_cut_between_letters(self, states: SharedStates) -> None:
         store = states.store("users")
         with store:
-            store.set_last_failure("é" * 20 + "x")
-            assert store.get_last_failure() == "é" * 16
-            store.set_last_failure("x" + "é" * 20)
-            assert store.get_last_failure() == "x" + "é" * 15
+            store.last_failure = "é" * 20 + "x"
+            assert store.last_failure == "é" * 16
+            store.last_failure = "x" + "é" * 20
+            assert store.last_failure == "x" + "é" * 15
 
 
 class TestCountingWithoutTheLock:
@@ -192,24 +200,24 @@ class TestWithoutSharedMemory:
 
         monkeypatch.setattr(shared_state, "_inherited", {})
         monkeypatch.setattr(shared_state, "SharedStates", no_room)
-        shared_state.prepare("a_server", ["users"], SETTINGS)
+        shared_state.prepare_circuits("a_server", ["users"], SETTINGS)
         circuit = Circuit("users", store=shared_state.store_for("a_server", "users", SETTINGS))
         for _ in range(5):
             circuit.acquire().failure(0.1, "timeout")
         snapshot = circuit.snapshot()
-        assert (snapshot.state, snapshot.scope, snapshot.degraded) == ("open", "process", True)
+        assert (snapshot.state, snapshot.scope, snapshot.sharing_failed) == ("open", "process", True)
 
     def test_too_many_processes_are_no_reason_to_crash(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shared_state, "_inherited", {"a_server": SharedStates(["users"], SETTINGS, processes=0)})
-        assert shared_state.store_for("a_server", "users", SETTINGS).degraded
+        assert shared_state.store_for("a_server", "users", SETTINGS).sharing_failed
 
     def test_a_server_that_prepared_nothing_is_not_degraded(self) -> None:
         store = shared_state.store_for("another_server", "users", SETTINGS)
-        assert (store.scope, store.degraded) == ("process", False)
+        assert (store.scope, store.sharing_failed) == ("process", False)
 
     def test_preparing_a_second_time_keeps_the_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shared_state, "_inherited", {})
-        shared_state.prepare("a_server", ["users"], SETTINGS)
+        shared_state.prepare_circuits("a_server", ["users"], SETTINGS)
         first = shared_state.inherited("a_server")
-        shared_state.prepare("a_server", ["users"], SETTINGS)
+        shared_state.prepare_circuits("a_server", ["users"], SETTINGS)
         assert shared_state.inherited("a_server") is first
