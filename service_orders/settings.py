@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from servicekit.process.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, RelaySettings, Threads
+from servicekit.process.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, Threads
 
 
 class OrdersSettings(InternalToken):
@@ -18,14 +18,3 @@ class OrdersSettings(InternalToken):
     orders_bind: Bind = Field(default="127.0.0.1:8002", description="where the orders service listens")
     orders_threads: Threads = Field(default=8, description="requests served at once, and as many database connections")
     users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
-
-
-class OrdersRelaySettings(RelaySettings):
-    """Settings of the relay of the orders' events."""
-
-    process: ClassVar[str] = "orders-relay"
-
-    orders_database_url: DatabaseUrl = Field(description="where the orders database is")
-    orders_relay_bind: Bind = Field(default="127.0.0.1:8008", description="where the orders' relay shows its pages")
-    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
-    tasks_url: HttpUrl = Field(default="http://127.0.0.1:8003", description="where the task service is")

@@ -1,7 +1,6 @@
 """The task service on a command line: its processes beside the web server, and what people ask it.
 
 python -m service_tasks worker --types io,noop --concurrency 100 --grace 60
-python -m service_tasks relay
 python -m service_tasks ingest
 python -m service_tasks stats
 """
@@ -22,7 +21,7 @@ from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.task_outbox import TaskOutbox
 from service_tasks.persistence.task_store import TaskStore
-from service_tasks.settings import IngestSettings, TasksRelaySettings, WorkerSettings
+from service_tasks.settings import IngestSettings, WorkerSettings
 from servicekit.database.engine import Database
 from servicekit.observing import logs
 from servicekit.process.lifecycle import exit_within, freeze_heap, raise_file_limit
@@ -123,29 +122,10 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _relay(command: str, *, everything: bool) -> int:
-    from servicekit.events.relay_process import redeliver, run_relay
-
-    settings = load_or_exit(TasksRelaySettings, "tasks_relay")
-    destinations = {"users": settings.users_url, "orders": settings.orders_url}
-    if command == "redeliver":
-        count = redeliver(settings.tasks_database_url, "tasks", again_to=destinations if everything else ())
-        print(f"{count} deliveries wait again")
-        return 0
-    return run_relay(
-        "tasks",
-        settings,
-        database_url=settings.tasks_database_url,
-        bind=settings.tasks_relay_bind,
-        destinations=destinations,
-        remembers=["processed_events"],
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m service_tasks",
-        description="The task service: its processes (worker, ingest, relay), and what there is to ask and do"
+        description="The task service: its processes (worker, ingest), and what there is to ask and do"
         " (types, list, show, retry, cancel, stats). Each has a --help.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -160,9 +140,6 @@ def main(arguments: list[str] | None = None) -> int:
     worker.add_argument("--types", metavar="A,B", type=_names, help="run these task types alone (all that are known)")
     for option, (variable, help_text) in _OVERRIDES.items():
         worker.add_argument(option, metavar="N", dest=variable, help=f"{help_text} ({variable})")
-    commands.add_parser("relay", help="deliver the tasks' events until SIGTERM")
-    again = commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
-    again.add_argument("--all", action="store_true", help="and all others that are still kept: after a restore")
     commands.add_parser(
         "ingest",
         help="make tasks of RabbitMQ's messages until SIGTERM",
@@ -173,8 +150,6 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if "ask" in given:
         return run(given)
-    if given.command in {"relay", "redeliver"}:
-        return _relay(given.command, everything=getattr(given, "all", False))
     if given.command == "ingest":
         return _ingest()
     for variable, _ in _OVERRIDES.values():

@@ -12,9 +12,7 @@ from servicekit.process.settings import (
     Bind,
     BrokerUrl,
     DatabaseUrl,
-    HttpUrl,
     InternalToken,
-    RelaySettings,
     ServerSettings,
     ServiceSettings,
     Settings,
@@ -169,14 +167,3 @@ class EventsSettings(ServerSettings):
     tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
     events_bind: Bind = Field(default="127.0.0.1:8004", description="where the event streams are served")
     events_watchers: int = Field(default=5000, ge=1, le=100_000, description="event streams open at a time")
-
-
-class TasksRelaySettings(RelaySettings):
-    """Settings of the relay of the tasks' events."""
-
-    process: ClassVar[str] = "tasks-relay"
-
-    tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
-    tasks_relay_bind: Bind = Field(default="127.0.0.1:8009", description="where the tasks' relay shows its pages")
-    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
-    orders_url: HttpUrl = Field(default="http://127.0.0.1:8002", description="where the orders service is")

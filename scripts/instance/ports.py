@@ -20,9 +20,7 @@ _OTHERS = {
     "events": 4,
     "postgres": 5,
     "supervisor": 6,
-    "users-relay": 7,
-    "orders-relay": 8,
-    "tasks-relay": 9,
+    "relay": 7,
     "ingest": 10,
     "rabbitmq": 11,  # for its clients
     "rabbitmq's node": 12,

@@ -23,7 +23,6 @@ from scripts.instance.rabbitmq import Broker
 from scripts.instance.reclaim import MARK
 from servicekit.process.services import Service, services
 
-RELAYS = ("users-relay", "orders-relay", "tasks-relay")
 STORES = ("postgres", "rabbitmq")
 # What would bend Python, gunicorn or libpq behind our back. A trailing * stands for any ending.
 _STRAY = (
@@ -80,7 +79,7 @@ class Program:
 
 def names() -> tuple[str, ...]:
     """The names people use, in the order of starting; stopping goes the other way."""
-    return (*STORES, *services(), "events", "worker", "ingest", *RELAYS, "gateway")
+    return (*STORES, *services(), "events", "worker", "ingest", "relay", "gateway")
 
 
 def database_urls(server: EmbeddedPostgres, credentials: Credentials) -> dict[str, str]:
@@ -126,17 +125,6 @@ def programs_of(
             {**listening(row.variable("BIND"), row.name), **internal, **peers, **databases[row.name]},
         )  # fmt: skip
 
-    def relay(name: str) -> Program:
-        row = rows[name.removesuffix("-relay")]
-        return Program(
-            name, python(f"{row.package}.cli", "relay"),
-            {
-                **listening(row.variable("RELAY_BIND"), name), **internal, **broker_url, **peers,
-                **databases[row.name],
-            },
-            stop_seconds=20,
-        )  # fmt: skip
-
     programs = [
         Program(
             "postgres", tuple(server.command()), {MARK: str(layout.data), "LC_ALL": "C"}, server.identity,
@@ -153,7 +141,14 @@ def programs_of(
             {**everybody, **databases["tasks"], "WORKER_BIND": f"{HOST}:0"},
             copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30, and then the rest is handed back
         ),
-        *map(relay, RELAYS),
+        Program(
+            "relay", python("servicekit.events", "relay"),
+            {
+                **listening("RELAY_BIND", "relay"), **internal, **broker_url, **peers,
+                **{variable: url for database in databases.values() for variable, url in database.items()},
+            },
+            stop_seconds=20,
+        ),
         Program(
             "ingest", python("service_tasks.cli", "ingest"),
             {**listening("INGEST_BIND", "ingest"), **broker_url, **databases["tasks"]},
@@ -183,11 +178,11 @@ def migration_environment(urls: Mapping[str, str]) -> dict[str, str]:
 
 def _addresses() -> list[str]:
     """Addresses and secrets of any process, which no other process needs to see and no caller may set."""
-    of_services = ("DATABASE_URL", "BIND", "URL", "RELAY_BIND")
+    of_services = ("DATABASE_URL", "BIND", "URL")
     return [
         *(row.variable(what) for row in services().values() for what in of_services),
-        "GATEWAY_BIND", "EVENTS_BIND", "EVENTS_URL", "INGEST_BIND", "WORKER_BIND", "RABBITMQ_URL", "INTERNAL_TOKEN",
-        "INTERNAL_TOKEN_FILE",
+        "GATEWAY_BIND", "EVENTS_BIND", "EVENTS_URL", "INGEST_BIND", "RELAY_BIND", "WORKER_BIND", "RABBITMQ_URL",
+        "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE",
     ]  # fmt: skip
 
 

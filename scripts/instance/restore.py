@@ -69,10 +69,10 @@ def _fill(layout: Layout, dumps: dict[str, Path]) -> None:
                 raise InstanceError(f"pg_restore of {name} failed: {done.stderr.strip()}")
         migrate(server, credentials, layout.log("migrations"))
         urls = database_urls(server, credentials)
-        for name, url in urls.items():
+        for url in urls.values():
             # An event that was delivered between two dumps was so to an instance that is no more. Whoever has it in
             # his dump knows it by its id.
-            redeliver(url, name, again_to=[other for other in urls if other != name])
+            redeliver(url, everything=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

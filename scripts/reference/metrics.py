@@ -23,6 +23,7 @@ from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.stats import Census, Figures, Stats
 from servicekit.circuits import Circuit, Transition
 from servicekit.events.relay_metrics import RelayMetrics
+from servicekit.events.relay_store import Backlog
 from servicekit.observing.metrics import Metrics
 
 _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
@@ -38,7 +39,7 @@ def registries() -> Iterator[tuple[str, CollectorRegistry]]:
         ("tasks", _tasks),
         ("worker", _worker),
         ("events", _streams),
-        ("relays", _relay),
+        ("relay", _relay),
         ("ingest", _ingest),
     ):
         registry = CollectorRegistry()
@@ -92,11 +93,11 @@ def _gateway(registry: CollectorRegistry) -> None:
 
 def _relay(registry: CollectorRegistry) -> None:
     relay = RelayMetrics(registry)
-    relay.active(True)
-    relay.delivered("orders", 0.1)
-    relay.failed("orders")
-    relay.refused("orders")
-    relay.measured({}, ["orders"])
+    relay.active("users", True)
+    relay.delivered("users", "orders", 0.1)
+    relay.failed("users", "orders")
+    relay.refused("users", "orders")
+    relay.measured("users", {"orders": Backlog()})
 
 
 def _streams(registry: CollectorRegistry) -> None:

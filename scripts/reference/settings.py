@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from scripts.reference.code import CHECKOUT, classes, sentence, table
 from service_tasks.engine.registry import load_registry
 from service_tasks.settings import BUILT_IN_MODULES
+from servicekit.events.relay_process import relay_settings
 from servicekit.process.services import services
 from servicekit.process.settings import ServiceSettings, Settings
 
@@ -64,6 +65,8 @@ def by_process() -> dict[str, list[type[Settings]]]:
             found.setdefault(one.process, []).append(one)
         elif issubclass(one, ServiceSettings) and not one.__subclasses__():
             raise SystemExit(f"{one.__module__}.{one.__name__}: say in `process` who reads it")
+    # Where services and databases are comes from the table.
+    found["relay"].append(relay_settings(services()))
     # A worker reads these as it starts, and leaves out the type whose required ones are not set.
     found["worker"] += [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
     return found

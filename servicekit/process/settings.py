@@ -152,23 +152,6 @@ class InternalToken(ServerSettings):
             raise ValueError("INTERNAL_TOKEN_FILE: cannot be read") from exc
 
 
-class RelaySettings(InternalToken):
-    """What every relay reads."""
-
-    relay_keep_days: float = Field(default=7.0, ge=0, le=3650, description="days that delivered events are kept")
-    rabbitmq_url: BrokerUrl | None = Field(
-        default=None,
-        description="where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2F for the usual vhost. Ingestion "
-        "needs it; relays that have it publish every event there too",
-    )
-
-    @model_validator(mode="after")
-    def _has_a_token(self) -> Self:
-        if self.token is None:
-            raise ValueError("INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE")
-        return self
-
-
 S = TypeVar("S", bound=Settings)
 
 #: What `load_or_exit` has read last.

@@ -16,16 +16,14 @@ import yaml
 
 from api_gateway.settings import GatewaySettings
 from scripts.instance.postgres import LOG_SETTINGS
-from service_orders.settings import OrdersRelaySettings
 from service_tasks.engine.registry import load_registry
 from service_tasks.settings import (
     BUILT_IN_MODULES,
     EventsSettings,
     IngestSettings,
-    TasksRelaySettings,
     WorkerSettings,
 )
-from service_users.settings import UsersRelaySettings
+from servicekit.events.relay_process import relay_settings
 from servicekit.process.services import Service
 from servicekit.process.services import services as table
 from servicekit.process.settings import ServiceSettings
@@ -40,22 +38,17 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "task_events": EventsSettings,
     "task_worker": WorkerSettings,
     "task_ingest": IngestSettings,
-    "users_relay": UsersRelaySettings,
-    "orders_relay": OrdersRelaySettings,
-    "tasks_relay": TasksRelaySettings,
+    "relay": relay_settings(),
 }
 # Which folder's Dockerfile makes the image of a service that has none of its own.
 IMAGE_OF = {
     "task_events": "service_tasks",
     "task_worker": "service_tasks",
     "task_ingest": "service_tasks",
-    "users_relay": "service_users",
-    "orders_relay": "service_orders",
-    "tasks_relay": "service_tasks",
+    "relay": "service_users",
 }
 #: The built-in task types' own settings, read by the workers that run them.
 TYPE_SETTINGS = [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
-RELAYS = ("users", "orders", "tasks")
 OFFICIAL_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
 DOCKERFILES = [*(f"{package}/Dockerfile" for package in ("api_gateway", *PACKAGES)), "deploy/migrate/Dockerfile"]
 _VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
@@ -142,7 +135,7 @@ def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
         *PACKAGES,
         "task_events",
         "task_worker",
-        *(f"{name}_relay" for name in RELAYS),
+        "relay",
     ):
         assert waits[name] == {"migrate": {"condition": "service_completed_successfully"}}
     assert waits["task_ingest"] == {
@@ -201,31 +194,30 @@ def test_all_who_use_rabbitmq_find_it_under_the_password_that_it_is_given(servic
         for name, service in services.items()
         if "RABBITMQ_URL" in service.get("environment", {})
     }
-    assert set(urls) == {"task_ingest", *(f"{name}_relay" for name in RELAYS)}
+    assert set(urls) == {"task_ingest", "relay"}
     broker = services["rabbitmq"]["environment"]
     user, password = broker["RABBITMQ_DEFAULT_USER"], broker["RABBITMQ_DEFAULT_PASS"]
     assert set(urls.values()) == {f"amqp://{user}:{password}@rabbitmq:5672/%2F"}
 
 
-@pytest.mark.parametrize("name", RELAYS)
-def test_a_relay_runs_in_the_image_of_its_service_and_shows_its_page_there(
-    services: dict[str, dict[str, Any]], name: str
-) -> None:
-    relay = services[f"{name}_relay"]
-    assert relay["image"] == services[f"service_{name}"]["image"]
-    assert relay["command"] == ["python", "-m", f"service_{name}.cli", "relay"]
+def test_the_relay_runs_in_an_image_of_a_service_and_knows_every_service(services: dict[str, dict[str, Any]]) -> None:
+    relay = services["relay"]
+    assert relay["image"] == services[IMAGE_OF["relay"]]["image"]
+    assert relay["command"] == ["python", "-m", "servicekit.events", "relay"]
     assert relay["pull_policy"] == "never"
-    dockerfile = (CHECKOUT / f"service_{name}/Dockerfile").read_text(encoding="utf-8")
-    assert f"{name.upper()}_RELAY_BIND=0.0.0.0:{relay['healthcheck']['test'][-1]}\n" in dockerfile
-    database = f"{name.upper()}_DATABASE_URL"
-    assert relay["environment"][database] == services[f"service_{name}"]["environment"][database]
+    for service in table().values():
+        dockerfile = (CHECKOUT / service.package / "Dockerfile").read_text(encoding="utf-8")
+        assert f"RELAY_BIND=0.0.0.0:{relay['healthcheck']['test'][-1]}\n" in dockerfile
+        database = service.variable("DATABASE_URL")
+        assert relay["environment"][database] == services[service.package]["environment"][database]
+        assert relay["environment"][service.variable("URL")] == f"http://{service.package}:{service.port}"
 
 
 def test_those_who_send_and_take_events_share_a_token_that_says_what_it_is_for(
     services: dict[str, dict[str, Any]],
 ) -> None:
     knowing = {name for name, service in services.items() if "INTERNAL_TOKEN" in service.get("environment", {})}
-    assert knowing == {f"{kind}{name}{end}" for name in RELAYS for kind, end in (("service_", ""), ("", "_relay"))}
+    assert knowing == {"relay", *(service.package for service in table().values())}
     assert {resolved(services[name]["environment"]["INTERNAL_TOKEN"]) for name in knowing} == {
         "development-only-internal"
     }
@@ -377,7 +369,9 @@ class TestEveryDockerfile:
         for word, rest in instructions(dockerfile):
             if word == "ENV":
                 for variable in (pair.partition("=")[0] for pair in rest.split()):
-                    readers = [name for name in SETTINGS if IMAGE_OF.get(name, name) == dockerfile.partition("/")[0]]
+                    # The relay runs in each of them.
+                    images = (dockerfile.partition("/")[0], IMAGE_OF["relay"])
+                    readers = [name for name in SETTINGS if IMAGE_OF.get(name, name) in images]
                     assert variable in known or any(variable.lower() in SETTINGS[name].model_fields for name in readers)
 
 

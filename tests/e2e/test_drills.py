@@ -115,7 +115,7 @@ class Site:
 #: Those that the drills break; event streams have a lane and tests of their own.
 SERVICES = ("users", "orders", "tasks")
 #: Processes without children.
-SINGLE = ("worker-1", "users-relay", "orders-relay", "tasks-relay")
+SINGLE = ("worker-1", "relay")
 ONE_OF_TWO = "one of two gateway processes"
 #: What a pipe holds, in bytes, before its writer waits.
 PIPE = 64 * 1024

@@ -130,12 +130,12 @@ def test_the_gateway_leads_nobody_to_the_internal_door(system):
 
 
 _KILLED = [
-    ("users-relay",),
+    ("relay",),
     ("users",),
     ("orders",),
     ("tasks",),
     ("orders", "tasks"),
-    ("users-relay", "orders", "tasks", "worker-1", "worker-2"),
+    ("relay", "orders", "tasks", "worker-1", "worker-2"),
     ("postgres",),
 ]
 
@@ -154,7 +154,7 @@ def test_whatever_is_killed_in_between_everything_is_cancelled_once(person, name
     _cancelled_once(person)
 
 
-@pytest.mark.parametrize("name", ["users-relay", "orders", "tasks"])
+@pytest.mark.parametrize("name", ["relay", "orders", "tasks"])
 def test_what_was_away_when_it_happened_acts_when_it_is_back(person, name):
     system = person.system
     system.cli("stop", name)

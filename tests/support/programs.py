@@ -35,7 +35,7 @@ SERVERS = {
 }  # fmt: skip
 #: Those that only show pages.
 OTHERS = {
-    "users-relay": (["service_users.cli", "relay"], "USERS_RELAY_BIND", "LOG_LEVEL=loud"),
+    "relay": (["servicekit.events", "relay"], "RELAY_BIND", "LOG_LEVEL=loud"),
     "ingest": (["service_tasks.cli", "ingest"], "INGEST_BIND", "LOG_LEVEL=loud"),
     "worker": (["service_tasks.cli", "worker"], "WORKER_BIND", "LOG_LEVEL=loud"),
 }

@@ -53,9 +53,7 @@ def test_status_names_every_process_and_answers_0_when_all_run(system: RunningSy
         "tasks",
         "events",
         "worker-1",
-        "users-relay",
-        "orders-relay",
-        "tasks-relay",
+        "relay",
         "gateway",
     ]
 

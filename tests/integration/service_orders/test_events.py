@@ -15,7 +15,8 @@ from service_orders.domain import Status
 from service_orders.events import CATALOGUE
 from service_orders.settings import OrdersSettings
 from servicekit.events.cloudevents import BATCH_MEDIA_TYPE, PATH, write_event
-from servicekit.events.relay import MEMORIES, REMEMBER_DAYS, RelayStore
+from servicekit.events.relay import REMEMBER_DAYS
+from servicekit.events.relay_store import MEMORIES, RelayStore
 from tests.support.events import TOKEN, send, user_deleted
 from tests.support.upstream import ScriptedUpstream, Wait, good
 from tests.support.waiting import eventually

@@ -59,7 +59,7 @@ def test_every_command_explains_itself(ask, command):
 
 
 def test_the_whole_is_explained_without_a_command(ask):
-    assert all(name in ask("--help")[1] for name in ("worker", "relay", "ingest", *COMMANDS))
+    assert all(name in ask("--help")[1] for name in ("worker", "ingest", *COMMANDS))
     assert ask()[0] == 2
 
 

@@ -119,14 +119,14 @@ def test_a_relay_with_a_broker_publishes_every_event_whatever_the_services_do(br
     listener = Listener(broker, "user.*")
     port = free_ports(2)
     relay = subprocess.Popen(
-        [sys.executable, "-m", "service_users.cli", "relay"],
+        [sys.executable, "-m", "servicekit.events", "relay", "users"],
         cwd=CHECKOUT,
         env={
             "PATH": os.environ["PATH"],
             "INTERNAL_TOKEN": TOKEN,
             "LOG_LEVEL": "error",
             "USERS_DATABASE_URL": users_database.url,
-            "USERS_RELAY_BIND": f"127.0.0.1:{port}",
+            "RELAY_BIND": f"127.0.0.1:{port}",
             # Nobody is there.
             "ORDERS_URL": f"http://127.0.0.1:{port + 1}",
             "TASKS_URL": f"http://127.0.0.1:{port + 1}",

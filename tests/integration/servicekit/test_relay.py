@@ -21,9 +21,10 @@ from servicekit.circuits import Circuit
 from servicekit.database.engine import Database
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event
-from servicekit.events.relay import REFUSALS, ActiveLock, EventRefused, Relay, RelayStore
+from servicekit.events.relay import EventRefused, Relay
 from servicekit.events.relay_metrics import RelayMetrics
 from servicekit.events.relay_process import DestinationUnavailable, HttpDelivery
+from servicekit.events.relay_store import REFUSALS, ActiveLock, Backlog, RelayStore
 from servicekit.http_client import ServiceClient
 from servicekit.wire.errors import DatabaseUnavailable, Unavailable
 from tests.support.ports import free_port
@@ -68,16 +69,21 @@ class Outbox:
         self.died = threading.Event()
         self.relays: list[Relay] = []
 
-    def relay(self, *, without: str = "", **options) -> Relay:
-        given = {"poll_seconds": 0.05, "keep_seconds": 3600.0, "remembers": [], **options}
+    def relay(self, *, without: str = "", threads: bool = False, **options) -> Relay:
+        deliveries = {name: to for name, to in (("left", self.left), ("right", self.right)) if name != without}
+        given = {"poll_seconds": 0.05, "keep_seconds": 3600.0, "hears": dict.fromkeys(deliveries), **options}
         made = Relay(
+            "users",
             store=self.store,
             lock=ActiveLock(self.database),
-            deliveries={name: to for name, to in (("left", self.left), ("right", self.right)) if name != without},
+            deliveries=deliveries,
             metrics=RelayMetrics(CollectorRegistry()),
             on_death=self.died.set,
             **given,
         )
+        if not threads:
+            for courier in made.couriers:
+                courier.start = courier.wake
         self.relays.append(made)
         return made
 
@@ -193,9 +199,7 @@ def test_the_order_of_each_user_is_that_of_the_changes_whoever_made_them(box):
                 seen[one.subject].append(one.data["name"])
 
     box.left = Names()
-    box.right = Names()
-    relay = box.relay()
-    relay.couriers.pop()
+    relay = box.relay(without="right", threads=True)
     relay.start()
     threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -260,7 +264,7 @@ def test_an_event_refused_again_and_again_is_kept_with_the_reason_and_frees_its_
     assert box.sql("SELECT reason, refusals, refused_at IS NOT NULL FROM outbox_deliveries") == [
         ("400 invalid_input: text: is not nice", REFUSALS, True)
     ]
-    assert box.store.backlog()["left"][:2] == (0, 1)
+    assert box.store.backlog()["left"] == Backlog(waiting=0, given_up=1, oldest=0.0)
     assert box.store.prune(0) == 1, "only a2 may go; a1 is kept to be looked at"
 
     box.left.refused = {}
@@ -275,10 +279,10 @@ def test_what_is_kept_can_be_delivered_once_more_in_order_and_what_waits_anyway_
     box.write((a, "a1"), (a, "a2"))
     once(relay)
     box.write((a, "a3"))
-    box.store.spread(["left"])
+    box.store.spread({"left": None})
     box.write((a, "a4"))
 
-    assert box.store.deliver_again(["left"]) == 2
+    assert box.store.deliver_again({"left": None}) == 2
     once(relay)
     assert box.left.texts == ["a1", "a2", "a1", "a2", "a3", "a4"]
     assert box.right.texts == ["a1", "a2", "a4"]
@@ -356,7 +360,7 @@ def test_ten_thousand_events_arrive_once_and_in_order_while_a_relay_dies_again_a
     for start in range(0, 10_000, 1000):
         box.write(*((subjects[n % 50], f"{n:05}") for n in range(start, start + 1000)))
     for _ in range(3):
-        relay = box.relay()
+        relay = box.relay(threads=True)
         relay.start()
         eventually(relay._active.is_set, what="active")
         box.sql(
@@ -364,7 +368,7 @@ def test_ten_thousand_events_arrive_once_and_in_order_while_a_relay_dies_again_a
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         relay.stop()
-    relay = box.relay()
+    relay = box.relay(threads=True)
     relay.start()
     eventually(lambda: box.waiting() == 0, timeout=60, what="everything is delivered")
 
@@ -473,7 +477,7 @@ def test_after_that_time_they_are_dropped_and_their_events_with_them(box, capsys
     box.relays[0].stop()
     registry = CollectorRegistry()
     metrics = RelayMetrics(registry)
-    metrics.measured(box.store.backlog(), ["left"])
+    metrics.measured("users", box.store.backlog())
 
     once_active(box.relay(without="right", keep_seconds=7 * 86_400.0))
 
@@ -482,5 +486,81 @@ def test_after_that_time_they_are_dropped_and_their_events_with_them(box, capsys
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "deliveries_dropped" in line]
     assert "destination=right" in line.replace("'", "")
     assert box.store.drop_others(["left"], 0.0) == {"right": 1}
-    metrics.measured(box.store.backlog(), ["left"])
-    assert registry.get_sample_value("siteworks_relay_pending_events", {"destination": "right"}) == 0
+    metrics.measured("users", box.store.backlog())
+    right = {"service": "users", "destination": "right"}
+    assert registry.get_sample_value("siteworks_relay_pending_events", right) == 0
+
+
+def typed(type: str, text: str) -> Event:
+    return Event(type=type, subject=ANNA, data={"text": text})
+
+
+def add(box: Outbox, *events: Event) -> None:
+    with box.database.transaction() as session:
+        outbox.add_all(session, events)
+
+
+def test_an_event_goes_to_who_hears_its_type_and_what_nobody_hears_is_done_at_once(box):
+    add(box, typed("a", "a1"), typed("b", "b1"), typed("c", "c1"))
+
+    once(box.relay(hears={"left": ["a", "b"], "right": ["b", "b"]}))
+
+    assert (box.left.texts, box.right.texts) == (["a1", "b1"], ["b1"])
+    assert box.waiting() == 0
+    assert box.store.prune(0) == 3
+
+
+def test_a_type_heard_later_is_delivered_from_then_on_and_what_is_kept_when_somebody_says_so(box):
+    add(box, typed("a", "a1"), typed("b", "b1"))
+    once(box.relay(hears={"left": ["a"]}))
+    box.relays[0].stop()
+
+    later = {"left": ["a"], "right": ["b"]}
+    once_active(box.relay(hears=later))
+    add(box, typed("b", "b2"))
+    once(box.relays[1])
+    assert (box.left.texts, box.right.texts) == (["a1"], ["b2"])
+
+    assert box.store.deliver_again(later) == 3
+    once(box.relays[1])
+    assert (box.left.texts, box.right.texts) == (["a1", "a1"], ["b2", "b1", "b2"])
+    assert box.waiting() == 0
+
+
+def test_what_waits_for_who_hears_it_no_more_is_delivered_all_the_same_and_holds_up_nothing(box):
+    add(box, typed("a", "a1"))
+    box.store.spread({"left": None, "right": None})
+
+    relay = box.relay(hears={}, threads=True)
+    relay.start()
+
+    eventually(lambda: box.waiting() == 0, what="both have acknowledged it")
+    assert box.left.texts == box.right.texts == ["a1"]
+    assert box.store.prune(0) == 1
+
+
+def test_who_never_gets_an_event_costs_no_thread(box):
+    relay = box.relay(hears={"left": ["a"], "right": ["b"]}, threads=True)
+    relay.start()
+    add(box, typed("a", "a1"))
+
+    eventually(lambda: box.waiting() == 0 and box.left.texts == ["a1"])
+    running = {thread.name for thread in threading.enumerate()}
+    assert "courier from users to left" in running
+    assert "courier from users to right" not in running
+
+
+def test_a_service_without_an_outbox_has_its_memories_pruned_and_may_get_one_while_the_relay_runs(box):
+    box.sql("INSERT INTO idempotency_keys (key, fingerprint, made, created_at)"
+            " VALUES ('old', '', gen_random_uuid(), now() - interval '31 days')")  # fmt: skip
+    for table in ("outbox", "outbox_deliveries"):
+        box.sql(f"ALTER TABLE {table} RENAME TO {table}_away")
+    relay = box.relay(threads=True)
+    relay.start()
+    eventually(lambda: box.sql("SELECT count(*) FROM idempotency_keys") == [(0,)], what="it is pruned")
+    assert relay.is_active
+
+    for table in ("outbox_deliveries", "outbox"):
+        box.sql(f"ALTER TABLE {table}_away RENAME TO {table}")
+    box.write((ANNA, "a1"))
+    eventually(lambda: box.left.texts == ["a1"], what="it is delivered")

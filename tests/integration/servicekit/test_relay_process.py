@@ -1,4 +1,4 @@
-"""A relay and a receiver as processes of their own, killed without a word while events flow."""
+"""The relay and a receiver as processes of their own, killed without a word while events flow."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from sqlalchemy import text
 from servicekit.events import outbox
 from servicekit.process.ids import new_id
 from tests.support.events import TOKEN, user_deleted
-from tests.support.ports import free_ports
+from tests.support.ports import free_port, free_ports
 from tests.support.upstream import ScriptedUpstream, good
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 _USERS = 400
-_EVENTS = 25  # of each user, the last of which is that they were deleted
+_EVENTS = 10  # of each user, all of the type that orders and tasks hear; the first has an effect
 
 
 class Processes:
-    """The users' relay and the orders service, each started again as often as it is wanted."""
+    """The relay and the orders service, each started again as often as it is wanted."""
 
     def __init__(self, users_url: str, orders_url: str, tasks_address: str) -> None:
         self.port = free_ports(2)
         token = {"INTERNAL_TOKEN": TOKEN, "LOG_LEVEL": "warning", "PATH": os.environ["PATH"]}
         self._plans = {
             "relay": (
-                [sys.executable, "-m", "service_users.cli", "relay"],
+                [sys.executable, "-m", "servicekit.events", "relay"],
                 {
                     **token,
                     "USERS_DATABASE_URL": users_url,
-                    "USERS_RELAY_BIND": f"127.0.0.1:{self.port}",
+                    "RELAY_BIND": f"127.0.0.1:{self.port}",
                     "ORDERS_URL": f"http://127.0.0.1:{self.port + 1}",
                     "TASKS_URL": tasks_address,
                 },
@@ -52,6 +52,9 @@ class Processes:
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
+    def plan(self, name: str, **settings: str) -> None:
+        self._plans[name][1].update(settings)
+
     def start(self, name: str) -> None:
         command, environment = self._plans[name]
         self._running[name] = subprocess.Popen(command, cwd=CHECKOUT, env=environment, start_new_session=True)
@@ -62,9 +65,13 @@ class Processes:
         process.wait(10)
 
     def end(self, name: str) -> int:
-        process = self._running.pop(name)
-        process.terminate()
-        return process.wait(20)
+        self._running[name].terminate()
+        return self.wait(name)
+
+    def wait(self, name: str) -> int:
+        status = self._running[name].wait(20)
+        del self._running[name]
+        return status
 
     def stop(self) -> None:
         for name in list(self._running):
@@ -124,8 +131,7 @@ def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_data
     for round, start in enumerate(range(0, _USERS, 50)):
         for user_id in users[start : start + 50]:
             with users_database.database.transaction() as session:
-                changes = [user_deleted(user_id, type="user.updated") for _ in range(_EVENTS - 1)]
-                outbox.add(session, *changes, user_deleted(user_id))
+                outbox.add(session, *(user_deleted(user_id) for _ in range(_EVENTS)))
         eventually(lambda least=start: cancelled() > least, timeout=30, what="events flow")
         for name in (("relay",), ("orders",), ("relay", "orders"))[round % 3]:
             processes.kill(name)
@@ -145,27 +151,75 @@ def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_data
 def test_a_relay_tells_how_it_is_and_a_second_one_stands_by(processes, users_database):
     processes.start("relay")
     live = eventually(lambda: processes.page("/livez"), what="the page is there")
-    assert live.json() == {"success": True, "data": {"status": "alive", "service": "users_relay"}}
+    assert live.json() == {"success": True, "data": {"status": "alive", "service": "relay"}}
     assert processes.page("/readyz").status_code == 200
-    eventually(lambda: "siteworks_relay_active 1.0" in processes.page("/metrics").text, what="it is active")
-    eventually(lambda: 'pending_events{destination="orders"} 0.0' in processes.page("/metrics").text)
+    eventually(
+        lambda: 'siteworks_relay_active{service="users"} 1.0' in processes.page("/metrics").text, what="it is active"
+    )
+    eventually(lambda: 'pending_events{destination="orders",service="users"} 0.0' in processes.page("/metrics").text)
     assert processes.end("relay") == 0
 
 
-def test_a_relay_without_a_token_says_so_in_one_line(users_database):
-    done = subprocess.run(
-        [sys.executable, "-m", "service_users.cli", "relay"],
-        cwd=CHECKOUT, env={"PATH": os.environ["PATH"], "USERS_DATABASE_URL": users_database.url},
+def test_a_database_that_is_away_keeps_no_other_service_waiting_and_is_named(processes, users_database, tasks):
+    processes.plan("relay", TASKS_DATABASE_URL=f"postgresql://u:p@127.0.0.1:{free_port()}/tasks")
+    processes.start("relay")
+    with users_database.database.transaction() as session:
+        outbox.add(session, user_deleted(uuid4()))
+
+    eventually(lambda: tasks.seen, timeout=30, what="the event of users arrives")
+    ready = processes.page("/readyz")
+    assert ready.status_code == 503
+    assert [detail["field"] for detail in ready.json()["error"]["details"]] == ["tasks_database"]
+    page = processes.page("/metrics").text
+    assert 'siteworks_relay_active{service="users"} 1.0' in page
+    assert 'siteworks_relay_active{service="tasks"} 0.0' in page
+    assert processes.end("relay") == 0
+
+
+def test_a_service_whose_relay_dies_ends_the_process(processes, users_database, orders_database):
+    processes.plan("relay", ORDERS_DATABASE_URL=orders_database.url)
+    sql(orders_database, "ALTER TABLE outbox RENAME COLUMN spread TO spread_away")
+    processes.start("relay")
+    try:
+        assert processes.wait("relay") == 1
+    finally:
+        sql(orders_database, "ALTER TABLE outbox RENAME COLUMN spread_away TO spread")
+
+
+DATABASE = "postgresql://u:p@127.0.0.1:1/d"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "complaint"),
+    [
+        (["relay"], {"USERS_DATABASE_URL": DATABASE}, "relay cannot start: INTERNAL_TOKEN is not set"),
+        (["relay", "orders"], {"INTERNAL_TOKEN": TOKEN}, "relay cannot start: ORDERS_DATABASE_URL: is not set"),
+        (
+            ["relay"],
+            {"INTERNAL_TOKEN": TOKEN},
+            "relay cannot start: none of USERS_DATABASE_URL, ORDERS_DATABASE_URL, TASKS_DATABASE_URL is set",
+        ),
+        (["redeliver", "tasks"], {"INTERNAL_TOKEN": TOKEN}, "relay cannot start: TASKS_DATABASE_URL: is not set"),
+        (["relay", "sites"], {}, "there is no service sites; there are users, orders, tasks"),
+    ],
+)
+def test_what_is_missing_is_named_on_the_last_line(arguments, environment, complaint, tmp_path):
+    done = run(*arguments, environment=environment, folder=tmp_path)
+
+    assert done.returncode in (1, 2)
+    assert complaint in done.stderr.splitlines()[-1].replace("settings: ", "")
+    assert "Traceback" not in done.stderr
+
+
+def run(*arguments: str, environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "servicekit.events", *arguments],
+        cwd=folder, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environment},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
-    assert done.returncode == 1
-    assert "users_relay cannot start" in done.stderr
-    assert "INTERNAL_TOKEN is not set" in done.stderr
-    assert done.stderr.count("\n") == 1
 
-
-def test_events_that_were_given_up_wait_again_when_somebody_says_so(users_database):
+def test_events_that_were_given_up_wait_again_when_somebody_says_so(users_database, tmp_path):
     with users_database.database.transaction() as session:
         outbox.add(session, user_deleted(uuid4()))
     sql(
@@ -174,12 +228,8 @@ def test_events_that_were_given_up_wait_again_when_somebody_says_so(users_databa
         " SELECT position, 'orders', subject, 5, now(), 'no' FROM outbox",
     )
 
-    done = subprocess.run(
-        [sys.executable, "-m", "service_users.cli", "redeliver"],
-        cwd=CHECKOUT,
-        env={"PATH": os.environ["PATH"], "USERS_DATABASE_URL": users_database.url, "INTERNAL_TOKEN": TOKEN},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    environment = {"USERS_DATABASE_URL": users_database.url, "INTERNAL_TOKEN": TOKEN}
+    done = run("redeliver", "users", environment=environment, folder=tmp_path)
 
     assert (done.returncode, done.stdout) == (0, "1 deliveries wait again\n"), done.stderr
     assert sql(users_database, "SELECT refused_at, refusals FROM outbox_deliveries") == [(None, 0)]

@@ -20,6 +20,7 @@ from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.programs import Program, programs_of
 from scripts.instance.rabbitmq import Broker, LocalRabbitMQ
 from scripts.instance.reclaim import MARK
+from servicekit.process.services import services
 
 _AWKWARD = "a b 100% %(here)s #1 ;x 'q' \"d\" Объект"
 
@@ -46,12 +47,9 @@ def test_each_service_gets_its_own_database_and_nobody_elses(layout: Layout) -> 
         "tasks": ("USERS", "ORDERS"),
         "events": ("USERS", "ORDERS"),
         "worker": ("USERS", "ORDERS"),
-        "users-relay": ("ORDERS", "TASKS"),
-        "orders-relay": ("USERS", "TASKS"),
-        "tasks-relay": ("USERS", "ORDERS"),
     }.items():
         settings = programs[name].settings
-        own = "tasks" if name in {"events", "worker"} else name.removesuffix("-relay")
+        own = "tasks" if name in {"events", "worker"} else name
         assert settings[f"{own.upper()}_DATABASE_URL"].endswith(f"@127.0.0.1:8005/{own}")
         assert not [key for key in settings if key in {f"{other}_DATABASE_URL" for other in others}]
     assert not [key for key in programs["gateway"].settings if key.endswith("_DATABASE_URL")]
@@ -68,16 +66,17 @@ def test_addresses_follow_the_instances_ports(layout: Layout) -> None:
 
 def test_those_who_send_and_take_events_share_a_word_that_nobody_else_knows(layout: Layout) -> None:
     told = {name: p.settings.get("INTERNAL_TOKEN") for name, p in _programs(layout).items()}
-    knowing = {"users", "orders", "tasks", "users-relay", "orders-relay", "tasks-relay"}
+    knowing = {"users", "orders", "tasks", "relay"}
     assert {name for name, token in told.items() if token} == knowing
     assert len({told[name] for name in knowing}) == 1
 
 
-def test_a_relay_knows_the_other_services_and_has_a_page_of_its_own(layout: Layout) -> None:
-    settings = _programs(layout)["orders-relay"].settings
-    assert settings["ORDERS_RELAY_BIND"] == "127.0.0.1:8008"
-    assert settings["USERS_URL"] == "http://127.0.0.1:8001"
-    assert settings["TASKS_URL"] == "http://127.0.0.1:8003"
+def test_the_relay_knows_every_service_and_its_database_and_has_a_page_of_its_own(layout: Layout) -> None:
+    settings = _programs(layout)["relay"].settings
+    assert settings["RELAY_BIND"] == "127.0.0.1:8007"
+    for service in services().values():
+        assert settings[service.variable("URL")] == f"http://127.0.0.1:{service.port}"
+        assert settings[service.variable("DATABASE_URL")].endswith(f"@127.0.0.1:8005/{service.name}")
 
 
 def test_without_a_broker_nobody_is_told_of_one_and_nothing_is_ingested(
@@ -90,10 +89,10 @@ def test_without_a_broker_nobody_is_told_of_one_and_nothing_is_ingested(
     assert all("RABBITMQ_URL" in json.loads(program.launch_file())["unset"] for program in programs.values())
 
 
-def test_with_somebody_elses_broker_tasks_are_ingested_and_relays_are_told(layout: Layout) -> None:
+def test_with_somebody_elses_broker_tasks_are_ingested_and_the_relay_knows_it(layout: Layout) -> None:
     programs = _programs(layout, broker=Broker("amqp://broker.example"))
     told = {name for name, program in programs.items() if program.settings.get("RABBITMQ_URL")}
-    assert told == {"ingest", "users-relay", "orders-relay", "tasks-relay"}
+    assert told == {"ingest", "relay"}
     assert programs["ingest"].settings["INGEST_BIND"] == "127.0.0.1:8010"
     assert programs["ingest"].settings["TASKS_DATABASE_URL"].endswith("@127.0.0.1:8005/tasks")
     assert "rabbitmq" not in programs

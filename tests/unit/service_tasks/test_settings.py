@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service_tasks.settings import EventsSettings, TasksRelaySettings, TasksSettings, WorkerSettings
+from service_tasks.settings import EventsSettings, TasksSettings, WorkerSettings
 from servicekit.process.settings import SettingsError, load
 
 
@@ -52,18 +52,3 @@ def test_both_who_end_tasks_know_which_ends_to_tell(monkeypatch):
     monkeypatch.setenv("TASK_EVENTS", "failed, cancelled")
 
     assert load(TasksSettings).told_states == load(WorkerSettings).told_states == ("failed", "cancelled")
-
-
-def test_a_relay_needs_a_token_from_the_environment_or_a_file(monkeypatch, tmp_path):
-    with pytest.raises(SettingsError, match="INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE"):
-        load(TasksRelaySettings)
-    file = tmp_path / "token"
-    file.write_text("short\n")
-    monkeypatch.setenv("INTERNAL_TOKEN_FILE", str(file))
-    with pytest.raises(SettingsError, match="INTERNAL_TOKEN_FILE: the token in it has less than 16 characters"):
-        load(TasksRelaySettings)
-
-    file.write_text("a token of some length\n")
-    assert load(TasksRelaySettings).token == "a token of some length"
-    monkeypatch.setenv("INTERNAL_TOKEN", "another that wins over it")
-    assert load(TasksRelaySettings).token == "another that wins over it"

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from service_orders.settings import OrdersSettings
 from service_users.settings import UsersSettings
+from servicekit.events.relay_process import relay_settings
 from servicekit.process.settings import SettingsError, load, load_or_exit
 
 URL = "postgresql://users:secret@127.0.0.1:5432/users"
@@ -125,3 +126,18 @@ def test_a_process_ends_with_one_line_that_names_itself_and_the_variable():
     assert str(caught.value) == (
         "service_users cannot start: USERS_DATABASE_URL: is not set (every variable is explained in .env.example)"
     )
+
+
+def test_a_relay_needs_a_token_from_the_environment_or_a_file(monkeypatch, tmp_path):
+    with pytest.raises(SettingsError, match="INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE"):
+        load(relay_settings())
+    file = tmp_path / "token"
+    file.write_text("short\n")
+    monkeypatch.setenv("INTERNAL_TOKEN_FILE", str(file))
+    with pytest.raises(SettingsError, match="INTERNAL_TOKEN_FILE: the token in it has less than 16 characters"):
+        load(relay_settings())
+
+    file.write_text("a token of some length\n")
+    assert load(relay_settings()).token == "a token of some length"
+    monkeypatch.setenv("INTERNAL_TOKEN", "another that wins over it")
+    assert load(relay_settings()).token == "another that wins over it"

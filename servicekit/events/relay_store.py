@@ -1,0 +1,281 @@
+"""What the relay of one service does to its database: every statement, and the lock of the active one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg2
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+from sqlalchemy.exc import SQLAlchemyError
+
+from servicekit.database.engine import Database
+from servicekit.events.cloudevents import Event
+from servicekit.process.backoff import jittered
+from servicekit.wire.errors import DatabaseUnavailable
+
+OUTBOX = "outbox"
+#: The tables in which a service may remember, and their column of the moment.
+MEMORIES = {"processed_events": "processed_at", "idempotency_keys": "created_at"}
+#: Rows that one statement spreads or removes.
+AT_ONCE = 1000
+#: Refusals after which an event is given up for that destination, and kept with the reason.
+REFUSALS = 5
+_FIRST_HOLD = 1.0
+_LONGEST_HOLD = 60.0
+# Any number will do as long as every relay of a database takes the same; migrations take another.
+_LOCK_KEY = 0x517E_0002
+
+#: The types of events that each destination hears; None: all of them.
+Hears = Mapping[str, Collection[str] | None]
+
+# Who hears what: a row for each destination and type, or one without a type for who hears them all.
+_HEARS = "unnest(%(destinations)s::text[], %(types)s::text[]) AS h(destination, type)"
+
+# An event and its deliveries in one transaction. Of two events of a subject the earlier has the lower position and is
+# visible whenever the later is, so it is never spread after it.
+_SPREAD = f"""
+WITH fresh AS MATERIALIZED (
+    SELECT o.position FROM outbox o WHERE NOT o.spread ORDER BY o.position LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), done AS (
+    UPDATE outbox o SET spread = true FROM fresh WHERE o.position = fresh.position
+    RETURNING o.position, o.type, o.subject
+), made AS (
+    INSERT INTO outbox_deliveries (position, destination, subject)
+    SELECT done.position, h.destination, done.subject
+    FROM done JOIN {_HEARS} ON h.type IS NULL OR h.type = done.type
+    RETURNING destination
+)
+SELECT (SELECT count(*) FROM done) AS events, ARRAY(SELECT DISTINCT destination FROM made) AS destinations
+"""
+
+# What may go now, lowest positions first. A subject that was refused is held until its time: it and all later events
+# of it are passed over, and everybody else's go on. An event given up holds nobody.
+_WAITING = """
+SELECT d.position, o.id, o.type, o.subject, o."time", o.data
+FROM outbox_deliveries d JOIN outbox o ON o.position = d.position
+WHERE d.destination = %(destination)s AND d.refused_at IS NULL
+  AND NOT EXISTS (
+      SELECT FROM outbox_deliveries h
+      WHERE h.destination = d.destination AND h.subject = d.subject AND h.due_at > now() AND h.refused_at IS NULL
+        AND h.position <= d.position)
+ORDER BY d.position LIMIT %(limit)s
+"""
+
+_ACKNOWLEDGE = """
+DELETE FROM outbox_deliveries WHERE destination = %(destination)s AND position = ANY (%(positions)s::bigint[])
+"""
+
+_HOLD = """
+UPDATE outbox_deliveries
+SET refusals = least(refusals + 1, 1000), reason = left(%(reason)s, 2000),
+    due_at = now() + make_interval(secs => least(%(first)s * 2.0 ^ least(refusals, 20), %(longest)s) * %(jitter)s),
+    refused_at = CASE WHEN %(give_up)s AND refusals + 1 >= %(most)s THEN now() END
+WHERE destination = %(destination)s AND position = %(position)s AND refused_at IS NULL
+RETURNING refused_at IS NOT NULL AS given_up
+"""
+
+_REDELIVER = """
+UPDATE outbox_deliveries SET refused_at = NULL, due_at = NULL, refusals = 0 WHERE refused_at IS NOT NULL
+"""
+
+# Those that were not spread yet will have their deliveries anyway.
+_DELIVER_AGAIN = f"""
+INSERT INTO outbox_deliveries (position, destination, subject)
+SELECT o.position, h.destination, o.subject FROM outbox o JOIN {_HEARS} ON h.type IS NULL OR h.type = o.type
+WHERE o.spread ON CONFLICT DO NOTHING
+"""
+
+_PRUNE = """
+WITH old AS MATERIALIZED (
+    SELECT o.position FROM outbox o
+    WHERE o.spread AND o."time" < now() - make_interval(secs => %(keep)s)
+      AND NOT EXISTS (SELECT FROM outbox_deliveries d WHERE d.position = o.position)
+    ORDER BY o.position LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM outbox o USING old WHERE o.position = old.position
+"""
+
+# For who is no destination any more, and could become one again: the broker, once it is configured anew. Until then
+# they keep their events, and what those say of people, from being removed.
+_DROP = """
+WITH old AS MATERIALIZED (
+    SELECT d.position, d.destination FROM outbox_deliveries d JOIN outbox o ON o.position = d.position
+    WHERE d.destination <> ALL (%(destinations)s::text[])
+      AND o."time" < now() - make_interval(secs => %(keep)s)
+    ORDER BY d.position LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
+), dropped AS (
+    DELETE FROM outbox_deliveries d USING old
+    WHERE d.position = old.position AND d.destination = old.destination RETURNING d.destination
+)
+SELECT destination, count(*) AS dropped FROM dropped GROUP BY destination
+"""
+
+_FORGET = {
+    table: f"""
+WITH old AS MATERIALIZED (
+    SELECT m.ctid FROM {table} m WHERE m.{since} < now() - make_interval(secs => %(keep)s)
+    ORDER BY m.{since} LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM {table} m USING old WHERE m.ctid = old.ctid
+"""
+    for table, since in MEMORIES.items()
+}
+
+# The oldest by position: near enough to the oldest by time, without a join of everything.
+_BACKLOG = """
+SELECT b.destination, b.waiting, b.given_up, coalesce(extract(epoch FROM now() - o."time"), 0)::float8 AS oldest
+FROM (
+    SELECT d.destination, count(*) FILTER (WHERE d.refused_at IS NULL) AS waiting,
+           count(*) FILTER (WHERE d.refused_at IS NOT NULL) AS given_up,
+           min(d.position) FILTER (WHERE d.refused_at IS NULL) AS oldest
+    FROM outbox_deliveries d GROUP BY d.destination
+) b LEFT JOIN outbox o ON o.position = b.oldest
+"""
+
+# A service may have no outbox, or none yet: a relay can be started before the migrations are.
+_TABLES = "SELECT name FROM unnest(%(names)s::text[]) AS t(name) WHERE to_regclass(name) IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One delivery that may go now."""
+
+    position: int
+    event: Event
+
+
+class Backlog(NamedTuple):
+    """What there is for one destination: events that wait and that were given up; seconds since the oldest waiting."""
+
+    waiting: int = 0
+    given_up: int = 0
+    oldest: float = 0.0
+
+
+class RelayStore:
+    """The outbox as the relay sees it. Every method is one transaction; `DatabaseUnavailable` when there is none."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def tables(self) -> frozenset[str]:
+        """Give those of the outbox and `MEMORIES` that the service has."""
+        return frozenset(row.name for row in self._rows(_TABLES, names=[OUTBOX, *MEMORIES]))
+
+    def spread(self, hears: Hears) -> tuple[int, list[str]]:
+        """Write down the deliveries of new events; give how many events there were, and who is to get any."""
+        (row,) = self._rows(_SPREAD, limit=AT_ONCE, **_pairs(hears))
+        return row.events, row.destinations
+
+    def waiting(self, destination: str, limit: int) -> list[Waiting]:
+        """Give what may go to a destination now, in order."""
+        return [
+            Waiting(row.position, Event(id=row.id, type=row.type, subject=row.subject, time=row.time, data=row.data))
+            for row in self._rows(_WAITING, destination=destination, limit=limit)
+        ]
+
+    def acknowledge(self, destination: str, positions: Sequence[int]) -> None:
+        """Forget deliveries that arrived."""
+        self._change(_ACKNOWLEDGE, destination=destination, positions=list(positions))
+
+    def hold(self, destination: str, position: int, reason: str, *, final: bool) -> bool:
+        """Put a refused event, and its subject with it, aside for a while; tell whether it is given up."""
+        rows = self._rows(
+            _HOLD,
+            destination=destination,
+            position=position,
+            reason=reason,
+            give_up=final,
+            most=REFUSALS,
+            first=_FIRST_HOLD,
+            longest=_LONGEST_HOLD,
+            jitter=jittered(1.0),
+        )
+        return any(row.given_up for row in rows)
+
+    def redeliver(self) -> int:
+        """Let everything that was given up wait anew; give how many deliveries that were."""
+        return self._change(_REDELIVER)
+
+    def deliver_again(self, hears: Hears) -> int:
+        """Let every event that is still kept go once more to who hears it; give how many deliveries that makes."""
+        return self._change(_DELIVER_AGAIN, **_pairs(hears))
+
+    def prune(self, keep_seconds: float) -> int:
+        """Remove some events that are delivered everywhere and older than that; give how many."""
+        return self._change(_PRUNE, keep=keep_seconds, limit=AT_ONCE)
+
+    def drop_others(self, destinations: Collection[str], keep_seconds: float) -> Mapping[str, int]:
+        """Remove some deliveries to anybody else, of events older than that; give how many to whom."""
+        rows = self._rows(_DROP, destinations=list(destinations), keep=keep_seconds, limit=AT_ONCE)
+        return {row.destination: row.dropped for row in rows}
+
+    def forget(self, memory: str, keep_seconds: float) -> int:
+        """Remove some rows of one of `MEMORIES` that are older than that; give how many."""
+        return self._change(_FORGET[memory], keep=keep_seconds, limit=AT_ONCE)
+
+    def backlog(self) -> Mapping[str, Backlog]:
+        """Give what there is for each destination that has anything."""
+        return {row.destination: Backlog(row.waiting, row.given_up, row.oldest) for row in self._rows(_BACKLOG)}
+
+    def _rows(self, statement: str, **parameters: Any) -> list[Any]:
+        with self._database.transaction() as session:
+            return list(session.connection().exec_driver_sql(statement, parameters))
+
+    def _change(self, statement: str, **parameters: Any) -> int:
+        with self._database.transaction() as session:
+            return session.connection().exec_driver_sql(statement, parameters).rowcount
+
+
+def _pairs(hears: Hears) -> dict[str, list[str | None]]:
+    """Give what `_HEARS` reads."""
+    pairs = [(name, type) for name, types in hears.items() for type in ({None} if types is None else {*types})]
+    return {"destinations": [name for name, _ in pairs], "types": [type for _, type in pairs]}
+
+
+class ActiveLock:
+    """Whether this relay is the active one: a session's advisory lock, held on a connection of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Any = None
+        self._held = False
+
+    @property
+    def held(self) -> bool:
+        """What the last `hold` found."""
+        return self._held
+
+    def hold(self) -> bool:
+        """Take the lock, or make sure that it is still held; false while another relay has it.
+
+        Raises `DatabaseUnavailable`; the lock is gone with the connection then.
+        """
+        try:
+            if self._connection is None:
+                pooled = self._database.engine.raw_connection()
+                # Out of the pool for good: the lock is the session's.
+                pooled.detach()
+                self._connection = pooled.dbapi_connection
+                self._connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+            with self._connection.cursor() as cursor:
+                if self._held:
+                    cursor.execute("SELECT 1")
+                else:
+                    cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,))
+                    (self._held,) = cursor.fetchone()
+        except (SQLAlchemyError, psycopg2.Error) as exc:
+            self.close()
+            raise DatabaseUnavailable(retry_after=1) from exc
+        return self._held
+
+    def close(self) -> None:
+        """Give the lock back with its connection."""
+        self._held = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg2.Error):
+                connection.close()

@@ -1,0 +1,31 @@
+"""The table of services says which events each service acts on, and it is so."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from service_orders import events as orders_events
+from service_orders.app import create_app as create_orders
+from service_orders.settings import OrdersSettings
+from service_tasks.app import create_app as create_tasks
+from service_tasks.persistence import task_outbox
+from service_tasks.settings import TasksSettings
+from service_users import events as users_events
+from service_users.app import create_app as create_users
+from service_users.settings import UsersSettings
+from servicekit.process.services import services
+from tests.support.events import TOKEN, send, user_deleted
+
+TYPES = [*users_events.CATALOGUE, *orders_events.CATALOGUE, *task_outbox.CATALOGUE]
+
+
+def test_each_service_acts_on_what_it_hears_and_on_nothing_else(users_database, orders_database, tasks_database):
+    users = UsersSettings(users_database_url=users_database.url, internal_token=TOKEN)
+    orders = OrdersSettings(orders_database_url=orders_database.url, internal_token=TOKEN)
+    tasks = TasksSettings(tasks_database_url=tasks_database.url, internal_token=TOKEN)
+    apps = {"users": create_users(users), "orders": create_orders(orders), "tasks": create_tasks(tasks)}
+
+    for name, app in apps.items():
+        client = app.test_client()
+        answers = {type: send(client, user_deleted(uuid4(), type=type)).json["data"] for type in TYPES}
+        assert tuple(type for type in TYPES if answers[type]["processed"]) == services()[name].hears, name
