@@ -16,7 +16,7 @@ from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.stats_store import StatsStore
-from service_tasks.persistence.task_outbox import TaskOutbox
+from service_tasks.persistence.task_ends import TaskEnds
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.routes.bulk import bulk_routes
 from service_tasks.routes.messages import message_routes
@@ -29,6 +29,7 @@ from service_tasks.use_cases.messages import Messages
 from service_tasks.use_cases.schedules import Schedules
 from service_tasks.use_cases.stats import Stats
 from service_tasks.use_cases.tasks import Tasks
+from service_tasks.use_cases.user_deletion import UserDeletion
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.observing.metrics import Metrics
@@ -53,22 +54,22 @@ def create_app(settings: TasksSettings) -> Flask:
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
-    events = TaskOutbox(settings.told_states)
-    store = TaskStore(database, events)
-    schedule_store = ScheduleStore(database, store)
-    inbox = Inbox(database, {"user.deleted": schedule_store.user_deleted})
+    ends = TaskEnds(settings.event_states)
+    store = TaskStore(database, ends)
+    schedule_store = ScheduleStore(database)
+    inbox = Inbox(database, {"user.deleted": UserDeletion(ends, schedule_store).act})
     announcer = Announcer(store, on_death=_stop_this_process)
     registry = load_registry(settings.modules)
     tasks = Tasks(
         store,
         registry,
         announce=announcer.announce,
-        take_turn=announcer.take_turn,
+        may_announce=announcer.may_announce,
         callback_hosts=settings.allowed_callback_hosts,
     )
     schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
-    messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
-    bulk = Bulk(BulkStore(database, store, events), announce=announcer.announce)
+    messages = Messages(MessageStore(database), tasks, announce=announcer.announce)
+    bulk = Bulk(BulkStore(database, ends), announce=announcer.announce)
     stats = Stats(StatsStore(database))
     metrics = Metrics("service_tasks")
     StatsCollector(stats, registry.names(), metrics.registry)

@@ -17,10 +17,11 @@ from service_tasks.commands import add_commands, run
 from service_tasks.engine.ports import Retention
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.persistence.engine_store import EngineStore
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
-from service_tasks.persistence.task_outbox import TaskOutbox
-from service_tasks.persistence.task_store import TaskStore
+from service_tasks.persistence.task_ends import TaskEnds
+from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.settings import IngestSettings, WorkerSettings
 from servicekit.database.engine import Database
 from servicekit.observing import logs
@@ -57,13 +58,14 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
     database = Database(settings.tasks_database_url, application_name=WORKER, pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
-    store = TaskStore(database, TaskOutbox(settings.told_states))
+    maintenance_store = MaintenanceStore(database)
     worker = Worker(
-        store=store,
-        heartbeat_store=TaskStore(heartbeat_database),
-        due_store=ScheduleStore(database, store),
-        maintenance_store=MaintenanceStore(database),
-        open_wake_ups=store.open_wake_ups,
+        store=EngineStore(database, TaskEnds(settings.event_states)),
+        heartbeat_store=EngineStore(heartbeat_database),
+        due_store=ScheduleStore(database),
+        leader_store=maintenance_store,
+        prune_store=maintenance_store,
+        open_wake_ups=lambda: PostgresWakeUps(database),
         registry=registry,
         options=WorkerOptions(
             concurrency=settings.worker_concurrency,

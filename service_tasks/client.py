@@ -77,8 +77,8 @@ def enqueue(
     body = _read(sent)
     key = None if idempotency_key is None else checked_key(idempotency_key, "idempotency_key")
     # Told with the commit or not at all.
-    maker = _rules()(CallersTransaction(connection), take_turn=lambda: announce, announce=lambda word: None)
-    return maker.make(body, idempotency_key=key).task.id
+    maker = _rules()(CallersTransaction(connection), may_announce=lambda: announce, announce=lambda what: None)
+    return maker.make(body, idempotency_key=key).task
 
 
 def _read(sent: Mapping[str, Any]) -> TaskCreate:
@@ -92,7 +92,7 @@ def _read(sent: Mapping[str, Any]) -> TaskCreate:
 
 
 @cache
-def _rules() -> partial[TaskMaker]:
+def _rules() -> partial[TaskMaker[UUID]]:
     settings = load(MakerSettings)
     return partial(
         TaskMaker,

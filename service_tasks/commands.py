@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from service_tasks.engine.registry import BadTaskTypes, load_registry
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.stats_store import StatsStore
-from service_tasks.persistence.task_outbox import TaskOutbox
+from service_tasks.persistence.task_ends import TaskEnds
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.schemas.bulk import DEFAULT_BULK_TASKS, CancelMany, ManyTasks, RetryMany
 from service_tasks.schemas.stats import TaskStatsView, TimesView
@@ -146,8 +146,8 @@ def _service() -> Iterator[_Service]:
         pool_size=1,
         statement_timeout_ms=_STATEMENT_MS,
     )
-    events = TaskOutbox(settings.told_states)
-    store = TaskStore(database, events)
+    ends = TaskEnds(settings.event_states)
+    store = TaskStore(database, ends)
 
     def announce(word: str) -> None:
         try:
@@ -159,7 +159,7 @@ def _service() -> Iterator[_Service]:
     try:
         yield _Service(
             tasks=Tasks(store, registry, announce=announce),
-            bulk=Bulk(BulkStore(database, store, events), announce=announce),
+            bulk=Bulk(BulkStore(database, ends), announce=announce),
             stats=Stats(StatsStore(database)),
         )
     except (Unavailable, DeadlineExceeded) as exc:

@@ -95,7 +95,7 @@ class TaskEventSettings(TaskTypeSettings):
     )
 
     @property
-    def told_states(self) -> tuple[str, ...]:
+    def event_states(self) -> tuple[str, ...]:
         """The states of TASK_EVENTS."""
         return _split(self.task_events)
 

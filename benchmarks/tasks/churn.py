@@ -12,8 +12,8 @@ from benchmarks.tasks.figures import BATCH, CHURN_RATE, CLAIM, Churned, Figure, 
 from benchmarks.tasks.subjects import Place, Server, new_tasks
 from service_tasks.engine.ports import Offer, Retention
 from service_tasks.engine.pruner import Pruner
+from service_tasks.persistence.engine_store import EngineStore
 from service_tasks.persistence.maintenance_store import MaintenanceStore
-from service_tasks.persistence.task_store import TaskStore
 from servicekit.database.engine import Database
 
 #: Ended tasks go at the next walk.
@@ -74,7 +74,7 @@ def claim(place: Place, times: int = 5, *, fill: int = BATCH, settled: bool = Tr
     Not settled is a table as churn leaves it, dead rows and all.
     """
     database = Database(place.url, application_name="bench claimer", pool_size=2)
-    store = TaskStore(database)
+    store = EngineStore(database)
     with place.use_cases() as tasks:
         tasks.create_many(new_tasks(fill))
     if settled:

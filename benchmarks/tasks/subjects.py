@@ -167,7 +167,7 @@ class Place:
         store = TaskStore(database)
         announcer = Announcer(store, on_death=lambda: None)
         registry = load_registry((*BUILT_IN_MODULES, HANDLERS))
-        tasks = Tasks(store, registry, announce=announcer.announce, take_turn=announcer.take_turn)
+        tasks = Tasks(store, registry, announce=announcer.announce, may_announce=announcer.may_announce)
         freeze_heap()
         try:
             yield tasks

@@ -243,7 +243,3 @@ class PruneStore(Protocol):
 
     def prune_rejections(self, *, most: int, limit: int) -> int:
         """Remove the oldest rejected messages of more than `most`; gives their number."""
-
-
-class MaintenanceStore(LeaderStore, PruneStore, Protocol):
-    """Both, as one store gives them."""

@@ -28,9 +28,10 @@ from service_tasks.engine.metrics import WorkerMetrics, since
 from service_tasks.engine.ports import (
     Counted,
     DueStore,
+    LeaderStore,
     Load,
-    MaintenanceStore,
     OpenWakeUps,
+    PruneStore,
     Retention,
     WorkerInfo,
     WorkerStore,
@@ -88,7 +89,8 @@ class Worker:
         store: WorkerStore,
         heartbeat_store: WorkerStore,
         due_store: DueStore,
-        maintenance_store: MaintenanceStore,
+        leader_store: LeaderStore,
+        prune_store: PruneStore,
         open_wake_ups: OpenWakeUps,
         registry: Registry,
         options: WorkerOptions,
@@ -169,7 +171,7 @@ class Worker:
             on_death=self._die,
         )
         self._leadership = Leadership(
-            store=maintenance_store,
+            store=leader_store,
             worker_id=self.info.id,
             on_elected=self._after_election,
             on_death=self._die,
@@ -203,7 +205,7 @@ class Worker:
             metrics=self.metrics,
         )
         self._pruner = Pruner(
-            store=maintenance_store,
+            store=prune_store,
             retention=options.retention,
             leads=leads,
             on_death=self._die,

@@ -50,7 +50,7 @@ def run_ingest(
         announce=announcer.announce,
         callback_hosts=settings.allowed_callback_hosts,
     )
-    messages = Messages(MessageStore(database, store), tasks, announce=announcer.announce)
+    messages = Messages(MessageStore(database), tasks, announce=announcer.announce)
     counts = Counts()
     ready = partial(database.ping, writing=True)
     connection_name = f"{NAME} {socket.gethostname()}:{os.getpid()}"

@@ -35,7 +35,7 @@ class Announcer(Duty):
             self.start()
         self.wake()
 
-    def take_turn(self) -> bool:
+    def may_announce(self) -> bool:
         """Whether the caller may send one word itself, inside its own transaction; else it calls `announce` after it.
 
         A word that comes with the commit of a task reaches a worker a transaction earlier.

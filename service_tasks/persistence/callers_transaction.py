@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,9 +13,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 
 from service_tasks.errors import UserDeleted
+from service_tasks.persistence.insertion import new_row
 from service_tasks.persistence.queries import load_queries
-from service_tasks.persistence.task_store import insertion, new_row, stored_or_none
-from service_tasks.use_cases.tasks import NewTask, PastExecuteAt, StoredTask
+from service_tasks.use_cases.tasks import NewTask, PastExecuteAt
 from servicekit.events import tombstones
 
 #: What tasks are stored through.
@@ -25,36 +24,39 @@ Run = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
 
 
 class CallersTransaction:
-    """Implements `use_cases.MakingRepository`. It neither commits nor rolls back, and passes on the driver's errors."""
+    """Implements `use_cases.tasks.MakingRepository`, of ids. It neither commits nor rolls back, and passes on the
+    driver's errors."""
 
     def __init__(self, connection: CallersConnection) -> None:
         """Raises `TypeError` for what is no such connection, `ValueError` for one in autocommit mode."""
         self._run = _runner(connection)
         self._queries = load_queries()
 
-    def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
+    def add(self, task: NewTask, announcement: str | None = None) -> UUID | None:
         if task.execute_at is not None:
-            ((future,),) = self._run(self._queries["is_future"], {"execute_at": task.execute_at})
-            if not future:
+            ((is_future,),) = self._run(self._queries["is_future"], {"execute_at": task.execute_at})
+            if not is_future:
                 raise PastExecuteAt
         if task.user_id is not None and self._run(*tombstones.select_buried({task.user_id})):
             raise UserDeleted
-        rows = self._run(self._queries[insertion(announcement)], new_row(task, announcement))
-        return _with_uuid(stored_or_none(rows))
+        insert = "enqueue" if announcement is None else "announce_and_enqueue"
+        return task.id if self._run(self._queries[insert], new_row(task, announcement)) else None
 
-    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> StoredTask | None:
+    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> UUID | None:
         # What a request was answered with is not written down: a program has no right to that table.
-        return _with_uuid(stored_or_none(self._run(self._queries["get_live"], {"unique_key": unique_key})))
+        for (task_id,) in self._run(self._queries["live_id"], {"unique_key": unique_key}):
+            return _uuid(task_id)
+        return None
 
-    def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
-        rows = self._run(self._queries["get_by_key"], {"idempotency_key": idempotency_key})
-        stored = _with_uuid(stored_or_none(rows))
-        return None if stored is None else (stored, bytes(rows[0][-1]))
+    def by_key(self, idempotency_key: str) -> tuple[UUID, bytes] | None:
+        for task_id, request_hash in self._run(self._queries["id_by_key"], {"idempotency_key": idempotency_key}):
+            return _uuid(task_id), bytes(request_hash)
+        return None
 
 
-def _with_uuid(task: StoredTask | None) -> StoredTask | None:
+def _uuid(value: UUID | str) -> UUID:
     """A connection of the driver's own gives ids as texts, unless its owner has asked for more."""
-    return None if task is None else replace(task, id=UUID(str(task.id)))
+    return UUID(str(value))
 
 
 def _runner(connection: CallersConnection) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,13 +16,11 @@ from service_tasks.persistence.statements import tables_may_come
 from servicekit.database.engine import Database, DatabaseTooSlow, is_unavailable, without_values
 from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
 
-_PARAMETER = re.compile(r"%\((\w+)\)s")
 
-
-def open_apart(database: Database, preparation: str) -> Any:
+def open_apart(database: Database, first: str, parameters: Mapping[str, Any] | None = None) -> Any:
     """A psycopg2 connection in autocommit mode that never returns to the pool; the caller closes it.
 
-    `preparation` is what it is told first. Raises `DatabaseUnavailable`.
+    It runs the statements of `first` at once. Raises `DatabaseUnavailable`.
     """
     try:
         pooled = database.engine.raw_connection()
@@ -31,7 +28,7 @@ def open_apart(database: Database, preparation: str) -> Any:
         connection: Any = pooled.dbapi_connection
         connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
         with connection.cursor() as cursor:
-            cursor.execute(preparation)
+            cursor.execute(first, parameters)
     except (SQLAlchemyError, psycopg2.Error) as exc:
         raise DatabaseUnavailable(retry_after=1) from exc
     return connection
@@ -45,21 +42,13 @@ class DedicatedConnections(threading.local):
     transaction (BEGIN, the statement, COMMIT), this has one.
     """
 
-    def __init__(self, database: Database, preparation: str, prepared: Mapping[str, str]) -> None:
-        """`preparation` is what each new connection is told first. `prepared` are statements by their names: each
-        connection plans them once, whatever the values will be, which takes as long as a claim of one task."""
+    def __init__(self, database: Database, first: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """`first` is what each new connection runs before all else: its settings, and what it prepares."""
         # Called once in each thread.
         self._database = database
-        self._executions = {name: _execution(name, statement) for name, statement in prepared.items()}
-        self._preparation = "; ".join(
-            [preparation, "SET plan_cache_mode = force_generic_plan"]
-            + [_preparation(name, statement) for name, statement in prepared.items()]
-        )
+        self._first = first
+        self._first_parameters = parameters
         self._connection: Any = None
-
-    def execute(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run a prepared statement, as `run` does."""
-        return self.run(self._executions[name], parameters)
 
     def run(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement and commit it; gives its rows.
@@ -79,7 +68,7 @@ class DedicatedConnections(threading.local):
 
     def _run(self, statement: str, parameters: Mapping[str, Any], take: Callable[[Any], Any]) -> Any:
         if self._connection is None:
-            self._connection = open_apart(self._database, self._preparation)
+            self._connection = open_apart(self._database, self._first, self._first_parameters)
         try:
             with tables_may_come(), self._connection.cursor() as cursor:
                 cursor.execute(statement, parameters)
@@ -95,10 +84,10 @@ class DedicatedConnections(threading.local):
             self._close()
             raise DatabaseUnavailable(retry_after=1) from exc
 
-    def run_behind(self, first: str, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run two statements in one transaction, each with a snapshot of its own; gives the rows of the second."""
+    def run_and_commit(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """The same for one that begins a transaction, to have several statements in it."""
         try:
-            rows = self.run(f"BEGIN; {first}; {statement}", parameters)
+            rows = self.run(statement, parameters)
             self.run("COMMIT", {})
         except BaseException:
             # Whatever it was, the next statement must not find itself inside this transaction.
@@ -111,18 +100,3 @@ class DedicatedConnections(threading.local):
         connection, self._connection = self._connection, None
         with suppress(psycopg2.Error):
             connection.close()
-
-
-def _names(statement: str) -> list[str]:
-    """Of its parameters, each once; their places are their numbers when it is prepared."""
-    return list(dict.fromkeys(_PARAMETER.findall(statement)))
-
-
-def _preparation(name: str, statement: str) -> str:
-    places = {parameter: f"${place}" for place, parameter in enumerate(_names(statement), 1)}
-    return f"PREPARE {name} AS {_PARAMETER.sub(lambda match: places[match[1]], statement)}"
-
-
-def _execution(name: str, statement: str) -> str:
-    values = ", ".join(f"%({parameter})s" for parameter in _names(statement))
-    return f"EXECUTE {name}({values})" if values else f"EXECUTE {name}"

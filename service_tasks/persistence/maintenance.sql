@@ -2,7 +2,7 @@
 -- for the notation. Every one of them may run in two workers at once: the leader saves work, it guards nothing.
 
 -- name: leader
-SELECT l.worker_id, CASE WHEN {over} THEN 0 ELSE extract(epoch FROM l.expires_at - now()) END::float8
+SELECT l.worker_id, CASE WHEN {over} THEN 0 ELSE extract(epoch FROM l.expires_at - now()) END::float8 AS seconds_left
 FROM leaders l WHERE l.duty = %(duty)s
 
 -- name: over
@@ -47,7 +47,8 @@ WITH page AS MATERIALIZED (
 ), forgotten AS (
     DELETE FROM answered_keys k USING old WHERE k.task_id = old.id
 )
-SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), (SELECT page.id FROM page ORDER BY page.id DESC LIMIT 1)
+SELECT (SELECT count(*) FROM gone) AS removed, (SELECT count(*) FROM page) AS seen,
+       (SELECT page.id FROM page ORDER BY page.id DESC LIMIT 1) AS last
 
 -- name: prune_ticks
 -- A tick guards its moment only until its schedule has moved on, which it does in the same transaction; what is left

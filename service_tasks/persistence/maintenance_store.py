@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from service_tasks.engine.ports import Pruned, Retention, Term
-from service_tasks.persistence.statements import Statements
+from service_tasks.persistence.statements import StoreStatements
 from servicekit.database.engine import Database
 from servicekit.wire.errors import DatabaseLocked
 
@@ -16,7 +16,7 @@ class MaintenanceStore:
     """Implements `engine.ports.LeaderStore` and `engine.ports.PruneStore`."""
 
     def __init__(self, database: Database) -> None:
-        self._statements = Statements(database, "maintenance.sql")
+        self._statements = StoreStatements(database, "maintenance.sql")
 
     def lead(self, worker_id: UUID, lease_seconds: float) -> Term:
         statements = self._statements
@@ -24,8 +24,8 @@ class MaintenanceStore:
             with statements.transaction() as session:
                 # Read first: a worker that has to wait should not write a row each time it asks.
                 leader = statements.row(session, "leader", duty=_DUTY, lease_seconds=lease_seconds)
-                if leader is not None and leader[0] != worker_id and leader[1] > 0:
-                    return Term(leads=False, ends_in_seconds=leader[1])
+                if leader is not None and leader.worker_id != worker_id and leader.seconds_left > 0:
+                    return Term(leads=False, ends_in_seconds=leader.seconds_left)
                 taken = statements.row(
                     session, "lead", duty=_DUTY, worker_id=str(worker_id), lease_seconds=lease_seconds
                 )
@@ -43,7 +43,7 @@ class MaintenanceStore:
         if shortest is None:
             return Pruned(removed=0, seen=0, last=None)
         with self._statements.transaction() as session:
-            removed, seen, last = self._statements.row(
+            row = self._statements.row(
                 session,
                 "prune_tasks",
                 after=None if after is None else str(after),
@@ -53,7 +53,7 @@ class MaintenanceStore:
                 failed=retention.failed_seconds,
                 cancelled=retention.cancelled_seconds,
             )
-        return Pruned(removed=removed, seen=seen, last=last)
+        return Pruned(**row._mapping)
 
     def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
         with self._statements.transaction() as session:

@@ -12,8 +12,8 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from service_tasks.errors import UserDeleted
-from service_tasks.persistence.statements import Statements
-from service_tasks.persistence.task_store import TaskStore
+from service_tasks.persistence.insertion import insert_many
+from service_tasks.persistence.statements import StoreStatements
 from service_tasks.use_cases.messages import (
     LISTED_BYTES,
     PAST_EXECUTE_AT,
@@ -34,10 +34,8 @@ from servicekit.wire.errors import AppError, FieldError
 class MessageStore:
     """Implements `use_cases.messages.MessageRepository`."""
 
-    def __init__(self, database: Database, tasks: TaskStore) -> None:
-        """`tasks` is on the same database: a message and its task are one transaction."""
-        self._statements = Statements(database, "messages.sql")
-        self._tasks = tasks
+    def __init__(self, database: Database) -> None:
+        self._statements = StoreStatements(database, "messages.sql")
 
     def store(self, candidates: Sequence[Candidate], reject: Reject) -> Stored:
         try:
@@ -63,7 +61,7 @@ class MessageStore:
             else:
                 self._reject(session, verdict)
                 rejected.append(RejectedMessage(candidate.message.tag, verdict.id, verdict.reason))
-        taken = self._tasks.insert_many(session, tasks)
+        taken = insert_many(session, tasks)
         if taken:
             for candidate in candidates:
                 if candidate.message.message_id is not None and candidate.verdict.id in taken:
@@ -107,7 +105,7 @@ class MessageStore:
             message_ids=[key for _, key, _ in named],
             task_ids=[str(verdict_id) for _, _, verdict_id in named],
         )
-        return {verdict_id for _, _, verdict_id in named} - {row[0] for row in rows}
+        return {verdict_id for _, _, verdict_id in named} - {row.task_id for row in rows}
 
     def _reject(self, session: Session, rejection: Rejection) -> None:
         self._statements.run(
@@ -149,8 +147,8 @@ class MessageStore:
                 return None
             if task.execute_at is not None and task.execute_at <= statements.run(session, "clock").scalar_one():
                 raise PastExecuteAt
-            task_id = self._tasks.insert_many(session, [task]).get(task.id, task.id)
-            self._point_to(session, task_id, row[1], row[2])
+            task_id = insert_many(session, [task]).get(task.id, task.id)
+            self._point_to(session, task_id, row.source, row.message_id)
         return task_id
 
     def forget(self, rejection_id: UUID) -> StoredRejection | None:
@@ -167,14 +165,14 @@ def _key(candidate: Candidate) -> str:
     return message_id
 
 
-def _stored(row: Sequence[Any]) -> StoredRejection:
+def _stored(row: Any) -> StoredRejection:
     rejection = Rejection(
-        id=row[0],
-        source=row[1],
-        message_id=row[2],
-        reason=row[3],
-        details=tuple(FieldError(one["field"], one["message"]) for one in json.loads(row[4])),
-        body=bytes(row[5]),
-        size=row[6],
+        id=row.id,
+        source=row.source,
+        message_id=row.message_id,
+        reason=row.reason,
+        details=tuple(FieldError(one["field"], one["message"]) for one in json.loads(row.details)),
+        body=bytes(row.body),
+        size=row.size,
     )
-    return StoredRejection(rejection, row[7])
+    return StoredRejection(rejection, row.received_at)

@@ -22,19 +22,19 @@ INSERT INTO rejected_messages (id, source, message_id, reason, details, body, si
 VALUES (%(id)s::uuid, %(source)s, %(message_id)s, %(reason)s, %(details)s::jsonb, %(body)s, %(size)s)
 
 -- name: list
-SELECT r.id, r.source, r.message_id, r.reason, r.details::text, substr(r.body, 1, %(shown)s) AS body, r.size, r.received_at
+SELECT r.id, r.source, r.message_id, r.reason, r.details::text AS details, substr(r.body, 1, %(shown)s) AS body, r.size, r.received_at
 FROM rejected_messages r ORDER BY r.id DESC LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count
 SELECT count(*) FROM rejected_messages
 
 -- name: get
-SELECT r.id, r.source, r.message_id, r.reason, r.details::text, r.body, r.size, r.received_at
+SELECT r.id, r.source, r.message_id, r.reason, r.details::text AS details, r.body, r.size, r.received_at
 FROM rejected_messages r WHERE r.id = %(id)s::uuid
 
 -- name: forget
 DELETE FROM rejected_messages r WHERE r.id = %(id)s::uuid
-RETURNING r.id, r.source, r.message_id, r.reason, r.details::text, r.body, r.size, r.received_at
+RETURNING r.id, r.source, r.message_id, r.reason, r.details::text AS details, r.body, r.size, r.received_at
 
 -- name: point_to
 -- The message made a task after all: its id now leads there.

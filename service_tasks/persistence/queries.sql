@@ -3,12 +3,10 @@
 -- Only the database's clock is ever compared: now() is the moment the transaction began.
 
 -- name: columns
--- What people see of a task, in the order of persistence.task_store.TaskRow.
-t.id, t.state, t.task_type, t.title, t.user_id, t.payload::text, t.priority, t.attempts, t.max_attempts,
-t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message, t.result::text, t.error,
-t.errors::text, t.created_at, t.updated_at, t.started_at, t.completed_at,
-extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.lease_no,
-t.worker_id, t.callback_url, t.callback_task_id
+-- What people see of a task: the fields of use_cases.tasks.StoredTask, in their order.
+t.id, t.state, t.task_type, t.title, t.user_id, t.payload::text AS payload, t.priority, t.attempts, t.max_attempts,
+t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message, t.result::text AS result, t.error,
+t.errors::text AS errors, {times_and_keys}
 
 -- name: light_columns
 -- The same for lists: a page of a hundred must not carry a hundred megabytes. Large values are named instead, and
@@ -23,11 +21,22 @@ CASE t.errors WHEN '[]' THEN '[]' ELSE (
         SELECT jsonb_agg(e.item - 'trace' ORDER BY e.number)::text AS errors
         FROM jsonb_array_elements(t.errors) WITH ORDINALITY e(item, number)
     ) light
-) END AS errors, t.created_at, t.updated_at, t.started_at, t.completed_at,
-extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.lease_no,
-t.worker_id, t.callback_url, t.callback_task_id
+) END AS errors, {times_and_keys}
 
--- name: insert
+-- name: times_and_keys
+t.created_at, t.updated_at, t.started_at, t.completed_at,
+extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.callback_url,
+t.callback_task_id, {obstacle} AS obstacle
+
+-- name: obstacle
+-- Why a pending task cannot start. Both lists are made once for a statement, however many rows it gives, and only if
+-- one of them is pending.
+CASE WHEN t.state IN ('scheduled', 'ready') THEN CASE
+    WHEN t.task_type = ANY (ARRAY(SELECT c.name FROM task_type_controls c WHERE c.paused)) THEN 'paused'
+    WHEN t.task_type <> ALL (ARRAY(SELECT l.task_type FROM ({live_types}) l)) THEN 'no_worker'
+END END
+
+-- name: insertion
 -- A task without execute_at is ready at once; one for later waits as scheduled, where the claim never looks.
 -- A conflict of keys inserts nothing, and the caller reads what is there. It waits for a transaction that is
 -- inserting the same key, so two requests at once make one task.
@@ -38,11 +47,20 @@ VALUES (%(id)s::uuid, CASE WHEN %(execute_at)s::timestamptz IS NULL THEN 'ready'
         %(timeout_seconds)s, coalesce(%(execute_at)s::timestamptz, now()), %(idempotency_key)s, %(request_hash)s,
         %(unique_key)s, %(callback_url)s)
 ON CONFLICT DO NOTHING
-RETURNING {columns}
+
+-- name: insert
+{insertion} RETURNING {columns}
 
 -- name: announce_and_insert
--- One round trip. The word comes with the commit, so whoever hears it finds the task.
+-- One round trip. The announcement comes with the commit, so whoever hears it finds the task.
 {announce}; {insert}
+
+-- name: enqueue
+-- In a transaction of somebody else's program, whose role may need no right to any other table.
+{insertion} RETURNING t.id
+
+-- name: announce_and_enqueue
+{announce}; {enqueue}
 
 -- name: insert_many
 -- Ids and numbers come as array literals, texts and payloads as one JSON array each: the cheapest way there is for a
@@ -63,9 +81,12 @@ FROM ROWS FROM (
 ON CONFLICT DO NOTHING
 
 -- name: first_past
--- The first of a batch's times that is not in the future, as its place in the batch.
-SELECT x.place FROM unnest(%(times)s::timestamptz[]) WITH ORDINALITY AS x(execute_at, place)
-WHERE x.execute_at <= clock_timestamp() ORDER BY x.place LIMIT 1
+-- The first of a batch's times that is not in the future, as its index in the batch.
+SELECT x.number - 1 AS index FROM unnest(%(times)s::timestamptz[]) WITH ORDINALITY AS x(execute_at, number)
+WHERE x.execute_at <= clock_timestamp() ORDER BY x.number LIMIT 1
+
+-- name: live_id
+SELECT t.id FROM tasks t WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running')
 
 -- name: live_keys
 SELECT t.unique_key, t.id FROM tasks t
@@ -76,13 +97,14 @@ SELECT {columns} FROM tasks t
 WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running')
 
 -- name: is_future
-SELECT %(execute_at)s::timestamptz > clock_timestamp()
+SELECT %(execute_at)s::timestamptz > clock_timestamp() AS is_future
+
+-- name: id_by_key
+SELECT t.id, t.request_hash FROM tasks t WHERE t.idempotency_key = %(idempotency_key)s
 
 -- name: get_by_key
+-- The task made by the request with this key, or the one it was answered with.
 SELECT {columns}, t.request_hash FROM tasks t WHERE t.idempotency_key = %(idempotency_key)s
-
--- name: get_by_key_or_answer
-{get_by_key}
 UNION ALL
 SELECT {columns}, k.request_hash FROM answered_keys k JOIN tasks t ON t.id = k.task_id
 WHERE k.idempotency_key = %(idempotency_key)s
@@ -124,26 +146,70 @@ WHERE (%(states)s::text[] IS NULL OR t.state = ANY (%(states)s::text[]))
   AND (%(task_type)s::text IS NULL OR t.task_type = %(task_type)s)
   AND (%(user_id)s::uuid IS NULL OR t.user_id = %(user_id)s::uuid)
 
--- name: cancel
--- Final at once: a result that comes later finds no running row. worker_id stays until the worker says that
--- the handler has stopped, so that a worker that missed the announcement finds the row by asking.
-UPDATE tasks AS t
-SET state = 'cancelled', completed_at = now(), updated_at = now(), deadline_at = NULL
-WHERE t.id = %(id)s::uuid AND t.state IN ('scheduled', 'ready', 'running')
-RETURNING {columns}
+-- name: choose
+-- The first so many that fit, in the order of their ids, behind the last that was dealt with. Each state by itself, so
+-- that each goes through an index of its own, and MATERIALIZED: wanting the first few of an order, the planner would
+-- walk the primary key over millions of ended tasks. A state that is not asked for costs nothing: the driver writes the
+-- values into the statement, so the planner sees that. Live tasks are chosen to be cancelled: those that tell other
+-- tasks' ends only when somebody asks for them by name, since a cancel makes new ones behind the ones it has dealt with.
+WITH fitting AS MATERIALIZED (
+    SELECT t.id, t.user_id, t.unique_key FROM tasks t
+    WHERE t.state = 'ready' AND 'ready' = ANY (%(states)s::text[]) AND {fits} AND {no_callback_task}
+    UNION ALL
+    SELECT t.id, t.user_id, t.unique_key FROM tasks t
+    WHERE t.state = 'scheduled' AND 'scheduled' = ANY (%(states)s::text[]) AND {fits} AND {no_callback_task}
+    UNION ALL
+    SELECT t.id, t.user_id, t.unique_key FROM tasks t
+    WHERE t.state = 'running' AND t.worker_id IS NOT NULL AND 'running' = ANY (%(states)s::text[]) AND {fits}
+      AND {no_callback_task}
+    UNION ALL
+    SELECT t.id, t.user_id, t.unique_key FROM tasks t
+    WHERE t.state = 'failed' AND 'failed' = ANY (%(states)s::text[]) AND {fits}
+    UNION ALL
+    SELECT t.id, t.user_id, t.unique_key FROM tasks t
+    WHERE t.state = 'cancelled' AND 'cancelled' = ANY (%(states)s::text[]) AND {fits}
+)
+SELECT f.id, f.user_id, f.unique_key FROM fitting f ORDER BY f.id LIMIT %(limit)s
+
+-- name: no_callback_task
+(t.task_type <> %(callback)s OR %(task_type)s::text IS NOT NULL OR %(ids)s::uuid[] IS NOT NULL)
+
+-- name: fits
+    (%(task_type)s::text IS NULL OR t.task_type = %(task_type)s)
+    AND (%(user_id)s::uuid IS NULL OR t.user_id = %(user_id)s::uuid)
+    AND (%(ids)s::uuid[] IS NULL OR t.id = ANY (%(ids)s::uuid[]))
+    AND (%(after)s::uuid IS NULL OR t.id > %(after)s::uuid)
+    AND (%(created_from)s::timestamptz IS NULL OR t.created_at >= %(created_from)s::timestamptz)
+    AND (%(created_before)s::timestamptz IS NULL OR t.created_at < %(created_before)s::timestamptz)
+    AND (%(ended_from)s::timestamptz IS NULL OR t.completed_at >= %(ended_from)s::timestamptz)
+    AND (%(ended_before)s::timestamptz IS NULL OR t.completed_at < %(ended_before)s::timestamptz)
+
+-- name: cancel_many
+-- Locked in the order of the ids, as by every writer of many tasks, so that no two wait for each other in a circle; what
+-- has ended in the meantime is passed over.
+WITH live AS MATERIALIZED (
+    SELECT c.id FROM tasks c
+    WHERE c.id = ANY (%(ids)s::uuid[]) AND c.state IN ('scheduled', 'ready', 'running')
+    ORDER BY c.id FOR UPDATE
+)
+{cancelled}
 
 -- name: cancel_of_user
--- As cancel does, for every live task of a user; in the order of ids, as every other writer of many tasks.
 WITH live AS MATERIALIZED (
     SELECT c.id FROM tasks c
     WHERE c.user_id = %(user_id)s::uuid AND c.state IN ('scheduled', 'ready', 'running')
     ORDER BY c.id FOR UPDATE
 )
+{cancelled}
+
+-- name: cancelled
+-- Final at once: a result that comes later finds no running row. worker_id stays until the worker says that
+-- the handler has stopped, so that a worker that missed the announcement finds the row by asking.
 UPDATE tasks AS t
 SET state = 'cancelled', completed_at = now(), updated_at = now(), deadline_at = NULL,
-    error = %(reason)s
+    error = coalesce(%(reason)s, t.error)
 FROM live WHERE t.id = live.id
-RETURNING t.id, t.lease_no, t.worker_id, t.callback_url IS NOT NULL
+RETURNING t.id, t.lease_no, t.worker_id IS NOT NULL AS is_held, t.callback_url IS NOT NULL AS has_callback
 
 -- name: forget_answers
 DELETE FROM answered_keys k WHERE k.task_id = %(id)s::uuid
@@ -152,27 +218,35 @@ DELETE FROM answered_keys k WHERE k.task_id = %(id)s::uuid
 DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid RETURNING {columns}
 
 -- name: retry
--- All attempts anew; the errors of the earlier ones stay to be read.
-UPDATE tasks AS t
-SET state = 'ready', attempts = 0, execute_at = now(), updated_at = now(), started_at = NULL, completed_at = NULL,
-    worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL,
-    progress_percent = 0, progress_message = NULL, callback_task_id = NULL, suspects = NULL
-WHERE t.id = %(id)s::uuid AND t.state IN ('failed', 'cancelled')
+UPDATE tasks AS t SET {as_new} WHERE t.id = %(id)s::uuid AND t.state IN ('failed', 'cancelled')
 RETURNING {columns}
+
+-- name: retry_many
+-- Locked as by cancel_many.
+WITH ended AS MATERIALIZED (
+    SELECT c.id FROM tasks c
+    WHERE c.id = ANY (%(ids)s::uuid[]) AND c.state = ANY (%(states)s::text[])
+    ORDER BY c.id FOR UPDATE
+)
+UPDATE tasks AS t SET {as_new} FROM ended WHERE t.id = ended.id
+
+-- name: as_new
+-- All attempts anew; the errors of the earlier ones stay to be read.
+state = 'ready', attempts = 0, execute_at = now(), updated_at = now(), started_at = NULL, completed_at = NULL,
+worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL, progress_percent = 0, progress_message = NULL,
+callback_task_id = NULL, suspects = NULL
 
 -- name: announce
 SELECT pg_notify('siteworks_tasks', %(announcement)s)
 
+-- name: announce_many
+-- In one statement, however many handlers there are to stop.
+SELECT count(pg_notify('siteworks_tasks', x.announcement)) FROM unnest(%(announcements)s::text[]) AS x(announcement)
+
 -- name: live_types
 -- The types that some living worker runs, and how many workers run each.
-SELECT o.task_type, count(*) FROM workers w CROSS JOIN unnest(w.task_types) AS o(task_type)
+SELECT o.task_type, count(*) AS workers FROM workers w CROSS JOIN unnest(w.task_types) AS o(task_type)
 WHERE w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) GROUP BY o.task_type
-
--- name: standing
--- Of every type that some living worker runs or that people have set something for: the number of its workers, and
--- whether it is paused.
-SELECT coalesce(l.task_type, k.name), coalesce(l.workers, 0), coalesce(k.paused, false)
-FROM ({live_types}) AS l(task_type, workers) FULL JOIN task_type_controls k ON k.name = l.task_type
 
 -- name: turn
 -- Who goes first. A waiting task gains a point of priority a minute: all grow older together, so their order never
@@ -201,12 +275,23 @@ WITH offered AS (
 )
 {start}
 
--- name: in_turn
--- Before claims on a connection that plans them once: the plan that the empty table of a new installation gets must do
--- for every later one, so that the only way left is the one through the index, which holds the tasks in their order.
--- (Completions are planned each time: there the same precaution is not enough. Planned for an empty table, one of 1,000
--- tasks among 20,000 was seen to take 2 s.)
-SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off; SET LOCAL enable_bitmapscan = off
+-- name: prepare
+-- What a connection for claims and completions is told first. It plans a claim once, whatever the values will be, since
+-- planning takes as long as a claim of one task. The driver writes $1, $2 … for the parameters, in the order in which
+-- execute_claim gives them. The plan that the empty table of a new installation gets must do for every later one, so the
+-- only way left is the one through the index, which holds the tasks in their order. Completions are planned each time,
+-- as by_id says: planned for an empty table, one of 1,000 tasks among 20,000 was seen to take 2 s.
+SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+SET enable_sort = off; SET enable_incremental_sort = off; SET enable_bitmapscan = off;
+SET plan_cache_mode = force_generic_plan;
+PREPARE claim AS {claim};
+PREPARE limited_types AS {limited_types}
+
+-- name: execute_claim
+EXECUTE claim(%(types)s, %(timeouts)s, %(limit)s, %(worker_id)s)
+
+-- name: execute_limited_types
+EXECUTE limited_types
 
 -- name: start
 -- What a claim does to the rows that are due.
@@ -215,9 +300,9 @@ SET state = 'running', attempts = t.attempts + 1, lease_no = t.lease_no + 1, wor
     started_at = now(), updated_at = now(), progress_percent = 0, progress_message = NULL,
     deadline_at = now() + make_interval(secs => coalesce(t.timeout_seconds, due.timeout_seconds))
 FROM due WHERE t.ctid = due.place
-RETURNING t.id::text, t.lease_no, t.task_type, t.payload::text, t.attempts, t.max_attempts,
-          coalesce(t.timeout_seconds, due.timeout_seconds)::float8, date_part('epoch', now()),
-          date_part('epoch', due.turn), date_part('epoch', now() - t.execute_at)
+RETURNING date_part('epoch', due.turn) AS turn, t.id::text AS id, t.lease_no, t.task_type, t.payload::text AS payload,
+          t.attempts, t.max_attempts, coalesce(t.timeout_seconds, due.timeout_seconds)::float8 AS timeout_seconds,
+          date_part('epoch', now()) AS claimed_at, date_part('epoch', now() - t.execute_at) AS waited_seconds
 
 -- name: limited_types
 SELECT k.name FROM task_type_controls k
@@ -310,6 +395,10 @@ WITH RECURSIVE offered AS MATERIALIZED (
 )
 {start}
 
+-- name: lock_limits_and_claim
+-- Begins a transaction, which the caller commits.
+BEGIN; {lock_limits}; {claim_limited}
+
 -- name: controls
 SELECT k.name, k.paused, k.max_running, k.max_running_per_user FROM task_type_controls k
 
@@ -368,6 +457,9 @@ ORDER BY t.id FOR UPDATE OF t
 -- does (docs/decisions/0024).
 {completion} AND {no_callback}
 
+-- name: complete_briefly
+SET LOCAL lock_timeout = '500ms'; {complete}
+
 -- name: no_callback
 -- Said so that the planner takes it for nearly always true. Of IS NULL it believes, until the first ANALYZE, that one
 -- row in two hundred passes: then it reads the whole table and compares each row with the whole batch.
@@ -380,7 +472,7 @@ WHERE t.lease_no = x.lease_no AND t.state = (SELECT 'completed')
 
 -- name: complete_and_tell
 {completion}
-RETURNING t.id::text, t.lease_no, t.callback_url IS NOT NULL
+RETURNING t.id::text AS id, t.lease_no, true AS has_ended, t.callback_url IS NOT NULL AS has_callback
 
 -- name: completion
 -- lease_no and state stand in the WHERE of the very rows that are written: read before, they could be stale.
@@ -417,15 +509,14 @@ FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(types)s::text[], %(messages)s:
             %(retries)s::timestamptz[], %(suspects)s::int[])
      AS x(id, lease_no, type, message, trace, retry_at, suspects)
 WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
-RETURNING t.id, t.lease_no, x.retry_at IS NULL AND t.callback_url IS NOT NULL
+RETURNING t.id, t.lease_no, x.retry_at IS NULL AS has_ended, t.callback_url IS NOT NULL AS has_callback
 
--- name: ended_with_callback
--- What is told of tasks that have just ended, in the order of persistence.callbacks.EndedTask. A large result is left
--- where it is.
+-- name: ended
+-- What is told of tasks that have just ended. A large result is left where it is; it is for callbacks alone.
 SELECT t.id, t.task_type, t.title, t.user_id, t.state AS status, t.attempts,
-       CASE WHEN length(t.result::text) <= %(largest)s THEN t.result::text END AS result, t.error, t.created_at,
-       t.started_at, t.completed_at, t.callback_url
-FROM tasks t WHERE t.id = ANY (%(ids)s::uuid[]) AND t.callback_url IS NOT NULL ORDER BY t.id
+       CASE WHEN t.callback_url IS NOT NULL AND length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
+       t.error, t.created_at, t.started_at, t.completed_at, t.callback_url
+FROM tasks t WHERE t.id = ANY (%(ids)s::uuid[]) ORDER BY t.id
 
 -- name: link_callbacks
 -- Changes nothing that an index holds, so the row stays on its page (HOT).
@@ -552,7 +643,7 @@ ORDER BY t.id LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
     WHERE h.state = 'running' AND h.worker_id = ANY (ARRAY (SELECT l.worker_id FROM lost l))
     GROUP BY h.worker_id, h.suspects
 )
-SELECT l.id, l.lease_no, l.attempts, l.max_attempts, l.overdue, now(), l.task_type, l.worker_id, l.suspects,
+SELECT l.id, l.lease_no, l.attempts, l.max_attempts, l.overdue, now() AS lost_at, l.task_type, l.worker_id, l.suspects,
        (SELECT sum(h.many) FROM held h
         WHERE h.worker_id = l.worker_id AND (l.suspects IS NULL OR h.suspects <= l.suspects))::int AS company
 FROM lost l ORDER BY l.id

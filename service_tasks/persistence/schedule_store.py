@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,51 +14,30 @@ from service_tasks.domain.schedule import DueSchedule, Missed, Plan, Timing
 from service_tasks.domain.task import USER_DELETED
 from service_tasks.engine.ports import READY, Firing
 from service_tasks.errors import UserDeleted
-from service_tasks.persistence.statements import Statements
-from service_tasks.persistence.task_outbox import UserDeleted as UserDeletedData
-from service_tasks.persistence.task_store import LARGEST_IN_LIST, TaskStore
+from service_tasks.persistence.insertion import insert_many, optional_text
+from service_tasks.persistence.statements import StoreStatements
+from service_tasks.persistence.task_store import LARGEST_IN_LIST
 from service_tasks.use_cases.schedules import NewSchedule, ScheduleSelection, StoredSchedule
-from service_tasks.use_cases.tasks import NewTask
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
-from servicekit.events.cloudevents import Event, read_data
 from servicekit.process.ids import new_id
+
+_TIMING = tuple(field.name for field in fields(Timing))
 
 
 class ScheduleStore:
     """Implements `use_cases.schedules.ScheduleRepository` and `engine.ports.DueStore`."""
 
-    def __init__(self, database: Database, tasks: TaskStore) -> None:
-        """`tasks` is on the same database: a run and its task are one transaction."""
-        self._statements = Statements(database, "schedules.sql")
-        self._tasks = tasks
-
-    # What people do
+    def __init__(self, database: Database) -> None:
+        self._statements = StoreStatements(database, "schedules.sql")
 
     def add(self, make: Callable[[datetime], NewSchedule]) -> StoredSchedule:
         statements = self._statements
         with statements.transaction() as session:
-            (now,) = statements.run(session, "clock").one()
+            now = statements.run(session, "clock").scalar_one()
             new = make(now)
             _require_user(session, new.user_id)
-            row = statements.run(
-                session,
-                "insert",
-                id=str(new.id),
-                name=new.name,
-                task_type=new.task_type,
-                title=new.title,
-                user_id=_text(new.user_id),
-                payload=new.payload,
-                priority=new.priority,
-                max_attempts=new.max_attempts,
-                timeout_seconds=new.timeout_seconds,
-                callback_url=new.callback_url,
-                missed=new.missed,
-                next_run_at=new.next_run_at,
-                **_timing_values(new.timing),
-            ).one()
-        return _stored(row)
+            return _stored(statements.run(session, "insert", **_values(new)).one())
 
     def get(self, schedule_id: UUID) -> StoredSchedule | None:
         with self._statements.transaction() as session:
@@ -67,7 +47,7 @@ class ScheduleStore:
         statements = self._statements
         which: dict[str, Any] = {
             "task_type": selection.task_type,
-            "user_id": _text(selection.user_id),
+            "user_id": optional_text(selection.user_id),
             "status": selection.status,
         }
         with statements.transaction() as session:
@@ -90,26 +70,11 @@ class ScheduleStore:
                 return present
             if wanted.paused_at is None or wanted.user_id != present.user_id:
                 _require_user(session, wanted.user_id)
-            row = statements.run(
-                session,
-                "update",
-                id=str(schedule_id),
-                name=wanted.name,
-                task_type=wanted.task_type,
-                title=wanted.title,
-                user_id=_text(wanted.user_id),
-                payload=wanted.payload,
-                priority=wanted.priority,
-                max_attempts=wanted.max_attempts,
-                timeout_seconds=wanted.timeout_seconds,
-                callback_url=wanted.callback_url,
-                missed=wanted.missed,
-                paused_at=wanted.paused_at,
-                next_run_at=wanted.next_run_at,
-                problem=wanted.problem,
-                **_timing_values(wanted.timing),
-            ).one()
-        return _stored(row)
+            return _stored(
+                statements.run(
+                    session, "update", **_values(wanted), paused_at=wanted.paused_at, problem=wanted.problem
+                ).one()
+            )
 
     def delete(self, schedule_id: UUID, check: Callable[[StoredSchedule], None]) -> StoredSchedule | None:
         statements = self._statements
@@ -128,16 +93,13 @@ class ScheduleStore:
                 return None
             _require_user(session, schedule.user_id)
             task_id = new_id()
-            self._tasks.insert(session, _task_of(schedule, task_id))
+            insert_many(session, [schedule.new_task(task_id)])
             statements.run(session, "ran", id=str(schedule_id), task_id=str(task_id))
         return task_id
 
-    def user_deleted(self, session: Session, event: Event) -> None:
-        """End what the tasks' store ends, and pause the user's schedules; `Invalid` for bad data."""
-        self._tasks.user_deleted(session, event)
-        self._pause_of(session, {read_data(UserDeletedData, event).id})
-
-    # What the scheduler does
+    def pause_of_users(self, session: Session, user_ids: Collection[UUID]) -> None:
+        """Pause every schedule of these users, in the caller's transaction."""
+        self._statements.run(session, "pause_of_users", user_ids=[str(id) for id in user_ids], problem=USER_DELETED)
 
     def fire(self, limit: int, decide: Callable[[DueSchedule], Plan]) -> Firing:
         statements = self._statements
@@ -147,7 +109,7 @@ class ScheduleStore:
             # Asked once for all, in the order of everybody who asks. Until the commit these users stay undeleted.
             gone = tombstones.buried(session, {item.user_id for item in due if item.user_id is not None})
             if gone:
-                self._pause_of(session, gone)
+                self.pause_of_users(session, gone)
                 due = [schedule for schedule in due if schedule.user_id not in gone]
             made = self._fire(session, [(schedule, decide(_due(schedule))) for schedule in due]) if due else 0
             if made:
@@ -167,9 +129,9 @@ class ScheduleStore:
                 dues=[when for _, when, _ in runs],
                 task_ids=[str(task_id) for _, _, task_id in runs],
             )
-            accepted = {row[0] for row in rows}
+            accepted = {row.task_id for row in rows}
         made = [(schedule, task_id) for schedule, _, task_id in runs if task_id in accepted]
-        self._tasks.insert_many(session, [_task_of(schedule, task_id) for schedule, task_id in made])
+        insert_many(session, [schedule.new_task(task_id) for schedule, task_id in made])
         last = {schedule.id: task_id for schedule, task_id in made}
         statements.run(
             session,
@@ -177,29 +139,9 @@ class ScheduleStore:
             ids=[str(schedule.id) for schedule, _ in decided],
             nexts=[plan.next_run_at for _, plan in decided],
             problems=[plan.problem for _, plan in decided],
-            task_ids=[_text(last.get(schedule.id)) for schedule, _ in decided],
+            task_ids=[optional_text(last.get(schedule.id)) for schedule, _ in decided],
         )
         return len(accepted)
-
-    def _pause_of(self, session: Session, user_ids: Collection[UUID]) -> None:
-        self._statements.run(session, "pause_of_users", user_ids=[str(id) for id in user_ids], problem=USER_DELETED)
-
-
-def _task_of(schedule: StoredSchedule, task_id: UUID) -> NewTask:
-    """The one place where a schedule becomes a task."""
-    assert schedule.payload is not None
-    return NewTask(
-        id=task_id,
-        task_type=schedule.task_type,
-        title=schedule.title,
-        user_id=schedule.user_id,
-        payload=schedule.payload,
-        priority=schedule.priority,
-        max_attempts=schedule.max_attempts,
-        timeout_seconds=schedule.timeout_seconds,
-        execute_at=None,
-        callback_url=schedule.callback_url,
-    )
 
 
 def _require_user(session: Session, user_id: UUID | None) -> None:
@@ -220,25 +162,19 @@ def _due(schedule: StoredSchedule) -> DueSchedule:
     )
 
 
-def _timing_values(timing: Timing) -> dict[str, Any]:
-    return {
-        "cron": timing.cron,
-        "timezone": timing.timezone,
-        "every_seconds": timing.every_seconds,
-        "run_at": timing.at,
-        "anchor_at": timing.anchor,
-        "starts_at": timing.starts_at,
-        "ends_at": timing.ends_at,
-    }
+def _values(schedule: NewSchedule) -> dict[str, Any]:
+    """What both statements write."""
+    values = {field.name: getattr(schedule, field.name) for field in fields(NewSchedule)}
+    timing = values.pop("timing")
+    values.update({name: getattr(timing, name) for name in _TIMING})
+    return {**values, "id": str(schedule.id), "user_id": optional_text(schedule.user_id)}
 
 
-def _stored(row: Sequence[Any]) -> StoredSchedule:
-    return StoredSchedule(Timing(*row[:7]), Missed(row[7]), *row[8:])
+def _stored(row: Any) -> StoredSchedule:
+    values = dict(row._mapping)
+    timing = Timing(**{name: values.pop(name) for name in _TIMING})
+    return StoredSchedule(timing=timing, missed=Missed(values.pop("missed")), **values)
 
 
-def _stored_or_none(row: Sequence[Any] | None) -> StoredSchedule | None:
+def _stored_or_none(row: Any) -> StoredSchedule | None:
     return None if row is None else _stored(row)
-
-
-def _text(value: UUID | None) -> str | None:
-    return None if value is None else str(value)

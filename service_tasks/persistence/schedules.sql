@@ -2,18 +2,19 @@
 -- Only the database's clock is ever compared: now() is the moment the transaction began.
 
 -- name: columns
--- In the order of use_cases.schedules.StoredSchedule; first the seven parts of its timing.
-s.cron, s.timezone, s.every_seconds, s.run_at, s.anchor_at, s.starts_at, s.ends_at, s.missed,
-s.id, s.name, s.task_type, s.title, s.user_id, s.payload::text, s.priority, s.max_attempts, s.timeout_seconds,
-s.callback_url, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at, s.updated_at, now()
+-- The fields of domain.schedule.Timing and of use_cases.schedules.StoredSchedule.
+{timing}, s.payload::text AS payload, {rest}
 
 -- name: light_columns
 -- The same for lists, where a large payload is left out.
-s.cron, s.timezone, s.every_seconds, s.run_at, s.anchor_at, s.starts_at, s.ends_at, s.missed,
-s.id, s.name, s.task_type, s.title, s.user_id,
-CASE WHEN octet_length(s.payload::text) <= %(largest)s THEN s.payload::text END, s.priority, s.max_attempts,
-s.timeout_seconds, s.callback_url, s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at,
-s.updated_at, now()
+{timing}, CASE WHEN octet_length(s.payload::text) <= %(largest)s THEN s.payload::text END AS payload, {rest}
+
+-- name: timing
+s.cron, s.timezone, s.every_seconds, s.run_at AS at, s.anchor_at AS anchor, s.starts_at, s.ends_at
+
+-- name: rest
+s.missed, s.id, s.name, s.task_type, s.title, s.user_id, s.priority, s.max_attempts, s.timeout_seconds, s.callback_url,
+s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at, s.updated_at, now() AS now
 
 -- name: clock
 SELECT now()
@@ -23,7 +24,7 @@ INSERT INTO schedules AS s (id, name, task_type, title, user_id, payload, priori
                             callback_url, missed, next_run_at, cron, timezone, every_seconds, run_at, anchor_at, starts_at, ends_at)
 VALUES (%(id)s::uuid, %(name)s, %(task_type)s, %(title)s, %(user_id)s::uuid, %(payload)s::jsonb, %(priority)s,
         %(max_attempts)s, %(timeout_seconds)s, %(callback_url)s, %(missed)s, %(next_run_at)s, %(cron)s, %(timezone)s,
-        %(every_seconds)s, %(run_at)s, %(anchor_at)s, %(starts_at)s, %(ends_at)s)
+        %(every_seconds)s, %(at)s, %(anchor)s, %(starts_at)s, %(ends_at)s)
 RETURNING {columns}
 
 -- name: get
@@ -54,7 +55,7 @@ SET name = %(name)s, task_type = %(task_type)s, title = %(title)s, user_id = %(u
     payload = %(payload)s::jsonb, priority = %(priority)s, max_attempts = %(max_attempts)s,
     timeout_seconds = %(timeout_seconds)s, callback_url = %(callback_url)s, missed = %(missed)s, paused_at = %(paused_at)s,
     next_run_at = %(next_run_at)s, problem = %(problem)s, cron = %(cron)s, timezone = %(timezone)s,
-    every_seconds = %(every_seconds)s, run_at = %(run_at)s, anchor_at = %(anchor_at)s, starts_at = %(starts_at)s,
+    every_seconds = %(every_seconds)s, run_at = %(at)s, anchor_at = %(anchor)s, starts_at = %(starts_at)s,
     ends_at = %(ends_at)s, updated_at = now()
 WHERE s.id = %(id)s::uuid
 RETURNING {columns}

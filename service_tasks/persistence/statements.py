@@ -1,4 +1,4 @@
-"""Running the named statements of a file, each transaction with the driver's errors translated."""
+"""Runs the named statements of a file, with the driver's errors translated."""
 
 from __future__ import annotations
 
@@ -31,25 +31,14 @@ def tables_may_come() -> Iterator[None]:
 
 
 class Statements:
-    """Every method of a store is one transaction and raises `DatabaseUnavailable` when it cannot be had."""
+    """The statements of one file, for transactions of others. Columns have names, in SQLAlchemy's rows as well."""
 
-    def __init__(self, database: Database, file: str) -> None:
-        self._database = database
+    def __init__(self, file: str) -> None:
         self._queries = load_queries(file)
 
     def __getitem__(self, query: str) -> str:
         """The text of a statement, for whoever runs it another way."""
         return self._queries[query]
-
-    @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        with tables_may_come(), self._database.transaction() as session:
-            yield session
-
-    def once(self, query: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
-        """A transaction of this statement alone, for one round trip; gives its rows."""
-        with tables_may_come():
-            return self._database.once(self._queries[query], parameters)
 
     def run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:
         return session.connection().exec_driver_sql(self._queries[query], parameters)
@@ -60,3 +49,21 @@ class Statements:
     def row(self, session: Session, query: str, /, **parameters: Any) -> Any:
         """The first row, or None."""
         return self.run(session, query, **parameters).first()
+
+
+class StoreStatements(Statements):
+    """And for transactions of a store's own; each raises `DatabaseUnavailable` when it cannot be had."""
+
+    def __init__(self, database: Database, file: str) -> None:
+        super().__init__(file)
+        self._database = database
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        with tables_may_come(), self._database.transaction() as session:
+            yield session
+
+    def once(self, query: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
+        """A transaction of this statement alone, for one round trip; gives its rows."""
+        with tables_may_come():
+            return self._database.once(self._queries[query], parameters)

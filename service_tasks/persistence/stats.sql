@@ -2,7 +2,7 @@
 
 -- name: size
 -- In pages; known without reading any.
-SELECT pg_relation_size('tasks') / current_setting('block_size')::int, now()
+SELECT pg_relation_size('tasks') / current_setting('block_size')::int AS pages, now() AS now
 
 -- name: groups
 -- Of what was counted: the sum of each state, and its most frequent types.
@@ -45,6 +45,14 @@ WITH chosen AS MATERIALIZED (
 -- name: turn
 -- As in queries.sql.
 ((r.execute_at AT TIME ZONE 'UTC') - r.priority * interval '1 minute')
+
+-- name: by_index
+-- Before count_some. The indexes are as good as their statistics are old, and here they always are what is wanted.
+SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off
+
+-- name: with_sorting
+-- After it.
+RESET enable_sort
 
 -- name: sample
 -- The tasks in so many per cent of the pages; always the same ones, so that they are in memory, and figures do not jump
@@ -109,14 +117,15 @@ GROUP BY m.task_type, b.kind, b.place
 
 -- name: workers
 SELECT w.name, w.task_types, w.slots, w.busy, w.threads, w.busy_threads, w.started_at, w.heartbeat_at,
-       extract(epoch FROM now() - w.heartbeat_at)::float8,
-       w.heartbeat_at > now() - make_interval(secs => w.lease_seconds),
-       EXISTS (SELECT FROM leaders l WHERE l.worker_id = w.id AND l.expires_at > now())
+       extract(epoch FROM now() - w.heartbeat_at)::float8 AS heartbeat_age,
+       w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) AS alive,
+       EXISTS (SELECT FROM leaders l WHERE l.worker_id = w.id AND l.expires_at > now()) AS leads
 FROM workers w ORDER BY w.name, w.id LIMIT %(most)s
 
 -- name: workers_together
-SELECT count(*) FILTER (WHERE a.alive), count(*) FILTER (WHERE NOT a.alive),
-       coalesce(sum(a.slots) FILTER (WHERE a.alive), 0)::bigint, coalesce(sum(a.busy) FILTER (WHERE a.alive), 0)::bigint,
-       coalesce(sum(a.threads) FILTER (WHERE a.alive), 0)::bigint,
-       coalesce(sum(a.busy_threads) FILTER (WHERE a.alive), 0)::bigint
+SELECT count(*) FILTER (WHERE a.alive) AS alive, count(*) FILTER (WHERE NOT a.alive) AS silent,
+       coalesce(sum(a.slots) FILTER (WHERE a.alive), 0)::bigint AS slots,
+       coalesce(sum(a.busy) FILTER (WHERE a.alive), 0)::bigint AS busy,
+       coalesce(sum(a.threads) FILTER (WHERE a.alive), 0)::bigint AS threads,
+       coalesce(sum(a.busy_threads) FILTER (WHERE a.alive), 0)::bigint AS busy_threads
 FROM (SELECT w.*, w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) AS alive FROM workers w) a

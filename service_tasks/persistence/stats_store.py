@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
-from service_tasks.persistence.statements import Statements
+from service_tasks.persistence.statements import StoreStatements
 from service_tasks.use_cases.stats import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
 from servicekit.database.engine import Database
 
@@ -41,7 +41,7 @@ class StatsStore:
         most: int = MOST,
         sampled_pages: int = SAMPLED_PAGES,
     ) -> None:
-        self._statements = Statements(database, "stats.sql")
+        self._statements = StoreStatements(database, "stats.sql")
         self._small_pages = small_pages
         self._most = most
         self._sampled_pages = sampled_pages
@@ -53,7 +53,7 @@ class StatsStore:
             pages, now = self._statements.row(session, "size")
             together = self._statements.row(session, "workers_together")
             whole = pages <= self._small_pages
-            census = self._whole(session) if whole else self._partly(session, pages, running=together[3])
+            census = self._whole(session) if whole else self._partly(session, pages, running=together.busy)
             window = {"minutes": WINDOW_MINUTES}
             minutes: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
             for minute, *counts in self._statements.rows(session, "ended", **window):
@@ -69,13 +69,8 @@ class StatsStore:
             minutes={minute: Ended(*counts) for minute, counts in minutes.items()},
             types={name: Ended(*counts) for name, *counts in types},
             timed=timed,
-            workers=[WorkerState(*row) for row in workers],
-            alive=together[0],
-            silent=together[1],
-            slots=together[2],
-            busy=together[3],
-            threads=together[4],
-            busy_threads=together[5],
+            workers=[WorkerState(**row._mapping) for row in workers],
+            **together._mapping,
         )
 
     def _whole(self, session: Session) -> Census:
@@ -84,11 +79,10 @@ class StatsStore:
     def _partly(self, session: Session, pages: int, *, running: int) -> Census:
         """`running`: as many as the workers say they hold."""
         statements = self._statements
-        # The indexes are as good as their statistics are old, and here they always are what is wanted.
-        session.connection().exec_driver_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        statements.run(session, "by_index")
         limits = {"most": self._most + 1, "most_running": MOST_RUNNING + 1}
         counted = _census(statements.rows(session, "count_some", groups=GROUPS, **limits))
-        session.connection().exec_driver_sql("RESET enable_sort")
+        statements.run(session, "with_sorting")
         limit = {State.RUNNING: MOST_RUNNING}
         over = {state for state, count in counted.states.items() if count > limit.get(state, self._most)}
         over.add(State.COMPLETED)
@@ -105,8 +99,8 @@ class StatsStore:
                 **{state: max(guessed.get(state, 0), counted.states.get(state, 0)) for state in over},
             },
             types={
-                **{pair: count for pair, count in counted.types.items() if pair[1] not in over},
-                **{pair: count for pair, count in sampled.types.items() if pair[1] in over},
+                **{(name, state): count for (name, state), count in counted.types.items() if state not in over},
+                **{(name, state): count for (name, state), count in sampled.types.items() if state in over},
             },
             oldest=oldest,
             estimated=frozenset(over),
@@ -114,10 +108,10 @@ class StatsStore:
 
     def _timed(self, session: Session) -> dict[str, Timed]:
         found: dict[str, Timed] = {}
-        for name, kind, place, many in self._statements.rows(session, "times", minutes=WINDOW_MINUTES):
+        for name, kind, bucket, many in self._statements.rows(session, "times", minutes=WINDOW_MINUTES):
             timed = found.setdefault(name, Timed([0] * BUCKETS, [0] * BUCKETS))
             counts = timed.waits if kind == "wait" else timed.runs
-            counts[min(place, BUCKETS - 1)] += many
+            counts[min(bucket, BUCKETS - 1)] += many
         return found
 
 
@@ -125,8 +119,8 @@ def _census(rows: Iterable[Sequence[Any]], factor: float = 1.0) -> Census:
     states: dict[State, int] = {}
     types: dict[tuple[str, State], int] = {}
     oldest: dict[str, float] = {}
-    for name, word, many, age in rows:
-        state, count = State(word), round(many * factor)
+    for name, state_name, many, age in rows:
+        state, count = State(state_name), round(many * factor)
         if name is None:
             states[state] = count
             continue

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from service_tasks.domain.task import State
 from service_tasks.domain.watched import WatchedTask
-from service_tasks.persistence.statements import Statements
+from service_tasks.persistence.statements import StoreStatements
 from service_tasks.persistence.task_store import LARGEST_IN_LIST
 from servicekit.database.engine import Database
 
@@ -17,11 +17,14 @@ class WatchStore:
     """Raises `DatabaseUnavailable` or `DatabaseTooSlow` when the database cannot be had."""
 
     def __init__(self, database: Database) -> None:
-        self._statements = Statements(database, "queries.sql")
+        self._statements = StoreStatements(database, "queries.sql")
 
     def changed(self, seen: Mapping[UUID, datetime | None]) -> dict[UUID, WatchedTask | None]:
         """Those tasks whose `updated_at` is not the one given; None for one that is not there. One statement."""
         rows = self._statements.once(
             "watched", ids=[str(task_id) for task_id in seen], seen=list(seen.values()), largest=LARGEST_IN_LIST
         )
-        return {row[0]: None if row[1] is None else WatchedTask(row[0], State(row[1]), *row[2:]) for row in rows}
+        return {
+            task_id: None if state is None else WatchedTask(task_id, State(state), *others)
+            for task_id, state, *others in rows
+        }

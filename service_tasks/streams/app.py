@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 
-from service_tasks.persistence.task_store import TaskStore
+from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.persistence.watch_store import WatchStore
 from service_tasks.settings import EventsSettings
 from service_tasks.streams.door import Door, Receive, Scope, Send
@@ -75,7 +75,7 @@ class Events:
         self._looking = loop.create_task(self._feed.run(), name="feed")
         self._looking.add_done_callback(_stop_unless_cancelled)
         self._listener = EventListener(
-            TaskStore(self._database).open_wake_ups,
+            lambda: PostgresWakeUps(self._database),
             look_now=look_now,
             on_death=_stop_this_process,
         )

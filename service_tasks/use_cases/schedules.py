@@ -37,6 +37,7 @@ from servicekit.wire.json_reader import read_stored
 
 _DEFAULT_TIMEZONE = "UTC"
 _TASK_FIELDS = ("task_type", "payload", "title", "user_id", "priority", "max_attempts", "timeout", "callback_url")
+_TASK_COLUMNS = tuple("timeout_seconds" if name == "timeout" else name for name in _TASK_FIELDS)
 _KINDS = ("cron", "every", "at")
 
 
@@ -49,35 +50,26 @@ class NewSchedule:
     task_type: str
     title: str | None
     user_id: UUID | None
-    payload: str
-    priority: int
-    max_attempts: int
-    timeout_seconds: float | None
-    callback_url: str | None
-    missed: Missed
-    next_run_at: datetime
-    timing: Timing
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSchedule:
-    """A schedule as the table holds it; `payload` is JSON text, None where a list leaves a large one out, and `now`
-    is the database's clock when it was read."""
-
-    timing: Timing
-    missed: Missed
-    id: UUID
-    name: str
-    task_type: str
-    title: str | None
-    user_id: UUID | None
     payload: str | None
     priority: int
     max_attempts: int
     timeout_seconds: float | None
     callback_url: str | None
-    paused_at: datetime | None
+    missed: Missed
     next_run_at: datetime | None
+    timing: Timing
+
+    def new_task(self, task_id: UUID) -> NewTask:
+        """The task that a run makes; of a schedule that was read whole."""
+        return NewTask(id=task_id, execute_at=None, **{name: getattr(self, name) for name in _TASK_COLUMNS})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSchedule(NewSchedule):
+    """A schedule as the table holds it; `payload` is None where a list leaves a large one out, and `now` is the
+    database's clock when it was read."""
+
+    paused_at: datetime | None
     problem: str | None
     last_run_at: datetime | None
     last_task_id: UUID | None
@@ -264,34 +256,13 @@ def _fields_named() -> Iterator[None]:
 
 
 def _task_values(task: NewTask) -> dict[str, Any]:
-    return {
-        "task_type": task.task_type,
-        "title": task.title,
-        "user_id": task.user_id,
-        "payload": task.payload,
-        "priority": task.priority,
-        "max_attempts": task.max_attempts,
-        "timeout_seconds": task.timeout_seconds,
-        "callback_url": task.callback_url,
-    }
+    return {name: getattr(task, name) for name in _TASK_COLUMNS}
 
 
 def _task_of(schedule: StoredSchedule, named: Mapping[str, Any]) -> TaskCreate:
-    present = {**_plain_task_fields(schedule), **{name: named[name] for name in _TASK_FIELDS if name in named}}
-    return TaskCreate(**present)
-
-
-def _plain_task_fields(schedule: StoredSchedule) -> dict[str, Any]:
-    return {
-        "task_type": schedule.task_type,
-        "payload": _json(schedule.payload),
-        "title": schedule.title,
-        "user_id": schedule.user_id,
-        "priority": schedule.priority,
-        "max_attempts": schedule.max_attempts,
-        "timeout": schedule.timeout_seconds,
-        "callback_url": schedule.callback_url,
-    }
+    present = {field: getattr(schedule, name) for field, name in zip(_TASK_FIELDS, _TASK_COLUMNS, strict=True)}
+    present["payload"] = _json(schedule.payload)
+    return TaskCreate(**{name: named.get(name, value) for name, value in present.items()})
 
 
 def _changed_timing(schedule: StoredSchedule, named: Mapping[str, Any]) -> Timing:

@@ -64,7 +64,7 @@ class Census:
 
 
 class WorkerState(NamedTuple):
-    """A worker's row. `silence` is in seconds."""
+    """A worker's row. `heartbeat_age` is in seconds."""
 
     name: str
     task_types: Sequence[str]
@@ -74,7 +74,7 @@ class WorkerState(NamedTuple):
     busy_threads: int
     started_at: datetime
     heartbeat_at: datetime
-    silence: float
+    heartbeat_age: float
     alive: bool
     leads: bool
 
@@ -211,7 +211,7 @@ def _workers(figures: Figures) -> WorkersView:
                 busy_threads=one.busy_threads,
                 started_at=one.started_at,
                 last_beat_at=one.heartbeat_at,
-                last_beat_seconds=round(max(0.0, one.silence), 3),
+                last_beat_seconds=round(max(0.0, one.heartbeat_age), 3),
             )
             for one in figures.workers
         ],

@@ -1,11 +1,12 @@
-"""What people can do with tasks; every door (HTTP now, others later) calls these."""
+"""What people can do with tasks; whatever they come by (HTTP, a command, a message) calls these."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from enum import StrEnum
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -14,7 +15,6 @@ from service_tasks.domain.callback import CALLBACK_TYPE
 from service_tasks.domain.destinations import AllowedHost, destination_of, is_allowed
 from service_tasks.domain.task import (
     DEFAULT_MAX_ATTEMPTS,
-    LIVE_STATES,
     MAX_PAYLOAD_BYTES,
     State,
     Status,
@@ -57,6 +57,16 @@ DEFAULT_TASK_TYPE = "noop"
 NO_WORKER = "no worker runs this type"
 PAUSED = "this type is paused"
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Obstacle(StrEnum):
+    """Why a pending task cannot start."""
+
+    PAUSED = "paused"
+    NO_WORKER = "no_worker"
+
 
 class NewTask(NamedTuple):
     """A task about to be stored. `payload` is JSON text; `idempotency_key` and `request_hash` come together."""
@@ -76,8 +86,7 @@ class NewTask(NamedTuple):
     callback_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTask:
+class StoredTask(NamedTuple):
     """A task as the table holds it; JSON values as text, None where a list leaves a large one out."""
 
     id: UUID
@@ -104,6 +113,7 @@ class StoredTask:
     unique_key: str | None
     callback_url: str | None
     callback_task_id: UUID | None
+    obstacle: Obstacle | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +123,6 @@ class Control:
     paused: bool = False
     max_running: int | None = None
     max_running_per_user: int | None = None
-
-
-class Standing(NamedTuple):
-    """What decides whether tasks of a type are started: the living workers that run it, and whether it is paused."""
-
-    workers: int = 0
-    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,22 +145,22 @@ class PastExecuteAt(Exception):
         self.index = index
 
 
-class MakingRepository(Protocol):
-    """What making a task needs from the database."""
+class MakingRepository(Protocol[T_co]):
+    """What making a task needs from the database. It gives tasks whole, or what else the caller wants of them."""
 
-    def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
+    def add(self, task: NewTask, announcement: str | None = None) -> T_co | None:
         """Store a task, and tell workers so with its commit; None when its idempotency key or its unique key is taken.
         Raises `PastExecuteAt` and `UserDeleted`."""
 
-    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> StoredTask | None:
+    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> T_co | None:
         """The live task with this key. Given a request's idempotency key and hash, which have no task yet, these lead
         to it from now on; None as well when they do already."""
 
-    def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
+    def by_key(self, idempotency_key: str) -> tuple[T_co, bytes] | None:
         """The task stored with this key, or that its request was answered with, and the hash of the request."""
 
 
-class TaskRepository(MakingRepository, Protocol):
+class TaskRepository(MakingRepository[StoredTask], Protocol):
     """What the use cases need from the database. Each method is one transaction."""
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
@@ -189,50 +192,38 @@ class TaskRepository(MakingRepository, Protocol):
     def live_types(self) -> Mapping[str, int]:
         """The types that living workers run, and how many workers run each."""
 
-    def standing(self) -> Mapping[str, Standing]:
-        """Of every type that has workers, or for which people have set something."""
-
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class Created(Generic[T]):
     """`replayed`: made by an earlier request with the same idempotency key. `existing`: another request's task, alive
     with the same unique key."""
 
-    task: TaskView
+    task: T
     replayed: bool = False
     existing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """`Created`, with the task as the table holds it."""
-
-    task: StoredTask
-    replayed: bool = False
-    existing: bool = False
-
-
-class TaskMaker:
-    """Checks and stores new tasks, whatever door they come in by. `announce` tells workers that something is ready or
-    scheduled; `take_turn` says whether that may be told with the task's own commit instead. They must neither block nor
-    raise. `callback_hosts` are those that a task's callback_url may name."""
+class TaskMaker(Generic[T]):
+    """Checks and stores new tasks, wherever they come from. `announce` tells workers that something is ready or
+    scheduled; `may_announce` says whether that may be done with the task's own commit instead. They must neither block
+    nor raise. `callback_hosts` are those that a task's callback_url may name."""
 
     def __init__(
         self,
-        repository: MakingRepository,
+        repository: MakingRepository[T],
         registry: Registry,
         *,
         announce: Callable[[str], None],
-        take_turn: Callable[[], bool],
+        may_announce: Callable[[], bool],
         callback_hosts: Sequence[AllowedHost],
     ) -> None:
         self._repository = repository
         self._registry = registry
         self._announce = announce
-        self._take_turn = take_turn
+        self._may_announce = may_announce
         self._callback_hosts = callback_hosts
 
-    def make(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Made:
+    def make(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created[T]:
         """Store a task, or give the one that the same key and request made before.
 
         Raises `Invalid` (also as `UserDeleted`), `PayloadTooLarge` and `IdempotencyKeyReused`.
@@ -246,7 +237,7 @@ class TaskMaker:
         new = self._new_task(body, idempotency_key, request_hash)
         word = READY if new.execute_at is None else SCHEDULED
         while True:
-            announced = self._take_turn()
+            announced = self._may_announce()
             try:
                 stored = self._repository.add(new, word if announced else None)
             except PastExecuteAt as exc:
@@ -254,13 +245,13 @@ class TaskMaker:
             if stored is not None:
                 if not announced:
                     self._announce(word)
-                return Made(stored)
+                return Created(stored)
             known, answers = None, None
             if idempotency_key is not None and request_hash is not None:
                 known, answers = self._replayed(idempotency_key, request_hash), (idempotency_key, request_hash)
             if known is None and new.unique_key is not None:
                 alive = self._repository.by_unique_key(new.unique_key, answers=answers)
-                known = None if alive is None else Made(alive, existing=True)
+                known = None if alive is None else Created(alive, existing=True)
             if known is not None:
                 return known
             # Its holder was purged, or has ended, in between: the key is free again.
@@ -269,14 +260,14 @@ class TaskMaker:
         """Check a task that somebody else is going to store: `Invalid`, `PayloadTooLarge`."""
         return self._new_task(body, None, None)
 
-    def _replayed(self, idempotency_key: str, request_hash: bytes) -> Made | None:
+    def _replayed(self, idempotency_key: str, request_hash: bytes) -> Created[T] | None:
         known = self._repository.by_key(idempotency_key)
         if known is None:
             return None
         task, known_hash = known
         if known_hash != request_hash:
             raise IdempotencyKeyReused
-        return Made(task, replayed=True)
+        return Created(task, replayed=True)
 
     def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
         task_type = body.task_type or DEFAULT_TASK_TYPE
@@ -289,7 +280,7 @@ class TaskMaker:
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise PayloadTooLarge(len(payload))
         known_type = self._registry.get(task_type)
-        # Without a model whatever came through a door will do, and was read strictly there.
+        # Without a model whatever came in will do: it was read strictly.
         if known_type is not None and known_type.payload_model is not None:
             try:
                 known_type.parse(payload)
@@ -329,7 +320,7 @@ class Tasks:
         registry: Registry,
         *,
         announce: Callable[[str], None],
-        take_turn: Callable[[], bool] = lambda: False,
+        may_announce: Callable[[], bool] = lambda: False,
         callback_hosts: Sequence[AllowedHost] = (),
     ) -> None:
         self._repository = repository
@@ -339,11 +330,11 @@ class Tasks:
             repository,
             registry,
             announce=announce,
-            take_turn=take_turn,
+            may_announce=may_announce,
             callback_hosts=callback_hosts,
         )
 
-    def create(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created:
+    def create(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created[TaskView]:
         """Store a task, or give the one that the same key and request made before."""
         made = self._maker.make(body, idempotency_key=idempotency_key)
         return Created(self._view(made.task), replayed=made.replayed, existing=made.existing)
@@ -396,7 +387,7 @@ class Tasks:
         page = found[: query.limit]
         _count(page)
         return TaskPage(
-            tasks=self._views(page),
+            tasks=[self._view(task) for task in page],
             total=total,
             limit=query.limit,
             offset=query.offset,
@@ -488,26 +479,6 @@ class Tasks:
         return task
 
     def _view(self, task: StoredTask, *, trace: bool = False) -> TaskView:
-        return self._views([task], trace=trace)[0]
-
-    def _views(self, tasks: Sequence[StoredTask], *, trace: bool = False) -> list[TaskView]:
-        pending = any(public_status(task.state) is Status.PENDING for task in tasks)
-        standing = self._repository.standing() if pending else {}
-        return [self._view_of(task, standing.get(task.task_type, Standing()), trace=trace) for task in tasks]
-
-    def _waiting_for(self, task: StoredTask, standing: Standing) -> str | None:
-        if public_status(task.state) is not Status.PENDING:
-            return None
-        if standing.paused:
-            return PAUSED
-        if standing.workers:
-            return None
-        known = self._registry.get(task.task_type)
-        if known is None or not known.needs:
-            return NO_WORKER
-        return f"{NO_WORKER}; it needs {' and '.join(known.needs)} to be set for the workers"
-
-    def _view_of(self, task: StoredTask, standing: Standing, *, trace: bool) -> TaskView:
         status = public_status(task.state)
         omitted = [] if task.payload is not None else ["payload"]
         if status is Status.COMPLETED and task.result is None:
@@ -538,9 +509,17 @@ class Tasks:
             unique_key=task.unique_key,
             callback_url=task.callback_url,
             callback_task_id=task.callback_task_id,
-            waiting_for=self._waiting_for(task, standing),
+            waiting_for=self._waiting_for(task),
             omitted=omitted,
         )
+
+    def _waiting_for(self, task: StoredTask) -> str | None:
+        if task.obstacle is not Obstacle.NO_WORKER:
+            return None if task.obstacle is None else PAUSED
+        known = self._registry.get(task.task_type)
+        if known is None or not known.needs:
+            return NO_WORKER
+        return f"{NO_WORKER}; it needs {' and '.join(known.needs)} to be set for the workers"
 
 
 def _error_view(item: Mapping[str, Any], *, trace: bool) -> AttemptErrorView:
@@ -577,7 +556,3 @@ def _invalid_payload(exc: ValidationError) -> Invalid:
         for error in exc.errors(include_url=False, include_input=False, include_context=False)[:20]
     ]
     return Invalid("; ".join(f"{item.field}: {item.message}" for item in details[:3]), details=details)
-
-
-def is_live(task: StoredTask) -> bool:
-    return task.state in LIVE_STATES

@@ -9,7 +9,7 @@ import re
 import time
 
 from service_tasks.domain.callback import signature
-from service_tasks.persistence.callbacks import EndedTask
+from service_tasks.persistence.task_ends import EndedTask
 from servicekit.events.cloudevents import CloudEvent
 from tests.support.markdown import CHECKOUT, Document
 

@@ -17,7 +17,7 @@ from scripts.instance import cli, ports, programs
 from scripts.reference import endpoints, errors, metrics, settings
 from service_orders import events as orders_events
 from service_tasks.domain.task import Status, status_from_word
-from service_tasks.persistence import task_outbox
+from service_tasks.use_cases.user_deletion import DeletedUser
 from service_users import events as users_events
 from servicekit.events.cloudevents import PATH
 from servicekit.process.services import services
@@ -213,7 +213,7 @@ def test_every_error_code_named_anywhere_is_a_code() -> None:
 
 def test_who_acts_on_an_event_can_read_what_its_sender_writes() -> None:
     sent = users_events.CATALOGUE["user.deleted"].model_fields
-    for receiver in (orders_events.UserDeleted, task_outbox.UserDeleted):
+    for receiver in (orders_events.UserDeleted, DeletedUser):
         assert set(receiver.model_fields) <= set(sent)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -17,10 +17,14 @@ import pytest
 from service_tasks.engine.ports import Offer, WorkerInfo
 from service_tasks.engine.registry import Registry, TaskType
 from service_tasks.engine.worker import Worker, WorkerOptions
+from service_tasks.persistence.engine_store import EngineStore
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.schedule_store import ScheduleStore
+from service_tasks.persistence.task_ends import TaskEnds
 from service_tasks.persistence.task_store import TaskStore
+from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.tasks import NewTask, StoredTask
+from service_tasks.use_cases.user_deletion import UserDeletion
 from servicekit.database.engine import Database
 from servicekit.process.ids import new_id
 from tests.support.waiting import eventually
@@ -46,9 +50,12 @@ def new_task(task_type: str = "noop", **changes) -> NewTask:
 class Bench:
     """One database with what the tests do to it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, event_states: Collection[str] = ()) -> None:
         self.database = database
-        self.store = TaskStore(database)
+        ends = TaskEnds(event_states)
+        self.store = TaskStore(database, ends)
+        self.engine = EngineStore(database, ends)
+        self.user_deleted = UserDeletion(ends, ScheduleStore(database)).act
 
     def add(self, task_type: str = "noop", **changes) -> UUID:
         stored = self.store.add(new_task(task_type, **changes))
@@ -62,11 +69,11 @@ class Bench:
 
     def register(self, *, lease_seconds: float = 45.0, types: tuple[str, ...] = ("noop",)) -> UUID:
         worker = WorkerInfo(id=uuid4(), name="a worker", task_types=types, lease_seconds=lease_seconds)
-        self.store.beat(worker)
+        self.engine.beat(worker)
         return worker.id
 
     def claim(self, worker_id: UUID, *types: str, limit: int = 10):
-        return self.store.claim(worker_id, [Offer(name, 60.0) for name in types or ("noop",)], limit)
+        return self.engine.claim(worker_id, [Offer(name, 60.0) for name in types or ("noop",)], limit)
 
     def sql(self, statement: str, *parameters):
         with self.database.transaction() as session:
@@ -110,13 +117,14 @@ class RunningWorker:
             Database(url, application_name="worker", pool_size=9),
             Database(url, application_name="heartbeat", pool_size=1),
         ]
-        store = TaskStore(self._databases[0])
+        maintenance_store = MaintenanceStore(self._databases[0])
         self.worker = Worker(
-            store=store,
-            heartbeat_store=TaskStore(self._databases[1]),
-            due_store=ScheduleStore(self._databases[0], store),
-            maintenance_store=MaintenanceStore(self._databases[0]),
-            open_wake_ups=store.open_wake_ups,
+            store=EngineStore(self._databases[0]),
+            heartbeat_store=EngineStore(self._databases[1]),
+            due_store=ScheduleStore(self._databases[0]),
+            leader_store=maintenance_store,
+            prune_store=maintenance_store,
+            open_wake_ups=lambda: PostgresWakeUps(self._databases[0]),
             registry=Registry(types),
             options=WorkerOptions(**settings),
         )

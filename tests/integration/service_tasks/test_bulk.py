@@ -14,7 +14,7 @@ import pytest
 from service_tasks.app import create_app
 from service_tasks.domain.task import AttemptError, FailedForGood, Succeeded
 from service_tasks.persistence.bulk_store import BulkStore
-from service_tasks.persistence.task_outbox import TaskOutbox
+from service_tasks.persistence.task_ends import TaskEnds
 from service_tasks.schemas.bulk import CancelMany, RetryMany
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types import TaskContext, task_type
@@ -43,14 +43,14 @@ def post(tasks_database):
 
 @pytest.fixture
 def bulk(bench) -> Bulk:
-    return Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
+    return Bulk(BulkStore(bench.database), announce=lambda word: None)
 
 
 def failed(bench, task_type: str = "crane", **changes):
     """A task that has failed for good."""
     task_id = bench.add(task_type, **changes)
     (claimed,) = bench.claim(bench.register(types=(task_type,)), task_type)
-    bench.store.write([FailedForGood(claimed.lease, ERROR)], "a worker")
+    bench.engine.write([FailedForGood(claimed.lease, ERROR)], "a worker")
     return task_id
 
 
@@ -138,7 +138,7 @@ def test_failed_tasks_run_again_and_cancelled_ones_only_when_they_are_named(benc
     bench.store.cancel(stopped)
     done = bench.add("crane")
     (claimed,) = bench.claim(bench.register(types=("crane",)), "crane")
-    bench.store.write([Succeeded(claimed.lease, "1")], "a worker")
+    bench.engine.write([Succeeded(claimed.lease, "1")], "a worker")
 
     assert post("/tasks/retry", {"task_type": "crane"})["retried"] == 1
     assert states(bench) == {broken: "ready", stopped: "cancelled", done: "completed"}
@@ -188,7 +188,7 @@ def test_a_result_that_comes_after_the_cancel_changes_nothing(bench, bulk):
 
     assert bulk.cancel(CancelMany(task_type="crane")).cancelled == 1
 
-    assert bench.store.write([Succeeded(claimed.lease, "1")], "a worker") == set()
+    assert bench.engine.write([Succeeded(claimed.lease, "1")], "a worker") == set()
     assert (bench.get(task_id).state, bench.get(task_id).result) == ("cancelled", None)
 
 
@@ -217,7 +217,7 @@ def test_handlers_of_cancelled_tasks_are_stopped(bench, bulk, start_worker):
 
 
 def test_the_ends_that_others_asked_to_hear_of_are_told(bench):
-    telling = Bulk(BulkStore(bench.database, bench.store, TaskOutbox(["cancelled"])), announce=lambda word: None)
+    telling = Bulk(BulkStore(bench.database, TaskEnds(["cancelled"])), announce=lambda word: None)
     ids = {bench.add("crane") for _ in range(3)}
 
     telling.cancel(CancelMany(task_type="crane"))
@@ -230,7 +230,7 @@ def test_the_ends_that_others_asked_to_hear_of_are_told(bench):
 def test_nothing_is_run_again_for_a_user_who_was_deleted(bench, post):
     gone = uuid4()
     orphan, other = failed(bench, user_id=gone), failed(bench, user_id=uuid4())
-    Inbox(bench.database, {"user.deleted": bench.store.user_deleted}).take([user_deleted(gone)])
+    Inbox(bench.database, {"user.deleted": bench.user_deleted}).take([user_deleted(gone)])
 
     answer = post("/tasks/retry", {"task_type": "crane"})
 
@@ -253,7 +253,7 @@ def test_a_retry_wakes_the_workers(bench, tasks_database):
     failed(bench)
     words: list[str] = []
 
-    Bulk(BulkStore(bench.database, bench.store), announce=words.append).retry(RetryMany(all=True))
+    Bulk(BulkStore(bench.database), announce=words.append).retry(RetryMany(all=True))
 
     assert words == ["ready"]
 
@@ -323,7 +323,7 @@ def test_a_database_that_goes_away_in_the_middle_does_not_hide_what_was_done(ben
             return super().cancel(ids)
 
     many_ready(bench, 1200)
-    bulk = Bulk(Failing(bench.database, bench.store), announce=lambda word: None)
+    bulk = Bulk(Failing(bench.database), announce=lambda word: None)
 
     answer = bulk.cancel(CancelMany(task_type="crane", limit=5000))
     ordered = [row[0] for row in bench.sql("SELECT id FROM tasks ORDER BY id")]
@@ -357,11 +357,11 @@ def test_cancels_retries_claims_and_results_at_once_never_wait_in_a_circle(bench
             errors.append(exc)
 
     def cancel() -> None:
-        bulk = Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
+        bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
         done["cancelled"] += bulk.cancel(CancelMany(all=True)).cancelled
 
     def retry() -> None:
-        bulk = Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
+        bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
         for status in ("failed", "cancelled"):
             done["retried"] += bulk.retry(RetryMany(status=status)).retried
 
@@ -371,7 +371,7 @@ def test_cancels_retries_claims_and_results_at_once_never_wait_in_a_circle(bench
             Succeeded(task.lease, "1") if number % 10 == 0 else FailedForGood(task.lease, ERROR)
             for number, task in enumerate(claimed)
         ]
-        done["written"] += len(bench.store.write(outcomes, "a worker")) if outcomes else 0
+        done["written"] += len(bench.engine.write(outcomes, "a worker")) if outcomes else 0
 
     threads = [threading.Thread(target=repeat, args=[work]) for work in (cancel, cancel, retry, retry, run, run)]
     for thread in threads:

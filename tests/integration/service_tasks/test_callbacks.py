@@ -13,7 +13,8 @@ from service_tasks.app import create_app
 from service_tasks.domain.task import AttemptError, FailedForGood, State, Succeeded, WillRetry
 from service_tasks.errors import UserDeleted
 from service_tasks.persistence.bulk_store import BulkStore
-from service_tasks.persistence.callbacks import EndedTask
+from service_tasks.persistence.task_ends import EndedTask
+from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.schemas.bulk import CancelMany, RetryMany
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types import GiveUp, RetryAfter
@@ -63,25 +64,25 @@ def claimed(bench, task_id: UUID, **options):
 
 def complete(bench, task_id):
     _, lease = claimed(bench, task_id)
-    assert bench.store.write([Succeeded(lease, '{"metres": 7}')], "w") == {lease}
+    assert bench.engine.write([Succeeded(lease, '{"metres": 7}')], "w") == {lease}
 
 
 def complete_among_others(bench, task_id):
     _, lease = claimed(bench, task_id)
     bench.add()
     _, other = claimed(bench, bench.add(priority=100))
-    assert bench.store.write([Succeeded(lease, '{"metres": 7}'), FailedForGood(other, ERROR)], "w") == {lease, other}
+    assert bench.engine.write([Succeeded(lease, '{"metres": 7}'), FailedForGood(other, ERROR)], "w") == {lease, other}
 
 
 def fail(bench, task_id):
     _, lease = claimed(bench, task_id)
-    bench.store.write([FailedForGood(lease, ERROR)], "w")
+    bench.engine.write([FailedForGood(lease, ERROR)], "w")
 
 
 def lose(bench, task_id):
     worker, lease = claimed(bench, task_id)
     bench.silence(worker)
-    outcomes = bench.store.rescue(
+    outcomes = bench.engine.rescue(
         lease_seconds=0.1, limit=10, rescuer="w", decide=lambda task: FailedForGood(task.lease, ERROR)
     )
     assert [outcome.lease for outcome in outcomes] == [lease]
@@ -103,7 +104,7 @@ def purge(bench, task_id):
 
 
 def cancel_by_filter(bench, task_id):
-    bulk = Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
+    bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
     # The second time there is the callback, which nobody asked for.
     assert [bulk.cancel(CancelMany(status="pending")).cancelled for _ in range(2)] == [1, 0]
     assert bulk.cancel(CancelMany(task_type="other")).cancelled == 0
@@ -111,7 +112,7 @@ def cancel_by_filter(bench, task_id):
 
 def delete_user(bench, task_id):
     user_id = bench.get(task_id).user_id
-    inbox = Inbox(bench.database, {"user.deleted": bench.store.user_deleted})
+    inbox = Inbox(bench.database, {"user.deleted": bench.user_deleted})
     inbox.take([user_deleted(user_id)])
     # The event comes again, and the user is gone: neither makes or stops a callback.
     inbox.take([user_deleted(user_id)])
@@ -158,7 +159,7 @@ def test_a_task_without_a_callback_and_an_attempt_that_is_not_the_last_make_none
     leases = {task.lease.task_id: task.lease for task in bench.claim(worker)}
 
     soon = bench.sql("SELECT now() + interval '1 hour'")[0][0]
-    bench.store.write([Succeeded(leases[plain], "1"), WillRetry(leases[again], soon, ERROR)], "w")
+    bench.engine.write([Succeeded(leases[plain], "1"), WillRetry(leases[again], soon, ERROR)], "w")
     bench.store.cancel(bench.add())
 
     assert callbacks(bench) == []
@@ -170,7 +171,7 @@ def test_one_batch_ends_tasks_with_and_without_callbacks(bench):
     ids = [bench.add(callback_url=url) for url in urls]
     leases = [task.lease for task in bench.claim(bench.register())]
 
-    assert bench.store.write([Succeeded(lease, "1") for lease in leases], "w") == set(leases)
+    assert bench.engine.write([Succeeded(lease, "1") for lease in leases], "w") == set(leases)
 
     assert {bench.get(task_id).state for task_id in ids} == {State.COMPLETED}
     assert sorted(told["url"] for _, told in callbacks(bench)) == [f"{URL}/1", f"{URL}/3"]
@@ -181,8 +182,8 @@ def test_what_is_too_late_makes_no_second_callback(bench):
     _, lease = claimed(bench, task_id)
     bench.store.cancel(task_id)
 
-    assert bench.store.write([Succeeded(lease, "1")], "w") == set()
-    assert bench.store.write([FailedForGood(lease, ERROR)], "w") == set()
+    assert bench.engine.write([Succeeded(lease, "1")], "w") == set()
+    assert bench.engine.write([FailedForGood(lease, ERROR)], "w") == set()
     assert bench.store.cancel(task_id) is None
 
     assert [told["event"]["type"] for _, told in callbacks(bench)] == ["task.cancelled"]
@@ -196,14 +197,14 @@ def test_an_end_whose_callback_cannot_be_written_has_not_happened(bench, monkeyp
         raise DatabaseUnavailable
 
     with monkeypatch.context() as patched:
-        patched.setattr(bench.store, "insert_many", broken)
+        patched.setattr("service_tasks.persistence.task_ends.insert_many", broken)
         with pytest.raises(DatabaseUnavailable):
-            bench.store.write([Succeeded(lease, "1")], "w")
+            bench.engine.write([Succeeded(lease, "1")], "w")
         with pytest.raises(DatabaseUnavailable):
             bench.store.cancel(task_id)
     assert bench.get(task_id).state is State.RUNNING
 
-    assert bench.store.write([Succeeded(lease, "1")], "w") == {lease}
+    assert bench.engine.write([Succeeded(lease, "1")], "w") == {lease}
     assert len(callbacks(bench)) == 1
 
 
@@ -211,7 +212,7 @@ def test_a_large_result_is_named_and_not_sent(bench):
     bench.add(callback_url=URL)
     _, lease = claimed(bench, bench.sql("SELECT id FROM tasks")[0][0])
 
-    bench.store.write([Succeeded(lease, json.dumps("x" * 17_000))], "w")
+    bench.engine.write([Succeeded(lease, json.dumps("x" * 17_000))], "w")
 
     ((_, told),) = callbacks(bench)
     data = told["event"]["data"]
@@ -232,7 +233,7 @@ def test_a_task_that_is_run_again_and_ends_again_is_told_again(bench):
 
 
 def test_callbacks_are_cancelled_by_filter_when_somebody_names_them(bench):
-    bulk = Bulk(BulkStore(bench.database, bench.store), announce=lambda word: None)
+    bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
     task_id = bench.add(callback_url=URL)
     bench.store.cancel(task_id)
 
@@ -242,7 +243,7 @@ def test_callbacks_are_cancelled_by_filter_when_somebody_names_them(bench):
 
 
 def test_the_workers_are_told_with_the_end(bench):
-    wake_ups = bench.store.open_wake_ups()
+    wake_ups = PostgresWakeUps(bench.database)
     try:
         bench.store.cancel(bench.add(callback_url=URL))
         assert wake_ups.wait(5) == ["ready"]

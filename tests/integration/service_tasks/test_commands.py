@@ -42,7 +42,7 @@ def failed(bench, **changes):
     task_id = bench.add("crane", **changes)
     (claimed,) = bench.claim(bench.register(types=("crane",)), "crane")
     trace = "Traceback\n  line 7\nBroken: the pump"
-    bench.store.write([FailedForGood(claimed.lease, AttemptError("Broken", "the pump", trace))], "a worker")
+    bench.engine.write([FailedForGood(claimed.lease, AttemptError("Broken", "the pump", trace))], "a worker")
     return task_id
 
 

@@ -20,6 +20,7 @@ from service_tasks import client
 from service_tasks.client import enqueue
 from service_tasks.domain.task import State
 from service_tasks.errors import PayloadTooLarge, UserDeleted
+from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.task_types.noop import noop
 from servicekit.events.inbox import Inbox
 from servicekit.wire.errors import IdempotencyKeyReused, Invalid
@@ -116,7 +117,7 @@ def test_every_field_is_kept(bench, engine):
 
 
 def test_workers_are_told_with_the_commit_unless_nobody_shall_be(bench, engine):
-    wake_ups = bench.store.open_wake_ups()
+    wake_ups = PostgresWakeUps(bench.database)
     try:
         with Session(engine) as session:
             enqueue(session)
@@ -202,7 +203,7 @@ def test_of_two_transactions_with_one_key_the_second_waits_for_the_first(bench, 
 
 def test_a_task_for_a_deleted_user_is_refused(bench, engine, plain):
     user_id = uuid4()
-    Inbox(bench.database, {"user.deleted": bench.store.user_deleted}).take([user_deleted(user_id)])
+    Inbox(bench.database, {"user.deleted": bench.user_deleted}).take([user_deleted(user_id)])
 
     with Session(engine) as session:
         for connection in (session, plain):

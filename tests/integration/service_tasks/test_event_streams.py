@@ -53,14 +53,14 @@ class Running:
         assert self.claimed.lease.task_id == self.id
 
     def progress(self, percent: int, message: str | None = None) -> None:
-        self.bench.store.write_progress([Progress(self.claimed.lease, percent, message)])
+        self.bench.engine.write_progress([Progress(self.claimed.lease, percent, message)])
 
     def complete(self, result: str = "{}") -> None:
-        assert self.bench.store.write([Succeeded(self.claimed.lease, result)], "a worker")
+        assert self.bench.engine.write([Succeeded(self.claimed.lease, result)], "a worker")
 
     def fail(self) -> None:
         error = AttemptError("ValueError", "no crane")
-        assert self.bench.store.write([FailedForGood(self.claimed.lease, error)], "a worker")
+        assert self.bench.engine.write([FailedForGood(self.claimed.lease, error)], "a worker")
 
 
 @pytest.fixture
@@ -91,10 +91,10 @@ def test_a_stream_begins_with_the_present_state_and_tells_what_changes_until_the
         (claimed,) = bench.claim(worker)
         started = next(stream)
         assert (started.name, started.data["status"], started.data["attempts"]) == ("status", "processing", 1)
-        bench.store.write_progress([Progress(claimed.lease, 40, "наполовину\nготово")])
+        bench.engine.write_progress([Progress(claimed.lease, 40, "наполовину\nготово")])
         half = next(stream)
         assert (half.name, half.data["percent"], half.data["message"]) == ("progress", 40, "наполовину\nготово")
-        bench.store.write([Succeeded(claimed.lease, '{"made": 3}')], "a worker")
+        bench.engine.write([Succeeded(claimed.lease, '{"made": 3}')], "a worker")
         status, progress, end = list(stream)
         assert (status.name, status.data["status"]) == ("status", "completed")
         assert (progress.name, progress.data["percent"]) == ("progress", 100)

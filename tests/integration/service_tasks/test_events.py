@@ -10,9 +10,9 @@ import pytest
 from service_tasks.domain.task import AttemptError, FailedForGood, Succeeded, WillRetry
 from service_tasks.engine.registry import TaskType
 from service_tasks.errors import TaskStateConflict, UserDeleted
-from service_tasks.persistence.task_outbox import CATALOGUE, TaskOutbox
-from service_tasks.persistence.task_store import TaskStore
+from service_tasks.persistence.task_ends import CATALOGUE
 from servicekit.events.inbox import Inbox
+from tests.integration.service_tasks.conftest import Bench
 from tests.support.events import user_deleted
 from tests.support.waiting import eventually
 
@@ -21,8 +21,7 @@ ALL = ("completed", "failed", "cancelled")
 
 @pytest.fixture
 def telling(bench):
-    bench.store = TaskStore(bench.database, TaskOutbox(ALL))
-    return bench
+    return Bench(bench.database, ALL)
 
 
 def told(bench) -> list[tuple]:
@@ -30,7 +29,7 @@ def told(bench) -> list[tuple]:
 
 
 def delete(bench, user_id, **changes):
-    return Inbox(bench.database, {"user.deleted": bench.store.user_deleted}).take([user_deleted(user_id, **changes)])
+    return Inbox(bench.database, {"user.deleted": bench.user_deleted}).take([user_deleted(user_id, **changes)])
 
 
 def end_one_of_each(bench) -> dict[str, object]:
@@ -38,7 +37,7 @@ def end_one_of_each(bench) -> dict[str, object]:
     worker = bench.register()
     leases = {task.lease.task_id: task.lease for task in bench.claim(worker)}
     error = AttemptError("Broken", "the pump")
-    bench.store.write(
+    bench.engine.write(
         [
             Succeeded(leases[ids["completed"]], "{}"),
             FailedForGood(leases[ids["failed"]], error),
@@ -84,7 +83,7 @@ def test_a_result_that_comes_too_late_is_not_told(telling):
     (task,) = telling.claim(telling.register())
     telling.store.cancel(task_id)
 
-    assert telling.store.write([Succeeded(task.lease, "{}")], "a worker") == set()
+    assert telling.engine.write([Succeeded(task.lease, "{}")], "a worker") == set()
     assert [row[0] for row in told(telling)] == ["task.cancelled"]
 
 

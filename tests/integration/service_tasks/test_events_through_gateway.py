@@ -94,7 +94,7 @@ def started(bench, count: int) -> list[Lease]:
         " SELECT id::uuid, 'ready', 'noop', '{}', 50, 3, now() FROM unnest(%s) AS id",
         [str(new_id()) for _ in range(count)],
     )
-    return [task.lease for task in bench.store.claim(worker, [Offer("noop", 600.0)], count)]
+    return [task.lease for task in bench.engine.claim(worker, [Offer("noop", 600.0)], count)]
 
 
 def percents(client: Client) -> list[int]:
@@ -122,11 +122,11 @@ def test_a_thousand_watchers_see_progress_and_end_while_the_tasks_lane_answers(
             assert await asyncio.to_thread(events.metric, "siteworks_task_watchers") == WATCHERS
             assert await asyncio.to_thread(events.metric, "siteworks_task_watched") == WATCHERS // 2
             reports = [Progress(lease, 50, "halfway") for lease in leases]
-            await asyncio.to_thread(bench.store.write_progress, reports)
+            await asyncio.to_thread(bench.engine.write_progress, reports)
             while not all(50 in percents(client) for client in clients):
                 await asyncio.sleep(0.05)
             outcomes = [Succeeded(lease, '{"made": true}') for lease in leases]
-            await asyncio.to_thread(bench.store.write, outcomes, "a worker")
+            await asyncio.to_thread(bench.engine.write, outcomes, "a worker")
             await asyncio.gather(*watching)
         return clients
 
@@ -158,16 +158,16 @@ def test_a_restart_in_the_middle_costs_a_watcher_that_comes_back_nothing(
             watching = [asyncio.create_task(client.watch()) for client in clients]
             for client in clients:
                 await client.open.wait()
-            await asyncio.to_thread(bench.store.write_progress, [Progress(lease, 30, None) for lease in leases])
+            await asyncio.to_thread(bench.engine.write_progress, [Progress(lease, 30, None) for lease in leases])
             while not all(30 in percents(client) for client in clients):
                 await asyncio.sleep(0.05)
             await asyncio.to_thread(events.stop)
             # While nobody streams.
-            await asyncio.to_thread(bench.store.write_progress, [Progress(lease, 60, None) for lease in leases])
+            await asyncio.to_thread(bench.engine.write_progress, [Progress(lease, 60, None) for lease in leases])
             await asyncio.to_thread(events.restart)
             while not all(60 in percents(client) for client in clients):
                 await asyncio.sleep(0.05)
-            await asyncio.to_thread(bench.store.write, [Succeeded(lease, "{}") for lease in leases], "a worker")
+            await asyncio.to_thread(bench.engine.write, [Succeeded(lease, "{}") for lease in leases], "a worker")
             await asyncio.gather(*watching)
         return clients
 

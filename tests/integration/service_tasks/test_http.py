@@ -256,7 +256,7 @@ def test_other_services_words_filter_too(ask, bench):
     (claimed,) = bench.claim(bench.register())
     for word in ("In%20Progress", "in_progress", "Running", "processing"):
         assert ask("GET", f"/tasks?status={word}", status=200)["total"] == 1
-    bench.store.write([Succeeded(claimed.lease, "1")], "w")
+    bench.engine.write([Succeeded(claimed.lease, "1")], "w")
     for word in ("Done", "Completed"):
         assert ask("GET", f"/tasks?status={word}", status=200)["tasks"][0]["id"] == str(task_id)
     assert ask("GET", "/tasks?status=New", status=200)["total"] == 0
@@ -300,7 +300,7 @@ def test_status_and_result_tell_how_a_task_stands_and_how_it_ended(ask, bench):
     assert ask("GET", f"/tasks/{task_id}/status", status=200)["duration"] >= 0
     assert "processing" in ask("GET", f"/tasks/{task_id}/result", status=409)["message"]
 
-    bench.store.write([Succeeded(claimed.lease, '{"sum": 2.50}')], "w")
+    bench.engine.write([Succeeded(claimed.lease, '{"sum": 2.50}')], "w")
     ended = ask("GET", f"/tasks/{task_id}/result", status=200)
     assert (ended["status"], ended["result"], ended["error"]) == ("completed", {"sum": 2.5}, None)
 
@@ -308,7 +308,7 @@ def test_status_and_result_tell_how_a_task_stands_and_how_it_ended(ask, bench):
 def test_a_failed_task_tells_why_but_shows_no_traceback(ask, bench):
     task_id = bench.add()
     (claimed,) = bench.claim(bench.register())
-    bench.store.write([FailedForGood(claimed.lease, ERROR)], "host:1")
+    bench.engine.write([FailedForGood(claimed.lease, ERROR)], "host:1")
 
     task = ask("GET", f"/tasks/{task_id}", status=200)
     assert (task["status"], task["error"]) == ("failed", "it broke")
@@ -324,7 +324,7 @@ def test_the_trace_of_a_failed_attempt_is_shown_to_whoever_asks_for_it(ask, benc
     task_id = bench.add()
     (claimed,) = bench.claim(bench.register())
     error = AttemptError("Broken", "it broke", "Traceback: в строке 1")
-    bench.store.write([FailedForGood(claimed.lease, error)], "host:1")
+    bench.engine.write([FailedForGood(claimed.lease, error)], "host:1")
 
     def traces(path: str) -> list:
         return [error["trace"] for error in ask("GET", path, status=200)["errors"]]
@@ -423,7 +423,7 @@ def test_a_failed_task_can_be_run_again_with_all_its_attempts(ask, bench):
     error = ask("POST", f"/tasks/{task_id}/retry", status=409)
     assert error["code"] == "task_state_conflict"
     assert "processing" in error["message"]
-    bench.store.write([FailedForGood(claimed.lease, ERROR)], "w")
+    bench.engine.write([FailedForGood(claimed.lease, ERROR)], "w")
 
     again = ask("POST", f"/tasks/{task_id}/retry", status=200)
 

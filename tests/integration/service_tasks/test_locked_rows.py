@@ -21,7 +21,7 @@ from service_tasks.task_types.noop import noop
 from servicekit.events.cloudevents import Event
 from servicekit.events.inbox import Inbox
 from servicekit.process.ids import new_id
-from servicekit.wire.envelope import status_of
+from servicekit.wire.envelope import public_status
 from servicekit.wire.errors import AppError
 from tests.support.waiting import eventually
 
@@ -108,13 +108,13 @@ def test_the_deletion_of_a_user_whose_task_is_locked_waits_by_itself(bench, lock
     events = [
         Event(type="user.deleted", subject=user, data={"id": str(user)}, time=datetime.now(UTC)) for user in users
     ]
-    inbox = Inbox(bench.database, {"user.deleted": bench.store.user_deleted})
+    inbox = Inbox(bench.database, {"user.deleted": bench.user_deleted})
 
     with locked(f"tasks WHERE id = '{held}'"):
         with pytest.raises(AppError) as refused:
             inbox.take(events)
         # What a relay takes for a fault that this event meets and others need not; 503 or 504 would hold up them all.
-        assert status_of(refused.value) == 500
+        assert public_status(refused.value) == 500
         assert inbox.take(events[1:]).processed == 1
         assert [bench.get(task_id).state for task_id in (held, other)] == [State.READY, State.CANCELLED]
 
@@ -154,7 +154,7 @@ def test_a_due_task_that_is_locked_is_not_asked_for_without_a_pause(bench, locke
     bench.sql("UPDATE tasks SET execute_at = now() WHERE id = %s", str(task_id))
 
     with locked(f"tasks WHERE id = '{task_id}'"):
-        promotion = bench.store.promote(10)
+        promotion = bench.engine.promote(10)
 
     assert promotion.promoted == 0
     assert promotion.next_in_seconds > 3600, later
@@ -170,6 +170,6 @@ def test_a_due_schedule_that_is_locked_is_not_asked_for_without_a_pause(bench, l
     )
 
     with locked(f"schedules WHERE id = '{schedule_id}'"):
-        firing = ScheduleStore(bench.database, bench.store).fire(10, lambda due: Plan((), None, None))
+        firing = ScheduleStore(bench.database).fire(10, lambda due: Plan((), None, None))
 
     assert (firing.schedules, firing.next_in_seconds) == (0, None)

@@ -83,7 +83,7 @@ def test_outcomes_of_several_kinds_and_the_deletion_of_their_user_do_not_wait_in
         deletion = threads.submit(delete, bench, user)
         waits_for_a_lock(bench, "FOR UPDATE")
         writing = threads.submit(
-            bench.store.write, [Succeeded(leases[last], "1"), FailedForGood(leases[first], ERROR)], "w"
+            bench.engine.write, [Succeeded(leases[last], "1"), FailedForGood(leases[first], ERROR)], "w"
         )
         waits_for_a_lock(bench, "x.lease_no")
         holder.rollback()
@@ -105,7 +105,7 @@ def test_batches_over_the_same_tasks_in_every_order_never_deadlock(bench):
             for user in users * 2:
                 bench.add(user_id=user)
         else:
-            bench.store.write([HandedBack(lease) for lease in leases], "w")
+            bench.engine.write([HandedBack(lease) for lease in leases], "w")
         leases += [task.lease for task in bench.claim(worker, limit=60)]
         bench.silence(worker)
 
@@ -118,9 +118,9 @@ def test_batches_over_the_same_tasks_in_every_order_never_deadlock(bench):
     def round_of(number: int) -> list[Callable[[], object]]:
         some = leases[number::8] + leases[::-1][number::8]
         return [
-            lambda: bench.store.write([outcome(number + place, lease) for place, lease in enumerate(some)], "w"),
-            lambda: bench.store.write_progress([Progress(lease, number, None) for lease in leases[::-1]]),
-            lambda: bench.store.rescue(lease_seconds=0.0, limit=7, rescuer="r", decide=decide),
+            lambda: bench.engine.write([outcome(number + place, lease) for place, lease in enumerate(some)], "w"),
+            lambda: bench.engine.write_progress([Progress(lease, number, None) for lease in leases[::-1]]),
+            lambda: bench.engine.rescue(lease_seconds=0.0, limit=7, rescuer="r", decide=decide),
             lambda: delete(bench, users[number]),
             lambda: maintenance.prune_tasks(Retention(0.0, 0.0, 0.0), after=None, limit=9),
             lambda: leases.extend(task.lease for task in bench.claim(bench.register(lease_seconds=0.01), limit=20)),
@@ -147,7 +147,7 @@ def test_under_a_held_snapshot_every_task_is_claimed_and_completed_once_through_
             bench.store.add_many([new_task() for _ in range(1000)])
             while claimed := bench.claim(worker, limit=500):
                 taken.update(task.lease for task in claimed)
-                assert len(bench.store.write([Succeeded(task.lease, "1") for task in claimed], "w")) == len(claimed)
+                assert len(bench.engine.write([Succeeded(task.lease, "1") for task in claimed], "w")) == len(claimed)
         vacuum(bench)
         bench.add()
         behind = buffers_of_a_claim(bench, worker)
@@ -181,7 +181,7 @@ def buffers_of_a_claim(bench, worker: UUID) -> int:
 
 def delete(bench, user: UUID) -> None:
     with bench.database.transaction() as session:
-        bench.store.user_deleted(session, user_deleted(user))
+        bench.user_deleted(session, user_deleted(user))
 
 
 def deadlocks(bench) -> int:

@@ -49,7 +49,7 @@ def test_tasks_with_much_to_show_stay_below_the_limit(service: Contained, bench)
     tasks = [new_task(payload=NESTED.decode()) for _ in range(8)]
     bench.store.add_many(tasks)
     result = "[" + ",".join(["[]"] * 340_000) + "]"
-    bench.store.write([Succeeded(task.lease, result) for task in bench.claim(bench.register())], "a worker")
+    bench.engine.write([Succeeded(task.lease, result) for task in bench.claim(bench.register())], "a worker")
     error = {"attempt": 1, "type": "E", "message": "😀" * 2000, "failed_at": "2026-01-31T15:00:00Z", "worker": "w"}
     set_errors = "UPDATE tasks SET errors = (SELECT jsonb_agg(%s::jsonb) FROM generate_series(1, 50))"
     bench.sql(set_errors, json.dumps(error))

@@ -32,7 +32,7 @@ def messages(bench, announced) -> Messages:
 
 def messages_of(bench, announced, *types: TaskType) -> Messages:
     tasks = Tasks(bench.store, Registry(types), announce=announced.append)
-    return Messages(MessageStore(bench.database, bench.store), tasks, announce=announced.append)
+    return Messages(MessageStore(bench.database), tasks, announce=announced.append)
 
 
 def message(
@@ -220,7 +220,7 @@ def test_a_value_that_only_the_database_refuses_stops_nobody_else(bench, message
 
 def test_a_message_for_a_deleted_user_is_rejected_with_the_reason_and_cannot_be_requeued(bench, messages):
     anna, boris = str(uuid4()), str(uuid4())
-    Inbox(bench.database, {"user.deleted": bench.store.user_deleted}).take([user_deleted(anna)])
+    Inbox(bench.database, {"user.deleted": bench.user_deleted}).take([user_deleted(anna)])
 
     rejected = messages.take([message({"user_id": boris}), message({"user_id": anna}, "a", tag=2), message({})])
 

@@ -96,14 +96,15 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "complete": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
     "complete_and_tell": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
     "completed_under": (FIVE_HUNDRED, {"tasks_pkey"}),
-    "ended_with_callback": ({"ids": [str(uuid4()) for _ in range(500)], "largest": 16_384}, {"tasks_pkey"}),
+    "ended": ({"ids": [str(uuid4()) for _ in range(500)], "largest": 16_384}, {"tasks_pkey"}),
     "link_callbacks": ({"ids": FIVE_HUNDRED["ids"], "callbacks": FIVE_HUNDRED["ids"]}, {"tasks_pkey"}),
     "fail": ({**FIVE_HUNDRED, **ERRORS}, {"tasks_pkey"}),
     "hand_back": (FIVE_HUNDRED, {"tasks_pkey"}),
     "stopped_after_cancel": (FIVE_HUNDRED, {"tasks_pkey"}),
     "write_progress": ({**FIVE_HUNDRED, "percents": ONES, "messages": NULLS}, {"tasks_pkey"}),
-    "cancel": ({"id": WORKER}, {"tasks_pkey"}),
+    "cancel_many": ({"ids": [str(uuid4()) for _ in range(500)], "reason": None}, {"tasks_pkey"}),
     "retry": ({"id": WORKER}, {"tasks_pkey"}),
+    "retry_many": ({"ids": [str(uuid4()) for _ in range(500)], "states": ["failed"]}, {"tasks_pkey"}),
     "purge": ({"id": WORKER}, {"tasks_pkey"}),
     "cancel_of_user": ({"user_id": WORKER, "reason": "gone"}, {"ix_tasks_user", "tasks_pkey"}),
     "live_keys": ({"keys": ["a", "b"]}, {"uq_tasks_unique_key"}),
@@ -180,10 +181,12 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
     once = {
         "get": "by the primary key alone",
         "get_live": "as live_keys",
-        "get_by_key": "by a unique key alone",
-        "get_by_key_or_answer": "by a unique key of each table",
+        "live_id": "as live_keys",
+        "id_by_key": "by a unique key alone",
+        "get_by_key": "by a unique key of each table",
         "answer": "as live_keys",
         "list": "by what people ask for",
+        "choose": "by what people ask for",
         "count": "by what people ask for",
         "live_types": "reads workers",
     }
@@ -195,4 +198,5 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
         or "UPDATE tasks AS t" in text
         or "DELETE FROM tasks AS t" in text
     }
-    assert touching - STATEMENTS.keys() <= {*once, "start", "completion"}
+    parts = {"start", "completion", "cancelled", "prepare", "lock_limits_and_claim", "complete_briefly"}
+    assert touching - STATEMENTS.keys() <= {*once, *parts}

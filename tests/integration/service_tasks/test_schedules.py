@@ -40,7 +40,7 @@ def make_due(bench: Bench, schedule_id: str, ago: str = "0 s") -> None:
 
 @pytest.fixture
 def schedules(bench) -> ScheduleStore:
-    return ScheduleStore(bench.database, bench.store)
+    return ScheduleStore(bench.database)
 
 
 def scheduler(store: ScheduleStore) -> Scheduler:
@@ -573,8 +573,8 @@ def test_a_worker_runs_what_schedules_make(ask, bench, start_worker):
 # Of a deleted user
 
 
-def delete_user(bench: Bench, schedules: ScheduleStore, user_id: UUID) -> None:
-    Inbox(bench.database, {"user.deleted": schedules.user_deleted}).take([user_deleted(user_id)])
+def delete_user(bench: Bench, user_id: UUID) -> None:
+    Inbox(bench.database, {"user.deleted": bench.user_deleted}).take([user_deleted(user_id)])
 
 
 def test_the_schedules_of_a_deleted_user_are_paused_with_the_reason_and_make_no_tasks(ask, bench, schedules):
@@ -587,7 +587,7 @@ def test_the_schedules_of_a_deleted_user_are_paused_with_the_reason_and_make_no_
     for schedule_id in (hers, others, nobodys):
         make_due(bench, schedule_id)
 
-    delete_user(bench, schedules, anna)
+    delete_user(bench, anna)
     tick(schedules)
 
     for schedule_id in (hers, hand_paused):
@@ -604,7 +604,7 @@ def test_no_schedule_is_made_resumed_or_run_for_a_deleted_user_but_it_may_become
     anna = uuid4()
     hers = create(ask, user_id=str(anna))["id"]
     other = create(ask, name="another")["id"]
-    delete_user(bench, schedules, anna)
+    delete_user(bench, anna)
 
     for method, path, body in (
         ("POST", "/schedules", {**DAILY, "name": "new", "user_id": str(anna)}),
@@ -629,7 +629,7 @@ def test_a_schedule_that_the_deletion_passed_over_is_paused_when_it_is_due(ask, 
     make_due(bench, schedule_id)
     with bench.database.transaction() as session:
         session.connection().exec_driver_sql("SELECT 1 FROM schedules WHERE id = %s FOR UPDATE", (schedule_id,))
-        delete_user(bench, schedules, anna)
+        delete_user(bench, anna)
     assert ask("GET", f"/schedules/{schedule_id}", status=200)["status"] == "active"
 
     tick(schedules)

@@ -269,7 +269,7 @@ class Tasks(RuleBasedStateMachine):
         suspects = self.suspects_whose_turn_it_is()
         ready = {row[0] for row in self.look("SELECT id FROM tasks WHERE state = 'ready'")}
         first = min(limit, len(due))
-        promoted = self.bench.store.promote(limit).promoted
+        promoted = self.bench.engine.promote(limit).promoted
         assert promoted == first + min(limit - first, suspects.total())
         ready = {row[0] for row in self.look("SELECT id FROM tasks WHERE state = 'ready'")} - ready
         moved = [self.tasks[task_id] for task_id in ready]
@@ -394,7 +394,7 @@ class Tasks(RuleBasedStateMachine):
 
     def write(self, outcomes: list[Outcome]) -> None:
         expected = self.expect(outcomes) | self.written_before(outcomes)
-        assert self.bench.store.write(outcomes, "w") == expected
+        assert self.bench.engine.write(outcomes, "w") == expected
 
     def written_before(self, outcomes: list[Outcome]) -> set[Lease]:
         """Of results alone the store accepts those again that it has: the answer may have been lost on the way."""
@@ -427,7 +427,7 @@ class Tasks(RuleBasedStateMachine):
     def tell_progress(self, data: st.DataObject, percent: int) -> None:
         self.need(State.RUNNING)
         leases = self.leases_to_write(data, self.current() + self.leases)
-        self.bench.store.write_progress([Progress(lease, percent, None) for lease in leases])
+        self.bench.engine.write_progress([Progress(lease, percent, None) for lease in leases])
         for lease in leases:
             task = self.tasks.get(lease.task_id)
             if task is not None and task.holds(lease):
@@ -455,7 +455,7 @@ class Tasks(RuleBasedStateMachine):
             expected = self.expect(outcomes)
             self.open = ExitStack()
             self.session = self.open.enter_context(self.bench.database.transaction())
-            assert self.bench.store._write(self.session, outcomes, "w") == expected
+            assert self.bench.engine._write(self.session, outcomes, "w") == expected
             # Outcomes of several kinds are locked before they are written, also those that are refused then.
             several = len({WillRetry if isinstance(item, FailedForGood) else type(item) for item in outcomes}) > 1
             self.locked = frozenset(lease.task_id for lease in (matching if several else expected))
@@ -480,7 +480,7 @@ class Tasks(RuleBasedStateMachine):
         def decide(task: LostTask) -> Outcome:
             if claims_meanwhile and not outcomes:
                 # The rows are held now: a second rescuer gets none of them, and nobody waits for anybody.
-                assert self.bench.store.rescue(lease_seconds=0.0, limit=10, rescuer="second", decide=decide) == []
+                assert self.bench.engine.rescue(lease_seconds=0.0, limit=10, rescuer="second", decide=decide) == []
             model = self.tasks[task.lease.task_id]
             assert (task.attempt, task.overdue) == (model.attempts, self.alive[model.worker or ""])
             assert (task.suspects, task.company) == (model.suspects, self.company(model))
@@ -492,7 +492,7 @@ class Tasks(RuleBasedStateMachine):
             outcomes.append(outcome)
             return outcome
 
-        rescued = self.bench.store.rescue(lease_seconds=0.0, limit=10, rescuer="rescuer", decide=decide)
+        rescued = self.bench.engine.rescue(lease_seconds=0.0, limit=10, rescuer="rescuer", decide=decide)
         assert {outcome.lease.task_id for outcome in rescued} == lost
         assert self.expect(rescued) == {outcome.lease for outcome in rescued}
 
@@ -549,8 +549,8 @@ class Tasks(RuleBasedStateMachine):
         mine = [task for task in model if task.worker == name]
         held = {Lease(task.id, task.lease_no) for task in mine if task.state is State.RUNNING}
         stopping = {Lease(task.id, task.lease_no) for task in mine if task.state is State.CANCELLED}
-        assert self.bench.store.held_by(self.workers[name]) == held
-        assert self.bench.store.cancelled_under(self.workers[name]) == stopping
+        assert self.bench.engine.held_by(self.workers[name]) == held
+        assert self.bench.engine.cancelled_under(self.workers[name]) == stopping
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def write(make: Callable[[Lease], Outcome]) -> Do:
 
     def do(bench: Bench, task_id: UUID) -> object:
         ((number,),) = bench.sql("SELECT lease_no FROM tasks WHERE id = %s", str(task_id))
-        return bench.store.write([make(Lease(task_id, number))], "w")
+        return bench.engine.write([make(Lease(task_id, number))], "w")
 
     return do
 
@@ -54,18 +54,18 @@ def complete_and_tell(bench: Bench, task_id: UUID) -> None:
 
 def tell_progress(bench: Bench, task_id: UUID) -> None:
     ((number,),) = bench.sql("SELECT lease_no FROM tasks WHERE id = %s", str(task_id))
-    bench.store.write_progress([Progress(Lease(task_id, number), 50, None)])
+    bench.engine.write_progress([Progress(Lease(task_id, number), 50, None)])
 
 
 def delete_user(bench: Bench, task_id: UUID) -> None:
     event = Event(type="user.deleted", subject=USER, data={"id": str(USER)}, time=datetime.now(UTC))
     with bench.database.transaction() as session:
-        bench.store.user_deleted(session, event)
+        bench.user_deleted(session, event)
 
 
 def promote(bench: Bench, task_id: UUID) -> None:
     bench.sql("UPDATE tasks SET execute_at = now() WHERE state = 'scheduled'")
-    bench.store.promote(10)
+    bench.engine.promote(10)
 
 
 def promote_suspect(bench: Bench, task_id: UUID) -> None:
@@ -76,14 +76,14 @@ def promote_suspect(bench: Bench, task_id: UUID) -> None:
 
 def claim_limited(bench: Bench, task_id: UUID) -> None:
     bench.store.control("noop", {"max_running": 10})
-    bench.store._limited_until = 0.0
+    bench.engine._limited_until = 0.0
     bench.claim(bench.register())
 
 
 def rescue(make: Callable[[Lease], Outcome]) -> Do:
     def do(bench: Bench, task_id: UUID) -> object:
         bench.sql("DELETE FROM workers")
-        return bench.store.rescue(lease_seconds=0.0, limit=10, rescuer="r", decide=lambda task: make(task.lease))
+        return bench.engine.rescue(lease_seconds=0.0, limit=10, rescuer="r", decide=lambda task: make(task.lease))
 
     return do
 
@@ -94,7 +94,7 @@ def prune(bench: Bench, task_id: UUID) -> None:
 
 def retry_many(bench: Bench, task_id: UUID) -> None:
     ended = [State.FAILED, State.CANCELLED]
-    BulkStore(bench.database, bench.store).retry([Chosen(task_id, None, None)], ended)
+    BulkStore(bench.database).retry([Chosen(task_id, None, None)], ended)
 
 
 def will_retry(lease: Lease) -> Outcome:
@@ -103,7 +103,6 @@ def will_retry(lease: Lease) -> Outcome:
 
 #: Everything that writes a task which is there already, by the statement that does it.
 WRITERS: dict[str, list[Do]] = {
-    "cancel": [lambda bench, task_id: bench.store.cancel(task_id)],
     "cancel_of_user": [delete_user],
     "retry": [lambda bench, task_id: bench.store.retry(task_id)],
     "purge": [lambda bench, task_id: bench.store.purge(task_id)],
@@ -123,12 +122,15 @@ WRITERS: dict[str, list[Do]] = {
     "hand_back": [write(HandedBack), rescue(HandedBack)],
     "stopped_after_cancel": [write(StoppedAfterCancel)],
     "write_progress": [tell_progress],
-    "cancel_many": [lambda bench, task_id: BulkStore(bench.database, bench.store).cancel([task_id])],
+    "cancel_many": [
+        lambda bench, task_id: bench.store.cancel(task_id),
+        lambda bench, task_id: BulkStore(bench.database).cancel([task_id]),
+    ],
     "retry_many": [retry_many],
 }
 #: Parts of statements above, and one that writes beside an end, in its transaction.
-PARTS = {"start", "completion", "link_callbacks"}
-FILES = ["queries.sql", "maintenance.sql", "schedules.sql", "messages.sql", "bulk.sql", "stats.sql"]
+PARTS = {"start", "completion", "cancelled", "prepare", "lock_limits_and_claim", "complete_briefly", "link_callbacks"}
+FILES = ["queries.sql", "maintenance.sql", "schedules.sql", "messages.sql", "stats.sql"]
 
 
 def bring(bench: Bench, state: State) -> UUID:
@@ -143,7 +145,7 @@ def bring(bench: Bench, state: State) -> UUID:
         bench.store.cancel(task_id)
     elif state is not State.RUNNING:
         done = Succeeded(claimed.lease, "1") if state is State.COMPLETED else FailedForGood(claimed.lease, ERROR)
-        bench.store.write([done], "w")
+        bench.engine.write([done], "w")
     return task_id
 
 

@@ -26,6 +26,7 @@ from service_tasks.engine.ports import Offer
 from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.dedicated_connections import DedicatedConnections
+from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection
 from servicekit.database.engine import Database, DatabaseTooSlow
 from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
@@ -39,7 +40,7 @@ ERROR = AttemptError("Broken", "it broke")
 
 
 def rescue(bench, *, lease_seconds=0.0, decide=lambda task: HandedBack(task.lease)):
-    return bench.store.rescue(lease_seconds=lease_seconds, limit=500, rescuer="rescuer", decide=decide)
+    return bench.engine.rescue(lease_seconds=lease_seconds, limit=500, rescuer="rescuer", decide=decide)
 
 
 def everything(**changes) -> Selection:
@@ -96,7 +97,7 @@ def test_a_waiting_task_gains_a_point_of_priority_a_minute(bench):
 
 def limit(bench, name="noop", **changes):
     bench.store.control(name, changes)
-    bench.store._limited_until = 0.0
+    bench.engine._limited_until = 0.0
 
 
 def test_a_paused_type_is_not_claimed_and_a_resumed_one_is(bench):
@@ -119,7 +120,7 @@ def test_a_limit_holds_over_all_workers_and_counts_what_runs(bench):
     (one,) = bench.claim(first, limit=1)
     (two,) = bench.claim(second)
     assert bench.claim(first) == bench.claim(second) == []
-    bench.store.write([Succeeded(one.lease, "1")], "w")
+    bench.engine.write([Succeeded(one.lease, "1")], "w")
     assert len(bench.claim(first)) == 1
 
     # A dead worker's task is taken from it although the limit is reached, and frees its place.
@@ -140,7 +141,7 @@ def test_many_claimers_never_go_over_a_limit(bench):
         for _ in range(8):
             claimed = bench.claim(worker, limit=4)
             counts.append(bench.sql("SELECT count(*) FROM tasks WHERE state = 'running'")[0][0])
-            bench.store.write([Succeeded(task.lease, "1") for task in claimed], "w")
+            bench.engine.write([Succeeded(task.lease, "1") for task in claimed], "w")
 
     threads = [threading.Thread(target=claim_some, args=(worker,)) for worker in workers]
     for thread in threads:
@@ -187,18 +188,18 @@ def test_a_limit_that_the_type_declares_holds_unless_people_have_set_another(ben
         bench.add(user_id=uuid4())
     worker, other = bench.register(), bench.register()
 
-    users = [bench.get(task.lease.task_id).user_id for task in bench.store.claim(worker, declared, 2)]
-    users += [bench.get(task.lease.task_id).user_id for task in bench.store.claim(other, declared, 10)]
+    users = [bench.get(task.lease.task_id).user_id for task in bench.engine.claim(worker, declared, 2)]
+    users += [bench.get(task.lease.task_id).user_id for task in bench.engine.claim(other, declared, 10)]
     assert len(users) == 3
     assert users.count(anna) == 2
-    assert bench.store.claim(worker, declared, 10) == []
+    assert bench.engine.claim(worker, declared, 10) == []
 
     limit(bench, max_running=5)
-    claimed = bench.store.claim(other, declared, 10)
+    claimed = bench.engine.claim(other, declared, 10)
     assert [bench.get(task.lease.task_id).user_id == anna for task in claimed] == [False, False]
     limit(bench, max_running=None, paused=True)
-    bench.store.write([Succeeded(task.lease, "1") for task in claimed], "w")
-    assert bench.store.claim(worker, declared, 10) == []
+    bench.engine.write([Succeeded(task.lease, "1") for task in claimed], "w")
+    assert bench.engine.claim(worker, declared, 10) == []
 
 
 def test_many_claimers_never_go_over_a_limit_that_the_type_declares(bench):
@@ -213,10 +214,10 @@ def test_many_claimers_never_go_over_a_limit_that_the_type_declares(bench):
 
     def claim_some(worker):
         for _ in range(8):
-            claimed = bench.store.claim(worker, declared, 4)
+            claimed = bench.engine.claim(worker, declared, 4)
             taken.extend(task.lease for task in claimed)
             counts.append(bench.sql("SELECT count(*) FROM tasks WHERE state = 'running' AND task_type = 'noop'")[0][0])
-            bench.store.write([Succeeded(task.lease, "1") for task in claimed], "w")
+            bench.engine.write([Succeeded(task.lease, "1") for task in claimed], "w")
 
     threads = [threading.Thread(target=claim_some, args=(worker,)) for worker in workers]
     for thread in threads:
@@ -249,7 +250,7 @@ def test_what_is_claimed_is_kept_when_the_look_at_the_limits_behind_it_fails(ben
     def fail() -> None:
         raise trouble
 
-    monkeypatch.setattr(bench.store, "_newly_limited", fail)
+    monkeypatch.setattr(bench.engine, "_newly_limited", fail)
 
     assert [task.lease.task_id for task in bench.claim(worker)] == [task_id]
 
@@ -319,7 +320,7 @@ def test_at_most_one_live_task_has_a_unique_key(bench):
 
     (claimed,) = bench.claim(bench.register())
     assert bench.store.add(new_task(unique_key="k")) is None
-    bench.store.write([FailedForGood(claimed.lease, ERROR)], "w")
+    bench.engine.write([FailedForGood(claimed.lease, ERROR)], "w")
     assert bench.store.by_unique_key("k") is None
 
     second = bench.add(unique_key="k")
@@ -364,7 +365,7 @@ def test_outcomes_of_every_kind_are_written_in_one_batch(bench):
     leases = {task.lease.task_id: task.lease for task in bench.claim(bench.register())}
     when = datetime.now(UTC) + timedelta(hours=1)
 
-    accepted = bench.store.write(
+    accepted = bench.engine.write(
         [
             Succeeded(leases[done], json.dumps({"name": "Белов"})),
             WillRetry(leases[again], when, ERROR),
@@ -411,13 +412,13 @@ def test_a_result_that_comes_after_the_rescue_changes_nothing(bench):
     assert len(rescue(bench)) == 1
     (second,) = bench.claim(bench.register())
 
-    assert bench.store.write([Succeeded(first.lease, '"late"')], "w1") == set()
-    assert bench.store.write([FailedForGood(first.lease, ERROR)], "w1") == set()
-    assert bench.store.write([HandedBack(first.lease)], "w1") == set()
-    bench.store.write_progress([Progress(first.lease, 99, "late")])
+    assert bench.engine.write([Succeeded(first.lease, '"late"')], "w1") == set()
+    assert bench.engine.write([FailedForGood(first.lease, ERROR)], "w1") == set()
+    assert bench.engine.write([HandedBack(first.lease)], "w1") == set()
+    bench.engine.write_progress([Progress(first.lease, 99, "late")])
     assert (bench.get(task_id).state, bench.get(task_id).progress_percent) == (State.RUNNING, 0)
 
-    assert bench.store.write([Succeeded(second.lease, '"good"')], "w2") == {second.lease}
+    assert bench.engine.write([Succeeded(second.lease, '"good"')], "w2") == {second.lease}
     assert bench.get(task_id).result == '"good"'
 
 
@@ -426,7 +427,7 @@ def test_a_rescue_that_comes_after_the_result_changes_nothing(bench):
     worker = bench.register(lease_seconds=SHORT)
     (claimed,) = bench.claim(worker)
     bench.silence(worker)
-    bench.store.write([Succeeded(claimed.lease, '"good"')], "w1")
+    bench.engine.write([Succeeded(claimed.lease, '"good"')], "w1")
 
     assert rescue(bench) == []
     assert bench.get(task_id).state is State.COMPLETED
@@ -442,12 +443,12 @@ def test_of_a_result_and_a_rescue_at_once_exactly_one_counts(bench, first):
     accepted: list[bool] = []
 
     def complete():
-        accepted.append(bool(bench.store.write([Succeeded(claimed.lease, '"good"')], "w1")))
+        accepted.append(bool(bench.engine.write([Succeeded(claimed.lease, '"good"')], "w1")))
 
     if first == "complete":
         # The completion has written but not committed; the rescuer passes the locked row over.
         with bench.database.transaction() as session:
-            bench.store._write(session, [Succeeded(claimed.lease, '"good"')], "w1")
+            bench.engine._write(session, [Succeeded(claimed.lease, '"good"')], "w1")
             assert rescue(bench) == []
         assert bench.get(task_id).state is State.COMPLETED
         return
@@ -511,7 +512,7 @@ def test_the_oldest_errors_go_when_there_are_too_many(bench):
         MAX_KEPT_ERRORS,
     )
     (claimed,) = bench.claim(bench.register())
-    bench.store.write([FailedForGood(claimed.lease, ERROR)], "w1")
+    bench.engine.write([FailedForGood(claimed.lease, ERROR)], "w1")
 
     errors = json.loads(bench.get(task_id).errors)
     assert len(errors) == MAX_KEPT_ERRORS
@@ -522,7 +523,7 @@ def test_progress_is_written_while_the_lease_holds(bench):
     task_id = bench.add()
     (claimed,) = bench.claim(bench.register())
 
-    bench.store.write_progress([Progress(claimed.lease, 40, "половина почти")])
+    bench.engine.write_progress([Progress(claimed.lease, 40, "половина почти")])
 
     task = bench.get(task_id)
     assert (task.progress_percent, task.progress_message) == (40, "половина почти")
@@ -540,8 +541,8 @@ def test_a_cancel_wins_over_a_result_that_comes_later(bench):
 
     assert cancelled is not None
     assert cancelled.state is State.CANCELLED
-    assert bench.store.write([Succeeded(claimed.lease, '"late"')], "w1") == set()
-    assert bench.store.write([WillRetry(claimed.lease, datetime.now(UTC), ERROR)], "w1") == set()
+    assert bench.engine.write([Succeeded(claimed.lease, '"late"')], "w1") == set()
+    assert bench.engine.write([WillRetry(claimed.lease, datetime.now(UTC), ERROR)], "w1") == set()
     assert bench.get(task_id).result is None
     assert bench.store.cancel(task_id) is None
 
@@ -552,10 +553,10 @@ def test_a_worker_can_ask_what_was_cancelled_until_it_says_that_the_handler_stop
     (claimed,) = bench.claim(worker)
     bench.store.cancel(task_id)
 
-    assert bench.store.cancelled_under(worker) == {claimed.lease}
-    assert bench.store.held_by(worker) == set()
-    bench.store.write([StoppedAfterCancel(claimed.lease)], "w1")
-    assert bench.store.cancelled_under(worker) == set()
+    assert bench.engine.cancelled_under(worker) == {claimed.lease}
+    assert bench.engine.held_by(worker) == set()
+    bench.engine.write([StoppedAfterCancel(claimed.lease)], "w1")
+    assert bench.engine.cancelled_under(worker) == set()
 
 
 def test_a_cancelled_task_run_again_does_not_take_the_result_of_before(bench):
@@ -566,8 +567,8 @@ def test_a_cancelled_task_run_again_does_not_take_the_result_of_before(bench):
     (after,) = bench.claim(bench.register())
 
     assert (after.attempt, after.lease.number) == (1, 2)
-    assert bench.store.write([Succeeded(before.lease, '"late"')], "w1") == set()
-    assert bench.store.write([Succeeded(after.lease, '"good"')], "w1") == {after.lease}
+    assert bench.engine.write([Succeeded(before.lease, '"late"')], "w1") == set()
+    assert bench.engine.write([Succeeded(after.lease, '"good"')], "w1") == {after.lease}
 
 
 def test_only_failed_and_cancelled_tasks_are_retried(bench):
@@ -575,7 +576,7 @@ def test_only_failed_and_cancelled_tasks_are_retried(bench):
     assert bench.store.retry(task_id) is None
     (claimed,) = bench.claim(bench.register())
     assert bench.store.retry(task_id) is None
-    bench.store.write([Succeeded(claimed.lease, "1")], "w1")
+    bench.engine.write([Succeeded(claimed.lease, "1")], "w1")
     assert bench.store.retry(task_id) is None
 
 
@@ -594,7 +595,7 @@ def test_a_purge_removes_the_record_and_gives_a_live_task_as_cancelled(bench):
 def test_a_purge_gives_an_ended_task_as_it_was(bench):
     task_id = bench.add()
     (claimed,) = bench.claim(bench.register())
-    bench.store.write([Succeeded(claimed.lease, "7")], "w1")
+    bench.engine.write([Succeeded(claimed.lease, "7")], "w1")
 
     purged = bench.store.purge(task_id)
 
@@ -605,7 +606,7 @@ def test_a_purge_gives_an_ended_task_as_it_was(bench):
 def test_cancels_are_announced_to_whoever_listens(bench):
     task_id = bench.add()
     (claimed,) = bench.claim(bench.register())
-    line = bench.store.open_wake_ups()
+    line = PostgresWakeUps(bench.database)
     try:
         bench.store.cancel(task_id)
         assert line.wait(5) == [f"cancel:{task_id}:{claimed.lease.number}"]
@@ -615,7 +616,7 @@ def test_cancels_are_announced_to_whoever_listens(bench):
 
 
 def test_a_word_goes_out_with_the_commit_of_its_task(bench):
-    line = bench.store.open_wake_ups()
+    line = PostgresWakeUps(bench.database)
     try:
         stored = bench.store.add(new_task(), "ready")
         assert line.wait(5) == ["ready"]
@@ -626,15 +627,15 @@ def test_a_word_goes_out_with_the_commit_of_its_task(bench):
 
 def test_a_process_tells_something_itself_only_when_nobody_has_lately(bench):
     announcer = Announcer(bench.store, on_death=lambda: pytest.fail("died"), interval_seconds=1e12)
-    assert announcer.take_turn()
-    assert not announcer.take_turn()
+    assert announcer.may_announce()
+    assert not announcer.may_announce()
 
     waiting = Announcer(bench.store, on_death=lambda: pytest.fail("died"), interval_seconds=0)
-    assert waiting.take_turn()
-    assert waiting.take_turn()
+    assert waiting.may_announce()
+    assert waiting.may_announce()
     waiting.stop()
     waiting.announce("ready")
-    assert not waiting.take_turn()
+    assert not waiting.may_announce()
 
 
 # Times and keys
@@ -647,10 +648,10 @@ def test_long_tasks_that_died_together_do_not_wait_for_one_another_for_long(benc
         bench.add()
     bench.sql("UPDATE tasks SET state = 'scheduled', suspects = 3")
     for done in range(3):
-        assert bench.store.promote(100).promoted == 1
-        assert bench.store.promote(100).promoted == 0
+        assert bench.engine.promote(100).promoted == 1
+        assert bench.engine.promote(100).promoted == 0
         assert len(bench.claim(worker)) == 1
-        assert bench.store.promote(100).promoted == 0, f"{done} have run for long"
+        assert bench.engine.promote(100).promoted == 0, f"{done} have run for long"
         bench.sql("UPDATE tasks SET started_at = now() - interval '31 seconds' WHERE state = 'running'")
 
 
@@ -659,14 +660,14 @@ def test_a_task_for_later_is_promoted_when_its_time_has_come_and_not_before(benc
     assert bench.get(task_id).state is State.SCHEDULED
     assert bench.claim(bench.register()) == []
 
-    waiting = bench.store.promote(100)
+    waiting = bench.engine.promote(100)
     assert waiting.promoted == 0
     assert 590 < waiting.next_in_seconds <= 600
 
     bench.sql("UPDATE tasks SET execute_at = now() - interval '1 s'")
-    assert bench.store.promote(100).promoted == 1
+    assert bench.engine.promote(100).promoted == 1
     assert bench.get(task_id).state is State.READY
-    assert bench.store.promote(100).next_in_seconds is None
+    assert bench.engine.promote(100).next_in_seconds is None
 
 
 def test_a_time_in_the_past_is_refused_by_the_clock_of_the_database(bench):
@@ -734,12 +735,12 @@ def test_a_worker_that_still_holds_something_is_not_forgotten(bench):
     worker = bench.register()
     bench.add()
     (claimed,) = bench.claim(worker)
-    bench.store.forget_worker(worker)
+    bench.engine.forget_worker(worker)
     bench.silence(worker)
-    assert bench.store.forget_dead_workers() == 0
+    assert bench.engine.forget_dead_workers() == 0
 
-    bench.store.write([Succeeded(claimed.lease, "1")], "w1")
-    assert bench.store.forget_dead_workers() == 1
+    bench.engine.write([Succeeded(claimed.lease, "1")], "w1")
+    assert bench.engine.forget_dead_workers() == 1
 
 
 def test_the_states_of_the_database_are_those_of_the_program(bench):
@@ -778,12 +779,10 @@ def test_a_thread_whose_connection_breaks_with_a_word_of_the_server_unread_gets_
     assert url.port
     with Wire(url.port) as wire:
         way = url.set(port=wire.port).render_as_string(hide_password=False)
-        lines = DedicatedConnections(
-            Database(way, application_name="lines", pool_size=1), "LISTEN words", {"ask": "SELECT 1"}
-        )
-        assert lines.execute("ask", {}) == [(1,)]
+        connections = DedicatedConnections(Database(way, application_name="connections", pool_size=1), "LISTEN words")
+        assert connections.run("SELECT 1", {}) == [(1,)]
         wire.cut_after(lambda: bench.sql("NOTIFY words"))
 
         with pytest.raises(DatabaseUnavailable):
-            lines.execute("ask", {})
-        assert lines.execute("ask", {}) == [(1,)]
+            connections.run("SELECT 1", {})
+        assert connections.run("SELECT 1", {}) == [(1,)]

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 
 from service_tasks.domain.task import HandedBack, LostTask, Outcome, State, Succeeded
 from service_tasks.engine.ports import READY
+from service_tasks.persistence.statements import Statements
 from tests.integration.service_tasks.conftest import Bench, WorkerProcess, new_task
 from tests.support.postgres import TestServer
 from tests.support.task_workers import ForkedWorker
@@ -173,19 +174,21 @@ def behind_a_rescue(site: Site, task_id: UUID, then: Callable[[], None]) -> None
         then()
         return HandedBack(task.lease)
 
-    assert len(bench.store.rescue(lease_seconds=0.0, limit=10, rescuer="rescuer", decide=decide)) == 1
+    assert len(bench.engine.rescue(lease_seconds=0.0, limit=10, rescuer="rescuer", decide=decide)) == 1
 
 
 def behind_a(statement: str) -> Callable[[Site, UUID, Callable[[], None]], None]:
+    statements = Statements("queries.sql")
+
     def change(site: Site, task_id: UUID, then: Callable[[], None]) -> None:
         with site.bench.database.transaction() as session:
-            assert site.bench.store._statements.row(session, statement, id=str(task_id)) is not None
+            assert statements.row(session, statement, id=str(task_id), ids=[str(task_id)], reason=None) is not None
             then()
 
     return change
 
 
-CHANGES = {"rescue": behind_a_rescue, "cancel": behind_a("cancel"), "purge": behind_a("purge")}
+CHANGES = {"rescue": behind_a_rescue, "cancel": behind_a("cancel_many"), "purge": behind_a("purge")}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -227,7 +230,7 @@ def test_a_result_that_comes_after_a_change_is_refused(site, change):
     if change == "rescue":
         worker.heard("late_result_refused")
         assert site.bench.get(task_id).state is State.RUNNING
-        assert len(site.bench.store.write([Succeeded(second[0].lease, '"good"')], "second")) == 1
+        assert len(site.bench.engine.write([Succeeded(second[0].lease, '"good"')], "second")) == 1
         assert site.bench.get(task_id).result == '"good"'
     elif change == "cancel":
         eventually(lambda: site.worker_row(task_id) is None, timeout=LIMIT, what="the worker tells that it stopped")
@@ -247,7 +250,7 @@ def test_a_rescue_passes_over_a_task_whose_result_is_just_being_written(site):
     with site.locked("LOCK TABLE outbox IN SHARE MODE"):
         site.release()
         site.waits_for_a_lock("outbox")
-        rescued = site.bench.store.rescue(
+        rescued = site.bench.engine.rescue(
             lease_seconds=0.0, limit=10, rescuer="rescuer", decide=lambda task: HandedBack(task.lease)
         )
 

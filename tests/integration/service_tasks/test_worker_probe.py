@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from service_tasks.engine.ports import WorkerInfo
-from service_tasks.persistence.task_store import TaskStore
+from service_tasks.persistence.engine_store import EngineStore
 from service_tasks.worker_probe import problem_of
 from servicekit.process.ids import new_id
 from tests.support.ports import free_port
@@ -16,7 +16,7 @@ from tests.support.postgres import ServiceDatabase
 @pytest.fixture
 def worker_of_host_a(tasks_database: ServiceDatabase) -> ServiceDatabase:
     worker = WorkerInfo(id=new_id(), name="a:7", task_types=("noop",), lease_seconds=45.0)
-    TaskStore(tasks_database.database).beat(worker)
+    EngineStore(tasks_database.database).beat(worker)
     return tasks_database
 
 

@@ -8,7 +8,7 @@ from service_orders import events as orders_events
 from service_orders.app import create_app as create_orders
 from service_orders.settings import OrdersSettings
 from service_tasks.app import create_app as create_tasks
-from service_tasks.persistence import task_outbox
+from service_tasks.persistence import task_ends
 from service_tasks.settings import TasksSettings
 from service_users import events as users_events
 from service_users.app import create_app as create_users
@@ -16,7 +16,7 @@ from service_users.settings import UsersSettings
 from servicekit.process.services import services
 from tests.support.events import TOKEN, send, user_deleted
 
-TYPES = [*users_events.CATALOGUE, *orders_events.CATALOGUE, *task_outbox.CATALOGUE]
+TYPES = [*users_events.CATALOGUE, *orders_events.CATALOGUE, *task_ends.CATALOGUE]
 
 
 def test_each_service_acts_on_what_it_hears_and_on_nothing_else(users_database, orders_database, tasks_database):

@@ -27,18 +27,20 @@ def test_every_write_about_a_running_task_names_its_lease_and_its_state():
 
 def test_every_statement_that_ends_tasks_says_which_of_them_have_a_callback():
     ends = re.compile(r"SET state = (?:'(?:completed|failed|cancelled)'|CASE .*'failed')")
-    files = (load_queries(), load_queries("bulk.sql"))
-    ending = {name: statement for file in files for name, statement in file.items() if ends.search(statement)}
+    queries = load_queries()
+    ending = {name: statement for name, statement in queries.items() if ends.search(statement)}
 
     assert set(ending) == {
-        "cancel",
         "cancel_many",
         "cancel_of_user",
+        "cancelled",
         "complete",
         "complete_and_tell",
+        "complete_briefly",
         "completion",
         "fail",
     }
-    assert ending.pop("complete") == ending.pop("completion") + " AND " + files[0]["no_callback"]
+    assert ending.pop("complete") == ending.pop("completion") + " AND " + queries["no_callback"]
+    assert ending.pop("complete_briefly").endswith(queries["complete"])
     for name, statement in ending.items():
         assert "t.callback_url" in statement.split("RETURNING", 1)[1], name

@@ -48,7 +48,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, varia
 
 
 def test_both_who_end_tasks_know_which_ends_to_tell(monkeypatch):
-    assert load(TasksSettings).told_states == load(WorkerSettings).told_states == ()
+    assert load(TasksSettings).event_states == load(WorkerSettings).event_states == ()
     monkeypatch.setenv("TASK_EVENTS", "failed, cancelled")
 
-    assert load(TasksSettings).told_states == load(WorkerSettings).told_states == ("failed", "cancelled")
+    assert load(TasksSettings).event_states == load(WorkerSettings).event_states == ("failed", "cancelled")

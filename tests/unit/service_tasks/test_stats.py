@@ -176,7 +176,7 @@ def test_as_metrics_a_type_that_nobody_knows_is_one_of_the_others():
     types = {("noop", State.READY): 60, ("crane", State.READY): 30, ("made up", State.READY): 4}
     found = figures(
         census=Census(states, types, {"noop": 2.0}, frozenset()),
-        workers=[worker("a"), worker("b", silence=40.0, alive=False)],
+        workers=[worker("a"), worker("b", heartbeat_age=40.0, alive=False)],
         alive=1,
         silent=1,
         slots=10,

@@ -1,0 +1,118 @@
+"""Storing new tasks, one or many, inside the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+from sqlalchemy.orm import Session
+
+from service_tasks.persistence.statements import Statements
+from service_tasks.use_cases.tasks import NewTask
+
+#: new tasks in one statement, and characters of their payloads, of which the driver makes several copies; a batch may
+#: have several
+LARGEST_INSERT = 1000
+LARGEST_TEXT = 1024 * 1024
+
+_callback_url_of = attrgetter("callback_url")
+
+
+def new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
+    """The parameters of the statements that store one task."""
+    return {
+        "announcement": announcement,
+        "id": str(task.id),
+        "task_type": task.task_type,
+        "title": task.title,
+        "user_id": optional_text(task.user_id),
+        "payload": task.payload,
+        "priority": task.priority,
+        "max_attempts": task.max_attempts,
+        "timeout_seconds": task.timeout_seconds,
+        "execute_at": task.execute_at,
+        "idempotency_key": task.idempotency_key,
+        "request_hash": None if task.request_hash is None else psycopg2.Binary(task.request_hash),
+        "unique_key": task.unique_key,
+        "callback_url": task.callback_url,
+    }
+
+
+def insert_many(session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+    """Store tasks; gives, for those whose unique key is taken, the live task that has it.
+
+    Idempotency keys are not looked at, nor whether `execute_at` has passed; and the caller has asked
+    `tombstones.buried` for their users in the same transaction.
+    """
+    statements = Statements("queries.sql")
+    # In the order of the keys: two batches with the same keys wait for each other, but never in a circle.
+    ordered = sorted(tasks, key=_unique_key_of) if any(task.unique_key for task in tasks) else tasks
+    taken: dict[UUID, UUID] = {}
+    while ordered:
+        for part in batches(ordered):
+            statements.run(session, "insert_many", **new_rows(part))
+        keyed = [task for task in ordered if task.unique_key is not None]
+        alive: dict[str | None, UUID] = {}
+        if keyed:
+            rows = statements.rows(session, "live_keys", keys=[task.unique_key for task in keyed])
+            alive = {key: task_id for key, task_id in rows}
+        taken.update((task.id, alive[key]) for task in keyed if (key := task.unique_key) in alive)
+        # Whoever had the key may have ended since: then it is free again.
+        ordered = [task for task in keyed if task.unique_key not in alive]
+    return {mine: theirs for mine, theirs in taken.items() if mine != theirs}
+
+
+def batches(tasks: Sequence[NewTask]) -> Iterator[Sequence[NewTask]]:
+    """Of at most so many tasks, and so many characters of payload unless one alone has more."""
+    start, room = 0, LARGEST_TEXT
+    for end, task in enumerate(tasks):
+        room -= len(task.payload)
+        if end > start and (end - start == LARGEST_INSERT or room < 0):
+            yield tasks[start:end]
+            start, room = end, LARGEST_TEXT - len(task.payload)
+    yield tasks[start:]
+
+
+def new_rows(tasks: Sequence[NewTask]) -> dict[str, str]:
+    """The parameters of the statement that stores many."""
+    return {
+        "ids": array([str(task.id) for task in tasks]),
+        "types": _texts([task.task_type for task in tasks]),
+        "titles": _texts([task.title for task in tasks]),
+        "users": nullable_array(task.user_id for task in tasks),
+        "payloads": "[" + ",".join([task.payload for task in tasks]) + "]",
+        "priorities": array([str(task.priority) for task in tasks]),
+        "attempts": array([str(task.max_attempts) for task in tasks]),
+        "timeouts": nullable_array(task.timeout_seconds for task in tasks),
+        "times": nullable_array(task.execute_at for task in tasks),
+        "keys": _texts([task.unique_key for task in tasks]),
+        "callbacks": _texts([task.callback_url for task in tasks] if any(map(_callback_url_of, tasks)) else []),
+    }
+
+
+def array(plain: Iterable[str]) -> str:
+    """PostgreSQL's own literal, of texts without a quote, a comma or a backslash: the driver would write them a value
+    at a time."""
+    return "{" + ",".join(plain) + "}"
+
+
+def nullable_array(values: Iterable[UUID | float | datetime | None]) -> str:
+    """The same; a time as PostgreSQL reads it, quoted for its space."""
+    return array(["NULL" if value is None else f'"{value}"' for value in values])
+
+
+def optional_text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _unique_key_of(task: NewTask) -> str:
+    return task.unique_key or ""
+
+
+def _texts(values: Sequence[str | None]) -> str:
+    return json.dumps(values, ensure_ascii=False)

@@ -1,0 +1,48 @@
+"""What ends here when a user is deleted in the user service."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from service_tasks.domain.task import USER_DELETED
+from servicekit.events import tombstones
+from servicekit.events.cloudevents import Event, EventData, read_data
+from servicekit.web.schemas import Id
+
+
+class DeletedUser(EventData):
+    """What matters here of user.deleted."""
+
+    id: Id
+
+
+class TasksOfUsers(Protocol):
+    def cancel_of_user(self, session: Session, user_id: UUID, reason: str) -> None:
+        """Cancel every live task of the user, telling the workers and whoever is told of ends."""
+
+
+class SchedulesOfUsers(Protocol):
+    def pause_of_users(self, session: Session, user_ids: Collection[UUID]) -> None:
+        """Pause every schedule of these users."""
+
+
+class UserDeletion:
+    """All of it happens in the transaction that it is given: that which remembers the event."""
+
+    def __init__(self, tasks: TasksOfUsers, schedules: SchedulesOfUsers) -> None:
+        self._tasks = tasks
+        self._schedules = schedules
+
+    def act(self, session: Session, event: Event) -> None:
+        """Cancel the user's tasks, pause their schedules, and let nothing be made for them any more.
+
+        Raises `Invalid` for bad data.
+        """
+        user_id = read_data(DeletedUser, event).id
+        tombstones.bury(session, user_id, event.time)
+        self._tasks.cancel_of_user(session, user_id, USER_DELETED)
+        self._schedules.pause_of_users(session, {user_id})
