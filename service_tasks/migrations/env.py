@@ -1,6 +1,7 @@
-"""Alembic's door to the tasks' history."""
+"""Alembic's entry to the tasks' history, which alone tells what the tables are: the statements are SQL."""
 
-from service_tasks.persistence.tables import Base
+from sqlalchemy import MetaData
+
 from servicekit.database.migrations import run_environment
 
-run_environment(Base.metadata)
+run_environment(MetaData())

@@ -1,6 +1,18 @@
 -- The statements that are the algorithm. Each begins with its name and the reason for its shape.
 -- Parameters are written the driver's way. {columns} stands for the statement of that name.
 -- Only the database's clock is ever compared: now() is the moment the transaction began.
+--
+-- What the tables are is told by migrations/versions. Columns of tasks that do not say themselves what they are for:
+--   execute_at       when the task, or its next attempt, is due
+--   lease_no         grows with every claim; every write of a running task names it
+--   worker_id        who runs it; after a cancel, whose handler may still be stopping
+--   timeout_seconds  null: the type's own
+--   request_hash     SHA-256 of the request that came with the idempotency key
+--   unique_key       at most one live task has it
+--   error, errors    why the last attempt failed; one object for each failed attempt
+--   callback_url, callback_task_id   where its end is POSTed, in few rows; the task that does it
+--   suspects         among how many tasks it was when their worker died, perhaps of one of them: bounds how many of
+--                    these run at once
 
 -- name: columns
 -- What people see of a task: the fields of use_cases.tasks.StoredTask, in their order.

@@ -1,24 +1,49 @@
-"""Every service's history: up from nothing, down to nothing, up again, and equal to the models."""
+"""Every service's history: up from nothing, down to nothing, up again to the same, and equal to the models."""
 
 from __future__ import annotations
 
+import re
 import threading
 from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import NullPool, create_engine, inspect, text
+from sqlalchemy import MetaData, NullPool, create_engine, inspect, text
 
 from servicekit.database import migrations
+from servicekit.events.inbox import define_inbox
+from servicekit.events.outbox import define_outbox
+from servicekit.events.tombstones import define_tombstones
 from servicekit.process.services import services
 
 SERVICES = sorted(service.package for service in services().values())
 
 
-def _metadata(package: str):
-    module = "service_tasks.persistence.tables" if package == "service_tasks" else f"{package}.tables"
-    return import_module(module).Base.metadata
+#: The others, whose statements are SQL, have their tables in their migrations alone.
+WITH_MODELS = [package for package in SERVICES if find_spec(f"{package}.tables")]
+
+SCHEMA = """
+    SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull::text,
+           coalesce(pg_get_expr(adbin, adrelid), '')
+      FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid AND relkind = 'r'
+           LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+     WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '' FROM pg_constraint
+     WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT relname, 'options', coalesce(reloptions::text, ''), '', '' FROM pg_class
+     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+     ORDER BY 1, 2, 3
+"""
+
+
+def _metadata(package: str) -> MetaData:
+    return import_module(f"{package}.tables").Base.metadata
 
 
 @pytest.fixture
@@ -29,18 +54,54 @@ def engine(empty_database):
 
 
 @pytest.mark.parametrize("package", SERVICES)
-def test_the_history_goes_up_down_and_up_again_and_equals_the_models(package, empty_database, engine):
+def test_the_history_goes_up_down_and_up_again_to_the_same(package, empty_database, engine):
     assert migrations.upgrade(package, empty_database)
+    with engine.connect() as connection:
+        first = connection.execute(text(SCHEMA)).all()
     assert migrations.downgrade(package, empty_database, to="base")
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
 
     assert migrations.upgrade(package, empty_database)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), _metadata(package)) == []
+        assert connection.execute(text(SCHEMA)).all() == first
 
 
 @pytest.mark.parametrize("package", SERVICES)
+def test_every_constraint_and_index_has_a_name_that_was_chosen(package, empty_database, engine):
+    migrations.upgrade(package, empty_database)
+    with engine.connect() as connection:
+        names = connection.execute(
+            text("""
+                SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+                UNION SELECT indexname FROM pg_indexes WHERE schemaname = 'public'""")
+        ).scalars()
+        # Of PostgreSQL's own choices those for primary keys, and NOT NULL, are good enough.
+        assert not [name for name in names if not re.match(r"(ck|uq|ix|pk|fk)_|\w+_(pkey|pkc)$", name)]
+
+
+@pytest.mark.parametrize("package", WITH_MODELS)
+def test_the_migrations_make_what_the_models_say(package, empty_database, engine):
+    migrations.upgrade(package, empty_database)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), _metadata(package)) == []
+
+
+@pytest.mark.parametrize("package", sorted({*SERVICES} - {*WITH_MODELS}))
+def test_without_models_the_shared_tables_are_those_of_servicekit(package, empty_database, engine):
+    shared = MetaData()
+    for define in (define_outbox, define_inbox, define_tombstones):
+        define(shared)
+    migrations.upgrade(package, empty_database)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={"include_name": lambda name, kind, parents: kind != "table" or name in shared.tables},
+        )
+        assert compare_metadata(context, shared) == []
+
+
+@pytest.mark.parametrize("package", WITH_MODELS)
 def test_the_checks_in_the_database_are_those_of_the_models(package, empty_database, engine):
     # Alembic compares no CHECK constraints, so a second database is made from the models and both are read back.
     migrations.upgrade(package, empty_database)

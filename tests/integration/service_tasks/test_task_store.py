@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import make_url
 
+from service_tasks.domain.schedule import Missed, Timing
 from service_tasks.domain.task import (
     MAX_KEPT_ERRORS,
     AttemptError,
@@ -22,12 +24,16 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
+from service_tasks.domain.watched import WatchedTask
 from service_tasks.engine.ports import Offer
 from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.dedicated_connections import DedicatedConnections
+from service_tasks.persistence.engine_store import ClaimedRow
+from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.wake_ups import PostgresWakeUps
-from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection
+from service_tasks.use_cases.schedules import StoredSchedule
+from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection, StoredTask
 from servicekit.database.engine import Database, DatabaseTooSlow
 from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
 from tests.integration.service_tasks.conftest import new_task
@@ -44,8 +50,8 @@ def rescue(bench, *, lease_seconds=0.0, decide=lambda task: HandedBack(task.leas
 
 
 def everything(**changes) -> Selection:
-    fields = {"states": None, "task_type": None, "user_id": None, "after": None, "limit": 50, "offset": 0}
-    return Selection(**{**fields, **changes})
+    usual = {"states": None, "task_type": None, "user_id": None, "after": None, "limit": 50, "offset": 0}
+    return Selection(**{**usual, **changes})
 
 
 # Claiming
@@ -743,11 +749,35 @@ def test_a_worker_that_still_holds_something_is_not_forgotten(bench):
     assert bench.engine.forget_dead_workers() == 1
 
 
-def test_the_states_of_the_database_are_those_of_the_program(bench):
-    (definition,) = bench.sql("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'ck_tasks_state'")[0]
+@pytest.mark.parametrize(("constraint", "words"), [("ck_tasks_state", State), ("ck_schedules_missed", Missed)])
+def test_the_words_of_the_database_are_those_of_the_program(bench, constraint, words):
+    (definition,) = bench.sql("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s", constraint)[0]
 
-    in_the_database = set(definition.split("'")[1::2])
-    assert in_the_database == {state.value for state in State}
+    assert set(definition.split("'")[1::2]) == set(words)
+
+
+def test_the_columns_of_a_statement_are_the_fields_of_what_its_rows_become(bench):
+    queries = load_queries()
+    timing = [field.name for field in fields(Timing)]
+    schedule = [field.name for field in fields(StoredSchedule) if field.name != "timing"]
+    expected = [
+        *((f"SELECT {queries[name]} FROM tasks t", StoredTask._fields) for name in ("columns", "light_columns")),
+        (queries["claim"], ClaimedRow._fields),
+        (queries["claim_limited"], ClaimedRow._fields),
+        (queries["watched"], tuple(field.name for field in fields(WatchedTask))),
+    ]
+    parameters = {
+        **{name: [] for name in ("types", "timeouts", "most", "most_per_user", "ids", "seen")},
+        "limit": 1,
+        "worker_id": str(uuid4()),
+        "largest": 1,
+    }
+    with bench.database.transaction() as session:
+        for statement, names in expected:
+            assert tuple(session.connection().exec_driver_sql(statement, parameters).keys()) == names
+        for name in ("columns", "light_columns"):
+            statement = f"SELECT {load_queries('schedules.sql')[name]} FROM schedules s"
+            assert {*session.connection().exec_driver_sql(statement, parameters).keys()} == {*timing, *schedule}
 
 
 def test_the_plan_of_a_claim_made_while_the_table_was_empty_serves_a_full_one(bench, monkeypatch):
