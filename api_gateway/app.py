@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
 from api_gateway import shared_quotas
-from api_gateway.body import Receive
-from api_gateway.client import Request
 from api_gateway.control import make_control
 from api_gateway.forward import Lane
-from api_gateway.front import AsgiApp, Front, Scope, Send
+from api_gateway.front import Front
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Bulkhead, EventLoopLag, LagWatch, RetryBudget
 from api_gateway.metrics import SAME_IN_EVERY_PROCESS, GatewayMetrics
@@ -21,9 +19,11 @@ from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
 from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
+from servicekit.http_server.application import Application, AsgiApp, Scope, Send
+from servicekit.http_server.request import Receive
 from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
-from servicekit.observing.metrics import UNMATCHED, Metrics
+from servicekit.observing.metrics import Metrics
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.memory import MIB, Budget
 
@@ -43,38 +43,22 @@ _DOCUMENT_SECONDS = 2.0
 log = get_logger(__name__)
 
 
-class Gateway:
-    """The application: ASGI for its start, its end and its pages, `answer` for all else.
+class Gateway(Application):
+    """The application: the gateway's own pages come in through ASGI, all else through `Front`."""
 
-    Everything that needs the event loop is made when the server starts it (lifespan).
-    """
+    handler: Front
 
     def __init__(self, settings: GatewaySettings, *, circuit_settings: CircuitSettings | None = None) -> None:
         self._settings = settings
         self._circuit_settings = circuit_settings or CircuitSettings()
         self._metrics = Metrics("api_gateway", same_everywhere=SAME_IN_EVERY_PROCESS)
-        self._front: Front | None = None
         self._lanes: dict[str, Lane] = {}
         self._prober: Prober | None = None
         self._watch: LagWatch | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http" and self._front is not None:
-            await self._front.page(scope, receive, send)
-        else:
-            raise RuntimeError(f"no {scope['type']} here")
-
-    def answer(self, request: Request) -> Awaitable[bool]:
-        """Answer a request; False for one of the pages, which come in through ASGI."""
-        if self._front is None:
-            raise RuntimeError("not started")
-        return self._front.answer(request)
-
-    def parser_refused(self, status: int) -> None:
-        """Count a request that the HTTP parser refused: nobody knows its method or route, and it took no time."""
-        self._metrics.observe(method="", route=UNMATCHED, status=status, seconds=0.0)
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one of the pages."""
+        await self.handler.page(scope, receive, send)
 
     def start(self) -> None:
         """Build all parts; called on the running event loop."""
@@ -136,7 +120,7 @@ class Gateway:
         gateway_metrics.watch_lag(lag)
         self._watch = LagWatch(lag)
         self._watch.start()
-        self._front = Front(
+        self.handler = Front(
             table=table,
             lanes=lanes,
             control=cast(AsgiApp, WSGIMiddleware(cast(Any, control), workers=_CONTROL_THREADS)),
@@ -153,11 +137,7 @@ class Gateway:
             list(circuits.values()), ask_ready, elected=(lambda: True) if shared is None else shared.elected
         )
         self._prober.start()
-
-    def end_streams(self) -> None:
-        """Let the event streams end, which never would by themselves; the worker calls it when it is told to stop."""
-        if self._front is not None:
-            self._front.end_streams()
+        log.info("gateway_started", upstreams=sorted(self._lanes))
 
     async def stop(self) -> None:
         """End the prober and the kept connections; harmless twice, or before start."""
@@ -168,18 +148,6 @@ class Gateway:
             self._watch.stop()
         for lane in self._lanes.values():
             lane.upstream.close()
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self.start()
-                log.info("gateway_started", upstreams=sorted(self._lanes))
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self.stop()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
 
 
 def create_app(settings: GatewaySettings) -> Gateway:

@@ -8,16 +8,11 @@ Unavailable ⊃ UpstreamUnavailable  503 <name>_unavailable
 BadGateway ⊃ BadUpstreamAnswer     502 bad_upstream_answer
 Unavailable ⊃ Overloaded           503 overloaded (servicekit)
 DeadlineExceeded                   504 deadline_exceeded (servicekit)
-AppError ⊃ RequestTimeout          408 request_timeout
-         ⊃ HeadersTooLarge         431, UriTooLong 414, NotSupported 501: refused by the HTTP parser
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from servicekit.wire import envelope
-from servicekit.wire.errors import AppError, BadGateway, Invalid, Unavailable
+from servicekit.wire.errors import BadGateway, Invalid, Unavailable
 
 
 def proxy_status(upstream: str, error: str, *, received: int | None = None, details: str = "") -> dict[str, str]:
@@ -41,45 +36,6 @@ class BadPath(Invalid):
     """
 
     code = "invalid_path"
-
-
-class BadRequest(Invalid):
-    """The request breaks the rules of HTTP."""
-
-    code = "bad_request"
-
-
-class RequestTimeout(AppError):
-    """The request did not arrive in time.
-
-    A head may take 10 s, a body 30 s.
-    """
-
-    code = "request_timeout"
-
-
-class UriTooLong(AppError):
-    """The address is too long.
-
-    The first line of a request may have 8,000 bytes.
-    """
-
-    code = "uri_too_long"
-
-
-class HeadersTooLarge(AppError):
-    """The header fields are too many or too large.
-
-    100 fields of 8,190 bytes each are taken.
-    """
-
-    code = "headers_too_large"
-
-
-class NotSupported(AppError):
-    """This server does not support what the request asks for."""
-
-    code = "not_supported"
 
 
 class UpstreamUnavailable(Unavailable):
@@ -153,17 +109,3 @@ class BadUpstreamAnswer(BadGateway):
             f"The {upstream} service gave an answer that cannot be used.",
             headers=proxy_status(upstream, fault, received=received),
         )
-
-
-#: Statuses only this process gives, beside those of servicekit.wire.envelope.
-_OWN_STATUS: Mapping[type[AppError], int] = {
-    RequestTimeout: 408,
-    UriTooLong: 414,
-    HeadersTooLarge: 431,
-    NotSupported: 501,
-}
-
-
-def status_of(error: AppError) -> int:
-    """The HTTP status of an error of this process."""
-    return _OWN_STATUS.get(type(error)) or envelope.status_of(error)

@@ -16,11 +16,11 @@ from api_gateway.errors import (
     UpstreamUnavailable,
     proxy_status,
 )
-from api_gateway.headers import Fields
 from api_gateway.limits import Bulkhead, LineFull, RetryBudget
 from api_gateway.route_table import Limits
 from api_gateway.upstream import BrokenAnswer, ConnectFailed, ConnectionLost, Upstream, UpstreamAnswer
 from servicekit.circuits import MISDIRECTED, Circuit, CircuitOpen, Permit, outcome_of
+from servicekit.http_server.request import Fields
 from servicekit.observing import shortage
 from servicekit.wire.envelope import NotAnEnvelope, code_of
 from servicekit.wire.errors import AppError, DeadlineExceeded, Overloaded

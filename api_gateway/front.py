@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import ClassVar
 
 from api_gateway import headers
-from api_gateway.body import ClientLeft, Receive
-from api_gateway.client import Request
-from api_gateway.errors import BadRequest, status_of
 from api_gateway.forward import Call, Lane, Notes, Reply, forward, has_no_body
-from api_gateway.headers import Fields, Passed, Peer, RequestFields, TrustedProxies
+from api_gateway.headers import Passed, Peer, TrustedProxies
 from api_gateway.limits import EventLoopLag, RateLimiter
 from api_gateway.metrics import GatewayMetrics
 from api_gateway.parts import fields_for_parts, forward_parts
 from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.route_table import Match, RouteTable
 from api_gateway.upstream import UpstreamAnswer, UpstreamError
+from servicekit.http_server.application import AsgiApp, Message, Scope, Send
+from servicekit.http_server.request import Fields, Receive, Request, RequestFields, field_lines
+from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer
 from servicekit.observing import request_id
-from servicekit.observing.logs import Frequent, get_logger
-from servicekit.observing.metrics import UNMATCHED, Metrics
+from servicekit.observing.logs import get_logger
+from servicekit.observing.metrics import Metrics
 from servicekit.wire import deadline
 from servicekit.wire.browsers import NOTHING_FOREIGN, OPEN_PATHS, BrowserRules, Verdict
-from servicekit.wire.envelope import dump, failure
-from servicekit.wire.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
+from servicekit.wire.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
 from servicekit.wire.memory import Account, Budget
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-#: The status in the log for a client that left before its answer (nginx's custom).
-CLIENT_LEFT = 499
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT"})
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
@@ -46,8 +38,40 @@ _LOG_SECONDS = 0.005
 log = get_logger(__name__)
 
 
-class Front:
+class _ClientCall(Exchange):
+    """A client's request, on its way through the gateway."""
+
+    __slots__ = ("account", "notes", "quota")
+
+    def __init__(self, request: Request, budget: Budget) -> None:
+        super().__init__(request)
+        #: What it takes of the process's memory.
+        self.account = Account(budget)
+        self.notes = Notes()
+        #: Fields that tell of the client's quota.
+        self.quota: Fields = []
+
+    def log_values(self) -> dict[str, object]:
+        notes = self.notes
+        values: dict[str, object] = {
+            "path": self.request.target.partition("?")[0],
+            "upstream": notes.upstream,
+            "circuit": notes.circuit,
+            "attempts": notes.attempts,
+        }
+        if notes.cause is not None:
+            values["cause"] = notes.cause
+        return values
+
+    def close(self) -> None:
+        if self.account.taken:
+            self.account.close()
+
+
+class Front(ObservedHandler[_ClientCall]):
     """Answers everything but the gateway's own pages, which it hands to the Flask side."""
+
+    CRASH_HEADERS: ClassVar = {"Proxy-Status": "siteworks; error=proxy_internal_error"}
 
     def __init__(
         self,
@@ -64,10 +88,11 @@ class Front:
         budget: Budget,
         limiter: RateLimiter | None = None,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
+        super().__init__(RequestRecord(metrics, later=partial(self._loop.call_later, _LOG_SECONDS)))
         self._table = table
         self._lanes = lanes
         self._control = control
-        self._metrics = metrics
         self._trusted = trusted
         self._origins = origins
         self._browsers = browsers
@@ -75,8 +100,6 @@ class Front:
         self._lag = lag
         self._budget = budget
         self._limiter = limiter
-        self._loop = asyncio.get_running_loop()
-        self._log_request = Frequent(__name__, later=partial(self._loop.call_later, _LOG_SECONDS))
         #: Answers without a time limit, and whether they are to end.
         self._streams: set[UpstreamAnswer] = set()
         self._ending = False
@@ -87,71 +110,50 @@ class Front:
         for stream in self._streams:
             stream.end()
 
-    async def answer(self, request: Request) -> bool:
-        """Answer a request; False if it is for a page: then nothing was done, and `page` has to be called."""
-        # Not the event loop's clock, which uvloop moves in whole milliseconds.
-        began = time.perf_counter()
-        given = request.fields.first.get(b"x-request-id")
-        made = request_id.accept_or_make(None if given is None else given.decode("latin-1"))
-        notes = Notes()
-        route, status = UNMATCHED, CLIENT_LEFT
-        quota: Fields = []
-        account = Account(self._budget)
-        with request_id.use(made):
-            try:
-                try:
-                    target = _read_target(request)
-                    match = self._match(target)
-                    if target.path not in OPEN_PATHS:
-                        verdict = request.fields.verdict or self._verdict(request)
-                        if verdict is not NOTHING_FOREIGN:
-                            verdict.check(request.method)
-                    if match is not None:
-                        route = match.route.template
-                        if not match.route.upstream and match.route.allows(request.method):
-                            status = 0
-                            return False
-                    if self._lag.overloaded:
-                        self._gateway_metrics.refused("", Overloaded.code)
-                        raise Overloaded
-                    if self._limiter is not None:
-                        quota = self._take_quota(self._limiter, request)
-                    reply = await self._reply(request, target, match, made, notes, account)
-                except AppError as error:
-                    if notes.upstream is not None:
-                        self._gateway_metrics.refused(notes.upstream, error.code)
-                    if error.__cause__ is not None and notes.cause is None:
-                        notes.cause = repr(error.__cause__)
-                    reply = _refusal(error)
-                except ClientLeft:
-                    return True
-                except Exception:  # a fault of ours: it must reach the log, and the client as a 500 envelope
-                    log.exception("request_crashed")
-                    reply = _refusal(AppError(headers={"Proxy-Status": "siteworks; error=proxy_internal_error"}))
-                if quota:
-                    reply.fields += quota
-                if reply.stream is None:
-                    self._send(request, reply, made)
-                    if request.client.is_behind:
-                        await request.client.taken()
-                else:
-                    await self._send_stream(request, reply, reply.stream, made)
-                status = reply.status
-                if request.body.present:
-                    await request.body.drain()
-                return True
-            finally:
-                if account.taken:
-                    account.close()
-                # A page is logged and counted by the Flask side.
-                if status:
-                    self._note(request, route, status, time.perf_counter() - began, notes)
+    def begin(self, request: Request) -> _ClientCall:
+        return _ClientCall(request, self._budget)
+
+    async def handle(self, exchange: _ClientCall) -> bool:
+        request = exchange.request
+        target = _read_target(request)
+        match = self._match(target)
+        if target.path not in OPEN_PATHS:
+            verdict = request.fields.verdict or self._verdict(request)
+            if verdict is not NOTHING_FOREIGN:
+                verdict.check(request.method)
+        if match is not None:
+            exchange.route = match.route.template
+            if not match.route.upstream and match.route.allows(request.method):
+                return False
+        if self._lag.overloaded:
+            self._gateway_metrics.refused("", Overloaded.code)
+            raise Overloaded
+        if self._limiter is not None:
+            exchange.quota = self._take_quota(self._limiter, request)
+        reply = await self._reply(exchange, target, match)
+        if reply.stream is None:
+            self._send(exchange, reply)
+            if exchange.client.is_behind:
+                await exchange.client.drain()
+        else:
+            await self._send_stream(exchange, reply, reply.stream)
+        exchange.status = reply.status
+        return True
+
+    def refuse(self, exchange: _ClientCall, error: AppError) -> None:
+        notes = exchange.notes
+        if notes.upstream is not None:
+            self._gateway_metrics.refused(notes.upstream, error.code)
+        if error.__cause__ is not None and notes.cause is None:
+            notes.cause = repr(error.__cause__)
+        answer = error_answer(error)
+        self._send(exchange, Reply(answer.status, answer.fields, answer.body))
+        exchange.status = answer.status
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the Flask side, which logs and counts it itself."""
         fields = RequestFields(scope["headers"])
-        given = fields.first.get(b"x-request-id")
-        with request_id.use(request_id.accept_or_make(None if given is None else given.decode("latin-1"))) as made:
+        with request_id.use(request_id.accept_or_make(fields.get(b"x-request-id"))) as made:
             passed = [field for field in fields.pairs if field[0] != b"x-request-id"]
             passed.append((b"x-request-id", made.encode("ascii")))
             extra = [(b"server", headers.VIA_NAME), *self._cors(scope["method"], fields, None)]
@@ -177,8 +179,7 @@ class Front:
     def _verdict(self, request: Request) -> Verdict:
         """Whether a request is one that a page of somebody else sends through a browser."""
         fields = request.fields
-        told = [fields.first.get(name) for name in (b"host", b"origin", b"sec-fetch-site")]
-        host, origin, site = (None if value is None else value.decode("latin-1") for value in told)
+        host, origin, site = (fields.get(name) for name in (b"host", b"origin", b"sec-fetch-site"))
         if b"x-forwarded-host" in fields.first and request.client.address in self._trusted:
             forwarded = b",".join(value for name, value in fields.pairs if name == b"x-forwarded-host")
             return self._browsers.verdict(host, origin, site, forwarded.decode("latin-1"))
@@ -191,11 +192,11 @@ class Front:
     def _passed(self, request: Request) -> Passed:
         """What goes up of the request's head; on a connection that repeats its head, what went up before."""
         client, fields = request.client, request.fields
-        passed = client.passed
+        passed: Passed | None = client.memo
         if passed is None or passed.of is not fields:
             host = fields.hosts[0].decode("latin-1") if fields.hosts else ""
             peer = Peer(client.address, client.scheme, host, client.address in self._trusted)
-            passed = client.passed = Passed(fields, peer, request.http_version)
+            passed = client.memo = Passed(fields, peer, request.http_version)
         return passed
 
     def _take_quota(self, limiter: RateLimiter, request: Request) -> Fields:
@@ -208,9 +209,8 @@ class Front:
             raise TooManyRequests(headers={**told, "Retry-After": str(allowance.seconds)})
         return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told.items()]
 
-    async def _reply(
-        self, request: Request, target: Target, match: Match | None, made: str, notes: Notes, account: Account
-    ) -> Reply:
+    async def _reply(self, exchange: _ClientCall, target: Target, match: Match | None) -> Reply:
+        request = exchange.request
         if target.path == "*":
             return Reply(204, [(b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")])
         if match is None:
@@ -222,30 +222,25 @@ class Front:
             raise MethodNotAllowed(headers={"Allow": route.allow})
         body = None
         if request.body.present:
-            body = await request.body.read(route.limits.body, account)
+            body = await request.body.read(route.limits.body, exchange.account)
         elif request.method in _WITH_BODY:
             body = b""
-        total, shortened = route.limits.total, False
-        asked = request.fields.first.get(b"x-request-timeout-ms")
-        if asked is not None:
-            wanted = deadline.seconds_from_header(asked.decode("latin-1"))
-            if wanted is not None and wanted < total:
-                total, shortened = wanted, True
+        total = deadline.shortened(request.fields.get(b"x-request-timeout-ms"), route.limits.total)
         passed = self._passed(request)
-        sent = headers.block(fields_for_parts(passed.fields)) if route.parts else passed.block
+        sent = field_lines(fields_for_parts(passed.fields)) if route.parts else passed.lines
         call = Call(
             method=request.method,
             target=target.raw,
-            fields=sent + headers.block(headers.of_this_request(made, passed.traceparent)),
+            fields=sent + field_lines(headers.of_this_request(exchange.request_id, passed.traceparent)),
             body=body,
             limits=route.limits,
             ends_at=self._loop.time() + total,
-            shortened=shortened,
-            account=account,
+            shortened=total < route.limits.total,
+            account=exchange.account,
         )
         if route.parts:
-            return await forward_parts(self._lanes, match, call, notes)
-        return await forward(self._lanes[route.upstream], call, notes)
+            return await forward_parts(self._lanes, match, call, exchange.notes)
+        return await forward(self._lanes[route.upstream], call, exchange.notes)
 
     def _cors(self, method: str, fields: RequestFields, allow: bytes | None) -> Fields:
         return headers.cors(
@@ -255,31 +250,33 @@ class Front:
             wanted=fields.first.get(b"access-control-request-headers"),
         )
 
-    def _sent_fields(self, request: Request, reply: Reply, made: str) -> Fields:
-        fields = [*reply.fields, (b"x-request-id", made.encode("ascii")), (b"server", headers.VIA_NAME)]
+    def _sent_fields(self, exchange: _ClientCall, reply: Reply) -> Fields:
+        made = exchange.request_id.encode("ascii")
+        fields = [*reply.fields, *exchange.quota, (b"x-request-id", made), (b"server", headers.VIA_NAME)]
         if self._origins:
+            request = exchange.request
             fields += self._cors(request.method, request.fields, headers.get(reply.fields, b"allow"))
         return fields
 
-    def _send(self, request: Request, reply: Reply, made: str) -> None:
-        fields, body = self._sent_fields(request, reply, made), reply.body
-        if not has_no_body(request.method, reply.status):
+    def _send(self, exchange: _ClientCall, reply: Reply) -> None:
+        fields, body, method = self._sent_fields(exchange, reply), reply.body, exchange.request.method
+        if not has_no_body(method, reply.status):
             fields.append((b"content-length", b"%d" % len(body)))
         else:
             if reply.status != 204 and (reply.length is not None or body):
                 fields.append((b"content-length", reply.length or b"%d" % len(body)))
             body = b""
-        request.client.send(reply.status, fields, body)
+        exchange.client.send(reply.status, fields, body)
 
-    async def _send_stream(self, request: Request, reply: Reply, stream: UpstreamAnswer, made: str) -> None:
+    async def _send_stream(self, exchange: _ClientCall, reply: Reply, stream: UpstreamAnswer) -> None:
         """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
-        client = request.client
+        client = exchange.client
         if reply.stream_ends_at is None:
             self._streams.add(stream)
             if self._ending:
                 stream.end()
         try:
-            client.start_stream(reply.status, self._sent_fields(request, reply, made))
+            client.start_stream(reply.status, self._sent_fields(exchange, reply))
             pieces = aiter(stream.pieces())
             while True:
                 until = self._loop.time() + reply.stream_idle
@@ -293,7 +290,7 @@ class Front:
                 if client.is_behind:
                     # Waits for a client that takes its time, so nothing piles up here; but not for ever.
                     async with asyncio.timeout_at(max(until, self._loop.time() + reply.stream_idle)):
-                        await client.taken()
+                        await client.drain()
             client.end_stream()
         except (TimeoutError, UpstreamError) as error:
             log.warning("stream_cut_off", cause=repr(error))
@@ -302,43 +299,15 @@ class Front:
             self._streams.discard(stream)
             stream.close()
 
-    def _note(self, request: Request, route: str, status: int, seconds: float, notes: Notes) -> None:
-        method = request.method
-        self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
-        told = {
-            "method": method,
-            "route": route,
-            "path": request.target.partition("?")[0],
-            "status": status,
-            "upstream": notes.upstream,
-            "circuit": notes.circuit,
-            "attempts": notes.attempts,
-            "ms": round(seconds * 1000, 1),
-        }
-        if notes.cause is not None:
-            told["cause"] = notes.cause
-        self._log_request("request", told)
-
 
 def _read_target(request: Request) -> Target:
     """The target of a request that names its host as it should."""
-    hosts = request.fields.hosts
-    if len(hosts) > 1 or (not hosts and request.http_version != "1.0"):
-        raise BadRequest("A request names exactly one Host.")
-    if not request.fields.valid_host:
-        raise BadRequest("The Host field is not valid.")
+    request.check_host()
     if request.target == "*":
         return Target("*", None)
     target = split_target(request.target)
+    hosts = request.fields.hosts
     if target.authority is not None and hosts and target.authority.lower() != hosts[0].decode("latin-1").lower():
         # Judged by one and meant for the other (RFC 9112 section 3.2.2).
         raise BadRequest("A request names exactly one Host.")
     return target
-
-
-def _refusal(error: AppError) -> Reply:
-    fields = [
-        _JSON,
-        *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in error.headers.items()),
-    ]
-    return Reply(status_of(error), fields, dump(failure(error)))

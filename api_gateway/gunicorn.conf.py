@@ -26,7 +26,7 @@ allow_many_files()
 bind = _settings.gateway_bind
 workers = _settings.gateway_processes
 proc_name = "api_gateway"
-worker_class = "api_gateway.worker.GatewayWorker"
+worker_class = "servicekit.http_server.event_loop_worker.EventLoopWorker"
 asgi_loop = "uvloop"
 asgi_lifespan = "on"
 # The strict one: the fast parser takes folded header lines and a bare LF.

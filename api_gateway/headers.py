@@ -13,9 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from servicekit.wire.browsers import Verdict
-
-Fields = list[tuple[bytes, bytes]]
+from servicekit.http_server.request import Fields, RequestFields, field_lines
 
 VIA_NAME = b"siteworks"
 
@@ -65,7 +63,6 @@ _SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"proxy-status", b"server", b"
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 class TrustedProxies:
@@ -96,33 +93,18 @@ class Peer:
     trusted: bool
 
 
-class RequestFields:
-    """The fields of a request, and what every request is asked about them. Never changed: equal heads share one."""
-
-    __slots__ = ("first", "hosts", "pairs", "valid_host", "verdict")
-
-    def __init__(self, pairs: Fields) -> None:
-        self.pairs = pairs
-        self.hosts = [value for name, value in pairs if name == b"host"]
-        self.valid_host = not self.hosts or valid_host(self.hosts[0])
-        #: The first value of each field.
-        self.first = dict(reversed(pairs))
-        #: Whose page may have sent them, once that is known; it does not depend on who did.
-        self.verdict: Verdict | None = None
-
-
 class Passed:
     """What of a request's head goes up, whatever its target: the same for every request of one connection that
     repeats its head."""
 
-    __slots__ = ("block", "fields", "of", "peer", "traceparent")
+    __slots__ = ("fields", "lines", "of", "peer", "traceparent")
 
     def __init__(self, of: RequestFields, peer: Peer, http_version: str) -> None:
         self.of = of
         self.peer = peer
         self.fields, self.traceparent = _passed_up(of.pairs, peer, http_version)
         #: The fields as they are sent.
-        self.block = block(self.fields)
+        self.lines = field_lines(self.fields)
 
 
 def client_address(fields: Sequence[tuple[bytes, bytes]], peer: str, trusted: TrustedProxies) -> str:
@@ -172,30 +154,13 @@ def named_by_connection(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[byte
     return frozenset(option.strip().lower() for value in values for option in value.split(b",") if option.strip())
 
 
-def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Fields as they are sent, each line with its end."""
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
-
-
-def up(
-    fields: Sequence[tuple[bytes, bytes]],
-    *,
-    peer: Peer,
-    request_id: str,
-    http_version: str = "1.1",
-) -> Fields:
-    """The end-to-end fields of a request with ours added. Host, framing and the time left are the sender's job."""
-    passed, traceparent = _passed_up(fields, peer, http_version)
-    return [*passed, *of_this_request(request_id, traceparent)]
-
-
 def of_this_request(request_id: str, traceparent: bytes | None) -> Fields:
     """The fields that no other request has: its id, and the trace it is part of (None: a new one begins)."""
     return [(b"x-request-id", request_id.encode("ascii")), (b"traceparent", traceparent or new_traceparent())]
 
 
 def _passed_up(fields: Sequence[tuple[bytes, bytes]], peer: Peer, http_version: str) -> tuple[Fields, bytes | None]:
-    """The fields of `up` that only the head and the connection decide, and the trace that goes on, if one does."""
+    """The fields that only the head and the connection decide, and the trace that goes on, if one does."""
     dropped = named_by_connection(fields)
     passed: Fields = []
     forwarded: dict[bytes, list[bytes]] = {}
@@ -268,11 +233,6 @@ def cors(
         fields.append((b"access-control-allow-headers", wanted))
     fields.append((b"access-control-max-age", b"600"))
     return fields
-
-
-def valid_host(value: bytes) -> bool:
-    """Whether a Host field is one host with an optional port (RFC 9112 section 3.2)."""
-    return _HOST.fullmatch(value) is not None
 
 
 def own_location(value: bytes, upstream_origin: bytes) -> bytes:

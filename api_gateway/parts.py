@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from api_gateway import headers
-from api_gateway.errors import BadUpstreamAnswer, status_of
+from api_gateway.errors import BadUpstreamAnswer
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
-from api_gateway.headers import Fields
 from api_gateway.route_table import Match, Part
-from servicekit.wire.envelope import Envelope, NotAnEnvelope, dump, failure, read_envelope, success
+from servicekit.http_server.request import Fields
+from servicekit.wire.envelope import Envelope, NotAnEnvelope, dump, failure, read_envelope, status_of, success
 from servicekit.wire.errors import AppError
 
 #: Seconds kept of the deadline for an answer without the optional part that is late.

@@ -19,8 +19,10 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from api_gateway import happy_eyeballs, plain_head
-from api_gateway.headers import Fields, get
+from api_gateway import happy_eyeballs
+from api_gateway.headers import get
+from servicekit.http_server import plain_head
+from servicekit.http_server.request import Fields
 from servicekit.observing.shortage import is_shortage
 from servicekit.wire.memory import Account
 from servicekit.wire.resolver import Address, Resolve, Resolver, system_resolve

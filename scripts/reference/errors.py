@@ -19,7 +19,7 @@ def errors() -> list[tuple[str, int, str, str]]:
     found: dict[tuple[int, str], tuple[str, str]] = {}
     raised: list[type[AppError]] = [AppError, *classes(AppError)]
     for cls in sorted(raised, key=lambda one: len(one.__mro__)):
-        status = gateway_errors._OWN_STATUS.get(cls) or envelope.status_of(cls)
+        status = envelope.status_of(cls)
         message, _, more = (inspect.getdoc(cls) or "").partition("\n")
         if cls.code in _NEVER_SEEN:
             continue
@@ -30,7 +30,7 @@ def errors() -> list[tuple[str, int, str, str]]:
     for upstream in dict.fromkeys(route.upstream for route in ROUTES if route.upstream):
         error = gateway_errors.UpstreamUnavailable(upstream)
         more = (inspect.getdoc(type(error)) or "").partition("\n")[2]
-        found[gateway_errors.status_of(error), error.code] = (error.message, more)
+        found[envelope.status_of(error), error.code] = (error.message, more)
     return [(code, status, message, sentence(more)) for (status, code), (message, more) in sorted(found.items())]
 
 

@@ -101,7 +101,7 @@ def _relay(registry: CollectorRegistry) -> None:
 
 
 def _streams(registry: CollectorRegistry) -> None:
-    StreamMetrics(registry, Feed(lambda _: {}, interval=1, limit=1)).told("end")
+    StreamMetrics(registry, Feed(lambda _: {}, interval=1, limit=1)).sent("end")
 
 
 def _ingest(registry: CollectorRegistry) -> None:

@@ -9,12 +9,13 @@ import signal
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.persistence.watch_store import WatchStore
 from service_tasks.settings import EventsSettings
-from service_tasks.streams.door import Door, Receive, Scope, Send
 from service_tasks.streams.feed import Feed
+from service_tasks.streams.handler import TaskStreamHandler
 from service_tasks.streams.listener import EventListener
 from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.streams.routes import stream_routes
 from servicekit.database.engine import Database
+from servicekit.http_server.application import Application
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
 from servicekit.process.version import VERSION
@@ -32,8 +33,8 @@ _KEEP_ALIVE_SECONDS = 15.0
 _log = get_logger(__name__)
 
 
-class Events:
-    """The ASGI application. What needs the event loop begins when the server starts it (lifespan)."""
+class StreamsApp(Application):
+    """The application; no connection is opened before it starts."""
 
     def __init__(self, settings: EventsSettings) -> None:
         self._database = Database(settings.tasks_database_url, application_name=SERVICE, pool_size=_CONNECTIONS)
@@ -43,7 +44,7 @@ class Events:
             limit=settings.events_watchers,
         )
         metrics = Metrics(SERVICE)
-        self._door = Door(
+        self.handler = TaskStreamHandler(
             self._feed,
             checks={"database": self._database.ping},
             metrics=metrics,
@@ -56,14 +57,6 @@ class Events:
         )
         self._looking: asyncio.Task[None] | None = None
         self._listener: EventListener | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._door(scope, receive, send)
-        else:
-            raise RuntimeError(f"no {scope['type']} here")
 
     def start(self) -> None:
         """Begin to look and to listen; called on the running event loop."""
@@ -81,35 +74,15 @@ class Events:
         )
         self._listener.start()
 
-    def end_streams(self) -> None:
-        """Let every stream end after a word on when to come back; the worker calls it when it is told to stop."""
-        self._feed.close()
-
     async def stop(self) -> None:
         """End everything; harmless before start."""
-        self.end_streams()
+        self._feed.close()
         if self._looking is not None:
             self._looking.cancel()
         if self._listener is not None:
             await asyncio.to_thread(self._listener.stop)
             self._listener.close()
         self._database.dispose()
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self.start()
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self.stop()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-
-def create_app(settings: EventsSettings) -> Events:
-    """Wire the process; no connection is opened before it starts."""
-    return Events(settings)
 
 
 def _stop_unless_cancelled(looking: asyncio.Task[None]) -> None:

@@ -1,10 +1,10 @@
-"""Gunicorn's door to the event streams."""
+"""What gunicorn loads to serve the event streams."""
 
 from service_tasks.settings import EventsSettings
-from service_tasks.streams.app import create_app
+from service_tasks.streams.app import StreamsApp
 from servicekit.observing import logs
 from servicekit.process.settings import loaded_or_exit
 
 _settings = loaded_or_exit(EventsSettings, "task_events")
 logs.configure("task_events", fmt=_settings.log_format, level=_settings.log_level)
-app = create_app(_settings)
+app = StreamsApp(_settings)

@@ -13,7 +13,7 @@ allow_many_files()
 wsgi_app = "service_tasks.streams.asgi:app"
 proc_name = "task_events"
 bind = _settings.events_bind
-worker_class = "service_tasks.streams.worker.EventsWorker"
+worker_class = "servicekit.http_server.event_loop_worker.EventLoopWorker"
 asgi_loop = "asyncio"
 asgi_lifespan = "on"
 http_parser = "python"

@@ -21,7 +21,7 @@ class StreamMetrics(Collector):
         )
         registry.register(self)
 
-    def told(self, event: str) -> None:
+    def sent(self, event: str) -> None:
         self._events.labels(event).inc()
 
     def collect(self) -> Iterable[Metric]:

@@ -58,7 +58,7 @@ class _Lines(logging.StreamHandler[TextIO]):
 #: Standard output and error of this process, once `configure` has put them there.
 _unblocked: list[Unblocked] = []
 
-#: What `Frequent` needs, put there by `configure`: the handler and the service's name; None in the form for people.
+#: What `RequestLog` needs, put there by `configure`: the handler and the service's name; None in the form for people.
 _json_lines: tuple[_Lines, str] | None = None
 
 
@@ -156,7 +156,7 @@ def get_logger(name: str) -> Any:
     return structlog.stdlib.get_logger(name)
 
 
-class Frequent:
+class RequestLog:
     """Writes a line at "info" for every request without the price of structlog's chain: the same line, at a tenth.
 
     The difference: values bound to structlog's context variables are not merged.

@@ -12,8 +12,8 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
+from servicekit.http_server.request_lifecycle import RequestRecord, error_answer, log_crash, log_failure
 from servicekit.observing import request_id
-from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
@@ -22,8 +22,8 @@ from servicekit.web.preconditions import ETAG, IF_MATCH, IfMatch
 from servicekit.web.routes import Answer, Endpoint, Routes
 from servicekit.web.schemas import id_from_path, parse_body, parse_query
 from servicekit.wire import deadline, memory
-from servicekit.wire.browsers import OPEN_PATHS, BrowserRules
-from servicekit.wire.envelope import dump, failure, status_of, success
+from servicekit.wire.browsers import BrowserRules
+from servicekit.wire.envelope import dump, success
 from servicekit.wire.errors import (
     AppError,
     DeadlineExceeded,
@@ -39,7 +39,6 @@ BODY_LIMIT = 1024 * 1024
 #: libraries take 150.
 MEMORY = 72 * memory.MIB
 _PIECE = 64 * 1024
-_log = get_logger(__name__)
 _LOOPBACK = BrowserRules()
 
 
@@ -186,9 +185,11 @@ def _route_template() -> str:
 
 
 def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget, browsers: BrowserRules | None) -> None:
+    record = RequestRecord(metrics)
+
     @app.before_request
     def begin() -> None:
-        g.began = time.monotonic()
+        g.began = time.perf_counter()
         g.context = ExitStack()
         wanted = request_id.accept_or_make(request.headers.get(request_id.HEADER))
         g.request_id = g.context.enter_context(request_id.use(wanted))
@@ -197,26 +198,15 @@ def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget, b
         g.context.enter_context(memory.of_one_request(budget))
         if left is not None and left <= 0:
             raise DeadlineExceeded
-        if browsers is not None and request.path not in OPEN_PATHS:
-            given = request.headers
-            verdict = browsers.verdict(given.get("Host"), given.get("Origin"), given.get("Sec-Fetch-Site"))
-            verdict.check(request.method)
+        if browsers is not None:
+            field = request.headers.get
+            browsers.check(request.method, request.path, field("Host"), field("Origin"), field("Sec-Fetch-Site"))
 
     @app.after_request
     def finish(response: Response) -> Response:
-        seconds = time.monotonic() - g.began
-        route = _route_template()
         response.headers[request_id.HEADER] = g.request_id
-        metrics.observe(method=request.method, route=route, status=response.status_code, seconds=seconds)
-        # Asked every few seconds by machines: worth a metric, not a line.
-        if route not in OPEN_PATHS:
-            _log.info(
-                "request",
-                method=request.method,
-                route=route,
-                status=response.status_code,
-                ms=round(seconds * 1000, 1),
-            )
+        seconds = time.perf_counter() - g.began
+        record.ended(request.method, _route_template(), response.status_code, seconds)
         return response
 
     @app.teardown_request
@@ -228,12 +218,12 @@ def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget, b
 
 def _answer_errors(app: Flask) -> None:
     def answer(error: AppError) -> Response:
-        return json_response(failure(error), status_of(error), error.headers)
+        status, headers, body = error_answer(error)
+        return Response(body, status, dict(headers))
 
     @app.errorhandler(AppError)
     def known(error: AppError) -> Response:
-        if status_of(error) >= 500:
-            _log.warning("request_failed", code=error.code, cause=repr(error.__cause__))
+        log_failure(error)
         return answer(error)
 
     @app.errorhandler(HTTPException)
@@ -242,7 +232,7 @@ def _answer_errors(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def unknown(_: Exception) -> Response:
-        _log.exception("request_crashed")
+        log_crash()
         return answer(AppError())
 
 

@@ -71,6 +71,11 @@ class BrowserRules:
         judge = self._kept if is_short else self._verdict
         return judge(host, origin, site, forwarded_host)
 
+    def check(self, method: str, path: str, host: str | None, origin: str | None, site: str | None) -> None:
+        """Raise for a request that may not be made, as `Verdict.check` does; `path` may be one of OPEN_PATHS."""
+        if path not in OPEN_PATHS:
+            self.verdict(host, origin, site).check(method)
+
     def _verdict(self, host: str | None, origin: str | None, site: str | None, forwarded_host: str) -> Verdict:
         # A request without Host (HTTP/1.0) comes from no browser.
         named = [] if host is None else [host]

@@ -21,6 +21,12 @@ def seconds_from_header(value: str | None) -> float | None:
     return int(value) / 1000
 
 
+def shortened(value: str | None, at_most: float) -> float:
+    """Give the seconds that a request may take: `at_most`, or what its header leaves of them; 0 if that is none."""
+    asked = seconds_from_header(value)
+    return at_most if asked is None else min(asked, at_most)
+
+
 @contextmanager
 def within(seconds: float | None) -> Iterator[None]:
     """Give the body that much time (None: no limit of its own)."""

@@ -2,18 +2,23 @@
 
 AppError                      500 internal_error
 ├── Invalid                   400 invalid_input
+│   └── BadRequest            400 bad_request
 ├── Unauthorized              401 unauthorized
 ├── Forbidden                 403 forbidden
 │   └── ForeignPage           403 foreign_page
 ├── NotFound                  404 not_found
 ├── MethodNotAllowed          405 method_not_allowed
+├── RequestTimeout            408 request_timeout
 ├── Conflict                  409 conflict
 │   └── IdempotencyKeyReused  409 idempotency_key_reused
 ├── PreconditionFailed        412 precondition_failed
 ├── TooLarge                  413 body_too_large
+├── UriTooLong                414 uri_too_long
 ├── UnsupportedMediaType      415 unsupported_media_type
 ├── MisdirectedRequest        421 misdirected_request
 ├── TooManyRequests           429 too_many_requests
+├── HeadersTooLarge           431 headers_too_large
+├── NotSupported              501 not_supported
 ├── BadGateway                502 bad_upstream_answer
 ├── Unavailable               503 unavailable
 │   ├── DatabaseUnavailable   503 database_unavailable
@@ -82,6 +87,12 @@ class InvalidJson(Invalid):
     code = "invalid_json"
 
 
+class BadRequest(Invalid):
+    """The request breaks the rules of HTTP."""
+
+    code = "bad_request"
+
+
 class Unauthorized(AppError):
     """Say who you are first.
 
@@ -124,6 +135,15 @@ class MethodNotAllowed(AppError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(AppError):
+    """The request did not arrive in time.
+
+    A head may take 10 s, a body 30 s.
+    """
+
+    code = "request_timeout"
+
+
 class Conflict(AppError):
     """The request does not fit the present state."""
 
@@ -154,6 +174,15 @@ class TooLarge(AppError):
     code = "body_too_large"
 
 
+class UriTooLong(AppError):
+    """The address is too long.
+
+    The first line of a request may have 8,000 bytes.
+    """
+
+    code = "uri_too_long"
+
+
 class UnsupportedMediaType(AppError):
     """Send the body as application/json."""
 
@@ -176,6 +205,21 @@ class TooManyRequests(AppError):
     """
 
     code = "too_many_requests"
+
+
+class HeadersTooLarge(AppError):
+    """The header fields are too many or too large.
+
+    100 fields of 8,190 bytes each are taken.
+    """
+
+    code = "headers_too_large"
+
+
+class NotSupported(AppError):
+    """This server does not support what the request asks for."""
+
+    code = "not_supported"
 
 
 class BadGateway(AppError):

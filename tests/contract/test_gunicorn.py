@@ -1,5 +1,4 @@
-"""What our workers (api_gateway/worker.py and connection.py, service_tasks/streams/worker.py,
-servicekit/http_server/gunicorn_worker.py) and our reload (servicekit/process/gunicorn_reload.py) take for granted of
+"""What our server (servicekit/http_server) and our reload (servicekit/process/gunicorn_reload.py) take for granted of
 gunicorn beyond its documentation: look here before an upgrade."""
 
 from __future__ import annotations
@@ -23,13 +22,11 @@ from gunicorn.workers.base import Worker
 from gunicorn.workers.gasgi import ASGIWorker
 from gunicorn.workers.gthread import ThreadWorker
 
-from api_gateway import connection, plain_head
-from api_gateway.connection import GatewayProtocol
-from api_gateway.plain_head import PlainRequest
-from api_gateway.worker import GatewayWorker
-from service_tasks.streams.worker import EventsWorker
-from servicekit.http_server.asgi_worker import AcceptingWorker
+from servicekit.http_server import connection, plain_head
+from servicekit.http_server.connection import HttpConnection
+from servicekit.http_server.event_loop_worker import EventLoopWorker
 from servicekit.http_server.gunicorn_worker import ServiceWorker
+from servicekit.http_server.plain_head import PlainRequest
 from tests.support.markdown import CHECKOUT
 
 
@@ -64,10 +61,8 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (GatewayProtocol, (ASGIProtocol,)),
-        (AcceptingWorker, (ASGIWorker, Worker)),
-        (GatewayWorker, (AcceptingWorker, ASGIWorker, Worker)),
-        (EventsWorker, (AcceptingWorker, ASGIWorker, Worker)),
+        (HttpConnection, (ASGIProtocol,)),
+        (EventLoopWorker, (ASGIWorker, Worker)),
         (ServiceWorker, (ThreadWorker, Worker)),
     ],
 )
@@ -96,7 +91,7 @@ OVERRIDDEN = {
 
 
 def test_every_method_we_replace_is_theirs_and_takes_what_it_took() -> None:
-    ours = {name for name, value in vars(GatewayProtocol).items() if callable(value)}
+    ours = {name for name, value in vars(HttpConnection).items() if callable(value)}
     replaced = {name for name in ours if hasattr(ASGIProtocol, name)}
     assert replaced == set(OVERRIDDEN)
     for name, parameters in OVERRIDDEN.items():
@@ -105,7 +100,7 @@ def test_every_method_we_replace_is_theirs_and_takes_what_it_took() -> None:
 
 
 def test_nothing_of_ours_hides_a_name_of_theirs() -> None:
-    assert vars(GatewayProtocol).keys() & attributes_given(ASGIProtocol) == {*OVERRIDDEN, "__doc__", "__module__"}
+    assert vars(HttpConnection).keys() & attributes_given(ASGIProtocol) == {*OVERRIDDEN, "__doc__", "__module__"}
     assert not {"connections", "joining", "listeners"} & attributes_given(ASGIWorker, Worker)
     assert not {"_lingering", "_read_on", "_leave"} & attributes_given(ThreadWorker, Worker)
 
@@ -271,7 +266,7 @@ def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch)
         of_gunicorn: Any = SimpleNamespace(
             cfg=SimpleNamespace(), log=None, asgi=None, loop=asyncio.get_running_loop(), connections=set()
         )
-        protocol = GatewayProtocol(of_gunicorn)
+        protocol = HttpConnection(of_gunicorn)
         transport = protocol.transport = _Transport()
         protocol._close_transport()
         assert not transport.aborted

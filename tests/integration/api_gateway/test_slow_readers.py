@@ -24,7 +24,8 @@ graceful_timeout = 5
 
 
 def post_fork(server, worker):
-    from api_gateway import connection, route_table
+    from api_gateway import route_table
+    from servicekit.http_server import connection
 
     connection.LINGER_SECONDS = 1.0
     for route in route_table.ROUTES:

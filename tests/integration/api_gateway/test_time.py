@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from api_gateway import body, connection
+from servicekit.http_server import connection, request
 from tests.support.gateway import CHECKOUT, GatewayProcess
 from tests.support.raw_http import RawAnswer, RawClient, read_answer
 from tests.support.upstream import ScriptedUpstream
@@ -31,8 +31,8 @@ def _process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProces
     conf = folder / "gunicorn.conf.py"
     conf.write_text(
         (CHECKOUT / "api_gateway" / "gunicorn.conf.py").read_text(encoding="utf-8")
-        + f"import {body.__name__} as _body, {connection.__name__} as _connection\n"
-        + f"_body.ARRIVAL_SECONDS, _connection.HEAD_SECONDS = {BODY_SECONDS}, {HEAD_SECONDS}\n",
+        + f"import {request.__name__} as _request, {connection.__name__} as _connection\n"
+        + f"_request.ARRIVAL_SECONDS, _connection.HEAD_SECONDS = {BODY_SECONDS}, {HEAD_SECONDS}\n",
         encoding="utf-8",
     )
     process = GatewayProcess(folder / "log", conf=conf)

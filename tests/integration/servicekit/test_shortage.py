@@ -30,7 +30,7 @@ from servicekit.process.gunicorn_defaults import *
 
 logs.configure("pumps", fmt="json", level="info")
 bind = "127.0.0.1:{port}"
-worker_class = "servicekit.http_server.asgi_worker.AcceptingWorker"
+worker_class = "servicekit.http_server.event_loop_worker.EventLoopWorker"
 asgi_loop = "{loop}"
 asgi_lifespan = "off"
 backlog = 2048

@@ -92,7 +92,7 @@ def test_a_frequent_line_is_the_line_that_the_logger_writes(capsys, fmt):
     logs.configure("pumps", fmt=fmt)
     with request_id.use("r-1"):
         logs.get_logger("x").info("request", **VALUES)
-        logs.Frequent("x")("request", VALUES)
+        logs.RequestLog("x")("request", VALUES)
     slow, quick = capsys.readouterr().out.splitlines()
     if fmt == "json":
         former, latter = json.loads(slow), json.loads(quick)
@@ -121,7 +121,7 @@ class Later:
 def test_frequent_lines_that_may_wait_are_written_together(capsys):
     logs.configure("pumps")
     later = Later()
-    frequent = logs.Frequent("x", later)
+    frequent = logs.RequestLog("x", later)
     for number in range(3):
         frequent("request", {"number": number})
     assert lines(capsys) == []
@@ -136,7 +136,7 @@ def test_frequent_lines_that_may_wait_are_written_together(capsys):
 def test_no_line_overtakes_one_that_waits(capsys):
     logs.configure("pumps")
     later = Later()
-    logs.Frequent("x", later)("request", VALUES)
+    logs.RequestLog("x", later)("request", VALUES)
     logging.getLogger("some.library").warning("after it")
     assert [line["event"] for line in lines(capsys)] == ["request", "after it"]
     later.comes()
@@ -147,7 +147,7 @@ def test_no_line_overtakes_one_that_waits(capsys):
 def test_lines_that_wait_are_written_when_the_process_ends(ending):
     script = (
         "import sys; from servicekit.observing import logs; logs.configure('pumps');"
-        f"logs.Frequent('x', lambda write: None)('request', {{'number': 7}}); {ending}"
+        f"logs.RequestLog('x', lambda write: None)('request', {{'number': 7}}); {ending}"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert json.loads(ended.stdout)["number"] == 7
@@ -157,7 +157,7 @@ def test_lines_of_several_threads_are_whole_and_none_is_lost(capsys):
     logs.configure("pumps")
 
     def write(name):
-        frequent = logs.Frequent("x", lambda write: write())
+        frequent = logs.RequestLog("x", lambda write: write())
         for number in range(500):
             frequent("request", {"name": name, "number": number})
 
@@ -173,21 +173,21 @@ def test_lines_of_several_threads_are_whole_and_none_is_lost(capsys):
 
 def test_a_frequent_line_has_no_request_id_outside_a_request(capsys):
     logs.configure("pumps")
-    logs.Frequent("x")("request", VALUES)
+    logs.RequestLog("x")("request", VALUES)
     (line,) = lines(capsys)
     assert "request_id" not in line
 
 
 def test_a_frequent_line_below_the_level_is_not_written(capsys):
     logs.configure("pumps", level="warning")
-    logs.Frequent("x")("request", VALUES)
+    logs.RequestLog("x")("request", VALUES)
     assert lines(capsys) == []
 
 
 def test_a_frequent_line_reaches_handlers_added_later(capsys, caplog):
     logs.configure("pumps")
     logging.getLogger().addHandler(caplog.handler)
-    logs.Frequent("x")("request", VALUES)
+    logs.RequestLog("x")("request", VALUES)
     assert len(caplog.records) == 1
     assert len(lines(capsys)) == 1
 
@@ -196,6 +196,6 @@ def test_a_log_that_cannot_be_written_ends_no_request(capsys):
     logs.configure("pumps")
     handler = logging.getLogger().handlers[0]
     handler.stream = open("/dev/full", "w")  # noqa: SIM115 - closed below, where it fails once more
-    logs.Frequent("x")("request", VALUES)
+    logs.RequestLog("x")("request", VALUES)
     with pytest.raises(OSError, match="No space"):
         handler.stream.close()

@@ -103,7 +103,7 @@ def run(script: str, *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         "sys.stdout.buffer.write(much.encode() + b'\\xff')",
         "warnings.warn(much)",
         "sys.excepthook(ValueError, ValueError(much), None)",
-        "logs.Frequent('x')(much, {})",
+        "logs.RequestLog('x')(much, {})",
         "signal.signal(signal.SIGALRM, lambda *_: log.info(much)); signal.raise_signal(signal.SIGALRM)",
     ],
     ids=[

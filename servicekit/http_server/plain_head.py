@@ -2,8 +2,8 @@
 
 A plain message is complete in what was received at once, has one well-formed line for each field, and no field that
 decides about its framing (but one Content-Length, on an answer) or about the connection. Everything else is None
-here and goes the whole way, through gunicorn's parser or httptools, which know what to refuse and how. So this module
-refuses nothing and takes strictly less than they do; the tests hold it to that.
+here and goes the whole way, through a whole parser (gunicorn's, or httptools for answers), which knows what to refuse
+and how. So this module refuses nothing and takes strictly less than they do; the tests hold it to that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from api_gateway.headers import Fields, RequestFields
+from servicekit.http_server.request import Fields, RequestFields
 
 #: Below every limit of gunicorn.conf.py on a request's line, a field's line and the number of fields.
 MAX_REQUEST = 4096

@@ -1,7 +1,7 @@
-"""A client's connection: gunicorn's, with what a public door needs besides.
+"""A client's connection: gunicorn's, with what a public server needs besides.
 
 Enveloped refusals of the HTTP parser, a deadline for request heads, no WebSockets; plain requests (plain_head.py) are
-read without the parser, and replies are written without ASGI between the application and the socket.
+read without the parser, and answers are written without ASGI between the application and the socket.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from typing import Any
 
 from gunicorn.asgi import protocol as theirs
 
-from api_gateway import plain_head
-from api_gateway.body import NO_BODY, RequestBody
-from api_gateway.client import Request
-from api_gateway.errors import BadRequest, HeadersTooLarge, NotSupported, RequestTimeout, UriTooLong
-from api_gateway.headers import Fields, Passed, RequestFields, block
-from api_gateway.plain_head import PlainRequest
+from servicekit.http_server import plain_head
+from servicekit.http_server.application import RequestHandler, handler_of
+from servicekit.http_server.plain_head import PlainRequest
+from servicekit.http_server.request import NO_BODY, Fields, Request, RequestBody, RequestFields, field_lines
 from servicekit.observing.logs import get_logger
 from servicekit.observing.request_id import accept_or_make
 from servicekit.wire.envelope import dump, failure
-from servicekit.wire.errors import AppError
+from servicekit.wire.errors import AppError, BadRequest, HeadersTooLarge, NotSupported, RequestTimeout, UriTooLong
 
 #: A request head must be complete within this time, in seconds, from the start of its connection or, on one that has
 #: served, from its first byte.
@@ -74,12 +72,12 @@ class Ready:
         return self._waiter
 
 
-class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no types
+class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no types
     """One client connection; to the application it is a `Client`."""
 
     address = ""
     scheme = "http"
-    passed: Passed | None = None
+    memo: Any = None
     _head_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
     _taking_timer: asyncio.TimerHandle | None = None
@@ -87,9 +85,11 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
     _keepalive_handle: asyncio.TimerHandle | None
     #: When the last answer was out, on the event loop's clock; None while there is something to answer.
     _idle_since: float | None = None
-    #: The request that is being answered; whether its reply comes in chunks, is out to its end, and told the client
-    #: that it is the last one.
+    #: The request that is being answered; whether its answer comes in chunks, is out to its end, and said that it is
+    #: the last one.
     _answering: Any = None
+    has_answer = False
+    _handler: RequestHandler | None = None
     _in_chunks = False
     _is_out = False
     _is_last = False
@@ -97,6 +97,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._request_ready = Ready(self.worker.loop)
+        self._handler = handler_of(self.app)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.address = peer[0]
@@ -112,7 +113,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
 
     def data_received(self, data: bytes) -> None:
         self._received = True
-        if self._awaiting_request and not self._request_ready.is_set():
+        if self._handler is not None and self._awaiting_request and not self._request_ready.is_set():
             parser = self._callback_parser
             # Nothing but a whole request, where a request begins.
             if parser._state == "request_line" and not parser._buffer:
@@ -140,16 +141,18 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
         return self._current_request
 
     async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
-        """UpstreamAnswer one request; tells whether the connection goes on."""
+        """Answer one request; tells whether the connection goes on."""
+        if self._handler is None:
+            return bool(await super()._serve_http_request(request, sockname, peername))
         if isinstance(request, PlainRequest):
             fields, body = request.fields, NO_BODY
         else:
             fields = RequestFields(request.headers_bytes)
             body = RequestBody(fields, self._body_receiver.receive)
         self._answering = request
-        self._is_out = False
+        self.has_answer = self._is_out = False
         version = "1.1" if request.version == (1, 1) else "1.0"
-        if await self.app.answer(Request(request.method, request.uri, version, fields, body, self)):
+        if await self._handler.answer(Request(request.method, request.uri, version, fields, body, self)):
             return self._is_out and not self._is_last
         if isinstance(request, PlainRequest):
             request = self._read_again(request)
@@ -158,7 +161,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
     # What the application asks of its client.
 
     def send(self, status: int, fields: Fields, body: bytes) -> None:
-        head = self._reply_head(status, fields)
+        head = self._answer_head(status, fields)
         if len(body) < _LARGE:
             self._safe_write(head + body)
         else:
@@ -170,7 +173,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
         self._in_chunks = self._answering.version == (1, 1)
         if self._in_chunks:
             fields = [*fields, (b"transfer-encoding", b"chunked")]
-        self._safe_write(self._reply_head(status, fields, ends_with_connection=not self._in_chunks))
+        self._safe_write(self._answer_head(status, fields, ends_with_connection=not self._in_chunks))
 
     def send_piece(self, piece: bytes) -> None:
         if piece:
@@ -185,7 +188,7 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
     def is_behind(self) -> bool:
         return bool(self._flow_control.write_paused)
 
-    async def taken(self) -> None:
+    async def drain(self) -> None:
         """Wait until most was taken; a client that takes nothing for LINGER_SECONDS is cut off."""
         self._look_again(None)
         try:
@@ -201,14 +204,15 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
             return
         self._taking_timer = self.worker.loop.call_later(LINGER_SECONDS, self._look_again, now)
 
-    def _reply_head(self, status: int, fields: Fields, *, ends_with_connection: bool = False) -> bytes:
-        """The head of the reply; decides whether it is the connection's last."""
+    def _answer_head(self, status: int, fields: Fields, *, ends_with_connection: bool = False) -> bytes:
+        """The head of the answer; decides whether it is the connection's last."""
         request = self._answering
         if self._body_receiver is not None:
             # The client gets its answer without having been told to go on with the body.
             self._body_receiver.expect_continue = False
+        self.has_answer = True
         self._is_last = self._will_close(request, ends_with_connection)
-        lines = theirs._get_cached_status_line(request.version, status, _REASONS.get(status)) + block(fields)
+        lines = theirs._get_cached_status_line(request.version, status, _REASONS.get(status)) + field_lines(fields)
         return b"%b%b%b\r\n" % (
             lines,
             b"" if b"\r\ndate: " in lines else theirs._get_cached_date_header(),
@@ -285,7 +289,8 @@ class GatewayProtocol(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn sh
         error = _REFUSALS.get(status, AppError)()
         body = dump(failure(error))
         made = accept_or_make(None)
-        self.app.parser_refused(status)
+        if self._handler is not None:
+            self._handler.parser_refused(status)
         log.info("request_refused", status=status, code=error.code, cause=message, request_id=made)
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

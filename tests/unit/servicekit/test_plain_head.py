@@ -11,7 +11,7 @@ import httptools
 import pytest
 from gunicorn.asgi.parser import CallbackRequest, ParseError, PythonProtocol
 
-from api_gateway import plain_head
+from servicekit.http_server import plain_head
 
 PLAIN_REQUESTS = (
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",

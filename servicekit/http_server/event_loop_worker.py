@@ -1,0 +1,167 @@
+"""gunicorn's `asgi` worker with connections of our own.
+
+It takes many new connections at once, and leaves them waiting while files run out. Told to stop, it answers whoever
+came before, ends streams and closes idle connections at once; and it hears that before its event loop runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.workers import gasgi
+
+from servicekit.http_server.application import handler_of
+from servicekit.http_server.connection import HttpConnection
+from servicekit.observing import shortage
+from servicekit.observing.logs import get_logger
+
+#: New connections taken in one turn of the event loop. libuv takes one: of a thousand clients that come at once while
+#: the first ones are served already, the last would wait for seconds. Few enough that several processes share them.
+ACCEPTED_AT_ONCE = 16
+#: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
+SHORTAGE_SECONDS = 0.1
+#: A new connection on which nothing was said is closed this long, in seconds, after the worker was told to stop: its
+#: request may be on the way.
+FRESH_SECONDS = 1.0
+
+log = get_logger(__name__)
+
+
+class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """The worker to name in a gunicorn.conf.py. Runs an `Application`, or any ASGI application.
+
+    It accepts by itself: with too many open files libuv would close each new connection without a word, and asyncio
+    writes thousands of log lines a second.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections: set[HttpConnection] = set()
+        self.listeners: list[socket.socket] = []
+        self.joining: set[asyncio.Task[Any]] = set()
+
+    def init_process(self) -> None:
+        # The worker's serving loop names this class itself; the change is seen by this process alone.
+        gasgi.ASGIProtocol = HttpConnection
+        super().init_process()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # The event loop hears of signals while it runs, which is not yet: one that comes before would be lost, and the
+        # process go on until the master loses its patience.
+        for number, handle in self._endings():
+            self.loop.remove_signal_handler(number)
+            signal.signal(number, lambda *_, handle=handle: handle())
+
+    async def _serve(self) -> None:
+        for number, handle in self._endings():
+            self.loop.add_signal_handler(number, handle)
+        await super()._serve()
+
+    def _endings(self) -> tuple[tuple[signal.Signals, Callable[[], None]], ...]:
+        return (
+            (signal.SIGTERM, self.handle_exit_signal),
+            (signal.SIGINT, self.handle_quit_signal),
+            (signal.SIGQUIT, self.handle_quit_signal),
+        )
+
+    # Accepting.
+
+    def _setup_event_loop(self) -> None:
+        super()._setup_event_loop()
+        if not self.cfg.is_ssl:
+            create_server = self.loop.create_server
+
+            async def create_idle_server(*args: Any, **options: Any) -> asyncio.Server:
+                server: asyncio.Server = await create_server(*args, **{**options, "start_serving": False})
+                return server
+
+            self.loop.create_server = create_idle_server
+
+    def notify(self) -> None:
+        # The first call comes as soon as the servers are there.
+        if not self.listeners and self.alive and not self.cfg.is_ssl:
+            self._start_accepting()
+        super().notify()
+
+    def _start_accepting(self) -> None:
+        for given in self.sockets:
+            # Beside the event loop's own server, which needs the other descriptor for itself.
+            listener = given.sock.dup()
+            listener.setblocking(False)
+            self.listeners.append(listener)
+            self.loop.add_reader(listener, self._accept, listener)
+
+    def _stop_accepting(self) -> None:
+        while self.listeners:
+            listener = self.listeners.pop()
+            self.loop.remove_reader(listener)
+            listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = listener.accept()
+            except OSError as error:
+                if shortage.is_shortage(error):
+                    shortage.report(error, at="accept")
+                    # It would be called again at once.
+                    self.loop.remove_reader(listener)
+                    self.loop.call_later(SHORTAGE_SECONDS, self._accept_again, listener)
+                # Else nobody is there any more, or the client is gone again.
+                return
+            accepted.setblocking(False)
+            joining = self.loop.create_task(self.loop.connect_accepted_socket(lambda: HttpConnection(self), accepted))
+            self.joining.add(joining)
+            joining.add_done_callback(self._joined)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self.listeners:
+            self.loop.add_reader(listener, self._accept, listener)
+
+    def _joined(self, joining: asyncio.Task[Any]) -> None:
+        self.joining.discard(joining)
+        if not joining.cancelled() and joining.exception() is not None:
+            log.warning("connection_lost_on_accept", cause=repr(joining.exception()))
+
+    # Stopping.
+
+    async def _shutdown(self) -> None:
+        # It is true still when the master is gone, and connections are kept while it is: whoever uses theirs without a
+        # pause would keep this process, and be answered by it, until the grace time ends.
+        self.alive = False
+        self._stop_accepting()
+        await self._take_waiting()
+        handler = handler_of(self.asgi)
+        if handler is not None:
+            handler.end_streams()
+        self._close_idle(fresh=False)
+        self.loop.call_later(FRESH_SECONDS, lambda: self._close_idle(fresh=True))
+        await super()._shutdown()
+
+    async def _take_waiting(self) -> None:
+        """Accept the connections that wait to be: the last process that closes the port would reset them."""
+        while True:
+            waiting = []
+            for listener in self.sockets:
+                with contextlib.suppress(OSError):  # nobody waits there
+                    while True:
+                        waiting.append(listener.accept()[0])
+            if not waiting:
+                # At once, for whoever comes in between is lost.
+                for server in self.servers:
+                    server.close()
+                return
+            for accepted in waiting:
+                accepted.setblocking(False)
+                with contextlib.suppress(OSError):  # it has left already
+                    await self.loop.connect_accepted_socket(lambda: HttpConnection(self), accepted)
+
+    def _close_idle(self, *, fresh: bool) -> None:
+        for connection in list(self.connections):
+            connection.close_if_idle(fresh=fresh)

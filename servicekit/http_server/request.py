@@ -1,0 +1,180 @@
+"""A client's request, and the connection that takes its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from servicekit.wire.browsers import Verdict
+from servicekit.wire.errors import BadRequest, NotSupported, RequestTimeout, TooLarge
+from servicekit.wire.memory import Account
+
+#: (name, value) pairs, names in lower case, as ASGI has them.
+Fields = list[tuple[bytes, bytes]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+#: A body must have arrived within this time, in seconds.
+ARRIVAL_SECONDS = 30.0
+_DISCARDED_BYTES = 256 * 1024 * 1024
+_DISCARD_SECONDS = 10.0
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+
+
+def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as they are sent, each line with its end."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+def is_valid_host(value: bytes) -> bool:
+    """Whether a Host field is one host with an optional port (RFC 9112 section 3.2)."""
+    return _HOST.fullmatch(value) is not None
+
+
+class RequestFields:
+    """The fields of a request, and what every request is asked about them. Never changed: equal heads share one."""
+
+    __slots__ = ("first", "has_valid_host", "hosts", "pairs", "verdict")
+
+    def __init__(self, pairs: Fields) -> None:
+        self.pairs = pairs
+        self.hosts = [value for name, value in pairs if name == b"host"]
+        self.has_valid_host = not self.hosts or is_valid_host(self.hosts[0])
+        #: The first value of each field.
+        self.first = dict(reversed(pairs))
+        #: Whose page may have sent them, once that is known; it does not depend on who did.
+        self.verdict: Verdict | None = None
+
+    def get(self, name: bytes) -> str | None:
+        """The first value of a field, as text; None if there is none. `name` is in lower case."""
+        value = self.first.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before its request was complete."""
+
+
+class RequestBody:
+    """The body of a request: read whole within a limit, or discarded; at most once."""
+
+    __slots__ = ("_coding", "_complete", "_receive", "length", "present")
+
+    def __init__(self, fields: RequestFields, receive: Receive) -> None:
+        length = fields.first.get(b"content-length")
+        self.length = None if length is None else int(length)
+        self._coding = fields.first.get(b"transfer-encoding")
+        self.present = length is not None or self._coding is not None
+        self._receive = receive
+        self._complete = not self.present
+
+    async def read(self, limit: int, account: Account) -> bytes:
+        """All of it, counted in `account`. TooLarge above `limit` bytes, whatever the framing; NotSupported for a
+        coding beside the chunks, which would be lost; Overloaded; RequestTimeout; ClientLeft."""
+        if not self.present:
+            return b""
+        if self._coding is not None and self._coding.strip().lower() != b"chunked":
+            raise NotSupported
+        if self.length is not None and self.length > limit:
+            raise TooLarge(f"The body is larger than {limit} bytes.")
+        if self.length is not None:
+            account.take(self.length)
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(ARRIVAL_SECONDS):
+                while not self._complete:
+                    piece = await self._piece()
+                    size += len(piece)
+                    if size > limit:
+                        raise TooLarge(f"The body is larger than {limit} bytes.")
+                    if self.length is None:
+                        account.take(len(piece))
+                    pieces.append(piece)
+        except TimeoutError as error:
+            raise RequestTimeout from error
+        return b"".join(pieces)
+
+    async def discard(self) -> None:
+        """Read on and throw away what was not read.
+
+        A client that is still sending would otherwise meet a reset of the connection, not the answer.
+        """
+        if self._complete:
+            return
+        size = 0
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while not self._complete and size < _DISCARDED_BYTES:
+                    size += len(await self._piece())
+        except (TimeoutError, ClientLeft):
+            return
+
+    async def _piece(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        self._complete = not message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+
+async def _nothing() -> MutableMapping[str, Any]:
+    return {"type": "http.request"}
+
+
+#: The body of all requests that have none.
+NO_BODY = RequestBody(RequestFields([]), _nothing)
+
+
+class Client(Protocol):
+    """The connection a request came in on. It takes one answer: whole, or in pieces. It adds what belongs to the
+    connection: the framing of pieces, Date, Connection. Nothing fails because the client left."""
+
+    address: str
+    scheme: str
+    #: For the application to keep what it needs for the connection's next request; None at first.
+    memo: Any
+    #: An answer to the present request has begun.
+    has_answer: bool
+
+    def send(self, status: int, fields: Fields, body: bytes) -> None:
+        """The whole answer; `fields` hold its Content-Length if it has one."""
+
+    def start_stream(self, status: int, fields: Fields) -> None: ...
+
+    def send_piece(self, piece: bytes) -> None: ...
+
+    def end_stream(self) -> None:
+        """A stream that was not ended is cut off with its connection."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Much of what was sent has not been taken: wait for `drain` before sending more."""
+
+    async def drain(self) -> None:
+        """Wait until most was taken; a client that takes nothing for a minute is cut off."""
+
+
+@dataclass(slots=True)
+class Request:
+    """As it came; nothing of it was judged but that it is HTTP."""
+
+    method: str
+    #: The request target, byte for byte.
+    target: str
+    http_version: str
+    fields: RequestFields
+    body: RequestBody
+    client: Client
+
+    def check_host(self) -> None:
+        """Raise `BadRequest` unless it names exactly one valid Host (RFC 9112 section 3.2); HTTP/1.0 need not."""
+        hosts = self.fields.hosts
+        if len(hosts) > 1 or (not hosts and self.http_version != "1.0"):
+            raise BadRequest("A request names exactly one Host.")
+        if not self.fields.has_valid_host:
+            raise BadRequest("The Host field is not valid.")

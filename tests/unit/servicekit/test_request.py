@@ -1,0 +1,47 @@
+"""What the server knows of a request before anybody answers it."""
+
+from __future__ import annotations
+
+import pytest
+
+from servicekit.http_server.request import NO_BODY, Request, RequestFields
+from servicekit.wire.errors import BadRequest
+
+
+def request(fields: list[tuple[bytes, bytes]], http_version: str = "1.1") -> Request:
+    nobody: object = None
+    return Request("GET", "/", http_version, RequestFields(fields), NO_BODY, nobody)  # type: ignore[arg-type]
+
+
+def test_of_a_field_that_comes_twice_the_first_value_is_asked_for() -> None:
+    fields = RequestFields([(b"x-request-id", b"1"), (b"host", b"a"), (b"x-request-id", b"\xe9")])
+    assert (fields.get(b"x-request-id"), fields.get(b"accept"), fields.hosts) == ("1", None, [b"a"])
+
+
+@pytest.mark.parametrize(
+    ("host", "valid"),
+    [
+        (b"localhost", True),
+        (b"api.example.com:8000", True),
+        (b"[::1]:8000", True),
+        (b"", False),
+        (b"a b", False),
+        (b"a/b", False),
+        (b"a@b", False),
+        (b"a:b", False),
+        (b"a,b", True),
+    ],
+)
+def test_host_is_one_host_with_an_optional_port(host: bytes, valid: bool) -> None:
+    if valid:
+        request([(b"host", host)]).check_host()
+    else:
+        with pytest.raises(BadRequest):
+            request([(b"host", host)]).check_host()
+
+
+def test_a_request_names_one_host_unless_it_is_older_than_that() -> None:
+    request([], http_version="1.0").check_host()
+    for fields in ([], [(b"host", b"a"), (b"host", b"a")]):
+        with pytest.raises(BadRequest):
+            request(fields).check_host()
