@@ -7,7 +7,9 @@ from scripts.reference.__main__ import STALE, stale
 
 
 def test_the_reference_and_env_example_are_as_the_code_says() -> None:
-    assert not stale(), f"{', '.join(file.name for file in stale())}: {STALE}"
+    old = [file.name for file in stale()]
+
+    assert not old, f"{', '.join(old)}: {STALE}"
 
 
 def test_a_reader_is_asked_to_read_little() -> None:
