@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import guard
 from tests.support.postgres import ServiceDatabase, TestServer
 
 _OURS = (
@@ -40,6 +41,12 @@ def _no_settings_from_outside() -> Iterator[None]:
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OURS)}
     yield
     os.environ.update(kept)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_stays_behind(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """End what these tests have started even when they are interrupted or killed."""
+    guard.start(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(autouse=True, scope="session")
