@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -19,33 +20,45 @@ def main(venv: Path, requirements: Path, stamp: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"{venv.name} is being made by another process; waiting for it …", file=sys.stderr, flush=True)
+        _say(f"{venv.name} is being made by another process; waiting for it …")
         fcntl.flock(lock, fcntl.LOCK_EX)
 
     installed = venv / "installed"
     if installed.exists() and installed.read_text() == stamp + "\n":
         return 0
     if not _is_usable(venv, installed):
-        print(f"making {venv.name} with Python {sys.version.split()[0]}", file=sys.stderr, flush=True)
+        _say(f"making {venv.name} with Python {sys.version.split()[0]} …")
         shutil.rmtree(venv, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(venv)])
+        _run([sys.executable, "-m", "venv", str(venv)], what=f"{venv.name} cannot be made")
     installed.unlink(missing_ok=True)
-    print(
-        f"installing {requirements.parent.name}/{requirements.name} (needs a package index, once) …",
-        file=sys.stderr,
-        flush=True,
-    )
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    wanted = sum("==" in line and "'win32'" not in line for line in lines)
+    found = 0
+
+    def follow(line: str) -> None:
+        nonlocal found
+        if "(from -r " in line and os.isatty(2):
+            found += 1
+            _say(f"\033[A\033[2Kinstalling {wanted} packages, once … {found}")
+
+    _say(f"installing {wanted} packages, once …")
     _run(
         [
-            str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            str(venv / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off",
             "--no-input", "--cache-dir", str(venv.parent / ".pip-cache"),
             "--require-hashes", "--requirement", str(requirements),
-        ]
+        ],
+        what="the packages cannot be installed (is a package index within reach?)",
+        follow=follow,
     )  # fmt: skip
     partial = venv / "installed.partial"
     partial.write_text(stamp + "\n")
     partial.replace(installed)
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _is_usable(venv: Path, installed: Path) -> bool:
@@ -59,18 +72,24 @@ def _is_usable(venv: Path, installed: Path) -> bool:
     return version.returncode == 0
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], *, what: str, follow: Callable[[str], None] = lambda line: None) -> None:
+    """Run it in silence; when it fails, `what` and its own error become one line."""
     # PYTHONPATH and friends of the caller must not decide what ends up in the environment.
     environment = {
         k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_USER"}
     }
-    outcome = subprocess.run(command, env=environment, check=False)
-    if outcome.returncode != 0:
-        print(
-            f"make_venv: `{' '.join(command[:4])} …` failed; its output is above. "
-            "Check that the package index can be reached and run this again.",
-            file=sys.stderr,
-        )
+    said: list[str] = []
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line.strip())
+            follow(line)
+    if process.returncode != 0:
+        errors = [line for line in said if line.startswith("ERROR: ")] or [line for line in said if line]
+        _say(f"make_venv: {what}: {errors[-1] if errors else 'it said nothing'}")
         raise SystemExit(1)
 
 

@@ -18,6 +18,12 @@ def say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say_more(text: str) -> None:
+    """The line said last, with more in it; only where somebody looks on."""
+    if sys.stdout.isatty():
+        say(f"\033[A\033[2K{text}")
+
+
 def exit_status(name: str, action: Callable[[], int]) -> int:
     """Run the action; what went wrong becomes one line on standard error and the status 1."""
     try:

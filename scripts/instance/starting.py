@@ -15,7 +15,7 @@ from types import FrameType
 import psutil
 
 from scripts.instance import supervision
-from scripts.instance.command_line import say
+from scripts.instance.command_line import say, say_more
 from scripts.instance.credentials import Credentials
 from scripts.instance.databases import create_databases, migrate
 from scripts.instance.errors import InstanceError, StartFailed
@@ -126,6 +126,7 @@ def _start_everything(
     say("starting the services …")
     supervisor.start([name for name in names() if name not in STORES])
     limit = time.monotonic() + _READY_LIMIT
+    shown: list[str] = []
     while True:
         waiting_for = watch.not_running()
         if (
@@ -133,7 +134,11 @@ def _start_everything(
             and watch.workers_are_connected(ports)
             and not (waiting_for := _not_ready(ports, own_broker=own_broker))
         ):
+            say_more("starting the services …")
             return
+        if waiting_for and waiting_for != shown:
+            shown = waiting_for
+            say_more(f"starting the services … not yet: {', '.join(shown)}")
         if process.poll() is not None:
             raise StartFailed(f"supervisor ended during the start (log: {layout.log('supervisor')})")
         if time.monotonic() > limit:

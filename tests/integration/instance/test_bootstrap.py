@@ -32,10 +32,12 @@ def checkout(tmp_path: Path) -> Path:
     return made
 
 
-def _run(checkout: Path, *arguments: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+def _run(
+    checkout: Path, *arguments: str, path: str = os.environ["PATH"], **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(checkout / "scripts" / "run"), *arguments],
-        env={"PATH": path}, capture_output=True, text=True, check=False,
+        env={"PATH": path, **variables}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -57,16 +59,6 @@ def test_a_too_old_python_is_one_clear_line(checkout: Path, tmp_path: Path) -> N
     assert "python3 is 3.9" in done.stderr
 
 
-def test_a_newer_python_is_found_behind_an_old_one(checkout: Path, tmp_path: Path) -> None:
-    path = _tools_without_python(tmp_path / "bin")
-    (tmp_path / "bin" / "python3").write_text(_OLD_PYTHON)
-    (tmp_path / "bin" / "python3").chmod(0o755)
-    (tmp_path / "bin" / "python3.12").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (tmp_path / "bin" / "python3.12").chmod(0o755)
-    done = _run(checkout, "status", path=path)
-    assert done.stdout == "started status\n", done.stderr
-
-
 def test_no_python_at_all_is_one_clear_line(checkout: Path, tmp_path: Path) -> None:
     done = _run(checkout, path=_tools_without_python(tmp_path / "bin"))
     assert done.returncode == 1
@@ -84,14 +76,30 @@ def test_the_second_call_installs_nothing_and_an_interrupted_or_outdated_one_is_
     (checkout / "requirements" / "local.txt").write_text("# nothing, but other bytes\n")
     assert "installing" in _run(checkout).stderr
     assert _run(checkout).stderr == ""
+    (checkout / "requirements" / "local.txt").write_text(f"nothing-of-ours==1 --hash=sha256:{'0' * 64}\n")
+    failed = _run(checkout, PIP_NO_INDEX="1")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    step, error = failed.stderr.splitlines()
+    assert step == "installing 1 packages, once …"
+    assert "package index" in error
+    assert "No matching distribution found for nothing-of-ours==1" in error
 
 
-def test_two_first_calls_at_once_make_one_environment(checkout: Path) -> None:
+def test_two_first_calls_at_once_make_one_environment_with_the_newer_python_behind_an_old_one(
+    checkout: Path, tmp_path: Path
+) -> None:
+    path = _tools_without_python(tmp_path / "bin")
+    for name, text in (("python3", _OLD_PYTHON), ("python3.12", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
     calls = [
-        subprocess.Popen([str(checkout / "scripts" / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [str(checkout / "scripts" / "run"), "status"],
+            env={"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
         for _ in range(2)
-    ]
+    ]  # fmt: skip
     outputs = [call.communicate(timeout=60) for call in calls]
     assert [call.returncode for call in calls] == [0, 0], outputs
-    assert [out for out, _ in outputs] == ["started\n", "started\n"]
+    assert [out for out, _ in outputs] == ["started status\n", "started status\n"]
     assert sum("making .venv" in err for _, err in outputs) == 1
