@@ -126,7 +126,7 @@ def _start_everything(
     say("starting the services …")
     supervisor.start([name for name in names() if name not in STORES])
     limit = time.monotonic() + _READY_LIMIT
-    shown: list[str] = []
+    fewest = len(names())
     while True:
         waiting_for = watch.not_running()
         if (
@@ -136,9 +136,9 @@ def _start_everything(
         ):
             say_more("starting the services …")
             return
-        if waiting_for and waiting_for != shown:
-            shown = waiting_for
-            say_more(f"starting the services … not yet: {', '.join(shown)}")
+        if 0 < len(waiting_for) < fewest:
+            fewest = len(waiting_for)
+            say_more(f"starting the services … {fewest} to go")
         if process.poll() is not None:
             raise StartFailed(f"supervisor ended during the start (log: {layout.log('supervisor')})")
         if time.monotonic() > limit:
