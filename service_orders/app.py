@@ -25,7 +25,7 @@ def create_app(settings: OrdersSettings) -> Flask:
     database = Database(
         settings.orders_database_url,
         application_name="service_orders",
-        pool_size=settings.orders_threads,
+        pool_size=settings.service_threads,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     users = UsersClient(
@@ -33,7 +33,7 @@ def create_app(settings: OrdersSettings) -> Flask:
             settings.users_url,
             circuit=Circuit("users"),
             unavailable=UsersUnavailable,
-            pool_size=settings.orders_threads,
+            pool_size=settings.service_threads,
             total_seconds=USERS_TOTAL_SECONDS,
         )
     )

@@ -6,15 +6,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from servicekit.process.settings import Bind, DatabaseUrl, HttpUrl, InternalToken, Threads
+from servicekit.process.settings import Bind, DatabaseUrl, HttpUrl, WebServiceSettings
 
 
-class OrdersSettings(InternalToken):
+class OrdersSettings(WebServiceSettings):
     """Settings of the orders service."""
 
     process: ClassVar[str] = "orders"
 
     orders_database_url: DatabaseUrl = Field(description="where the orders database is")
     orders_bind: Bind = Field(default="127.0.0.1:8002", description="where the orders service listens")
-    orders_threads: Threads = Field(default=8, description="requests served at once, and as many database connections")
     users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")

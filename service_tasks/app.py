@@ -50,7 +50,7 @@ def create_app(settings: TasksSettings) -> Flask:
         settings.tasks_database_url,
         application_name="service_tasks",
         # One more for the announcer's thread.
-        pool_size=settings.tasks_threads + 1,
+        pool_size=settings.service_threads + 1,
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )

@@ -12,11 +12,10 @@ from servicekit.process.settings import (
     Bind,
     BrokerUrl,
     DatabaseUrl,
-    InternalToken,
     ServerSettings,
     ServiceSettings,
     Settings,
-    Threads,
+    WebServiceSettings,
 )
 
 BUILT_IN_MODULES = tuple(
@@ -100,15 +99,12 @@ class TaskEventSettings(TaskTypeSettings):
         return _split(self.task_events)
 
 
-class TasksSettings(TaskEventSettings, TaskMakerSettings, InternalToken):
+class TasksSettings(TaskEventSettings, TaskMakerSettings, WebServiceSettings):
     """Settings of the task service."""
 
     process: ClassVar[str] = "tasks"
 
     tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
-    tasks_threads: Threads = Field(
-        default=8, description="requests served at once, and as many database connections and one more"
-    )
 
 
 class IngestSettings(TaskMakerSettings, ServerSettings):

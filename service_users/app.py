@@ -22,12 +22,12 @@ def create_app(settings: UsersSettings) -> Flask:
     database = Database(
         settings.users_database_url,
         application_name="service_users",
-        pool_size=settings.users_threads,
+        pool_size=settings.service_threads,
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     # Half of the threads at most, so that the others go on for whoever brings no password.
-    users = Users(database, Passwords(places=max(1, settings.users_threads // 2)))
+    users = Users(database, Passwords(places=max(1, settings.service_threads // 2)))
     return make_app(
         "service_users",
         # Nothing that happens elsewhere matters here yet: events are acknowledged and forgotten.

@@ -6,14 +6,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from servicekit.process.settings import Bind, DatabaseUrl, InternalToken, Threads
+from servicekit.process.settings import Bind, DatabaseUrl, WebServiceSettings
 
 
-class UsersSettings(InternalToken):
+class UsersSettings(WebServiceSettings):
     """Settings of the users service."""
 
     process: ClassVar[str] = "users"
 
     users_database_url: DatabaseUrl = Field(description="where the users database is")
     users_bind: Bind = Field(default="127.0.0.1:8001", description="where the users service listens")
-    users_threads: Threads = Field(default=8, description="requests served at once, and as many database connections")

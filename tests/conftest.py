@@ -30,6 +30,7 @@ _OURS = (
     "CALLBACK_",
     "HTTP_REQUEST_",
     "PRIVATE_NETWORKS",
+    "SERVICE_THREADS",
     "SMTP_",
     "SITEWORKS_",
 )

@@ -78,7 +78,6 @@ DatabaseUrl = Annotated[
     str, AfterValidator(_database_url), Field(examples=["postgresql://ROLE:PASSWORD@127.0.0.1:5432/DATABASE"])
 ]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
-Threads = Annotated[int, Field(ge=1, le=256)]
 
 
 class Settings(BaseSettings):
@@ -150,6 +149,14 @@ class InternalToken(ServerSettings):
             return self.internal_token_file.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as exc:
             raise ValueError("INTERNAL_TOKEN_FILE: cannot be read") from exc
+
+
+class WebServiceSettings(InternalToken):
+    """What every service of the table reads."""
+
+    service_threads: int = Field(
+        default=8, ge=1, le=256, description="requests that a service serves at once, each with a database connection"
+    )
 
 
 S = TypeVar("S", bound=Settings)

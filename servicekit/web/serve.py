@@ -16,7 +16,7 @@ from servicekit.database import engine as database  # noqa: F401 - libraries rea
 from servicekit.observing import logs
 from servicekit.process import gunicorn_defaults
 from servicekit.process.services import BadServiceTable, Service, services
-from servicekit.process.settings import ServerSettings, SettingsError, load_or_exit, loaded_or_exit
+from servicekit.process.settings import SettingsError, WebServiceSettings, load_or_exit, loaded_or_exit
 from servicekit.web import app as web  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
 
 
@@ -33,7 +33,7 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
         settings = self._settings(load_or_exit)
         own = {
             "bind": getattr(settings, f"{self._service.name}_bind"),
-            "threads": getattr(settings, f"{self._service.name}_threads"),
+            "threads": settings.service_threads,
             "proc_name": self._service.package,
             "worker_class": "servicekit.http_server.gunicorn_worker.ServiceWorker",
         }
@@ -50,19 +50,19 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
         except SettingsError as exc:
             raise SystemExit(f"{self._service.package} cannot start: {exc}") from exc
 
-    def _settings(self, read: Callable[[type[ServerSettings], str], ServerSettings]) -> ServerSettings:
+    def _settings(self, read: Callable[[type[WebServiceSettings], str], WebServiceSettings]) -> WebServiceSettings:
         settings = read(self._settings_class, self._service.package)
         logs.configure(self._service.package, fmt=settings.log_format, level=settings.log_level)
         return settings
 
 
-def settings_of(service: Service) -> type[ServerSettings]:
+def settings_of(service: Service) -> type[WebServiceSettings]:
     """Find the settings of a service's web server: the class of its `settings` module whose `process` is its name."""
     for found in vars(service.module("settings")).values():
-        if isinstance(found, type) and issubclass(found, ServerSettings) and found.process == service.name:
+        if isinstance(found, type) and issubclass(found, WebServiceSettings) and found.process == service.name:
             return found
     raise BadServiceTable(
-        f"{service.package}.settings has no settings of [{service.name}]: a class below InternalToken with "
+        f"{service.package}.settings has no settings of [{service.name}]: a class below WebServiceSettings with "
         f'process = "{service.name}"'
     )
 

@@ -308,7 +308,7 @@ def test_a_row_of_the_table_of_services_stands_wherever_it_has_to(
 ) -> None:
     # Its settings.
     fields = settings_of(row).model_fields
-    assert {f"{row.name}_database_url", f"{row.name}_bind", f"{row.name}_threads"} <= set(fields)
+    assert {f"{row.name}_database_url", f"{row.name}_bind"} <= set(fields)
     assert fields[f"{row.name}_bind"].default == f"127.0.0.1:{row.port}"
     # Its container, and who has to know its address.
     assert services[row.package]["healthcheck"]["test"][-1] == str(row.port)

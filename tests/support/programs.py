@@ -26,7 +26,7 @@ def _gunicorn(folder: str, app: str) -> list[str]:
 #: Those that reload: the command, the variable of the address, and a value that it refuses.
 SERVERS = {
     "gateway": (_gunicorn("api_gateway", "api_gateway.asgi:app"), "GATEWAY_BIND", "GATEWAY_RATE_LIMIT=many"),
-    "users": (["servicekit.web.serve", "users"], "USERS_BIND", "USERS_THREADS=0"),
+    "users": (["servicekit.web.serve", "users"], "USERS_BIND", "SERVICE_THREADS=0"),
     "orders": (["servicekit.web.serve", "orders"], "ORDERS_BIND", "USERS_URL=nowhere"),
     "tasks": (["servicekit.web.serve", "tasks"], "TASKS_BIND", "TASK_EVENTS=all"),
     "events": (

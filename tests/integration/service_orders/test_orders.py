@@ -54,7 +54,7 @@ def users():
 @pytest.fixture
 def composed(orders_database, users) -> FlaskClient:
     """The service as it is composed, asking a scripted users service."""
-    settings = OrdersSettings(orders_database_url=orders_database.url, orders_threads=2, users_url=users.url)
+    settings = OrdersSettings(orders_database_url=orders_database.url, service_threads=2, users_url=users.url)
     return create_app(settings).test_client()
 
 

@@ -314,7 +314,7 @@ def test_sql_in_any_field_is_data(client):
 
 
 def test_the_service_as_it_is_composed_answers_from_its_database(users_database):
-    client = create_app(UsersSettings(users_database_url=users_database.url, users_threads=2)).test_client()
+    client = create_app(UsersSettings(users_database_url=users_database.url, service_threads=2)).test_client()
     create(client)
     assert error_code(client.post("/users", json={"email": "USER@example.com", "name": "x"}), 409) == "email_taken"
     assert client.get("/readyz").json["data"] == {"status": "ready", "checks": {"database": "ok"}}

@@ -31,7 +31,7 @@ class Service:
         environment = os.environ | {
             "USERS_DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/users",
             "USERS_BIND": f"127.0.0.1:{self.port}",
-            "USERS_THREADS": "2",
+            "SERVICE_THREADS": "2",
         }
         with log.open("wb") as out:
             self.process = subprocess.Popen(

@@ -51,7 +51,7 @@ def test_a_wrong_setting_at_a_reload_is_named_and_changes_nothing(start: Start, 
 def test_a_process_that_replaces_one_has_the_settings_of_the_others(start: Start) -> None:
     server = start("users")
     (worker,) = server.pids()
-    server.write_env("USERS_THREADS=0")
+    server.write_env("SERVICE_THREADS=0")
     os.kill(worker, signal.SIGKILL)
     eventually(lambda: worker not in server.pids() and server.answers(), timeout=30, what="another worker")
 

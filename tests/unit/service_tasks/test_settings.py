@@ -17,7 +17,7 @@ def database_url(monkeypatch, tmp_path):
 def test_the_defaults_are_those_of_the_docs():
     tasks, worker, events = load(TasksSettings), load(WorkerSettings), load(EventsSettings)
 
-    assert (tasks.tasks_bind, tasks.tasks_threads) == ("127.0.0.1:8003", 8)
+    assert (tasks.tasks_bind, tasks.service_threads) == ("127.0.0.1:8003", 8)
     assert (worker.worker_concurrency, worker.worker_threads) == (5000, 16)
     assert (worker.worker_lease_seconds, worker.worker_grace_seconds) == (30, 30)
     assert (events.events_bind, events.events_watchers) == ("127.0.0.1:8004", 5000)
@@ -34,7 +34,7 @@ def test_modules_of_ones_own_come_after_the_built_in_ones(monkeypatch):
     [
         ("TASK_MODULES", "site tasks"),
         ("TASK_MODULES", "../site_tasks"),
-        ("TASKS_THREADS", "0"),
+        ("SERVICE_THREADS", "0"),
         ("TASK_EVENTS", "completed,paused"),
         ("INTERNAL_TOKEN", "too short"),
         ("INTERNAL_TOKEN_FILE", "/there/is/no/such/file"),

@@ -24,7 +24,7 @@ def test_the_database_url_alone_suffices(monkeypatch):
     settings = load(UsersSettings)
 
     assert settings.users_database_url == "postgresql+psycopg2://users:secret@127.0.0.1:5432/users"
-    assert (settings.users_bind, settings.users_threads) == ("127.0.0.1:8001", 8)
+    assert (settings.users_bind, settings.service_threads) == ("127.0.0.1:8001", 8)
     assert (settings.log_format, settings.log_level) == ("json", "info")
 
 
@@ -51,10 +51,10 @@ def test_an_empty_variable_counts_as_missing(monkeypatch):
         ("USERS_BIND", ":8001"),
         ("USERS_BIND", "hunter2:65536"),
         ("USERS_BIND", "hunter2:٨٠"),
-        ("USERS_THREADS", "0"),
-        ("USERS_THREADS", "257"),
-        ("USERS_THREADS", "hunter2"),
-        ("USERS_THREADS", "1.5"),
+        ("SERVICE_THREADS", "0"),
+        ("SERVICE_THREADS", "257"),
+        ("SERVICE_THREADS", "hunter2"),
+        ("SERVICE_THREADS", "1.5"),
         ("LOG_FORMAT", "hunter2"),
         ("LOG_LEVEL", "hunter2"),
     ],
@@ -99,25 +99,25 @@ def test_the_address_of_another_service_must_be_one(monkeypatch, value):
 
 
 def test_every_wrong_variable_is_named_at_once(monkeypatch):
-    monkeypatch.setenv("USERS_THREADS", "many")
+    monkeypatch.setenv("SERVICE_THREADS", "many")
     monkeypatch.setenv("LOG_LEVEL", "loud")
     with pytest.raises(SettingsError) as caught:
         load(UsersSettings)
-    for variable in ("USERS_DATABASE_URL", "USERS_THREADS", "LOG_LEVEL"):
+    for variable in ("USERS_DATABASE_URL", "SERVICE_THREADS", "LOG_LEVEL"):
         assert f"{variable}: " in str(caught.value)
 
 
 def test_a_file_named_env_is_read_and_the_environment_wins(tmp_path, monkeypatch):
-    (tmp_path / ".env").write_text(f"USERS_DATABASE_URL={URL}\nUSERS_THREADS=3\nSOMETHING_ELSE=1\n")
-    assert load(UsersSettings).users_threads == 3
-    monkeypatch.setenv("USERS_THREADS", "4")
-    assert load(UsersSettings).users_threads == 4
+    (tmp_path / ".env").write_text(f"USERS_DATABASE_URL={URL}\nSERVICE_THREADS=3\nSOMETHING_ELSE=1\n")
+    assert load(UsersSettings).service_threads == 3
+    monkeypatch.setenv("SERVICE_THREADS", "4")
+    assert load(UsersSettings).service_threads == 4
 
 
 def test_settings_do_not_change_once_read(monkeypatch):
     monkeypatch.setenv("USERS_DATABASE_URL", URL)
     with pytest.raises(ValidationError):
-        load(UsersSettings).users_threads = 5
+        load(UsersSettings).service_threads = 5
 
 
 def test_a_process_ends_with_one_line_that_names_itself_and_the_variable():
