@@ -11,12 +11,12 @@ from pathlib import Path
 from benchmarks.gateway import bench as gateway
 from benchmarks.gateway_faults import bench as gateway_faults
 from benchmarks.ingest import bench as ingest
-from benchmarks.report import Row, describe_machine, print_table, revision, write_json
+from benchmarks.report import ReportRow, describe_machine, print_table, revision, write_json
 from benchmarks.tasks import bench as tasks
 
 #: What each benchmark adds to the arguments, and how it is run.
 BENCHMARKS: dict[
-    str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Sequence[Row]]]
+    str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Sequence[ReportRow]]]
 ] = {
     "gateway": (gateway.__doc__ or "", gateway.add_arguments, gateway.run),
     "gateway-faults": (gateway_faults.__doc__ or "", gateway_faults.add_arguments, gateway_faults.run),

@@ -17,7 +17,7 @@ import httptools
 import uvloop
 
 
-class Counts:
+class AnswerCounts:
     def __init__(self) -> None:
         self.ends_at = 0.0
         self.seconds: list[float] = []
@@ -25,10 +25,10 @@ class Counts:
         self.errors = 0
 
 
-class Client(asyncio.Protocol):
+class KeptClient(asyncio.Protocol):
     """One connection with one request at a time."""
 
-    def __init__(self, message: bytes, counts: Counts) -> None:
+    def __init__(self, message: bytes, counts: AnswerCounts) -> None:
         self._message = message
         self._counts = counts
         self._parser = httptools.HttpResponseParser(self)
@@ -65,17 +65,17 @@ class Client(asyncio.Protocol):
         self.transport.write(self._message)
 
 
-async def run(url: str, connections: int, seconds: float, patience: float) -> dict[str, float]:
+async def generate(url: str, connections: int, seconds: float, patience: float) -> dict[str, float]:
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
     message = f"GET {parts.path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
-    loop, counts = asyncio.get_running_loop(), Counts()
+    loop, counts = asyncio.get_running_loop(), AnswerCounts()
     began = time.perf_counter()
     counts.ends_at = began + seconds
-    clients: list[Client] = []
+    clients: list[KeptClient] = []
     for _ in range(connections):
         try:
-            _, client = await loop.create_connection(lambda: Client(message, counts), host, port)
+            _, client = await loop.create_connection(lambda: KeptClient(message, counts), host, port)
         except OSError:
             counts.errors += 1
         else:
@@ -85,7 +85,7 @@ async def run(url: str, connections: int, seconds: float, patience: float) -> di
         for at, client in enumerate(clients):
             if client.lost and time.perf_counter() < counts.ends_at:
                 try:
-                    _, clients[at] = await loop.create_connection(lambda: Client(message, counts), host, port)
+                    _, clients[at] = await loop.create_connection(lambda: KeptClient(message, counts), host, port)
                 except OSError:
                     counts.errors += 1
     now = time.perf_counter()
@@ -105,4 +105,4 @@ async def run(url: str, connections: int, seconds: float, patience: float) -> di
 
 if __name__ == "__main__":
     address, how_many, how_long, how_patient = sys.argv[1:5]
-    print(json.dumps(uvloop.run(run(address, int(how_many), float(how_long), float(how_patient)))))
+    print(json.dumps(uvloop.run(generate(address, int(how_many), float(how_long), float(how_patient)))))

@@ -18,7 +18,7 @@ _PATIENCE = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadResult:
     """What one run saw. Latencies are those of the answers that came, in milliseconds; in a run without any answer
     they are the run's length, which they exceed."""
 
@@ -33,7 +33,7 @@ def generator() -> str:
     return "wrk" if shutil.which("wrk") else "benchmarks/generator.py"
 
 
-def put(url: str, *, connections: int, seconds: int, on: frozenset[int] | None) -> Load:
+def put(url: str, *, connections: int, seconds: int, on: frozenset[int] | None) -> LoadResult:
     """Ask `url` from `connections` kept connections, each with one request at a time."""
     if shutil.which("wrk"):
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={_PATIENCE}s"]
@@ -51,7 +51,7 @@ def put(url: str, *, connections: int, seconds: int, on: frozenset[int] | None) 
         if before is not None:
             os.sched_setaffinity(0, before)
     found = json.loads(done.stdout.splitlines()[-1])
-    return Load(
+    return LoadResult(
         per_second=(found["answers"] - found["bad"]) / (found["microseconds"] / 1e6),
         p50=(found["p50"] if found["answers"] else found["microseconds"]) / 1000,
         p99=(found["p99"] if found["answers"] else found["microseconds"]) / 1000,

@@ -35,7 +35,7 @@ LOST = 0
 AT_ONCE_SECONDS = 0.5
 
 
-class Request(NamedTuple):
+class TimedRequest(NamedTuple):
     """One request of the plan; all but `status` in seconds."""
 
     due: float
@@ -55,7 +55,7 @@ class Summary(NamedTuple):
     late: float
 
 
-def summary(requests: Sequence[Request]) -> Summary:
+def summary(requests: Sequence[TimedRequest]) -> Summary:
     """Sum up at least one request."""
     ordered = sorted(request.seconds for request in requests)
     return Summary(
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
         return await self._answer
 
 
-class Load:
+class OpenLoad:
     """`tell` hears of events by name and time; see the module."""
 
     def __init__(self, url: str, patience: float, tell: Callable[[str, float], None] = lambda _name, _at: None) -> None:
@@ -115,13 +115,13 @@ class Load:
         self._refused = False
         self._under_way: set[asyncio.Task[None]] = set()
         self._over = threading.Event()
-        self.requests: list[Request] = []
+        self.requests: list[TimedRequest] = []
 
     def end(self) -> None:
         """Let the plan end now."""
         self._over.set()
 
-    async def run(self, rate: float, seconds: float) -> list[Request]:
+    async def run(self, rate: float, seconds: float) -> list[TimedRequest]:
         """Carry out a plan; gives its requests in the order in which they ended."""
         loop = asyncio.get_running_loop()
         began = time.perf_counter()
@@ -164,12 +164,12 @@ class Load:
                     _, connection = await loop.create_connection(Connection, self._host, self._port)
                 status = await connection.ask(self._message)
         except (OSError, TimeoutError):
-            self.requests.append(Request(due, late, self._patience, LOST))
+            self.requests.append(TimedRequest(due, late, self._patience, LOST))
             if connection is not None:
                 connection.transport.abort()
             return
         now = time.perf_counter()
-        self.requests.append(Request(due, late, now - due, status))
+        self.requests.append(TimedRequest(due, late, now - due, status))
         if status >= 500 and now - due < AT_ONCE_SECONDS and not self._refused:
             self._refused = True
             self._tell("refused", now)
@@ -180,7 +180,7 @@ class Load:
 
 
 async def main(url: str, rate: float, seconds: float, patience: float) -> None:
-    load = Load(url, patience, lambda name, at: print(json.dumps({name: at}), flush=True))
+    load = OpenLoad(url, patience, lambda name, at: print(json.dumps({name: at}), flush=True))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.end)
     print(json.dumps({"requests": await load.run(rate, seconds)}), flush=True)
 

@@ -17,7 +17,7 @@ OURS = "siteworks"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
     """One figure of one subject: the median of its runs, or the reason why there is none."""
 
     work: str
@@ -62,7 +62,7 @@ def revision(checkout: Path = CHECKOUT) -> str:
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def print_table(rows: Sequence[Row]) -> None:
+def print_table(rows: Sequence[ReportRow]) -> None:
     """One block per work and metric: subject, value, ours divided by it, runs."""
     blocks = dict.fromkeys((row.work, row.metric, row.unit) for row in rows)
     width = max((len(row.subject) for row in rows), default=0)
@@ -83,7 +83,7 @@ def print_table(rows: Sequence[Row]) -> None:
         print()
 
 
-def write_json(file: Path, benchmark: str, rows: Sequence[Row]) -> None:
+def write_json(file: Path, benchmark: str, rows: Sequence[ReportRow]) -> None:
     file.write_text(
         json.dumps(
             {

@@ -84,7 +84,7 @@ class SeedingError(Exception):
     """The system could not be filled; the text says why."""
 
 
-class Gateway:
+class GatewayClient:
     """Calls the gateway and insists on good answers."""
 
     def __init__(self, url: str) -> None:
@@ -107,7 +107,7 @@ class Gateway:
         return answer.status_code, envelope["data"]
 
 
-def create_users(gateway: Gateway) -> list[str]:
+def create_users(gateway: GatewayClient) -> list[str]:
     """Create the people, or find those who are there; give their ids."""
 
     def one(person: tuple[str, str, list[str]]) -> str:
@@ -122,7 +122,7 @@ def create_users(gateway: Gateway) -> list[str]:
     return _all(one, PEOPLE[:USERS], "users")
 
 
-def create_orders(gateway: Gateway, user_ids: Sequence[str], chance: random.Random) -> None:
+def create_orders(gateway: GatewayClient, user_ids: Sequence[str], chance: random.Random) -> None:
     """Create orders in every status."""
 
     def plans() -> Iterator[tuple[dict[str, Any], list[str]]]:
@@ -144,7 +144,7 @@ def create_orders(gateway: Gateway, user_ids: Sequence[str], chance: random.Rand
     _all(one, list(plans()), "orders")
 
 
-def create_tasks(gateway: Gateway, user_ids: Sequence[str], chance: random.Random) -> None:
+def create_tasks(gateway: GatewayClient, user_ids: Sequence[str], chance: random.Random) -> None:
     """Create tasks: most run at once, some later, a few fail first or for good, a few are cancelled."""
     now = datetime.now(UTC)
 
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     chance = random.Random(options.seed)
     began = time.monotonic()
-    gateway = Gateway(options.url)
+    gateway = GatewayClient(options.url)
     try:
         user_ids = create_users(gateway)
         create_orders(gateway, user_ids, chance)

@@ -12,7 +12,7 @@ from service_orders.errors import OrderStateConflict, TotalTooLarge
 LARGEST_TOTAL = Decimal("99999999.99")
 
 
-class Status(StrEnum):
+class OrderStatus(StrEnum):
     """Where an order stands."""
 
     CREATED = "created"
@@ -21,15 +21,15 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.CREATED: frozenset({Status.IN_PROGRESS, Status.CANCELLED}),
-    Status.IN_PROGRESS: frozenset({Status.COMPLETED, Status.CANCELLED}),
-    Status.COMPLETED: frozenset(),
-    Status.CANCELLED: frozenset(),
+TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
+    OrderStatus.CREATED: frozenset({OrderStatus.IN_PROGRESS, OrderStatus.CANCELLED}),
+    OrderStatus.IN_PROGRESS: frozenset({OrderStatus.COMPLETED, OrderStatus.CANCELLED}),
+    OrderStatus.COMPLETED: frozenset(),
+    OrderStatus.CANCELLED: frozenset(),
 }
 #: Where an order may still be cancelled.
-OPEN = frozenset(status for status, after in TRANSITIONS.items() if Status.CANCELLED in after)
-DELETABLE = frozenset({Status.CREATED, Status.CANCELLED})
+OPEN = frozenset(status for status, after in TRANSITIONS.items() if OrderStatus.CANCELLED in after)
+DELETABLE = frozenset({OrderStatus.CREATED, OrderStatus.CANCELLED})
 
 USER_DELETED = "the user was deleted"
 
@@ -42,20 +42,20 @@ def total_of(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
     return total
 
 
-def step(present: Status, wanted: Status) -> Status:
+def step(present: OrderStatus, wanted: OrderStatus) -> OrderStatus:
     """Take a step, or raise `OrderStateConflict` naming both states; staying where it is is no step."""
     if wanted is not present and wanted not in TRANSITIONS[present]:
         raise OrderStateConflict(f"An order that is {present} cannot become {wanted}.")
     return wanted
 
 
-def require_items_changeable(present: Status) -> None:
+def require_items_changeable(present: OrderStatus) -> None:
     """Items change only while the order is created."""
-    if present is not Status.CREATED:
+    if present is not OrderStatus.CREATED:
         raise OrderStateConflict(f"The items of an order that is {present} cannot change; only while it is created.")
 
 
-def require_deletable(present: Status) -> None:
+def require_deletable(present: OrderStatus) -> None:
     """Only created and cancelled orders can be deleted."""
     if present not in DELETABLE:
         raise OrderStateConflict(f"An order that is {present} cannot be deleted; only created and cancelled ones.")

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from service_orders.domain import Status
+from service_orders.domain import OrderStatus
 from service_orders.tables import Order
 from servicekit.events.cloudevents import Event, EventData
 from servicekit.web.schemas import Id, Money, Timestamp
@@ -21,7 +21,7 @@ class OrderData(BaseModel):
 
     id: UUID
     user_id: UUID
-    status: Status
+    status: OrderStatus
     total_amount: Money
     created_at: Timestamp
     updated_at: Timestamp
@@ -30,7 +30,7 @@ class OrderData(BaseModel):
 class OrderStepData(OrderData):
     """An order after a step."""
 
-    old_status: Status
+    old_status: OrderStatus
     cancel_reason: str | None
 
 
@@ -53,7 +53,7 @@ def created(order: Order) -> Event:
     return _event("order.created", OrderData.model_validate(order), order.created_at)
 
 
-def status_changed(order: Order, old: Status) -> Event:
+def status_changed(order: Order, old: OrderStatus) -> Event:
     """An order took a step; `order` is as it is now."""
     present = {name: getattr(order, name) for name in OrderStepData.model_fields if name != "old_status"}
     step = OrderStepData.model_validate({**present, "old_status": old})

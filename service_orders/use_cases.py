@@ -13,7 +13,7 @@ from service_orders import events, repository
 from service_orders.domain import (
     OPEN,
     USER_DELETED,
-    Status,
+    OrderStatus,
     require_deletable,
     require_items_changeable,
     step,
@@ -69,7 +69,7 @@ class Orders:
             id=new_id(),
             user_id=wanted.user_id,
             items=_stored(wanted.items),
-            status=Status.CREATED.value,
+            status=OrderStatus.CREATED.value,
             total_amount=total,
             created_at=now,
             updated_at=now,
@@ -114,13 +114,13 @@ class Orders:
         with self._database.transaction() as session:
             order = _required(repository.find_for_update(session, order_id))
             if_match.require(_view(order))
-            present = Status(order.status)
+            present = OrderStatus(order.status)
             if "items" in values:
                 require_items_changeable(present)
                 order.total_amount = _total(change.items)
                 order.items = _stored(change.items)
             if "status" in values:
-                order.status = step(present, Status(change.status)).value
+                order.status = step(present, OrderStatus(change.status)).value
             if values:
                 order.updated_at = max(self._clock(), order.created_at)
             if order.status != present:
@@ -134,7 +134,7 @@ class Orders:
             order = _required(repository.find_for_update(session, order_id))
             view = _view(order)
             if_match.require(view)
-            require_deletable(Status(order.status))
+            require_deletable(OrderStatus(order.status))
             repository.remove(session, order)
             outbox.add(session, events.deleted(order, self._clock()))
             return view
@@ -147,8 +147,8 @@ class Orders:
         while orders := repository.find_of_user_for_update(session, user_id, [status.value for status in OPEN], _PART):
             steps: list[Event] = []
             for order in orders:
-                before = Status(order.status)
-                order.status = step(before, Status.CANCELLED).value
+                before = OrderStatus(order.status)
+                order.status = step(before, OrderStatus.CANCELLED).value
                 order.cancel_reason = USER_DELETED
                 order.updated_at = max(self._clock(), order.created_at)
                 steps.append(events.status_changed(order, before))

@@ -20,7 +20,7 @@ _BEATING = """
 """
 
 
-def problem_of(host: str, database_url: str) -> str | None:
+def worker_problem(host: str, database_url: str) -> str | None:
     """Tell what is wrong with the workers of a host, or None if one of them has beaten within its lease."""
     dsn = database_url.replace("postgresql+psycopg2://", "postgresql://", 1)
     try:
@@ -43,4 +43,4 @@ def problem_of(host: str, database_url: str) -> str | None:
 
 if __name__ == "__main__":
     settings = load_or_exit(TaskTypeSettings, "worker_probe")
-    sys.exit(problem_of(socket.gethostname(), settings.tasks_database_url))
+    sys.exit(worker_problem(socket.gethostname(), settings.tasks_database_url))

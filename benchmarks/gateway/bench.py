@@ -17,26 +17,27 @@ from pathlib import Path
 
 from benchmarks import load
 from benchmarks.gateway import subjects
-from benchmarks.gateway.subjects import Place, Subject
+from benchmarks.gateway.subjects import GatewayPlace, Subject
 from benchmarks.installing import Missing
-from benchmarks.processes import Process, allow_many_files, cores, free_port
-from benchmarks.report import CHECKOUT, Row
+from benchmarks.processes import Process, cores, free_port
+from benchmarks.report import CHECKOUT, ReportRow
+from servicekit.process.lifecycle import allow_many_files
 
 _ID = "0193a5b0-7c1e-7a52-8d52-5f0f4d6c1b2a"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Requests:
     name: str
     path: str
     connections: int
 
 
 WORKS = {
-    "fast-32": Work("GET, fast upstream, 32 connections", f"/users/{_ID}", 32),
-    "slow-32": Work("GET, upstream takes 50 ms, 32 connections", f"/orders/{_ID}", 32),
-    "fast-1000": Work("GET, fast upstream, 1,000 connections", f"/users/{_ID}", 1000),
-    "slow-1000": Work("GET, upstream takes 50 ms, 1,000 connections", f"/orders/{_ID}", 1000),
+    "fast-32": Requests("GET, fast upstream, 32 connections", f"/users/{_ID}", 32),
+    "slow-32": Requests("GET, upstream takes 50 ms, 32 connections", f"/orders/{_ID}", 32),
+    "fast-1000": Requests("GET, fast upstream, 1,000 connections", f"/users/{_ID}", 1000),
+    "slow-1000": Requests("GET, upstream takes 50 ms, 1,000 connections", f"/orders/{_ID}", 1000),
 }
 
 
@@ -44,13 +45,13 @@ class Running:
     """A subject that is started when it is needed, and anew after a run that left much behind: errors, or fewer
     answers than connections. Its next run would otherwise measure that."""
 
-    def __init__(self, subject: Subject, place: Place) -> None:
+    def __init__(self, subject: Subject, place: GatewayPlace) -> None:
         self.subject = subject
         self._place = place
         self._process: Process | None = None
         self._port = 0
 
-    def run(self, work: Work, seconds: int, core: frozenset[int] | None) -> tuple[load.Load, float | None]:
+    def run(self, work: Requests, seconds: int, core: frozenset[int] | None) -> tuple[load.LoadResult, float | None]:
         """One run; gives what the load saw and the resident memory at its end in MiB."""
         if self.subject.start is not None and self._process is None:
             self._process, self._port = self.subject.start(self._place)
@@ -67,7 +68,7 @@ class Running:
             self._process.stop()
             self._process = None
 
-    def _url(self, work: Work) -> str:
+    def _url(self, work: Requests) -> str:
         place = self._place
         straight = place.fast_port if work.path.startswith("/users") else place.slow_port
         return f"http://127.0.0.1:{straight if self.subject.start is None else self._port}{work.path}"
@@ -82,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=int, help="length of a run (5; quick: 1)")
 
 
-def run(arguments: argparse.Namespace) -> Sequence[Row]:
+def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
     found = _subjects(arguments)
     works = _chosen(arguments.works, WORKS)
     seconds = arguments.seconds or (1 if arguments.quick else 5)
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
     print()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-gateway-")))
-        place = Place(folder, inner, free_port(), free_port())
+        place = GatewayPlace(folder, inner, free_port(), free_port())
         upstream = Process(
             [sys.executable, "-m", "benchmarks.gateway.upstream", str(place.fast_port), str(place.slow_port)],
             port=place.slow_port,
@@ -114,8 +115,8 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
 
 
 def _measure(
-    running: Sequence[Running], works: Sequence[Work], rounds: int, seconds: int, core: frozenset[int] | None
-) -> list[Row]:
+    running: Sequence[Running], works: Sequence[Requests], rounds: int, seconds: int, core: frozenset[int] | None
+) -> list[ReportRow]:
     runs: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     for work in works:
         for number in range(rounds):
@@ -147,7 +148,9 @@ def _measure(
     order = {one.subject.name: at for at, one in enumerate(running)}
     metrics = list(dict.fromkeys((work, metric) for work, metric, _, _ in runs))
     keys = sorted(runs, key=lambda key: (metrics.index(key[:2]), order[key[3]]))
-    return [Row(work, name, metric, unit, tuple(runs[work, metric, unit, name])) for work, metric, unit, name in keys]
+    return [
+        ReportRow(work, name, metric, unit, tuple(runs[work, metric, unit, name])) for work, metric, unit, name in keys
+    ]
 
 
 def _subjects(arguments: argparse.Namespace) -> list[Subject]:
@@ -165,7 +168,7 @@ def _subjects(arguments: argparse.Namespace) -> list[Subject]:
     return found
 
 
-def _chosen(text: str | None, works: dict[str, Work]) -> list[Work]:
+def _chosen(text: str | None, works: dict[str, Requests]) -> list[Requests]:
     names = list(works) if text is None else [name for name in text.split(",") if name]
     for name in names:
         if name not in works:

@@ -21,7 +21,7 @@ _REQUIREMENTS = _HERE / "requirements.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GatewayPlace:
     """Where a subject is started: a folder for its files, its core, and its upstreams' ports."""
 
     folder: Path
@@ -42,19 +42,16 @@ class Subject:
     """`start` gives the process and its port. Direct has none."""
 
     name: str
-    start: Callable[[Place], tuple[Process, int]] | None
+    start: Callable[[GatewayPlace], tuple[Process, int]] | None
 
 
-def ours(
-    checkout: Path = CHECKOUT, *, name: str = OURS, conf: str = "api_gateway/gunicorn.conf.py", **settings: str
-) -> Subject:
+def ours(checkout: Path = CHECKOUT, **settings: str) -> Subject:
     """Our gateway out of a checkout, with the command, settings and log line of production."""
-    if checkout != CHECKOUT:
-        name = f"{OURS} {checkout.name} {revision(checkout)}"
+    name = OURS if checkout == CHECKOUT else f"{OURS} {checkout.name} {revision(checkout)}"
 
-    def start(place: Place) -> tuple[Process, int]:
+    def start(place: GatewayPlace) -> tuple[Process, int]:
         port = free_port()
-        command = ["-P", "-m", "gunicorn", "-c", conf, "api_gateway.asgi:app"]
+        command = ["-P", "-m", "gunicorn", "-c", "api_gateway/gunicorn.conf.py", "api_gateway.asgi:app"]
         environment = {
             **place.urls,
             "TASKS_URL": place.urls["USERS_URL"],
@@ -81,7 +78,7 @@ def nginx() -> Subject:
     found = re.search(r"nginx/(\S+)", said.stderr + said.stdout)
     version = found[1] if found else "of unknown version"
 
-    def start(place: Place) -> tuple[Process, int]:
+    def start(place: GatewayPlace) -> tuple[Process, int]:
         port = free_port()
         text = (_HERE / "nginx.conf").read_text()
         for word, value in {
@@ -101,7 +98,7 @@ def nginx() -> Subject:
 def flask_proxy() -> Subject:
     python = _python_peers()
 
-    def start(place: Place) -> tuple[Process, int]:
+    def start(place: GatewayPlace) -> tuple[Process, int]:
         port = free_port()
         command = [str(python), "-m", "gunicorn", "--worker-class", "gthread", "--workers", "1", "--threads", "32"]
         command += ["--bind", f"127.0.0.1:{port}", "--no-control-socket", "flask_proxy:app"]
@@ -115,7 +112,7 @@ def flask_proxy() -> Subject:
 def aiohttp_proxy() -> Subject:
     python = _python_peers()
 
-    def start(place: Place) -> tuple[Process, int]:
+    def start(place: GatewayPlace) -> tuple[Process, int]:
         port = free_port()
         command = [str(python), str(_HERE / "aiohttp_proxy.py"), str(port)]
         return _process(place, "aiohttp", command, port, place.folder, place.urls), port
@@ -123,19 +120,11 @@ def aiohttp_proxy() -> Subject:
     return Subject(f"aiohttp {pins(_REQUIREMENTS)['aiohttp']}, bare", start)
 
 
-def aiohttp_client() -> Subject:
-    """Our gateway with aiohttp's client to its services instead of its own (docs/decisions/0011)."""
-    (packages,) = _python_peers().parent.parent.glob("lib/python*/site-packages")
-    conf = "benchmarks/gateway/aiohttp_client.conf.py"
-    name = f"{OURS} on the client of aiohttp {pins(_REQUIREMENTS)['aiohttp']}"
-    return ours(name=name, conf=conf, AIOHTTP_FROM=str(packages))
-
-
 def express_proxy() -> Subject:
     folder = _node_peers()
     wanted = json.loads((_HERE / "package.json").read_text())["dependencies"]
 
-    def start(place: Place) -> tuple[Process, int]:
+    def start(place: GatewayPlace) -> tuple[Process, int]:
         port = free_port()
         command = ["node", str(_HERE / "express_proxy.mjs"), str(port)]
         return _process(place, "express", command, port, folder, {**place.urls, "NODE_ENV": "production"}), port
@@ -149,14 +138,13 @@ PEERS: dict[str, Callable[[], Subject]] = {
     "flask": flask_proxy,
     "express": express_proxy,
     "aiohttp": aiohttp_proxy,
-    "aiohttp-client": aiohttp_client,
     "nginx": nginx,
     "direct": direct,
 }
 
 
 def _process(
-    place: Place,
+    place: GatewayPlace,
     name: str,
     command: Sequence[str],
     port: int,

@@ -33,7 +33,7 @@ _ANSWER = (
 ) + _BODY
 
 
-class Service(asyncio.Protocol):
+class PlainUpstream(asyncio.Protocol):
     def __init__(self, delay: float) -> None:
         self._delay = delay
         self._rest = b""
@@ -64,8 +64,8 @@ async def main(fast_port: int, slow_port: int) -> None:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
-    await loop.create_server(lambda: Service(0.0), "127.0.0.1", fast_port, backlog=4096)
-    await loop.create_server(lambda: Service(SLOW_SECONDS), "127.0.0.1", slow_port, backlog=4096)
+    await loop.create_server(lambda: PlainUpstream(0.0), "127.0.0.1", fast_port, backlog=4096)
+    await loop.create_server(lambda: PlainUpstream(SLOW_SECONDS), "127.0.0.1", slow_port, backlog=4096)
     await told.wait()
 
 

@@ -29,11 +29,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.gateway import subjects
-from benchmarks.gateway.subjects import Place, Subject
+from benchmarks.gateway.subjects import GatewayPlace, Subject
 from benchmarks.installing import Missing
-from benchmarks.open_load import Request, summary
-from benchmarks.processes import Process, allow_many_files, cores, free_port
-from benchmarks.report import CHECKOUT, Row
+from benchmarks.open_load import TimedRequest, summary
+from benchmarks.processes import Process, cores, free_port
+from benchmarks.report import CHECKOUT, ReportRow
+from servicekit.process.lifecycle import allow_many_files
 
 _ID = "0193a5b0-7c1e-7a52-8d52-5f0f4d6c1b2a"
 USERS_RATE, ORDERS_RATE = 200, 50
@@ -51,7 +52,7 @@ _PLAN_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Trouble:
     """`mode` is what orders does; `crowd` the other clients: their number and kind.
 
     `is_waited_for`: calls hang for a while before the gateway gives the service up.
@@ -64,22 +65,22 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class UsersSeen:
     """The requests of users in a run, and when (time.perf_counter) it began and orders was refused at once first."""
 
-    requests: Sequence[Request]
+    requests: Sequence[TimedRequest]
     began: float
     refused: float | None = None
 
 
-QUIET = Work("all well")
+QUIET = Trouble("all well")
 WORKS = {
-    "frozen": Work("orders is frozen", "frozen", is_waited_for=True),
-    "slow": Work("orders takes 3 s", "slow", is_waited_for=True),
-    "failing": Work("orders fails 8 of 10", "failing"),
-    "resetting": Work("orders resets connections", "resetting"),
-    "idle": Work("1,000 idle connections", crowd=(1000, "idle")),
-    "slow-headers": Work("500 clients with slow headers", crowd=(500, "slow")),
+    "frozen": Trouble("orders is frozen", "frozen", is_waited_for=True),
+    "slow": Trouble("orders takes 3 s", "slow", is_waited_for=True),
+    "failing": Trouble("orders fails 8 of 10", "failing"),
+    "resetting": Trouble("orders resets connections", "resetting"),
+    "idle": Trouble("1,000 idle connections", crowd=(1000, "idle")),
+    "slow-headers": Trouble("500 clients with slow headers", crowd=(500, "slow")),
 }
 
 
@@ -91,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, help="length of a run, or of what follows the waiting (5; quick: 2)")
 
 
-def run(arguments: argparse.Namespace) -> Sequence[Row]:
+def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
     works = _chosen(arguments.works)
     found = _subjects(arguments)
     seconds = arguments.seconds or (2.0 if arguments.quick else 5.0)
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
     runs: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-gateway-faults-")))
-        stage = Stage(Place(folder, inner, free_port(), free_port()), outer, seconds)
+        stage = Stage(GatewayPlace(folder, inner, free_port(), free_port()), outer, seconds)
         stack.callback(stage.stop)
         for number in range(rounds):
             for subject in found:
@@ -119,7 +120,9 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
     order = [(work.name, metric) for work in (QUIET, *works) for metric in _METRICS]
     names = [subject.name for subject in found]
     keys = sorted(runs, key=lambda key: (order.index((key[0], key[1])), names.index(key[3])))
-    return [Row(work, name, metric, unit, tuple(runs[work, metric, unit, name])) for work, metric, unit, name in keys]
+    return [
+        ReportRow(work, name, metric, unit, tuple(runs[work, metric, unit, name])) for work, metric, unit, name in keys
+    ]
 
 
 _UNTIL, _SINCE = "until orders is given up", "once orders is given up"
@@ -133,7 +136,11 @@ _METRICS = (
 
 
 def _note(
-    runs: dict[tuple[str, str, str, str], list[float]], subject: str, work: Work, seen: Seen, quiet: Seen | None
+    runs: dict[tuple[str, str, str, str], list[float]],
+    subject: str,
+    work: Trouble,
+    seen: UsersSeen,
+    quiet: UsersSeen | None,
 ) -> None:
     def note(metric: str, unit: str, value: float) -> None:
         runs[work.name, metric, unit, subject].append(value)
@@ -162,7 +169,7 @@ def _note(
     note("generator late at most", "ms", whole.late)
 
 
-class Load:
+class LoadProcess:
     """A load of open_load.py in a process of its own, begun when this is made."""
 
     def __init__(self, url: str, rate: int, on: frozenset[int] | None) -> None:
@@ -195,10 +202,10 @@ class Load:
             return None
         return at if at > since else None
 
-    def end(self) -> list[Request]:
+    def end(self) -> list[TimedRequest]:
         """Send nothing more; gives all requests when the last one is answered or lost."""
         self._child.terminate()
-        return [Request(*one) for one in self._await("requests", PATIENCE + _LIMIT_SECONDS)]
+        return [TimedRequest(*one) for one in self._await("requests", PATIENCE + _LIMIT_SECONDS)]
 
     def _await(self, name: str, seconds: float) -> Any:
         until = time.monotonic() + seconds
@@ -216,7 +223,7 @@ class Load:
 class Stage:
     """The two services, and whatever stands before them for a run."""
 
-    def __init__(self, place: Place, outer: frozenset[int] | None, seconds: float) -> None:
+    def __init__(self, place: GatewayPlace, outer: frozenset[int] | None, seconds: float) -> None:
         self._place = place
         self._outer = outer
         self._seconds = seconds
@@ -232,7 +239,7 @@ class Stage:
             self._orders.stop()
             self._orders = None
 
-    def measure(self, subject: Subject, work: Work) -> Seen:
+    def measure(self, subject: Subject, work: Trouble) -> UsersSeen:
         """What the client of users saw, with everything started anew, so that no run has another one's trouble."""
         assert subject.start is not None
         port = self._place.slow_port
@@ -242,8 +249,8 @@ class Stage:
         try:
             # From before the trouble on, so that nothing else begins with it.
             with (
-                Load(users_url, USERS_RATE, self._outer) as users,
-                Load(orders_url, ORDERS_RATE, self._outer) as orders,
+                LoadProcess(users_url, USERS_RATE, self._outer) as users,
+                LoadProcess(orders_url, ORDERS_RATE, self._outer) as orders,
             ):
                 time.sleep(_WARM_SECONDS)
                 with self._crowd(work, gateway_port):
@@ -253,14 +260,14 @@ class Stage:
                         time.sleep(self._seconds)
                         ended = time.perf_counter()
                         requests = users.end()
-            return Seen([one for one in requests if began <= one.due < ended], began, refused)
+            return UsersSeen([one for one in requests if began <= one.due < ended], began, refused)
         finally:
             gateway.stop()
             self._orders.stop()
             self._orders = None
 
     @contextmanager
-    def _trouble(self, work: Work) -> Iterator[None]:
+    def _trouble(self, work: Trouble) -> Iterator[None]:
         assert self._orders is not None
         if work.mode != "frozen":
             urllib.request.urlopen(f"http://127.0.0.1:{self._place.slow_port}/mode/{work.mode}", timeout=5).close()
@@ -273,7 +280,7 @@ class Stage:
             os.kill(self._orders.pid, signal.SIGCONT)
 
     @contextmanager
-    def _crowd(self, work: Work, port: int) -> Iterator[None]:
+    def _crowd(self, work: Trouble, port: int) -> Iterator[None]:
         if work.crowd is None:
             yield
             return
@@ -325,7 +332,7 @@ def _subjects(arguments: argparse.Namespace) -> list[Subject]:
     return found
 
 
-def _chosen(text: str | None) -> list[Work]:
+def _chosen(text: str | None) -> list[Trouble]:
     names = list(WORKS) if text is None else [name for name in text.split(",") if name]
     for name in names:
         if name not in WORKS:

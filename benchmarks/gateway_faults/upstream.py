@@ -34,13 +34,13 @@ _BAD = _answer(
 )
 
 
-class State:
+class UpstreamMode:
     mode = "well"
     asked = 0
 
 
-class Service(asyncio.Protocol):
-    def __init__(self, state: State) -> None:
+class FaultyUpstream(asyncio.Protocol):
+    def __init__(self, state: UpstreamMode) -> None:
         self._state = state
         self._buffer = b""
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
@@ -79,9 +79,9 @@ class Service(asyncio.Protocol):
 
 
 async def main(port: int) -> None:
-    loop, state, told = asyncio.get_running_loop(), State(), asyncio.Event()
+    loop, state, told = asyncio.get_running_loop(), UpstreamMode(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
-    await loop.create_server(lambda: Service(state), "127.0.0.1", port, backlog=4096)
+    await loop.create_server(lambda: FaultyUpstream(state), "127.0.0.1", port, backlog=4096)
     await told.wait()
 
 

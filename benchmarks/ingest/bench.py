@@ -23,8 +23,8 @@ from pathlib import Path
 import pika
 
 from benchmarks.processes import cpu_seconds, free_port
-from benchmarks.report import CHECKOUT, OURS, Row
-from benchmarks.tasks.subjects import Place, Server, started_at
+from benchmarks.report import CHECKOUT, OURS, ReportRow
+from benchmarks.tasks.subjects import Server, TaskPlace, started_at
 from scripts.instance.own_broker import OwnBroker
 from scripts.instance.ports import HOST, free_base
 from scripts.instance.rabbitmq import installed
@@ -42,7 +42,7 @@ _START_SECONDS = 30.0
 class Scene:
     """One run's own database on the servers of the whole benchmark."""
 
-    place: Place
+    place: TaskPlace
     broker: OwnBroker
 
     @contextlib.contextmanager
@@ -175,7 +175,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each work (3)")
 
 
-def run(arguments: argparse.Namespace) -> Sequence[Row]:
+def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
     names = list(WORKS) if arguments.works is None else [name for name in arguments.works.split(",") if name]
     for name in names:
         if name not in WORKS:
@@ -203,6 +203,6 @@ def run(arguments: argparse.Namespace) -> Sequence[Row]:
             server.stop()
     order = {WORKS[name][0]: at for at, name in enumerate(names)}
     return [
-        Row(text, OURS, metric, unit, tuple(values))
+        ReportRow(text, OURS, metric, unit, tuple(values))
         for (text, metric, unit), values in sorted(runs.items(), key=lambda item: order[item[0][0]])
     ]

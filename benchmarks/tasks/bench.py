@@ -21,23 +21,24 @@ from pathlib import Path
 import psycopg2
 
 from benchmarks.installing import Missing
-from benchmarks.processes import allow_many_files, free_port
-from benchmarks.report import OURS, Row
+from benchmarks.processes import free_port
+from benchmarks.report import OURS, ReportRow
 from benchmarks.tasks import figures, over_http, peer_works
 from benchmarks.tasks.churn import churn, claim
 from benchmarks.tasks.configurations import PEERS
 from benchmarks.tasks.figures import BATCH, Figure
-from benchmarks.tasks.peer import Peer, PeerFailed, Servers
-from benchmarks.tasks.subjects import Place, Server, new_tasks, started_at, waiting_tasks
+from benchmarks.tasks.peer import PeerFailed, PeerQueue, Servers
+from benchmarks.tasks.subjects import Server, TaskPlace, new_tasks, started_at, waiting_tasks
 from service_tasks.schemas.tasks import TaskCreate
 from servicekit.observing import logs
+from servicekit.process.lifecycle import allow_many_files
 
-Work = Callable[[Place, bool], Iterator[Figure]]
+Work = Callable[[TaskPlace, bool], Iterator[Figure]]
 OurWork = Callable[[Server, bool], Iterator[Figure]]
 
 
 def _noop(workers: int) -> Work:
-    def run(place: Place, quick: bool) -> Iterator[Figure]:
+    def run(place: TaskPlace, quick: bool) -> Iterator[Figure]:
         count = 50_000 if quick else 200_000
         place.fill(count)
         before = place.wal(), place.row_writes()
@@ -62,7 +63,7 @@ def _noop(workers: int) -> Work:
     return run
 
 
-def _latency(place: Place, quick: bool) -> Iterator[Figure]:
+def _latency(place: TaskPlace, quick: bool) -> Iterator[Figure]:
     waits = []
     with place.workers(1), place.use_cases() as tasks:
         for _ in range(30 if quick else 200):
@@ -82,7 +83,7 @@ def _latency(place: Place, quick: bool) -> Iterator[Figure]:
 
 
 def _held(count: int, seconds: float) -> Work:
-    def run(place: Place, quick: bool) -> Iterator[Figure]:
+    def run(place: TaskPlace, quick: bool) -> Iterator[Figure]:
         length = min(seconds, 10.0) if quick else seconds
         with place.workers(1, concurrency=count) as (worker,), place.use_cases() as tasks:
             empty = worker.used().resident_mib
@@ -111,7 +112,7 @@ def _held(count: int, seconds: float) -> Work:
     return run
 
 
-def _create(place: Place, quick: bool) -> Iterator[Figure]:
+def _create(place: TaskPlace, quick: bool) -> Iterator[Figure]:
     batches = 20 if quick else 100
     with place.use_cases() as tasks:
         tasks.create_many(new_tasks(BATCH))
@@ -123,7 +124,7 @@ def _create(place: Place, quick: bool) -> Iterator[Figure]:
     yield *figures.CREATOR_CPU, used / (batches * BATCH) * 1e6
 
 
-def _create_one(place: Place, quick: bool) -> Iterator[Figure]:
+def _create_one(place: TaskPlace, quick: bool) -> Iterator[Figure]:
     count = 300 if quick else 2000
     with place.use_cases() as tasks:
         tasks.create(TaskCreate())
@@ -135,7 +136,7 @@ def _create_one(place: Place, quick: bool) -> Iterator[Figure]:
     yield *figures.CREATOR_CPU, used / count * 1e6
 
 
-def _claim_beside(place: Place, quick: bool) -> Iterator[Figure]:
+def _claim_beside(place: TaskPlace, quick: bool) -> Iterator[Figure]:
     """The median of claims of 100 ready tasks with an empty table and beside tasks that wait for their day, 200,000 of
     them when it is to be quick and else a million."""
     medians = []
@@ -191,7 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help="runs of each work (3; quick: 1; of churn always 1)")
 
 
-def run(arguments: argparse.Namespace) -> Sequence[Row]:
+def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
     works = chosen("work", arguments.works, WORKS)
     subjects = chosen("subject", arguments.subjects, SUBJECTS)
     rounds = max(arguments.rounds or (1 if arguments.quick else 3), 1)
@@ -249,7 +250,7 @@ def _run_ours(server: Server, record: Record, work: str, quick: bool) -> None:
         record.add(WORKS[work], OURS, metric, unit, value)
 
 
-def _run_peer(peer: Peer, servers: Servers, folder: Path, record: Record, work: str, quick: bool) -> None:
+def _run_peer(peer: PeerQueue, servers: Servers, folder: Path, record: Record, work: str, quick: bool) -> None:
     """What goes wrong with a peer is its figure."""
     entry = WORKS[work]
     if work in peer.lacks:
@@ -284,7 +285,7 @@ class Record:
         """Why there is no figure."""
         self.add(entry, subject, *entry.main, text)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ReportRow]:
         """Figures first; a note where no run has given one. By work, then metric, then subject, each as they came."""
         keys = dict.fromkeys([*self._runs, *self._notes])
         metrics = list(dict.fromkeys(key[2:] for key in keys))
@@ -293,7 +294,9 @@ class Record:
             keys, key=lambda key: (self._titles.index(key[0]), metrics.index(key[2:]), subjects.index(key[1]))
         )
         return [
-            Row(title, subject, metric, unit, tuple(runs), "" if runs else self._notes[title, subject, metric, unit])
+            ReportRow(
+                title, subject, metric, unit, tuple(runs), "" if runs else self._notes[title, subject, metric, unit]
+            )
             for title, subject, metric, unit in ordered
             for runs in [self._runs.get((title, subject, metric, unit), [])]
         ]

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from benchmarks.tasks import figures
 from benchmarks.tasks.figures import BATCH, CHURN_RATE, CLAIM, Churned, Figure, churn_figures, keep_pace
-from benchmarks.tasks.subjects import Place, Server, new_tasks
+from benchmarks.tasks.subjects import Server, TaskPlace, new_tasks
 from service_tasks.engine.ports import Offer, Retention
 from service_tasks.engine.pruner import Pruner
 from service_tasks.persistence.engine_store import EngineStore
@@ -68,7 +68,7 @@ def churn(server: Server, quick: bool) -> Iterator[Figure]:
     yield from churn_figures("at the end", late)
 
 
-def claim(place: Place, times: int = 5, *, fill: int = BATCH, settled: bool = True) -> float:
+def claim(place: TaskPlace, times: int = 5, *, fill: int = BATCH, settled: bool = True) -> float:
     """The median of some claims of 100 of `fill` ready tasks, in milliseconds; nobody works on the claimed ones.
 
     Not settled is a table as churn leaves it, dead rows and all.

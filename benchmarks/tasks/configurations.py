@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.installing import pins, python_environment
 from benchmarks.tasks.figures import HAS_NONE
-from benchmarks.tasks.peer import Command, Peer
+from benchmarks.tasks.peer import Command, PeerQueue
 
 _HERE = Path(__file__).resolve().parent / "peers"
 _REQUIREMENTS = _HERE / "requirements.txt"
@@ -19,13 +19,13 @@ _NO_HTTP = {"create-http": HAS_NONE}
 _BROKER_LACKS = {**_NO_HTTP, "create": f"{HAS_NONE}: sends one by one", "claim-future": f"{HAS_NONE}: is pushed"}
 
 
-def celery() -> Peer:
+def celery() -> PeerQueue:
     def command(*arguments: str, prefetch: int) -> Command:
         quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
         worker = ("python", "-P", "-m", "celery", "-A", f"{_MODULES}.celery_peer", "worker")
         return Command((*worker, *quiet, *arguments), {"BENCH_PREFETCH": str(prefetch)})
 
-    return Peer(
+    return PeerQueue(
         name=_name("celery", "Celery"),
         programs=_programs(),
         module=f"{_MODULES}.celery_peer",
@@ -39,14 +39,14 @@ def celery() -> Peer:
     )
 
 
-def dramatiq() -> Peer:
+def dramatiq() -> PeerQueue:
     module = f"{_MODULES}.dramatiq_peer"
 
     def holder(count: int) -> Command:
         # A thread for each waiting task, or a greenlet; 10,000 threads are too many.
         return Command(("dramatiq-gevent", module, "--processes", "1", "--threads", str(count)))
 
-    return Peer(
+    return PeerQueue(
         name=_name("dramatiq", "Dramatiq"),
         programs=_programs(),
         module=module,
@@ -59,13 +59,13 @@ def dramatiq() -> Peer:
     )
 
 
-def procrastinate() -> Peer:
+def procrastinate() -> PeerQueue:
     def command(concurrency: int) -> Command:
         program = ("python", "-P", "-m", "procrastinate", "--app", f"{_MODULES}.procrastinate_peer.app")
         # It would write two lines for each task.
         return Command((*program, "--log-level", "warning", "worker", "--concurrency", str(concurrency)))
 
-    return Peer(
+    return PeerQueue(
         name=_name("procrastinate", "Procrastinate"),
         programs=_programs(),
         module=f"{_MODULES}.procrastinate_peer",
@@ -79,11 +79,11 @@ def procrastinate() -> Peer:
     )
 
 
-def pgqueuer() -> Peer:
+def pgqueuer() -> PeerQueue:
     def command(batch: int, most: int) -> Command:
         return Command(("python", "-P", "-m", f"{_MODULES}.pgqueuer_peer", str(batch), str(most)))
 
-    return Peer(
+    return PeerQueue(
         name=_name("pgqueuer", "PgQueuer"),
         programs=_programs(),
         module=f"{_MODULES}.pgqueuer_peer",
@@ -96,14 +96,14 @@ def pgqueuer() -> Peer:
     )
 
 
-def awa() -> Peer:
+def awa() -> PeerQueue:
     programs = python_environment("tasks-awa", _AWA_REQUIREMENTS).parent
     module = f"{_MODULES}.awa_peer"
 
     def command(slots: int) -> Command:
         return Command(("python", "-P", "-m", module, str(slots)))
 
-    return Peer(
+    return PeerQueue(
         name=f"awa {pins(_AWA_REQUIREMENTS)['awa-pg']}",
         programs=programs,
         module=module,
@@ -117,7 +117,7 @@ def awa() -> Peer:
 
 
 #: The first of them is what ratios refer to. Each raises Missing where it cannot be had.
-PEERS: dict[str, Callable[[], Peer]] = {
+PEERS: dict[str, Callable[[], PeerQueue]] = {
     "celery": celery,
     "dramatiq": dramatiq,
     "procrastinate": procrastinate,

@@ -92,7 +92,7 @@ def meter() -> Meter:
     return mine[1]
 
 
-def read(folder: Path) -> Reading:
+def read_meters(folder: Path) -> Reading:
     """What the handlers of all processes have told so far."""
     total = Reading()
     for file in folder.glob("meter-*"):

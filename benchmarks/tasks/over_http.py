@@ -14,7 +14,7 @@ from benchmarks.processes import Process, free_port
 from benchmarks.report import CHECKOUT
 from benchmarks.tasks import figures
 from benchmarks.tasks.figures import Figure
-from benchmarks.tasks.subjects import Place
+from benchmarks.tasks.subjects import TaskPlace
 
 _LARGEST = 10_000
 
@@ -26,7 +26,7 @@ def _metric(of: tuple[str, str], size: int) -> tuple[str, str]:
 MAIN = _metric(figures.TASKS, figures.BATCH)
 
 
-def create(place: Place, quick: bool) -> Iterator[Figure]:
+def create(place: TaskPlace, quick: bool) -> Iterator[Figure]:
     port = free_port()
     with ExitStack() as stack:
         service = Process(
@@ -44,7 +44,7 @@ def create(place: Place, quick: bool) -> Iterator[Figure]:
         stack.callback(service.stop)
         subject = gateways.ours(TASKS_URL=f"http://127.0.0.1:{port}")
         assert subject.start is not None
-        gateway, gateway_port = subject.start(gateways.Place(place.folder, None, free_port(), free_port()))
+        gateway, gateway_port = subject.start(gateways.GatewayPlace(place.folder, None, free_port(), free_port()))
         stack.callback(gateway.stop)
         session = stack.enter_context(requests.Session())
         session.trust_env = False

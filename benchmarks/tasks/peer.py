@@ -21,7 +21,7 @@ from benchmarks.processes import Process
 from benchmarks.report import CHECKOUT
 from benchmarks.tasks import meter
 from benchmarks.tasks.figures import Size
-from benchmarks.tasks.subjects import Place, Server
+from benchmarks.tasks.subjects import Server, TaskPlace
 from scripts.instance.own_broker import OwnBroker
 
 _ANSWER_SECONDS = 300.0
@@ -42,7 +42,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class PeerQueue:
     """`quick_fill` and `fill` are as many no-op tasks as it may get done in the time of a run."""
 
     name: str
@@ -145,7 +145,7 @@ class Desk:
 class Ground:
     """A new database or queue for one work of one peer, with the peer's creator; `close` takes all of it away."""
 
-    def __init__(self, peer: Peer, servers: Servers, folder: Path) -> None:
+    def __init__(self, peer: PeerQueue, servers: Servers, folder: Path) -> None:
         self.peer = peer
         self._servers = servers
         self._folder = Path(tempfile.mkdtemp(dir=folder))
@@ -153,7 +153,7 @@ class Ground:
         self._log.touch()
         self._meters = self._folder / "meters"
         self._meters.mkdir()
-        self.place: Place | None = None
+        self.place: TaskPlace | None = None
         if peer.on_rabbitmq:
             url = servers.broker().url
         else:
@@ -203,7 +203,7 @@ class Ground:
                 worker.stop()
 
     def reading(self) -> meter.Reading:
-        return meter.read(self._meters)
+        return meter.read_meters(self._meters)
 
     def forget(self) -> None:
         """Forget what the handlers have told; none may be running."""

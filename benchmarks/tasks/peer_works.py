@@ -12,17 +12,17 @@ from pathlib import Path
 from benchmarks.processes import Process
 from benchmarks.tasks import figures
 from benchmarks.tasks.figures import BATCH, CHURN_RATE, CLAIM, HAS_NONE, Churned, Figure, churn_figures, keep_pace
-from benchmarks.tasks.peer import Ground, Peer, PeerFailed, Servers
+from benchmarks.tasks.peer import Ground, PeerFailed, PeerQueue, Servers
 
 _START_SECONDS = 60.0
 _CLAIMS = 40
 _CLAIM_SECONDS = 20.0
 
-PeerWork = Callable[[Peer, Servers, Path, bool], Iterator[Figure]]
+PeerWork = Callable[[PeerQueue, Servers, Path, bool], Iterator[Figure]]
 
 
 @contextlib.contextmanager
-def _ground(peer: Peer, servers: Servers, folder: Path) -> Iterator[Ground]:
+def _ground(peer: PeerQueue, servers: Servers, folder: Path) -> Iterator[Ground]:
     ground = Ground(peer, servers, folder)
     try:
         yield ground
@@ -30,8 +30,8 @@ def _ground(peer: Peer, servers: Servers, folder: Path) -> Iterator[Ground]:
         ground.close()
 
 
-def noop(workers: int) -> PeerWork:
-    def run(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
+def peer_noop(workers: int) -> PeerWork:
+    def run(peer: PeerQueue, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
         count, seconds = (peer.quick_fill, 8.0) if quick else (peer.fill, 30.0)
         with _ground(peer, servers, folder) as ground:
             ground.desk.ask("fill", count=count)
@@ -60,7 +60,7 @@ def noop(workers: int) -> PeerWork:
     return run
 
 
-def latency(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
+def latency(peer: PeerQueue, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
     with _ground(peer, servers, folder) as ground, ground.workers(1, peer.worker) as running:
         _greet(ground, running)
         waits = ground.desk.ask("latencies", count=30 if quick else 200)
@@ -69,7 +69,7 @@ def latency(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Iterator
 
 
 def held(count: int, seconds: float) -> PeerWork:
-    def run(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
+    def run(peer: PeerQueue, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
         length = min(seconds, 10.0) if quick else seconds
         full, most = 0.0, 0
         with _ground(peer, servers, folder) as ground, ExitStack() as stack:
@@ -107,8 +107,8 @@ def held(count: int, seconds: float) -> PeerWork:
     return run
 
 
-def create(size: int) -> PeerWork:
-    def run(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
+def peer_create(size: int) -> PeerWork:
+    def run(peer: PeerQueue, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
         pieces = (20 if quick else 100) if size > 1 else (300 if quick else 2000)
         with _ground(peer, servers, folder) as ground:
             ground.desk.ask("create", count=size, size=size, limit=10)
@@ -119,7 +119,7 @@ def create(size: int) -> PeerWork:
     return run
 
 
-def claim_beside(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
+def claim_beside(peer: PeerQueue, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
     with _ground(peer, servers, folder) as ground:
         medians = []
         for future in (0, 200_000 if quick else 1_000_000):
@@ -132,7 +132,7 @@ def claim_beside(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Ite
     yield *figures.CLAIM_RATIO, medians[1] / medians[0]
 
 
-def churn(peer: Peer, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
+def peer_churn(peer: PeerQueue, servers: Servers, folder: Path, quick: bool) -> Iterator[Figure]:
     seconds = 60.0 if quick else 600.0
     can_claim = "claim-future" not in peer.lacks
     early_claim = late_claim = None
@@ -198,13 +198,13 @@ def _cpu(running: list[Process]) -> float:
 
 #: Those of bench.WORKS that a peer may have.
 WORKS: dict[str, PeerWork] = {
-    "noop-1": noop(1),
-    "noop-2": noop(2),
+    "noop-1": peer_noop(1),
+    "noop-2": peer_noop(2),
     "start": latency,
     "hold-2000": held(2000, 5.0),
     "hold-10000": held(10_000, 30.0),
-    "create-one": create(1),
-    "create": create(BATCH),
+    "create-one": peer_create(1),
+    "create": peer_create(BATCH),
     "claim-future": claim_beside,
-    "churn": churn,
+    "churn": peer_churn,
 }

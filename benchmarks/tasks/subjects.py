@@ -50,7 +50,7 @@ class Benched(BaseModel):
     resident_mib: float
 
 
-class Worker:
+class StartedWorker:
     """One worker process of ours."""
 
     def __init__(self, url: str, output: Path, concurrency: int | None) -> None:
@@ -79,7 +79,7 @@ class Worker:
 
 
 @dataclass
-class Place:
+class TaskPlace:
     """One database of the benchmark's server, and what is done to it."""
 
     url: str
@@ -131,9 +131,9 @@ class Place:
         return Size(tables, indexes, dead)
 
     @contextlib.contextmanager
-    def workers(self, count: int, concurrency: int | None = None) -> Iterator[list[Worker]]:
+    def workers(self, count: int, concurrency: int | None = None) -> Iterator[list[StartedWorker]]:
         """Started, and in the table of workers."""
-        running = [Worker(self.url, self.folder / "worker.log", concurrency) for _ in range(count)]
+        running = [StartedWorker(self.url, self.folder / "worker.log", concurrency) for _ in range(count)]
         try:
             self.wait(lambda: self.ask("SELECT count(*) >= %s FROM workers", (count,))[0], _START_SECONDS)
             yield running
@@ -192,27 +192,27 @@ class Server:
     def stop(self) -> None:
         self._postgres.stop()
 
-    def place(self) -> Place:
+    def place(self) -> TaskPlace:
         """A new database of ours, migrated and empty."""
         place = self.empty_place()
         migrations.upgrade("service_tasks", place.url)
         return place
 
-    def empty_place(self) -> Place:
+    def empty_place(self) -> TaskPlace:
         """A new database without any table."""
         self._made += 1
         name = f"bench_{self._made}"
         with self._administration().cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name}")
-        return Place(self._postgres.url(name), self._folder)
+        return TaskPlace(self._postgres.url(name), self._folder)
 
-    def drop(self, place: Place) -> None:
+    def drop(self, place: TaskPlace) -> None:
         """Remove a database and whoever is connected to it."""
         with self._administration().cursor() as cursor:
             cursor.execute(f"DROP DATABASE {place.url.rpartition('/')[2]} WITH (FORCE)")
 
-    def _administration(self) -> Place:
-        return Place(self._postgres.url("postgres"), self._folder)
+    def _administration(self) -> TaskPlace:
+        return TaskPlace(self._postgres.url("postgres"), self._folder)
 
 
 def new_tasks(count: int) -> list[TaskCreate]:

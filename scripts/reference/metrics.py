@@ -13,7 +13,7 @@ from api_gateway.metrics import GatewayMetrics
 from scripts.reference.code import sentence, table
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.worker import Worker, WorkerOptions
-from service_tasks.ingest.consumer import Counts
+from service_tasks.ingest.consumer import IngestCounts
 from service_tasks.ingest.metrics import IngestMetrics
 from service_tasks.metrics.stats import StatsCollector
 from service_tasks.metrics.worker import WorkerCollector
@@ -105,7 +105,7 @@ def _streams(registry: CollectorRegistry) -> None:
 
 
 def _ingest(registry: CollectorRegistry) -> None:
-    IngestMetrics(Counts(waiting=0), registry)
+    IngestMetrics(IngestCounts(waiting=0), registry)
 
 
 def _worker(registry: CollectorRegistry) -> None:

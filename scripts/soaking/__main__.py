@@ -10,12 +10,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.report import describe_machine, revision
 from scripts.instance.command_line import exit_status, say
 from scripts.instance.ports import free_base
 from scripts.soaking import task_verdict, verdict
 from scripts.soaking.killing import VICTIMS, Blow
-from scripts.soaking.report import lines, task_lines, write_json
+from scripts.soaking.report import lines, task_lines
 from scripts.soaking.soak import CLIENTS as REQUEST_CLIENTS
 from scripts.soaking.soak import Outcome, soak
 from scripts.soaking.task_soak import CLIENTS as TASK_CLIENTS
@@ -57,7 +56,7 @@ def _rules(document: str | None) -> str:
     return text
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="./scripts/soak",
         description=_DESCRIPTION,
@@ -71,7 +70,6 @@ def parser() -> argparse.ArgumentParser:
     every = ", ".join(f"{what}: {seconds:.0f}" for what, seconds in _EVERY.items())
     arguments.add_argument("--every", type=float, metavar="S", help=f"seconds between two kills ({every})")
     arguments.add_argument("--seed", metavar="TEXT", help="repeats the choices of an earlier run")
-    arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments.add_argument(
         "--data", type=Path, metavar="DIR", help="where the instance is kept afterwards, with its logs"
     )
@@ -85,7 +83,7 @@ def main() -> int:
         from scripts.soaking import messages
 
         return messages.main(sys.argv[2:])
-    options = parser().parse_args()
+    options = _parser().parse_args()
     # Ending early must still end what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return exit_status("soak", lambda: _act(options))
@@ -107,8 +105,6 @@ def _act(options: argparse.Namespace) -> int:
     say("")
     for line in told:
         say(line)
-    if options.json is not None:
-        write_json(options.json, outcome, commit=revision(), machine=describe_machine())
     return 1 if outcome.faults else 0
 
 

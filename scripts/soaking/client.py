@@ -22,7 +22,7 @@ _NO_ENVELOPE = frozenset({"/metrics", "/openapi.json", "/swagger"})
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SoakReply:
     """What came of one request; `data` is that of a 2xx. `status` is 0 when no whole answer came."""
 
     status: int
@@ -87,7 +87,7 @@ class Caller(ABC):
         content: bytes | None = None,
         promised: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Reply:
+    ) -> SoakReply:
         """Send one request and write its answer down. `promised` are fields that the data of a 2xx must have."""
         sent = content if body is None else json.dumps(body).encode()
         began = time.monotonic()
@@ -104,7 +104,7 @@ class Caller(ABC):
             if wrong:
                 expected, said = False, f"{path}: not as promised: {', '.join(wrong)}"
         self.answers.append(Answer(began, ended, method, route, needs, status, code, enveloped, expected, said))
-        return Reply(status, data if 200 <= status < 300 else None, fields or {})
+        return SoakReply(status, data if 200 <= status < 300 else None, fields or {})
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]

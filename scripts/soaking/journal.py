@@ -43,7 +43,7 @@ def _opened(file: Path) -> int:
     return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
 
-def read(lines: Iterable[str]) -> list[Run]:
+def read_runs(lines: Iterable[str]) -> list[Run]:
     """Every run, the earliest first."""
     runs: dict[str, Run] = {}
     for line in lines:

@@ -14,7 +14,7 @@ import psutil
 
 from scripts.instance.errors import InstanceError
 from scripts.soaking.records import Kill, Memory
-from scripts.soaking.site import Site, backends, resident_mib
+from scripts.soaking.site import Site, backends, memory_of
 from scripts.soaking.verdict import GATEWAY_PROCESS, RECOVERY_SECONDS
 
 
@@ -195,6 +195,6 @@ class MemoryWatch:
             with contextlib.suppress(InstanceError, psutil.Error):
                 for name, processes in self._site.processes().items():
                     for process in processes:
-                        mib = resident_mib(process)
+                        mib = memory_of(process)
                         if mib is not None and name != "postgres":
                             self.seen.append(Memory(time.monotonic(), name, process.pid, mib))

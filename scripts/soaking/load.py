@@ -36,7 +36,7 @@ class Books:
             book.pop(name, None)
 
 
-class Client(Caller):
+class MixedClient(Caller):
     """One client of the mixed load, and its books."""
 
     def __init__(self, port: int, seed: str, stopped: threading.Event) -> None:
@@ -228,22 +228,22 @@ _BAD_INPUT: Sequence[tuple[str, str, bytes | None, int, tuple[str, ...]]] = (
     ("POST", "/orders", b" " * 1_100_000, 413, ()),
 )
 #: What a client does, and how often beside the others.
-_MOVES: Sequence[tuple[Callable[[Client], None], int]] = (
-    (Client.read_user, 18),
-    (Client.read_order, 14),
-    (Client.read_task, 12),
-    (Client.list_things, 6),
-    (Client.tasks_of_user, 2),
-    (Client.details, 8),
-    (Client.create_user, 6),
-    (Client.create_order, 8),
-    (Client.create_task, 8),
-    (Client.update_user, 5),
-    (Client.advance_order, 4),
-    (Client.delete_order, 2),
-    (Client.delete_user, 1),
-    (Client.cancel_task, 1),
-    (Client.send_bad_input, 4),
-    (Client.look_at_pages, 3),
-    (Client.ask_without_body, 2),
+_MOVES: Sequence[tuple[Callable[[MixedClient], None], int]] = (
+    (MixedClient.read_user, 18),
+    (MixedClient.read_order, 14),
+    (MixedClient.read_task, 12),
+    (MixedClient.list_things, 6),
+    (MixedClient.tasks_of_user, 2),
+    (MixedClient.details, 8),
+    (MixedClient.create_user, 6),
+    (MixedClient.create_order, 8),
+    (MixedClient.create_task, 8),
+    (MixedClient.update_user, 5),
+    (MixedClient.advance_order, 4),
+    (MixedClient.delete_order, 2),
+    (MixedClient.delete_user, 1),
+    (MixedClient.cancel_task, 1),
+    (MixedClient.send_bad_input, 4),
+    (MixedClient.look_at_pages, 3),
+    (MixedClient.ask_without_body, 2),
 )

@@ -20,13 +20,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 
-from benchmarks.report import describe_machine, revision
 from scripts.instance.command_line import exit_status, say
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT
@@ -48,7 +47,7 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class MessagePlan:
     """`every`: how long a consumer lives, in seconds from when it is ready. The servers die `rounds` times each, at
     even shares of the messages."""
 
@@ -61,7 +60,7 @@ class Plan:
 class MessageOutcome:
     """`published` counts repetitions too: on purpose, and after a broker's death."""
 
-    plan: Plan
+    plan: MessagePlan
     seconds: float
     published: int
     kills: dict[str, int]
@@ -71,7 +70,7 @@ class MessageOutcome:
 
 
 def soak_messages(
-    plan: Plan,
+    plan: MessagePlan,
     *,
     broker: OwnBroker,
     postgres: EmbeddedPostgres,
@@ -321,7 +320,7 @@ def _left(url: str) -> int:
         link.close()
 
 
-def lines(outcome: MessageOutcome) -> list[str]:
+def message_lines(outcome: MessageOutcome) -> list[str]:
     """The outcome for people."""
     plan = outcome.plan
     killed = ", ".join(f"{name} {number} times" for name, number in outcome.kills.items())
@@ -344,7 +343,7 @@ def main(given: Sequence[str]) -> int:
         epilog="no faults:\n" + rules,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    usual = Plan()
+    usual = MessagePlan()
     parser.add_argument("--messages", type=int, default=usual.messages, metavar="N", help=f"({usual.messages})")
     parser.add_argument(
         "--every", type=float, default=usual.every, metavar="S", help=f"how long a consumer lives ({usual.every:g})"
@@ -352,7 +351,6 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument(
         "--rounds", type=int, default=usual.rounds, metavar="N", help=f"kills of each server ({usual.rounds})"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     options = parser.parse_args(given)
     # Ending early must still end what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -363,7 +361,7 @@ def _act(options: argparse.Namespace) -> int:
     programs = installed()
     if programs is None:
         raise InstanceError("the soak of messages needs RabbitMQ: install rabbitmq-server")
-    plan = Plan(options.messages, options.every, options.rounds)
+    plan = MessagePlan(options.messages, options.every, options.rounds)
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         # PostgreSQL may run as another user than we do.
@@ -380,9 +378,6 @@ def _act(options: argparse.Namespace) -> int:
         finally:
             broker.stop()
             postgres.stop()
-    for line in lines(outcome):
+    for line in message_lines(outcome):
         say(line)
-    if options.json is not None:
-        told = {"commit": revision(), "machine": describe_machine(), **asdict(outcome)}
-        options.json.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return 1 if outcome.faults else 0

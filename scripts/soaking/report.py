@@ -1,18 +1,16 @@
-"""The outcome of a soak, for people and for programs."""
+"""The outcome of a soak, for people."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, fields
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from scripts.soaking.records import Answer, Seen
 from scripts.soaking.soak import Outcome
-from scripts.soaking.task_soak import Counts, TaskOutcome
+from scripts.soaking.task_soak import TaskOutcome
 from scripts.soaking.verdict import explanation, growths
 
 _SHOWN_FAULTS = 40
@@ -49,7 +47,7 @@ def _told(counter: Counter[str]) -> str:
 
 def _tables(outcome: Seen, more: Iterable[str]) -> Iterable[str]:
     """Answers by route, kills by victim, memory by process, `more`, faults."""
-    found = figures(outcome)
+    found = _figures(outcome)
     yield (
         f"{found['answers']} answers in {found['seconds'] / 60:.1f} minutes ({found['per_second']:.0f}/s), "
         f"{len(outcome.kills)} kills, seed {outcome.seed}"
@@ -82,7 +80,7 @@ def _tables(outcome: Seen, more: Iterable[str]) -> Iterable[str]:
         yield f"… and {len(outcome.faults) - _SHOWN_FAULTS} more"
 
 
-def figures(outcome: Seen) -> dict[str, Any]:
+def _figures(outcome: Seen) -> dict[str, Any]:
     """The same as numbers."""
     by_route: dict[str, list[Answer]] = defaultdict(list)
     for answer in outcome.answers:
@@ -104,7 +102,6 @@ def figures(outcome: Seen) -> dict[str, Any]:
             "most_seconds": max(seconds, default=None),
         }
     return {
-        "seed": outcome.seed,
         "seconds": outcome.seconds,
         "answers": len(outcome.answers),
         "per_second": len(outcome.answers) / outcome.seconds,
@@ -112,24 +109,7 @@ def figures(outcome: Seen) -> dict[str, Any]:
         "codes": dict(Counter(one.code for one in outcome.answers if one.status >= 500).most_common()),
         "kills": kills,
         "memory": [asdict(one) for one in sorted(growths(outcome.memory), key=lambda one: (one.name, -one.minutes))],
-        "faults": outcome.faults,
     }
-
-
-def write_json(file: Path, outcome: Outcome | TaskOutcome, *, commit: str, machine: str) -> None:
-    """Everything: the figures, and every kill with its time since the begin."""
-    kills = [{**asdict(kill), "at": kill.at - outcome.began, "seconds": kill.seconds} for kill in outcome.kills]
-    for kill in kills:
-        del kill["well_at"], kill["continued_at"]
-    own = {"tasks": _plain(outcome.counts)} if isinstance(outcome, TaskOutcome) else {"promised": outcome.promised}
-    told = {"commit": commit, "machine": machine, **figures(outcome), **own, "every_kill": kills}
-    text = json.dumps(told, indent=2, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(counts: Counts) -> dict[str, Any]:
-    # Not `asdict`, which cannot copy a Counter.
-    return {field.name: getattr(counts, field.name) for field in fields(counts)}
 
 
 def _row(answers: list[Answer]) -> dict[str, float]:

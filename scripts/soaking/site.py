@@ -145,7 +145,7 @@ def _children(master: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def resident_mib(process: psutil.Process) -> float | None:
+def memory_of(process: psutil.Process) -> float | None:
     """Resident memory in MiB; None if the process has ended."""
     try:
         return float(process.memory_info().rss) / 1024**2

@@ -13,7 +13,7 @@ from typing import Any
 
 from scripts.instance.errors import InstanceError
 from scripts.soaking.killing import VICTIMS, Killer, MemoryWatch
-from scripts.soaking.load import Books, Client
+from scripts.soaking.load import Books, MixedClient
 from scripts.soaking.records import Seen
 from scripts.soaking.site import GATEWAY_PROCESSES, Site
 from scripts.soaking.under_fire import answers_of, under_fire
@@ -49,7 +49,7 @@ def soak(data: Path, port: int, *, seconds: float, every: float, seed: str, say:
         if status != 201:
             raise InstanceError(f"the system does not take a user: {status} {made}")
         stopped = threading.Event()
-        clients = [Client(port, f"{seed}/{number}", stopped) for number in range(CLIENTS)]
+        clients = [MixedClient(port, f"{seed}/{number}", stopped) for number in range(CLIENTS)]
         works = partial(_works, site, made["data"]["id"])
         killer = Killer(site, VICTIMS, works, every=every, seed=seed)
         watch = MemoryWatch(site, every=_MEASURE_EVERY)

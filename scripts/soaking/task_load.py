@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from scripts.soaking.client import Caller, Reply
+from scripts.soaking.client import Caller, SoakReply
 from scripts.soaking.noted_types import ASYNC, PLAIN
 
 #: Things done in a second by one client.
@@ -204,7 +204,7 @@ class TaskClient(Caller):
             if reply.data is not None:
                 wish.id = reply.data["ids"][place]
 
-    def _post(self, path: str, body: dict[str, Any], expect: Sequence[int], key: str | None = None) -> Reply:
+    def _post(self, path: str, body: dict[str, Any], expect: Sequence[int], key: str | None = None) -> SoakReply:
         headers = {} if key is None else {"Idempotency-Key": key}
         return self.send("POST", path, body, needs=_NEEDS, expect=expect, headers=headers)
 

@@ -55,7 +55,7 @@ _PAIRS = 0.25
 
 
 @dataclass(frozen=True)
-class Counts:
+class TaskFigures:
     """What there was to judge. `unclear`: creations without a clear answer; `replayed`: those of them that had made
     their task; `cut`: seconds until tasks went on that a killed worker had run; `went_on`: see `later_ends`."""
 
@@ -76,7 +76,7 @@ class Counts:
 class TaskOutcome(Seen):
     """What a soak of tasks saw."""
 
-    counts: Counts
+    counts: TaskFigures
 
 
 def task_soak(
@@ -110,7 +110,7 @@ def task_soak(
         later = _all_tasks(site)
         watch.stop()
         with file.open(encoding="utf-8") as lines:
-            runs = journal.read(lines)
+            runs = journal.read_runs(lines)
         kills = [
             replace(
                 kill, at=kill.at + wall, continued_at=None if kill.continued_at is None else kill.continued_at + wall
@@ -185,9 +185,9 @@ def _data(site: Site, path: str) -> Any:
     return body["data"]
 
 
-def _counts(found: Evidence) -> Counts:
+def _counts(found: Evidence) -> TaskFigures:
     acts = [act for wish in found.wishes for act in wish.acts if act.done]
-    return Counts(
+    return TaskFigures(
         tasks=Counter(task["status"] for task in found.tasks),
         answered=sum(wish.id is not None and not wish.existing for wish in found.wishes),
         batches=len({wish.batch for wish in found.wishes if wish.batch is not None}),

@@ -38,7 +38,7 @@ log = get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Counts:
+class IngestCounts:
     """What the process tells of itself. Written by one thread each; read by any."""
 
     connected: bool = False
@@ -144,7 +144,7 @@ class Consumer(Duty):
         open_link: Callable[[], Link],
         take: Callable[[Sequence[IncomingMessage]], Sequence[RejectedMessage]],
         ready: Callable[[], None],
-        counts: Counts,
+        counts: IngestCounts,
         on_death: Callable[[], None],
         batch: int = LARGEST_BATCH,
         prefetch: int = PREFETCH,
@@ -284,7 +284,7 @@ class _Writer(Duty):
         link: Link,
         batches: Batches,
         take: Callable[[Sequence[IncomingMessage]], Sequence[RejectedMessage]],
-        counts: Counts,
+        counts: IngestCounts,
         largest: int,
     ) -> None:
         super().__init__("writer", pause=lambda: self._pause_seconds, on_death=self._has_died)

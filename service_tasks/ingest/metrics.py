@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service_tasks.ingest.consumer import Counts
+from service_tasks.ingest.consumer import IngestCounts
 
 _COUNTERS = (
     ("received", "siteworks_ingest_messages_received_total", "Messages that the broker delivered."),
@@ -34,7 +34,7 @@ _COUNTERS = (
 class IngestMetrics(Collector):
     """Reads the counts when it is asked, so that counting costs a message nothing more."""
 
-    def __init__(self, counts: Counts, registry: CollectorRegistry) -> None:
+    def __init__(self, counts: IngestCounts, registry: CollectorRegistry) -> None:
         self._counts = counts
         registry.register(self)
 

@@ -8,7 +8,7 @@ import threading
 from functools import partial
 
 from service_tasks.engine.registry import Registry
-from service_tasks.ingest.consumer import FLUSH_SECONDS, LARGEST_BATCH, PREFETCH, Consumer, Counts
+from service_tasks.ingest.consumer import FLUSH_SECONDS, LARGEST_BATCH, PREFETCH, Consumer, IngestCounts
 from service_tasks.ingest.metrics import IngestMetrics
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.message_store import MessageStore
@@ -51,7 +51,7 @@ def run_ingest(
         callback_hosts=settings.allowed_callback_hosts,
     )
     messages = Messages(MessageStore(database), tasks, announce=announcer.announce)
-    counts = Counts()
+    counts = IngestCounts()
     ready = partial(database.ping, writing=True)
     connection_name = f"{NAME} {socket.gethostname()}:{os.getpid()}"
     consumer = Consumer(

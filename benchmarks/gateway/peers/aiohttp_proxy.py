@@ -16,7 +16,7 @@ NOT_PASSED = {"host", "connection", "content-length", "transfer-encoding", "keep
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 
-async def proxy(request: web.Request) -> web.Response:
+async def pass_on(request: web.Request) -> web.Response:
     passed = CIMultiDict((key, value) for key, value in request.headers.items() if key.lower() not in NOT_PASSED)
     body = await request.read() if request.can_read_body else None
     url = ADDRESSES[request.match_info["name"]] + request.raw_path
@@ -36,7 +36,7 @@ def main() -> None:
     uvloop.install()
     app = web.Application()
     app.cleanup_ctx.append(_session)
-    app.router.add_route("*", "/{name:users|orders}/{rest:.*}", proxy)
+    app.router.add_route("*", "/{name:users|orders}/{rest:.*}", pass_on)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None, backlog=2048)
 
 

@@ -72,15 +72,15 @@ async def latencies(create: Callable[[], Awaitable[object]], count: int) -> list
     found = []
     for _ in range(count):
         await asyncio.sleep(0.1)
-        before = meter.read(folder).started
+        before = meter.read_meters(folder).started
         began = time.time()
         await create()
         until = began + _START_SECONDS
-        while meter.read(folder).started == before:
+        while meter.read_meters(folder).started == before:
             if time.time() > until:
                 raise TimeoutError(f"no handler started within {_START_SECONDS:g} s")
             await asyncio.sleep(0.002)
-        found.append((meter.read(folder).last_start - began) * 1000)
+        found.append((meter.read_meters(folder).last_start - began) * 1000)
     return found
 
 

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from service_orders.app import create_app
-from service_orders.domain import Status
+from service_orders.domain import OrderStatus
 from service_orders.events import CATALOGUE
 from service_orders.settings import OrdersSettings
 from servicekit.events.cloudevents import BATCH_MEDIA_TYPE, PATH, write_event
@@ -275,7 +275,7 @@ def test_creating_and_deleting_at_the_same_moment_leaves_no_open_order(make_clie
 
 
 def test_all_the_words_of_the_catalogue_are_statuses_of_orders():
-    assert set(STEPS) == {status.value for status in Status}
+    assert set(STEPS) == {status.value for status in OrderStatus}
 
 
 def test_what_was_remembered_for_longer_than_its_time_is_removed_by_the_relay(orders_database, sql):

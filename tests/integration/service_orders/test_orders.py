@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from service_orders.app import create_app
-from service_orders.domain import Status
+from service_orders.domain import OrderStatus
 from service_orders.routes import order_routes
 from service_orders.settings import OrdersSettings
 from service_orders.use_cases import Orders
@@ -23,7 +23,7 @@ ANNA = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
 BORIS = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e60"
 NOBODY = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4eff"
 EVIL = "x'; DROP TABLE orders; --"
-CREATED, IN_PROGRESS, COMPLETED, CANCELLED = (status.value for status in Status)
+CREATED, IN_PROGRESS, COMPLETED, CANCELLED = (status.value for status in OrderStatus)
 PATHS = {CREATED: [], IN_PROGRESS: [IN_PROGRESS], COMPLETED: [IN_PROGRESS, COMPLETED], CANCELLED: [CANCELLED]}
 
 

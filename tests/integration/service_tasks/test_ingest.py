@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 import requests
 
-from scripts.soaking.messages import Plan, soak_messages
+from scripts.soaking.messages import MessagePlan, soak_messages
 from service_tasks.client import enqueue
 from tests.integration.service_tasks.conftest import Bench
 from tests.support.markdown import Document
@@ -426,7 +426,7 @@ def test_large_messages_are_given_back_once_while_the_database_is_away(own_serve
 
 def test_every_message_id_is_one_task_whatever_is_killed(own_server, own_database, broker, tmp_path):
     outcome = soak_messages(
-        Plan(messages=4000, every=1.0, rounds=1),
+        MessagePlan(messages=4000, every=1.0, rounds=1),
         broker=broker,
         postgres=own_server.postgres,
         database_url=own_database.url,

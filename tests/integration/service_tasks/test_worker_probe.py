@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from service_tasks.engine.ports import WorkerInfo
 from service_tasks.persistence.engine_store import EngineStore
-from service_tasks.worker_probe import problem_of
+from service_tasks.worker_probe import worker_problem
 from servicekit.process.ids import new_id
 from tests.support.ports import free_port
 from tests.support.postgres import ServiceDatabase
@@ -21,21 +21,21 @@ def worker_of_host_a(tasks_database: ServiceDatabase) -> ServiceDatabase:
 
 
 def test_a_host_whose_worker_beats_is_well(worker_of_host_a: ServiceDatabase) -> None:
-    assert problem_of("a", worker_of_host_a.url) is None
+    assert worker_problem("a", worker_of_host_a.url) is None
 
 
 def test_another_hosts_worker_does_not_count(worker_of_host_a: ServiceDatabase) -> None:
-    assert problem_of("b", worker_of_host_a.url) == "no worker of b has been heard of within its lease"
+    assert worker_problem("b", worker_of_host_a.url) == "no worker of b has been heard of within its lease"
 
 
 def test_a_worker_silent_for_its_whole_lease_does_not_count(worker_of_host_a: ServiceDatabase) -> None:
     with worker_of_host_a.database.transaction() as session:
         session.execute(text("UPDATE workers SET heartbeat_at = now() - interval '46 seconds'"))
-    assert problem_of("a", worker_of_host_a.url) is not None
+    assert worker_problem("a", worker_of_host_a.url) is not None
 
 
 def test_a_database_that_is_away_is_a_problem_and_not_a_crash() -> None:
-    problem = problem_of("a", f"postgresql+psycopg2://tasks:secret@127.0.0.1:{free_port()}/tasks")
+    problem = worker_problem("a", f"postgresql+psycopg2://tasks:secret@127.0.0.1:{free_port()}/tasks")
     assert problem is not None
     assert problem.startswith("the database does not answer")
     assert "secret" not in problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from benchmarks.open_load import LOST, Load, Request, Summary, summary
+from benchmarks.open_load import LOST, OpenLoad, Summary, TimedRequest, summary
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -53,7 +53,7 @@ async def _against(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     events: list[tuple[str, float]] = [] if told is None else told
-    load = Load(f"http://127.0.0.1:{port}/x", patience, lambda name, at: events.append((name, at)))
+    load = OpenLoad(f"http://127.0.0.1:{port}/x", patience, lambda name, at: events.append((name, at)))
     try:
         return summary(await load.run(rate, seconds))
     finally:
@@ -95,6 +95,6 @@ def test_a_plan_that_is_ended_early_waits_for_what_is_under_way() -> None:
 
 
 def test_two_of_two_hundred_exceed_the_99th_percentile() -> None:
-    requests = [Request(due=0.0, late=0.001, seconds=number / 1000, status=200) for number in range(200, 0, -1)]
-    seen = summary([*requests, Request(due=0.0, late=0.002, seconds=6.0, status=LOST)])
+    requests = [TimedRequest(due=0.0, late=0.001, seconds=number / 1000, status=200) for number in range(200, 0, -1)]
+    seen = summary([*requests, TimedRequest(due=0.0, late=0.002, seconds=6.0, status=LOST)])
     assert (seen.p50, seen.p99, seen.worst, seen.late) == (101, 199, 6000, 2)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.report import Row, print_table, write_json
+from benchmarks.report import ReportRow, print_table, write_json
 
 ROWS = [
-    Row("GET", "siteworks", "good answers", "1/s", (30.0, 10.0, 20.0)),
-    Row("GET", "peer 1.0", "good answers", "1/s", (5.0, 4.0, 6.0)),
-    Row("GET", "peer 2.0", "good answers", "1/s", (10.0, 10.0, 11.0)),
+    ReportRow("GET", "siteworks", "good answers", "1/s", (30.0, 10.0, 20.0)),
+    ReportRow("GET", "peer 1.0", "good answers", "1/s", (5.0, 4.0, 6.0)),
+    ReportRow("GET", "peer 2.0", "good answers", "1/s", (10.0, 10.0, 11.0)),
 ]
 
 
@@ -26,7 +26,7 @@ def test_the_table_divides_by_the_first_peer_not_by_us(capsys):
 
 
 def test_nothing_is_divided_by_a_peer_that_shows_nothing(capsys):
-    print_table([ROWS[0], Row("GET", "peer", "good answers", "1/s", (0.0, 0.0, 0.0))])
+    print_table([ROWS[0], ReportRow("GET", "peer", "good answers", "1/s", (0.0, 0.0, 0.0))])
     assert " x" not in capsys.readouterr().out
 
 
@@ -49,7 +49,7 @@ def test_the_file_holds_what_other_programs_read(tmp_path):
 
 
 def test_a_subject_without_a_figure_says_why_in_its_place(capsys):
-    print_table([ROWS[0], Row("GET", "first", "good answers", "1/s", (), "has none"), *ROWS[1:]])
+    print_table([ROWS[0], ReportRow("GET", "first", "good answers", "1/s", (), "has none"), *ROWS[1:]])
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split(maxsplit=1) == ["first", "has none"]
     # Ratios refer to the first that has a figure.
@@ -58,7 +58,7 @@ def test_a_subject_without_a_figure_says_why_in_its_place(capsys):
 
 def test_the_file_tells_a_missing_figure_from_zero(tmp_path):
     file = tmp_path / "figures.json"
-    write_json(file, "tasks", [Row("GET", "peer", "good answers", "1/s", (), "has none")])
+    write_json(file, "tasks", [ReportRow("GET", "peer", "good answers", "1/s", (), "has none")])
     (row,) = json.loads(file.read_text())["rows"]
     assert row["value"] is None
     assert row["runs"] == []

@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks import broker
 from benchmarks.installing import Missing
-from benchmarks.report import OURS, Row
+from benchmarks.report import OURS, ReportRow
 from benchmarks.tasks import bench, peer_works
 from benchmarks.tasks.bench import WORKS, Record, chosen
 from benchmarks.tasks.configurations import PEERS
-from benchmarks.tasks.peer import Command, Peer, PeerFailed
+from benchmarks.tasks.peer import Command, PeerFailed, PeerQueue
 
 NOOP, START = WORKS["noop-1"], WORKS["start"]
 
@@ -24,7 +24,7 @@ def _record():
 
 def _peer(**also):
     fields = {"name": "peer 1.0", "programs": Path("bin"), "module": "m", "on_rabbitmq": False, "quick_fill": 1}
-    return Peer(**fields, fill=1, worker=Command(("w",)), holder=lambda count: Command(("h",)), **also)
+    return PeerQueue(**fields, fill=1, worker=Command(("w",)), holder=lambda count: Command(("h",)), **also)
 
 
 def test_rows_stand_by_work_then_metric_then_subject():
@@ -55,14 +55,14 @@ def test_the_runs_of_several_rounds_are_one_row():
 def test_a_note_is_a_row_without_runs():
     record = _record()
     record.note(NOOP, "peer", "has none")
-    assert record.rows() == [Row(NOOP.title, "peer", "tasks", "1/s", (), "has none")]
+    assert record.rows() == [ReportRow(NOOP.title, "peer", "tasks", "1/s", (), "has none")]
 
 
 def test_a_run_that_failed_does_not_hide_those_that_did_not():
     record = _record()
     record.add(NOOP, "peer", "tasks", "1/s", 5.0)
     record.note(NOOP, "peer", "failed: it fell over")
-    assert record.rows() == [Row(NOOP.title, "peer", "tasks", "1/s", (5.0,))]
+    assert record.rows() == [ReportRow(NOOP.title, "peer", "tasks", "1/s", (5.0,))]
 
 
 def test_a_peer_that_cannot_do_a_work_is_not_asked_to():

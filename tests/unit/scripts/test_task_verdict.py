@@ -311,7 +311,7 @@ def test_the_journal_gives_back_what_several_handlers_wrote(tmp_path: Path) -> N
     write(file, "2", "began", 9.0, task="b", attempt=3)
     write(file, "2", "returned", 11.0)
 
-    second, first = journal.read(file.read_text(encoding="utf-8").splitlines())
+    second, first = journal.read_runs(file.read_text(encoding="utf-8").splitlines())
 
     assert (second.task, second.attempt, second.began, second.ended, second.end) == ("b", 3, 9.0, 11.0, "returned")
     assert (first.id, first.ended, first.end) == ("1", None, None)

@@ -13,7 +13,7 @@ from service_orders.domain import (
     DELETABLE,
     LARGEST_TOTAL,
     TRANSITIONS,
-    Status,
+    OrderStatus,
     require_deletable,
     require_items_changeable,
     step,
@@ -21,7 +21,7 @@ from service_orders.domain import (
 )
 from service_orders.errors import OrderStateConflict, TotalTooLarge
 
-CREATED, IN_PROGRESS, COMPLETED, CANCELLED = Status
+CREATED, IN_PROGRESS, COMPLETED, CANCELLED = OrderStatus
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize(("present", "wanted"), sorted(product(Status, Status)))
+@pytest.mark.parametrize(("present", "wanted"), sorted(product(OrderStatus, OrderStatus)))
 def test_each_step_is_taken_or_refused_naming_both_states(present, wanted):
     if present is wanted or (present, wanted) in STEPS:
         assert step(present, wanted) is wanted
@@ -84,10 +84,10 @@ def test_each_step_is_taken_or_refused_naming_both_states(present, wanted):
 
 
 def test_the_table_of_steps_has_every_status():
-    assert set(TRANSITIONS) == set(Status)
+    assert set(TRANSITIONS) == set(OrderStatus)
 
 
-@pytest.mark.parametrize("present", Status)
+@pytest.mark.parametrize("present", OrderStatus)
 def test_items_change_only_while_created(present):
     if present is CREATED:
         require_items_changeable(present)
@@ -96,7 +96,7 @@ def test_items_change_only_while_created(present):
             require_items_changeable(present)
 
 
-@pytest.mark.parametrize("present", Status)
+@pytest.mark.parametrize("present", OrderStatus)
 def test_only_created_and_cancelled_orders_can_be_deleted(present):
     assert {CREATED, CANCELLED} == DELETABLE
     if present in DELETABLE:

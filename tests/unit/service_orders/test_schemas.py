@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from service_orders.domain import Status
+from service_orders.domain import OrderStatus
 from service_orders.schemas import OrderCreate, OrderQuery, OrderUpdate, OrderView
 from servicekit.web.schemas import parse_body, parse_query
 from servicekit.wire.errors import AppError, Invalid
@@ -151,4 +151,4 @@ def test_other_filters_are_refused_by_name(raw):
 
 
 def test_the_words_of_the_schema_are_those_of_the_domain():
-    assert OrderView.model_json_schema()["properties"]["status"]["enum"] == [status.value for status in Status]
+    assert OrderView.model_json_schema()["properties"]["status"]["enum"] == [status.value for status in OrderStatus]
