@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scripts.instance.ports import HOST
-from scripts.soaking.records import Answer
+from scripts.soaking.records import NotedAnswer
 
 _PATIENCE = 15.0
 #: The answers of these pages are documents of other shapes.
@@ -39,7 +39,7 @@ class Caller(ABC):
     """Acts `rate` times a second until `stopped` is set. Its choices follow from `seed`."""
 
     def __init__(self, port: int, seed: str, stopped: threading.Event, *, rate: float) -> None:
-        self.answers: list[Answer] = []
+        self.answers: list[NotedAnswer] = []
         self.crash: BaseException | None = None
         self._port = port
         self._rate = rate
@@ -103,7 +103,7 @@ class Caller(ABC):
             wrong = [name for name, value in promised.items() if not isinstance(data, dict) or data.get(name) != value]
             if wrong:
                 expected, said = False, f"{path}: not as promised: {', '.join(wrong)}"
-        self.answers.append(Answer(began, ended, method, route, needs, status, code, enveloped, expected, said))
+        self.answers.append(NotedAnswer(began, ended, method, route, needs, status, code, enveloped, expected, said))
         return SoakReply(status, data if 200 <= status < 300 else None, fields or {})
 
     def _exchange(

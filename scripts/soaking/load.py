@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scripts.soaking.client import Caller
-from scripts.soaking.records import Answer
+from scripts.soaking.records import NotedAnswer
 
 #: Requests in a second of one client: well below what two cores can do, so that waiting says something.
 RATE = 10.0
@@ -209,7 +209,7 @@ class MixedClient(Caller):
 
     def _note_wrong(self, route: str, said: str) -> None:
         now = time.monotonic()
-        self.answers.append(Answer(now, now, "GET", route, (), 200, expected=False, said=said))
+        self.answers.append(NotedAnswer(now, now, "GET", route, (), 200, expected=False, said=said))
 
 
 _NAMES = ("Белов Ярослав", "Ngô Thị Thanh Hằng", "渡辺 直美", "محمد الأحمد", "Zoë O'Hara-Müller", "ᐊᓐᓂ ᐱᑕ")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class NotedAnswer:
     """One request and what came of it. `status` is 0 when the connection ended, or nothing came in time."""
 
     began: float
@@ -65,7 +65,7 @@ class Seen:
     began: float
     seconds: float
     seed: str
-    answers: list[Answer]
+    answers: list[NotedAnswer]
     kills: list[Kill]
     memory: list[Memory]
     faults: list[str]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from scripts.soaking.records import Answer, Seen
+from scripts.soaking.records import NotedAnswer, Seen
 from scripts.soaking.soak import Outcome
 from scripts.soaking.task_soak import TaskOutcome
 from scripts.soaking.verdict import explanation, growths
@@ -82,7 +82,7 @@ def _tables(outcome: Seen, more: Iterable[str]) -> Iterable[str]:
 
 def _figures(outcome: Seen) -> dict[str, Any]:
     """The same as numbers."""
-    by_route: dict[str, list[Answer]] = defaultdict(list)
+    by_route: dict[str, list[NotedAnswer]] = defaultdict(list)
     for answer in outcome.answers:
         by_route[answer.route].append(answer)
     blamed: dict[str, Counter[str]] = defaultdict(Counter)
@@ -112,7 +112,7 @@ def _figures(outcome: Seen) -> dict[str, Any]:
     }
 
 
-def _row(answers: list[Answer]) -> dict[str, float]:
+def _row(answers: list[NotedAnswer]) -> dict[str, float]:
     took = sorted(answer.ended - answer.began for answer in answers)
     return {
         "answers": len(answers),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from scripts.soaking.client import Caller
 from scripts.soaking.killing import Killer
-from scripts.soaking.records import Answer
+from scripts.soaking.records import NotedAnswer
 from scripts.soaking.verdict import RECOVERY_SECONDS
 
 
@@ -35,7 +35,7 @@ def under_fire(
     return began, lasted
 
 
-def answers_of(clients: Sequence[Caller]) -> list[Answer]:
+def answers_of(clients: Sequence[Caller]) -> list[NotedAnswer]:
     """What all of them were answered, in the order in which they asked."""
     return sorted((answer for client in clients for answer in client.answers), key=lambda one: one.began)
 

@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scripts.soaking.records import Answer, Kill, Memory
+from scripts.soaking.records import Kill, Memory, NotedAnswer
 
 #: The name of the victim whose death may end connections.
 GATEWAY_PROCESS = "gateway worker"
@@ -54,7 +54,7 @@ class Growth:
         return self.mib <= max(_GROWTH_MIB, self.before * _GROWTH_SHARE)
 
 
-def explanation(answer: Answer, kills: Iterable[Kill]) -> Kill | None:
+def explanation(answer: NotedAnswer, kills: Iterable[Kill]) -> Kill | None:
     """The kill because of which a lost connection or a 5xx is no fault."""
     for kill in kills:
         well_at = kill.at + RECOVERY_SECONDS if kill.well_at is None else kill.well_at
@@ -88,7 +88,7 @@ def growths(memory: Iterable[Memory]) -> list[Growth]:
     return found
 
 
-def faults(answers: Sequence[Answer], kills: Sequence[Kill], memory: Iterable[Memory], began: float) -> list[str]:
+def faults(answers: Sequence[NotedAnswer], kills: Sequence[Kill], memory: Iterable[Memory], began: float) -> list[str]:
     """Every fault in words, with its time in seconds since `began`."""
     found = []
     for answer in answers:

@@ -177,7 +177,7 @@ def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
     return message
 
 
-def written(message: EmailMessage) -> bytes:
+def message_bytes(message: EmailMessage) -> bytes:
     """The message as bytes; may take seconds. Raises `GiveUp` when it would not be what was asked for."""
     try:
         raw = message.as_bytes()
@@ -211,7 +211,7 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
 
     message = message_of(payload, settings.smtp_from, task_id=ctx.task_id)
     # A hundred long names in another script take the standard library seconds: other tasks go on meanwhile.
-    raw = await asyncio.to_thread(written, message)
+    raw = await asyncio.to_thread(message_bytes, message)
     recipients = list(dict.fromkeys(_parsed(address).addr_spec for address in (*payload.to, *payload.cc)))
     try:
         refused, _ = await aiosmtplib.send(

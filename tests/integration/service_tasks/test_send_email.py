@@ -57,7 +57,7 @@ def server():
 
 
 def test_other_tasks_go_on_while_a_message_is_written(server, monkeypatch):
-    written, lively = module.written, threading.Event()
+    message_bytes, lively = module.written, threading.Event()
 
     async def write_while_the_loop_turns() -> SentEmail:
         asyncio.get_running_loop().call_later(0.01, lively.set)
@@ -66,7 +66,7 @@ def test_other_tasks_go_on_while_a_message_is_written(server, monkeypatch):
     def slow(message):
         # What a hundred long names take in earnest.
         assert lively.wait(10), "the event loop stood still"
-        return written(message)
+        return message_bytes(message)
 
     monkeypatch.setattr(module, "written", slow)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.soaking.records import Answer, Kill, Memory
+from scripts.soaking.records import Kill, Memory, NotedAnswer
 from scripts.soaking.verdict import GATEWAY_MASTER, GATEWAY_PROCESS, RECOVERY_SECONDS, faults, growths
 
 USERS_KILLED = Kill(at=100.0, victim="users master", pid=1, hurts=("users",), well_at=103.0)
@@ -12,8 +12,12 @@ GATEWAY_KILLED = Kill(at=100.0, victim=GATEWAY_PROCESS, pid=2, hurts=(), well_at
 NEVER_WELL = Kill(at=100.0, victim="postgres", pid=3, hurts=("users", "orders"), well_at=None)
 
 
-def answer(began: float, ended: float, status: int, *, needs: tuple[str, ...] = ("users",), **more: object) -> Answer:
-    return Answer(began, ended, "GET", "/users", needs, status, **more)  # type: ignore[arg-type]
+def answer(
+    began: float, ended: float, status: int, *, needs: tuple[str, ...] = ("users",), **more: object
+) -> NotedAnswer:
+    began: float, ended: float, status: int, *, needs: tuple[str, ...] = ("users",), **more: object
+) -> NotedAnswer:
+    return NotedAnswer(began, ended, "GET", "/users", needs, status, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,7 @@ def answer(began: float, ended: float, status: int, *, needs: tuple[str, ...] = 
         (answer(101.0, 101.1, 503), NEVER_WELL),
     ],
 )
-def test_no_fault(one: Answer, kill: Kill) -> None:
+def test_no_fault(one: NotedAnswer, kill: Kill) -> None:
     assert [fault for fault in faults([one], [kill], [], 0.0) if "/users" in fault] == []
 
 
@@ -50,7 +54,7 @@ def test_no_fault(one: Answer, kill: Kill) -> None:
         (answer(100.0 + RECOVERY_SECONDS + 1, 100.0 + RECOVERY_SECONDS + 2, 503), NEVER_WELL),
     ],
 )
-def test_a_fault(one: Answer, kill: Kill) -> None:
+def test_a_fault(one: NotedAnswer, kill: Kill) -> None:
     assert len([fault for fault in faults([one], [kill], [], 0.0) if "/users" in fault]) == 1
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service_tasks.task_types import GiveUp
-from service_tasks.task_types.send_email import Email, SendEmailSettings, message_of, send_email, written
+from service_tasks.task_types.send_email import Email, SendEmailSettings, message_bytes, message_of, send_email
 from servicekit.process.settings import SettingsError, load
 
 TASK = UUID("018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f")
@@ -100,7 +100,7 @@ hostile = st.lists(words | st.text('ab "=?:,;()[]@.ж', max_size=5), min_size=1,
 def test_whatever_is_accepted_makes_the_header_fields_that_were_asked_for_and_no_others(subject, name):
     try:
         email = Email(to=[f"{name} <a@example.com>"], reply_to=[f"{name} <b@example.com>"], subject=subject, text="hi")
-        raw = written(message_of(email, "robot@example.com", task_id=TASK))
+        raw = message_bytes(message_of(email, "robot@example.com", task_id=TASK))
     except (ValidationError, GiveUp):
         return
 
