@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,17 @@ class Reply:
 class RunningSystem:
     """One instance in a data folder of its own."""
 
-    def __init__(self, data: Path, *, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        command: Sequence[str | Path] = (sys.executable, "-m", "scripts.instance"),
+    ) -> None:
+        """`command` is what `./scripts/run` becomes, or that of another checkout."""
         self.data = data
         self.port = free_ports(row_length())
+        self._command = command
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {**os.environ, **(environment or {})}
         self._session = requests.Session()
@@ -64,7 +73,7 @@ class RunningSystem:
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Do what `./scripts/run ARGUMENTS` does, in the environment of the tests."""
         done = subprocess.run(
-            [sys.executable, "-m", "scripts.instance", "--data", str(self.data), *arguments],
+            [*self._command, "--data", str(self.data), *arguments],
             cwd=CHECKOUT,
             env=self._environment,
             stdin=subprocess.DEVNULL,
