@@ -10,12 +10,16 @@ import argparse
 import sys
 
 from servicekit.events.relay_process import PROCESS, redeliver, relay_settings, run_relays
-from servicekit.process.services import services
+from servicekit.process.services import BadServiceTable, services
 from servicekit.process.settings import load_or_exit
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; gives the exit status."""
+    try:
+        table = services()
+    except BadServiceTable as exc:
+        raise SystemExit(f"{PROCESS} cannot start: {exc}") from None
     parser = argparse.ArgumentParser(prog="python -m servicekit.events", description="Events between the services.")
     commands = parser.add_subparsers(dest="command", required=True)
     relay = commands.add_parser(
@@ -25,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         " a name, those of every service whose SERVICE_DATABASE_URL is set. Any number may run: one delivers, the"
         " others stand by.",
     )
-    relay.add_argument("services", metavar="SERVICE", nargs="*", type=_service, help=", ".join(services()))
+    relay.add_argument("services", metavar="SERVICE", nargs="*", type=_service, help=", ".join(table))
     again = commands.add_parser("redeliver", help="let events that were refused for good be delivered again")
     again.add_argument("service", metavar="SERVICE", type=_service, help="the service whose events they are")
     again.add_argument("--all", action="store_true", help="and all others that are still kept: after a restore")
@@ -34,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = load_or_exit(relay_settings(names), PROCESS)
     urls = settings.database_urls
     if not urls:
-        variables = ", ".join(service.variable("DATABASE_URL") for service in services().values())
+        variables = ", ".join(service.variable("DATABASE_URL") for service in table.values())
         raise SystemExit(f"{PROCESS} cannot start: none of {variables} is set")
     if given.command == "relay":
         return run_relays(settings, names or list(urls))

@@ -152,7 +152,6 @@ class Relay(Duty):
         keep_seconds: float,
         metrics: RelayMetrics,
         on_death: Callable[[], None],
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`source` is the service whose events these are. New ones go to who is in `hears`; what waits for others goes
         to those that are in `deliveries`."""
@@ -164,7 +163,6 @@ class Relay(Duty):
         self._poll_seconds = poll_seconds
         self._keep_seconds = keep_seconds
         self._metrics = metrics
-        self._monotonic = monotonic
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._pause_seconds = 0.0
         self._active = threading.Event()
@@ -212,7 +210,7 @@ class Relay(Duty):
             self._backoff.reset()
 
     def _work(self) -> float:
-        moment = self._monotonic()
+        moment = time.monotonic()
         if OUTBOX not in self._tables or moment - self._pruned_at >= _PRUNE_SECONDS:
             self._tables = self._store.tables()
         spread = self._spread(moment) if OUTBOX in self._tables else 0
@@ -256,11 +254,13 @@ class Relay(Duty):
             return
         # Another relay may have written down deliveries meanwhile.
         self._measured_at = -math.inf
-        (self._active.set if active else self._active.clear)()
-        for courier in self.couriers:
-            courier.wake()
         self._metrics.active(self._source, active)
         if active:
+            self._active.set()
             _log.info("relay_active", source=self._source)
-        elif not self.stopping:
-            _log.info("relay_stands_by", source=self._source)
+        else:
+            self._active.clear()
+            if not self.stopping:
+                _log.info("relay_stands_by", source=self._source)
+        for courier in self.couriers:
+            courier.wake()

@@ -176,7 +176,7 @@ def run_relays(settings: RelaySettings, names: Collection[str]) -> int:
         _log.info("relay_started", sources=list(databases))
         next_order(stopping)
         # All at once: each may have a batch under way.
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(len(relays)) as pool:
             list(pool.map(lambda relay: relay.stop(timeout=TOTAL_SECONDS + 1), relays))
         pages.shutdown()
     _log.info("relay_stopped")

@@ -244,11 +244,6 @@ class ActiveLock:
         self._connection: Any = None
         self._held = False
 
-    @property
-    def held(self) -> bool:
-        """What the last `hold` found."""
-        return self._held
-
     def hold(self) -> bool:
         """Take the lock, or make sure that it is still held; false while another relay has it.
 

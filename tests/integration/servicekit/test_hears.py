@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from service_orders import events as orders_events
+from scripts.reference.code import named
 from service_orders.app import create_app as create_orders
 from service_orders.settings import OrdersSettings
 from service_tasks.app import create_app as create_tasks
-from service_tasks.persistence import task_ends
 from service_tasks.settings import TasksSettings
-from service_users import events as users_events
 from service_users.app import create_app as create_users
 from service_users.settings import UsersSettings
 from servicekit.process.services import services
 from tests.support.events import TOKEN, send, user_deleted
 
-TYPES = [*users_events.CATALOGUE, *orders_events.CATALOGUE, *task_ends.CATALOGUE]
+TYPES = [type for catalogue in named("CATALOGUE") for type in catalogue]
 
 
 def test_each_service_acts_on_what_it_hears_and_on_nothing_else(users_database, orders_database, tasks_database):

@@ -15,8 +15,6 @@ NEVER_WELL = Kill(at=100.0, victim="postgres", pid=3, hurts=("users", "orders"),
 def answer(
     began: float, ended: float, status: int, *, needs: tuple[str, ...] = ("users",), **more: object
 ) -> NotedAnswer:
-    began: float, ended: float, status: int, *, needs: tuple[str, ...] = ("users",), **more: object
-) -> NotedAnswer:
     return NotedAnswer(began, ended, "GET", "/users", needs, status, **more)  # type: ignore[arg-type]
 
 
