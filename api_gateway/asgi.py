@@ -1,4 +1,4 @@
-"""gunicorn's door: `gunicorn -c api_gateway/gunicorn.conf.py api_gateway.asgi:app`."""
+"""What gunicorn loads: `gunicorn -c api_gateway/gunicorn.conf.py api_gateway.asgi:app`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request of a client: read, routed, answered, logged and counted."""
+"""One request of a client: judged, routed, forwarded, answered."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _ClientCall(Exchange):
         #: What it takes of the process's memory.
         self.account = Account(budget)
         self.notes = Notes()
-        #: Fields that tell of the client's quota.
+        #: Header fields about the client's quota.
         self.quota: Fields = []
 
     def log_values(self) -> dict[str, object]:
@@ -200,14 +200,14 @@ class Front(ObservedHandler[_ClientCall]):
         return passed
 
     def _take_quota(self, limiter: RateLimiter, request: Request) -> Fields:
-        """Count a request against its client's quota; gives the fields that tell of it, or raises TooManyRequests."""
+        """Count a request against its client's quota; gives its header fields, or raises TooManyRequests."""
         address = headers.client_address(request.fields.pairs, request.client.address, self._trusted)
         allowance = limiter.take(headers.client_key(address), time.monotonic())
-        told = {"RateLimit-Policy": limiter.quota.policy, "RateLimit": allowance.field}
+        fields = {"RateLimit-Policy": limiter.quota.policy, "RateLimit": allowance.field}
         if not allowance.allowed:
             self._gateway_metrics.refused("", TooManyRequests.code)
-            raise TooManyRequests(headers={**told, "Retry-After": str(allowance.seconds)})
-        return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told.items()]
+            raise TooManyRequests(headers={**fields, "Retry-After": str(allowance.seconds)})
+        return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in fields.items()]
 
     async def _reply(self, exchange: _ClientCall, target: Target, match: Match | None) -> Reply:
         request = exchange.request

@@ -1,7 +1,7 @@
 """Who watches which task, and the one statement that asks for all of them.
 
 Everything here runs on one event loop; only the statement itself is on a thread. Nobody has a queue: a watcher looks at
-the newest state when it gets to it, so one that is slow passes over what came between, and costs no memory for it.
+the newest state when it gets to it, so a slow one skips what was in between, and costs no memory for it.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class TaskSnapshot:
 class _Topic:
     """A task that somebody watches."""
 
-    __slots__ = ("fault", "sight", "watchers")
+    __slots__ = ("fault", "newest", "watchers")
 
     def __init__(self) -> None:
         self.watchers: set[Watcher] = set()
-        self.sight: TaskSnapshot | None = None
-        #: Why there is no first sight.
+        self.newest: TaskSnapshot | None = None
+        #: Why there is no first snapshot.
         self.fault: AppError | None = None
 
     def wake(self) -> None:
@@ -80,7 +80,7 @@ class Watcher:
 
     @property
     def closing(self) -> bool:
-        """The process is about to end; whoever watches should come back elsewhere."""
+        """The process is about to end; watchers should come back elsewhere."""
         return self._feed.closing
 
     async def first(self, seconds: float) -> TaskSnapshot:
@@ -88,7 +88,7 @@ class Watcher:
         topic = self._topic
         try:
             async with asyncio.timeout(seconds):
-                while topic.sight is None and topic.fault is None and not self.closing:
+                while topic.newest is None and topic.fault is None and not self.closing:
                     self.woken.clear()
                     await self.woken.wait()
         except TimeoutError as exc:
@@ -98,19 +98,19 @@ class Watcher:
         if topic.fault is not None:
             # One for all who wait: it must not collect everybody's traceback.
             raise topic.fault.with_traceback(None)
-        assert topic.sight is not None
-        if topic.sight.gone:
+        assert topic.newest is not None
+        if topic.newest.gone:
             raise TaskNotFound
-        return topic.sight
+        return topic.newest
 
     async def after(self, version: int, seconds: float) -> TaskSnapshot | None:
         """The newest state as soon as it is another than `version`; None after `seconds`, or when `closing`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.closing:
-                    sight = self._topic.sight
-                    if sight is not None and sight.version != version:
-                        return sight
+                    newest = self._topic.newest
+                    if newest is not None and newest.version != version:
+                        return newest
                     self.woken.clear()
                     await self.woken.wait()
         return None
@@ -191,10 +191,10 @@ class Feed:
     async def _look_once(self) -> None:
         self._look_now.clear()
         # One that is gone stays gone: ids are never used again.
-        asked = {key: topic for key, topic in self._topics.items() if topic.sight is None or not topic.sight.gone}
+        asked = {key: topic for key, topic in self._topics.items() if topic.newest is None or not topic.newest.gone}
         if not asked:
             return
-        seen = {key: None if topic.sight is None else topic.sight.task.updated_at for key, topic in asked.items()}
+        seen = {key: None if topic.newest is None else topic.newest.task.updated_at for key, topic in asked.items()}
         self.looks += 1
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._thread, self._look, seen)
@@ -206,7 +206,7 @@ class Feed:
             self._failures = 0
         for task_id, task in found.items():
             topic = asked[task_id]
-            # Whoever came anew while the statement ran asks anew.
+            # A watcher that joined while the statement ran asks again.
             if self._topics.get(task_id) is topic:
                 _update(topic, task)
 
@@ -215,18 +215,18 @@ class Feed:
         if self._failures == 1:
             _log.warning("database_away", duty="feed", code=exc.code, cause=repr(exc.__cause__)[:300])
         for topic in self._topics.values():
-            # Whoever knows something already waits on; whoever knows nothing is told.
-            if topic.sight is None:
+            # Watchers that have a snapshot wait on; the others get the error.
+            if topic.newest is None:
                 topic.fault = exc
                 topic.wake()
 
 
 def _update(topic: _Topic, task: WatchedTask | None) -> None:
-    before = topic.sight
+    before = topic.newest
     if task is not None:
-        topic.sight = TaskSnapshot(task, version_after(task, 0 if before is None else before.version))
+        topic.newest = TaskSnapshot(task, version_after(task, 0 if before is None else before.version))
     elif before is None:
         topic.fault = TaskNotFound()
     else:
-        topic.sight = TaskSnapshot(before.task, before.version + 1, gone=True)
+        topic.newest = TaskSnapshot(before.task, before.version + 1, gone=True)
     topic.wake()

@@ -19,9 +19,9 @@ asgi_lifespan = "on"
 http_parser = "python"
 worker_connections = 100_000
 backlog = 2048
-# A connection that kept idle after its stream would only keep this process from ending.
+# An idle connection after its stream would only delay the end of this process.
 keepalive = 0
 # A client that leaves frees what it held at once.
 asgi_disconnect_grace_period = 0
-# Streams end at once when they are told to; this is for who takes nothing.
+# Streams end at once when told to; this is for clients that take nothing.
 graceful_timeout = 10

@@ -118,7 +118,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
         self._send(exchange, answer.status, answer.fields, answer.body)
 
     def end_streams(self) -> None:
-        """Let every stream end, having told its reader when to come back."""
+        """Let every stream end with a `retry`, which says when to come back."""
         self._feed.close()
 
     def _head(self, exchange: StreamExchange, status: int, fields: Fields) -> Fields:

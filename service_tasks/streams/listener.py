@@ -20,5 +20,5 @@ class EventListener(ConnectionDuty):
         self._look_now = look_now
 
     def hear(self, announcements: Sequence[str]) -> None:
-        if any(cancelled_lease(word) for word in announcements):
+        if any(cancelled_lease(one) for one in announcements):
             self._look_now()

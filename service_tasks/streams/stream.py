@@ -1,6 +1,6 @@
 """The text of an event stream (https://html.spec.whatwg.org/multipage/server-sent-events.html). No I/O.
 
-The id stands in the last event of a change: who was cut off in the middle of one gets the whole of it again.
+The id stands in the last event of a change: a reader that was cut off in the middle of one gets all of it again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NO_NEWS = b": nothing new\n\n"
 
 
 def retry(milliseconds: int) -> bytes:
-    """Tell how long to wait before coming back."""
+    """The field that says how long to wait before coming back."""
     return b"retry: %d\n\n" % milliseconds
 
 
@@ -29,19 +29,19 @@ def last_event_version(field: str | None) -> int | None:
     return int(field)
 
 
-def events_of(sight: TaskSnapshot, told: WatchedTask | None) -> list[tuple[str, bytes]]:
-    """Each event that leads from what the reader was `told` (None: nothing) to the newest, by its name."""
-    task = sight.task
+def events_of(now: TaskSnapshot, before: WatchedTask | None) -> list[tuple[str, bytes]]:
+    """Each event that leads from what was sent `before` (None: nothing) to what is known now, by its name."""
+    task = now.task
     made: list[tuple[str, View]] = []
-    if not sight.gone:
-        if told is None or task.differs_in_status(told):
+    if not now.gone:
+        if before is None or task.differs_in_status(before):
             made.append(("status", _status(task)))
-        if told is None or task.differs_in_progress(told):
+        if before is None or task.differs_in_progress(before):
             made.append(("progress", _progress(task)))
-    if sight.is_last:
-        made.append(("end", _purged(task) if sight.gone else _end(task)))
+    if now.is_last:
+        made.append(("end", _purged(task) if now.gone else _end(task)))
     return [
-        (name, _text(name, data, sight.version if number == len(made) else None))
+        (name, _text(name, data, now.version if number == len(made) else None))
         for number, (name, data) in enumerate(made, start=1)
     ]
 

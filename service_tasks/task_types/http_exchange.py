@@ -26,8 +26,7 @@ from service_tasks.task_types.http_message import HttpRequest, HttpResponse
 from servicekit.observing.shortage import is_shortage, report
 from servicekit.process.version import VERSION
 from servicekit.wire.envelope import dump
-from servicekit.wire.resolver import Resolver
-from servicekit.wire.trust import system_trust
+from servicekit.wire.resolver import Resolver, system_trust
 
 CONNECT_SECONDS = 10.0
 #: Seconds until the next try when files, ports or memory have run out here.

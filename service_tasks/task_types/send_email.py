@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service_tasks.task_types import GiveUp, RetryPolicy, Settings, TaskContext, task_type
 from servicekit.process.clock import utc_now
-from servicekit.wire.trust import system_trust
+from servicekit.wire.resolver import system_trust
 
 MAX_RECIPIENTS = 100
 MAX_SUBJECT_CHARACTERS = 500

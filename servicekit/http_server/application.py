@@ -26,7 +26,7 @@ class RequestHandler(Protocol):
         """Count a request that the HTTP parser refused."""
 
     def end_streams(self) -> None:
-        """Let what never ends by itself end; called when the process is told to stop."""
+        """End what has no end of its own; called when the process is told to stop."""
 
 
 class Application:

@@ -22,11 +22,11 @@ from servicekit.observing.request_id import accept_or_make
 from servicekit.wire.envelope import dump, failure
 from servicekit.wire.errors import AppError, BadRequest, HeadersTooLarge, NotSupported, RequestTimeout, UriTooLong
 
-#: A request head must be complete within this time, in seconds, from the start of its connection or, on one that has
-#: served, from its first byte.
+#: How long a request head may take, in seconds: from the start of its connection or, on one that has served, from its
+#: first byte.
 HEAD_SECONDS = 10.0
-#: A client may take nothing of its answer for this long, in seconds; one whose connection was closed has as long for
-#: the rest.
+#: How long a client may take nothing of its answer, in seconds; one whose connection was closed has as long for the
+#: rest.
 LINGER_SECONDS = 60.0
 #: A body of this many bytes is not copied behind its head.
 _LARGE = 64 * 1024
@@ -141,7 +141,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         return self._current_request
 
     async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
-        """Answer one request; tells whether the connection goes on."""
+        """Answer one request; returns whether the connection goes on."""
         if self._handler is None:
             return bool(await super()._serve_http_request(request, sockname, peername))
         if isinstance(request, PlainRequest):
@@ -208,7 +208,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         """The head of the answer; decides whether it is the connection's last."""
         request = self._answering
         if self._body_receiver is not None:
-            # The client gets its answer without having been told to go on with the body.
+            # The client gets its answer instead of a 100 (Continue).
             self._body_receiver.expect_continue = False
         self.has_answer = True
         self._is_last = self._will_close(request, ends_with_connection)
@@ -242,7 +242,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             super()._keepalive_timeout()
 
     def _feed_callback_parser(self, data: bytes) -> bool:
-        # Also called with what came while the request before was being answered.
+        # Also called with what was received while the previous request was being answered.
         goes_on = bool(super()._feed_callback_parser(data))
         if goes_on and self._head_timer is None and not self._request_ready.is_set():
             self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)

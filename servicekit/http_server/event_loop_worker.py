@@ -1,7 +1,7 @@
 """gunicorn's `asgi` worker with connections of our own.
 
-It takes many new connections at once, and leaves them waiting while files run out. Told to stop, it answers whoever
-came before, ends streams and closes idle connections at once; and it hears that before its event loop runs.
+It accepts many connections at once, and leaves them waiting while it has no file left. Told to stop, even before its
+event loop runs, it answers those who have connected, ends streams, and closes idle connections at once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from servicekit.observing.logs import get_logger
 ACCEPTED_AT_ONCE = 16
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 SHORTAGE_SECONDS = 0.1
-#: A new connection on which nothing was said is closed this long, in seconds, after the worker was told to stop: its
-#: request may be on the way.
+#: How long after the worker was told to stop a new connection without a request is closed, in seconds: its request may
+#: be on the way.
 FRESH_SECONDS = 1.0
 
 log = get_logger(__name__)
@@ -35,8 +35,8 @@ log = get_logger(__name__)
 class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships no types
     """The worker to name in a gunicorn.conf.py. Runs an `Application`, or any ASGI application.
 
-    It accepts by itself: with too many open files libuv would close each new connection without a word, and asyncio
-    writes thousands of log lines a second.
+    It accepts by itself: with too many open files libuv would silently close each new connection, and asyncio writes
+    thousands of log lines a second.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,8 +52,8 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
 
     def init_signals(self) -> None:
         super().init_signals()
-        # The event loop hears of signals while it runs, which is not yet: one that comes before would be lost, and the
-        # process go on until the master loses its patience.
+        # The event loop handles signals only while it runs: one that comes before would be lost, and the process would
+        # go on until the master kills it.
         for number, handle in self._endings():
             self.loop.remove_signal_handler(number)
             signal.signal(number, lambda *_, handle=handle: handle())
@@ -132,8 +132,8 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
     # Stopping.
 
     async def _shutdown(self) -> None:
-        # It is true still when the master is gone, and connections are kept while it is: whoever uses theirs without a
-        # pause would keep this process, and be answered by it, until the grace time ends.
+        # It is still true when the master is gone, and connections are kept alive while it is: a busy client would keep
+        # this process until the grace time ends.
         self.alive = False
         self._stop_accepting()
         await self._take_waiting()
@@ -153,7 +153,7 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
                     while True:
                         waiting.append(listener.accept()[0])
             if not waiting:
-                # At once, for whoever comes in between is lost.
+                # At once: a client that connects in between is lost.
                 for server in self.servers:
                     server.close()
                 return

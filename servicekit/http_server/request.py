@@ -16,7 +16,7 @@ from servicekit.wire.memory import Account
 Fields = list[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-#: A body must have arrived within this time, in seconds.
+#: How long a body may take to arrive, in seconds.
 ARRIVAL_SECONDS = 30.0
 _DISCARDED_BYTES = 256 * 1024 * 1024
 _DISCARD_SECONDS = 10.0
@@ -99,7 +99,7 @@ class RequestBody:
         return b"".join(pieces)
 
     async def discard(self) -> None:
-        """Read on and throw away what was not read.
+        """Receive the rest and throw it away.
 
         A client that is still sending would otherwise meet a reset of the connection, not the answer.
         """
@@ -161,7 +161,7 @@ class Client(Protocol):
 
 @dataclass(slots=True)
 class Request:
-    """As it came; nothing of it was judged but that it is HTTP."""
+    """As it was received; nothing of it was judged but that it is HTTP."""
 
     method: str
     #: The request target, byte for byte.

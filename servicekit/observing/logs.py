@@ -73,7 +73,7 @@ def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
     """Send every log line of this process, the libraries' too, to standard output in one form.
 
     `fmt` is json or console. Call it once per process; calling it again replaces the earlier form. From then on nothing
-    that is written to `sys.stdout` or `sys.stderr`, a print or a traceback either, waits for whoever reads it: up to
+    that is written to `sys.stdout` or `sys.stderr`, a print or a traceback either, waits for its reader: up to
     4 MiB wait here, and lines beyond that are dropped and counted.
     """
     _unblock()
@@ -107,10 +107,10 @@ def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
     root.handlers[:] = [handler]
     _json_lines = (handler, service) if fmt == "json" else None
     root.setLevel(level.upper())
-    # These libraries tell at "info" what our own lines say already.
+    # These libraries log at "info" what our own lines say already.
     for noisy in ("urllib3", "alembic.runtime.migration", "werkzeug", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
-    # Tells of every lost connection in ten lines and a traceback, at "error"; whoever lost it says so once.
+    # Logs every lost connection in ten lines and a traceback, at "error"; our own code says it once.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
@@ -163,8 +163,8 @@ class RequestLog:
     """
 
     def __init__(self, name: str, later: Callable[[Callable[[], None]], object] | None = None) -> None:
-        """`later` calls a function in a moment: what is logged until then is written at once, and so are the lines
-        that wait when the process ends. Without it each line is written when it is logged."""
+        """`later` calls a function in a moment, and what was logged until then is written in one piece; lines that wait
+        when the process ends are written then. Without it each line is written when it is logged."""
         self._name = name
         self._logger = logging.getLogger(name)
         self._later = later

@@ -51,7 +51,7 @@ class Tally:
         self.total = 0.0
 
     def add(self, seconds: float | None) -> None:
-        """Count one; None: it took no time that would tell anything."""
+        """Count one; `seconds` None leaves it out of the histogram."""
         with self._lock:
             self.times += 1
             if seconds is not None:

@@ -1,4 +1,4 @@
-"""When files, ports or memory have run out on this side: nothing that could be held against whoever was asked."""
+"""Files, ports or memory have run out in this process: not the fault of the service that was called."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _unlogged = 0
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Tell whether the system refused because this process or its machine has nothing left to give."""
+    """Whether the system refused because this process or its machine has run out of something."""
     if isinstance(error, socket.gaierror):
         # It has numbers of its own, and a look-up that cannot open a file says that there is no such name.
         return error.errno == socket.EAI_MEMORY or _no_file_is_left()

@@ -1,5 +1,5 @@
-"""Output that nobody ever waits for: what would have to wait for its reader is left to a thread, and what does not fit
-there either is counted."""
+"""Output that never blocks: what would wait for its reader is left to a thread, and what does not fit there either is
+dropped and counted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-#: Bytes that may wait, each text counted with what Python needs to keep it; who writes more than anybody reads
-#: loses what is newest.
+#: Bytes that may wait, counting what Python needs to keep each text. Beyond that the newest is dropped.
 MOST_WAITING = 4 * 1024 * 1024
 TEXT_OVERHEAD = 64
 #: How long, in seconds, the end of a process waits for its reader.
@@ -44,7 +43,7 @@ class Unblocked(io.TextIOBase):
         self._on_dropped = on_dropped
         #: Where a write that would wait for a reader is refused instead.
         self._direct = _never_waiting(descriptor)
-        #: What surely fits into an empty pipe, pages being half full; 0: no pipe, or a system that does not tell.
+        #: What surely fits into an empty pipe, pages being half full; 0: no pipe, or a system that does not say.
         self._room = 0
         with contextlib.suppress(OSError, AttributeError):
             self._room = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) // 2
@@ -72,7 +71,7 @@ class Unblocked(io.TextIOBase):
 
     @property
     def buffer(self) -> io.RawIOBase:
-        """For whoever writes bytes: they are text here, and what is none is escaped."""
+        """For code that writes bytes; those that are no UTF-8 are escaped."""
         return _Bytes(self)
 
     def writable(self) -> bool:
@@ -115,7 +114,7 @@ class Unblocked(io.TextIOBase):
             return data
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is written, so long at most; whether it is."""
+        """Wait until everything is written, for `seconds` at most; tells whether it is."""
         limit = time.monotonic() + seconds
         while self._waiting or self._dropping:
             with self._lock:
@@ -204,8 +203,8 @@ class _Bytes(io.RawIOBase):
 def _never_waiting(descriptor: int) -> int | None:
     """A descriptor of the same file on which no write waits for a reader; None where the system has none.
 
-    A pipe is opened anew: the flag that makes writes refuse belongs to whoever shares the descriptor, too. A file has
-    no reader to wait for, and the place where it is written next is not to be lost.
+    A pipe is opened anew: the flag that makes writes refuse is shared with every process that has the descriptor. A
+    file has no reader to wait for, and the place where it is written next is not to be lost.
     """
     try:
         mode = os.fstat(descriptor).st_mode

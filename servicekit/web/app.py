@@ -108,7 +108,7 @@ def _text(raw: bytes) -> str | bytes:
 
 
 def _pass_over(limit: int) -> None:
-    """Read a body of at most that size and throw it away: whoever still sends would meet a reset, not the answer."""
+    """Read a body of at most that size and discard it: a client that still sends would meet a reset, not the answer."""
     with suppress(ParseException, OSError):
         for _ in range(limit // _PIECE + 1):
             if not request.stream.read(_PIECE):

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a request that is repeated with its key gives what the first one made, and makes nothing.
+"""Idempotency-Key: a request that is repeated with its key returns what the first one made, and makes nothing.
 
 A service keeps the keys in a table of their own, written in the transaction that makes something: a second request with
 the key waits there until the first is committed, and then finds what it made. What was refused leaves no key behind.
@@ -70,7 +70,7 @@ class Made(Generic[T]):
 
 
 def replay_headers(replayed: bool) -> dict[str, str]:
-    """The answer's fields that tell whether an earlier request made it."""
+    """The header fields that say whether an earlier request made the answer."""
     return {"Idempotency-Replayed": "true"} if replayed else {}
 
 

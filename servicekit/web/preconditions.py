@@ -1,7 +1,7 @@
 """Entity tags, and the changes that are made only while a resource is as its client has seen it.
 
-RFC 9110 sections 8.8.3 (ETag) and 13.1.1 (If-Match). Whoever changes a resource asks `IfMatch.require` about the locked
-row, in the transaction of the change: of two who saw the same state, only the first then finds it.
+RFC 9110 sections 8.8.3 (ETag) and 13.1.1 (If-Match). A change calls `IfMatch.require` on
+the locked row, inside its transaction: of two clients who saw the same state, only the first then finds it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class IfMatch:
         self._tags = None if field is None or field.strip(" \t") == "*" else _tags(field)
 
     def require(self, present: Resource) -> None:
-        """Raise `PreconditionFailed`, which tells the present tag, unless this is a state the client has seen.
+        """Raise `PreconditionFailed`, which carries the present tag, unless this is a state the client has seen.
 
         The comparison is strong: a weak tag is equal to none.
         """

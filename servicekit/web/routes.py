@@ -96,7 +96,7 @@ class Routes:
     """
 
     def __init__(self, tag: str, *, documented: bool = True) -> None:
-        """`documented` tells whether the operations stand in /openapi.json."""
+        """`documented` puts the operations into /openapi.json."""
         self.tag = tag
         self.documented = documented
         self.endpoints: list[Endpoint] = []

@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-def parse_uuid(value: Any) -> Any:
+def parse_uuid(value: Any) -> UUID:
     """Take a UUID in its usual text form only (RFC 9562 section 4)."""
     if isinstance(value, UUID):
         return value
@@ -129,7 +129,7 @@ QueryFlag = Annotated[
 QueryText = Annotated[
     str, Field(max_length=500, json_schema_extra={"pattern": r"^[^\u0000]*$"}), AfterValidator(_no_nul)
 ]
-#: Any JSON, numbers kept exactly as they came.
+#: Any JSON, numbers kept exactly.
 JsonValue = Annotated[Any, WithJsonSchema({})]
 
 
@@ -226,7 +226,7 @@ _MESSAGES = {
     "string_pattern_mismatch": "must match {pattern}",
     "literal_error": "must be {expected}",
 }
-_DECIMAL = re.compile(r"Decimal\('([^']*)'\)")  # how pydantic tells a Decimal bound
+_DECIMAL = re.compile(r"Decimal\('([^']*)'\)")  # how pydantic writes a Decimal bound
 _OPENINGS = re.compile(r"^(?:Value error, |(?:Input|String|List|Dictionary|Value) should )")
 
 
@@ -308,6 +308,7 @@ def parse_query(model: type[Q], raw: str | bytes) -> Q:
 
 def id_from_path(name: str, text: str) -> UUID:
     """Read a UUID that stood in the path."""
-    if not _UUID.fullmatch(text):
-        raise Invalid.field(name, "must be a UUID such as 018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f")
-    return UUID(text)
+    try:
+        return parse_uuid(text)
+    except ValueError as exc:
+        raise Invalid.field(name, str(exc)) from exc

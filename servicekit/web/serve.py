@@ -35,7 +35,7 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
             "bind": getattr(settings, f"{self._service.name}_bind"),
             "threads": settings.service_threads,
             "proc_name": self._service.package,
-            "worker_class": "servicekit.http_server.gunicorn_worker.ServiceWorker",
+            "worker_class": "servicekit.http_server.threaded_worker.ThreadedWorker",
         }
         for name in gunicorn_defaults.__all__:
             self.cfg.set(name, getattr(gunicorn_defaults, name))

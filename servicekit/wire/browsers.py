@@ -20,7 +20,7 @@ from functools import lru_cache
 from servicekit.process.hosts import ORIGIN, read_authority, read_hosts
 from servicekit.wire.errors import AppError, ForeignPage, MisdirectedRequest
 
-#: For machines, which ask by whatever address they have: these do nothing and tell no data.
+#: For machines, which use any address they have: these change nothing and show no data.
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -1,4 +1,4 @@
-"""How much time the present request has left, told by `X-Request-Timeout-Ms` and kept for onward calls."""
+"""How much time the present request has left: read from `X-Request-Timeout-Ms`, kept for onward calls."""
 
 from __future__ import annotations
 

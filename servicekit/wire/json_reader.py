@@ -1,5 +1,5 @@
-"""The one strict reader of JSON (RFC 8259), for every door: HTTP bodies, queue messages, other services' answers. And
-what our own handlers gave and databases hold, which is not limited like that."""
+"""The one strict reader of JSON (RFC 8259), for everything that comes in: HTTP bodies, queue messages, other services'
+answers. Also what our own handlers return and databases hold, which has no such limits."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _decimal(text: str) -> Decimal:
     before, after = max(len(parts.digits) + scale, 0), max(-scale, 0)
     if before + after > MAX_NUMBER_DIGITS:
         raise _too_long(text)
-    # Exponents end here, so that nothing behind this door ever writes 1E+2.
+    # Exponents end here, so that nobody further in ever writes 1E+2.
     return Decimal(format(value, "f"))
 
 

@@ -1,7 +1,7 @@
 """How much of its memory a process gives to its clients: one budget for everything it holds for all of them.
 
-A limit for each request is none for a hundred at once. So whoever holds bytes for a client counts them first, and is
-refused with 503 `overloaded` where they do not fit; what fits is given back when the request has ended.
+A limit per request does not bound a hundred requests at once. So code that is about to hold bytes for a client counts
+them first; where they do not fit, the request is refused with 503 `overloaded`. All is given back when it has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from servicekit.wire.errors import Overloaded, TooLarge
 MIB = 1024 * 1024
 #: Takes of at most this many bytes may have the last part of a budget too: large requests do not shut small ones out.
 SMALL = 64 * 1024
-_FOR_SMALL = 8  # one part of so many
+_FOR_SMALL = 8  # an eighth
 
 
 class Budget:
@@ -71,7 +71,7 @@ class Account:
         self.taken += size
 
     def refuse_nothing(self) -> None:
-        """From now on only count: the request was acted upon, and whoever sent it must learn what came of it."""
+        """From now on only count: the request was acted upon, and its client must learn the outcome."""
         self._refusing = False
 
     def close(self) -> None:

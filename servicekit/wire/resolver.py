@@ -1,4 +1,6 @@
-"""The addresses of one host, looked up on a thread of its own and remembered.
+"""What it takes to reach a host: its addresses, and whose certificates are believed.
+
+Addresses are looked up on a thread of each host's own and remembered.
 
 The system's look-ups take threads that everybody shares, and cannot be stopped: behind a name server that does not
 answer, those of one host would soon hold up all others.
@@ -22,13 +24,13 @@ from itertools import chain, zip_longest
 from servicekit.observing.logs import get_logger
 from servicekit.observing.shortage import is_shortage
 
-#: An answer is used without another look-up for this long, in seconds; the system tells no time to live.
+#: How long an answer is used without another look-up, in seconds; the system gives no time to live.
 FRESH_SECONDS = 5.0
-#: While there is an older answer, a look-up may take this long, in seconds; the older one is used then.
+#: How long to wait for a look-up while there is an older answer to use instead, in seconds.
 PATIENCE_SECONDS = 0.25
 #: Seconds between the beginnings of two look-ups, while there is an answer.
 PAUSE_SECONDS = 1.0
-#: An address that did not answer is tried after the others for this long, in seconds.
+#: How long an address that did not answer is tried after the others, in seconds.
 AVOID_SECONDS = 30.0
 
 _log = get_logger(__name__)
@@ -43,8 +45,8 @@ class Address:
     host: str
 
 
-#: Gives the addresses of a host, the best first, or raises OSError, or UnicodeError for what can be no name. It
-#: may take any time.
+#: Gives the addresses of a host, best first. Raises OSError, or UnicodeError for what cannot be a name. May take
+#: any time.
 Resolve = Callable[[str, int], Sequence[Address]]
 LookUp = Future[list[Address]]
 
@@ -86,7 +88,7 @@ class Resolver:
 
     def addresses(self) -> tuple[list[Address], LookUp | None, float]:
         """The last answer, in the order to try it; a look-up that may give a newer one, and how long it is worth
-        waiting for, in seconds (for ever if there was no answer yet)."""
+        waiting for, in seconds (infinity if there was no answer yet)."""
         if self.fixed:
             return self._ordered(), None, 0.0
         with self._lock:
@@ -103,7 +105,7 @@ class Resolver:
         return bool(self._known)
 
     async def find(self) -> list[Address]:
-        """The addresses in the order to try them; without any yet, waits for ever. Raises as `Resolve` does."""
+        """The addresses in the order to try them; without any yet, waits without a limit. Raises as `Resolve` does."""
         known, begun, patience = self.addresses()
         if begun is None:
             return known
@@ -186,6 +188,21 @@ class Resolver:
             self._answered_at = self._clock()
             self._avoided = {address: until for address, until in self._avoided.items() if address in found}
         look_up.set_result(found)
+
+
+_trust: ssl.SSLContext | None = None
+
+
+def system_trust() -> ssl.SSLContext:
+    """Give the context for clients: the system's certificates, and those of SSL_CERT_FILE.
+
+    Made once, for reading them takes tens of milliseconds.
+    """
+    global _trust
+    # Without a free file it reads none and says nothing: once more then.
+    if _trust is None or not _trust.cert_store_stats()["x509_ca"]:
+        _trust = ssl.create_default_context()
+    return _trust
 
 
 def says_little(error: BaseException | None) -> int:

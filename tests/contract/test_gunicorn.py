@@ -25,8 +25,8 @@ from gunicorn.workers.gthread import ThreadWorker
 from servicekit.http_server import connection, plain_head
 from servicekit.http_server.connection import HttpConnection
 from servicekit.http_server.event_loop_worker import EventLoopWorker
-from servicekit.http_server.gunicorn_worker import ServiceWorker
 from servicekit.http_server.plain_head import PlainRequest
+from servicekit.http_server.threaded_worker import ThreadedWorker
 from tests.support.markdown import CHECKOUT
 
 
@@ -63,7 +63,7 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
     [
         (HttpConnection, (ASGIProtocol,)),
         (EventLoopWorker, (ASGIWorker, Worker)),
-        (ServiceWorker, (ThreadWorker, Worker)),
+        (ThreadedWorker, (ThreadWorker, Worker)),
     ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:
@@ -109,7 +109,7 @@ def test_nothing_of_ours_hides_a_name_of_theirs() -> None:
     "name", ["accept", "finish_request", "is_parent_alive", "load_wsgi", "murder_pending", "set_accept_enabled"]
 )
 def test_every_method_the_threaded_worker_replaces_is_theirs_and_takes_what_it_took(name: str) -> None:
-    ours, theirs = (inspect.signature(getattr(worker, name)).parameters for worker in (ServiceWorker, ThreadWorker))
+    ours, theirs = (inspect.signature(getattr(worker, name)).parameters for worker in (ThreadedWorker, ThreadWorker))
     assert list(ours) == list(theirs)
 
 

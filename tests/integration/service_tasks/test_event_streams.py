@@ -17,6 +17,7 @@ from service_tasks.persistence.task_store import LARGEST_IN_LIST
 from servicekit.process.ids import new_id
 from tests.support.event_stream import EventsProcess, EventStream
 from tests.support.postgres import TestServer
+from tests.support.raw_http import read_answer
 from tests.support.waiting import eventually
 
 
@@ -207,6 +208,18 @@ class TestRefusals:
     def test_of_work_whose_time_is_gone(self, running: Running, events: EventsProcess) -> None:
         answer = events.client.get(f"/tasks/{running.id}/events", ("X-Request-Timeout-Ms", "0"))
         assert (answer.status, answer.code) == (504, "deadline_exceeded")
+
+    def test_of_what_breaks_http_are_in_the_envelope(self, events: EventsProcess) -> None:
+        for sent, status, code in (
+            (b"GET /livez HTTP/1.1\r\n\r\n", 400, "bad_request"),
+            (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX : 1\r\n\r\n", 400, "bad_request"),
+            (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "uri_too_long"),
+        ):
+            with events.client.connect() as connection:
+                connection.sendall(sent)
+                answer = read_answer(connection)
+            assert (answer.status, answer.code) == (status, code)
+            assert answer.value("x-request-id")
 
     def test_of_one_watcher_too_many(self, running: Running, start_events) -> None:
         events = start_events(EVENTS_WATCHERS="1")

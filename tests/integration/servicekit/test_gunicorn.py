@@ -167,10 +167,10 @@ def test_clients_that_do_not_hang_up_hold_up_nobody(service):
 
 
 IMPATIENT = """
-from servicekit.http_server import gunicorn_worker
+from servicekit.http_server import threaded_worker
 from servicekit.web.serve import main
 
-gunicorn_worker.SILENCE_SECONDS = 0.5
+threaded_worker.SILENCE_SECONDS = 0.5
 main(["users"])
 """
 

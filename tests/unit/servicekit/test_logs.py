@@ -88,7 +88,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("fmt", ["json", "console"])
-def test_a_frequent_line_is_the_line_that_the_logger_writes(capsys, fmt):
+def test_a_request_line_is_the_line_that_the_logger_writes(capsys, fmt):
     logs.configure("pumps", fmt=fmt)
     with request_id.use("r-1"):
         logs.get_logger("x").info("request", **VALUES)
@@ -121,14 +121,14 @@ class Later:
 def test_frequent_lines_that_may_wait_are_written_together(capsys):
     logs.configure("pumps")
     later = Later()
-    frequent = logs.RequestLog("x", later)
+    log_request = logs.RequestLog("x", later)
     for number in range(3):
-        frequent("request", {"number": number})
+        log_request("request", {"number": number})
     assert lines(capsys) == []
     assert len(later.waiting) == 1
     later.comes()
     assert [line["number"] for line in lines(capsys)] == [0, 1, 2]
-    frequent("request", {"number": 3})
+    log_request("request", {"number": 3})
     later.comes()
     assert [line["number"] for line in lines(capsys)] == [3]
 
@@ -157,9 +157,9 @@ def test_lines_of_several_threads_are_whole_and_none_is_lost(capsys):
     logs.configure("pumps")
 
     def write(name):
-        frequent = logs.RequestLog("x", lambda write: write())
+        log_request = logs.RequestLog("x", lambda write: write())
         for number in range(500):
-            frequent("request", {"name": name, "number": number})
+            log_request("request", {"name": name, "number": number})
 
     threads = [threading.Thread(target=write, args=(name,)) for name in range(4)]
     for thread in threads:
@@ -171,20 +171,20 @@ def test_lines_of_several_threads_are_whole_and_none_is_lost(capsys):
         assert [line["number"] for line in seen if line["name"] == name] == list(range(500))
 
 
-def test_a_frequent_line_has_no_request_id_outside_a_request(capsys):
+def test_a_request_line_has_no_request_id_outside_a_request(capsys):
     logs.configure("pumps")
     logs.RequestLog("x")("request", VALUES)
     (line,) = lines(capsys)
     assert "request_id" not in line
 
 
-def test_a_frequent_line_below_the_level_is_not_written(capsys):
+def test_a_request_line_below_the_level_is_not_written(capsys):
     logs.configure("pumps", level="warning")
     logs.RequestLog("x")("request", VALUES)
     assert lines(capsys) == []
 
 
-def test_a_frequent_line_reaches_handlers_added_later(capsys, caplog):
+def test_a_request_line_reaches_handlers_added_later(capsys, caplog):
     logs.configure("pumps")
     logging.getLogger().addHandler(caplog.handler)
     logs.RequestLog("x")("request", VALUES)

@@ -8,9 +8,9 @@ import ssl
 
 import pytest
 
-from servicekit.http_server.gunicorn_worker import ServiceWorker
+from servicekit.http_server.threaded_worker import ThreadedWorker
 from servicekit.observing import shortage
-from servicekit.wire import trust
+from servicekit.wire import resolver
 from tests.support.shortage import no_more_files
 
 OURS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOMEM, errno.ENOBUFS]
@@ -62,17 +62,17 @@ class Listener:
 
 @pytest.mark.parametrize("number", OURS)
 def test_a_worker_with_threads_outlives_that_it_cannot_accept(number: int) -> None:
-    worker = ServiceWorker.__new__(ServiceWorker)
+    worker = ThreadedWorker.__new__(ThreadedWorker)
     worker.accept(Listener(number))
     with pytest.raises(OSError, match="as the system says"):
         worker.accept(Listener(errno.EBADF))
 
 
 def test_certificates_that_could_not_be_read_without_a_file_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trust, "_trust", None)
+    monkeypatch.setattr(resolver, "_trust", None)
     with no_more_files():
-        assert trust.system_trust().cert_store_stats()["x509_ca"] == 0
-    later = trust.system_trust()
+        assert resolver.system_trust().cert_store_stats()["x509_ca"] == 0
+    later = resolver.system_trust()
     assert later.cert_store_stats() == ssl.create_default_context().cert_store_stats()
     if later.cert_store_stats()["x509_ca"]:
-        assert trust.system_trust() is later
+        assert resolver.system_trust() is later

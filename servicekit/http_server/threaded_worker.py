@@ -1,5 +1,5 @@
-"""gunicorn's threaded worker, which outlives too many open files, waits for no client to hang up, and leaves its port
-at once when it is to end."""
+"""gunicorn's threaded worker, made to survive running out of files, to wait for no client to hang up, and to free its
+port at once when it stops."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from servicekit.process.lifecycle import freeze_heap, reset_signals_in_children
 
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 _SHORTAGE_SECONDS = 0.05
-#: A client has this long, in seconds, to hang up after the last answer on its connection. What it sends until then is
-#: thrown away: it would meet a reset otherwise, and might lose the answer (RFC 9112 section 9.6).
+#: How long a client has to hang up after the last answer on its connection, in seconds. What it sends until then is
+#: discarded: it would otherwise meet a reset, and might lose the answer (RFC 9112 section 9.6).
 _LINGER_SECONDS = 2.0
 _PIECE = 64 * 1024
-#: A client may be silent for so long, in seconds, in the midst of its request, or take nothing of its answer; it has a
-#: thread until then.
+#: How long a client may be silent in the middle of its request, or take nothing of its answer, in seconds; it occupies
+#: a thread until then.
 SILENCE_SECONDS = 10.0
 
 
-class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """Leaves its port as soon as it is told to stop, or its master was killed, and answers whoever came before.
+class ThreadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """Frees its port as soon as it is told to stop or its master was killed, and answers the clients it has.
 
-    gunicorn's own stops to accept, but listens until its last connection has ended, 30 seconds at most: meanwhile no
-    new master can have the port, whoever connects waits for nobody, and is reset at the end. When its master was
-    killed, it also goes on keeping connections alive, so the last one hardly ever ends in time.
+    gunicorn's own stops accepting but keeps listening until its last connection has ended, for 30 seconds at most:
+    meanwhile no new master can have the port, and clients that connect wait in vain until they are reset. When its
+    master was killed, it also keeps connections alive, so the last one hardly ever ends in time.
 
-    And gunicorn's own waits for a client to hang up on the thread that accepts: one that does not, as a process that
-    was stopped, would hold up all others.
+    And gunicorn's own waits on the accepting thread for a client to hang up: one that does not, such as a stopped
+    process, would hold up all others.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no ty
         self._lingering: deque[Any] = deque()
 
     def init_process(self) -> None:
-        # gunicorn has no limit here: a client that was stopped, or whose machine is gone, would keep a thread for good.
+        # gunicorn has no limit here: a client that was stopped, or whose machine is gone, would keep a thread forever.
         limit = struct.pack("ll", int(SILENCE_SECONDS), int(SILENCE_SECONDS % 1 * 1e6))
         for listener in self.sockets:
             # Its connections inherit them.
