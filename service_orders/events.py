@@ -1,4 +1,4 @@
-"""What the orders service tells the others, and what it hears. docs/events.md is the catalogue."""
+"""The events of the orders service. docs/reference/events.md lists them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from service_orders.domain import OrderStatus
 from service_orders.tables import Order
-from servicekit.events.cloudevents import Event, EventData
-from servicekit.web.schemas import Id, Money, Timestamp
+from servicekit.events.cloudevents import Event
+from servicekit.web.schemas import Money, Timestamp
 
 
 class OrderData(BaseModel):
@@ -40,12 +40,6 @@ CATALOGUE: dict[str, type[BaseModel]] = {
     "order.status_changed": OrderStepData,
     "order.deleted": OrderData,
 }
-
-
-class UserDeleted(EventData):
-    """What matters here of user.deleted."""
-
-    id: Id
 
 
 def created(order: Order) -> Event:

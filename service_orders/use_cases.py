@@ -25,7 +25,7 @@ from service_orders.tables import Order
 from service_orders.users_client import UserDirectory
 from servicekit.database.engine import Database
 from servicekit.events import outbox, tombstones
-from servicekit.events.cloudevents import Event, read_data
+from servicekit.events.cloudevents import Event, SubjectId, read_data
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
 from servicekit.web import idempotency
@@ -141,7 +141,7 @@ class Orders:
 
     def user_deleted(self, session: Session, event: Event) -> None:
         """Cancel every open order of the user, and let none be made for them any more; `Invalid` for bad data."""
-        user_id = read_data(events.UserDeleted, event).id
+        user_id = read_data(SubjectId, event).id
         tombstones.bury(session, user_id, event.time)
         # One may have any number, and they are one transaction: a part of them at a time is in memory.
         while orders := repository.find_of_user_for_update(session, user_id, [status.value for status in OPEN], _PART):

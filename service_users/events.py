@@ -1,4 +1,4 @@
-"""What the users service tells the others. docs/events.md is the catalogue."""
+"""The events of the users service. docs/reference/events.md lists them."""
 
 from __future__ import annotations
 

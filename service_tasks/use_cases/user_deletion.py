@@ -10,14 +10,7 @@ from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import USER_DELETED
 from servicekit.events import tombstones
-from servicekit.events.cloudevents import Event, EventData, read_data
-from servicekit.web.schemas import Id
-
-
-class DeletedUser(EventData):
-    """What matters here of user.deleted."""
-
-    id: Id
+from servicekit.events.cloudevents import Event, SubjectId, read_data
 
 
 class TasksOfUsers(Protocol):
@@ -42,7 +35,7 @@ class UserDeletion:
 
         Raises `Invalid` for bad data.
         """
-        user_id = read_data(DeletedUser, event).id
+        user_id = read_data(SubjectId, event).id
         tombstones.bury(session, user_id, event.time)
         self._tasks.cancel_of_user(session, user_id, USER_DELETED)
         self._schedules.pause_of_users(session, {user_id})

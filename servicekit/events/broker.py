@@ -93,7 +93,7 @@ class Link:
             return sum(counts)
 
     def ensure(self, queue: Queue) -> None:
-        """Make sure that the queue exists, without a word about one that does: its maker decides what it is like.
+        """Make sure that the queue exists, and leave one that does as it is: its maker decides what it is like.
 
         Raises QueueRefused. RabbitMQ from 4.3 on ends the whole connection over a plain queue that its configuration
         does not permit; that is a QueueRefused too, and the link is lost with it.

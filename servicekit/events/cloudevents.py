@@ -50,6 +50,12 @@ class EventData(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
+class SubjectId(EventData):
+    """What a receiver reads who needs to know whose event it is, and no more."""
+
+    id: Id
+
+
 D = TypeVar("D", bound=EventData)
 
 

@@ -78,7 +78,7 @@ class Inbox:
 
 
 def event_routes(inbox: Inbox, token: str | None) -> Routes:
-    """Declare the door for the other services' events; it stands in no public document."""
+    """Declare the endpoint for the other services' events; it stands in no public document."""
     api = Routes("internal", documented=False)
     guard = bearer_guard(token, name="internal", closed="This service takes no events: INTERNAL_TOKEN is not set.")
 

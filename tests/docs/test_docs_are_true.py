@@ -15,10 +15,7 @@ import yaml
 from api_gateway import route_table
 from scripts.instance import cli, ports, programs
 from scripts.reference import endpoints, errors, metrics, settings
-from service_orders import events as orders_events
 from service_tasks.domain.task import Status, status_from_word
-from service_tasks.use_cases.user_deletion import DeletedUser
-from service_users import events as users_events
 from servicekit.events.cloudevents import PATH
 from servicekit.process.services import services
 from tests.support.markdown import CHECKOUT, Block, Document, documents
@@ -206,15 +203,6 @@ def test_every_error_code_named_anywhere_is_a_code() -> None:
         for line, text in document.code():
             if re.fullmatch(r"\w+_(?:unavailable|not_found|conflict|taken|too_large|exceeded|saturated)", text):
                 assert text in known, f"{document.name}:{line}: {text}"
-
-
-# Events
-
-
-def test_who_acts_on_an_event_can_read_what_its_sender_writes() -> None:
-    sent = users_events.CATALOGUE["user.deleted"].model_fields
-    for receiver in (orders_events.UserDeleted, DeletedUser):
-        assert set(receiver.model_fields) <= set(sent)
 
 
 # Operation

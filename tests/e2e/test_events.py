@@ -74,14 +74,14 @@ def _sql(system: RunningSystem, database: str, statement: str, *parameters: Any)
 
 
 def _cancelled_once(person: Person) -> None:
-    told = _sql(
+    rows = _sql(
         person.system,
         "orders",
         "SELECT subject::text, count(*) FROM outbox WHERE type = 'order.status_changed'"
         " AND data ->> 'cancel_reason' = 'the user was deleted' AND data ->> 'user_id' = %s GROUP BY subject",
         person.id,
     )
-    assert sorted(told) == sorted((order_id, 1) for order_id in person.orders)
+    assert sorted(rows) == sorted((order_id, 1) for order_id in person.orders)
     for database in ("orders", "tasks"):
         assert _sql(person.system, database, "SELECT count(*) FROM tombstones WHERE id = %s", person.id) == [(1,)]
     statement = "SELECT count(*) FROM outbox_deliveries d JOIN outbox USING (position) WHERE outbox.subject = %s"
@@ -123,7 +123,7 @@ def test_nothing_can_be_made_for_a_deleted_user(person):
     assert again.status == 409
 
 
-def test_the_gateway_leads_nobody_to_the_internal_door(system):
+def test_the_gateway_leads_nobody_to_an_inbox(system):
     assert system.post("/internal/events", []).status == 404
     assert system.post("/api/v1/internal/events", []).status == 404
     assert "/internal/events" not in system.get("/openapi.json").body["paths"]

@@ -76,23 +76,23 @@ def show(client: FlaskClient, order_id: str) -> dict:
     return client.get(f"/orders/{order_id}").json["data"]
 
 
-def test_every_change_of_an_order_is_told_once_in_its_order(client, sql):
+def test_every_change_of_an_order_is_an_event_in_its_order(client, sql):
     order_id = create(client)
     client.put(f"/orders/{order_id}", json={"items": [{"product": "nails", "quantity": 2, "price": 2}]})
     client.put(f"/orders/{order_id}", json={"status": "created"})
     client.put(f"/orders/{order_id}", json={"status": "cancelled"})
     client.delete(f"/orders/{order_id}")
 
-    told = sql("SELECT type, subject, data FROM outbox ORDER BY position")
-    assert [row[0] for row in told] == ["order.created", "order.status_changed", "order.deleted"]
-    assert {str(row[1]) for row in told} == {order_id}
-    assert (told[1][2]["old_status"], told[1][2]["status"], told[1][2]["cancel_reason"]) == (
+    written = sql("SELECT type, subject, data FROM outbox ORDER BY position")
+    assert [row[0] for row in written] == ["order.created", "order.status_changed", "order.deleted"]
+    assert {str(row[1]) for row in written} == {order_id}
+    assert (written[1][2]["old_status"], written[1][2]["status"], written[1][2]["cancel_reason"]) == (
         "created",
         "cancelled",
         None,
     )
-    assert told[2][2]["total_amount"] == "4.00"
-    for type_, _, data in told:
+    assert written[2][2]["total_amount"] == "4.00"
+    for type_, _, data in written:
         assert set(data) == set(CATALOGUE[type_].model_fields)
 
 
@@ -117,21 +117,21 @@ def test_the_open_orders_of_a_deleted_user_are_cancelled_with_the_reason_and_the
     for status in ("completed", "cancelled"):
         assert after[status] == before[status]
     assert show(client, others)["status"] == "created"
-    told = sql("SELECT subject, data FROM outbox WHERE data ->> 'cancel_reason' IS NOT NULL")
-    assert {str(row[0]) for row in told} == {orders["created"], orders["in_progress"]}
+    written = sql("SELECT subject, data FROM outbox WHERE data ->> 'cancel_reason' IS NOT NULL")
+    assert {str(row[0]) for row in written} == {orders["created"], orders["in_progress"]}
 
 
 def test_an_event_that_comes_again_changes_nothing(client, sql):
     order_id = create(client)
     event = user_deleted(ANNA)
     assert send(client, event, event).json["data"] == {"processed": 1, "duplicates": 1, "ignored": 0}
-    before, told = show(client, order_id), sql("SELECT count(*) FROM outbox")
+    before, written = show(client, order_id), sql("SELECT count(*) FROM outbox")
 
     again = send(client, event)
 
     assert again.json["data"] == {"processed": 0, "duplicates": 1, "ignored": 0}
     assert show(client, order_id) == before
-    assert sql("SELECT count(*) FROM outbox") == told
+    assert sql("SELECT count(*) FROM outbox") == written
 
 
 def test_the_same_batch_many_times_at_once_counts_once(client, sql):
@@ -215,7 +215,7 @@ def test_bad_bodies_are_refused_in_the_envelope(client, body, media_type, status
     assert answer.json["success"] is False
 
 
-def test_the_internal_door_stands_in_no_public_document(client):
+def test_the_inbox_stands_in_no_public_document(client):
     assert PATH not in client.get("/openapi.json").json["paths"]
 
 

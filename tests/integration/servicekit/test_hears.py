@@ -11,10 +11,11 @@ from service_tasks.app import create_app as create_tasks
 from service_tasks.settings import TasksSettings
 from service_users.app import create_app as create_users
 from service_users.settings import UsersSettings
+from servicekit.events.cloudevents import SubjectId
 from servicekit.process.services import services
 from tests.support.events import TOKEN, send, user_deleted
 
-TYPES = [type for catalogue in named("CATALOGUE") for type in catalogue]
+MODELS = {type: model for catalogue in named("CATALOGUE") for type, model in catalogue.items()}
 
 
 def test_each_service_acts_on_what_it_hears_and_on_nothing_else(users_database, orders_database, tasks_database):
@@ -25,5 +26,10 @@ def test_each_service_acts_on_what_it_hears_and_on_nothing_else(users_database, 
 
     for name, app in apps.items():
         client = app.test_client()
-        answers = {type: send(client, user_deleted(uuid4(), type=type)).json["data"] for type in TYPES}
-        assert tuple(type for type in TYPES if answers[type]["processed"]) == services()[name].hears, name
+        answers = {type: send(client, user_deleted(uuid4(), type=type)).json["data"] for type in MODELS}
+        assert tuple(type for type in MODELS if answers[type]["processed"]) == services()[name].hears, name
+
+
+def test_whoever_acts_on_an_event_finds_the_id_of_its_subject_in_what_the_sender_writes():
+    for type, model in MODELS.items():
+        assert set(SubjectId.model_fields) <= set(model.model_fields), type

@@ -35,7 +35,7 @@ ANNA, BORIS, CLARA = uuid4(), uuid4(), uuid4()
 
 
 class Destination:
-    """A destination that keeps what it got, and misbehaves as it is told."""
+    """A destination that keeps what it got, and misbehaves when a test says so."""
 
     def __init__(self) -> None:
         self.got: list[Event] = []
@@ -87,9 +87,9 @@ class Outbox:
         self.relays.append(made)
         return made
 
-    def write(self, *told: tuple[UUID, str]) -> None:
+    def write(self, *texts: tuple[UUID, str]) -> None:
         with self.database.transaction() as session:
-            outbox.add_all(session, [event(*one) for one in told])
+            outbox.add_all(session, [event(*one) for one in texts])
 
     def sql(self, statement: str, **parameters):
         with self.database.transaction() as session:
@@ -106,8 +106,8 @@ class Outbox:
         self.sql("UPDATE outbox_deliveries SET due_at = now() - interval '1 second' WHERE due_at IS NOT NULL")
 
 
-def event(subject: UUID, told: str) -> Event:
-    return Event(type="thing.happened", subject=subject, data={"text": told})
+def event(subject: UUID, text: str) -> Event:
+    return Event(type="thing.happened", subject=subject, data={"text": text})
 
 
 def once(relay: Relay, times: int = 8) -> None:
@@ -209,12 +209,12 @@ def test_the_order_of_each_user_is_that_of_the_changes_whoever_made_them(box):
     eventually(lambda: box.waiting() == 0, what="everything is delivered")
 
     for user_id in ids:
-        told = seen[user_id]
-        assert len(told) == len(set(told)) == 21
-        assert told[0] == "0"
-        assert told[-1] == users.get(user_id).name
+        names = seen[user_id]
+        assert len(names) == len(set(names)) == 21
+        assert names[0] == "0"
+        assert names[-1] == users.get(user_id).name
         for number in range(4):
-            mine = [int(name.partition(".")[2]) for name in told if name.startswith(f"{number}.")]
+            mine = [int(name.partition(".")[2]) for name in names if name.startswith(f"{number}.")]
             assert mine == sorted(mine)
 
 

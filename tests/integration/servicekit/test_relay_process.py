@@ -1,4 +1,4 @@
-"""The relay and a receiver as processes of their own, killed without a word while events flow."""
+"""The relay and a receiver as processes of their own, killed without warning while events flow."""
 
 from __future__ import annotations
 
