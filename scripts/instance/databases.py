@@ -25,6 +25,13 @@ _SCRIPT = CHECKOUT / "deploy" / "postgres" / "databases.sql"
 
 def create_databases(server: EmbeddedPostgres, credentials: Credentials) -> None:
     """Make roles and databases where they are missing, and set the passwords. Takes 30 ms when all is there."""
+    script = _SCRIPT.read_text(encoding="utf-8")
+    for row in services().values():
+        if row.variable("DATABASE_PASSWORD") not in script:
+            raise StartFailed(
+                f"services.toml: [{row.name}] deploy/postgres/databases.sql makes no database for it; "
+                "docs/adding_a_service.md says how"
+            )
     passwords = {row.variable("DATABASE_PASSWORD"): credentials[row.name] for row in services().values()}
     done = server.tool("psql", "-X", "-q", "-d", "postgres", "-f", _SCRIPT, environment=passwords)
     if done.returncode != 0:

@@ -6,7 +6,6 @@ lock → reclaim leftovers → ports → folder, secrets, initdb → supervisor 
 
 from __future__ import annotations
 
-import http.client
 import signal
 import subprocess
 import time
@@ -21,12 +20,13 @@ from scripts.instance.databases import create_databases, migrate
 from scripts.instance.errors import InstanceError, StartFailed
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock
-from scripts.instance.ports import HOST, Ports
+from scripts.instance.ports import Ports
 from scripts.instance.postgres import EmbeddedPostgres, last_lines_of
 from scripts.instance.programs import STORES, names, programs_of
 from scripts.instance.rabbitmq import Broker, choose_broker
 from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
+from servicekit.process.probe import problem_of
 
 _READY_LIMIT = 90.0  # seconds from starting the services until all of them say 200 on /readyz
 _TRIES = 3  # exits of one program before the start is given up
@@ -190,18 +190,7 @@ def _is_connected_to(pid: int, port: int) -> bool:
 def _not_ready(ports: Ports, *, own_broker: bool) -> list[str]:
     """Name those who have a page and do not say on it that they are ready. A broker of somebody else's may be away."""
     without = {*STORES, "worker", *([] if own_broker else ["ingest"])}
-    return [name for name in names() if name not in without and not _is_ready(ports[name])]
-
-
-def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return [name for name in names() if name not in without and problem_of(ports[name])]
 
 
 def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: float, detach: bool) -> None:

@@ -1,4 +1,4 @@
-"""Ask a process on this machine whether it is ready; for the health checks of containers, which have no curl.
+"""Ask a process on this machine whether it is ready; containers have no curl for their health checks.
 
 python -m servicekit.process.probe 8001
 """

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from api_gateway.route_table import ROUTES
 from api_gateway.settings import GatewaySettings
 from scripts.instance.postgres import LOG_SETTINGS
 from service_tasks.engine.registry import load_registry
@@ -318,6 +319,8 @@ def test_a_row_of_the_table_of_services_stands_wherever_it_has_to(
     script = (CHECKOUT / "deploy/postgres/databases.sql").read_text(encoding="utf-8")
     assert f"\\getenv {row.name}_password {row.variable('DATABASE_PASSWORD')}\n" in script
     assert re.search(rf"^    '{row.name}', :'{row.name}_password',?$", script, re.M)
+    # A path that leads to it.
+    assert row.name in {route.upstream for route in ROUTES}
     # Its types and its import arrows.
     tools = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     assert row.package in tools["mypy"]["packages"]

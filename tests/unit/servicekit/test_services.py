@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from scripts.instance import command_line, ports
+from scripts.instance.credentials import Credentials
+from scripts.instance.databases import create_databases
+from scripts.instance.errors import StartFailed
+from scripts.instance.postgres import EmbeddedPostgres
 from servicekit.process import services as table
 from servicekit.process.services import BadServiceTable, Service, services
 
@@ -44,6 +48,16 @@ def test_a_package_that_is_not_there_is_named(write: Callable[[str], None]) -> N
     write(GOOD.replace("service_users", "service_toys"))
     with pytest.raises(BadServiceTable, match=r"\[users\] there is no package service_toys here; make it, or take"):
         services()["users"].module("app")
+
+
+def test_a_row_without_a_database_is_named_before_anything_is_made(
+    write: Callable[[str], None], tmp_path: Path
+) -> None:
+    write(GOOD + '[toys]\npackage = "service_toys"\nport = 8042\nhears = []\n')
+    server = EmbeddedPostgres(tmp_path, 1, "of nobody")
+    with pytest.raises(StartFailed, match=r"\[toys\] deploy/postgres/databases.sql makes no database for it; docs/"):
+        create_databases(server, Credentials(tmp_path))
+    assert not list(tmp_path.glob("toys"))
 
 
 @pytest.mark.parametrize(
