@@ -13,7 +13,7 @@ LARGEST_TOTAL = Decimal("99999999.99")
 
 
 class OrderStatus(StrEnum):
-    """Where an order stands."""
+    """The status of an order."""
 
     CREATED = "created"
     IN_PROGRESS = "in_progress"
@@ -27,7 +27,7 @@ TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
     OrderStatus.COMPLETED: frozenset(),
     OrderStatus.CANCELLED: frozenset(),
 }
-#: Where an order may still be cancelled.
+#: The statuses in which an order may still be cancelled.
 OPEN = frozenset(status for status, after in TRANSITIONS.items() if OrderStatus.CANCELLED in after)
 DELETABLE = frozenset({OrderStatus.CREATED, OrderStatus.CANCELLED})
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, defer
 
 from service_orders.tables import Order
 
-#: Bytes of JSON that the items of one page may have; more than those of any one order.
+#: The most bytes of JSON that the items of one page may have; more than those of any one order.
 LARGEST_PAGE = 1024 * 1024
 
 
@@ -33,7 +33,7 @@ def find_for_update(session: Session, order_id: UUID) -> Order | None:
 
 
 def find_of_user_for_update(session: Session, user_id: UUID, statuses: Collection[str], limit: int) -> Sequence[Order]:
-    """Give some of a user's orders that stand there, without their items, locked until the transaction ends."""
+    """Give some of a user's orders in these statuses, without their items, locked until the transaction ends."""
     of_user = select(Order).where(Order.user_id == user_id, Order.status.in_(statuses)).order_by(Order.id).limit(limit)
     return session.scalars(of_user.with_for_update().options(defer(Order.items))).all()
 
@@ -58,7 +58,7 @@ def search(
 
 @cache
 def _search(*filters: str) -> tuple[Select[Any], Select[Any]]:
-    """The statements of `search`; to build them takes longer than to run them."""
+    """The statements of `search`, kept: building them takes longer than running them."""
     columns = Order.__table__.columns
     conditions = [columns[name] == bindparam(name) for name in filters]
     count = select(func.count()).select_from(Order).where(*conditions)

@@ -1,4 +1,4 @@
-"""The orders' HTTP door: parse, call, answer. No rule and no query lives here."""
+"""The orders' routes: parse, call, answer. No rule and no query lives here."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire import memory
 from servicekit.wire.json_reader import read_stored, weight
 
-#: A page is there as it was read, as views and as it is written, all at once.
+#: A page exists three times at once: as read, as views and as written.
 _COPIES = 3
-#: Orders of a deleted user that are changed together.
+#: How many orders of a deleted user are changed at a time.
 _PART = 500
 
 
@@ -78,7 +78,7 @@ class Orders:
             earlier = None if key is None else idempotency.remember(session, key, order.id)
             if earlier is not None:
                 return _replayed(session, earlier)
-            # The user may have been deleted since they were asked for.
+            # The user may have been deleted since the question.
             if tombstones.buried(session, {order.user_id}):
                 raise UnknownUser
             repository.add(session, order)
@@ -143,7 +143,7 @@ class Orders:
         """Cancel every open order of the user, and let none be made for them any more; `Invalid` for bad data."""
         user_id = read_data(SubjectId, event).id
         tombstones.bury(session, user_id, event.time)
-        # One may have any number, and they are one transaction: a part of them at a time is in memory.
+        # A user may have any number, in one transaction: only a part of them at a time is in memory.
         while orders := repository.find_of_user_for_update(session, user_id, [status.value for status in OPEN], _PART):
             steps: list[Event] = []
             for order in orders:

@@ -1,4 +1,4 @@
-"""The task service on a command line: its processes beside the web server, and what people ask it.
+"""The task service on the command line: its other processes, and commands for people.
 
 python -m service_tasks worker --types io,noop --concurrency 100 --grace 60
 python -m service_tasks ingest
@@ -32,20 +32,20 @@ from servicekit.wire.errors import Unavailable
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
 
-# What only one of the commands needs is imported by it: ten processes start at once with ./scripts/run, and reading
-# modules is most of what that takes.
+# Each command imports what it alone needs: ten processes start at once with ./scripts/run, and importing modules is
+# most of that time.
 
 #: Canceller, reporter, leader, and a place through which those go that leave the pool for good: two for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
 _CONNECTIONS = 8
-#: for what modules of others leave behind: threads, children, what they run at exit
+#: for what handlers leave behind: threads, children, functions registered at exit
 _EXIT_SECONDS = 5.0
 WORKER = "task_worker"
 _log = logs.get_logger(__name__)
 
 
 def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> int:
-    """Work until SIGTERM or SIGINT; gives the process's exit status. `types`: run these alone."""
+    """Work until SIGTERM or SIGINT; return the process's exit status. `types`: run these alone."""
     raise_file_limit()
     try:
         registry = load_registry(settings.modules)

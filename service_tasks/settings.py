@@ -44,7 +44,7 @@ Days = Annotated[float, Field(ge=0, le=36_500)]
 
 
 class TypeSettings(Settings):
-    """Which task types there are."""
+    """The task types that there are."""
 
     task_modules: Annotated[str, AfterValidator(_module_names)] = Field(
         default="",
@@ -75,17 +75,17 @@ class MakerSettings(TypeSettings):
 
 
 class TaskTypeSettings(ServiceSettings, TypeSettings):
-    """What every process reads that knows task types."""
+    """What processes that know task types read."""
 
     tasks_database_url: DatabaseUrl = Field(description="where the tasks database is")
 
 
 class TaskMakerSettings(TaskTypeSettings, MakerSettings):
-    """What those processes read that make tasks as others ask."""
+    """What processes that make tasks for others read."""
 
 
 class TaskEventSettings(TaskTypeSettings):
-    """What those read under whose hands tasks end."""
+    """What processes in which tasks end read."""
 
     task_events: Annotated[str, AfterValidator(_task_events)] = Field(
         default="",

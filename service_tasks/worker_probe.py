@@ -21,7 +21,7 @@ _BEATING = """
 
 
 def worker_problem(host: str, database_url: str) -> str | None:
-    """Tell what is wrong with the workers of a host, or None if one of them has beaten within its lease."""
+    """Say what is wrong with the workers of a host, or None if one of them has sent a heartbeat within its lease."""
     dsn = database_url.replace("postgresql+psycopg2://", "postgresql://", 1)
     try:
         connection = psycopg2.connect(

@@ -1,4 +1,5 @@
-"""Hashing of passwords, in a lane of its own: it is slow on purpose, and nobody who only reads may wait for it."""
+"""Hashes passwords, in a lane of its own: hashing is slow on purpose, and requests that only read must not wait for
+it."""
 
 from __future__ import annotations
 
@@ -10,15 +11,15 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from service_users.errors import TooManyPasswords
 from servicekit.wire import deadline
 
-#: The longest that a password waits for its turn, in seconds.
+#: The longest wait of a password for its turn, in seconds.
 WAIT_SECONDS = 1.0
 
 
 class Passwords:
     """One hash at a time: each takes 64 MiB, about 50 ms and four threads (RFC 9106, second recommended option).
 
-    `places` is how many requests at most are hashed or wait for it. Each keeps a thread of the service meanwhile, so it
-    must be well below their number. Ask for no hash inside a transaction: its connection would wait too.
+    `places` is the most requests that may hash or wait. Each keeps a thread of the service meanwhile, so it must be
+    well below their number. Never ask for a hash inside a transaction: its connection would wait too.
     """
 
     def __init__(self, *, places: int) -> None:

@@ -14,16 +14,16 @@ from service_users.tables import User
 
 
 def add(session: Session, user: User) -> None:
-    """Store a new user; `EmailTaken` when the address is somebody's."""
+    """Store a new user; `EmailTaken` when another user has the address."""
     values = {column.key: getattr(user, column.key) for column in inspect(User).column_attrs}
-    # A taken address is to be expected, and no error of a statement.
+    # A taken address is expected, so it is not a failed statement.
     stored = insert(User).values(values).on_conflict_do_nothing(constraint="uq_users_email_key").returning(User.id)
     if session.scalar(stored) is None:
         raise EmailTaken
 
 
 def require_free(session: Session, user_id: UUID, email_key: str) -> None:
-    """Raise `EmailTaken` when somebody else has this address; one who takes it meanwhile is met by the constraint."""
+    """Raise `EmailTaken` when another user has this address; the constraint catches one who takes it meanwhile."""
     if session.scalar(select(User.id).where(User.email_key == email_key, User.id != user_id)) is not None:
         raise EmailTaken
 

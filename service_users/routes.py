@@ -1,4 +1,4 @@
-"""The users' HTTP door: parse, call, answer. No rule and no query lives here."""
+"""The users' routes: parse, call, answer. No rule and no query lives here."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Users:
         values = change.named()
         if "password" in values:
             if change.password is not None:
-                # Here too, so that a change that cannot be made costs no hash.
+                # Checked here too, so that a change that cannot be made costs no hash.
                 with self._database.transaction() as session:
                     if_match.require(UserView.of(_required(repository.find(session, user_id))))
             values["password_hash"] = self._hash(values.pop("password"))

@@ -1,4 +1,4 @@
-"""What this worker holds at the moment: which tasks, and how many more it may take."""
+"""The tasks that this worker holds, and how many more it may take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StopReason(Enum):
 
 
 class ActiveTask:
-    """A claimed task from the claim until its outcome is written."""
+    """A claimed task, until its outcome is written."""
 
     __slots__ = (
         "cancel_handler",
@@ -41,7 +41,8 @@ class ActiveTask:
     def __init__(
         self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext, term: int = 0, weight: int = 0
     ) -> None:
-        """`term` is the heartbeat's, from before the claim; `weight` the bytes of memory that a large payload takes."""
+        """`term` is the heartbeat's, from before the claim; `weight` is the memory, in bytes, that a large payload
+        takes."""
         self.claimed = claimed
         self.weight = weight
         self.term = term
@@ -52,11 +53,11 @@ class ActiveTask:
         #: set by the runner while the handler runs; safe to call from any thread
         self.cancel_handler: Callable[[], None] | None = None
         self.settled = False
-        #: for plain functions: from now on the thread gives its slot back itself
+        #: plain functions: from now on the thread frees its slot itself
         self.thread_started = False
         #: when its handler began, by the runner's clock
         self.started_at = 0.0
-        #: from there to its end, once it has ended
+        #: how long the handler ran, once it has ended
         self.ran_seconds = 0.0
 
     @property
@@ -65,7 +66,7 @@ class ActiveTask:
         return self.stop_reason is StopReason.CANCELLED or self.stop_reason is StopReason.LEASE_LOST
 
     def stop(self, reason: StopReason) -> None:
-        """Tell the handler to stop. The first reason counts, but a lost or cancelled task is never handed back."""
+        """Tell the handler to stop. The first reason counts; a lost or cancelled task is never handed back."""
         if self.stop_reason is None or self.stop_reason is StopReason.HAND_BACK:
             self.stop_reason = reason
         self.context._request_stop()
@@ -73,7 +74,7 @@ class ActiveTask:
             self.cancel_handler()
 
 
-#: An outcome of None: the lease is lost, and there is nothing left to say.
+#: None: the lease is lost, so there is no outcome to write.
 Ended: TypeAlias = tuple[ActiveTask, Outcome | None]
 
 
@@ -82,11 +83,12 @@ class ActiveTasks:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        #: tasks ever added
+        #: tasks added since the start
         self.added = 0
-        #: grows by one when a claim begins, and when what it took is among the active tasks: odd while one is under way
+        #: a counter that grows by one when a claim begins and again when its tasks are in: odd while a claim is under
+        #: way
         self.claims = 0
-        #: of all tasks that are here
+        #: the weights of all tasks held, added up
         self.weight = 0
         self._lock = threading.Lock()
         self._active: dict[Lease, ActiveTask] = {}
@@ -105,7 +107,7 @@ class ActiveTasks:
                 self.weight += task.weight
 
     def remove(self, leases: Iterable[Lease]) -> list[ActiveTask | None]:
-        """Gives what was removed, in the same order; None where there was nothing."""
+        """Return the removed tasks, in the same order; None for one that was not held."""
         with self._lock:
             removed = [self._active.pop(lease, None) for lease in leases]
             if self.weight:
@@ -116,7 +118,7 @@ class ActiveTasks:
         return self._active.get(lease)
 
     def settle(self, ended: Iterable[Ended]) -> list[Ended]:
-        """Those whose outcome the caller may report, because nobody has settled them before."""
+        """Return the tasks that nobody has settled yet: the caller may report their outcomes."""
         mine = []
         with self._lock:
             for pair in ended:

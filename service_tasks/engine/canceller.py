@@ -32,19 +32,19 @@ class Canceller(DatabaseDuty):
         self._reporter = reporter
         self._was_busy = False
         self._added = 0
-        #: cancelled leases that nobody here knew when we last asked
+        #: cancelled leases that this worker did not know at the last look
         self._strange: set[Lease] = set()
 
     def work(self) -> float:
-        # Whatever came and went between two looks may have been cancelled too, its result refused.
+        # A task that came and went between two looks may have been cancelled too, and its result refused.
         added = self._active_tasks.added
         busy = len(self._active_tasks) > 0 or added != self._added
         self._added = added
-        # Once more after the last task: it may have been stopped for another reason than its cancel.
+        # Look once more after the last task: it may have been stopped for another reason than its cancel.
         if busy or self._was_busy:
             strange = {lease for lease in self._store.cancelled_under(self._worker_id) if not self.cancel(lease)}
-            # Nobody runs it here any more, so its row may forget this worker; unless its claim is just coming in,
-            # which the second look would show.
+            # No handler here runs it, so its row may forget this worker, unless its claim is just coming in: the second
+            # look would show it.
             for lease in strange & self._strange:
                 self._reporter.report(StoppedAfterCancel(lease))
             busy = busy or bool(strange - self._strange)
@@ -53,7 +53,7 @@ class Canceller(DatabaseDuty):
         return jittered(ASK_SECONDS)
 
     def cancel(self, lease: Lease) -> bool:
-        """Stop the handler of this lease; False when there is none."""
+        """Stop the handler of this lease; return False if there is none."""
         task = self._active_tasks.get(lease)
         if task is None:
             return False

@@ -1,4 +1,4 @@
-"""Takes ready tasks for as many free places as this worker has."""
+"""Claims ready tasks for the free places of this worker."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from servicekit.wire.errors import DeadlineExceeded, Unavailable
 from servicekit.wire.json_reader import weight as weight_of
 
 LARGEST_BATCH = 1000
-#: so many tasks may wait for the event loop: one batch that it works off, and one that is ready when it has
+#: how many tasks may wait for the event loop: one batch under way, and the next, ready when it is done
 MOST_UNSTARTED = 2 * LARGEST_BATCH
-#: bytes of memory that the payloads of the tasks held may take, as text and as values
+#: memory, in bytes, that the payloads of held tasks may take, as text and as values
 LARGEST_WEIGHT = 192 * 1024 * 1024
-#: bytes of a payload that is not worth being weighed
+#: payloads of fewer bytes are not weighed
 _LIGHT = 1024
-#: how soon to look again whether the heartbeat has come through
+#: seconds between two looks at whether the heartbeat has got through
 _TERM_SECONDS = 0.1
-#: of the places, so many must be free before a claim is worth its statement, if more are about to get free
+#: a claim is worth its statement when one place of so many is free, while more are about to become free
 _SHARE = 4
 _log = get_logger(__name__)
 
 
 class Claimer(DatabaseDuty):
-    """Woken by announcements, by a place that gets free, and by a jittered poll behind both."""
+    """Woken by announcements and freed places, with a jittered poll as a fallback."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class Claimer(DatabaseDuty):
         on_death: Callable[[], None],
         metrics: WorkerMetrics | None = None,
     ) -> None:
-        """`hand_over` starts the handlers, without blocking; `unstarted` tells how many it has not started yet. `term`
-        is the heartbeat's."""
+        """`hand_over` starts handlers without blocking; `unstarted` counts those not started yet. `term` is the
+        heartbeat's."""
         super().__init__("claimer", on_death=on_death)
         self._store = store
         self._worker_id = worker_id
@@ -68,10 +68,10 @@ class Claimer(DatabaseDuty):
         self._hand_over = hand_over
         self._metrics = metrics or WorkerMetrics()
         self._wants_places = False
-        #: of one task, in the last claim
+        #: the mean memory of a task in the last claim
         self._usual_weight = 0.0
         self._poll_seconds = poll_seconds
-        #: of async handlers, and of plain functions
+        #: places of async handlers, and of plain functions
         self._offers = (
             [_offer(item) for item in registry if item.is_async],
             [_offer(item) for item in registry if not item.is_async],
@@ -81,12 +81,12 @@ class Claimer(DatabaseDuty):
         self._has_limits = any(offer.is_limited for kind in self._offers for offer in kind)
 
     def place_freed(self) -> None:
-        """Look again, if it was for want of places, or because of a limit, that not everything was claimed."""
+        """Claim again, if the last claim left tasks for want of places or because of a limit."""
         if self._wants_places or self._has_limits or self._store.limits_apply():
             self.wake()
 
     def claim_at_once(self) -> None:
-        """Claim on the caller's thread, which saves an idle worker the turn to ours; ours does what is left to do."""
+        """Claim on the caller's thread, which saves an idle worker a switch of threads; ours does the rest."""
         term = self._term()
         if term is not None and len(self._active_tasks) == 0 and self._turn.acquire(blocking=False):
             try:
@@ -94,7 +94,7 @@ class Claimer(DatabaseDuty):
                 if self.stopping or all([self._claim_some(index, term) for index in kinds]):
                     return
             except (Unavailable, DeadlineExceeded):
-                # Our own thread will meet the same, and knows how to wait.
+                # Our own thread will fail in the same way, and knows how to wait.
                 pass
             finally:
                 self._turn.release()
@@ -105,13 +105,13 @@ class Claimer(DatabaseDuty):
         with self._turn:
             while waiting and not self.stopping:
                 for index in sorted(waiting):
-                    # Set before the places are counted: whoever frees one after that wakes us.
+                    # Set before the places are counted, so that a place freed afterwards wakes us.
                     self._wants_places = True
                     if not self._limit(index):
                         return jittered(self._poll_seconds)
                     term = self._term()
                     if term is None:
-                        # We look dead: what we took now could be taken from us at once.
+                        # The database believes us dead: what we claimed now could be taken from us at once.
                         return jittered(_TERM_SECONDS)
                     if self._claim_some(index, term):
                         waiting.discard(index)
@@ -120,19 +120,19 @@ class Claimer(DatabaseDuty):
 
     def stop(self, timeout: float | None = 5.0) -> None:
         super().stop(timeout)
-        # Nobody begins any more; who is claiming on another thread ends first.
+        # No claim begins any more; one under way on another thread ends first.
         if self._turn.acquire(timeout=-1 if timeout is None else timeout):
             self._turn.release()
 
     def _claim_some(self, index: int, term: int) -> bool:
-        """Claim once; tells whether that was all there is."""
+        """Claim once; return whether that was all there is."""
         limit = self._limit(index)
         return limit > 0 and self._claim(self._offers[index], limit, term) < limit
 
     def _limit(self, index: int) -> int:
-        """How many to claim now. More than MOST_UNSTARTED would wait here while another worker may be free. Many small
-        claims cost more than a large one, so while outcomes are about to be written and free their places, a few free
-        ones are not enough."""
+        """How many tasks to claim now. Those beyond MOST_UNSTARTED would wait here while another worker may be free.
+        Many small claims cost more than a large one, so a few free places are not enough while outcomes are about to be
+        written and free more."""
         free = self._active_tasks.free()
         if free < self._active_tasks.slots // _SHARE and (self._reporter.waiting() or self._unstarted()):
             return 0
@@ -159,7 +159,8 @@ class Claimer(DatabaseDuty):
         return len(claimed)
 
     def _fitting(self, claimed: list[ClaimedTask], term: int) -> list[ActiveTask]:
-        """Those for which there is memory, and one in any case where there is no other; the rest is handed back."""
+        """Return the tasks for which there is memory, and at least one if nothing else is held; the rest is handed
+        back."""
         if all([len(task.payload) <= _LIGHT for task in claimed]):
             self._usual_weight = 0.0
             return [self._active(task, term) for task in claimed]
@@ -185,7 +186,7 @@ class Claimer(DatabaseDuty):
             raise AssertionError(f"claimed a task of the unknown type {claimed.task_type!r}")
         context = TaskContext(claimed, self._reporter.note_progress)
         if not task_type.is_async:
-            # Held from the claim on, so that the next claim does not count the thread as free.
+            # Taken at the claim, so that the next one does not count the thread as free.
             self._threads.take(claimed.lease)
         return ActiveTask(claimed, task_type, context, term, weight)
 

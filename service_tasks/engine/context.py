@@ -1,4 +1,4 @@
-"""What a handler is given beside its payload."""
+"""What a handler gets besides its payload."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from service_tasks.domain.task import (
 
 
 class GiveUp(Exception):
-    """Raised by a handler whose task can never succeed: it fails at once, whatever attempts are left."""
+    """Raise it for a task that can never succeed: it fails at once, whatever attempts are left."""
 
 
 class RetryAfter(Exception):
-    """Raised by a handler that knows when to try again: in `seconds`, which takes the place of the backoff.
+    """Raise it to say when to try again: in `seconds`, instead of the backoff.
 
     The attempt counts; the last one fails the task. Waits of over a day are cut to a day. Raises `ValueError`
     for what is not a number of seconds.
@@ -35,7 +35,7 @@ class RetryAfter(Exception):
 
 
 class TaskStopped(Exception):
-    """The task was cancelled, timed out, or is being handed back: leave the handler, tidying up."""
+    """The task was cancelled, timed out or is being handed back: tidy up and leave the handler."""
 
 
 _making_events = threading.Lock()
@@ -50,9 +50,9 @@ class TaskContext:
         self._lease = claimed.lease
         self._report = report
         self._stopped = False
-        #: made when somebody sleeps on it: ten thousand of them would be most of a worker's memory
+        #: made by the first `sleep`: ten thousand of them would be most of a worker's memory
         self._stop_event: threading.Event | None = None
-        #: from 1; grows with every try of this task
+        #: the number of this attempt, from 1
         self.attempt = claimed.attempt
         self.max_attempts = claimed.max_attempts
 
@@ -61,15 +61,15 @@ class TaskContext:
         return self._lease.task_id
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        """Tell people how far the task is (0 to 100). Kept in memory and written a few times a second at
-        most, so it may be called as often as one likes."""
+        """Say how far the task is (0 to 100). Kept in memory and written a few times a second at most, so call it as
+        often as you like."""
         text = None if message is None else plain_text(str(message), MAX_PROGRESS_MESSAGE_CHARACTERS)
         self._report(Progress(self._lease, clamp_percent(percent), text))
 
     @property
     def cancelled(self) -> bool:
-        """True once the handler should stop. Async handlers are stopped at their next `await` as well;
-        plain functions have to look."""
+        """Whether the handler should stop. Async handlers are also cancelled at their next `await`; plain functions
+        have to look."""
         return self._stopped
 
     def check_cancelled(self) -> None:
@@ -78,10 +78,10 @@ class TaskContext:
             raise TaskStopped
 
     def sleep(self, seconds: float) -> None:
-        """For plain functions: wait, but raise `TaskStopped` as soon as the handler should stop."""
+        """Wait, in a plain function; raise `TaskStopped` as soon as the handler should stop."""
         with _making_events:
             event = self._stop_event = self._stop_event or threading.Event()
-        # Looked at after the event stands, and set before it is looked for: one of the two sides sees the other.
+        # Read after the event is made, and set before the event is looked for: one of the two threads sees the other.
         if self._stopped or event.wait(seconds):
             raise TaskStopped
 

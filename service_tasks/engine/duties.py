@@ -18,23 +18,23 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 
 class DatabaseDuty(Duty):
-    """Does `work` again and again. While the database is away it waits, longer and longer up to two seconds,
-    and says so once; whatever else goes wrong ends the worker."""
+    """Does `work` again and again. While the database is away it waits, longer and longer up to two seconds, and logs
+    that once; any other error ends the worker."""
 
     def __init__(
         self, name: str, *, on_death: Callable[[], None], longest_pause: float = LONGEST_PAUSE_SECONDS
     ) -> None:
-        """`longest_pause`, in seconds, is the most that lies between two tries while the database is away."""
+        """`longest_pause` is the longest wait, in seconds, between two tries while the database is away."""
         super().__init__(name, pause=self.next_pause, on_death=on_death)
         self._away = Backoff(FIRST_PAUSE_SECONDS, longest_pause)
         self._pause_seconds = 0.0
 
     @abstractmethod
     def work(self) -> float:
-        """Do it once; gives the seconds until it should be done again (a wake-up may come earlier)."""
+        """Do it once; return the seconds until the next time (a wake-up may come earlier)."""
 
     def database_is_away(self) -> None:
-        """For what has to be forgotten then."""
+        """Forget what no longer holds while the database is away."""
         return
 
     def run_once(self, now: datetime) -> None:
@@ -56,7 +56,7 @@ class DatabaseDuty(Duty):
         return self._away.failures > 0
 
     def pause_after_failure(self) -> None:
-        """For whoever runs the duty by hand: wait as its own thread would."""
+        """Wait as the duty's own thread would, for a caller that runs the duty itself."""
         self._wake.wait(self._pause_seconds)
 
     def next_pause(self) -> float:

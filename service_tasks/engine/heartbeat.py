@@ -17,12 +17,12 @@ _log = get_logger(__name__)
 
 
 class Heartbeat(DatabaseDuty):
-    """On a thread and a connection of its own: neither a handler that blocks the event loop nor a full
+    """Has a thread and a connection of its own, so that neither a handler that blocks the event loop nor a full
     connection pool makes the worker look dead.
 
-    What this worker holds is its own for one lease from the sending of a beat that arrived. Past that, as in a process
-    that was stopped for a while, everything may have been taken and even be done elsewhere: then a term has ended. The
-    next beat that arrives begins another, but brings nothing back.
+    What this worker holds is its own for one lease from the sending of a beat that arrived. After that, as in a process
+    that was stopped for a while, everything may have been taken and even done elsewhere: the term has ended. The next
+    beat that arrives begins another term, and brings nothing back.
     """
 
     def __init__(
@@ -39,9 +39,10 @@ class Heartbeat(DatabaseDuty):
         on_lost_claim: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tell` follows each beat, and may raise what a store raises; `on_lost_claim` is called for each that was
-        found."""
-        # Back before the lease ends on those who were back earlier: their rescuers wait no longer than a lease.
+        """`tell` is called after each beat and may raise what a store raises; `on_lost_claim` is called for each lost
+        claim."""
+        # Reconnect before the lease ends for workers that reconnected earlier: their rescuers wait no longer than a
+        # lease.
         super().__init__("heartbeat", on_death=on_death, longest_pause=min(LONGEST_PAUSE_SECONDS, seconds))
         self._store = store
         self._worker = worker
@@ -53,18 +54,18 @@ class Heartbeat(DatabaseDuty):
         self._on_lost_claim = on_lost_claim
         self._monotonic = monotonic
         self._beaten_at: float | None = None
-        #: leases that the database said we hold at the last beat, and nobody here knew; with the number of claims
-        #: just before it was asked
+        #: leases that the database said we hold at the last beat and that we did not know, with the number of claims
+        #: just before we asked
         self._strange: dict[Lease, int] = {}
         self._terms = 0
         self._sure_until = 0.0
 
     def term(self) -> int | None:
-        """The present term, for what is claimed from now on; None between two."""
+        """The present term, for what is claimed from now on; None between two terms."""
         return self._terms if self._monotonic() < self._sure_until else None
 
     def holds(self, term: int, now: float) -> bool:
-        """Whether nobody can have taken what was claimed in that term; `now` is of the monotonic clock."""
+        """Whether what was claimed in that term is certainly still ours; `now` is of the monotonic clock."""
         return term == self._terms and now < self._sure_until
 
     def work(self) -> float:
@@ -72,7 +73,7 @@ class Heartbeat(DatabaseDuty):
         self._store.beat(self._worker)
         self._beaten_at = asked_at
         if self._monotonic() > self._sure_until:
-            # Before the time is set: who sees the new time must not see the old term with it.
+            # Before the time is set: whoever sees the new time must not see the old term with it.
             self._terms += 1
         self._sure_until = asked_at + self._worker.lease_seconds
         self.reconcile()
@@ -81,26 +82,26 @@ class Heartbeat(DatabaseDuty):
         return jittered(self._seconds, 0.1)
 
     def age(self) -> float | None:
-        """Seconds since the last beat that the database has taken; None before the first."""
+        """Seconds since the last beat that the database took; None before the first."""
         return None if self._beaten_at is None else self._monotonic() - self._beaten_at
 
     def reconcile(self) -> None:
         """Stop handlers whose lease is gone; hand back tasks that a claim took but whose answer was lost."""
-        # What is among the active tasks was claimed before we ask, so the answer knows it, if it still holds.
+        # Our active tasks were claimed before we ask, so the answer names each that we still hold.
         mine = self._active_tasks.snapshot()
         before = self._active_tasks.claims
         held = self._store.held_by(self._worker.id)
         for task in mine:
             if task.lease not in held and not task.settled:
                 self._lose(task.lease)
-        # A claim that is just coming in looks like one whose answer was lost; at the next beat it is among the active
-        # tasks, unless the machine is so busy that it still is under way.
+        # A claim whose answer is just coming in looks like a lost one; at the next beat it is among the active tasks,
+        # unless the machine is so busy that it is still under way.
         now = self._active_tasks.claims
         strange = {lease: self._strange.get(lease, before) for lease in held if self._active_tasks.get(lease) is None}
         for lease in strange.keys() & self._strange.keys():
             if now % 2 and now <= strange[lease] + 1:
                 continue
-            # Written by now is possible as well: then the hand-back is refused by its lease.
+            # It may have been written by now: then its lease refuses the hand-back.
             _log.warning("lost_claim_found", task_id=lease.key)
             self._on_lost_claim()
             self._reporter.report(HandedBack(lease))

@@ -18,9 +18,10 @@ PROBE_SECONDS = 30.0
 
 
 class ConnectionDuty(DatabaseDuty):
-    """Keeps a line open, and opens it again when it broke; another class says what to do with what is heard.
+    """Keeps a listening connection open, and opens a new one when it breaks; a subclass says what to do with what is
+    heard.
 
-    Announcements may be lost (a broken connection, a restart), so nobody may depend on them.
+    Announcements may be lost (a broken connection, a restart), so nothing may depend on them.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class ConnectionDuty(DatabaseDuty):
 
     @abstractmethod
     def hear(self, announcements: Sequence[str]) -> None:
-        """Act on what came; called on this duty's thread, also when nothing came for a while."""
+        """Act on announcements; called on this duty's thread, also with none after a while."""
 
     def opened(self) -> None:
-        """For what has to be done whenever the line is open again: what was announced meanwhile is lost."""
+        """Do what is needed whenever the connection is open again: announcements made meanwhile are lost."""
         return
 
     def work(self) -> float:
@@ -67,14 +68,14 @@ class ConnectionDuty(DatabaseDuty):
         super().stop(timeout)
 
     def close(self) -> None:
-        """Once the duty has stopped."""
+        """Call it once the duty has stopped."""
         line, self._line = self._line, None
         if line is not None:
             line.close()
 
 
 class Listener(ConnectionDuty):
-    """Everybody it wakes polls as well, and is woken once whenever the line is open again."""
+    """Every duty that it wakes also polls, and is woken once whenever the connection is open again."""
 
     def __init__(
         self,
@@ -95,12 +96,12 @@ class Listener(ConnectionDuty):
         self._heartbeat = heartbeat
 
     def opened(self) -> None:
-        # The heartbeat too: only by comparing everything does one see that a running task was purged.
+        # The heartbeat too: only its comparison shows that a running task was purged.
         for duty in (self._claimer, self._promoter, self._scheduler, self._canceller, self._heartbeat):
             duty.wake()
 
     def hear(self, announcements: Sequence[str]) -> None:
-        # Two of a kind are as good as one.
+        # Two announcements of a kind are as good as one.
         for announcement in dict.fromkeys(announcements):
             if announcement == READY:
                 self._claimer.claim_at_once()

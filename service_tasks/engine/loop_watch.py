@@ -1,4 +1,4 @@
-"""Looks from outside whether the event loop turns: a handler that blocks it cannot be told so on it."""
+"""Watches from outside whether the event loop turns: a handler that blocks it cannot be noticed on it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import Duty
 
 LOOK_SECONDS = 0.5
-#: so late, the event loop counts as blocked
+#: seconds of lag from which the event loop counts as blocked
 LATE_SECONDS = 2.0
 _log = get_logger(__name__)
 
 
 class LoopWatch(Duty):
-    """The lag of an event loop: for how long it has neither answered nor begun a handler.
+    """The lag of an event loop: how long it has neither answered nor begun a handler.
 
-    Handlers that do not wait run one after another in one turn of the loop; while they do, it is busy and not blocked.
+    Handlers that never wait run one after another in one turn of the loop; meanwhile it is busy, not blocked.
     """
 
     def __init__(
@@ -30,8 +30,9 @@ class LoopWatch(Duty):
         on_death: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`ask` lets the loop call a function as soon as it can; `begun_at` tells when the last handler began;
-        `on_late` is called with the lag at every look that finds the loop late, and whether it is the first."""
+        """`ask` has the loop call a function as soon as it can; `begun_at` gives the time when the last handler began;
+        `on_late` is called, at every look that finds the loop late, with the lag and whether it is the first such
+        look."""
         super().__init__("loop watch", pause=lambda: LOOK_SECONDS, on_death=on_death)
         self._ask = ask
         self._begun_at = begun_at
@@ -58,7 +59,7 @@ class LoopWatch(Duty):
         return 0.0 if asked_at is None else max(0.0, self._monotonic() - max(asked_at, self._begun_at()))
 
     def is_late(self) -> bool:
-        """Whether it should be given nothing; from any thread."""
+        """Whether it should get no more tasks; from any thread."""
         return self.lag() >= LATE_SECONDS
 
     def _answer(self) -> None:

@@ -1,8 +1,8 @@
-"""What a worker counts of itself. Nothing here sends anything: pages show it, and the heartbeat hands it on.
+"""What a worker counts about itself. Nothing here sends anything: pages show it, and the heartbeat passes it on.
 
-Every number has one thread that changes it; others may read it at any time. Counting is done by the batch, for a worker
-ends tens of thousands of tasks in a second: of a large batch each task is counted, but only some are timed, each for
-its neighbours too (docs/decisions/0025).
+Every number is changed by one thread; others may read it at any time. Counting goes by the batch, since a worker ends
+tens of thousands of tasks a second: in a large batch each task is counted, but only some are timed, each standing for
+its neighbours (docs/decisions/0025).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from service_tasks.domain.task import (
 from service_tasks.engine.active_tasks import ActiveTask
 from service_tasks.engine.ports import Counted
 
-#: so many of a batch are timed
+#: how many tasks of a batch are timed
 TIMED = 16
 #: upper bounds of the sizes of batches
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -36,7 +36,8 @@ _type_of = attrgetter("claimed.task_type")
 
 
 class TypeMetrics:
-    """One type's. `waits` is from the moment a task was due to its start, `runs` from there to its handler's end."""
+    """The counts of one type. `waits` are from the moment a task was due to its start, `runs` from there to its
+    handler's end."""
 
     __slots__ = (
         "cancelled",
@@ -55,7 +56,7 @@ class TypeMetrics:
     def __init__(self) -> None:
         self.claimed = 0
         self.waits = Distribution()
-        # Written down, and accepted but for the last.
+        # Outcomes written; all but `late` were accepted.
         self.completed = 0
         self.failed = 0
         self.retried = 0
@@ -63,13 +64,13 @@ class TypeMetrics:
         self.cancelled = 0
         self.late = 0
         self.runs = Distribution()
-        # Taken from other workers.
+        # Tasks taken from other workers.
         self.rescued_failed = 0
         self.rescued_retried = 0
 
 
 class Sizes:
-    """How large batches were. One thread adds."""
+    """The sizes of batches. One thread adds to it."""
 
     __slots__ = ("counts", "total")
 
@@ -85,20 +86,20 @@ class Sizes:
 class WorkerMetrics:
     def __init__(self, task_types: Iterable[str] = ()) -> None:
         self._types = {name: TypeMetrics() for name in task_types}
-        #: of the statements that claim, and of the tasks each got
+        #: seconds of the claiming statements, and the sizes of their batches
         self.claims = Distribution()
         self.claim_sizes = Sizes()
-        #: the same of those that write outcomes
+        #: the same of the statements that write outcomes
         self.flushes = Distribution()
         self.flush_sizes = Sizes()
         self.lost_claims = 0
-        # What the leader does.
+        # What it does as the leader.
         self.promoted = 0
         self.schedules_due = 0
         self.schedule_tasks = 0
         self.schedules_missed = 0
         self.schedules_stopped = 0
-        #: by why they were taken and what became of them
+        #: rescued tasks, by why they were taken and what became of them
         self.rescued: Counter[tuple[str, str]] = Counter(
             {(reason, outcome): 0 for reason in (DEAD, HUNG) for outcome in ("retried", "failed")}
         )
@@ -106,11 +107,11 @@ class WorkerMetrics:
         self.pruned_records = 0
 
     def types(self) -> list[tuple[str, TypeMetrics]]:
-        """Each type with its own; of types that others run as well, once the leader has rescued some."""
+        """The counts by type, including types that only others run, once this leader has rescued some."""
         return list(self._types.items())
 
     def claimed(self, tasks: Sequence[ActiveTask], seconds: float) -> None:
-        """A claim, which took so long, gave these."""
+        """Count a claim that took `seconds` and returned these tasks."""
         self.claims.add(seconds)
         self.claim_sizes.add(len(tasks))
         for name, count in Counter(map(_type_of, tasks)).items():
@@ -144,7 +145,7 @@ class WorkerMetrics:
             self._of(task.claimed.task_type).runs.add(task.ran_seconds, min(step, len(held) - index))
 
     def rescue(self, task: LostTask, outcome: Outcome) -> None:
-        """This task was taken from its worker."""
+        """Count a task that was taken from its worker."""
         metrics, failed = self._of(task.task_type), isinstance(outcome, FailedForGood)
         if failed:
             metrics.rescued_failed += 1
@@ -153,7 +154,7 @@ class WorkerMetrics:
         self.rescued[HUNG if task.overdue else DEAD, "failed" if failed else "retried"] += 1
 
     def counted(self) -> dict[str, Counted]:
-        """What has ended, and how long it took, by type, since the worker began."""
+        """The attempts that ended since the worker began, and their times, by type."""
         return {
             name: Counted(
                 completed=one.completed,
@@ -186,6 +187,6 @@ class WorkerMetrics:
 
 
 def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> dict[str, Counted]:
-    """What has been added, by type, where something has."""
+    """What was added between the two, for the types where anything was."""
     added = {name: one if name not in before else one - before[name] for name, one in now.items()}
     return {name: one for name, one in added.items() if one}

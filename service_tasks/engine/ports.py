@@ -1,6 +1,6 @@
-"""What the engine needs from the outside world; persistence/ implements it on PostgreSQL.
+"""What the engine needs from the outside; persistence/ implements it on PostgreSQL.
 
-Every method may raise `servicekit.wire.errors.Unavailable` when the database is away; nothing else is expected.
+Every method may raise `servicekit.wire.errors.Unavailable` when the database is away; expect nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from service_tasks.domain.task import ClaimedTask, Lease, LostTask, Outcome, Pro
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """One worker process. `name` is for people (host and process id), `id` is new at every start."""
+    """One worker process. `name` is for people (host and process id); `id` is new at every start."""
 
     id: UUID
     name: str
@@ -27,7 +27,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many tasks a worker may hold and holds, all of them and the plain functions among them."""
+    """How many tasks a worker may hold and holds, in all and of plain functions."""
 
     slots: int
     busy: int
@@ -37,7 +37,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Attempts of one type that ended, and in the buckets of domain.distribution how long tasks waited and ran."""
+    """Ended attempts of one type, and how long tasks waited and ran, in the buckets of domain.distribution."""
 
     completed: int
     failed: int
@@ -60,8 +60,8 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A worker is free to run this type; `timeout_seconds` holds where the task names none. The limits are the type's
-    own: so many of its tasks run at once on all workers together, unless people have set another limit."""
+    """A worker has room for this type; `timeout_seconds` is for tasks that name none. The limits are the type's own:
+    how many of its tasks run at once over all workers, unless people have set another limit."""
 
     task_type: str
     timeout_seconds: float
@@ -75,7 +75,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """`next_in_seconds` is None when nothing waits for its time."""
+    """`next_in_seconds` is None when no task waits for its time."""
 
     promoted: int
     next_in_seconds: float | None
@@ -83,40 +83,40 @@ class Promotion:
 
 class WorkerStore(Protocol):
     def beat(self, worker: WorkerInfo) -> None:
-        """Say that the worker lives; makes its row when there is none."""
+        """Say that the worker lives; insert its row if there is none."""
 
     def tell(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
-        """Show a worker's load, and add what it has counted, by type, to the present minute."""
+        """Store a worker's load, and add what it has counted, by type, to the present minute."""
 
     def forget_worker(self, worker_id: UUID) -> None:
-        """Remove the row of a worker that holds nothing any more."""
+        """Delete the row of a worker that holds nothing any more."""
 
     def forget_dead_workers(self) -> int:
-        """Remove rows of workers long silent that hold nothing; gives their number."""
+        """Delete the rows of workers long silent that hold nothing; return how many."""
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
-        """Take at most `limit` ready tasks, most urgent first; no other worker can get the same."""
+        """Claim at most `limit` ready tasks, most urgent first; no other worker can get the same."""
 
     def limits_apply(self) -> bool:
-        """Whether people have set limits: then each task that ends may let one start that a claim has left."""
+        """Whether people have set limits: then each task that ends may make room for one that a claim left."""
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
-        """Write outcomes in one transaction; gives those accepted. The others came too late.
+        """Write outcomes in one transaction; return those accepted. The others came too late.
 
-        Raises `DatabaseLocked` when somebody else keeps one of the tasks locked; that one is not written then.
+        Raises `DatabaseLocked` when another session keeps one of the tasks locked; that one is not written then.
         """
 
     def write_progress(self, reports: Collection[Progress]) -> None:
-        """Write progress of tasks whose lease still holds; the others are passed over. `DatabaseLocked` as above."""
+        """Write the progress of tasks whose lease still holds; skip the others. `DatabaseLocked` as above."""
 
     def locked(self, leases: Collection[Lease]) -> set[Lease]:
-        """Those whose tasks somebody else keeps locked at this moment."""
+        """Return the leases whose tasks another session has locked at this moment."""
 
     def held_by(self, worker_id: UUID) -> set[Lease]:
-        """What the database believes this worker is running."""
+        """Return the leases that this worker holds, as the database has it."""
 
     def cancelled_under(self, worker_id: UUID) -> set[Lease]:
-        """Cancelled tasks whose handler this worker has not yet reported as stopped."""
+        """Return the cancelled tasks whose handler this worker has not yet reported as stopped."""
 
     def promote(self, limit: int) -> Promotion:
         """Make at most `limit` due tasks ready."""
@@ -124,23 +124,23 @@ class WorkerStore(Protocol):
     def rescue(
         self, *, lease_seconds: float, limit: int, rescuer: str, decide: Callable[[LostTask], Outcome]
     ) -> list[Outcome]:
-        """Take running tasks from dead workers or far past their deadline and write what `decide` says.
+        """Take running tasks whose worker is dead or that are far past their deadline, and write what `decide` says.
 
-        Acts only while PostgreSQL itself has been up for the lease time.
+        Does so only once PostgreSQL itself has been up for the lease time.
         """
 
 
 class WakeUps(Protocol):
-    """An open ear for what other processes announce. Used by one thread, but for `interrupt`."""
+    """A connection that listens to what other processes announce. One thread uses it, except for `interrupt`."""
 
     def wait(self, seconds: float) -> list[str]:
-        """The announcements that came, perhaps none, after at most `seconds`."""
+        """Return the announcements, perhaps none, after at most `seconds`."""
 
     def interrupt(self) -> None:
-        """From another thread: let the present `wait`, and every later one, return at once."""
+        """Make the present `wait` and every later one return at once; from another thread."""
 
     def probe(self) -> None:
-        """Make sure the line still works."""
+        """Make sure that the connection still works."""
 
     def close(self) -> None: ...
 
@@ -181,9 +181,9 @@ class Firing:
 
 class DueStore(Protocol):
     def fire(self, limit: int, decide: Callable[[DueSchedule], Plan]) -> Firing:
-        """Take at most `limit` due schedules, do what `decide` says and make their tasks, all in one transaction.
+        """Take at most `limit` due schedules, do what `decide` says and make their tasks, in one transaction.
 
-        However many do it at once, no more than one task comes of one schedule and moment.
+        However many do so at once, a schedule makes at most one task for one moment.
         """
 
 
@@ -197,15 +197,15 @@ class Term:
 
 class LeaderStore(Protocol):
     def lead(self, worker_id: UUID, lease_seconds: float) -> Term:
-        """Become the leader if nobody is, or stay it, for so long from now by the database's clock."""
+        """Become the leader if there is none, or stay it, for so many seconds by the database's clock."""
 
     def resign(self, worker_id: UUID) -> None:
-        """Lead no longer, if this worker does."""
+        """Stop leading, if this worker leads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """For how many seconds ended tasks, and the ids of messages, are kept; None: for ever."""
+    """How many seconds ended tasks, and the ids of messages, are kept; None: for ever."""
 
     completed_seconds: float | None
     failed_seconds: float | None
@@ -214,7 +214,7 @@ class Retention:
 
     @property
     def shortest(self) -> float | None:
-        """Of the limits of tasks."""
+        """The shortest of the tasks' limits."""
         limits = (self.completed_seconds, self.failed_seconds, self.cancelled_seconds)
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -230,16 +230,16 @@ class Pruned:
 
 class PruneStore(Protocol):
     def prune_tasks(self, retention: Retention, *, after: UUID | None, limit: int) -> Pruned:
-        """Look at the `limit` oldest tasks behind `after` and remove those kept long enough; never a live one."""
+        """Look at the `limit` oldest tasks behind `after` and delete those kept long enough; never a live one."""
 
     def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
-        """Remove records of runs older than that; gives their number."""
+        """Delete records of runs older than that; return how many."""
 
     def prune_minutes(self, *, keep_seconds: float, limit: int) -> int:
-        """Remove the counts of minutes longer ago than that; gives their number."""
+        """Delete the counts of minutes longer ago than that; return how many."""
 
     def prune_messages(self, *, keep_seconds: float, limit: int) -> int:
-        """Forget ids of messages older than that; gives their number."""
+        """Delete ids of messages older than that; return how many."""
 
     def prune_rejections(self, *, most: int, limit: int) -> int:
-        """Remove the oldest rejected messages of more than `most`; gives their number."""
+        """Delete the oldest rejected messages beyond `most`; return how many."""

@@ -14,7 +14,7 @@ _SHORTEST_SECONDS = 0.005
 
 
 class Promoter(DatabaseDuty):
-    """Works in the leader; SKIP LOCKED keeps two out of each other's way."""
+    """Works in the leader; SKIP LOCKED keeps two leaders out of each other's way."""
 
     def __init__(
         self,

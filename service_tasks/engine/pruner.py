@@ -13,11 +13,11 @@ from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import jittered
 
 BATCH = 1000
-#: from the end of one walk over the tasks to the beginning of the next
+#: seconds from the end of one walk over the tasks to the beginning of the next
 ROUND_SECONDS = 300.0
-#: how long records of a schedule's runs are kept
+#: seconds that records of a schedule's runs are kept
 KEEP_TICKS_SECONDS = 7 * 86_400.0
-#: and the counts of each minute, of which nobody asks for more than the last few
+#: seconds that the counts of each minute are kept; nobody asks for more than the last few
 KEEP_MINUTES_SECONDS = 86_400.0
 #: Rejected messages wait for a person, but a producer that sends nothing else must not fill the disk.
 MOST_REJECTIONS = 100_000
@@ -26,8 +26,8 @@ _log = get_logger(__name__)
 
 
 class Pruner(DatabaseDuty):
-    """Works in the leader: one short transaction, then a rest as long as it took, so that the database is never busy
-    with old tasks for more than half of the time."""
+    """Works in the leader: one short transaction, then a rest of the same length, so that the database spends at most
+    half of its time on old tasks."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Pruner(DatabaseDuty):
 
     def work(self) -> float:
         if not self._leads():
-            # Whoever led meanwhile has begun anew as well.
+            # The worker that led meanwhile began anew as well.
             self._after, self._removed = None, 0
             return jittered(self._round_seconds)
         began = self._monotonic()
@@ -81,7 +81,7 @@ class Pruner(DatabaseDuty):
         return self._next_round_at - ended
 
     def _prune_records(self) -> int:
-        """One batch of each kind; gives the largest, which tells whether there is more."""
+        """Delete one batch of each kind; return the size of the largest, which says whether there is more."""
         store, keep = self._store, self._retention.messages_seconds
         removed = [
             store.prune_ticks(keep_seconds=KEEP_TICKS_SECONDS, limit=self._batch),

@@ -27,7 +27,7 @@ Handler = Callable[..., Any] | Callable[..., Awaitable[Any]]
 
 
 class BadTaskTypes(SettingsError):
-    """The task types of this process cannot be put together; the text says which and why."""
+    """The task types of this process cannot be put together; the text says which type and why."""
 
 
 class BadPayload(Exception):
@@ -39,7 +39,7 @@ class BadResult(Exception):
 
 
 class TaskType:
-    """One kind of work. Still callable as the function it was made from."""
+    """A kind of work. Still callable as the function it was made from."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class TaskType:
         self.payload_model = payload
         self.result_model = result
         self.timeout_seconds = timeout_seconds
-        #: None: that of the worker
+        #: None: the worker's default
         self.retry = retry
-        #: of tasks that name none; None: as many as any task has
+        #: for tasks that name none; None: as many as any task has
         self.max_attempts = max_attempts
         #: tasks of this type that may run at once, over all workers; None: any number
         self.max_running = max_running
@@ -86,14 +86,14 @@ class TaskType:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The variables that have to be set in a worker's environment before it runs this type."""
+        """The variables that a worker needs before it runs this type."""
         if self.settings_model is None:
             return ()
         fields = self.settings_model.model_fields
         return tuple(name.upper() for name, field in fields.items() if field.is_required())
 
     def with_settings(self, settings: Settings) -> TaskType:
-        """The same type, whose function gets these settings with every call."""
+        """The same type, with these settings passed to its function at every call."""
         bound = TaskType(
             self.name,
             functools.partial(self.function, settings=settings),
@@ -109,21 +109,21 @@ class TaskType:
         return bound
 
     def parse(self, payload: str | bytes) -> Any:
-        """JSON text to what the handler gets; raises `pydantic.ValidationError` where the model refuses it."""
+        """Turn JSON text into what the handler gets; raises `pydantic.ValidationError` where the model refuses it."""
         if self.payload_model is None:
             return read_stored(payload if isinstance(payload, str) else payload.decode("utf-8"))
         return self.payload_model.model_validate_json(payload, strict=True)
 
     def checked_result(self, result: Any) -> Any:
-        """What is stored for what the handler returned: an instance of the result model, or anything that is one
-        when written as JSON. Raises `BadResult` for what the model refuses; without a model nothing is looked at."""
+        """Return what is stored for a handler's result: an instance of the result model, or anything that is one when
+        written as JSON. Raises `BadResult` for what the model refuses; without a model nothing is checked."""
         model = self.result_model
         if model is None:
             return result
         try:
             if not isinstance(result, model):
                 result = model.model_validate_json(dump(result), strict=True)
-            # An instance made or changed past its validation is found here.
+            # Catches instances that were made or changed without validation.
             return result.model_dump(mode="json", by_alias=True, warnings="error")
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -203,7 +203,8 @@ class Registry:
         return self._types.get(name)
 
     def only(self, names: Iterable[str]) -> Registry:
-        """The types of these names; raises `BadTaskTypes` when there is none of a name, or no name at all."""
+        """Return the types of these names; raises `BadTaskTypes` for a name that no type has, and for no name at
+        all."""
         wanted = list(dict.fromkeys(names))
         unknown = [name for name in wanted if name not in self._types]
         if unknown or not wanted:
@@ -215,8 +216,8 @@ class Registry:
         return tuple(sorted(self._types))
 
     def ready_to_run(self) -> tuple[Registry, dict[str, tuple[str, ...]]]:
-        """The types that can run with the environment as it is, their settings read, and for each of the others the
-        variables that are missing. Raises `BadTaskTypes` for a value that is wrong."""
+        """Return the types that can run in this environment, their settings read, and the missing variables of each of
+        the others. Raises `BadTaskTypes` for a wrong value."""
         able, unset = Registry(), {}
         for item in self:
             if item.settings_model is None:
@@ -238,7 +239,7 @@ class Registry:
 
 
 def load_registry(modules: Iterable[str]) -> Registry:
-    """Import the modules, and what installed packages offer, and collect every task type they define."""
+    """Import the modules and the entry points of installed packages, and collect every task type that they define."""
     registry = Registry()
     for name in modules:
         try:

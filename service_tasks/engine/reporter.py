@@ -17,22 +17,22 @@ from servicekit.observing.logs import get_logger
 from servicekit.wire.errors import DatabaseLocked, DeadlineExceeded, Unavailable
 
 LARGEST_BATCH = 1000
-#: results of so many characters are enough for one statement, however few they are
+#: results of so many characters fill a statement, however few they are
 LARGEST_TEXT = 8 * 1024 * 1024
-#: Between two writes lies at least this pause, unless enough outcomes wait: a commit costs the same for one and for
-#: many. The first after a pause is written at once.
+#: The shortest pause between two writes, unless enough outcomes wait: a commit costs the same for one and for many. The
+#: first write after a pause is made at once.
 SHORTEST_PAUSE_SECONDS = 0.005
 ENOUGH = 500
 PROGRESS_SECONDS = 0.5
-#: how soon to look again at tasks that somebody else keeps locked
+#: seconds between two looks at tasks that another session keeps locked
 LOCKED_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 _log = get_logger(__name__)
 
 
 class Reporter(DatabaseDuty):
-    """A task leaves the active_tasks only when its outcome is written or refused, so a worker cut off from the
-    database takes nothing new once its places are full. One whose row somebody else keeps locked waits by itself."""
+    """A task leaves the active tasks only once its outcome is written or refused, so a worker cut off from the database
+    takes nothing new once its places are full. An outcome whose row is locked by another session waits on its own."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Reporter(DatabaseDuty):
         monotonic: Callable[[], float] = time.monotonic,
         metrics: WorkerMetrics | None = None,
     ) -> None:
-        """`on_written(retried)` is called after each batch: places are free, and perhaps tasks wait anew."""
+        """`on_written(retried)` is called after each batch: places are free, and tasks may wait again."""
         super().__init__("reporter", on_death=on_death)
         self._store = store
         self._worker_name = worker_name
@@ -58,9 +58,9 @@ class Reporter(DatabaseDuty):
         self._progress: dict[Lease, Progress] = {}
         self._progress_written_at = 0.0
         self._written_at = 0.0
-        #: leases of outcomes that the database may have written without our having heard so
+        #: leases of outcomes that the database may have written without our hearing of it
         self._unsure: set[Lease] = set()
-        #: leases of tasks that somebody else keeps locked, and the outcomes of some of them
+        #: leases of tasks that another session keeps locked, and the outcomes of some of them
         self._locked: set[Lease] = set()
         self._aside: list[Outcome] = []
         self._look_again_at = 0.0
@@ -71,7 +71,7 @@ class Reporter(DatabaseDuty):
         self.wake()
 
     def note_progress(self, progress: Progress) -> None:
-        """Take the latest progress of one task, from any thread; the one before it is forgotten."""
+        """Take the latest progress of one task, from any thread; it replaces the one before."""
         with self._lock:
             first = not self._progress
             self._progress[progress.lease] = progress
@@ -79,11 +79,11 @@ class Reporter(DatabaseDuty):
             self.wake()
 
     def waiting(self) -> int:
-        """Outcomes that are about to be written."""
+        """The number of outcomes about to be written."""
         return len(self._outcomes)
 
     def unwritten(self) -> int:
-        """These, and those that cannot be."""
+        """The number of these and of those that cannot be written at the moment."""
         return len(self._outcomes) + len(self._aside)
 
     def work(self) -> float:
@@ -105,8 +105,8 @@ class Reporter(DatabaseDuty):
     def _write_batch(self) -> None:
         if self._locked:
             self._put_aside()
-        # Only this thread takes from the left, so what was looked at is still there afterwards; until the
-        # database has answered, the batch stays where it is.
+        # Only this thread removes from the left, so what was read is still there afterwards; the batch stays until the
+        # database has answered.
         batch = self._batch()
         if not batch:
             return
@@ -115,7 +115,7 @@ class Reporter(DatabaseDuty):
             with self._lock:
                 last_words = [report for lease in leases if (report := self._progress.pop(lease, None))]
             if last_words:
-                # First, while the tasks still run: afterwards the fence would refuse it.
+                # First, while the tasks still run: later the lease would refuse it.
                 try:
                     self._store.write_progress(last_words)
                 except DatabaseLocked:
@@ -127,7 +127,7 @@ class Reporter(DatabaseDuty):
             accepted = self._store.write(batch, self._worker_name)
         except (Unavailable, DeadlineExceeded) as exc:
             locked = isinstance(exc, DatabaseLocked) and self._find_locked(leases)
-            # Perhaps it was written, and only the answer lost: then it is refused the next time.
+            # It may have been written and only the answer lost: then it is refused the next time.
             self._unsure.update(lease for lease in leases if lease not in self._locked)
             if not locked:
                 raise
@@ -136,14 +136,14 @@ class Reporter(DatabaseDuty):
         for _ in batch:
             self._outcomes.popleft()
         tasks = self._active_tasks.remove(leases)
-        # What was perhaps written the time before, and is refused now, was written.
+        # What may have been written the time before and is refused now was written.
         known = accepted | self._unsure if self._unsure else accepted
         self._metrics.written(batch, known, tasks, self._written_at - asked_at)
         self._tell(batch, accepted)
         self._on_written(any(isinstance(outcome, WillRetry) for outcome in batch))
 
     def _find_locked(self, leases: Collection[Lease]) -> bool:
-        """Note which of these are locked, so that the others are written without them; tells whether any is."""
+        """Note which of these are locked, so that the others are written without them; return whether any is."""
         locked = self._store.locked(leases)
         for lease in locked:
             _log.warning("task_locked", task_id=lease.key)
@@ -153,7 +153,7 @@ class Reporter(DatabaseDuty):
 
     def _put_aside(self) -> None:
         for _ in range(len(self._outcomes)):
-            # In two places for a moment, but never in none: somebody may wait until there are no more.
+            # In two places for a moment, but never in none: a caller may wait until there are no more.
             outcome = self._outcomes[0]
             (self._aside if outcome.lease in self._locked else self._outcomes).append(outcome)
             self._outcomes.popleft()
@@ -165,7 +165,7 @@ class Reporter(DatabaseDuty):
         self._aside = [outcome for outcome in self._aside if outcome.lease in self._locked]
 
     def _batch(self) -> list[Outcome]:
-        # A copy of one go: a deque that grows meanwhile would end a slower look at it.
+        # Copied at once: a deque that grows meanwhile would break a slower loop over it.
         batch = list(islice(self._outcomes.copy(), LARGEST_BATCH))
         room = LARGEST_TEXT
         for index, outcome in enumerate(batch):

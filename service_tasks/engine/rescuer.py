@@ -24,8 +24,8 @@ _log = get_logger(__name__)
 
 
 class Rescuer(DatabaseDuty):
-    """Works in the leader. It acts only after it has itself been connected for a whole lease time: after an
-    outage every worker looks dead, and all of them get that long to say otherwise."""
+    """Works in the leader. It acts only once it has itself been connected for a whole lease: after an outage every
+    worker looks dead, and each gets that long to say otherwise."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Rescuer(DatabaseDuty):
         if self._connected_since is None or now - self._asked_at > self._lease_seconds / 2:
             self._connected_since = now
         self._asked_at = now
-        # Every worker does this one thing: it shows who is connected.
+        # Every worker does this: it shows who is connected.
         self._store.forget_dead_workers()
         if self._leads() and now - self._connected_since >= self._lease_seconds:
             self._rescue()
@@ -74,7 +74,7 @@ class Rescuer(DatabaseDuty):
 
     def _rescue(self) -> None:
         lost: dict[Lease, LostTask] = {}
-        #: by worker and number of suspects: those of the first batches are gone when the last one is looked at
+        #: by worker and number of suspects: the first batches are gone when the last one is looked at
         company: dict[tuple[UUID, int | None], int] = {}
 
         def decide(task: LostTask) -> Outcome:

@@ -44,16 +44,16 @@ _log = get_logger(__name__)
 #: Frames of this file say nothing about a handler.
 _ENGINE_FILES = frozenset({__file__})
 
-#: so many outcomes are handed on while more handlers wait to be run
+#: how many outcomes are handed on while more handlers wait to run
 HAND_ON = 500
-#: A handler that was told to stop has so long to tidy up; then its task is over without it. Less than it takes a
-#: rescuer to step in.
+#: Seconds that a handler has to tidy up once it is told to stop; then its task is over without it. Less than a rescuer
+#: takes to step in.
 STOPPING_SECONDS = 10.0
 
 
 class ThreadSlots:
-    """Plain functions run on at most `capacity` threads. A function that outlives its task (it timed out or
-    was cancelled and does not look at `ctx.cancelled`) keeps its slot until it returns."""
+    """Runs plain functions on at most `capacity` threads. A function that outlives its task (it timed out, or was
+    cancelled and does not look at `ctx.cancelled`) keeps its slot until it returns."""
 
     def __init__(self, capacity: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.capacity = capacity
@@ -66,7 +66,7 @@ class ThreadSlots:
         return max(0, self.capacity - len(self._running))
 
     def take(self, key: Lease) -> None:
-        """Called when the task is claimed, before any thread runs."""
+        """Take a slot when the task is claimed, before any thread runs."""
         with self._lock:
             self._running.add(key)
 
@@ -76,24 +76,24 @@ class ThreadSlots:
             self._abandoned.pop(key, None)
 
     def abandon(self, key: Lease) -> None:
-        """The task is over, its function not yet. Nothing happens when it has returned meanwhile."""
+        """Note that the task is over and its function is not; does nothing if that has returned meanwhile."""
         with self._lock:
             if key in self._running:
                 self._abandoned[key] = self._monotonic()
 
     def hung(self, for_seconds: float) -> int:
-        """Threads whose function has gone on for that long after its task was over."""
+        """How many threads have run their function for that long after its task was over."""
         before = self._monotonic() - for_seconds
         with self._lock:
             return sum(1 for since in self._abandoned.values() if since <= before)
 
 
 class _NotHeld(Exception):
-    """The task may have been taken from us before its handler began, and be done elsewhere even."""
+    """The task may have been taken from us before its handler began, and may even be done elsewhere."""
 
 
 class _Lane:
-    """An asyncio task that runs handlers. `handler` is that task; `task` what it runs at the moment."""
+    """An asyncio task that runs handlers. `handler` is that asyncio task; `task` is what it runs at the moment."""
 
     __slots__ = ("handler", "stopping", "task", "timed_out", "timer", "waits")
 
@@ -134,8 +134,8 @@ class Runner:
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`end` gets tasks with their outcomes; an outcome of None: the lease is lost and there is nothing left to
-        say. `on_idle` is called when every task given has been started. `holds` is the heartbeat's."""
+        """`end` gets tasks with their outcomes; None: the lease is lost and there is no outcome to write. `on_idle` is
+        called once every task given has been started. `holds` is the heartbeat's."""
         self._policy = policy
         self.threads = threads
         self._on_thread_free = on_thread_free
@@ -146,7 +146,7 @@ class Runner:
         self._chance = chance
         self._queue: deque[ActiveTask] = deque()
         self._ended: list[Ended] = []
-        #: the lane that will take, or is just taking, its first steps
+        #: the lane whose first steps are under way, or come next
         self._new_lane: _Lane | None = None
         # The loop keeps only weak references.
         self._handlers: dict[asyncio.Task[None], _Lane] = {}
@@ -154,7 +154,7 @@ class Runner:
         self.begun_at = 0.0
 
     def take(self, tasks: Iterable[ActiveTask]) -> None:
-        """Hold these until `start` runs them, in this order; from any thread."""
+        """Keep these until `start` runs them, in this order; from any thread."""
         self._queue.extend(tasks)
 
     def start(self) -> None:
@@ -163,17 +163,17 @@ class Runner:
             self._open_lane()
 
     def unstarted(self) -> int:
-        """Tasks that wait for the event loop; may be asked from any thread."""
+        """How many tasks wait for the event loop; from any thread."""
         return len(self._queue)
 
     def under_way(self, loop: asyncio.AbstractEventLoop) -> ActiveTask | None:
-        """The task whose handler has the loop at the moment, if it is that; from any thread."""
+        """The task whose handler has the loop at the moment, if it is that loop; from any thread."""
         current = asyncio.current_task(loop)
         lane = None if current is None else self._handlers.get(current)
         return None if lane is None else lane.task
 
     def give_up_unstarted(self) -> list[Ended]:
-        """Those that wait for the event loop, which will not get them; from any thread."""
+        """Give up the tasks that wait for the event loop, and return them with their outcomes; from any thread."""
         given: list[Ended] = []
         while True:
             try:
@@ -185,8 +185,7 @@ class Runner:
             given.append((task, HandedBack(task.lease) if task.stop_reason is None else _stopped(task)))
 
     def cut_off(self, task: ActiveTask, *, counts: bool) -> Outcome | None:
-        """The outcome of a handler that has not stopped although it was told to, and now is out of time; from any
-        thread."""
+        """The outcome of a handler that was told to stop, has not, and is now out of time; from any thread."""
         if task.stop_reason is StopReason.HAND_BACK and counts:
             return self._failed(task, WorkerLost("its worker had to end, and it did not stop when it was told to"))
         return _stopped(task)
@@ -197,7 +196,7 @@ class Runner:
         lane.handler = loop.create_task(self._work(lane))
         self._handlers[lane.handler] = lane
         lane.handler.add_done_callback(self._handlers.pop)
-        # Right behind the first step of the lane: it has ended by then, or its handler waits.
+        # Called right after the lane's first step: the lane has ended by then, or its handler waits.
         loop.call_soon(self._after_first_step, lane)
 
     def _after_first_step(self, lane: _Lane) -> None:
@@ -211,11 +210,11 @@ class Runner:
             self._on_idle()
 
     def _hold(self, lane: _Lane, task: ActiveTask) -> None:
-        """The handler waits: give it its deadline, and a way to cancel it."""
+        """The handler waits: give it a deadline, and a way to be cancelled."""
         lane.waits = True
         loop = asyncio.get_running_loop()
         lane.timer = loop.call_later(task.claimed.timeout_seconds, self._time_out, lane, task)
-        # Whoever stops the task sets the reason first and looks for this second; we do the reverse.
+        # The caller that stops the task sets the reason first and looks for this second; we do the reverse.
         task.cancel_handler = lambda: self._cancel_on(loop, lane, task)
         if task.stop_reason is not None:
             self._cancel(lane, task)
@@ -243,7 +242,7 @@ class Runner:
             return
 
     def _abandon(self, lane: _Lane, task: ActiveTask) -> None:
-        """The handler takes no notice of its cancel. Its task is over; whatever it does from now on nobody looks at."""
+        """The handler ignores its cancel. Its task is over; whatever it does from now on has no effect."""
         if not lane.runs(task) or lane.handler is None:
             return
         _log.warning("handler_does_not_stop", task_id=str(task.lease.task_id), task_type=task.type.name)
@@ -269,7 +268,7 @@ class Runner:
                 return
             outcome = await self._outcome(lane, task)
             if lane.task is not task:
-                # Its task was over long ago.
+                # Its task ended long ago.
                 return
             task.ran_seconds = self._monotonic() - task.started_at
             lane.task = None
@@ -277,7 +276,7 @@ class Runner:
             if lane.waits:
                 if lane.timer is not None:
                     lane.timer.cancel()
-                # Whoever stops the task from now on finds nothing to cancel.
+                # A caller that stops the task from now on finds nothing to cancel.
                 task.cancel_handler = None
                 self._hand_on()
                 return
@@ -304,7 +303,7 @@ class Runner:
             else:
                 outcome = Succeeded(task.lease, _json_text(kind.checked_result(result)))
         except _NotHeld:
-            # If nobody has taken it yet, its lease is good and it is ready again.
+            # If no other worker has taken it yet, its lease is good and it is ready again.
             return HandedBack(task.lease)
         except BaseException as exc:  # whatever a handler raises is the attempt's error, and no end of ours
             end_if_forked()
@@ -316,7 +315,8 @@ class Runner:
         return _stopped(task) if task.is_over else outcome
 
     def _judged(self, lane: _Lane, task: ActiveTask, exc: BaseException) -> Outcome | None:
-        """What comes of an attempt that ended with this error. It may be an enemy: only its type tells no lies."""
+        """The outcome of an attempt that ended with this error. The error may be hostile: only its type can be
+        trusted."""
         kind = type(exc)
         if issubclass(kind, GiveUp) and not task.is_over:
             return FailedForGood(task.lease, _error_of(exc))
@@ -324,13 +324,13 @@ class Runner:
             return _stopped(task)
         if lane.timed_out and issubclass(kind, asyncio.CancelledError):
             late = TimedOut(f"ran longer than its {task.claimed.timeout_seconds:g} seconds")
-            # Tells where the handler was.
+            # Says where the handler was.
             late.__cause__ = exc
             exc = late
         return self._failed(task, exc)
 
     def _check_hold(self, task: ActiveTask) -> None:
-        """Right before the handler begins."""
+        """Called right before the handler begins."""
         if not self._holds(task.term, self._monotonic()):
             raise _NotHeld
 
@@ -359,7 +359,7 @@ class Runner:
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(str(part) for part in ("payload", *first["loc"]))
-            # An attempt like any other: whoever took it knew a newer model, as may the worker that tries next.
+            # An attempt like any other: the task's maker knew a newer model, as may the worker that tries next.
             raise BadPayload(f"{field}: {first['msg']}") from exc
 
     async def _on_thread(self, task: ActiveTask, payload: Any) -> Any:
@@ -368,7 +368,7 @@ class Runner:
         key = task.lease
 
         def settle(result: Any, error: BaseException | None) -> None:
-            # As a value: there are exceptions that a future does not carry.
+            # As a value: some exceptions cannot be carried by a future.
             if not future.done():
                 future.set_result((result, error))
 
@@ -404,7 +404,7 @@ class Runner:
 
 
 def _is_marked(lane: _Lane, clean: Context) -> bool:
-    """Whether the next handler would meet something of the last one."""
+    """Whether the last handler left something behind that the next one would meet."""
     assert lane.handler is not None
     return lane.handler.cancelling() > 0 or copy_context() != clean
 
@@ -458,7 +458,7 @@ def decide_lost(task: LostTask, chance: float, policy: RetryPolicy) -> Outcome:
 
 
 def _stopped(task: ActiveTask) -> Outcome | None:
-    """What there is to say of a handler that ended because it was told to."""
+    """The outcome of a handler that ended because it was told to."""
     if task.stop_reason is StopReason.HAND_BACK:
         return HandedBack(task.lease)
     if task.stop_reason is StopReason.CANCELLED:
@@ -471,7 +471,7 @@ def _error_of(exc: BaseException) -> AttemptError:
 
 
 def _seconds_of(exc: BaseException) -> float | None:
-    """What a RetryAfter asks for, unless somebody has spoilt it."""
+    """The seconds that a RetryAfter asks for, unless a subclass spoilt them."""
     if not issubclass(type(exc), RetryAfter):
         return None
     try:
@@ -485,7 +485,7 @@ def _json_text(result: Any) -> str:
         raw = dump(result)
     except (TypeError, ValueError, RecursionError) as exc:
         if inspect.iscoroutine(result):
-            # Nobody will await it.
+            # Nothing will await it.
             result.close()
         raise BadResult(f"the result is not JSON: {exc}") from exc
     if len(raw) > MAX_RESULT_BYTES:

@@ -1,4 +1,4 @@
-"""The traceback of a failed attempt, as short as it can be and still tell where."""
+"""The traceback of a failed attempt, as short as it can be and still say where."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from types import TracebackType
 from service_tasks.domain.task import MAX_TRACE_CHARACTERS, plain_text
 
 MAX_FRAMES = 25
-#: exceptions in a row or in groups; of more than that only the first is shown
+#: exceptions chained or grouped; of more, only the first is shown
 MAX_CHAIN = 50
 
 
 def trace_of(error: BaseException, *, without: frozenset[str] = frozenset()) -> str:
-    """The end of the traceback, at most `MAX_TRACE_CHARACTERS`: the last frames tell the most.
+    """The end of the traceback, at most `MAX_TRACE_CHARACTERS`: the last frames say the most.
 
     `without` names files whose frames at the top are left out: those of the engine are the same each time. Of an
     exception that cannot be looked at without harm there are only the frames.
@@ -31,14 +31,14 @@ def trace_of(error: BaseException, *, without: frozenset[str] = frozenset()) -> 
     return plain_text(text, MAX_TRACE_CHARACTERS)
 
 
-#: the attributes themselves, whatever a class of theirs has put in their place
+#: the attributes themselves, whatever a subclass put in their place
 _TRACEBACK = BaseException.__dict__["__traceback__"]
 _LINKS = (BaseException.__dict__["__cause__"], BaseException.__dict__["__context__"])
 _MEMBERS = BaseExceptionGroup.__dict__["exceptions"]
 
 
 def _is_long(error: BaseException) -> bool:
-    """Whether more hangs on it than it is worth to format."""
+    """Whether it carries more than is worth formatting."""
     seen: set[int] = set()
     waiting = [error]
     while waiting and len(seen) <= MAX_CHAIN:
@@ -59,7 +59,7 @@ def _below(trace: TracebackType | None, files: frozenset[str]) -> TracebackType 
 
 
 def _last(trace: TracebackType | None) -> TracebackType | None:
-    """The last frames alone: to look at each of a thousand, of a handler that called itself, takes milliseconds."""
+    """The last frames alone: looking at each of a thousand, of a handler that called itself, takes milliseconds."""
     behind, ahead, frames = trace, trace, 0
     while ahead is not None:
         ahead, frames = ahead.tb_next, frames + 1

@@ -53,16 +53,16 @@ _HUNG_SECONDS = 10.0
 _STOP_HANDLERS_SECONDS = 2.0
 _FLUSH_SECONDS = 10.0
 _DUTY_SECONDS = 5.0
-#: for all else that belongs to an orderly end: statements under way, the goodbye
+#: for the rest of an orderly end: statements under way, the last beat
 _SLACK_SECONDS = 15.0
 _LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """`concurrency` bounds all tasks held at once, `threads` the plain functions among them. `lease_seconds`:
-    a worker silent that long is dead. `leader_lease_seconds`: a leader silent that long is followed by another.
-    `grace_seconds`: how long handlers may go on after the signal to stop. `retention`: for ever unless it is given."""
+    """`concurrency` bounds all tasks held at once, `threads` the plain functions among them. A worker that is silent
+    for `lease_seconds` is dead; a leader silent for `leader_lease_seconds` is replaced. `grace_seconds`: how long
+    handlers may go on after the signal to stop. `retention`: for ever unless given."""
 
     concurrency: int = 5000
     threads: int = 16
@@ -75,7 +75,7 @@ class WorkerOptions:
 
     @property
     def heartbeat_seconds(self) -> float:
-        """Several beats to a lease: one that is late or lost costs no task."""
+        """Several beats to a lease, so that a late or lost one costs no task."""
         return self.lease_seconds / 6
 
 
@@ -108,11 +108,11 @@ class Worker:
         #: made by `run`
         self._loop: asyncio.AbstractEventLoop
         self._loop_may_end = False
-        #: orders to stop, each with the signal it came by; put by signal handlers too, which may wait for no lock
+        #: orders to stop, each with its signal; signal handlers put them too, which must not wait for a lock
         self._stops: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._failed = False
         self.metrics = WorkerMetrics(registry.names())
-        #: what the others know of it
+        #: what the other processes know about it
         self._told: dict[str, Counted] = {}
         self._active_tasks = ActiveTasks(options.concurrency)
         self._threads = ThreadSlots(options.threads)
@@ -227,12 +227,12 @@ class Worker:
         return len(self._active_tasks)
 
     def load(self) -> Load:
-        """How much it may hold, and holds."""
+        """How much it may hold, and how much it holds."""
         threads = self._threads.capacity
         return Load(self._active_tasks.slots, self.held, threads, threads - self._threads.free())
 
     def hung_threads(self) -> int:
-        """Threads whose function has gone on long after its task was over."""
+        """How many threads still run a function long after its task was over."""
         return self._threads.hung(_HUNG_SECONDS)
 
     def loop_lag(self) -> float:
@@ -240,7 +240,7 @@ class Worker:
         return self._watch.lag()
 
     def unwritten(self) -> int:
-        """Outcomes that the database does not have yet."""
+        """How many outcomes the database does not have yet."""
         return self._reporter.unwritten()
 
     def leads(self) -> bool:
@@ -311,7 +311,7 @@ class Worker:
     def _run_loop(self) -> None:
         loop = self._loop
         asyncio.set_event_loop(loop)
-        # Its own, since asyncio's would be waited for: handlers may fill it, and never end.
+        # Its own: asyncio would wait for its default one, which handlers may fill with functions that never end.
         executor = ThreadPoolExecutor(thread_name_prefix="to_thread")
         loop.set_default_executor(executor)
         while not self._loop_may_end:
@@ -337,7 +337,7 @@ class Worker:
         ]
 
     def _register(self) -> bool:
-        """True once our row stands; a database that is away costs a short pause, told by the duty."""
+        """Return True once our row is written; while the database is away, wait for the duty's pause."""
         self._heartbeat.run_once(datetime.now(UTC))
         if self._heartbeat.is_away:
             self._heartbeat.pause_after_failure()
@@ -349,7 +349,7 @@ class Worker:
             duty.wake()
 
     def _die(self) -> None:
-        """A duty has died: end in order, so that whoever watches the process starts a sound one."""
+        """A duty has died: end in good order, so that the supervisor starts a sound worker."""
         self._failed = True
         self.stop()
 
@@ -360,7 +360,7 @@ class Worker:
             self._die()
 
     def _on_late(self, lag: float, first: bool) -> None:
-        """The event loop is blocked: what waits for it may run elsewhere. For what has begun there is no help."""
+        """The event loop is blocked: what waits for it may run elsewhere. What has begun cannot be helped."""
         handed_back = self._hand_back_unstarted()
         blocking = self._runner.under_way(self._loop)
         if handed_back or first:
@@ -375,12 +375,12 @@ class Worker:
             return
         overdue = time.monotonic() - blocking.started_at - blocking.claimed.timeout_seconds
         if blocking.is_over or overdue > _HUNG_SECONDS:
-            # Nobody waits for it, and nothing stops it: as with threads.
+            # Nothing waits for it, and nothing stops it: as with threads.
             _log.error("event_loop_hangs", task_id=str(blocking.lease.task_id), task_type=blocking.type.name)
             self._die()
 
     def _unstarted(self) -> int:
-        # A loop that is late is given nothing.
+        # A late loop gets no more tasks.
         return MOST_UNSTARTED if self._watch.is_late() else self._runner.unstarted()
 
     def _after_write(self, retried: bool) -> None:
@@ -409,7 +409,7 @@ class Worker:
         if outcomes:
             self._reporter.report(*outcomes)
 
-    # What others know of it
+    # What others know about it
 
     def _tell(self) -> None:
         counted = self.metrics.counted()
@@ -424,7 +424,7 @@ class Worker:
     def _drain(self) -> None:
         """Claim nothing more, let handlers finish within the grace time, hand back what is left."""
         _log.info("worker_draining", worker=self.info.name, held=self.held)
-        # The leadership last: it is given up when nothing is done under it any more.
+        # The leadership last: it is given up once nothing is done under it any more.
         maintenance = (self._promoter, self._rescuer, self._scheduler, self._pruner, self._leadership)
         self._end(*maintenance, self._claimer, timeout=None)
         self._hand_back_unstarted()
@@ -436,8 +436,8 @@ class Worker:
             self._until(lambda: not self._active_tasks.unsettled(), _STOP_HANDLERS_SECONDS, cut_short=False)
         # Their handlers do not end, but the process will: the lease decides about anything they still say.
         stubborn = self._active_tasks.unsettled()
-        # If nobody ordered the end, it may be theirs: the attempt counts. But one handler that blocks the event loop
-        # keeps every other there from being told.
+        # If nobody ordered the end, they may have caused it: the attempt counts. But a handler that blocks the event
+        # loop keeps every other there from hearing of the stop.
         blocking = self._runner.under_way(self._loop) if self._watch.is_late() else None
         to_blame = [task for task in stubborn if self._failed and (blocking in (None, task) or task.thread_started)]
         self._end_tasks([(task, self._runner.cut_off(task, counts=task in to_blame)) for task in stubborn])
@@ -467,5 +467,5 @@ class Worker:
             self._tell()
             self._heartbeat_store.forget_worker(self.info.id)
         except (Unavailable, DeadlineExceeded):
-            # Somebody's rescuer removes the row later.
+            # A rescuer removes the row later.
             _log.warning("worker_row_left", worker=self.info.name)

@@ -1,7 +1,7 @@
 """Takes messages from the broker, has them written in batches, and acknowledges what is committed.
 
-Two threads. The link's takes messages and keeps the connection alive, the writer's has the database. While one batch is
-written the next one gathers, so batches grow with the load and a lone message waits for nobody.
+There are two threads: the link's takes messages and keeps the connection alive, the writer's has the database. While
+one batch is written the next one gathers, so batches grow with the load and a lone message waits for nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PREFETCH = 1000
 HELD_BYTES = 48 * 1024 * 1024
 #: How long, in seconds, a stop waits for what is in hand to be written.
 FLUSH_SECONDS = 10.0
-#: How soon to try again a message whose key is in an open transaction of somebody else.
+#: Seconds before another try of a message whose key is in another session's open transaction.
 LOCKED_SECONDS = 2.0
 _TURN_SECONDS = 1.0
 _LAG_SECONDS = 5.0
@@ -39,10 +39,10 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class IngestCounts:
-    """What the process tells of itself. Written by one thread each; read by any."""
+    """What the process counts about itself. Each field is written by one thread; any may read it."""
 
     connected: bool = False
-    #: Why messages are not taken at the moment, in a word; empty when they are.
+    #: Why messages are not taken at the moment, in a word; empty while they are.
     waiting_for: str = "broker"
     received: int = 0
     redelivered: int = 0
@@ -56,7 +56,8 @@ class IngestCounts:
 
 
 class Batches:
-    """Deliveries between the two threads. A new link begins with an empty one: what was in hand comes again."""
+    """Deliveries on their way between the two threads. A new link begins with none: what was in hand is delivered
+    again."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -66,7 +67,7 @@ class Batches:
         self._try_left_at = 0.0
         self._writing = 0
         self._closed = False
-        #: Of the bodies in hand, and of those among them that are being written.
+        #: The bytes of the bodies in hand, and of those being written.
         self._bytes = self._bytes_written = 0
 
     def __len__(self) -> int:
@@ -80,8 +81,8 @@ class Batches:
                 self._changed.notify()
 
     def take(self, most: int) -> list[Delivery]:
-        """The oldest, as soon as there is one, or one that was left, once it is time; none when closed. They stay in
-        hand until `done`."""
+        """Return the oldest as soon as there is one, or one that was left once it is due; None when closed. They stay
+        in hand until `done`."""
         with self._changed:
             while not self._closed and not self._waiting and not self._is_time_for_left:
                 self._changed.wait(self._try_left_at - time.monotonic() if self._left else None)
@@ -96,7 +97,7 @@ class Batches:
             return taken
 
     def done(self, left: Sequence[Delivery] = ()) -> None:
-        """What was taken is written, apart from these, which are left for later."""
+        """Note that what was taken is written, except for these, which are left for later."""
         with self._changed:
             self._writing = 0
             self._bytes -= self._bytes_written - sum(len(delivery.body) for delivery in left)
@@ -131,12 +132,12 @@ class Batches:
 
 
 class _DatabaseAway(Exception):
-    """Nothing can be stored; what is in hand is given back with the link."""
+    """Nothing can be stored; what is in hand is returned to the broker with the link."""
 
 
 class Consumer(Duty):
-    """One link after another, until stopped. `take` stores messages in one transaction and gives those it rejected;
-    `ready` raises `Unavailable` while it could not."""
+    """Serves one link after another until stopped. `take` stores messages in one transaction and returns those it
+    rejected; `ready` raises `Unavailable` while nothing can be stored."""
 
     def __init__(
         self,
@@ -231,7 +232,7 @@ class Consumer(Duty):
             log.info("consuming", queues=list(queues))
             asked_at, written = 0.0, self._counts.written
             while not self.stopping:
-                # What is not read waits at the broker, which sends no more than the network's buffers take.
+                # What is not read waits at the broker, which sends no more than the network's buffers hold.
                 if batches.wait_for_room(_TURN_SECONDS):
                     link.process(_TURN_SECONDS)
                 self._follow(writer)
@@ -252,11 +253,11 @@ class Consumer(Duty):
             self._counts.in_hand = 0
 
     def _follow(self, writer: _Writer) -> None:
-        """Consume nothing while the database is away: others may be able to, and nothing piles up here.
+        """Consume nothing while the database is away: other consumers may be able to, and nothing piles up here.
 
-        To cancel would read all that is on its way, a thousand messages perhaps, so the link is given up. The next one
+        Cancelling would read all that is on its way, perhaps a thousand messages, so the link is closed. The next one
         begins with a single message, which is kept until it is written: where a database answers and can store nothing,
-        the others are not delivered again and again, until the broker takes them for poison.
+        the others are not delivered again and again until the broker takes them for poison.
         """
         if writer.died:
             raise RuntimeError("the writer has died")
@@ -274,9 +275,9 @@ class Consumer(Duty):
 
 
 class _Writer(Duty):
-    """Stores batches, one after another in the order of their tags, and has each acknowledged once it is committed.
+    """Stores batches, in the order of their tags, and has each acknowledged once it is committed.
 
-    A message whose key is in an open transaction of somebody else is left for later, and the others go on.
+    A message whose key is in another session's open transaction is left for later, and the others go on.
     """
 
     def __init__(
@@ -301,7 +302,7 @@ class _Writer(Duty):
 
     @property
     def away(self) -> bool:
-        """The database could not be reached at the last try."""
+        """Whether the database could not be reached at the last try."""
         return self._failures > 0
 
     def run_once(self, now: datetime) -> None:
@@ -331,13 +332,13 @@ class _Writer(Duty):
         tags = list(bodies)
         copies = [(one, bodies.pop(one.tag)) for one in rejected]
         self._batch = []
-        # With others left behind, what is up to a tag is not all written.
+        # With others left behind, not everything up to a tag is written.
         alone = self._has_left = bool(left) or self._batches.left > 0
         self._tell(lambda: self._acknowledge(tags if alone else tags[-1:], alone, copies))
         self._batches.done(left)
 
     def _store(self, batch: list[Delivery]) -> tuple[list[RejectedMessage], list[Delivery]]:
-        """Gives the rejections, and what has to be left for later."""
+        """Return the rejections, and what has to be left for later."""
         try:
             return list(self._take([_incoming(delivery) for delivery in batch])), []
         except DatabaseLocked:
@@ -350,7 +351,7 @@ class _Writer(Duty):
     def _acknowledge(
         self, tags: Sequence[int], alone: bool, rejected: Sequence[tuple[RejectedMessage, Delivery]]
     ) -> None:
-        """On the link's thread. The table has every rejected message already; what is published is a copy."""
+        """Runs on the link's thread. The table has every rejected message already; what is published is a copy."""
         for reason, delivery in rejected:
             self._link.publish(
                 DEAD_EXCHANGE,
@@ -366,7 +367,7 @@ class _Writer(Duty):
         try:
             self._link.call_soon(function)
         except BrokerAway:
-            # Its messages come again, and those with an id are known by it.
+            # Its messages are delivered again, and those with an id are recognised.
             return
 
     def _has_died(self) -> None:

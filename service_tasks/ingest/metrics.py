@@ -1,4 +1,4 @@
-"""What ingestion shows of itself: its counts as metrics."""
+"""Ingestion's counts as metrics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COUNTERS = (
 
 
 class IngestMetrics(Collector):
-    """Reads the counts when it is asked, so that counting costs a message nothing more."""
+    """Reads the counts when it is scraped, so that counting adds nothing to the cost of a message."""
 
     def __init__(self, counts: IngestCounts, registry: CollectorRegistry) -> None:
         self._counts = counts

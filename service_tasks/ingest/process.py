@@ -32,7 +32,7 @@ log = get_logger(__name__)
 def run_ingest(
     settings: IngestSettings, registry: Registry, *, batch: int = LARGEST_BATCH, prefetch: int = PREFETCH
 ) -> int:
-    """Consume until SIGTERM or SIGINT; gives the process's exit status. Only benchmarks ask for other numbers."""
+    """Consume until SIGTERM or SIGINT; return the process's exit status. Only benchmarks ask for other numbers."""
     # One for the writer, one for the announcer, one for the pages.
     database = Database(settings.tasks_database_url, application_name=NAME, pool_size=3)
     died = threading.Event()

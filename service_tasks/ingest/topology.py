@@ -11,7 +11,8 @@ from servicekit.events.broker import Link, Queue
 
 PLAIN = Queue("task_queue")
 DEAD_EXCHANGE = "tasks.dlx"
-#: Copies for people and programs to look at; the table of rejected messages is the truth, so the oldest copy may go.
+#: Copies for people and programs to look at; the table of rejected messages is the truth, so the oldest copy may be
+#: dropped.
 DEAD = Queue("tasks.dead", durable=True, arguments={"x-max-length": 100_000, "x-overflow": "drop-head"})
 SURE = Queue(
     "tasks.ingest",
@@ -22,7 +23,7 @@ SURE = Queue(
         "x-delivery-limit": 50,
         "x-dead-letter-exchange": DEAD_EXCHANGE,
         "x-dead-letter-strategy": "at-least-once",
-        # At-least-once dead-lettering asks for it; the producer is told, by a negative confirmation.
+        # At-least-once dead-lettering requires it; the producer gets a negative confirmation.
         "x-overflow": "reject-publish",
         "x-max-length": 1_000_000,
     },
@@ -30,10 +31,10 @@ SURE = Queue(
 
 
 def declare(link: Link, *, plain: bool = True) -> tuple[str, ...]:
-    """Make sure of everything, on every new link: a plain queue is gone when its broker was restarted.
+    """Declare everything, on every new link: a plain queue is gone once its broker was restarted.
 
-    Gives the names of the queues to consume; `plain=False` takes `task_queue` only if it exists. Raises BrokerAway, and
-    QueueRefused with the queue's name in front.
+    Returns the names of the queues to consume; `plain=False` takes `task_queue` only if it exists. Raises BrokerAway,
+    and QueueRefused with the queue's name in front.
     """
     link.ensure_exchange(DEAD_EXCHANGE, "fanout")
     link.ensure(DEAD)

@@ -1,4 +1,4 @@
-"""How the tasks stand, as metrics of the task service."""
+"""The state of all tasks, as metrics of the task service."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from service_tasks.schemas.stats import TaskStatsView
 from service_tasks.use_cases.stats import Stats
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
-#: stands for types that no living worker runs and this process does not know: anybody may name a new one
+#: stands for types that no living worker runs and this process does not know: anyone may name a new one
 OTHER = "other"
 
 
 class StatsCollector(Collector):
-    """Asks at each scrape, as `GET /tasks/stats` does; without a database there is nothing to show."""
+    """Asks the database at each scrape, as `GET /tasks/stats` does; without a database it shows nothing."""
 
     def __init__(self, stats: Stats, known: Collection[str], registry: CollectorRegistry) -> None:
         self._stats = stats
@@ -26,7 +26,7 @@ class StatsCollector(Collector):
         registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing, so that registering does not ask."""
+        """Return nothing, so that registering does not ask the database."""
         return []
 
     def collect(self) -> Iterable[Metric]:

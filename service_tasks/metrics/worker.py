@@ -17,7 +17,7 @@ _ATTEMPTS = ("completed", "failed", "retried", "handed_back", "cancelled", "late
 
 
 class WorkerCollector(Collector):
-    """Reads the counts when it is asked, so that counting costs a task nothing more."""
+    """Reads the counts when it is scraped, so that counting adds nothing to the cost of a task."""
 
     def __init__(self, worker: Worker, registry: CollectorRegistry) -> None:
         self._worker = worker
@@ -152,7 +152,7 @@ def _sizes(name: str, text: str, sizes: Sizes) -> Metric:
 
 
 def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Cumulative, as the exposition has them."""
+    """Cumulative counts, as the exposition format has them."""
     reached = 0
     buckets = []
     for bound, count in zip((*(str(float(bound)) for bound in bounds), "+Inf"), counts, strict=True):

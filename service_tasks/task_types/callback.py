@@ -1,4 +1,4 @@
-"""Tells the end of a task to the address that the task named. docs/callbacks.md is for whoever receives it."""
+"""Tells the address that a task named of the task's end. docs/callbacks.md is for its receivers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CallbackSettings(PrivateNetworks):
         return self
 
     def secrets(self) -> tuple[bytes, ...]:
-        """One, or the new and the old one; read from their file each time, so that a change needs no restart.
+        """The secret, or the new and the old one; read from the file each time, so that a change needs no restart.
 
         Raises `ValueError`.
         """
@@ -87,7 +87,7 @@ class Callback(BaseModel):
 
 
 class CallbackAnswer(BaseModel):
-    """The receiver's word that it has it."""
+    """The receiver's answer."""
 
     status: int
 
@@ -105,7 +105,7 @@ async def callback(ctx: TaskContext, payload: Any, *, settings: CallbackSettings
 
     The service makes these tasks itself. Any other answer is tried again, not before its Retry-After; 410 ends it.
     """
-    # Here and not above: the API needs the models alone, and the client takes a sixth of a second to import.
+    # Imported here: the API needs the models alone, and the client takes a sixth of a second to import.
     from service_tasks.task_types.http_exchange import exchange
 
     # Read by its model only here: pydantic's own reader of JSON rounds numbers, and ends at two hundred levels.

@@ -1,4 +1,4 @@
-"""One HTTP exchange with redirects, made to addresses that were looked at first."""
+"""One HTTP exchange with redirects, to addresses that were checked first."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RequestFailed(Exception):
 
 
 def refuse_errors(answer: HttpResponse, reason: str | None, headers: Mapping[str, str]) -> None:
-    """Raise for an answer that is none: `GiveUp` where another try would get the same."""
+    """Raise for a failing answer: `GiveUp` where another try would get the same."""
     if answer.status < 400:
         return
     if answer.status < 500 and answer.status not in _AGAIN:
@@ -192,7 +192,7 @@ class _Call:
         async for chunk in response.content.iter_chunked(_CHUNK):
             kept += chunk
             if len(kept) > self._max_bytes:
-                # Not read to its end: the connection goes with the session.
+                # Not read to its end: the connection closes with the session.
                 response.close()
                 break
         truncated = len(kept) > self._max_bytes
@@ -209,7 +209,7 @@ class _Call:
 
 
 class _Pinned(AbstractResolver):
-    """Gives the addresses that were looked at, so that no second answer of the DNS can lead elsewhere."""
+    """Resolves to the addresses that were checked, so that a second DNS answer cannot lead elsewhere."""
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = addresses
@@ -230,7 +230,7 @@ class _Pinned(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""
 
 
 @functools.lru_cache(maxsize=1000)
@@ -270,7 +270,7 @@ def _message(request: HttpRequest, idempotency_key: str) -> tuple[bytes | None, 
         data = request.body.encode("utf-8")
         headers.setdefault("Content-Type", "text/plain; charset=utf-8")
     headers.setdefault("User-Agent", f"Siteworks/{VERSION}")
-    # A compressed body could grow a thousandfold in our hands; without this aiohttp would ask for one.
+    # A compressed body could grow a thousandfold; without this aiohttp would ask for one.
     headers.setdefault("Accept-Encoding", "identity")
     if request.method in ("POST", "PATCH"):
         headers.setdefault("Idempotency-Key", idempotency_key)

@@ -46,7 +46,7 @@ async def http_request(ctx: TaskContext, payload: HttpRequest, *, settings: Http
     An answer of 5xx, 408, 425 or 429 and a broken connection are tried again, not before Retry-After; any other 4xx
     fails the task. A request may arrive more than once: POST and PATCH carry the task's id as Idempotency-Key.
     """
-    # Here and not above: the API needs the models alone, and the client takes a sixth of a second to import.
+    # Imported here: the API needs the models alone, and the client takes a sixth of a second to import.
     from service_tasks.task_types.http_exchange import exchange
 
     return await exchange(

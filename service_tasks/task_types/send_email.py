@@ -66,7 +66,7 @@ def _parsed(value: str) -> Address:
     if not at or len(local) > _MAX_LOCAL_CHARACTERS or not _LOCAL.fullmatch(local):
         raise ValueError("must be an e-mail address such as user@example.com, or Name <user@example.com>")
     try:
-        # Whether the domain takes mail is the server's to find out; it may well be one of the house (site.local).
+        # Whether the domain takes mail is for the server to find out; it may well be a local one (site.local).
         ascii_domain = idna.encode(domain, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError):
         raise ValueError("must be an e-mail address with a domain behind the @") from None
@@ -157,7 +157,7 @@ class EmailNotSent(Exception):
 
 
 def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
-    """The message as it goes out. Its Message-ID is the task's, so that a second copy can be known for one."""
+    """The message as it is sent. Its Message-ID is the task's, so that a second copy can be recognised."""
     origin = _parsed(sender)
     message = EmailMessage(policy=_POLICY)
     message["Date"] = format_datetime(utc_now())
@@ -178,7 +178,7 @@ def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
 
 
 def message_bytes(message: EmailMessage) -> bytes:
-    """The message as bytes; may take seconds. Raises `GiveUp` when it would not be what was asked for."""
+    """The message as bytes; may take seconds. Raises `GiveUp` when it would not be the message asked for."""
     try:
         raw = message.as_bytes()
     except ValueError as exc:
@@ -206,11 +206,11 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
     An answer of 4xx and a broken connection are tried again, 5xx fails the task. A message may be sent twice when a
     worker dies in the middle; both carry the same Message-ID.
     """
-    # Here and not above: the API needs the models alone.
+    # Imported here: the API needs the models alone.
     import aiosmtplib
 
     message = message_of(payload, settings.smtp_from, task_id=ctx.task_id)
-    # A hundred long names in another script take the standard library seconds: other tasks go on meanwhile.
+    # A hundred long names in another script take the standard library seconds; other tasks go on meanwhile.
     raw = await asyncio.to_thread(message_bytes, message)
     recipients = list(dict.fromkeys(_parsed(address).addr_spec for address in (*payload.to, *payload.cc)))
     try:
@@ -247,5 +247,5 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
 
 
 def _is_final(code: int) -> bool:
-    # Below 400 and -1 stand for an answer that made no sense.
+    # Below 400, and -1, stand for an answer that made no sense.
     return 500 <= code <= 599

@@ -118,7 +118,7 @@ class ServerSettings(ServiceSettings):
 
 
 class InternalToken(ServerSettings):
-    """The word by which the services know each other."""
+    """The token by which the services know each other."""
 
     internal_token: SecretStr | None = Field(
         default=None,
