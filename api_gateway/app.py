@@ -1,4 +1,4 @@
-"""The composition root: everything the gateway process consists of is put together here."""
+"""The composition root: the parts of the gateway process are put together here."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from servicekit.observing.metrics import Metrics
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.memory import MIB, Budget
 
-#: What all processes together may hold of bodies and large answers at a time, in bytes: of a container of 512 MiB, one
-#: process and its master take 170, and what lies in buffers of up to 64 KiB is not counted.
+#: What all processes together may hold of bodies and large answers at a time, in bytes. In a container of 512 MiB, one
+#: process and its master take 170 MiB; buffers of up to 64 KiB are not counted.
 GATEWAY_MEMORY = 192 * MIB
 #: Enough for the largest body or answer of one request.
 LEAST_MEMORY = 48 * MIB
@@ -140,9 +140,9 @@ class Gateway(Application):
         log.info("gateway_started", upstreams=sorted(self._lanes))
 
     async def stop(self) -> None:
-        """End the prober and the kept connections; harmless twice, or before start."""
+        """Stop the prober and close kept connections; harmless twice, or before start."""
         if self._prober is not None:
-            # On a thread, because the prober may just be waiting for this event loop.
+            # On a thread, because the prober may be waiting for this event loop.
             await asyncio.to_thread(self._prober.stop)
         if self._watch is not None:
             self._watch.stop()

@@ -33,7 +33,7 @@ DESCRIPTION = (
     'Every answer is `{"success": true, "data": …}` or `{"success": false, "error": {"code", "message", "details"?}}` '
     "and carries `X-Request-ID`."
 )
-#: A service's document is asked for again when the last copy is this old, in seconds.
+#: How old the copy of a service's document may be, in seconds.
 DOCUMENT_SECONDS = 5.0
 #: The same while a service's document is missing.
 INCOMPLETE_SECONDS = 0.5
@@ -73,9 +73,9 @@ _PAGE_FIELDS = {
     "Referrer-Policy": "no-referrer",
 }
 
-#: Gives each service's OpenAPI document as it came, or None for one that did not answer.
+#: Each service's OpenAPI document as it came, or None for one that did not answer.
 FetchDocuments = Callable[[], Mapping[str, bytes | None]]
-#: Gives the id of every process of the gateway, and when (time.monotonic) it began.
+#: The id of every process of the gateway, and when (time.monotonic) it started.
 ListProcesses = Callable[[], Sequence[tuple[int, float]]]
 
 
@@ -270,14 +270,14 @@ def _add_documentation(
         fields = {**_PAGE_FIELDS, "Cache-Control": "public, max-age=86400"}
         return Response(body, 200, mimetype=_ASSETS[file], headers=fields)
 
-    # The kit's own view shows this application's document alone.
+    # The default view shows this application's document alone.
     app.view_functions["/openapi.json"] = show_document
     for rule, view in (("/swagger", show_page), ("/swagger/", show_page), ("/swagger/<file>", show_file)):
         app.add_url_rule(rule, endpoint=rule, view_func=view, methods=["GET"], provide_automatic_options=False)
 
 
 def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
-    """The OpenAPI document of the gateway's own operations, the one that the data path answers included."""
+    """The OpenAPI document of the gateway's own operations, those merged from parts included."""
     users = Routes(tag="users")
 
     @users.get("/users/{id}/details", errors=(NotFound, UpstreamUnavailable, BadUpstreamAnswer))
@@ -292,7 +292,7 @@ def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
 
 
 class _Copies:
-    """The last good copy of each service's document. One asker at a time; the others take what is there."""
+    """The last good copy of each service's document. One thread at a time fetches; the others take what is there."""
 
     def __init__(self, fetch: FetchDocuments, services: Sequence[str]) -> None:
         self._fetch = fetch

@@ -1,4 +1,4 @@
-"""One request through waiting line, circuit and upstream, under one deadline."""
+"""One request through a circuit, a waiting line and an upstream, under one deadline."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from servicekit.wire.envelope import NotAnEnvelope, code_of
 from servicekit.wire.errors import AppError, DeadlineExceeded, Overloaded
 from servicekit.wire.memory import SMALL, Account
 
-#: A request may wait this long, in seconds, for a place at an upstream.
+#: How long a request may wait for a place at an upstream, in seconds.
 LINE_SECONDS = 2.0
-#: A trial keeps its place somewhat longer than the call can last.
+#: A trial keeps its place somewhat longer than the call can last, in seconds.
 _LEASE_MARGIN = 5.0
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
@@ -49,9 +49,9 @@ class Lane:
     circuit: Circuit
     bulkhead: Bulkhead
     budget: RetryBudget
-    #: Told the lane's name whenever a request is sent a second time.
+    #: Called with the lane's name whenever a request is sent a second time.
     on_retry: Callable[[str], None] = lambda _: None
-    #: Told the lane's name, how each call ended, and the seconds it took (None: it was never sent).
+    #: Called with the lane's name, how a call ended, and its seconds (None: it was never sent).
     on_call: Callable[[str, Kind, float | None], None] = lambda _name, _kind, _seconds: None
 
 
@@ -61,20 +61,20 @@ class Call:
 
     method: str
     target: str
-    #: The field lines, but for those the upstream's client sets itself and the time that is left.
+    #: The field lines, without those that the upstream's client sets and the time that is left.
     fields: bytes
     body: bytes | None
     limits: Limits
     ends_at: float
     #: The client gave less time than the route does, so running out of it is not the upstream's fault.
     shortened: bool
-    #: What the request takes of the process's memory.
+    #: Counts what the request takes of the process's memory.
     account: Account | None = None
 
 
 @dataclass(slots=True)
 class Notes:
-    """What the log line tells about a request."""
+    """What the log line says about a request."""
 
     upstream: str | None = None
     circuit: str | None = None
@@ -89,7 +89,7 @@ class Reply:
     status: int
     fields: Fields
     body: bytes = b""
-    #: The Content-Length of an answer without a body (HEAD), if the upstream told it.
+    #: The Content-Length of an answer without a body (HEAD), if the upstream gave one.
     length: bytes | None = None
     #: The error code in the envelope of an upstream that refused.
     code: str | None = None
@@ -100,7 +100,7 @@ class Reply:
 
 
 async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
-    """Send a call and give its reply; raises the errors of api_gateway.errors, or DeadlineExceeded."""
+    """Send a call and return its reply; raises the errors of api_gateway.errors, DeadlineExceeded or Overloaded."""
     notes.upstream = lane.name
     now = lane.upstream.loop.time()
     if now >= call.ends_at:
@@ -120,8 +120,8 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         try:
             answer = await _send(lane, call, notes, until)
         except ConnectionLost as error:
-            # Most often a kept connection that the upstream closed while idle: nothing came back, and for an
-            # idempotent method asking again is safe (RFC 9110 section 9.2.2).
+            # Most often a kept connection that the upstream closed while it was idle. Nothing came back, and an
+            # idempotent request may be sent again (RFC 9110 section 9.2.2).
             if not _may_be_repeated(call) or not error.reused or not lane.budget.try_retry():
                 raise
             lane.on_retry(lane.name)
@@ -135,7 +135,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         elif kind == "failure":
             permit.failure(time.perf_counter() - began, f"status {reply.status}")
         if reply.stream is not None:
-            answer = None  # it lives on in the reply, and keeps its place until it is closed
+            answer = None  # the reply owns it now; it keeps its place until it is closed
             streams = True
             reply.stream.on_close = lane.bulkhead.leave
         return reply
@@ -148,7 +148,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     except OSError as error:
         if not shortage.is_shortage(error):
             raise
-        # Nobody was asked: files, ports or memory have run out here.
+        # Nobody was asked: this process is out of files, ports or memory.
         shortage.report(error, at=lane.name)
         notes.cause = str(error)
         raise Overloaded(headers=proxy_status(lane.name, "proxy_internal_error")) from error
@@ -165,7 +165,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         raise BadUpstreamAnswer(lane.name, error.proxy_error, received) from error
     finally:
         if kind == "neutral":
-            # Whatever else ends the call, a client that left above all, says nothing about the upstream.
+            # Any other end, above all a client that left, says nothing about the upstream.
             permit.neutral()
         lane.on_call(lane.name, kind, time.perf_counter() - began)
         if not streams:
@@ -175,7 +175,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
 
 
 async def _in_line(lane: Lane, call: Call, notes: Notes, permit: Permit, seconds: float) -> Permit:
-    """Wait for a place in the bulkhead, for what is left of the deadline at most; then ask the circuit anew."""
+    """Wait for a place in the bulkhead, within the deadline; then ask the circuit again."""
     permit.neutral()
     try:
         await lane.bulkhead.enter(min(LINE_SECONDS, seconds))
@@ -200,8 +200,8 @@ def _permit(lane: Lane, call: Call, notes: Notes) -> Permit:
 
 
 def _may_be_repeated(call: Call) -> bool:
-    """Whether it does no harm to ask again when the first may have been acted upon. A request with If-Match would then
-    meet the state that it has made itself, and be told that somebody else had changed it."""
+    """Whether it does no harm to send a call again that may have been acted upon. With If-Match, the second would meet
+    the state that the first had made, and be told that somebody else had changed it."""
     return call.method in _IDEMPOTENT and b"\r\nif-match:" not in b"\r\n" + call.fields
 
 
@@ -247,7 +247,7 @@ async def _reply(lane: Lane, call: Call, answer: UpstreamAnswer) -> Reply:
     elif call.account is not None and len(body) > SMALL:
         call.account.take(len(body))
     if redirects:
-        # Its body is a page for people as a rule; the Location says it all.
+        # The Location says it all; the body is usually a page for people.
         reply.fields = [pair for pair in reply.fields if pair[0] not in (b"content-type", b"content-encoding")]
         return reply
     reply.body = body

@@ -12,16 +12,16 @@ from servicekit.wire.resolver import PATIENCE_SECONDS, Address, Resolver, says_l
 
 T = TypeVar("T")
 
-#: Seconds until the next address is tried while the last one says nothing (RFC 8305 section 5).
+#: Seconds to wait for one address before the next is tried too (RFC 8305 section 5).
 ATTEMPT_DELAY = 0.25
 
 
 async def connect(
     resolver: Resolver, attempt: Callable[[Address], Coroutine[Any, Any, T]], discard: Callable[[T], None]
 ) -> T:
-    """Give the first connection that `attempt` makes; `discard` gets any other. The time limit is the caller's.
+    """Return the first connection that `attempt` makes; `discard` gets any later one. The caller sets the time limit.
 
-    Raises the OSError of the address that tells most: one that refused, before one that could not be asked from here.
+    Raises the OSError that says most: that of an address that refused rather than of one that is out of reach.
     """
     addresses = await resolver.find()
     if len(addresses) == 1 and resolver.fixed:

@@ -1,5 +1,4 @@
-"""How much the gateway takes on: of one upstream's trouble (a concurrency limit, a retry budget), of one client,
-of work at all."""
+"""What the gateway takes on: per upstream (concurrency, retries), per client (a rate), and at all (event-loop lag)."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 
 class LineFull(Exception):
-    """The waiting line is full, or the place did not come in time."""
+    """The waiting line is full, or no place came free in time."""
 
 
 class Bulkhead:
@@ -62,7 +61,7 @@ class Bulkhead:
             raise
 
     def leave(self) -> None:
-        """Give the place back; the longest waiting takes it over."""
+        """Give the place back; whoever has waited longest takes it over."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -81,7 +80,7 @@ class Bulkhead:
 
 
 class RetryBudget:
-    """Retries may be `share` of the calls, plus a small reserve so that quiet services are healed too.
+    """Retries may be `share` of the calls, plus a small reserve so that a service with little traffic gets some too.
 
     When everything fails, retries add at most that share to the load (SRE book, "Addressing Cascading Failures").
     """
@@ -132,14 +131,14 @@ class Quota:
         return f'"default";q={self.requests};w={self.seconds}'
 
     def take(self, whole_at: float, now: float) -> tuple[Allowance, float]:
-        """Ask for one request of a client whose quota is whole again at `whole_at`; gives the new time of that too.
+        """Take one request from a client whose quota is full again at `whole_at`; also gives that time from now on.
 
-        A client may use its whole quota at once and then as much as flows back; a refused request costs nothing (GCRA).
+        A client may use its whole quota at once, and then what refills; a refused request costs nothing (GCRA).
         """
         step = self.seconds / self.requests
         whole_at = max(whole_at, now)
         used = whole_at - now
-        # A hair's breadth for what is lost in adding up fractions.
+        # 1e-6 makes up for rounding.
         wait = used + step - self.seconds - 1e-6
         if wait > 0:
             return Allowance(False, 0, max(1, math.ceil(wait))), whole_at
@@ -155,7 +154,7 @@ class Allowance:
     allowed: bool
     #: Requests that may follow at once.
     remaining: int
-    #: Seconds until the whole quota is there again, or for one who was refused, until the next request is taken.
+    #: Seconds until the quota is full again, or after a refusal, until the next request is taken.
     seconds: int
 
     @property
@@ -165,23 +164,23 @@ class Allowance:
 
 
 class RateLimiter:
-    """A quota for each client, of which it gets back a steady share (one number for each client).
+    """A quota for each client, which refills steadily. Each client costs one number.
 
-    Of at most `clients` clients it knows anything: beyond that the one that was quiet for longest is forgotten, and
-    would begin with a whole quota.
+    At most `clients` clients are remembered: the one that has been quiet longest is forgotten, and would start with a
+    full quota.
     """
 
     def __init__(self, quota: Quota, *, clients: int = 20_000) -> None:
         self.quota = quota
         self._clients = clients
-        #: When each client's quota will be whole again, the longest quiet first.
+        #: When each client's quota is full again; the client that has been quiet longest comes first.
         self._whole_at: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._whole_at)
 
     def take(self, client: str, now: float) -> Allowance:
-        """Ask for one request of a client; `now` is in seconds on a clock that never goes back."""
+        """Take one request from a client; `now` is in seconds on a clock that never goes back."""
         allowance, self._whole_at[client] = self.quota.take(self._whole_at.pop(client, now), now)
         if len(self._whole_at) > self._clients:
             del self._whole_at[next(iter(self._whole_at))]
@@ -191,8 +190,8 @@ class RateLimiter:
 class EventLoopLag:
     """How late the event loop runs what is due, measured by a timer at regular intervals.
 
-    One late tick is a pause (a garbage collection, a laptop that slept). Several in a row mean more work than there is
-    time for: requests are then refused, which costs little, until one tick is in time again.
+    One late tick is a pause (a garbage collection, a laptop that slept). Several in a row mean more work than time: new
+    requests are then refused, which costs little, until a tick is on time again.
     """
 
     #: Seconds between two ticks.

@@ -13,7 +13,7 @@ from servicekit.circuits import MOVES, Circuit, Transition
 from servicekit.observing.metrics import Named, Tallies, Tally
 
 _KINDS = ("success", "failure", "neutral", "not_permitted")
-#: Circuits are one for all processes of the gateway.
+#: All processes of the gateway share their circuits.
 SAME_IN_EVERY_PROCESS = ("siteworks_circuit_state", "siteworks_circuit_failure_rate")
 _STATES = ("closed", "open", "half_open")
 
@@ -64,7 +64,7 @@ class GatewayMetrics(Collector):
 
     def watch(self, circuit: Circuit, bulkhead: Bulkhead, budget: RetryBudget) -> None:
         self._watched.append((circuit, bulkhead, budget))
-        # From 0 on: of a counter that begins with its first count, the first count is never seen as an increase.
+        # Start at 0: `increase()` misses the first count of a counter that begins with it.
         self._retries.labels(circuit.name)
         self._uncounted.labels(circuit.name)
         for old, new, reason in MOVES:

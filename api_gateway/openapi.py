@@ -1,4 +1,4 @@
-"""One OpenAPI document for the whole system, made of those the services give. Pure."""
+"""One OpenAPI document for the whole system, merged from those of the services. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SCHEMAS = "#/components/schemas/"
 def merge_documents(
     own: Mapping[str, Any], services: Mapping[str, Mapping[str, Any] | None], routes: Iterable[Route]
 ) -> dict[str, Any]:
-    """The gateway's own document with every path that a route leads to.
+    """The gateway's own document plus every path that a route leads to.
 
-    A schema whose name another service uses for something else, and an operation id used twice, get the
-    service's name in front. Services without a document (None) are named in the description.
+    A schema name that two services use differently, and an operation id used twice, get the service's name in front.
+    The description names services without a document (None).
     """
     wanted = {(route.upstream, _shape(route.template)) for route in routes if route.upstream and not route.parts}
     paths: dict[str, Any] = dict(own["paths"])
@@ -58,7 +58,7 @@ def _shape(path: str) -> str:
 
 
 def _take_schemas(service: str, document: Mapping[str, Any], schemas: dict[str, Any]) -> dict[str, str]:
-    """Add a service's schemas; which of its names had to change, and to what."""
+    """Add a service's schemas; returns the names that had to change, and their new ones."""
     theirs = document.get("components", {}).get("schemas", {})
     renamed = {
         name: f"{service.capitalize()}{name}" for name, schema in theirs.items() if schemas.get(name, schema) != schema

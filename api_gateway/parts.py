@@ -14,7 +14,7 @@ from servicekit.http_server.request import Fields
 from servicekit.wire.envelope import Envelope, NotAnEnvelope, dump, failure, read_envelope, status_of, success
 from servicekit.wire.errors import AppError
 
-#: Seconds kept of the deadline for an answer without the optional part that is late.
+#: Seconds of the deadline that are kept for answering without an optional part that is late.
 _MERGE_SECONDS = 0.03
 #: Fields of a client's request for one thing that make no sense on the parts it is made of.
 _NOT_FOR_PARTS = frozenset({b"content-type", b"content-encoding", b"if-match", b"if-none-match", b"range"})
@@ -24,7 +24,7 @@ Ask = Callable[[Part], Awaitable[Envelope]]
 
 
 def fields_for_parts(fields: Fields) -> Fields:
-    """What of the fields that go up may go up with each part."""
+    """Those of a request's fields that may go with each part."""
     return [field for field in fields if field[0] not in _NOT_FOR_PARTS]
 
 

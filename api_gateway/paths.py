@@ -10,7 +10,7 @@ from api_gateway.errors import BadPath
 ALIAS = "/api/v1"
 
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-#: What an upstream, decoding once, would read as a separator, a control character or the end of the path.
+#: What an upstream that decodes once would read as a separator, a control character or the end of the path.
 _HIDDEN = re.compile(r"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])")
 _DOT = re.compile(r"%2[eE]")
 _UNSAFE = re.compile(r"[^\x21-\x7e]|[\\#<>\"^`{|}]")
@@ -31,7 +31,7 @@ class Target:
 
 
 def split_target(raw: str) -> Target:
-    """The path and query of a request target; BadPath for what could leave its route after decoding.
+    """The path and query of a request target; raises BadPath for what could leave its route once decoded.
 
     Absolute form (`http://host/path`) is reduced to its path and query, as RFC 9112 section 3.2.2 asks.
     """
@@ -74,7 +74,7 @@ def _check(path: str) -> None:
             raise BadPath("The path is not UTF-8.") from None
     if "." in path or "%2" in path:
         for segment in _DOT.sub(".", path).split("/"):
-            # `..;x` is `..` for servers that cut off path parameters.
+            # Servers that cut off path parameters read `..;x` as `..`.
             if segment.partition(";")[0] in (".", ".."):
                 raise BadPath("The path holds a dot segment.")
 

@@ -11,8 +11,8 @@ from servicekit.wire.memory import MIB
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
 
-#: The upstream beside the services: the event streams of the tasks. They have processes of their own, and here a
-#: circuit and places of their own, because an open stream gives its place to nobody.
+#: The one upstream that is no service of its own: the event streams of the tasks. They have processes of their own, and
+#: a circuit and places of their own here, because an open stream keeps its place.
 EVENTS = "events"
 
 
@@ -99,7 +99,7 @@ ROUTES: tuple[Route, ...] = (
     _row("/orders", "orders", "GET POST"),
     _row("/orders/{id}", "orders", "GET PUT DELETE"),
     _row("/tasks", "tasks", "GET POST"),
-    # Found before {id}, which stands for any other word.
+    # A literal wins over {id}.
     _row("/tasks/batch", "tasks", "POST", body=16 * MIB, first_byte=30.0, total=30.0),
     _row("/tasks/rejected", "tasks", "GET"),
     _row("/tasks/rejected/{id}", "tasks", "GET DELETE"),
@@ -160,7 +160,7 @@ class _Node:
 
 
 class RouteTable:
-    """Finds a route by its raw path: segment by segment, a literal before a variable, nothing decoded or merged."""
+    """Finds a route by its raw path, segment by segment, decoding nothing; a literal wins over a variable."""
 
     def __init__(self, routes: Sequence[Route] = (*ROUTES, *PAGES)) -> None:
         self.routes = tuple(routes)

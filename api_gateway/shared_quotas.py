@@ -1,4 +1,4 @@
-"""One quota for each client whichever process of the gateway takes its requests."""
+"""One quota for each client, whichever process of the gateway takes its requests."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from servicekit.observing.logs import get_logger
 from servicekit.process.shared_memory import SharedMemory
 
 ROWS = 4096
-#: Clients in a row: a client's row is known from its name, its place in it is not.
+#: Clients in a row. A client's name tells its row; its place in the row has to be found.
 PLACES = 8
-# Of each client: who it is (0: nobody), and when its quota will be whole again.
+# For each client: who it is (0: nobody), and when its quota is full again.
 _CLIENT = 2
-#: So long, in seconds, a request waits for its row: whoever has it needs microseconds, if it runs at all.
+#: How long a request waits for its row lock, in seconds. Its holder needs microseconds, unless it is stopped.
 _PATIENCE = 0.001
 
 log = get_logger(__name__)
 
 
 class QuotaMemory:
-    """What the processes know of clients: half a megabyte for 32,768 of them. Make it before the fork; OSError."""
+    """The quotas of 32,768 clients in half a megabyte. Make it before the fork; raises OSError."""
 
     def __init__(self, *, rows: int = ROWS, folder: Path | None = None) -> None:
         self.rows = rows
         self.memory = SharedMemory(rows * PLACES * _CLIENT, folder=folder)
-        # Nobody outside can choose names that fall into one row.
+        # Secret, so that nobody can choose names that fall into one row.
         self._key = secrets.token_bytes(16)
 
     def number(self, client: str) -> int:
-        """Who a client is, in one word; never 0."""
+        """A client as one 64-bit word, never 0."""
         return int.from_bytes(blake2b(client.encode(), digest_size=8, key=self._key).digest(), "big") or 1
 
 
 class SharedRateLimiter(RateLimiter):
-    """The same with a memory that all processes have. For one event loop of each.
+    """The same in memory that all processes share. Each uses it from one event loop.
 
-    A new client in a full row takes the place of the one whose quota is nearest to being whole, which so loses least.
-    While a row is held up by a process that does not run, this process counts its clients by itself.
+    A new client in a full row replaces the one whose quota is nearest to full, who loses least. While a stopped process
+    holds a row's lock, the others count that row's clients each for itself.
     """
 
     def __init__(self, quota: Quota, shared: QuotaMemory) -> None:
@@ -47,7 +47,7 @@ class SharedRateLimiter(RateLimiter):
         self._shared = shared
 
     def take(self, client: str, now: float) -> Allowance:
-        """Ask for one request of a client; `now` is of time.monotonic, which all processes of a machine share."""
+        """Take one request from a client; `now` is time.monotonic, which all processes of a machine share."""
         shared, memory = self._shared, self._shared.memory
         who = shared.number(client)
         row = who % shared.rows
@@ -75,9 +75,9 @@ _inherited: QuotaMemory | None = None
 
 
 def prepare_quotas() -> None:
-    """Make what the processes will share. For the master, before it forks; once is enough.
+    """Make the memory that the processes will share. Called by the master before it forks; later calls do nothing.
 
-    Without shared memory the gateway goes on: each process then counts by itself.
+    If there is no shared memory, each process counts for itself.
     """
     global _inherited
     if _inherited is None:

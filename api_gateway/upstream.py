@@ -30,22 +30,22 @@ from servicekit.wire.resolver import Address, Resolve, Resolver, system_resolve
 #: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
 IDLE_SECONDS = 30.0
 MAX_IDLE = 256
-#: Connections being made at once to one upstream: of a thousand requests that come in one moment, none spends its
-#: connect limit on waiting for the others.
+#: Connections being made at once to one upstream, so that of a thousand requests at one moment none spends its connect
+#: limit waiting for the others.
 MAX_CONNECTING = 64
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
-#: Seconds between two looks for exchanges that are late, and so the most that one may be late.
+#: Seconds between two checks for attempts that are over time, and so the most that one may be late.
 EXPIRY_CHECK_SECONDS = 0.01
-#: What is smaller than the least that a kernel keeps for a connection leaves in one piece, on a connection that has
-#: nothing else to send.
+#: A kernel buffers at least this much for a connection: a smaller request leaves in one piece if nothing else is to be
+#: sent, in bytes.
 SMALLEST_SEND_BUFFER = 4096
-#: Received bytes that may wait for the reader before the upstream is told to pause.
+#: Received bytes that may wait for the reader before the connection stops receiving.
 HIGH_WATER = 256 * 1024
 
 
 class UpstreamError(Exception):
-    """An exchange failed; what could not be known is in the subclass.
+    """An exchange failed; the subclass tells how far it got.
 
     `proxy_error` names the fault in the words of RFC 9209 section 2.3.
     """
@@ -70,7 +70,7 @@ class ConnectionLost(UpstreamError):
 
     def __init__(self, reused: bool) -> None:
         super().__init__("the connection ended before any byte of an answer")
-        #: The connection had served before: the upstream may simply have closed it while idle.
+        #: The connection had served before: the upstream may simply have closed it while it was idle.
         self.reused = reused
 
 
@@ -117,18 +117,18 @@ class Origin:
 class UpstreamAnswer:
     """The head of an answer, and its body as it arrives. `close` it unless it was read to its end."""
 
-    __slots__ = ("_exchange", "fields", "on_close", "status")
+    __slots__ = ("_attempt", "fields", "on_close", "status")
 
-    def __init__(self, exchange: _Attempt) -> None:
-        self.status = exchange.status
-        self.fields = exchange.fields
+    def __init__(self, attempt: _Attempt) -> None:
+        self.status = attempt.status
+        self.fields = attempt.fields
         #: Called once, by `close`.
         self.on_close: Callable[[], None] | None = None
-        self._exchange = exchange
+        self._attempt = attempt
 
     def take(self, limit: int) -> bytes | None:
-        """What `read` gives, if all of it is here already."""
-        return self._exchange.take() if self._exchange.held_up_to(limit) else None
+        """The whole body if it is here already, in at most `limit` bytes; else None."""
+        return self._attempt.take() if self._attempt.held_up_to(limit) else None
 
     async def read(self, limit: int, account: Account | None = None) -> bytes:
         """The whole body, counted in `account`; BrokenAnswer when it is cut off or larger than `limit` bytes;
@@ -140,7 +140,7 @@ class UpstreamAnswer:
             counted = min(int(announced), limit)
             account.take(counted)
         while True:
-            piece = await self._exchange.next_piece()
+            piece = await self._attempt.next_piece()
             if piece is None:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
             size += len(piece)
@@ -153,63 +153,63 @@ class UpstreamAnswer:
 
     def expire_at(self, when: float | None) -> None:
         """Let the body end at `when` on the event loop's clock, with TimeoutError, unless it is here by then."""
-        self._exchange.expire_at(when)
+        self._attempt.expire_at(when)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body in the pieces it came in; BrokenAnswer when it is cut off."""
         while True:
-            piece = await self._exchange.next_piece()
+            piece = await self._attempt.next_piece()
             if piece is None:
                 return
             yield piece
 
     def close(self) -> None:
-        """Give the connection up if the body is not complete; harmless otherwise."""
-        self._exchange.leave()
+        """Give up the connection unless the body is complete; harmless otherwise."""
+        self._attempt.leave()
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
             on_close()
 
     def end(self) -> None:
-        """Let the body end with what has come of it so far."""
-        self._exchange.end()
+        """End the body with what has come of it so far."""
+        self._attempt.end()
 
 
 class _Deadlines:
-    """When the exchanges of an upstream must have ended. One timer for all of them: hardly one ever comes to its end,
-    and setting and cancelling a timer for each costs more than looking through those that are under way."""
+    """When the attempts at an upstream must have ended. One timer serves all of them: hardly any runs out of time, and
+    setting and cancelling a timer for each costs more than looking through those under way."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._due: dict[_Attempt, float] = {}
 
-    def put(self, exchange: _Attempt, when: float) -> None:
-        """Let an exchange expire at `when` on the event loop's clock; the last word counts."""
-        self._due[exchange] = when
+    def put(self, attempt: _Attempt, when: float) -> None:
+        """Let an attempt expire at `when` on the event loop's clock; the last call counts."""
+        self._due[attempt] = when
         if self._timer is None:
             self._timer = self._loop.call_later(EXPIRY_CHECK_SECONDS, self._look)
 
-    def drop(self, exchange: _Attempt) -> None:
-        """It has ended, or may take any time; harmless if nothing was said of it."""
-        self._due.pop(exchange, None)
+    def drop(self, attempt: _Attempt) -> None:
+        """Let an attempt take any time, or forget one that has ended; harmless if it has no deadline."""
+        self._due.pop(attempt, None)
 
     def _look(self) -> None:
         now = self._loop.time()
-        late = [exchange for exchange, when in self._due.items() if when <= now]
-        for exchange in late:
-            del self._due[exchange]
-        # First, so that nothing that goes wrong below takes the others' deadlines away.
+        late = [attempt for attempt, when in self._due.items() if when <= now]
+        for attempt in late:
+            del self._due[attempt]
+        # First, so that an error below cannot cost the others their deadlines.
         self._timer = self._loop.call_later(EXPIRY_CHECK_SECONDS, self._look) if self._due else None
-        for exchange in late:
-            exchange.expire()
+        for attempt in late:
+            attempt.expire()
 
 
 class _Attempt:
     """One request and its answer. httptools calls the on_… methods.
 
-    It has the whole state of the answer: the connection may serve somebody else as soon as the last byte is
-    here, while the body still waits to be read, and not a byte of one answer may reach another's reader.
+    It holds the whole state of the answer: as soon as the last byte is here, the connection may serve somebody else
+    while the body still waits to be read, and not a byte of one answer may reach another's reader.
     """
 
     __slots__ = (
@@ -239,8 +239,8 @@ class _Attempt:
         self._deadlines = connection.deadlines
         self._method = method
         self._parser: httptools.HttpResponseParser | None = None
-        #: Done as soon as status and fields are there. It does not hold the answer, or each would wait for the
-        #: garbage collector.
+        #: Done as soon as status and fields are here. It does not hold the answer, which would then be freed by the
+        #: garbage collector only.
         self.head: asyncio.Future[None] = connection.loop.create_future()
         self.status: int = 0
         self.fields: Fields = []
@@ -259,17 +259,17 @@ class _Attempt:
 
     @property
     def reusable(self) -> bool:
-        """The answer is complete and nothing came after it that belongs to nobody."""
+        """The answer is complete, and nothing came after it."""
         return self.complete and self._keep_alive and not self._dirty
 
     # The reader's side.
 
     def held_up_to(self, limit: int) -> bool:
-        """The whole body is here and waits, in at most `limit` bytes."""
+        """Whether the whole body is here, in at most `limit` bytes."""
         return self.complete and self._waiting <= limit
 
     def take(self) -> bytes:
-        """All that waits."""
+        """All that is here and unread."""
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -295,7 +295,7 @@ class _Attempt:
         return piece
 
     def leave(self) -> None:
-        """End early; an incomplete answer costs the connection."""
+        """Stop reading; an incomplete answer costs the connection."""
         if not self.complete:
             self._deadlines.drop(self)
             self._connection.give_up(self)
@@ -324,7 +324,7 @@ class _Attempt:
     # The connection's side.
 
     def feed(self, data: bytes) -> None:
-        """Take received bytes; `complete` or `error` tells whether the exchange is over."""
+        """Take received bytes; `complete` or `error` then tells whether the attempt is over."""
         if not self._began:
             self._began = True
             if self._take_plain(data):
@@ -341,13 +341,13 @@ class _Attempt:
             else:
                 self.fail(BrokenAnswer(str(error)))
         if not self._got_head:
-            # The parser tells of a field at its end only, and this one may have none.
+            # The parser reports a field at its end only, and this one may never end.
             self._head_bytes += len(data)
             if self._head_bytes > 2 * MAX_FIELD_BYTES:
                 self.fail(BrokenAnswer("the head does not end", "http_response_header_section_size"))
 
     def _take_plain(self, data: bytes) -> bool:
-        """Take an answer that is here as a whole, if it is plain."""
+        """Take an answer that is here as a whole and plain."""
         plain = None if self._method == "HEAD" else plain_head.read_answer(data)
         if plain is None or plain[0] in (204, 304):
             return False
@@ -361,7 +361,7 @@ class _Attempt:
         return True
 
     def end_of_connection(self, reused: bool) -> None:
-        """The connection is gone: the end of an answer without a length, else a failure."""
+        """The connection is gone: the end of an answer without a length, otherwise a failure."""
         if not self._began:
             self.fail(ConnectionLost(reused))
         elif self._got_head and self._ends_with_connection():
@@ -426,7 +426,7 @@ class _Attempt:
         self.status = status
         self._tell_head()
         if self._method == "HEAD" or status in (204, 304):
-            # The parser may wait for the body that a HEAD's fields announce; it is not asked again.
+            # The parser may wait for the body that a HEAD's fields announce; it gets no more.
             self._keep_alive = self._parser.should_keep_alive()
             self._completed()
 
@@ -468,33 +468,33 @@ class _Connection(asyncio.Protocol):
     def begin(self, method: str, message: bytes, body: bytes) -> _Attempt:
         """Send one request."""
         if self.closed:
-            # It was lost between the choice of this connection and now.
+            # It was lost since this connection was chosen.
             raise ConnectionLost(reused=self._served > 0)
-        exchange = self._current = _Attempt(self, method)
+        attempt = self._current = _Attempt(self, method)
         self._small = len(message) + len(body) < SMALLEST_SEND_BUFFER
         self._long = len(body) > 16384
         if self._long:
             self.transport.writelines([message, body])
         else:
             self.transport.write(message + body)
-        return exchange
+        return attempt
 
-    def pause(self, exchange: _Attempt) -> None:
+    def pause(self, attempt: _Attempt) -> None:
         """Receive nothing more until the reader has caught up."""
-        if exchange is self._current and not self._paused and not self.closed:
+        if attempt is self._current and not self._paused and not self.closed:
             self._paused = True
             self.transport.pause_reading()
 
-    def resume(self, exchange: _Attempt) -> None:
+    def resume(self, attempt: _Attempt) -> None:
         """The reader has caught up."""
-        if exchange is self._current and self._paused:
+        if attempt is self._current and self._paused:
             self._paused = False
             if not self.closed:
                 self.transport.resume_reading()
 
-    def give_up(self, exchange: _Attempt) -> None:
-        """Close, if this exchange still goes on here; one that has ended has no say any more."""
-        if exchange is self._current:
+    def give_up(self, attempt: _Attempt) -> None:
+        """Close, if this attempt still goes on here; one that has ended has no say."""
+        if attempt is self._current:
             self._current = None
             self.abort()
 
@@ -509,38 +509,39 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        exchange = self._current
-        if exchange is None:
-            # Nobody asked: whatever it is, it must not become the answer to the next request.
+        attempt = self._current
+        if attempt is None:
+            # Nobody asked: this must not become the answer to the next request.
             self.abort()
             return
-        exchange.feed(data)
-        if exchange.complete:
-            self._finish(exchange)
-        elif exchange.error is not None:
-            self.give_up(exchange)
+        attempt.feed(data)
+        if attempt.complete:
+            self._finish(attempt)
+        elif attempt.error is not None:
+            self.give_up(attempt)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        exchange, self._current = self._current, None
-        if exchange is not None:
-            exchange.end_of_connection(reused=self._served > 0)
+        attempt, self._current = self._current, None
+        if attempt is not None:
+            attempt.end_of_connection(reused=self._served > 0)
 
-    def _may_be_unread(self, exchange: _Attempt) -> bool:
-        """Tell whether the upstream answered before it had read the whole request: the next would wait behind the rest.
+    def _may_be_unread(self, attempt: _Attempt) -> bool:
+        """Tell whether the upstream may have answered before it read the whole request: the next would wait behind the
+        rest.
 
-        It need not say so (RFC 9112 section 9.3). What has left this process may lie unread in the upstream's, and for
-        a long body that was refused that is the rule.
+        It need not say so (RFC 9112 section 9.3). What has left this process may lie unread at the upstream, as it
+        usually does when a long body is refused.
         """
         if self._small:
             return False
-        return self.transport.get_write_buffer_size() > 0 or (self._long and exchange.status >= 400)
+        return self.transport.get_write_buffer_size() > 0 or (self._long and attempt.status >= 400)
 
-    def _finish(self, exchange: _Attempt) -> None:
-        self.resume(exchange)
+    def _finish(self, attempt: _Attempt) -> None:
+        self.resume(attempt)
         self._current = None
         self._served += 1
-        if exchange.reusable and not self.closed and not self._may_be_unread(exchange):
+        if attempt.reusable and not self.closed and not self._may_be_unread(attempt):
             self._pool.keep(self)
         else:
             self.abort()
@@ -575,9 +576,9 @@ class Upstream:
     ) -> UpstreamAnswer:
         """Send one request; give its answer as soon as the head is there. Cancelled, it gives the connection up.
 
-        `fields` is a block of field lines with neither Host nor framing: both are set here. `connect` is the limit
-        for a new connection in seconds; TimeoutError when there is no head at `until` on the event loop's clock.
-        `fresh` takes no kept connection. An OSError tells that this side has run out of files, ports or memory.
+        `fields` is a block of field lines without Host and framing, which are set here. `connect` is the limit for a
+        new connection, in seconds. Raises TimeoutError when there is no head at `until` on the event loop's clock, and
+        OSError when this process is out of files, ports or memory. `fresh` takes no kept connection.
         """
         framing = b"" if body is None else b"content-length: %d\r\n" % len(body)
         message = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (
@@ -591,16 +592,16 @@ class Upstream:
         connection = None if fresh else self._kept()
         if connection is None:
             async with asyncio.timeout_at(until), self._connecting:
-                # Somebody may have finished with one while this one waited.
+                # One may have become free meanwhile.
                 connection = (None if fresh else self._kept()) or await self._connect(connect)
-        exchange = connection.begin(method, message, body or b"")
-        exchange.expire_at(until)
+        attempt = connection.begin(method, message, body or b"")
+        attempt.expire_at(until)
         try:
-            await exchange.head
+            await attempt.head
         except BaseException:
-            exchange.leave()
+            attempt.leave()
             raise
-        return UpstreamAnswer(exchange)
+        return UpstreamAnswer(attempt)
 
     def keep(self, connection: _Connection) -> None:
         """Take a connection back after a complete exchange."""
@@ -669,8 +670,7 @@ def _connect_fault(error: OSError) -> str:
 async def fetch(upstream: Upstream, target: bytes, *, seconds: float, limit: int = 4 * 1024 * 1024) -> bytes | None:
     """The body of one of the service's own pages (/readyz, /openapi.json); None unless it comes with 200 in time.
 
-    Outside the circuit on purpose: such a page must not count against people's requests. Raises the OSError of
-    `exchange`.
+    Outside the circuit, so that it does not count with people's requests. Raises OSError as `Upstream.exchange` does.
     """
     answer: UpstreamAnswer | None = None
     try:

@@ -1,4 +1,4 @@
-"""One circuit: who may call, what the outcomes mean, when it opens and heals.
+"""One circuit: who may call, what outcomes mean, when it opens and heals.
 
 pybreaker moves the state (closed, open, half-open) and is used through its public names only: a
 storage of ours, open(), half_open(), close(), success_counter and success_threshold. Admission and
@@ -68,7 +68,7 @@ _NAMES: dict[CircuitState, str] = {
     "half_open": pybreaker.STATE_HALF_OPEN,
 }
 
-#: A good call opens a circuit only on the heels of a bad one: not longer after it than this, in seconds.
+#: A good call opens a circuit only this soon after a bad one, in seconds.
 _FRESH_SECONDS = 1.0
 
 log = get_logger(__name__)
@@ -177,15 +177,14 @@ class CircuitSnapshot:
     forced: bool
     #: Who shares this circuit: all processes of the server, or this process alone.
     scope: CircuitScope
-    #: It should be the machine's, but no shared memory could be had.
+    #: The machine's processes should share it, but there was no shared memory.
     sharing_failed: bool
-    #: A process that does not run has the circuit's lock: until it goes on or ends, the circuit does not move, and
-    #: outcomes are not counted.
+    #: A stopped process holds the circuit's lock: until it goes on or ends, the state stays and outcomes are dropped.
     held_up: bool
 
 
 class Permit:
-    """The right to make one call. Report exactly one outcome; the first report wins, later ones do nothing."""
+    """The right to make one call. Report one outcome; the first report counts, later ones do nothing."""
 
     __slots__ = ("_circuit", "_due", "_generation", "_trial")
 
@@ -193,7 +192,7 @@ class Permit:
         self._circuit = circuit
         self._generation = generation
         self._trial = trial
-        # Emptied by the first report; of two threads only one can.
+        # The first report empties it; of two threads, one.
         self._due = [True]
 
     @property
@@ -210,7 +209,7 @@ class Permit:
         self._report("failure", seconds, reason)
 
     def neutral(self) -> None:
-        """The call says nothing about the upstream: a client that left, a refusal of our own, a 429."""
+        """The call says nothing about the upstream: its client left, we refused it, or the answer was a 429."""
         self._report("neutral", 0.0, "")
 
     def _report(self, outcome: Literal["success", "failure", "neutral"], seconds: float, reason: str) -> None:
@@ -224,8 +223,8 @@ class Permit:
 class _Storage(pybreaker.CircuitBreakerStorage):
     """pybreaker's view of a state store.
 
-    The circuit prepares the whole next standing; pybreaker, by setting the state, makes it true. The
-    counters stay ours: resetting them is no business of pybreaker's state objects.
+    The circuit prepares the whole next standing; pybreaker commits it by setting the state. Counters stay ours, so that
+    pybreaker's state objects cannot reset them.
     """
 
     def __init__(self, store: StateStore) -> None:
@@ -266,17 +265,15 @@ class _Storage(pybreaker.CircuitBreakerStorage):
 
 
 class Circuit:
-    """Thread-safe, and never waits for I/O: exclusiveness covers a few assignments, so an event loop may use it too.
+    """Thread-safe, and never waits for I/O: its lock covers a few assignments, so an event loop may use it too.
 
-    A process that is frozen just then holds the others up, once and for a moment; from then on they go on as it was:
-    a closed circuit admits and an open one refuses, whatever would need a change of state is refused, and outcomes are
-    dropped (`on_uncounted`) until the lock can be had again.
+    A process that is stopped while it holds the lock delays the others once, for a moment. From then on, until the lock
+    is free, the circuit stays as it is: closed, it admits; open, it refuses; trials are refused, and outcomes dropped.
 
-    `listeners` hear every transition that this process made, after the lock is released; one that raises
-    is logged and stops neither the transition nor the others. `clock` is monotonic seconds, the same for all
-    who share the `store`; so are the settings. `chance` gives 0.0 to 1.0. `on_uncounted` is told the
-    name for each outcome that was dropped. Make the circuit after the last fork. Without a store it has a memory of its
-    own.
+    `listeners` are called with every transition of this process's making, after the lock is released; one that raises is
+    logged, and stops neither the transition nor the others. `on_uncounted` is called with the circuit's name for each
+    dropped outcome. All who share a `store` have the same settings and the same `clock`, in monotonic seconds. `chance`
+    gives 0.0 to 1.0. Make the circuit after the last fork; without a store it keeps its state in this process.
     """
 
     def __init__(
@@ -331,7 +328,7 @@ class Circuit:
                     raise CircuitOpen(self.name, self.settings.open_seconds)
                 return Permit(self, standing.generation, trial)
         except CircuitLockTimeout:
-            # Whether a trial may run cannot be known, and never may one too many.
+            # It might be one trial too many.
             raise CircuitOpen(self.name, self.settings.open_seconds) from None
         finally:
             self._tell()
@@ -372,7 +369,7 @@ class Circuit:
     def force(self, state: Literal["open", "closed", "auto"]) -> None:
         """Hold the circuit open or closed until told `auto`, which starts again from closed.
 
-        Raises CircuitLockTimeout, with nothing changed, while a process that does not run has the circuit's lock.
+        Raises CircuitLockTimeout, with nothing changed, while a stopped process holds the circuit's lock.
         """
         try:
             with self._store as store:
@@ -386,10 +383,9 @@ class Circuit:
             self._tell()
 
     def note_probe(self, ok: bool) -> None:
-        """What the prober saw. An upstream seen away and now ready is tried before the open time is over.
+        """Record what the prober saw. An upstream that was away and is ready now is tried before the open time is over.
 
-        An upstream that says it is ready all the time while its calls fail is not tried early, or the
-        growing open time would mean nothing.
+        One that says it is ready all the time while its calls fail is not, or the growing open time would mean nothing.
         """
         try:
             with self._store as store:
@@ -403,7 +399,7 @@ class Circuit:
                     if standing.state == "open" and standing.forced is None:
                         self._move(standing, "half_open", now, "probe_ready")
         except CircuitLockTimeout:
-            return  # the next probe tells again
+            return  # the next probe will tell
         finally:
             self._tell()
 
@@ -429,7 +425,7 @@ class Circuit:
                     if current and store.end_trial(trial, now):
                         self._record_trial(standing, outcome, slow, now)
                     return
-                # A call admitted before the last transition tells about a time that is over.
+                # A call admitted before the last transition belongs to a time that is over.
                 if not current:
                     return
                 store.add(now, failed=failed, slow=slow)
@@ -439,8 +435,8 @@ class Circuit:
                 verdict = None if standing.forced else self.settings.verdict(totals, consecutive)
                 if failed or slow:
                     self._bad_at = now
-                # As the good calls before an outage leave the window, its failures become the larger share of it,
-                # long after it is over: the first good call of a quiet time must not open the circuit then.
+                # When the good calls before an outage leave the window, its failures become the larger share, long
+                # after it is over. The first good call of a quiet time must not open the circuit then.
                 if verdict is not None and now - self._bad_at <= _FRESH_SECONDS:
                     self._move(standing, "open", now, verdict)
                 elif totals.calls >= self.settings.minimum_calls:
@@ -475,7 +471,7 @@ class Circuit:
         return self._move(standing, "half_open", now, "open_time_over") if self._is_over(standing, now) else standing
 
     def _move(self, standing: CircuitStanding, new: CircuitState, now: float, reason: Reason) -> CircuitStanding:
-        """Change the state; the caller has the store for itself, and `standing` from it."""
+        """Change the state; the caller holds the store's lock, and `standing` came from it."""
         old = standing.state
         generation = standing.generation + 1
         if new == "open":
@@ -522,5 +518,5 @@ class Circuit:
             for listener in self._listeners:
                 try:
                     listener(transition)
-                except Exception:  # a listener is a guest: it must not break admission or healing
+                except Exception:  # a listener must not break admission or healing
                     log.exception("circuit_listener_failed", circuit=transition.name)

@@ -1,4 +1,4 @@
-"""Ask an upstream whose circuit is open whether it is back."""
+"""Asks upstreams whose circuits are open whether they are back."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = get_logger(__name__)
 class Prober:
     """One thread that asks, at a jittered interval, every upstream whose circuit is open.
 
-    `ask(name)` answers whether the upstream says it is ready (its /readyz); it must have a time limit of
-    its own, and raising means no, but for an OSError by which this process has run out of files or the like. The
-    circuit decides what an answer is worth (Circuit.note_probe): at most an early half-open, never closed. `elected`
-    tells whether this process is the one to ask, of several that share the circuits; it is asked anew each time.
+    `ask(name)` tells whether the upstream says it is ready (its /readyz). It must have a time limit of its own; raising
+    means no, except an OSError that says this process is out of files or the like. The circuit decides what an answer
+    is worth (Circuit.note_probe): at most an early half-open, never closed. `elected` tells, before each round, whether
+    this process is the one to ask, of several that share the circuits.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Prober:
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """End the thread; harmless before start and the second time."""
+        """Stop the thread; harmless before start, or twice."""
         self._stopped.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
     def run_once(self) -> int:
-        """Ask for every open circuit once, if elected; how many were asked."""
+        """Ask once for every open circuit, if elected; returns how many were asked."""
         if not self._elected():
             return 0
         asked = 0
@@ -68,10 +68,10 @@ class Prober:
             asked += 1
             try:
                 ready = self._ask(circuit.name)
-            except Exception as error:  # whatever goes wrong while asking, the answer is "not ready"
+            except Exception as error:  # whatever goes wrong means "not ready"
                 log.debug("circuit_probe_failed", circuit=circuit.name, error=repr(error))
                 if is_shortage(error):
-                    # Nobody was asked: files, ports or memory have run out here.
+                    # Nobody was asked: this process is out of files, ports or memory.
                     report(error, at=circuit.name)
                     continue
                 ready = False

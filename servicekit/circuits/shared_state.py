@@ -1,14 +1,14 @@
-"""One memory of circuits for all processes that a server forks, without a server of its own.
+"""Circuits in memory that all processes of a server share.
 
 It lies in a SharedMemory. docs/circuit_states.md describes the layout and why nothing in it can be read half-written:
 
 * Every value is one aligned word of 8 bytes, written and read in one piece, with its generation or second inside
   where it has one.
-* What belongs together (a `CircuitStanding`) is written aside and becomes true with one word, the head.
-* Everything is written, and everything longer than a word is read, under the circuit's record lock, which the kernel
-  takes from a process that dies; except that each process counts good calls in a row of words nobody else writes.
-* A process that is frozen while it has the lock holds the circuit up: the others wait for it once, for a moment, and
-  go on without it (CircuitLockTimeout) until the lock is free again.
+* A `CircuitStanding` is written aside and becomes valid with one word, the head.
+* Everything is written, and whatever is longer than a word is read, under the circuit's record lock, which the kernel
+  releases when its process dies; only good calls are counted without it, in a row of words for each process.
+* A process that is stopped while it holds the lock delays the others once, for a moment; they go on without the lock
+  (CircuitLockTimeout) until it is free again.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 MAGIC = int.from_bytes(b"circuits", "big")
 LAYOUT_VERSION = 1
-#: Places for processes. A reload has two sets of them for a while, and the last one may be slow to leave.
+#: Places for processes. During a reload there are two sets of them, and the old ones may be slow to leave.
 PROCESSES = 256
-#: So long, in seconds, a process waits for a circuit's lock. Whoever has it needs microseconds, if it runs at all.
+#: How long a process waits for a circuit's lock, in seconds. Its holder needs microseconds, unless it is stopped.
 PATIENCE = 0.05
-#: The same from then on until the lock was to be had again: an event loop must not wait for a frozen process twice.
+#: The same after that, until the lock has been free again: an event loop must not wait for a stopped process twice.
 IMPATIENCE = 0.0002
-#: The same for the table of processes when a process begins, which may take its time.
+#: The same for the table of processes, when a process starts; there is no hurry then.
 _TABLE_PATIENCE = 2.0
 
-# The file's header: magic, version, circuits, trials, seconds of a window, places for processes, places ever taken.
+# The file's header: magic, version, circuits, trials, seconds of a window, places for processes, places ever used.
 _HEADER = 8
 _USED_PLACES = 6
 # Of each process: its id, and when it took its place.
@@ -87,9 +87,9 @@ log = get_logger(__name__)
 
 
 class SharedStates:
-    """The memory of a set of circuits. Make it before the fork; each process then takes its stores from it.
+    """The memory of a set of circuits. Make it before the fork; each process then gets its stores from it.
 
-    Raises OSError when there is no room for it. All processes must give their circuits these settings.
+    Raises OSError when there is no room for it. All processes must use these settings.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SharedStates:
         return SharedState(self, self.names.index(name))
 
     def elected(self) -> bool:
-        """Tell whether this process is the one that does what only one is to do; when it dies, another is."""
+        """Tell whether this process does what only one may do; when it dies, another one does."""
         if self._leader != os.getpid() and self.memory.try_lock(_LEADER_LOCK):
             self._leader = os.getpid()
         return self._leader == os.getpid()
@@ -176,13 +176,13 @@ class SharedStates:
         return self.words[_USED_PLACES]
 
     def _attach(self) -> None:
-        """Take a place for this process and keep it, by a lock, as long as the process lives."""
+        """Take a place for this process, and keep it locked as long as the process lives."""
         with self._table_threads:
             if self._pid == os.getpid():
                 return
             self.place = -1
             if not self.memory.lock(_TABLE_LOCK, _TABLE_PATIENCE):
-                raise OSError("the table of processes is held up by a process that does not run")
+                raise OSError("a stopped process holds the lock of the table of processes")
             try:
                 for place in range(self.processes):
                     if self.memory.try_lock(_PLACE_LOCKS + place):
@@ -197,7 +197,7 @@ class SharedStates:
                 self.place = place
             finally:
                 self.memory.unlock(_TABLE_LOCK)
-            # Trials of the process that had this place before died with it. What it counted stays.
+            # The trials of the process that had this place before died with it. What it counted stays.
             for circuit in range(len(self.names)):
                 if not self.memory.lock(circuit, self.patience):
                     continue  # then they end by their lease
@@ -212,7 +212,7 @@ class SharedStates:
 
 
 class SharedState:
-    """One circuit's memory, shared. Thread-safe; for the process that took it from the set, not for its children."""
+    """One circuit's memory, shared. Thread-safe; for the process that got it from the set, not for its children."""
 
     scope: CircuitScope = "machine"
     sharing_failed = False
@@ -242,7 +242,7 @@ class SharedState:
         return self
 
     def _take_lock(self) -> None:
-        """Keep out threads and processes; CircuitLockTimeout when another process does not let go."""
+        """Lock out threads and processes; CircuitLockTimeout when another process does not let go."""
         limit: float | None = None
         while True:
             self._lock.acquire()
@@ -250,7 +250,7 @@ class SharedState:
             try:
                 locked = self._memory.try_lock(self._circuit)
             finally:
-                # Threads of this process need not wait for a process that does not run.
+                # Threads of this process need not wait for a stopped process.
                 if not locked:
                     self._lock.release()
             if locked:
@@ -282,7 +282,7 @@ class SharedState:
         seen = self._seen
         if self._words[self._base] == seen[0]:
             return seen[1]
-        # Only whoever is exclusive moves it, so this is a reader from outside: it reads the new one in peace.
+        # It changes under the lock only, so this reader is outside of it: it takes the lock to read.
         try:
             with self:
                 return self._seen[1]
@@ -290,7 +290,7 @@ class SharedState:
             return self._read_held_up()
 
     def _read_held_up(self) -> CircuitStanding:
-        """Read without the lock: the next change writes the other standing; by the one after that the head differs."""
+        """Read without the lock: the next change writes the other standing, and the one after it another head."""
         while True:
             head = self._words[self._base]
             standing = self._read(head)
@@ -325,7 +325,7 @@ class SharedState:
         self._floats[at + 3] = math.nan if standing.closed_at is None else standing.closed_at
         self._floats[at + 4] = math.nan if standing.opened_at is None else standing.opened_at
         self._words[at + 5] = standing.epoch
-        # From here on it is true, for everybody at once.
+        # This makes it valid, for everybody at once.
         head = standing.generation << 2 | _STATES.index(standing.state)
         self._words[self._base] = head
         self._seen = (head, standing)
@@ -471,9 +471,10 @@ _inherited: dict[str, SharedStates | None] = {}
 
 
 def prepare_circuits(server: str, names: Sequence[str], settings: CircuitSettings) -> None:
-    """Make the memory that the processes of `server` will share. For its master, before it forks; once is enough.
+    """Make the memory that the processes of `server` will share. Called by its master before it forks; later calls do
+    nothing.
 
-    Without shared memory the server goes on: each process then has circuits of its own, and says so.
+    If there is no shared memory, each process has circuits of its own, and says so (`sharing_failed`).
     """
     if server in _inherited:
         return
@@ -485,12 +486,12 @@ def prepare_circuits(server: str, names: Sequence[str], settings: CircuitSetting
 
 
 def inherited(server: str) -> SharedStates | None:
-    """What `prepare_circuits` made in the master of this process, if it could."""
+    """What `prepare_circuits` made in this process's master, if it could."""
     return _inherited.get(server)
 
 
 def store_for(server: str, name: str, settings: CircuitSettings) -> StateStore:
-    """The memory of a circuit: shared if the master prepared that, else this process's own."""
+    """A circuit's store: shared if the master prepared it, else this process's own."""
     states = inherited(server)
     if states is None:
         return LocalState(settings.window_seconds, sharing_failed=server in _inherited)

@@ -1,4 +1,4 @@
-"""What a circuit remembers, and the memory of a circuit that one process has for itself."""
+"""What a circuit remembers, and a store of it for one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CircuitScope = Literal["machine", "process"]
 
 @dataclass(frozen=True, slots=True)
 class CircuitStanding:
-    """Where a circuit stands. It changes as a whole, with each generation. Times are of the circuit's clock."""
+    """Where a circuit stands; replaced as a whole with each generation. Times are those of the circuit's clock."""
 
     generation: int = 0
     state: CircuitState = "closed"
@@ -27,37 +27,37 @@ class CircuitStanding:
     closed_at: float | None = None
     #: Seconds since 1970 at which it last left closed.
     opened_at: float | None = None
-    #: The generation in which it was last closed: only calls admitted since then are in the window.
+    #: The generation in which it was last closed: the window holds only calls admitted since then.
     epoch: int = 0
 
 
 class CircuitLockTimeout(Exception):
-    """The memory cannot be had for oneself: another process has it and does not run."""
+    """Another process holds the circuit's lock, and does not let go: it is stopped."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"a process that does not run holds the circuit {name} up")
+        super().__init__(f"a stopped process holds the lock of the circuit {name}")
         self.name = name
 
 
 class StateStore(Protocol):
-    """The memory of one circuit. Used as a context manager it is exclusive, and never held over a call.
+    """What one circuit remembers. As a context manager it is locked; it is never locked during a call.
 
     Entering it raises CircuitLockTimeout, after a short wait, when another process does not let go. Only `standing`,
-    `add_success`, and a look at `totals` and `last_probe` need no exclusiveness. Consecutive failures, good trials and
-    the places of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
+    `add_success`, and reading `totals` and `last_probe` need no lock. Consecutive failures, good trials and the places
+    of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
     """
 
     @property
     def scope(self) -> CircuitScope:
-        """Who shares this memory: all processes of the machine's set, or this process alone."""
+        """Who shares it: all processes of a server, or this process alone."""
 
     @property
     def sharing_failed(self) -> bool:
-        """The memory should have been shared, and could not be."""
+        """It should have been shared, and could not be."""
 
     @property
     def held_up(self) -> bool:
-        """It could not be had for oneself when it was last wanted."""
+        """The lock could not be taken when it was last wanted."""
 
     consecutive_failures: int
     good_trials: int
@@ -76,27 +76,27 @@ class StateStore(Protocol):
     def standing(self) -> CircuitStanding: ...
 
     def commit(self, standing: CircuitStanding) -> None:
-        """Make the next standing true for everybody, in one step."""
+        """Make this the standing for everybody, in one step."""
 
     def add_success(self, generation: int, now: float) -> bool:
-        """Count a good, fast call without exclusiveness where nothing can follow from it; False: not counted."""
+        """Count a good, fast call without the lock if it cannot change anything; False: not counted."""
 
     def allow_add_success(self, generation: int, now: float) -> None:
-        """Nothing can follow from good calls of this generation for the rest of this second of the clock."""
+        """Good calls of this generation cannot change anything for the rest of this second of the clock."""
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None: ...
 
     def totals(self, now: float) -> WindowTotals: ...
 
     def take_trial(self, now: float, until: float, limit: int) -> int | None:
-        """A place among at most `limit` trials, by its number; None when all are taken."""
+        """Take one of at most `limit` places for trials; returns its number, None when all are taken."""
 
     def end_trial(self, trial: int, now: float) -> bool:
-        """Give the place back; True if it was still held, in this generation."""
+        """Give the place back; True if this generation still held it."""
 
 
 class LocalState:
-    """The memory of a circuit that lives in this process alone. Thread-safe."""
+    """A circuit's memory in this process alone. Thread-safe."""
 
     scope: CircuitScope = "process"
     held_up = False
@@ -138,7 +138,7 @@ class LocalState:
         return False
 
     def allow_add_success(self, generation: int, now: float) -> None:
-        """Every call is counted under the lock here."""
+        """Nothing to allow: every call is counted under the lock here."""
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         self._window.add(now, failed=failed, slow=slow)

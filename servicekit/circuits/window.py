@@ -1,4 +1,4 @@
-"""How many calls of the last seconds failed or were slow. Pure: the caller brings the time."""
+"""How many calls of the last seconds failed or were slow. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ class _Bucket:
 class SlidingWindow:
     """Counts in buckets of one second; the running second is the newest of `seconds` buckets.
 
-    Not thread-safe: whoever owns it holds a lock. Times are seconds of one monotonic clock. A time
-    behind the newest bucket is counted into the newest one, so a clock read before waiting for the
-    lock does no harm.
+    Not thread-safe: its owner holds a lock. Times are seconds of one monotonic clock. A time before the newest bucket
+    is counted in the newest, so it does no harm to read the clock before waiting for the lock.
     """
 
     def __init__(self, seconds: int = 10) -> None:

@@ -62,7 +62,7 @@ STATUS_OF: Mapping[type[AppError], int] = {
 
 
 def status_of(error: AppError | type[AppError]) -> int:
-    """Give the HTTP status of an error: that of its nearest class in the table."""
+    """The HTTP status of an error: that of its nearest class in the table."""
     cls = error if isinstance(error, type) else type(error)
     return next(STATUS_OF[base] for base in cls.__mro__ if base in STATUS_OF)
 
@@ -81,7 +81,7 @@ def failure(error: AppError) -> dict[str, Any]:
 
 
 class Written(simplejson.RawJSON):
-    """A value that is JSON text already and leaves as it is, so that no tree of it is ever made. Equal to its value."""
+    """A value that is JSON text already and is written as it is, never made into objects. Equal to its value."""
 
     def __eq__(self, other: object) -> bool:
         return bool(read_stored(self.encoded_json) == other)
@@ -102,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 
 def dump(value: Any) -> bytes:
-    """Write strict JSON in UTF-8: Decimals stay exact numbers, NaN is refused, names keep their script."""
+    """Write strict JSON in UTF-8: Decimals stay exact, NaN is refused, text keeps its script."""
     text: str = simplejson.dumps(
         value,
         default=_plain,
