@@ -1,10 +1,15 @@
-"""Users and orders through the gateway, word for word as people use them."""
+"""Users and orders through the gateway, word for word as people use them, and those that `./scripts/seed` makes."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 
 import pytest
+
+from scripts.seeding import ORDERS, PEOPLE, TASKS
+from tests.support.system import CHECKOUT
 
 
 def test_a_user_is_created_once(system):
@@ -115,3 +120,46 @@ def test_an_unknown_address_and_a_wrong_method_are_enveloped(system):
     wrong = system.request("PATCH", "/users")
     assert (wrong.status, wrong.error["code"]) == (405, "method_not_allowed")
     assert {"GET", "POST"} <= {method.strip() for method in wrong.headers["Allow"].split(",")}
+
+
+def _seed(system):
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.seeding", "--url", system.url],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def _totals(system):
+    return [system.get(f"/{name}?limit=1").data["total"] for name in ("users", "orders", "tasks")]
+
+
+def test_the_seed_fills_the_system_and_a_second_run_adds_no_people(system):
+    users, orders, tasks = _totals(system)
+    first = _seed(system)
+    assert first.returncode == 0, first.stderr
+    assert _totals(system) == [users + 30, orders + ORDERS, tasks + TASKS]
+    names = {user["name"] for user in system.get("/users?limit=100").data["users"]}
+    assert names >= {name for name, _, _ in PEOPLE}
+
+    second = _seed(system)
+    assert second.returncode == 0, second.stderr
+    assert _totals(system) == [users + 30, orders + 2 * ORDERS, tasks + 2 * TASKS]
+
+
+def test_seeding_a_system_that_is_not_there_is_one_clear_line():
+    refused = subprocess.run(
+        [sys.executable, "-m", "scripts.seeding", "--url", "http://127.0.0.1:9"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "is the system running?" in refused.stderr

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 
@@ -120,6 +121,8 @@ class ScriptedUpstream:
         self.sent = 0
         self._stopped = False
         self._listener: socket.socket | None = None
+        # None of those that the kernel gives to outgoing connections, which could have it while this one is stopped.
+        self.port = self.port or free_port()
         self.start()
 
     @property
@@ -159,12 +162,11 @@ class ScriptedUpstream:
         self.drop_connections()
 
     def start(self) -> None:
-        """Listen, on the port of the last time if there was one."""
+        """Listen, on the port of the last time."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(512)
-        self.port = listener.getsockname()[1]
         self._stopped = False
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()

@@ -18,7 +18,7 @@ MOSTLY_FAILING = [FAILURE if number % 5 else good({}) for number in range(100)]
 THREE_OF_TEN_FAILING = [FAILURE if number % 10 in (0, 3, 6) else good({}) for number in range(100)]
 
 
-@pytest.fixture(scope="module", params=[1, 4, 8])
+@pytest.fixture(scope="module", params=[1, 4, pytest.param(8, marks=pytest.mark.big)])
 def _several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     process = GatewayProcess(tmp_path_factory.mktemp("gateway") / "log", GATEWAY_PROCESSES=str(request.param))
     eventually(lambda: len(process.pids()) == request.param, timeout=30, what="all processes")
