@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 from api_gateway.app import create_app
 from api_gateway.settings import GatewaySettings
 from servicekit.observing import logs
@@ -12,9 +10,3 @@ from servicekit.process.settings import loaded_or_exit
 _settings = loaded_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
 app = create_app(_settings)
-
-# Requests make few cycles. What was imported is never looked at again, and what is young a good deal less often than
-# after every 700 objects, the default.
-gc.collect()
-gc.freeze()
-gc.set_threshold(20_000, 20, 20)

@@ -11,9 +11,9 @@ from typing import Any
 from api_gateway import shared_quotas
 from api_gateway.settings import GatewaySettings
 from servicekit.circuits import CircuitSettings, shared_state
+from servicekit.http_server.event_loop_defaults import *  # noqa: F403 - gunicorn reads a module's names
 from servicekit.observing import logs
 from servicekit.observing.logs import get_logger
-from servicekit.process.gunicorn_defaults import *  # noqa: F403  # gunicorn takes its settings from this module's names
 from servicekit.process.gunicorn_reload import keep_what_works
 from servicekit.process.lifecycle import allow_many_files
 from servicekit.process.settings import load_or_exit
@@ -26,22 +26,11 @@ allow_many_files()
 bind = _settings.gateway_bind
 workers = _settings.gateway_processes
 proc_name = "api_gateway"
-worker_class = "servicekit.http_server.event_loop_worker.EventLoopWorker"
 asgi_loop = "uvloop"
-asgi_lifespan = "on"
-# The strict one: the fast parser takes folded header lines and a bare LF.
-http_parser = "python"
-# Forwarded fields are judged by our own rules (TRUSTED_PROXIES), never by gunicorn.
-forwarded_allow_ips = ""
 # Less than the services take (servicekit/process/gunicorn_defaults.py), so that a refusal is always ours.
 limit_request_line = 8000
 limit_request_fields = 100
 limit_request_field_size = 8190
-worker_connections = 10000
-# A client that leaves frees its place at the upstream at once.
-asgi_disconnect_grace_period = 0
-backlog = 2048
-
 
 _METRICS_FOLDER = "gateway-metrics-"
 _METRICS_BYTES = 64 * 1024

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from servicekit.observing.shortage import is_shortage
-from servicekit.wire.resolver import PATIENCE_SECONDS, Address, Resolver, says_little
+from servicekit.wire.resolver import LOOK_UP_SECONDS, Address, Resolver, says_little
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ async def connect(
             events: list[asyncio.Future[Any]] = [*attempts] if look_up is None else [*attempts, look_up]
             done, _ = await asyncio.wait(
                 events,
-                timeout=ATTEMPT_DELAY if left or may_renew else None if attempts else PATIENCE_SECONDS,
+                timeout=ATTEMPT_DELAY if left or may_renew else None if attempts else LOOK_UP_SECONDS,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             slower: list[Address] = []

@@ -27,7 +27,7 @@ from servicekit.observing.shortage import is_shortage
 #: How long an answer is used without another look-up, in seconds; the system gives no time to live.
 FRESH_SECONDS = 5.0
 #: How long to wait for a look-up while there is an older answer to use instead, in seconds.
-PATIENCE_SECONDS = 0.25
+LOOK_UP_SECONDS = 0.25
 #: Seconds between the beginnings of two look-ups, while there is an answer.
 PAUSE_SECONDS = 1.0
 #: How long an address that did not answer is tried after the others, in seconds.
@@ -96,7 +96,7 @@ class Resolver:
             if now - self._answered_at < FRESH_SECONDS:
                 return self._ordered(), None, 0.0
             look_up = self._begin(now, at_once=not self._known)
-            left = self._began_at + PATIENCE_SECONDS - now if self._known else math.inf
+            left = self._began_at + LOOK_UP_SECONDS - now if self._known else math.inf
             return self._ordered(), look_up if left > 0 else None, max(left, 0.0)
 
     @property

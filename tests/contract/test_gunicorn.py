@@ -219,9 +219,16 @@ def test_the_worker_listens_without_a_backlog_and_notifies_once_it_does() -> Non
     assert "self.loop = " in inspect.getsource(ASGIWorker._setup_event_loop)
 
 
-@pytest.mark.parametrize("folder", ["api_gateway", "service_tasks/streams"])
-def test_every_setting_is_known_to_gunicorn(folder: str) -> None:
-    text = (CHECKOUT / folder / "gunicorn.conf.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    "file",
+    [
+        "api_gateway/gunicorn.conf.py",
+        "service_tasks/streams/gunicorn.conf.py",
+        "servicekit/http_server/event_loop_defaults.py",
+    ],
+)
+def test_every_setting_is_known_to_gunicorn(file: str) -> None:
+    text = (CHECKOUT / file).read_text(encoding="utf-8")
     names = set(re.findall(r"^([a-z]\w*) = ", text, re.M))
     assert names
     assert names <= {setting.name for setting in KNOWN_SETTINGS}

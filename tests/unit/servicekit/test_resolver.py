@@ -13,7 +13,7 @@ from servicekit.wire import resolver as resolver_module
 from servicekit.wire.resolver import (
     AVOID_SECONDS,
     FRESH_SECONDS,
-    PATIENCE_SECONDS,
+    LOOK_UP_SECONDS,
     PAUSE_SECONDS,
     Address,
     Resolver,
@@ -116,7 +116,7 @@ def test_a_name_server_that_says_nothing_is_waited_for_a_moment_once_and_asked_o
     server.open.clear()
     clock.now += FRESH_SECONDS
     known, look_up, patience = resolver.addresses()
-    assert (known, patience) == ([v4("10.0.0.1")], PATIENCE_SECONDS)
+    assert (known, patience) == ([v4("10.0.0.1")], LOOK_UP_SECONDS)
     assert look_up is not None
     for _ in range(50):
         clock.now += FRESH_SECONDS

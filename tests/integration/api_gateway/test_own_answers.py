@@ -254,7 +254,7 @@ def test_sigterm_lets_requests_under_way_finish_and_takes_no_new_ones(tmp_path: 
         gateway.stop()
 
 
-def test_clients_that_come_while_the_worker_is_busy_wait_at_the_door(tmp_path: Path) -> None:
+def test_clients_that_come_while_the_worker_is_busy_wait_to_be_accepted(tmp_path: Path) -> None:
     gateway = GatewayProcess(tmp_path / "log")
     worker = gateway.client.get("/status").json["data"]["processes"][0]["pid"]
     waiting = []

@@ -1,0 +1,26 @@
+"""What every gunicorn.conf.py of an event-loop server takes, with all that every gunicorn process has in common."""
+
+from __future__ import annotations
+
+from servicekit.process import gunicorn_defaults
+from servicekit.process.gunicorn_defaults import *  # noqa: F403 - gunicorn reads a module's names
+
+__all__ = [
+    "asgi_disconnect_grace_period",
+    "asgi_lifespan",
+    "backlog",
+    "forwarded_allow_ips",
+    "http_parser",
+    "worker_class",
+]
+__all__ += gunicorn_defaults.__all__
+
+worker_class = "servicekit.http_server.event_loop_worker.EventLoopWorker"
+asgi_lifespan = "on"
+# The strict one: the fast parser takes folded header lines and a bare LF.
+http_parser = "python"
+# Forwarded fields are for the application to judge.
+forwarded_allow_ips = ""
+# A client that leaves frees what it held at once.
+asgi_disconnect_grace_period = 0
+backlog = 2048
