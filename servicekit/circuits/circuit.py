@@ -270,9 +270,9 @@ class Circuit:
     A process that is stopped while it holds the lock delays the others once, for a moment. From then on, until the lock
     is free, the circuit stays as it is: closed, it admits; open, it refuses; trials are refused, and outcomes dropped.
 
-    `listeners` are called with every transition of this process's making, after the lock is released; one that raises is
-    logged, and stops neither the transition nor the others. `on_uncounted` is called with the circuit's name for each
-    dropped outcome. All who share a `store` have the same settings and the same `clock`, in monotonic seconds. `chance`
+    `listeners` are called with every transition of this process's making, after the lock is released; one that raises
+    is logged, and stops neither the transition nor the others. `on_uncounted` is called with the circuit's name for
+    each dropped outcome. All who share a `store` have the same settings and the same `clock`, in monotonic seconds. `chance`
     gives 0.0 to 1.0. Make the circuit after the last fork; without a store it keeps its state in this process.
     """
 
