@@ -167,8 +167,9 @@ class RelayStore:
 
     def spread(self, hears: Hears) -> tuple[int, list[str]]:
         """Write down the deliveries of new events; give how many events there were, and who is to get any."""
-        (row,) = self._rows(_SPREAD, limit=AT_ONCE, **_pairs(hears))
-        return row.events, row.destinations
+        # Five times a second, and mostly for nothing: in one round trip.
+        ((events, destinations),) = self._database.once(_SPREAD, {"limit": AT_ONCE, **_pairs(hears)})
+        return events, destinations
 
     def waiting(self, destination: str, limit: int) -> list[Waiting]:
         """Give what may go to a destination now, in order."""
