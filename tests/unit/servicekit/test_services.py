@@ -14,6 +14,7 @@ from scripts.instance.errors import StartFailed
 from scripts.instance.postgres import EmbeddedPostgres
 from servicekit.process import services as table
 from servicekit.process.services import BadServiceTable, Service, services
+from servicekit.web.serve import settings_of
 
 GOOD = '[users]\npackage = "service_users"\nport = 8001\nhears = []\n'
 
@@ -48,6 +49,12 @@ def test_a_package_that_is_not_there_is_named(write: Callable[[str], None]) -> N
     write(GOOD.replace("service_users", "service_toys"))
     with pytest.raises(BadServiceTable, match=r"\[users\] there is no package service_toys here; make it, or take"):
         services()["users"].module("app")
+
+
+def test_a_package_without_settings_of_the_service_is_named(write: Callable[[str], None]) -> None:
+    write(GOOD.replace("[users]", "[toys]"))
+    with pytest.raises(BadServiceTable, match=r"service_users.settings has no settings of \[toys\]: a class below"):
+        settings_of(services()["toys"])
 
 
 def test_a_row_without_a_database_is_named_before_anything_is_made(
