@@ -21,7 +21,7 @@ from service_tasks.task_types.noop import noop
 from servicekit.events.cloudevents import Event
 from servicekit.events.inbox import Inbox
 from servicekit.process.ids import new_id
-from servicekit.wire.envelope import public_status
+from servicekit.wire.envelope import status_of
 from servicekit.wire.errors import AppError
 from tests.support.waiting import eventually
 
@@ -114,7 +114,7 @@ def test_the_deletion_of_a_user_whose_task_is_locked_waits_by_itself(bench, lock
         with pytest.raises(AppError) as refused:
             inbox.take(events)
         # What a relay takes for a fault that this event meets and others need not; 503 or 504 would hold up them all.
-        assert public_status(refused.value) == 500
+        assert status_of(refused.value) == 500
         assert inbox.take(events[1:]).processed == 1
         assert [bench.get(task_id).state for task_id in (held, other)] == [State.READY, State.CANCELLED]
 
