@@ -123,7 +123,7 @@ def test_json_keeps_its_decimals_and_every_script(database):
 
 
 def test_a_statement_over_its_time_is_too_slow_and_the_connection_is_used_again(make_database):
-    database = make_database(statement_timeout_ms=50, pool_size=1)
+    database = make_database(statement_timeout_ms=500, pool_size=1)
     with pytest.raises(DatabaseTooSlow) as caught, database.transaction() as session:
         session.execute(text("SELECT pg_sleep(30)"))
     assert caught.value.code == "database_too_slow"
@@ -131,7 +131,7 @@ def test_a_statement_over_its_time_is_too_slow_and_the_connection_is_used_again(
 
 
 def test_a_transaction_that_idles_too_long_is_ended_by_the_server(make_database):
-    database = make_database(idle_in_transaction_timeout_ms=50)
+    database = make_database(idle_in_transaction_timeout_ms=500)
 
     def idle() -> None:
         with database.transaction() as session:
@@ -415,8 +415,9 @@ def statement_timeout(database: Database) -> str:
 
 
 def test_a_statement_gets_no_more_time_than_the_request_has_left(database):
+    database.ping()
     began = time.monotonic()
-    with deadline.within(0.3), pytest.raises(DatabaseTooSlow), database.transaction() as session:
+    with deadline.within(1), pytest.raises(DatabaseTooSlow), database.transaction() as session:
         session.execute(text("SELECT pg_sleep(20)"))
 
     assert time.monotonic() - began < GENEROUS
@@ -424,11 +425,12 @@ def test_a_statement_gets_no_more_time_than_the_request_has_left(database):
 
 
 def test_every_statement_of_a_transaction_gets_what_is_left_by_then(database):
-    with deadline.within(3.0), database.transaction() as session:
+    database.ping()
+    with deadline.within(5), database.transaction() as session:
         session.execute(text("SELECT pg_sleep(1)"))
-        left = session.scalar(text("SELECT current_setting('statement_timeout')"))
+        left = session.scalar(text("SELECT CAST(setting AS int) FROM pg_settings WHERE name = 'statement_timeout'"))
 
-    assert 0 < int(left.removesuffix("ms").removesuffix("s")) <= 2000
+    assert 0 < left <= 4000
 
 
 def test_work_whose_time_is_gone_is_not_sent_and_what_was_done_is_undone(database):
@@ -505,7 +507,7 @@ def test_a_transaction_after_a_statement_by_itself_can_be_undone(database):
 
 
 def test_a_statement_by_itself_fails_as_in_a_transaction(make_database):
-    database = make_database(statement_timeout_ms=50)
+    database = make_database(statement_timeout_ms=500)
     with pytest.raises(DatabaseTooSlow):
         database.once("SELECT pg_sleep(10)", {})
     with pytest.raises(DatabaseUnavailable):
@@ -514,7 +516,8 @@ def test_a_statement_by_itself_fails_as_in_a_transaction(make_database):
 
 
 def test_a_statement_by_itself_gets_no_more_time_than_the_request_has_left(database):
-    with deadline.within(0.3), pytest.raises(DatabaseTooSlow):
+    database.ping()
+    with deadline.within(1), pytest.raises(DatabaseTooSlow):
         database.once("SELECT pg_sleep(10)", {})
     assert database.once("SHOW statement_timeout", {}) == [("5s",)]
 
