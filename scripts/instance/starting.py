@@ -28,7 +28,7 @@ from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
 from servicekit.process.probe import problem_of
 
-_READY_LIMIT = 90.0  # seconds from starting the services until all of them say 200 on /readyz
+_READY_LIMIT = 90.0  # seconds without a further service that is ready (200 on /readyz)
 _TRIES = 3  # exits of one program before the start is given up
 
 
@@ -137,14 +137,14 @@ def _start_everything(
             say_more("starting the services …")
             return
         if 0 < len(waiting_for) < fewest:
-            fewest = len(waiting_for)
+            fewest, limit = len(waiting_for), time.monotonic() + _READY_LIMIT
             say_more(f"starting the services … {fewest} to go")
         if process.poll() is not None:
             raise StartFailed(f"supervisor ended during the start (log: {layout.log('supervisor')})")
         if time.monotonic() > limit:
             what = ", ".join(waiting_for) or "the workers"
             raise StartFailed(f"still waiting for {what} after {_READY_LIMIT:.0f} s; the logs are in {layout.logs}")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 class _Watch:

@@ -20,7 +20,6 @@ from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_START_LIMIT = 120
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ class RunningSystem:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_START_LIMIT,
             check=False,
         )
         if check:
