@@ -30,8 +30,6 @@ from servicekit.wire.memory import Account, Budget
 
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT"})
-_JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
-
 #: Lines of requests that end within this time, in seconds, are written together.
 _LOG_SECONDS = 0.005
 

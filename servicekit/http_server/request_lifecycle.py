@@ -151,15 +151,16 @@ class ObservedHandler(ABC, Generic[E]):
                     if not await self.handle(exchange):
                         exchange.status = 0
                         return False
-                except AppError as error:
-                    self.refuse(exchange, error)
                 except ClientLeft:
                     return True
-                except Exception:  # a fault of ours: it must reach the log, and the client as a 500 or a cut-off answer
-                    log_crash()
-                    if exchange.client.has_answer:
-                        return True
-                    self.refuse(exchange, AppError(headers=self.CRASH_HEADERS))
+                except Exception as error:
+                    if not isinstance(error, AppError) or exchange.client.has_answer:
+                        # A fault of ours: it must reach the log, and the client as a 500 or an answer that is cut off.
+                        log_crash()
+                        if exchange.client.has_answer:
+                            return True
+                        error = AppError(headers=self.CRASH_HEADERS)
+                    self.refuse(exchange, error)
                 if request.body.present:
                     await request.body.discard()
                 return True
