@@ -33,7 +33,7 @@ _WITH_BODY = frozenset({"POST", "PUT"})
 #: Lines of requests that end within this time, in seconds, are written together.
 _LOG_SECONDS = 0.005
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class _ClientCall(Exchange):
@@ -291,7 +291,7 @@ class Front(ObservedHandler[_ClientCall]):
                         await client.drain()
             client.end_stream()
         except (TimeoutError, UpstreamError) as error:
-            log.warning("stream_cut_off", cause=repr(error))
+            _log.warning("stream_cut_off", cause=repr(error))
         finally:
             # However it ends, a client that left above all, the upstream's connection is not kept for it.
             self._streams.discard(stream)

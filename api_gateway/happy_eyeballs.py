@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from servicekit.observing.shortage import is_shortage
-from servicekit.wire.resolver import LOOK_UP_SECONDS, Address, Resolver, says_little
+from servicekit.wire.resolver import LOOK_UP_SECONDS, HostAddress, Resolver, says_little
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ ATTEMPT_DELAY = 0.25
 
 
 async def connect(
-    resolver: Resolver, attempt: Callable[[Address], Coroutine[Any, Any, T]], discard: Callable[[T], None]
+    resolver: Resolver, attempt: Callable[[HostAddress], Coroutine[Any, Any, T]], discard: Callable[[T], None]
 ) -> T:
     """Return the first connection that `attempt` makes; `discard` gets any later one. The caller sets the time limit.
 
@@ -27,9 +27,9 @@ async def connect(
     if len(addresses) == 1 and resolver.fixed:
         return await attempt(addresses[0])
     left, seen = deque(addresses), set(addresses)
-    attempts: dict[asyncio.Task[T], Address] = {}
+    attempts: dict[asyncio.Task[T], HostAddress] = {}
     errors: list[OSError] = []
-    look_up: asyncio.Future[list[Address]] | None = None
+    look_up: asyncio.Future[list[HostAddress]] | None = None
     may_renew = True
     try:
         while True:
@@ -49,7 +49,7 @@ async def connect(
                 timeout=ATTEMPT_DELAY if left or may_renew else None if attempts else LOOK_UP_SECONDS,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            slower: list[Address] = []
+            slower: list[HostAddress] = []
             for task, address in [*attempts.items()]:
                 if not task.done():
                     slower.append(address)

@@ -25,7 +25,7 @@ from servicekit.http_server import plain_head
 from servicekit.http_server.request import Fields
 from servicekit.observing.shortage import is_shortage
 from servicekit.wire.memory import Account
-from servicekit.wire.resolver import Address, Resolve, Resolver, system_resolve
+from servicekit.wire.resolver import HostAddress, ResolveHost, Resolver, system_resolve
 
 #: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
 IDLE_SECONDS = 30.0
@@ -551,7 +551,7 @@ class Upstream:
     """The connections to one service. Belongs to one event loop."""
 
     def __init__(
-        self, name: str, url: str, *, idle_seconds: float = IDLE_SECONDS, resolve: Resolve = system_resolve
+        self, name: str, url: str, *, idle_seconds: float = IDLE_SECONDS, resolve: ResolveHost = system_resolve
     ) -> None:
         self.name = name
         self.origin = Origin.parse(url)
@@ -641,7 +641,7 @@ class Upstream:
                 raise
             raise ConnectFailed(str(error), _connect_fault(error)) from error
 
-    async def _connect_to(self, address: Address) -> _Connection:
+    async def _connect_to(self, address: HostAddress) -> _Connection:
         _, connection = await self.loop.create_connection(
             lambda: _Connection(self),
             address.host,

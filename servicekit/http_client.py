@@ -231,8 +231,8 @@ class ServiceClient:
             **more_headers,
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            request_id.HEADER: request_id.accept_or_make(request_id.current_request_id()),
-            deadline.HEADER: str(int(left * 1000)),
+            request_id.REQUEST_ID: request_id.accept_or_make(request_id.current_request_id()),
+            deadline.TIMEOUT_MS: str(int(left * 1000)),
         }
         with self._session.request(
             method,

@@ -30,7 +30,7 @@ from service_tasks.schemas.tasks import (
     TaskView,
 )
 from service_tasks.use_cases.tasks import Tasks
-from servicekit.web.idempotency import HEADER, HEADERS, checked_key, replay_headers
+from servicekit.web.idempotency import HEADERS, IDEMPOTENCY_KEY, checked_key, replay_headers
 from servicekit.web.routes import Answer, Routes
 from servicekit.wire.errors import IdempotencyKeyReused, Invalid
 
@@ -39,7 +39,7 @@ BATCH_BODY_LIMIT = 16 * 1024 * 1024
 
 
 def _idempotency_key(headers: Mapping[str, str | None]) -> str | None:
-    key = headers[HEADER]
+    key = headers[IDEMPOTENCY_KEY]
     return None if key is None else checked_key(key)
 
 

@@ -42,7 +42,7 @@ _REFUSALS: dict[int, type[AppError]] = {
 #: Of the statuses that gunicorn calls "Unknown".
 _REASONS = {status.value: status.phrase for status in HTTPStatus if status not in theirs._REASON_PHRASES}
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Ready:
@@ -285,13 +285,13 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         return False
 
     def _send_error_response(self, status: int, message: str, extra_headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Refuse in the envelope. `message` is the parser's and may quote the request: it stays in the log."""
+        """Refuse in the envelope. `message` is the parser's and may quote the request: it stays in the _log."""
         error = _REFUSALS.get(status, AppError)()
         body = dump(failure(error))
         made = accept_or_make(None)
         if self._handler is not None:
             self._handler.parser_refused(status)
-        log.info("request_refused", status=status, code=error.code, cause=message, request_id=made)
+        _log.info("request_refused", status=status, code=error.code, cause=message, request_id=made)
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
             "Server: siteworks",

@@ -31,7 +31,7 @@ ACCEPT_AGAIN_SECONDS = 0.1
 #: be on the way.
 FIRST_REQUEST_SECONDS = 1.0
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships no types
@@ -135,7 +135,7 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
     def _joined(self, joining: asyncio.Task[Any]) -> None:
         self.joining.discard(joining)
         if not joining.cancelled() and joining.exception() is not None:
-            log.warning("connection_lost_on_accept", cause=repr(joining.exception()))
+            _log.warning("connection_lost_on_accept", cause=repr(joining.exception()))
 
     # Stopping.
 

@@ -7,7 +7,7 @@ from contextvars import ContextVar, Token
 
 from servicekit.process.ids import new_id_hex
 
-HEADER = "X-Request-ID"
+REQUEST_ID = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 _current: ContextVar[str] = ContextVar("request_id", default="")
 

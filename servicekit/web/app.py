@@ -191,9 +191,9 @@ def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget, b
     def begin() -> None:
         g.began = time.perf_counter()
         g.context = ExitStack()
-        wanted = request_id.accept_or_make(request.headers.get(request_id.HEADER))
+        wanted = request_id.accept_or_make(request.headers.get(request_id.REQUEST_ID))
         g.request_id = g.context.enter_context(request_id.use(wanted))
-        left = deadline.seconds_from_header(request.headers.get(deadline.HEADER))
+        left = deadline.seconds_from_header(request.headers.get(deadline.TIMEOUT_MS))
         g.context.enter_context(deadline.within(left))
         g.context.enter_context(memory.of_one_request(budget))
         if left is not None and left <= 0:
@@ -204,7 +204,7 @@ def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget, b
 
     @app.after_request
     def finish(response: Response) -> Response:
-        response.headers[request_id.HEADER] = g.request_id
+        response.headers[request_id.REQUEST_ID] = g.request_id
         seconds = time.perf_counter() - g.began
         record.ended(request.method, _route_template(), response.status_code, seconds)
         return response

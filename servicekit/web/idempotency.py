@@ -33,9 +33,11 @@ from servicekit.web.schemas import Body
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import IdempotencyKeyReused, Invalid
 
-HEADER = "Idempotency-Key"
+IDEMPOTENCY_KEY = "Idempotency-Key"
 #: What an operation declares as the request fields that it reads.
-HEADERS: Mapping[str, str] = {HEADER: "the same key and body again give what was made before, not a second one"}
+HEADERS: Mapping[str, str] = {
+    IDEMPOTENCY_KEY: "the same key and body again give what was made before, not a second one"
+}
 MAX_KEY_CHARACTERS = 200
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 
@@ -76,11 +78,11 @@ def replay_headers(replayed: bool) -> dict[str, str]:
 
 def request_key(headers: Mapping[str, str | None], body: Body, *, secret: Collection[str] = ()) -> RequestKey | None:
     """Read the key of a request, if it has one; `Invalid` for one that cannot be used; `secret`: see `fingerprint`."""
-    key = headers[HEADER]
+    key = headers[IDEMPOTENCY_KEY]
     return None if key is None else RequestKey(checked_key(key), fingerprint(body, secret=secret))
 
 
-def checked_key(key: str, field: str = HEADER) -> str:
+def checked_key(key: str, field: str = IDEMPOTENCY_KEY) -> str:
     """Give the key itself; `Invalid`, naming the field, for one that no header field should carry."""
     if not _KEY.fullmatch(key):
         raise Invalid.field(field, f"must be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters without spaces")

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from servicekit.wire.errors import DeadlineExceeded
 
-HEADER = "X-Request-Timeout-Ms"
+TIMEOUT_MS = "X-Request-Timeout-Ms"
 _MAX_DIGITS = 9
 _ends_at: ContextVar[float | None] = ContextVar("deadline", default=None)
 

@@ -38,7 +38,7 @@ _NO_WAY_THERE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAFNOSUP
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class HostAddress:
     """A numeric address."""
 
     family: socket.AddressFamily
@@ -47,14 +47,14 @@ class Address:
 
 #: Gives the addresses of a host, best first. Raises OSError, or UnicodeError for what cannot be a name. May take
 #: any time.
-Resolve = Callable[[str, int], Sequence[Address]]
-LookUp = Future[list[Address]]
+ResolveHost = Callable[[str, int], Sequence[HostAddress]]
+LookUp = Future[list[HostAddress]]
 
 
-def system_resolve(host: str, port: int) -> list[Address]:
+def system_resolve(host: str, port: int) -> list[HostAddress]:
     """Ask the system; the order is that of RFC 6724."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [Address(family, str(to[0]) + _scope(to)) for family, _, _, _, to in found]
+    return [HostAddress(family, str(to[0]) + _scope(to)) for family, _, _, _, to in found]
 
 
 class Resolver:
@@ -69,7 +69,7 @@ class Resolver:
         host: str,
         port: int,
         *,
-        resolve: Resolve = system_resolve,
+        resolve: ResolveHost = system_resolve,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
@@ -84,9 +84,9 @@ class Resolver:
         self._began_at = -math.inf
         self._look_up: LookUp | None = None
         self._fails = False
-        self._avoided: dict[Address, float] = {}
+        self._avoided: dict[HostAddress, float] = {}
 
-    def addresses(self) -> tuple[list[Address], LookUp | None, float]:
+    def addresses(self) -> tuple[list[HostAddress], LookUp | None, float]:
         """The last answer, in the order to try it; a look-up that may give a newer one, and how long it is worth
         waiting for, in seconds (infinity if there was no answer yet)."""
         if self.fixed:
@@ -104,8 +104,8 @@ class Resolver:
         """There was an answer."""
         return bool(self._known)
 
-    async def find(self) -> list[Address]:
-        """The addresses in the order to try them; without any yet, waits without a limit. Raises as `Resolve` does."""
+    async def find(self) -> list[HostAddress]:
+        """The addresses in the order to try them; without any yet, waits without a limit. Raises as `ResolveHost`."""
         known, begun, patience = self.addresses()
         if begun is None:
             return known
@@ -118,7 +118,7 @@ class Resolver:
         finally:
             look_up.cancel()
 
-    def find_within(self, seconds: float) -> list[Address]:
+    def find_within(self, seconds: float) -> list[HostAddress]:
         """The same for a thread; TimeoutError if there is no answer in time."""
         known, begun, patience = self.addresses()
         try:
@@ -135,17 +135,17 @@ class Resolver:
         with self._lock:
             return self._begin(self._clock())
 
-    def failed(self, address: Address) -> None:
+    def failed(self, address: HostAddress) -> None:
         """Try this address after the others for a while."""
         with self._lock:
             self._avoided[address] = self._clock() + AVOID_SECONDS
 
-    def answered(self, address: Address) -> None:
+    def answered(self, address: HostAddress) -> None:
         """Take back what `failed` said."""
         with self._lock:
             self._avoided.pop(address, None)
 
-    def _ordered(self) -> list[Address]:
+    def _ordered(self) -> list[HostAddress]:
         if not self._avoided:
             return list(self._known)
         now = self._clock()
@@ -219,17 +219,17 @@ def _scope(to: Sequence[object]) -> str:
     return f"%{to[3]}" if len(to) == 4 and to[3] else ""
 
 
-def _without_look_up(host: str) -> list[Address]:
+def _without_look_up(host: str) -> list[HostAddress]:
     if host == "localhost":
-        return [Address(socket.AF_INET, "127.0.0.1"), Address(socket.AF_INET6, "::1")]
+        return [HostAddress(socket.AF_INET, "127.0.0.1"), HostAddress(socket.AF_INET6, "::1")]
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
         return []
-    return [Address(socket.AF_INET if version == 4 else socket.AF_INET6, host)]
+    return [HostAddress(socket.AF_INET if version == 4 else socket.AF_INET6, host)]
 
 
-def _interleaved(addresses: Sequence[Address]) -> list[Address]:
+def _interleaved(addresses: Sequence[HostAddress]) -> list[HostAddress]:
     """The families by turns, that of the first one first (RFC 8305 section 4)."""
     found = list(dict.fromkeys(addresses))
     if not found:

@@ -13,26 +13,26 @@ from pathlib import Path
 import pytest
 
 from api_gateway.upstream import ConnectFailed, Upstream
-from servicekit.wire.resolver import Address
+from servicekit.wire.resolver import HostAddress
 from tests.support.certificates import Authority
 from tests.support.gateway import UPSTREAMS, GatewayServer
 from tests.support.ports import free_port
 from tests.support.silent import silent
 from tests.support.upstream import ScriptedUpstream, good
 
-LIVE = Address(socket.AF_INET, "127.0.0.1")
-SILENT = Address(socket.AF_INET, "127.0.0.2")
-REFUSING = Address(socket.AF_INET, "127.0.0.3")
-OTHER_FAMILY = Address(socket.AF_INET6, "::1")
+LIVE = HostAddress(socket.AF_INET, "127.0.0.1")
+SILENT = HostAddress(socket.AF_INET, "127.0.0.2")
+REFUSING = HostAddress(socket.AF_INET, "127.0.0.3")
+OTHER_FAMILY = HostAddress(socket.AF_INET6, "::1")
 
 
 class Names:
     """A name server: gives its answers one after the other, the last one for ever. An event is waited for."""
 
-    def __init__(self, *answers: Sequence[Address] | Exception | threading.Event) -> None:
+    def __init__(self, *answers: Sequence[HostAddress] | Exception | threading.Event) -> None:
         self._answers = list(answers)
 
-    def __call__(self, host: str, port: int) -> Sequence[Address]:
+    def __call__(self, host: str, port: int) -> Sequence[HostAddress]:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, threading.Event):
             answer.wait(10)
@@ -48,10 +48,10 @@ def service() -> Iterator[ScriptedUpstream]:
         yield upstream
 
 
-def ask(service: ScriptedUpstream, names: Names) -> list[Address]:
+def ask(service: ScriptedUpstream, names: Names) -> list[HostAddress]:
     """Ask the service by name; the addresses in the order in which the next connection will try them."""
 
-    async def main() -> list[Address]:
+    async def main() -> list[HostAddress]:
         upstream = Upstream("users", f"http://users.test:{service.port}", resolve=names)
         answer = await upstream.exchange("GET", b"/x", b"", None, connect=1)
         assert answer.status == 200
@@ -68,14 +68,16 @@ def ask(service: ScriptedUpstream, names: Names) -> list[Address]:
     ids=["silent", "other family", "refusing", "the first", "the last of four"],
 )
 def test_one_address_of_several_is_enough_and_is_the_first_the_next_time(
-    service: ScriptedUpstream, addresses: list[Address]
+    service: ScriptedUpstream, addresses: list[HostAddress]
 ) -> None:
     assert ask(service, Names(addresses))[0] == LIVE
     assert service.connections == 1
 
 
 @pytest.mark.parametrize("before", [SILENT, REFUSING], ids=["silent", "refusing"])
-def test_a_host_that_has_moved_is_found_within_the_connect_limit(service: ScriptedUpstream, before: Address) -> None:
+def test_a_host_that_has_moved_is_found_within_the_connect_limit(
+    service: ScriptedUpstream, before: HostAddress
+) -> None:
     names = Names([before], [LIVE])
 
     async def main() -> int:
@@ -126,7 +128,7 @@ def test_the_last_answer_is_used_while_there_is_no_newer_one(
     ids=["refused", "refused twice", "silent", "no such name", "no name server"],
 )
 def test_a_host_that_cannot_be_reached_is_told_within_the_limit(
-    service: ScriptedUpstream, answer: Sequence[Address] | Exception | threading.Event, fault: str
+    service: ScriptedUpstream, answer: Sequence[HostAddress] | Exception | threading.Event, fault: str
 ) -> None:
     began = time.monotonic()
     try:

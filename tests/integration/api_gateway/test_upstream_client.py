@@ -20,7 +20,7 @@ from api_gateway.upstream import (
     Upstream,
     UpstreamAnswer,
 )
-from servicekit.wire.resolver import Address
+from servicekit.wire.resolver import HostAddress
 from tests.support.upstream import Close, Pause, ScriptedUpstream, Wait, answer, bad, good
 
 
@@ -225,7 +225,7 @@ def test_of_many_requests_at_once_only_so_many_connect_and_the_others_take_over_
         first_ones_are_answered = asyncio.Event()
         begun = at_once = most = answered = 0
 
-        async def counted(address: Address) -> Any:
+        async def counted(address: HostAddress) -> Any:
             nonlocal begun, at_once, most
             begun, at_once = begun + 1, at_once + 1
             most = max(most, at_once)

@@ -302,7 +302,7 @@ class TestTheCost:
 
 
 class TestTheProcess:
-    def test_told_to_stop_ends_its_streams_with_a_word_on_when_to_come_back(
+    def test_told_to_stop_ends_its_streams_saying_when_to_come_back(
         self, running: Running, events: EventsProcess
     ) -> None:
         with events.watch(running.id) as stream:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from servicekit.web.idempotency import HEADER, checked_key, fingerprint, request_key
+from servicekit.web.idempotency import IDEMPOTENCY_KEY, checked_key, fingerprint, request_key
 from servicekit.web.schemas import JsonValue, Update, unsent
 from servicekit.wire.errors import Invalid
 
@@ -31,11 +31,11 @@ def test_printable_ascii_is_a_key(key: str) -> None:
 def test_anything_else_is_refused_by_the_fields_name(key: str) -> None:
     with pytest.raises(Invalid) as refused:
         checked_key(key)
-    assert [item.field for item in refused.value.details] == [HEADER]
+    assert [item.field for item in refused.value.details] == [IDEMPOTENCY_KEY]
 
 
 def test_a_request_without_the_field_has_no_key() -> None:
-    assert request_key({HEADER: None}, Wanted()) is None
+    assert request_key({IDEMPOTENCY_KEY: None}, Wanted()) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from servicekit.wire.resolver import (
     FRESH_SECONDS,
     LOOK_UP_SECONDS,
     PAUSE_SECONDS,
-    Address,
+    HostAddress,
     Resolver,
     system_resolve,
 )
@@ -23,24 +23,24 @@ from servicekit.wire.resolver import (
 SECONDS = 10.0
 
 
-def v4(host: str) -> Address:
-    return Address(socket.AF_INET, host)
+def v4(host: str) -> HostAddress:
+    return HostAddress(socket.AF_INET, host)
 
 
-def v6(host: str) -> Address:
-    return Address(socket.AF_INET6, host)
+def v6(host: str) -> HostAddress:
+    return HostAddress(socket.AF_INET6, host)
 
 
 class Server:
     """A name server of the test; `answers` is given from now on, or raised, once `open` is set."""
 
-    def __init__(self, *answer: Address) -> None:
-        self.answer: Sequence[Address] | Exception = answer
+    def __init__(self, *answer: HostAddress) -> None:
+        self.answer: Sequence[HostAddress] | Exception = answer
         self.open = threading.Event()
         self.open.set()
         self.asked = 0
 
-    def __call__(self, host: str, port: int) -> Sequence[Address]:
+    def __call__(self, host: str, port: int) -> Sequence[HostAddress]:
         self.asked += 1
         assert self.open.wait(SECONDS)
         if isinstance(self.answer, Exception):
@@ -61,7 +61,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def ask(resolver: Resolver) -> list[Address]:
+def ask(resolver: Resolver) -> list[HostAddress]:
     return resolver.find_within(SECONDS)
 
 
@@ -73,7 +73,7 @@ def ask(resolver: Resolver) -> list[Address]:
         ("localhost", [v4("127.0.0.1"), v6("::1")]),
     ],
 )
-def test_a_number_and_localhost_are_never_looked_up(host: str, addresses: list[Address]) -> None:
+def test_a_number_and_localhost_are_never_looked_up(host: str, addresses: list[HostAddress]) -> None:
     server = Server()
     resolver = Resolver(host, 80, resolve=server)
     assert resolver.addresses() == (addresses, None, 0.0)
@@ -173,7 +173,7 @@ def test_what_did_not_answer_is_tried_last_for_a_while(clock: Clock) -> None:
         ([v4("1.1.1.1"), v4("1.1.1.1")], [v4("1.1.1.1")]),
     ],
 )
-def test_the_families_take_turns_and_the_first_one_begins(given: list[Address], tried: list[Address]) -> None:
+def test_the_families_take_turns_and_the_first_one_begins(given: list[HostAddress], tried: list[HostAddress]) -> None:
     assert ask(Resolver("users", 80, resolve=Server(*given))) == tried
 
 
