@@ -45,7 +45,6 @@ class Process:
         on: frozenset[int] | None,
         cwd: Path,
         environment: Mapping[str, str] | None = None,
-        start_seconds: float = _START_SECONDS,
     ) -> None:
         self._output = output
         self._name = Path(command[0]).name
@@ -69,7 +68,7 @@ class Process:
         if port is None:
             return
         try:
-            self._await_port(port, start_seconds)
+            self._await_port(port)
         except BaseException:
             self.stop()
             raise
@@ -100,8 +99,8 @@ class Process:
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
 
-    def _await_port(self, port: int, seconds: float) -> None:
-        until = time.monotonic() + seconds
+    def _await_port(self, port: int) -> None:
+        until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until:
             if self._child.poll() is not None:
                 break

@@ -94,12 +94,11 @@ class Worker:
         open_wake_ups: OpenWakeUps,
         registry: Registry,
         options: WorkerOptions,
-        name: str | None = None,
     ) -> None:
         """`heartbeat_store` has a connection of its own."""
         self.info = WorkerInfo(
             id=new_id(),
-            name=name or f"{socket.gethostname()}:{os.getpid()}",
+            name=f"{socket.gethostname()}:{os.getpid()}",
             task_types=registry.names(),
             lease_seconds=options.lease_seconds,
         )
