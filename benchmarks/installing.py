@@ -1,4 +1,4 @@
-"""Peers written in other people's packages, installed into environments of their own the first time they are needed."""
+"""Installs peers from other people's packages into environments of their own, the first time they are needed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pins(wanted: Path) -> dict[str, str]:
 
 
 def is_installed(folder: Path, wanted: Path) -> bool:
-    """Whether the folder holds just what the file names, for this Python."""
+    """Whether the folder holds exactly what the file names, for this Python."""
     stamp = folder / "installed"
     return stamp.exists() and stamp.read_text() == _stamp(wanted)
 

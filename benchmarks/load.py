@@ -19,8 +19,8 @@ _PATIENCE = 5
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What one run saw. Latencies are those of the answers that came, in milliseconds; in a run without any answer
-    they are the run's length, which they exceed."""
+    """The figures of one run. Latencies are those of the answers that came, in milliseconds; in a run without any
+    answer they are the run's length, which they exceed."""
 
     per_second: float
     p50: float

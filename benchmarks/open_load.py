@@ -31,7 +31,7 @@ import uvloop
 from servicekit.process.lifecycle import raise_file_limit
 
 LOST = 0
-#: A refusal that comes sooner than this, in seconds, comes from somebody who did not ask the service.
+#: A refusal that comes sooner than this, in seconds, is the gateway's own: it did not ask the service.
 AT_ONCE_SECONDS = 0.5
 
 
@@ -51,7 +51,7 @@ class Summary(NamedTuple):
     p50: float
     p99: float
     worst: float
-    #: How late the load itself was at most.
+    #: How late the load itself was at most, in milliseconds.
     late: float
 
 

@@ -41,9 +41,9 @@ USERS_RATE, ORDERS_RATE = 200, 50
 #: A request without an answer after so many seconds counts as lost, with this latency.
 PATIENCE = 6.0
 _PEERS = ("flask", "express", "nginx")
-#: Both are asked for so long before the trouble begins.
+#: Seconds for which both are asked before the trouble begins.
 _WARM_SECONDS = 1.0
-#: A gateway that refuses nothing after so much of a trouble is not waited for any longer.
+#: A gateway that refuses nothing for so many seconds of trouble is not waited for any longer.
 _REFUSAL_SECONDS = 12.0
 #: Nothing of ours takes longer to begin or to end than this.
 _LIMIT_SECONDS = 30.0

@@ -14,7 +14,7 @@ import sys
 import uvloop
 
 _HEAD = b"GET /users/0193a5b0-7c1e-7a52-8d52-5f0f4d6c1b2a HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"s" * 10_000
-#: So long, in seconds, between two bytes of a slow client, and before a refused one tries again.
+#: Seconds between two bytes of a slow client, and before a refused one tries again.
 _PAUSE = 1.0
 
 

@@ -16,9 +16,9 @@ from typing import cast
 
 import uvloop
 
-#: A slow answer takes so long, in seconds: less than the gateways' limit of 5.
+#: Seconds that a slow answer takes: less than the gateways' limit of 5.
 SLOW_SECONDS = 3.0
-#: Of so many requests to a failing service all but the last two get a 503.
+#: Of so many requests to a failing service, all but the last two get a 503.
 _CYCLE = 10
 
 

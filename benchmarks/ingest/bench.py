@@ -51,7 +51,7 @@ class Scene:
             yield connection.channel()
 
     def declare(self) -> None:
-        """Every queue is there, and empty."""
+        """Declare every queue, and empty it."""
         link = Link(self.broker.url, name="bench")
         declare(link)
         link.close()
@@ -62,7 +62,7 @@ class Scene:
     def fill(self, queue: Queue, count: int, *, named: bool) -> None:
         with self.channel() as channel:
             if queue is SURE:
-                # Without confirms a quorum queue takes them later than the publisher is gone.
+                # Without confirms, a quorum queue takes them only after the publisher is gone.
                 channel.confirm_delivery()
             for number in range(count):
                 properties = pika.BasicProperties(message_id=str(number) if named else None)

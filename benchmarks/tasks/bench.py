@@ -150,7 +150,7 @@ def _claim_beside(place: TaskPlace, quick: bool) -> Iterator[Figure]:
 
 
 def _at(work: Work) -> OurWork:
-    """In a new database, which goes afterwards."""
+    """In a new database, which is dropped afterwards."""
 
     def run(server: Server, quick: bool) -> Iterator[Figure]:
         place = server.place()
@@ -162,7 +162,7 @@ def _at(work: Work) -> OurWork:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A work: its title, how we do it, and the metric that stands for all of it where there is none."""
+    """A work: its title, how we do it, and the metric that stands for it where there is none."""
 
     title: str
     ours: OurWork
@@ -198,7 +198,7 @@ def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
     rounds = max(arguments.rounds or (1 if arguments.quick else 3), 1)
     record = Record([WORKS[name].title for name in works])
     allow_many_files()
-    # What runs in this process must not talk into the table.
+    # What runs in this process must not write into the table.
     logs.configure("benchmarks", fmt="console", level="warning")
     with tempfile.TemporaryDirectory(prefix="bench-tasks-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -251,7 +251,7 @@ def _run_ours(server: Server, record: Record, work: str, quick: bool) -> None:
 
 
 def _run_peer(peer: PeerQueue, servers: Servers, folder: Path, record: Record, work: str, quick: bool) -> None:
-    """What goes wrong with a peer is its figure."""
+    """A peer's failure is its figure."""
     entry = WORKS[work]
     if work in peer.lacks:
         record.note(entry, peer.name, peer.lacks[work])
@@ -303,7 +303,7 @@ class Record:
 
 
 def chosen(kind: str, text: str | None, known: Collection[str]) -> list[str]:
-    """The names in a list with commas, or all; ends the program at one that there is not."""
+    """The names in a comma-separated list, or all; ends the program at an unknown one."""
     names = list(known) if text is None else [name for name in text.split(",") if name]
     for name in names:
         if name not in known:

@@ -17,13 +17,13 @@ from scripts.instance.ports import HOST
 from scripts.soaking.records import NotedAnswer
 
 _PATIENCE = 15.0
-#: The answers of these pages are documents of other shapes.
+#: Pages whose answers have no envelope.
 _NO_ENVELOPE = frozenset({"/metrics", "/openapi.json", "/swagger"})
 
 
 @dataclass(frozen=True, slots=True)
 class SoakReply:
-    """What came of one request; `data` is that of a 2xx. `status` is 0 when no whole answer came."""
+    """The answer to one request; `data` is that of a 2xx. `status` is 0 when no whole answer came."""
 
     status: int
     data: Any = None
@@ -53,7 +53,7 @@ class Caller(ABC):
         """Do one thing."""
 
     def finish(self) -> None:
-        """What is left to do once `stopped` is set; by default nothing."""
+        """Do what is left once `stopped` is set; by default nothing."""
         return
 
     def start(self) -> None:
@@ -66,7 +66,7 @@ class Caller(ABC):
         due = time.monotonic() + self._random.random() / self._rate
         try:
             while not self._stopped.wait(max(due - time.monotonic(), 0)):
-                # Behind by more than a second: the missed ones are let go, not sent all at once.
+                # More than a second behind, the missed ones are dropped, not sent all at once.
                 due = max(due + 1 / self._rate, time.monotonic() - 1)
                 self.act()
             self.finish()
@@ -88,7 +88,7 @@ class Caller(ABC):
         promised: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> SoakReply:
-        """Send one request and write its answer down. `promised` are fields that the data of a 2xx must have."""
+        """Send one request and note its answer. `promised` are fields that the data of a 2xx must have."""
         sent = content if body is None else json.dumps(body).encode()
         began = time.monotonic()
         status, fields, raw, said = self._exchange(method, path, sent, headers or {})
@@ -133,7 +133,7 @@ class Caller(ABC):
 
 
 def _has_ended(connection: http.client.HTTPConnection) -> bool:
-    """Whether the other side has closed a kept connection: then it has something to read, its end."""
+    """Whether the other side has closed a kept connection: then there is something to read, its end."""
     if connection.sock is None:
         return True
     readable, _, _ = select.select([connection.sock], [], [], 0)

@@ -1,7 +1,8 @@
-"""What handlers write down of their runs, outside of the database: one line for a beginning and one for its end.
+"""The journal that handlers keep of their runs, outside the database: one line for the beginning of a run, one for its
+end.
 
 The engine under test has no part in it. A line is one write to a file opened for appending, so the lines of several
-processes never mix, and one that was written outlives its process.
+processes never mix, and a written line outlives its process.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-#: How a run ended as its handler saw it; `stopped`: it was told to stop.
+#: How its handler saw a run end; `stopped`: it was told to stop.
 End = Literal["returned", "raised", "stopped"]
 
 

@@ -1,4 +1,4 @@
-"""Kills one process after another, at random, and watches until everything is well again."""
+"""Kills one process after another, at random, and waits each time until everything works again."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ class Blow:
     part: str
     hurts: tuple[str, ...] = ()
     signal: signal.Signals = signal.SIGKILL
-    #: Of one that is stopped (SIGSTOP): the seconds until it may go on.
+    #: For SIGSTOP: seconds until SIGCONT.
     seconds: float = 0.0
-    #: Not the part itself, but one of its processes that serve a connection.
+    #: Not the part itself, but one of its processes that serve connections.
     backend: bool = False
 
 
-#: Who is killed under the mixed load. The master of the gateway is not among them: with it dies the gateway as a whole,
-#: and that leaves nobody to give answers.
+#: The victims under the mixed load. The gateway's master is not among them: without it no gateway is left to answer.
 VICTIMS: dict[str, Blow] = {
     GATEWAY_PROCESS: Blow(GATEWAY_PROCESS),
     "users worker": Blow("users worker", ("users",)),
@@ -48,8 +47,9 @@ _LOOK_EVERY = 0.1
 
 
 class Killer:
-    """Strikes every `every` seconds until stopped: all kinds once, in random order, then all again. By chance, `pairs`
-    from 0 to 1, two kinds at the same moment. `works` tells whether requests to these services do what they should."""
+    """Strikes every `every` seconds until stopped: each kind once, in random order, then each again. With the
+    probability `pairs`, two kinds at the same moment. `works` says whether requests to these services do what they
+    should."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Killer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Kill nobody any more; returns when the last victim's part is well."""
+        """Kill no more; return when the last victim's part works again."""
         self._stopped.set()
         self._thread.join(2 * RECOVERY_SECONDS)
 
@@ -99,7 +99,7 @@ class Killer:
             self.crash = error
 
     def _together(self, name: str, other: str) -> bool:
-        """Whether there are two processes for these: a master and its workers go together anyhow."""
+        """Whether these are two processes: a master and its workers die together anyhow."""
         parts = {self._victims[name].part, self._victims[other].part}
         return (
             parts == {"task worker"}
@@ -107,16 +107,16 @@ class Killer:
         )
 
     def _strike(self, names: list[str]) -> None:
-        """Strike these at once, and return when all is well again, or should be."""
+        """Strike these at once; return when all works again, or should."""
         first = len(self.kills)
         gone: list[psutil.Process] = []
         stopped: list[psutil.Process] = []
         aims = self._aims(names)
         for name, process, others in aims:
             blow = self._victims[name]
-            # Before the blow: what comes of it comes after.
+            # The time before the blow: its effects come after it.
             self.kills.append(Kill(time.monotonic(), name, process.pid, blow.hurts, None, blow.signal.name))
-            # One of two may end with the other before its own turn.
+            # One of two may have ended with the other before its turn.
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(blow.signal)
             if blow.signal is signal.SIGSTOP:
@@ -150,16 +150,16 @@ class Killer:
             possible = [process for process in running.get(blow.part, []) if process.pid not in struck]
             if not possible:
                 raise InstanceError(f"there is no {blow.part} to kill")
-            # The youngest of the gateway, so that the eldest shows what becomes of the memory of one that lives long.
+            # The youngest of the gateway, so that the eldest shows how the memory of a long-lived process grows.
             process = possible[-1] if blow.part == GATEWAY_PROCESS else self._random.choice(possible)
             others: list[psutil.Process] = []
             if blow.part == "postgres":
-                # With one of them, the server ends all of them.
+                # When one of them dies, the server ends them all.
                 others = backends(process)
                 if blow.backend:
                     process = self._random.choice(others)
             elif blow.part.endswith("master"):
-                # It takes its workers along, though some go on for a moment.
+                # Its workers die with it, though some go on for a moment.
                 others = process.children()
             aims.append((name, process, others))
         return aims
@@ -191,7 +191,7 @@ class MemoryWatch:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every):
-            # Supervisor is busy for a moment now and then; the next measurement will do.
+            # supervisor is busy now and then; the next measurement will do.
             with contextlib.suppress(InstanceError, psutil.Error):
                 for name, processes in self._site.processes().items():
                     for process in processes:

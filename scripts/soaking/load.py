@@ -1,4 +1,4 @@
-"""The mixed load: several clients, each with a kept connection, a steady rate and books of what it was promised."""
+"""The mixed load: several clients, each with a kept connection, a steady rate and a book of what it was promised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from scripts.soaking.client import Caller
 from scripts.soaking.records import NotedAnswer
 
-#: Requests in a second of one client: well below what two cores can do, so that waiting says something.
+#: Requests a second of one client: well below what two cores can do, so that latencies mean something.
 RATE = 10.0
 _USERS, _ORDERS, _TASKS = ("users",), ("orders",), ("tasks",)
 _KEPT = 400  # things of each kind that a client goes on using; the others only wait for the last look
@@ -20,9 +20,9 @@ _KEPT = 400  # things of each kind that a client goes on using; the others only 
 
 @dataclass
 class Books:
-    """What a client was promised: by id, what each thing must look like. Nobody else touches these things.
+    """What a client was promised: by id, what each thing must look like. No other client touches these things.
 
-    A thing whose change got no answer is in nobody's books any more: it may or may not have happened.
+    A thing whose change got no answer is taken out of the book: the change may or may not have happened.
     """
 
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class MixedClient(Caller):
         content: bytes | None = None,
         promised: dict[str, Any] | None = None,
     ) -> Any:
-        """Send one request and give the data of a 2xx, else None. A change without a clear answer strikes the thing
+        """Send one request and return the data of a 2xx, else None. A change without a clear answer strikes the thing
         out."""
         reply = self.send(
             method, path, body, needs=needs, expect=expect, route=route, content=content, promised=promised
@@ -69,7 +69,7 @@ class MixedClient(Caller):
         return reply.data
 
     def one_of(self, book: dict[str, dict[str, Any]]) -> str | None:
-        """The id of something of ours among the newest."""
+        """The id of one of our newest things."""
         newest = list(book)[-_KEPT:]
         return self._random.choice(newest) if newest else None
 
@@ -181,7 +181,7 @@ class MixedClient(Caller):
             self.books.orders.pop(order, None)
 
     def delete_user(self) -> None:
-        # One of its own, so that no order of the books loses its user.
+        # A user of its own, so that no order in the book loses its user.
         wanted = {"email": f"{uuid.uuid4().hex}@example.com", "name": "Þórdís"}
         made = self.ask("POST", "/users", wanted, needs=_USERS, expect=[201])
         if made:
@@ -227,7 +227,7 @@ _BAD_INPUT: Sequence[tuple[str, str, bytes | None, int, tuple[str, ...]]] = (
     ("GET", "/users/%2e%2e/admin", None, 400, ()),
     ("POST", "/orders", b" " * 1_100_000, 413, ()),
 )
-#: What a client does, and how often beside the others.
+#: The moves of a client, and their weights.
 _MOVES: Sequence[tuple[Callable[[MixedClient], None], int]] = (
     (MixedClient.read_user, 18),
     (MixedClient.read_order, 14),

@@ -38,9 +38,9 @@ from servicekit.database import migrations
 from servicekit.database.engine import is_unavailable
 from servicekit.events.broker import BrokerAway, Link
 
-#: Ingestion must get on within this time, whatever was killed.
+#: Ingestion must make progress within this time, whatever was killed.
 STUCK_SECONDS = 60.0
-#: One of so many messages is bad, and one of so many is published twice.
+#: One message of so many is bad, and one of so many is published twice.
 _BAD, _TWICE = 50, 10
 _LOOK_SECONDS = 0.05
 _SHOWN = 10
@@ -78,7 +78,7 @@ def soak_messages(
     folder: Path,
     say: Callable[[str], None],
 ) -> MessageOutcome:
-    """Bring the messages through a running broker and database, both of which are killed and started again."""
+    """Send the messages through a running broker and database, both of which are killed and started again."""
     began = time.monotonic()
     producer = _Producer(broker.url, plan.messages)
     consumer = _Consumer(database_url, broker.url, free_base(), folder / "ingest.log")
@@ -117,9 +117,9 @@ def soak_messages(
         )
         producer.stop()
         faults += [f"the producer has failed: {producer.crash!r}"] if producer.crash else []
-        # One that was started a moment ago would end of SIGTERM before it can end in good order.
+        # One that was started a moment ago would die of SIGTERM before it can end in good order.
         consumer.wait_until_ready()
-        # Repetitions may still be on their way; they make nothing, but have to be taken.
+        # Repetitions may still be on their way; they make no tasks, but have to be consumed.
         left = _left(broker.url)
         faults += [f"{left} messages are left in {SURE.name}"] if left else []
         status = consumer.stop()
@@ -180,7 +180,7 @@ class _Producer:
 
 
 class _Consumer:
-    """The process `ingest`, one after another on the same port."""
+    """`ingest` processes, one after another on the same port."""
 
     def __init__(self, database_url: str, broker_url: str, port: int, log: Path) -> None:
         self._settings = {
@@ -207,7 +207,7 @@ class _Consumer:
             )
 
     def lived(self) -> float:
-        """Seconds since it was ready, 0 before. Raises InstanceError when it has ended by itself."""
+        """Seconds since it was ready, 0 before. Raises InstanceError if it has ended by itself."""
         assert self._process is not None
         if self._process.poll() is not None:
             raise InstanceError(f"ingestion ended with {self._process.returncode}; its log is {self._log}")
@@ -257,7 +257,7 @@ class _Table:
         self._url = database_url.replace("+psycopg2", "", 1)
 
     def written(self) -> int | None:
-        """Messages that have their end; None while the server is away."""
+        """How many messages have become a task or a rejection; None while the server is away."""
         try:
             return int(
                 self._ask("SELECT (SELECT count(*) FROM tasks) + (SELECT count(*) FROM rejected_messages)")[0][0]
@@ -309,7 +309,7 @@ def _differences(what: str, wanted: Counter[str], found: Counter[str]) -> list[s
 
 
 def _left(url: str) -> int:
-    """Messages still in the queue once it has had some time."""
+    """How many messages are still in the queue after some time."""
     link = Link(url, name="soak")
     try:
         until = time.monotonic() + STUCK_SECONDS

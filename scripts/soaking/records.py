@@ -1,4 +1,4 @@
-"""What the soak writes down: every answer, every kill, every measurement of memory. Times are time.monotonic()."""
+"""The records of a soak: every answer, every kill, every measurement of memory. Times are time.monotonic()."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class NotedAnswer:
     needs: tuple[str, ...]
     status: int
     code: str = ""
-    #: Whether a person who reads it can know what it means: the envelope, and the fields that belong to it.
+    #: Whether a reader can know what it means: it has the envelope and the fields that belong to it.
     enveloped: bool = True
-    #: Whether this status was to be expected of this request, were everything well.
+    #: Whether this status is right for the request while everything works.
     expected: bool = True
     #: What was wrong, in words.
     said: str = ""
@@ -37,9 +37,9 @@ class Kill:
     victim: str
     pid: int
     hurts: tuple[str, ...]
-    #: When everything it hurts was seen working again; None if that took too long.
+    #: When everything it hurts was seen to work again; None if that took too long.
     well_at: float | None
-    #: What it was sent; of one that was only stopped, when it was let go on.
+    #: The signal; of a stopped one, when it was let go on.
     signal: str = "SIGKILL"
     continued_at: float | None = None
 

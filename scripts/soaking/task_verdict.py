@@ -27,13 +27,13 @@ from scripts.soaking.journal import Run
 from scripts.soaking.records import Kill
 from scripts.soaking.task_load import Wish
 
-#: Within this time, in seconds, what a dead worker ran must go on.
+#: What a dead worker ran must go on within this time, in seconds.
 RESCUE_SECONDS = 60.0
-#: A claim may be on its way while its task is cancelled; then the handler begins, and is told to stop.
+#: A claim may be on its way while its task is cancelled; then the handler begins and is told to stop.
 CANCEL_SECONDS = 3.0
-#: A plain function that was told to stop, and whose task was handed back, may need so long to write that down.
+#: A plain function that was told to stop, and whose task was handed back, may need so long to note its end.
 _STOPPING_SECONDS = 1.5
-#: A transaction's time is that of its beginning, so of two that follow each other the times may overlap a little.
+#: A transaction's time is that of its beginning, so the times of two that follow each other may overlap a little.
 _TRANSACTION_SECONDS = 2.0
 _ENDED = frozenset({"completed", "failed", "cancelled"})
 _LOST, _OVERRAN = "WorkerLost", "TimedOut"
@@ -44,7 +44,7 @@ Task = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Evidence:
-    """All there is to judge. Times of `kills` are of the wall clock here; tasks are as the API shows them.
+    """Everything there is to judge. Times of `kills` are of the wall clock here; tasks are as the API shows them.
 
     `tasks` was listed when all had ended, `later` some time after. `workers` are the processes that lived then, `seen`
     those that were met at any time."""
@@ -60,7 +60,7 @@ class Evidence:
 
 
 class _Workers:
-    """What was done to which worker process, and when."""
+    """What was done to each worker process, and when."""
 
     def __init__(self, kills: Iterable[Kill], living: frozenset[int]) -> None:
         self.living = living
@@ -83,7 +83,7 @@ class _Workers:
         return any(begin <= last and end >= first for begin, end in self.stops.get(pid, ()))
 
     def end_of(self, run: Run) -> float:
-        """When a run was over; for ever away if nobody knows."""
+        """When a run was over; infinity if nobody knows."""
         return min(
             float("inf") if run.ended is None else run.ended,
             self.killed.get(run.pid, float("inf")),

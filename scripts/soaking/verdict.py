@@ -1,4 +1,4 @@
-"""What of all that was seen is a fault. Pure.
+"""Which of the things seen are faults. Pure.
 
 - An answer without the envelope is a fault, always.
 - A 5xx is right only while a service it needs is away because of a kill: from the kill until that service was seen
@@ -20,16 +20,16 @@ from scripts.soaking.records import Kill, Memory, NotedAnswer
 
 #: The name of the victim whose death may end connections.
 GATEWAY_PROCESS = "gateway worker"
-#: With this one the whole gateway dies: nobody answers until it is back.
+#: With this one the whole gateway dies: nothing answers until it is back.
 GATEWAY_MASTER = "gateway master"
-#: Within this time, in seconds, everything must be well after a kill.
+#: Everything must work again within this time after a kill, in seconds.
 RECOVERY_SECONDS = 30.0
-#: The kernel needs a moment to close what a killed process had open, in seconds.
+#: The kernel needs a moment to close a killed process's connections, in seconds.
 _CLOSING_SECONDS = 0.5
-#: A process has settled after this share of its life, and so many seconds (on a busy machine it begins slowly); what it
-#: grew until then is not a leak.
+#: A process has settled after this share of its life and so many seconds (it begins slowly on a busy machine); growth
+#: until then is no leak.
 _SETTLED, _SETTLED_SECONDS = 1 / 3, 20.0
-#: Memory is judged for a process seen at least so often, and half as often after it had settled.
+#: A process's memory is judged if it was measured at least so often, and half as often after it had settled.
 _MEASUREMENTS = 12
 #: Growth of a settled process that is no fault: this share, and at least so many MiB (the allocator's own steps).
 _GROWTH_SHARE, _GROWTH_MIB = 0.1, 6.0
