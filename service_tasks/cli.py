@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Each command imports what it alone needs: ten processes start at once with ./scripts/run, and importing modules is
 # most of that time.
 
-#: Canceller, reporter, leader, and a place through which those go that leave the pool for good: two for the claims, one
+#: Canceller, reporter, leader, and one through which those pass that leave the pool for good: two for the claims, one
 #: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
 _CONNECTIONS = 8
 #: for what handlers leave behind: threads, children, functions registered at exit

@@ -53,8 +53,8 @@ def enqueue(
     """Make a task as POST /tasks does, in the transaction of this connection to the tasks database; gives its id.
 
     The task is there when the transaction is committed, and never was when it is rolled back. `payload` is anything
-    that JSON can hold, or a pydantic model. Without `announce` no worker is told and one finds the task when it next
-    looks: a commit that tells somebody waits for every other one that does, over the whole server.
+    that JSON can hold, or a pydantic model. Without `announce` workers find the task when they next poll: a commit
+    that announces waits for every other one that does, over the whole server.
 
     Raises `Invalid` for what would be a 400, `PayloadTooLarge` for a 413 and `IdempotencyKeyReused` for a 409, all
     before anything is written; `TypeError` and `ValueError` for a connection that will not do; the driver's own errors;

@@ -149,9 +149,9 @@ def _service() -> Iterator[_Service]:
     ends = TaskEnds(settings.event_states)
     store = TaskStore(database, ends)
 
-    def announce(word: str) -> None:
+    def announce(announcement: str) -> None:
         try:
-            store.announce(word)
+            store.announce(announcement)
         except (Unavailable, DeadlineExceeded):
             # The workers' poll finds what could not be announced.
             return
@@ -168,7 +168,7 @@ def _service() -> Iterator[_Service]:
         late = "was too slow" if isinstance(exc, DeadlineExceeded) else "cannot be used"
         raise _Failed(f"the tasks database at {where} (TASKS_DATABASE_URL) {late}: {_reason(exc)}", AWAY) from exc
     except Invalid as exc:
-        raise _Failed(_in_words_of_options(exc), BAD_ARGUMENT) from exc
+        raise _Failed(_naming_options(exc), BAD_ARGUMENT) from exc
     except AppError as exc:
         raise _Failed(exc.message, REFUSED) from exc
     finally:
@@ -306,7 +306,7 @@ _OPTIONS = {
 }
 
 
-def _in_words_of_options(exc: Invalid) -> str:
+def _naming_options(exc: Invalid) -> str:
     if not exc.details:
         return exc.message
     names = [(detail.field.partition(".")[0], detail.message) for detail in exc.details]

@@ -1,4 +1,4 @@
-"""What a callback is: the end of a task, told to the address that the task names. No I/O, no clock."""
+"""What a callback is: the end of a task, POSTed to the address that the task names. No I/O, no clock."""
 
 from __future__ import annotations
 

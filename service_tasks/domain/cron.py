@@ -234,13 +234,13 @@ def _values(field: str, text: str, item: str) -> range:
     return range(first, last + 1, step)
 
 
-def _value(field: str, text: str, word: str) -> int:
-    if word.isdigit():
-        value = int(word)
+def _value(field: str, text: str, part: str) -> int:
+    if part.isdigit():
+        value = int(part)
     elif (names := _NAMES.get(field)) is None:
         raise _unreadable(field, text)
     else:
-        value = names.get(word, -1)
+        value = names.get(part, -1)
     if value not in _FIELDS[field]:
         raise _not_one(field, text)
     return value

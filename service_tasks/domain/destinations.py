@@ -21,7 +21,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _NEVER_PUBLIC = tuple(
     ipaddress.ip_network(network)
     for network in (
-        "168.63.129.16/32",  # Azure's door to the host of a virtual machine
+        "168.63.129.16/32",  # Azure's address of a virtual machine's host
         "192.0.0.0/24",  # protocol assignments; Oracle's metadata are there
         "192.88.99.0/24",  # relays of 6to4
         "64:ff9b:1::/48",  # NAT64 of one's own network

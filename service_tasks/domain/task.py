@@ -72,8 +72,8 @@ _STATUS_OF: dict[State, Status] = {
     State.CANCELLED: Status.CANCELLED,
 }
 
-# Words that other task services use for the same thing; accepted by the list filter whatever their case.
-_STATUS_WORDS: dict[str, Status] = {
+# Names that other task services use for the same thing; the list filter takes them in any case.
+_STATUS_NAMES: dict[str, Status] = {
     "new": Status.PENDING,
     "pending": Status.PENDING,
     "scheduled": Status.PENDING,
@@ -96,13 +96,13 @@ def states_of(status: Status) -> tuple[State, ...]:
     return tuple(state for state in State if _STATUS_OF[state] is status)
 
 
-def status_from_word(word: str) -> Status | None:
-    """The status a filter word means: `In Progress`, `in_progress` and `IN-PROGRESS` are one word."""
-    return _STATUS_WORDS.get(" ".join(word.lower().replace("_", " ").replace("-", " ").split()))
+def status_named(name: str) -> Status | None:
+    """The status that a filter names: `In Progress`, `in_progress` and `IN-PROGRESS` are one name."""
+    return _STATUS_NAMES.get(" ".join(name.lower().replace("_", " ").replace("-", " ").split()))
 
 
-def status_words() -> tuple[str, ...]:
-    return tuple(_STATUS_WORDS)
+def status_names() -> tuple[str, ...]:
+    return tuple(_STATUS_NAMES)
 
 
 class _LeaseParts(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import TypeAlias
 
@@ -85,9 +86,10 @@ class ActiveTasks:
         self.slots = slots
         #: tasks added since the start
         self.added = 0
-        #: a counter that grows by one when a claim begins and again when its tasks are in: odd while a claim is under
-        #: way
-        self.claims = 0
+        #: a claim is under way
+        self.is_claiming = False
+        #: claims whose tasks have been added
+        self.claims_ended = 0
         #: the weights of all tasks held, added up
         self.weight = 0
         self._lock = threading.Lock()
@@ -98,6 +100,16 @@ class ActiveTasks:
 
     def free(self) -> int:
         return max(0, self.slots - len(self._active))
+
+    @contextmanager
+    def claim_under_way(self) -> Iterator[None]:
+        """Around one claim at a time, until its tasks have been added."""
+        self.is_claiming = True
+        try:
+            yield
+        finally:
+            self.claims_ended += 1
+            self.is_claiming = False
 
     def add(self, tasks: Iterable[ActiveTask]) -> None:
         with self._lock:

@@ -33,7 +33,7 @@ class Canceller(DatabaseDuty):
         self._was_busy = False
         self._added = 0
         #: cancelled leases that this worker did not know at the last look
-        self._strange: set[Lease] = set()
+        self._unknown: set[Lease] = set()
 
     def work(self) -> float:
         # A task that came and went between two looks may have been cancelled too, and its result refused.
@@ -42,13 +42,13 @@ class Canceller(DatabaseDuty):
         self._added = added
         # Look once more after the last task: it may have been stopped for another reason than its cancel.
         if busy or self._was_busy:
-            strange = {lease for lease in self._store.cancelled_under(self._worker_id) if not self.cancel(lease)}
+            unknown = {lease for lease in self._store.cancelled_under(self._worker_id) if not self.cancel(lease)}
             # No handler here runs it, so its row may forget this worker, unless its claim is just coming in: the second
             # look would show it.
-            for lease in strange & self._strange:
+            for lease in unknown & self._unknown:
                 self._reporter.report(StoppedAfterCancel(lease))
-            busy = busy or bool(strange - self._strange)
-            self._strange = strange
+            busy = busy or bool(unknown - self._unknown)
+            self._unknown = unknown
         self._was_busy = busy
         return jittered(ASK_SECONDS)
 

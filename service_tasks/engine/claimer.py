@@ -1,4 +1,4 @@
-"""Claims ready tasks for the free places of this worker."""
+"""Claims ready tasks for the free slots of this worker."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ LARGEST_WEIGHT = 192 * 1024 * 1024
 _LIGHT = 1024
 #: seconds between two looks at whether the heartbeat has got through
 _TERM_SECONDS = 0.1
-#: a claim is worth its statement when one place of so many is free, while more are about to become free
+#: a claim is worth its statement when one slot of so many is free, while more are about to become free
 _SHARE = 4
 _log = get_logger(__name__)
 
 
 class Claimer(DatabaseDuty):
-    """Woken by announcements and freed places, with a jittered poll as a fallback."""
+    """Woken by announcements and freed slots, with a jittered poll as a fallback."""
 
     def __init__(
         self,
@@ -67,11 +67,11 @@ class Claimer(DatabaseDuty):
         self._unstarted = unstarted
         self._hand_over = hand_over
         self._metrics = metrics or WorkerMetrics()
-        self._wants_places = False
+        self._wants_slots = False
         #: the mean memory of a task in the last claim
         self._usual_weight = 0.0
         self._poll_seconds = poll_seconds
-        #: places of async handlers, and of plain functions
+        #: slots of async handlers, and of plain functions
         self._offers = (
             [_offer(item) for item in registry if item.is_async],
             [_offer(item) for item in registry if not item.is_async],
@@ -80,9 +80,9 @@ class Claimer(DatabaseDuty):
         self._turn = threading.Lock()
         self._has_limits = any(offer.is_limited for kind in self._offers for offer in kind)
 
-    def place_freed(self) -> None:
-        """Claim again, if the last claim left tasks for want of places or because of a limit."""
-        if self._wants_places or self._has_limits or self._store.limits_apply():
+    def slot_freed(self) -> None:
+        """Claim again, if the last claim left tasks for want of slots or because of a limit."""
+        if self._wants_slots or self._has_limits or self._store.limits_apply():
             self.wake()
 
     def claim_at_once(self) -> None:
@@ -105,8 +105,8 @@ class Claimer(DatabaseDuty):
         with self._turn:
             while waiting and not self.stopping:
                 for index in sorted(waiting):
-                    # Set before the places are counted, so that a place freed afterwards wakes us.
-                    self._wants_places = True
+                    # Set before the slots are counted, so that a slot freed afterwards wakes us.
+                    self._wants_slots = True
                     if not self._limit(index):
                         return jittered(self._poll_seconds)
                     term = self._term()
@@ -115,7 +115,7 @@ class Claimer(DatabaseDuty):
                         return jittered(_TERM_SECONDS)
                     if self._claim_some(index, term):
                         waiting.discard(index)
-            self._wants_places = False
+            self._wants_slots = False
         return jittered(self._poll_seconds)
 
     def stop(self, timeout: float | None = 5.0) -> None:
@@ -131,7 +131,7 @@ class Claimer(DatabaseDuty):
 
     def _limit(self, index: int) -> int:
         """How many tasks to claim now. Those beyond MOST_UNSTARTED would wait here while another worker may be free.
-        Many small claims cost more than a large one, so a few free places are not enough while outcomes are about to be
+        Many small claims cost more than a large one, so a few free slots are not enough while outcomes are about to be
         written and free more."""
         free = self._active_tasks.free()
         if free < self._active_tasks.slots // _SHARE and (self._reporter.waiting() or self._unstarted()):
@@ -143,15 +143,12 @@ class Claimer(DatabaseDuty):
         return max(0, min(free, most, LARGEST_BATCH, MOST_UNSTARTED - self._unstarted()))
 
     def _claim(self, kind: list[Offer], limit: int, term: int) -> int:
-        self._active_tasks.claims += 1
-        try:
+        with self._active_tasks.claim_under_way():
             asked_at = time.monotonic()
             claimed = self._store.claim(self._worker_id, kind, limit)
             seconds = time.monotonic() - asked_at
             active = self._fitting(claimed, term)
             self._active_tasks.add(active)
-        finally:
-            self._active_tasks.claims += 1
         self._metrics.claimed(active, seconds)
         if active:
             _log.debug("tasks_claimed", count=len(active))

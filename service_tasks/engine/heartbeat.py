@@ -35,12 +35,12 @@ class Heartbeat(DatabaseDuty):
         seconds: float,
         check_health: Callable[[], None],
         on_death: Callable[[], None],
-        tell: Callable[[], None] = lambda: None,
+        report_load: Callable[[], None] = lambda: None,
         on_lost_claim: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tell` is called after each beat and may raise what a store raises; `on_lost_claim` is called for each lost
-        claim."""
+        """`report_load` is called after each beat and may raise what a store raises; `on_lost_claim` is called for each
+        lost claim."""
         # Reconnect before the lease ends for workers that reconnected earlier: their rescuers wait no longer than a
         # lease.
         super().__init__("heartbeat", on_death=on_death, longest_pause=min(LONGEST_PAUSE_SECONDS, seconds))
@@ -50,13 +50,13 @@ class Heartbeat(DatabaseDuty):
         self._reporter = reporter
         self._seconds = seconds
         self._check_health = check_health
-        self._tell = tell
+        self._report_load = report_load
         self._on_lost_claim = on_lost_claim
         self._monotonic = monotonic
         self._beaten_at: float | None = None
         #: leases that the database said we hold at the last beat and that we did not know, with the number of claims
-        #: just before we asked
-        self._strange: dict[Lease, int] = {}
+        #: that had ended just before we first asked
+        self._unknown: dict[Lease, int] = {}
         self._terms = 0
         self._sure_until = 0.0
 
@@ -77,7 +77,7 @@ class Heartbeat(DatabaseDuty):
             self._terms += 1
         self._sure_until = asked_at + self._worker.lease_seconds
         self.reconcile()
-        self._tell()
+        self._report_load()
         self._check_health()
         return jittered(self._seconds, 0.1)
 
@@ -89,23 +89,25 @@ class Heartbeat(DatabaseDuty):
         """Stop handlers whose lease is gone; hand back tasks that a claim took but whose answer was lost."""
         # Our active tasks were claimed before we ask, so the answer names each that we still hold.
         mine = self._active_tasks.snapshot()
-        before = self._active_tasks.claims
+        ended_before = self._active_tasks.claims_ended
         held = self._store.held_by(self._worker.id)
         for task in mine:
             if task.lease not in held and not task.settled:
                 self._lose(task.lease)
         # A claim whose answer is just coming in looks like a lost one; at the next beat it is among the active tasks,
-        # unless the machine is so busy that it is still under way.
-        now = self._active_tasks.claims
-        strange = {lease: self._strange.get(lease, before) for lease in held if self._active_tasks.get(lease) is None}
-        for lease in strange.keys() & self._strange.keys():
-            if now % 2 and now <= strange[lease] + 1:
+        # unless the machine is so busy that it is still under way: then no claim has ended since.
+        is_claiming, ended = self._active_tasks.is_claiming, self._active_tasks.claims_ended
+        unknown = {
+            lease: self._unknown.get(lease, ended_before) for lease in held if self._active_tasks.get(lease) is None
+        }
+        for lease in unknown.keys() & self._unknown.keys():
+            if is_claiming and ended == unknown[lease]:
                 continue
             # It may have been written by now: then its lease refuses the hand-back.
             _log.warning("lost_claim_found", task_id=lease.key)
             self._on_lost_claim()
             self._reporter.report(HandedBack(lease))
-        self._strange = strange
+        self._unknown = unknown
 
     def _lose(self, lease: Lease) -> None:
         task = self._active_tasks.get(lease)

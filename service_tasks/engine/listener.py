@@ -35,7 +35,7 @@ class ConnectionDuty(DatabaseDuty):
         super().__init__(name, on_death=on_death)
         self._open = open_wake_ups
         self._monotonic = monotonic
-        self._line: WakeUps | None = None
+        self._wake_ups: WakeUps | None = None
         self._probed_at = 0.0
 
     @abstractmethod
@@ -47,14 +47,14 @@ class ConnectionDuty(DatabaseDuty):
         return
 
     def work(self) -> float:
-        if self._line is None:
-            self._line = self._open()
+        if self._wake_ups is None:
+            self._wake_ups = self._open()
             self._probed_at = self._monotonic()
             self.opened()
         try:
-            self.hear(self._line.wait(WAIT_SECONDS))
+            self.hear(self._wake_ups.wait(WAIT_SECONDS))
             if self._monotonic() - self._probed_at > PROBE_SECONDS:
-                self._line.probe()
+                self._wake_ups.probe()
                 self._probed_at = self._monotonic()
         except Unavailable:
             self.close()
@@ -62,16 +62,16 @@ class ConnectionDuty(DatabaseDuty):
         return 0.0
 
     def stop(self, timeout: float | None = 5.0) -> None:
-        line = self._line
-        if line is not None:
-            line.interrupt()
+        wake_ups = self._wake_ups
+        if wake_ups is not None:
+            wake_ups.interrupt()
         super().stop(timeout)
 
     def close(self) -> None:
         """Call it once the duty has stopped."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        wake_ups, self._wake_ups = self._wake_ups, None
+        if wake_ups is not None:
+            wake_ups.close()
 
 
 class Listener(ConnectionDuty):

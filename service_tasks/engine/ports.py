@@ -85,7 +85,7 @@ class WorkerStore(Protocol):
     def beat(self, worker: WorkerInfo) -> None:
         """Say that the worker lives; insert its row if there is none."""
 
-    def tell(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
+    def report_load(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
         """Store a worker's load, and add what it has counted, by type, to the present minute."""
 
     def forget_worker(self, worker_id: UUID) -> None:
@@ -160,9 +160,9 @@ def cancel_announcement(lease: Lease) -> str:
 
 def cancelled_lease(announcement: str) -> Lease | None:
     """The lease that an announcement cancels; None for every other announcement."""
-    word, _, rest = announcement.partition(":")
+    kind, _, rest = announcement.partition(":")
     task_id, _, number = rest.partition(":")
-    if word != _CANCEL:
+    if kind != _CANCEL:
         return None
     try:
         return Lease(UUID(task_id), int(number))

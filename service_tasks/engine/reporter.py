@@ -32,7 +32,7 @@ _log = get_logger(__name__)
 
 class Reporter(DatabaseDuty):
     """A task leaves the active tasks only once its outcome is written or refused, so a worker cut off from the database
-    takes nothing new once its places are full. An outcome whose row is locked by another session waits on its own."""
+    takes nothing new once its slots are full. An outcome whose row is locked by another session waits on its own."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Reporter(DatabaseDuty):
         monotonic: Callable[[], float] = time.monotonic,
         metrics: WorkerMetrics | None = None,
     ) -> None:
-        """`on_written(retried)` is called after each batch: places are free, and tasks may wait again."""
+        """`on_written(retried)` is called after each batch: slots are free, and tasks may wait again."""
         super().__init__("reporter", on_death=on_death)
         self._store = store
         self._worker_name = worker_name
@@ -113,11 +113,11 @@ class Reporter(DatabaseDuty):
         leases = [outcome.lease for outcome in batch]
         if self._progress:
             with self._lock:
-                last_words = [report for lease in leases if (report := self._progress.pop(lease, None))]
-            if last_words:
+                last_progress = [report for lease in leases if (report := self._progress.pop(lease, None))]
+            if last_progress:
                 # First, while the tasks still run: later the lease would refuse it.
                 try:
-                    self._store.write_progress(last_words)
+                    self._store.write_progress(last_progress)
                 except DatabaseLocked:
                     if not self._find_locked(leases):
                         raise

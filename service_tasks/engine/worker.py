@@ -111,8 +111,8 @@ class Worker:
         self._stops: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._failed = False
         self.metrics = WorkerMetrics(registry.names())
-        #: what the other processes know about it
-        self._told: dict[str, Counted] = {}
+        #: the counts that the database has already
+        self._reported: dict[str, Counted] = {}
         self._active_tasks = ActiveTasks(options.concurrency)
         self._threads = ThreadSlots(options.threads)
         self._reporter = Reporter(
@@ -131,7 +131,7 @@ class Worker:
             seconds=options.heartbeat_seconds,
             check_health=self._check_threads,
             on_death=self._die,
-            tell=self._tell,
+            report_load=self._report_load,
             on_lost_claim=self._count_lost_claim,
         )
         self._runner = Runner(
@@ -140,7 +140,7 @@ class Worker:
             on_thread_free=lambda: self._claimer.wake(),
             holds=self._heartbeat.holds,
             end=self._end_tasks,
-            on_idle=lambda: self._claimer.place_freed(),
+            on_idle=lambda: self._claimer.slot_freed(),
         )
         self._watch = LoopWatch(
             ask=lambda answer: self._loop.call_soon_threadsafe(answer),
@@ -303,7 +303,7 @@ class Worker:
             )
         if registered:
             self._drain()
-            self._say_goodbye()
+            self._deregister()
         _log.info("worker_stopped", worker=self.info.name, failed=self._failed)
         return 1 if self._failed else 0
 
@@ -383,7 +383,7 @@ class Worker:
         return MOST_UNSTARTED if self._watch.is_late() else self._runner.unstarted()
 
     def _after_write(self, retried: bool) -> None:
-        self._claimer.place_freed()
+        self._claimer.slot_freed()
         if retried:
             self._promoter.wake()
 
@@ -402,7 +402,7 @@ class Worker:
         for task, outcome in self._active_tasks.settle(ended):
             if outcome is None:
                 self._active_tasks.remove([task.lease])
-                self._claimer.place_freed()
+                self._claimer.slot_freed()
             else:
                 outcomes.append(outcome)
         if outcomes:
@@ -410,10 +410,10 @@ class Worker:
 
     # What others know about it
 
-    def _tell(self) -> None:
+    def _report_load(self) -> None:
         counted = self.metrics.counted()
-        self._heartbeat_store.tell(self.info.id, self.load(), since(counted, self._told))
-        self._told = counted
+        self._heartbeat_store.report_load(self.info.id, self.load(), since(counted, self._reported))
+        self._reported = counted
 
     def _count_lost_claim(self) -> None:
         self.metrics.lost_claims += 1
@@ -434,12 +434,12 @@ class Worker:
         if rest:
             self._until(lambda: not self._active_tasks.unsettled(), _STOP_HANDLERS_SECONDS, cut_short=False)
         # Their handlers do not end, but the process will: the lease decides about anything they still say.
-        stubborn = self._active_tasks.unsettled()
+        unstopped = self._active_tasks.unsettled()
         # If nobody ordered the end, they may have caused it: the attempt counts. But a handler that blocks the event
         # loop keeps every other there from hearing of the stop.
         blocking = self._runner.under_way(self._loop) if self._watch.is_late() else None
-        to_blame = [task for task in stubborn if self._failed and (blocking in (None, task) or task.thread_started)]
-        self._end_tasks([(task, self._runner.cut_off(task, counts=task in to_blame)) for task in stubborn])
+        to_blame = [task for task in unstopped if self._failed and (blocking in (None, task) or task.thread_started)]
+        self._end_tasks([(task, self._runner.cut_off(task, counts=task in to_blame)) for task in unstopped])
         self._until(lambda: not self._reporter.unwritten(), _FLUSH_SECONDS, cut_short=False)
         if self._reporter.unwritten():
             _log.error("outcomes_lost", count=self._reporter.unwritten())
@@ -460,10 +460,10 @@ class Worker:
         self._end_tasks(unstarted)
         return len(unstarted)
 
-    def _say_goodbye(self) -> None:
+    def _deregister(self) -> None:
         try:
             # What ended since the last beat.
-            self._tell()
+            self._report_load()
             self._heartbeat_store.forget_worker(self.info.id)
         except (Unavailable, DeadlineExceeded):
             # A rescuer removes the row later.

@@ -67,14 +67,14 @@ def _batches(metrics: WorkerMetrics) -> Iterator[Metric]:
 
 def _state(worker: Worker) -> Iterator[Metric]:
     load = worker.load()
-    places = GaugeMetricFamily(
+    slots = GaugeMetricFamily(
         "siteworks_worker_slots", "Tasks it may hold, and plain functions (threads) among them.", labels=["kind"]
     )
     busy = GaugeMetricFamily("siteworks_worker_busy_slots", "Those that it holds.", labels=["kind"])
-    for family, tasks, threads in ((places, load.slots, load.threads), (busy, load.busy, load.busy_threads)):
+    for family, tasks, threads in ((slots, load.slots, load.threads), (busy, load.busy, load.busy_threads)):
         family.add_metric(["task"], tasks)
         family.add_metric(["thread"], threads)
-    yield places
+    yield slots
     yield busy
     yield GaugeMetricFamily(
         "siteworks_worker_hung_threads",

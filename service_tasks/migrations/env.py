@@ -1,4 +1,4 @@
-"""Alembic's entry to the tasks' history, which alone tells what the tables are: the statements are SQL."""
+"""Alembic's entry to the tasks' history, the only place where the tables are defined: the statements are SQL."""
 
 from sqlalchemy import MetaData
 

@@ -1,4 +1,4 @@
-"""Tells workers that there is something to do, seldom enough that the telling costs nothing."""
+"""Announces new work to the workers, seldom enough to cost nothing."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ _IDLE_SECONDS = 60.0
 
 
 class Announcer(Duty):
-    """A commit with NOTIFY takes a lock over the whole server, so each process sends a word at most once per
-    `interval_seconds`. Its thread starts with the first word. A lost one costs a worker's poll, no more."""
+    """A commit with NOTIFY takes a lock over the whole server, so each process announces at most once per
+    `interval_seconds`. The thread starts with the first announcement. A lost one costs no more than a worker's poll."""
 
     def __init__(self, store: TaskStore, *, on_death: Callable[[], None], interval_seconds: float = 0.05) -> None:
         super().__init__("announcer", pause=self._next_pause, on_death=on_death)
         self._store = store
         self._interval = interval_seconds
         self._lock = threading.Lock()
-        self._words: set[str] = set()
+        self._waiting: set[str] = set()
         # Never yet: a machine may have been started less than an interval ago.
         self._sent_at = -math.inf
 
-    def announce(self, word: str) -> None:
-        """Send the word soon; returns at once."""
+    def announce(self, announcement: str) -> None:
+        """Send it soon; returns at once."""
         with self._lock:
-            self._words.add(word)
+            self._waiting.add(announcement)
             self.start()
         self.wake()
 
     def may_announce(self) -> bool:
-        """Whether the caller may send one word itself, inside its own transaction; else it calls `announce` after it.
+        """Whether the caller may announce in its own transaction; else it calls `announce` afterwards.
 
-        A word that comes with the commit of a task reaches a worker a transaction earlier.
+        What comes with the commit of a task reaches a worker one transaction earlier.
         """
         with self._lock:
-            if self._words or self._remaining() > 0:
+            if self._waiting or self._remaining() > 0:
                 return False
             self._sent_at = time.monotonic()
             return True
 
     def run_once(self, now: datetime) -> None:
-        if not self._words or self._remaining() > 0:
+        if not self._waiting or self._remaining() > 0:
             return
         with self._lock:
-            words, self._words = self._words, set()
+            waiting, self._waiting = self._waiting, set()
         self._sent_at = time.monotonic()
-        for word in sorted(words):
+        for announcement in sorted(waiting):
             try:
-                self._store.announce(word)
+                self._store.announce(announcement)
             except (Unavailable, DeadlineExceeded):
                 # The workers' poll finds what we could not announce.
                 return
@@ -63,4 +63,4 @@ class Announcer(Duty):
         return self._sent_at + self._interval - time.monotonic()
 
     def _next_pause(self) -> float:
-        return max(0.0, self._remaining()) if self._words else _IDLE_SECONDS
+        return max(0.0, self._remaining()) if self._waiting else _IDLE_SECONDS

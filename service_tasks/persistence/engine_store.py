@@ -81,11 +81,11 @@ class EngineStore:
             lease_seconds=worker.lease_seconds,
         )
 
-    def tell(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
+    def report_load(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
         with self._statements.transaction() as session:
             self._statements.run(
                 session,
-                "tell",
+                "report_load",
                 id=str(worker_id),
                 slots=load.slots,
                 busy=load.busy,
@@ -121,7 +121,7 @@ class EngineStore:
             self._newly_limited()
         limited = [offer for offer in offers if offer.is_limited or offer.task_type in self._limited]
         if limited:
-            # First, since the others could take every place; and half of the places, since these could too.
+            # First, since the others could take every slot; and half of the slots, since these could too.
             rows = self._claim_limited(worker_id, limited, max(1, limit // 2))
         # Those that people have limited since are left alone by the statement.
         free = [offer for offer in offers if not offer.is_limited]
@@ -251,7 +251,7 @@ class EngineStore:
         if sum(map(bool, (succeeded, failed, handed_back, stopped))) > 1:
             self._statements.run(session, "lock_leases", **_leases(item.lease for item in outcomes))
         if succeeded:
-            end("complete_and_tell", State.COMPLETED, **_completion(succeeded))
+            end("complete_for_callbacks", State.COMPLETED, **_completion(succeeded))
         if failed:
             end(
                 "fail",

@@ -69,7 +69,7 @@ class MessageStore:
         return Stored([task for task in tasks if task.id not in taken], rejected)
 
     def _judged(self, session: Session, candidates: Sequence[Candidate], reject: Reject) -> Sequence[Candidate]:
-        """With rejections in the place of tasks that only the database knows to be wrong."""
+        """With rejections for tasks that only the database knows to be wrong."""
         tasks = [one.verdict for one in candidates if isinstance(one.verdict, NewTask)]
         gone = tombstones.buried(session, {task.user_id for task in tasks if task.user_id is not None})
         later = any(task.execute_at is not None for task in tasks)

@@ -2,7 +2,7 @@
 -- Parameters are written the driver's way. {columns} stands for the statement of that name.
 -- Only the database's clock is ever compared: now() is the moment the transaction began.
 --
--- What the tables are is told by migrations/versions. Columns of tasks that do not say themselves what they are for:
+-- The tables are defined by migrations/versions. Columns of tasks whose names do not say it all:
 --   execute_at       when the task, or its next attempt, is due
 --   lease_no         grows with every claim; every write of a running task names it
 --   worker_id        who runs it; after a cancel, whose handler may still be stopping
@@ -162,8 +162,7 @@ WHERE (%(states)s::text[] IS NULL OR t.state = ANY (%(states)s::text[]))
 -- The first so many that fit, in the order of their ids, behind the last that was dealt with. Each state by itself, so
 -- that each goes through an index of its own, and MATERIALIZED: wanting the first few of an order, the planner would
 -- walk the primary key over millions of ended tasks. A state that is not asked for costs nothing: the driver writes the
--- values into the statement, so the planner sees that. Live tasks are chosen to be cancelled: those that tell other
--- tasks' ends only when somebody asks for them by name, since a cancel makes new ones behind the ones it has dealt with.
+-- values into the statement, so the planner sees that. Live tasks are chosen to be cancelled: callbacks only when somebody asks for them by name, since a cancel makes new ones behind the ones it has dealt with.
 WITH fitting AS MATERIALIZED (
     SELECT t.id, t.user_id, t.unique_key FROM tasks t
     WHERE t.state = 'ready' AND 'ready' = ANY (%(states)s::text[]) AND {fits} AND {no_callback_task}
@@ -269,13 +268,13 @@ WHERE w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) GROUP BY o
 -- One ordered index scan for each type offered, so that a million tasks of a type that nobody here runs cost
 -- nothing; then the most urgent of them all. MATERIALIZED: inlined, the planner may repeat the LIMIT and
 -- update more rows than asked for. SKIP LOCKED: two claimers never wait for each other and never see one task.
--- The rows found are locked, so they are still at the place where they were found: ctid saves a second look into the
+-- The rows found are locked, so they are still where they were found: ctid saves a second look into the
 -- index of the ids. One that changed between the beginning of the statement and its lock is not seen there, and is
 -- left for the next claim. A type that people have paused or limited is left to claim_limited.
 WITH offered AS (
     SELECT * FROM unnest(%(types)s::text[], %(timeouts)s::float8[]) AS o(task_type, timeout_seconds)
 ), due AS MATERIALIZED (
-    SELECT c.ctid AS place, c.turn, o.timeout_seconds
+    SELECT c.ctid AS tid, c.turn, o.timeout_seconds
     FROM offered o CROSS JOIN LATERAL (
         SELECT r.ctid, r.id, {turn} AS turn FROM tasks r
         WHERE r.state = 'ready' AND r.task_type = o.task_type
@@ -288,7 +287,7 @@ WITH offered AS (
 {start}
 
 -- name: prepare
--- What a connection for claims and completions is told first. It plans a claim once, whatever the values will be, since
+-- What a connection for claims and completions runs first. It plans a claim once, whatever the values will be, since
 -- planning takes as long as a claim of one task. The driver writes $1, $2 … for the parameters, in the order in which
 -- execute_claim gives them. The plan that the empty table of a new installation gets must do for every later one, so the
 -- only way left is the one through the index, which holds the tasks in their order. Completions are planned each time,
@@ -311,7 +310,7 @@ UPDATE tasks AS t
 SET state = 'running', attempts = t.attempts + 1, lease_no = t.lease_no + 1, worker_id = %(worker_id)s::uuid,
     started_at = now(), updated_at = now(), progress_percent = 0, progress_message = NULL,
     deadline_at = now() + make_interval(secs => coalesce(t.timeout_seconds, due.timeout_seconds))
-FROM due WHERE t.ctid = due.place
+FROM due WHERE t.ctid = due.tid
 RETURNING date_part('epoch', due.turn) AS turn, t.id::text AS id, t.lease_no, t.task_type, t.payload::text AS payload,
           t.attempts, t.max_attempts, coalesce(t.timeout_seconds, due.timeout_seconds)::float8 AS timeout_seconds,
           date_part('epoch', now()) AS claimed_at, date_part('epoch', now() - t.execute_at) AS waited_seconds
@@ -368,7 +367,7 @@ WITH RECURSIVE offered AS MATERIALIZED (
     )
     FROM users u WHERE u.user_id IS NOT NULL
 ), found AS MATERIALIZED (
-    SELECT c.ctid AS place, c.id, c.turn, f.task_type
+    SELECT c.ctid AS tid, c.id, c.turn, f.task_type
     FROM free f CROSS JOIN LATERAL (
         SELECT r.ctid, r.id, {turn} AS turn FROM tasks r
         WHERE r.state = 'ready' AND r.task_type = f.task_type
@@ -402,7 +401,7 @@ WITH RECURSIVE offered AS MATERIALIZED (
 ), ranked AS (
     SELECT d.*, row_number() OVER (PARTITION BY d.task_type ORDER BY d.turn, d.id) AS nth FROM found d
 ), due AS MATERIALIZED (
-    SELECT d.place, d.turn, f.timeout_seconds FROM ranked d JOIN free f ON f.task_type = d.task_type
+    SELECT d.tid, d.turn, f.timeout_seconds FROM ranked d JOIN free f ON f.task_type = d.task_type
     WHERE d.nth <= f.room ORDER BY d.turn, d.id LIMIT %(limit)s
 )
 {start}
@@ -415,7 +414,7 @@ BEGIN; {lock_limits}; {claim_limited}
 SELECT k.name, k.paused, k.max_running, k.max_running_per_user FROM task_type_controls k
 
 -- name: control
--- A parameter of its own tells which fields to set, since null is a value: no limit.
+-- A parameter of its own names the fields to set, since null is a value: no limit.
 INSERT INTO task_type_controls AS k (name, paused, max_running, max_running_per_user)
 VALUES (%(name)s, coalesce(%(paused)s, false), %(max_running)s, %(max_running_per_user)s)
 ON CONFLICT (name) DO UPDATE SET
@@ -463,8 +462,8 @@ JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no AND t.state = ANY (ARRAY
 ORDER BY t.id FOR UPDATE OF t
 
 -- name: complete
--- Leaves alone the tasks whose end somebody waits to be told: those are written by complete_and_tell, with the task
--- that tells it, in one transaction. So all others, nearly all there are, cost one statement by itself. Nothing is
+-- Leaves alone the tasks that have a callback: those are written by complete_for_callbacks, in one transaction with the
+-- callback's task. So all others, nearly all there are, cost one statement by itself. Nothing is
 -- given back, since the number of rows nearly always says it all; a RETURNING would cost more than that last condition
 -- does (docs/decisions/0024).
 {completion} AND {no_callback}
@@ -482,7 +481,7 @@ CASE WHEN t.callback_url IS NULL THEN 1 ELSE 0 END <> 0
 SELECT t.id, t.lease_no FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no) JOIN tasks t ON t.id = x.id
 WHERE t.lease_no = x.lease_no AND t.state = (SELECT 'completed')
 
--- name: complete_and_tell
+-- name: complete_for_callbacks
 {completion}
 RETURNING t.id::text AS id, t.lease_no, true AS has_ended, t.callback_url IS NOT NULL AS has_callback
 
@@ -510,7 +509,7 @@ SET state = CASE WHEN x.retry_at IS NULL THEN 'failed' ELSE 'scheduled' END,
              || jsonb_strip_nulls(jsonb_build_object(
                     'attempt', t.attempts, 'type', x.type, 'message', x.message,
                     'failed_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                    -- Whose attempt it was, which a rescuer only tells of.
+                    -- Whose attempt it was, not the rescuer that writes it.
                     'worker', coalesce((SELECT w.name FROM workers w WHERE w.id = t.worker_id), %(worker)s::text),
                     'trace', x.trace)),
     attempts = t.attempts - CASE WHEN x.suspects > 1 THEN 1 ELSE 0 END, suspects = x.suspects,
@@ -524,7 +523,7 @@ WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 RETURNING t.id, t.lease_no, x.retry_at IS NULL AS has_ended, t.callback_url IS NOT NULL AS has_callback
 
 -- name: ended
--- What is told of tasks that have just ended. A large result is left where it is; it is for callbacks alone.
+-- What events and callbacks say of tasks that have just ended. A result is for callbacks alone, unless it is large.
 SELECT t.id, t.task_type, t.title, t.user_id, t.state AS status, t.attempts,
        CASE WHEN t.callback_url IS NOT NULL AND length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
        t.error, t.created_at, t.started_at, t.completed_at, t.callback_url
@@ -559,10 +558,10 @@ WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 -- name: promote
 -- By ctid for the reason given at claim. SKIP LOCKED: every worker has a promoter.
 WITH due AS MATERIALIZED (
-    SELECT s.ctid AS place FROM tasks s WHERE s.state = 'scheduled' AND s.execute_at <= now() AND s.suspects IS NULL
+    SELECT s.ctid AS tid FROM tasks s WHERE s.state = 'scheduled' AND s.execute_at <= now() AND s.suspects IS NULL
     ORDER BY s.execute_at, s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
-UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.place
+UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.tid
 
 -- name: promote_suspects
 -- Those among which one may be that kills its worker, a few at a time: a third of as many as they were the last time,
@@ -574,7 +573,7 @@ WITH runnable AS MATERIALIZED (
     SELECT l.task_type FROM ({live_types}) AS l(task_type, workers)
     WHERE NOT EXISTS (SELECT FROM task_type_controls c WHERE c.name = l.task_type AND c.paused)
 ), known AS MATERIALIZED (
-    SELECT k.ctid AS place, k.id, k.suspects, k.execute_at, k.state = 'scheduled' AS waits,
+    SELECT k.ctid AS tid, k.id, k.suspects, k.execute_at, k.state = 'scheduled' AS waits,
            (k.suspects + 2) / 3 AS most
     FROM tasks k
     WHERE k.suspects IS NOT NULL AND k.state IN ('scheduled', 'ready', 'running')
@@ -588,11 +587,11 @@ WITH runnable AS MATERIALIZED (
     SELECT i.*, row_number() OVER (ORDER BY i.suspects, i.waits, i.execute_at, i.id) AS nth
     FROM in_turn i WHERE NOT i.waits OR i.of_its_number <= i.most
 ), due AS MATERIALIZED (
-    SELECT t.ctid AS place FROM ranked r JOIN tasks t ON t.ctid = r.place
+    SELECT t.ctid AS tid FROM ranked r JOIN tasks t ON t.ctid = r.tid
     WHERE r.waits AND r.nth <= r.most AND t.state = 'scheduled'
     ORDER BY t.id LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
 )
-UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.place
+UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.tid
 
 -- name: next_scheduled
 -- Suspects wait for one another, and are looked for with every promotion. What is due and was not promoted is locked by
@@ -605,13 +604,13 @@ INSERT INTO workers AS w (id, name, task_types, lease_seconds)
 VALUES (%(id)s::uuid, %(name)s, %(task_types)s::text[], %(lease_seconds)s)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
 
--- name: tell
+-- name: report_load
 UPDATE workers AS w SET slots = %(slots)s, busy = %(busy)s, threads = %(threads)s, busy_threads = %(busy_threads)s
 WHERE w.id = %(id)s::uuid
 
 -- name: add_counts
 -- What a worker counted since it last said so goes to the minute of now. A row for each worker, so that none waits for
--- another, however many tell at once; the figures of a whole fleet are a few rows, however many tasks there are.
+-- another, however many report at once; the figures of a whole fleet are a few rows, however many tasks there are.
 INSERT INTO task_minutes AS m (minute, worker_id, task_type, completed, failed, retried, waits, runs)
 SELECT date_trunc('minute', now()), %(worker_id)s::uuid, x.task_type, x.completed, x.failed, x.retried,
        x.waits::int[], x.runs::int[]
@@ -620,10 +619,10 @@ FROM unnest(%(types)s::text[], %(completed)s::int[], %(failed)s::int[], %(retrie
 ON CONFLICT (minute, worker_id, task_type) DO UPDATE SET
     completed = m.completed + excluded.completed, failed = m.failed + excluded.failed,
     retried = m.retried + excluded.retried,
-    waits = ARRAY(SELECT s.a + s.b FROM unnest(m.waits, excluded.waits) WITH ORDINALITY AS s(a, b, place)
-                  ORDER BY s.place),
-    runs = ARRAY(SELECT s.a + s.b FROM unnest(m.runs, excluded.runs) WITH ORDINALITY AS s(a, b, place)
-                 ORDER BY s.place)
+    waits = ARRAY(SELECT s.a + s.b FROM unnest(m.waits, excluded.waits) WITH ORDINALITY AS s(a, b, bucket)
+                  ORDER BY s.bucket),
+    runs = ARRAY(SELECT s.a + s.b FROM unnest(m.runs, excluded.runs) WITH ORDINALITY AS s(a, b, bucket)
+                 ORDER BY s.bucket)
 
 -- name: held_by
 SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND t.state = 'running'

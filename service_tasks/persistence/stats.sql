@@ -23,7 +23,7 @@ WITH counted AS MATERIALIZED (
 -- name: count_some
 -- For a large one: of each state that has an index of its own the first so many, in the order of that index, so that
 -- no more than these are looked at. Fewer than that are all there are. The running ones are never more than the workers
--- hold. What has been completed has no index: the sample below tells.
+-- hold. What has been completed has no index: see the sample below.
 WITH chosen AS MATERIALIZED (
     (SELECT r.task_type, r.state, r.execute_at FROM tasks r WHERE r.state = 'ready'
      ORDER BY r.task_type, {turn}, r.id LIMIT %(most)s)
@@ -106,14 +106,14 @@ GROUP BY m.task_type
 
 -- name: times
 -- The filled buckets of each type: how long its tasks waited, and ran.
-SELECT m.task_type, b.kind, b.place::int - 1, sum(b.many)::bigint
+SELECT m.task_type, b.kind, b.number::int - 1, sum(b.many)::bigint
 FROM task_minutes m CROSS JOIN LATERAL (
-    SELECT 'wait' AS kind, w.place, w.many FROM unnest(m.waits) WITH ORDINALITY AS w(many, place) WHERE w.many > 0
+    SELECT 'wait' AS kind, w.number, w.many FROM unnest(m.waits) WITH ORDINALITY AS w(many, number) WHERE w.many > 0
     UNION ALL
-    SELECT 'run', w.place, w.many FROM unnest(m.runs) WITH ORDINALITY AS w(many, place) WHERE w.many > 0
+    SELECT 'run', w.number, w.many FROM unnest(m.runs) WITH ORDINALITY AS w(many, number) WHERE w.many > 0
 ) b
 WHERE m.minute > date_trunc('minute', now()) - make_interval(mins => %(minutes)s)
-GROUP BY m.task_type, b.kind, b.place
+GROUP BY m.task_type, b.kind, b.number
 
 -- name: workers
 SELECT w.name, w.task_types, w.slots, w.busy, w.threads, w.busy_threads, w.started_at, w.heartbeat_at,

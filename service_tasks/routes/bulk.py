@@ -1,4 +1,4 @@
-"""The HTTP door to many tasks at once. No rule and no query lives here."""
+"""Routes to many tasks at once. No rule and no query lives here."""
 
 from __future__ import annotations
 

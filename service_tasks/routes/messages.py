@@ -1,4 +1,4 @@
-"""The HTTP door to messages that made no task. No rule and no query lives here."""
+"""Routes to the messages that made no task. No rule and no query lives here."""
 
 from __future__ import annotations
 

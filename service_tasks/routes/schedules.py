@@ -1,4 +1,4 @@
-"""The schedules' HTTP door: parse, call, answer."""
+"""Routes to schedules: parse, call, answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP door to how the task service stands. No rule and no query lives here."""
+"""The route to the figures of the task service. No rule and no query lives here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks' HTTP door: parse, call, answer. No rule and no query lives here."""
+"""Routes to tasks: parse, call, answer. No rule and no query lives here."""
 
 from __future__ import annotations
 

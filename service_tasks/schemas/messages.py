@@ -8,15 +8,15 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from service_tasks.domain.task import Status, status_from_word
+from service_tasks.domain.task import Status, status_named
 from service_tasks.schemas.tasks import TaskCreate
 from servicekit.web.schemas import PageQuery, PageView, View
 
 
-def _new(word: str) -> str:
-    if status_from_word(word) is not Status.PENDING:
+def _new(name: str) -> str:
+    if status_named(name) is not Status.PENDING:
         raise ValueError("must be New (or pending): a message can only ask for a new task")
-    return word
+    return name
 
 
 class TaskMessage(TaskCreate):

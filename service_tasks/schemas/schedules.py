@@ -38,8 +38,8 @@ from servicekit.web.schemas import (
     unsent,
 )
 
-MissedWord = Literal["skip", "run_once", "run_all"]
-StatusWord = Literal["active", "paused", "finished"]
+MissedName = Literal["skip", "run_once", "run_all"]
+ScheduleStatusName = Literal["active", "paused", "finished"]
 
 
 def _not_blank(value: str) -> str:
@@ -83,7 +83,7 @@ class ScheduleCreate(Body):
         default=None, description="no run before it; an interval is counted from it"
     )
     ends_at: Annotated[Timestamp, BoundedTime] | None = Field(default=None, description="no run after it")
-    missed: MissedWord = Field(
+    missed: MissedName = Field(
         default="run_once",
         description="what becomes of runs whose time passed while no worker was there: one task for all, one for each "
         "of the newest 100, or none",
@@ -108,13 +108,13 @@ class ScheduleUpdate(Update):
     at: Annotated[Timestamp, BoundedTime] | None = unsent()
     starts_at: Annotated[Timestamp, BoundedTime] | None = unsent()
     ends_at: Annotated[Timestamp, BoundedTime] | None = unsent()
-    missed: MissedWord = unsent()
+    missed: MissedName = unsent()
 
 
 class ScheduleQuery(PageQuery):
     """Which schedules are wanted."""
 
-    status: StatusWord | None = None
+    status: ScheduleStatusName | None = None
     task_type: QueryText | None = Field(default=None, min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS)
     user_id: Id | None = None
 
@@ -127,7 +127,7 @@ class ScheduleView(Resource):
 
     id: UUID
     name: str
-    status: StatusWord = Field(description="finished: nothing follows any more")
+    status: ScheduleStatusName = Field(description="finished: nothing follows any more")
     task_type: str
     payload: JsonValue
     title: str | None
@@ -142,7 +142,7 @@ class ScheduleView(Resource):
     at: Timestamp | None
     starts_at: Timestamp | None
     ends_at: Timestamp | None
-    missed: MissedWord
+    missed: MissedName
     next_runs: list[Timestamp] = Field(description="the next five; none while it is paused")
     last_run_at: Timestamp | None = Field(description="when it last made a task")
     last_task_id: UUID | None

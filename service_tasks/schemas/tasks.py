@@ -21,8 +21,8 @@ from service_tasks.domain.task import (
     MAX_TITLE_CHARACTERS,
     MAX_UNIQUE_KEY_CHARACTERS,
     Status,
-    status_from_word,
-    status_words,
+    status_named,
+    status_names,
 )
 from servicekit.web.schemas import (
     Body,
@@ -42,10 +42,10 @@ from servicekit.web.schemas import (
 _LAST_YEAR = 9000
 
 
-def _known_status(word: str) -> str:
-    status = status_from_word(word)
+def _status(name: str) -> str:
+    status = status_named(name)
     if status is None:
-        raise ValueError(f"must be one of {', '.join(Status)} (or {', '.join(status_words())})")
+        raise ValueError(f"must be one of {', '.join(Status)} (or {', '.join(status_names())})")
     return status.value
 
 
@@ -55,7 +55,7 @@ def _bounded_time(moment: datetime) -> datetime:
     return moment
 
 
-#: Where the end of a task is told. Whether its host is one of those that may be asked is looked at later.
+#: Where the end of a task is POSTed. Whether its host is allowed is checked by the use case.
 CallbackUrl = Annotated[str, Field(max_length=MAX_CALLBACK_URL_CHARACTERS), AfterValidator(ascii_http_url)]
 CALLBACK_URL_SAYS = "its end is POSTed there, signed; CALLBACK_HOSTS must name the host"
 
@@ -63,8 +63,8 @@ BoundedTime = AfterValidator(_bounded_time)
 
 StatusFilter = Annotated[
     str,
-    AfterValidator(_known_status),
-    WithJsonSchema({"type": "string", "enum": [*status_words(), "New", "In Progress", "Running", "Done"]}),
+    AfterValidator(_status),
+    WithJsonSchema({"type": "string", "enum": [*status_names(), "New", "In Progress", "Running", "Done"]}),
 ]
 
 

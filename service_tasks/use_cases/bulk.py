@@ -65,7 +65,7 @@ class Retried:
 
 
 class BulkRepository(Protocol):
-    """May raise `Unavailable` and `DeadlineExceeded`; then perhaps a part of that call has happened."""
+    """May raise `Unavailable` and `DeadlineExceeded`; then a part of that call may have happened."""
 
     def choose(self, choice: Choice) -> list[Chosen]:
         """Those that fit, the oldest first."""
@@ -140,8 +140,8 @@ class _Steps:
 
     @contextmanager
     def may_end(self) -> Iterator[None]:
-        """Around one batch: when the database goes away, those before it are told of and it is not lost. The first
-        one's error is the caller's."""
+        """Around one batch: when the database goes away, the answer still counts the batches before it. An error in the
+        first one is the caller's."""
         try:
             yield
         except (Unavailable, DeadlineExceeded):
@@ -167,7 +167,7 @@ def _choice(
     body: ManyTasks,
     possible: Collection[State],
     usual: Collection[State],
-    words: str,
+    allowed: str,
     ended_from: datetime | None = None,
     ended_before: datetime | None = None,
 ) -> Choice:
@@ -191,7 +191,7 @@ def _choice(
     if body.status is not None:
         states = states_of(Status(body.status))
         if not set(states) <= set(possible):
-            raise Invalid.field("status", f"must be {words}: no other task can be")
+            raise Invalid.field("status", f"must be {allowed}: no other task can be")
     return Choice(
         states=tuple(sorted(states)),
         task_type=body.task_type,

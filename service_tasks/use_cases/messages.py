@@ -1,4 +1,4 @@
-"""What becomes of messages: tasks, or rejections that people can read, and try again once the cause is mended."""
+"""What becomes of messages: tasks, or rejections that people can read and requeue once the cause is mended."""
 
 from __future__ import annotations
 
@@ -154,9 +154,9 @@ class Messages:
             message = candidates[0].message
             refused = _rejection(message, Invalid("The database cannot hold what this message says."))
             stored = self._repository.store([Candidate(message, refused)], _rejection)
-        for word, later in ((READY, False), (SCHEDULED, True)):
+        for announcement, later in ((READY, False), (SCHEDULED, True)):
             if any((task.execute_at is not None) is later for task in stored.tasks):
-                self._announce(word)
+                self._announce(announcement)
         return stored.rejected
 
     def _read(self, message: IncomingMessage) -> NewTask | Rejection:

@@ -166,7 +166,7 @@ class TaskRepository(MakingRepository[StoredTask], Protocol):
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
         """Store all of them or, raising, none. Gives, for those whose unique key is taken, the live task that has it.
 
-        Raises `PastExecuteAt`, and `UserDeleted` with the place in the batch. Idempotency keys are not looked at.
+        Raises `PastExecuteAt`, and `UserDeleted` with the index in the batch. Idempotency keys are not looked at.
         """
 
     def controls(self) -> Mapping[str, Control]:
@@ -231,29 +231,29 @@ class TaskMaker(Generic[T]):
         request_hash = None if idempotency_key is None else fingerprint(body)
         if idempotency_key is not None and request_hash is not None:
             # Asked first: the second try of a request must not fail because its execute_at has passed by now.
-            known = self._replayed(idempotency_key, request_hash)
-            if known is not None:
-                return known
+            earlier = self._replayed(idempotency_key, request_hash)
+            if earlier is not None:
+                return earlier
         new = self._new_task(body, idempotency_key, request_hash)
-        word = READY if new.execute_at is None else SCHEDULED
+        announcement = READY if new.execute_at is None else SCHEDULED
         while True:
             announced = self._may_announce()
             try:
-                stored = self._repository.add(new, word if announced else None)
+                stored = self._repository.add(new, announcement if announced else None)
             except PastExecuteAt as exc:
                 raise Invalid.field("execute_at", "must be in the future") from exc
             if stored is not None:
                 if not announced:
-                    self._announce(word)
+                    self._announce(announcement)
                 return Created(stored)
-            known, answers = None, None
+            earlier, answers = None, None
             if idempotency_key is not None and request_hash is not None:
-                known, answers = self._replayed(idempotency_key, request_hash), (idempotency_key, request_hash)
-            if known is None and new.unique_key is not None:
+                earlier, answers = self._replayed(idempotency_key, request_hash), (idempotency_key, request_hash)
+            if earlier is None and new.unique_key is not None:
                 alive = self._repository.by_unique_key(new.unique_key, answers=answers)
-                known = None if alive is None else Created(alive, existing=True)
-            if known is not None:
-                return known
+                earlier = None if alive is None else Created(alive, existing=True)
+            if earlier is not None:
+                return earlier
             # Its holder was purged, or has ended, in between: the key is free again.
 
     def prepare(self, body: TaskCreate) -> NewTask:
@@ -261,11 +261,11 @@ class TaskMaker(Generic[T]):
         return self._new_task(body, None, None)
 
     def _replayed(self, idempotency_key: str, request_hash: bytes) -> Created[T] | None:
-        known = self._repository.by_key(idempotency_key)
-        if known is None:
+        found = self._repository.by_key(idempotency_key)
+        if found is None:
             return None
-        task, known_hash = known
-        if known_hash != request_hash:
+        task, its_hash = found
+        if its_hash != request_hash:
             raise IdempotencyKeyReused
         return Created(task, replayed=True)
 
@@ -286,7 +286,7 @@ class TaskMaker(Generic[T]):
                 known_type.parse(payload)
             except ValidationError as exc:
                 raise _invalid_payload(exc) from exc
-        # By place: by name it takes half as long again, and there may be ten thousand.
+        # By position: by name it takes half as long again, and there may be ten thousand.
         return NewTask(
             new_id(),
             task_type,
@@ -354,12 +354,12 @@ class Tasks:
         except PastExecuteAt as exc:
             raise Invalid.field(f"tasks.{exc.index}.execute_at", "must be in the future") from exc
         made = [task for task in new if task.id not in taken]
-        for word, is_there in (
+        for announcement, is_there in (
             (READY, any(task.execute_at is None for task in made)),
             (SCHEDULED, any(task.execute_at is not None for task in made)),
         ):
             if is_there:
-                self._announce(word)
+                self._announce(announcement)
         return TaskBatchView(
             ids=[taken.get(task.id, task.id) for task in new],
             created=len(made),

@@ -15,7 +15,7 @@ import yaml
 from api_gateway import route_table
 from scripts.instance import cli, ports, programs
 from scripts.reference import endpoints, errors, metrics, settings
-from service_tasks.domain.task import Status, status_from_word
+from service_tasks.domain.task import Status, status_named
 from servicekit.events.cloudevents import PATH
 from servicekit.process.services import services
 from tests.support.markdown import CHECKOUT, Block, Document, documents
@@ -190,7 +190,7 @@ def test_other_services_words_for_statuses_mean_what_coming_from_says() -> None:
             here = re.match(rf"`({'|'.join(Status)})`", row[1])
             there = re.match(r"`?([A-Za-z ]+?)`?(?: \(.*)?$", row[0])
             if here and there:
-                assert status_from_word(there[1]) == here[1], f"{heading}: {row}"
+                assert status_named(there[1]) == here[1], f"{heading}: {row}"
                 checked.add(there[1])
 
     assert checked >= {"New", "In Progress", "Completed", "Failed", "Running", "Pending", "done", "processing"}

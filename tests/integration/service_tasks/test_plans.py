@@ -94,7 +94,7 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "lock_leases": (FIVE_HUNDRED, {"tasks_pkey"}),
     "locked": (FIVE_HUNDRED, {"tasks_pkey"}),
     "complete": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
-    "complete_and_tell": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
+    "complete_for_callbacks": ({**FIVE_HUNDRED, "results": "[" + ",".join(["null"] * 500) + "]"}, {"tasks_pkey"}),
     "completed_under": (FIVE_HUNDRED, {"tasks_pkey"}),
     "ended": ({"ids": [str(uuid4()) for _ in range(500)], "largest": 16_384}, {"tasks_pkey"}),
     "link_callbacks": ({"ids": FIVE_HUNDRED["ids"], "callbacks": FIVE_HUNDRED["ids"]}, {"tasks_pkey"}),
@@ -122,7 +122,7 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
 BY_ID = {
     "lock_leases",
     "complete",
-    "complete_and_tell",
+    "complete_for_callbacks",
     "completed_under",
     "link_callbacks",
     "fail",

@@ -105,7 +105,7 @@ def test_running_tasks_beyond_counting_are_as_many_as_the_workers_say(bench, mon
     monkeypatch.setattr("service_tasks.persistence.stats_store.MOST_RUNNING", 20)
     fill(bench, "running", 30)
     worker = bench.register()
-    bench.engine.tell(worker, Load(slots=100, busy=42, threads=0, busy_threads=0), {})
+    bench.engine.report_load(worker, Load(slots=100, busy=42, threads=0, busy_threads=0), {})
 
     census = StatsStore(bench.database, small_pages=0).figures().census
 
@@ -151,9 +151,9 @@ def test_in_a_large_table_nothing_but_indexes_and_the_sample_is_read(bench):
 
 def test_workers_add_up_what_they_count_in_the_same_minute(bench):
     first, second = bench.register(), bench.register()
-    bench.engine.tell(first, LOAD, {"a": counted(completed=3, wait=3, run=3), "b": counted(failed=1, run=1)})
-    bench.engine.tell(first, LOAD, {"a": counted(completed=2, retried=1, wait=2, run=3)})
-    bench.engine.tell(second, LOAD, {"a": counted(completed=10, wait=10, run=10)})
+    bench.engine.report_load(first, LOAD, {"a": counted(completed=3, wait=3, run=3), "b": counted(failed=1, run=1)})
+    bench.engine.report_load(first, LOAD, {"a": counted(completed=2, retried=1, wait=2, run=3)})
+    bench.engine.report_load(second, LOAD, {"a": counted(completed=10, wait=10, run=10)})
     # So that a turn of the minute between them is no matter.
     bench.sql("UPDATE task_minutes SET minute = date_trunc('minute', now()) - interval '2 minutes'"
               " WHERE worker_id = %s", str(second))  # fmt: skip
@@ -185,7 +185,7 @@ def test_cancels_are_counted_by_the_minute_whoever_cancelled(bench):
 def test_minutes_that_nobody_asks_for_any_more_are_removed(bench):
     worker = bench.register()
     for name in ("a", "b", "c"):
-        bench.engine.tell(worker, LOAD, {name: counted(completed=1)})
+        bench.engine.report_load(worker, LOAD, {name: counted(completed=1)})
     bench.sql("UPDATE task_minutes SET minute = now() - interval '25 hours' WHERE task_type <> 'c'")
     store = MaintenanceStore(bench.database)
 
@@ -274,7 +274,7 @@ def test_tasks_taken_from_a_dead_worker_are_counted_by_who_took_them(bench, star
 
 def test_over_http_it_is_all_there_and_the_metrics_of_the_service_have_it_too(bench, tasks_database):
     one_of_each(bench)
-    bench.engine.tell(bench.register(), LOAD, {"a": counted(completed=3, wait=3, run=3)})
+    bench.engine.report_load(bench.register(), LOAD, {"a": counted(completed=3, wait=3, run=3)})
     client = create_app(TasksSettings(tasks_database_url=tasks_database.url, _env_file=None)).test_client()
 
     answer = client.get("/tasks/stats")

@@ -47,7 +47,7 @@ def write(make: Callable[[Lease], Outcome]) -> Do:
     return do
 
 
-def complete_and_tell(bench: Bench, task_id: UUID) -> None:
+def complete_for_callbacks(bench: Bench, task_id: UUID) -> None:
     bench.sql("UPDATE tasks SET callback_url = 'https://example.com/'")
     write(lambda lease: Succeeded(lease, "1"))(bench, task_id)
 
@@ -112,7 +112,7 @@ WRITERS: dict[str, list[Do]] = {
     "claim": [lambda bench, task_id: bench.claim(bench.register())],
     "claim_limited": [claim_limited],
     "complete": [write(lambda lease: Succeeded(lease, "1"))],
-    "complete_and_tell": [complete_and_tell],
+    "complete_for_callbacks": [complete_for_callbacks],
     "fail": [
         write(lambda lease: FailedForGood(lease, ERROR)),
         write(will_retry),

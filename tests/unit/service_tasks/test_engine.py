@@ -337,15 +337,14 @@ def test_a_claim_that_is_just_coming_in_is_not_taken_for_a_lost_one(store, activ
 def test_a_claim_that_is_under_way_for_many_beats_is_not_taken_for_a_lost_one(store, active_tasks, reporter):
     coming = Lease(uuid4(), 1)
     beat = heartbeat(store, active_tasks, reporter)
-    active_tasks.claims += 1
     store.held = {coming}
 
-    for _ in range(3):
-        beat.run_once(NOW)
-    assert reporter.waiting() == 0
+    with active_tasks.claim_under_way():
+        for _ in range(3):
+            beat.run_once(NOW)
+        assert reporter.waiting() == 0
 
     # It has ended, and its answer was lost.
-    active_tasks.claims += 1
     beat.run_once(NOW)
     assert reporter.waiting() == 1
 

@@ -35,7 +35,7 @@ def test_every_statement_that_ends_tasks_says_which_of_them_have_a_callback():
         "cancel_of_user",
         "cancelled",
         "complete",
-        "complete_and_tell",
+        "complete_for_callbacks",
         "complete_briefly",
         "completion",
         "fail",

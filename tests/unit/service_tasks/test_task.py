@@ -22,7 +22,7 @@ from service_tasks.domain.task import (
     plain_text,
     public_status,
     states_of,
-    status_from_word,
+    status_named,
 )
 from service_tasks.engine.ports import cancel_announcement, cancelled_lease
 
@@ -76,7 +76,7 @@ def test_live_tasks_can_be_cancelled_and_only_some_ended_ones_go_back():
     ],
 )
 def test_other_services_words_mean_one_of_our_statuses(word, status):
-    assert status_from_word(word) is status
+    assert status_named(word) is status
 
 
 @pytest.mark.parametrize(
