@@ -115,6 +115,19 @@ class Worker:
         self._reported: dict[str, Counted] = {}
         self._active_tasks = ActiveTasks(options.concurrency)
         self._threads = ThreadSlots(options.threads)
+        self._wire_task_duties(store, heartbeat_store, registry)
+        self._wire_maintenance(store, due_store, leader_store, prune_store, registry)
+        self._listener = Listener(
+            open_wake_ups=open_wake_ups,
+            claimer=self._claimer,
+            promoter=self._promoter,
+            scheduler=self._scheduler,
+            canceller=self._canceller,
+            heartbeat=self._heartbeat,
+            on_death=self._die,
+        )
+
+    def _wire_task_duties(self, store: WorkerStore, heartbeat_store: WorkerStore, registry: Registry) -> None:
         self._reporter = Reporter(
             store=store,
             worker_name=self.info.name,
@@ -128,14 +141,14 @@ class Worker:
             worker=self.info,
             active_tasks=self._active_tasks,
             reporter=self._reporter,
-            seconds=options.heartbeat_seconds,
+            seconds=self._options.heartbeat_seconds,
             check_health=self._check_threads,
             on_death=self._die,
             report_load=self._report_load,
             on_lost_claim=self._count_lost_claim,
         )
         self._runner = Runner(
-            policy=options.policy,
+            policy=self._options.policy,
             threads=self._threads,
             on_thread_free=lambda: self._claimer.wake(),
             holds=self._heartbeat.holds,
@@ -158,7 +171,7 @@ class Worker:
             term=self._heartbeat.term,
             unstarted=self._unstarted,
             hand_over=self._hand_over,
-            poll_seconds=options.poll_seconds,
+            poll_seconds=self._options.poll_seconds,
             on_death=self._die,
             metrics=self.metrics,
         )
@@ -169,18 +182,27 @@ class Worker:
             reporter=self._reporter,
             on_death=self._die,
         )
+
+    def _wire_maintenance(
+        self,
+        store: WorkerStore,
+        due_store: DueStore,
+        leader_store: LeaderStore,
+        prune_store: PruneStore,
+        registry: Registry,
+    ) -> None:
         self._leadership = Leadership(
             store=leader_store,
             worker_id=self.info.id,
             on_elected=self._after_election,
             on_death=self._die,
-            lease_seconds=options.leader_lease_seconds,
+            lease_seconds=self._options.leader_lease_seconds,
         )
         leads = self._leadership.leads
         self._promoter = Promoter(
             store=store,
             leads=leads,
-            poll_seconds=options.poll_seconds,
+            poll_seconds=self._options.poll_seconds,
             on_promoted=self._claimer.wake,
             on_death=self._die,
             metrics=self.metrics,
@@ -189,36 +211,29 @@ class Worker:
             store=store,
             leads=leads,
             worker_name=self.info.name,
-            lease_seconds=options.lease_seconds,
+            lease_seconds=self._options.lease_seconds,
             registry=registry,
-            policy=options.policy,
+            policy=self._options.policy,
             on_death=self._die,
             metrics=self.metrics,
         )
         self._scheduler = Scheduler(
             store=due_store,
             leads=leads,
-            poll_seconds=options.poll_seconds,
+            poll_seconds=self._options.poll_seconds,
             on_made=self._claimer.wake,
             on_death=self._die,
             metrics=self.metrics,
         )
         self._pruner = Pruner(
             store=prune_store,
-            retention=options.retention,
+            retention=self._options.retention,
             leads=leads,
             on_death=self._die,
             metrics=self.metrics,
         )
-        self._listener = Listener(
-            open_wake_ups=open_wake_ups,
-            claimer=self._claimer,
-            promoter=self._promoter,
-            scheduler=self._scheduler,
-            canceller=self._canceller,
-            heartbeat=self._heartbeat,
-            on_death=self._die,
-        )
+        #: what the leader alone does, for all
+        self._maintenance = (self._promoter, self._rescuer, self._scheduler, self._pruner)
 
     @property
     def held(self) -> int:
@@ -328,10 +343,7 @@ class Worker:
             self._canceller,
             self._listener,
             self._leadership,
-            self._promoter,
-            self._rescuer,
-            self._scheduler,
-            self._pruner,
+            *self._maintenance,
             self._claimer,
         ]
 
@@ -344,7 +356,7 @@ class Worker:
         return True
 
     def _after_election(self) -> None:
-        for duty in (self._promoter, self._rescuer, self._scheduler, self._pruner):
+        for duty in self._maintenance:
             duty.wake()
 
     def _die(self) -> None:
@@ -424,8 +436,7 @@ class Worker:
         """Claim nothing more, let handlers finish within the grace time, hand back what is left."""
         _log.info("worker_draining", worker=self.info.name, held=self.held)
         # The leadership last: it is given up once nothing is done under it any more.
-        maintenance = (self._promoter, self._rescuer, self._scheduler, self._pruner, self._leadership)
-        self._end(*maintenance, self._claimer, timeout=None)
+        self._end(*self._maintenance, self._leadership, self._claimer, timeout=None)
         self._hand_back_unstarted()
         self._until(lambda: not self._active_tasks.unsettled(), self._options.grace_seconds)
         rest = self._active_tasks.unsettled()

@@ -26,20 +26,11 @@ _callback_url_of = attrgetter("callback_url")
 def new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
     """The parameters of the statements that store one task."""
     return {
+        **task._asdict(),
         "announcement": announcement,
         "id": str(task.id),
-        "task_type": task.task_type,
-        "title": task.title,
         "user_id": optional_text(task.user_id),
-        "payload": task.payload,
-        "priority": task.priority,
-        "max_attempts": task.max_attempts,
-        "timeout_seconds": task.timeout_seconds,
-        "execute_at": task.execute_at,
-        "idempotency_key": task.idempotency_key,
         "request_hash": None if task.request_hash is None else psycopg2.Binary(task.request_hash),
-        "unique_key": task.unique_key,
-        "callback_url": task.callback_url,
     }
 
 

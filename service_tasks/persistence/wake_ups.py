@@ -12,14 +12,12 @@ from service_tasks.persistence.dedicated_connections import open_apart
 from servicekit.database.engine import Database
 from servicekit.wire.errors import DatabaseUnavailable
 
-CHANNEL = "siteworks_tasks"
-
 
 class PostgresWakeUps:
     """LISTEN on a connection that nobody else uses."""
 
     def __init__(self, database: Database) -> None:
-        self._connection = open_apart(database, f"LISTEN {CHANNEL}")
+        self._connection = open_apart(database, "LISTEN siteworks_tasks")
         self._interrupt, self._interrupted = socket.socketpair()
         # Not select(): a worker with many open connections has file numbers beyond its limit.
         self._poll = select.poll()

@@ -272,8 +272,8 @@ class Circuit:
 
     `listeners` are called with every transition of this process's making, after the lock is released; one that raises
     is logged, and stops neither the transition nor the others. `on_uncounted` is called with the circuit's name for
-    each dropped outcome. All who share a `store` have the same settings and the same `clock`, in monotonic seconds. `chance`
-    gives 0.0 to 1.0. Make the circuit after the last fork; without a store it keeps its state in this process.
+    each dropped outcome. All who share a `store` have the same settings and the same `clock`, in monotonic seconds.
+    `chance` gives 0.0 to 1.0. Make the circuit after the last fork; without a store it keeps its state in this process.
     """
 
     def __init__(
