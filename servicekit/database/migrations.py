@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
-from alembic import command, context
+from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pydantic import Field, create_model
-from sqlalchemy import Connection, MetaData, NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from servicekit.process.services import BadServiceTable, Service, services
@@ -31,10 +32,14 @@ def _service(package: str) -> Service:
 
 def _config(package: str) -> Config:
     config = Config()
-    folder = _service(package).folder / "migrations"
-    # ConfigParser takes a percent sign for an interpolation.
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
+    # Alembic's env.py lies beside this module, the same for all. Neither colons nor spaces in a path part it.
+    config.set_main_option("path_separator", "newline")
+    for option, folder in (
+        ("script_location", Path(__file__).parent),
+        ("version_locations", _service(package).folder / "migrations" / "versions"),
+    ):
+        # ConfigParser takes a percent sign for an interpolation.
+        config.set_main_option(option, str(folder).replace("%", "%%"))
     return config
 
 
@@ -70,14 +75,6 @@ def upgrade(package: str, url: str, *, to: str = "head") -> bool:
 def downgrade(package: str, url: str, *, to: str) -> bool:
     """Take one service's database back to a revision, or to `base`; tell whether anything changed."""
     return _change(package, url, to=to, up=False)
-
-
-def run_environment(metadata: MetaData) -> None:
-    """Do what a service's migrations/env.py is for: run on the connection that `upgrade` opened."""
-    connection: Connection = context.config.attributes["connection"]
-    context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
-    with context.begin_transaction():
-        context.run_migrations()
 
 
 def _url(package: str) -> str:

@@ -1,0 +1,7 @@
+"""Alembic's entry to every history: it runs on the connection that servicekit.database.migrations opened."""
+
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"], transaction_per_migration=True)
+with context.begin_transaction():
+    context.run_migrations()
