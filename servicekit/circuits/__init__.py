@@ -12,44 +12,24 @@ from servicekit.circuits.circuit import (
     CircuitSettings,
     CircuitSnapshot,
     Permit,
-    ProbeResult,
-    Reason,
     Transition,
 )
-from servicekit.circuits.outcome import MISDIRECTED, CallOutcome, outcome_of
+from servicekit.circuits.outcome import MISDIRECTED, outcome_of
 from servicekit.circuits.prober import Prober
 from servicekit.circuits.shared_state import SharedStates
-from servicekit.circuits.state import (
-    CircuitLockTimeout,
-    CircuitScope,
-    CircuitStanding,
-    CircuitState,
-    LocalState,
-    StateStore,
-)
-from servicekit.circuits.window import SlidingWindow, WindowTotals
+from servicekit.circuits.state import CircuitLockTimeout
 
 __all__ = [
     "MISDIRECTED",
     "MOVES",
-    "CallOutcome",
     "Circuit",
     "CircuitLockTimeout",
     "CircuitOpen",
-    "CircuitScope",
     "CircuitSettings",
     "CircuitSnapshot",
-    "CircuitStanding",
-    "CircuitState",
-    "LocalState",
     "Permit",
-    "ProbeResult",
     "Prober",
-    "Reason",
     "SharedStates",
-    "SlidingWindow",
-    "StateStore",
     "Transition",
-    "WindowTotals",
     "outcome_of",
 ]

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
-from servicekit.circuits import MOVES, Circuit, CircuitSettings, Reason, Transition
+from servicekit.circuits import MOVES, Circuit, CircuitSettings, Transition
+from servicekit.circuits.circuit import Reason
 
 PAGE = (Path(__file__).resolve().parents[4] / "docs" / "circuit_states.md").read_text(encoding="utf-8")
 EDGES = {

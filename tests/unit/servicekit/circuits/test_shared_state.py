@@ -11,12 +11,10 @@ import pytest
 from servicekit.circuits import (
     Circuit,
     CircuitSettings,
-    CircuitStanding,
-    LocalState,
     SharedStates,
-    StateStore,
     shared_state,
 )
+from servicekit.circuits.state import CircuitStanding, LocalState, StateStore
 from servicekit.circuits.window import WindowTotals
 from servicekit.process.shared_memory import make_file
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servicekit.circuits import SlidingWindow, WindowTotals
+from servicekit.circuits.window import SlidingWindow, WindowTotals
 
 
 def test_an_empty_window_has_no_rate() -> None:
