@@ -28,7 +28,6 @@ from benchmarks.tasks.subjects import Server, TaskPlace, started_at
 from scripts.instance.own_broker import OwnBroker
 from scripts.instance.ports import HOST, free_base
 from scripts.instance.rabbitmq import installed
-from service_tasks.ingest.consumer import LARGEST_BATCH, PREFETCH
 from service_tasks.ingest.topology import PLAIN, SURE, declare
 from servicekit.events.broker import Link, Queue
 
@@ -74,7 +73,7 @@ class Scene:
                 time.sleep(0.02)
 
     @contextlib.contextmanager
-    def ingestion(self, *, batch: int = LARGEST_BATCH, prefetch: int = PREFETCH) -> Iterator[int]:
+    def ingestion(self) -> Iterator[int]:
         """The consuming process; gives its pid."""
         settings = {
             "TASKS_DATABASE_URL": self.place.url,
@@ -84,7 +83,7 @@ class Scene:
         }
         with (self.place.folder / "worker.log").open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.ingest.consumer", str(batch), str(prefetch)],
+                [sys.executable, "-m", "service_tasks.cli", "ingest"],
                 cwd=CHECKOUT,
                 env={**os.environ, "PYTHONPATH": str(CHECKOUT), **settings},
                 stdout=log,
@@ -103,14 +102,14 @@ class Scene:
 Work = Callable[[Scene, bool], Iterator[Figure]]
 
 
-def _through(queue: Queue, *, named: bool, batch: int = LARGEST_BATCH, prefetch: int = PREFETCH) -> Work:
+def _through(queue: Queue, *, named: bool) -> Work:
     def run(scene: Scene, quick: bool) -> Iterator[Figure]:
-        count = (10_000 if quick else 50_000) if batch > 1 else (1000 if quick else 3000)
+        count = 10_000 if quick else 50_000
         scene.declare()
         scene.fill(queue, count, named=named)
         postgres = scene.place.backends_cpu
         broker_before = scene.broker.cpu_seconds()
-        with scene.ingestion(batch=batch, prefetch=prefetch) as pid:
+        with scene.ingestion() as pid:
             used, database = [0.0, 0.0], 0.0
 
             def begun() -> bool:
@@ -164,8 +163,6 @@ WORKS: dict[str, tuple[str, Work]] = {
     "plain-id": ("task_queue, message_id, batches", _through(PLAIN, named=True)),
     "quorum": ("tasks.ingest (quorum), batches", _through(SURE, named=False)),
     "quorum-id": ("tasks.ingest (quorum), message_id, batches", _through(SURE, named=True)),
-    "single": ("task_queue, one by one", _through(PLAIN, named=False, batch=1, prefetch=1)),
-    "single-id": ("tasks.ingest (quorum), message_id, one by one", _through(SURE, named=True, batch=1, prefetch=1)),
     "start": ("from publishing to the start of the handler, idle worker", _start),
 }
 

@@ -147,16 +147,12 @@ class Consumer(Duty):
         ready: Callable[[], None],
         counts: IngestCounts,
         on_death: Callable[[], None],
-        batch: int = LARGEST_BATCH,
-        prefetch: int = PREFETCH,
     ) -> None:
         super().__init__("consumer", pause=lambda: self._pause_seconds, on_death=on_death)
         self._open_link = open_link
         self._take = take
         self._ready = ready
         self._counts = counts
-        self._batch = batch
-        self._prefetch = prefetch
         self._waits_for_database = self._cautious = False
         self._backoff = Backoff(0.5, 30.0)
         self._pause_seconds = 0.0
@@ -216,7 +212,7 @@ class Consumer(Duty):
     def _serve(self, link: Link) -> None:
         queues = declare(link, plain=self._plain)
         batches = Batches()
-        writer = _Writer(link, batches, self._take, self._counts, self._batch)
+        writer = _Writer(link, batches, self._take, self._counts)
 
         def received(delivery: Delivery) -> None:
             self._counts.received += 1
@@ -225,7 +221,7 @@ class Consumer(Duty):
 
         writer.start()
         try:
-            link.consume(queues, received, prefetch=1 if self._cautious else self._prefetch)
+            link.consume(queues, received, prefetch=1 if self._cautious else PREFETCH)
             self._counts.connected = True
             self._counts.waiting_for = ""
             self._backoff.reset()
@@ -239,7 +235,7 @@ class Consumer(Duty):
                 if self._cautious and (self._counts.written > written or batches.left):
                     self._cautious = False
                     link.stop_consuming()
-                    link.consume(queues, received, prefetch=self._prefetch)
+                    link.consume(queues, received, prefetch=PREFETCH)
                 self._counts.in_hand = len(batches)
                 if time.monotonic() - asked_at > _LAG_SECONDS:
                     asked_at = time.monotonic()
@@ -286,14 +282,12 @@ class _Writer(Duty):
         batches: Batches,
         take: Callable[[Sequence[IncomingMessage]], Sequence[RejectedMessage]],
         counts: IngestCounts,
-        largest: int,
     ) -> None:
         super().__init__("writer", pause=lambda: self._pause_seconds, on_death=self._has_died)
         self._link = link
         self._batches = batches
         self._take = take
         self._counts = counts
-        self._largest = largest
         self._batch: list[Delivery] = []
         self._pause_seconds = 0.0
         self._failures = 0
@@ -307,7 +301,7 @@ class _Writer(Duty):
 
     def run_once(self, now: datetime) -> None:
         if not self._batch:
-            self._batch = self._batches.take(self._largest)
+            self._batch = self._batches.take(LARGEST_BATCH)
         if not self._batch:
             return
         try:

@@ -8,7 +8,7 @@ import threading
 from functools import partial
 
 from service_tasks.engine.registry import Registry
-from service_tasks.ingest.consumer import FLUSH_SECONDS, LARGEST_BATCH, PREFETCH, Consumer, IngestCounts
+from service_tasks.ingest.consumer import FLUSH_SECONDS, Consumer, IngestCounts
 from service_tasks.ingest.metrics import IngestMetrics
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.message_store import MessageStore
@@ -29,10 +29,8 @@ NAME = "task_ingest"
 log = get_logger(__name__)
 
 
-def run_ingest(
-    settings: IngestSettings, registry: Registry, *, batch: int = LARGEST_BATCH, prefetch: int = PREFETCH
-) -> int:
-    """Consume until SIGTERM or SIGINT; return the process's exit status. Only benchmarks ask for other numbers."""
+def run_ingest(settings: IngestSettings, registry: Registry) -> int:
+    """Consume until SIGTERM or SIGINT; return the process's exit status."""
     # One for the writer, one for the announcer, one for the pages.
     database = Database(settings.tasks_database_url, application_name=NAME, pool_size=3)
     died = threading.Event()
@@ -60,8 +58,6 @@ def run_ingest(
         ready=ready,
         counts=counts,
         on_death=on_death,
-        batch=batch,
-        prefetch=prefetch,
     )
     metrics = Metrics(NAME)
     IngestMetrics(counts, metrics.registry)
