@@ -50,10 +50,10 @@ def _try(server: Any) -> str:
     if child == 0:
         _tell(server, writing)
     os.close(writing)
-    with open(reading, "rb") as told:
+    with open(reading, "rb") as answer:
         # Nothing is written before the end, and then all at once.
-        in_time = bool(select.select([told], [], [], PATIENCE_SECONDS)[0])
-        cause = told.read().decode(errors="replace") if in_time else _TOO_LONG
+        in_time = bool(select.select([answer], [], [], PATIENCE_SECONDS)[0])
+        cause = answer.read().decode(errors="replace") if in_time else _TOO_LONG
     if not in_time:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -91,8 +91,8 @@ def _problem(server: Any) -> str:
 def _listen(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family) as door:
-            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            door.bind((host, port))
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
     except OSError as exc:
         raise SystemExit(f"it cannot listen on {host}:{port}: {exc.strerror}") from exc
