@@ -33,8 +33,6 @@ GATEWAY_MEMORY = 192 * MIB
 #: Enough for the largest body or answer of one request.
 LEAST_MEMORY = 48 * MIB
 _CONTROL_THREADS = 4
-#: Requests that may wait for one service; at some hundred a second, more would wait for nothing but their deadline.
-_WAITING = 2048
 #: Event-loop lag beyond which new requests are refused: a client's patience, not a pause of the garbage collector.
 _LONGEST_LAG_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
@@ -77,7 +75,7 @@ class Gateway(Application):
                     listeners=[gateway_metrics.circuit_moved],
                     on_uncounted=gateway_metrics.uncounted,
                 ),
-                bulkhead=Bulkhead(places=settings.places(name), line=_WAITING),
+                bulkhead=Bulkhead(places=settings.places(name)),
                 budget=RetryBudget(),
                 on_retry=gateway_metrics.retried,
                 on_call=gateway_metrics.called,

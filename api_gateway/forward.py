@@ -1,4 +1,4 @@
-"""One request through a circuit, a waiting line and an upstream, under one deadline."""
+"""One request through a circuit, a queue and an upstream, under one deadline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from api_gateway.errors import (
     UpstreamUnavailable,
     proxy_status,
 )
-from api_gateway.limits import Bulkhead, LineFull, RetryBudget
+from api_gateway.limits import Bulkhead, BulkheadFull, RetryBudget
 from api_gateway.route_table import Limits
 from api_gateway.upstream import BrokenAnswer, ConnectFailed, ConnectionLost, Upstream, UpstreamAnswer
 from servicekit.circuits import MISDIRECTED, Circuit, CircuitOpen, Permit, outcome_of
@@ -27,7 +27,7 @@ from servicekit.wire.errors import AppError, DeadlineExceeded, Overloaded
 from servicekit.wire.memory import SMALL, Account
 
 #: How long a request may wait for a place at an upstream, in seconds.
-LINE_SECONDS = 2.0
+PLACE_SECONDS = 2.0
 #: A trial keeps its place somewhat longer than the call can last, in seconds.
 _LEASE_MARGIN = 5.0
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -108,7 +108,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     # An open circuit answers before any waiting.
     permit = _permit(lane, call, notes)
     if not lane.bulkhead.try_enter():
-        permit = await _in_line(lane, call, notes, permit, call.ends_at - now)
+        permit = await _wait_for_place(lane, call, notes, permit, call.ends_at - now)
     # Not the event loop's clock, which uvloop moves in whole milliseconds.
     began = time.perf_counter()
     answer: UpstreamAnswer | None = None
@@ -174,12 +174,12 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
             answer.close()
 
 
-async def _in_line(lane: Lane, call: Call, notes: Notes, permit: Permit, seconds: float) -> Permit:
+async def _wait_for_place(lane: Lane, call: Call, notes: Notes, permit: Permit, seconds: float) -> Permit:
     """Wait for a place in the bulkhead, within the deadline; then ask the circuit again."""
     permit.neutral()
     try:
-        await lane.bulkhead.enter(min(LINE_SECONDS, seconds))
-    except LineFull as error:
+        await lane.bulkhead.enter(min(PLACE_SECONDS, seconds))
+    except BulkheadFull as error:
         raise UpstreamSaturated(lane.name) from error
     try:
         return _permit(lane, call, notes)

@@ -9,27 +9,24 @@ from collections import deque
 from dataclasses import dataclass
 
 
-class LineFull(Exception):
-    """The waiting line is full, or no place came free in time."""
+class BulkheadFull(Exception):
+    """The queue is full, or no place came free in time."""
 
 
 class Bulkhead:
-    """At most `places` exchanges at once; at most `line` more wait, first come first served.
+    """At most `places` exchanges at once; at most `max_waiting` more wait, first come first served. At some hundred a
+    second, more would wait for nothing but their deadline.
 
     Belongs to one event loop.
     """
 
-    def __init__(self, *, places: int = 128, line: int = 2048) -> None:
-        if places < 1 or line < 0:
+    def __init__(self, *, places: int = 128, max_waiting: int = 2048) -> None:
+        if places < 1 or max_waiting < 0:
             raise ValueError("a bulkhead has at least one place")
-        self.places = places
-        self.line = line
-        self._in_use = 0
+        self._places = places
+        self._max_waiting = max_waiting
+        self.in_use = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def in_use(self) -> int:
-        return self._in_use
 
     @property
     def waiting(self) -> int:
@@ -37,17 +34,17 @@ class Bulkhead:
 
     def try_enter(self) -> bool:
         """Take a place if one is free and nobody waits for it."""
-        if self._in_use < self.places and not self._waiters:
-            self._in_use += 1
+        if self.in_use < self._places and not self._waiters:
+            self.in_use += 1
             return True
         return False
 
     async def enter(self, seconds: float) -> None:
-        """Take a place, waiting up to `seconds`; LineFull otherwise."""
+        """Take a place, waiting up to `seconds`; BulkheadFull otherwise."""
         if self.try_enter():
             return
-        if len(self._waiters) >= self.line:
-            raise LineFull
+        if len(self._waiters) >= self._max_waiting:
+            raise BulkheadFull
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
@@ -55,7 +52,7 @@ class Bulkhead:
                 await waiter
         except TimeoutError:
             self._give_back(waiter)
-            raise LineFull from None
+            raise BulkheadFull from None
         except BaseException:
             self._give_back(waiter)
             raise
@@ -67,7 +64,7 @@ class Bulkhead:
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        self._in_use -= 1
+        self.in_use -= 1
 
     def _give_back(self, waiter: asyncio.Future[None]) -> None:
         if waiter.done() and not waiter.cancelled():

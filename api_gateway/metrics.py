@@ -19,7 +19,7 @@ _STATES = ("closed", "open", "half_open")
 
 
 class GatewayMetrics(Collector):
-    """Counters for transitions, refusals and retries; circuits and waiting lines are read at each scrape."""
+    """Counters for transitions, refusals and retries; circuits and queues are read at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._watched: list[tuple[Circuit, Bulkhead, RetryBudget]] = []

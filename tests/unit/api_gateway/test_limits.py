@@ -1,4 +1,4 @@
-"""The waiting line, the retry budget and the quota of a client."""
+"""The bulkhead, the retry budget and the quota of a client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from collections.abc import Callable
 import pytest
 
 from api_gateway import shared_quotas
-from api_gateway.limits import Allowance, Bulkhead, EventLoopLag, LagWatch, LineFull, Quota, RateLimiter, RetryBudget
+from api_gateway.limits import (
+    Allowance,
+    Bulkhead,
+    BulkheadFull,
+    EventLoopLag,
+    LagWatch,
+    Quota,
+    RateLimiter,
+    RetryBudget,
+)
 from api_gateway.shared_quotas import PLACES, QuotaMemory, SharedRateLimiter
 
 Limit = Callable[[Quota], RateLimiter]
@@ -46,11 +55,11 @@ def test_the_longest_waiting_gets_the_next_place() -> None:
 
 def test_a_full_line_refuses_at_once() -> None:
     async def main() -> None:
-        bulkhead = Bulkhead(places=1, line=1)
+        bulkhead = Bulkhead(places=1, max_waiting=1)
         assert bulkhead.try_enter()
         waiting = asyncio.create_task(bulkhead.enter(5))
         await asyncio.sleep(0)
-        with pytest.raises(LineFull):
+        with pytest.raises(BulkheadFull):
             await bulkhead.enter(5)
         bulkhead.leave()
         await waiting
@@ -62,7 +71,7 @@ def test_waiting_too_long_leaves_the_line() -> None:
     async def main() -> None:
         bulkhead = Bulkhead(places=1)
         assert bulkhead.try_enter()
-        with pytest.raises(LineFull):
+        with pytest.raises(BulkheadFull):
             await bulkhead.enter(0.01)
         assert bulkhead.waiting == 0
         bulkhead.leave()
