@@ -37,7 +37,7 @@ from servicekit.web.app import make_app
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.errors import AppError
 
-#: What a person is told when the database refuses a row.
+#: the errors that violated constraints become
 CONSTRAINTS: Mapping[str, type[AppError]] = {"uq_schedules_name": ScheduleNameTaken}
 
 

@@ -1,4 +1,4 @@
-"""What people and their scripts ask the task service on a command line; the same use cases as behind HTTP."""
+"""The commands of people and scripts: the same use cases as behind HTTP."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Service:
 
 
 class _Failed(Exception):
-    """Ends the command with one line and a status."""
+    """Ends the command with one line and an exit status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -60,7 +60,7 @@ class _Failed(Exception):
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add them to those of the processes; `run` does what one of them says."""
+    """Add these commands to a parser; `run` runs the one that was given."""
 
     def add(name: str, ask: Callable[[_Service, argparse.Namespace], _Answer], text: str, more: str) -> Any:
         command = commands.add_parser(
@@ -113,7 +113,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(given: argparse.Namespace) -> int:
-    """Do what was parsed; gives the process's exit status. An error is one line on standard error."""
+    """Run the parsed command; gives the process's exit status. An error is one line on standard error."""
     try:
         with _service() as service:
             answer, print_it = given.ask(service, given)
@@ -126,7 +126,7 @@ def run(given: argparse.Namespace) -> int:
         print(f"{given.command}: {exc}", file=sys.stderr)
         return exc.status
     except BrokenPipeError:
-        # Whoever read it has seen enough. What is still in the buffer must not fail a second time at the exit.
+        # The reader has left. What is still in the buffer must not fail a second time at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
 
@@ -176,12 +176,12 @@ def _service() -> Iterator[_Service]:
 
 
 def _reason(exc: AppError) -> str:
-    """The driver's first line where there is one: it says whether nobody listens or the password is wrong."""
+    """The driver's first line if there is one: it says whether nobody listens or the password is wrong."""
     cause = getattr(exc.__cause__, "orig", None)
     return str(cause).strip().partition("\n")[0] if cause is not None else exc.message
 
 
-# The commands: each gives its answer, for programs, and what prints it for people.
+# The commands: each gives its answer, for --json, and a function that prints it.
 
 
 def _types(service: _Service, given: argparse.Namespace) -> _Answer:
@@ -277,7 +277,7 @@ def _filter(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _only_id(given: argparse.Namespace) -> UUID | None:
-    """The id when one is all that was named."""
+    """The id, if a single id is all that was given."""
     if len(given.ids) == 1 and _filter(given).keys() == {"ids"}:
         return id_from_path("ID", given.ids[0])
     return None
@@ -314,7 +314,7 @@ def _naming_options(exc: Invalid) -> str:
 
 
 def _all_of(step: Callable[[Any], BaseModel], body: ManyTasks, limit: int | None) -> dict[str, Any]:
-    """Go on until nothing fits any more, or so many were dealt with."""
+    """Go on until no task fits any more, or the limit is reached."""
     totals: dict[str, Any] = {}
     left, after = limit, body.after
     while True:
@@ -351,7 +351,7 @@ def _print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def _plain(text: str) -> str:
-    """On one line, and without what a terminal would obey."""
+    """On one line, and without control characters."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 

@@ -17,7 +17,7 @@ SIGNATURE_FIELD = "Siteworks-Signature"
 
 
 def signature(secrets: Iterable[bytes], timestamp: int, body: bytes) -> str:
-    """What the header field says of a body sent at this second (Unix time): one HMAC-SHA256 for each secret."""
+    """The header field for a body sent at this second (Unix time): one HMAC-SHA256 for each secret."""
     signed = b"%d." % timestamp + body
     values = [f"v1={hmac.new(secret, signed, hashlib.sha256).hexdigest()}" for secret in secrets]
     return ",".join([f"t={timestamp}", *values])

@@ -1,4 +1,4 @@
-"""How long things took, kept as counts in buckets: the same buckets wherever they are added up. No I/O, no clock."""
+"""Durations counted in buckets, the same wherever they are added up. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Distribution:
         self.total = 0.0
 
     def add(self, seconds: float, times: int = 1) -> None:
-        """Count a duration; a negative one, of two clocks that differ, as none at all."""
+        """Count a duration; a negative one, which two clocks may give, counts as 0."""
         if seconds < 0.0:
             seconds = 0.0
         self.counts[bisect_left(BOUNDS, seconds)] += times
@@ -30,7 +30,7 @@ class Distribution:
 
 
 def quantile(counts: Sequence[int], share: float) -> float | None:
-    """The duration that `share` of them do not exceed, None of nothing.
+    """The duration that `share` of them do not exceed; None if there are none.
 
     Within a bucket they are taken as spread evenly, as Prometheus does, so it is right to a factor of two. Beyond the
     last bound nothing is known but that bound.

@@ -1,4 +1,4 @@
-"""When a failed attempt runs again: a decision as a value. Whoever asks brings the time and the chance."""
+"""When a failed attempt runs again, as a value. Time and chance are arguments."""
 
 from __future__ import annotations
 

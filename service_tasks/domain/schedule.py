@@ -25,7 +25,7 @@ _MOMENT = timedelta(microseconds=1)
 
 
 class Missed(StrEnum):
-    """What becomes of runs whose time passed while no worker was there."""
+    """What to do about runs whose time passed while no worker was there."""
 
     SKIP = "skip"
     RUN_ONCE = "run_once"
@@ -112,7 +112,7 @@ class DueSchedule:
 class Plan:
     """What to do with a due schedule: the times to run for, oldest first, and when it is due again.
 
-    `problem` tells why that cannot be said any more.
+    `problem` says why it cannot go on.
     """
 
     runs: tuple[datetime, ...]
@@ -121,7 +121,7 @@ class Plan:
 
 
 def plan_of(schedule: DueSchedule) -> Plan:
-    """Decide about a due schedule. One whose times cannot be told any more, because a time zone has gone, pauses."""
+    """Decide what a due schedule does. One whose times can no longer be computed, as its time zone has gone, pauses."""
     try:
         return _plan(schedule.timing, schedule.due_at, schedule.now, schedule.missed)
     except BadTiming as exc:

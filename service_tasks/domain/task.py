@@ -23,7 +23,7 @@ DEFAULT_MAX_ATTEMPTS = 3
 MAX_PRIORITY = 100
 DEFAULT_PRIORITY = 50
 MAX_TIMEOUT_SECONDS = 86_400
-#: Why a task ended, or a schedule is paused, when its user is no more
+#: why a task ended, or a schedule is paused, once its user was deleted
 USER_DELETED = "the user was deleted"
 
 
@@ -112,7 +112,7 @@ class _LeaseParts(NamedTuple):
 
 
 class Lease(_LeaseParts):
-    """The right to write one task's outcome. `number` grows with every claim and never goes back, so a result
+    """The right to write a task's outcome. `number` grows with every claim and never goes back, so a result
     that comes late carries a number nobody honours any more. (`attempt` would not do: handing a task back
     restores it, and a retry asked for by a person starts it anew.)
 
@@ -122,7 +122,7 @@ class Lease(_LeaseParts):
     __slots__ = ()
 
     def __new__(cls, task_id: UUID | str, number: int) -> Lease:
-        """An id given as text must be in its usual form, in small letters."""
+        """An id given as text must be in its usual form, in lower case."""
         return tuple.__new__(cls, (str(task_id), number))
 
     @property
@@ -140,7 +140,7 @@ class ClaimedTask(NamedTuple):
     max_attempts: int
     timeout_seconds: float
     claimed_at: datetime
-    #: from the moment it was due to the claim, by the database's clock
+    #: from when it was due to the claim, by the database's clock
     waited_seconds: float = 0.0
 
 
@@ -163,8 +163,8 @@ class LostTask:
 
 @dataclass(frozen=True, slots=True)
 class AttemptError:
-    """Why an attempt failed, as people may see it: a type and a message. `trace`, the end of the traceback, is kept
-    beside them for whoever asks for it by name."""
+    """Why an attempt failed, as people may see it: a type and a message. `trace`, the end of the traceback, is shown
+    only on request."""
 
     type: str
     message: str
@@ -174,7 +174,7 @@ class AttemptError:
     def of(cls, error: BaseException, trace: str | None = None) -> AttemptError:
         name = plain_text(type.__dict__["__name__"].__get__(type(error)), 100)
         try:
-            # A str of theirs may be of a class of theirs.
+            # `__str__` may return an instance of a subclass of str.
             message = plain_text("".join((str(error), "")), MAX_ERROR_CHARACTERS)
         except BaseException:  # somebody else's __str__ may fail in any way, and the attempt must be written down
             message = ""

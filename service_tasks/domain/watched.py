@@ -1,4 +1,4 @@
-"""What somebody who watches a task may see of it. No I/O, no clock."""
+"""What a watcher sees of a task. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class WatchedTask:
         return self.state in ENDED_STATES
 
     def differs_in_status(self, other: WatchedTask) -> bool:
-        """Whether there is more to tell than progress."""
+        """Whether more than progress has changed."""
         return any(
             getattr(self, name) != getattr(other, name)
             for name in ("status", "attempts", "max_attempts", "execute_at", "error", "started_at", "completed_at")

@@ -25,7 +25,7 @@ class Announcer(Duty):
         self._interval = interval_seconds
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
-        # Never yet: a machine may have been started less than an interval ago.
+        # Not 0: the machine may have been started less than an interval ago.
         self._sent_at = -math.inf
 
     def announce(self, announcement: str) -> None:

@@ -53,8 +53,8 @@ class BulkStore:
     def retry(self, chosen: Sequence[Chosen], states: Collection[State]) -> Retried:
         total = self._retry([item for item in chosen if item.unique_key is None], states)
         for item in chosen:
-            # One at a time: whether its key is free is known only when it is written, and two keys held at once by
-            # each of two transactions would be a circle.
+            # One at a time: only the write shows whether its key is free, and two transactions that hold two keys
+            # each could deadlock.
             if item.unique_key is not None:
                 try:
                     done = self._retry([item], states)

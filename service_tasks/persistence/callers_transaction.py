@@ -1,4 +1,4 @@
-"""Storing a task in a transaction that belongs to somebody else, who will commit it or not."""
+"""Stores a task in a transaction that its owner commits, or rolls back."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases.tasks import NewTask, PastExecuteAt
 from servicekit.events import tombstones
 
-#: What tasks are stored through.
+#: the connections that tasks can be stored through
 CallersConnection = Session | scoped_session[Session] | Connection | psycopg2.extensions.connection
 Run = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
 
 
 class CallersTransaction:
-    """Implements `use_cases.tasks.MakingRepository`, of ids. It neither commits nor rolls back, and passes on the
-    driver's errors."""
+    """Implements `use_cases.tasks.MakingRepository`, giving ids. It neither commits nor rolls back, and lets
+    the driver's errors pass."""
 
     def __init__(self, connection: CallersConnection) -> None:
-        """Raises `TypeError` for what is no such connection, `ValueError` for one in autocommit mode."""
+        """Raises `TypeError` for anything that is no such connection, `ValueError` for one in autocommit mode."""
         self._run = _runner(connection)
         self._queries = load_queries()
 
@@ -43,7 +43,7 @@ class CallersTransaction:
         return task.id if self._run(self._queries[insert], new_row(task, announcement)) else None
 
     def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> UUID | None:
-        # What a request was answered with is not written down: a program has no right to that table.
+        # The answer is not remembered: a program has no rights on that table.
         for (task_id,) in self._run(self._queries["live_id"], {"unique_key": unique_key}):
             return _uuid(task_id)
         return None
@@ -55,7 +55,7 @@ class CallersTransaction:
 
 
 def _uuid(value: UUID | str) -> UUID:
-    """A connection of the driver's own gives ids as texts, unless its owner has asked for more."""
+    """A plain psycopg2 connection gives ids as text unless its owner registered UUIDs."""
     return UUID(str(value))
 
 
@@ -76,7 +76,7 @@ def _run_through(connection: Connection, statement: str, parameters: Mapping[str
 
 
 def _run_plainly(connection: Any, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-    # The plain kind of cursor: the owner's own may give dictionaries.
+    # A plain cursor: the owner's own may give dictionaries.
     with connection.cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
         cursor.execute(statement, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()

@@ -1,4 +1,4 @@
-"""A connection that a thread keeps for itself: one statement is one transaction is one round trip."""
+"""Connections that threads keep for themselves: one statement is one transaction is one round trip."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def open_apart(database: Database, first: str, parameters: Mapping[str, Any] | N
 
 
 class DedicatedConnections(threading.local):
-    """One connection for each thread that asks, opened at its first statement and again after it broke.
+    """One connection per thread, opened at its first statement and again after it broke.
 
-    For the two statements whose number decides a worker's speed, and how soon it begins with a task. Between threads
-    that share one interpreter each wait for an answer costs a turn: a session of the pool has three of them to a
-    transaction (BEGIN, the statement, COMMIT), this has one.
+    For claims and completions, which decide how fast a worker is and how soon it starts a task. Among threads that
+    share one interpreter every round trip costs a turn: a pooled session needs three for a transaction (BEGIN, the
+    statement, COMMIT), this needs one.
     """
 
     def __init__(self, database: Database, first: str, parameters: Mapping[str, Any] | None = None) -> None:
         """`first` is what each new connection runs before all else: its settings, and what it prepares."""
-        # Called once in each thread.
+        # `threading.local` calls this once in each thread.
         self._database = database
         self._first = first
         self._first_parameters = parameters
@@ -62,7 +62,7 @@ class DedicatedConnections(threading.local):
         return rows
 
     def count(self, statement: str, parameters: Mapping[str, Any]) -> int:
-        """The same for one that gives no rows back; tells how many it wrote."""
+        """The same for a statement that returns no rows; gives the number of rows it wrote."""
         number: int = self._run(statement, parameters, lambda cursor: cursor.rowcount)
         return number
 
@@ -85,12 +85,12 @@ class DedicatedConnections(threading.local):
             raise DatabaseUnavailable(retry_after=1) from exc
 
     def run_and_commit(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """The same for one that begins a transaction, to have several statements in it."""
+        """The same for a text that begins a transaction of several statements."""
         try:
             rows = self.run(statement, parameters)
             self.run("COMMIT", {})
         except BaseException:
-            # Whatever it was, the next statement must not find itself inside this transaction.
+            # The next statement must not run inside this transaction.
             if self._connection is not None:
                 self._close()
             raise

@@ -34,19 +34,19 @@ from service_tasks.persistence.task_ends import TaskEnds
 from servicekit.database.engine import Database
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
-#: the worker stops a handler at its deadline; only if that did not help within this time, a rescuer steps in
+#: seconds beyond a task's deadline, at which its worker stops it, after which a rescuer takes it
 OVERDUE_SLACK_SECONDS = 15.0
-#: how old the list of limited types may be
+#: how old the list of limited types may be, in seconds
 LIMITS_SECONDS = 1.0
 
-#: what the driver writes for the parameters of a claim when it is prepared
+#: what the driver writes in the place of a claim's parameters when it is prepared
 _PREPARED = {"types": AsIs("$1"), "timeouts": AsIs("$2"), "limit": AsIs("$3"), "worker_id": AsIs("$4")}
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - the one letter for an outcome
 
 
 class ClaimedRow(NamedTuple):
-    """What a claim gives: tuples in the order in which the tasks should start. Times are seconds."""
+    """A claim's row; rows sort as the tasks should start. Times in seconds."""
 
     turn: float
     id: str
@@ -93,7 +93,7 @@ class EngineStore:
                 busy_threads=load.busy_threads,
             )
             if counted:
-                # In the order of the types, which is that of the rows. Nobody else writes those of this worker.
+                # Sorted by type, as the rows are. Nobody else writes this worker's.
                 ordered = sorted(counted.items())
                 self._statements.run(
                     session,
@@ -103,7 +103,7 @@ class EngineStore:
                     completed=[one.completed for _, one in ordered],
                     failed=[one.failed for _, one in ordered],
                     retried=[one.retried for _, one in ordered],
-                    # An array has rows of one length only; texts have their own.
+                    # As texts, since an array of arrays allows one length only.
                     waits=[array(map(str, one.waits)) for _, one in ordered],
                     runs=[array(map(str, one.runs)) for _, one in ordered],
                 )
@@ -123,7 +123,7 @@ class EngineStore:
         if limited:
             # First, since the others could take every slot; and half of the slots, since these could too.
             rows = self._claim_limited(worker_id, limited, max(1, limit // 2))
-        # Those that people have limited since are left alone by the statement.
+        # The statement skips types that people have limited meanwhile.
         free = [offer for offer in offers if not offer.is_limited]
         if free and len(rows) < limit:
             claim = self._statements["execute_claim"]
@@ -135,7 +135,7 @@ class EngineStore:
             if limited and len(rows) < limit:
                 rows += self._claim_limited(worker_id, limited, limit - len(rows))
         except (Unavailable, DeadlineExceeded):
-            # What is claimed is run; the next claim will raise the same.
+            # What was claimed is run; the next claim will raise the same.
             if not rows:
                 raise
         return _claimed(rows)
@@ -154,7 +154,7 @@ class EngineStore:
         return bool(self._limited)
 
     def _newly_limited(self) -> Collection[str]:
-        """Look again, if the last look was a second ago, at the types that have limits; gives those that had none."""
+        """Read again which types have limits, at most once a second; gives those that are new."""
         now = time.monotonic()
         if now < self._limited_until:
             return ()
@@ -170,7 +170,7 @@ class EngineStore:
         if len(succeeded) == len(outcomes) and not self._ends.has_events(State.COMPLETED):
             if self._connections.count(self._statements["complete_briefly"], _completion(succeeded)) == len(succeeded):
                 return {item.lease for item in succeeded}
-            # Some came too late, or have a callback, which is one transaction with the end.
+            # Some came too late, or have a callback, which must be in one transaction with the end.
             with self._statements.transaction() as session:
                 self._write(session, succeeded, worker_name)
                 leases = _leases(item.lease for item in succeeded)
@@ -277,7 +277,7 @@ class EngineStore:
 
 
 def _of_kind(outcomes: Iterable[Outcome], kind: type[O]) -> list[O]:
-    # One order for every writer, so that two batches over the same rows cannot deadlock.
+    # Every writer uses this order, so that two batches over the same rows cannot deadlock.
     return sorted((item for item in outcomes if isinstance(item, kind)), key=_lease_of)
 
 
@@ -308,7 +308,7 @@ def _completion(succeeded: Sequence[Succeeded]) -> dict[str, str]:
 def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
     if not rows:
         return []
-    # UPDATE … RETURNING answers in no order; the most urgent should start first.
+    # UPDATE … RETURNING gives rows in any order; the most urgent should start first.
     rows.sort()
     claimed_at = datetime.fromtimestamp(ClaimedRow._make(rows[0]).claimed_at, UTC)
     return [

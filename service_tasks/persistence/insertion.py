@@ -1,4 +1,4 @@
-"""Storing new tasks, one or many, inside the caller's transaction."""
+"""Stores new tasks inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from service_tasks.persistence.statements import Statements
 from service_tasks.use_cases.tasks import NewTask
 
-#: new tasks in one statement, and characters of their payloads, of which the driver makes several copies; a batch may
-#: have several
+#: the most tasks of one statement, and characters of their payloads, of which the driver makes several copies
 LARGEST_INSERT = 1000
 LARGEST_TEXT = 1024 * 1024
 
@@ -41,7 +40,7 @@ def insert_many(session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUI
     `tombstones.buried` for their users in the same transaction.
     """
     statements = Statements("queries.sql")
-    # In the order of the keys: two batches with the same keys wait for each other, but never in a circle.
+    # Sorted by key, so that two batches with the same keys wait for each other but cannot deadlock.
     ordered = sorted(tasks, key=_unique_key_of) if any(task.unique_key for task in tasks) else tasks
     taken: dict[UUID, UUID] = {}
     while ordered:
@@ -53,13 +52,13 @@ def insert_many(session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUI
             rows = statements.rows(session, "live_keys", keys=[task.unique_key for task in keyed])
             alive = {key: task_id for key, task_id in rows}
         taken.update((task.id, alive[key]) for task in keyed if (key := task.unique_key) in alive)
-        # Whoever had the key may have ended since: then it is free again.
+        # The task that had the key may have ended since: then it is free again.
         ordered = [task for task in keyed if task.unique_key not in alive]
     return {mine: theirs for mine, theirs in taken.items() if mine != theirs}
 
 
 def batches(tasks: Sequence[NewTask]) -> Iterator[Sequence[NewTask]]:
-    """Of at most so many tasks, and so many characters of payload unless one alone has more."""
+    """Split by number and by characters of payload; a task that alone has more makes a batch."""
     start, room = 0, LARGEST_TEXT
     for end, task in enumerate(tasks):
         room -= len(task.payload)
@@ -70,7 +69,7 @@ def batches(tasks: Sequence[NewTask]) -> Iterator[Sequence[NewTask]]:
 
 
 def new_rows(tasks: Sequence[NewTask]) -> dict[str, str]:
-    """The parameters of the statement that stores many."""
+    """The parameters of `insert_many`'s statement."""
     return {
         "ids": array([str(task.id) for task in tasks]),
         "types": _texts([task.task_type for task in tasks]),
@@ -87,13 +86,12 @@ def new_rows(tasks: Sequence[NewTask]) -> dict[str, str]:
 
 
 def array(plain: Iterable[str]) -> str:
-    """PostgreSQL's own literal, of texts without a quote, a comma or a backslash: the driver would write them a value
-    at a time."""
+    """An array literal of texts without quotes, commas or backslashes; the driver would write it value by value."""
     return "{" + ",".join(plain) + "}"
 
 
 def nullable_array(values: Iterable[UUID | float | datetime | None]) -> str:
-    """The same; a time as PostgreSQL reads it, quoted for its space."""
+    """The same with nulls; quoted, since a time has a space."""
     return array(["NULL" if value is None else f'"{value}"' for value in values])
 
 

@@ -1,4 +1,4 @@
-"""Who leads, and the removal of what is old, in PostgreSQL."""
+"""The leader's lease and the removal of old rows, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MaintenanceStore:
                     session, "lead", duty=_DUTY, worker_id=str(worker_id), lease_seconds=lease_seconds
                 )
         except DatabaseLocked:
-            # Somebody keeps the row locked. All may lead then, which does no harm; nobody would be worse.
+            # Another session keeps the row locked. Then all may lead, which is harmless; no leader would not be.
             return Term(leads=True, ends_in_seconds=lease_seconds)
         return Term(leads=taken is not None, ends_in_seconds=lease_seconds)
 

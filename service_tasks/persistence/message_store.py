@@ -43,11 +43,11 @@ class MessageStore:
                 self._statements.run(session, "briefly")
                 return self._store(session, candidates, reject)
         except (DataError, IntegrityError, TypeError, ValueError) as exc:
-            # The last two are raised by the driver itself, before it asks.
+            # The driver raises the last two before it sends anything.
             raise CannotStore(type(exc).__name__) from exc
 
     def _store(self, session: Session, candidates: Sequence[Candidate], reject: Reject) -> Stored:
-        # Before their ids are noted: who waits for the lock on a user's id must not hold a message's.
+        # Before their ids are noted: nobody may wait for the lock on a user's id and hold a message's.
         candidates = self._judged(session, candidates, reject)
         known = self._known(session, candidates)
         tasks: list[NewTask] = []
@@ -92,7 +92,7 @@ class MessageStore:
         ]
 
     def _known(self, session: Session, candidates: Sequence[Candidate]) -> set[UUID]:
-        """The verdicts of messages that were dealt with before."""
+        """The verdicts of messages that were handled before."""
         named = [
             (one.message.source, _key(one), one.verdict.id) for one in candidates if one.message.message_id is not None
         ]
@@ -158,7 +158,7 @@ class MessageStore:
 
 
 def _key(candidate: Candidate) -> str:
-    """The message's id as it can be stored: a task has a sound one, and a rejection one made so."""
+    """The message's id as it is stored: valid in a task, made valid in a rejection."""
     verdict = candidate.verdict
     message_id = verdict.message_id if isinstance(verdict, Rejection) else candidate.message.message_id
     assert isinstance(message_id, str)

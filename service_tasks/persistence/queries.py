@@ -1,4 +1,4 @@
-"""Reads the files of statements: each by its name."""
+"""Reads files of named statements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FRAGMENT = re.compile(r"\{(\w+)\}")
 
 @cache
 def load_queries(file: str = "queries.sql") -> Mapping[str, str]:
-    """Every statement of a file beside this module, comments removed and fragments put in."""
+    """All statements of a file in this folder by name, without comments and with their fragments filled in."""
     text = (files(__package__) / file).read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     raw: dict[str, str] = {}

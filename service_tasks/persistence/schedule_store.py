@@ -106,7 +106,7 @@ class ScheduleStore:
         with statements.transaction() as session:
             due = [_stored(row) for row in statements.rows(session, "due", limit=limit)]
             found = len(due)
-            # Asked once for all, in the order of everybody who asks. Until the commit these users stay undeleted.
+            # Once for all, in the order that every caller keeps. Until the commit these users cannot be deleted.
             gone = tombstones.buried(session, {item.user_id for item in due if item.user_id is not None})
             if gone:
                 self.pause_of_users(session, gone)
@@ -145,7 +145,7 @@ class ScheduleStore:
 
 
 def _require_user(session: Session, user_id: UUID | None) -> None:
-    """Raise `UserDeleted`, or keep the user undeleted until the transaction ends."""
+    """Raise `UserDeleted`, or keep the user from being deleted until the transaction ends."""
     if user_id is not None and tombstones.buried(session, {user_id}):
         raise UserDeleted
 
@@ -163,7 +163,7 @@ def _due(schedule: StoredSchedule) -> DueSchedule:
 
 
 def _values(schedule: NewSchedule) -> dict[str, Any]:
-    """What both statements write."""
+    """The columns that `insert` and `update` write."""
     values = {field.name: getattr(schedule, field.name) for field in fields(NewSchedule)}
     timing = values.pop("timing")
     values.update({name: getattr(timing, name) for name in _TIMING})

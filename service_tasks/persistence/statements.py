@@ -15,13 +15,13 @@ from service_tasks.persistence.queries import load_queries
 from servicekit.database.engine import Database
 from servicekit.wire.errors import DatabaseUnavailable
 
-#: Of the very first migration, or of one between it and the last: they are applied one by one.
+#: what is missing before the first migration, or between two of them
 _NOT_YET = (UndefinedTable, UndefinedColumn)
 
 
 @contextmanager
 def tables_may_come() -> Iterator[None]:
-    """For who started before the migrations were: they are waited for as for the database itself."""
+    """Treat a database without our tables as one that is away: a process may start before the migrations ran."""
     try:
         yield
     except (ProgrammingError, *_NOT_YET) as exc:
@@ -31,13 +31,13 @@ def tables_may_come() -> Iterator[None]:
 
 
 class Statements:
-    """The statements of one file, for transactions of others. Columns have names, in SQLAlchemy's rows as well."""
+    """The statements of one file, run in the caller's transaction. Every column of a row has a name."""
 
     def __init__(self, file: str) -> None:
         self._queries = load_queries(file)
 
     def __getitem__(self, query: str) -> str:
-        """The text of a statement, for whoever runs it another way."""
+        """The text of a statement, to be run another way."""
         return self._queries[query]
 
     def run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:
@@ -52,7 +52,7 @@ class Statements:
 
 
 class StoreStatements(Statements):
-    """And for transactions of a store's own; each raises `DatabaseUnavailable` when it cannot be had."""
+    """The same with transactions of its own; each raises `DatabaseUnavailable` when there is no database."""
 
     def __init__(self, database: Database, file: str) -> None:
         super().__init__(file)
@@ -64,6 +64,6 @@ class StoreStatements(Statements):
             yield session
 
     def once(self, query: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
-        """A transaction of this statement alone, for one round trip; gives its rows."""
+        """Run one statement as a transaction, in one round trip; gives its rows."""
         with tables_may_come():
             return self._database.once(self._queries[query], parameters)

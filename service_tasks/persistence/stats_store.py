@@ -1,4 +1,4 @@
-"""How the task service stands, read from PostgreSQL at a bounded cost."""
+"""The figures of the task service, read from PostgreSQL at a bounded cost."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from service_tasks.persistence.statements import StoreStatements
 from service_tasks.use_cases.stats import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
 from servicekit.database.engine import Database
 
-#: A table of so many pages (32 MB) is counted whole, which takes some 15 ms.
+#: a table of up to so many pages (32 MB) is counted whole, which takes some 15 ms
 SMALL_PAGES = 4096
-#: of each state that has an index so many are counted
+#: how many are counted of each state that has an index
 MOST = 2_000
 MOST_RUNNING = 10_000
-#: pages of the sample, by which the rest is estimated
+#: pages of the sample from which the rest is estimated
 SAMPLED_PAGES = 500
-#: groups of one type and state that are told apart
+#: the most pairs of type and state
 GROUPS = 500
-#: where more are ready than were counted: so many types, and of each the first so many, are looked at for the oldest
+#: when more are ready than were counted, the oldest is looked for among the first so many of so many types
 HEAD_TYPES = 100
 HEADS = 500
 MOST_CANCELLED = 10_000
@@ -48,7 +48,7 @@ class StatsStore:
 
     def figures(self) -> Figures:
         with self._statements.transaction() as session:
-            # One snapshot for all of it.
+            # One snapshot for everything.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             pages, now = self._statements.row(session, "size")
             together = self._statements.row(session, "workers_together")
@@ -77,7 +77,7 @@ class StatsStore:
         return _census(self._statements.rows(session, "count_all", groups=GROUPS))
 
     def _partly(self, session: Session, pages: int, *, running: int) -> Census:
-        """`running`: as many as the workers say they hold."""
+        """`running`: how many the workers say they hold."""
         statements = self._statements
         statements.run(session, "by_index")
         limits = {"most": self._most + 1, "most_running": MOST_RUNNING + 1}
@@ -95,7 +95,7 @@ class StatsStore:
         return Census(
             states={
                 **{state: count for state, count in counted.states.items() if state not in over},
-                # At least so many are known to be there.
+                # At least as many as were counted.
                 **{state: max(guessed.get(state, 0), counted.states.get(state, 0)) for state in over},
             },
             types={

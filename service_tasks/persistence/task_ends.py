@@ -1,4 +1,4 @@
-"""What the end of a task brings with it, in the transaction that ends it: events for the other services, and callbacks.
+"""What follows the end of a task, in the same transaction: events for the other services, and callbacks.
 
 docs/events.md is the catalogue, docs/callbacks.md is for whoever receives callbacks. Events are written only as
 TASK_EVENTS asks: each costs a row here and a few more until it is delivered.
@@ -27,7 +27,7 @@ from servicekit.process.ids import new_id
 from servicekit.web.schemas import JsonValue, Timestamp
 from servicekit.wire.envelope import Written, dump
 
-#: the pause between two announcements of callbacks
+#: the least time between two announcements of callbacks
 ANNOUNCE_SECONDS = 0.05
 
 
@@ -72,7 +72,7 @@ class TaskEnds:
         return state.value in self._event_states
 
     def cancel(self, session: Session, ids: Collection[UUID]) -> int:
-        """Cancel the live ones among these, and tell their workers; gives their number."""
+        """Cancel the live ones among these, and announce it to their workers; gives their number."""
         ids_of = [str(item) for item in ids]
         return self._cancelled(session, self._statements.rows(session, "cancel_many", ids=ids_of, reason=None))
 

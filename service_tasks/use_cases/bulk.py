@@ -1,4 +1,4 @@
-"""Cancel or retry many tasks, chosen by a filter: in short transactions, each whole, of so many tasks together."""
+"""Cancels or retries many tasks chosen by a filter, a batch to a transaction."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ class BulkRepository(Protocol):
         """Those that fit, the oldest first."""
 
     def cancel(self, ids: Collection[UUID]) -> int:
-        """Cancel the live ones among them in one transaction, telling their workers; gives their number."""
+        """Cancel the live ones among them in one transaction, and announce it to their workers; gives their number."""
 
     def retry(self, chosen: Sequence[Chosen], states: Collection[State]) -> Retried:
         """Make those among them that are still in one of the states ready again."""
 
 
 class Bulk:
-    """`announce` tells workers that something is ready; it must neither block nor raise."""
+    """`announce` lets workers know that something is ready; it must neither block nor raise."""
 
     def __init__(self, repository: BulkRepository, *, announce: Callable[[str], None]) -> None:
         self._repository = repository

@@ -26,12 +26,12 @@ from servicekit.web.schemas import parse_body
 from servicekit.wire.errors import AppError, FieldError, Invalid
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-#: Of a message larger than that so much is kept, for people to look at.
+#: how much is kept of a larger message, for people to look at
 KEPT_BYTES = 64 * 1024
-#: Of every message so much is shown in a list.
+#: how much a list shows of a message
 LISTED_BYTES = 4 * 1024
 MAX_MESSAGE_ID_CHARACTERS = 255
-#: Of an id that cannot be stored.
+#: how much is kept of an id that cannot be stored
 _LEGIBLE_CHARACTERS = 150
 _log = get_logger(__name__)
 PAST_EXECUTE_AT = Invalid.field("execute_at", "must be in the future")
@@ -89,14 +89,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What one transaction made of its messages; those with an id that was known before, and those whose unique key a
-    live task has, are in neither."""
+    """What one transaction made of its messages. Those whose id was seen before, and those whose unique key a live task
+    has, are in neither."""
 
     tasks: Sequence[NewTask]
     rejected: Sequence[RejectedMessage]
 
 
-#: Makes a rejection of a message and what is wrong with it.
+#: makes a rejection of a message and its error
 Reject = Callable[[IncomingMessage, AppError], Rejection]
 
 
@@ -112,7 +112,7 @@ class MessageRepository(Protocol):
         """
 
     def search(self, *, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
-        """Rejections, the newest first, and how many there are in all."""
+        """A page of rejections, newest first, and how many there are in all."""
 
     def get(self, rejection_id: UUID) -> StoredRejection | None: ...
 
@@ -125,11 +125,11 @@ class MessageRepository(Protocol):
 
 
 class CannotStore(Exception):
-    """The database refuses a value that passed every check of ours."""
+    """The database refuses a value that passed all our checks."""
 
 
 class Messages:
-    """`announce` tells workers that something is ready or scheduled; it must neither block nor raise."""
+    """`announce` lets workers know that something is ready or scheduled; it must neither block nor raise."""
 
     def __init__(self, repository: MessageRepository, tasks: Tasks, *, announce: Callable[[str], None]) -> None:
         self._repository = repository
@@ -147,7 +147,7 @@ class Messages:
         try:
             stored = self._repository.store(candidates, _rejection)
         except CannotStore:
-            # One of them is to blame, and the others must not wait for it.
+            # One of them is to blame; the others must not wait for it.
             if len(candidates) > 1:
                 half = len(candidates) // 2
                 return [*self._store(candidates[:half]), *self._store(candidates[half:])]
@@ -173,7 +173,7 @@ class Messages:
         except AppError as error:
             return _rejection(message, error)
         except Exception as error:
-            # It would come again and again, and keep all others waiting.
+            # It would be delivered again and again, and keep all others waiting.
             _log.error("message_not_read", source=message.source, cause=type(error).__name__)
             return _rejection(message, Invalid(f"The message cannot be read ({type(error).__name__})."))
 
@@ -233,7 +233,7 @@ def _rejection(message: IncomingMessage, error: AppError) -> Rejection:
 
 
 def _storable(message_id: str | bytes | None) -> str | None:
-    """The id itself if the table can hold it, else what can be read of it with a hash that keeps it apart."""
+    """The id itself if the table can hold it, else its legible part with a hash that keeps it unique."""
     if message_id is None:
         return None
     if isinstance(message_id, str) and len(message_id) <= MAX_MESSAGE_ID_CHARACTERS and "\0" not in message_id:

@@ -60,7 +60,7 @@ class NewSchedule:
     timing: Timing
 
     def new_task(self, task_id: UUID) -> NewTask:
-        """The task that a run makes; of a schedule that was read whole."""
+        """The task of one run; the payload must be there."""
         return NewTask(id=task_id, execute_at=None, **{name: getattr(self, name) for name in _TASK_COLUMNS})
 
 
@@ -79,7 +79,7 @@ class StoredSchedule(NewSchedule):
 
     @property
     def stopped_by_its_timing(self) -> bool:
-        """Whether other times would let it go on."""
+        """Whether new times would let it go on."""
         return self.problem not in (None, USER_DELETED)
 
     @property
@@ -91,7 +91,7 @@ class StoredSchedule(NewSchedule):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSelection:
-    """Which schedules a list is about; None: whatever it is."""
+    """Which schedules a list shows; None: any."""
 
     status: str | None
     task_type: str | None
@@ -111,7 +111,7 @@ class ScheduleRepository(Protocol):
     def get(self, schedule_id: UUID) -> StoredSchedule | None: ...
 
     def search(self, selection: ScheduleSelection) -> tuple[list[StoredSchedule], int]:
-        """The selected part of the list, the newest first, and how many there are in all."""
+        """The selected page, newest first, and how many schedules there are in all."""
 
     def change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> StoredSchedule | None:
         """Store what `decide` makes of a schedule, which nobody else can change meanwhile; None if there is none."""
@@ -124,7 +124,7 @@ class ScheduleRepository(Protocol):
 
 
 class Schedules:
-    """`announce` tells workers that schedules changed or a task is ready; it must neither block nor raise."""
+    """`announce` lets workers know that schedules changed or a task is ready; it must neither block nor raise."""
 
     def __init__(self, repository: ScheduleRepository, tasks: Tasks, *, announce: Callable[[str], None]) -> None:
         self._repository = repository
@@ -212,7 +212,7 @@ class Schedules:
         return self._change(schedule_id, decide)
 
     def resume(self, schedule_id: UUID) -> ScheduleView:
-        """Go on from now; what would have run during the pause was meant not to."""
+        """Go on from now; runs that fell into the pause are not made up for."""
 
         def decide(present: StoredSchedule) -> StoredSchedule:
             if present.paused_at is None:
@@ -266,8 +266,8 @@ def _task_of(schedule: StoredSchedule, named: Mapping[str, Any]) -> TaskCreate:
 
 
 def _changed_timing(schedule: StoredSchedule, named: Mapping[str, Any]) -> Timing:
-    """The timing under a change. A kind that is named takes the place of the one that was; the interval is counted
-    anew only when it is another one."""
+    """The timing after a change. A kind that is named replaces the one there was; an interval is counted anew only if
+    it changes."""
     present = schedule.timing
     kinds: dict[str, Any] = {"cron": present.cron, "every": present.every_seconds, "at": present.at}
     if any(named.get(kind) is not None for kind in _KINDS):
@@ -298,7 +298,7 @@ def _view_of(schedule: StoredSchedule) -> ScheduleView:
     try:
         runs = next_runs(timing, schedule.next_run_at)
     except BadTiming as exc:
-        # The zone has gone since; the scheduler will find the same.
+        # The time zone has gone since; the scheduler will find the same.
         problem = str(exc)
     return ScheduleView(
         id=schedule.id,

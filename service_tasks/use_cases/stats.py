@@ -1,4 +1,4 @@
-"""How the task service stands: counted at a bounded cost, and not more often than that cost allows."""
+"""The figures of the task service: counted at a bounded cost, and no more often than that cost allows."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from servicekit.wire.errors import Unavailable
 WINDOW_MINUTES = 10
 _RATED_MINUTES = 5
 KEEP_SECONDS = 1.0
-#: of the time, so little is spent on counting, however often somebody asks
+#: the share of the time that counting may take, however often somebody asks
 _SHARE = 20
 MOST_TYPES = 200
-#: seconds to wait for another who is counting
+#: how long a request waits for another that is counting, in seconds
 _PATIENCE_SECONDS = 2.0
 
 
 class Ended(NamedTuple):
-    """How many attempts ended so."""
+    """Attempts that ended in each way."""
 
     completed: int = 0
     failed: int = 0
@@ -104,7 +104,7 @@ class StatsRepository(Protocol):
 
 
 class Stats:
-    """Several threads may ask; one of them counts, and the others get what it found."""
+    """Any number of threads may ask; one counts, and the others get its result."""
 
     def __init__(self, repository: StatsRepository, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._repository = repository
@@ -114,7 +114,7 @@ class Stats:
         self._kept_until = 0.0
 
     def show(self) -> TaskStatsView:
-        """How things stand, or stood a moment ago. Raises `Unavailable`."""
+        """The figures, perhaps a moment old. Raises `Unavailable`."""
         if not self._lock.acquire(timeout=deadline.remaining(_PATIENCE_SECONDS)):
             raise Unavailable("The tasks are being counted; try again.", retry_after=1)
         try:

@@ -1,4 +1,4 @@
-"""What people can do with tasks; whatever they come by (HTTP, a command, a message) calls these."""
+"""What people can do with tasks, over HTTP, by a command or by a message."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which tasks a list is about; None: whatever it is. `after` passes over that id and all newer ones."""
+    """Which tasks a list shows; None: any. `after` passes over that id and all newer ones."""
 
     states: tuple[State, ...] | None
     task_type: str | None
@@ -138,7 +138,7 @@ class Selection:
 
 
 class PastExecuteAt(Exception):
-    """execute_at is not in the future by the database's clock. `index`: of which task of a batch."""
+    """execute_at is not in the future by the database's clock. `index` is the task's in its batch."""
 
     def __init__(self, index: int = 0) -> None:
         super().__init__(index)
@@ -146,25 +146,25 @@ class PastExecuteAt(Exception):
 
 
 class MakingRepository(Protocol[T_co]):
-    """What making a task needs from the database. It gives tasks whole, or what else the caller wants of them."""
+    """What making a task needs from the database. It gives whole tasks, or ids alone."""
 
     def add(self, task: NewTask, announcement: str | None = None) -> T_co | None:
-        """Store a task, and tell workers so with its commit; None when its idempotency key or its unique key is taken.
+        """Store a task, and announce it with its commit; None when its idempotency key or its unique key is taken.
         Raises `PastExecuteAt` and `UserDeleted`."""
 
     def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> T_co | None:
-        """The live task with this key. Given a request's idempotency key and hash, which have no task yet, these lead
-        to it from now on; None as well when they do already."""
+        """The live task with this key. A request's idempotency key and hash, given as `answers`, lead to it from now
+        on; None if they lead to a task already."""
 
     def by_key(self, idempotency_key: str) -> tuple[T_co, bytes] | None:
-        """The task stored with this key, or that its request was answered with, and the hash of the request."""
+        """The task that the request with this key made or was answered with, and the hash of that request."""
 
 
 class TaskRepository(MakingRepository[StoredTask], Protocol):
     """What the use cases need from the database. Each method is one transaction."""
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
-        """Store all of them or, raising, none. Gives, for those whose unique key is taken, the live task that has it.
+        """Store all of them, or none. Gives, for those whose unique key is taken, the live task that has it.
 
         Raises `PastExecuteAt`, and `UserDeleted` with the index in the batch. Idempotency keys are not looked at.
         """
@@ -178,13 +178,13 @@ class TaskRepository(MakingRepository[StoredTask], Protocol):
     def get(self, task_id: UUID) -> StoredTask | None: ...
 
     def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
-        """The selected part of the list, the newest first, and how many there are in all."""
+        """The selected page, newest first, and how many tasks there are in all."""
 
     def cancel(self, task_id: UUID) -> StoredTask | None:
-        """Cancel a live task and tell its worker; None when there is none alive."""
+        """Cancel a live task, and announce it to its worker; None when it is not alive."""
 
     def purge(self, task_id: UUID) -> StoredTask | None:
-        """Remove a task whatever its state, telling its worker; gives it as it was, a live one as cancelled."""
+        """Remove a task in any state, and announce it to its worker; gives it as it was, a live one as cancelled."""
 
     def retry(self, task_id: UUID) -> StoredTask | None:
         """Make a failed or cancelled task ready again; None when it is neither."""
@@ -204,7 +204,7 @@ class Created(Generic[T]):
 
 
 class TaskMaker(Generic[T]):
-    """Checks and stores new tasks, wherever they come from. `announce` tells workers that something is ready or
+    """Checks and stores new tasks, wherever they come from. `announce` lets workers know that something is ready or
     scheduled; `may_announce` says whether that may be done with the task's own commit instead. They must neither block
     nor raise. `callback_hosts` are those that a task's callback_url may name."""
 
@@ -230,7 +230,7 @@ class TaskMaker(Generic[T]):
         """
         request_hash = None if idempotency_key is None else fingerprint(body)
         if idempotency_key is not None and request_hash is not None:
-            # Asked first: the second try of a request must not fail because its execute_at has passed by now.
+            # First, since a repeated request must not fail because its execute_at has passed by now.
             earlier = self._replayed(idempotency_key, request_hash)
             if earlier is not None:
                 return earlier
@@ -254,10 +254,10 @@ class TaskMaker(Generic[T]):
                 earlier = None if alive is None else Created(alive, existing=True)
             if earlier is not None:
                 return earlier
-            # Its holder was purged, or has ended, in between: the key is free again.
+            # The holder was purged or has ended in between: the key is free again.
 
     def prepare(self, body: TaskCreate) -> NewTask:
-        """Check a task that somebody else is going to store: `Invalid`, `PayloadTooLarge`."""
+        """Check a task that the caller is going to store: `Invalid`, `PayloadTooLarge`."""
         return self._new_task(body, None, None)
 
     def _replayed(self, idempotency_key: str, request_hash: bytes) -> Created[T] | None:
@@ -272,7 +272,7 @@ class TaskMaker(Generic[T]):
     def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
         task_type = body.task_type or DEFAULT_TASK_TYPE
         if task_type == CALLBACK_TYPE:
-            # What they send is signed by the service, so nobody else may say what that is.
+            # The service signs what they send, so only the service may say what that is.
             raise Invalid.field("task_type", f"tasks of the type {CALLBACK_TYPE} are made by the service alone")
         if body.callback_url is not None:
             self._check_callback_url(body.callback_url)
@@ -280,13 +280,13 @@ class TaskMaker(Generic[T]):
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise PayloadTooLarge(len(payload))
         known_type = self._registry.get(task_type)
-        # Without a model whatever came in will do: it was read strictly.
+        # Without a model any payload will do: it was read strictly.
         if known_type is not None and known_type.payload_model is not None:
             try:
                 known_type.parse(payload)
             except ValidationError as exc:
                 raise _invalid_payload(exc) from exc
-        # By position: by name it takes half as long again, and there may be ten thousand.
+        # By position: by name it takes half as long again, and a batch may have ten thousand.
         return NewTask(
             new_id(),
             task_type,
@@ -340,7 +340,7 @@ class Tasks:
         return Created(self._view(made.task), replayed=made.replayed, existing=made.existing)
 
     def create_many(self, bodies: Sequence[TaskCreate]) -> TaskBatchView:
-        """Store all of them in one transaction, or none; an error names the place of the bad one."""
+        """Store all of them in one transaction, or none; an error names the index of the bad one."""
         new: list[NewTask] = []
         for index, body in enumerate(bodies):
             try:
@@ -371,7 +371,7 @@ class Tasks:
         return self._view(self._shown(task_id), trace=trace)
 
     def prepare(self, body: TaskCreate) -> NewTask:
-        """Check a task that somebody else is going to store: `Invalid`, `PayloadTooLarge`."""
+        """Check a task that the caller is going to store: `Invalid`, `PayloadTooLarge`."""
         return self._maker.prepare(body)
 
     def search(self, query: TaskFilter, *, user_id: UUID | None = None) -> TaskPage:

@@ -15,7 +15,7 @@ from servicekit.events.cloudevents import Event, SubjectId, read_data
 
 class TasksOfUsers(Protocol):
     def cancel_of_user(self, session: Session, user_id: UUID, reason: str) -> None:
-        """Cancel every live task of the user, telling the workers and whoever is told of ends."""
+        """Cancel every live task of the user, with all that follows the end of a task."""
 
 
 class SchedulesOfUsers(Protocol):
@@ -24,7 +24,7 @@ class SchedulesOfUsers(Protocol):
 
 
 class UserDeletion:
-    """All of it happens in the transaction that it is given: that which remembers the event."""
+    """Works in the transaction that it is given, which also remembers the event."""
 
     def __init__(self, tasks: TasksOfUsers, schedules: SchedulesOfUsers) -> None:
         self._tasks = tasks
