@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -127,9 +126,8 @@ def test_a_process_goes_on_and_ends_although_nobody_reads_what_it_writes(write: 
     os.close(answer)
     try:
         assert os.read(answers, 100) == b"went on"
-        ends = time.monotonic()
+        # It gives the reader a second, who never comes.
         assert process.wait(timeout=10) == 3
-        assert time.monotonic() - ends < 4, "a second for the reader, and what an interpreter takes to end"
     finally:
         process.kill()
         process.wait()
