@@ -41,25 +41,20 @@ class _ClientCall(Exchange):
 
     __slots__ = ("account", "notes", "quota")
 
-    def __init__(self, request: Request, budget: Budget) -> None:
-        super().__init__(request)
-        #: What it takes of the process's memory.
-        self.account = Account(budget)
-        self.notes = Notes()
-        #: Header fields about the client's quota.
-        self.quota: Fields = []
+    #: What it takes of the process's memory.
+    account: Account
+    notes: Notes
+    #: Header fields about the client's quota.
+    quota: Fields
 
-    def log_values(self) -> dict[str, object]:
+    def note(self, values: dict[str, object]) -> None:
         notes = self.notes
-        values: dict[str, object] = {
-            "path": self.request.target.partition("?")[0],
-            "upstream": notes.upstream,
-            "circuit": notes.circuit,
-            "attempts": notes.attempts,
-        }
+        values["path"] = self.request.target.partition("?")[0]
+        values["upstream"] = notes.upstream
+        values["circuit"] = notes.circuit
+        values["attempts"] = notes.attempts
         if notes.cause is not None:
             values["cause"] = notes.cause
-        return values
 
     def close(self) -> None:
         if self.account.taken:
@@ -109,7 +104,9 @@ class Front(ObservedHandler[_ClientCall]):
             stream.end()
 
     def begin(self, request: Request) -> _ClientCall:
-        return _ClientCall(request, self._budget)
+        call = _ClientCall(request)
+        call.account, call.notes, call.quota = Account(self._budget), Notes(), []
+        return call
 
     async def handle(self, exchange: _ClientCall) -> bool:
         request = exchange.request
@@ -229,7 +226,7 @@ class Front(ObservedHandler[_ClientCall]):
         call = Call(
             method=request.method,
             target=target.raw,
-            fields=sent + field_lines(headers.of_this_request(exchange.request_id, passed.traceparent)),
+            fields=sent + headers.lines_of_this_request(exchange.request_id, passed.traceparent),
             body=body,
             limits=route.limits,
             ends_at=self._loop.time() + total,

@@ -154,9 +154,9 @@ def named_by_connection(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[byte
     return frozenset(option.strip().lower() for value in values for option in value.split(b",") if option.strip())
 
 
-def of_this_request(request_id: str, traceparent: bytes | None) -> Fields:
-    """The fields that no other request has: its id, and the trace it is part of (None: a new one begins)."""
-    return [(b"x-request-id", request_id.encode("ascii")), (b"traceparent", traceparent or new_traceparent())]
+def lines_of_this_request(request_id: str, traceparent: bytes | None) -> bytes:
+    """The fields that no other request has, as they are sent: its id, and the trace it is part of (None: a new one)."""
+    return b"x-request-id: %b\r\ntraceparent: %b\r\n" % (request_id.encode("ascii"), traceparent or new_traceparent())
 
 
 def _passed_up(fields: Sequence[tuple[bytes, bytes]], peer: Peer, http_version: str) -> tuple[Fields, bytes | None]:

@@ -54,8 +54,8 @@ class StreamExchange(Exchange):
         #: How many were sent.
         self.events = 0
 
-    def log_values(self) -> dict[str, object]:
-        return {"events": self.events}
+    def note(self, values: dict[str, object]) -> None:
+        values["events"] = self.events
 
 
 class TaskStreamHandler(ObservedHandler[StreamExchange]):

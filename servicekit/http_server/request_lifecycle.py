@@ -23,8 +23,6 @@ from servicekit.wire.errors import AppError
 #: The status in log and metrics of a client that left before its answer (nginx's).
 CLIENT_LEFT = 499
 
-_NOTHING: Mapping[str, object] = {}
-
 _log = get_logger(__name__)
 
 
@@ -71,16 +69,17 @@ class RequestRecord:
         route: str,
         status: int,
         seconds: float,
-        values: Mapping[str, object] = _NOTHING,
         timed: float | None = None,
+        note: Callable[[dict[str, object]], None] = lambda _: None,
     ) -> None:
-        """Count a request under its route's template, and log it with these values besides. The metric has `timed`
-        seconds, if given, instead of all that the request took."""
+        """Count a request under its route's template, and log it with what `note` adds to the values. The metric has
+        `timed` seconds, if given, instead of all that the request took."""
         self._metrics.observe(method=method, route=route, status=status, seconds=seconds if timed is None else timed)
         # Asked every few seconds by machines: worth a metric, not a line.
         if route not in OPEN_PATHS:
-            ms = round(seconds * 1000, 1)
-            self._log("request", {"method": method, "route": route, "status": status, "ms": ms, **values})
+            values = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 1)}
+            note(values)
+            self._log("request", values)
 
     def parser_refused(self, status: int) -> None:
         """Count a request that the HTTP parser refused: nobody knows its method or route, and it took no time."""
@@ -103,9 +102,8 @@ class Exchange:
         #: What the metric has for its seconds, unless that is all it took.
         self.timed: float | None = None
 
-    def log_values(self) -> Mapping[str, object]:
-        """Give what the log line says besides."""
-        return _NOTHING
+    def note(self, values: dict[str, object]) -> None:
+        """Add what the log line says besides."""
 
     def close(self) -> None:
         """Give back what was taken for it."""
@@ -169,5 +167,5 @@ class ObservedHandler(ABC, Generic[E]):
                 if exchange.status:
                     seconds = time.perf_counter() - exchange.began
                     self._record.ended(
-                        request.method, exchange.route, exchange.status, seconds, exchange.log_values(), exchange.timed
+                        request.method, exchange.route, exchange.status, seconds, exchange.timed, exchange.note
                     )

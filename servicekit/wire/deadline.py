@@ -23,8 +23,8 @@ def seconds_from_header(value: str | None) -> float | None:
 
 def shortened(value: str | None, at_most: float) -> float:
     """Give the seconds that a request may take: `at_most`, or what its header leaves of them; 0 if that is none."""
-    asked = seconds_from_header(value)
-    return at_most if asked is None else min(asked, at_most)
+    asked = None if value is None else seconds_from_header(value)
+    return at_most if asked is None or asked > at_most else asked
 
 
 @contextmanager

@@ -16,7 +16,10 @@ def up(
     fields: list[tuple[bytes, bytes]], peer: Peer = STRANGER, http_version: str = "1.1"
 ) -> list[tuple[bytes, bytes]]:
     passed = headers.Passed(RequestFields(fields), peer, http_version)
-    return [*passed.fields, *headers.of_this_request("abc", passed.traceparent)]
+    lines = passed.lines + headers.lines_of_this_request("abc", passed.traceparent)
+    assert lines.endswith(b"\r\n")
+    pairs = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
+    return [(name, value) for name, _, value in pairs]
 
 
 def values(fields: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
