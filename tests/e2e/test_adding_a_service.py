@@ -21,6 +21,13 @@ from tests.support.waiting import eventually
 PAGE = Document(CHECKOUT / "docs" / "adding_a_service.md")
 PACKAGE = "service_toys"
 MOST_FILES = 8
+HELD_BY = (
+    "tests/contract/test_compose.py",
+    "tests/unit/scripts/test_ports.py",
+    "tests/unit/scripts/test_programs.py",
+    "tests/unit/api_gateway/test_route_table.py",
+    "tests/docs/test_docs_are_true.py::test_the_ports_are_those_of_an_instance",
+)
 #: What a row of the table and the folder need besides, as it says of orders.
 _NEIGHBOUR = (("toys", "orders"), ("TOYS", "ORDERS"), ("8008", "8002"))
 
@@ -151,7 +158,7 @@ def test_it_is_stopped_alone_and_comes_back(system: RunningSystem) -> None:
 @pytest.mark.parametrize(
     "checked",
     [
-        pytest.param(["-m", "pytest", "-q", "tests/contract/test_compose.py"], id="containers"),
+        pytest.param(["-m", "pytest", "-q", *HELD_BY], id="containers, ports and routes"),
         pytest.param(["-m", "pytest", "-q", "tests/migrations/test_histories.py", "-k", PACKAGE], id="history"),
         pytest.param([str(Path(sys.executable).with_name("lint-imports"))], id="arrows"),
     ],

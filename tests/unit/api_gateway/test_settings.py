@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api_gateway.settings import GatewaySettings
+from servicekit.process.services import services
 from servicekit.process.settings import SettingsError, load
 
 
@@ -12,6 +13,7 @@ def test_without_any_variable_it_runs_on_loopback() -> None:
     settings = load(GatewaySettings)
     assert settings.gateway_bind == "127.0.0.1:8000"
     assert settings.upstream_urls() == {
+        **{row.name: row.default_url for row in services().values()},
         "users": "http://127.0.0.1:8001",
         "orders": "http://127.0.0.1:8002",
         "tasks": "http://127.0.0.1:8003",

@@ -28,5 +28,5 @@ def test_a_backup_from_before_a_service_was_added_has_the_databases_of_the_other
 
 
 def test_a_backup_of_a_service_that_is_not_in_the_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InstanceError, match=r"holds a database of toys, which services.toml does not name; use"):
-        archive.read(_backup(tmp_path, "users", "toys"), tmp_path)
+    with pytest.raises(InstanceError, match=r"holds a database of gnomes, which services.toml does not name; use"):
+        archive.read(_backup(tmp_path, "users", "gnomes"), tmp_path)

@@ -8,10 +8,12 @@ import pytest
 
 from scripts.instance.errors import InstanceError, PortTaken
 from scripts.instance.ports import Ports, free_base
+from servicekit.process.services import services
 
 
 def test_every_port_follows_from_the_gateways() -> None:
     assert Ports(8100).by_name == {
+        **{row.name: row.port + 100 for row in services().values()},
         "gateway": 8100,
         "users": 8101,
         "orders": 8102,

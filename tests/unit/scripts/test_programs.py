@@ -66,7 +66,7 @@ def test_addresses_follow_the_instances_ports(layout: Layout) -> None:
 
 def test_those_who_send_and_take_events_share_a_word_that_nobody_else_knows(layout: Layout) -> None:
     told = {name: p.settings.get("INTERNAL_TOKEN") for name, p in _programs(layout).items()}
-    knowing = {"users", "orders", "tasks", "relay"}
+    knowing = {*services(), "relay"}
     assert {name for name, token in told.items() if token} == knowing
     assert len({told[name] for name in knowing}) == 1
 

@@ -34,37 +34,37 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 def test_a_row_names_all_that_derives_from_it(write: Callable[[str], None]) -> None:
-    write(GOOD + '[toys]\npackage = "service_toys"\nport = 8042\nhears = ["user.deleted"]\n')
-    assert list(services()) == ["users", "toys"]
-    toys = services()["toys"]
-    assert toys == Service("toys", "service_toys", 8042, ("user.deleted",))
-    assert toys.variable("DATABASE_URL") == "TOYS_DATABASE_URL"
-    assert toys.default_url == "http://127.0.0.1:8042"
-    assert toys.unavailable_code == "toys_unavailable"
-    assert ports.Ports(9000)["toys"] == 9042
+    write(GOOD + '[gnomes]\npackage = "service_gnomes"\nport = 8042\nhears = ["user.deleted"]\n')
+    assert list(services()) == ["users", "gnomes"]
+    gnomes = services()["gnomes"]
+    assert gnomes == Service("gnomes", "service_gnomes", 8042, ("user.deleted",))
+    assert gnomes.variable("DATABASE_URL") == "GNOMES_DATABASE_URL"
+    assert gnomes.default_url == "http://127.0.0.1:8042"
+    assert gnomes.unavailable_code == "gnomes_unavailable"
+    assert ports.Ports(9000)["gnomes"] == 9042
     assert ports.row_length() == 43
 
 
 def test_a_package_that_is_not_there_is_named(write: Callable[[str], None]) -> None:
-    write(GOOD.replace("service_users", "service_toys"))
-    with pytest.raises(BadServiceTable, match=r"\[users\] there is no package service_toys here; make it, or take"):
+    write(GOOD.replace("service_users", "service_gnomes"))
+    with pytest.raises(BadServiceTable, match=r"\[users\] there is no package service_gnomes here; make it, or take"):
         services()["users"].module("app")
 
 
 def test_a_package_without_settings_of_the_service_is_named(write: Callable[[str], None]) -> None:
-    write(GOOD.replace("[users]", "[toys]"))
-    with pytest.raises(BadServiceTable, match=r"service_users.settings has no settings of \[toys\]: a class below"):
-        settings_of(services()["toys"])
+    write(GOOD.replace("[users]", "[gnomes]"))
+    with pytest.raises(BadServiceTable, match=r"service_users.settings has no settings of \[gnomes\]: a class below"):
+        settings_of(services()["gnomes"])
 
 
 def test_a_row_without_a_database_is_named_before_anything_is_made(
     write: Callable[[str], None], tmp_path: Path
 ) -> None:
-    write(GOOD + '[toys]\npackage = "service_toys"\nport = 8042\nhears = []\n')
+    write(GOOD + '[gnomes]\npackage = "service_gnomes"\nport = 8042\nhears = []\n')
     server = EmbeddedPostgres(tmp_path, 1, "of nobody")
-    with pytest.raises(StartFailed, match=r"\[toys\] deploy/postgres/databases.sql makes no database for it; docs/"):
+    with pytest.raises(StartFailed, match=r"\[gnomes\] deploy/postgres/databases.sql makes no database for it; docs/"):
         create_databases(server, Credentials(tmp_path))
-    assert not list(tmp_path.glob("toys"))
+    assert not list(tmp_path.glob("gnomes"))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,11 @@ def test_a_row_without_a_database_is_named_before_anything_is_made(
         (GOOD.replace("8001", "true"), "[users] port must be a number from 1 to 65535"),
         (GOOD.replace("8001", "70000"), "[users] port must be a number from 1 to 65535"),
         (GOOD.replace("[]", '"user.deleted"'), '[users] hears must be a list of types of events, such as ["user.'),
-        (GOOD + GOOD.replace("[users]", "[toys]"), "[toys] port 8001 is that of [users]; choose another"),
-        (GOOD + GOOD.replace("[users]", "[toys]").replace("8001", "8015"), "[toys] package service_users is that of"),
+        (GOOD + GOOD.replace("[users]", "[gnomes]"), "[gnomes] port 8001 is that of [users]; choose another"),
+        (
+            GOOD + GOOD.replace("[users]", "[gnomes]").replace("8001", "8015"),
+            "[gnomes] package service_users is that of",
+        ),
         (GOOD.replace("8001", "8005"), "[users] port 8005 is that of postgres; choose another"),
         (GOOD.replace("8001", "9001"), "[users] port must be from 8001 to 8099"),
         (GOOD.replace("[users]", "[worker]"), "[worker] is the name of another program; choose another"),
