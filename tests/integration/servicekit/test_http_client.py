@@ -291,7 +291,7 @@ def test_over_tls_the_name_is_verified_whatever_the_address(
     with TlsPumps(authority) as pumps:
         client = make_client(f"https://{host}:{pumps.port}", total_seconds=GENEROUS)
         if trusts:
-            client._session.verify = str(authority.write(tmp_path))
+            client._trusted = str(authority.write(tmp_path))
         if report == "success":
             assert client.get("/pumps") == {}
         else:
