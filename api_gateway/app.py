@@ -46,9 +46,8 @@ class Gateway(Application):
 
     handler: Front
 
-    def __init__(self, settings: GatewaySettings, *, circuit_settings: CircuitSettings | None = None) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._circuit_settings = circuit_settings or CircuitSettings()
         self._metrics = Metrics("api_gateway", same_everywhere=SAME_IN_EVERY_PROCESS)
         self._lanes: dict[str, Lane] = {}
         self._prober: Prober | None = None
@@ -70,8 +69,7 @@ class Gateway(Application):
                 upstream=Upstream(name, url),
                 circuit=Circuit(
                     name,
-                    settings=self._circuit_settings,
-                    store=shared_state.store_for("api_gateway", name, self._circuit_settings),
+                    store=shared_state.store_for("api_gateway", name, CircuitSettings()),
                     listeners=[gateway_metrics.circuit_moved],
                     on_uncounted=gateway_metrics.uncounted,
                 ),

@@ -550,15 +550,12 @@ class _Connection(asyncio.Protocol):
 class Upstream:
     """The connections to one service. Belongs to one event loop."""
 
-    def __init__(
-        self, name: str, url: str, *, idle_seconds: float = IDLE_SECONDS, resolve: ResolveHost = system_resolve
-    ) -> None:
+    def __init__(self, name: str, url: str, *, resolve: ResolveHost = system_resolve) -> None:
         self.name = name
         self.origin = Origin.parse(url)
         self._resolver = Resolver(self.origin.host, self.origin.port, resolve=resolve)
         self.loop = asyncio.get_running_loop()
         self.deadlines = _Deadlines(self.loop)
-        self._idle_seconds = idle_seconds
         self._idle: deque[_Connection] = deque()
         self._connecting = asyncio.Semaphore(MAX_CONNECTING)
         self._tls = ssl.create_default_context() if self.origin.tls else None
@@ -608,7 +605,7 @@ class Upstream:
         now = self.loop.time()
         connection.idle_since = now
         self._idle.append(connection)
-        while self._idle and (len(self._idle) > MAX_IDLE or now - self._idle[0].idle_since > self._idle_seconds):
+        while self._idle and (len(self._idle) > MAX_IDLE or now - self._idle[0].idle_since > IDLE_SECONDS):
             self._idle.popleft().abort()
 
     def close(self) -> None:
@@ -621,7 +618,7 @@ class Upstream:
             connection = self._idle.pop()
             if connection.closed or connection.transport.is_closing():
                 continue
-            if now - connection.idle_since > self._idle_seconds:
+            if now - connection.idle_since > IDLE_SECONDS:
                 connection.abort()
                 continue
             return connection
