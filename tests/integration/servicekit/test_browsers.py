@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,10 @@ from tests.support.programs import PROGRAMS, Program
 Seen = tuple[int, str | None]
 
 
-@pytest.fixture(params=PROGRAMS)
-def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]:
-    started = Program(tmp_path, request.param, "ALLOWED_HOSTS=api.example.com, siteworks_users")
+@pytest.fixture(scope="module", params=PROGRAMS)
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    folder = tmp_path_factory.mktemp(request.param)
+    started = Program(folder, request.param, "ALLOWED_HOSTS=api.example.com, siteworks_users")
     yield started
     started.stop()
 
