@@ -16,6 +16,7 @@ import uvloop
 
 SLOW_SECONDS = 0.05
 
+# Without spaces, as the services write it.
 _BODY = json.dumps(
     {
         "success": True,
@@ -26,7 +27,8 @@ _BODY = json.dumps(
             "created_at": "2026-01-01T08:00:00Z",
             "updated_at": "2026-01-01T08:00:00Z",
         },
-    }
+    },
+    separators=(",", ":"),
 ).encode()
 _ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: upstream\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_BODY)
