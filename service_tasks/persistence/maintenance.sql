@@ -1,17 +1,17 @@
--- What one worker does for all. Each statement begins with its name and the reason for its shape; see queries.sql
--- for the notation. Every one of them may run in two workers at once: the leader saves work, it guards nothing.
+-- What one worker does for all; see queries.sql for the notation. Every statement may run in two workers at once: a
+-- leader saves work and guards nothing.
 
 -- name: leader
 SELECT l.worker_id, CASE WHEN {over} THEN 0 ELSE extract(epoch FROM l.expires_at - now()) END::float8 AS seconds_left
 FROM leaders l WHERE l.duty = %(duty)s
 
 -- name: over
--- A term that would last longer than any does was given before the clock was set back. Twice a lease, because it may
--- have been given by a transaction that began after ours.
+-- A term that ends later than any can was given before the clock was set back. Twice a lease, because it may have been
+-- given by a transaction that began after ours.
 l.expires_at <= now() OR l.expires_at > now() + make_interval(secs => 2 * %(lease_seconds)s)
 
 -- name: lead
--- Taken when it is free, prolonged when it is ours. A worker whose clock is wrong changes nothing: this one decides.
+-- Takes a free term, prolongs our own. A worker's wrong clock does no harm: the database's decides.
 SET LOCAL lock_timeout = '500ms';
 INSERT INTO leaders AS l (duty, worker_id, expires_at)
 VALUES (%(duty)s, %(worker_id)s::uuid, now() + make_interval(secs => %(lease_seconds)s))
@@ -72,7 +72,7 @@ WHERE m.ctid = ANY (ARRAY(
     ORDER BY o.minute LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 
 -- name: prune_rejections
--- Ids are version 7, so the primary key has them in the order of their coming; the newest stay.
+-- Ids are version 7, so the primary key has them in the order in which they came; the newest stay.
 DELETE FROM rejected_messages r
 WHERE r.id IN (
     SELECT o.id FROM rejected_messages o

@@ -1,15 +1,15 @@
 -- Messages from a broker: which were seen, and which made no task. Parameters are written the driver's way.
 
 -- name: briefly
--- A key that somebody's open transaction is just using must not keep the messages waiting that have nothing to do with it.
+-- A key that another session's open transaction uses must not hold up messages that have nothing to do with it.
 SET LOCAL lock_timeout = '500ms'
 
 -- name: clock
 SELECT clock_timestamp()
 
 -- name: note
--- Whoever is first with a message_id gets its row; everybody later, in this batch or another, gets nothing. The rows go
--- in the order of their keys, so that two consumers with the same messages wait for each other but never in a circle.
+-- The first with a message_id gets its row; later ones, in this batch or another, get nothing. Sorted by key, so that
+-- two consumers with the same messages wait for each other but cannot deadlock.
 INSERT INTO ingested_messages (source, message_id, task_id)
 SELECT x.source, x.message_id, x.task_id
 FROM unnest(%(sources)s::text[], %(message_ids)s::text[], %(task_ids)s::uuid[]) AS x(source, message_id, task_id)

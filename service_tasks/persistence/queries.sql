@@ -21,8 +21,8 @@ t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message, t.resul
 t.errors::text AS errors, {times_and_keys}
 
 -- name: light_columns
--- The same for lists: a page of a hundred must not carry a hundred megabytes. Large values are named instead, and
--- the traces of failed attempts left out.
+-- The same for lists, without large values and without the traces of failed attempts: a page of a hundred must not
+-- carry a hundred megabytes.
 t.id, t.state, t.task_type, t.title, t.user_id,
 CASE WHEN octet_length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload, t.priority, t.attempts,
 t.max_attempts, t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message,
@@ -41,8 +41,7 @@ extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS du
 t.callback_task_id, {obstacle} AS obstacle
 
 -- name: obstacle
--- Why a pending task cannot start. Both lists are made once for a statement, however many rows it gives, and only if
--- one of them is pending.
+-- Why a pending task cannot start. PostgreSQL makes both lists once per statement, and only if a row is pending.
 CASE WHEN t.state IN ('scheduled', 'ready') THEN CASE
     WHEN t.task_type = ANY (ARRAY(SELECT c.name FROM task_type_controls c WHERE c.paused)) THEN 'paused'
     WHEN t.task_type <> ALL (ARRAY(SELECT l.task_type FROM ({live_types}) l)) THEN 'no_worker'
@@ -50,8 +49,8 @@ END END
 
 -- name: insertion
 -- A task without execute_at is ready at once; one for later waits as scheduled, where the claim never looks.
--- A conflict of keys inserts nothing, and the caller reads what is there. It waits for a transaction that is
--- inserting the same key, so two requests at once make one task.
+-- When a key is taken nothing is inserted, and the caller reads what is there. The insert waits for a transaction that
+-- is inserting the same key, so two requests at once make one task.
 INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
                         execute_at, idempotency_key, request_hash, unique_key, callback_url)
 VALUES (%(id)s::uuid, CASE WHEN %(execute_at)s::timestamptz IS NULL THEN 'ready' ELSE 'scheduled' END,
@@ -68,7 +67,7 @@ ON CONFLICT DO NOTHING
 {announce}; {insert}
 
 -- name: enqueue
--- In a transaction of somebody else's program, whose role may need no right to any other table.
+-- For programs that store tasks in their own transactions: their roles need no rights on other tables.
 {insertion} RETURNING t.id
 
 -- name: announce_and_enqueue
@@ -93,7 +92,7 @@ FROM ROWS FROM (
 ON CONFLICT DO NOTHING
 
 -- name: first_past
--- The first of a batch's times that is not in the future, as its index in the batch.
+-- The index of the first time of a batch that is not in the future.
 SELECT x.number - 1 AS index FROM unnest(%(times)s::timestamptz[]) WITH ORDINALITY AS x(execute_at, number)
 WHERE x.execute_at <= clock_timestamp() ORDER BY x.number LIMIT 1
 
@@ -123,8 +122,8 @@ WHERE k.idempotency_key = %(idempotency_key)s
 LIMIT 1
 
 -- name: answer
--- A request is answered with the live task that has its unique key, and its own key leads there from now on. Locked
--- until that is written: were the task to end before, a second such request would make another.
+-- Answers a request with the live task that has its unique key; the request's idempotency key leads there from now on.
+-- The task is locked until that is written: if it ended before, a second such request would make another.
 WITH alive AS (
     SELECT t.id FROM tasks t
     WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running') FOR SHARE
@@ -159,10 +158,11 @@ WHERE (%(states)s::text[] IS NULL OR t.state = ANY (%(states)s::text[]))
   AND (%(user_id)s::uuid IS NULL OR t.user_id = %(user_id)s::uuid)
 
 -- name: choose
--- The first so many that fit, in the order of their ids, behind the last that was dealt with. Each state by itself, so
--- that each goes through an index of its own, and MATERIALIZED: wanting the first few of an order, the planner would
--- walk the primary key over millions of ended tasks. A state that is not asked for costs nothing: the driver writes the
--- values into the statement, so the planner sees that. Live tasks are chosen to be cancelled: callbacks only when somebody asks for them by name, since a cancel makes new ones behind the ones it has dealt with.
+-- The next page of those that fit, by id. Each state is a branch of its own, so that each uses its own index, and
+-- MATERIALIZED: for the first few of an order the planner would walk the primary key over millions of ended tasks. A
+-- state that is not asked for costs nothing: the driver writes the values into the statement, so the planner sees that.
+-- Live callbacks are chosen only by name: they are chosen to be cancelled, and each cancel may make a new one behind
+-- the page.
 WITH fitting AS MATERIALIZED (
     SELECT t.id, t.user_id, t.unique_key FROM tasks t
     WHERE t.state = 'ready' AND 'ready' = ANY (%(states)s::text[]) AND {fits} AND {no_callback_task}
@@ -196,8 +196,8 @@ SELECT f.id, f.user_id, f.unique_key FROM fitting f ORDER BY f.id LIMIT %(limit)
     AND (%(ended_before)s::timestamptz IS NULL OR t.completed_at < %(ended_before)s::timestamptz)
 
 -- name: cancel_many
--- Locked in the order of the ids, as by every writer of many tasks, so that no two wait for each other in a circle; what
--- has ended in the meantime is passed over.
+-- Locks in the order of ids, as every writer of many tasks does, so that no two can deadlock. Tasks that have ended
+-- meanwhile are passed over.
 WITH live AS MATERIALIZED (
     SELECT c.id FROM tasks c
     WHERE c.id = ANY (%(ids)s::uuid[]) AND c.state IN ('scheduled', 'ready', 'running')
@@ -233,7 +233,7 @@ UPDATE tasks AS t SET {as_new} WHERE t.id = %(id)s::uuid AND t.state IN ('failed
 RETURNING {columns}
 
 -- name: retry_many
--- Locked as by cancel_many.
+-- Locks as cancel_many does.
 WITH ended AS MATERIALIZED (
     SELECT c.id FROM tasks c
     WHERE c.id = ANY (%(ids)s::uuid[]) AND c.state = ANY (%(states)s::text[])
@@ -242,7 +242,7 @@ WITH ended AS MATERIALIZED (
 UPDATE tasks AS t SET {as_new} FROM ended WHERE t.id = ended.id
 
 -- name: as_new
--- All attempts anew; the errors of the earlier ones stay to be read.
+-- All attempts again; the errors of earlier ones stay.
 state = 'ready', attempts = 0, execute_at = now(), updated_at = now(), started_at = NULL, completed_at = NULL,
 worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL, progress_percent = 0, progress_message = NULL,
 callback_task_id = NULL, suspects = NULL
@@ -251,7 +251,7 @@ callback_task_id = NULL, suspects = NULL
 SELECT pg_notify('siteworks_tasks', %(announcement)s)
 
 -- name: announce_many
--- In one statement, however many handlers there are to stop.
+-- One statement, however many handlers must stop.
 SELECT count(pg_notify('siteworks_tasks', x.announcement)) FROM unnest(%(announcements)s::text[]) AS x(announcement)
 
 -- name: live_types
@@ -320,15 +320,15 @@ SELECT k.name FROM task_type_controls k
 WHERE NOT k.paused AND (k.max_running IS NOT NULL OR k.max_running_per_user IS NOT NULL)
 
 -- name: lock_limits
--- Two claims of one limited type at once would both count the same running tasks: they go one after the other. A
--- statement of its own, so that the count after it sees what the one before has claimed. Not a lock of a row: a limit
--- that the type itself declares has none. Always in one order, so that nobody waits in a circle. Rescue, completion and
--- hand-back never ask for it.
+-- Two claims of one limited type at once would both count the same running tasks, so they go one after the other. A
+-- statement of its own, so that the count in the next one sees what the claim before has taken. An advisory lock, since
+-- a limit that the type declares has no row. Always in one order, so that no two can deadlock. Rescue, completion and
+-- hand-back never take it.
 SELECT pg_advisory_xact_lock({limits_space}, l.number)
 FROM (SELECT DISTINCT hashtext(o.name) AS number FROM unnest(%(types)s::text[]) AS o(name) ORDER BY 1 OFFSET 0) l
 
 -- name: limits_space
--- Advisory locks of two numbers share one space in a database: this one is for limits of types.
+-- The first of an advisory lock's two numbers says what it is for: this one, limits of types.
 1952539507
 
 -- name: claim_limited
@@ -428,18 +428,18 @@ ON CONFLICT (name) DO UPDATE SET
 (k.paused OR k.max_running IS NOT NULL OR k.max_running_per_user IS NOT NULL)
 
 -- name: by_id
--- Before statements that write a batch of tasks found by their ids, with `running` below. Left alone, the planner judges
+-- Before statements that write a batch of tasks by their ids, together with `running` below. By itself the planner goes
 -- by the share of running tasks at the last ANALYZE, mostly none, and compares the whole table with the whole batch
--- (measured: 88 ms for 500 of 60,000 tasks instead of 4). With these it goes through the ids, whatever the statistics.
+-- (measured: 88 ms for 500 of 60,000 tasks instead of 4). With these it uses the primary key, whatever the statistics.
 SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off
 
 -- name: by_id_briefly
--- Before outcomes and progress: a row that somebody keeps locked, as a transaction left open in psql does, must not keep
--- the others waiting.
+-- Before outcomes and progress: a row that another session keeps locked, such as a transaction left open in psql, must
+-- not hold up the others.
 {by_id}; SET LOCAL lock_timeout = '500ms'
 
 -- name: locked
--- Those of these that somebody else has locked against being written.
+-- Those that another session has locked against writes.
 WITH free AS MATERIALIZED (
     SELECT t.id FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no)
     JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no AND t.state = ANY (ARRAY['running', 'cancelled'])
@@ -450,34 +450,33 @@ JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no AND t.state = ANY (ARRAY
 WHERE t.id NOT IN (SELECT f.id FROM free f)
 
 -- name: running
--- The word itself, but not as a constant whose share the planner would look up.
+-- The state, but not as a constant whose share the planner would look up.
 (SELECT 'running')
 
 -- name: lock_leases
--- Before outcomes of several kinds, each with a statement of its own: all their rows in the order of ids. Else whoever
--- takes the same rows in that order (the deletion of a user does) could wait for one of them and be waited for. Not
--- those that come too late: a claim would pass them over.
+-- Before outcomes of several kinds, each with a statement of its own: locks all their rows in the order of ids. Else a
+-- transaction that locks them in that order, as the deletion of a user does, could deadlock with us. Leaves out those
+-- that come too late: a claim would skip them.
 SELECT FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no)
 JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no AND t.state = ANY (ARRAY['running', 'cancelled'])
 ORDER BY t.id FOR UPDATE OF t
 
 -- name: complete
 -- Leaves alone the tasks that have a callback: those are written by complete_for_callbacks, in one transaction with the
--- callback's task. So all others, nearly all there are, cost one statement by itself. Nothing is
--- given back, since the number of rows nearly always says it all; a RETURNING would cost more than that last condition
--- does (docs/decisions/0024).
+-- callback's task. So all others, nearly all there are, cost one statement. Nothing is returned, since the number of
+-- rows nearly always says enough; a RETURNING would cost more than the last condition (docs/decisions/0024).
 {completion} AND {no_callback}
 
 -- name: complete_briefly
 SET LOCAL lock_timeout = '500ms'; {complete}
 
 -- name: no_callback
--- Said so that the planner takes it for nearly always true. Of IS NULL it believes, until the first ANALYZE, that one
--- row in two hundred passes: then it reads the whole table and compares each row with the whole batch.
+-- Written so that the planner takes it for nearly always true. Until the first ANALYZE it believes of IS NULL that one
+-- row in two hundred passes, and then reads the whole table and compares each row with the whole batch.
 CASE WHEN t.callback_url IS NULL THEN 1 ELSE 0 END <> 0
 
 -- name: completed_under
--- Which of these have been completed under their lease: by us, perhaps in a statement whose answer was lost.
+-- Which of these were completed under their lease: by us, perhaps in a statement whose answer was lost.
 SELECT t.id, t.lease_no FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no) JOIN tasks t ON t.id = x.id
 WHERE t.lease_no = x.lease_no AND t.state = (SELECT 'completed')
 
@@ -487,8 +486,8 @@ RETURNING t.id::text AS id, t.lease_no, true AS has_ended, t.callback_url IS NOT
 
 -- name: completion
 -- lease_no and state stand in the WHERE of the very rows that are written: read before, they could be stale.
--- Ids and leases come as array literals and the results as one JSON array: of the ways to hand a driver five hundred
--- rows it is the one that costs the least on both sides (docs/decisions/0021).
+-- Ids and leases come as array literals and the results as one JSON array: the cheapest way to pass five hundred rows
+-- (docs/decisions/0021).
 UPDATE tasks AS t
 SET state = 'completed', result = x.result, error = NULL, progress_percent = 100, completed_at = now(),
     updated_at = now(), worker_id = NULL, deadline_at = NULL
@@ -499,8 +498,8 @@ WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 
 -- name: fail
 -- With a time: the next attempt waits for it. Without: the task has failed for good.
--- The oldest errors go when there are more than are kept. A trace is there for attempts that have one.
--- Of several suspects the attempt does not count; one that ended by itself has cleared its task of suspicion.
+-- The oldest errors beyond the number kept are dropped. Not every error has a trace.
+-- With several suspects the attempt does not count; an attempt that ended by itself clears its task of suspicion.
 UPDATE tasks AS t
 SET state = CASE WHEN x.retry_at IS NULL THEN 'failed' ELSE 'scheduled' END,
     execute_at = coalesce(x.retry_at, t.execute_at),
@@ -564,11 +563,11 @@ WITH due AS MATERIALIZED (
 UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.tid
 
 -- name: promote_suspects
--- Those among which one may be that kills its worker, a few at a time: a third of as many as they were the last time,
--- counting those under way that were among as many or fewer. So the next one to die has fewer of them, until the one
--- that kills is alone. Of those that wait, each number has a share of its own, or few would keep many waiting. One of a
--- type that is paused, or that nobody runs, is left where it is and keeps nobody waiting; nor does one that has run for
--- half a minute and killed nobody, or long tasks would wait for one another for hours.
+-- Tasks one of which may have killed its worker are made ready a few at a time: a third as many as were suspects the
+-- last time, counting the running ones that were among as many or fewer. So the next worker to die holds fewer of them,
+-- until the task that kills is alone. Each number of suspects has a share of its own, or few tasks would hold up many.
+-- A task whose type is paused, or run by nobody, stays where it is and holds up nobody; nor does one that has run for
+-- half a minute and killed nothing, or long tasks would wait for one another for hours.
 WITH runnable AS MATERIALIZED (
     SELECT l.task_type FROM ({live_types}) AS l(task_type, workers)
     WHERE NOT EXISTS (SELECT FROM task_type_controls c WHERE c.name = l.task_type AND c.paused)
@@ -594,8 +593,8 @@ WITH runnable AS MATERIALIZED (
 UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.tid
 
 -- name: next_scheduled
--- Suspects wait for one another, and are looked for with every promotion. What is due and was not promoted is locked by
--- somebody, who may take long.
+-- Not suspects, which wait for one another and are looked at with every promotion. Nor what is due but was not promoted:
+-- another session has it locked, perhaps for long.
 SELECT extract(epoch FROM min(s.execute_at) - clock_timestamp())::float8 FROM tasks s
 WHERE s.state = 'scheduled' AND s.suspects IS NULL AND s.execute_at > now()
 
@@ -609,8 +608,8 @@ UPDATE workers AS w SET slots = %(slots)s, busy = %(busy)s, threads = %(threads)
 WHERE w.id = %(id)s::uuid
 
 -- name: add_counts
--- What a worker counted since it last said so goes to the minute of now. A row for each worker, so that none waits for
--- another, however many report at once; the figures of a whole fleet are a few rows, however many tasks there are.
+-- What a worker counted since its last report goes to the present minute. Each worker has its own rows, so that none
+-- waits for another, however many report at once; the figures of a whole fleet are a few rows, however many tasks there are.
 INSERT INTO task_minutes AS m (minute, worker_id, task_type, completed, failed, retried, waits, runs)
 SELECT date_trunc('minute', now()), %(worker_id)s::uuid, x.task_type, x.completed, x.failed, x.retried,
        x.waits::int[], x.runs::int[]
@@ -628,16 +627,16 @@ ON CONFLICT (minute, worker_id, task_type) DO UPDATE SET
 SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND t.state = 'running'
 
 -- name: cancelled_under
--- The state is written so that the index of all cancelled tasks is no way to these few.
+-- The state is written so that the planner does not take the index of all cancelled tasks.
 SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND t.state = (SELECT 'cancelled')
 
 -- name: lost
 -- Running tasks whose worker has been silent for its own lease time or has no row, and those whose worker
 -- lives but let the deadline pass. Judged by the heartbeat, never by how long the task has run. Nobody is
--- stale while PostgreSQL itself has been up for less than a lease. SKIP LOCKED: a row that somebody is just
--- completing is passed over, and one that we hold is checked again by whoever wanted to complete it. worker_id is
--- never null there; saying so opens the index of the tasks that somebody holds. `company` counts the tasks of the same
--- worker, this one with them, that have been among as few suspects or fewer.
+-- stale while PostgreSQL itself has been up for less than a lease. SKIP LOCKED: a row that is just being completed is
+-- passed over, and a row that we lock is checked again by its worker's completion. worker_id is never null there;
+-- saying so lets the planner use ix_tasks_worker. `company` counts this task and those of the same worker that have
+-- been among as many suspects or fewer.
 WITH lost AS MATERIALIZED (
 SELECT t.id, t.lease_no, t.attempts, t.max_attempts,
        coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue,
@@ -665,7 +664,7 @@ DELETE FROM workers w WHERE w.id = %(worker_id)s::uuid
   AND NOT EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.state = 'running')
 
 -- name: forget_dead_workers
--- SKIP LOCKED: the rescuer, who would wait here, has more to do.
+-- SKIP LOCKED: the rescuer has better things to do than to wait.
 DELETE FROM workers w
 WHERE w.id IN (
     SELECT d.id FROM workers d WHERE d.heartbeat_at < now() - make_interval(secs => greatest(d.lease_seconds * 10, 600))
@@ -673,9 +672,9 @@ WHERE w.id IN (
   AND NOT EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.state = 'running')
 
 -- name: watched
--- What has changed of all the tasks that somebody watches, in one statement however many watch: `seen` is each one's
--- updated_at as it is known, NULL for one never looked at. Compared for difference, because a transaction that waited
--- for another's row lock carries the earlier time. A task that is gone comes with nothing but its id.
+-- What has changed of all watched tasks, in one statement however many watch: `seen` is the updated_at that was last
+-- seen of each, NULL at first. Compared for difference, because a transaction that waited for another's row lock
+-- carries the earlier time. A task that is gone comes with its id alone.
 SELECT w.id, t.state, t.task_type, t.attempts, t.max_attempts, t.execute_at, t.progress_percent, t.progress_message,
        CASE WHEN t.state = 'completed' AND octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
        t.error, t.created_at, t.updated_at, t.started_at, t.completed_at,

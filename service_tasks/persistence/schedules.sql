@@ -1,4 +1,4 @@
--- Schedules. Each statement begins with its name and the reason for its shape; see queries.sql for the notation.
+-- Schedules; see queries.sql for the notation.
 -- Only the database's clock is ever compared: now() is the moment the transaction began.
 
 -- name: columns
@@ -31,8 +31,8 @@ RETURNING {columns}
 SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid
 
 -- name: lock
--- A change waits for a scheduler that is just making the tasks of this schedule, and the other way round the
--- scheduler passes over a schedule that somebody changes.
+-- A change waits for the scheduler that is making this schedule's tasks; the scheduler passes over a schedule that is
+-- being changed.
 SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid FOR UPDATE
 
 -- name: matching
@@ -67,8 +67,8 @@ DELETE FROM schedules WHERE id = %(id)s::uuid
 UPDATE schedules SET last_run_at = now(), last_task_id = %(task_id)s::uuid WHERE id = %(id)s::uuid
 
 -- name: pause_of_users
--- Passes over those that are in other hands, so that nobody waits here with the lock on a user's id: who holds one finds
--- the tombstone before a task is made or the schedule goes on, and the scheduler pauses it when it is due.
+-- Passes over locked ones, so that nobody waits here with the lock on a user's id: whoever has one locked finds the
+-- tombstone before it makes a task or resumes the schedule, and the scheduler pauses it when it is due.
 UPDATE schedules AS s
 SET paused_at = coalesce(s.paused_at, now()), next_run_at = NULL, problem = %(problem)s, updated_at = now()
 FROM (
@@ -82,14 +82,13 @@ SELECT {columns} FROM schedules s WHERE s.next_run_at <= now()
 ORDER BY s.next_run_at, s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 
 -- name: add_ticks
--- The lock on the schedule keeps others away; the key of the tick would refuse a second task for the same moment
--- even without it.
+-- The lock on the schedule keeps others away; even without it the key of a tick refuses a second task for one moment.
 INSERT INTO schedule_ticks AS k (schedule_id, due_at, task_id)
 SELECT * FROM unnest(%(schedule_ids)s::uuid[], %(dues)s::timestamptz[], %(task_ids)s::uuid[])
 ON CONFLICT DO NOTHING RETURNING k.task_id
 
 -- name: advance
--- One with a problem pauses, and goes on when somebody has mended it.
+-- A schedule with a problem pauses until somebody has mended it.
 UPDATE schedules AS s
 SET next_run_at = x.next_run_at, problem = x.problem, paused_at = CASE WHEN x.problem IS NOT NULL THEN now() END,
     last_task_id = coalesce(x.task_id, s.last_task_id),
@@ -99,7 +98,7 @@ FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[], %(problems)s::text[], %(t
 WHERE s.id = x.id
 
 -- name: next_due
--- What is due already and was passed over is locked by somebody, who may take long.
+-- Not what is due but was passed over: another session has it locked, perhaps for long.
 SELECT extract(epoch FROM min(s.next_run_at) - clock_timestamp())::float8 FROM schedules s
 WHERE s.next_run_at > now()
 

@@ -1,4 +1,4 @@
--- How things stand, at a cost that does not grow with the table. See queries.sql for the notation.
+-- Figures at a cost that does not grow with the table. See queries.sql for the notation.
 
 -- name: size
 -- In pages; known without reading any.
@@ -21,9 +21,9 @@ WITH counted AS MATERIALIZED (
 {groups}
 
 -- name: count_some
--- For a large one: of each state that has an index of its own the first so many, in the order of that index, so that
--- no more than these are looked at. Fewer than that are all there are. The running ones are never more than the workers
--- hold. What has been completed has no index: see the sample below.
+-- For a large one: of each state that has an index the first `most`, in the order of that index, so that no more rows
+-- are read. Fewer than that are all there are. Running tasks are never more than the workers hold. Completed ones have
+-- no index: see the sample below.
 WITH chosen AS MATERIALIZED (
     (SELECT r.task_type, r.state, r.execute_at FROM tasks r WHERE r.state = 'ready'
      ORDER BY r.task_type, {turn}, r.id LIMIT %(most)s)
@@ -47,7 +47,7 @@ WITH chosen AS MATERIALIZED (
 ((r.execute_at AT TIME ZONE 'UTC') - r.priority * interval '1 minute')
 
 -- name: by_index
--- Before count_some. The indexes are as good as their statistics are old, and here they always are what is wanted.
+-- Before count_some, which must use the indexes whatever the statistics.
 SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off
 
 -- name: with_sorting
@@ -55,8 +55,8 @@ SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off
 RESET enable_sort
 
 -- name: sample
--- The tasks in so many per cent of the pages; always the same ones, so that they are in memory, and figures do not jump
--- from one look to the next.
+-- The tasks in a percentage of the pages: always the same pages, so that they stay in memory and figures do not jump
+-- from one count to the next.
 WITH counted AS MATERIALIZED (
     SELECT t.task_type, t.state, count(*) AS many, NULL::timestamptz AS first
     FROM tasks t TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (1) GROUP BY t.task_type, t.state
@@ -64,8 +64,8 @@ WITH counted AS MATERIALIZED (
 {groups}
 
 -- name: oldest_ready
--- By type, when more are ready than were counted: the longest that any of the first so many has waited. The types are
--- found by leaps through the index, however many tasks each has.
+-- By type, when more are ready than were counted: how long the oldest of the first `heads` has waited. The types are
+-- found by skipping through the index, however many tasks each has.
 WITH RECURSIVE kinds AS (
     (SELECT r.task_type FROM tasks r WHERE r.state = 'ready' ORDER BY r.task_type LIMIT 1)
     UNION ALL
@@ -85,13 +85,13 @@ FROM found f CROSS JOIN LATERAL (
 WHERE h.first IS NOT NULL
 
 -- name: ended
--- By minute, as the workers have counted.
+-- By minute, as the workers count.
 SELECT m.minute, sum(m.completed)::bigint, sum(m.failed)::bigint, sum(m.retried)::bigint
 FROM task_minutes m WHERE m.minute > date_trunc('minute', now()) - make_interval(mins => %(minutes)s)
 GROUP BY m.minute
 
 -- name: cancelled
--- By minute, of the newest so many.
+-- By minute, of the newest `most`.
 SELECT date_trunc('minute', x.completed_at), count(*) FROM (
     SELECT t.completed_at FROM tasks t
     WHERE t.state = 'cancelled'
@@ -105,7 +105,7 @@ FROM task_minutes m WHERE m.minute > date_trunc('minute', now()) - make_interval
 GROUP BY m.task_type
 
 -- name: times
--- The filled buckets of each type: how long its tasks waited, and ran.
+-- The non-empty buckets of each type: how long its tasks waited and ran.
 SELECT m.task_type, b.kind, b.number::int - 1, sum(b.many)::bigint
 FROM task_minutes m CROSS JOIN LATERAL (
     SELECT 'wait' AS kind, w.number, w.many FROM unnest(m.waits) WITH ORDINALITY AS w(many, number) WHERE w.many > 0
