@@ -289,9 +289,9 @@ WITH offered AS (
 -- name: prepare
 -- What a connection for claims and completions runs first. It plans a claim once, whatever the values will be, since
 -- planning takes as long as a claim of one task. The driver writes $1, $2 … for the parameters, in the order in which
--- execute_claim gives them. The plan that the empty table of a new installation gets must do for every later one, so the
--- only way left is the one through the index, which holds the tasks in their order. Completions are planned each time,
--- as by_id says: planned for an empty table, one of 1,000 tasks among 20,000 was seen to take 2 s.
+-- execute_claim gives them. The plan made for the empty table of a new installation must do for every later one, so the
+-- settings leave only the way through the index, which holds the tasks in their order. Completions are planned each
+-- time: planned for an empty table, one of 1,000 tasks among 20,000 was seen to take 2 s.
 SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
 SET enable_sort = off; SET enable_incremental_sort = off; SET enable_bitmapscan = off;
 SET plan_cache_mode = force_generic_plan;
@@ -593,8 +593,8 @@ WITH runnable AS MATERIALIZED (
 UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.tid
 
 -- name: next_scheduled
--- Not suspects, which wait for one another and are looked at with every promotion. Nor what is due but was not promoted:
--- another session has it locked, perhaps for long.
+-- Not suspects, which wait for one another and are looked at with every promotion. Nor what is due but was not
+-- promoted: another session has it locked, perhaps for long.
 SELECT extract(epoch FROM min(s.execute_at) - clock_timestamp())::float8 FROM tasks s
 WHERE s.state = 'scheduled' AND s.suspects IS NULL AND s.execute_at > now()
 
@@ -609,7 +609,7 @@ WHERE w.id = %(id)s::uuid
 
 -- name: add_counts
 -- What a worker counted since its last report goes to the present minute. Each worker has its own rows, so that none
--- waits for another, however many report at once; the figures of a whole fleet are a few rows, however many tasks there are.
+-- waits for another; the figures of a whole fleet are a few rows, however many tasks there are.
 INSERT INTO task_minutes AS m (minute, worker_id, task_type, completed, failed, retried, waits, runs)
 SELECT date_trunc('minute', now()), %(worker_id)s::uuid, x.task_type, x.completed, x.failed, x.retried,
        x.waits::int[], x.runs::int[]

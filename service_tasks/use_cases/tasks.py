@@ -485,33 +485,19 @@ class Tasks:
             omitted.append("result")
         if task.errors is None:
             omitted.append("errors")
-        return TaskView(
-            id=task.id,
-            task_type=task.task_type,
-            title=task.title,
-            user_id=task.user_id,
+        shown: dict[str, Any] = {name: value for name, value in task._asdict().items() if name in TaskView.model_fields}
+        shown.update(
             status=status,
             payload=_written(task.payload),
-            priority=task.priority,
-            attempts=task.attempts,
-            max_attempts=task.max_attempts,
             timeout=task.timeout_seconds,
-            execute_at=task.execute_at,
             progress=ProgressView(percent=task.progress_percent, message=task.progress_message),
             result=_written(task.result),
-            error=task.error,
             errors=[_error_view(item, trace=trace) for item in _json(task.errors or "[]")],
-            created_at=task.created_at,
-            updated_at=task.updated_at,
-            started_at=task.started_at,
-            completed_at=task.completed_at,
             duration=None if task.duration is None else round(task.duration, 3),
-            unique_key=task.unique_key,
-            callback_url=task.callback_url,
-            callback_task_id=task.callback_task_id,
             waiting_for=self._waiting_for(task),
             omitted=omitted,
         )
+        return TaskView(**shown)
 
     def _waiting_for(self, task: StoredTask) -> str | None:
         if task.obstacle is not Obstacle.NO_WORKER:
