@@ -57,7 +57,7 @@ def server():
 
 
 def test_other_tasks_go_on_while_a_message_is_written(server, monkeypatch):
-    message_bytes, lively = module.written, threading.Event()
+    message_bytes, lively = module.message_bytes, threading.Event()
 
     async def write_while_the_loop_turns() -> SentEmail:
         asyncio.get_running_loop().call_later(0.01, lively.set)
@@ -68,7 +68,7 @@ def test_other_tasks_go_on_while_a_message_is_written(server, monkeypatch):
         assert lively.wait(10), "the event loop stood still"
         return message_bytes(message)
 
-    monkeypatch.setattr(module, "written", slow)
+    monkeypatch.setattr(module, "message_bytes", slow)
 
     asyncio.run(write_while_the_loop_turns())
 
