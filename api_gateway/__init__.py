@@ -1,1 +1,1 @@
-"""The gateway: one door for users, orders and tasks."""
+"""The gateway: one entry to all services."""

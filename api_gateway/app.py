@@ -1,4 +1,4 @@
-"""The composition root: the parts of the gateway process are put together here."""
+"""The composition root of the gateway process."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from servicekit.observing.metrics import Metrics
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.memory import MIB, Budget
 
-#: What all processes together may hold of bodies and large answers at a time, in bytes. In a container of 512 MiB, one
-#: process and its master take 170 MiB; buffers of up to 64 KiB are not counted.
+#: What all processes together may hold of bodies and large answers, in bytes. In a container of 512 MiB, one process
+#: and its master take 170 MiB; buffers of up to 64 KiB are not counted.
 GATEWAY_MEMORY = 192 * MIB
 #: Enough for the largest body or answer of one request.
 LEAST_MEMORY = 48 * MIB
 _CONTROL_THREADS = 4
-#: Event-loop lag beyond which new requests are refused: a client's patience, not a pause of the garbage collector.
+#: Event-loop lag beyond which new requests are refused: a client's patience, more than a pause for garbage collection.
 _LONGEST_LAG_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
 _DOCUMENT_SECONDS = 2.0
@@ -42,7 +42,7 @@ log = get_logger(__name__)
 
 
 class Gateway(Application):
-    """The application: the gateway's own pages come in through ASGI, all else through `Front`."""
+    """The application: ASGI serves the gateway's own pages, `Front` everything else."""
 
     handler: Front
 
@@ -54,7 +54,6 @@ class Gateway(Application):
         self._watch: LagWatch | None = None
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one of the pages."""
         await self.handler.page(scope, receive, send)
 
     def start(self) -> None:
@@ -136,7 +135,7 @@ class Gateway(Application):
         log.info("gateway_started", upstreams=sorted(self._lanes))
 
     async def stop(self) -> None:
-        """Stop the prober and close kept connections; harmless twice, or before start."""
+        """Stop the prober and close kept connections; idempotent, also before start."""
         if self._prober is not None:
             # On a thread, because the prober may be waiting for this event loop.
             await asyncio.to_thread(self._prober.stop)
@@ -147,5 +146,4 @@ class Gateway(Application):
 
 
 def create_app(settings: GatewaySettings) -> Gateway:
-    """Give the ASGI application for these settings."""
     return Gateway(settings)

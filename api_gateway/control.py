@@ -1,4 +1,4 @@
-"""The gateway's own pages, on the same web kit as the services: health, status, metrics, documentation, admin."""
+"""The gateway's own pages, built like those of the services: health, status, metrics, documentation, admin."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DESCRIPTION = (
     'Every answer is `{"success": true, "data": …}` or `{"success": false, "error": {"code", "message", "details"?}}` '
     "and carries `X-Request-ID`."
 )
-#: How old the copy of a service's document may be, in seconds.
+#: Maximum age of the copy of a service's document, in seconds.
 DOCUMENT_SECONDS = 5.0
 #: The same while a service's document is missing.
 INCOMPLETE_SECONDS = 0.5
@@ -59,7 +59,7 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
-# validatorUrl would send the document's address to a server outside.
+# validatorUrl would send the document's address to an outside server.
 _START = """window.addEventListener("load", function () {
   SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});
 });
@@ -73,9 +73,9 @@ _PAGE_FIELDS = {
     "Referrer-Policy": "no-referrer",
 }
 
-#: Each service's OpenAPI document as it came, or None for one that did not answer.
+#: Fetches each service's OpenAPI document unchanged, or None for a service that did not answer.
 FetchDocuments = Callable[[], Mapping[str, bytes | None]]
-#: The id of every process of the gateway, and when (time.monotonic) it started.
+#: The id of each process of the gateway, and its start (time.monotonic).
 ListProcesses = Callable[[], Sequence[tuple[int, float]]]
 
 
@@ -171,7 +171,7 @@ def make_control(
     admin_token: str | None,
     processes: ListProcesses | None = None,
 ) -> Flask:
-    """Build the Flask application behind the data path."""
+    """Build the Flask application for these pages."""
     began = time.monotonic()
     started_at = utc_now()
     api = Routes(tag="gateway")
@@ -270,14 +270,14 @@ def _add_documentation(
         fields = {**_PAGE_FIELDS, "Cache-Control": "public, max-age=86400"}
         return Response(body, 200, mimetype=_ASSETS[file], headers=fields)
 
-    # The default view shows this application's document alone.
+    # The default view shows only this application's document.
     app.view_functions["/openapi.json"] = show_document
     for rule, view in (("/swagger", show_page), ("/swagger/", show_page), ("/swagger/<file>", show_file)):
         app.add_url_rule(rule, endpoint=rule, view_func=view, methods=["GET"], provide_automatic_options=False)
 
 
 def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
-    """The OpenAPI document of the gateway's own operations, those merged from parts included."""
+    """The OpenAPI document of the gateway's own operations, including those merged from parts."""
     users = Routes(tag="users")
 
     @users.get("/users/{id}/details", errors=(NotFound, UpstreamUnavailable, BadUpstreamAnswer))
@@ -292,7 +292,7 @@ def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
 
 
 class _Copies:
-    """The last good copy of each service's document. One thread at a time fetches; the others take what is there."""
+    """The last good copy of each service's document. One thread at a time fetches; the others use what there is."""
 
     def __init__(self, fetch: FetchDocuments, services: Sequence[str]) -> None:
         self._fetch = fetch

@@ -1,4 +1,4 @@
-"""What the gateway itself may answer instead of an upstream.
+"""Errors that the gateway itself may answer instead of an upstream.
 
 Invalid ⊃ BadPath                  400 invalid_path
 Unavailable ⊃ UpstreamUnavailable  503 <name>_unavailable
@@ -18,8 +18,8 @@ from servicekit.wire.errors import BadGateway, Invalid, Unavailable
 def proxy_status(upstream: str, error: str, *, received: int | None = None, details: str = "") -> dict[str, str]:
     """The Proxy-Status field of an answer made here because of `upstream` (RFC 9209).
 
-    `error` is one of the standard's words, `received` the status that came back if any did. `details` is ours: no
-    text of an exception, which may name hosts.
+    `error` is one of the standard's types, `received` the upstream's status, if any. `details` is our own text: an
+    exception's may name hosts.
     """
     value = f"siteworks; error={error}; next-hop={upstream}"
     if received is not None:
@@ -46,7 +46,7 @@ class UpstreamUnavailable(Unavailable):
     """
 
     def __init__(self, upstream: str, fault: str = "destination_unavailable") -> None:
-        """`fault` is the error of Proxy-Status."""
+        """`fault` is the Proxy-Status error type."""
         super().__init__(
             f"The {upstream} service cannot be reached at the moment; try again.",
             retry_after=1,
@@ -104,7 +104,7 @@ class BadUpstreamAnswer(BadGateway):
     code = "bad_upstream_answer"
 
     def __init__(self, upstream: str, fault: str = "http_protocol_error", received: int | None = None) -> None:
-        """`fault` is the error of Proxy-Status, `received` the status of the answer if it had one."""
+        """`fault` is the Proxy-Status error type, `received` the status of the answer, if it had one."""
         super().__init__(
             f"The {upstream} service gave an answer that cannot be used.",
             headers=proxy_status(upstream, fault, received=received),

@@ -1,4 +1,4 @@
-"""One request through a circuit, a queue and an upstream, under one deadline."""
+"""Sends a request through a circuit, a bulkhead and an upstream, under one deadline."""
 
 from __future__ import annotations
 
@@ -28,53 +28,53 @@ from servicekit.wire.memory import SMALL, Account
 
 #: How long a request may wait for a place at an upstream, in seconds.
 PLACE_SECONDS = 2.0
-#: A trial keeps its place somewhat longer than the call can last, in seconds.
+#: How much longer a trial keeps its place than the call can last, in seconds.
 _LEASE_MARGIN = 5.0
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
-#: What is no envelope and passes as it is.
+#: Media types that pass through without an envelope.
 _PASSING_MEDIA_TYPES = frozenset({"text/event-stream", "text/csv"})
 
 
-#: How a call ended for its circuit; `not_permitted` never began.
+#: How a call ended for its circuit; `not_permitted` was never sent.
 Kind = Literal["success", "failure", "neutral", "not_permitted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What stands between the gateway and one upstream."""
+    """The circuit, bulkhead and retry budget of one upstream."""
 
     name: str
     upstream: Upstream
     circuit: Circuit
     bulkhead: Bulkhead
     budget: RetryBudget
-    #: Called with the lane's name whenever a request is sent a second time.
+    #: Called with the lane's name for each retry.
     on_retry: Callable[[str], None] = lambda _: None
-    #: Called with the lane's name, how a call ended, and its seconds (None: it was never sent).
+    #: Called with the lane's name, a call's outcome, and its seconds (None: never sent).
     on_call: Callable[[str, Kind, float | None], None] = lambda _name, _kind, _seconds: None
 
 
 @dataclass(slots=True)
 class Call:
-    """A request as it goes up. `ends_at` is on the event loop's clock."""
+    """A request to send. `ends_at` is on the event loop's clock."""
 
     method: str
     target: str
-    #: The field lines, without those that the upstream's client sets and the time that is left.
+    #: The field lines, without those that `Upstream` sets and the time left.
     fields: bytes
     body: bytes | None
     limits: Limits
     ends_at: float
-    #: The client gave less time than the route does, so running out of it is not the upstream's fault.
+    #: The client gave less time than the route allows, so a timeout is not the upstream's fault.
     shortened: bool
-    #: Counts what the request takes of the process's memory.
+    #: Memory that the request takes.
     account: Account | None = None
 
 
 @dataclass(slots=True)
 class Notes:
-    """What the log line says about a request."""
+    """Details for a request's log line."""
 
     upstream: str | None = None
     circuit: str | None = None
@@ -84,17 +84,17 @@ class Notes:
 
 @dataclass(slots=True)
 class Reply:
-    """An answer on its way down. Either `body` is all of it, or `stream` still flows."""
+    """An answer to the client. Either `body` is complete, or `stream` still flows."""
 
     status: int
     fields: Fields
     body: bytes = b""
-    #: The Content-Length of an answer without a body (HEAD), if the upstream gave one.
+    #: The Content-Length of an answer without a body (HEAD), if the upstream sent one.
     length: bytes | None = None
-    #: The error code in the envelope of an upstream that refused.
+    #: The error code in the envelope, if the upstream refused.
     code: str | None = None
     stream: UpstreamAnswer | None = None
-    #: When a stream must have ended (None: never), and how long it may be silent, in seconds.
+    #: When a stream must end (None: never), and how long it may be silent, in seconds.
     stream_ends_at: float | None = None
     stream_idle: float = 60.0
 
@@ -105,11 +105,11 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     now = lane.upstream.loop.time()
     if now >= call.ends_at:
         raise DeadlineExceeded
-    # An open circuit answers before any waiting.
+    # An open circuit answers without waiting.
     permit = _permit(lane, call, notes)
     if not lane.bulkhead.try_enter():
         permit = await _wait_for_place(lane, call, notes, permit, call.ends_at - now)
-    # Not the event loop's clock, which uvloop moves in whole milliseconds.
+    # Not the event loop's clock, which uvloop updates in whole milliseconds.
     began = time.perf_counter()
     answer: UpstreamAnswer | None = None
     kind: Kind = "neutral"
@@ -120,8 +120,8 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         try:
             answer = await _send(lane, call, notes, until)
         except ConnectionLost as error:
-            # Most often a kept connection that the upstream closed while it was idle. Nothing came back, and an
-            # idempotent request may be sent again (RFC 9110 section 9.2.2).
+            # Usually a kept connection that the upstream closed while idle. Nothing came back, and an idempotent
+            # request may be sent again (RFC 9110 section 9.2.2).
             if not _may_be_repeated(call) or not error.reused or not lane.budget.try_retry():
                 raise
             lane.on_retry(lane.name)
@@ -135,7 +135,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         elif kind == "failure":
             permit.failure(time.perf_counter() - began, f"status {reply.status}")
         if reply.stream is not None:
-            answer = None  # the reply owns it now; it keeps its place until it is closed
+            answer = None  # the reply owns it now, and keeps its place until closed
             streams = True
             reply.stream.on_close = lane.bulkhead.leave
         return reply
@@ -148,7 +148,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     except OSError as error:
         if not shortage.is_shortage(error):
             raise
-        # Nobody was asked: this process is out of files, ports or memory.
+        # Nothing was sent: this process is out of files, ports or memory.
         shortage.report(error, at=lane.name)
         notes.cause = str(error)
         raise Overloaded(headers=proxy_status(lane.name, "proxy_internal_error")) from error
@@ -165,7 +165,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         raise BadUpstreamAnswer(lane.name, error.proxy_error, received) from error
     finally:
         if kind == "neutral":
-            # Any other end, above all a client that left, says nothing about the upstream.
+            # Any other end (usually the client left) says nothing about the upstream.
             permit.neutral()
         lane.on_call(lane.name, kind, time.perf_counter() - began)
         if not streams:
@@ -200,8 +200,8 @@ def _permit(lane: Lane, call: Call, notes: Notes) -> Permit:
 
 
 def _may_be_repeated(call: Call) -> bool:
-    """Whether it does no harm to send a call again that may have been acted upon. With If-Match, the second would meet
-    the state that the first had made, and be told that somebody else had changed it."""
+    """Whether repeating a call that may have been processed does no harm. With If-Match, the second would meet the
+    state made by the first, and fail as if another client had changed it."""
     return call.method in _IDEMPOTENT and b"\r\nif-match:" not in b"\r\n" + call.fields
 
 
@@ -247,7 +247,7 @@ async def _reply(lane: Lane, call: Call, answer: UpstreamAnswer) -> Reply:
     elif call.account is not None and len(body) > SMALL:
         call.account.take(len(body))
     if redirects:
-        # The Location says it all; the body is usually a page for people.
+        # The Location says it all; the body is usually an HTML page.
         reply.fields = [pair for pair in reply.fields if pair[0] not in (b"content-type", b"content-encoding")]
         return reply
     reply.body = body
@@ -261,7 +261,7 @@ async def _reply(lane: Lane, call: Call, answer: UpstreamAnswer) -> Reply:
 
 @lru_cache(maxsize=64)
 def media_type_of(content_type: bytes | None) -> str:
-    """The media type in a Content-Type field without its parameters, in lower case; empty if there is none."""
+    """The media type in a Content-Type field, without parameters, in lower case; empty if there is none."""
     return (content_type or b"").partition(b";")[0].strip().lower().decode("latin-1")
 
 

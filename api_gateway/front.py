@@ -1,4 +1,4 @@
-"""One request of a client: judged, routed, forwarded, answered."""
+"""The data path: validates, routes, forwards and answers each client request."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from servicekit.wire.memory import Account, Budget
 
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT"})
-#: Lines of requests that end within this time, in seconds, are written together.
+#: Log lines of requests that end within this time, in seconds, are written together.
 _LOG_SECONDS = 0.005
 
 _log = get_logger(__name__)
 
 
 class _ClientCall(Exchange):
-    """A client's request, on its way through the gateway."""
+    """A client request in progress."""
 
     __slots__ = ("account", "notes", "quota")
 
-    #: What it takes of the process's memory.
+    #: Process memory that the request takes.
     account: Account
     notes: Notes
     #: Header fields about the client's quota.
@@ -62,7 +62,7 @@ class _ClientCall(Exchange):
 
 
 class Front(ObservedHandler[_ClientCall]):
-    """Answers everything but the gateway's own pages, which it hands to the Flask side."""
+    """Handles every request but those for the gateway's own pages, which it passes to Flask."""
 
     CRASH_HEADERS: ClassVar = {"Proxy-Status": "siteworks; error=proxy_internal_error"}
 
@@ -93,12 +93,12 @@ class Front(ObservedHandler[_ClientCall]):
         self._lag = lag
         self._budget = budget
         self._limiter = limiter
-        #: Answers without a time limit, and whether they are to end.
+        #: Open answers without a time limit.
         self._streams: set[UpstreamAnswer] = set()
         self._ending = False
 
     def end_streams(self) -> None:
-        """End what has no time limit; a client that comes back finds another process."""
+        """End the answers without a time limit; a client that reconnects reaches another process."""
         self._ending = True
         for stream in self._streams:
             stream.end()
@@ -146,7 +146,7 @@ class Front(ObservedHandler[_ClientCall]):
         exchange.status = answer.status
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request to the Flask side, which logs and counts it itself."""
+        """Pass a request to Flask, which logs and counts it itself."""
         fields = RequestFields(scope["headers"])
         with request_id.use(request_id.accept_or_make(fields.get(b"x-request-id"))) as made:
             passed = [field for field in fields.pairs if field[0] != b"x-request-id"]
@@ -172,7 +172,7 @@ class Front(ObservedHandler[_ClientCall]):
         return match
 
     def _verdict(self, request: Request) -> Verdict:
-        """Whether a request is one that a page of somebody else sends through a browser."""
+        """Judge whether a browser sends the request for a foreign page."""
         fields = request.fields
         host, origin, site = (fields.get(name) for name in (b"host", b"origin", b"sec-fetch-site"))
         if b"x-forwarded-host" in fields.first and request.client.address in self._trusted:
@@ -180,12 +180,12 @@ class Front(ObservedHandler[_ClientCall]):
             return self._browsers.verdict(host, origin, site, forwarded.decode("latin-1"))
         verdict = self._browsers.verdict(host, origin, site)
         if b"x-forwarded-host" not in fields.first:
-            # Equal heads share these fields, whoever sent them.
+            # Requests with equal heads share these fields, whoever sent them.
             fields.verdict = verdict
         return verdict
 
     def _passed(self, request: Request) -> Passed:
-        """What goes up of the request's head; on a connection that repeats its head, what went up before."""
+        """The forwarded part of the request's head, reused while the connection repeats its head."""
         client, fields = request.client, request.fields
         passed: Passed | None = client.memo
         if passed is None or passed.of is not fields:
@@ -195,7 +195,7 @@ class Front(ObservedHandler[_ClientCall]):
         return passed
 
     def _take_quota(self, limiter: RateLimiter, request: Request) -> Fields:
-        """Count a request against its client's quota; gives its header fields, or raises TooManyRequests."""
+        """Count a request against its client's quota; returns the header fields, or raises TooManyRequests."""
         address = headers.client_address(request.fields.pairs, request.client.address, self._trusted)
         allowance = limiter.take(headers.client_key(address), time.monotonic())
         fields = {"RateLimit-Policy": limiter.quota.policy, "RateLimit": allowance.field}
@@ -264,7 +264,7 @@ class Front(ObservedHandler[_ClientCall]):
         exchange.client.send(reply.status, fields, body)
 
     async def _send_stream(self, exchange: _ClientCall, reply: Reply, stream: UpstreamAnswer) -> None:
-        """Pass pieces on as they come. A stream that breaks or runs out of time is cut off, never ended properly."""
+        """Pass pieces on as they arrive. A stream that breaks or times out is cut off, never ended properly."""
         client = exchange.client
         if reply.stream_ends_at is None:
             self._streams.add(stream)
@@ -283,26 +283,26 @@ class Front(ObservedHandler[_ClientCall]):
                     break
                 client.send_piece(piece)
                 if client.is_behind:
-                    # Waits for a client that takes its time, so nothing piles up here; but not for ever.
+                    # Waits for a slow client, so that nothing piles up here; but not forever.
                     async with asyncio.timeout_at(max(until, self._loop.time() + reply.stream_idle)):
                         await client.drain()
             client.end_stream()
         except (TimeoutError, UpstreamError) as error:
             _log.warning("stream_cut_off", cause=repr(error))
         finally:
-            # However it ends, a client that left above all, the upstream's connection is not kept for it.
+            # However it ends (usually the client left), the upstream's connection is not kept.
             self._streams.discard(stream)
             stream.close()
 
 
 def _read_target(request: Request) -> Target:
-    """The target of a request that names its host as it should."""
+    """The request's target; raises BadRequest unless it agrees with a single Host."""
     request.check_host()
     if request.target == "*":
         return Target("*", None)
     target = split_target(request.target)
     hosts = request.fields.hosts
     if target.authority is not None and hosts and target.authority.lower() != hosts[0].decode("latin-1").lower():
-        # Judged by one and meant for the other (RFC 9112 section 3.2.2).
+        # One name would be judged, the other forwarded (RFC 9112 section 3.2.2).
         raise BadRequest("A request names exactly one Host.")
     return target

@@ -1,4 +1,4 @@
-"""How gunicorn runs the gateway: one event loop per process, and circuits that all processes share."""
+"""gunicorn's configuration for the gateway: one event loop per process, circuits shared by all processes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from servicekit.process.settings import load_or_exit
 
 _settings = load_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)
-# Two for each request under way, and thousands of event streams.
+# Two for each request in flight, and thousands of event streams.
 allow_many_files()
 
 bind = _settings.gateway_bind
 workers = _settings.gateway_processes
 proc_name = "api_gateway"
 asgi_loop = "uvloop"
-# Less than the services take (servicekit/process/gunicorn_defaults.py), so that a refusal is always ours.
+# Less than the services accept (servicekit/process/gunicorn_defaults.py), so that the gateway is the one to refuse.
 limit_request_line = 8000
 limit_request_fields = 100
 limit_request_field_size = 8190
@@ -37,21 +37,21 @@ _METRICS_BYTES = 64 * 1024
 
 
 def on_starting(server: Any) -> None:
-    """Make what the processes share, before there are any."""
+    """Create what the processes share, before the first fork."""
     keep_what_works(server)
-    # Once: a reload forks new processes that find the circuits as the old ones leave them.
+    # Once: after a reload, the new processes find the circuits as the old ones leave them.
     shared_state.prepare_circuits("api_gateway", list(_settings.upstream_urls()), CircuitSettings())
     on_reload(server)
 
 
 def on_reload(server: Any) -> None:
-    """Let several processes count together; one alone needs no files for that."""
+    """Share quotas and metrics between processes; a single one needs no sharing."""
     if workers > 1 and _settings.quota() is not None:
         shared_quotas.prepare_quotas()
     if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         try:
             folder = Path(tempfile.mkdtemp(prefix=_METRICS_FOLDER))
-            # As much as the first of its files takes; a full disk must show here.
+            # As much as the first of its files takes: a full disk must show now.
             (folder / "room").write_bytes(bytes(_METRICS_BYTES))
             (folder / "room").unlink()
         except OSError as error:
@@ -61,7 +61,7 @@ def on_reload(server: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove the files that `on_reload` made room for."""
+    """Remove the metrics files."""
     folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
     if folder.name.startswith(_METRICS_FOLDER):
         shutil.rmtree(folder, ignore_errors=True)

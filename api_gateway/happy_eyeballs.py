@@ -12,16 +12,16 @@ from servicekit.wire.resolver import LOOK_UP_SECONDS, HostAddress, Resolver, say
 
 T = TypeVar("T")
 
-#: Seconds to wait for one address before the next is tried too (RFC 8305 section 5).
+#: Seconds to wait for one address before trying the next as well (RFC 8305 section 5).
 ATTEMPT_DELAY = 0.25
 
 
 async def connect(
     resolver: Resolver, attempt: Callable[[HostAddress], Coroutine[Any, Any, T]], discard: Callable[[T], None]
 ) -> T:
-    """Return the first connection that `attempt` makes; `discard` gets any later one. The caller sets the time limit.
+    """Return the first connection that `attempt` makes; `discard` gets any later one. The caller bounds the time.
 
-    Raises the OSError that says most: that of an address that refused rather than of one that is out of reach.
+    Raises the most telling OSError: a refusal rather than an unreachable address.
     """
     addresses = await resolver.find()
     if len(addresses) == 1 and resolver.fixed:
@@ -37,7 +37,7 @@ async def connect(
                 address = left.popleft()
                 attempts[asyncio.create_task(attempt(address))] = address
             elif may_renew:
-                # Nobody answers where it was: perhaps it has moved.
+                # No known address answers: the host may have moved.
                 may_renew = False
                 begun = resolver.renew()
                 look_up = None if begun is None else asyncio.wrap_future(begun)

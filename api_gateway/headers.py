@@ -1,4 +1,4 @@
-"""Which header fields travel, and which are set here. Pure.
+"""Which header fields are forwarded, and which are set here. Pure.
 
 RFC 9110 sections 7.6.1 (hop-by-hop) and 7.6.3 (Via), RFC 7239 (Forwarded), W3C Trace Context.
 Fields are (name, value) pairs of bytes, names in lower case, as ASGI has them.
@@ -32,7 +32,7 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-#: Not hop-by-hop, but set here: the body is framed anew, and expectations are met by the gateway.
+#: Not hop-by-hop, but set here: the body is reframed, and the gateway meets expectations.
 _SET_HERE_UP = HOP_BY_HOP | {
     b"content-length",
     b"expect",
@@ -44,8 +44,8 @@ _SET_HERE_UP = HOP_BY_HOP | {
 }
 _NONE: frozenset[bytes] = frozenset()
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
-#: Fields by which some servers let a proxy rewrite an address; nobody may send them through. And those by which
-#: browsers are judged: here, for the services are asked by another Host.
+#: Fields by which some servers let a proxy rewrite an address; no client may send them. Also those by which browsers
+#: are judged: that happens here, since the services are called under another Host.
 _NEVER_UP = frozenset(
     {
         b"origin",
@@ -58,7 +58,7 @@ _NEVER_UP = frozenset(
         b"x-rewrite-url",
     }
 )
-#: Proxy-Status is for proxies alone to give (RFC 9209 section 2), and the services are none.
+#: Only a proxy may set Proxy-Status (RFC 9209 section 2), and the services are not proxies.
 _SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"proxy-status", b"server", b"x-request-id"}
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
@@ -66,7 +66,7 @@ _FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
 
 
 class TrustedProxies:
-    """The peers whose forwarded fields are believed: addresses and networks, separated by commas."""
+    """Peers whose forwarded fields are trusted: addresses and networks, separated by commas."""
 
     def __init__(self, text: str = "") -> None:
         self._networks = tuple(
@@ -85,7 +85,7 @@ class TrustedProxies:
 
 @dataclass(slots=True)
 class Peer:
-    """Who speaks to us, and how we were addressed."""
+    """The peer of a connection, and how it addressed us."""
 
     address: str
     scheme: str
@@ -94,8 +94,8 @@ class Peer:
 
 
 class Passed:
-    """What of a request's head goes up, whatever its target: the same for every request of one connection that
-    repeats its head."""
+    """The part of a request's head that is forwarded whatever its target: the same for every request of a connection
+    that repeats its head."""
 
     __slots__ = ("fields", "lines", "of", "peer", "traceparent")
 
@@ -103,13 +103,13 @@ class Passed:
         self.of = of
         self.peer = peer
         self.fields, self.traceparent = _passed_up(of.pairs, peer, http_version)
-        #: The fields as they are sent.
+        #: The fields as sent.
         self.lines = field_lines(self.fields)
 
 
 def client_address(fields: Sequence[tuple[bytes, bytes]], peer: str, trusted: TrustedProxies) -> str:
-    """Who asks: the peer, or what trusted proxies say of it. Of X-Forwarded-For the last address that is no trusted
-    proxy counts, because everything before it may be made up."""
+    """The client's address: the peer, or what trusted proxies report. In X-Forwarded-For the last address that is not a
+    trusted proxy counts, because everything before it may be forged."""
     address = peer
     if peer not in trusted:
         return address
@@ -126,7 +126,8 @@ def client_address(fields: Sequence[tuple[bytes, bytes]], peer: str, trusted: Tr
 
 
 def client_key(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the 64-bit network of an IPv6 address, which is one host's."""
+    """What counts as one client: an IPv4 address, or the 64-bit network of an IPv6 address, which belongs to one
+    host."""
     if ":" not in address:
         return address
     try:
@@ -147,7 +148,7 @@ def get(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
 
 
 def named_by_connection(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """The field names listed in Connection: they end here, whatever they are."""
+    """The field names listed in Connection, which are never forwarded."""
     values = [value for key, value in fields if key == b"connection"]
     if not values:
         return _NONE
@@ -155,12 +156,12 @@ def named_by_connection(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[byte
 
 
 def lines_of_this_request(request_id: str, traceparent: bytes | None) -> bytes:
-    """The fields that no other request has, as they are sent: its id, and the trace it is part of (None: a new one)."""
+    """The field lines unique to a request: its id, and its trace (None: a new one)."""
     return b"x-request-id: %b\r\ntraceparent: %b\r\n" % (request_id.encode("ascii"), traceparent or new_traceparent())
 
 
 def _passed_up(fields: Sequence[tuple[bytes, bytes]], peer: Peer, http_version: str) -> tuple[Fields, bytes | None]:
-    """The fields that only the head and the connection decide, and the trace that goes on, if one does."""
+    """The fields determined by head and connection alone, and the trace to continue, if any."""
     dropped = named_by_connection(fields)
     passed: Fields = []
     forwarded: dict[bytes, list[bytes]] = {}
@@ -186,9 +187,9 @@ def _passed_up(fields: Sequence[tuple[bytes, bytes]], peer: Peer, http_version: 
 
 
 def down(fields: Sequence[tuple[bytes, bytes]], origin: bytes = b"", *, http_version: str = "1.1") -> Fields:
-    """The end-to-end fields of an answer of the upstream at `origin`, several of one name kept apart.
+    """The end-to-end fields of an answer of the upstream at `origin`; repeated fields stay separate.
 
-    Framing is the sender's job.
+    The sender sets the framing.
     """
     dropped = named_by_connection(fields)
     passed: Fields = []
@@ -210,8 +211,8 @@ def cors(
 ) -> Fields:
     """The CORS fields of an answer; none when no origin is configured.
 
-    `preflight_allow` are the methods of the address, for the answer to OPTIONS; `wanted` the fields that a
-    preflight asks for.
+    `preflight_allow` holds the methods of the address, for the answer to OPTIONS; `wanted` the fields that a preflight
+    asks for.
     """
     if not allowed:
         return []
@@ -236,7 +237,7 @@ def cors(
 
 
 def own_location(value: bytes, upstream_origin: bytes) -> bytes:
-    """A Location that names the upstream's own origin becomes relative; any other is left as it is."""
+    """Make a Location within the upstream's own origin relative; leave any other as it is."""
     if value.startswith(upstream_origin):
         rest = value[len(upstream_origin) :]
         if not rest or rest[:1] in (b"/", b"?", b"#"):
@@ -245,7 +246,7 @@ def own_location(value: bytes, upstream_origin: bytes) -> bytes:
 
 
 def valid_traceparent(value: bytes) -> bool:
-    """Whether a value follows W3C Trace Context (version 00, or a later version with more at its end)."""
+    """Whether a value is valid W3C Trace Context (version 00, or a later version with more at its end)."""
     found = _TRACEPARENT.fullmatch(value)
     if found is None or found[1] == b"ff" or (found[1] == b"00" and found[4] is not None):
         return False
@@ -253,8 +254,8 @@ def valid_traceparent(value: bytes) -> bool:
 
 
 def new_traceparent() -> bytes:
-    """A trace of our own, not sampled."""
-    # They have to differ, not to be secret. Neither may be zero.
+    """A new trace, not sampled."""
+    # They have to be unique, not secret. Neither may be zero.
     return b"00-%032x-%016x-00" % (random.getrandbits(128) | 1, random.getrandbits(64) | 1)
 
 
@@ -277,7 +278,7 @@ def _forwarded_fields(incoming: dict[bytes, list[bytes]], peer: Peer) -> Fields:
 
 @lru_cache(maxsize=1024)
 def _peer_values(address: str, host: str, scheme: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """Address, host, scheme and the Forwarded element; a connection's requests share them."""
+    """Address, host, scheme and the Forwarded element, shared by all requests of a connection."""
     return (
         address.encode("ascii", "replace"),
         host.encode("latin-1", "replace"),

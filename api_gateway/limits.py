@@ -1,4 +1,4 @@
-"""What the gateway takes on: per upstream (concurrency, retries), per client (a rate), and at all (event-loop lag)."""
+"""Limits per upstream (concurrency, retries), per client (rate) and per process (event-loop lag)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class BulkheadFull(Exception):
 
 
 class Bulkhead:
-    """At most `places` exchanges at once; at most `max_waiting` more wait, first come first served. At some hundred a
-    second, more would wait for nothing but their deadline.
+    """At most `places` exchanges at once; up to `max_waiting` more queue, first come first served. At a few hundred
+    requests a second, a longer queue would only wait for its own deadlines.
 
     Belongs to one event loop.
     """
@@ -33,7 +33,7 @@ class Bulkhead:
         return sum(1 for waiter in self._waiters if not waiter.done())
 
     def try_enter(self) -> bool:
-        """Take a place if one is free and nobody waits for it."""
+        """Take a place if one is free and nothing is queued for it."""
         if self.in_use < self._places and not self._waiters:
             self.in_use += 1
             return True
@@ -58,7 +58,7 @@ class Bulkhead:
             raise
 
     def leave(self) -> None:
-        """Give the place back; whoever has waited longest takes it over."""
+        """Give the place back; the longest waiter gets it."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -77,7 +77,7 @@ class Bulkhead:
 
 
 class RetryBudget:
-    """Retries may be `share` of the calls, plus a small reserve so that a service with little traffic gets some too.
+    """Limits retries to `share` of the calls, plus a small reserve for services with little traffic.
 
     When everything fails, retries add at most that share to the load (SRE book, "Addressing Cascading Failures").
     """
@@ -89,15 +89,15 @@ class RetryBudget:
 
     @property
     def left(self) -> float:
-        """Retries that may follow at once."""
+        """Retries available now."""
         return self._tokens
 
     def called(self) -> None:
-        """Count one call, which pays its share in."""
+        """Count one call, which adds its share to the budget."""
         self._tokens = min(self._tokens + self._share, self._ceiling)
 
     def try_retry(self) -> bool:
-        """Take one retry out, if there is one."""
+        """Spend one retry, if one is left."""
         if self._tokens >= 1:
             self._tokens -= 1
             return True
@@ -106,7 +106,7 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """So many requests in so many seconds."""
+    """A number of requests per number of seconds."""
 
     requests: int
     seconds: int
@@ -128,14 +128,14 @@ class Quota:
         return f'"default";q={self.requests};w={self.seconds}'
 
     def take(self, whole_at: float, now: float) -> tuple[Allowance, float]:
-        """Take one request from a client whose quota is full again at `whole_at`; also gives that time from now on.
+        """Count one request of a client whose quota is full again at `whole_at`; also returns the new `whole_at`.
 
-        A client may use its whole quota at once, and then what refills; a refused request costs nothing (GCRA).
+        A client may use its whole quota in one burst, then whatever refills; a refused request costs nothing (GCRA).
         """
         step = self.seconds / self.requests
         whole_at = max(whole_at, now)
         used = whole_at - now
-        # 1e-6 makes up for rounding.
+        # 1e-6 absorbs rounding errors.
         wait = used + step - self.seconds - 1e-6
         if wait > 0:
             return Allowance(False, 0, max(1, math.ceil(wait))), whole_at
@@ -146,12 +146,12 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a client may still do."""
+    """What is left of a client's quota."""
 
     allowed: bool
-    #: Requests that may follow at once.
+    #: Requests that may follow immediately.
     remaining: int
-    #: Seconds until the quota is full again, or after a refusal, until the next request is taken.
+    #: Seconds until the quota is full or, after a refusal, until the next request is accepted.
     seconds: int
 
     @property
@@ -161,23 +161,22 @@ class Allowance:
 
 
 class RateLimiter:
-    """A quota for each client, which refills steadily. Each client costs one number.
+    """A steadily refilling quota per client. Each client takes one number.
 
-    At most `clients` clients are remembered: the one that has been quiet longest is forgotten, and would start with a
-    full quota.
+    Remembers at most `clients` clients. The one quiet for longest is forgotten, and would start with a full quota.
     """
 
     def __init__(self, quota: Quota, *, clients: int = 20_000) -> None:
         self.quota = quota
         self._clients = clients
-        #: When each client's quota is full again; the client that has been quiet longest comes first.
+        #: When each client's quota is full again; the client quiet for longest comes first.
         self._whole_at: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._whole_at)
 
     def take(self, client: str, now: float) -> Allowance:
-        """Take one request from a client; `now` is in seconds on a clock that never goes back."""
+        """Count one request of a client; `now` is in seconds on a monotonic clock."""
         allowance, self._whole_at[client] = self.quota.take(self._whole_at.pop(client, now), now)
         if len(self._whole_at) > self._clients:
             del self._whole_at[next(iter(self._whole_at))]
@@ -185,13 +184,13 @@ class RateLimiter:
 
 
 class EventLoopLag:
-    """How late the event loop runs what is due, measured by a timer at regular intervals.
+    """How late the event loop runs what is due, measured by a periodic timer.
 
-    One late tick is a pause (a garbage collection, a laptop that slept). Several in a row mean more work than time: new
-    requests are then refused, which costs little, until a tick is on time again.
+    One late tick is a pause (a garbage collection, a laptop that slept). Several in a row are overload: new requests
+    are then refused, which is cheap, until a tick is on time again.
     """
 
-    #: Seconds between two ticks.
+    #: Seconds between ticks.
     EVERY = 0.1
     _IN_A_ROW = 3
 
@@ -199,7 +198,7 @@ class EventLoopLag:
         """`limit` is in seconds; 0 means never overloaded."""
         self._limit = limit
         self._late = 0
-        #: Of the last tick, in seconds.
+        #: Lag of the last tick.
         self.seconds = 0.0
 
     @property
@@ -224,13 +223,13 @@ class LagWatch:
         self._arm()
 
     def stop(self) -> None:
-        """End it; harmless twice."""
+        """Stop measuring; idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _arm(self) -> None:
-        # Not the event loop's clock, which stands still while one turn of the loop lasts.
+        # Not the event loop's clock, which stands still during an iteration.
         due = time.monotonic() + EventLoopLag.EVERY
         self._timer = self._loop.call_later(EventLoopLag.EVERY, self._tick, due)
 

@@ -1,4 +1,4 @@
-"""What the gateway counts beyond what every service does. Label values are few: upstreams, states, reasons."""
+"""Metrics of the gateway beyond those of every service. Labels have few values: upstreams, states, reasons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servicekit.circuits import MOVES, Circuit, Transition
 from servicekit.observing.metrics import Named, Tallies, Tally
 
 _KINDS = ("success", "failure", "neutral", "not_permitted")
-#: All processes of the gateway share their circuits.
+#: All processes of the gateway share these.
 SAME_IN_EVERY_PROCESS = ("siteworks_circuit_state", "siteworks_circuit_failure_rate")
 _STATES = ("closed", "open", "half_open")
 
@@ -64,7 +64,7 @@ class GatewayMetrics(Collector):
 
     def watch(self, circuit: Circuit, bulkhead: Bulkhead, budget: RetryBudget) -> None:
         self._watched.append((circuit, bulkhead, budget))
-        # Start at 0: `increase()` misses the first count of a counter that begins with it.
+        # Start at 0: `increase()` misses the first count of a counter that appears with it.
         self._retries.labels(circuit.name)
         self._uncounted.labels(circuit.name)
         for old, new, reason in MOVES:

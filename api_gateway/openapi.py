@@ -1,4 +1,4 @@
-"""One OpenAPI document for the whole system, merged from those of the services. Pure."""
+"""Merges the services' OpenAPI documents into one for the whole system. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SCHEMAS = "#/components/schemas/"
 def merge_documents(
     own: Mapping[str, Any], services: Mapping[str, Mapping[str, Any] | None], routes: Iterable[Route]
 ) -> dict[str, Any]:
-    """The gateway's own document plus every path that a route leads to.
+    """Merge the gateway's own document with every path that has a route.
 
-    A schema name that two services use differently, and an operation id used twice, get the service's name in front.
-    The description names services without a document (None).
+    A schema name that two services use differently, or a duplicate operation id, is prefixed with the service's name.
+    The description lists services without a document (None).
     """
     wanted = {(route.upstream, _shape(route.template)) for route in routes if route.upstream and not route.parts}
     paths: dict[str, Any] = dict(own["paths"])
@@ -46,7 +46,7 @@ def merge_documents(
         **own,
         "info": info,
         "servers": [{"url": "/"}],
-        # Readers show groups in this order: what people came for first.
+        # Readers show groups in this order: most wanted first.
         "tags": [{"name": name} for name in (*services, "gateway")],
         "paths": dict(sorted(paths.items())),
         "components": {"schemas": dict(sorted(schemas.items()))},
@@ -58,7 +58,7 @@ def _shape(path: str) -> str:
 
 
 def _take_schemas(service: str, document: Mapping[str, Any], schemas: dict[str, Any]) -> dict[str, str]:
-    """Add a service's schemas; returns the names that had to change, and their new ones."""
+    """Add a service's schemas; returns the renamed ones, old name to new."""
     theirs = document.get("components", {}).get("schemas", {})
     renamed = {
         name: f"{service.capitalize()}{name}" for name, schema in theirs.items() if schemas.get(name, schema) != schema

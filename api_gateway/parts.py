@@ -1,4 +1,5 @@
-"""A page made of several services' answers, asked at the same time under one deadline. Its row names the parts."""
+"""A page merged from several services' answers, requested concurrently under one deadline. Its route lists the
+parts."""
 
 from __future__ import annotations
 
@@ -14,22 +15,22 @@ from servicekit.http_server.request import Fields
 from servicekit.wire.envelope import Envelope, NotAnEnvelope, dump, failure, read_envelope, status_of, success
 from servicekit.wire.errors import AppError
 
-#: Seconds of the deadline that are kept for answering without an optional part that is late.
+#: Seconds of the deadline reserved for answering without an optional part that is late.
 _MERGE_SECONDS = 0.03
-#: Fields of a client's request for one thing that make no sense on the parts it is made of.
+#: Fields of the client's request that make no sense on the requests for the parts.
 _NOT_FOR_PARTS = frozenset({b"content-type", b"content-encoding", b"if-match", b"if-none-match", b"range"})
 
-#: Asks one upstream; raises an AppError when there is no usable answer.
+#: Requests one part from its upstream; raises an AppError when there is no usable answer.
 Ask = Callable[[Part], Awaitable[Envelope]]
 
 
 def fields_for_parts(fields: Fields) -> Fields:
-    """Those of a request's fields that may go with each part."""
+    """The request's fields that may go with each part."""
     return [field for field in fields if field[0] not in _NOT_FOR_PARTS]
 
 
 async def forward_parts(lanes: Mapping[str, Lane], match: Match, call: Call, notes: Notes) -> Reply:
-    """Ask for every part of a route and give the merged page; raises as `forward` does."""
+    """Request every part of a route and return the merged page; raises as `forward` does."""
     parts = match.route.parts
     variables = match.variables
     noted = {part.upstream: Notes() for part in parts}
@@ -68,8 +69,8 @@ async def forward_parts(lanes: Mapping[str, Lane], match: Match, call: Call, not
 
 
 async def merge_parts(parts: Sequence[Part], ask: Ask) -> Envelope:
-    """The page, or the refusal of a required part as it is. Raises the AppError of a required part."""
-    # The required ones first: a refusal does not wait for what is optional.
+    """Return the merged page, or a required part's refusal unchanged; raises the AppError of a required part."""
+    # Required parts first: a refusal need not wait for the optional ones.
     asked = [(part, asyncio.ensure_future(_ask(part, ask))) for part in sorted(parts, key=lambda part: part.optional)]
     data: dict[str, Any] = {}
     missing: dict[str, Any] = {}
@@ -103,7 +104,7 @@ async def _ask(part: Part, ask: Ask) -> Envelope:
     try:
         return await ask(part)
     except AppError as error:
-        # A fault of ours is no missing part.
+        # A bug of ours is not a missing part.
         if not part.optional or status_of(error) == 500:
             raise
         return _refusal(error)

@@ -1,4 +1,4 @@
-"""Which request targets may pass. Pure; a target that passes travels byte for byte."""
+"""Validates request targets. Pure; a target that passes is forwarded byte for byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from api_gateway.errors import BadPath
 ALIAS = "/api/v1"
 
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-#: What an upstream that decodes once would read as a separator, a control character or the end of the path.
+#: An upstream that decodes once would read these as a separator, a control character or the end of the path.
 _HIDDEN = re.compile(r"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])")
 _DOT = re.compile(r"%2[eE]")
 _UNSAFE = re.compile(r"[^\x21-\x7e]|[\\#<>\"^`{|}]")
@@ -18,8 +18,8 @@ _UNSAFE = re.compile(r"[^\x21-\x7e]|[\\#<>\"^`{|}]")
 
 @dataclass(slots=True)
 class Target:
-    """A request target in origin form. `query` is what follows the first `?`; None means there was none. `authority` is
-    the host it named itself, in absolute form."""
+    """A request target in origin form. `query` follows the first `?`; None if there is none. `authority` is the host
+    given in absolute form."""
 
     path: str
     query: str | None
@@ -31,9 +31,9 @@ class Target:
 
 
 def split_target(raw: str) -> Target:
-    """The path and query of a request target; raises BadPath for what could leave its route once decoded.
+    """Split a request target into path and query; raises BadPath if decoding could take it out of its route.
 
-    Absolute form (`http://host/path`) is reduced to its path and query, as RFC 9112 section 3.2.2 asks.
+    Absolute form (`http://host/path`) is reduced to its path and query (RFC 9112 section 3.2.2).
     """
     authority = None
     if raw[:1] != "/":
@@ -44,7 +44,7 @@ def split_target(raw: str) -> Target:
 
 
 def without_alias(path: str) -> str:
-    """`/api/v1/users` is `/users`."""
+    """Strip the alias: `/api/v1/users` becomes `/users`."""
     if path.startswith(ALIAS + "/"):
         return path[len(ALIAS) :]
     return path
@@ -74,7 +74,7 @@ def _check(path: str) -> None:
             raise BadPath("The path is not UTF-8.") from None
     if "." in path or "%2" in path:
         for segment in _DOT.sub(".", path).split("/"):
-            # Servers that cut off path parameters read `..;x` as `..`.
+            # Servers that strip path parameters read `..;x` as `..`.
             if segment.partition(";")[0] in (".", ".."):
                 raise BadPath("The path holds a dot segment.")
 

@@ -1,4 +1,4 @@
-"""Which path leads to which upstream, with its limits. Routes are data: a new resource is a few rows."""
+"""Maps paths to upstreams, with limits. Routes are data: a new resource is a few rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from servicekit.wire.memory import MIB
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
 
-#: The one upstream that is no service of its own: the event streams of the tasks. They have processes of their own, and
-#: a circuit and places of their own here, because an open stream keeps its place.
+#: The only upstream that is not a service: the tasks' event streams. They have processes of their own, and a separate
+#: circuit and bulkhead here, because an open stream keeps its place.
 EVENTS = "events"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, times in seconds. `total` covers everything from the complete request to the complete
-    answer; an event stream has no total but may be silent for `idle` at most."""
+    """Sizes in bytes, times in seconds. `total` runs from the complete request to the complete answer; an event stream
+    has no total but may be silent for at most `idle`."""
 
     body: int = 1 * MIB
     answer: int = 32 * MIB
@@ -31,20 +31,20 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the GETs, each of another upstream, whose answers are merged into a page's `data`.
+    """One of the GETs to different upstreams whose answers are merged into a page's `data`.
 
-    A required part that is refused is the answer to the whole; without an optional one the page is `partial`.
+    A refusal of a required part becomes the whole answer; without an optional one the page is `partial`.
     """
 
     upstream: str
     #: With the page's variables in braces.
     target: str
-    #: Which field of the page is which field of the answer's data; None: all of the data.
+    #: Maps fields of the page to fields of the answer's data; None: all of the data.
     fields: Mapping[str, str | None]
     optional: bool = False
 
     def target_of(self, variables: Mapping[str, str]) -> str:
-        """The target with the raw text of the page's variables, encoded anew where it is part of a query."""
+        """The target with the page's raw variables filled in, re-encoded within a query."""
         path, mark, query = self.target.partition("?")
         values = {name: quote(unquote_to_bytes(raw), safe="") for name, raw in variables.items()}
         return path.format_map(variables) + mark + query.format_map(values)
@@ -54,7 +54,7 @@ class Part:
 class Route:
     """One row. `template` names its variables in braces and serves as the label in metrics and logs.
 
-    `upstream` is empty for the gateway's own pages, and where there are `parts`, that of the first.
+    `upstream` is empty for the gateway's own pages; with `parts`, it is that of the first.
     """
 
     template: str
@@ -110,7 +110,7 @@ ROUTES: tuple[Route, ...] = (
     _row("/tasks/{id}", "tasks", "GET DELETE"),
     _row("/tasks/{id}/status", "tasks", "GET"),
     _row("/tasks/{id}/result", "tasks", "GET"),
-    # Streams: the total limit holds for their beginning, the idle limit for the rest.
+    # Streams: the total limit applies until they begin, the idle limit afterwards.
     _row("/tasks/{id}/events", EVENTS, "GET"),
     _row("/tasks/{id}/retry", "tasks", "POST"),
     _row("/task-types", "tasks", "GET"),
@@ -160,7 +160,7 @@ class _Node:
 
 
 class RouteTable:
-    """Finds a route by its raw path, segment by segment, decoding nothing; a literal wins over a variable."""
+    """Finds a route by its raw path, segment by segment, without decoding; a literal wins over a variable."""
 
     def __init__(self, routes: Sequence[Route] = (*ROUTES, *PAGES)) -> None:
         self.routes = tuple(routes)

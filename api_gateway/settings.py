@@ -48,7 +48,7 @@ def _address_of(service: Service) -> tuple[object, object]:
 if TYPE_CHECKING:
     _Addresses = ServerSettings
 else:
-    # One variable for each row of the table: USERS_URL and so on.
+    # One variable for each service: USERS_URL and so on.
     _Addresses = create_model(
         "_Addresses",
         __base__=ServerSettings,
@@ -57,7 +57,7 @@ else:
 
 
 class GatewaySettings(_Addresses):
-    """What the gateway reads."""
+    """All settings of the gateway."""
 
     process: ClassVar[str] = "gateway"
 
@@ -90,16 +90,16 @@ class GatewaySettings(_Addresses):
     )
 
     def upstream_urls(self) -> dict[str, str]:
-        """The address of every upstream by its name."""
+        """The address of each upstream, by name."""
         urls = {row.name: getattr(self, row.variable("URL").lower()) for row in services().values()}
         return {**urls, EVENTS: self.events_url}
 
     def places(self, upstream: str) -> int:
-        """How many requests may be under way at an upstream at a time."""
+        """How many requests may be in flight at an upstream."""
         return self.gateway_event_streams if upstream == EVENTS else self.gateway_upstream_connections
 
     def quota(self) -> Quota | None:
-        """How much one client may ask for, if there is a limit."""
+        """The rate limit per client address, if there is one."""
         return Quota.parse(self.gateway_rate_limit) if self.gateway_rate_limit else None
 
     def allowed_origins(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""One quota for each client, whichever process of the gateway takes its requests."""
+"""Client quotas shared by all processes of the gateway."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from servicekit.observing.logs import get_logger
 from servicekit.process.shared_memory import SharedMemory
 
 ROWS = 4096
-#: Clients in a row. A client's name tells its row; its place in the row has to be found.
+#: Clients per row. A client's name determines its row; its place in the row is searched for.
 PLACES = 8
-# For each client: who it is (0: nobody), and when its quota is full again.
+# For each client: its number (0: free) and when its quota is full again.
 _CLIENT = 2
 #: How long a request waits for its row lock, in seconds. Its holder needs microseconds, unless it is stopped.
 _PATIENCE = 0.001
@@ -22,24 +22,24 @@ log = get_logger(__name__)
 
 
 class QuotaMemory:
-    """The quotas of 32,768 clients in half a megabyte. Make it before the fork; raises OSError."""
+    """The quotas of 32,768 clients in half a megabyte. Create it before the fork; raises OSError."""
 
     def __init__(self, *, rows: int = ROWS, folder: Path | None = None) -> None:
         self.rows = rows
         self.memory = SharedMemory(rows * PLACES * _CLIENT, folder=folder)
-        # Secret, so that nobody can choose names that fall into one row.
+        # Secret, so that a client cannot choose names that collide in one row.
         self._key = secrets.token_bytes(16)
 
     def number(self, client: str) -> int:
-        """A client as one 64-bit word, never 0."""
+        """A client as a 64-bit number, never 0."""
         return int.from_bytes(blake2b(client.encode(), digest_size=8, key=self._key).digest(), "big") or 1
 
 
 class SharedRateLimiter(RateLimiter):
-    """The same in memory that all processes share. Each uses it from one event loop.
+    """A RateLimiter in memory shared by all processes. Each process uses it from one event loop.
 
-    A new client in a full row replaces the one whose quota is nearest to full, who loses least. While a stopped process
-    holds a row's lock, the others count that row's clients each for itself.
+    In a full row, a new client replaces the one whose quota is nearest to full, which loses least. While a stopped
+    process holds a row's lock, the other processes count that row's clients on their own.
     """
 
     def __init__(self, quota: Quota, shared: QuotaMemory) -> None:
@@ -47,7 +47,7 @@ class SharedRateLimiter(RateLimiter):
         self._shared = shared
 
     def take(self, client: str, now: float) -> Allowance:
-        """Take one request from a client; `now` is time.monotonic, which all processes of a machine share."""
+        """Count one request of a client; `now` is time.monotonic, which all processes of a machine share."""
         shared, memory = self._shared, self._shared.memory
         who = shared.number(client)
         row = who % shared.rows
@@ -75,9 +75,9 @@ _inherited: QuotaMemory | None = None
 
 
 def prepare_quotas() -> None:
-    """Make the memory that the processes will share. Called by the master before it forks; later calls do nothing.
+    """Create the shared memory. Called by the master before it forks; later calls do nothing.
 
-    If there is no shared memory, each process counts for itself.
+    Without shared memory, each process counts for itself.
     """
     global _inherited
     if _inherited is None:
@@ -88,5 +88,5 @@ def prepare_quotas() -> None:
 
 
 def limiter_for(quota: Quota) -> RateLimiter:
-    """A limiter that all processes share if the master prepared that, else this process's own."""
+    """A limiter shared by all processes if the master prepared one, else this process's own."""
     return RateLimiter(quota) if _inherited is None else SharedRateLimiter(quota, _inherited)

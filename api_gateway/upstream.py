@@ -1,9 +1,9 @@
-"""One HTTP/1.1 client per upstream, on httptools: a pool of connections and one exchange on each at a time.
+"""One HTTP/1.1 client per upstream, on httptools: a pool of connections, each with one exchange at a time.
 
-It sends the target and fields byte for byte, keeps no cookies, follows no redirects, decodes nothing and
-reads no environment. The caller names the deadlines, and closes the answer when it leaves early.
+It sends the target and fields byte for byte, keeps no cookies, follows no redirects, decodes nothing and reads no
+environment. The caller sets the deadlines, and closes an answer that it abandons.
 
-An answer that is plain (plain_head.py) and came in one piece is taken as it is; httptools reads every other.
+A plain answer (plain_head.py) that arrives in one piece is read directly; httptools parses all others.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from servicekit.observing.shortage import is_shortage
 from servicekit.wire.memory import Account
 from servicekit.wire.resolver import HostAddress, ResolveHost, Resolver, system_resolve
 
-#: Idle connections older than this are not used again, in seconds: well below the services' own limit (75 s).
+#: Idle connections older than this are not reused, in seconds: well below the services' own limit (75 s).
 IDLE_SECONDS = 30.0
 MAX_IDLE = 256
-#: Connections being made at once to one upstream, so that of a thousand requests at one moment none spends its connect
-#: limit waiting for the others.
+#: Concurrent connection attempts to one upstream: enough that none of a thousand simultaneous requests spends its
+#: connect limit queueing.
 MAX_CONNECTING = 64
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
-#: Seconds between two checks for attempts that are over time, and so the most that one may be late.
+#: Seconds between checks for attempts past their deadline, and so the most that a timeout may be late.
 EXPIRY_CHECK_SECONDS = 0.01
-#: A kernel buffers at least this much for a connection: a smaller request leaves in one piece if nothing else is to be
-#: sent, in bytes.
+#: The least a kernel buffers for a connection, in bytes: a smaller request leaves in one piece if nothing else is
+#: unsent.
 SMALLEST_SEND_BUFFER = 4096
-#: Received bytes that may wait for the reader before the connection stops receiving.
+#: Received bytes that may await the reader before the connection stops receiving.
 HIGH_WATER = 256 * 1024
 
 
 class UpstreamError(Exception):
     """An exchange failed; the subclass tells how far it got.
 
-    `proxy_error` names the fault in the words of RFC 9209 section 2.3.
+    `proxy_error` is the error type of RFC 9209 section 2.3.
     """
 
     proxy_error = "proxy_internal_error"
 
 
 class ConnectFailed(UpstreamError):
-    """No connection could be made: the request was not sent."""
+    """No connection was made: the request was not sent."""
 
     proxy_error = "destination_unavailable"
 
@@ -70,7 +70,7 @@ class ConnectionLost(UpstreamError):
 
     def __init__(self, reused: bool) -> None:
         super().__init__("the connection ended before any byte of an answer")
-        #: The connection had served before: the upstream may simply have closed it while it was idle.
+        #: The connection had served before: the upstream may just have closed it as idle.
         self.reused = reused
 
 
@@ -89,7 +89,7 @@ class Origin:
     host: str
     port: int
     tls: bool
-    #: The Host field, and the path put before every target ("" as a rule).
+    #: The Host field, and the path prepended to every target (usually "").
     authority: bytes
     prefix: bytes
 
@@ -115,7 +115,7 @@ class Origin:
 
 
 class UpstreamAnswer:
-    """The head of an answer, and its body as it arrives. `close` it unless it was read to its end."""
+    """The head of an answer, and its body as it arrives. `close` it unless it was read to the end."""
 
     __slots__ = ("_attempt", "fields", "on_close", "status")
 
@@ -127,12 +127,12 @@ class UpstreamAnswer:
         self._attempt = attempt
 
     def take(self, limit: int) -> bytes | None:
-        """The whole body if it is here already, in at most `limit` bytes; else None."""
+        """The whole body if it has arrived and is at most `limit` bytes; else None."""
         return self._attempt.take() if self._attempt.held_up_to(limit) else None
 
     async def read(self, limit: int, account: Account | None = None) -> bytes:
-        """The whole body, counted in `account`; BrokenAnswer when it is cut off or larger than `limit` bytes;
-        TimeoutError; Overloaded."""
+        """The whole body, counted in `account`. Raises BrokenAnswer if it is cut off or larger than `limit` bytes,
+        TimeoutError, or Overloaded."""
         pieces: list[bytes] = []
         size = counted = 0
         announced = get(self.fields, b"content-length") or b""
@@ -152,11 +152,11 @@ class UpstreamAnswer:
             pieces.append(piece)
 
     def expire_at(self, when: float | None) -> None:
-        """Let the body end at `when` on the event loop's clock, with TimeoutError, unless it is here by then."""
+        """Fail with TimeoutError at `when`, on the event loop's clock, unless the body is complete by then."""
         self._attempt.expire_at(when)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body in the pieces it came in; BrokenAnswer when it is cut off."""
+        """The body in pieces as received; raises BrokenAnswer if it is cut off."""
         while True:
             piece = await self._attempt.next_piece()
             if piece is None:
@@ -164,20 +164,20 @@ class UpstreamAnswer:
             yield piece
 
     def close(self) -> None:
-        """Give up the connection unless the body is complete; harmless otherwise."""
+        """Drop the connection unless the body is complete; idempotent."""
         self._attempt.leave()
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
             on_close()
 
     def end(self) -> None:
-        """End the body with what has come of it so far."""
+        """End the body with what has arrived so far."""
         self._attempt.end()
 
 
 class _Deadlines:
-    """When the attempts at an upstream must have ended. One timer serves all of them: hardly any runs out of time, and
-    setting and cancelling a timer for each costs more than looking through those under way."""
+    """The deadlines of the attempts at an upstream. One timer serves all: few ever run out of time, and setting and
+    cancelling a timer for each costs more than scanning those in flight."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -185,13 +185,13 @@ class _Deadlines:
         self._due: dict[_Attempt, float] = {}
 
     def put(self, attempt: _Attempt, when: float) -> None:
-        """Let an attempt expire at `when` on the event loop's clock; the last call counts."""
+        """Expire an attempt at `when` on the event loop's clock; replaces an earlier deadline."""
         self._due[attempt] = when
         if self._timer is None:
             self._timer = self._loop.call_later(EXPIRY_CHECK_SECONDS, self._look)
 
     def drop(self, attempt: _Attempt) -> None:
-        """Let an attempt take any time, or forget one that has ended; harmless if it has no deadline."""
+        """Remove an attempt's deadline; harmless if it has none."""
         self._due.pop(attempt, None)
 
     def _look(self) -> None:
@@ -199,7 +199,7 @@ class _Deadlines:
         late = [attempt for attempt, when in self._due.items() if when <= now]
         for attempt in late:
             del self._due[attempt]
-        # First, so that an error below cannot cost the others their deadlines.
+        # First, so that an exception below cannot cost the others their deadlines.
         self._timer = self._loop.call_later(EXPIRY_CHECK_SECONDS, self._look) if self._due else None
         for attempt in late:
             attempt.expire()
@@ -208,8 +208,8 @@ class _Deadlines:
 class _Attempt:
     """One request and its answer. httptools calls the on_… methods.
 
-    It holds the whole state of the answer: as soon as the last byte is here, the connection may serve somebody else
-    while the body still waits to be read, and not a byte of one answer may reach another's reader.
+    It holds the whole state of the answer: after the last byte, the connection may serve another request while the body
+    is still unread, and no byte of one answer may reach another's reader.
     """
 
     __slots__ = (
@@ -239,8 +239,8 @@ class _Attempt:
         self._deadlines = connection.deadlines
         self._method = method
         self._parser: httptools.HttpResponseParser | None = None
-        #: Done as soon as status and fields are here. It does not hold the answer, which would then be freed by the
-        #: garbage collector only.
+        #: Done once status and fields are here. It does not hold the answer, which only the garbage collector could
+        #: free then.
         self.head: asyncio.Future[None] = connection.loop.create_future()
         self.status: int = 0
         self.fields: Fields = []
@@ -259,17 +259,17 @@ class _Attempt:
 
     @property
     def reusable(self) -> bool:
-        """The answer is complete, and nothing came after it."""
+        """The answer is complete, and nothing followed it."""
         return self.complete and self._keep_alive and not self._dirty
 
     # The reader's side.
 
     def held_up_to(self, limit: int) -> bool:
-        """Whether the whole body is here, in at most `limit` bytes."""
+        """Whether the whole body has arrived and is at most `limit` bytes."""
         return self.complete and self._waiting <= limit
 
     def take(self) -> bytes:
-        """All that is here and unread."""
+        """Everything received and unread."""
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -277,7 +277,7 @@ class _Attempt:
         return body
 
     async def next_piece(self) -> bytes | None:
-        """The next piece of the body, None at its end."""
+        """The next piece of the body; None at its end."""
         while not self._pieces:
             if self.error is not None:
                 raise self.error
@@ -302,19 +302,20 @@ class _Attempt:
         self._pieces.clear()
 
     def expire_at(self, when: float | None) -> None:
-        """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. The last call counts."""
+        """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. Replaces an earlier
+        call."""
         if when is None:
             self._deadlines.drop(self)
         elif not self.complete and self.error is None:
             self._deadlines.put(self, when)
 
     def expire(self) -> None:
-        """The time is over."""
+        """Fail with TimeoutError."""
         self.fail(TimeoutError())
         self._connection.give_up(self)
 
     def end(self) -> None:
-        """Count as complete from now on; the connection is not used again."""
+        """Treat the answer as complete; the connection is not reused."""
         if self.error is None and not self.complete:
             self.expire_at(None)
             self.complete = True
@@ -324,7 +325,7 @@ class _Attempt:
     # The connection's side.
 
     def feed(self, data: bytes) -> None:
-        """Take received bytes; `complete` or `error` then tells whether the attempt is over."""
+        """Take received bytes; afterwards `complete` or `error` tells whether the attempt is over."""
         if not self._began:
             self._began = True
             if self._take_plain(data):
@@ -341,13 +342,13 @@ class _Attempt:
             else:
                 self.fail(BrokenAnswer(str(error)))
         if not self._got_head:
-            # The parser reports a field at its end only, and this one may never end.
+            # The parser reports a field only at its end, which may never come.
             self._head_bytes += len(data)
             if self._head_bytes > 2 * MAX_FIELD_BYTES:
                 self.fail(BrokenAnswer("the head does not end", "http_response_header_section_size"))
 
     def _take_plain(self, data: bytes) -> bool:
-        """Take an answer that is here as a whole and plain."""
+        """Take an answer that is plain and has arrived whole."""
         plain = None if self._method == "HEAD" else plain_head.read_answer(data)
         if plain is None or plain[0] in (204, 304):
             return False
@@ -361,7 +362,7 @@ class _Attempt:
         return True
 
     def end_of_connection(self, reused: bool) -> None:
-        """The connection is gone: the end of an answer without a length, otherwise a failure."""
+        """The connection closed: the end of an answer without a length, otherwise a failure."""
         if not self._began:
             self.fail(ConnectionLost(reused))
         elif self._got_head and self._ends_with_connection():
@@ -415,7 +416,7 @@ class _Attempt:
     def on_headers_complete(self) -> None:
         if self.complete or self.error is not None:
             return
-        assert self._parser is not None  # it is who calls
+        assert self._parser is not None  # the parser is the caller
         status = self._parser.get_status_code()
         if status < 200:
             self._interim = status != 101
@@ -426,7 +427,7 @@ class _Attempt:
         self.status = status
         self._tell_head()
         if self._method == "HEAD" or status in (204, 304):
-            # The parser may wait for the body that a HEAD's fields announce; it gets no more.
+            # The parser may wait for the body that a HEAD's fields announce; it is not used again.
             self._keep_alive = self._parser.should_keep_alive()
             self._completed()
 
@@ -466,9 +467,9 @@ class _Connection(asyncio.Protocol):
         self._current: _Attempt | None = None
 
     def begin(self, method: str, message: bytes, body: bytes) -> _Attempt:
-        """Send one request."""
+        """Send a request."""
         if self.closed:
-            # It was lost since this connection was chosen.
+            # It was lost after it was chosen.
             raise ConnectionLost(reused=self._served > 0)
         attempt = self._current = _Attempt(self, method)
         self._small = len(message) + len(body) < SMALLEST_SEND_BUFFER
@@ -480,20 +481,20 @@ class _Connection(asyncio.Protocol):
         return attempt
 
     def pause(self, attempt: _Attempt) -> None:
-        """Receive nothing more until the reader has caught up."""
+        """Stop receiving until the reader has caught up."""
         if attempt is self._current and not self._paused and not self.closed:
             self._paused = True
             self.transport.pause_reading()
 
     def resume(self, attempt: _Attempt) -> None:
-        """The reader has caught up."""
+        """Receive again."""
         if attempt is self._current and self._paused:
             self._paused = False
             if not self.closed:
                 self.transport.resume_reading()
 
     def give_up(self, attempt: _Attempt) -> None:
-        """Close, if this attempt still goes on here; one that has ended has no say."""
+        """Close, if this attempt is still the current one."""
         if attempt is self._current:
             self._current = None
             self.abort()
@@ -511,7 +512,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         attempt = self._current
         if attempt is None:
-            # Nobody asked: this must not become the answer to the next request.
+            # Unsolicited: it must not become the answer to the next request.
             self.abort()
             return
         attempt.feed(data)
@@ -527,11 +528,11 @@ class _Connection(asyncio.Protocol):
             attempt.end_of_connection(reused=self._served > 0)
 
     def _may_be_unread(self, attempt: _Attempt) -> bool:
-        """Tell whether the upstream may have answered before it read the whole request: the next would wait behind the
+        """Whether the upstream may have answered before reading the whole request: the next would queue behind the
         rest.
 
-        It need not say so (RFC 9112 section 9.3). What has left this process may lie unread at the upstream, as it
-        usually does when a long body is refused.
+        It need not say so (RFC 9112 section 9.3). Bytes that left this process may lie unread at the upstream, as they
+        usually do when a long body is refused.
         """
         if self._small:
             return False
@@ -548,7 +549,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Upstream:
-    """The connections to one service. Belongs to one event loop."""
+    """A pool of connections to one service. Belongs to one event loop."""
 
     def __init__(self, name: str, url: str, *, resolve: ResolveHost = system_resolve) -> None:
         self.name = name
@@ -571,11 +572,11 @@ class Upstream:
         until: float | None = None,
         fresh: bool = False,
     ) -> UpstreamAnswer:
-        """Send one request; give its answer as soon as the head is there. Cancelled, it gives the connection up.
+        """Send a request; return its answer once the head is here. If cancelled, it drops the connection.
 
-        `fields` is a block of field lines without Host and framing, which are set here. `connect` is the limit for a
-        new connection, in seconds. Raises TimeoutError when there is no head at `until` on the event loop's clock, and
-        OSError when this process is out of files, ports or memory. `fresh` takes no kept connection.
+        `fields` is a block of field lines without Host and framing, which are set here. `connect` bounds a new
+        connection, in seconds; `fresh` forces one. Raises TimeoutError when there is no head by `until` on the event
+        loop's clock, and OSError when this process is out of files, ports or memory.
         """
         framing = b"" if body is None else b"content-length: %d\r\n" % len(body)
         message = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (
@@ -665,9 +666,9 @@ def _connect_fault(error: OSError) -> str:
 
 
 async def fetch(upstream: Upstream, target: bytes, *, seconds: float, limit: int = 4 * 1024 * 1024) -> bytes | None:
-    """The body of one of the service's own pages (/readyz, /openapi.json); None unless it comes with 200 in time.
+    """Get one of the service's own pages (/readyz, /openapi.json); None unless it answers 200 in time.
 
-    Outside the circuit, so that it does not count with people's requests. Raises OSError as `Upstream.exchange` does.
+    Bypasses the circuit, so that it does not count as a client's request. Raises OSError as `Upstream.exchange` does.
     """
     answer: UpstreamAnswer | None = None
     try:
