@@ -1,4 +1,4 @@
-"""What the event-loop server runs: an `Application`, or anything else that speaks ASGI."""
+"""The interface of applications for the event-loop server; it runs other ASGI applications too."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class RequestHandler(Protocol):
-    """Answers requests without ASGI's messages in between, on the event loop."""
+    """Answers requests on the event loop, without ASGI messages."""
 
     async def answer(self, request: Request) -> bool:
-        """Answer a request through its `client`; False, with nothing sent, leaves it to `Application.asgi`.
+        """Answer a request through its `client`; return False, with nothing sent, to leave it to `Application.asgi`.
 
         It is cancelled when the client leaves.
         """
@@ -26,17 +26,17 @@ class RequestHandler(Protocol):
         """Count a request that the HTTP parser refused."""
 
     def end_streams(self) -> None:
-        """End what has no end of its own; called when the process is told to stop."""
+        """End streams that have no end of their own; called when the process is told to stop."""
 
 
 class Application:
-    """An ASGI application whose requests are answered by a handler. What needs the event loop begins in `start`."""
+    """An ASGI application whose requests a handler answers. Whatever needs the event loop is created in `start`."""
 
-    #: There when `start` has returned.
+    #: Set by `start`.
     handler: RequestHandler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: start and end, and the requests that the handler leaves."""
+        """ASGI: startup and shutdown, and the requests that the handler leaves."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
@@ -49,10 +49,10 @@ class Application:
         raise NotImplementedError
 
     def start(self) -> None:
-        """Begin; called on the running event loop before the first request."""
+        """Start; called on the running event loop before the first request."""
 
     async def stop(self) -> None:
-        """End everything; harmless twice, or before `start`."""
+        """Stop everything; idempotent, also before `start`."""
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -1,7 +1,7 @@
-"""A client's connection: gunicorn's, with what a public server needs besides.
+"""gunicorn's client connection, extended for a public server.
 
-Enveloped refusals of the HTTP parser, a deadline for request heads, no WebSockets; plain requests (plain_head.py) are
-read without the parser, and answers are written without ASGI between the application and the socket.
+It refuses in the envelope what the HTTP parser rejects, sets a deadline for request heads and allows no WebSockets.
+Plain requests (plain_head.py) bypass the parser, and answers reach the socket without ASGI.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from servicekit.observing.request_id import accept_or_make
 from servicekit.wire.envelope import dump, failure
 from servicekit.wire.errors import AppError, BadRequest, HeadersTooLarge, NotSupported, RequestTimeout, UriTooLong
 
-#: How long a request head may take, in seconds: from the start of its connection or, on one that has served, from its
+#: How long a request head may take, in seconds: from the start of the connection or, on one that has served, from the
 #: first byte.
 HEAD_SECONDS = 10.0
-#: How long a client may take nothing of its answer, in seconds; one whose connection was closed has as long for the
-#: rest.
+#: How long a client may accept no bytes of its answer, in seconds; also the time for the rest once the connection is
+#: closed.
 LINGER_SECONDS = 60.0
-#: A body of this many bytes is not copied behind its head.
+#: A body of at least this many bytes is not copied behind its head.
 _LARGE = 64 * 1024
 
 _REFUSALS: dict[int, type[AppError]] = {
@@ -39,14 +39,14 @@ _REFUSALS: dict[int, type[AppError]] = {
     501: NotSupported,
 }
 
-#: Of the statuses that gunicorn calls "Unknown".
+#: Reasons for statuses that gunicorn calls "Unknown".
 _REASONS = {status.value: status.phrase for status in HTTPStatus if status not in theirs._REASON_PHRASES}
 
 _log = get_logger(__name__)
 
 
 class Ready:
-    """asyncio.Event as far as gunicorn's loop of a connection uses it, for the one task that waits."""
+    """The part of asyncio.Event that gunicorn's connection loop uses, for its single waiting task."""
 
     __slots__ = ("_is_set", "_loop", "_waiter")
 
@@ -67,13 +67,13 @@ class Ready:
         self._is_set = False
 
     def wait(self) -> asyncio.Future[None]:
-        """Only for one who saw that it is not set."""
+        """Call only while it is not set."""
         self._waiter = self._loop.create_future()
         return self._waiter
 
 
 class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn ships no types
-    """One client connection; to the application it is a `Client`."""
+    """A client connection; the application sees it as a `Client`."""
 
     address = ""
     scheme = "http"
@@ -83,10 +83,10 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
     _taking_timer: asyncio.TimerHandle | None = None
     _received = False
     _keepalive_handle: asyncio.TimerHandle | None
-    #: When the last answer was out, on the event loop's clock; None while there is something to answer.
+    #: When the last answer was sent, on the event loop's clock; None while a request is pending.
     _idle_since: float | None = None
-    #: The request that is being answered; whether its answer comes in chunks, is out to its end, and said that it is
-    #: the last one.
+    #: The request being answered; below: whether its answer has begun, is chunked, is complete, and announced the end
+    #: of the connection.
     _answering: Any = None
     has_answer = False
     _handler: RequestHandler | None = None
@@ -115,7 +115,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         self._received = True
         if self._handler is not None and self._awaiting_request and not self._request_ready.is_set():
             parser = self._callback_parser
-            # Nothing but a whole request, where a request begins.
+            # Only a whole request, and only where a request may begin.
             if parser._state == "request_line" and not parser._buffer:
                 request = plain_head.read_request(data)
                 if request is not None:
@@ -124,8 +124,8 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         super().data_received(data)
 
     def _take(self, request: PlainRequest) -> None:
-        """Let a plain request be answered next. What is received meanwhile waits in the parser, which takes it for
-        what comes behind a complete request."""
+        """Queue a plain request to be answered next. Bytes received meanwhile wait in the parser, which treats them as
+        following a complete request."""
         self._cancel_head_timer()
         self._current_request = request
         self._callback_parser._state = "complete"
@@ -133,7 +133,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         self._request_ready.set()
 
     def _read_again(self, request: PlainRequest) -> Any:
-        """The same request as gunicorn would have read it."""
+        """The same request, parsed by gunicorn."""
         parser = self._callback_parser
         behind = parser.remaining()
         parser.reset()
@@ -141,7 +141,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         return self._current_request
 
     async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
-        """Answer one request; returns whether the connection goes on."""
+        """Answer a request; returns whether the connection stays open."""
         if self._handler is None:
             return bool(await super()._serve_http_request(request, sockname, peername))
         if isinstance(request, PlainRequest):
@@ -158,7 +158,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             request = self._read_again(request)
         return bool(await super()._serve_http_request(request, sockname, peername))
 
-    # What the application asks of its client.
+    # The Client interface.
 
     def send(self, status: int, fields: Fields, body: bytes) -> None:
         head = self._answer_head(status, fields)
@@ -189,7 +189,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         return bool(self._flow_control.write_paused)
 
     async def drain(self) -> None:
-        """Wait until most was taken; a client that takes nothing for LINGER_SECONDS is cut off."""
+        """Wait until most was accepted; a client that accepts nothing for LINGER_SECONDS is cut off."""
         self._look_again(None)
         try:
             await self._flow_control.drain()
@@ -205,10 +205,10 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         self._taking_timer = self.worker.loop.call_later(LINGER_SECONDS, self._look_again, now)
 
     def _answer_head(self, status: int, fields: Fields, *, ends_with_connection: bool = False) -> bytes:
-        """The head of the answer; decides whether it is the connection's last."""
+        """The head of the answer; determines whether it is the connection's last."""
         request = self._answering
         if self._body_receiver is not None:
-            # The client gets its answer instead of a 100 (Continue).
+            # The client gets its answer instead of 100 (Continue).
             self._body_receiver.expect_continue = False
         self.has_answer = True
         self._is_last = self._will_close(request, ends_with_connection)
@@ -219,7 +219,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             b"Connection: close\r\n" if self._is_last else b"",
         )
 
-    # Timers. A kept connection is looked after by one that is not set anew for each request.
+    # Timers. The keep-alive timer is not reset for each request.
 
     def _arm_keepalive_timer(self) -> None:
         self._idle_since = self.worker.loop.time()
@@ -242,7 +242,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             super()._keepalive_timeout()
 
     def _feed_callback_parser(self, data: bytes) -> bool:
-        # Also called with what was received while the previous request was being answered.
+        # Also called with bytes received while the previous request was being answered.
         goes_on = bool(super()._feed_callback_parser(data))
         if goes_on and self._head_timer is None and not self._request_ready.is_set():
             self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
@@ -251,18 +251,18 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         return goes_on
 
     def _resume_reading(self) -> None:
-        # gunicorn's own reads on after each answer, however many requests wait behind it.
+        # gunicorn resumes reading after each answer, however many requests are queued.
         if self._reading_paused and self._http1_buffered() <= self._max_buffer_size // 2:
             super()._resume_reading()
 
     def close_if_idle(self, *, fresh: bool) -> None:
-        """Close a connection on which no request is under way: a kept one, or a fresh one that has said nothing."""
+        """Close a connection with no request in progress: a kept one, or a `fresh` one that has sent nothing."""
         if self._awaiting_request and (not self._received if fresh else self.req_count > 1):
             self._close_transport()
 
     def _close_transport(self) -> None:
         super()._close_transport()
-        # A client that takes nothing would hold its answer in our memory for ever.
+        # A client that accepts nothing would hold its answer in our memory forever.
         if self._linger_timer is None and not self._conn_lost_handled and self.transport.get_write_buffer_size():
             self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
@@ -285,7 +285,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         return False
 
     def _send_error_response(self, status: int, message: str, extra_headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Refuse in the envelope. `message` is the parser's and may quote the request: it stays in the _log."""
+        """Refuse in the envelope. `message` is the parser's and may quote the request: it only goes to the log."""
         error = _REFUSALS.get(status, AppError)()
         body = dump(failure(error))
         made = accept_or_make(None)

@@ -1,4 +1,4 @@
-"""What every gunicorn.conf.py of an event-loop server takes, with all that every gunicorn process has in common."""
+"""Defaults of every event-loop server's gunicorn.conf.py, on top of those of every gunicorn process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ += gunicorn_defaults.__all__
 
 worker_class = "servicekit.http_server.event_loop_worker.EventLoopWorker"
 asgi_lifespan = "on"
-# The strict one: the fast parser takes folded header lines and a bare LF.
+# The strict one: the fast parser accepts folded header lines and a bare LF.
 http_parser = "python"
-# Forwarded fields are for the application to judge.
+# The application decides which forwarded fields to trust.
 forwarded_allow_ips = ""
-# A client that leaves frees what it held at once.
+# A client that leaves frees its resources at once.
 asgi_disconnect_grace_period = 0
 backlog = 2048

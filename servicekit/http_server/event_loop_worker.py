@@ -1,7 +1,7 @@
-"""gunicorn's `asgi` worker with connections of our own.
+"""gunicorn's `asgi` worker with our own connections.
 
-It accepts many connections at once, and leaves them waiting while it has no file left. Told to stop, even before its
-event loop runs, it answers those who have connected, ends streams, and closes idle connections at once.
+It accepts many connections at once, and leaves them queued while no file descriptor is left. Told to stop, even before
+its event loop runs, it answers clients already connected, ends streams, and closes idle connections at once.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import freeze_heap
 
-#: New connections taken in one turn of the event loop. libuv takes one: of a thousand clients that come at once while
-#: the first ones are served already, the last would wait for seconds. Few enough that several processes share them.
+#: New connections accepted per iteration of the event loop. libuv takes one: of a thousand simultaneous clients, the
+#: last would wait for seconds while the first are already being served. Few enough to share them between processes.
 ACCEPTED_AT_ONCE = 16
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 ACCEPT_AGAIN_SECONDS = 0.1
-#: How long after the worker was told to stop a new connection without a request is closed, in seconds: its request may
-#: be on the way.
+#: How long after the order to stop a new connection without a request is closed, in seconds: its request may be on the
+#: way.
 FIRST_REQUEST_SECONDS = 1.0
 
 _log = get_logger(__name__)
 
 
 class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """The worker to name in a gunicorn.conf.py. Runs an `Application`, or any ASGI application.
+    """The worker class for gunicorn.conf.py. Runs an `Application`, or any ASGI application.
 
-    It accepts by itself: with too many open files libuv would silently close each new connection, and asyncio writes
-    thousands of log lines a second.
+    It accepts connections itself: out of file descriptors, libuv would silently close each new connection, and asyncio
+    would write thousands of log lines a second.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -48,20 +48,20 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         self.joining: set[asyncio.Task[Any]] = set()
 
     def init_process(self) -> None:
-        # The worker's serving loop names this class itself; the change is seen by this process alone.
+        # The worker's serving loop names this class itself; only this process sees the change.
         gasgi.ASGIProtocol = HttpConnection
         super().init_process()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        # Requests make few cycles: look for them a good deal less often than after every 700 objects, the default.
+        # Requests create few cycles: collect far less often than every 700 objects, the default.
         freeze_heap()
         gc.set_threshold(20_000, 20, 20)
 
     def init_signals(self) -> None:
         super().init_signals()
-        # The event loop handles signals only while it runs: one that comes before would be lost, and the process would
-        # go on until the master kills it.
+        # The event loop handles signals only while it runs: an earlier one would be lost, and the process would go on
+        # until the master kills it.
         for number, handle in self._endings():
             self.loop.remove_signal_handler(number)
             signal.signal(number, lambda *_, handle=handle: handle())
@@ -92,14 +92,14 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
             self.loop.create_server = create_idle_server
 
     def notify(self) -> None:
-        # The first call comes as soon as the servers are there.
+        # gunicorn first calls this once its servers exist.
         if not self.listeners and self.alive and not self.cfg.is_ssl:
             self._start_accepting()
         super().notify()
 
     def _start_accepting(self) -> None:
         for given in self.sockets:
-            # Beside the event loop's own server, which needs the other descriptor for itself.
+            # A duplicate, because the event loop's own server needs the other descriptor for itself.
             listener = given.sock.dup()
             listener.setblocking(False)
             self.listeners.append(listener)
@@ -118,10 +118,10 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
             except OSError as error:
                 if shortage.is_shortage(error):
                     shortage.report(error, at="accept")
-                    # It would be called again at once.
+                    # Otherwise it would be called again at once.
                     self.loop.remove_reader(listener)
                     self.loop.call_later(ACCEPT_AGAIN_SECONDS, self._accept_again, listener)
-                # Else nobody is there any more, or the client is gone again.
+                # Otherwise nothing is queued any more, or the client has left.
                 return
             accepted.setblocking(False)
             joining = self.loop.create_task(self.loop.connect_accepted_socket(lambda: HttpConnection(self), accepted))
@@ -140,8 +140,8 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
     # Stopping.
 
     async def _shutdown(self) -> None:
-        # It is still true when the master is gone, and connections are kept alive while it is: a busy client would keep
-        # this process until the grace time ends.
+        # Still true when the master is gone, and connections are kept alive while it is: a busy client would keep this
+        # process until the grace time ends.
         self.alive = False
         self._stop_accepting()
         await self._take_waiting()
@@ -153,11 +153,11 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         await super()._shutdown()
 
     async def _take_waiting(self) -> None:
-        """Accept the connections that wait to be: the last process that closes the port would reset them."""
+        """Accept queued connections: the last process to close the port would reset them."""
         while True:
             waiting = []
             for listener in self.sockets:
-                with contextlib.suppress(OSError):  # nobody waits there
+                with contextlib.suppress(OSError):  # the queue is empty
                     while True:
                         waiting.append(listener.accept()[0])
             if not waiting:

@@ -1,9 +1,9 @@
-"""The short way to read a head: requests and answers of the plainest form, which nearly all are. Pure.
+"""A fast path for heads: parses the plainest requests and answers, which nearly all are. Pure.
 
-A plain message is complete in what was received at once, has one well-formed line for each field, and no field that
-decides about its framing (but one Content-Length, on an answer) or about the connection. Everything else is None
-here and goes the whole way, through a whole parser (gunicorn's, or httptools for answers), which knows what to refuse
-and how. So this module refuses nothing and takes strictly less than they do; the tests hold it to that.
+A plain message arrives whole, with one well-formed line per field, and without fields that determine its framing (but
+one Content-Length, on an answer) or the connection. For everything else the result is None, and a full parser
+(gunicorn's, or httptools for answers) decides whether and how to refuse it. So this module refuses nothing and accepts
+strictly less than they do; tests hold it to that.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from functools import lru_cache
 
 from servicekit.http_server.request import Fields, RequestFields
 
-#: Below every limit of gunicorn.conf.py on a request's line, a field's line and the number of fields.
+#: Below every limit of gunicorn.conf.py on request line, field line and number of fields.
 MAX_REQUEST = 4096
 MAX_REQUEST_FIELDS = 50
 MAX_ANSWER_HEAD = 16 * 1024
 MAX_ANSWER_FIELDS = 100
 
-# Possessive within a line, so that a head that does not match costs no more than one that does; not for the lines:
-# Python 3.11.2 goes on behind a repetition that failed half-way. No `_` in names: gunicorn has rules of its own for
-# them. No space at the end of a value: only the whole way takes it off.
+# Possessive within a line, so that a mismatch costs no more than a match; not across lines: Python 3.11.2 continues
+# after a repetition that failed half-way. No `_` in names: gunicorn has its own rules for them. No space at the end of
+# a value: only the full parser strips it.
 _LINES = re.compile(rb"(?:[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+(?<![\t ])\r\n)*\r\n")
 _LINE = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 _REQUEST_LINE = re.compile(rb"(?!CONNECT)([A-Z]{3,20}+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*+\r\n")
 
-#: What decides about the framing or the connection.
+#: Fields that determine the framing or the connection.
 _NOT_PLAIN = frozenset(
     {b"connection", b"content-length", b"expect", b"http2-settings", b"transfer-encoding", b"upgrade"}
 )
-#: May come once only; the parser knows what to do about two.
+#: At most one each; the full parser handles duplicates.
 _SINGLE = frozenset({b"content-type", b"host"})
 
 
 class PlainRequest:
-    """A request without a body, in the shape in which gunicorn's connection knows requests."""
+    """A request without a body, with the attributes that gunicorn's connection expects."""
 
     __slots__ = ("fields", "method", "raw", "uri")
 
@@ -46,7 +46,7 @@ class PlainRequest:
         self.method = method
         self.uri = uri
         self.fields = fields
-        #: The bytes it was read from.
+        #: The bytes it was parsed from.
         self.raw = raw
 
     def should_close(self) -> bool:
@@ -57,7 +57,7 @@ class PlainRequest:
 
 
 def read_request(data: bytes) -> PlainRequest | None:
-    """The one request that `data` consists of, or None if it is not plain."""
+    """The single request in `data`, or None if it is not plain."""
     line = _REQUEST_LINE.match(data)
     if line is None or len(data) > MAX_REQUEST:
         return None
@@ -68,7 +68,7 @@ def read_request(data: bytes) -> PlainRequest | None:
 
 
 def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
-    """Status, fields and body of the one answer that `data` consists of, or None if it is not plain."""
+    """Status, fields and body of the single answer in `data`, or None if it is not plain."""
     line = _STATUS_LINE.match(data)
     if line is None:
         return None
@@ -91,7 +91,7 @@ def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
 
 @lru_cache(maxsize=1024)
 def _request_fields(lines: bytes) -> RequestFields | None:
-    """The fields of a plain request. Kept, because clients send the same head again and again."""
+    """The fields of a plain request. Cached, because clients repeat the same head."""
     fields = [(name.lower(), value) for name, value in _pairs(lines)]
     names = [name for name, _ in fields]
     if not 0 < len(fields) <= MAX_REQUEST_FIELDS or any(names.count(name) > 1 for name in _SINGLE):
@@ -102,9 +102,9 @@ def _request_fields(lines: bytes) -> RequestFields | None:
 
 
 def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and values of field lines with the empty line behind them, which ends `lines`; none if they are not plain
-    (and of what has none: it is not plain either). That they end with it is not left to the regular expression alone:
-    nothing may be answered before all of it is here."""
+    """Names and values of the field lines, including the empty line that ends `lines`; empty if they are not plain, or
+    if there are none (which is not plain either). The regular expression alone is not trusted to find that end: nothing
+    may be answered before the whole head is here."""
     return _LINE.findall(lines) if lines.endswith(b"\r\n\r\n") and _LINES.fullmatch(lines) is not None else []
 
 

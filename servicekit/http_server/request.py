@@ -25,7 +25,7 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-
 
 
 def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Fields as they are sent, each line with its end."""
+    """Fields as sent, each line with its end."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
@@ -35,7 +35,7 @@ def is_valid_host(value: bytes) -> bool:
 
 
 class RequestFields:
-    """The fields of a request, and what every request is asked about them. Never changed: equal heads share one."""
+    """The fields of a request, with common look-ups. Immutable: equal heads share one instance."""
 
     __slots__ = ("first", "has_valid_host", "hosts", "pairs", "verdict")
 
@@ -45,7 +45,7 @@ class RequestFields:
         self.has_valid_host = not self.hosts or is_valid_host(self.hosts[0])
         #: The first value of each field.
         self.first = dict(reversed(pairs))
-        #: Whose page may have sent them, once that is known; it does not depend on who did.
+        #: The verdict of BrowserRules, once known; it does not depend on the sender.
         self.verdict: Verdict | None = None
 
     def get(self, name: bytes) -> str | None:
@@ -72,8 +72,8 @@ class RequestBody:
         self._complete = not self.present
 
     async def read(self, limit: int, account: Account) -> bytes:
-        """All of it, counted in `account`. TooLarge above `limit` bytes, whatever the framing; NotSupported for a
-        coding beside the chunks, which would be lost; Overloaded; RequestTimeout; ClientLeft."""
+        """The whole body, counted in `account`. Raises TooLarge above `limit` bytes, whatever the framing; NotSupported
+        for a transfer coding besides chunked, which would be lost; Overloaded; RequestTimeout; ClientLeft."""
         if not self.present:
             return b""
         if self._coding is not None and self._coding.strip().lower() != b"chunked":
@@ -101,7 +101,7 @@ class RequestBody:
     async def discard(self) -> None:
         """Receive the rest and throw it away.
 
-        A client that is still sending would otherwise meet a reset of the connection, not the answer.
+        Otherwise a client that is still sending would get a reset, not the answer.
         """
         if self._complete:
             return
@@ -126,42 +126,42 @@ async def _nothing() -> MutableMapping[str, Any]:
     return {"type": "http.request"}
 
 
-#: The body of all requests that have none.
+#: The body of all requests without one.
 NO_BODY = RequestBody(RequestFields([]), _nothing)
 
 
 class Client(Protocol):
-    """The connection a request came in on. It takes one answer: whole, or in pieces. It adds what belongs to the
-    connection: the framing of pieces, Date, Connection. Nothing fails because the client left."""
+    """The connection a request came in on. It takes one answer, whole or in pieces, and adds what belongs to the
+    connection: the framing of pieces, Date, Connection. No method fails because the client left."""
 
     address: str
     scheme: str
-    #: For the application to keep what it needs for the connection's next request; None at first.
+    #: Application data to keep for the connection's next request; None at first.
     memo: Any
-    #: An answer to the present request has begun.
+    #: Whether an answer to the current request has begun.
     has_answer: bool
 
     def send(self, status: int, fields: Fields, body: bytes) -> None:
-        """The whole answer; `fields` hold its Content-Length if it has one."""
+        """Send a whole answer; `fields` hold its Content-Length, if any."""
 
     def start_stream(self, status: int, fields: Fields) -> None: ...
 
     def send_piece(self, piece: bytes) -> None: ...
 
     def end_stream(self) -> None:
-        """A stream that was not ended is cut off with its connection."""
+        """End a stream properly; one that is not ended is cut off with its connection."""
 
     @property
     def is_behind(self) -> bool:
-        """Much of what was sent has not been taken: wait for `drain` before sending more."""
+        """Whether much of what was sent has not been accepted: wait for `drain` before sending more."""
 
     async def drain(self) -> None:
-        """Wait until most was taken; a client that takes nothing for a minute is cut off."""
+        """Wait until most was accepted; a client that accepts nothing for a minute is cut off."""
 
 
 @dataclass(slots=True)
 class Request:
-    """As it was received; nothing of it was judged but that it is HTTP."""
+    """A request as received; nothing has been validated except that it is HTTP."""
 
     method: str
     #: The request target, byte for byte.
@@ -172,7 +172,7 @@ class Request:
     client: Client
 
     def check_host(self) -> None:
-        """Raise `BadRequest` unless it names exactly one valid Host (RFC 9112 section 3.2); HTTP/1.0 need not."""
+        """Raise `BadRequest` unless there is exactly one valid Host (RFC 9112 section 3.2); optional in HTTP/1.0."""
         hosts = self.fields.hosts
         if len(hosts) > 1 or (not hosts and self.http_version != "1.0"):
             raise BadRequest("A request names exactly one Host.")

@@ -1,5 +1,5 @@
-"""gunicorn's threaded worker, made to survive running out of files, to wait for no client to hang up, and to free its
-port at once when it stops."""
+"""gunicorn's threaded worker, except that it survives running out of files, never blocks on a client that does not hang
+up, and frees its port at once when it stops."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from servicekit.process.lifecycle import freeze_heap, reset_signals_in_children
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 _SHORTAGE_SECONDS = 0.05
 #: How long a client has to hang up after the last answer on its connection, in seconds. What it sends until then is
-#: discarded: it would otherwise meet a reset, and might lose the answer (RFC 9112 section 9.6).
+#: discarded: otherwise it would get a reset, and might lose the answer (RFC 9112 section 9.6).
 _LINGER_SECONDS = 2.0
 _PIECE = 64 * 1024
-#: How long a client may be silent in the middle of its request, or take nothing of its answer, in seconds; it occupies
-#: a thread until then.
+#: How long a client may be silent in the middle of its request, or accept nothing of its answer, in seconds; it
+#: occupies a thread until then.
 SILENCE_SECONDS = 10.0
 
 
 class ThreadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """Frees its port as soon as it is told to stop or its master was killed, and answers the clients it has.
+    """Frees its port as soon as it is told to stop or its master is killed, and answers the clients it has.
 
-    gunicorn's own stops accepting but keeps listening until its last connection has ended, for 30 seconds at most:
-    meanwhile no new master can have the port, and clients that connect wait in vain until they are reset. When its
-    master was killed, it also keeps connections alive, so the last one hardly ever ends in time.
+    gunicorn's own stops accepting but keeps listening until its last connection has ended, for up to 30 seconds:
+    meanwhile no new master can have the port, and new clients wait in vain until they are reset. If its master was
+    killed, it also keeps connections alive, so the last one rarely ends in time.
 
-    And gunicorn's own waits on the accepting thread for a client to hang up: one that does not, such as a stopped
+    gunicorn's own also waits on the accepting thread for a client to hang up: one that does not, such as a stopped
     process, would hold up all others.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Connections after their last answer; the one that has to end first is first.
+        #: Connections after their last answer, in order of their deadlines.
         self._lingering: deque[Any] = deque()
 
     def init_process(self) -> None:
-        # gunicorn has no limit here: a client that was stopped, or whose machine is gone, would keep a thread forever.
+        # gunicorn has no limit here: a stopped client, or one whose machine is gone, would occupy a thread forever.
         limit = struct.pack("ll", int(SILENCE_SECONDS), int(SILENCE_SECONDS % 1 * 1e6))
         for listener in self.sockets:
-            # Its connections inherit them.
+            # Accepted connections inherit these options.
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 listener.setsockopt(socket.SOL_SOCKET, option, limit)
         super().init_process()
@@ -62,11 +62,11 @@ class ThreadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no t
         try:
             super().accept(listener)
         except OSError as error:
-            # gunicorn's own ends here, and with it every request under way.
+            # gunicorn's own worker would exit here, and every request in progress with it.
             if not shortage.is_shortage(error):
                 raise
             shortage.report(error, at="accept")
-            # It is called again at once.
+            # gunicorn calls this again at once.
             time.sleep(_SHORTAGE_SECONDS)
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
@@ -89,7 +89,7 @@ class ThreadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no t
                 return
         except BlockingIOError:
             return
-        except OSError:  # it hung up, if rudely
+        except OSError:  # a reset is a hang-up too
             pass
         self._lingering.remove(conn)
         self.poller.unregister(client)
@@ -123,7 +123,7 @@ class ThreadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no t
     def is_parent_alive(self) -> bool:
         if super().is_parent_alive():
             return True
-        # As after SIGTERM: requests under way are answered, and their connections end with the answer.
+        # As after SIGTERM: requests in progress are answered, and each connection ends with its answer.
         self.alive = False
         self.set_accept_enabled(False)
         return False

@@ -1,1 +1,1 @@
-"""What every process needs, whatever it does."""
+"""Basics of every process: settings, lifecycle, ids, time, gunicorn."""

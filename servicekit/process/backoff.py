@@ -1,4 +1,4 @@
-"""How long to wait before the next try: longer with each failure in a row, and never in step with others."""
+"""How long to wait before the next try: longer after each failure in a row, and never in step with others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOST_DOUBLINGS = 64
 
 
 def jittered(seconds: float, share: float = 0.25, chance: float | None = None) -> float:
-    """Give `seconds`, up to `share` of them more or less: `chance` 0.0 is the least, 1.0 the most; None draws one."""
+    """`seconds`, varied by up to `share` of them: `chance` 0.0 gives the least, 1.0 the most; None draws one."""
     return seconds * (1.0 + share * (2.0 * (random.random() if chance is None else chance) - 1.0))
 
 
@@ -20,19 +20,19 @@ def backoff(failures: int, first: float, longest: float, factor: float = 2.0) ->
 
 
 class Backoff:
-    """The failures in a row of one duty, and the jittered wait after each."""
+    """Counts a duty's failures in a row, and gives the jittered wait after each."""
 
     def __init__(self, first: float, longest: float) -> None:
-        """Both are in seconds, and before jitter."""
+        """Both are in seconds, before jitter."""
         self._first = first
         self._longest = longest
         self.failures = 0
 
     def next(self) -> float:
-        """Count one more failure; give the seconds until the next try."""
+        """Count a failure; return the seconds until the next try."""
         self.failures += 1
         return jittered(backoff(self.failures, self._first, self._longest))
 
     def reset(self) -> None:
-        """The last try succeeded."""
+        """Call when a try succeeded."""
         self.failures = 0

@@ -1,6 +1,6 @@
-"""What every gunicorn process of ours has in common.
+"""Defaults of every gunicorn process.
 
-Gunicorn reads settings as the names of a configuration module, hence the lower case.
+gunicorn reads settings as the names of a configuration module, hence the lower case.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
-    """Hands gunicorn's own lines to the process's log configuration instead of printing them itself."""
+    """Passes gunicorn's log lines to the process's log configuration."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -42,17 +42,17 @@ class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn ships no type
 
 
 def on_starting(server: Any) -> None:
-    """Let no wrong setting end a master that is told to reload."""
+    """Keep a reload with a wrong setting from ending the master."""
     keep_what_works(server)
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let no growing number of connections hold a process up that has threads by now."""
+    """Grow the table of files now: later, with threads running, that would stall the process."""
     raise_file_limit()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Leave SIGHUP to the master: one that is sent to the whole group would end requests under way."""
+    """Leave SIGHUP to the master: a worker would drop its requests when the whole process group gets one."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
@@ -60,14 +60,14 @@ workers = 1
 preload_app = False
 accesslog = None
 logger_class = PropagatingLogger
-# Above the gateway's own idle limit, so that it is never our side that closes a connection it reuses.
+# Above the gateway's own idle limit, so that a service never closes a connection that the gateway reuses.
 keepalive = 75
 graceful_timeout = 30
-# A worker whose main loop is stuck this long, in seconds, is replaced; requests end long before.
+# A worker whose main loop hangs for this long, in seconds, is replaced; requests end long before.
 timeout = 60
 # Its socket would lie outside the checkout and the data folder.
 control_socket_disable = True
-# A little more than the gateway lets in: what it adds to a request must not make a service refuse it.
+# Slightly more than the gateway accepts: what it adds must not make a service refuse the request.
 limit_request_line = 8190
 limit_request_fields = 150
 limit_request_field_size = 16380

@@ -1,7 +1,7 @@
-"""SIGHUP for gunicorn's master: a reload that cannot succeed changes nothing.
+"""SIGHUP for gunicorn's master: a reload that would fail changes nothing.
 
-gunicorn reads its configuration in the master and ends it when a setting is wrong; new workers that cannot load the
-application are started again and again, or end the master too, and the old ones are gone by then.
+gunicorn itself reads its configuration in the master, which exits when a setting is wrong. New workers that cannot load
+the application are started over and over, or end the master too; by then the old ones are gone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import structlog
 from gunicorn.arbiter import Arbiter
 
-#: How long the trial may take, in seconds; the master sees to nothing else meanwhile, as in the reload itself.
+#: How long the trial may take, in seconds; the master does nothing else meanwhile, as during the reload itself.
 PATIENCE_SECONDS = 30.0
 _TOO_LONG = f"a new process of it was not ready within {PATIENCE_SECONDS:g} seconds"
 
@@ -23,14 +23,14 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def keep_what_works(server: Any) -> None:
-    """Let this master reload only what was tried in a process of its own; called when it starts."""
+    """Let this master reload only what was tried in a child process; called when it starts."""
     server.handle_hup = lambda: _reload(server)
 
 
 def _reload(server: Any) -> None:
     try:
         cause = _try(server)
-    except OSError as exc:  # no process or file to be had for the trial; there would be none for new workers either
+    except OSError as exc:  # no process or file is left for the trial, nor would be for new workers
         cause = f"it cannot be tried: {exc.strerror}"
     if cause:
         _log.error("reload_refused", cause=cause)
@@ -39,7 +39,7 @@ def _reload(server: Any) -> None:
 
 
 def _try(server: Any) -> str:
-    """Load configuration and application in a child, as a new worker would; tell what is wrong, if anything."""
+    """Load configuration and application in a child, as a new worker would; describe the fault, if any."""
     reading, writing = os.pipe()
     try:
         child = os.fork()
@@ -51,7 +51,7 @@ def _try(server: Any) -> str:
         _tell(server, writing)
     os.close(writing)
     with open(reading, "rb") as answer:
-        # Nothing is written before the end, and then all at once.
+        # The child writes once, just before it ends.
         in_time = bool(select.select([answer], [], [], PATIENCE_SECONDS)[0])
         cause = answer.read().decode(errors="replace") if in_time else _TOO_LONG
     if not in_time:
@@ -61,11 +61,11 @@ def _try(server: Any) -> str:
 
 
 def _tell(server: Any, writing: int) -> NoReturn:
-    """Try, write what was wrong, and end this process without a trace of the master's own end."""
+    """Try, write the fault, and exit without any of the master's own clean-up."""
     status = 1
     try:
         cause = _problem(server)
-        # Short enough for a pipe that nobody reads yet.
+        # Short enough for a pipe without a reader.
         os.write(writing, cause.encode(errors="replace")[:4000])
         status = 0
     finally:
@@ -81,7 +81,7 @@ def _problem(server: Any) -> str:
                 _listen(*address[:2])
         server.app.wsgi()
     except SystemExit as exc:
-        # gunicorn has said what it could not read, and ends with a number.
+        # gunicorn has printed what it could not read, and exits with a number.
         return exc.code if isinstance(exc.code, str) else "the configuration of gunicorn cannot be read"
     except Exception as exc:
         return f"{type(exc).__name__}: {exc}"

@@ -1,4 +1,4 @@
-"""Names of hosts and origins as people write them in settings and browsers in a request's fields."""
+"""Names of hosts and origins, as written in settings and as sent by browsers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ ORIGIN = re.compile(r"(https?)://([^/?#]+)")
 
 
 def read_hosts(text: str) -> frozenset[str]:
-    """Names and addresses without ports, separated by commas, in the form in which they are compared.
+    """Parse names and addresses without ports, separated by commas, normalised for comparison.
 
-    ValueError for anything else.
+    Raises ValueError for anything else.
     """
     return frozenset(_read_host(part.strip()) for part in text.split(",") if part.strip())
 
 
 def read_origins(text: str) -> frozenset[str]:
-    """Origins separated by commas, as browsers write them; ValueError for anything else, `*` included."""
+    """Parse origins separated by commas, as browsers write them; raises ValueError for anything else, including `*`."""
     return frozenset(_read_origin(part.strip().lower()) for part in text.split(",") if part.strip())
 
 
 def read_authority(text: str) -> tuple[str, int | None] | None:
-    """Host, in the form in which it is compared, and port of HOST[:PORT]; None if it is something else."""
+    """Host, normalised for comparison, and port of HOST[:PORT]; None for anything else."""
     found = _AUTHORITY.fullmatch(text.lower())
     if found is None:
         return None

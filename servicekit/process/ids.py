@@ -1,4 +1,4 @@
-"""Identifiers: UUID version 7 (RFC 9562), made here since PostgreSQL makes them only from 18 on."""
+"""Identifiers: UUID version 7 (RFC 9562), made here because PostgreSQL only makes them from version 18 on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uuid_utils.compat import uuid7
 
 
 def new_id() -> UUID:
-    """Make a new id; later ids sort after earlier ones of the same process."""
+    """Make a new id; later ids of the same process sort after earlier ones."""
     return uuid7()
 
 
 def new_id_hex() -> str:
-    """`new_id().hex`, without the object in between."""
+    """`new_id().hex`, without the intermediate object."""
     return uuid_utils.uuid7().hex

@@ -1,4 +1,4 @@
-"""Long-lived duties and the signals that end a process."""
+"""Long-lived duties, and the signals that end a process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ import structlog
 
 from servicekit.process.clock import Clock, utc_now
 
-#: How late, in seconds, a signal that another thread took is heard of.
+#: How late, in seconds, a signal taken by another thread may be handled.
 _AWAKE_SECONDS = 0.5
 _log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
-#: Open files that no process of ours should need more of.
+#: Open files that no process of ours should exceed.
 _MANY_FILES = 65_536
 
 _OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -36,8 +36,8 @@ _OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Duty(ABC):
     """One long-lived duty on a thread of its own: `run_once`, then a pause, until stopped.
 
-    A duty whose `run_once` raises is dead: the error is logged and `on_death` is called, which by
-    rule stops the process, so that the supervisor starts a sound one.
+    When `run_once` raises, the duty is dead: the error is logged and `on_death` is called, which must stop the process
+    so that its supervisor starts a new one.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Duty(ABC):
         on_death: Callable[[], None],
         clock: Clock = utc_now,
     ) -> None:
-        """`pause` gives the seconds between two runs; it is asked before each, so it may add jitter."""
+        """`pause` returns the seconds until the next run; it is called after each, so it may add jitter."""
         self.name = name
         self._pause = pause
         self._on_death = on_death
@@ -59,25 +59,25 @@ class Duty(ABC):
 
     @abstractmethod
     def run_once(self, now: datetime) -> None:
-        """Do the duty one time."""
+        """Do the duty once."""
 
     @property
     def stopping(self) -> bool:
-        """Tell whether `stop` was called."""
+        """Whether `stop` was called."""
         return self._stopping.is_set()
 
     def start(self) -> None:
-        """Begin; a duty that was stopped before it was started never begins."""
+        """Start the thread; a duty stopped before it was started never runs."""
         if self._thread is None and not self.stopping:
             self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             self._thread.start()
 
     def wake(self) -> None:
-        """End the present pause early."""
+        """End the current pause early."""
         self._wake.set()
 
     def stop(self, timeout: float | None = 5.0) -> None:
-        """End after the present run, waiting at most `timeout` seconds; may be called twice, or first."""
+        """End after the current run, waiting at most `timeout` seconds; idempotent, also before `start`."""
         self._stopping.set()
         self._wake.set()
         thread = self._thread
@@ -91,14 +91,14 @@ class Duty(ABC):
                 self.run_once(self._clock())
                 if not self.stopping:
                     self._wake.wait(self._pause())
-        except BaseException:  # whatever it was, SystemExit too, a duty must not die in silence
+        except BaseException:  # a duty must not die silently, not even of SystemExit
             _log.exception("duty_died", duty=self.name)
             self._on_death()
 
 
 def stop_orders() -> SimpleQueue[None]:
-    """Give a queue into which SIGTERM and SIGINT put an order to stop; SIGHUP changes nothing. Call it on the main
-    thread, which waits for orders by `next_order`. Threads may put one, too."""
+    """A queue into which SIGTERM and SIGINT put an order to stop; SIGHUP changes nothing. Call it on the main thread,
+    which waits with `next_order`. Threads may put orders, too."""
     orders: SimpleQueue[None] = SimpleQueue()
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -113,11 +113,11 @@ def stop_orders() -> SimpleQueue[None]:
 
 
 def next_order(orders: SimpleQueue[T]) -> T:
-    """Wait on the main thread for an order that a signal handler gives.
+    """Wait on the main thread for an order from a signal handler.
 
-    By a queue, since an event has a lock, which the handler may find taken by the very thread that it interrupts. And
-    never without a limit: any thread may be the one that takes a signal (after SIGCONT it is hardly ever the main one),
-    and Python runs the handler when the main one next wakes up.
+    It takes a queue, because an event has a lock, which the very thread that the handler interrupts may hold. It never
+    waits without a limit: any thread may take the signal (after SIGCONT it is hardly ever the main one), and Python
+    runs the handler when the main thread next wakes up.
     """
     while True:
         with contextlib.suppress(Empty):
@@ -125,16 +125,16 @@ def next_order(orders: SimpleQueue[T]) -> T:
 
 
 def say_nothing_is_reloaded() -> None:
-    """Answer SIGHUP in a process that reads its settings once: it goes on, and what it has in hand is not lost."""
+    """Handle SIGHUP in a process that reads its settings only once: it goes on, without losing work."""
     _log.warning("reload_refused", cause="this process reads its settings when it starts: restart it")
 
 
 class _Forks:
-    """What a child made by fork (multiprocessing, os.fork) must not share with its parent.
+    """State that a forked child (multiprocessing, os.fork) must not share with its parent.
 
-    It inherits signal handlers, and the socket through which an event loop is told of signals: a SIGTERM meant for the
-    child would stop the parent, and not the child. And it inherits the stack it was made on: what comes back up there
-    would do the parent's work a second time.
+    It inherits signal handlers, and the socket that wakes an event loop for signals: a SIGTERM for the child would stop
+    the parent, and not the child. It also inherits the stack of the fork: code that returns up that stack would repeat
+    the parent's work.
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class _Forks:
         self._of_thread = threading.local()
 
     def guard(self) -> None:
-        # Whoever asks has a life of its own, whoever forked it.
+        # The caller runs a process of its own, even a forked one.
         self.is_child = False
         if not self._guarded:
             self._guarded = True
@@ -162,7 +162,7 @@ class _Forks:
         for number in _OUR_SIGNALS:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if "asyncio" in sys.modules:
-            # Python 3.11 leaves the child the parent's running loop, its selector shared between the two.
+            # Python 3.11 leaves the parent's running loop in the child, with a shared selector.
             sys.modules["asyncio"]._set_running_loop(None)
         self._release()
 
@@ -171,21 +171,21 @@ _forks = _Forks()
 
 
 def reset_signals_in_children() -> None:
-    """From now on a child made by fork begins with default signal handlers, and without this process's event loop."""
+    """From now on, forked children start with default signal handlers and without this process's event loop."""
     _forks.guard()
 
 
 def end_if_forked() -> None:
-    """End the process if it is such a child: call it where code of others comes back that may have forked."""
+    """Exit if this is such a child: call it after foreign code that may have forked."""
     if _forks.is_child:
         os._exit(os.EX_SOFTWARE)
 
 
 def exit_within(seconds: float, *, status: int) -> None:
-    """End the process with `status` at the latest in so many seconds; the shortest time given counts.
+    """End the process with `status` within so many seconds; the shortest time given counts.
 
-    An orderly end has no limit of its own: the interpreter waits for every thread that is not a daemon, executors and
-    multiprocessing for theirs, and nobody knows what runs at exit.
+    An orderly exit has no time limit: the interpreter waits for every non-daemon thread, executors and multiprocessing
+    for theirs, and libraries may run anything at exit.
     """
 
     def tell() -> None:
@@ -196,51 +196,50 @@ def exit_within(seconds: float, *, status: int) -> None:
         _log.error("exit_forced", seconds=seconds, threads=waited_for[:20])
 
     def end() -> None:
-        # The log may be what hangs.
+        # Logging may be what hangs.
         time.sleep(seconds + 1.0)
         os._exit(status)
 
     for target in (tell, end):
         threading.Thread(target=target, name="exit", daemon=True).start()
-    # For the last of it, when no thread of Python runs any more. Its default is to end the process.
+    # For the very end, when no Python thread runs any more; SIGALRM ends the process by default.
     signal.alarm(int(seconds) + 5)
 
 
 def freeze_heap() -> None:
-    """Spare the garbage collector what there is now: call it once a process is wired, before its work begins.
+    """Exempt all present objects from garbage collection: call it once a process is wired, before its work begins.
 
-    Modules, models and routes live as long as the process, but every batch of a thousand tasks made the collector look
-    through all of them (measured: 3 of 11 microseconds for each task of a batch).
+    Modules, models and routes live as long as the process, yet every batch of a thousand tasks made the collector scan
+    all of them (measured: 3 of 11 microseconds per task of a batch).
     """
     gc.collect()
     gc.freeze()
 
 
 def allow_many_files(wanted: int = _MANY_FILES) -> None:
-    """Raise this process's limit of open files (and with it of connections) as far as it may go, up to `wanted`.
+    """Raise this process's limit of open files (and so of connections) as far as allowed, up to `wanted`.
 
-    Many systems begin with 1024, for the sake of programs that use select().
+    Many systems start with 1024, for the sake of programs that use select().
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft == resource.RLIM_INFINITY or soft >= ceiling:
         return
-    # Some systems refuse what they said they allow.
+    # Some systems refuse what they claim to allow.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
 
 
 def raise_file_limit() -> None:
-    """Let this process's table of open files have its final size now; a child does not inherit it.
+    """Grow this process's table of open files to its final size now; a child does not inherit it.
 
-    Linux doubles the table (64, 128, 256, … files) when it is full, and in a process that has threads waits meanwhile
-    until no core can still be looking at the old one (expand_fdtable in fs/file.c, synchronize_rcu): 5 to 15 ms in
-    which an event loop serves nobody, just when connections pile up. Call it before the first thread, where it takes
-    microseconds. It costs 8 bytes of the kernel's memory for each file of the limit, half a MiB at most.
-    """
+    Linux doubles a full table (64, 128, 256, … files), and in a process with threads it waits until no core can still
+    be reading the old one (expand_fdtable in fs/file.c, synchronize_rcu): the event loop stalls for 5 to 15 ms, just
+    when connections pile up. Call it before the first thread, where it takes microseconds. It costs 8 bytes of kernel
+    memory per file of the limit, half a MiB at most."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = (_MANY_FILES if limit == resource.RLIM_INFINITY else min(limit, _MANY_FILES)) - 1
-    # Without room the process works as well, only less evenly.
+    # Without room the process still works, only less evenly.
     with contextlib.suppress(OSError, ValueError):
         file = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:

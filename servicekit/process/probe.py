@@ -12,7 +12,7 @@ _PATIENCE_SECONDS = 4
 
 
 def problem_of(port: int) -> str | None:
-    """Tell what keeps the process on this loopback port from being ready, or None. No proxy is ever asked."""
+    """Describe what keeps the process on this loopback port from being ready, or None. Ignores proxies."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_SECONDS)
     try:
         connection.request("GET", "/readyz")

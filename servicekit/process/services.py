@@ -1,4 +1,4 @@
-"""The table of services: services.toml, beside this package."""
+"""The table of services, read from services.toml beside this package."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from types import ModuleType
 from typing import Any
 
 FILE = Path(__file__).resolve().parents[2] / "services.toml"
-# The name becomes a database, a role, a part of variables and an argument of commands.
+# The name becomes a database, a role, a part of variables and a command's argument.
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MAX_PORT = 65535
 
 
 class BadServiceTable(Exception):
-    """services.toml cannot be used; the text is one line that names the row and what is wrong with it."""
+    """services.toml cannot be used; the text is one line that names the row and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One row. The name is that of its database, its role, its circuit and its program too."""
+    """One row. Its name is also that of its database, its role, its circuit and its program."""
 
     name: str
     package: str
-    #: where it listens by default, on loopback
+    #: default port, on loopback
     port: int
-    #: the types of events that it acts on
+    #: types of events that it handles
     hears: tuple[str, ...]
 
     def variable(self, what: str) -> str:
-        """Name an environment variable of this service: `URL`, `BIND`, `DATABASE_URL` and the like."""
+        """The name of an environment variable of this service: `URL`, `BIND`, `DATABASE_URL` and the like."""
         return f"{self.name.upper()}_{what}"
 
     @property
     def default_url(self) -> str:
-        """Where it is reached unless the variable says something else."""
+        """Its address unless the variable sets another."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def unavailable_code(self) -> str:
-        """The error code of whoever cannot reach it."""
+        """The error code of a caller that cannot reach it."""
         return f"{self.name}_unavailable"
 
     @property
     def folder(self) -> Path:
-        """The folder of its package; raises BadServiceTable when there is none."""
+        """The folder of its package; raises BadServiceTable if there is none."""
         spec = find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise BadServiceTable(
@@ -80,7 +80,7 @@ def services() -> Mapping[str, Service]:
 
 
 def _problem(name: str, row: Any, above: Mapping[str, Service]) -> str | None:
-    """Tell what is wrong with a row."""
+    """Describe what is wrong with a row, if anything."""
     if not _NAME.fullmatch(name):
         return "is no name: write it in small letters, digits and _"
     wanted = {field.name for field in fields(Service)} - {"name"}

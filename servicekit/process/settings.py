@@ -15,11 +15,11 @@ _SHORTEST_TOKEN = 16
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong; the text names the variable, and never shows its value."""
+    """A setting is missing or invalid; the text names the variable and never shows its value."""
 
 
 class MissingSettings(SettingsError):
-    """Required settings are not set, and nothing else is wrong."""
+    """Required settings are missing, and nothing else is wrong."""
 
     def __init__(self, variables: tuple[str, ...]) -> None:
         super().__init__("; ".join(f"{variable}: is not set" for variable in variables))
@@ -27,7 +27,7 @@ class MissingSettings(SettingsError):
 
 
 def _has_host(url: str) -> bool:
-    """Tell whether a URL names a host, and a port that is a number if any."""
+    """Whether a URL has a host, and a numeric port if any."""
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and (parts.port is None or parts.port <= _MAX_PORT)
@@ -81,9 +81,9 @@ BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 
 
 class Settings(BaseSettings):
-    """Some of a process's variables. A field `users_bind` is the variable USERS_BIND."""
+    """Some of a process's settings. The field `users_bind` is the variable USERS_BIND."""
 
-    #: The process that reads them, by its name for people; empty in what several share.
+    #: The name of the process that reads them; empty for shared settings.
     process: ClassVar[str] = ""
 
     model_config = SettingsConfigDict(
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
 
 
 class ServiceSettings(Settings):
-    """What every process reads."""
+    """Settings of every process."""
 
     log_format: Literal["json", "console"] = Field(
         default="json", description="how log lines are written; console is for people"
@@ -108,7 +108,7 @@ class ServiceSettings(Settings):
 
 
 class ServerSettings(ServiceSettings):
-    """What every process reads that listens."""
+    """Settings of every process that listens."""
 
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         default="",
@@ -118,7 +118,7 @@ class ServerSettings(ServiceSettings):
 
 
 class InternalToken(ServerSettings):
-    """The token by which the services know each other."""
+    """The token that the services share."""
 
     internal_token: SecretStr | None = Field(
         default=None,
@@ -138,7 +138,7 @@ class InternalToken(ServerSettings):
 
     @property
     def token(self) -> str | None:
-        """Give the token, wherever it was found."""
+        """The token, from either variable."""
         if self.internal_token is not None:
             return self.internal_token.get_secret_value()
         return None if self.internal_token_file is None else self._read()
@@ -152,7 +152,7 @@ class InternalToken(ServerSettings):
 
 
 class WebServiceSettings(InternalToken):
-    """What every service of the table reads."""
+    """Settings of every service of the table."""
 
     service_threads: int = Field(
         default=8, ge=1, le=256, description="requests that a service serves at once, each with a database connection"
@@ -161,14 +161,14 @@ class WebServiceSettings(InternalToken):
 
 S = TypeVar("S", bound=Settings)
 
-#: What `load_or_exit` has read last.
+#: The last result of `load_or_exit`.
 _loaded: dict[type[Settings], Settings] = {}
 
 
 def load(cls: type[S]) -> S:
-    """Read and validate the settings of one process; `SettingsError` names every wrong variable.
+    """Read and validate the settings of a process; raises `SettingsError`, which names every wrong variable.
 
-    It is a `MissingSettings` when nothing is wrong but that some are not set.
+    Raises `MissingSettings` when the only fault is that some are not set.
     """
     try:
         return cls()
@@ -185,7 +185,7 @@ def load(cls: type[S]) -> S:
 
 
 def load_or_exit(cls: type[S], process: str) -> S:
-    """Do as `load`, but end the process with one clear line when a setting is wrong."""
+    """Like `load`, but exit with one clear line when a setting is wrong."""
     try:
         settings = _loaded[cls] = load(cls)
         return settings
@@ -194,9 +194,9 @@ def load_or_exit(cls: type[S], process: str) -> S:
 
 
 def loaded_or_exit(cls: type[S], process: str) -> S:
-    """Give what gunicorn's master has read, and do as `load_or_exit` where there is no master.
+    """Return what gunicorn's master has read; without a master, act like `load_or_exit`.
 
-    A worker that replaces another starts with the settings of the others, whatever has become of `.env` since.
+    A worker that replaces another thus keeps the settings of the others, even if `.env` has changed since.
     """
     settings = _loaded.get(cls)
     return settings if isinstance(settings, cls) else load_or_exit(cls, process)
