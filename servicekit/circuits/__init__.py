@@ -1,4 +1,4 @@
-"""Circuits: stop asking an upstream that is failing, and notice when it is back.
+"""Circuits: stop calling a failing upstream, and notice when it is back.
 
 docs/circuit_states.md draws the state machine. This package is the only importer of pybreaker.
 """

@@ -1,10 +1,9 @@
-"""One circuit: who may call, what outcomes mean, when it opens and heals.
+"""One circuit: which calls it admits, how outcomes count, when it opens and heals.
 
-pybreaker moves the state (closed, open, half-open) and is used through its public names only: a
-storage of ours, open(), half_open(), close(), success_counter and success_threshold. Admission and
-counting are ours, because pybreaker counts consecutive failures only and its call() holds a lock
-while the call runs. What a circuit remembers is in a state store: this process's own, or one that
-all processes of a server share (shared_state.py).
+pybreaker moves the state (closed, open, half-open), through its public names only: a storage of ours, open(),
+half_open(), close(), success_counter and success_threshold. Admission and counting are ours, because pybreaker counts
+only consecutive failures and its call() holds a lock during the call. A circuit's memory is a state store: this
+process's own, or one shared by all processes of a server (shared_state.py).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ Reason = Literal[
     "forced",
     "released",
 ]
-#: Every change of state there is, and why.
+#: Every possible change of state, and its reason.
 MOVES: tuple[tuple[CircuitState, CircuitState, Reason], ...] = (
     ("closed", "open", "failure_rate"),
     ("closed", "open", "slow_calls"),
@@ -68,14 +67,14 @@ _NAMES: dict[CircuitState, str] = {
     "half_open": pybreaker.STATE_HALF_OPEN,
 }
 
-#: A good call opens a circuit only this soon after a bad one, in seconds.
+#: A good call opens a circuit only within this many seconds of a bad one.
 _FRESH_SECONDS = 1.0
 
 log = get_logger(__name__)
 
 
 class CircuitOpen(Exception):
-    """The circuit admits no call now. `retry_in` is the time in seconds after which asking again makes sense."""
+    """The circuit admits no call now. `retry_in` is the seconds until asking again makes sense."""
 
     def __init__(self, name: str, retry_in: float) -> None:
         super().__init__(f"the circuit {name} is open for another {retry_in:.1f} s")
@@ -88,23 +87,23 @@ class CircuitSettings:
     """When a circuit opens and how it comes back. Shares are 0.0 to 1.0, times are seconds."""
 
     window_seconds: int = 10
-    #: Below this many calls in the window, rates say nothing and consecutive failures decide.
+    #: With fewer calls in the window, rates mean nothing, and consecutive failures decide.
     minimum_calls: int = 20
     failure_rate: float = 0.5
     consecutive_failures: int = 5
-    #: A call that took longer is slow, whatever it answered.
+    #: A longer call is slow, whatever it answered.
     slow_seconds: float = 2.0
     slow_share: float = 0.8
-    #: The first open time; each opening without a quiet window before it doubles the last one.
+    #: The first open time; it doubles with each opening not preceded by a quiet window.
     open_seconds: float = 1.0
     open_seconds_max: float = 60.0
-    #: Open times are spread by up to this share both ways, so that many circuits do not ask in step.
+    #: Open times vary by up to this share either way, so that circuits do not retry in step.
     jitter: float = 0.2
-    #: Calls let through at the same time while half-open.
+    #: Concurrent calls admitted while half-open.
     trials: int = 2
-    #: Good trials that close the circuit.
+    #: Successful trials that close the circuit.
     trial_successes: int = 1
-    #: A trial that reports nothing for this long gives its place to another call.
+    #: A trial without a report for this long gives up its place.
     lease_seconds: float = 10.0
 
     def __post_init__(self) -> None:
@@ -123,12 +122,12 @@ class CircuitSettings:
             raise ValueError("jitter is a share from 0 up to, not including, 1")
 
     def open_time(self, opening: int, chance: float) -> float:
-        """The length of the `opening`-th opening in a row (from 1); `chance` is 0.0 to 1.0."""
+        """Length of the `opening`-th opening in a row (from 1); `chance` is 0.0 to 1.0."""
         seconds = backoff(opening, self.open_seconds, self.open_seconds_max)
         return min(jittered(seconds, self.jitter, chance), self.open_seconds_max)
 
     def verdict(self, totals: WindowTotals, consecutive: int) -> Reason | None:
-        """Why a closed circuit with these counts must open, or None."""
+        """The reason why a closed circuit with these counts must open, or None."""
         if totals.calls >= self.minimum_calls:
             if totals.failures >= self.failure_rate * totals.calls:
                 return "failure_rate"
@@ -141,7 +140,7 @@ class CircuitSettings:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One change of state. `generation` grows by one with each and orders them."""
+    """A change of state. `generation` grows by one with each and orders them."""
 
     name: str
     old: CircuitState
@@ -170,21 +169,21 @@ class CircuitSnapshot:
     slow_share: float
     #: When the circuit last left closed; None while it is closed.
     opened_at: datetime | None
-    #: Seconds until a call may be tried; None unless open.
+    #: Seconds until a call is admitted; None unless open.
     retry_in: float | None
     last_probe: ProbeResult | None
-    #: Somebody set the state by hand; it stays until set to auto.
+    #: The state was set by hand, and stays until set to auto.
     forced: bool
-    #: Who shares this circuit: all processes of the server, or this process alone.
+    #: Shared by all processes of the server, or of this process alone.
     scope: CircuitScope
-    #: The machine's processes should share it, but there was no shared memory.
+    #: It should be shared by all processes, but there was no shared memory.
     sharing_failed: bool
-    #: A stopped process holds the circuit's lock: until it goes on or ends, the state stays and outcomes are dropped.
+    #: A stopped process holds the circuit's lock: until it resumes or ends, the state stays and outcomes are dropped.
     held_up: bool
 
 
 class Permit:
-    """The right to make one call. Report one outcome; the first report counts, later ones do nothing."""
+    """The right to make one call. Only the first reported outcome counts."""
 
     __slots__ = ("_circuit", "_due", "_generation", "_trial")
 
@@ -192,7 +191,7 @@ class Permit:
         self._circuit = circuit
         self._generation = generation
         self._trial = trial
-        # The first report empties it; of two threads, one.
+        # The first report empties it, in one thread only.
         self._due = [True]
 
     @property
@@ -201,11 +200,11 @@ class Permit:
         return self._trial is not None
 
     def success(self, seconds: float) -> None:
-        """The upstream gave a well-formed answer after `seconds`."""
+        """The upstream answered properly after `seconds`."""
         self._report("success", seconds, "")
 
     def failure(self, seconds: float, reason: str) -> None:
-        """The upstream did not answer, or not properly. `reason` is a short word for logs."""
+        """The upstream did not answer properly, or at all. `reason` is a short word for logs."""
         self._report("failure", seconds, reason)
 
     def neutral(self) -> None:
@@ -223,7 +222,7 @@ class Permit:
 class _Storage(pybreaker.CircuitBreakerStorage):
     """pybreaker's view of a state store.
 
-    The circuit prepares the whole next standing; pybreaker commits it by setting the state. Counters stay ours, so that
+    The circuit prepares the whole next standing; pybreaker commits it by setting the state. Counters are ours, so that
     pybreaker's state objects cannot reset them.
     """
 
@@ -265,15 +264,16 @@ class _Storage(pybreaker.CircuitBreakerStorage):
 
 
 class Circuit:
-    """Thread-safe, and never waits for I/O: its lock covers a few assignments, so an event loop may use it too.
+    """Thread-safe and free of I/O: its lock covers a few assignments, so an event loop may use it too.
 
-    A process that is stopped while it holds the lock delays the others once, for a moment. From then on, until the lock
-    is free, the circuit stays as it is: closed, it admits; open, it refuses; trials are refused, and outcomes dropped.
+    A process that is stopped while it holds the lock delays the others once, briefly. From then on, until the lock is
+    free, the circuit stays as it is: closed, it admits; open, it refuses; trials are refused, and outcomes dropped.
 
-    `listeners` are called with every transition of this process's making, after the lock is released; one that raises
-    is logged, and stops neither the transition nor the others. `on_uncounted` is called with the circuit's name for
-    each dropped outcome. All who share a `store` have the same settings and the same `clock`, in monotonic seconds.
-    `chance` gives 0.0 to 1.0. Make the circuit after the last fork; without a store it keeps its state in this process.
+    `listeners` are called with each transition made by this process, after the lock is released; one that raises is
+    logged, and stops neither the transition nor the others. `on_uncounted` is called with the circuit's name for each
+    dropped outcome. Circuits that share a `store` must have the same settings and `clock`, in monotonic seconds.
+    `chance` returns 0.0 to 1.0. Create the circuit after the last fork; without a store its state is this process's
+    own.
     """
 
     def __init__(
@@ -306,7 +306,8 @@ class Circuit:
         self._bad_at = -math.inf
 
     def acquire(self, *, lease: float | None = None) -> Permit:
-        """A permit for one call, or CircuitOpen at once. `lease` (seconds) bounds how long a trial keeps its place."""
+        """Return a permit for one call, or raise CircuitOpen at once. `lease` (seconds) limits how long a trial keeps
+        its place."""
         standing = self._store.standing()
         if standing.state == "closed":
             return Permit(self, standing.generation, None)
@@ -328,13 +329,13 @@ class Circuit:
                     raise CircuitOpen(self.name, self.settings.open_seconds)
                 return Permit(self, standing.generation, trial)
         except CircuitLockTimeout:
-            # It might be one trial too many.
+            # It could be one trial too many.
             raise CircuitOpen(self.name, self.settings.open_seconds) from None
         finally:
             self._tell()
 
     def snapshot(self) -> CircuitSnapshot:
-        """Where the circuit stands now; an open time that is over shows as half_open even without traffic."""
+        """The circuit's present state; an expired open time shows as half_open even without traffic."""
         try:
             with self._store as store:
                 now = self._clock()
@@ -367,9 +368,9 @@ class Circuit:
         )
 
     def force(self, state: Literal["open", "closed", "auto"]) -> None:
-        """Hold the circuit open or closed until told `auto`, which starts again from closed.
+        """Hold the circuit open or closed until set to `auto`, which starts again from closed.
 
-        Raises CircuitLockTimeout, with nothing changed, while a stopped process holds the circuit's lock.
+        Raises CircuitLockTimeout, without any change, while a stopped process holds the circuit's lock.
         """
         try:
             with self._store as store:
@@ -383,9 +384,9 @@ class Circuit:
             self._tell()
 
     def note_probe(self, ok: bool) -> None:
-        """Record what the prober saw. An upstream that was away and is ready now is tried before the open time is over.
+        """Record a probe. An upstream that was away and is ready now is tried before the open time is over.
 
-        One that says it is ready all the time while its calls fail is not, or the growing open time would mean nothing.
+        One that always claims to be ready while its calls fail is not, or the growing open time would be pointless.
         """
         try:
             with self._store as store:
@@ -425,7 +426,7 @@ class Circuit:
                     if current and store.end_trial(trial, now):
                         self._record_trial(standing, outcome, slow, now)
                     return
-                # A call admitted before the last transition belongs to a time that is over.
+                # A call admitted before the last transition says nothing about the present.
                 if not current:
                     return
                 store.add(now, failed=failed, slow=slow)
@@ -436,7 +437,7 @@ class Circuit:
                 if failed or slow:
                     self._bad_at = now
                 # When the good calls before an outage leave the window, its failures become the larger share, long
-                # after it is over. The first good call of a quiet time must not open the circuit then.
+                # after it is over. The first good call after a quiet time must not open the circuit then.
                 if verdict is not None and now - self._bad_at <= _FRESH_SECONDS:
                     self._move(standing, "open", now, verdict)
                 elif totals.calls >= self.settings.minimum_calls:
@@ -504,7 +505,7 @@ class Circuit:
         while self._untold:
             try:
                 transition = self._untold.popleft()
-            except IndexError:  # another thread told it
+            except IndexError:  # another thread took it
                 return
             log.warning(
                 "circuit_transition",

@@ -15,12 +15,12 @@ log = get_logger(__name__)
 
 
 class Prober:
-    """One thread that asks, at a jittered interval, every upstream whose circuit is open.
+    """A thread that asks, at a jittered interval, every upstream whose circuit is open.
 
-    `ask(name)` tells whether the upstream says it is ready (its /readyz). It must have a time limit of its own; raising
+    `ask(name)` returns whether the upstream says it is ready (its /readyz). It must have its own time limit; raising
     means no, except an OSError that says this process is out of files or the like. The circuit decides what an answer
-    is worth (Circuit.note_probe): at most an early half-open, never closed. `elected` tells, before each round, whether
-    this process is the one to ask, of several that share the circuits.
+    means (Circuit.note_probe): at most an early half-open, never closed. Before each round, `elected` tells whether
+    this process is the one to ask, among those that share the circuits.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Prober:
             self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Stop the thread; harmless before start, or twice."""
+        """Stop the thread; idempotent, also before start."""
         self._stopped.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -68,10 +68,10 @@ class Prober:
             asked += 1
             try:
                 ready = self._ask(circuit.name)
-            except Exception as error:  # whatever goes wrong means "not ready"
+            except Exception as error:  # any failure means "not ready"
                 log.debug("circuit_probe_failed", circuit=circuit.name, error=repr(error))
                 if is_shortage(error):
-                    # Nobody was asked: this process is out of files, ports or memory.
+                    # Nothing was sent: this process is out of files, ports or memory.
                     report(error, at=circuit.name)
                     continue
                 ready = False

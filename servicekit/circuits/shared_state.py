@@ -1,13 +1,13 @@
-"""Circuits in memory that all processes of a server share.
+"""Circuits in memory shared by all processes of a server.
 
-It lies in a SharedMemory. docs/circuit_states.md describes the layout and why nothing in it can be read half-written:
+It lies in a SharedMemory. docs/circuit_states.md describes the layout and why nothing is ever read half-written:
 
-* Every value is one aligned word of 8 bytes, written and read in one piece, with its generation or second inside
-  where it has one.
-* A `CircuitStanding` is written aside and becomes valid with one word, the head.
-* Everything is written, and whatever is longer than a word is read, under the circuit's record lock, which the kernel
-  releases when its process dies; only good calls are counted without it, in a row of words for each process.
-* A process that is stopped while it holds the lock delays the others once, for a moment; they go on without the lock
+* Every value is one aligned 8-byte word, written and read in one piece, and includes its generation or second if it has
+  one.
+* A `CircuitStanding` is written to the side and becomes valid through one word, the head.
+* All writes, and all reads of more than one word, happen under the circuit's record lock, which the kernel releases
+  when its process dies; only good calls are counted without it, in a row of words for each process.
+* A process that is stopped while it holds the lock delays the others once, briefly; they go on without the lock
   (CircuitLockTimeout) until it is free again.
 """
 
@@ -39,19 +39,20 @@ if TYPE_CHECKING:
 
 MAGIC = int.from_bytes(b"circuits", "big")
 LAYOUT_VERSION = 1
-#: Places for processes. During a reload there are two sets of them, and the old ones may be slow to leave.
+#: Places for processes. During a reload two generations coexist, and the old processes may be slow to leave.
 PROCESSES = 256
 #: How long a process waits for a circuit's lock, in seconds. Its holder needs microseconds, unless it is stopped.
 PATIENCE = 0.05
-#: The same after that, until the lock has been free again: an event loop must not wait for a stopped process twice.
+#: The same once that has failed, until the lock has been free again: an event loop must not wait for a stopped process
+#: twice.
 IMPATIENCE = 0.0002
-#: The same for the table of processes, when a process starts; there is no hurry then.
+#: The same for the table of processes, when a process starts, which is not urgent.
 _TABLE_PATIENCE = 2.0
 
 # The file's header: magic, version, circuits, trials, seconds of a window, places for processes, places ever used.
 _HEADER = 8
 _USED_PLACES = 6
-# Of each process: its id, and when it took its place.
+# For each process: its id, and when it took its place.
 _PROCESS = 2
 
 # A circuit's block, in words.
@@ -60,11 +61,11 @@ _CONSECUTIVE = 1  # generation << 32 | count
 _GOOD_TRIALS = 2  # generation << 32 | count
 _SEEN_AWAY = 3  # epoch + 1, or 0
 _LAST_PROBE = 4  # seconds since 1970, negative when it was not ready, 0.0 before the first
-_NEXT_TRIAL = 5  # the number given last
+_NEXT_TRIAL = 5  # the number last given
 _LAST_FAILURE = 6  # 4 words of text
-_STANDINGS = 10  # two of them; the generation's lowest bit says which one is true
+_STANDINGS = 10  # two of them; the generation's lowest bit selects the valid one
 _STANDING = 6  # forced, openings, open_until, closed_at, opened_at, epoch
-_BUCKETS = _STANDINGS + 2 * _STANDING  # of each second: epoch << 32 | second, then the three counts
+_BUCKETS = _STANDINGS + 2 * _STANDING  # for each second: epoch << 32 | second, then the three counts
 
 _TEXT = 4 * WORD
 _TRIAL = 4  # owner (place + 1, 0 free), generation, number, lease until
@@ -78,7 +79,7 @@ _COUNT = (1 << _COUNT_BITS) - 1
 _OWN_BITS = 20
 _OWN = (1 << _OWN_BITS) - 1
 
-# Record locks are taken on bytes of the file; where they lie has nothing to do with what is there.
+# Record locks are on bytes of the file, at positions unrelated to its content.
 _TABLE_LOCK = 1 << 20
 _LEADER_LOCK = _TABLE_LOCK + 1
 _PLACE_LOCKS = _TABLE_LOCK + 16
@@ -87,9 +88,9 @@ log = get_logger(__name__)
 
 
 class SharedStates:
-    """The memory of a set of circuits. Make it before the fork; each process then gets its stores from it.
+    """The memory of a set of circuits. Create it before the fork; each process then gets its stores from it.
 
-    Raises OSError when there is no room for it. All processes must use these settings.
+    Raises OSError when there is no room for it. All processes must use the same settings.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class SharedStates:
         for at, value in enumerate((len(self.names), self.trials, self.window_seconds, processes), 2):
             self.words[at] = value
         self.words[0] = MAGIC
-        #: Record locks do not keep threads of one process apart.
+        #: Record locks do not exclude threads of the same process.
         self.threads = threading.Lock()
         self._table_threads = threading.Lock()
         self._pid = 0
@@ -123,21 +124,21 @@ class SharedStates:
         self._leader = 0
 
     def store(self, name: str) -> SharedState:
-        """The memory of one circuit, for this process."""
+        """The store of one circuit, for this process."""
         self._attach()
         return SharedState(self, self.names.index(name))
 
     def elected(self) -> bool:
-        """Tell whether this process does what only one may do; when it dies, another one does."""
+        """Whether this process is the one elected for tasks that only one may do; when it dies, another takes over."""
         if self._leader != os.getpid() and self.memory.try_lock(_LEADER_LOCK):
             self._leader = os.getpid()
         return self._leader == os.getpid()
 
     def living(self) -> list[tuple[int, float]]:
-        """The id of every process that uses this memory, and when (time.monotonic) it began to."""
+        """The id of each process that uses this memory, and when it started to (time.monotonic)."""
         self._attach()
         with self._table_threads:
-            # Without the lock one that just ended may still be listed.
+            # Without the lock, a process that just ended may still be listed.
             locked = self.memory.lock(_TABLE_LOCK, self.patience)
             try:
                 found = []
@@ -151,7 +152,7 @@ class SharedStates:
         return sorted(found, key=lambda process: process[1])
 
     def is_alive(self, place: int) -> bool:
-        """Tell whether the process in this place lives; the caller holds a lock that keeps others from asking."""
+        """Whether the process in this place is alive; the caller holds a lock that keeps others from asking."""
         if place == self.place:
             return True
         if not self.memory.try_lock(_PLACE_LOCKS + place):
@@ -160,7 +161,7 @@ class SharedStates:
         return False
 
     def block(self, circuit: int) -> int:
-        """Where a circuit's words begin."""
+        """The index of a circuit's first word."""
         return _HEADER + _PROCESS * self.processes + self._block * circuit
 
     @property
@@ -172,11 +173,11 @@ class SharedStates:
         return self._own_at
 
     def used_places(self) -> int:
-        """Places up to the highest that was ever taken."""
+        """Places up to the highest ever taken."""
         return self.words[_USED_PLACES]
 
     def _attach(self) -> None:
-        """Take a place for this process, and keep it locked as long as the process lives."""
+        """Take a place for this process, locked for as long as the process lives."""
         with self._table_threads:
             if self._pid == os.getpid():
                 return
@@ -197,10 +198,10 @@ class SharedStates:
                 self.place = place
             finally:
                 self.memory.unlock(_TABLE_LOCK)
-            # The trials of the process that had this place before died with it. What it counted stays.
+            # The trials of this place's former process died with it. What it counted stays.
             for circuit in range(len(self.names)):
                 if not self.memory.lock(circuit, self.patience):
-                    continue  # then they end by their lease
+                    continue  # then their lease ends them
                 try:
                     first = self.block(circuit) + self._trials_at
                     for at in range(first, first + _TRIAL * self.trials, _TRIAL):
@@ -212,7 +213,8 @@ class SharedStates:
 
 
 class SharedState:
-    """One circuit's memory, shared. Thread-safe; for the process that got it from the set, not for its children."""
+    """One circuit's shared memory. Thread-safe; belongs to the process that got it from the set, not to forked
+    children."""
 
     scope: CircuitScope = "machine"
     sharing_failed = False
@@ -242,7 +244,7 @@ class SharedState:
         return self
 
     def _take_lock(self) -> None:
-        """Lock out threads and processes; CircuitLockTimeout when another process does not let go."""
+        """Exclude threads and processes; raises CircuitLockTimeout when another process does not let go."""
         limit: float | None = None
         while True:
             self._lock.acquire()
@@ -250,7 +252,7 @@ class SharedState:
             try:
                 locked = self._memory.try_lock(self._circuit)
             finally:
-                # Threads of this process need not wait for a stopped process.
+                # Threads of this process need not wait for the stopped one.
                 if not locked:
                     self._lock.release()
             if locked:
@@ -282,7 +284,7 @@ class SharedState:
         seen = self._seen
         if self._words[self._base] == seen[0]:
             return seen[1]
-        # It changes under the lock only, so this reader is outside of it: it takes the lock to read.
+        # It changes only under the lock, so it is read under the lock.
         try:
             with self:
                 return self._seen[1]
@@ -290,7 +292,7 @@ class SharedState:
             return self._read_held_up()
 
     def _read_held_up(self) -> CircuitStanding:
-        """Read without the lock: the next change writes the other standing, and the one after it another head."""
+        """Read without the lock: the next change writes the other standing, and the one after that another head."""
         while True:
             head = self._words[self._base]
             standing = self._read(head)
@@ -325,7 +327,7 @@ class SharedState:
         self._floats[at + 3] = math.nan if standing.closed_at is None else standing.closed_at
         self._floats[at + 4] = math.nan if standing.opened_at is None else standing.opened_at
         self._words[at + 5] = standing.epoch
-        # This makes it valid, for everybody at once.
+        # Makes it valid for all processes at once.
         head = standing.generation << 2 | _STATES.index(standing.state)
         self._words[self._base] = head
         self._seen = (head, standing)
@@ -361,7 +363,7 @@ class SharedState:
     def totals(self, now: float) -> WindowTotals:
         second, epoch = int(now), self.standing().epoch
         if self._wanted[:2] != (second, epoch):
-            # What the tag of each bucket must be to count now.
+            # The tag that each bucket must have to count now.
             seconds = [0] * self._seconds
             for one in range(max(second - self._seconds + 1, 0), second + 1):
                 seconds[one % self._seconds] = one & _LOW
@@ -471,10 +473,10 @@ _inherited: dict[str, SharedStates | None] = {}
 
 
 def prepare_circuits(server: str, names: Sequence[str], settings: CircuitSettings) -> None:
-    """Make the memory that the processes of `server` will share. Called by its master before it forks; later calls do
+    """Create the memory shared by the processes of `server`. Called by its master before it forks; later calls do
     nothing.
 
-    If there is no shared memory, each process has circuits of its own, and says so (`sharing_failed`).
+    Without shared memory, each process has its own circuits, and says so (`sharing_failed`).
     """
     if server in _inherited:
         return
@@ -486,12 +488,12 @@ def prepare_circuits(server: str, names: Sequence[str], settings: CircuitSetting
 
 
 def inherited(server: str) -> SharedStates | None:
-    """What `prepare_circuits` made in this process's master, if it could."""
+    """The memory that `prepare_circuits` made in this process's master, if any."""
     return _inherited.get(server)
 
 
 def store_for(server: str, name: str, settings: CircuitSettings) -> StateStore:
-    """A circuit's store: shared if the master prepared it, else this process's own."""
+    """A circuit's store: shared if the master prepared one, else this process's own."""
     states = inherited(server)
     if states is None:
         return LocalState(settings.window_seconds, sharing_failed=server in _inherited)

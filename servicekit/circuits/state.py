@@ -1,4 +1,4 @@
-"""What a circuit remembers, and a store of it for one process."""
+"""A circuit's memory, and a store of it for one process."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ CircuitScope = Literal["machine", "process"]
 
 @dataclass(frozen=True, slots=True)
 class CircuitStanding:
-    """Where a circuit stands; replaced as a whole with each generation. Times are those of the circuit's clock."""
+    """A circuit's state; replaced as a whole with each generation. Times are on the circuit's clock."""
 
     generation: int = 0
     state: CircuitState = "closed"
     forced: Literal["open", "closed"] | None = None
-    #: Openings without a quiet window between them.
+    #: Openings without a quiet window in between.
     openings: int = 0
     open_until: float = 0.0
     closed_at: float | None = None
-    #: Seconds since 1970 at which it last left closed.
+    #: When it last left closed, in seconds since 1970.
     opened_at: float | None = None
-    #: The generation in which it was last closed: the window holds only calls admitted since then.
+    #: The generation in which it was last closed: the window counts only calls admitted since.
     epoch: int = 0
 
 
 class CircuitLockTimeout(Exception):
-    """Another process holds the circuit's lock, and does not let go: it is stopped."""
+    """A stopped process holds the circuit's lock."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"a stopped process holds the lock of the circuit {name}")
@@ -40,24 +40,24 @@ class CircuitLockTimeout(Exception):
 
 
 class StateStore(Protocol):
-    """What one circuit remembers. As a context manager it is locked; it is never locked during a call.
+    """The memory of one circuit. As a context manager it is locked; it is never locked during a call.
 
-    Entering it raises CircuitLockTimeout, after a short wait, when another process does not let go. Only `standing`,
+    Entering raises CircuitLockTimeout, after a short wait, when another process does not let go. Only `standing`,
     `add_success`, and reading `totals` and `last_probe` need no lock. Consecutive failures, good trials and the places
     of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
     """
 
     @property
     def scope(self) -> CircuitScope:
-        """Who shares it: all processes of a server, or this process alone."""
+        """Shared by all processes of a server, or of this process alone."""
 
     @property
     def sharing_failed(self) -> bool:
-        """It should have been shared, and could not be."""
+        """Whether it should have been shared, but could not be."""
 
     @property
     def held_up(self) -> bool:
-        """The lock could not be taken when it was last wanted."""
+        """Whether the lock was unavailable when last wanted."""
 
     consecutive_failures: int
     good_trials: int
@@ -76,20 +76,21 @@ class StateStore(Protocol):
     def standing(self) -> CircuitStanding: ...
 
     def commit(self, standing: CircuitStanding) -> None:
-        """Make this the standing for everybody, in one step."""
+        """Replace the standing for all users of the store, in one step."""
 
     def add_success(self, generation: int, now: float) -> bool:
-        """Count a good, fast call without the lock if it cannot change anything; False: not counted."""
+        """Count a good, fast call without the lock if that cannot change the state; False if not counted."""
 
     def allow_add_success(self, generation: int, now: float) -> None:
-        """Good calls of this generation cannot change anything for the rest of this second of the clock."""
+        """Declare that good calls of this generation cannot change the state for the rest of this second of the
+        clock."""
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None: ...
 
     def totals(self, now: float) -> WindowTotals: ...
 
     def take_trial(self, now: float, until: float, limit: int) -> int | None:
-        """Take one of at most `limit` places for trials; returns its number, None when all are taken."""
+        """Take one of at most `limit` places for trials; returns its number, or None if all are taken."""
 
     def end_trial(self, trial: int, now: float) -> bool:
         """Give the place back; True if this generation still held it."""
@@ -138,7 +139,7 @@ class LocalState:
         return False
 
     def allow_add_success(self, generation: int, now: float) -> None:
-        """Nothing to allow: every call is counted under the lock here."""
+        """No-op: here every call is counted under the lock."""
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         self._window.add(now, failed=failed, slow=slow)

@@ -1,4 +1,4 @@
-"""How many calls of the last seconds failed or were slow. Pure: the caller passes the time."""
+"""Counts the failed and the slow calls of the last seconds. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class WindowTotals:
 
     @property
     def failure_rate(self) -> float:
-        """Failed share of the calls, 0.0 to 1.0; 0.0 while there are none."""
+        """Failed share of the calls, 0.0 to 1.0; 0.0 without calls."""
         return self.failures / self.calls if self.calls else 0.0
 
     @property
     def slow_share(self) -> float:
-        """Slow share of the calls, 0.0 to 1.0; 0.0 while there are none."""
+        """Slow share of the calls, 0.0 to 1.0; 0.0 without calls."""
         return self.slow / self.calls if self.calls else 0.0
 
 
@@ -34,10 +34,10 @@ class _Bucket:
 
 
 class SlidingWindow:
-    """Counts in buckets of one second; the running second is the newest of `seconds` buckets.
+    """Counts in buckets of one second; the current second is the newest of `seconds` buckets.
 
-    Not thread-safe: its owner holds a lock. Times are seconds of one monotonic clock. A time before the newest bucket
-    is counted in the newest, so it does no harm to read the clock before waiting for the lock.
+    Not thread-safe: its owner holds a lock. Times are seconds on one monotonic clock. A time before the newest bucket
+    counts in the newest, so the clock may be read before waiting for the lock.
     """
 
     def __init__(self, seconds: int = 10) -> None:

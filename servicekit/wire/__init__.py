@@ -1,1 +1,1 @@
-"""What goes over the wire and how long it may take, for servers and clients alike."""
+"""Wire formats and their time limits, for servers and clients alike."""

@@ -1,4 +1,4 @@
-"""How much time the present request has left: read from `X-Request-Timeout-Ms`, kept for onward calls."""
+"""The time left for the current request: read from `X-Request-Timeout-Ms`, passed on to onward calls."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _ends_at: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 def seconds_from_header(value: str | None) -> float | None:
-    """Read the header's whole milliseconds; anything else counts as not sent."""
+    """Parse the header's whole milliseconds; anything else counts as absent."""
     if value is None or not value.isascii() or not value.isdigit() or len(value) > _MAX_DIGITS:
         return None
     return int(value) / 1000
 
 
 def shortened(value: str | None, at_most: float) -> float:
-    """Give the seconds that a request may take: `at_most`, or what its header leaves of them; 0 if that is none."""
+    """The seconds that a request may take: `at_most`, or less if its header says so; 0 if none are left."""
     asked = None if value is None else seconds_from_header(value)
     return at_most if asked is None or asked > at_most else asked
 
 
 @contextmanager
 def within(seconds: float | None) -> Iterator[None]:
-    """Give the body that much time (None: no limit of its own)."""
+    """Limit the body of the `with` to that many seconds (None: no limit of its own)."""
     token = _ends_at.set(None if seconds is None else time.monotonic() + seconds)
     try:
         yield
@@ -38,7 +38,7 @@ def within(seconds: float | None) -> Iterator[None]:
 
 
 def remaining(at_most: float) -> float:
-    """Give the seconds left, `at_most` when there is no deadline; `DeadlineExceeded` when none are left."""
+    """The seconds left, `at_most` without a deadline; raises `DeadlineExceeded` when none are left."""
     ends_at = _ends_at.get()
     if ends_at is None:
         return at_most

@@ -1,4 +1,4 @@
-"""The one shape of every JSON answer, written and judged, and the status of each error class (RFC 9110 section 15)."""
+"""The one shape of every JSON answer, written and parsed, and the status of each error class (RFC 9110 section 15)."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def status_of(error: AppError | type[AppError]) -> int:
 
 
 def success(data: Any) -> dict[str, Any]:
-    """Wrap a good answer."""
+    """Wrap data."""
     return {"success": True, "data": data}
 
 
 def failure(error: AppError) -> dict[str, Any]:
-    """Wrap an error; `details` appears only when there are some."""
+    """Wrap an error; `details` appears only if there are any."""
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.details:
         body["details"] = [{"field": item.field, "message": item.message} for item in error.details]
@@ -81,12 +81,12 @@ def failure(error: AppError) -> dict[str, Any]:
 
 
 class Written(simplejson.RawJSON):
-    """A value that is JSON text already and is written as it is, never made into objects. Equal to its value."""
+    """A value that already is JSON text and is written unchanged, without being parsed. Equal to its value."""
 
     def __eq__(self, other: object) -> bool:
         return bool(read_stored(self.encoded_json) == other)
 
-    __hash__ = None  # type: ignore[assignment]  # as of every value that may be a list
+    __hash__ = None  # type: ignore[assignment]  # unhashable, as a list may be
 
 
 def _plain(value: Any) -> Any:
@@ -102,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 
 def dump(value: Any) -> bytes:
-    """Write strict JSON in UTF-8: Decimals stay exact, NaN is refused, text keeps its script."""
+    """Write strict JSON in UTF-8: Decimals stay exact, NaN is refused, text is not escaped to ASCII."""
     text: str = simplejson.dumps(
         value,
         default=_plain,
@@ -117,7 +117,7 @@ def dump(value: Any) -> bytes:
 
 
 class NotAnEnvelope(Exception):
-    """An answer is not in the one shape, or contradicts its status. The text says how, and repeats nothing of it."""
+    """An answer does not have the one shape, or contradicts its status. The text says how, without quoting it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,12 @@ class Envelope:
 
     status: int
     data: Any = None
-    #: Has a `code` and a `message`, and perhaps `details`.
+    #: Has `code` and `message`, and perhaps `details`.
     error: Mapping[str, Any] | None = None
 
     @property
     def code(self) -> str | None:
-        """None for a good answer."""
+        """The error's code; None for a good answer."""
         return None if self.error is None else self.error["code"]
 
     @property
@@ -140,7 +140,7 @@ class Envelope:
 
 
 def read_envelope(status: int, body: bytes) -> Envelope:
-    """Read another service's answer, its numbers exactly; raises NotAnEnvelope."""
+    """Parse another service's answer, with exact numbers; raises NotAnEnvelope."""
     try:
         answer = read_any_json(body)
     except InvalidJson as exc:
@@ -153,23 +153,23 @@ def read_envelope(status: int, body: bytes) -> Envelope:
     raise NotAnEnvelope("it is not an envelope that fits its status")
 
 
-#: Reads any object, and keeps nothing of it.
+#: Validates any object, and keeps nothing of it.
 _OBJECT = SchemaValidator(core_schema.typed_dict_schema({}))
 _GOOD = b'{"success":true,"data":'
 
 
 def code_of(status: int, body: bytes) -> str | None:
-    """Judge an answer that is passed on as it came: the code of an error, None for data; raises NotAnEnvelope.
+    """Check an answer that is passed on unchanged: returns the code of an error, None for data; raises NotAnEnvelope.
 
-    A good answer as `dump` writes it is checked for being JSON and not made into objects, which would take several
-    times as long.
+    A good answer as `dump` writes it is only checked to be JSON, because building its objects would take several times
+    as long.
     """
-    # The checker would let these two pass.
+    # The validator would accept these two.
     if status < 300 and body.startswith(_GOOD) and b"NaN" not in body and b"Infinity" not in body:
         try:
             _OBJECT.validate_json(body)
         except ValidationError:
-            pass  # deeper, or a longer number, than it reads; or no JSON
+            pass  # nested deeper or with a longer number than the validator reads, or not JSON
         else:
             return None
     return read_envelope(status, body).code

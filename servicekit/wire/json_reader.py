@@ -1,5 +1,5 @@
-"""The one strict reader of JSON (RFC 8259), for everything that comes in: HTTP bodies, queue messages, other services'
-answers. Also what our own handlers return and databases hold, which has no such limits."""
+"""Strict JSON parsing (RFC 8259) for all input: HTTP bodies, queue messages, other services' answers. Also parses our
+own handlers' results and stored values, without those limits."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from servicekit.wire.errors import FieldError, InvalidJson
 MAX_DEPTH = 32
 MAX_NUMBER_DIGITS = 40
 MAX_STORED_DEPTH = 500
-#: What PostgreSQL's `numeric` holds, before the point and after it.
+#: Capacity of PostgreSQL's `numeric`, before and after the point.
 _NUMERIC_DIGITS, _NUMERIC_DECIMALS = 131_072, 16_383
-#: Python reads no longer ones (sys.set_int_max_str_digits), lest they take minutes.
+#: Python refuses longer ones (sys.set_int_max_str_digits), which could take minutes.
 _LONGEST_INT = 4000
-#: What a value takes for each of its marks. An empty list, which has two, takes 80 bytes, a Decimal 112.
+#: Memory of a value per mark. An empty list, which has two, takes 80 bytes, a Decimal 112.
 _VALUE_BYTES = 128
-#: With fewer marks than this, 24 MiB, it is not worth while to find out how many of them are inside texts.
+#: Below this many marks, 24 MiB, it is not worth finding out how many of them are inside strings.
 _MANY = 24 * 1024 * 1024 // _VALUE_BYTES
-# Possessive, and content with an end that never comes: it passes over each byte once.
+# Possessive, and the closing quote is optional: it passes over each byte once.
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _ASTRAL = re.compile(rb"[\xf0-\xf4]")
 _ESCAPED_ASTRAL = re.compile(rb"\\u[dD][89abAB]")
 _FURTHER_BYTES = bytes(range(0x80, 0xC0))
-_SHOWN = 20  # characters of a refused number that our answer repeats
+_SHOWN = 20  # characters of a refused number that the answer repeats
 
 
 class _Refused(ValueError):
-    """Raised inside the parser's hooks; its text is meant for a person."""
+    """Raised inside the parser's hooks; its text is for people."""
 
 
 def _shortened(text: str) -> str:
@@ -53,16 +53,16 @@ def _integer(text: str) -> int:
 
 def _decimal(text: str) -> Decimal:
     mantissa, _, exponent = text.lower().partition("e")
-    # The exponent's own length is checked first: Decimal() of a long one is costly or infinite.
+    # Check the length of the exponent first: Decimal() of a long one is costly or infinite.
     if len(mantissa) > MAX_NUMBER_DIGITS + 2 or len(exponent) > 4:
         raise _too_long(text)
     value = Decimal(text)
     parts = value.as_tuple()
-    scale = int(parts.exponent)  # always a number here: NaN and infinities never reach this hook
+    scale = int(parts.exponent)  # always a number: NaN and infinities never reach this hook
     before, after = max(len(parts.digits) + scale, 0), max(-scale, 0)
     if before + after > MAX_NUMBER_DIGITS:
         raise _too_long(text)
-    # Exponents end here, so that nobody further in ever writes 1E+2.
+    # Exponents are expanded here, so that no later code ever writes 1E+2.
     return Decimal(format(value, "f"))
 
 
@@ -87,7 +87,7 @@ def _whole(text: str) -> int | Decimal:
 
 
 def _numeric(text: str) -> Decimal | None:
-    """Nothing for a number that is written as it will be, and is short enough for `numeric`."""
+    """None for a number that is short enough for `numeric` and written as `numeric` would write it."""
     if len(text) < _NUMERIC_DECIMALS and "e" not in text and "E" not in text:
         return None
     try:
@@ -125,7 +125,8 @@ def _path(trail: list[str]) -> str:
 
 
 def _check_tree(value: Any, trail: list[str]) -> None:
-    """`trail` holds the keys and places that lead to the value. Goes as deep as the tree may be, and holds no more."""
+    """`trail` holds the keys and indexes that lead to the value. Recurses as deep as a tree may be nested, storing only
+    the trail."""
     kind = type(value)
     if kind is str:
         _check_text(value, trail)
@@ -151,13 +152,13 @@ def _marks(raw: bytes) -> int:
 
 
 def weight(raw: bytes) -> int:
-    """About how many bytes of memory reading this JSON takes, as text and as values; found without reading it. One huge
-    object or text may take up to twice as much for a moment.
+    """Estimate the memory that reading this JSON takes, in bytes, as text and as values, without parsing it. One huge
+    object or string may briefly take up to twice as much.
 
-    A megabyte of `[[],[],[],…` makes a tree of thirty, so the values are counted, by what stands before or between
-    them.
+    A megabyte of `[[],[],[],…` makes a tree of thirty, so values are counted, by the marks before or between them.
     """
-    # Python gives all characters of a text the width of the widest, which an escape may bring into a value alone.
+    # Python stores all characters of a string at the width of the widest, which an escape may introduce in a value
+    # alone.
     text = 1 if raw.isascii() else 4 if _ASTRAL.search(raw) else 2
     value = max(text, (4 if _ESCAPED_ASTRAL.search(raw) else 2) if b"\\u" in raw else 1)
     characters = len(raw) if text == 1 else len(raw.translate(None, _FURTHER_BYTES))
@@ -168,11 +169,11 @@ def weight(raw: bytes) -> int:
 
 
 def read_json(raw: bytes | str) -> Any:
-    """Read one JSON text, in UTF-8 or decoded from it.
+    """Parse one JSON text, in UTF-8 or already decoded.
 
-    Numbers with a point or an exponent become Decimal, others int. Refuses with `InvalidJson`: broken
-    UTF-8, a byte order mark, duplicate keys, NaN and infinities, U+0000, half surrogate pairs, more than
-    32 levels, numbers of more than 40 digits written out, and anything after the value.
+    Numbers with a point or an exponent become Decimal, others int. Raises `InvalidJson` for broken UTF-8, a byte order
+    mark, duplicate keys, NaN and infinities, U+0000, half surrogate pairs, more than 32 levels, numbers of more than 40
+    digits written out, and anything after the value.
     """
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
@@ -198,17 +199,17 @@ def read_json(raw: bytes | str) -> Any:
 
 
 def read_stored(text: str) -> Any:
-    """Read JSON that a jsonb column gave back: whatever it holds, without the limits of requests.
+    """Parse JSON from a jsonb column, without the limits of requests.
 
-    Numbers as `read_json` gives them, but a whole one that is too long for `int` to read becomes Decimal too.
+    Numbers are as in `read_json`, except that an integer too long for `int` becomes Decimal too.
     """
     return _STORED.decode(text)
 
 
 def read_any_json(raw: bytes) -> Any:
-    """Read another service's JSON, which may hold whatever a database can, without the limits of requests.
+    """Parse another service's JSON, which may hold whatever a database can, without the limits of requests.
 
-    Refuses with `InvalidJson` what is not JSON in UTF-8, and duplicate keys. Numbers as `read_stored` gives them.
+    Raises `InvalidJson` for anything but JSON in UTF-8, and for duplicate keys. Numbers are as in `read_stored`.
     """
     try:
         return _ANSWER.decode(raw.decode("utf-8"))
@@ -217,10 +218,10 @@ def read_any_json(raw: bytes) -> Any:
 
 
 def check_storable(text: str, largest: int) -> None:
-    """Raise `InvalidJson` unless PostgreSQL can keep this JSON as jsonb and give it back as it is.
+    """Raise `InvalidJson` unless PostgreSQL can store this JSON as jsonb and return it unchanged.
 
-    jsonb has no duplicate keys and no U+0000; its numbers are `numeric`, and written out without exponents. `largest`
-    bounds, in bytes, what is written out. MAX_STORED_DEPTH is ours: most readers end at a thousand levels.
+    jsonb has no duplicate keys and no U+0000; its numbers are `numeric`, written out without exponents. `largest`
+    limits that written form, in bytes. MAX_STORED_DEPTH is ours: most parsers stop at a thousand levels.
     """
     try:
         value = _STORABLE.decode(text)
@@ -253,7 +254,7 @@ def check_storable(text: str, largest: int) -> None:
 
 
 def _written_out(number: Decimal) -> int:
-    """How many digits `numeric` writes, at least; refuses what it cannot hold."""
+    """The least number of digits that `numeric` writes; refuses what it cannot hold."""
     if not number.is_finite():
         raise _invalid("a number is not finite")
     exponent = int(number.as_tuple().exponent)

@@ -1,7 +1,8 @@
-"""How much of its memory a process gives to its clients: one budget for everything it holds for all of them.
+"""Limits the memory that a process spends on its clients: one budget for all that it holds for them.
 
-A limit per request does not bound a hundred requests at once. So code that is about to hold bytes for a client counts
-them first; where they do not fit, the request is refused with 503 `overloaded`. All is given back when it has ended.
+A limit per request does not bound a hundred concurrent requests. So code that is about to hold bytes for a client
+counts them first; if they do not fit, the request is refused with 503 `overloaded`. They are returned when it has
+ended.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Self
 from servicekit.wire.errors import Overloaded, TooLarge
 
 MIB = 1024 * 1024
-#: Takes of at most this many bytes may have the last part of a budget too: large requests do not shut small ones out.
+#: Requests for at most this many bytes may also use the last part of a budget, so that large requests do not shut out
+#: small ones.
 SMALL = 64 * 1024
 _FOR_SMALL = 8  # an eighth
 
@@ -26,7 +28,7 @@ class Budget:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        #: What one request may have, all in all.
+        #: The most that one request may take in total.
         self.largest = limit - limit // _FOR_SMALL
         self._taken = 0
         self._lock = threading.Lock()
@@ -36,7 +38,7 @@ class Budget:
         return self._taken
 
     def account(self) -> Account:
-        """What one request takes of it."""
+        """An account for one request."""
         return Account(self)
 
     def _take(self, size: int, so_far: int, *, refusing: bool) -> None:
@@ -55,7 +57,7 @@ class Budget:
 
 
 class Account:
-    """What one request has taken of a budget. A context manager that gives all of it back."""
+    """What one request has taken of a budget. A context manager that returns all of it."""
 
     __slots__ = ("_budget", "_refusing", "taken")
 
@@ -65,17 +67,17 @@ class Account:
         self.taken = 0
 
     def take(self, size: int) -> None:
-        """Count bytes that are about to be held; `Overloaded` where others have too many, `TooLarge` where this one
+        """Count bytes about to be held; raises `Overloaded` when others hold too many, `TooLarge` when this request
         alone would."""
         self._budget._take(size, self.taken, refusing=self._refusing)
         self.taken += size
 
     def refuse_nothing(self) -> None:
-        """From now on only count: the request was acted upon, and its client must learn the outcome."""
+        """From now on only count: the request was processed, and its client must learn the outcome."""
         self._refusing = False
 
     def close(self) -> None:
-        """Give back what was taken; harmless twice."""
+        """Return everything taken; idempotent."""
         size, self.taken = self.taken, 0
         if size:
             self._budget._give_back(size)
@@ -92,7 +94,7 @@ _present: ContextVar[Account | None] = ContextVar("memory", default=None)
 
 @contextmanager
 def of_one_request(budget: Budget) -> Iterator[Account]:
-    """Let `take` count for the request that the body answers."""
+    """Make `take` count for the request handled in the `with` body."""
     with budget.account() as account:
         token = _present.set(account)
         try:
@@ -102,7 +104,7 @@ def of_one_request(budget: Budget) -> Iterator[Account]:
 
 
 def take(size: int) -> None:
-    """Count bytes for the present request, as `Account.take` does; where there is none, nothing is counted."""
+    """Count bytes for the current request, as `Account.take` does; outside a request nothing is counted."""
     account = _present.get()
     if account is not None:
         account.take(size)

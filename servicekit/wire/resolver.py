@@ -1,9 +1,9 @@
-"""What it takes to reach a host: its addresses, and whose certificates are believed.
+"""Resolves the addresses of a host, and loads the certificates that clients trust.
 
-Addresses are looked up on a thread of each host's own and remembered.
+Each host is looked up on a thread of its own, and the answer is cached.
 
-The system's look-ups take threads that everybody shares, and cannot be stopped: behind a name server that does not
-answer, those of one host would soon hold up all others.
+The system's look-ups share one pool of threads and cannot be stopped: with an unresponsive name server, those of one
+host would soon hold up all others.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from itertools import chain, zip_longest
 from servicekit.observing.logs import get_logger
 from servicekit.observing.shortage import is_shortage
 
-#: How long an answer is used without another look-up, in seconds; the system gives no time to live.
+#: How long an answer is used without another look-up, in seconds; the system reports no time to live.
 FRESH_SECONDS = 5.0
-#: How long to wait for a look-up while there is an older answer to use instead, in seconds.
+#: How long to wait for a look-up while an older answer is available, in seconds.
 LOOK_UP_SECONDS = 0.25
-#: Seconds between the beginnings of two look-ups, while there is an answer.
+#: Seconds between the starts of two look-ups, while there is an answer.
 PAUSE_SECONDS = 1.0
-#: How long an address that did not answer is tried after the others, in seconds.
+#: How long an address that did not answer is tried last, in seconds.
 AVOID_SECONDS = 30.0
 
 _log = get_logger(__name__)
@@ -45,8 +45,8 @@ class HostAddress:
     host: str
 
 
-#: Gives the addresses of a host, best first. Raises OSError, or UnicodeError for what cannot be a name. May take
-#: any time.
+#: Returns the addresses of a host, best first. Raises OSError, or UnicodeError for an impossible name. May take any
+#: time.
 ResolveHost = Callable[[str, int], Sequence[HostAddress]]
 LookUp = Future[list[HostAddress]]
 
@@ -58,10 +58,10 @@ def system_resolve(host: str, port: int) -> list[HostAddress]:
 
 
 class Resolver:
-    """Knows the addresses of one host. Thread-safe; at most one look-up is under way at any time.
+    """Knows the addresses of one host. Thread-safe; at most one look-up runs at a time.
 
-    An address that is a number needs no look-up, and `localhost` is this machine whatever a name server says (RFC 6761
-    section 6.3).
+    A numeric address needs no look-up, and `localhost` is this machine whatever a name server says (RFC 6761 section
+    6.3).
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Resolver:
         self._clock = clock
         self._lock = threading.Lock()
         self._known = _without_look_up(host)
-        #: It has only the addresses it was made with.
+        #: It keeps the addresses it was created with.
         self.fixed = bool(self._known)
         self._answered_at = -math.inf
         self._began_at = -math.inf
@@ -87,8 +87,8 @@ class Resolver:
         self._avoided: dict[HostAddress, float] = {}
 
     def addresses(self) -> tuple[list[HostAddress], LookUp | None, float]:
-        """The last answer, in the order to try it; a look-up that may give a newer one, and how long it is worth
-        waiting for, in seconds (infinity if there was no answer yet)."""
+        """The last answer, in the order to try; a look-up that may give a newer one; and how long that is worth waiting
+        for, in seconds (infinity without an answer so far)."""
         if self.fixed:
             return self._ordered(), None, 0.0
         with self._lock:
@@ -101,11 +101,11 @@ class Resolver:
 
     @property
     def known(self) -> bool:
-        """There was an answer."""
+        """Whether there was an answer."""
         return bool(self._known)
 
     async def find(self) -> list[HostAddress]:
-        """The addresses in the order to try them; without any yet, waits without a limit. Raises as `ResolveHost`."""
+        """The addresses in the order to try; without any yet, waits without a limit. Raises like `ResolveHost`."""
         known, begun, patience = self.addresses()
         if begun is None:
             return known
@@ -119,7 +119,7 @@ class Resolver:
             look_up.cancel()
 
     def find_within(self, seconds: float) -> list[HostAddress]:
-        """The same for a thread; TimeoutError if there is no answer in time."""
+        """The same for a thread; raises TimeoutError if there is no answer in time."""
         known, begun, patience = self.addresses()
         try:
             return known if begun is None else begun.result(min(patience, seconds))
@@ -136,12 +136,12 @@ class Resolver:
             return self._begin(self._clock())
 
     def failed(self, address: HostAddress) -> None:
-        """Try this address after the others for a while."""
+        """Try this address last for a while."""
         with self._lock:
             self._avoided[address] = self._clock() + AVOID_SECONDS
 
     def answered(self, address: HostAddress) -> None:
-        """Take back what `failed` said."""
+        """Undo `failed`."""
         with self._lock:
             self._avoided.pop(address, None)
 
@@ -152,15 +152,15 @@ class Resolver:
         return sorted(self._known, key=lambda address: self._avoided.get(address, 0.0) > now)
 
     def _begin(self, now: float, *, at_once: bool = False) -> LookUp | None:
-        """The look-up under way, or a new one unless the last has only just begun. The caller has the lock."""
+        """The look-up in progress, or a new one unless the last has only just begun. The caller holds the lock."""
         if self._look_up is None:
             if now - self._began_at < PAUSE_SECONDS and not at_once:
                 return None
             self._began_at = now
             look_up = self._look_up = LookUp()
-            # Who waits for it may leave, and must not end it for the others.
+            # A waiter may leave, and must not cancel it for the others.
             look_up.set_running_or_notify_cancel()
-            # A daemon, for it cannot be stopped, and the process must be able to end.
+            # A daemon, because it cannot be stopped, and the process must be able to exit.
             thread = threading.Thread(target=self._run, args=(look_up,), name=f"look-up of {self._host}", daemon=True)
             try:
                 thread.start()
@@ -173,7 +173,7 @@ class Resolver:
     def _run(self, look_up: LookUp) -> None:
         try:
             found = _interleaved(self._resolve(self._host, self._port))
-        except Exception as error:  # whoever waits for it gets it
+        except Exception as error:  # reported to those who wait
             with self._lock:
                 self._look_up = None
                 first, self._fails = not self._fails, True
@@ -194,19 +194,19 @@ _trust: ssl.SSLContext | None = None
 
 
 def system_trust() -> ssl.SSLContext:
-    """Give the context for clients: the system's certificates, and those of SSL_CERT_FILE.
+    """The context for clients: the system's certificates, and those of SSL_CERT_FILE.
 
-    Made once, for reading them takes tens of milliseconds.
+    Created once, because reading them takes tens of milliseconds.
     """
     global _trust
-    # Without a free file it reads none and says nothing: once more then.
+    # Without a free file it silently reads none: try again then.
     if _trust is None or not _trust.cert_store_stats()["x509_ca"]:
         _trust = ssl.create_default_context()
     return _trust
 
 
 def says_little(error: BaseException | None) -> int:
-    """Rank why an address could not be connected to: somebody else was there, it refused, it could not be asked."""
+    """Rank a connection error, most telling first: failed TLS, a refusal, a shortage here, unreachable."""
     if isinstance(error, ssl.SSLError):
         return 0
     if isinstance(error, OSError) and error.errno in _NO_WAY_THERE:
@@ -215,7 +215,7 @@ def says_little(error: BaseException | None) -> int:
 
 
 def _scope(to: Sequence[object]) -> str:
-    # A link-local address of IPv6 is one of an interface.
+    # A link-local IPv6 address is only valid on one interface.
     return f"%{to[3]}" if len(to) == 4 and to[3] else ""
 
 
@@ -230,7 +230,7 @@ def _without_look_up(host: str) -> list[HostAddress]:
 
 
 def _interleaved(addresses: Sequence[HostAddress]) -> list[HostAddress]:
-    """The families by turns, that of the first one first (RFC 8305 section 4)."""
+    """The families in turn, starting with that of the first address (RFC 8305 section 4)."""
     found = list(dict.fromkeys(addresses))
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "the host has no address")
