@@ -1,6 +1,6 @@
 """Make or repair a virtual environment: `python make_venv.py VENV REQUIREMENTS STAMP` (run by bootstrap.sh).
 
-Runs under any Python from 3.11 with nothing installed. Two at once are safe: the second waits for the first and
+Runs under any Python from 3.11 with nothing installed. Safe to run twice at once: the second call waits for the first,
 then finds nothing to do. An interrupted installation leaves no stamp, so the next call starts afresh.
 """
 
@@ -62,7 +62,7 @@ def _say(text: str) -> None:
 
 
 def _is_usable(venv: Path, installed: Path) -> bool:
-    """Whether packages can be added to what is there: once complete, in this very place, with a Python that runs."""
+    """Whether the environment can be added to: it was once complete, at this path, and its Python runs."""
     if not installed.exists() or not installed.read_text().endswith(f" {venv}\n"):
         return False
     version = subprocess.run(
@@ -73,8 +73,8 @@ def _is_usable(venv: Path, installed: Path) -> bool:
 
 
 def _run(command: list[str], *, what: str, follow: Callable[[str], None] = lambda line: None) -> None:
-    """Run it in silence; when it fails, `what` and its own error become one line."""
-    # PYTHONPATH and friends of the caller must not decide what ends up in the environment.
+    """Run it quietly; on failure print `what` and its last error as one line."""
+    # The caller's PYTHONPATH and the like must not decide what is installed.
     environment = {
         k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_USER"}
     }

@@ -1,6 +1,6 @@
-"""Fill a running system with believable data, over HTTP like any other client.
+"""Fill a running system with believable data over HTTP.
 
-Users whose address is there already are used again, so a second run adds orders and tasks but no people.
+Existing users, known by their address, are reused: a second run adds only orders and tasks.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class SeedingError(Exception):
 
 
 class GatewayClient:
-    """Calls the gateway and insists on good answers."""
+    """Calls the gateway; an unexpected answer raises SeedingError."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
@@ -94,7 +94,7 @@ class GatewayClient:
         self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=_AT_ONCE))
 
     def call(self, method: str, path: str, body: Any = None, *, also: Sequence[int] = ()) -> tuple[int, Any]:
-        """Give the status and the data; `also` names error statuses that are expected."""
+        """Return the status and the data; `also` lists error statuses that are accepted."""
         try:
             answer = self._session.request(method, self._url + path, json=body, timeout=_TIMEOUT)
             envelope = answer.json()
@@ -108,7 +108,7 @@ class GatewayClient:
 
 
 def create_users(gateway: GatewayClient) -> list[str]:
-    """Create the people, or find those who are there; give their ids."""
+    """Create the users, or find existing ones; return their ids."""
 
     def one(person: tuple[str, str, list[str]]) -> str:
         name, mailbox, roles = person

@@ -1,1 +1,1 @@
-"""One *instance* of Siteworks on this machine: a data folder, its ports, its secrets, PostgreSQL and the processes."""
+"""One *instance* of Siteworks on this machine: a data folder, ports, secrets, PostgreSQL and processes."""

@@ -1,4 +1,4 @@
-"""`python -m scripts.instance`, which ./scripts/run becomes."""
+"""`python -m scripts.instance`, which ./scripts/run executes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Manifest:
 
 
 def write(file: Path, manifest: Manifest, dumps: dict[str, Path]) -> None:
-    """Written beside and renamed: FILE is either complete or not there. Readable by its owner alone."""
+    """Write a temporary file and rename it, so `file` is complete or absent. Only its owner can read it."""
     partial = file.with_name(file.name + ".partial")
     described = partial.with_name(file.name + ".manifest")
     try:
@@ -61,7 +61,7 @@ def read(file: Path, folder: Path) -> tuple[Manifest, dict[str, Path]]:
                     f"{file} holds a database of {', '.join(sorted(strange))}, which services.toml does not name; use "
                     "the version of Siteworks that made it"
                 )
-            # A service that came after the backup has none in it.
+            # A service added since the backup has no dump in it.
             for name in manifest.sha256:
                 dumps[name] = folder / f"{name}.dump"
                 with _member(tar, f"{name}.dump") as packed, dumps[name].open("wb") as unpacked:

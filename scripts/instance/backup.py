@@ -20,10 +20,10 @@ from servicekit.process.version import VERSION
 
 
 def backup(layout: Layout, file: Path) -> archive.Manifest:
-    """Dump every database into `file`, which must not exist yet. Each dump is a consistent snapshot of its own.
+    """Dump every database into `file`, which must not exist yet. Each dump is a consistent snapshot.
 
-    The last row of services.toml comes first: what an order or a task names was there before it, so it is in the later
-    dump of users, or its deletion is: as an event, which restore has delivered once more.
+    In reverse order of services.toml: the user that an order or a task names existed before it, so the later dump of
+    users holds that user, or the event of its deletion, which restore delivers again.
     """
     if file.exists():
         raise InstanceError(f"{file} exists; name another file")

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _act(argv: Sequence[str] | None) -> int:
     arguments = parser()
-    # Intermixed, so that options may stand before, between and after the words.
+    # Intermixed, so that options may come before, between and after the words.
     options = arguments.parse_intermixed_args(argv)
     if not 0 <= options.workers <= 64:
         arguments.error("--workers must be between 0 and 64")

@@ -1,4 +1,4 @@
-"""What run, backup, restore and migrate share at the terminal: how they speak, and how they fail."""
+"""The output and the exit status of run, backup, restore and migrate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servicekit.process.services import BadServiceTable
 
 
 def say(text: str) -> None:
-    """One line for the person. Nobody reading any more (`| head`) is no reason to stop what is under way."""
+    """Print one line. A closed pipe (`| head`) does not stop the work."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -19,16 +19,16 @@ def say(text: str) -> None:
 
 
 def say_more(text: str) -> None:
-    """The line said last, with more in it; only where somebody looks on."""
+    """Replace the last line with a longer one, on a terminal only."""
     if sys.stdout.isatty():
         say(f"\033[A\033[2K{text}")
 
 
 def exit_status(name: str, action: Callable[[], int]) -> int:
-    """Run the action; what went wrong becomes one line on standard error and the status 1."""
+    """Run the action; an error becomes one line on standard error and status 1."""
     try:
         return action()
-    # a full disk, a folder without rights: the system's own words say it best
+    # a full disk or a missing permission: the system's message is clear enough
     except (InstanceError, BadServiceTable, OSError) as exc:
         print(f"{name}: {exc}", file=sys.stderr)
         return 1

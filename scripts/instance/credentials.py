@@ -1,4 +1,4 @@
-"""The instance's passwords: made once, kept in <data>/secrets, readable by nobody else."""
+"""The instance's passwords: made once, kept in <data>/secrets, readable by their owner only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from servicekit.process.services import services
 
 
 def password_names() -> tuple[str, ...]:
-    """The database roles, PostgreSQL's own superuser, supervisor, and the token between the services."""
+    """Those of the database roles, PostgreSQL's superuser and supervisor, and the services' internal token."""
     return (*services(), "postgres", "supervisor", "internal")
 
 
@@ -21,7 +21,7 @@ class Credentials:
         self._folder = folder
 
     def create(self) -> None:
-        """Make whatever is missing, so that a later reader finds everything."""
+        """Make whatever is missing."""
         for name in password_names():
             self[name]
 
@@ -29,7 +29,7 @@ class Credentials:
         path = self._folder / name
         if not path.exists():
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            # Written beside and linked into place: a reader never sees half a password, and the first writer wins.
+            # Linked into place when complete: a reader never sees half a password, and the first writer wins.
             draft = self._folder / f".{name}.{secrets.token_hex(4)}"
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
@@ -37,7 +37,7 @@ class Credentials:
             try:
                 os.link(draft, path)
             except FileExistsError:
-                pass  # another process was first, and its password counts
+                pass  # another process was first; its password counts
             finally:
                 draft.unlink()
         return path.read_text().strip()

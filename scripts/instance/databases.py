@@ -1,4 +1,4 @@
-"""The databases of an instance: made, migrated, and lent to a command that needs nothing else of it."""
+"""The databases of an instance: creating them, migrating them, and opening them for a single command."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from scripts.instance.programs import database_urls, migration_environment
 from scripts.instance.reclaim import reclaim
 from servicekit.process.services import services
 
-# The same file serves compose and servers of one's own.
+# The compose file and external servers use the same file.
 _SCRIPT = CHECKOUT / "deploy" / "postgres" / "databases.sql"
 
 
 def create_databases(server: EmbeddedPostgres, credentials: Credentials) -> None:
-    """Make roles and databases where they are missing, and set the passwords. Takes 30 ms when all is there."""
+    """Make missing roles and databases, and set the passwords. Takes 30 ms when nothing is missing."""
     script = _SCRIPT.read_text(encoding="utf-8")
     for row in services().values():
         if row.variable("DATABASE_PASSWORD") not in script:
@@ -39,7 +39,7 @@ def create_databases(server: EmbeddedPostgres, credentials: Credentials) -> None
 
 
 def migrate(server: EmbeddedPostgres, credentials: Credentials, log: Path) -> None:
-    """Apply every history. Raise StartFailed with the last words of the failed one."""
+    """Apply every history. Raise StartFailed with the last lines of the log."""
     with log.open("wb") as output:
         status = apply_histories("all", migration_environment(database_urls(server, credentials)), output)
     if status != 0:
@@ -47,7 +47,7 @@ def migrate(server: EmbeddedPostgres, credentials: Credentials, log: Path) -> No
 
 
 def apply_histories(which: str, environment: Mapping[str, str], output: IO[bytes] | None = None) -> int:
-    """Apply the history of one package, or `all`, with the services' own code, in a process of its own; its status."""
+    """Apply the history of one package, or of `all`, in a subprocess. Returns its exit status."""
     return subprocess.run(
         [sys.executable, "-m", "servicekit.database.migrations", which],
         cwd=CHECKOUT,
@@ -61,7 +61,7 @@ def apply_histories(which: str, environment: Mapping[str, str], output: IO[bytes
 
 @contextmanager
 def database_server(layout: Layout, command: str) -> Iterator[EmbeddedPostgres]:
-    """The server of a running instance, or else one started alone for as long as the block lasts."""
+    """The server of a running instance, or one started just for the block."""
     layout.require_ours()
     holder = holder_of(layout.lock)
     credentials = Credentials(layout.secrets)
@@ -84,13 +84,13 @@ def database_server(layout: Layout, command: str) -> Iterator[EmbeddedPostgres]:
 
 @contextmanager
 def server_alone(layout: Layout) -> Iterator[EmbeddedPostgres]:
-    """Start PostgreSQL on any free port, with roles and databases in place. The caller holds the lock."""
+    """Start only PostgreSQL, on a free port, with roles and databases in place. The caller holds the lock."""
     layout.create()
     credentials = Credentials(layout.secrets)
     credentials.create()
     server = EmbeddedPostgres(layout.postgres, free_base(), credentials["postgres"], log=layout.log("postgres"))
     if server.identity.uid is not None:
-        layout.data.chmod(0o711)  # that other user has to get through to its own folder; the rest stays closed
+        layout.data.chmod(0o711)  # PostgreSQL's user has to reach its own folder; the rest stays closed
     server.start()
     try:
         create_databases(server, credentials)

@@ -1,10 +1,10 @@
-"""What goes wrong with an instance, as one line for the person at the terminal.
+"""Errors of an instance, each printed as one line.
 
 InstanceError                the root; its text says what is wrong and what to do
-├── InUse                    somebody else holds the data folder
-├── ForeignFolder            the folder is not one of ours
+├── InUse                    another process holds the data folder
+├── ForeignFolder            not a data folder of Siteworks, or not usable by this user
 ├── PortTaken
-├── OtherMajorVersion        the database belongs to another PostgreSQL
+├── OtherMajorVersion        the database was made by another major version of PostgreSQL
 └── StartFailed              PostgreSQL, a migration or a service did not come up
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class InstanceError(Exception):
-    """Printed as it is, without a traceback; the command then exits with 1."""
+    """Printed without a traceback; the command then exits with 1."""
 
 
 class InUse(InstanceError):
@@ -24,7 +24,7 @@ class ForeignFolder(InstanceError):
 
 
 class PortTaken(InstanceError):
-    """A port of the instance is taken by somebody else."""
+    """A port of the instance is taken by another program."""
 
 
 class OtherMajorVersion(InstanceError):

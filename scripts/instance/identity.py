@@ -1,8 +1,8 @@
-"""Who PostgreSQL runs as. It refuses to be root, so under root it gets another name.
+"""The user that PostgreSQL runs as. It refuses to run as root.
 
-A user namespace is preferred: the files stay root's own, nothing has to be handed over, and signals and `kill -9`
-work as ever, because `unshare` without --fork *becomes* the program. Where namespaces are forbidden (many
-containers), PostgreSQL runs as `nobody` and its folder is given to that user.
+Under root a user namespace is preferred: the files still belong to root, and signals reach PostgreSQL directly, because
+`unshare` without --fork *becomes* the program. Where namespaces are forbidden (many containers), PostgreSQL runs as
+`nobody`, and its folder is given to that user.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scripts.instance.errors import ForeignFolder, InstanceError
 
 @dataclass(frozen=True)
 class Identity:
-    """A command prefix, or a user to become; both empty means: as we are."""
+    """A command prefix, or a user to become; with neither, the current user."""
 
     prefix: tuple[str, ...] = ()
     uid: int | None = None
@@ -32,7 +32,7 @@ class Identity:
     def run(
         self, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run to the end and give back exit status, output and errors (together, in `stdout`)."""
+        """Run to completion. `stdout` of the result holds both output and errors."""
         with self.start(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             output, _ = process.communicate()
             text = output.decode(errors="replace")
@@ -53,7 +53,7 @@ class Identity:
         )  # fmt: skip
 
     def own(self, path: Path) -> None:
-        """Hand the path over, if this identity is another user of the system."""
+        """Change the owner of the path, if this identity is another user."""
         if self.uid is not None:
             os.chown(path, self.uid, self.gid if self.gid is not None else -1)
 
@@ -73,7 +73,7 @@ AS_WE_ARE = Identity()
 
 
 def as_nobody() -> Identity:
-    """Raise InstanceError where the system has no such user."""
+    """Raises InstanceError if the system has no such user."""
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
@@ -85,11 +85,11 @@ def as_nobody() -> Identity:
 
 
 def in_user_namespace() -> Identity | None:
-    """None where the kernel or the container forbids it."""
+    """None if the kernel or the container forbids it."""
     unshare = shutil.which("unshare")
     if unshare is None:
         return None
-    # initdb looks its user up by number, so the number must exist; any user but root will do.
+    # initdb looks its user up by uid, so the uid must exist; any but root's will do.
     numbers = [entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid != 0]
     if not numbers:
         return None
@@ -100,14 +100,14 @@ def in_user_namespace() -> Identity | None:
 
 
 def server_identity(folder: Path) -> Identity:
-    """The identity for PostgreSQL over this folder, under the user who runs this."""
+    """The identity under which PostgreSQL can use this folder."""
     if os.geteuid() != 0:
         return AS_WE_ARE
     with contextlib.suppress(FileNotFoundError):
         owner = folder.stat()
         if (
             owner.st_uid != 0
-        ):  # made where there was no namespace, or by an ordinary user: PostgreSQL insists on owning it
+        ):  # made without a namespace, or by an ordinary user: PostgreSQL must own it
             return Identity(uid=owner.st_uid, gid=owner.st_gid, name=f"the owner of {folder} (user {owner.st_uid})")
     return _root_without_root()
 

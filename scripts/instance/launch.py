@@ -1,7 +1,7 @@
-"""Become one program: `python -I -S launch.py NAME`, run by supervisor inside the data folder.
+"""Replace this process with a program: `python -I -S launch.py NAME`, run by supervisor in the data folder.
 
-Reads run/NAME.json and replaces itself, so that the process supervisor watches and signals is the program itself.
-Imports nothing but the standard library, and little of that: it stands before every start and restart.
+Reads run/NAME.json and calls exec, so that supervisor watches and signals the program itself. Imports little, and only
+from the standard library, because it runs before every start and restart.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Where things are: the checkout, and inside a data folder."""
+"""Paths: the checkout, and inside a data folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Layout:
 
     @property
     def option(self) -> str:
-        """What has to be added to a command line to mean this instance: nothing for the default one."""
+        """The option that selects this instance on a command line; empty for the default one."""
         return "" if self == Layout.of(None) else f" --data {shlex.quote(str(self.data))}"
 
     @property
@@ -57,12 +57,12 @@ class Layout:
 
     @property
     def run(self) -> Path:
-        """What is written anew by every start: supervisor's configuration and one file per program."""
+        """Rewritten at every start: supervisor's configuration and one file per program."""
         return self.data / "run"
 
     @property
     def temporary(self) -> Path:
-        """The services' TMPDIR: nothing of an instance is written elsewhere."""
+        """The services' TMPDIR, so that an instance writes only to its data folder."""
         return self.data / "tmp"
 
     @property
@@ -110,7 +110,7 @@ class Layout:
             raise ForeignFolder(f"cannot make {self.data}: {exc.strerror}; choose another folder with --data") from exc
 
     def create(self) -> None:
-        """Make the folders, and the mark last of all that decides whose folder it is. Idempotent."""
+        """Make the folders, then the mark that shows whose folder it is. Idempotent."""
         if not self.exists:
             partial = self.mark.with_suffix(".partial")
             partial.write_text(json.dumps(_MARK) + "\n")
@@ -119,7 +119,7 @@ class Layout:
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def remove_contents(self) -> None:
-        """Forget everything the instance made, and only that; the mark goes last."""
+        """Remove everything the instance made, and only that; the mark goes last."""
         unfinished = self.postgres.with_name(self.postgres.name + ".new")
         for folder in (self.run, self.logs, self.temporary, self.postgres, unfinished, self.rabbitmq, self.secrets):
             if folder.exists():
@@ -127,7 +127,7 @@ class Layout:
         self.mark.unlink(missing_ok=True)
 
     def _is_marked(self) -> bool:
-        # A start or a restore that was interrupted before the mark was in place left these and nothing else.
+        # All that a start or a restore interrupted before the mark was in place can have left.
         early = {self.lock, self.mark.with_suffix(".partial"), self.unpacked}
         if set(self.data.iterdir()) <= early:
             return True

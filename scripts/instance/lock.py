@@ -1,6 +1,6 @@
-"""A data folder lives once: an advisory lock, held by supervisor for as long as the instance runs.
+"""One instance per data folder: an advisory lock that supervisor holds for as long as the instance runs.
 
-The file also says who holds it, for whoever finds it locked. What it says counts only while it is locked.
+The file also names the holder. Its content counts only while it is locked.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Holder:
 
 
 class InstanceLock:
-    """The held lock. The descriptor may be handed to a child, which then holds it too."""
+    """The held lock. A child that inherits the descriptor holds it too."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     @classmethod
     def acquire(cls, path: Path, holder: Holder, *, patience: float = 0.3) -> InstanceLock:
-        """Raise InUse when it is held for longer than `patience` seconds (somebody may only be looking)."""
+        """Raises InUse after `patience` seconds; another command may hold it for a moment to read it."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         limit = time.monotonic() + patience
         while True:
@@ -51,14 +51,14 @@ class InstanceLock:
         return cls(descriptor)
 
     def close(self) -> None:
-        """Let go of this process's share of the lock. Idempotent."""
+        """Release this process's hold on the lock. Idempotent."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
 
 def holder_of(path: Path) -> Holder | None:
-    """Who holds the lock, or None when nobody does."""
+    """The holder of the lock, or None."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def _read(path: Path) -> Holder:
     try:
         return Holder(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
-        return Holder(command="another command")  # it has only just locked the file
+        return Holder(command="another command")  # it has locked the file and not written to it yet
 
 
 def _explain(path: Path, holder: Holder) -> str:

@@ -1,4 +1,4 @@
-"""Turns over the logs that programs of an instance write by themselves, as supervisor does with those it writes."""
+"""Rotates the logs that programs write themselves; supervisor rotates those that it writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BACKUPS = 3
 
 
 class LogFiles:
-    """An extension of supervisor: looks every five seconds at `files` of the data folder, a blank between them."""
+    """An extension of supervisor: checks `files` (separated by blanks, in the data folder) every five seconds."""
 
     def __init__(self, supervisord: object, files: str) -> None:
         self._paths = [Path(name) for name in files.split()]
@@ -26,16 +26,16 @@ class LogFiles:
 
 
 def turn_over(log: Path, most: int = MOST_BYTES) -> None:
-    """Move what a log holds into LOG.1, and so on up to `BACKUPS`, once it has that many bytes.
+    """Once a log has `most` bytes, move its content to LOG.1, LOG.1 to LOG.2 and so on up to `BACKUPS`.
 
-    Its writer keeps the file open, so it is copied and emptied; what is written between the two is lost.
+    Its writer keeps the file open, so it is copied and truncated; lines written in between are lost.
     """
     copy = log.with_name(f"{log.name}.0")
-    with contextlib.suppress(OSError):  # none yet, or the disk is full: then it does not grow either
+    with contextlib.suppress(OSError):  # no log yet, or the disk is full and the log cannot grow
         if log.stat().st_size < most:
             return
         try:
-            # Before the others are moved: on a full disk it fails every five seconds, and none may be lost for that.
+            # Copied before the others are moved: on a full disk this fails every five seconds and must lose no log.
             shutil.copy(log, copy)
         except OSError:
             copy.unlink(missing_ok=True)

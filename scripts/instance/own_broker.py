@@ -1,4 +1,4 @@
-"""A RabbitMQ as a child of this process, which may kill it: for tests, benchmarks and the soak."""
+"""A RabbitMQ as a child of this process, for tests, benchmarks and soaks that kill it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _KEEP_SECONDS = 30.0
 
 
 class OwnBroker:
-    """Started, killed and started again at the same address; keeps its lasting queues. Not thread-safe.
+    """Can be killed and started again at the same address, with its durable queues. Not thread-safe.
 
-    It takes the three ports from `port` on. Whoever made it calls `stop` in the end.
+    Uses three ports from `port` on. The caller must call `stop`.
     """
 
     def __init__(self, folder: Path, port: int, programs: Path) -> None:
@@ -28,7 +28,7 @@ class OwnBroker:
         self.url = self.server.url
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        # Before anything else of RabbitMQ, each program of which starts one that nobody would end.
+        # Before any other program of RabbitMQ: each of them would start an epmd of its own and leave it running.
         with self._log.open("ab") as log:
             self._names = subprocess.Popen(
                 self.server.name_server_command(), env=self.server.environment(), stdout=log, stderr=log
@@ -44,7 +44,7 @@ class OwnBroker:
         return self.folder / "log"
 
     def start(self) -> None:
-        """Return when it takes connections. Raises StartFailed with its last words."""
+        """Return once it takes connections. Raises StartFailed with the end of its log."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.server.command(),
@@ -70,9 +70,9 @@ class OwnBroker:
         self._names.wait()
 
     def wait_until_kept(self) -> None:
-        """Return when every quorum queue that was declared so far would outlive `kill`. Raises StartFailed.
+        """Return once every quorum queue declared so far would survive `kill`. Raises StartFailed.
 
-        RabbitMQ answers the declaration a second before it writes down where the queue's log is. Killed in between, it
+        RabbitMQ confirms a declaration about a second before it records where the queue's log is. Killed in between, it
         comes back with a queue that has no leader and confirms nothing (seen with 3.10).
         """
         folder = self.folder / "quorum" / self.server.node_name
@@ -83,14 +83,14 @@ class OwnBroker:
             time.sleep(0.05)
 
     def cpu_seconds(self) -> float:
-        """What its programs have used so far, in user and system time; 0 where that cannot be read."""
+        """User and system time that its programs have used so far; 0 where that cannot be read."""
         total = 0
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue  # gone meanwhile
-            # Its session is its own.
+            # RabbitMQ runs in a session of its own.
             if self._process is not None and int(fields[3]) == self._process.pid:
                 total += int(fields[11]) + int(fields[12])
         return total / os.sysconf("SC_CLK_TCK")
@@ -107,6 +107,6 @@ class OwnBroker:
 
 
 def _unwritten(folder: Path) -> list[str]:
-    """The queues, by the folders of their logs, that the list of all queues does not name."""
+    """The queues, named by their log folders, that are missing from RabbitMQ's list of queues."""
     listed = (folder / "names.dets").read_bytes()
     return [log.name for log in folder.iterdir() if log.is_dir() and log.name.encode() not in listed]

@@ -1,4 +1,4 @@
-"""The ports of an instance, all on 127.0.0.1: each at its own distance from the gateway's, which is --port."""
+"""The ports of an instance, all on 127.0.0.1, each at a fixed distance from the gateway's, which is --port."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scripts.instance.errors import InstanceError, PortTaken
 from servicekit.process.services import BadServiceTable, services
 
 HOST = "127.0.0.1"
-#: The gateway's port where services.toml has its services: their distance from it is kept with any other.
+#: The gateway's port to which the ports in services.toml are relative.
 _GATEWAY = 8000
-#: What has no row there, by its distance from the gateway.
+#: Programs without a row there, by their distance from the gateway.
 _OTHERS = {
     "gateway": 0,
     "events": 4,
@@ -28,16 +28,16 @@ _OTHERS = {
 }
 #: Names of programs and passwords that no service may have.
 _RESERVED = {*_OTHERS, "worker", "internal"}
-#: So that a hundred between two gateways are always enough.
+#: So that gateways a hundred ports apart never collide.
 _FARTHEST = 99
-# Below the range from which the kernel takes the near ends of outgoing connections, and beside that of
-# tests/support/ports.py: a test leaves a port for a moment, to start a killed server on it again.
+# Below the kernel's ephemeral ports, and apart from the range of tests/support/ports.py, where a port may be free for a
+# moment only because a test restarts a killed server on it.
 _FOR_FREE_BASES = range(14_000, 20_000)
 
 
 @lru_cache
 def _distances() -> Mapping[str, int]:
-    """How far each port is from the gateway's, the nearest first. Raises BadServiceTable for a row without a place."""
+    """Each port's distance from the gateway's, nearest first. Raises BadServiceTable for a row that does not fit."""
     names = {distance: name for name, distance in _OTHERS.items()}
     for row in services().values():
         distance = row.port - _GATEWAY
@@ -55,7 +55,7 @@ def _distances() -> Mapping[str, int]:
 
 
 def row_length() -> int:
-    """How many ports in a row an instance needs free."""
+    """How many consecutive ports an instance needs."""
     return max(_distances().values()) + 1
 
 
@@ -82,9 +82,9 @@ class Ports:
         return f"http://localhost:{self.base}"
 
     def require_free(self, but: Collection[str] = ()) -> None:
-        """Raise PortTaken naming the first port that cannot be bound, and what it would be for.
+        """Raises PortTaken, which names the first port that cannot be bound and its use.
 
-        `but` names programs that this instance does without.
+        `but` names programs that this instance does not run.
         """
         for name, port in self.by_name.items():
             if name.partition("'")[0] in but:
@@ -105,7 +105,7 @@ class Ports:
 
 
 def free_base() -> int:
-    """A base port whose whole row is free at this moment."""
+    """A base port whose whole row is free now."""
     while True:
         base = random.choice(_FOR_FREE_BASES[: -row_length()])
         if all(_why_not_bindable(port) is None for port in range(base, base + row_length())):

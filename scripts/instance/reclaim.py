@@ -1,8 +1,8 @@
-"""What a killed supervisor leaves behind, and how the next command clears it.
+"""Finds and ends the processes that a killed supervisor left behind.
 
-Every process of an instance carries SITEWORKS_INSTANCE=<data folder> in its environment; the search goes by that mark
-and by nothing else, so that another instance, or another PostgreSQL, is never touched. PostgreSQL's children
-overwrite their environment, but they end with the server that carries it.
+Every process of an instance has SITEWORKS_INSTANCE=<data folder> in its environment. Only that mark counts, so another
+instance or another PostgreSQL is never touched. PostgreSQL's children overwrite their environment, but end with the
+server, which has the mark.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import psutil
 
 MARK = "SITEWORKS_INSTANCE"
 _GRACE = 8.0  # seconds; a task that needs longer is run again by another worker, as after any crash
-_KILL_GRACE = 5.0  # seconds until a kill has taken effect
+_KILL_GRACE = 5.0  # seconds for SIGKILL to take effect
 _POSTGRES_GRACE = 30.0  # seconds for its checkpoint
 
 
 def leftovers(data: Path) -> list[psutil.Process]:
-    """The processes of this instance, without those this call runs under."""
+    """The processes of this instance, except this one and its parents."""
     own = {process.pid for process in [psutil.Process(), *psutil.Process().parents()]}
     found = []
     for process in psutil.process_iter():
         if process.pid in own:
             continue
-        with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or another user's: not ours
+        with contextlib.suppress(psutil.Error, OSError):  # gone by now, or another user's
             if process.environ().get(MARK) == str(data) and is_alive(process):
                 found.append(process)
     return found
 
 
 def reclaim(data: Path) -> int:
-    """End every leftover: first the services, then PostgreSQL (fast shutdown). The number of processes ended.
+    """End all leftovers, the services first, then PostgreSQL (fast shutdown). Returns how many were ended.
 
-    The caller holds the instance's lock; otherwise a new instance would be taken for a leftover.
+    The caller holds the instance's lock, or a new instance would be taken for a leftover.
     """
     found = leftovers(data)
     servers = [process for process in found if _is_postgres(process)]
@@ -47,7 +47,7 @@ def reclaim(data: Path) -> int:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """A zombie is not: in many containers nobody ever collects the orphans."""
+    """False for a zombie: many containers have no init to reap orphans."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

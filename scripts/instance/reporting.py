@@ -22,7 +22,7 @@ NOT_ALL_RUN = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `status`; `uptime` in seconds. `name` tells the workers apart, `service` is what the verbs take."""
+    """One line of `status`; `uptime` in seconds. `name` is unique; `service`, which verbs take, names all workers."""
 
     name: str
     service: str
@@ -33,7 +33,7 @@ class Row:
 
 
 def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
-    """Print one line for each process; ALL_RUN or NOT_ALL_RUN."""
+    """Print one line for each process. Returns ALL_RUN or NOT_ALL_RUN."""
     layout.require_ours()
     holder = holder_of(layout.lock)
     if holder is None or holder.port is None:
@@ -92,7 +92,7 @@ def _duration(seconds: int | None) -> str:
 
 
 def follow_logs(layout: Layout, service: str) -> None:
-    """Become `tail` on the service's logs; ends with Ctrl-C."""
+    """Replace this process with `tail` on the service's logs; ends with Ctrl-C."""
     layout.require_ours()
     found = sorted(layout.logs.glob("worker-*.log")) if service == "worker" else [layout.log(service)]
     files = [str(path) for path in found if path.exists()]

@@ -1,4 +1,4 @@
-"""./scripts/restore: a new instance out of a backup."""
+"""./scripts/restore: a new instance from a backup."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from servicekit.events.relay_process import redeliver
 
 
 def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manifest:
-    """Make an instance in `layout` from the backup, and bring it up to this version's tables.
+    """Make an instance in `layout` from the backup, and migrate it to this version.
 
-    The backup is read and checked before anything is touched. A failed restore leaves an empty data folder.
+    The backup is checked before anything is changed. A failed restore leaves an empty data folder.
     """
     layout.require_ours_or_empty()
     layout.create_folder()
@@ -60,7 +60,7 @@ def _fill(layout: Layout, dumps: dict[str, Path]) -> None:
     with server_alone(layout) as server:
         credentials = Credentials(layout.secrets)
         for name, dump in dumps.items():
-            # As the owner of the database, so that everything in it belongs to the role that will use it.
+            # As the owner of the database, so that everything in it belongs to the role that uses it.
             done = server.tool(
                 "pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction",
                 f"--dbname={name}", dump, role=name, password=credentials[name],
@@ -70,8 +70,8 @@ def _fill(layout: Layout, dumps: dict[str, Path]) -> None:
         migrate(server, credentials, layout.log("migrations"))
         urls = database_urls(server, credentials)
         for url in urls.values():
-            # An event that was delivered between two dumps was so to an instance that is no more. Whoever has it in
-            # his dump knows it by its id.
+            # An event delivered between two dumps may be missing from its receiver's dump. A receiver that has it
+            # recognises its id.
             redeliver(url, everything=True)
 
 

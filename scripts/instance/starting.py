@@ -1,4 +1,4 @@
-"""Bring an instance up, hold it, and take it down again, in order and without losing anything.
+"""Start an instance, wait while it runs, and stop it in order without losing anything.
 
 lock → reclaim leftovers → ports → folder, secrets, initdb → supervisor (starts PostgreSQL)
      → roles and databases → migrations → every service at once → /readyz of each
@@ -28,18 +28,18 @@ from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
 from servicekit.process.probe import problem_of
 
-_READY_LIMIT = 90.0  # seconds without a further service that is ready (200 on /readyz)
-_TRIES = 3  # exits of one program before the start is given up
+_READY_LIMIT = 90.0  # seconds without another service becoming ready (200 on /readyz)
+_TRIES = 3  # exits of one program until the start is given up
 
 
 class StopRequested(BaseException):
-    """Ctrl-C, SIGTERM or SIGHUP: not an error, and not to be caught as one."""
+    """Ctrl-C, SIGTERM or SIGHUP. Not an Exception, so that no handler catches it as an error."""
 
 
 def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool, rabbitmq: bool = False) -> None:
-    """Start the instance, with a RabbitMQ of its own if `rabbitmq` asks for one and none is given.
+    """Start the instance, with its own RabbitMQ if `rabbitmq` is set and RABBITMQ_URL is not.
 
-    Unless `detach`, hold it until a signal comes or it is stopped from elsewhere.
+    Unless `detach`, wait until a signal comes or another command stops it.
     """
     began = time.monotonic()
     layout.require_ours_or_empty()
@@ -56,13 +56,13 @@ def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool
             supervision.write_run_files(layout, programs, ports["supervisor"], credentials["supervisor"])
             supervisor = supervision.Supervisor(ports, credentials["supervisor"])
             process = supervision.spawn(layout, lock)
-            lock.close()  # from here on supervisor holds it
+            lock.close()  # supervisor holds it from here on
             supervision.wait_for_supervisor(supervisor, process, layout)
             _start_everything(layout, ports, credentials, server, supervisor, process, broker)
             _announce(layout, ports, broker, seconds=time.monotonic() - began, detach=detach)
             if not detach:
                 _hold(layout, process)
-        except BaseException as reason:  # whatever ended the start or the holding, nothing may be left running
+        except BaseException as reason:  # whatever the reason, nothing may be left running
             signals.explain_instead()
             if isinstance(reason, StopRequested):
                 say("\nstopping (running tasks get up to 30 s to finish) …")
@@ -92,7 +92,7 @@ def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool
     credentials.create()
     server = EmbeddedPostgres(layout.postgres, ports["postgres"], credentials["postgres"], log=layout.log("postgres"))
     if server.identity.uid is not None:
-        layout.data.chmod(0o711)  # that other user has to get through to its own folder; the rest stays closed
+        layout.data.chmod(0o711)  # PostgreSQL's user has to reach its own folder; the rest stays closed
     if not server.initialised:
         say(f"making a database in {layout.postgres} …")
     server.initialise()
@@ -148,7 +148,7 @@ def _start_everything(
 
 
 class _Watch:
-    """Counts how often each program has exited during the start, and gives up at the third time."""
+    """Counts the exits of each program during the start, and gives up at the third."""
 
     def __init__(self, layout: Layout, supervisor: supervision.Supervisor) -> None:
         self._layout = layout
@@ -156,14 +156,14 @@ class _Watch:
         self._exits: dict[str, set[float]] = {}
 
     def require_nobody_failed(self) -> None:
-        """Raise StartFailed, with its last words, when a program has failed for good. So do the other questions."""
+        """Raises StartFailed with the end of its log if a program has failed for good. So do the other methods."""
         self._look()
 
     def not_running(self) -> list[str]:
         return [process.name for process in self._look() if process.state != "RUNNING"]
 
     def workers_are_connected(self, ports: Ports) -> bool:
-        """Whether each worker has reached the database: its only outward sign that its settings were good."""
+        """Whether each worker is connected to the database, the only outward sign of valid settings."""
         return all(_is_connected_to(p.pid, ports["postgres"]) for p in self._look() if p.service == "worker")
 
     def _look(self) -> list[supervision.ProcessState]:
@@ -183,12 +183,12 @@ def _is_connected_to(pid: int, port: int) -> bool:
     try:
         found = psutil.Process(pid).net_connections("tcp")
     except psutil.Error:
-        return False  # it has just ended, and supervisor knows more about that
+        return False  # it has just ended; supervisor reports that
     return any(c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED for c in found)
 
 
 def _not_ready(ports: Ports, *, own_broker: bool) -> list[str]:
-    """Name those who have a page and do not say on it that they are ready. A broker of somebody else's may be away."""
+    """The programs whose page does not report them ready. An external broker may be away."""
     without = {*STORES, "worker", *([] if own_broker else ["ingest"])}
     return [name for name in names() if name not in without and problem_of(ports[name])]
 
@@ -212,12 +212,12 @@ def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: f
 
 
 def _hold(layout: Layout, process: subprocess.Popen[bytes]) -> None:
-    """Return when the instance was stopped from elsewhere; raise StartFailed when its supervisor was killed."""
+    """Return once another command stops the instance. Raises StartFailed if its supervisor was killed."""
     status = process.wait()
     if status == 0:
         say("stopped by another command")
         return
-    # Only whoever gets the lock may clear up: the next ./scripts/run may already be at it.
+    # Only the holder of the lock may clean up: another ./scripts/run may already be starting.
     lock = InstanceLock.acquire(layout.lock, Holder("./scripts/run"))
     try:
         reclaim(layout.data)
@@ -230,7 +230,7 @@ def _hold(layout: Layout, process: subprocess.Popen[bytes]) -> None:
 
 
 class _Signals:
-    """The first SIGINT, SIGTERM or SIGHUP raises StopRequested where the program is; later ones only explain."""
+    """The first SIGINT, SIGTERM or SIGHUP raises StopRequested; later ones print an explanation."""
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -1,4 +1,4 @@
-"""Take an instance down: the gateway first, so that nothing new comes in, and PostgreSQL last."""
+"""Stop an instance: the gateway first, so that no new requests come in, PostgreSQL last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RELEASE_LIMIT = 30.0  # seconds for supervisor itself, once its programs have e
 
 
 def stop_in_order(supervisor: Supervisor, say: Callable[[str], None]) -> None:
-    """Stop every program and supervisor. Returns when supervisor has been told; its end is the caller's to await."""
+    """Stop every program, then tell supervisor to end; the caller waits for that."""
     try:
         for group in (["gateway"], [name for name in names() if name not in STORES], STORES):
             running = supervisor.alive(group)
@@ -26,12 +26,12 @@ def stop_in_order(supervisor: Supervisor, say: Callable[[str], None]) -> None:
                 say(f"  stopping {', '.join(running)}")
             supervisor.stop(group)
     except InstanceError:
-        pass  # it went away meanwhile, stopped by somebody else; the lock tells when it is gone
+        pass  # stopped by another command meanwhile; the lock tells when it is gone
     supervisor.shut_down()
 
 
 def stop(layout: Layout, say: Callable[[str], None]) -> None:
-    """The verb `stop`. An instance that does not run is no error: afterwards it does not run."""
+    """The verb `stop`. It is no error if the instance does not run."""
     layout.require_ours()
     holder = holder_of(layout.lock)
     if holder is None:

@@ -1,7 +1,7 @@
 """supervisor: its configuration, its process, and the calls made to it.
 
-Its configuration holds no path and no secret but its own password. Paths travel as descriptors, relative names and one
-variable, because its file expands `%`, cuts at ` ;` and ` #`, and unquotes commands.
+Its configuration holds no absolute path, and no secret but its own password: because that file expands `%`, cuts at
+` ;` and ` #`, and unquotes commands, paths are passed as descriptors, relative names and one variable.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def configuration(programs: Sequence[Program], port: int, password: str) -> str:
 
 
 def _program_section(program: Program) -> list[str]:
-    many = program.name == "worker"  # numbered even when there is one, so that names do not change with the number
+    many = program.name == "worker"  # numbered even when there is only one, so that names do not depend on the count
     log = f"{program.name}-%(process_num)d" if many else program.name
     return [
         f"[program:{program.name}]",
@@ -74,14 +74,14 @@ def _program_section(program: Program) -> list[str]:
         f"autostart = {str(program.autostart).lower()}",
         "autorestart = true",
         "startsecs = 1",
-        "startretries = 1000000000",  # for ever; the pause between tries grows by a second each time
+        "startretries = 1000000000",  # for ever; the pause grows by a second each time
         f"stopsignal = {program.stop_signal}",
         f"stopwaitsecs = {program.stop_seconds}",
         *(["killasgroup = true"] if program.name != "postgres" else []),
         f"priority = {program.priority}",
         "redirect_stderr = true",
         f"stdout_logfile = logs/{log}.log",
-        # What a store writes by itself is turned over by log_files.py.
+        # log_files.py rotates the logs that programs write themselves.
         f"stdout_logfile_maxbytes = {0 if program.own_log else MOST_BYTES}",
         f"stdout_logfile_backups = {0 if program.own_log else BACKUPS}",
     ]
@@ -107,7 +107,7 @@ def spawn(layout: Layout, lock: InstanceLock) -> subprocess.Popen[bytes]:
         **os.environ,
         MARK: str(layout.data),
         _LAUNCH_VARIABLE: shlex.join(launch),
-        "PYTHONPATH": str(CHECKOUT),  # it runs inside the data folder
+        "PYTHONPATH": str(CHECKOUT),  # it runs in the data folder
     }
     environment.pop("PYTHONHOME", None)
     with layout.log("supervisor-output").open("wb") as output:
@@ -125,7 +125,7 @@ def spawn(layout: Layout, lock: InstanceLock) -> subprocess.Popen[bytes]:
 
 @dataclass(frozen=True)
 class ProcessState:
-    """`service` is the name people use; `name` tells the workers apart."""
+    """`service` is the name used in commands; `name` tells the workers apart."""
 
     service: str
     name: str
@@ -186,13 +186,13 @@ class Supervisor:
         ]
 
     def start(self, services: Sequence[str]) -> None:
-        """Ask for them to be started, without waiting. One that runs already is left as it is."""
+        """Start them without waiting. One that runs already is left alone."""
         for process in self.processes():
             if process.service in services and process.state not in {"RUNNING", "STARTING", "STOPPING"}:
                 self._tolerantly("startProcess", process.address, False)
 
     def stop(self, services: Sequence[str]) -> None:
-        """Stop them all at once and wait until they are gone; supervisor kills what exceeds its time."""
+        """Stop them all at once and wait until they are gone; supervisor kills any that exceeds its time."""
         for process in self.processes():
             if process.service in services and process.state not in _STOPPED:
                 self._tolerantly("stopProcess", process.address, False)
@@ -203,11 +203,11 @@ class Supervisor:
         return [p.name for p in self.processes() if p.service in services and p.state not in _STOPPED]
 
     def shut_down(self) -> None:
-        with contextlib.suppress(InstanceError):  # it may be gone before it has answered
+        with contextlib.suppress(InstanceError):  # it may end before it answers
             self._call("shutdown")
 
     def _tolerantly(self, method: str, *arguments: object) -> None:
-        # Between listing and asking, a process may have changed its state by itself.
+        # A process may have changed state since it was listed.
         with contextlib.suppress(xmlrpc.client.Fault):
             self._call(method, *arguments)
 

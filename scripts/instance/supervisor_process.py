@@ -1,6 +1,6 @@
 """The supervisor of one instance: `python -m scripts.instance.supervisor_process LOCK_DESCRIPTOR` in the data folder.
 
-Nothing but supervisor itself, holding the instance's lock for as long as it lives.
+Runs supervisor, which holds the instance's lock for as long as it lives.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 
 from supervisor.supervisord import main as supervise
 
-# supervisor closes descriptors from 5 upwards in itself and from 3 upwards in its children: here the lock lives
-# exactly as long as supervisor does.
+# supervisor closes descriptors from 5 upwards in itself and from 3 upwards in its children, so this one is held exactly
+# as long as supervisor lives.
 _KEPT_DESCRIPTOR = 3
 
 

@@ -1,1 +1,1 @@
-"""Writes docs/reference and .env.example from the code's own declarations. Begin in `__main__.py`."""
+"""Writes docs/reference and .env.example from declarations in the code. Start reading in `__main__.py`."""

@@ -15,7 +15,7 @@ STALE = "written from the code, and out of date: run ./scripts/docs"
 
 
 def written() -> Mapping[Path, str]:
-    """What each generated file should hold."""
+    """The generated files, with their content."""
     reference = CHECKOUT / "docs" / "reference"
     return {
         reference / "endpoints.md": endpoints.page(),
@@ -28,7 +28,7 @@ def written() -> Mapping[Path, str]:
 
 
 def stale() -> dict[Path, str | None]:
-    """The files that do not hold what they should, with what they should hold; None: it should not be there."""
+    """The files that are out of date, with their right content; None for one that should not exist."""
     wanted = written()
     old: dict[Path, str | None] = {
         file: text for file, text in wanted.items() if not file.is_file() or file.read_text(encoding="utf-8") != text
@@ -45,7 +45,7 @@ def main() -> int:
     if options.words:
         print(words.report())
         return 0
-    # Building the applications writes lines that say nothing here.
+    # Building the applications logs lines that do not matter here.
     configure("docs", fmt="console", level="error")
     old = stale()
     for file, text in old.items():

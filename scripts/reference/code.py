@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from servicekit.process.services import services
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-#: Importing these starts something, or needs Alembic's command line.
+#: Importing these starts a program, or needs Alembic's command line.
 _STARTERS = {"__main__", "asgi", "env", "wsgi"}
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def _below(package: str) -> Iterator[ModuleType]:
 
 
 def classes(base: type[T]) -> list[type[T]]:
-    """Every class below `base` that stands in some module, in the order of the modules."""
+    """Every subclass of `base`, in the order of the modules."""
     found: dict[type[T], None] = {}
     for module in modules():
         for value in vars(module).values():
@@ -45,12 +45,12 @@ def classes(base: type[T]) -> list[type[T]]:
 
 
 def named(name: str) -> list[Any]:
-    """What stands under this name in any module, each once."""
+    """The values of this name in all modules, each once."""
     return list({id(vars(module)[name]): vars(module)[name] for module in modules() if name in vars(module)}.values())
 
 
 def sentence(text: str) -> str:
-    """The text as a sentence: a capital first, a full stop last."""
+    """The text with a capital first and a full stop last."""
     text = " ".join(text.split())
     if not text:
         return ""

@@ -1,4 +1,4 @@
-"""Every operation that the gateway answers, from the OpenAPI document that it shows."""
+"""Every operation of the gateway, from its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from servicekit.process.settings import ServiceSettings
 from servicekit.web.openapi import document as document_of
 from servicekit.wire.envelope import dump
 
-#: Nobody listens there: an application is built without a database.
+#: Nothing listens there: building an application needs no database.
 _AWAY = "postgresql://role:secret@127.0.0.1:1/away"
 _CODE = re.compile(r"`(\w+)`:")
 _OF_A_BODY = {"invalid_json", "body_too_large", "unsupported_media_type"}
 
 
 def application(name: str) -> Flask:
-    """The application of a service, with its default settings and a database that is away."""
+    """The application of a service, with default settings and an unreachable database."""
     settings: Any = next(one for one in by_process()[name] if issubclass(one, ServiceSettings))
     required = {field: _AWAY for field, info in settings.model_fields.items() if info.is_required()}
     package = importlib.import_module(f"{services()[name].package}.app")
@@ -38,16 +38,16 @@ def application(name: str) -> Flask:
 
 
 def documents() -> dict[str, bytes]:
-    """The OpenAPI document of everybody behind the gateway, as each gives it."""
+    """The OpenAPI document of each upstream, as it serves it."""
     found = {name: application(name).test_client().get("/openapi.json").data for name in services()}
     return {**found, "events": dump(document_of(title="", version="", description="", routes=[stream_routes()]))}
 
 
 def document() -> dict[str, Any]:
-    """What `GET /openapi.json` of the gateway answers when everybody is there."""
+    """What the gateway answers to `GET /openapi.json` when every upstream answers."""
     given = documents()
     gateway = make_control(
-        circuits=dict.fromkeys(given),  # type: ignore[arg-type]  # named, never asked
+        circuits=dict.fromkeys(given),  # type: ignore[arg-type]  # only their names are used
         routes=(*ROUTES, *PAGES),
         metrics=Metrics("api_gateway"),
         fetch_documents=lambda: given,
@@ -95,7 +95,7 @@ def page() -> str:
 
 
 def _operations(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """In the order of the gateway's routes, which is that of people."""
+    """Operations in the order of the gateway's routes."""
     order = [row.template for row in (*ROUTES, *PAGES)]
     for path, item in sorted(whole["paths"].items(), key=lambda one: order.index(one[0])):
         for method, operation in item.items():

@@ -1,4 +1,4 @@
-"""The error codes, with their statuses, what they mean and what to do."""
+"""The error codes, with their status, meaning and remedy."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scripts.reference.code import classes, sentence, table
 from servicekit.wire import envelope
 from servicekit.wire.errors import AppError, Conflict, Unavailable
 
-#: Only what is below them is ever raised.
+#: Only their subclasses are ever raised.
 _NEVER_SEEN = {Conflict.code, Unavailable.code}
 
 
 def errors() -> list[tuple[str, int, str, str]]:
-    """Code, status, message, and what an operator should know, by status."""
+    """Code, status, message and advice to operators, in the order of statuses."""
     found: dict[tuple[int, str], tuple[str, str]] = {}
     raised: list[type[AppError]] = [AppError, *classes(AppError)]
     for cls in sorted(raised, key=lambda one: len(one.__mro__)):
@@ -23,7 +23,7 @@ def errors() -> list[tuple[str, int, str, str]]:
         message, _, more = (inspect.getdoc(cls) or "").partition("\n")
         if cls.code in _NEVER_SEEN:
             continue
-        # A class that takes the code of its parent says another message and means the same.
+        # A class that inherits its code has another message and the same meaning.
         before = found.setdefault((status, cls.code), (message, more))
         if more.strip() and not before[1].strip():
             found[status, cls.code] = (before[0], more)

@@ -1,4 +1,4 @@
-"""The events that services tell each other, with their data."""
+"""The events that services send each other, with their data."""
 
 from __future__ import annotations
 

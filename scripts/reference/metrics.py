@@ -1,4 +1,4 @@
-"""The metrics, read from collectors that have seen something of everything."""
+"""The metrics, read from collectors after each has been used once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
 
 
 def registries() -> Iterator[tuple[str, CollectorRegistry]]:
-    """What each process counts, by the process."""
+    """The registry of each process."""
     metrics = Metrics("api_gateway")
     metrics.observe(method="GET", route="/users", status=200, seconds=0.1)
     yield "every process", metrics.registry
@@ -48,7 +48,7 @@ def registries() -> Iterator[tuple[str, CollectorRegistry]]:
 
 
 def series(registry: CollectorRegistry) -> dict[str, set[str]]:
-    """Every series of ours in a registry, with its labels."""
+    """Every series of Siteworks in a registry, with its labels."""
     found: dict[str, set[str]] = {}
     for metric in registry.collect():
         for sample in metric.samples:
@@ -109,7 +109,7 @@ def _ingest(registry: CollectorRegistry) -> None:
 
 
 def _worker(registry: CollectorRegistry) -> None:
-    nobody: Any = None  # it is never started
+    nobody: Any = None  # the worker is never started
     worker = Worker(
         store=nobody,
         heartbeat_store=nobody,

@@ -1,4 +1,4 @@
-"""JSON Schemas as people read them: a row for each field."""
+"""JSON Schemas as tables: a row for each field."""
 
 from __future__ import annotations
 

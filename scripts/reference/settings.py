@@ -1,4 +1,4 @@
-"""The variables that processes read, with their defaults, ranges and readers."""
+"""The environment variables, with their defaults, ranges and readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVERYBODY, SEVERAL, COMPOSE = "Every process", "Several processes", "docker comp
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable; `required` is whether its processes do not start without it."""
+    """One variable; its processes do not start without a `required` one."""
 
     name: str
     field: FieldInfo
@@ -34,13 +34,13 @@ class Variable:
 
     @property
     def default(self) -> str:
-        """As it would stand in .env; empty where there is none."""
+        """As written in .env; empty if there is none."""
         value = self.field.default
         return "" if value is None or value is PydanticUndefined else str(value)
 
     @property
     def meaning(self) -> str:
-        """What it is, and what it may be."""
+        """Its description and its range."""
         return " ".join(filter(None, (sentence(self.field.description or ""), sentence(self._range()))))
 
     def _range(self) -> str:
@@ -65,16 +65,16 @@ def by_process() -> dict[str, list[type[Settings]]]:
             found.setdefault(one.process, []).append(one)
         elif issubclass(one, ServiceSettings) and not one.__subclasses__():
             raise SystemExit(f"{one.__module__}.{one.__name__}: say in `process` who reads it")
-    # Where services and databases are comes from the table.
+    # The addresses of services and databases derive from the table.
     found["relay"].append(relay_settings(services()))
-    # A worker reads these as it starts, and leaves out the type whose required ones are not set.
+    # A worker reads these as it starts, and skips a type whose required settings are missing.
     found["worker"] += [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
     return found
 
 
 @lru_cache
 def variables() -> tuple[Variable, ...]:
-    """All of them, in the order in which they are declared."""
+    """All of them, in the order of declaration."""
     read: dict[str, list[tuple[str, type[Settings], FieldInfo]]] = {}
     for process, settings in by_process().items():
         for one in settings:
@@ -101,7 +101,7 @@ def compose_variables() -> dict[str, str]:
 
 
 def groups() -> Iterator[tuple[str, list[Variable]]]:
-    """The variables by who reads them."""
+    """The variables by reader."""
     everybody = {*by_process(), "migrate"}
     by_group: dict[str, list[Variable]] = {EVERYBODY: [], SEVERAL: [], **{process: [] for process in by_process()}}
     for one in variables():

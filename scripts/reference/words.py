@@ -1,4 +1,4 @@
-"""How many words a reader is given: of each page, outside code blocks."""
+"""Counts the words of each page, outside code blocks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def pages() -> dict[str, int]:
-    """The words of README, docs and scripts/README; decisions and the reference are read one at a time."""
+    """The words of README, docs and scripts/README; decisions and the reference are not counted."""
     docs = CHECKOUT / "docs"
     files = [CHECKOUT / "README.md", *sorted(docs.glob("*.md")), CHECKOUT / "scripts" / "README.md"]
     return {str(file.relative_to(CHECKOUT)): count(file) for file in files}
 
 
 def count(file: Path) -> int:
-    """What is between blanks and has a letter or a digit in it, outside fences."""
+    """Words have a letter or a digit; fenced blocks are left out."""
     text = _FENCED.sub("", file.read_text(encoding="utf-8"))
     return sum(1 for word in text.split() if any(map(str.isalnum, word)))
 
