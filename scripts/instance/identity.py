@@ -105,9 +105,7 @@ def server_identity(folder: Path) -> Identity:
         return AS_WE_ARE
     with contextlib.suppress(FileNotFoundError):
         owner = folder.stat()
-        if (
-            owner.st_uid != 0
-        ):  # made without a namespace, or by an ordinary user: PostgreSQL must own it
+        if owner.st_uid != 0:  # made without a namespace, or by an ordinary user: PostgreSQL must own it
             return Identity(uid=owner.st_uid, gid=owner.st_gid, name=f"the owner of {folder} (user {owner.st_uid})")
     return _root_without_root()
 

@@ -79,12 +79,12 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """The exit status: 0 without a fault, 1 with one."""
     if sys.argv[1:2] == ["messages"]:
-        # Has options of its own, and needs none of what the others do.
+        # It has options of its own, and needs nothing that the others do.
         from scripts.soaking import messages
 
         return messages.main(sys.argv[2:])
     options = _parser().parse_args()
-    # Ending early must still end what was started.
+    # SIGTERM must still stop what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return exit_status("soak", lambda: _act(options))
 

@@ -1,4 +1,4 @@
-"""One client of a soak: a thread, a kept connection, a steady rate, and every answer written down."""
+"""One client of a soak: a thread with a kept connection, a steady rate and a record of every answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_ENVELOPE = frozenset({"/metrics", "/openapi.json", "/swagger"})
 
 @dataclass(frozen=True, slots=True)
 class SoakReply:
-    """The answer to one request; `data` is that of a 2xx. `status` is 0 when no whole answer came."""
+    """The answer to one request. `data` is that of a 2xx; `status` is 0 if no complete answer came."""
 
     status: int
     data: Any = None
@@ -31,12 +31,12 @@ class SoakReply:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the client knows what became of its request."""
+        """Whether the answer tells the outcome of the request."""
         return 0 < self.status < 500
 
 
 class Caller(ABC):
-    """Acts `rate` times a second until `stopped` is set. Its choices follow from `seed`."""
+    """Acts `rate` times a second until `stopped` is set. `seed` determines its choices."""
 
     def __init__(self, port: int, seed: str, stopped: threading.Event, *, rate: float) -> None:
         self.answers: list[NotedAnswer] = []
@@ -53,7 +53,7 @@ class Caller(ABC):
         """Do one thing."""
 
     def finish(self) -> None:
-        """Do what is left once `stopped` is set; by default nothing."""
+        """Finish up once `stopped` is set; by default nothing."""
         return
 
     def start(self) -> None:
@@ -66,11 +66,11 @@ class Caller(ABC):
         due = time.monotonic() + self._random.random() / self._rate
         try:
             while not self._stopped.wait(max(due - time.monotonic(), 0)):
-                # More than a second behind, the missed ones are dropped, not sent all at once.
+                # When more than a second behind, missed ones are dropped, not sent all at once.
                 due = max(due + 1 / self._rate, time.monotonic() - 1)
                 self.act()
             self.finish()
-        except BaseException as error:  # a fault of the soak itself must end it with a complaint, not quietly
+        except BaseException as error:  # a fault of the soak itself must not end it quietly
             self.crash = error
         finally:
             self._hang_up()
@@ -88,7 +88,7 @@ class Caller(ABC):
         promised: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> SoakReply:
-        """Send one request and note its answer. `promised` are fields that the data of a 2xx must have."""
+        """Send one request and record its answer. `promised`: fields that the data of a 2xx must have."""
         sent = content if body is None else json.dumps(body).encode()
         began = time.monotonic()
         status, fields, raw, said = self._exchange(method, path, sent, headers or {})
@@ -109,7 +109,7 @@ class Caller(ABC):
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, Any, bytes, str]:
-        """Status, fields, body and complaint; the status is 0 when no whole answer came."""
+        """Status, fields, body and complaint; the status is 0 if no complete answer came."""
         try:
             if self._connection is not None and _has_ended(self._connection):
                 self._hang_up()
@@ -133,7 +133,7 @@ class Caller(ABC):
 
 
 def _has_ended(connection: http.client.HTTPConnection) -> bool:
-    """Whether the other side has closed a kept connection: then there is something to read, its end."""
+    """Whether the server has closed a kept connection, which is then readable: end of file."""
     if connection.sock is None:
         return True
     readable, _, _ = select.select([connection.sock], [], [], 0)
@@ -141,7 +141,7 @@ def _has_ended(connection: http.client.HTTPConnection) -> bool:
 
 
 def _open(method: str, route: str, status: int, fields: Any, raw: bytes) -> tuple[Any, str, str]:
-    """The data, an error's code, and what is wrong with the envelope (empty: nothing)."""
+    """The data, the error's code, and any fault of the envelope (empty: none)."""
     if not fields.get("X-Request-ID"):
         return None, "", "no X-Request-ID"
     if method == "HEAD" or status == 204:

@@ -1,8 +1,7 @@
-"""The journal that handlers keep of their runs, outside the database: one line for the beginning of a run, one for its
-end.
+"""A journal of handlers' runs, outside the database: one line when a run begins, one when it ends.
 
-The engine under test has no part in it. A line is one write to a file opened for appending, so the lines of several
-processes never mix, and a written line outlives its process.
+It does not depend on the engine under test. A line is one write to a file opened for appending, so lines of several
+processes never mix, and a written line survives its process.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-#: How its handler saw a run end; `stopped`: it was told to stop.
+#: How a run ended as its handler saw it; `stopped`: it was told to stop.
 End = Literal["returned", "raised", "stopped"]
 
 
 @dataclass(slots=True)
 class Run:
-    """One start of a handler. Times are those of the machine's wall clock, in seconds."""
+    """One start of a handler. Times are of the machine's wall clock, in seconds."""
 
     id: str
     task: str

@@ -20,14 +20,14 @@ from scripts.soaking.verdict import GATEWAY_PROCESS, RECOVERY_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """What happens to which part. `hurts` are the services that may answer 5xx because of it."""
+    """A signal and its target. `hurts`: the services that may answer 5xx because of it."""
 
     part: str
     hurts: tuple[str, ...] = ()
     signal: signal.Signals = signal.SIGKILL
     #: For SIGSTOP: seconds until SIGCONT.
     seconds: float = 0.0
-    #: Not the part itself, but one of its processes that serve connections.
+    #: The target is one of the part's processes that serve connections, not the part itself.
     backend: bool = False
 
 
@@ -47,9 +47,8 @@ _LOOK_EVERY = 0.1
 
 
 class Killer:
-    """Strikes every `every` seconds until stopped: each kind once, in random order, then each again. With the
-    probability `pairs`, two kinds at the same moment. `works` says whether requests to these services do what they
-    should."""
+    """Strikes every `every` seconds until stopped: each kind once, in random order, then each again. With
+    probability `pairs` it strikes two kinds at once. `works` tells whether requests to the given services succeed."""
 
     def __init__(
         self,
@@ -76,7 +75,7 @@ class Killer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Kill no more; return when the last victim's part works again."""
+        """Stop killing; return once the last victim's part works again."""
         self._stopped.set()
         self._thread.join(2 * RECOVERY_SECONDS)
 
@@ -95,11 +94,11 @@ class Killer:
                         names.append(others[-1])
                         round_of.remove(others[-1])
                 self._strike(names)
-        except BaseException as error:  # a fault of the soak itself must end it with a complaint, not quietly
+        except BaseException as error:  # a fault of the soak itself must not end it quietly
             self.crash = error
 
     def _together(self, name: str, other: str) -> bool:
-        """Whether these are two processes: a master and its workers die together anyhow."""
+        """Whether both may be struck at once: a master and its workers die together anyway."""
         parts = {self._victims[name].part, self._victims[other].part}
         return (
             parts == {"task worker"}
@@ -107,16 +106,16 @@ class Killer:
         )
 
     def _strike(self, names: list[str]) -> None:
-        """Strike these at once; return when all works again, or should."""
+        """Strike these at once; return once everything works again, or the time for that is over."""
         first = len(self.kills)
         gone: list[psutil.Process] = []
         stopped: list[psutil.Process] = []
         aims = self._aims(names)
         for name, process, others in aims:
             blow = self._victims[name]
-            # The time before the blow: its effects come after it.
+            # Taken before the blow, so that its effects come later.
             self.kills.append(Kill(time.monotonic(), name, process.pid, blow.hurts, None, blow.signal.name))
-            # One of two may have ended with the other before its turn.
+            # The second of two may have ended with the first.
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(blow.signal)
             if blow.signal is signal.SIGSTOP:
@@ -141,7 +140,7 @@ class Killer:
             time.sleep(_LOOK_EVERY)
 
     def _aims(self, names: list[str]) -> list[tuple[str, psutil.Process, list[psutil.Process]]]:
-        """For each kind the process that is struck, and those that end with it."""
+        """For each kind its target, and the processes that end with it."""
         running = self._site.processes()
         aims: list[tuple[str, psutil.Process, list[psutil.Process]]] = []
         for name in names:
@@ -150,11 +149,11 @@ class Killer:
             possible = [process for process in running.get(blow.part, []) if process.pid not in struck]
             if not possible:
                 raise InstanceError(f"there is no {blow.part} to kill")
-            # The youngest of the gateway, so that the eldest shows how the memory of a long-lived process grows.
+            # The gateway's youngest, so that its eldest lives long enough to show a leak.
             process = possible[-1] if blow.part == GATEWAY_PROCESS else self._random.choice(possible)
             others: list[psutil.Process] = []
             if blow.part == "postgres":
-                # When one of them dies, the server ends them all.
+                # If one of them dies, the server ends them all.
                 others = backends(process)
                 if blow.backend:
                     process = self._random.choice(others)

@@ -1,4 +1,4 @@
-"""The mixed load: several clients, each with a kept connection, a steady rate and a book of what it was promised."""
+"""The mixed load: clients with a kept connection, a steady rate and a record of the promised state."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from scripts.soaking.client import Caller
 from scripts.soaking.records import NotedAnswer
 
-#: Requests a second of one client: well below what two cores can do, so that latencies mean something.
+#: Requests a second of one client: well below what two cores can do, so that latencies are meaningful.
 RATE = 10.0
 _USERS, _ORDERS, _TASKS = ("users",), ("orders",), ("tasks",)
-_KEPT = 400  # things of each kind that a client goes on using; the others only wait for the last look
+_KEPT = 400  # things of each kind that a client goes on using; the others are only checked at the end
 
 
 @dataclass
 class Books:
-    """What a client was promised: by id, what each thing must look like. No other client touches these things.
+    """The promised state of each thing, by id. No other client touches these things.
 
-    A thing whose change got no answer is taken out of the book: the change may or may not have happened.
+    A thing whose change got no answer is removed: the change may or may not have happened.
     """
 
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Books:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def forget(self, path: str) -> None:
-        """Strike out the thing at a path, if it is one."""
+        """Remove the thing at a path, if there is one."""
         name = path.rpartition("/")[2]
         for book in (self.users, self.orders, self.tasks):
             book.pop(name, None)
@@ -59,8 +59,8 @@ class MixedClient(Caller):
         content: bytes | None = None,
         promised: dict[str, Any] | None = None,
     ) -> Any:
-        """Send one request and return the data of a 2xx, else None. A change without a clear answer strikes the thing
-        out."""
+        """Send one request and return the data of a 2xx, else None. A thing is forgotten if its change got no clear
+        answer."""
         reply = self.send(
             method, path, body, needs=needs, expect=expect, route=route, content=content, promised=promised
         )
@@ -73,7 +73,7 @@ class MixedClient(Caller):
         newest = list(book)[-_KEPT:]
         return self._random.choice(newest) if newest else None
 
-    # What it does.
+    # Its moves.
 
     def create_user(self) -> None:
         wanted = {"email": f"{uuid.uuid4().hex}@example.com", "name": self._random.choice(_NAMES)}
@@ -144,7 +144,7 @@ class MixedClient(Caller):
         user = self.one_of(self.books.users)
         if user is None:
             return
-        # Without orders the answer is partial, so only users can be missed.
+        # Without the orders service the answer is partial; only users is needed.
         found = self.ask("GET", f"/users/{user}/details", needs=_USERS, expect=[200], route="/users/{id}/details")
         if found and found["user"]["id"] != user:
             self._note_wrong("/users/{id}/details", "another user's data")
@@ -181,7 +181,7 @@ class MixedClient(Caller):
             self.books.orders.pop(order, None)
 
     def delete_user(self) -> None:
-        # A user of its own, so that no order in the book loses its user.
+        # A separate user, so that no recorded order loses its user.
         wanted = {"email": f"{uuid.uuid4().hex}@example.com", "name": "Þórdís"}
         made = self.ask("POST", "/users", wanted, needs=_USERS, expect=[201])
         if made:

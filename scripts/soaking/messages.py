@@ -1,4 +1,4 @@
-"""The soak of messages: a producer that wants to be sure, while all that is behind it is killed with SIGKILL.
+"""The soak of messages: a producer with confirms, while consumer, broker and database are killed.
 
 - Each message_id is exactly one task, and that of a bad message exactly one rejection.
 - Nothing else is in the tables, and nothing is left in the queue.
@@ -38,9 +38,9 @@ from servicekit.database import migrations
 from servicekit.database.engine import is_unavailable
 from servicekit.events.broker import BrokerAway, Link
 
-#: Ingestion must make progress within this time, whatever was killed.
+#: Ingestion must make progress within this time, in seconds, whatever was killed.
 STUCK_SECONDS = 60.0
-#: One message of so many is bad, and one of so many is published twice.
+#: One message in so many is bad, and one in so many is published twice.
 _BAD, _TWICE = 50, 10
 _LOOK_SECONDS = 0.05
 _SHOWN = 10
@@ -48,8 +48,8 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class MessagePlan:
-    """`every`: how long a consumer lives, in seconds from when it is ready. The servers die `rounds` times each, at
-    even shares of the messages."""
+    """`every`: how long a consumer lives after it is ready, in seconds. Each server is killed `rounds` times, evenly
+    spread over the messages."""
 
     messages: int = 50_000
     every: float = 2.0
@@ -58,7 +58,7 @@ class MessagePlan:
 
 @dataclass(frozen=True)
 class MessageOutcome:
-    """`published` counts repetitions too: on purpose, and after a broker's death."""
+    """`published` includes repetitions, deliberate or after the broker's death."""
 
     plan: MessagePlan
     seconds: float
@@ -78,7 +78,7 @@ def soak_messages(
     folder: Path,
     say: Callable[[str], None],
 ) -> MessageOutcome:
-    """Send the messages through a running broker and database, both of which are killed and started again."""
+    """Send the messages through a broker and a database, both killed and restarted meanwhile."""
     began = time.monotonic()
     producer = _Producer(broker.url, plan.messages)
     consumer = _Consumer(database_url, broker.url, free_base(), folder / "ingest.log")
@@ -117,9 +117,9 @@ def soak_messages(
         )
         producer.stop()
         faults += [f"the producer has failed: {producer.crash!r}"] if producer.crash else []
-        # One that was started a moment ago would die of SIGTERM before it can end in good order.
+        # One started a moment ago would die of SIGTERM before it can stop gracefully.
         consumer.wait_until_ready()
-        # Repetitions may still be on their way; they make no tasks, but have to be consumed.
+        # Repetitions may still be in the queue; they make no tasks, but must be consumed.
         left = _left(broker.url)
         faults += [f"{left} messages are left in {SURE.name}"] if left else []
         status = consumer.stop()
@@ -175,7 +175,7 @@ class _Producer:
                             link.publish("", SURE.name, body, message_id=str(number))
                         number += 1
                 self._stopped.wait(_LOOK_SECONDS)
-        except BaseException as error:  # a fault of the soak itself must end it with a complaint, not quietly
+        except BaseException as error:  # a fault of the soak itself must not end it quietly
             self.crash = error
 
 
@@ -207,7 +207,7 @@ class _Consumer:
             )
 
     def lived(self) -> float:
-        """Seconds since it was ready, 0 before. Raises InstanceError if it has ended by itself."""
+        """Seconds since it was ready; 0 before that. Raises InstanceError if it has ended by itself."""
         assert self._process is not None
         if self._process.poll() is not None:
             raise InstanceError(f"ingestion ended with {self._process.returncode}; its log is {self._log}")
@@ -218,7 +218,7 @@ class _Consumer:
         return time.monotonic() - self._ready_at
 
     def wait_until_ready(self) -> None:
-        """Raises InstanceError when it does not get so far."""
+        """Raises InstanceError if it does not become ready."""
         until = time.monotonic() + STUCK_SECONDS
         while not self.lived():
             if time.monotonic() > until:
@@ -251,7 +251,7 @@ class _Consumer:
 
 
 class _Table:
-    """What has become of the messages. The server may be away at any time, but not for `count` and `faults`."""
+    """The tables that messages end in. The server may be away, except for `count` and `faults`."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url.replace("+psycopg2", "", 1)
@@ -309,7 +309,7 @@ def _differences(what: str, wanted: Counter[str], found: Counter[str]) -> list[s
 
 
 def _left(url: str) -> int:
-    """How many messages are still in the queue after some time."""
+    """How many messages are left in the queue after some time."""
     link = Link(url, name="soak")
     try:
         until = time.monotonic() + STUCK_SECONDS
@@ -321,7 +321,7 @@ def _left(url: str) -> int:
 
 
 def message_lines(outcome: MessageOutcome) -> list[str]:
-    """The outcome for people."""
+    """The outcome as text."""
     plan = outcome.plan
     killed = ", ".join(f"{name} {number} times" for name, number in outcome.kills.items())
     return [
@@ -352,7 +352,7 @@ def main(given: Sequence[str]) -> int:
         "--rounds", type=int, default=usual.rounds, metavar="N", help=f"kills of each server ({usual.rounds})"
     )
     options = parser.parse_args(given)
-    # Ending early must still end what was started.
+    # SIGTERM must still stop what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return exit_status("soak", lambda: _act(options))
 
@@ -364,7 +364,7 @@ def _act(options: argparse.Namespace) -> int:
     plan = MessagePlan(options.messages, options.every, options.rounds)
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        # PostgreSQL may run as another user than we do.
+        # PostgreSQL may run as another user.
         folder.chmod(0o755)
         base = free_base()
         postgres = EmbeddedPostgres(folder / "postgres", base, "of a soak")

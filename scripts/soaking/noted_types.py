@@ -1,4 +1,4 @@
-"""Task types that write down each of their runs; `./scripts/soak tasks` gives them to its workers by TASK_MODULES."""
+"""Task types that record their runs in the journal; `./scripts/soak tasks` loads them by TASK_MODULES."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUICK = RetryPolicy(base_seconds=0.2, cap_seconds=2.0)
 
 
 class JournalSettings(Settings):
-    """Where runs are written down."""
+    """Where the journal is."""
 
     soak_journal: Path
 
@@ -34,17 +34,17 @@ class NotedPayload(BaseModel):
 
 
 class NotedResult(BaseModel):
-    """Which run it was that counted."""
+    """The run that counted."""
 
     run: str
 
 
 class AskedToFail(Exception):
-    """The error that was asked for."""
+    """The error that the payload asks for."""
 
 
 class _Noted:
-    """One run, in the journal from here on."""
+    """One run; creating it notes its beginning in the journal."""
 
     def __init__(self, ctx: TaskContext, payload: NotedPayload, settings: JournalSettings) -> None:
         # First, since the process may be stopped at any line.
@@ -74,7 +74,7 @@ class _Noted:
 
 @task_type(ASYNC, payload=NotedPayload, result=NotedResult, timeout=120, retry=_QUICK, settings=JournalSettings)
 async def noted(ctx: TaskContext, payload: NotedPayload, *, settings: JournalSettings) -> NotedResult:
-    """Waits on the event loop, and writes down when it began and how it ended."""
+    """Waits on the event loop; notes when it began and how it ended."""
     run = _Noted(ctx, payload, settings)
     try:
         await asyncio.sleep(payload.seconds)

@@ -1,4 +1,4 @@
-"""The records of a soak: every answer, every kill, every measurement of memory. Times are time.monotonic()."""
+"""The records of a soak: answers, kills and measurements of memory. Times are time.monotonic()."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class NotedAnswer:
-    """One request and what came of it. `status` is 0 when the connection ended, or nothing came in time."""
+    """One request and its answer. `status` is 0 if the connection ended or nothing came in time."""
 
     began: float
     ended: float
     method: str
     route: str
-    #: The services it needs. Without one of them a 5xx is right.
+    #: The services it needs; without one of them a 5xx is right.
     needs: tuple[str, ...]
     status: int
     code: str = ""
-    #: Whether a reader can know what it means: it has the envelope and the fields that belong to it.
+    #: Whether it has the envelope, with the right fields.
     enveloped: bool = True
     #: Whether this status is right for the request while everything works.
     expected: bool = True
-    #: What was wrong, in words.
+    #: What was wrong, as text.
     said: str = ""
 
     @property
@@ -39,7 +39,7 @@ class Kill:
     hurts: tuple[str, ...]
     #: When everything it hurts was seen to work again; None if that took too long.
     well_at: float | None
-    #: The signal; of a stopped one, when it was let go on.
+    #: The signal; after SIGSTOP, `continued_at` is the time of SIGCONT.
     signal: str = "SIGKILL"
     continued_at: float | None = None
 
@@ -60,7 +60,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Seen:
-    """What every soak saw, and its faults in words."""
+    """The records and faults of any soak."""
 
     began: float
     seconds: float

@@ -1,4 +1,4 @@
-"""The outcome of a soak, for people."""
+"""The outcome of a soak, as text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SHOWN_FAULTS = 40
 
 
 def lines(outcome: Outcome) -> Iterable[str]:
-    """What there is to say of a soak under mixed load."""
+    """The report of a soak under mixed load."""
     looked = ", ".join(f"{number} {kind}" for kind, number in outcome.promised.items())
     yield from _tables(outcome, [f"looked for at the end: {looked}"])
 
 
 def task_lines(outcome: TaskOutcome) -> Iterable[str]:
-    """What there is to say of a soak of tasks."""
+    """The report of a soak of tasks."""
     of = outcome.counts
     cut = sorted(of.cut)
     again = f", went on after {statistics.median(cut):.1f} s (median), {cut[-1]:.1f} s (most)" if cut else ""

@@ -1,4 +1,4 @@
-"""The system under the soak: an instance as ./scripts/run starts it, and a look at its processes."""
+"""The system under test: an instance started by ./scripts/run, and its processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Site:
         self.ports = Ports(port)
         self._layout = Layout.of(str(data))
         self._supervisor: Supervisor | None = None
-        # Its connection carries one call at a time.
+        # Supervisor's connection carries one call at a time.
         self._calling = threading.Lock()
 
     def start(self, settings: Mapping[str, str]) -> None:
@@ -62,13 +62,13 @@ class Site:
             raise InstanceError(f"{done.stderr.strip() or done.stdout.strip()}")
 
     def programs(self) -> dict[str, ProcessState]:
-        """What supervisor keeps running, by name: postgres, users, orders, tasks, gateway, worker-1, …"""
+        """Supervisor's programs by name: postgres, users, orders, tasks, gateway, worker-1, …"""
         assert self._supervisor is not None, "not started"
         with self._calling:
             return {process.name: process for process in self._supervisor.processes()}
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """Every living process by the name of its part, the eldest first; the children of PostgreSQL are left out."""
+        """Every living process by the name of its part, eldest first, without PostgreSQL's children."""
         found: dict[str, list[psutil.Process]] = {}
         for name, program in self.programs().items():
             if program.state != "RUNNING":
@@ -91,17 +91,17 @@ class Site:
         return all(len(running.get(name, ())) == many.get(name, 1) for name in names)
 
     def service_is_ready(self, name: str) -> bool:
-        """Whether a service says so itself."""
+        """Whether the service's /readyz answers 200."""
         status, _ = self._get(self.ports[name], "/readyz")
         return status == 200
 
     def circuits(self) -> dict[str, str]:
-        """The state of each circuit of the gateway; nothing if it cannot tell."""
+        """The state of each of the gateway's circuits; empty if it does not answer."""
         status, body = self._get(self.ports["gateway"], "/health")
         return {name: one["state"] for name, one in body["data"]["upstreams"].items()} if status == 200 else {}
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """One request to the gateway on a connection of its own: status (0: no answer) and JSON."""
+        """Send one request to the gateway on a new connection: status (0: no answer) and JSON."""
         return self._get(self.ports["gateway"], path, method, body)
 
     @staticmethod
@@ -119,8 +119,8 @@ class Site:
 
 
 def backends(postgres: psutil.Process) -> list[psutil.Process]:
-    """The processes of PostgreSQL that serve a connection."""
-    # They write into their command line whom they serve: "postgres: ROLE DATABASE HOST(PORT) …".
+    """PostgreSQL's processes that serve a connection."""
+    # Their command line names their client: "postgres: ROLE DATABASE HOST(PORT) …".
     return [child for child in _children(postgres) if f" {HOST}(" in _title(child)]
 
 

@@ -19,13 +19,13 @@ from scripts.soaking.site import GATEWAY_PROCESSES, Site
 from scripts.soaking.under_fire import answers_of, under_fire
 from scripts.soaking.verdict import faults
 
-#: Clients, each with ten requests a second.
+#: Clients, each sending ten requests a second.
 CLIENTS = 6
 _MEASURE_EVERY = 2.0
-#: Once nobody is killed any more, every task must come to its end within this time in seconds.
+#: Every task must end within this time after the last kill, in seconds.
 _TASKS_SECONDS = 60.0
 _ENDED = {"completed"}
-#: Short times where waiting would teach nothing.
+#: Shorter than the defaults, where longer waits would show nothing more.
 _SETTINGS = {
     "GATEWAY_PROCESSES": str(GATEWAY_PROCESSES),
     "WORKER_LEASE_SECONDS": "6",
@@ -34,13 +34,13 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Outcome(Seen):
-    """`promised` counts the things that were looked for at the end."""
+    """`promised` counts the things looked up at the end."""
 
     promised: dict[str, int]
 
 
 def soak(data: Path, port: int, *, seconds: float, every: float, seed: str, say: Callable[[str], None]) -> Outcome:
-    """Start an instance in `data`, load it for `seconds` while a process is killed `every` seconds, and judge."""
+    """Start an instance in `data`, load it for `seconds` with a kill every `every` seconds, and judge."""
     site = Site(data, port)
     site.start(_SETTINGS)
     try:
@@ -68,7 +68,7 @@ def soak(data: Path, port: int, *, seconds: float, every: float, seed: str, say:
 
 
 def _works(site: Site, user: str, services: tuple[str, ...]) -> bool:
-    """Whether these services are ready, and people's requests to every service do what they should."""
+    """Whether these services are ready, and requests through the gateway to every service succeed."""
     order = {"user_id": user, "items": [{"product": "probe", "quantity": 1, "price": 1}]}
     return (
         all(site.service_is_ready(name) for name in services)
@@ -80,7 +80,7 @@ def _works(site: Site, user: str, services: tuple[str, ...]) -> bool:
 
 
 def missing(site: Site, books: Iterable[Books]) -> list[str]:
-    """What was answered with 201 and is not there, or not as it was promised; tasks must have come to their end."""
+    """Things answered with 201 that are missing or not as promised; tasks must have ended."""
     wanted = [
         (f"/{kind}/{name}", fields)
         for book in books

@@ -1,4 +1,4 @@
-"""Clients that create, cancel, retry and read tasks, and what each of them knows of what it asked for."""
+"""Clients that create, cancel, retry and read tasks, and record their requests and answers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any, Literal
 from scripts.soaking.client import Caller, SoakReply
 from scripts.soaking.noted_types import ASYNC, PLAIN
 
-#: Things done in a second by one client.
+#: Requests a second of one client.
 RATE = 6.0
-#: Once nobody is killed any more, an unclear creation must get its answer within this time, in seconds.
+#: An unclear creation must get its answer within this time after the last kill, in seconds.
 _CLEAR_SECONDS = 40.0
 _NEEDS = ("tasks",)
-_KEPT = 60  # of its newest tasks a client cancels, retries and reads
+_KEPT = 60  # the newest tasks that a client cancels, retries and reads
 _ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One cancel or retry by hand, done at some time between the two, of the wall clock.
+    """One cancel or retry by hand, carried out between `asked` and `answered`, wall-clock times.
 
-    Whether it happened: None is unknown.
+    Whether it happened; None is unknown.
     """
 
     what: Literal["cancel", "retry"]
@@ -47,7 +47,7 @@ class Ending:
 
 @dataclass(slots=True)
 class Wish:
-    """One task that was asked for. Its `label`, which is its title, is known before any answer."""
+    """One requested task. Its `label`, which is its title, is known before any answer."""
 
     label: str
     body: dict[str, Any]
@@ -58,9 +58,9 @@ class Wish:
     id: str | None = None
     #: 201, but with the live task of another wish that has the same unique_key
     existing: bool = False
-    #: an answer was lost, or was a 5xx, and no later one tells what became of it
+    #: an answer was lost or was a 5xx, and no later answer tells the outcome
     unclear: bool = False
-    #: how often the request was repeated because its answer was unclear, and whether an earlier try had made the task
+    #: how often the request was repeated after an unclear answer, and whether an earlier attempt had made the task
     repeats: int = 0
     replayed: bool = False
     acts: list[Act] = field(default_factory=list)
@@ -78,12 +78,12 @@ class Wish:
 
 
 class TaskClient(Caller):
-    """Nobody else touches its tasks, except those that share a unique key."""
+    """No other client touches its tasks, except those with a shared unique key."""
 
     def __init__(self, port: int, name: str, seed: str, stopped: threading.Event) -> None:
         super().__init__(port, seed, stopped, rate=RATE)
         self.wishes: list[Wish] = []
-        #: What a later answer contradicted an earlier one in.
+        #: Contradictions between answers.
         self.wrong: list[str] = []
         self._name = name
         self._number = 0
@@ -102,10 +102,10 @@ class TaskClient(Caller):
         while self._unanswered and time.monotonic() < until:
             self._create(self._unanswered.pop(0))
 
-    # What it asks for.
+    # Creating tasks.
 
     def _body(self, label: str) -> dict[str, Any]:
-        """A task of some kind, without what concerns its place among others."""
+        """A task of some kind, without keys, batch or execute_at."""
         dice = self._random
         payload: dict[str, Any] = {"seconds": dice.choice(_SECONDS)}
         body: dict[str, Any] = {"title": label, "task_type": dice.choice([ASYNC, ASYNC, PLAIN]), "payload": payload}
@@ -136,7 +136,7 @@ class TaskClient(Caller):
         return wish
 
     def _soon(self) -> str:
-        """A moment some seconds away: before, in and after the next outage, and longer than a request may take."""
+        """A moment some seconds ahead: before, during or after the next outage, and beyond a request's limit."""
         moment = datetime.fromtimestamp(time.time() + self._random.uniform(8, 25), UTC)
         return moment.isoformat()
 
@@ -158,11 +158,11 @@ class TaskClient(Caller):
     def _create(self, wish: Wish) -> None:
         expect = [201]
         if "execute_at" in wish.body and wish.repeats:
-            # Its time may have passed meanwhile, if no earlier try had made it.
+            # If no earlier attempt made it, its execute_at may have passed meanwhile.
             expect.append(400)
         reply = self._post("/tasks", wish.body, expect, wish.idempotency_key)
         if reply.is_clear:
-            # Without a key nobody can know what became of an earlier try, but then there was none.
+            # A 201 settles it: with a key it covers earlier attempts, and without one there were none.
             wish.unclear = wish.unclear and reply.status != 201
         else:
             wish.unclear = True
@@ -175,7 +175,7 @@ class TaskClient(Caller):
             self._unanswered.append(wish)
 
     def create_again(self) -> None:
-        """The same key and body, long after the answer: the same task."""
+        """Repeat key and body long after the answer: the same task."""
         wish = self._recent(lambda one: one.idempotency_key is not None and one.id is not None)
         if wish is not None:
             reply = self._post("/tasks", wish.body, [201], wish.idempotency_key)
@@ -183,7 +183,7 @@ class TaskClient(Caller):
                 self.wrong.append(f"{wish.label}: the same key gave {wish.id}, and later {reply.data['id']}")
 
     def create_other(self) -> None:
-        """The same key and another body: refused."""
+        """Repeat a key with another body: refused."""
         wish = self._recent(lambda one: one.idempotency_key is not None and one.id is not None)
         if wish is not None:
             self._post("/tasks", {**wish.body, "title": "another"}, [409], wish.idempotency_key)
@@ -208,7 +208,7 @@ class TaskClient(Caller):
         headers = {} if key is None else {"Idempotency-Key": key}
         return self.send("POST", path, body, needs=_NEEDS, expect=expect, headers=headers)
 
-    # What it does with them.
+    # Using them.
 
     def _recent(self, wanted: Callable[[Wish], bool]) -> Wish | None:
         newest = [wish for wish in self.wishes[-_KEPT:] if wanted(wish)]
@@ -256,9 +256,9 @@ class TaskClient(Caller):
         self.send("GET", f"/tasks?limit={limit}", needs=_NEEDS, expect=[200], route="/tasks")
 
 
-#: Seconds that a task works; the long ones meet most of the kills.
+#: How long tasks work, in seconds; the long ones meet most of the kills.
 _SECONDS = (0.0, 0.0, 0.0, 0.0, 0.05, 0.05, 0.3, 0.3, 1.0, 6.0)
-#: What a client does, and how often beside the others.
+#: The moves of a client, and their weights.
 _MOVES: Sequence[tuple[Callable[[TaskClient], None], int]] = (
     (TaskClient.create, 20),
     (TaskClient.create_with_key, 20),

@@ -25,9 +25,9 @@ from scripts.soaking.verdict import GATEWAY_MASTER, GATEWAY_PROCESS, faults
 CLIENTS = 4
 _MEASURE_EVERY = 2.0
 _LEASE_SECONDS = 6.0
-#: Once nobody is killed any more, every task must come to its end within this time in seconds.
+#: Every task must end within this time after the last kill, in seconds.
 _END_SECONDS = 120.0
-#: Longer than a lease: whoever would still take a task back does so in this time, in seconds.
+#: In seconds. Longer than a lease, so that any rescue still to come happens within it.
 _REST_SECONDS = _LEASE_SECONDS + 4.0
 _PROBE = "probe"
 _SETTINGS = {
@@ -37,7 +37,7 @@ _SETTINGS = {
     "WORKER_GRACE_SECONDS": "3",
 }
 _TASKS = ("tasks",)
-#: Who is struck, and how.
+#: The victims, and how each is struck.
 TASK_VICTIMS: dict[str, Blow] = {
     "task worker": Blow("task worker"),
     "task worker, told to stop": Blow("task worker", signal=signal.SIGTERM),
@@ -50,14 +50,14 @@ TASK_VICTIMS: dict[str, Blow] = {
     "postgres, told to stop": Blow("postgres", _TASKS, signal=signal.SIGINT),
     "postgres, one backend": Blow("postgres", _TASKS, backend=True),
 }
-#: By chance, two of them at the same moment.
+#: The probability of striking two at once.
 _PAIRS = 0.25
 
 
 @dataclass(frozen=True)
 class TaskFigures:
-    """What there was to judge. `unclear`: creations without a clear answer; `replayed`: those of them that had made
-    their task; `cut`: seconds until tasks went on that a killed worker had run; `went_on`: see `later_ends`."""
+    """Figures of the report. `unclear`: creations without a clear answer; `replayed`: those of them that had made their
+    task; `cut`: seconds until the tasks of a killed worker went on; `went_on`: see `later_ends`."""
 
     tasks: Counter[str]
     answered: int
@@ -74,7 +74,7 @@ class TaskFigures:
 
 @dataclass(frozen=True)
 class TaskOutcome(Seen):
-    """What a soak of tasks saw."""
+    """The outcome of a soak of tasks."""
 
     counts: TaskFigures
 
@@ -82,9 +82,9 @@ class TaskOutcome(Seen):
 def task_soak(
     data: Path, port: int, *, seconds: float, every: float, seed: str, say: Callable[[str], None]
 ) -> TaskOutcome:
-    """Start an instance in `data`, create tasks in it for `seconds` with a blow every `every` seconds, and judge.
+    """Start an instance in `data`, create tasks for `seconds` with a blow every `every` seconds, and judge.
 
-    The journal of the runs is `data`'s neighbour, with the name of it and `.journal` at the end.
+    The journal of the runs is the file `data` with `.journal` added to its name.
     """
     file = data.with_name(f"{data.name}.journal")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def task_soak(
 
 
 def _works(site: Site, services: tuple[str, ...]) -> bool:
-    """Whether these services are ready and a task can be made, read and listed, with its circuit closed."""
+    """Whether these services are ready, and a task can be made, read and listed with the circuit closed."""
     if not all(site.service_is_ready(name) for name in services):
         return False
     status, made = site.ask("POST", "/tasks", {"title": _PROBE})
@@ -155,7 +155,7 @@ def _works(site: Site, services: tuple[str, ...]) -> bool:
 
 
 def _wait_for_ends(site: Site) -> list[str]:
-    """Wait until nothing is pending or processing; what is after too long a time is a fault."""
+    """Wait until no task is pending or processing; one that still is after the limit is a fault."""
     until = time.monotonic() + _END_SECONDS
     while True:
         left = {status: _data(site, f"/tasks?status={status}&limit=1")["total"] for status in ("pending", "processing")}
@@ -167,7 +167,7 @@ def _wait_for_ends(site: Site) -> list[str]:
 
 
 def _all_tasks(site: Site) -> list[dict[str, Any]]:
-    """Every task but the killer's own, the newest first, each page from where the last one ended."""
+    """Every task but the killer's own, newest first, page by page."""
     tasks: list[dict[str, Any]] = []
     after = ""
     while True:

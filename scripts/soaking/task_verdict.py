@@ -1,4 +1,4 @@
-"""What of all that became of the tasks is a fault. Pure.
+"""The faults in the fates of tasks. Pure.
 
 - A task that was answered with 201 is there, once, and has come to one end; of a batch without an answer all are there
   or none; of a request without an answer, at most one task; of one repeated with its Idempotency-Key, exactly one.
@@ -27,13 +27,14 @@ from scripts.soaking.journal import Run
 from scripts.soaking.records import Kill
 from scripts.soaking.task_load import Wish
 
-#: What a dead worker ran must go on within this time, in seconds.
+#: A dead worker's tasks must go on within this time, in seconds.
 RESCUE_SECONDS = 60.0
-#: A claim may be on its way while its task is cancelled; then the handler begins and is told to stop.
+#: In seconds. A task may be cancelled while its claim is in flight; its handler then begins and is told to stop.
 CANCEL_SECONDS = 3.0
-#: A plain function that was told to stop, and whose task was handed back, may need so long to note its end.
+#: A plain function that was told to stop, its task handed back, may take this long to note its end, in seconds.
 _STOPPING_SECONDS = 1.5
-#: A transaction's time is that of its beginning, so the times of two that follow each other may overlap a little.
+#: now() is the time a transaction began, so those of consecutive transactions may be out of order by this much, in
+#: seconds.
 _TRANSACTION_SECONDS = 2.0
 _ENDED = frozenset({"completed", "failed", "cancelled"})
 _LOST, _OVERRAN = "WorkerLost", "TimedOut"
@@ -44,10 +45,10 @@ Task = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything there is to judge. Times of `kills` are of the wall clock here; tasks are as the API shows them.
+    """Everything there is to judge. Times of `kills` are wall-clock times here; tasks are as the API shows them.
 
-    `tasks` was listed when all had ended, `later` some time after. `workers` are the processes that lived then, `seen`
-    those that were met at any time."""
+    `tasks` was listed once all had ended, `later` some time after that. `workers`: processes alive then; `seen`: all
+    that were ever alive."""
 
     wishes: Sequence[Wish]
     tasks: Sequence[Task]
@@ -60,7 +61,7 @@ class Evidence:
 
 
 class _Workers:
-    """What was done to each worker process, and when."""
+    """The signals sent to each worker process, with their times."""
 
     def __init__(self, kills: Iterable[Kill], living: frozenset[int]) -> None:
         self.living = living
@@ -83,7 +84,7 @@ class _Workers:
         return any(begin <= last and end >= first for begin, end in self.stops.get(pid, ()))
 
     def end_of(self, run: Run) -> float:
-        """When a run was over; infinity if nobody knows."""
+        """When a run ended; infinity if unknown."""
         return min(
             float("inf") if run.ended is None else run.ended,
             self.killed.get(run.pid, float("inf")),
@@ -94,7 +95,7 @@ class _Workers:
 
 
 def task_faults(found: Evidence) -> list[str]:
-    """Every fault in words."""
+    """Every fault, as text."""
     workers = _Workers(found.kills, found.workers)
     runs: dict[str, list[Run]] = defaultdict(list)
     for run in found.runs:
@@ -194,7 +195,7 @@ def _of_task(wish: Wish, task: Task, all_runs: Mapping[str, Sequence[Run]], work
         for run in runs:
             if run.began > counted[0].ended:
                 yield f"ran again {run.began - counted[0].ended:.3f} s after the run that completed it"
-    # A retry by hand is for now.
+    # A retry by hand runs at once.
     if "execute_at" in wish.body and not wish.retried and runs and runs[0].began < _wall(wish.body["execute_at"]):
         yield f"ran {_wall(wish.body['execute_at']) - runs[0].began:.3f} s before its time"
 
@@ -230,7 +231,7 @@ def _of_its_end(wish: Wish, task: Task) -> Iterable[str]:
 
 
 def _was_given_back(error: Mapping[str, Any]) -> bool:
-    """An attempt lost with others, of which nobody knows which was why."""
+    """An attempt of one of several tasks lost together, so that the cause is unknown; it does not count."""
     return error["type"] == _LOST and "does not count" in error["message"]
 
 
@@ -254,10 +255,10 @@ def _of_its_acts(wish: Wish, task: Task, runs: Sequence[Run]) -> Iterable[str]:
 
 def _of_its_attempts(wish: Wish, task: Task, runs: Sequence[Run], workers: _Workers) -> Iterable[str]:
     if any(act.what == "retry" and act.done is None for act in wish.acts):
-        # Nobody knows when its attempts began anew.
+        # An unclear retry: when its attempts began anew is unknown.
         return
     anew = [act for act in wish.acts if act.what == "retry" and act.done]
-    # Each began its attempts anew between its request and its answer; any place there that explains the runs will do.
+    # Each began its attempts anew between its request and its answer; any moment that explains the runs will do.
     places = [range(_begun_by(act.asked, runs), _begun_by(act.answered, runs) + 1) for act in anew]
     yield from min((list(_of_epochs(_divided(runs, cuts), task, workers)) for cuts in product(*places)), key=len)
     for first, second in pairwise(runs):
@@ -297,11 +298,11 @@ def _of_its_rescues(task: Task, runs: Sequence[Run], workers: _Workers) -> Itera
         at = _wall(error["failed_at"])
         those = [run for run in runs if run.attempt == error["attempt"] and run.began <= at]
         if those:
-            # The last with this number until then: those before it were handed back.
+            # The last with this number until then; earlier ones were handed back.
             run = those[-1]
             taken_from_the_dead = workers.has_ended(run.pid) or workers.stopped_between(run.pid, 0, at)
         else:
-            # Claimed by one that ended before it could begin.
+            # Claimed by a worker that ended before it began the run.
             taken_from_the_dead = any(struck < at for struck in workers.struck)
         if not taken_from_the_dead:
             yield f"attempt {error['attempt']} was taken from a worker that lived"
@@ -317,7 +318,7 @@ def _of_workers(runs: Sequence[Run], seen: Iterable[int], workers: _Workers) -> 
 
 
 def rescues(found: Evidence) -> list[tuple[Run, float]]:
-    """Each run that ended with its killed worker, and the seconds until its task went on, or had ended."""
+    """Each run cut off by the kill of its worker, and the seconds until its task went on or ended."""
     workers = _Workers(found.kills, found.workers)
     ends = {task["id"]: task["completed_at"] for task in found.tasks}
     next_of: dict[str, list[Run]] = defaultdict(list)
@@ -336,7 +337,7 @@ def rescues(found: Evidence) -> list[tuple[Run, float]]:
 
 
 def later_ends(found: Evidence) -> int:
-    """Runs that a stopped worker went on with after their task had completed elsewhere; nobody can prevent these."""
+    """Runs that a stopped worker resumed after their task had completed elsewhere, which cannot be prevented."""
     done = {task["id"]: _wall(task["completed_at"]) for task in found.tasks if task["status"] == "completed"}
     counts = {task["id"]: task["result"]["run"] for task in found.tasks if task["status"] == "completed"}
     return sum(
@@ -346,7 +347,7 @@ def later_ends(found: Evidence) -> int:
 
 
 def ends_of(found: Evidence) -> Counter[str]:
-    """How the runs ended; `cut off` is the end of a run that ended with its worker."""
+    """How many runs ended each way; `cut off`: with their worker."""
     return Counter(run.end or "cut off" for run in found.runs)
 
 

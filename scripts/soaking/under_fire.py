@@ -1,4 +1,4 @@
-"""The main part of a soak: clients at work while a killer is."""
+"""The main part of a soak: clients at work under a killer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scripts.soaking.verdict import RECOVERY_SECONDS
 def under_fire(
     clients: Sequence[Caller], stopped: threading.Event, killer: Killer, seconds: float, say: Callable[[str], None]
 ) -> tuple[float, float]:
-    """Let them work for `seconds`, and end them by `stopped`; return when it began and how long it lasted.
+    """Let them work for `seconds`, then set `stopped`; return when that began and how long it lasted.
 
-    Raises what a client or the killer died of: a fault of the soak itself.
+    Re-raises the exception that ended a client or the killer: a fault of the soak itself.
     """
     began = time.monotonic()
     for client in clients:
@@ -36,12 +36,12 @@ def under_fire(
 
 
 def answers_of(clients: Sequence[Caller]) -> list[NotedAnswer]:
-    """The answers to all of them, in the order of the requests."""
+    """The answers of all clients, in the order of the requests."""
     return sorted((answer for client in clients for answer in client.answers), key=lambda one: one.began)
 
 
 def _watch(began: float, seconds: float, clients: Sequence[Caller], killer: Killer, say: Callable[[str], None]) -> None:
-    """Wait for the end, or for a fault of the soak itself; report each kill once its outcome is known."""
+    """Wait for the end or a fault of the soak itself; report each kill once its outcome is known."""
     told = 0
     while time.monotonic() < began + seconds and not killer.crash and not any(client.crash for client in clients):
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Which of the things seen are faults. Pure.
+"""The faults among the records. Pure.
 
 - An answer without the envelope is a fault, always.
 - A 5xx is right only while a service it needs is away because of a kill: from the kill until that service was seen
@@ -18,26 +18,26 @@ from dataclasses import dataclass
 
 from scripts.soaking.records import Kill, Memory, NotedAnswer
 
-#: The name of the victim whose death may end connections.
+#: The victim whose death may end connections.
 GATEWAY_PROCESS = "gateway worker"
-#: With this one the whole gateway dies: nothing answers until it is back.
+#: With this one the whole gateway dies; nothing answers until it is back.
 GATEWAY_MASTER = "gateway master"
 #: Everything must work again within this time after a kill, in seconds.
 RECOVERY_SECONDS = 30.0
-#: The kernel needs a moment to close a killed process's connections, in seconds.
+#: How long the kernel may take to close a killed process's connections, in seconds.
 _CLOSING_SECONDS = 0.5
-#: A process has settled after this share of its life and so many seconds (it begins slowly on a busy machine); growth
+#: A process has settled after this share of its life and this many seconds (it starts slowly on a busy machine); growth
 #: until then is no leak.
 _SETTLED, _SETTLED_SECONDS = 1 / 3, 20.0
-#: A process's memory is judged if it was measured at least so often, and half as often after it had settled.
+#: Memory is judged after this many measurements of a process, half of them after it had settled.
 _MEASUREMENTS = 12
-#: Growth of a settled process that is no fault: this share, and at least so many MiB (the allocator's own steps).
+#: The growth of a settled process that is no fault: this share, and at least this many MiB (allocator steps).
 _GROWTH_SHARE, _GROWTH_MIB = 0.1, 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What a process that lived long enough grew by, from its middle third to its last one, in MiB."""
+    """How much a process grew from its middle third to its last, in MiB."""
 
     name: str
     pid: int
@@ -55,7 +55,7 @@ class Growth:
 
 
 def explanation(answer: NotedAnswer, kills: Iterable[Kill]) -> Kill | None:
-    """The kill because of which a lost connection or a 5xx is no fault."""
+    """The kill that excuses a lost connection or a 5xx."""
     for kill in kills:
         well_at = kill.at + RECOVERY_SECONDS if kill.well_at is None else kill.well_at
         if answer.lost and kill.victim == GATEWAY_PROCESS:
@@ -89,7 +89,7 @@ def growths(memory: Iterable[Memory]) -> list[Growth]:
 
 
 def faults(answers: Sequence[NotedAnswer], kills: Sequence[Kill], memory: Iterable[Memory], began: float) -> list[str]:
-    """Every fault in words, with its time in seconds since `began`."""
+    """Every fault as text, with its time in seconds since `began`."""
     found = []
     for answer in answers:
         place = f"{answer.began - began:7.1f} s  {answer.method} {answer.route}"
