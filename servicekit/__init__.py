@@ -1,1 +1,1 @@
-"""What every service gets: errors, envelope, settings, logs, web kit, database. Imports nothing of ours."""
+"""The base of every service: errors, envelope, settings, logs, web kit, database. Imports nothing of ours."""

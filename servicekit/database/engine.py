@@ -24,26 +24,26 @@ from servicekit.wire.errors import AppError, DatabaseLocked, DatabaseUnavailable
 from servicekit.wire.json_reader import read_stored
 
 POOL_WAIT_SECONDS = 2.0
-#: for what serves requests
+#: for whatever serves requests
 LOCK_TIMEOUT_MS = 500
 CONNECT_TIMEOUT_SECONDS = 3
 RECYCLE_SECONDS = 1800
-#: a connection unused for longer is asked whether it still works
+#: a connection idle for longer is checked before use
 UNUSED_SECONDS = 30.0
 TCP_USER_TIMEOUT_MS = 10_000
-#: SQLSTATEs, or how they begin, in which a server says that it is ending, out of means, or takes no writes: connection
-#: exceptions, read-only transactions, insufficient resources, shutdown (PostgreSQL's appendix A).
+#: SQLSTATEs, or their prefixes, by which a server says that it is shutting down, out of resources, or takes no writes:
+#: connection exceptions, read-only transactions, insufficient resources, shutdown (PostgreSQL's appendix A).
 _OF_THE_SERVER = ("08", "25006", "53", "57P")
 _LEAVE_SECONDS = 1.0
 
 
 def is_unavailable(exc: BaseException | None) -> bool:
-    """Whether this error of psycopg2 is about the server or the way to it, and not about a statement.
+    """Whether a psycopg2 error is about the server or the way to it, rather than a statement.
 
-    Nor are statements to blame that a read-only server refuses. One kind looks like neither: a connection that is
-    reset while something the server said before lies unread (the warning that another of its processes crashed, a
-    notification) fails with a plain `DatabaseError`, and psycopg2 does not hold it for closed. Every refusal of a
-    statement has an SQLSTATE; this has none.
+    That includes statements refused by a read-only server. One kind looks like neither: a connection reset while a
+    message of the server lies unread (the warning that another of its processes crashed, a notification) fails with a
+    plain `DatabaseError`, and psycopg2 does not mark it closed. Every refusal of a statement has an SQLSTATE; this has
+    none.
     """
     if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError) or _is_of_the_server(exc):
         return True
@@ -51,14 +51,14 @@ def is_unavailable(exc: BaseException | None) -> bool:
 
 
 def _is_of_the_server(exc: BaseException | None) -> bool:
-    """Whether the server says so of itself: a new connection may find another, which took its place."""
+    """Whether the server reports its own state: a new connection may reach another, which took its place."""
     return isinstance(exc, psycopg2.Error) and exc.pgcode is not None and exc.pgcode.startswith(_OF_THE_SERVER)
 
 
 def without_values(exc: psycopg2.Error) -> None:
-    """Take out of an error's text what PostgreSQL quotes of a statement: the text may reach a log.
+    """Remove the statement's values that PostgreSQL quotes in an error's text, which may reach a log.
 
-    What is left: its SQLSTATE, its constraint, and its message unless that is about a value itself (class 22).
+    It keeps the SQLSTATE, the constraint, and the message unless that is about a value (class 22).
     """
     if exc.pgcode is not None:
         message = "a value was refused" if exc.pgcode.startswith("22") else exc.diag.message_primary
@@ -76,17 +76,16 @@ class DatabaseTooSlow(DeadlineExceeded):
 
 
 class Database:
-    """One service's database.
+    """The database of one service.
 
-    `pool_size` is the most connections ever open: give it the number of threads that may want one at
-    once. `constraints` maps a constraint's name to the error a person gets when it is violated.
-    Connecting happens at the first use, never here.
+    `pool_size` limits the open connections: set it to the number of threads that may want one at once. `constraints`
+    maps a constraint's name to the error that a violation raises. It connects on first use, not on creation.
 
-    `lock_timeout_ms`: for how long a statement may wait for a lock (0: as long as it may take). What serves requests
-    has a short one, lest those for one row that somebody keeps locked take every thread.
+    `lock_timeout_ms` is how long a statement may wait for a lock (0: no limit). Keep it short when serving requests,
+    lest a single locked row occupies every thread.
 
-    Inside a request's deadline (servicekit.wire.deadline) waiting for a connection, and each statement, gets no more
-    time than the request has left, and a statement whose time is gone is not sent: DeadlineExceeded.
+    Within a request's deadline (servicekit.wire.deadline), waiting for a connection and each statement are limited to
+    the time left; with none left, nothing is sent and DeadlineExceeded is raised.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class Database:
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
-                # A server whose host vanished acknowledges nothing; without this the kernel tries for 15 minutes.
+                # A server whose host vanished acknowledges nothing; without this the kernel retries for 15 minutes.
                 "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
                 "options": " ".join(
                     (
@@ -125,13 +124,14 @@ class Database:
                         f"-c lock_timeout={lock_timeout_ms}",
                         f"-c idle_in_transaction_session_timeout={idle_in_transaction_timeout_ms}",
                         "-c timezone=UTC",
-                        # Statements are many and short: to compile one, each time anew, takes far longer than it runs.
+                        # Statements are many and short: compiling one, anew each time, takes far longer than running
+                        # it.
                         "-c jit=off",
                     )
                 ),
             },
         )
-        # The pool's own waiting knows no deadline, so it is waited for here: a place is a connection of the pool.
+        # The pool's own wait ignores the deadline, so the wait is here: a place is a connection of the pool.
         self._places = threading.BoundedSemaphore(pool_size)
         self._wait_seconds = POOL_WAIT_SECONDS
         self._statement_seconds = statement_timeout_ms / 1000 or math.inf
@@ -148,10 +148,10 @@ class Database:
         return self._in_time(statement), parameters
 
     def _in_time(self, statement: str) -> str:
-        """Put the time left before a statement that has less than the usual.
+        """Prefix a statement with the time left, if that is less than usual.
 
-        It travels in the same message, so it costs no round trip; PostgreSQL times each of the two by itself, and
-        forgets the setting at the end of the transaction.
+        Both travel in one message, so it costs no round trip; PostgreSQL times each separately, and drops the setting
+        at the end of the transaction.
         """
         left = deadline.remaining(self._statement_seconds)
         if left < self._statement_seconds:
@@ -159,10 +159,10 @@ class Database:
         return statement
 
     def _require_life(self, connection: Any, record: Any, proxy: Any) -> None:
-        """Let the pool replace a connection that has ended, and every other it has.
+        """Make the pool replace a connection that has ended, and all its others.
 
-        To ask each time would cost a round trip. A server that ends a connection says so, and the kernel notes it, so
-        only one on which something has come, or that was not used for a while, is asked.
+        Checking each time would cost a round trip. A server that ends a connection says so, which the kernel notes, so
+        only a connection with unread bytes, or one idle for a while, is checked.
         """
         used_at = record.info.get("used_at")
         if used_at is None or (time.monotonic() - used_at < UNUSED_SECONDS and _is_quiet(connection)):
@@ -182,7 +182,7 @@ class Database:
             self._leave_server()
 
     def _leave_server(self) -> None:
-        """Close what is in the pool, but not for each of many failures: to connect is work for a server, too."""
+        """Close the pool's connections, but not for each of many failures: connecting costs the server, too."""
         now = time.monotonic()
         if now - self._left_at >= _LEAVE_SECONDS:
             self._left_at = now
@@ -190,12 +190,11 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Run the body in one transaction: committed when it ends, rolled back when it raises.
+        """Run the body in one transaction: committed at its end, rolled back if it raises.
 
-        Raises the domain error of a violated constraint, `DatabaseTooSlow` when a statement met its time
-        limit, `DatabaseLocked` when a lock met its own, `DatabaseUnavailable` when there is no connection to be had,
-        it broke, or the server takes no writes, and `DeadlineExceeded` when the request's time ended before there was
-        one.
+        Raises the domain error of a violated constraint, `DatabaseTooSlow` when a statement exceeded its time limit,
+        `DatabaseLocked` when waiting for a lock did, `DatabaseUnavailable` when no connection is available, it broke,
+        or the server takes no writes, and `DeadlineExceeded` when the request's time ended before it had a connection.
         """
         try:
             with self._place(), self._sessions.begin() as session:
@@ -216,9 +215,9 @@ class Database:
             raise
 
     def once(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run statements of one message, which are a transaction of their own, and give the rows of the last.
+        """Run statements in one message, which form a transaction of their own, and return the rows of the last.
 
-        One round trip, where `transaction` has one for BEGIN and one for COMMIT besides, and a fifth of its CPU time.
+        This takes one round trip, where `transaction` takes two more for BEGIN and COMMIT, and a fifth of its CPU time.
         Raises as `transaction` does.
         """
         try:
@@ -259,16 +258,16 @@ class Database:
             raise
 
     def _named(self, exc: BaseException | None) -> AppError | None:
-        """The domain error of the constraint that was violated, if it has one."""
+        """The domain error of the violated constraint, if it has one."""
         error = self._constraints.get(getattr(getattr(exc, "diag", None), "constraint_name", None) or "")
         return None if error is None else error()
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """Wait for a connection to be free, no longer than the request has left."""
+        """Wait for a free connection, no longer than the request has left."""
         wait = deadline.remaining(self._wait_seconds)
         if not self._places.acquire(timeout=wait):
-            deadline.remaining(wait)  # raises when it was the request's time that ended
+            deadline.remaining(wait)  # raises if it was the request's time that ran out
             raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1)
         try:
             yield
@@ -276,7 +275,7 @@ class Database:
             self._places.release()
 
     def ping(self, *, writing: bool = False) -> None:
-        """`DatabaseUnavailable` when the database does not answer or, with `writing`, takes no writes."""
+        """Raise `DatabaseUnavailable` when the database does not answer or, with `writing`, takes no writes."""
         with self.transaction() as session:
             if session.scalar(text("SELECT current_setting('transaction_read_only')")) == "on" and writing:
                 session.invalidate()
@@ -299,7 +298,7 @@ def _note_use(connection: Any, record: Any) -> None:
 
 
 def _is_quiet(connection: Any) -> bool:
-    """Whether nothing has come that nobody asked for: the end of the connection, or a word of the server."""
+    """Whether nothing unsolicited has arrived: the end of the connection, or a message of the server."""
     if connection.closed:
         return False
     poll = select.poll()

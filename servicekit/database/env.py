@@ -1,4 +1,4 @@
-"""Alembic's entry to every history: it runs on the connection that servicekit.database.migrations opened."""
+"""Alembic's environment for every history: it uses the connection that servicekit.database.migrations opened."""
 
 from alembic import context
 

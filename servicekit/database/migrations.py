@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from servicekit.process.services import BadServiceTable, Service, services
 from servicekit.process.settings import DatabaseUrl, ServiceSettings, SettingsError, load
 
-# Any number will do as long as every migration of this database takes the same.
+# Any number will do as long as all migrations of this database use the same.
 _LOCK_KEY = 0x517E_0001
 
 
@@ -32,13 +32,13 @@ def _service(package: str) -> Service:
 
 def _config(package: str) -> Config:
     config = Config()
-    # Alembic's env.py lies beside this module, the same for all. Neither colons nor spaces in a path part it.
+    # Alembic's env.py lies beside this module, shared by all services. Neither colons nor spaces split a path.
     config.set_main_option("path_separator", "newline")
     for option, folder in (
         ("script_location", Path(__file__).parent),
         ("version_locations", _service(package).folder / "migrations" / "versions"),
     ):
-        # ConfigParser takes a percent sign for an interpolation.
+        # ConfigParser treats a percent sign as interpolation.
         config.set_main_option(option, str(folder).replace("%", "%%"))
     return config
 
@@ -68,12 +68,12 @@ def _change(package: str, url: str, *, to: str, up: bool) -> bool:
 
 
 def upgrade(package: str, url: str, *, to: str = "head") -> bool:
-    """Bring one service's database up; tell whether anything changed."""
+    """Upgrade one service's database; returns whether anything changed."""
     return _change(package, url, to=to, up=True)
 
 
 def downgrade(package: str, url: str, *, to: str) -> bool:
-    """Take one service's database back to a revision, or to `base`; tell whether anything changed."""
+    """Downgrade one service's database to a revision, or to `base`; returns whether anything changed."""
     return _change(package, url, to=to, up=False)
 
 
@@ -84,7 +84,7 @@ def _url(package: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Apply migrations from the command line; 0 when done, 1 with one clear line otherwise."""
+    """Apply migrations from the command line; returns 0 when done, 1 after one clear line otherwise."""
     try:
         known = [service.package for service in services().values()]
     except BadServiceTable as exc:

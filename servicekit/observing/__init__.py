@@ -1,5 +1,5 @@
-"""What a process reports of itself: log lines, metrics, request ids, shortages.
+"""A process's reports about itself: log lines, metrics, request ids, shortages.
 
-Two classes do again what a library does, for speed, because they run in every request: `logs.RequestLog` writes the
-line that structlog would, `metrics.Tally` counts as prometheus_client does. Tests hold them to the originals.
+Two classes reimplement a library for speed, because they run in every request: `logs.RequestLog` writes the line that
+structlog would, `metrics.Tally` counts as prometheus_client does. Tests hold them to the originals.
 """

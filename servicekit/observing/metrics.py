@@ -1,7 +1,7 @@
-"""Prometheus metrics of a server. Labels are route templates, never raw paths, so they stay few.
+"""Prometheus metrics of a server. Labels are route templates, never raw paths, so their values stay few.
 
-The processes of one server count together when its master has set PROMETHEUS_MULTIPROC_DIR (prometheus_client's name)
-before any of them imports this module.
+The processes of one server sum their counts when its master has set PROMETHEUS_MULTIPROC_DIR (prometheus_client's
+variable) before any of them imports this module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from servicekit.observing.logs import dropped_lines
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-#: The upper bounds of the buckets as the exposition writes them.
+#: Upper bounds of the buckets, as the exposition format writes them.
 _BOUNDS = (*(str(float(bound)) for bound in _SECONDS), "+Inf")
 
 
@@ -38,20 +38,20 @@ class Named:
 
 
 class Tally:
-    """How often something happened and how long it took, for one set of labels. Several threads may add to it."""
+    """Counts events and their duration, for one set of labels. Thread-safe."""
 
     __slots__ = ("_lock", "counts", "times", "total")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: All of them, timed or not.
+        #: All events, timed or not.
         self.times = 0
-        #: Of those that were timed: how many fell into each bucket, and the sum of their seconds.
+        #: Of the timed ones: the count per bucket, and the total seconds.
         self.counts = [0] * (len(_SECONDS) + 1)
         self.total = 0.0
 
     def add(self, seconds: float | None) -> None:
-        """Count one; `seconds` None leaves it out of the histogram."""
+        """Count one; with `seconds` None it is not in the histogram."""
         with self._lock:
             self.times += 1
             if seconds is not None:
@@ -60,7 +60,7 @@ class Tally:
 
 
 class _TallyInFiles(Tally):
-    """The same in the files that all processes of the server count in together."""
+    """A Tally in the files shared by all processes of the server."""
 
     __slots__ = ("_counter", "_histogram")
 
@@ -75,10 +75,10 @@ class _TallyInFiles(Tally):
 
 
 class Tallies(Collector):
-    """A counter and a histogram of seconds that count the same things; the histogram has the first labels only.
+    """A counter and a histogram of seconds for the same events; the histogram has only the first labels.
 
-    Its own arithmetic, because counting in every request with prometheus_client's objects takes several times as
-    long; between processes it is theirs.
+    It counts by itself, because prometheus_client's objects take several times as long per request; between processes
+    it uses theirs.
     """
 
     def __init__(self, registry: CollectorRegistry, counted: Named, timed: Named) -> None:
@@ -124,9 +124,9 @@ class Tallies(Collector):
 
 
 class Metrics:
-    """A registry of its own with what every web process counts.
+    """A registry with the metrics of every web process.
 
-    `same_everywhere` names the gauges that all processes of the server read alike.
+    `same_everywhere` names the gauges that are equal in all processes of the server.
     """
 
     def __init__(self, service: str, *, same_everywhere: Collection[str] = ()) -> None:
@@ -159,7 +159,7 @@ class Metrics:
         self._tallies: dict[tuple[str, str, int], Tally] = {}
 
     def observe(self, *, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answer; `route` is a template such as `/users/{id}`, or `UNMATCHED`."""
+        """Count an answer; `route` is a template such as `/users/{id}`, or `UNMATCHED`."""
         method = method if method in _METHODS else "other"
         key = (method, route, status)
         tally = self._tallies.get(key)
@@ -168,7 +168,7 @@ class Metrics:
         tally.add(seconds)
 
     def render(self) -> tuple[bytes, str]:
-        """Give the text exposition and its media type."""
+        """Return the text exposition and its media type."""
         with self._dropped_lock:
             dropped = dropped_lines()
             self._dropped.inc(dropped - self._dropped_seen)
@@ -177,7 +177,7 @@ class Metrics:
 
 
 class _AllProcesses(Collector):
-    """What all processes counted, and this one's gauges: with its id, unless they are the same everywhere."""
+    """The counts of all processes, and this process's gauges, with its id unless they are the same everywhere."""
 
     def __init__(self, own: CollectorRegistry, directory: str, same_everywhere: Collection[str]) -> None:
         self._own = own

@@ -1,4 +1,4 @@
-"""The id that follows one request through every log line and onward call."""
+"""The id that follows a request through every log line and onward call."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ _current: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def accept_or_make(value: str | None) -> str:
-    """Keep a caller's id of 1 to 128 harmless characters; make a new one instead of anything else."""
+    """Keep a caller's id of 1 to 128 harmless characters; replace anything else by a new one."""
     return value if value and _SANE.fullmatch(value) else new_id_hex()
 
 
 def current_request_id() -> str:
-    """Give the id in force here, or an empty string outside any request."""
+    """The current request's id, or an empty string outside any request."""
     return _current.get()
 
 
 class use:
-    """Put an id in force for the body. A class, because a generator costs every request three times as much."""
+    """Set the request id for the body of the `with`. A class, because a generator costs every request three times as
+    much."""
 
     __slots__ = ("_token", "_value")
 

@@ -1,4 +1,4 @@
-"""Files, ports or memory have run out in this process: not the fault of the service that was called."""
+"""Detects that this process is out of files, ports or memory, which is not the fault of the service it called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 
 from servicekit.observing.logs import get_logger
 
-#: Seconds between two log lines of one process.
+#: Seconds between log lines of one process.
 LOG_SECONDS = 10.0
 
 _ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOMEM, errno.ENOBUFS})
@@ -24,7 +24,7 @@ _unlogged = 0
 def is_shortage(error: BaseException | None) -> bool:
     """Whether the system refused because this process or its machine has run out of something."""
     if isinstance(error, socket.gaierror):
-        # It has numbers of its own, and a look-up that cannot open a file says that there is no such name.
+        # Its error numbers are its own, and a look-up that cannot open a file reports an unknown name.
         return error.errno == socket.EAI_MEMORY or _no_file_is_left()
     return isinstance(error, OSError) and error.errno in _ERRORS
 
@@ -38,9 +38,9 @@ def _no_file_is_left() -> bool:
 
 
 def report(error: BaseException, *, at: str) -> None:
-    """Log that something had run out `at` this; of all that is reported within ten seconds, the first.
+    """Log that something ran out `at` this; of all reports within ten seconds, only the first.
 
-    `missed` in the line counts what was not logged since the last one.
+    `missed` in the line counts the reports not logged since the last one.
     """
     global _logged_at, _unlogged
     with _lock:

@@ -1,5 +1,5 @@
-"""Output that never blocks: what would wait for its reader is left to a thread, and what does not fit there either is
-dropped and counted."""
+"""Output that never blocks: text that would wait for a reader is left to a thread; what does not fit there is dropped
+and counted."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-#: Bytes that may wait, counting what Python needs to keep each text. Beyond that the newest is dropped.
+#: Bytes that may wait, including Python's overhead per text. Beyond that the newest text is dropped.
 MOST_WAITING = 4 * 1024 * 1024
 TEXT_OVERHEAD = 64
-#: How long, in seconds, the end of a process waits for its reader.
+#: How long a process that ends waits for its reader, in seconds.
 LAST_SECONDS = 1.0
-#: Before a write that was refused (a full disk, a reader that left) is tried again, in seconds.
+#: Seconds before retrying a failed write (a full disk, a reader that left).
 _RETRY_SECONDS = 0.5
 _AT_ONCE = 64 * 1024
-#: After a write, so that a busy thread of Python is asked for its turn fifty times a second and not for every line. The
-#: first text after a pause is written at once.
+#: After a write, so that a busy Python thread is interrupted fifty times a second and not for every line. The first
+#: text after a pause is written at once.
 _PAUSE_SECONDS = 0.02
 
 
 class Unblocked(io.TextIOBase):
-    """A text stream over a descriptor whose `write` takes microseconds whether anybody reads or not.
+    """A text stream over a descriptor whose `write` takes microseconds whether or not there is a reader.
 
-    For threads, signal handlers and forks alike: a child begins with nothing waiting. `flush` waits for nobody, `drain`
+    Safe for threads, signal handlers and forks: a child starts with nothing waiting. `flush` does not wait, `drain`
     does. `on_dropped` is called on the writing thread with the number of lines lost, once output moves again.
     """
 
@@ -41,9 +41,10 @@ class Unblocked(io.TextIOBase):
         super().__init__()
         self._descriptor = descriptor
         self._on_dropped = on_dropped
-        #: Where a write that would wait for a reader is refused instead.
+        #: A descriptor on which a write that would wait for a reader fails instead.
         self._direct = _never_waiting(descriptor)
-        #: What surely fits into an empty pipe, pages being half full; 0: no pipe, or a system that does not say.
+        #: What certainly fits into an empty pipe, as pages may be half full; 0: not a pipe, or a system that does not
+        #: say.
         self._room = 0
         with contextlib.suppress(OSError, AttributeError):
             self._room = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) // 2
@@ -59,9 +60,9 @@ class Unblocked(io.TextIOBase):
         self._lock = threading.RLock()
         self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         self._has_thread = False
-        #: Bytes that were taken and are not written yet.
+        #: Bytes taken but not yet written.
         self._waiting = 0
-        #: Lines dropped since output last moved, and in all.
+        #: Lines dropped since output last moved, and in total.
         self._dropping = 0
         self.dropped = 0
 
@@ -71,7 +72,7 @@ class Unblocked(io.TextIOBase):
 
     @property
     def buffer(self) -> io.RawIOBase:
-        """For code that writes bytes; those that are no UTF-8 are escaped."""
+        """For code that writes bytes; invalid UTF-8 is escaped."""
         return _Bytes(self)
 
     def writable(self) -> bool:
@@ -84,7 +85,7 @@ class Unblocked(io.TextIOBase):
         return os.isatty(self._descriptor)
 
     def write(self, text: str) -> int:
-        """Take the text, or drop it as a whole; texts stay in order, and none is torn by that of another thread."""
+        """Take the text, or drop it as a whole; texts stay in order, and threads never interleave them."""
         data = text.encode("utf-8", "backslashreplace")
         with self._lock:
             if self._direct is not None and not (self._waiting or self._dropping):
@@ -92,7 +93,8 @@ class Unblocked(io.TextIOBase):
                 if not data:
                     return len(text)
             size = len(data) + TEXT_OVERHEAD
-            # From the first that is dropped until the writer has said so, all are: the number stands where they would.
+            # After the first dropped text all are dropped, until the writer has reported them: the number stands in
+            # their place.
             if self._dropping or (self._waiting and self._waiting + size > MOST_WAITING):
                 lines = text.count("\n") or 1
                 self._dropping += lines
@@ -105,16 +107,16 @@ class Unblocked(io.TextIOBase):
         return len(text)
 
     def _write_now(self, direct: int, data: bytes) -> bytes:
-        """Write what fits at once; gives the rest."""
+        """Write what fits now; returns the rest."""
         if len(data) > select.PIPE_BUF and self._room and self._room - _unread(direct) < len(data):
             return data
         try:
             return data[os.write(direct, data) :]
-        except OSError:  # no room, a full disk, a reader that left: the thread tries again
+        except OSError:  # no room, a full disk, a reader that left: the thread retries
             return data
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is written, for `seconds` at most; tells whether it is."""
+        """Wait until everything is written, for at most `seconds`; returns whether it is."""
         limit = time.monotonic() + seconds
         while self._waiting or self._dropping:
             with self._lock:
@@ -130,7 +132,7 @@ class Unblocked(io.TextIOBase):
         self._has_thread = True
         try:
             threading.Thread(target=self._run, name=f"writer of {self._descriptor}", daemon=True).start()
-        except RuntimeError:  # no thread to be had now: what waits is written after the next text
+        except RuntimeError:  # no thread available: what waits is written after the next text
             self._has_thread = False
 
     def _run(self) -> None:
@@ -168,7 +170,7 @@ class Unblocked(io.TextIOBase):
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest[: self._whole_lines(rest)]) :]
-            except BlockingIOError:  # somebody who shares it has made it so
+            except BlockingIOError:  # another owner of the descriptor made it non-blocking
                 select.select([], [self._descriptor], [])
             except OSError:
                 time.sleep(_RETRY_SECONDS)
@@ -176,8 +178,8 @@ class Unblocked(io.TextIOBase):
     def _whole_lines(self, data: memoryview) -> int:
         """How many bytes to write at once.
 
-        Processes that share a pipe tear each other's lines where a write finds too little room for all of it, unless it
-        is of at most PIPE_BUF bytes (pipe(7)).
+        Processes that share a pipe split each other's lines when a write does not fit at once, unless it is at most
+        PIPE_BUF bytes (pipe(7)).
         """
         if len(data) <= select.PIPE_BUF:
             return len(data)
@@ -201,10 +203,10 @@ class _Bytes(io.RawIOBase):
 
 
 def _never_waiting(descriptor: int) -> int | None:
-    """A descriptor of the same file on which no write waits for a reader; None where the system has none.
+    """A descriptor of the same file whose writes never wait for a reader; None where the system has none.
 
-    A pipe is opened anew: the flag that makes writes refuse is shared with every process that has the descriptor. A
-    file has no reader to wait for, and the place where it is written next is not to be lost.
+    A pipe is opened anew, because the non-blocking flag is shared by every process that has the descriptor. A file has
+    no reader to wait for, and its write position must not be lost.
     """
     try:
         mode = os.fstat(descriptor).st_mode

@@ -1,1 +1,1 @@
-"""The Flask side: routes declared once, their schemas and their pages."""
+"""The Flask side: routes declared once, their schemas and pages."""

@@ -1,4 +1,4 @@
-"""make_app(): a Flask application that speaks the envelope, keeps request ids, deadlines, logs and metrics."""
+"""make_app(): a Flask application with the envelope, request ids, deadlines, logs and metrics."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from servicekit.wire.errors import (
 from servicekit.wire.json_reader import weight
 
 BODY_LIMIT = 1024 * 1024
-#: What a process may hold of its requests at a time, in bytes. Of a container of 256 MiB, gunicorn's master and the
-#: libraries take 150.
+#: What a process may hold of its requests, in bytes. In a container of 256 MiB, gunicorn's master and the libraries
+#: take 150.
 MEMORY = 72 * memory.MIB
 _PIECE = 64 * 1024
 _LOOPBACK = BrowserRules()
@@ -54,8 +54,8 @@ def make_app(
 ) -> Flask:
     """Build a service's web application.
 
-    `checks` decide /readyz; `body_limit` is in bytes and holds for chunked bodies too; `browsers` is None where they
-    have been judged before. Besides the given routes it answers /livez, /readyz, /metrics and /openapi.json.
+    `checks` decide /readyz; `body_limit` is in bytes and applies to chunked bodies too; `browsers` is None where
+    requests were judged before. Besides the given routes it answers /livez, /readyz, /metrics and /openapi.json.
     """
     app = Flask(service, static_folder=None)
     app.url_map.merge_slashes = False
@@ -70,19 +70,19 @@ def make_app(
 
 
 def json_response(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """Give a Flask response that holds strict JSON."""
+    """A Flask response with strict JSON."""
     return Response(dump(body), status, mimetype="application/json", headers=dict(headers or {}))
 
 
 def read_body(limit: int) -> bytes:
-    """Read the request's body, at most `limit` bytes of it; more is `TooLarge`, whatever the framing.
+    """Read the request's body; raises `TooLarge` above `limit` bytes, whatever the framing.
 
-    Counts what the body and reading it as JSON take of the process's memory; may raise `Overloaded`, before it reads.
+    Counts the memory for the body and for parsing it as JSON; may raise `Overloaded`, before reading.
     """
     announced = request.content_length
     if (announced or 0) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
-    # As text, as values and as what is made of them; of one in chunks nobody knows its size.
+    # As text, as values and as what is made of them; the size of a chunked body is unknown.
     least = 3 * (limit if announced is None and "Transfer-Encoding" in request.headers else announced or 0)
     try:
         memory.take(least)
@@ -91,7 +91,7 @@ def read_body(limit: int) -> bytes:
         raise
     try:
         raw = request.stream.read(limit + 1)
-    except (ParseException, OSError) as exc:  # what gunicorn raises for broken chunks and for a client that left
+    except (ParseException, OSError) as exc:  # gunicorn raises these for broken chunks and for a client that left
         raise Invalid("The body cannot be read: it is framed wrongly or ended early.") from exc
     if len(raw) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
@@ -100,7 +100,7 @@ def read_body(limit: int) -> bytes:
 
 
 def _text(raw: bytes) -> str | bytes:
-    """Decode a body, so that its bytes are not held as well while it is read; one that is no UTF-8 is refused there."""
+    """Decode a body, so that its bytes need not be held while it is parsed; invalid UTF-8 is refused there."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -108,7 +108,8 @@ def _text(raw: bytes) -> str | bytes:
 
 
 def _pass_over(limit: int) -> None:
-    """Read a body of at most that size and discard it: a client that still sends would meet a reset, not the answer."""
+    """Read and discard a body of at most that size: a client that is still sending would get a reset, not the
+    answer."""
     with suppress(ParseException, OSError):
         for _ in range(limit // _PIECE + 1):
             if not request.stream.read(_PIECE):

@@ -1,4 +1,4 @@
-"""Liveness says the process runs; readiness says it can do its work now."""
+"""Liveness: the process runs. Readiness: it can do its work now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NotReady(Unavailable):
 
 
 def readiness(checks: Mapping[str, Check]) -> dict[str, Any]:
-    """Run every named check; `NotReady` lists those that raised an `AppError`."""
+    """Run every named check; raises `NotReady` with those that raised an `AppError`."""
     problems = []
     for name, check in checks.items():
         try:

@@ -1,8 +1,8 @@
-"""Idempotency-Key: a request that is repeated with its key returns what the first one made, and makes nothing.
+"""Idempotency-Key: repeating a request with its key returns what the first one made, without making anything.
 
-A service keeps the keys in a table of their own, written in the transaction that makes something: a second request with
-the key waits there until the first is committed, and then finds what it made. What was refused leaves no key behind.
-The relay removes keys after relay.REMEMBER_DAYS.
+A service stores keys in their own table, in the transaction of what is made: a second request with the key waits there
+until the first is committed, and then finds what it made. A refused request leaves no key. The relay removes keys after
+relay.REMEMBER_DAYS.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from servicekit.wire.envelope import dump
 from servicekit.wire.errors import IdempotencyKeyReused, Invalid
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
-#: What an operation declares as the request fields that it reads.
+#: Documents the header for operations that read it.
 HEADERS: Mapping[str, str] = {
     IDEMPOTENCY_KEY: "the same key and body again give what was made before, not a second one"
 }
@@ -60,14 +60,14 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class Made(Generic[T]):
-    """What a request made, or, `replayed`, what an earlier one with its key did."""
+    """What a request made, or, if `replayed`, what an earlier one with its key made."""
 
     view: T
     replayed: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
-        """The answer's fields that say so."""
+        """The header fields for the answer."""
         return replay_headers(self.replayed)
 
 
@@ -77,22 +77,22 @@ def replay_headers(replayed: bool) -> dict[str, str]:
 
 
 def request_key(headers: Mapping[str, str | None], body: Body, *, secret: Collection[str] = ()) -> RequestKey | None:
-    """Read the key of a request, if it has one; `Invalid` for one that cannot be used; `secret`: see `fingerprint`."""
+    """The key of a request, if it has one; raises `Invalid` for an unusable one; for `secret` see `fingerprint`."""
     key = headers[IDEMPOTENCY_KEY]
     return None if key is None else RequestKey(checked_key(key), fingerprint(body, secret=secret))
 
 
 def checked_key(key: str, field: str = IDEMPOTENCY_KEY) -> str:
-    """Give the key itself; `Invalid`, naming the field, for one that no header field should carry."""
+    """Return the key; raises `Invalid`, naming the field, unless it is fit for a header field."""
     if not _KEY.fullmatch(key):
         raise Invalid.field(field, f"must be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters without spaces")
     return key
 
 
 def fingerprint(body: Body, *, secret: Collection[str] = ()) -> bytes:
-    """Give the same for the same request, whatever the order of its fields.
+    """A fingerprint that is equal for equal requests, whatever the order of their fields.
 
-    Of a `secret` field only its presence counts: a plain hash of a password could be guessed from at leisure.
+    Only the presence of a `secret` field counts: a plain hash of a password would allow guessing it offline.
     """
     named = {
         name: getattr(body, name) is not None if name in secret else getattr(body, name)
@@ -102,7 +102,8 @@ def fingerprint(body: Body, *, secret: Collection[str] = ()) -> bytes:
 
 
 def find_made(session: Session, request: RequestKey) -> UUID | None:
-    """Give the id of what this request made before, if it did; `IdempotencyKeyReused` when another one used its key."""
+    """The id of what this request made before, if it did; raises `IdempotencyKeyReused` if a different request used its
+    key."""
     row = session.connection().exec_driver_sql(_FIND, {"key": request.key}).one_or_none()
     if row is None:
         return None
@@ -113,9 +114,9 @@ def find_made(session: Session, request: RequestKey) -> UUID | None:
 
 
 def remember(session: Session, request: RequestKey, made: UUID) -> UUID | None:
-    """Write down, in the transaction that makes it, what a request makes; None when it is the first with its key.
+    """Record what a request makes, in the same transaction; None when it is the first with its key.
 
-    Otherwise nothing may be made: it gives what the first one made, once that is committed, or `IdempotencyKeyReused`.
+    Otherwise make nothing: it returns what the first one made, once committed, or raises `IdempotencyKeyReused`.
     """
     while True:
         values = {"key": request.key, "fingerprint": request.fingerprint, "made": str(made)}
@@ -124,17 +125,17 @@ def remember(session: Session, request: RequestKey, made: UUID) -> UUID | None:
         earlier = find_made(session, request)
         if earlier is not None:
             return earlier
-        # Removed in between, for being old.
+        # Pruned in between, for its age.
 
 
 def define_idempotency_keys(metadata: MetaData) -> None:
-    """Add the table to a service's models; its migrations make the same."""
+    """Add the table to a service's models; its migrations create the same."""
     Table(
         "idempotency_keys",
         metadata,
         Column("key", Text, nullable=False),
         Column("fingerprint", LargeBinary, nullable=False),
-        # No foreign key: what was deleted must not be made again by a late repetition.
+        # No foreign key: a late repetition must not make again what was deleted.
         Column("made", Uuid, nullable=False),
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
         PrimaryKeyConstraint("key", name="pk_idempotency_keys"),

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a service, made from the models that validate."""
+"""Builds a service's OpenAPI 3.1 document from the models that validate its requests."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _ETAG_FIELD: dict[str, Any] = {ETAG: {"description": "of the present state", "sc
 
 
 def document(*, title: str, version: str, description: str, routes: Sequence[Routes]) -> dict[str, Any]:
-    """Build the whole document; it depends on nothing but the declared routes."""
+    """Build the whole document, from the declared routes alone."""
     endpoints = [endpoint for group in routes for endpoint in group.endpoints]
     schemas = _schemas(endpoints)
     paths: dict[str, dict[str, Any]] = {}
@@ -77,7 +77,7 @@ def document(*, title: str, version: str, description: str, routes: Sequence[Rou
 
 
 class _Schemas:
-    """Where each model's schema stands in the document."""
+    """Locates each model's schema in the document."""
 
     def __init__(
         self, refs: dict[tuple[type[Any], JsonSchemaMode], dict[str, Any]], definitions: dict[str, Any]
@@ -100,7 +100,7 @@ def _schemas(endpoints: Iterable[Endpoint]) -> _Schemas:
 
 
 def _views(endpoint: Endpoint) -> list[type[BaseModel]]:
-    """What a good answer holds: of a stream, the data of each of its events."""
+    """The views of a successful answer; of a stream, the data of each event."""
     if endpoint.media_type == "application/json":
         return [endpoint.view]
     return [cast("type[BaseModel]", field.annotation) for field in endpoint.view.model_fields.values()]

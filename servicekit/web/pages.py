@@ -1,4 +1,4 @@
-"""The pages of a process that is no web server: /livez, /readyz and /metrics on threads of their own."""
+"""Serves /livez, /readyz and /metrics on threads, for a process that is not a web server."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from servicekit.wire.browsers import BrowserRules
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """One request at a time on each connection, with a time limit, and no line of its own."""
+    """Serves one request at a time per connection, with a time limit, and does not log."""
 
     timeout = 10
 
     def log(self, type: str, message: str, *args: object) -> None:
-        """Leave the lines to the application."""
+        """Leave logging to the application."""
 
 
 def serve_pages(
     process: str, bind: str, checks: Mapping[str, Check], metrics: Metrics, *, allowed_hosts: str = ""
 ) -> BaseWSGIServer:
-    """Begin to answer on HOST:PORT until `shutdown`. SystemExit with one clear line when it cannot listen."""
+    """Start serving on HOST:PORT, until `shutdown`. Raises SystemExit with one clear line when it cannot listen."""
     host, _, port = bind.rpartition(":")
     app = make_app(process, routes=[], checks=checks, metrics=metrics, browsers=BrowserRules(allowed_hosts, bind))
     try:
         server = make_server(host, int(port), app, threaded=True, request_handler=_QuietHandler)
-    except (OSError, SystemExit) as exc:  # Werkzeug itself wants to end the process when the port is taken
+    except (OSError, SystemExit) as exc:  # Werkzeug itself exits when the port is taken
         reason = exc.strerror if isinstance(exc, OSError) else "it is taken"
         raise SystemExit(f"{process} cannot start: it cannot listen on {bind}: {reason}") from exc
     threading.Thread(target=server.serve_forever, name="pages", daemon=True).start()

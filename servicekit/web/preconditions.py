@@ -1,8 +1,7 @@
-"""Entity tags, and the changes that are made only while a resource is as its client has seen it.
+"""Entity tags, and changes made only while a resource is as its client last saw it.
 
-RFC 9110 sections 8.8.3 (ETag) and 13.1.1 (If-Match). A change calls `IfMatch.require` on
-the locked row, inside its transaction: of two clients who saw the same state, only the first then finds it.
-"""
+RFC 9110 sections 8.8.3 (ETag) and 13.1.1 (If-Match). A change calls `IfMatch.require` on the locked row, inside its
+transaction: of two clients that saw the same state, only the first still finds it."""
 
 from __future__ import annotations
 
@@ -18,35 +17,35 @@ from servicekit.wire.errors import Invalid, PreconditionFailed
 ETAG = "ETag"
 IF_MATCH = "If-Match"
 _DIGEST_BYTES = 18
-# A tag as a field has it, weak or not; a comma may stand in it (section 8.8.3).
+# A tag as in the header field, weak or not; it may contain a comma (section 8.8.3).
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _BETWEEN = re.compile(r"[ \t]*,[ \t,]*")
 
 
 class Resource(View):
-    """A view that is the representation of one resource: its good answers carry an ETag."""
+    """A view that represents one resource: successful answers carry an ETag."""
 
-    #: Fields that change without anybody's doing, and make no other resource of it.
+    #: Fields that change by themselves, and do not affect the tag.
     untagged: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def etag(self) -> str:
-        """Give the strong tag of this representation, in its quotes."""
+        """The strong tag of this representation, quoted."""
         content = dump(self.model_dump(exclude=set(self.untagged)))
         return f'"{base64.urlsafe_b64encode(hashlib.sha256(content).digest()[:_DIGEST_BYTES]).decode("ascii")}"'
 
 
 class IfMatch:
-    """What a request's If-Match demands of the present state; without the field, nothing."""
+    """What a request's If-Match demands of the present state; nothing without the field."""
 
     def __init__(self, field: str | None = None) -> None:
-        """`Invalid` for a field that holds neither `*` nor entity tags."""
+        """Raises `Invalid` for a field that holds neither `*` nor entity tags."""
         self._tags = None if field is None or field.strip(" \t") == "*" else _tags(field)
 
     def require(self, present: Resource) -> None:
-        """Raise `PreconditionFailed`, which carries the present tag, unless this is a state the client has seen.
+        """Raise `PreconditionFailed`, with the present tag, unless the client has seen this state.
 
-        The comparison is strong: a weak tag is equal to none.
+        The comparison is strong: a weak tag never matches.
         """
         if self._tags is not None and present.etag not in self._tags:
             raise PreconditionFailed(headers={ETAG: present.etag})
@@ -57,7 +56,7 @@ ANY_STATE = IfMatch()
 
 
 def _tags(field: str) -> frozenset[str]:
-    """Read a list of entity tags; empty elements are passed over (RFC 9110 section 5.6.1.2)."""
+    """Parse a list of entity tags, skipping empty elements (RFC 9110 section 5.6.1.2)."""
     text = field.strip(" \t,")
     found: set[str] = set()
     at = 0

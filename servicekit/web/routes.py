@@ -1,4 +1,4 @@
-"""Routes as data: what a service answers, declared once, for Flask and for OpenAPI alike."""
+"""Routes as data: a service's operations, declared once for Flask and OpenAPI."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from servicekit.wire.errors import AppError, Forbidden, PreconditionFailed, Unau
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-#: Is given the Authorization field before anything else of a request is read; raises to refuse it.
+#: Checks the Authorization field before anything else of a request is read; raises to refuse it.
 Guard = Callable[[str | None], None]
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 def bearer_guard(token: str | None, *, name: str, closed: str) -> Guard:
-    """Give a guard that lets in whoever sends `token` as `Authorization: Bearer TOKEN` (RFC 6750), compared in constant
-    time: `Unauthorized` for anybody else. Without a token it is `Forbidden` to all, for the reason in `closed`.
+    """A guard that admits only requests with `token` as `Authorization: Bearer TOKEN` (RFC 6750), compared in constant
+    time; raises `Unauthorized` for others. Without a token it raises `Forbidden` for all, with `closed` as the reason.
 
     `name` says which token to send, such as "admin".
     """
@@ -42,7 +42,7 @@ def bearer_guard(token: str | None, *, name: str, closed: str) -> Guard:
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """A good answer that needs a status or header fields of its own."""
+    """A successful answer with its own status or header fields."""
 
     data: T
     status: int | None = None
@@ -51,7 +51,7 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One operation: what it takes, what it gives, what can go wrong."""
+    """One operation: its input, output and possible errors."""
 
     method: str
     path: str
@@ -65,56 +65,51 @@ class Endpoint:
     query: type[Query] | None
     view: type[View]
     headers: Mapping[str, str]
-    #: It reads If-Match.
+    #: Whether it reads If-Match.
     conditional: bool
     #: The `{…}` parts of the path, in order: UUID, or str for any text.
     path_parameters: Mapping[str, type]
     guard: Guard | None
-    #: Of a good answer. Anything but JSON is not in the envelope, and is answered by somebody else than make_app().
+    #: Of a successful answer. Anything but JSON has no envelope, and is not served by make_app().
     media_type: str = "application/json"
-    #: When it answers 204 instead; empty if it never does.
+    #: Describes when it answers 204 instead; empty if never.
     no_content: str = ""
 
     @property
     def tagged(self) -> bool:
-        """Whether a good answer carries the ETag of the resource; of one that is gone it would say nothing."""
+        """Whether a successful answer carries the resource's ETag; a deleted one has none."""
         return issubclass(self.view, Resource) and self.method != "DELETE"
 
     @property
     def flask_rule(self) -> str:
-        """Give the path in Flask's own notation."""
+        """The path in Flask's notation."""
         return _PARAMETER.sub(r"<\1>", self.path)
 
 
 class Routes:
     """The operations of one resource.
 
-    A handler's parameters are found by name: `body`, `query`, `headers` (a mapping of the declared
-    request fields to text or None), `if_match` (an `IfMatch`), and every `{name}` of the path as the UUID or
-    str of its annotation. Its return annotation is a `View`, or `Answer[View]` when it sets a status or
-    fields itself.
-    """
+    A handler's parameters are found by name: `body`, `query`, `headers` (a mapping of the declared request fields to
+    text or None), `if_match` (an `IfMatch`), and each `{name}` of the path, as the UUID or str of its annotation. Its
+    return annotation is a `View`, or `Answer[View]` when it sets a status or header fields itself."""
 
     def __init__(self, tag: str, *, documented: bool = True) -> None:
-        """`documented` puts the operations into /openapi.json."""
+        """`documented` adds the operations to /openapi.json."""
         self.tag = tag
         self.documented = documented
         self.endpoints: list[Endpoint] = []
 
     def get(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a GET (and with it a HEAD)."""
+        """Declare a GET (which includes HEAD)."""
         return self._route("GET", path, **options)
 
     def post(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a POST."""
         return self._route("POST", path, **options)
 
     def put(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a PUT."""
         return self._route("PUT", path, **options)
 
     def delete(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a DELETE."""
         return self._route("DELETE", path, **options)
 
     def _route(
@@ -131,9 +126,9 @@ class Routes:
         media_type: str = "application/json",
         no_content: str = "",
     ) -> Callable[[F], F]:
-        """`headers` maps a request field that the operation reads to what it means.
+        """`headers` maps each request field that the operation reads to its description.
 
-        With another `media_type`, which is for an event stream, the view holds each event's data by its name.
+        With another `media_type` (for an event stream), the view holds each event's data under the event's name.
         """
 
         def declare(handler: F) -> F:

@@ -1,4 +1,4 @@
-"""Models of what comes in and goes out, and their strict parsing with an error per field."""
+"""Models of input and output, and their strict parsing with one error per field."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ __all__ = [
 
 
 def parse_uuid(value: Any) -> UUID:
-    """Take a UUID in its usual text form only (RFC 9562 section 4)."""
+    """Accept a UUID only in its usual text form (RFC 9562 section 4)."""
     if isinstance(value, UUID):
         return value
     if isinstance(value, str) and _UUID.fullmatch(value):
@@ -65,7 +65,7 @@ def parse_uuid(value: Any) -> UUID:
 
 
 def parse_timestamp(value: Any) -> Any:
-    """Take RFC 3339 with an offset only; give the moment in UTC, to the microsecond."""
+    """Accept only RFC 3339 with an offset; return the time in UTC, to the microsecond."""
     if isinstance(value, datetime):
         return value
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
@@ -112,11 +112,11 @@ def _no_nul(value: str) -> str:
 
 Id = Annotated[UUID, BeforeValidator(parse_uuid)]
 Timestamp = Annotated[datetime, BeforeValidator(parse_timestamp)]
-#: A JSON number taken exactly; bounds and decimals are added with Field.
+#: An exact JSON number; add bounds and decimals with Field.
 Amount = Annotated[Decimal, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
 #: A JSON number of seconds, as a float.
 Seconds = Annotated[float, BeforeValidator(_seconds)]
-#: A Decimal that leaves as text, so that no client rounds it.
+#: A Decimal sent as a string, so that no client rounds it.
 Money = Annotated[
     Decimal,
     PlainSerializer(lambda value: format(value, "f"), return_type=str),
@@ -129,7 +129,7 @@ QueryFlag = Annotated[
 QueryText = Annotated[
     str, Field(max_length=500, json_schema_extra={"pattern": r"^[^\u0000]*$"}), AfterValidator(_no_nul)
 ]
-#: Any JSON, numbers kept exactly.
+#: Any JSON, with exact numbers.
 JsonValue = Annotated[Any, WithJsonSchema({})]
 
 
@@ -146,23 +146,23 @@ class Body(BaseModel):
         strict=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=_without_default
     )
 
-    #: For a body that is a JSON array: the one field that takes it.
+    #: For a body that is a JSON array: the only field, which takes it.
     array_field: ClassVar[str | None] = None
 
 
 class Update(Body):
-    """A body that changes the fields it names; a field that was not sent differs from null.
+    """A body that changes only the fields it contains; an absent field differs from null.
 
-    Its fields default to `unsent()`, so an explicit null is refused wherever the type does not allow it.
+    Its fields default to `unsent()`, so that an explicit null is refused unless the type allows it.
     """
 
     def named(self) -> dict[str, Any]:
-        """Give the fields that were sent, with their values."""
+        """The fields that were sent, with their values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 def unsent(description: str | None = None) -> Any:
-    """Give the default of an Update's field: never validated, never seen, absent from the OpenAPI document."""
+    """The default of an Update's field: never validated, never visible, absent from the OpenAPI document."""
     return Field(default=None, description=description)
 
 
@@ -180,18 +180,17 @@ class PageQuery(Query):
 
 
 class View(BaseModel):
-    """An answer. Made from a row or a domain object by attribute."""
+    """An answer, built from a row or a domain object by attribute."""
 
     model_config = ConfigDict(from_attributes=True)
 
     @classmethod
     def of(cls, source: object) -> Self:
-        """Read the fields from an object's attributes."""
         return cls.model_validate(source)
 
 
 class PageView(View):
-    """One page of a list; subclasses add the list under the resource's name."""
+    """One page of a list; subclasses add the list, named after the resource."""
 
     total: int = Field(description="how many there are in all", ge=0)
     limit: int
@@ -202,7 +201,7 @@ B = TypeVar("B", bound=Body)
 Q = TypeVar("Q", bound=Query)
 
 
-#: What a person reads for pydantic's own findings; the braces take the finding's context.
+#: Messages for pydantic's errors, for people; the braces take the error's context.
 _MESSAGES = {
     "extra_forbidden": "unknown field",
     "missing": "is required",
@@ -233,7 +232,7 @@ _OPENINGS = re.compile(r"^(?:Value error, |(?:Input|String|List|Dictionary|Value
 def _plain_message(error: Mapping[str, Any]) -> str:
     context = error.get("ctx", {})
     kind = error["type"]
-    if context.get("field_type") == "Value":  # a length asked of something that passed a function of ours: our texts
+    if context.get("field_type") == "Value":  # a length limit after one of our functions: always a string
         kind = f"string_{kind}"
     if template := _MESSAGES.get(kind):
         message = _DECIMAL.sub(r"\1", template.format_map(context))
@@ -243,24 +242,23 @@ def _plain_message(error: Mapping[str, Any]) -> str:
 
 def _field_errors(exc: ValidationError) -> Iterator[FieldError]:
     for error in exc.errors(include_input=False, include_url=False)[:MAX_ERRORS_SHOWN]:
-        # A long or strange key from the body is shortened: it stands in our answer and our log.
+        # A long or strange key from the body is shortened: it appears in our answer and our log.
         yield FieldError(".".join(str(part)[:100] for part in error["loc"]) or "body", _plain_message(error))
 
 
 def invalid_from(exc: ValidationError) -> Invalid:
-    """Turn pydantic's findings into one `Invalid` with a detail per field."""
+    """Turn pydantic's errors into one `Invalid` with a detail per field."""
     details = list(_field_errors(exc))
     return Invalid("; ".join(f"{d.field}: {d.message}" for d in details[:3]), details=details)
 
 
 def is_json(content_type: str | None) -> bool:
-    """Tell whether a Content-Type names JSON."""
     media_type = (content_type or "").partition(";")[0].strip().lower()
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
 def parse_body(model: type[B], raw: bytes | str, content_type: str | None, *, may_be_empty: bool = False) -> B:
-    """Parse one body; an empty one is `{}` where it may be, and needs no Content-Type then.
+    """Parse a body; with `may_be_empty`, an empty one counts as `{}` and needs no Content-Type.
 
     Raises `UnsupportedMediaType`, `InvalidJson`, or `Invalid` with a detail per field.
     """
@@ -284,9 +282,9 @@ def parse_body(model: type[B], raw: bytes | str, content_type: str | None, *, ma
 
 
 def parse_query(model: type[Q], raw: str | bytes) -> Q:
-    """Parse the undecoded query string; `Invalid` names what is unknown, repeated or wrong.
+    """Parse the undecoded query string; raises `Invalid`, naming what is unknown, repeated or wrong.
 
-    Bytes beyond ASCII that nobody percent-encoded are taken as UTF-8, as every browser means them.
+    Bytes beyond ASCII that are not percent-encoded count as UTF-8, as in every browser.
     """
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
@@ -307,7 +305,7 @@ def parse_query(model: type[Q], raw: str | bytes) -> Q:
 
 
 def id_from_path(name: str, text: str) -> UUID:
-    """Read a UUID that stood in the path."""
+    """Parse a UUID from the path."""
     try:
         return parse_uuid(text)
     except ValueError as exc:

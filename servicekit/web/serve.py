@@ -1,6 +1,6 @@
-"""One service of the table under gunicorn, with the settings of its package: `python -m servicekit.web.serve users`.
+"""Runs a service of the table under gunicorn, with its own settings: `python -m servicekit.web.serve users`.
 
-The master reads the settings alone. Workers import the service, so that a reload (SIGHUP) takes its new code too.
+The master reads only the settings. Workers import the service, so that a reload (SIGHUP) takes its new code too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from servicekit.web import app as web  # noqa: F401 - libraries read before the 
 
 
 class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's view of one service; whatever keeps it from starting is one line."""
+    """gunicorn's view of one service; any failure to start is one line."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -29,7 +29,7 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
         super().__init__()
 
     def load_config(self) -> None:
-        """Set gunicorn up; the master does so when it starts and at every reload."""
+        """Configure gunicorn; the master does so at start and at every reload."""
         settings = self._settings(load_or_exit)
         own = {
             "bind": getattr(settings, f"{self._service.name}_bind"),
@@ -43,7 +43,7 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """Make the application, in a worker."""
+        """Create the application, in a worker."""
         settings = self._settings(loaded_or_exit)
         try:
             return self._service.module("app").create_app(settings)
@@ -57,7 +57,7 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
 
 
 def settings_of(service: Service) -> type[WebServiceSettings]:
-    """Find the settings of a service's web server: the class of its `settings` module whose `process` is its name."""
+    """The settings of a service's web server: the class of its `settings` module whose `process` is its name."""
     for found in vars(service.module("settings")).values():
         if isinstance(found, type) and issubclass(found, WebServiceSettings) and found.process == service.name:
             return found
