@@ -1,4 +1,4 @@
-"""Calls between services: inside a circuit, inside the request's deadline, errors translated once."""
+"""HTTP calls between services, within a circuit and the request's deadline, with errors translated once."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from servicekit.wire.envelope import Envelope, NotAnEnvelope, read_envelope
 from servicekit.wire.errors import BadGateway, DeadlineExceeded, NotFound, Overloaded, Unavailable
 from servicekit.wire.resolver import Resolver, says_little
 
-#: How long a connection may take, over all addresses of a service, in seconds.
+#: How long connecting may take, over all addresses of a service, in seconds.
 _CONNECT_SECONDS = 1.0
 ANSWER_LIMIT = 4 * 1024 * 1024
-#: A service that had less time than this to answer is not to blame for a missing answer, in seconds.
+#: A service that had less time than this is not to blame for a missing answer, in seconds.
 FAIR_SECONDS = 1.0
 _CHUNK = 64 * 1024
 
 
 class _DeadlineSocket(socket.socket):
-    """A socket whose timeout covers all reads together, however slowly status line, fields and body drip in.
+    """A socket whose timeout covers all reads together, however slowly status line, fields and body trickle in.
 
-    http.client reads through `recv_into`; a plain timeout would start anew with every byte.
+    http.client reads through `recv_into`; a plain timeout would restart with every byte.
     """
 
     _ends_at = math.inf
@@ -58,7 +58,7 @@ def _resolver_of(host: str, port: int) -> Resolver:
 
 
 def _connect(host: str, port: int, seconds: float) -> socket.socket:
-    """Connect to the first address that answers; a silent one leaves the others their share of the time."""
+    """Connect to the first address that answers; an unresponsive one leaves the others their share of the time."""
     ends_at = time.monotonic() + seconds
     resolver = _resolver_of(host, port)
     addresses = resolver.find_within(seconds)
@@ -74,7 +74,7 @@ def _connect(host: str, port: int, seconds: float) -> socket.socket:
         else:
             resolver.answered(address)
             return connected
-    # Perhaps it has moved.
+    # The host may have moved.
     resolver.renew()
     raise min(errors, key=says_little)
 
@@ -97,7 +97,7 @@ class _Pool(HTTPConnectionPool):
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
-    """Over TLS every read has the timeout for itself: the socket becomes another."""
+    """Over TLS each read has the whole timeout, because wrapping replaces the socket."""
 
 
 class _TlsPool(HTTPSConnectionPool):
@@ -105,11 +105,11 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class ServiceClient:
-    """Asks one other service. Thread-safe.
+    """A client for one other service. Thread-safe.
 
-    `pool_size` is the most connections at a time: as many threads may ask at once. `unavailable` is the error for a
-    service that cannot be reached, is too slow, or whose circuit is open.
-    `total_seconds` bounds a whole call; over https:// each read has that limit of its own.
+    `pool_size` limits the connections, and so the threads that may call at once. `unavailable` is the error for a
+    service that cannot be reached, is too slow, or whose circuit is open. `total_seconds` limits a whole call; over
+    https:// it limits each read.
     """
 
     def __init__(
@@ -119,18 +119,18 @@ class ServiceClient:
         self._circuit = circuit
         self._unavailable = unavailable
         self._total_seconds = total_seconds
-        # Alone, without a session: it follows no redirect, keeps no cookie and reads no environment.
+        # Without a session: it follows no redirects, keeps no cookies and reads no environment.
         self._adapter = HTTPAdapter(pool_maxsize=pool_size, pool_block=True, max_retries=0)
         self._adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
         #: The certificates to trust: those of requests, or a file.
         self._trusted: bool | str = True
 
     def get(self, path: str) -> Any | None:
-        """GET a path; return the envelope's data, or None for a 404.
+        """GET a path; returns the envelope's data, or None for a 404.
 
-        Raises the `unavailable` error, `BadGateway` for an answer that cannot be used (no envelope, or the service does
-        not know the address), `DeadlineExceeded` when the request's own time is over, and `Overloaded` when this
-        process is out of files, ports or memory.
+        Raises the `unavailable` error, `BadGateway` for an unusable answer (no envelope, or an unknown path),
+        `DeadlineExceeded` when the request's own time is over, and `Overloaded` when this process is out of files,
+        ports or memory.
         """
         answer = self._ask("GET", path, None, {})
         if answer.code is None:
@@ -142,9 +142,9 @@ class ServiceClient:
         raise self._unavailable(retry_after=1)
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Envelope:
-        """POST a body that the service may get twice: a connection that breaks is replaced once.
+        """POST a body that the service may receive twice: a broken connection is replaced once.
 
-        Returns every answer that is about this request: good ones, refusals, and a 500. Raises as `get` does.
+        Returns every answer about this request: successes, refusals, and a 500. Raises as `get` does.
         """
         return self._ask("POST", path, body, headers)
 
@@ -178,7 +178,6 @@ class ServiceClient:
         return self._judge(status, raw, permit, time.monotonic() - began)
 
     def close(self) -> None:
-        """Close every kept connection."""
         self._adapter.close()
 
     def _exchange(
@@ -189,8 +188,8 @@ class ServiceClient:
         except requests.ConnectionError as exc:
             if isinstance(exc, requests.Timeout) or any(isinstance(one, NewConnectionError) for one in _chain(exc)):
                 raise
-            # A kept connection may have been closed as we wrote to it: asking again on a fresh one is safe for a GET
-            # (RFC 9110 9.2.2) and for a POST that says so, and done once only.
+            # A kept connection may have been closed as we wrote to it: repeating the request on a fresh one is safe for
+            # a GET (RFC 9110 section 9.2.2) and for a POST that allows it, and happens only once.
             return self._once(method, path, body, headers, ends_at)
 
     def _once(
@@ -207,7 +206,7 @@ class ServiceClient:
             deadline.TIMEOUT_MS: str(int(left * 1000)),
         }
         request = requests.Request(method, self._base_url + path, headers, data=body).prepare()
-        # It takes Timeout too, whatever its types say; `total` covers connecting and reading together.
+        # It accepts Timeout too, despite its types; `total` covers connecting and reading together.
         timeout: Any = Timeout(total=left, connect=min(_CONNECT_SECONDS, left))
         with self._adapter.send(request, stream=True, timeout=timeout, verify=self._trusted) as response:
             return response.status_code, _read(response, ends_at)
@@ -235,14 +234,14 @@ class ServiceClient:
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """An error and those it came from: requests and urllib3 wrap what the system says."""
+    """An error and its causes: requests and urllib3 wrap the system's errors."""
     while exc is not None:
         yield exc
         exc = exc.__cause__ or exc.__context__
 
 
 def _read(response: requests.Response, ends_at: float) -> bytes:
-    """Read the body piece by piece, at most `ANSWER_LIMIT` bytes of it."""
+    """Read the body piece by piece, up to `ANSWER_LIMIT` bytes."""
     pieces: list[bytes] = []
     size = 0
     while piece := response.raw.read1(_CHUNK):

@@ -1,1 +1,1 @@
-"""What services tell each other: outbox, relay, inbox; CloudEvents on the wire."""
+"""Events between services: outbox, relay, inbox; CloudEvents on the wire."""

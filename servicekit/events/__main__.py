@@ -1,4 +1,4 @@
-"""The relay, and what there is to ask of it.
+"""Command line of the relay.
 
 python -m servicekit.events relay
 python -m servicekit.events redeliver users --all
@@ -15,7 +15,7 @@ from servicekit.process.settings import load_or_exit
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says; gives the exit status."""
+    """Run the command line; returns the exit status."""
     try:
         table = services()
     except BadServiceTable as exc:

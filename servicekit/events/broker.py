@@ -1,7 +1,7 @@
 """RabbitMQ: connect, declare, consume, publish. The only importer of pika.
 
-A `Link` is one connection and belongs to one thread, but for `call_soon`. Whatever ends it, from either side, comes
-out of its methods as `BrokerAway`; the caller then opens another one, after a pause.
+A `Link` is one connection and belongs to one thread, except for `call_soon`. Whatever ends it, on either side, surfaces
+from its methods as `BrokerAway`; the caller then opens another one, after a pause.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.data import decode_table
 from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
-#: Seconds: a connection, an answer to it, and how long the broker may hold us back, or owe us a confirmation, before we
-#: take it for lost.
+#: In seconds: to connect, for an answer, and how long the broker may block us or owe a confirmation before the
+#: connection counts as lost.
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 20
 BLOCKED_SECONDS = 60.0
@@ -31,7 +31,7 @@ _PERSISTENT = pika.DeliveryMode.Persistent
 
 
 class BrokerAway(Exception):
-    """The broker cannot be reached, or has ended the connection."""
+    """The broker cannot be reached, or ended the connection."""
 
 
 class QueueRefused(Exception):
@@ -40,7 +40,7 @@ class QueueRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue as it is declared when it does not exist yet; one that exists is taken as it is."""
+    """How to declare a queue that does not exist yet; an existing one is taken as it is."""
 
     name: str
     durable: bool = False
@@ -49,9 +49,9 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message in our hands until it is acknowledged by its `tag`, which grows within a link.
+    """A message to be acknowledged by its `tag`, which grows within a link.
 
-    `message_id` and `content_encoding` are bytes where they are not UTF-8.
+    `message_id` and `content_encoding` are bytes if they are not UTF-8.
     """
 
     tag: int
@@ -63,10 +63,10 @@ class Delivery:
 
 
 class Link:
-    """One open connection with one channel to consume on and one to publish on."""
+    """An open connection with one channel to consume on and one to publish on."""
 
     def __init__(self, url: str, *, name: str) -> None:
-        """Connect; `name` is shown in the broker's lists. Raises BrokerAway."""
+        """Connect; `name` appears in the broker's lists. Raises BrokerAway."""
         parameters = pika.URLParameters(url)
         parameters.socket_timeout = parameters.stack_timeout = CONNECT_SECONDS
         parameters.connection_attempts = 1
@@ -85,7 +85,7 @@ class Link:
             return self._exists(name)
 
     def waiting(self, queues: Sequence[str]) -> int:
-        """Messages in the queues that were not delivered to anybody."""
+        """Messages in the queues that were not delivered to any consumer."""
         with _translated():
             channel = self._connection.channel()
             counts = [channel.queue_declare(name, passive=True).method.message_count for name in queues]
@@ -93,7 +93,7 @@ class Link:
             return sum(counts)
 
     def ensure(self, queue: Queue) -> None:
-        """Make sure that the queue exists, and leave one that does as it is: its maker decides what it is like.
+        """Create the queue unless it exists; an existing one keeps its properties, which its creator chose.
 
         Raises QueueRefused. RabbitMQ from 4.3 on ends the whole connection over a plain queue that its configuration
         does not permit; that is a QueueRefused too, and the link is lost with it.
@@ -106,7 +106,7 @@ class Link:
                 channel.queue_declare(queue.name, durable=queue.durable, arguments=dict(queue.arguments) or None)
                 channel.close()
             except ChannelClosedByBroker as error:
-                # Somebody else may have been quicker, with another idea of it.
+                # Another client may just have created it, with other properties.
                 if error.reply_code != _PRECONDITION_FAILED or not self._exists(queue.name):
                     raise QueueRefused(f"{queue.name}: {error.reply_text}") from error
             except ConnectionClosedByBroker as error:
@@ -115,7 +115,7 @@ class Link:
                 raise
 
     def ensure_exchange(self, name: str, kind: str) -> None:
-        """Make sure that a durable exchange exists. Raises QueueRefused when there is another of this name."""
+        """Create a durable exchange unless it exists. Raises QueueRefused if one of this name differs."""
         with _translated():
             channel = self._connection.channel()
             try:
@@ -129,7 +129,7 @@ class Link:
             self._consuming.queue_bind(queue, exchange, routing_key)
 
     def consume(self, queues: Sequence[str], take: Callable[[Delivery], None], *, prefetch: int) -> None:
-        """Let `take` be called, within `process`, for each message; at most `prefetch` from each queue are in hand."""
+        """Have `process` call `take` for each message; at most `prefetch` per queue are unacknowledged."""
         with _translated():
             self._consuming.add_on_cancel_callback(self._cancelled)
             self._consuming.basic_qos(prefetch_count=prefetch)
@@ -137,21 +137,21 @@ class Link:
                 self._tags.append(self._consuming.basic_consume(queue, _taker(queue, take)))
 
     def stop_consuming(self) -> None:
-        """Get no more messages; those in hand may still be acknowledged."""
+        """Get no more messages; those received may still be acknowledged."""
         with _translated():
             tags, self._tags = self._tags, []
             for tag in tags:
                 self._consuming.basic_cancel(tag)
 
     def process(self, seconds: float) -> None:
-        """Take messages and keep the connection alive for so long, or until something was called by `call_soon`."""
+        """Receive messages and keep the connection alive for so long, or until `call_soon` called something."""
         with _translated():
             self._connection.process_data_events(time_limit=seconds)
         if self._lost_queue is not None:
             raise BrokerAway("a queue that we consume was deleted")
 
     def acknowledge(self, tag: int, *, alone: bool = False) -> None:
-        """All messages up to this one have been dealt with, or this one `alone`."""
+        """Acknowledge all messages up to this one, or this one `alone`."""
         with _translated():
             self._consuming.basic_ack(tag, multiple=not alone)
 
@@ -165,7 +165,7 @@ class Link:
         content_type: str | None = None,
         headers: Mapping[str, Any] | None = None,
     ) -> None:
-        """Publish a lasting message and wait for the broker's confirmation. Raises BrokerAway when it gives none."""
+        """Publish a persistent message and wait for the broker's confirmation. Raises BrokerAway when it gives none."""
         with _translated():
             if self._publishing is None or self._publishing.is_closed:
                 self._publishing = self._connection.channel()
@@ -176,8 +176,8 @@ class Link:
                 content_type=content_type,
                 headers=dict(headers) if headers else None,
             )
-            # pika waits for a confirmation without a limit, and a broker can be well but for one queue: RabbitMQ never
-            # confirms what is for a quorum queue that has no leader.
+            # pika waits for a confirmation without a limit, and a broker may be healthy except for one queue: RabbitMQ
+            # never confirms messages for a quorum queue without a leader.
             loop = self._connection._impl.ioloop
             limit = loop.call_later(BLOCKED_SECONDS, self._end_unconfirmed)
             try:
@@ -186,12 +186,12 @@ class Link:
                 loop.remove_timeout(limit)
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        """From any thread: let `function` be called within `process`. Raises BrokerAway when the link has ended."""
+        """From any thread: have `process` call `function`. Raises BrokerAway when the link has ended."""
         with _translated():
             self._connection.add_callback_threadsafe(function)
 
     def close(self) -> None:
-        """End it; messages in hand go back to their queues."""
+        """End the connection; unacknowledged messages return to their queues."""
         with suppress(AMQPError, OSError):
             if self._connection.is_open:
                 self._connection.close()
@@ -214,15 +214,15 @@ class Link:
         return True
 
     def _cancelled(self, frame: Any) -> None:
-        # pika forgets the consumer and would go on waiting for nothing.
+        # pika forgets the consumer and would wait in vain.
         self._lost_queue = str(frame.method.consumer_tag)
 
 
 class _Properties(pika.BasicProperties):  # type: ignore[misc]  # pika has no types
-    """A message's properties, of which no header can keep the others, or the connection, from being read.
+    """A message's properties, decoded so that no header can make the others, or the connection, unreadable.
 
     A broker passes on what a producer wrote, and pika ends the connection over a table it cannot decode (a `T` in
-    milliseconds is the year 50,000 and more), as it does when the same message comes again.
+    milliseconds is the year 50,000 and more), and again when the same message returns.
     """
 
     def decode(self, encoded: bytes, offset: int = 0) -> _Properties:
@@ -230,17 +230,17 @@ class _Properties(pika.BasicProperties):  # type: ignore[misc]  # pika has no ty
             plain, table = _without_headers(encoded[offset:])
             super().decode(plain)
         except (struct.error, IndexError):
-            # RabbitMQ lets none of these through. The body may be a task all the same.
+            # RabbitMQ lets none of these through. The body may still be a task.
             self.__init__()  # type: ignore[misc]
             return self
         if table:
-            with suppress(Exception):  # headers that cannot be read are as good as none
+            with suppress(Exception):  # unreadable headers count as none
                 self.headers = decode_table(table, 0)[0]
         return self
 
 
 def _without_headers(encoded: bytes) -> tuple[bytes, bytes]:
-    """Cut the table of headers out of encoded properties (AMQP 0-9-1, section 4.2.6.1)."""
+    """Split the header table from encoded properties (AMQP 0-9-1, section 4.2.6.1)."""
     (flags,) = struct.unpack_from(">H", encoded)
     if not flags & pika.BasicProperties.FLAG_HEADERS:
         return encoded, b""
@@ -254,18 +254,18 @@ def _without_headers(encoded: bytes) -> tuple[bytes, bytes]:
     return rest, encoded[start:end]
 
 
-# Where pika looks up what to read properties with.
+# Where pika looks up the class that decodes properties.
 spec.props[pika.BasicProperties.INDEX] = _Properties
 
 
 class _translated:
-    """pika's errors and the socket's, as BrokerAway."""
+    """Translates pika's and the socket's errors to BrokerAway."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        # pika keeps the third apart from the others: what comes of a broker that accepts a connection and says nothing.
+        # pika's third class is separate: raised for a broker that accepts a connection and stays silent.
         if isinstance(error, (AMQPError, AMQPChannelError, AMQPConnectorException, OSError)):
             raise BrokerAway(str(error) or type(error).__name__) from error
 

@@ -1,4 +1,4 @@
-"""Events for programs outside: each is published to one topic exchange of RabbitMQ and confirmed. docs/events.md."""
+"""Events for outside programs: each is published to a RabbitMQ topic exchange and confirmed. See docs/events.md."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ EXCHANGE = "siteworks.events"
 
 
 class BrokerDelivery:
-    """Publishes events one by one; the type of an event is its routing key, and its id the message's.
+    """Publishes events one by one; an event's type is the routing key, its id the message's.
 
-    Belongs to the thread that calls it, but for `close`.
+    Belongs to the thread that calls it, except for `close`.
     """
 
     def __init__(self, service: str, url: str) -> None:
-        """`service` is who sends: the source of the events."""
+        """`service` is the sender: the source of the events."""
         self._service = service
         self._url = url
         self._link: Link | None = None
         self._closing = threading.Lock()
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Publish one batch; see `Deliver`. Of one that failed halfway the first events are published again."""
+        """Publish a batch; see `Deliver`. If it failed halfway, its first events are published again."""
         kept = self._link is not None
         try:
             try:
                 self._publish(events)
             except BrokerAway:
-                # The broker ends a connection over which nothing was said for a minute.
+                # The broker closes a connection that was silent for a minute.
                 if not kept:
                     raise
                 self._publish(events)
@@ -42,7 +42,6 @@ class BrokerDelivery:
             raise Unavailable(f"RabbitMQ takes no events at the moment: {exc}") from exc
 
     def close(self) -> None:
-        """Close the kept connection."""
         self._drop()
 
     def _publish(self, events: Sequence[Event]) -> None:

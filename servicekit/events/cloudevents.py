@@ -1,4 +1,4 @@
-"""Events between the services: one form on the wire, CloudEvents 1.0 in JSON, in batches.
+"""The wire format of events between services: CloudEvents 1.0 in JSON, in batches.
 
 docs/events.md is the catalogue. https://cloudevents.io
 """
@@ -19,12 +19,12 @@ from servicekit.web.schemas import Body, Id, JsonValue, Timestamp, invalid_from
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import FieldError, Invalid
 
-#: Where every service takes events; the gateway leads nobody there.
+#: Where every service receives events; the gateway has no route to it.
 PATH = "/internal/events"
 MEDIA_TYPE = "application/cloudevents+json"
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
 LARGEST_BATCH = 100
-#: One request's body, in bytes. An event of ours takes at most a few kilobytes.
+#: Limit of one request's body, in bytes. Our events take at most a few kilobytes.
 LARGEST_BODY = 1024 * 1024
 _SOURCE = "/siteworks/"
 
@@ -33,7 +33,7 @@ _SOURCE = "/siteworks/"
 class Event:
     """Something that happened. `subject` is the id of what it happened to; events of one subject keep their order.
 
-    `id` names this event for ever: whoever receives it twice knows by it.
+    `id` is unique forever: a receiver recognises a duplicate by it.
     """
 
     type: str
@@ -44,14 +44,13 @@ class Event:
 
 
 class EventData(BaseModel):
-    """What a receiver reads of an event's data. Fields that it does not know are none of its business: the sender
-    may be newer."""
+    """The part of an event's data that a receiver reads. Unknown fields are ignored, since the sender may be newer."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class SubjectId(EventData):
-    """What a receiver reads who needs to know whose event it is, and no more."""
+    """For receivers that only need the id of the subject."""
 
     id: Id
 
@@ -60,7 +59,7 @@ D = TypeVar("D", bound=EventData)
 
 
 class CloudEvent(Body):
-    """The attributes of an event. Extension attributes are allowed by the standard, and passed over."""
+    """The attributes of an event. Extension attributes are allowed by the standard, and ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -75,12 +74,11 @@ class CloudEvent(Body):
 
     @property
     def event(self) -> Event:
-        """Give the event without its envelope."""
         return Event(type=self.type, subject=self.subject, data=self.data, id=self.id, time=self.time)
 
 
 class EventBatch(Body):
-    """Events in the order in which they are to be taken. On the wire it is the array itself."""
+    """Events in the order in which to process them. On the wire it is the array itself."""
 
     array_field: ClassVar[str | None] = "events"
 
@@ -88,7 +86,7 @@ class EventBatch(Body):
 
 
 def write_event(event: Event, service: str) -> dict[str, Any]:
-    """Give an event of `service` as CloudEvents' JSON format has it."""
+    """An event of `service` in CloudEvents' JSON format."""
     return {
         "specversion": "1.0",
         "id": str(event.id),
@@ -102,12 +100,12 @@ def write_event(event: Event, service: str) -> dict[str, Any]:
 
 
 def write_batch(events: Sequence[Event], service: str) -> bytes:
-    """Give the body that carries these events of `service`."""
+    """The request body for these events of `service`."""
     return dump([write_event(event, service) for event in events])
 
 
 def read_data(model: type[D], event: Event) -> D:
-    """Read an event's data; `Invalid` names the event and the field."""
+    """Parse an event's data; raises `Invalid`, which names the event and the field."""
     try:
         return model.model_validate(event.data)
     except ValidationError as exc:

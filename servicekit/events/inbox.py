@@ -1,7 +1,7 @@
-"""The inbox: events of other services, each acted upon once, however often it is delivered.
+"""The inbox: processes events of other services once each, however often they are delivered.
 
-The id of an event that is acted upon is stored in the transaction of its effect. A batch is taken whole or not at
-all: a good answer acknowledges every event in it, any other answer none.
+An event's id is stored in the transaction of its effect. A batch is accepted whole or not at all: a successful answer
+acknowledges every event in it, any other answer none.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from servicekit.web.routes import Routes, bearer_guard
 from servicekit.web.schemas import View
 from servicekit.wire.errors import AppError, DatabaseLocked, Forbidden, Unauthorized
 
-#: Acts on one event, inside the transaction that remembers it; raises `Invalid` for data that it cannot read.
+#: Processes one event, inside the transaction that stores its id; raises `Invalid` for data that it cannot read.
 Handler = Callable[[Session, Event], None]
 
-# One order for everybody, so that two batches with the same events wait for each other instead of deadlocking. The
+# Always in the same order, so that two batches with the same events wait for each other instead of deadlocking. The
 # second waits here until the first has committed, and then finds nothing new.
 _REMEMBER = """
 SET LOCAL lock_timeout = '1s';
@@ -33,32 +33,32 @@ _log = get_logger(__name__)
 
 
 class Taken(View):
-    """What became of a batch; all of its events are acknowledged."""
+    """The outcome of a batch; all of its events are acknowledged."""
 
     processed: int
-    #: acted upon before
+    #: processed before
     duplicates: int
-    #: of no interest here
+    #: of types without a handler
     ignored: int
 
 
 class Inbox:
-    """Takes batches of events. `handlers` maps the types that matter here to what they do. Thread-safe."""
+    """Takes batches of events. `handlers` maps event types to their handlers; others are ignored. Thread-safe."""
 
     def __init__(self, database: Database, handlers: Mapping[str, Handler]) -> None:
         self._database = database
         self._handlers = handlers
 
     def take(self, events: Sequence[Event]) -> Taken:
-        """Act on those that are new, in their order, in one transaction. Raises what a handler raises."""
+        """Process the new events, in order, in one transaction. Raises what a handler raises."""
         try:
             return self._take(events)
         except DatabaseLocked as exc:
-            # Not that the database is away, for which every event would wait: this one alone is tried again later.
+            # Not as an unavailable database, which would stall all events: only this one is retried later.
             raise AppError("Somebody keeps locked what an event of this batch is to change.") from exc
 
     def _take(self, events: Sequence[Event]) -> Taken:
-        # Twice in one batch is once.
+        # A duplicate within the batch counts once.
         ours = list({event.id: event for event in events if event.type in self._handlers}.values())
         new: set[str] = set()
         if ours:
@@ -78,7 +78,7 @@ class Inbox:
 
 
 def event_routes(inbox: Inbox, token: str | None) -> Routes:
-    """Declare the endpoint for the other services' events; it stands in no public document."""
+    """Declare the endpoint for other services' events; it appears in no public document."""
     api = Routes("internal", documented=False)
     guard = bearer_guard(token, name="internal", closed="This service takes no events: INTERNAL_TOKEN is not set.")
 
@@ -91,7 +91,7 @@ def event_routes(inbox: Inbox, token: str | None) -> Routes:
 
 
 def define_inbox(metadata: MetaData) -> None:
-    """Add the tables of the inbox to a service's models; its migrations make the same."""
+    """Add the inbox tables to a service's models; its migrations create the same."""
     Table(
         "processed_events",
         metadata,

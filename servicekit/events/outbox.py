@@ -1,8 +1,8 @@
-"""The outbox: events are written in the transaction of the change they tell of, so that neither is without the other.
+"""The outbox: events are written in the transaction of their change, so that neither exists without the other.
 
-servicekit.events.relay delivers them. Rows of one subject get their positions while its row is locked by the change, so
-the order of positions is the order of the commits, subject by subject. Across subjects it is not: a position may become
-visible after a higher one. Nobody may therefore read "everything after the last position I saw".
+servicekit.events.relay delivers them. Events of a subject get their positions while the change holds that subject's row
+lock, so per subject positions follow the order of commits. Across subjects they do not: a position may become visible
+after a higher one. So never read "everything after the last position I saw".
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ SELECT * FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(subjects)s::uuid[], %
 
 
 def add(session: Session, *events: Event) -> None:
-    """Write events in the transaction of their change, after the changed rows were locked. One statement."""
+    """Write events in the transaction of their change, once the changed rows are locked. One statement."""
     add_all(session, events)
 
 
 def add_all(session: Session, events: Iterable[Event]) -> None:
-    """Do as `add`, for any number of events; none costs nothing."""
+    """Like `add`, for any number of events; for none it does nothing."""
     given = list(events)
     if not given:
         return
@@ -64,7 +64,7 @@ def add_all(session: Session, events: Iterable[Event]) -> None:
 
 
 def define_outbox(metadata: MetaData) -> None:
-    """Add the tables of the outbox to a service's models; its migrations make the same."""
+    """Add the outbox tables to a service's models; its migrations create the same."""
     Table(
         "outbox",
         metadata,
@@ -74,7 +74,7 @@ def define_outbox(metadata: MetaData) -> None:
         Column("subject", Uuid, nullable=False),
         Column("time", DateTime(timezone=True), nullable=False),
         Column("data", JSONB, nullable=False),
-        # Its deliveries are written down; from then on they alone say what is left to do.
+        # The deliveries are written; from then on they alone say what is left to do.
         Column("spread", Boolean, nullable=False, server_default=text("false")),
         PrimaryKeyConstraint("position", name="pk_outbox"),
         UniqueConstraint("id", name="uq_outbox_id"),
@@ -89,9 +89,9 @@ def define_outbox(metadata: MetaData) -> None:
         Column("subject", Uuid, nullable=False),
         # How often the destination has refused this event.
         Column("refusals", SmallInteger, nullable=False, server_default=text("0")),
-        # After a refusal: not before then, and nothing later of this subject either.
+        # After a refusal: neither it nor later events of its subject are delivered before then.
         Column("due_at", DateTime(timezone=True)),
-        # Given up; kept with its reason.
+        # When it was given up; kept with the reason.
         Column("refused_at", DateTime(timezone=True)),
         Column("reason", Text),
         PrimaryKeyConstraint("position", "destination", name="pk_outbox_deliveries"),

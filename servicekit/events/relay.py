@@ -1,12 +1,12 @@
 """The relay of one service: takes events from its outbox and delivers them until each is acknowledged.
 
 docs/events.md describes the protocol. Any number of relays of a service may run; the one that holds the advisory lock
-of its database is active, the others stand by. Nothing depends on there being only one for a moment: receivers know an
-event by its id.
+of its database is active, the others stand by. A moment with two active ones does no harm: receivers recognise an event
+by its id.
 
-`Relay` spreads each event into one delivery for every destination that hears its type, and prunes. What a destination
-hears later does not reach back: only `deliver_again` brings it the events that are still kept. A `Courier` for each
-destination sends what waits, in order. How it sends is a `Deliver`: over HTTP to a service, or to a broker.
+`Relay` spreads each event into one delivery per destination that receives its type, and prunes. A new destination or
+type gets no past events: only `deliver_again` sends those still kept. A `Courier` for each destination sends what
+waits, in order, through a `Deliver`: over HTTP to a service, or to a broker.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from servicekit.process.backoff import Backoff
 from servicekit.process.lifecycle import Duty
 from servicekit.wire.errors import BadGateway, DeadlineExceeded, Unavailable
 
-#: How long ids of processed events and idempotency keys are remembered. A second one comes within seconds as a rule.
+#: How long ids of processed events and idempotency keys are remembered. Duplicates usually come within seconds.
 REMEMBER_DAYS = 30.0
 _PRUNE_SECONDS = 60.0
 _MEASURE_SECONDS = 5.0
-# How often a courier looks by itself, for subjects whose time has come; new events wake it.
+# How often a courier checks for held subjects that are due; new events wake it.
 _COURIER_SECONDS = 1.0
 _FIRST_PAUSE = 0.1
-#: Short, because nobody but this one relay asks: what is back is found within a second.
+#: Short, because only this relay asks: a recovery is noticed within a second.
 _LONGEST_PAUSE = 1.0
 _log = get_logger(__name__)
 
 
 class EventRefused(Exception):
-    """The destination was reached and will not have this; trying again changes little.
+    """The destination was reached and refused the events; retrying changes little.
 
-    `final`: its answer blames the event, so that after some tries it is given up. Otherwise it is the destination's
-    own fault, and the event waits for it to be mended.
+    `final`: the answer blames the event, which is given up after some tries. Otherwise the fault is the destination's,
+    and the event waits until it is repaired.
     """
 
     def __init__(self, reason: str, *, final: bool) -> None:
@@ -54,11 +54,11 @@ class Deliver(Protocol):
     """Brings a batch to one destination, whole or not at all, and returns when it is acknowledged."""
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Raise `EventRefused`, or `Unavailable`, `BadGateway` or `DeadlineExceeded` for a destination that is away."""
+        """Raise `EventRefused`, or `Unavailable`, `BadGateway` or `DeadlineExceeded` for an unreachable destination."""
 
 
 class Courier(Duty):
-    """Delivers to one destination, in order. What it cannot deliver holds up nobody else's."""
+    """Delivers to one destination, in order. What it cannot deliver does not hold up other destinations."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Courier(Duty):
         self._pause_seconds = 0.0
 
     def run_once(self, now: datetime) -> None:
-        """Deliver one batch."""
+        """Deliver a batch."""
         try:
             self._pause_seconds = self._work()
         except (Unavailable, BadGateway, DeadlineExceeded) as exc:
@@ -99,7 +99,7 @@ class Courier(Duty):
             self._backoff.reset()
 
     def _work(self) -> float:
-        """Give the seconds until the next look; none while there is more."""
+        """Return the seconds until the next run; 0 while there is more."""
         if not self._may_deliver():
             return _COURIER_SECONDS
         batch = self._store.waiting(self.destination, self._size)
@@ -109,7 +109,7 @@ class Courier(Duty):
             self._deliver([item.event for item in batch])
         except EventRefused as refused:
             if len(batch) > 1:
-                # One of them, and nobody says which: alone they show it.
+                # The answer does not say which event was refused: sent alone, it will show.
                 self._size = 1
             else:
                 self._put_aside(batch[0], refused)
@@ -138,7 +138,7 @@ class Courier(Duty):
 
 
 class Relay(Duty):
-    """Decides whether this process has the active relay of a service, spreads its new events, and prunes."""
+    """Holds or awaits the lock of a service's active relay, spreads the new events, and prunes."""
 
     def __init__(
         self,
@@ -153,8 +153,8 @@ class Relay(Duty):
         metrics: RelayMetrics,
         on_death: Callable[[], None],
     ) -> None:
-        """`source` is the service whose events these are. New ones go to who is in `hears`; what waits for others goes
-        to those that are in `deliveries`."""
+        """`source` is the service whose events these are. New events go to the destinations in `hears`; those already
+        waiting for others go to the ones in `deliveries`."""
         super().__init__(f"relay of {source}", pause=lambda: self._pause_seconds, on_death=on_death)
         self._source = source
         self._store = store
@@ -179,11 +179,11 @@ class Relay(Duty):
 
     @property
     def is_active(self) -> bool:
-        """Whether this relay delivers; otherwise it stands by."""
+        """Whether this relay delivers, rather than standing by."""
         return self._active.is_set()
 
     def stop(self, timeout: float | None = 5.0) -> None:
-        """End after the batches under way, and give the lock back."""
+        """Stop after the batches in progress, and release the lock."""
         for courier in self.couriers:
             courier.stop(0)
         super().stop(timeout)
@@ -193,12 +193,12 @@ class Relay(Duty):
         self._lock.close()
 
     def run_once(self, now: datetime) -> None:
-        """Look once for new events."""
+        """Check once for new events."""
         try:
             self._set_active(self._lock.hold())
             self._pause_seconds = self._work() if self.is_active else self._poll_seconds
         except (Unavailable, DeadlineExceeded) as exc:
-            # Without the database there is no lock, and another relay may have it by now.
+            # Without the database there is no lock, and another relay may hold it by now.
             self._set_active(False)
             self._lock.close()
             self._pause_seconds = self._backoff.next()
@@ -215,7 +215,7 @@ class Relay(Duty):
             self._tables = self._store.tables()
         spread = self._spread(moment) if OUTBOX in self._tables else 0
         if moment - self._pruned_at >= _PRUNE_SECONDS and self._prune() < AT_ONCE:
-            # More of it at once, but never before the next events.
+            # Otherwise prune again on the next run, so that new events never wait for it.
             self._pruned_at = moment
         return 0.0 if spread == AT_ONCE else self._poll_seconds
 
@@ -230,14 +230,14 @@ class Relay(Duty):
         return events
 
     def _set_out(self, destinations: Collection[str]) -> None:
-        """Send couriers to those who are to get something; whoever never is costs no thread."""
+        """Wake the couriers of these destinations; one without events never costs a thread."""
         for courier in self.couriers:
             if courier.destination in destinations:
                 courier.start()
                 courier.wake()
 
     def _prune(self) -> int:
-        """Give the most that was removed of anything."""
+        """Return the largest number of rows removed of one kind."""
         removed = [self._store.forget(memory, REMEMBER_DAYS * 86_400) for memory in MEMORIES if memory in self._tables]
         if OUTBOX in self._tables:
             dropped = self._store.drop_others([courier.destination for courier in self.couriers], self._keep_seconds)
@@ -252,7 +252,7 @@ class Relay(Duty):
     def _set_active(self, active: bool) -> None:
         if active == self.is_active:
             return
-        # Another relay may have written down deliveries meanwhile.
+        # Another relay may have written deliveries meanwhile.
         self._measured_at = -math.inf
         self._metrics.active(self._source, active)
         if active:

@@ -1,4 +1,4 @@
-"""What relays count and measure."""
+"""Metrics of the relays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LABELS = ("service", "destination")
 
 
 class RelayMetrics:
-    """Of all relays in a process. `source` is the service whose events they are. Thread-safe."""
+    """Metrics of all relays in a process. `source` is the service whose events they are. Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._seen: dict[str, set[str]] = {}
@@ -56,7 +56,7 @@ class RelayMetrics:
         )
 
     def active(self, source: str, is_active: bool) -> None:
-        """Say whether the relay of this service delivers."""
+        """Set whether the relay of this service delivers."""
         self._active.labels(source).set(is_active)
 
     def delivered(self, source: str, destination: str, seconds: float) -> None:
@@ -64,16 +64,15 @@ class RelayMetrics:
         self._lag.labels(source, destination).observe(max(0.0, seconds))
 
     def failed(self, source: str, destination: str) -> None:
-        """Count a batch for a destination that is away."""
+        """Count a batch for an unreachable destination."""
         self._failures.labels(source, destination).inc()
 
     def refused(self, source: str, destination: str) -> None:
-        """Count an event that was refused."""
         self._refusals.labels(source, destination).inc()
 
     def measured(self, source: str, backlog: Mapping[str, Backlog]) -> None:
-        """Show what there is for each destination."""
-        # For one that was there before and is not any more nothing waits.
+        """Set the backlog of each destination."""
+        # A destination that is gone since the last measurement has none.
         seen = self._seen.setdefault(source, set())
         seen.update(backlog)
         for destination in seen:

@@ -1,4 +1,4 @@
-"""The process around relays, one for each of the services it is for: their calls, its pages and its end."""
+"""The relay process: one relay for each service, their HTTP calls, the process's pages and its end."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     from servicekit.events.broker_delivery import BrokerDelivery
 
 PROCESS = "relay"
-#: The destination that is no service.
+#: The destination that is not a service.
 BROKER = "rabbitmq"
-#: One batch's whole call, in seconds: the other side stores it in one transaction.
+#: The whole call for a batch, in seconds: the other side stores it in one transaction.
 TOTAL_SECONDS = 10.0
-# For one service at a time: one for what is read and written, and a second lest a slow statement keep the others
-# waiting. A courier needs one for moments only, and the lock leaves the pool.
+# Per service: one connection to read and write, and a second lest a slow statement delays the others. A courier needs
+# one only briefly, and the lock's leaves the pool.
 _POOL_SIZE = 2
-# A relay asks a destination once at a time, and nobody waits for it: a short pause is enough, and finds soon what is
-# back.
+# A relay calls a destination one request at a time, and no client waits for it: a short pause is enough, and soon
+# notices a recovery.
 _CIRCUIT = CircuitSettings(open_seconds=0.5, open_seconds_max=1.0, slow_seconds=TOTAL_SECONDS)
-# Blames the event, and not the destination or what lies between.
+# Statuses that blame the event, not the destination or the way to it.
 _ABOUT_THE_EVENT = frozenset({400, 409, 413, 415, 422})
 _OWN_FAULT = 500
 _log = get_logger(__name__)
 
 
 class RelaySettings(InternalToken):
-    """What the relay reads; `relay_settings` adds where the services and their databases are."""
+    """The relay's settings; `relay_settings` adds the addresses of the services and their databases."""
 
     process: ClassVar[str] = PROCESS
 
@@ -68,18 +68,18 @@ class RelaySettings(InternalToken):
 
     @property
     def urls(self) -> dict[str, str]:
-        """Where each service is."""
+        """The address of each service."""
         return {name: getattr(self, service.variable("URL").lower()) for name, service in services().items()}
 
     @property
     def database_urls(self) -> dict[str, str]:
-        """Where the databases are: those that are set, by service."""
+        """The URLs of the databases that are set, by service."""
         urls = {name: getattr(self, service.variable("DATABASE_URL").lower()) for name, service in services().items()}
         return {name: url for name, url in urls.items() if url is not None}
 
 
 def relay_settings(required: Collection[str] = ()) -> type[RelaySettings]:
-    """Give the settings for the table of services. The databases of the services in `required` have to be set."""
+    """Build the settings class from the table of services. The databases of the services in `required` must be set."""
     fields: dict[str, Any] = {}
     for service in services().values():
         where = f"where the {service.name} database is"
@@ -100,10 +100,10 @@ class DestinationUnavailable(Unavailable):
 
 
 class HttpDelivery:
-    """Posts batches to the inbox of a service."""
+    """Posts batches to a service's inbox."""
 
     def __init__(self, service: str, destination: str, url: str, token: str) -> None:
-        """`service` is who sends: the source of the events."""
+        """`service` is the sender: the source of the events."""
         self._service = service
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": BATCH_MEDIA_TYPE}
         self._client = ServiceClient(
@@ -115,26 +115,25 @@ class HttpDelivery:
         )
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Send one batch; see `Deliver`."""
+        """Send a batch; see `Deliver`."""
         answer = self._client.post(PATH, write_batch(events, self._service), self._headers)
         if answer.code is None:
             return
         reason = f"{answer.status} {answer.code}: {answer.message}"
         if answer.status in _ABOUT_THE_EVENT or answer.status == _OWN_FAULT:
             raise EventRefused(reason, final=answer.status != _OWN_FAULT)
-        # A wrong token, an older service without an inbox: no event is to blame, and none is lost.
+        # A wrong token, an older service without an inbox: not the event's fault, and nothing is lost.
         raise DestinationUnavailable(reason)
 
     def close(self) -> None:
-        """Close the kept connection."""
         self._client.close()
 
 
 def run_relays(settings: RelaySettings, names: Collection[str]) -> int:
-    """Deliver the events of these services until SIGTERM or SIGINT; gives the exit status.
+    """Deliver the events of these services until SIGTERM or SIGINT; returns the exit status.
 
-    With RABBITMQ_URL the broker is one destination more. Each service has a database, a lock, couriers and calls of its
-    own, so that none waits for another.
+    With RABBITMQ_URL the broker is one more destination. Each service has its own database, lock, couriers and HTTP
+    calls, so that none waits for another.
     """
     logs.configure(PROCESS, fmt=settings.log_format, level=settings.log_level)
     died = threading.Event()
@@ -175,7 +174,7 @@ def run_relays(settings: RelaySettings, names: Collection[str]) -> int:
             relay.start()
         _log.info("relay_started", sources=list(databases))
         next_order(stopping)
-        # All at once: each may have a batch under way.
+        # In parallel: each may have a batch in progress.
         with ThreadPoolExecutor(len(relays)) as pool:
             list(pool.map(lambda relay: relay.stop(timeout=TOTAL_SECONDS + 1), relays))
         pages.shutdown()
@@ -184,9 +183,9 @@ def run_relays(settings: RelaySettings, names: Collection[str]) -> int:
 
 
 def redeliver(database_url: str, *, everything: bool = False) -> int:
-    """Let events that were given up wait anew, and with `everything` all that are kept go once more to the services
-    that hear them; gives how many deliveries."""
-    # However many there are: nobody waits for it but who asked.
+    """Make events that were given up wait again, and with `everything` deliver all that are kept once more to the
+    services that receive their types; returns the number of deliveries."""
+    # No time limit: only the command's user waits for it.
     database = Database(database_url, application_name="redeliver", pool_size=1, statement_timeout_ms=0)
     try:
         store = RelayStore(database)
@@ -202,13 +201,13 @@ def _hears() -> dict[str, Collection[str] | None]:
 
 
 def _deliveries(source: str, settings: RelaySettings) -> dict[str, HttpDelivery | BrokerDelivery]:
-    """Give the ways to every service, also to one that hears nothing: an older relay may have left events for it."""
+    """Deliveries for every service, even one that receives nothing now: an older relay may have left events for it."""
     assert settings.token is not None
     deliveries: dict[str, HttpDelivery | BrokerDelivery] = {
         name: HttpDelivery(source, name, url, settings.token) for name, url in settings.urls.items()
     }
     if settings.rabbitmq_url is not None:
-        # Here, because without a broker nobody needs to wait for pika to be read.
+        # Imported here, because without a broker pika need not be loaded.
         from servicekit.events.broker_delivery import BrokerDelivery
 
         deliveries[BROKER] = BrokerDelivery(source, settings.rabbitmq_url)

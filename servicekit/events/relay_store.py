@@ -1,4 +1,4 @@
-"""What the relay of one service does to its database: every statement, and the lock of the active one."""
+"""The database side of one service's relay: all statements, and the lock of the active relay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from servicekit.process.backoff import jittered
 from servicekit.wire.errors import DatabaseUnavailable
 
 OUTBOX = "outbox"
-#: The tables in which a service may remember, and their column of the moment.
+#: Tables of what a service remembers, with their timestamp columns.
 MEMORIES = {"processed_events": "processed_at", "idempotency_keys": "created_at"}
 #: Rows that one statement spreads or removes.
 AT_ONCE = 1000
@@ -25,13 +25,13 @@ AT_ONCE = 1000
 REFUSALS = 5
 _FIRST_HOLD = 1.0
 _LONGEST_HOLD = 60.0
-# Any number will do as long as every relay of a database takes the same; migrations take another.
+# Any number will do as long as all relays of a database use the same; migrations use another.
 _LOCK_KEY = 0x517E_0002
 
-#: The types of events that each destination hears; None: all of them.
+#: The event types that each destination receives; None: all of them.
 Hears = Mapping[str, Collection[str] | None]
 
-# Who hears what: a row for each destination and type, or one without a type for who hears them all.
+# A row for each destination and type, or a single one without a type for a destination that receives all.
 _HEARS = "unnest(%(destinations)s::text[], %(types)s::text[]) AS h(destination, type)"
 
 # An event and its deliveries in one transaction. Of two events of a subject the earlier has the lower position and is
@@ -51,8 +51,8 @@ WITH fresh AS MATERIALIZED (
 SELECT (SELECT count(*) FROM done) AS events, ARRAY(SELECT DISTINCT destination FROM made) AS destinations
 """
 
-# What may go now, lowest positions first. A subject that was refused is held until its time: it and all later events
-# of it are passed over, and everybody else's go on. An event given up holds nobody.
+# Deliveries that are due, lowest positions first. A refused subject is held until its time: the refused event and all
+# later ones of the subject are skipped, and other subjects go on. An event given up holds nothing back.
 _WAITING = """
 SELECT d.position, o.id, o.type, o.subject, o."time", o.data
 FROM outbox_deliveries d JOIN outbox o ON o.position = d.position
@@ -81,7 +81,7 @@ _REDELIVER = """
 UPDATE outbox_deliveries SET refused_at = NULL, due_at = NULL, refusals = 0 WHERE refused_at IS NOT NULL
 """
 
-# Those that were not spread yet will have their deliveries anyway.
+# Those not spread yet will get their deliveries anyway.
 _DELIVER_AGAIN = f"""
 INSERT INTO outbox_deliveries (position, destination, subject)
 SELECT o.position, h.destination, o.subject FROM outbox o JOIN {_HEARS} ON h.type IS NULL OR h.type = o.type
@@ -98,8 +98,8 @@ WITH old AS MATERIALIZED (
 DELETE FROM outbox o USING old WHERE o.position = old.position
 """
 
-# For who is no destination any more, and could become one again: the broker, once it is configured anew. Until then
-# they keep their events, and what those say of people, from being removed.
+# Deliveries to a former destination, which could become one again: the broker, once it is configured anew. Until then
+# they keep their events, with any personal data in them, from being removed.
 _DROP = """
 WITH old AS MATERIALIZED (
     SELECT d.position, d.destination FROM outbox_deliveries d JOIN outbox o ON o.position = d.position
@@ -124,7 +124,7 @@ DELETE FROM {table} m USING old WHERE m.ctid = old.ctid
     for table, since in MEMORIES.items()
 }
 
-# The oldest by position: near enough to the oldest by time, without a join of everything.
+# The oldest by position: near enough to the oldest by time, without joining every row.
 _BACKLOG = """
 SELECT b.destination, b.waiting, b.given_up, coalesce(extract(epoch FROM now() - o."time"), 0)::float8 AS oldest
 FROM (
@@ -135,20 +135,20 @@ FROM (
 ) b LEFT JOIN outbox o ON o.position = b.oldest
 """
 
-# A service may have no outbox, or none yet: a relay can be started before the migrations are.
+# A service may have no outbox, or none yet: a relay may start before the migrations run.
 _TABLES = "SELECT name FROM unnest(%(names)s::text[]) AS t(name) WHERE to_regclass(name) IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One delivery that may go now."""
+    """A delivery that is due."""
 
     position: int
     event: Event
 
 
 class Backlog(NamedTuple):
-    """What there is for one destination: events that wait and that were given up; seconds since the oldest waiting."""
+    """The backlog of a destination: events waiting, events given up, and the age of the oldest waiting in seconds."""
 
     waiting: int = 0
     given_up: int = 0
@@ -156,34 +156,34 @@ class Backlog(NamedTuple):
 
 
 class RelayStore:
-    """The outbox as the relay sees it. Every method is one transaction; `DatabaseUnavailable` when there is none."""
+    """The outbox as the relay sees it. Every method is one transaction; raises `DatabaseUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def tables(self) -> frozenset[str]:
-        """Give those of the outbox and `MEMORIES` that the service has."""
+        """Which of the outbox and `MEMORIES` the service has."""
         return frozenset(row.name for row in self._rows(_TABLES, names=[OUTBOX, *MEMORIES]))
 
     def spread(self, hears: Hears) -> tuple[int, list[str]]:
-        """Write down the deliveries of new events; give how many events there were, and who is to get any."""
+        """Write the deliveries of new events; returns the number of events, and the destinations that get any."""
         # Five times a second, and mostly for nothing: in one round trip.
         ((events, destinations),) = self._database.once(_SPREAD, {"limit": AT_ONCE, **_pairs(hears)})
         return events, destinations
 
     def waiting(self, destination: str, limit: int) -> list[Waiting]:
-        """Give what may go to a destination now, in order."""
+        """The deliveries due at a destination, in order."""
         return [
             Waiting(row.position, Event(id=row.id, type=row.type, subject=row.subject, time=row.time, data=row.data))
             for row in self._rows(_WAITING, destination=destination, limit=limit)
         ]
 
     def acknowledge(self, destination: str, positions: Sequence[int]) -> None:
-        """Forget deliveries that arrived."""
+        """Delete deliveries that arrived."""
         self._change(_ACKNOWLEDGE, destination=destination, positions=list(positions))
 
     def hold(self, destination: str, position: int, reason: str, *, final: bool) -> bool:
-        """Put a refused event, and its subject with it, aside for a while; tell whether it is given up."""
+        """Hold a refused event, and its subject with it, for a while; returns whether it is given up."""
         rows = self._rows(
             _HOLD,
             destination=destination,
@@ -198,28 +198,30 @@ class RelayStore:
         return any(row.given_up for row in rows)
 
     def redeliver(self) -> int:
-        """Let everything that was given up wait anew; give how many deliveries that were."""
+        """Make everything that was given up wait again; returns the number of deliveries."""
         return self._change(_REDELIVER)
 
     def deliver_again(self, hears: Hears) -> int:
-        """Let every event that is still kept go once more to who hears it; give how many deliveries that makes."""
+        """Deliver every event still kept once more to the destinations of its type; returns the number of
+        deliveries."""
         return self._change(_DELIVER_AGAIN, **_pairs(hears))
 
     def prune(self, keep_seconds: float) -> int:
-        """Remove some events that are delivered everywhere and older than that; give how many."""
+        """Remove some events older than that and delivered everywhere; returns how many."""
         return self._change(_PRUNE, keep=keep_seconds, limit=AT_ONCE)
 
     def drop_others(self, destinations: Collection[str], keep_seconds: float) -> Mapping[str, int]:
-        """Remove some deliveries to anybody else, of events older than that; give how many to whom."""
+        """Remove some deliveries to other destinations, of events older than that; returns their number by
+        destination."""
         rows = self._rows(_DROP, destinations=list(destinations), keep=keep_seconds, limit=AT_ONCE)
         return {row.destination: row.dropped for row in rows}
 
     def forget(self, memory: str, keep_seconds: float) -> int:
-        """Remove some rows of one of `MEMORIES` that are older than that; give how many."""
+        """Remove some rows of one of `MEMORIES` older than that; returns how many."""
         return self._change(_FORGET[memory], keep=keep_seconds, limit=AT_ONCE)
 
     def backlog(self) -> Mapping[str, Backlog]:
-        """Give what there is for each destination that has anything."""
+        """The backlog of each destination that has one."""
         return {row.destination: Backlog(row.waiting, row.given_up, row.oldest) for row in self._rows(_BACKLOG)}
 
     def _rows(self, statement: str, **parameters: Any) -> list[Any]:
@@ -232,13 +234,13 @@ class RelayStore:
 
 
 def _pairs(hears: Hears) -> dict[str, list[str | None]]:
-    """Give what `_HEARS` reads."""
+    """The parameters of `_HEARS`."""
     pairs = [(name, type) for name, types in hears.items() for type in ({None} if types is None else {*types})]
     return {"destinations": [name for name, _ in pairs], "types": [type for _, type in pairs]}
 
 
 class ActiveLock:
-    """Whether this relay is the active one: a session's advisory lock, held on a connection of its own."""
+    """Makes this relay the active one: a session-level advisory lock, held on a dedicated connection."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -246,14 +248,14 @@ class ActiveLock:
         self._held = False
 
     def hold(self) -> bool:
-        """Take the lock, or make sure that it is still held; false while another relay has it.
+        """Take the lock, or verify that it is still held; False while another relay has it.
 
-        Raises `DatabaseUnavailable`; the lock is gone with the connection then.
+        Raises `DatabaseUnavailable`; the lock is lost with the connection then.
         """
         try:
             if self._connection is None:
                 pooled = self._database.engine.raw_connection()
-                # Out of the pool for good: the lock is the session's.
+                # Detached from the pool for good: the lock belongs to the session.
                 pooled.detach()
                 self._connection = pooled.dbapi_connection
                 self._connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
@@ -269,7 +271,7 @@ class ActiveLock:
         return self._held
 
     def close(self) -> None:
-        """Give the lock back with its connection."""
+        """Release the lock by closing its connection."""
         self._held = False
         connection, self._connection = self._connection, None
         if connection is not None:

@@ -1,8 +1,8 @@
 """Ids of what was deleted in another service, so that nothing is made for it afterwards.
 
-Whoever makes something asks in the transaction of making it; the event of the deletion buries in the transaction that
-ends what was made before. A lock for each id puts the two in order: what is made first is seen and ended, and what
-comes second sees the tombstone. Ids are never given twice, so a tombstone stays for ever; it takes about 60 bytes.
+Code that makes something checks for a tombstone in the same transaction; the handler of the deletion adds one in the
+transaction that ends what was made before. A lock per id orders the two: what is made first is seen and ended, and what
+comes second sees the tombstone. Ids are never reused, so a tombstone stays forever; it takes about 60 bytes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from uuid import UUID
 from sqlalchemy import Column, DateTime, MetaData, PrimaryKeyConstraint, Table, Uuid
 from sqlalchemy.orm import Session
 
-# The first half of each lock's number, apart from locks with one number.
+# The first half of each lock's key, apart from locks with a single number.
 _LOCKS = 0x517E
 
-# Two statements in one message: the second sees what was committed while the first waited. In one order for all.
+# Two statements in one message: the second sees what was committed while the first waited. Always in the same order.
 _BURIED = """
 SELECT count(pg_advisory_xact_lock_shared(%(locks)s, k)) FROM (
     SELECT DISTINCT k FROM unnest(%(keys)s::int[]) AS x(k) ORDER BY k) AS keys;
@@ -31,7 +31,7 @@ INSERT INTO tombstones (id, deleted_at) VALUES (%(id)s::uuid, %(moment)s) ON CON
 
 
 def buried(session: Session, ids: Collection[UUID]) -> set[UUID]:
-    """Tell which of these are deleted; the others stay undeleted here until the transaction ends."""
+    """Return which of these are deleted; the others stay undeleted until the transaction ends."""
     if not ids:
         return set()
     rows = session.connection().exec_driver_sql(*select_buried(ids))
@@ -39,19 +39,19 @@ def buried(session: Session, ids: Collection[UUID]) -> set[UUID]:
 
 
 def select_buried(ids: Collection[UUID]) -> tuple[str, dict[str, Any]]:
-    """What `buried` asks, for whoever has another kind of connection: its rows are the ids that are deleted."""
+    """The query of `buried`, for other kinds of connection: its rows are the deleted ids."""
     return _BURIED, {"locks": _LOCKS, "keys": [_key(item) for item in ids], "ids": [str(item) for item in ids]}
 
 
 def bury(session: Session, id: UUID, moment: datetime) -> None:
-    """Remember that this was deleted, waiting for everybody who is just making something for it."""
+    """Store a tombstone, waiting for transactions that are making something for this id."""
     connection = session.connection()
     connection.exec_driver_sql(_LOCK, {"locks": _LOCKS, "key": _key(id)})
     connection.exec_driver_sql(_BURY, {"id": str(id), "moment": moment})
 
 
 def define_tombstones(metadata: MetaData) -> None:
-    """Add the table to a service's models; its migrations make the same."""
+    """Add the table to a service's models; its migrations create the same."""
     Table(
         "tombstones",
         metadata,
@@ -62,8 +62,8 @@ def define_tombstones(metadata: MetaData) -> None:
 
 
 def _key(id: UUID) -> int:
-    """One of 256 numbers: whoever makes ten thousand things at once must not fill the server's table of locks.
+    """One of 256 lock keys: making ten thousand things at once must not fill the server's lock table.
 
-    Makers never wait for each other; a deletion waits now and then for makers that have nothing to do with it.
+    Makers never wait for each other; a deletion sometimes waits for unrelated makers.
     """
     return id.bytes[-1]
