@@ -82,7 +82,7 @@ class Database:
     maps a constraint's name to the error that a violation raises. It connects on first use, not on creation.
 
     `lock_timeout_ms` is how long a statement may wait for a lock (0: no limit). Keep it short when serving requests,
-    lest a single locked row occupies every thread.
+    lest a single locked row occupy every thread.
 
     Within a request's deadline (servicekit.wire.deadline), waiting for a connection and each statement are limited to
     the time left; with none left, nothing is sent and DeadlineExceeded is raised.

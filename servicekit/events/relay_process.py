@@ -35,7 +35,7 @@ PROCESS = "relay"
 BROKER = "rabbitmq"
 #: The whole call for a batch, in seconds: the other side stores it in one transaction.
 TOTAL_SECONDS = 10.0
-# Per service: one connection to read and write, and a second lest a slow statement delays the others. A courier needs
+# Per service: one connection to read and write, and a second lest a slow statement delay the others. A courier needs
 # one only briefly, and the lock's leaves the pool.
 _POOL_SIZE = 2
 # A relay calls a destination one request at a time, and no client waits for it: a short pause is enough, and soon
