@@ -94,8 +94,8 @@ class Peer:
 
 
 class Passed:
-    """The part of a request's head that is forwarded whatever its target: the same for every request of a connection
-    that repeats its head."""
+    """The part of a request's head that is forwarded whatever its target; reused while a connection repeats its
+    head."""
 
     __slots__ = ("fields", "lines", "of", "peer", "traceparent")
 
@@ -126,8 +126,7 @@ def client_address(fields: Sequence[tuple[bytes, bytes]], peer: str, trusted: Tr
 
 
 def client_key(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the 64-bit network of an IPv6 address, which belongs to one
-    host."""
+    """What counts as one client: an IPv4 address, or the 64-bit network of an IPv6 address, which is one host's."""
     if ":" not in address:
         return address
     try:

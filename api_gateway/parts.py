@@ -1,5 +1,4 @@
-"""A page merged from several services' answers, requested concurrently under one deadline. Its route lists the
-parts."""
+"""Merges several services' answers into one page, requested concurrently under one deadline."""
 
 from __future__ import annotations
 

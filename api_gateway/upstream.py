@@ -37,8 +37,7 @@ MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
 #: Seconds between checks for attempts past their deadline, and so the most that a timeout may be late.
 EXPIRY_CHECK_SECONDS = 0.01
-#: The least a kernel buffers for a connection, in bytes: a smaller request leaves in one piece if nothing else is
-#: unsent.
+#: The least a kernel buffers for a connection, in bytes: a smaller request leaves at once if nothing else is unsent.
 SMALLEST_SEND_BUFFER = 4096
 #: Received bytes that may await the reader before the connection stops receiving.
 HIGH_WATER = 256 * 1024
@@ -239,8 +238,8 @@ class _Attempt:
         self._deadlines = connection.deadlines
         self._method = method
         self._parser: httptools.HttpResponseParser | None = None
-        #: Done once status and fields are here. It does not hold the answer, which only the garbage collector could
-        #: free then.
+        #: Done once status and fields are here. It does not hold the answer: only the garbage collector could free that
+        #: cycle.
         self.head: asyncio.Future[None] = connection.loop.create_future()
         self.status: int = 0
         self.fields: Fields = []
@@ -302,8 +301,7 @@ class _Attempt:
         self._pieces.clear()
 
     def expire_at(self, when: float | None) -> None:
-        """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. Replaces an earlier
-        call."""
+        """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. The last call counts."""
         if when is None:
             self._deadlines.drop(self)
         elif not self.complete and self.error is None:
@@ -427,7 +425,7 @@ class _Attempt:
         self.status = status
         self._tell_head()
         if self._method == "HEAD" or status in (204, 304):
-            # The parser may wait for the body that a HEAD's fields announce; it is not used again.
+            # The parser may wait for the body that a HEAD's fields announce, so it is not used again.
             self._keep_alive = self._parser.should_keep_alive()
             self._completed()
 

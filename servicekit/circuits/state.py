@@ -82,8 +82,7 @@ class StateStore(Protocol):
         """Count a good, fast call without the lock if that cannot change the state; False if not counted."""
 
     def allow_add_success(self, generation: int, now: float) -> None:
-        """Declare that good calls of this generation cannot change the state for the rest of this second of the
-        clock."""
+        """Declare that good calls of this generation cannot change the state during this second of the clock."""
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None: ...
 

@@ -124,8 +124,7 @@ class Database:
                         f"-c lock_timeout={lock_timeout_ms}",
                         f"-c idle_in_transaction_session_timeout={idle_in_transaction_timeout_ms}",
                         "-c timezone=UTC",
-                        # Statements are many and short: compiling one, anew each time, takes far longer than running
-                        # it.
+                        # Statements are many and short: compiling one takes far longer than running it.
                         "-c jit=off",
                     )
                 ),

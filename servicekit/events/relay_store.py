@@ -202,8 +202,7 @@ class RelayStore:
         return self._change(_REDELIVER)
 
     def deliver_again(self, hears: Hears) -> int:
-        """Deliver every event still kept once more to the destinations of its type; returns the number of
-        deliveries."""
+        """Deliver every kept event once more to the destinations of its type; returns the number of deliveries."""
         return self._change(_DELIVER_AGAIN, **_pairs(hears))
 
     def prune(self, keep_seconds: float) -> int:
@@ -211,8 +210,7 @@ class RelayStore:
         return self._change(_PRUNE, keep=keep_seconds, limit=AT_ONCE)
 
     def drop_others(self, destinations: Collection[str], keep_seconds: float) -> Mapping[str, int]:
-        """Remove some deliveries to other destinations, of events older than that; returns their number by
-        destination."""
+        """Remove some deliveries to other destinations, of events older than that; returns counts by destination."""
         rows = self._rows(_DROP, destinations=list(destinations), keep=keep_seconds, limit=AT_ONCE)
         return {row.destination: row.dropped for row in rows}
 

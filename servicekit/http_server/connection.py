@@ -25,8 +25,7 @@ from servicekit.wire.errors import AppError, BadRequest, HeadersTooLarge, NotSup
 #: How long a request head may take, in seconds: from the start of the connection or, on one that has served, from the
 #: first byte.
 HEAD_SECONDS = 10.0
-#: How long a client may accept no bytes of its answer, in seconds; also the time for the rest once the connection is
-#: closed.
+#: How long a client may accept no bytes of its answer, in seconds; also the time for the rest after closing.
 LINGER_SECONDS = 60.0
 #: A body of at least this many bytes is not copied behind its head.
 _LARGE = 64 * 1024

@@ -27,8 +27,7 @@ from servicekit.process.lifecycle import freeze_heap
 ACCEPTED_AT_ONCE = 16
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 ACCEPT_AGAIN_SECONDS = 0.1
-#: How long after the order to stop a new connection without a request is closed, in seconds: its request may be on the
-#: way.
+#: How long a new connection without a request survives the order to stop, in seconds: the request may be on its way.
 FIRST_REQUEST_SECONDS = 1.0
 
 _log = get_logger(__name__)

@@ -23,8 +23,7 @@ def current_request_id() -> str:
 
 
 class use:
-    """Set the request id for the body of the `with`. A class, because a generator costs every request three times as
-    much."""
+    """Set the request id within the `with`. A class: a generator would cost every request three times as much."""
 
     __slots__ = ("_token", "_value")
 

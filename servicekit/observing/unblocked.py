@@ -1,5 +1,5 @@
-"""Output that never blocks: text that would wait for a reader is left to a thread; what does not fit there is dropped
-and counted."""
+"""Output that never blocks: a thread writes what would wait for a reader; what does not fit there is dropped and
+counted."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ class Unblocked(io.TextIOBase):
         self._on_dropped = on_dropped
         #: A descriptor on which a write that would wait for a reader fails instead.
         self._direct = _never_waiting(descriptor)
-        #: What certainly fits into an empty pipe, as pages may be half full; 0: not a pipe, or a system that does not
-        #: say.
+        #: What certainly fits into an empty pipe, as pages may be half full; 0: not a pipe, or size unknown.
         self._room = 0
         with contextlib.suppress(OSError, AttributeError):
             self._room = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) // 2
@@ -93,7 +92,7 @@ class Unblocked(io.TextIOBase):
                 if not data:
                     return len(text)
             size = len(data) + TEXT_OVERHEAD
-            # After the first dropped text all are dropped, until the writer has reported them: the number stands in
+            # After the first dropped text all are dropped until the writer has reported them, so the report stands in
             # their place.
             if self._dropping or (self._waiting and self._waiting + size > MOST_WAITING):
                 lines = text.count("\n") or 1

@@ -35,8 +35,8 @@ from servicekit.wire.errors import (
 from servicekit.wire.json_reader import weight
 
 BODY_LIMIT = 1024 * 1024
-#: What a process may hold of its requests, in bytes. In a container of 256 MiB, gunicorn's master and the libraries
-#: take 150.
+#: What a process may hold of its requests, in bytes. In a container of 256 MiB, gunicorn's master and libraries take
+#: 150.
 MEMORY = 72 * memory.MIB
 _PIECE = 64 * 1024
 _LOOPBACK = BrowserRules()
@@ -108,8 +108,7 @@ def _text(raw: bytes) -> str | bytes:
 
 
 def _pass_over(limit: int) -> None:
-    """Read and discard a body of at most that size: a client that is still sending would get a reset, not the
-    answer."""
+    """Read and discard a body of at most that size: a client still sending would get a reset, not the answer."""
     with suppress(ParseException, OSError):
         for _ in range(limit // _PIECE + 1):
             if not request.stream.read(_PIECE):

@@ -102,8 +102,7 @@ def fingerprint(body: Body, *, secret: Collection[str] = ()) -> bytes:
 
 
 def find_made(session: Session, request: RequestKey) -> UUID | None:
-    """The id of what this request made before, if it did; raises `IdempotencyKeyReused` if a different request used its
-    key."""
+    """The id of what this request made before, if it did; raises `IdempotencyKeyReused` if another one used its key."""
     row = session.connection().exec_driver_sql(_FIND, {"key": request.key}).one_or_none()
     if row is None:
         return None

@@ -244,8 +244,7 @@ class Unavailable(AppError):
         details: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`retry_after` is in seconds; it is sent as a whole number, rounded up, at least 1 (RFC 9110 section
-        10.2.3)."""
+        """`retry_after` is in seconds; it is sent as a whole number, rounded up, at least 1 (RFC 9110 10.2.3)."""
         extra = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
         super().__init__(message, details=details, headers={**(headers or {}), **extra})
 

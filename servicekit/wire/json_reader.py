@@ -125,8 +125,7 @@ def _path(trail: list[str]) -> str:
 
 
 def _check_tree(value: Any, trail: list[str]) -> None:
-    """`trail` holds the keys and indexes that lead to the value. Recurses as deep as a tree may be nested, storing only
-    the trail."""
+    """`trail` holds the keys and indexes that lead to the value. Recurses only as deep as a tree may be nested."""
     kind = type(value)
     if kind is str:
         _check_text(value, trail)
@@ -157,8 +156,7 @@ def weight(raw: bytes) -> int:
 
     A megabyte of `[[],[],[],…` makes a tree of thirty, so values are counted, by the marks before or between them.
     """
-    # Python stores all characters of a string at the width of the widest, which an escape may introduce in a value
-    # alone.
+    # Python stores a string at the width of its widest character, which an escape may introduce in a value alone.
     text = 1 if raw.isascii() else 4 if _ASTRAL.search(raw) else 2
     value = max(text, (4 if _ESCAPED_ASTRAL.search(raw) else 2) if b"\\u" in raw else 1)
     characters = len(raw) if text == 1 else len(raw.translate(None, _FURTHER_BYTES))

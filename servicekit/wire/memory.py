@@ -1,8 +1,7 @@
 """Limits the memory that a process spends on its clients: one budget for all that it holds for them.
 
 A limit per request does not bound a hundred concurrent requests. So code that is about to hold bytes for a client
-counts them first; if they do not fit, the request is refused with 503 `overloaded`. They are returned when it has
-ended.
+counts them first; if they do not fit, the request is refused with 503 `overloaded`. At its end all are given back.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from typing import Self
 from servicekit.wire.errors import Overloaded, TooLarge
 
 MIB = 1024 * 1024
-#: Requests for at most this many bytes may also use the last part of a budget, so that large requests do not shut out
-#: small ones.
+#: Only requests for at most this many bytes may use the last part of a budget: large ones do not shut them out.
 SMALL = 64 * 1024
 _FOR_SMALL = 8  # an eighth
 
@@ -57,7 +55,7 @@ class Budget:
 
 
 class Account:
-    """What one request has taken of a budget. A context manager that returns all of it."""
+    """What one request has taken of a budget. A context manager that gives all of it back."""
 
     __slots__ = ("_budget", "_refusing", "taken")
 
@@ -77,7 +75,7 @@ class Account:
         self._refusing = False
 
     def close(self) -> None:
-        """Return everything taken; idempotent."""
+        """Give back everything taken; idempotent."""
         size, self.taken = self.taken, 0
         if size:
             self._budget._give_back(size)

@@ -45,8 +45,7 @@ class HostAddress:
     host: str
 
 
-#: Returns the addresses of a host, best first. Raises OSError, or UnicodeError for an impossible name. May take any
-#: time.
+#: Returns a host's addresses, best first. Raises OSError, or UnicodeError for an impossible name. May take any time.
 ResolveHost = Callable[[str, int], Sequence[HostAddress]]
 LookUp = Future[list[HostAddress]]
 
