@@ -200,7 +200,7 @@ def _permit(lane: Lane, call: Call, notes: Notes) -> Permit:
 
 
 def _may_be_repeated(call: Call) -> bool:
-    """Whether repeating a call that may have been processed does no harm. With If-Match, the second would meet the
+    """Whether a call that may have been processed can safely be repeated. With If-Match, the second would meet the
     state made by the first, and fail as if another client had changed it."""
     return call.method in _IDEMPOTENT and b"\r\nif-match:" not in b"\r\n" + call.fields
 

@@ -15,7 +15,7 @@ class BulkheadFull(Exception):
 
 class Bulkhead:
     """At most `places` exchanges at once; up to `max_waiting` more queue, first come first served. At a few hundred
-    requests a second, a longer queue would only wait for its own deadlines.
+    requests a second, any further back would only time out.
 
     Belongs to one event loop.
     """

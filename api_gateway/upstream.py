@@ -37,7 +37,7 @@ MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
 #: Seconds between checks for attempts past their deadline, and so the most that a timeout may be late.
 EXPIRY_CHECK_SECONDS = 0.01
-#: The least a kernel buffers for a connection, in bytes: a smaller request leaves at once if nothing else is unsent.
+#: The least a kernel buffers for a connection, in bytes: a smaller request leaves whole if nothing else is unsent.
 SMALLEST_SEND_BUFFER = 4096
 #: Received bytes that may await the reader before the connection stops receiving.
 HIGH_WATER = 256 * 1024
@@ -238,8 +238,7 @@ class _Attempt:
         self._deadlines = connection.deadlines
         self._method = method
         self._parser: httptools.HttpResponseParser | None = None
-        #: Done once status and fields are here. It does not hold the answer: only the garbage collector could free that
-        #: cycle.
+        #: Done once status and fields are here. It does not hold the answer: a cycle waits for the garbage collector.
         self.head: asyncio.Future[None] = connection.loop.create_future()
         self.status: int = 0
         self.fields: Fields = []

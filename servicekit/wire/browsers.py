@@ -29,7 +29,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({None, "same-origin", "none"})
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "[::]"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-#: Total length of the fields of a request that are judged: longer ones are no names, and are not cached.
+#: Verdicts are cached for fields of up to this total length; no real names are longer.
 _LONGEST = 1000
 _KEPT = 256
 
