@@ -306,8 +306,8 @@ class Circuit:
         self._bad_at = -math.inf
 
     def acquire(self, *, lease: float | None = None) -> Permit:
-        """Return a permit for one call, or raise CircuitOpen at once. A trial keeps its place for at most `lease`
-        seconds."""
+        """Return a permit for one call, or raise CircuitOpen at once. A trial keeps its place for `lease` seconds at
+        most."""
         standing = self._store.standing()
         if standing.state == "closed":
             return Permit(self, standing.generation, None)

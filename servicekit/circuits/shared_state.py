@@ -43,8 +43,7 @@ LAYOUT_VERSION = 1
 PROCESSES = 256
 #: How long a process waits for a circuit's lock, in seconds. Its holder needs microseconds, unless it is stopped.
 PATIENCE = 0.05
-#: The same after a failure, until the lock has been free again: an event loop must wait only once for a stopped
-#: process.
+#: The same after a failure, until the lock has been free again: an event loop waits only once for a stopped process.
 IMPATIENCE = 0.0002
 #: The same for the table of processes, when a process starts, which is not urgent.
 _TABLE_PATIENCE = 2.0
@@ -213,8 +212,7 @@ class SharedStates:
 
 
 class SharedState:
-    """One circuit's shared memory. Thread-safe; belongs to the process that got it from the set, not to its
-    children."""
+    """One circuit's shared memory. Thread-safe; belongs to the process that got it from the set, not its children."""
 
     scope: CircuitScope = "machine"
     sharing_failed = False

@@ -236,7 +236,8 @@ def raise_file_limit() -> None:
     Linux doubles a full table (64, 128, 256, … files), and in a process with threads it waits until no core can still
     be reading the old one (expand_fdtable in fs/file.c, synchronize_rcu): the event loop stalls for 5 to 15 ms, just
     when connections pile up. Call it before the first thread, where it takes microseconds. It costs 8 bytes of kernel
-    memory per file of the limit, half a MiB at most."""
+    memory per file of the limit, half a MiB at most.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = (_MANY_FILES if limit == resource.RLIM_INFINITY else min(limit, _MANY_FILES)) - 1
     # Without room the process still works, only less evenly.

@@ -35,8 +35,7 @@ from servicekit.wire.errors import (
 from servicekit.wire.json_reader import weight
 
 BODY_LIMIT = 1024 * 1024
-#: What a process may hold of its requests, in bytes. In a container of 256 MiB, gunicorn's master and libraries take
-#: 150.
+#: Bytes that a process may hold of its requests. Of a container of 256 MiB, gunicorn's master and libraries take 150.
 MEMORY = 72 * memory.MIB
 _PIECE = 64 * 1024
 _LOOPBACK = BrowserRules()

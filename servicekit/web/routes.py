@@ -91,7 +91,8 @@ class Routes:
 
     A handler's parameters are found by name: `body`, `query`, `headers` (a mapping of the declared request fields to
     text or None), `if_match` (an `IfMatch`), and each `{name}` of the path, as the UUID or str of its annotation. Its
-    return annotation is a `View`, or `Answer[View]` when it sets a status or header fields itself."""
+    return annotation is a `View`, or `Answer[View]` when it sets a status or header fields itself.
+    """
 
     def __init__(self, tag: str, *, documented: bool = True) -> None:
         """`documented` adds the operations to /openapi.json."""
