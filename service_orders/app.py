@@ -16,7 +16,7 @@ from servicekit.http_client import ServiceClient
 from servicekit.web.app import make_app
 from servicekit.wire.browsers import BrowserRules
 
-# Less than the gateway gives a request, so that a slow users service is named instead of a plain 504.
+# Less than the gateway's limit, so that the answer names a slow users service instead of a plain 504.
 USERS_TOTAL_SECONDS = 3.0
 
 

@@ -1,4 +1,4 @@
-"""(pure) The rules about orders: exact totals, and which status follows which."""
+"""(pure) The rules for orders: exact totals, and the steps between statuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def total_of(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
 
 
 def step(present: OrderStatus, wanted: OrderStatus) -> OrderStatus:
-    """Take a step, or raise `OrderStateConflict` naming both states; staying where it is is no step."""
+    """Return the status after the step, or raise `OrderStateConflict`. The present status is always allowed."""
     if wanted is not present and wanted not in TRANSITIONS[present]:
         raise OrderStateConflict(f"An order that is {present} cannot become {wanted}.")
     return wanted

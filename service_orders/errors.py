@@ -1,4 +1,4 @@
-"""What can go wrong with orders.
+"""Errors of the orders service.
 
 Invalid      ⊃ UnknownUser, TotalTooLarge
 NotFound     ⊃ OrderNotFound

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, defer
 
 from service_orders.tables import Order
 
-#: The most bytes of JSON that the items of one page may have; more than those of any one order.
+#: The most bytes of JSON that the items of one page may have; one order never has more.
 LARGEST_PAGE = 1024 * 1024
 
 
@@ -23,17 +23,17 @@ def add(session: Session, order: Order) -> None:
 
 
 def find(session: Session, order_id: UUID) -> Order | None:
-    """Give the order, if there is one."""
+    """Return the order, or None."""
     return session.get(Order, order_id)
 
 
 def find_for_update(session: Session, order_id: UUID) -> Order | None:
-    """Give the order, locked until the transaction ends."""
+    """Return the order, locked until the transaction ends, or None."""
     return session.get(Order, order_id, with_for_update=True)
 
 
 def find_of_user_for_update(session: Session, user_id: UUID, statuses: Collection[str], limit: int) -> Sequence[Order]:
-    """Give some of a user's orders in these statuses, without their items, locked until the transaction ends."""
+    """Return at most `limit` of a user's orders in these statuses, without items, locked until commit."""
     of_user = select(Order).where(Order.user_id == user_id, Order.status.in_(statuses)).order_by(Order.id).limit(limit)
     return session.scalars(of_user.with_for_update().options(defer(Order.items))).all()
 
@@ -46,9 +46,9 @@ def remove(session: Session, order: Order) -> None:
 def search(
     session: Session, *, user_id: UUID | None, status: str | None, limit: int, offset: int
 ) -> tuple[Sequence[RowMapping], int]:
-    """Give one page of the orders that fit, the newest first, and how many fit in all.
+    """Return one page of the matching orders, newest first, and the total number of matches.
 
-    The items come as JSON text, and the page ends before `limit` where it would have more than `LARGEST_PAGE` of that.
+    The items come as JSON text; the page is shorter than `limit` if they would exceed `LARGEST_PAGE`.
     """
     which = {"user_id": user_id, "status": status}
     count, page = _search(*(name for name, value in which.items() if value is not None))
@@ -58,7 +58,7 @@ def search(
 
 @cache
 def _search(*filters: str) -> tuple[Select[Any], Select[Any]]:
-    """The statements of `search`, kept: building them takes longer than running them."""
+    """The statements of `search`, cached: building them takes longer than running them."""
     columns = Order.__table__.columns
     conditions = [columns[name] == bindparam(name) for name in filters]
     count = select(func.count()).select_from(Order).where(*conditions)

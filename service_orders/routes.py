@@ -1,4 +1,4 @@
-"""The orders' routes: parse, call, answer. No rule and no query lives here."""
+"""The orders' routes: parse, call, answer. Rules and queries are elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes in and goes out about orders."""
+"""Request and response bodies of orders."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class OrderQuery(PageQuery):
 
     @property
     def owner(self) -> UUID | None:
-        """Give the user asked for, under either spelling."""
+        """The requested user, under either spelling."""
         return self.user_id or self.userId
 
 

@@ -1,4 +1,4 @@
-"""What the orders service reads from its environment."""
+"""The settings of the orders service."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ define_idempotency_keys(Base.metadata)
 
 
 class Order(Base):
-    """One order. Its user lives in another service's database, so no foreign key can say so."""
+    """One order. Its user is in another service's database, so there is no foreign key."""
 
     __tablename__ = "orders"
 
@@ -41,7 +41,7 @@ class Order(Base):
     total_amount: Mapped[Decimal] = mapped_column(Numeric(10, 2))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    #: Why it was cancelled, when nobody asked for that.
+    #: Why it was cancelled, if not by request.
     cancel_reason: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (

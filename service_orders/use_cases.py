@@ -1,4 +1,4 @@
-"""What can be done with orders: one method, one transaction."""
+"""The use cases of orders: one method, one transaction."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire import memory
 from servicekit.wire.json_reader import read_stored, weight
 
-#: A page exists three times at once: as read, as views and as written.
+#: A page is in memory three times: as read, as views and as written.
 _COPIES = 3
-#: How many orders of a deleted user are changed at a time.
+#: How many of a deleted user's orders are changed at a time.
 _PART = 500
 
 
@@ -49,19 +49,19 @@ class Orders:
         self._clock = clock
 
     def create(self, wanted: OrderCreate, key: RequestKey | None = None) -> Made[OrderView]:
-        """Store a new order, or give the one that the same request made before.
+        """Store a new order, or return the one that the same request made before.
 
-        `IdempotencyKeyReused`, and `OrderNotFound` when that one was deleted; `UnknownUser`, `TotalTooLarge`, and
-        `UsersUnavailable` with nothing stored.
+        Raises `IdempotencyKeyReused`; `OrderNotFound` if that order was deleted; `UnknownUser`, `TotalTooLarge` and
+        `UsersUnavailable`, with nothing stored.
         """
         if key is not None:
-            # Asked first: a repetition needs no users service, and not even its user any more.
+            # Looked up first: a repetition needs neither the users service nor its user.
             with self._database.transaction() as session:
                 earlier = idempotency.find_made(session, key)
                 if earlier is not None:
                     return _replayed(session, earlier)
         total = _total(wanted.items)
-        # Asked before the transaction begins: no connection is held while another service thinks.
+        # Outside the transaction, so that no connection is held while another service answers.
         if not self._users.exists(wanted.user_id):
             raise UnknownUser
         now = self._clock()
@@ -78,7 +78,7 @@ class Orders:
             earlier = None if key is None else idempotency.remember(session, key, order.id)
             if earlier is not None:
                 return _replayed(session, earlier)
-            # The user may have been deleted since the question.
+            # The user may have been deleted since the check.
             if tombstones.buried(session, {order.user_id}):
                 raise UnknownUser
             repository.add(session, order)
@@ -86,12 +86,12 @@ class Orders:
         return Made(_view(order))
 
     def get(self, order_id: UUID) -> OrderView:
-        """Give one order, or `OrderNotFound`."""
+        """Return one order. Raises `OrderNotFound`."""
         with self._database.transaction() as session:
             return _view(_required(repository.find(session, order_id)))
 
     def search(self, query: OrderQuery) -> OrderPage:
-        """Give one page of orders; `Overloaded` where others hold too much at the moment."""
+        """Return one page of orders. Raises `Overloaded` while other requests hold too much memory."""
         with self._database.transaction() as session:
             orders, total = repository.search(
                 session, user_id=query.owner, status=query.status, limit=query.limit, offset=query.offset
@@ -106,9 +106,9 @@ class Orders:
         )
 
     def update(self, order_id: UUID, change: OrderUpdate, if_match: IfMatch = ANY_STATE) -> OrderView:
-        """Change items, status or both; `OrderNotFound`, `PreconditionFailed`, `OrderStateConflict`, `TotalTooLarge`.
+        """Change items, status or both. With both, the present status decides whether the items may change.
 
-        With both, the items are judged by the status before the step.
+        Raises `OrderNotFound`, `PreconditionFailed`, `OrderStateConflict` and `TotalTooLarge`.
         """
         values = change.named()
         with self._database.transaction() as session:
@@ -129,7 +129,7 @@ class Orders:
             return _view(order)
 
     def delete(self, order_id: UUID, if_match: IfMatch = ANY_STATE) -> OrderView:
-        """Remove an order and give it as it was; `OrderNotFound`, `PreconditionFailed`, `OrderStateConflict`."""
+        """Remove and return an order. Raises `OrderNotFound`, `PreconditionFailed` and `OrderStateConflict`."""
         with self._database.transaction() as session:
             order = _required(repository.find_for_update(session, order_id))
             view = _view(order)
@@ -140,10 +140,10 @@ class Orders:
             return view
 
     def user_deleted(self, session: Session, event: Event) -> None:
-        """Cancel every open order of the user, and let none be made for them any more; `Invalid` for bad data."""
+        """Cancel the user's open orders, and refuse new ones from now on. Raises `Invalid` for bad data."""
         user_id = read_data(SubjectId, event).id
         tombstones.bury(session, user_id, event.time)
-        # A user may have any number, in one transaction: only a part of them at a time is in memory.
+        # One transaction, but read in parts: a user may have any number of orders.
         while orders := repository.find_of_user_for_update(session, user_id, [status.value for status in OPEN], _PART):
             steps: list[Event] = []
             for order in orders:
@@ -172,7 +172,7 @@ def _total(items: Sequence[Item]) -> Decimal:
 
 
 def _stored(items: Sequence[Item]) -> list[dict[str, Any]]:
-    # Two decimals always, so that what is shown does not depend on how a client wrote the number.
+    # Always two decimals, so that prices look the same however a client wrote them.
     return [
         {"product": item.product, "quantity": item.quantity, "price": item.price.quantize(Decimal("0.01"))}
         for item in items

@@ -1,4 +1,4 @@
-"""Asks the users service whether somebody exists."""
+"""Asks the users service whether a user exists."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from servicekit.http_client import ServiceClient
 
 
 class UserDirectory(Protocol):
-    """What the use cases need to know about users."""
+    """What the use cases need from users."""
 
     def exists(self, user_id: UUID) -> bool:
-        """Tell whether there is such a user; `UsersUnavailable` when nobody can tell."""
+        """Whether the user exists. Raises `UsersUnavailable` if that is unknown."""
 
 
 class UsersClient:

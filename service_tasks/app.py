@@ -44,7 +44,7 @@ CONSTRAINTS: Mapping[str, type[AppError]] = {"uq_schedules_name": ScheduleNameTa
 def create_app(settings: TasksSettings) -> Flask:
     """Wire the service; no connection is opened before the first request.
 
-    Raises `BadTaskTypes` when a module of TASK_MODULES cannot be used.
+    Raises `BadTaskTypes` if a module of TASK_MODULES cannot be used.
     """
     database = Database(
         settings.tasks_database_url,
@@ -77,7 +77,7 @@ def create_app(settings: TasksSettings) -> Flask:
         "service_tasks",
         metrics=metrics,
         routes=[
-            # Before the tasks': /tasks/rejected and the like are no ids.
+            # Before the tasks' routes: /tasks/rejected and the like are not ids.
             message_routes(messages),
             stats_routes(stats),
             bulk_routes(bulk),
@@ -92,5 +92,5 @@ def create_app(settings: TasksSettings) -> Flask:
 
 
 def _stop_this_process() -> None:
-    """gunicorn starts a sound one."""
+    """gunicorn replaces it."""
     os.kill(os.getpid(), signal.SIGTERM)

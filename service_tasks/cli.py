@@ -1,4 +1,4 @@
-"""The task service on the command line: its other processes, and commands for people.
+"""The task service on the command line: its other processes, and commands for operators.
 
 python -m service_tasks worker --types io,noop --concurrency 100 --grace 60
 python -m service_tasks ingest
@@ -32,20 +32,19 @@ from servicekit.wire.errors import Unavailable
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
 
-# Each command imports what it alone needs: ten processes start at once with ./scripts/run, and importing modules is
-# most of that time.
+# Each command does its own imports: ./scripts/run starts ten processes at once, and imports take most of that time.
 
-#: Canceller, reporter, leader, and one through which those pass that leave the pool for good: two for the claims, one
-#: for the completions, one that listens. Promoter, rescuer, scheduler and pruner open theirs in the worker that leads.
+#: Canceller, reporter and leader have one each. One more is for connections that leave the pool for good: two for
+#: claims, one for completions, one that listens. In the leader, promoter, rescuer, scheduler and pruner open theirs.
 _CONNECTIONS = 8
-#: for what handlers leave behind: threads, children, functions registered at exit
+#: seconds for what handlers leave behind: threads, child processes, exit functions
 _EXIT_SECONDS = 5.0
 WORKER = "task_worker"
 _log = logs.get_logger(__name__)
 
 
 def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> int:
-    """Work until SIGTERM or SIGINT; return the process's exit status. `types`: run these alone."""
+    """Work until SIGTERM or SIGINT; return the process's exit status. `types`: run only these."""
     raise_file_limit()
     try:
         registry = load_registry(settings.modules)
@@ -156,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _ingest()
     for variable, _ in _OVERRIDES.values():
         if getattr(given, variable) is not None:
-            # Read with the others, so that a wrong one is refused in the same words.
+            # Read with the other settings, so that an invalid one is refused with the same message.
             os.environ[variable] = getattr(given, variable)
     settings = load_or_exit(WorkerSettings, "task_worker")
     logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)

@@ -1,4 +1,4 @@
-"""Make tasks from a program of your own, inside a transaction of your own. docs/enqueueing.md explains it.
+"""Make tasks from your own program, in your own transaction. docs/enqueueing.md explains it.
 
 from service_tasks.client import enqueue
 
@@ -28,7 +28,7 @@ from servicekit.wire.errors import Invalid
 
 
 class _LeftOut:
-    """None is a payload too."""
+    """The default payload: None is a valid one."""
 
 
 _LEFT_OUT: Final = _LeftOut()
@@ -50,15 +50,15 @@ def enqueue(
     idempotency_key: str | None = None,
     announce: bool = True,
 ) -> UUID:
-    """Make a task as POST /tasks does, in the transaction of this connection to the tasks database; gives its id.
+    """Make a task as POST /tasks does, in the transaction of this connection to the tasks database; return its id.
 
-    The task is there when the transaction is committed, and never was when it is rolled back. `payload` is anything
-    that JSON can hold, or a pydantic model. Without `announce` workers find the task when they next poll: a commit
-    that announces waits for every other one that does, over the whole server.
+    The task exists once the transaction is committed; a rollback leaves no trace of it. `payload` is any JSON value or
+    a pydantic model. Without `announce` workers find the task at their next poll: commits that announce wait for each
+    other on the whole server.
 
     Raises `Invalid` for what would be a 400, `PayloadTooLarge` for a 413 and `IdempotencyKeyReused` for a 409, all
-    before anything is written; `TypeError` and `ValueError` for a connection that will not do; the driver's own errors;
-    and, at the first call, `SettingsError` and `BadTaskTypes` for an environment that is wrong.
+    before anything is written; `TypeError` and `ValueError` for an unsuitable connection; the driver's own errors;
+    and, at the first call, `SettingsError` and `BadTaskTypes` for an invalid environment.
     """
     given = {
         "task_type": task_type,
@@ -76,13 +76,13 @@ def enqueue(
         sent["payload"] = payload
     body = _read(sent)
     key = None if idempotency_key is None else checked_key(idempotency_key, "idempotency_key")
-    # Told with the commit or not at all.
+    # Announced with the commit, or not at all.
     maker = _rules()(CallersTransaction(connection), may_announce=lambda: announce, announce=lambda what: None)
     return maker.make(body, idempotency_key=key).task
 
 
 def _read(sent: Mapping[str, Any]) -> TaskCreate:
-    """As a client's request is read, so that nothing is looked at less strictly here."""
+    """Validate as strictly as a client's request."""
     for name, value in sent.items():
         try:
             dump(value)

@@ -1,4 +1,4 @@
-"""The commands of people and scripts: the same use cases as behind HTTP."""
+"""The commands for operators and scripts, on the same use cases as the HTTP API."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Failed(Exception):
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add these commands to a parser; `run` runs the one that was given."""
+    """Add these commands to a parser; `run` runs the parsed one."""
 
     def add(name: str, ask: Callable[[_Service, argparse.Namespace], _Answer], text: str, more: str) -> Any:
         command = commands.add_parser(
@@ -113,7 +113,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run the parsed command; gives the process's exit status. An error is one line on standard error."""
+    """Run the parsed command; return the process's exit status. An error is one line on standard error."""
     try:
         with _service() as service:
             answer, print_it = given.ask(service, given)
@@ -126,7 +126,7 @@ def run(given: argparse.Namespace) -> int:
         print(f"{given.command}: {exc}", file=sys.stderr)
         return exc.status
     except BrokenPipeError:
-        # The reader has left. What is still in the buffer must not fail a second time at exit.
+        # The reader has closed the pipe. Flushing the buffer at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
 
@@ -153,7 +153,7 @@ def _service() -> Iterator[_Service]:
         try:
             store.announce(announcement)
         except (Unavailable, DeadlineExceeded):
-            # The workers' poll finds what could not be announced.
+            # The workers' poll finds it without an announcement.
             return
 
     try:
@@ -176,12 +176,12 @@ def _service() -> Iterator[_Service]:
 
 
 def _reason(exc: AppError) -> str:
-    """The driver's first line if there is one: it says whether nobody listens or the password is wrong."""
+    """The driver's first line if there is one, such as a refused connection or a wrong password."""
     cause = getattr(exc.__cause__, "orig", None)
     return str(cause).strip().partition("\n")[0] if cause is not None else exc.message
 
 
-# The commands: each gives its answer, for --json, and a function that prints it.
+# The commands: each returns its answer, for --json, and a function that prints it.
 
 
 def _types(service: _Service, given: argparse.Namespace) -> _Answer:
@@ -244,7 +244,7 @@ def _stats(service: _Service, given: argparse.Namespace) -> _Answer:
     return found, lambda: _print_stats(found)
 
 
-# What they are given
+# Their arguments
 
 
 def _add_filter(command: argparse.ArgumentParser) -> None:
@@ -277,7 +277,7 @@ def _filter(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _only_id(given: argparse.Namespace) -> UUID | None:
-    """The id, if a single id is all that was given."""
+    """The id, if nothing but one id was given."""
     if len(given.ids) == 1 and _filter(given).keys() == {"ids"}:
         return id_from_path("ID", given.ids[0])
     return None
@@ -314,7 +314,7 @@ def _naming_options(exc: Invalid) -> str:
 
 
 def _all_of(step: Callable[[Any], BaseModel], body: ManyTasks, limit: int | None) -> dict[str, Any]:
-    """Go on until no task fits any more, or the limit is reached."""
+    """Repeat until no task fits any more or the limit is reached."""
     totals: dict[str, Any] = {}
     left, after = limit, body.after
     while True:
@@ -336,7 +336,7 @@ def _all_of(step: Callable[[Any], BaseModel], body: ManyTasks, limit: int | None
             return {**totals, "next": after}
 
 
-# What they print
+# Their output
 
 
 def _print_json(value: BaseModel | dict[str, Any]) -> None:
@@ -351,7 +351,7 @@ def _print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def _plain(text: str) -> str:
-    """On one line, and without control characters."""
+    """On one line, without control characters."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 

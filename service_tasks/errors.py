@@ -1,4 +1,4 @@
-"""What can go wrong with tasks, schedules and messages.
+"""Errors of tasks, schedules and messages.
 
 Invalid   ⊃ UserDeleted
 NotFound  ⊃ TaskNotFound, ScheduleNotFound, MessageNotFound
@@ -78,7 +78,7 @@ class PayloadTooLarge(TooLarge):
         self._size = size
 
     def at(self, field: str) -> PayloadTooLarge:
-        """The same of a payload that stands there."""
+        """The same error for a payload at this field."""
         return PayloadTooLarge(self._size, field)
 
 

@@ -1,4 +1,4 @@
-"""What the task service and its workers read from their environment."""
+"""The settings of the task service and its other processes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TypeSettings(Settings):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The modules whose task types are known: the built-in ones and those of TASK_MODULES."""
+        """The modules with task types: the built-in ones and those of TASK_MODULES."""
         return (*BUILT_IN_MODULES, *_split(self.task_modules))
 
 

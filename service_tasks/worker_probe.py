@@ -1,4 +1,4 @@
-"""Ask the database whether the worker of this host is alive; for the health check of its container.
+"""Ask the database whether this host's worker is alive; for the health check of its container.
 
 python -m service_tasks.worker_probe
 """
@@ -21,7 +21,7 @@ _BEATING = """
 
 
 def worker_problem(host: str, database_url: str) -> str | None:
-    """Say what is wrong with the workers of a host, or None if one of them has sent a heartbeat within its lease."""
+    """Return the problem with a host's workers; None if one of them has sent a heartbeat within its lease."""
     dsn = database_url.replace("postgresql+psycopg2://", "postgresql://", 1)
     try:
         connection = psycopg2.connect(

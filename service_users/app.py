@@ -26,11 +26,11 @@ def create_app(settings: UsersSettings) -> Flask:
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
-    # Half of the threads at most, so that requests without a password go on.
+    # At most half of the threads, so that requests without a password still run.
     users = Users(database, Passwords(places=max(1, settings.service_threads // 2)))
     return make_app(
         "service_users",
-        # Nothing that happens elsewhere matters here yet: events are acknowledged and dropped.
+        # No event of another service matters here yet: all are acknowledged and dropped.
         routes=[user_routes(users), event_routes(Inbox(database, {}), settings.token)],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.users_bind),

@@ -1,4 +1,4 @@
-"""(pure) The rules about users."""
+"""(pure) The rules for users."""
 
 from __future__ import annotations
 

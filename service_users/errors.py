@@ -1,4 +1,4 @@
-"""What can go wrong with users.
+"""Errors of the users service.
 
 NotFound  ⊃ UserNotFound
 Conflict  ⊃ EmailTaken

@@ -1,5 +1,4 @@
-"""Hashes passwords, in a lane of its own: hashing is slow on purpose, and requests that only read must not wait for
-it."""
+"""Hashes passwords one at a time: hashing is slow on purpose, and other requests must not wait for it."""
 
 from __future__ import annotations
 
@@ -11,15 +10,15 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from service_users.errors import TooManyPasswords
 from servicekit.wire import deadline
 
-#: The longest wait of a password for its turn, in seconds.
+#: How long a password may wait for its turn, in seconds.
 WAIT_SECONDS = 1.0
 
 
 class Passwords:
     """One hash at a time: each takes 64 MiB, about 50 ms and four threads (RFC 9106, second recommended option).
 
-    `places` is the most requests that may hash or wait. Each keeps a thread of the service meanwhile, so it must be
-    well below their number. Never ask for a hash inside a transaction: its connection would wait too.
+    `places` is the most requests that may hash or wait. Each occupies a thread of the service, so it must be well below
+    their number. Never hash inside a transaction: its connection would wait too.
     """
 
     def __init__(self, *, places: int) -> None:
@@ -28,13 +27,13 @@ class Passwords:
         self._turn = threading.Lock()
 
     def hash(self, password: str) -> str:
-        """Give the hash; `TooManyPasswords` when the lane is full or too slow, `DeadlineExceeded`."""
+        """Return the hash. Raises `TooManyPasswords` if too many wait or for too long, and `DeadlineExceeded`."""
         if not self._places.acquire(blocking=False):
             raise TooManyPasswords
         try:
             wait = deadline.remaining(WAIT_SECONDS)
             if not self._turn.acquire(timeout=wait):
-                deadline.remaining(wait)  # raises when it was the request's time that ended
+                deadline.remaining(wait)  # raises if the request's own time is over
                 raise TooManyPasswords
             try:
                 return self._hasher.hash(password)

@@ -14,27 +14,27 @@ from service_users.tables import User
 
 
 def add(session: Session, user: User) -> None:
-    """Store a new user; `EmailTaken` when another user has the address."""
+    """Store a new user. Raises `EmailTaken` if another user has the address."""
     values = {column.key: getattr(user, column.key) for column in inspect(User).column_attrs}
-    # A taken address is expected, so it is not a failed statement.
+    # A taken address is an expected case, not a failed statement.
     stored = insert(User).values(values).on_conflict_do_nothing(constraint="uq_users_email_key").returning(User.id)
     if session.scalar(stored) is None:
         raise EmailTaken
 
 
 def require_free(session: Session, user_id: UUID, email_key: str) -> None:
-    """Raise `EmailTaken` when another user has this address; the constraint catches one who takes it meanwhile."""
+    """Raises `EmailTaken` if another user has this address; the constraint settles races."""
     if session.scalar(select(User.id).where(User.email_key == email_key, User.id != user_id)) is not None:
         raise EmailTaken
 
 
 def find(session: Session, user_id: UUID) -> User | None:
-    """Give the user, if there is one."""
+    """Return the user, or None."""
     return session.get(User, user_id)
 
 
 def find_for_update(session: Session, user_id: UUID) -> User | None:
-    """Give the user, locked until the transaction ends."""
+    """Return the user, locked until the transaction ends, or None."""
     return session.get(User, user_id, with_for_update=True)
 
 
@@ -52,9 +52,9 @@ def search(
     limit: int,
     offset: int,
 ) -> tuple[Sequence[User], int]:
-    """Give one page of the users that fit, the newest first, and how many fit in all.
+    """Return one page of the matching users, newest first, and the total number of matches.
 
-    `email_key` and `part` are in the compared form; see domain.comparable.
+    `email_key` and `part` are in the form of domain.comparable.
     """
     conditions: list[ColumnElement[bool]] = []
     if email_key is not None:

@@ -1,4 +1,4 @@
-"""What comes in and goes out about users."""
+"""Request and response bodies of users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_EMAIL = 254
 
 
 def _email(value: str) -> str:
-    # Checked before the library sees it: its work grows with the length.
+    # Checked before the library parses it, whose work grows with the length.
     if len(value) > MAX_EMAIL:
         raise ValueError(f"must have at most {MAX_EMAIL} characters")
     try:
@@ -49,7 +49,7 @@ Email = Annotated[
     AfterValidator(_email),
     WithJsonSchema({"type": "string", "format": "email", "maxLength": MAX_EMAIL}),
 ]
-#: An address in a query: brought into the stored form where it is one (a domain in its IDNA form, for instance).
+#: An address in a query, normalised like a stored one if it is valid (such as its IDNA domain).
 EmailSought = Annotated[QueryText, AfterValidator(_email_if_it_is_one)]
 Sought = Annotated[QueryText, StringConstraints(max_length=200)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]

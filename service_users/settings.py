@@ -1,4 +1,4 @@
-"""What the users service reads from its environment."""
+"""The settings of the users service."""
 
 from __future__ import annotations
 

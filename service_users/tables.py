@@ -30,10 +30,10 @@ class User(Base):
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     email: Mapped[str] = mapped_column(Text)
-    #: The address in the form in which it is compared; see domain.comparable.
+    #: The address as it is compared; see domain.comparable.
     email_key: Mapped[str] = mapped_column(Text)
     name: Mapped[str] = mapped_column(Text)
-    #: The name in the form in which it is searched.
+    #: The name as it is searched.
     name_key: Mapped[str] = mapped_column(Text)
     roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
     password_hash: Mapped[str | None] = mapped_column(Text)

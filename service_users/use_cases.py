@@ -1,4 +1,4 @@
-"""What can be done with users: one method, one transaction."""
+"""The use cases of users: one method, one transaction."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ class Users:
         self._clock = clock
 
     def create(self, wanted: UserCreate, key: RequestKey | None = None) -> Made[UserView]:
-        """Store a new user, or give the one that the same request made before; `EmailTaken` when the address is
-        somebody's, `TooManyPasswords`, `IdempotencyKeyReused`, and `UserNotFound` when the one made before was
-        deleted."""
+        """Store a new user, or return the one that the same request made before.
+
+        Raises `EmailTaken`, `TooManyPasswords`, `IdempotencyKeyReused`, and `UserNotFound` if the one made before was
+        deleted.
+        """
         if key is not None:
-            # Asked first: a repetition must not cost another hash.
+            # Looked up first: a repetition must not cost another hash.
             with self._database.transaction() as session:
                 earlier = idempotency.find_made(session, key)
                 if earlier is not None:
@@ -60,12 +62,12 @@ class Users:
         return Made(UserView.of(user))
 
     def get(self, user_id: UUID) -> UserView:
-        """Give one user, or `UserNotFound`."""
+        """Return one user. Raises `UserNotFound`."""
         with self._database.transaction() as session:
             return UserView.of(_required(repository.find(session, user_id)))
 
     def search(self, query: UserQuery) -> UserPage:
-        """Give one page of users."""
+        """Return one page of users."""
         with self._database.transaction() as session:
             users, total = repository.search(
                 session,
@@ -80,11 +82,11 @@ class Users:
             )
 
     def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE) -> UserView:
-        """Change the named fields; `UserNotFound`, `PreconditionFailed`, `EmailTaken`, `TooManyPasswords`."""
+        """Change fields. Raises `UserNotFound`, `PreconditionFailed`, `EmailTaken` and `TooManyPasswords`."""
         values = change.named()
         if "password" in values:
             if change.password is not None:
-                # Checked here too, so that a change that cannot be made costs no hash.
+                # Checked here too, so that a refused change costs no hash.
                 with self._database.transaction() as session:
                     if_match.require(UserView.of(_required(repository.find(session, user_id))))
             values["password_hash"] = self._hash(values.pop("password"))
@@ -106,7 +108,7 @@ class Users:
             return UserView.of(user)
 
     def delete(self, user_id: UUID, if_match: IfMatch = ANY_STATE) -> UserView:
-        """Remove a user and give it as it was; `UserNotFound`, `PreconditionFailed`."""
+        """Remove and return a user. Raises `UserNotFound` and `PreconditionFailed`."""
         with self._database.transaction() as session:
             user = _required(repository.find_for_update(session, user_id))
             view = UserView.of(user)

@@ -1,4 +1,4 @@
-"""The tasks that this worker holds, and how many more it may take."""
+"""The tasks that this worker holds, and its free slots."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ class ActiveTask:
     def __init__(
         self, claimed: ClaimedTask, task_type: TaskType, context: TaskContext, term: int = 0, weight: int = 0
     ) -> None:
-        """`term` is the heartbeat's, from before the claim; `weight` is the memory, in bytes, that a large payload
-        takes."""
+        """`term` is the heartbeat's from before the claim; `weight` is the memory of a large payload, in bytes."""
         self.claimed = claimed
         self.weight = weight
         self.term = term
@@ -54,9 +53,9 @@ class ActiveTask:
         #: set by the runner while the handler runs; safe to call from any thread
         self.cancel_handler: Callable[[], None] | None = None
         self.settled = False
-        #: plain functions: from now on the thread frees its slot itself
+        #: plain functions only: the thread has started, and frees its slot itself
         self.thread_started = False
-        #: when its handler began, by the runner's clock
+        #: when its handler began, on the runner's clock
         self.started_at = 0.0
         #: how long the handler ran, once it has ended
         self.ran_seconds = 0.0
@@ -86,11 +85,11 @@ class ActiveTasks:
         self.slots = slots
         #: tasks added since the start
         self.added = 0
-        #: a claim is under way
+        #: a claim is in progress
         self.is_claiming = False
         #: claims whose tasks have been added
         self.claims_ended = 0
-        #: the weights of all tasks held, added up
+        #: the sum of the weights of all tasks held
         self.weight = 0
         self._lock = threading.Lock()
         self._active: dict[Lease, ActiveTask] = {}
@@ -103,7 +102,7 @@ class ActiveTasks:
 
     @contextmanager
     def claim_under_way(self) -> Iterator[None]:
-        """Around one claim at a time, until its tasks have been added."""
+        """Holds for one claim at a time, until its tasks have been added."""
         self.is_claiming = True
         try:
             yield
@@ -130,7 +129,7 @@ class ActiveTasks:
         return self._active.get(lease)
 
     def settle(self, ended: Iterable[Ended]) -> list[Ended]:
-        """Return the tasks that nobody has settled yet: the caller may report their outcomes."""
+        """Return those not settled before: the caller may report their outcomes."""
         mine = []
         with self._lock:
             for pair in ended:

@@ -1,4 +1,4 @@
-"""Brings a cancel to the handler: at once by announcement, within a second by asking."""
+"""Passes a cancel on to the handler: at once by announcement, within a second by polling."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Canceller(DatabaseDuty):
         self._reporter = reporter
         self._was_busy = False
         self._added = 0
-        #: cancelled leases that this worker did not know at the last look
+        #: cancelled leases that this worker did not know at the last poll
         self._unknown: set[Lease] = set()
 
     def work(self) -> float:
-        # A task that came and went between two looks may have been cancelled too, and its result refused.
+        # A task that came and went between polls may have been cancelled too, and its result refused.
         added = self._active_tasks.added
         busy = len(self._active_tasks) > 0 or added != self._added
         self._added = added
-        # Look once more after the last task: it may have been stopped for another reason than its cancel.
+        # Poll once more after the last task: it may have been stopped for another reason than its cancel.
         if busy or self._was_busy:
             unknown = {lease for lease in self._store.cancelled_under(self._worker_id) if not self.cancel(lease)}
-            # No handler here runs it, so its row may forget this worker, unless its claim is just coming in: the second
-            # look would show it.
+            # No handler here runs it, so its row may forget this worker, unless its claim is still coming in: the next
+            # poll shows that.
             for lease in unknown & self._unknown:
                 self._reporter.report(StoppedAfterCancel(lease))
             busy = busy or bool(unknown - self._unknown)

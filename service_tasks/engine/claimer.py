@@ -22,15 +22,15 @@ from servicekit.wire.errors import DeadlineExceeded, Unavailable
 from servicekit.wire.json_reader import weight as weight_of
 
 LARGEST_BATCH = 1000
-#: how many tasks may wait for the event loop: one batch under way, and the next, ready when it is done
+#: how many tasks may wait for the event loop: one batch in progress, and the next one
 MOST_UNSTARTED = 2 * LARGEST_BATCH
 #: memory, in bytes, that the payloads of held tasks may take, as text and as values
 LARGEST_WEIGHT = 192 * 1024 * 1024
 #: payloads of fewer bytes are not weighed
 _LIGHT = 1024
-#: seconds between two looks at whether the heartbeat has got through
+#: seconds between checks whether the heartbeat has got through
 _TERM_SECONDS = 0.1
-#: a claim is worth its statement when one slot of so many is free, while more are about to become free
+#: while more slots are about to become free, a claim pays only if at least one slot in this many is free
 _SHARE = 4
 _log = get_logger(__name__)
 
@@ -86,7 +86,7 @@ class Claimer(DatabaseDuty):
             self.wake()
 
     def claim_at_once(self) -> None:
-        """Claim on the caller's thread, which saves an idle worker a switch of threads; ours does the rest."""
+        """Claim on the caller's thread, which saves an idle worker a thread switch; the duty's own does the rest."""
         term = self._term()
         if term is not None and len(self._active_tasks) == 0 and self._turn.acquire(blocking=False):
             try:
@@ -94,7 +94,7 @@ class Claimer(DatabaseDuty):
                 if self.stopping or all([self._claim_some(index, term) for index in kinds]):
                     return
             except (Unavailable, DeadlineExceeded):
-                # Our own thread will fail in the same way, and knows how to wait.
+                # The duty's own thread will fail in the same way, and waits as it should.
                 pass
             finally:
                 self._turn.release()
@@ -105,13 +105,13 @@ class Claimer(DatabaseDuty):
         with self._turn:
             while waiting and not self.stopping:
                 for index in sorted(waiting):
-                    # Set before the slots are counted, so that a slot freed afterwards wakes us.
+                    # Set before the slots are counted, so that a slot freed later wakes this thread.
                     self._wants_slots = True
                     if not self._limit(index):
                         return jittered(self._poll_seconds)
                     term = self._term()
                     if term is None:
-                        # The database believes us dead: what we claimed now could be taken from us at once.
+                        # The database takes this worker for dead: what it claims now could be taken away at once.
                         return jittered(_TERM_SECONDS)
                     if self._claim_some(index, term):
                         waiting.discard(index)
@@ -120,19 +120,19 @@ class Claimer(DatabaseDuty):
 
     def stop(self, timeout: float | None = 5.0) -> None:
         super().stop(timeout)
-        # No claim begins any more; one under way on another thread ends first.
+        # No new claim begins; one in progress on another thread ends first.
         if self._turn.acquire(timeout=-1 if timeout is None else timeout):
             self._turn.release()
 
     def _claim_some(self, index: int, term: int) -> bool:
-        """Claim once; return whether that was all there is."""
+        """Claim once; return whether nothing is left to claim."""
         limit = self._limit(index)
         return limit > 0 and self._claim(self._offers[index], limit, term) < limit
 
     def _limit(self, index: int) -> int:
-        """How many tasks to claim now. Those beyond MOST_UNSTARTED would wait here while another worker may be free.
-        Many small claims cost more than a large one, so a few free slots are not enough while outcomes are about to be
-        written and free more."""
+        """How many tasks to claim now. Tasks beyond MOST_UNSTARTED would wait here while another worker may be free.
+        Many small claims cost more than a large one, so while outcomes about to be written will free more slots, a few
+        free ones do not start a claim."""
         free = self._active_tasks.free()
         if free < self._active_tasks.slots // _SHARE and (self._reporter.waiting() or self._unstarted()):
             return 0
@@ -156,8 +156,7 @@ class Claimer(DatabaseDuty):
         return len(claimed)
 
     def _fitting(self, claimed: list[ClaimedTask], term: int) -> list[ActiveTask]:
-        """Return the tasks for which there is memory, and at least one if nothing else is held; the rest is handed
-        back."""
+        """Return the tasks that fit into memory, at least one if nothing else is held, and hand back the rest."""
         if all([len(task.payload) <= _LIGHT for task in claimed]):
             self._usual_weight = 0.0
             return [self._active(task, term) for task in claimed]

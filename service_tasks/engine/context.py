@@ -1,4 +1,4 @@
-"""What a handler gets besides its payload."""
+"""The context that a handler gets with its payload, and the exceptions it may raise."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from service_tasks.domain.task import (
 
 
 class GiveUp(Exception):
-    """Raise it for a task that can never succeed: it fails at once, whatever attempts are left."""
+    """Raise it for a task that can never succeed: the task fails at once, whatever attempts are left."""
 
 
 class RetryAfter(Exception):
     """Raise it to say when to try again: in `seconds`, instead of the backoff.
 
-    The attempt counts; the last one fails the task. Waits of over a day are cut to a day. Raises `ValueError`
-    for what is not a number of seconds.
+    The attempt counts; the last one fails the task. More than a day becomes a day. Raises `ValueError` for anything but
+    a number of seconds from 0 on.
     """
 
     def __init__(self, seconds: float, reason: str | None = None) -> None:
@@ -35,7 +35,7 @@ class RetryAfter(Exception):
 
 
 class TaskStopped(Exception):
-    """The task was cancelled, timed out or is being handed back: tidy up and leave the handler."""
+    """The task was cancelled, timed out or is being handed back: clean up and leave the handler."""
 
 
 _making_events = threading.Lock()
@@ -50,7 +50,7 @@ class TaskContext:
         self._lease = claimed.lease
         self._report = report
         self._stopped = False
-        #: made by the first `sleep`: ten thousand of them would be most of a worker's memory
+        #: made by the first `sleep`: ten thousand events would take most of a worker's memory
         self._stop_event: threading.Event | None = None
         #: the number of this attempt, from 1
         self.attempt = claimed.attempt
@@ -61,7 +61,7 @@ class TaskContext:
         return self._lease.task_id
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        """Say how far the task is (0 to 100). Kept in memory and written a few times a second at most, so call it as
+        """Report how far the task is (0 to 100). Kept in memory and written at most a few times a second, so call it as
         often as you like."""
         text = None if message is None else plain_text(str(message), MAX_PROGRESS_MESSAGE_CHARACTERS)
         self._report(Progress(self._lease, clamp_percent(percent), text))
@@ -69,7 +69,7 @@ class TaskContext:
     @property
     def cancelled(self) -> bool:
         """Whether the handler should stop. Async handlers are also cancelled at their next `await`; plain functions
-        have to look."""
+        have to check."""
         return self._stopped
 
     def check_cancelled(self) -> None:
@@ -81,7 +81,8 @@ class TaskContext:
         """Wait, in a plain function; raise `TaskStopped` as soon as the handler should stop."""
         with _making_events:
             event = self._stop_event = self._stop_event or threading.Event()
-        # Read after the event is made, and set before the event is looked for: one of the two threads sees the other.
+        # Here `_stopped` is read after the event is made, there it is set before the event is read: one thread sees the
+        # other.
         if self._stopped or event.wait(seconds):
             raise TaskStopped
 

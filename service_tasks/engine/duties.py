@@ -1,4 +1,4 @@
-"""What every duty of a worker has in common: it outlives the database."""
+"""The base of a worker's duties: they survive outages of the database."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 
 class DatabaseDuty(Duty):
-    """Does `work` again and again. While the database is away it waits, longer and longer up to two seconds, and logs
-    that once; any other error ends the worker."""
+    """Calls `work` repeatedly. While the database is away it logs that once and backs off up to `longest_pause`; any
+    other error ends the worker."""
 
     def __init__(
         self, name: str, *, on_death: Callable[[], None], longest_pause: float = LONGEST_PAUSE_SECONDS
     ) -> None:
-        """`longest_pause` is the longest wait, in seconds, between two tries while the database is away."""
+        """`longest_pause`: the longest wait between attempts while the database is away, in seconds."""
         super().__init__(name, pause=self.next_pause, on_death=on_death)
         self._away = Backoff(FIRST_PAUSE_SECONDS, longest_pause)
         self._pause_seconds = 0.0
 
     @abstractmethod
     def work(self) -> float:
-        """Do it once; return the seconds until the next time (a wake-up may come earlier)."""
+        """Do the work once; return the seconds until the next time, unless woken earlier."""
 
     def database_is_away(self) -> None:
-        """Forget what no longer holds while the database is away."""
+        """Drop state that does not hold while the database is away."""
         return
 
     def run_once(self, now: datetime) -> None:

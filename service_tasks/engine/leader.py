@@ -1,4 +1,4 @@
-"""One worker at a time does the maintenance for all."""
+"""Elects one worker at a time to do the maintenance for all."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import jittered
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
-#: a leader that is silent for so many seconds is replaced
+#: a leader that is silent for this many seconds is replaced
 LEASE_SECONDS = 3.0
 _log = get_logger(__name__)
 
 
 class Leadership(DatabaseDuty):
-    """Asks to lead, again and again: a row with an expiry, judged by the database's clock. A session lock would stay
-    with a process that was stopped.
+    """Renews or seeks the leadership: a row that expires by the database's clock. A session lock would stay with a
+    process that was stopped.
 
-    Leading saves work and guards nothing: whatever a leader does must be harmless when two do it, because one that was
-    stopped in the middle resumes where it was.
+    Leadership saves work and guards nothing: a leader's work must be harmless when two do it, because a process that
+    was stopped resumes where it was.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Leadership(DatabaseDuty):
         self._leads_until = 0.0
 
     def leads(self) -> bool:
-        """By our own clock the term ends no later than by the database's, which was asked after it."""
+        """The local clock was read before the query, so the term ends here no later than in the database."""
         return self._monotonic() < self._leads_until
 
     def work(self) -> float:
@@ -57,11 +57,11 @@ class Leadership(DatabaseDuty):
             _log.info("leader_elected", worker_id=str(self._worker_id))
             self._on_elected()
         pause = jittered(self._lease_seconds / 3)
-        # So that we ask again when the other's term ends.
+        # Ask again as the other's term ends.
         return pause if term.leads else min(pause, term.ends_in_seconds + jittered(self._lease_seconds / 20))
 
     def stop(self, timeout: float | None = 5.0) -> None:
-        """End, and let another worker lead at once."""
+        """Stop, and let another worker lead at once."""
         super().stop(timeout)
         if self.leads():
             self._leads_until = 0.0

@@ -1,4 +1,4 @@
-"""Hears what the API and other workers announce and wakes whoever should act on it."""
+"""Receives announcements of the API and other workers, and wakes the duties that act on them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ PROBE_SECONDS = 30.0
 
 
 class ConnectionDuty(DatabaseDuty):
-    """Keeps a listening connection open, and opens a new one when it breaks; a subclass says what to do with what is
-    heard.
+    """Keeps a listening connection open and replaces a broken one; a subclass acts on the announcements.
 
     Announcements may be lost (a broken connection, a restart), so nothing may depend on them.
     """
@@ -40,10 +39,10 @@ class ConnectionDuty(DatabaseDuty):
 
     @abstractmethod
     def hear(self, announcements: Sequence[str]) -> None:
-        """Act on announcements; called on this duty's thread, also with none after a while."""
+        """Act on announcements; called on this duty's thread, also with none after a timeout."""
 
     def opened(self) -> None:
-        """Do what is needed whenever the connection is open again: announcements made meanwhile are lost."""
+        """Called whenever the connection is open again: announcements made meanwhile are lost."""
         return
 
     def work(self) -> float:
@@ -96,12 +95,12 @@ class Listener(ConnectionDuty):
         self._heartbeat = heartbeat
 
     def opened(self) -> None:
-        # The heartbeat too: only its comparison shows that a running task was purged.
+        # The heartbeat too: only its comparison finds that a running task was purged.
         for duty in (self._claimer, self._promoter, self._scheduler, self._canceller, self._heartbeat):
             duty.wake()
 
     def hear(self, announcements: Sequence[str]) -> None:
-        # Two announcements of a kind are as good as one.
+        # Repeated announcements are as good as one.
         for announcement in dict.fromkeys(announcements):
             if announcement == READY:
                 self._claimer.claim_at_once()

@@ -1,4 +1,4 @@
-"""Watches from outside whether the event loop turns: a handler that blocks it cannot be noticed on it."""
+"""Watches the event loop from another thread: a blocked loop cannot notice that it is blocked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import Duty
 
 LOOK_SECONDS = 0.5
-#: seconds of lag from which the event loop counts as blocked
+#: the lag from which the event loop counts as blocked, in seconds
 LATE_SECONDS = 2.0
 _log = get_logger(__name__)
 
@@ -18,7 +18,7 @@ _log = get_logger(__name__)
 class LoopWatch(Duty):
     """The lag of an event loop: how long it has neither answered nor begun a handler.
 
-    Handlers that never wait run one after another in one turn of the loop; meanwhile it is busy, not blocked.
+    Handlers that never wait run one after another in one turn of the loop, which is then busy, not blocked.
     """
 
     def __init__(
@@ -31,8 +31,7 @@ class LoopWatch(Duty):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ask` has the loop call a function as soon as it can; `begun_at` gives the time when the last handler began;
-        `on_late` is called, at every look that finds the loop late, with the lag and whether it is the first such
-        look."""
+        `on_late` gets the lag at every check that finds the loop late, and whether it is the first such check."""
         super().__init__("loop watch", pause=lambda: LOOK_SECONDS, on_death=on_death)
         self._ask = ask
         self._begun_at = begun_at
@@ -54,12 +53,12 @@ class LoopWatch(Duty):
             _log.info("event_loop_back")
 
     def lag(self) -> float:
-        """In seconds; from any thread."""
+        """In seconds; call it from any thread."""
         asked_at = self._asked_at
         return 0.0 if asked_at is None else max(0.0, self._monotonic() - max(asked_at, self._begun_at()))
 
     def is_late(self) -> bool:
-        """Whether it should get no more tasks; from any thread."""
+        """Whether it should get no more tasks; call it from any thread."""
         return self.lag() >= LATE_SECONDS
 
     def _answer(self) -> None:

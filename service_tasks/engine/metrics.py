@@ -1,8 +1,8 @@
-"""What a worker counts about itself. Nothing here sends anything: pages show it, and the heartbeat passes it on.
+"""The counts of a worker. Its pages show them, and the heartbeat stores them.
 
-Every number is changed by one thread; others may read it at any time. Counting goes by the batch, since a worker ends
-tens of thousands of tasks a second: in a large batch each task is counted, but only some are timed, each standing for
-its neighbours (docs/decisions/0025).
+Every number is changed by one thread; others may read it at any time. Counting is by batch, since a worker ends tens of
+thousands of tasks a second: in a large batch every task is counted, but only some are timed, each standing for its
+neighbours (docs/decisions/0025).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from service_tasks.engine.ports import Counted
 
 #: how many tasks of a batch are timed
 TIMED = 16
-#: upper bounds of the sizes of batches
+#: upper bounds of batch sizes
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 DEAD, HUNG = "dead", "hung"
@@ -36,8 +36,8 @@ _type_of = attrgetter("claimed.task_type")
 
 
 class TypeMetrics:
-    """The counts of one type. `waits` are from the moment a task was due to its start, `runs` from there to its
-    handler's end."""
+    """The counts of one type. `waits`: from when a task was due to its start; `runs`: from there to the end of its
+    handler."""
 
     __slots__ = (
         "cancelled",
@@ -86,20 +86,20 @@ class Sizes:
 class WorkerMetrics:
     def __init__(self, task_types: Iterable[str] = ()) -> None:
         self._types = {name: TypeMetrics() for name in task_types}
-        #: seconds of the claiming statements, and the sizes of their batches
+        #: durations of claims in seconds, and the sizes of their batches
         self.claims = Distribution()
         self.claim_sizes = Sizes()
-        #: the same of the statements that write outcomes
+        #: the same for writes of outcomes
         self.flushes = Distribution()
         self.flush_sizes = Sizes()
         self.lost_claims = 0
-        # What it does as the leader.
+        # Counted while it leads.
         self.promoted = 0
         self.schedules_due = 0
         self.schedule_tasks = 0
         self.schedules_missed = 0
         self.schedules_stopped = 0
-        #: rescued tasks, by why they were taken and what became of them
+        #: rescued tasks, by reason and outcome
         self.rescued: Counter[tuple[str, str]] = Counter(
             {(reason, outcome): 0 for reason in (DEAD, HUNG) for outcome in ("retried", "failed")}
         )
@@ -107,7 +107,7 @@ class WorkerMetrics:
         self.pruned_records = 0
 
     def types(self) -> list[tuple[str, TypeMetrics]]:
-        """The counts by type, including types that only others run, once this leader has rescued some."""
+        """The counts by type, including types that only others run if this leader has rescued some."""
         return list(self._types.items())
 
     def claimed(self, tasks: Sequence[ActiveTask], seconds: float) -> None:
@@ -128,7 +128,7 @@ class WorkerMetrics:
         tasks: Sequence[ActiveTask | None],
         seconds: float,
     ) -> None:
-        """Outcomes were written, which took so long; `tasks` has each one's task, None where it was not held here."""
+        """Count a write of outcomes that took `seconds`; `tasks` has their tasks, None for one not held here."""
         self.flushes.add(seconds)
         self.flush_sizes.add(len(outcomes))
         held = [task for task in tasks if task is not None]
@@ -187,6 +187,6 @@ class WorkerMetrics:
 
 
 def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> dict[str, Counted]:
-    """What was added between the two, for the types where anything was."""
+    """What was added between the two, for types with additions only."""
     added = {name: one if name not in before else one - before[name] for name, one in now.items()}
     return {name: one for name, one in added.items() if one}

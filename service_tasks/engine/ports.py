@@ -1,6 +1,6 @@
-"""What the engine needs from the outside; persistence/ implements it on PostgreSQL.
+"""The interfaces that the engine needs; persistence/ implements them on PostgreSQL.
 
-Every method may raise `servicekit.wire.errors.Unavailable` when the database is away; expect nothing else.
+Every method may raise `servicekit.wire.errors.Unavailable` when the database is away, and nothing else unless stated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many tasks a worker may hold and holds, in all and of plain functions."""
+    """How many tasks a worker may hold and does hold, in all and of plain functions."""
 
     slots: int
     busy: int
@@ -60,8 +60,8 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A worker has room for this type; `timeout_seconds` is for tasks that name none. The limits are the type's own:
-    how many of its tasks run at once over all workers, unless people have set another limit."""
+    """A worker has room for this type; `timeout_seconds` is for tasks that name none. The limits bound how many of the
+    type's tasks run at once over all workers; limits set by an operator take precedence."""
 
     task_type: str
     timeout_seconds: float
@@ -75,7 +75,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """`next_in_seconds` is None when no task waits for its time."""
+    """`next_in_seconds` is None if no task waits for its time."""
 
     promoted: int
     next_in_seconds: float | None
@@ -83,25 +83,25 @@ class Promotion:
 
 class WorkerStore(Protocol):
     def beat(self, worker: WorkerInfo) -> None:
-        """Say that the worker lives; insert its row if there is none."""
+        """Record that the worker is alive; insert its row if there is none."""
 
     def report_load(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
         """Store a worker's load, and add what it has counted, by type, to the present minute."""
 
     def forget_worker(self, worker_id: UUID) -> None:
-        """Delete the row of a worker that holds nothing any more."""
+        """Delete the row of a worker that holds nothing."""
 
     def forget_dead_workers(self) -> int:
-        """Delete the rows of workers long silent that hold nothing; return how many."""
+        """Delete the rows of long-silent workers that hold nothing; return how many."""
 
     def claim(self, worker_id: UUID, offers: Sequence[Offer], limit: int) -> list[ClaimedTask]:
         """Claim at most `limit` ready tasks, most urgent first; no other worker can get the same."""
 
     def limits_apply(self) -> bool:
-        """Whether people have set limits: then each task that ends may make room for one that a claim left."""
+        """Whether operators have set limits: then each end of a task may make room for one that a claim skipped."""
 
     def write(self, outcomes: Collection[Outcome], worker_name: str) -> set[Lease]:
-        """Write outcomes in one transaction; return those accepted. The others came too late.
+        """Write outcomes in one transaction; return the leases accepted. The others came too late.
 
         Raises `DatabaseLocked` when another session keeps one of the tasks locked; that one is not written then.
         """
@@ -110,10 +110,10 @@ class WorkerStore(Protocol):
         """Write the progress of tasks whose lease still holds; skip the others. `DatabaseLocked` as above."""
 
     def locked(self, leases: Collection[Lease]) -> set[Lease]:
-        """Return the leases whose tasks another session has locked at this moment."""
+        """Return the leases whose tasks another session has locked now."""
 
     def held_by(self, worker_id: UUID) -> set[Lease]:
-        """Return the leases that this worker holds, as the database has it."""
+        """Return the leases that this worker holds according to the database."""
 
     def cancelled_under(self, worker_id: UUID) -> set[Lease]:
         """Return the cancelled tasks whose handler this worker has not yet reported as stopped."""
@@ -124,20 +124,20 @@ class WorkerStore(Protocol):
     def rescue(
         self, *, lease_seconds: float, limit: int, rescuer: str, decide: Callable[[LostTask], Outcome]
     ) -> list[Outcome]:
-        """Take running tasks whose worker is dead or that are far past their deadline, and write what `decide` says.
+        """Take running tasks whose worker is dead or that are far past their deadline; write the outcomes of `decide`.
 
-        Does so only once PostgreSQL itself has been up for the lease time.
+        Does nothing until PostgreSQL itself has been up for the lease time.
         """
 
 
 class WakeUps(Protocol):
-    """A connection that listens to what other processes announce. One thread uses it, except for `interrupt`."""
+    """A connection that listens to announcements. Only one thread uses it, except for `interrupt`."""
 
     def wait(self, seconds: float) -> list[str]:
         """Return the announcements, perhaps none, after at most `seconds`."""
 
     def interrupt(self) -> None:
-        """Make the present `wait` and every later one return at once; from another thread."""
+        """Make this and every later `wait` return at once; call it from another thread."""
 
     def probe(self) -> None:
         """Make sure that the connection still works."""
@@ -149,7 +149,7 @@ OpenWakeUps = Callable[[], WakeUps]
 
 READY = "ready"
 SCHEDULED = "scheduled"
-#: schedules were made or changed
+#: announces that schedules were made or changed
 SCHEDULES = "schedules"
 _CANCEL = "cancel"
 
@@ -172,7 +172,7 @@ def cancelled_lease(announcement: str) -> Lease | None:
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """What one look at the schedules did. `next_in_seconds` is None when nothing is planned."""
+    """The result of one pass over the schedules. `next_in_seconds` is None if nothing is planned."""
 
     schedules: int
     tasks: int
@@ -181,15 +181,15 @@ class Firing:
 
 class DueStore(Protocol):
     def fire(self, limit: int, decide: Callable[[DueSchedule], Plan]) -> Firing:
-        """Take at most `limit` due schedules, do what `decide` says and make their tasks, in one transaction.
+        """In one transaction, take at most `limit` due schedules, apply the plans of `decide` and make their tasks.
 
-        However many do so at once, a schedule makes at most one task for one moment.
+        However many callers do this at once, a schedule makes at most one task for one moment.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Whether a worker leads; the leader's term, its own or the other's, ends in so many seconds unless prolonged."""
+    """Whether a worker leads, and in how many seconds the leader's term ends unless renewed."""
 
     leads: bool
     ends_in_seconds: float
@@ -197,7 +197,7 @@ class Term:
 
 class LeaderStore(Protocol):
     def lead(self, worker_id: UUID, lease_seconds: float) -> Term:
-        """Become the leader if there is none, or stay it, for so many seconds by the database's clock."""
+        """Become or stay the leader, if no other worker is, for `lease_seconds` by the database's clock."""
 
     def resign(self, worker_id: UUID) -> None:
         """Stop leading, if this worker leads."""
@@ -205,7 +205,7 @@ class LeaderStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How many seconds ended tasks, and the ids of messages, are kept; None: for ever."""
+    """How long ended tasks and ids of messages are kept, in seconds; None: for ever."""
 
     completed_seconds: float | None
     failed_seconds: float | None
@@ -221,7 +221,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """One step of the pruner: of `seen` tasks, up to the id `last`, it removed some."""
+    """One step of the pruner over `seen` tasks, up to the id `last`."""
 
     removed: int
     seen: int
@@ -230,13 +230,13 @@ class Pruned:
 
 class PruneStore(Protocol):
     def prune_tasks(self, retention: Retention, *, after: UUID | None, limit: int) -> Pruned:
-        """Look at the `limit` oldest tasks behind `after` and delete those kept long enough; never a live one."""
+        """Of the `limit` oldest tasks after the id `after`, delete those kept long enough; never a live one."""
 
     def prune_ticks(self, *, keep_seconds: float, limit: int) -> int:
         """Delete records of runs older than that; return how many."""
 
     def prune_minutes(self, *, keep_seconds: float, limit: int) -> int:
-        """Delete the counts of minutes longer ago than that; return how many."""
+        """Delete the counts of minutes older than that; return how many."""
 
     def prune_messages(self, *, keep_seconds: float, limit: int) -> int:
         """Delete ids of messages older than that; return how many."""

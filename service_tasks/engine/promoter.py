@@ -14,7 +14,7 @@ _SHORTEST_SECONDS = 0.005
 
 
 class Promoter(DatabaseDuty):
-    """Works in the leader; SKIP LOCKED keeps two leaders out of each other's way."""
+    """Runs in the leader; SKIP LOCKED keeps two leaders from blocking each other."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Promoter(DatabaseDuty):
 
     def work(self) -> float:
         if not self._leads():
-            # Woken when that changes.
+            # An election wakes this duty.
             return jittered(self._poll_seconds)
         while True:
             promotion = self._store.promote(LARGEST_BATCH)

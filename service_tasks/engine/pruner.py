@@ -1,4 +1,4 @@
-"""Removes tasks that ended long ago, and records that nobody needs any more."""
+"""Removes tasks that ended long ago, and old records."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import jittered
 
 BATCH = 1000
-#: seconds from the end of one walk over the tasks to the beginning of the next
+#: seconds from the end of one pass over the tasks to the start of the next
 ROUND_SECONDS = 300.0
-#: seconds that records of a schedule's runs are kept
+#: how long records of a schedule's runs are kept, in seconds
 KEEP_TICKS_SECONDS = 7 * 86_400.0
-#: seconds that the counts of each minute are kept; nobody asks for more than the last few
+#: how long the counts of each minute are kept, in seconds; only the last few are used
 KEEP_MINUTES_SECONDS = 86_400.0
-#: Rejected messages wait for a person, but a producer that sends nothing else must not fill the disk.
+#: Rejected messages are kept for an operator, but a producer that sends only bad ones must not fill the disk.
 MOST_REJECTIONS = 100_000
 _SHORTEST_REST_SECONDS = 0.01
 _log = get_logger(__name__)
 
 
 class Pruner(DatabaseDuty):
-    """Works in the leader: one short transaction, then a rest of the same length, so that the database spends at most
-    half of its time on old tasks."""
+    """Runs in the leader: one short transaction, then a pause of the same length, so that pruning takes at most half of
+    the database's time."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Pruner(DatabaseDuty):
 
     def work(self) -> float:
         if not self._leads():
-            # The worker that led meanwhile began anew as well.
+            # A worker that led meanwhile began from the start as well.
             self._after, self._removed = None, 0
             return jittered(self._round_seconds)
         began = self._monotonic()
@@ -81,7 +81,7 @@ class Pruner(DatabaseDuty):
         return self._next_round_at - ended
 
     def _prune_records(self) -> int:
-        """Delete one batch of each kind; return the size of the largest, which says whether there is more."""
+        """Delete one batch of each kind; return the size of the largest, which tells whether more may be left."""
         store, keep = self._store, self._retention.messages_seconds
         removed = [
             store.prune_ticks(keep_seconds=KEEP_TICKS_SECONDS, limit=self._batch),

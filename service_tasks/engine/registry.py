@@ -1,4 +1,4 @@
-"""Task types: how a function becomes one, and which of them this process knows."""
+"""Task types: declaring them, and the registry of those that this process knows."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Handler = Callable[..., Any] | Callable[..., Awaitable[Any]]
 
 
 class BadTaskTypes(SettingsError):
-    """The task types of this process cannot be put together; the text says which type and why."""
+    """The task types cannot be registered; the text names the type and the reason."""
 
 
 class BadPayload(Exception):
-    """The payload is not what this worker's model of the type asks for."""
+    """The payload does not fit this worker's model of the type."""
 
 
 class BadResult(Exception):
@@ -39,7 +39,7 @@ class BadResult(Exception):
 
 
 class TaskType:
-    """A kind of work. Still callable as the function it was made from."""
+    """A kind of work. It can still be called like the function it was made from."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class TaskType:
         self.timeout_seconds = timeout_seconds
         #: None: the worker's default
         self.retry = retry
-        #: for tasks that name none; None: as many as any task has
+        #: for tasks that name none; None: the default of all tasks
         self.max_attempts = max_attempts
         #: tasks of this type that may run at once, over all workers; None: any number
         self.max_running = max_running
-        #: the same for the tasks of one user; tasks of nobody are not counted
+        #: the same for the tasks of one user; tasks without a user are not counted
         self.max_running_per_user = max_running_per_user
         self.settings_model = settings
         self.is_async = inspect.iscoroutinefunction(function)
@@ -93,7 +93,7 @@ class TaskType:
         return tuple(name.upper() for name, field in fields.items() if field.is_required())
 
     def with_settings(self, settings: Settings) -> TaskType:
-        """The same type, with these settings passed to its function at every call."""
+        """A copy whose function gets these settings at every call."""
         bound = TaskType(
             self.name,
             functools.partial(self.function, settings=settings),
@@ -109,21 +109,21 @@ class TaskType:
         return bound
 
     def parse(self, payload: str | bytes) -> Any:
-        """Turn JSON text into what the handler gets; raises `pydantic.ValidationError` where the model refuses it."""
+        """Parse JSON into the handler's payload. Raises `pydantic.ValidationError` if the model refuses it."""
         if self.payload_model is None:
             return read_stored(payload if isinstance(payload, str) else payload.decode("utf-8"))
         return self.payload_model.model_validate_json(payload, strict=True)
 
     def checked_result(self, result: Any) -> Any:
-        """Return what is stored for a handler's result: an instance of the result model, or anything that is one when
-        written as JSON. Raises `BadResult` for what the model refuses; without a model nothing is checked."""
+        """Return a handler's result as it is stored. It may be an instance of the result model or anything whose JSON
+        validates. Raises `BadResult` if the model refuses it; without a model nothing is checked."""
         model = self.result_model
         if model is None:
             return result
         try:
             if not isinstance(result, model):
                 result = model.model_validate_json(dump(result), strict=True)
-            # Catches instances that were made or changed without validation.
+            # `warnings` catches instances that were made or changed without validation.
             return result.model_dump(mode="json", by_alias=True, warnings="error")
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -133,11 +133,11 @@ class TaskType:
             raise BadResult(f"the result is no {model.__name__}: {exc}") from exc
 
     def payload_schema(self) -> dict[str, Any]:
-        """JSON Schema of the payload; `{}` takes anything."""
+        """JSON Schema of the payload; `{}` allows anything."""
         return {} if self.payload_model is None else self.payload_model.model_json_schema()
 
     def result_schema(self) -> dict[str, Any]:
-        """JSON Schema of the result as it is stored; `{}` may be anything."""
+        """JSON Schema of the result as it is stored; `{}` allows anything."""
         return {} if self.result_model is None else self.result_model.model_json_schema(mode="serialization")
 
 
@@ -155,18 +155,17 @@ def task_type(
 ) -> Callable[[Handler], TaskType]:
     """Make `(ctx, payload) -> result` a task type.
 
-    An `async def` runs on the worker's event loop, a plain `def` on a thread. `payload` is the pydantic
-    model that checks payloads when tasks are created and again before they run, `result` the one that checks
-    what the function returns; without one, any JSON passes. A result has at most 1 MiB.
+    An `async def` runs on the worker's event loop, a plain `def` on a thread. `payload` is the pydantic model that
+    checks payloads when tasks are created and again before they run, `result` the one that checks the return value;
+    without a model, any JSON is allowed. A result has at most 1 MiB.
 
-    `timeout`, in seconds, and `max_attempts` hold for tasks that name none. `retry` is the backoff; left out,
-    that of the worker. `max_running` and `max_running_per_user` bound how many tasks of the type run at once
-    over all workers.
+    `timeout`, in seconds, and `max_attempts` apply to tasks that name none. `retry` is the backoff, the worker's by
+    default. `max_running` and `max_running_per_user` bound how many tasks of the type run at once over all workers.
 
-    With `settings`, a class of variables, the function is called as `(ctx, payload, settings=…)`. A worker reads them
-    when it starts: a wrong value stops it, and while a required one is not set it leaves the type to others.
+    With a `settings` class, the function is called as `(ctx, payload, settings=…)`. A worker reads the settings when it
+    starts: an invalid value stops it, and without a required one it leaves the type to other workers.
 
-    An exception ends the attempt, `GiveUp` the task; `RetryAfter` names the time of the next attempt.
+    An exception fails the attempt, `GiveUp` the task; `RetryAfter` sets the time of the next attempt.
     """
 
     def make(function: Handler) -> TaskType:
@@ -203,8 +202,7 @@ class Registry:
         return self._types.get(name)
 
     def only(self, names: Iterable[str]) -> Registry:
-        """Return the types of these names; raises `BadTaskTypes` for a name that no type has, and for no name at
-        all."""
+        """Return the types with these names. Raises `BadTaskTypes` for an unknown name, and for no name at all."""
         wanted = list(dict.fromkeys(names))
         unknown = [name for name in wanted if name not in self._types]
         if unknown or not wanted:
@@ -216,8 +214,8 @@ class Registry:
         return tuple(sorted(self._types))
 
     def ready_to_run(self) -> tuple[Registry, dict[str, tuple[str, ...]]]:
-        """Return the types that can run in this environment, their settings read, and the missing variables of each of
-        the others. Raises `BadTaskTypes` for a wrong value."""
+        """Return the types that can run in this environment, with their settings, and the missing variables of each
+        other type. Raises `BadTaskTypes` for an invalid value."""
         able, unset = Registry(), {}
         for item in self:
             if item.settings_model is None:
@@ -239,12 +237,12 @@ class Registry:
 
 
 def load_registry(modules: Iterable[str]) -> Registry:
-    """Import the modules and the entry points of installed packages, and collect every task type that they define."""
+    """Import the modules and the entry points of installed packages, and register their task types."""
     registry = Registry()
     for name in modules:
         try:
             module = importlib.import_module(name)
-        except Exception as exc:  # a module of somebody else may fail in any way; name it and stop
+        except Exception as exc:  # foreign code may fail in any way; name it and stop
             raise BadTaskTypes(f"TASK_MODULES: cannot import {name!r}: {type(exc).__name__}: {exc}") from exc
         _add_all(registry, module)
     for entry in entry_points(group=ENTRY_POINT_GROUP):

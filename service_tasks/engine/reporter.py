@@ -17,14 +17,14 @@ from servicekit.observing.logs import get_logger
 from servicekit.wire.errors import DatabaseLocked, DeadlineExceeded, Unavailable
 
 LARGEST_BATCH = 1000
-#: results of so many characters fill a statement, however few they are
+#: results with this many characters in all fill a statement, however few they are
 LARGEST_TEXT = 8 * 1024 * 1024
-#: The shortest pause between two writes, unless enough outcomes wait: a commit costs the same for one and for many. The
-#: first write after a pause is made at once.
+#: The shortest pause between writes unless enough outcomes wait: a commit costs the same for one as for many. The first
+#: write after a pause is immediate.
 SHORTEST_PAUSE_SECONDS = 0.005
 ENOUGH = 500
 PROGRESS_SECONDS = 0.5
-#: seconds between two looks at tasks that another session keeps locked
+#: seconds between checks of tasks that another session keeps locked
 LOCKED_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 _log = get_logger(__name__)
@@ -32,7 +32,7 @@ _log = get_logger(__name__)
 
 class Reporter(DatabaseDuty):
     """A task leaves the active tasks only once its outcome is written or refused, so a worker cut off from the database
-    takes nothing new once its slots are full. An outcome whose row is locked by another session waits on its own."""
+    takes nothing new once its slots are full. An outcome whose row is locked does not hold up the others."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Reporter(DatabaseDuty):
         self._progress: dict[Lease, Progress] = {}
         self._progress_written_at = 0.0
         self._written_at = 0.0
-        #: leases of outcomes that the database may have written without our hearing of it
+        #: leases of outcomes that may have been written although the answer was lost
         self._unsure: set[Lease] = set()
         #: leases of tasks that another session keeps locked, and the outcomes of some of them
         self._locked: set[Lease] = set()
@@ -66,12 +66,12 @@ class Reporter(DatabaseDuty):
         self._look_again_at = 0.0
 
     def report(self, *outcomes: Outcome) -> None:
-        """Take outcomes, from any thread."""
+        """Take outcomes; call it from any thread."""
         self._outcomes.extend(outcomes)
         self.wake()
 
     def note_progress(self, progress: Progress) -> None:
-        """Take the latest progress of one task, from any thread; it replaces the one before."""
+        """Take the latest progress of one task, replacing earlier progress; call it from any thread."""
         with self._lock:
             first = not self._progress
             self._progress[progress.lease] = progress
@@ -83,7 +83,7 @@ class Reporter(DatabaseDuty):
         return len(self._outcomes)
 
     def unwritten(self) -> int:
-        """The number of these and of those that cannot be written at the moment."""
+        """The number of these, and of those that cannot be written now."""
         return len(self._outcomes) + len(self._aside)
 
     def work(self) -> float:
@@ -105,8 +105,7 @@ class Reporter(DatabaseDuty):
     def _write_batch(self) -> None:
         if self._locked:
             self._put_aside()
-        # Only this thread removes from the left, so what was read is still there afterwards; the batch stays until the
-        # database has answered.
+        # Only this thread removes from the left, so the batch stays there until the database has answered.
         batch = self._batch()
         if not batch:
             return
@@ -115,7 +114,7 @@ class Reporter(DatabaseDuty):
             with self._lock:
                 last_progress = [report for lease in leases if (report := self._progress.pop(lease, None))]
             if last_progress:
-                # First, while the tasks still run: later the lease would refuse it.
+                # First, while the tasks still run: after the outcome the lease would refuse it.
                 try:
                     self._store.write_progress(last_progress)
                 except DatabaseLocked:
@@ -127,7 +126,7 @@ class Reporter(DatabaseDuty):
             accepted = self._store.write(batch, self._worker_name)
         except (Unavailable, DeadlineExceeded) as exc:
             locked = isinstance(exc, DatabaseLocked) and self._find_locked(leases)
-            # It may have been written and only the answer lost: then it is refused the next time.
+            # It may have been written and only the answer lost; it is then refused next time.
             self._unsure.update(lease for lease in leases if lease not in self._locked)
             if not locked:
                 raise
@@ -136,14 +135,14 @@ class Reporter(DatabaseDuty):
         for _ in batch:
             self._outcomes.popleft()
         tasks = self._active_tasks.remove(leases)
-        # What may have been written the time before and is refused now was written.
+        # An unsure outcome that is refused now was written the time before.
         known = accepted | self._unsure if self._unsure else accepted
         self._metrics.written(batch, known, tasks, self._written_at - asked_at)
         self._tell(batch, accepted)
         self._on_written(any(isinstance(outcome, WillRetry) for outcome in batch))
 
     def _find_locked(self, leases: Collection[Lease]) -> bool:
-        """Note which of these are locked, so that the others are written without them; return whether any is."""
+        """Note which of these are locked, so that the others are written without them; return whether any are."""
         locked = self._store.locked(leases)
         for lease in locked:
             _log.warning("task_locked", task_id=lease.key)
@@ -153,7 +152,7 @@ class Reporter(DatabaseDuty):
 
     def _put_aside(self) -> None:
         for _ in range(len(self._outcomes)):
-            # In two places for a moment, but never in none: a caller may wait until there are no more.
+            # In both places for a moment, but never in neither: a caller may wait until there are none.
             outcome = self._outcomes[0]
             (self._aside if outcome.lease in self._locked else self._outcomes).append(outcome)
             self._outcomes.popleft()
@@ -165,7 +164,7 @@ class Reporter(DatabaseDuty):
         self._aside = [outcome for outcome in self._aside if outcome.lease in self._locked]
 
     def _batch(self) -> list[Outcome]:
-        # Copied at once: a deque that grows meanwhile would break a slower loop over it.
+        # Copied in one step: a deque that grows during iteration raises an error.
         batch = list(islice(self._outcomes.copy(), LARGEST_BATCH))
         room = LARGEST_TEXT
         for index, outcome in enumerate(batch):
@@ -214,6 +213,6 @@ class Reporter(DatabaseDuty):
             if not self._find_locked(reports):
                 raise
         finally:
-            # Progress that could not be written is dropped: a newer one follows, or the end does.
+            # Progress that could not be written is dropped: newer progress or the end follows.
             self._progress_written_at = self._monotonic()
         return _IDLE_SECONDS if not self._progress else PROGRESS_SECONDS

@@ -24,8 +24,8 @@ _log = get_logger(__name__)
 
 
 class Rescuer(DatabaseDuty):
-    """Works in the leader. It acts only once it has itself been connected for a whole lease: after an outage every
-    worker looks dead, and each gets that long to say otherwise."""
+    """Runs in the leader. It acts only once connected for a whole lease: after an outage every worker looks dead, and
+    each gets that long to send a heartbeat."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Rescuer(DatabaseDuty):
 
     def work(self) -> float:
         now = self._monotonic()
-        # A process that was frozen for a while knows as little as one that was cut off.
+        # A process that was frozen for a while is treated like one that was cut off.
         if self._connected_since is None or now - self._asked_at > self._lease_seconds / 2:
             self._connected_since = now
         self._asked_at = now
-        # Every worker does this: it shows who is connected.
+        # Done in every worker: success shows that this one is connected.
         self._store.forget_dead_workers()
         if self._leads() and now - self._connected_since >= self._lease_seconds:
             self._rescue()
@@ -74,7 +74,7 @@ class Rescuer(DatabaseDuty):
 
     def _rescue(self) -> None:
         lost: dict[Lease, LostTask] = {}
-        #: by worker and number of suspects: the first batches are gone when the last one is looked at
+        #: by worker and number of suspects, over all batches: tasks of earlier ones no longer count in the table
         company: dict[tuple[UUID, int | None], int] = {}
 
         def decide(task: LostTask) -> Outcome:

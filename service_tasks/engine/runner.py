@@ -1,4 +1,4 @@
-"""Runs claimed tasks to their outcomes: async handlers on the loop, plain functions on threads."""
+"""Runs claimed tasks and makes their outcomes: async handlers on the loop, plain functions on threads."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from servicekit.wire.json_reader import check_storable
 
 _log = get_logger(__name__)
 
-#: Frames of this file say nothing about a handler.
+#: Frames of this file tell nothing about a handler.
 _ENGINE_FILES = frozenset({__file__})
 
-#: how many outcomes are handed on while more handlers wait to run
+#: outcomes are handed on at this number even while more handlers wait to run
 HAND_ON = 500
-#: Seconds that a handler has to tidy up once it is told to stop; then its task is over without it. Less than a rescuer
-#: takes to step in.
+#: How long a handler may clean up once it is told to stop, in seconds; then its task ends without it. Less than a
+#: rescuer waits.
 STOPPING_SECONDS = 10.0
 
 
@@ -66,7 +66,7 @@ class ThreadSlots:
         return max(0, self.capacity - len(self._running))
 
     def take(self, key: Lease) -> None:
-        """Take a slot when the task is claimed, before any thread runs."""
+        """Take a slot at the claim, before any thread runs."""
         with self._lock:
             self._running.add(key)
 
@@ -76,31 +76,31 @@ class ThreadSlots:
             self._abandoned.pop(key, None)
 
     def abandon(self, key: Lease) -> None:
-        """Note that the task is over and its function is not; does nothing if that has returned meanwhile."""
+        """Note that the task is over while its function still runs; no effect if that has returned."""
         with self._lock:
             if key in self._running:
                 self._abandoned[key] = self._monotonic()
 
     def hung(self, for_seconds: float) -> int:
-        """How many threads have run their function for that long after its task was over."""
+        """How many threads still run a function this long after its task was over."""
         before = self._monotonic() - for_seconds
         with self._lock:
             return sum(1 for since in self._abandoned.values() if since <= before)
 
 
 class _NotHeld(Exception):
-    """The task may have been taken from us before its handler began, and may even be done elsewhere."""
+    """The task may have been taken before its handler began, and even be finished elsewhere."""
 
 
 class _Lane:
-    """An asyncio task that runs handlers. `handler` is that asyncio task; `task` is what it runs at the moment."""
+    """An asyncio task that runs handlers. `handler` is that asyncio task; `task` is the task it runs now."""
 
     __slots__ = ("handler", "stopping", "task", "timed_out", "timer", "waits")
 
     def __init__(self) -> None:
         self.handler: asyncio.Task[None] | None = None
         self.task: ActiveTask | None = None
-        #: the handler of `task` has waited for something
+        #: the handler of `task` has waited
         self.waits = False
         self.timed_out = False
         self.stopping = False
@@ -111,15 +111,15 @@ class _Lane:
 
 
 class Runner:
-    """Makes outcomes and gives them to `end`.
+    """Runs handlers and passes their outcomes to `end`.
 
-    Most of what an asyncio task for each handler costs is its making, its two turns of the loop and its timer; a
-    handler that never waits needs none of that. So handlers are run one after another by a lane, which is one
-    asyncio task, until one of them waits: that one keeps the lane for itself, from now on with a deadline and able to
-    be cancelled, and a new lane goes on with the rest. No handler meets anything of another: a lane ends with the
-    first that has waited, was cancelled or has changed a context variable.
+    Most of the cost of an asyncio task per handler is its creation, two turns of the loop and a timer; a handler that
+    never waits needs none of these. So a lane, which is one asyncio task, runs handlers one after another until one of
+    them waits. That one keeps the lane, now with a deadline and cancellable, and a new lane goes on with the rest. No
+    handler is affected by another: a lane ends with the first handler that has waited, was cancelled or has changed a
+    context variable.
 
-    Everything but what a plain function does happens on the event loop's thread, unless it says something else.
+    Everything but plain functions runs on the event loop's thread, unless stated otherwise.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class Runner:
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`end` gets tasks with their outcomes; None: the lease is lost and there is no outcome to write. `on_idle` is
-        called once every task given has been started. `holds` is the heartbeat's."""
+        """`end` gets tasks with their outcomes, None if the lease is lost and there is none to write. `on_idle` is
+        called once every task taken has been started. `holds` is the heartbeat's."""
         self._policy = policy
         self.threads = threads
         self._on_thread_free = on_thread_free
@@ -146,7 +146,7 @@ class Runner:
         self._chance = chance
         self._queue: deque[ActiveTask] = deque()
         self._ended: list[Ended] = []
-        #: the lane whose first steps are under way, or come next
+        #: the lane whose first steps are running, or come next
         self._new_lane: _Lane | None = None
         # The loop keeps only weak references.
         self._handlers: dict[asyncio.Task[None], _Lane] = {}
@@ -154,7 +154,7 @@ class Runner:
         self.begun_at = 0.0
 
     def take(self, tasks: Iterable[ActiveTask]) -> None:
-        """Keep these until `start` runs them, in this order; from any thread."""
+        """Keep these until `start` runs them, in this order; call it from any thread."""
         self._queue.extend(tasks)
 
     def start(self) -> None:
@@ -163,17 +163,17 @@ class Runner:
             self._open_lane()
 
     def unstarted(self) -> int:
-        """How many tasks wait for the event loop; from any thread."""
+        """How many tasks wait for the event loop; call it from any thread."""
         return len(self._queue)
 
     def under_way(self, loop: asyncio.AbstractEventLoop) -> ActiveTask | None:
-        """The task whose handler has the loop at the moment, if it is that loop; from any thread."""
+        """The task whose handler occupies this loop now, if any; call it from any thread."""
         current = asyncio.current_task(loop)
         lane = None if current is None else self._handlers.get(current)
         return None if lane is None else lane.task
 
     def give_up_unstarted(self) -> list[Ended]:
-        """Give up the tasks that wait for the event loop, and return them with their outcomes; from any thread."""
+        """Give up tasks that wait for the event loop; return them with their outcomes. Call it from any thread."""
         given: list[Ended] = []
         while True:
             try:
@@ -185,7 +185,7 @@ class Runner:
             given.append((task, HandedBack(task.lease) if task.stop_reason is None else _stopped(task)))
 
     def cut_off(self, task: ActiveTask, *, counts: bool) -> Outcome | None:
-        """The outcome of a handler that was told to stop, has not, and is now out of time; from any thread."""
+        """The outcome of a handler that did not stop in time when told to; call it from any thread."""
         if task.stop_reason is StopReason.HAND_BACK and counts:
             return self._failed(task, WorkerLost("its worker had to end, and it did not stop when it was told to"))
         return _stopped(task)
@@ -196,7 +196,7 @@ class Runner:
         lane.handler = loop.create_task(self._work(lane))
         self._handlers[lane.handler] = lane
         lane.handler.add_done_callback(self._handlers.pop)
-        # Called right after the lane's first step: the lane has ended by then, or its handler waits.
+        # Runs right after the lane's first step, when the lane has ended or its handler waits.
         loop.call_soon(self._after_first_step, lane)
 
     def _after_first_step(self, lane: _Lane) -> None:
@@ -214,7 +214,7 @@ class Runner:
         lane.waits = True
         loop = asyncio.get_running_loop()
         lane.timer = loop.call_later(task.claimed.timeout_seconds, self._time_out, lane, task)
-        # The caller that stops the task sets the reason first and looks for this second; we do the reverse.
+        # ActiveTask.stop sets the reason, then reads this; here it is the reverse, so one sees the other.
         task.cancel_handler = lambda: self._cancel_on(loop, lane, task)
         if task.stop_reason is not None:
             self._cancel(lane, task)
@@ -238,11 +238,11 @@ class Runner:
         try:
             loop.call_soon_threadsafe(self._cancel, lane, task)
         except RuntimeError:
-            # The loop is closed, and with it every handler.
+            # The loop is closed, and every handler has ended.
             return
 
     def _abandon(self, lane: _Lane, task: ActiveTask) -> None:
-        """The handler ignores its cancel. Its task is over; whatever it does from now on has no effect."""
+        """End the task of a handler that ignores its cancel; what the handler does from now on has no effect."""
         if not lane.runs(task) or lane.handler is None:
             return
         _log.warning("handler_does_not_stop", task_id=str(task.lease.task_id), task_type=task.type.name)
@@ -264,7 +264,7 @@ class Runner:
             try:
                 task = lane.task = queue.popleft()
             except IndexError:
-                # Given up meanwhile.
+                # It was given up meanwhile.
                 return
             outcome = await self._outcome(lane, task)
             if lane.task is not task:
@@ -276,7 +276,7 @@ class Runner:
             if lane.waits:
                 if lane.timer is not None:
                     lane.timer.cancel()
-                # A caller that stops the task from now on finds nothing to cancel.
+                # From now on stopping the task has nothing to cancel.
                 task.cancel_handler = None
                 self._hand_on()
                 return
@@ -303,9 +303,9 @@ class Runner:
             else:
                 outcome = Succeeded(task.lease, _json_text(kind.checked_result(result)))
         except _NotHeld:
-            # If no other worker has taken it yet, its lease is good and it is ready again.
+            # If no other worker has taken it yet, its lease is valid and it becomes ready again.
             return HandedBack(task.lease)
-        except BaseException as exc:  # whatever a handler raises is the attempt's error, and no end of ours
+        except BaseException as exc:  # whatever a handler raises is the attempt's error and must not end the worker
             end_if_forked()
             return self._judged(lane, task, exc)
         finally:
@@ -315,8 +315,7 @@ class Runner:
         return _stopped(task) if task.is_over else outcome
 
     def _judged(self, lane: _Lane, task: ActiveTask, exc: BaseException) -> Outcome | None:
-        """The outcome of an attempt that ended with this error. The error may be hostile: only its type can be
-        trusted."""
+        """The outcome of an attempt that ended with this error, of which only the type can be trusted."""
         kind = type(exc)
         if issubclass(kind, GiveUp) and not task.is_over:
             return FailedForGood(task.lease, _error_of(exc))
@@ -324,7 +323,7 @@ class Runner:
             return _stopped(task)
         if lane.timed_out and issubclass(kind, asyncio.CancelledError):
             late = TimedOut(f"ran longer than its {task.claimed.timeout_seconds:g} seconds")
-            # Says where the handler was.
+            # Its traceback shows where the handler was.
             late.__cause__ = exc
             exc = late
         return self._failed(task, exc)
@@ -335,8 +334,7 @@ class Runner:
             raise _NotHeld
 
     def _failed(self, task: ActiveTask, exc: BaseException) -> Outcome:
-        # The database's clock when the task was claimed, plus our own elapsed time: a worker whose wall
-        # clock is an hour off still asks for the right moment.
+        # The database's time of the claim plus the time elapsed here, so that a wrong wall clock does not matter.
         now = task.claimed.claimed_at + timedelta(seconds=self._monotonic() - task.started_at)
         claimed = task.claimed
         return _after(
@@ -359,7 +357,7 @@ class Runner:
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(str(part) for part in ("payload", *first["loc"]))
-            # An attempt like any other: the task's maker knew a newer model, as may the worker that tries next.
+            # Fails like any other attempt: a newer model accepted the payload, and the next worker may have it.
             raise BadPayload(f"{field}: {first['msg']}") from exc
 
     async def _on_thread(self, task: ActiveTask, payload: Any) -> Any:
@@ -368,7 +366,7 @@ class Runner:
         key = task.lease
 
         def settle(result: Any, error: BaseException | None) -> None:
-            # As a value: some exceptions cannot be carried by a future.
+            # Passed as a value: a future cannot hold every exception (StopIteration).
             if not future.done():
                 future.set_result((result, error))
 
@@ -378,7 +376,7 @@ class Runner:
             try:
                 self._check_hold(task)
                 result = task.type.function(task.context, payload)
-            except BaseException as exc:  # SystemExit too must not vanish with the thread
+            except BaseException as exc:  # SystemExit included, or it would vanish with the thread
                 error = exc
             end_if_forked()
             self.threads.give_back(key)
@@ -386,7 +384,7 @@ class Runner:
             try:
                 loop.call_soon_threadsafe(settle, result, error)
             except RuntimeError:
-                # The loop is closed: the worker has ended, and has handed the task back.
+                # The loop is closed: the worker has ended and handed the task back.
                 return
 
         task.thread_started = True
@@ -404,7 +402,7 @@ class Runner:
 
 
 def _is_marked(lane: _Lane, clean: Context) -> bool:
-    """Whether the last handler left something behind that the next one would meet."""
+    """Whether the last handler left traces that the next one would see."""
     assert lane.handler is not None
     return lane.handler.cancelling() > 0 or copy_context() != clean
 
@@ -436,10 +434,10 @@ def _after(
 
 
 def decide_lost(task: LostTask, chance: float, policy: RetryPolicy) -> Outcome:
-    """What becomes of a task taken from its worker. The attempt counts: a task that kills its worker each
-    time must not go round for ever. But while it may have been another task of that worker, it gets the attempt back,
-    and runs with at most a third as many of these the next time. Each time there are at most half as many suspects,
-    so no task gets its attempt back more often than log2 of the tasks that a worker holds."""
+    """The outcome of a task taken from its worker. The attempt counts, because a task that kills its worker each time
+    must not run for ever. But while another task of that worker may be to blame, it gets the attempt back, and runs
+    with at most a third as many of these the next time. The number of suspects at least halves each time, so a task
+    gets its attempt back at most log2(n) times, n being the number of tasks that a worker holds."""
     if task.overdue:
         error = AttemptError(TimedOut.__name__, "ran past its deadline, and its worker did not stop it")
         return _after(task.lease, task.attempt, task.max_attempts, error, task.lost_at, chance, policy)
@@ -471,12 +469,12 @@ def _error_of(exc: BaseException) -> AttemptError:
 
 
 def _seconds_of(exc: BaseException) -> float | None:
-    """The seconds that a RetryAfter asks for, unless a subclass spoilt them."""
+    """The seconds of a RetryAfter; None if a subclass broke them."""
     if not issubclass(type(exc), RetryAfter):
         return None
     try:
         return RetryAfter(exc.seconds).seconds  # type: ignore[attr-defined]
-    except BaseException:  # a subclass may do anything when it is asked
+    except BaseException:  # a subclass may do anything when its attributes are read
         return None
 
 
@@ -485,7 +483,7 @@ def _json_text(result: Any) -> str:
         raw = dump(result)
     except (TypeError, ValueError, RecursionError) as exc:
         if inspect.iscoroutine(result):
-            # Nothing will await it.
+            # A coroutine that nothing will await.
             result.close()
         raise BadResult(f"the result is not JSON: {exc}") from exc
     if len(raw) > MAX_RESULT_BYTES:

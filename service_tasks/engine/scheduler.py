@@ -17,7 +17,7 @@ _log = get_logger(__name__)
 
 
 class Scheduler(DatabaseDuty):
-    """Works in the leader. A second one at the same time finds its schedules locked or already moved on."""
+    """Runs in the leader. A second leader finds the schedules locked or already advanced."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Scheduler(DatabaseDuty):
         on_death: Callable[[], None],
         metrics: WorkerMetrics | None = None,
     ) -> None:
-        """`on_made` is called when there are new tasks; it must not block."""
+        """`on_made` is called after new tasks were made; it must not block."""
         super().__init__("scheduler", on_death=on_death)
         self._store = store
         self._leads = leads

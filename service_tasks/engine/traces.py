@@ -1,4 +1,4 @@
-"""The traceback of a failed attempt, as short as it can be and still say where."""
+"""The traceback of a failed attempt, shortened to its most telling frames."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from types import TracebackType
 from service_tasks.domain.task import MAX_TRACE_CHARACTERS, plain_text
 
 MAX_FRAMES = 25
-#: exceptions chained or grouped; of more, only the first is shown
+#: chained or grouped exceptions; with more, only the first is shown
 MAX_CHAIN = 50
 
 
 def trace_of(error: BaseException, *, without: frozenset[str] = frozenset()) -> str:
     """The end of the traceback, at most `MAX_TRACE_CHARACTERS`: the last frames say the most.
 
-    `without` names files whose frames at the top are left out: those of the engine are the same each time. Of an
-    exception that cannot be looked at without harm there are only the frames.
+    `without` names files whose frames at the top are left out: those of the engine are always the same. If formatting
+    the exception raises, only the frames are shown.
     """
     trace = _last(_below(_TRACEBACK.__get__(error), without))
     try:
@@ -24,21 +24,21 @@ def trace_of(error: BaseException, *, without: frozenset[str] = frozenset()) -> 
             raise ValueError
         shown = traceback.TracebackException(type(error), error, trace, limit=-MAX_FRAMES, compact=True)
         text = "".join(shown.format()).rstrip()
-    except BaseException:  # its notes, its causes, its text: all may be code of theirs
+    except BaseException:  # its notes, causes and text may all be the handler's code
         text = "".join(traceback.format_tb(trace, limit=-MAX_FRAMES)).rstrip()
     if len(text) > MAX_TRACE_CHARACTERS:
         text = "…" + text[1 - MAX_TRACE_CHARACTERS :]
     return plain_text(text, MAX_TRACE_CHARACTERS)
 
 
-#: the attributes themselves, whatever a subclass put in their place
+#: the base attributes, whatever a subclass overrides
 _TRACEBACK = BaseException.__dict__["__traceback__"]
 _LINKS = (BaseException.__dict__["__cause__"], BaseException.__dict__["__context__"])
 _MEMBERS = BaseExceptionGroup.__dict__["exceptions"]
 
 
 def _is_long(error: BaseException) -> bool:
-    """Whether it carries more than is worth formatting."""
+    """Whether it is too large to be worth formatting."""
     seen: set[int] = set()
     waiting = [error]
     while waiting and len(seen) <= MAX_CHAIN:
@@ -59,7 +59,7 @@ def _below(trace: TracebackType | None, files: frozenset[str]) -> TracebackType 
 
 
 def _last(trace: TracebackType | None) -> TracebackType | None:
-    """The last frames alone: looking at each of a thousand, of a handler that called itself, takes milliseconds."""
+    """Only the last frames: formatting a thousand, of a recursive handler, takes milliseconds."""
     behind, ahead, frames = trace, trace, 0
     while ahead is not None:
         ahead, frames = ahead.tb_next, frames + 1

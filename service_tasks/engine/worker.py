@@ -1,4 +1,4 @@
-"""One worker process: an event loop for handlers, a thread for each duty, and an orderly end."""
+"""One worker process: an event loop for handlers, a thread for each duty, and a graceful stop."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ _HUNG_SECONDS = 10.0
 _STOP_HANDLERS_SECONDS = 2.0
 _FLUSH_SECONDS = 10.0
 _DUTY_SECONDS = 5.0
-#: for the rest of an orderly end: statements under way, the last beat
+#: for the rest of a graceful stop: statements in progress, the last beat
 _SLACK_SECONDS = 15.0
 _LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """`concurrency` bounds all tasks held at once, `threads` the plain functions among them. A worker that is silent
-    for `lease_seconds` is dead; a leader silent for `leader_lease_seconds` is replaced. `grace_seconds`: how long
-    handlers may go on after the signal to stop. `retention`: for ever unless given."""
+    """`concurrency` bounds all tasks held at once, `threads` the plain functions among them. A worker silent for
+    `lease_seconds` counts as dead; a leader silent for `leader_lease_seconds` is replaced. `grace_seconds`: how long
+    handlers may run after the signal to stop. `retention`: for ever by default."""
 
     concurrency: int = 5000
     threads: int = 16
@@ -75,13 +75,13 @@ class WorkerOptions:
 
     @property
     def heartbeat_seconds(self) -> float:
-        """Several beats to a lease, so that a late or lost one costs no task."""
+        """Several beats per lease, so that a late or lost beat costs no task."""
         return self.lease_seconds / 6
 
 
 class Worker:
-    """`run` works until `stop` is called (from any thread; a second time: hand everything back at once) or a
-    signal comes, and gives the process's exit status. It may be run once."""
+    """`run` works until a signal comes or `stop` is called (from any thread; the second call hands everything back at
+    once), and returns the process's exit status. It can be run once only."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Worker:
         registry: Registry,
         options: WorkerOptions,
     ) -> None:
-        """`heartbeat_store` has a connection of its own."""
+        """`heartbeat_store` has its own connection."""
         self.info = WorkerInfo(
             id=new_id(),
             name=f"{socket.gethostname()}:{os.getpid()}",
@@ -107,11 +107,11 @@ class Worker:
         #: made by `run`
         self._loop: asyncio.AbstractEventLoop
         self._loop_may_end = False
-        #: orders to stop, each with its signal; signal handlers put them too, which must not wait for a lock
+        #: orders to stop, with their signal; a SimpleQueue, because signal handlers must not wait for a lock
         self._stops: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._failed = False
         self.metrics = WorkerMetrics(registry.names())
-        #: the counts that the database has already
+        #: the counts already stored in the database
         self._reported: dict[str, Counted] = {}
         self._active_tasks = ActiveTasks(options.concurrency)
         self._threads = ThreadSlots(options.threads)
@@ -232,16 +232,16 @@ class Worker:
             on_death=self._die,
             metrics=self.metrics,
         )
-        #: what the leader alone does, for all
+        #: done by the leader only, for all workers
         self._maintenance = (self._promoter, self._rescuer, self._scheduler, self._pruner)
 
     @property
     def held(self) -> int:
-        """Tasks in this worker's hands."""
+        """The number of tasks that this worker holds."""
         return len(self._active_tasks)
 
     def load(self) -> Load:
-        """How much it may hold, and how much it holds."""
+        """How many tasks it may hold, and does hold."""
         threads = self._threads.capacity
         return Load(self._active_tasks.slots, self.held, threads, threads - self._threads.free())
 
@@ -262,18 +262,18 @@ class Worker:
         return self._leadership.leads()
 
     def heartbeat_age(self) -> float | None:
-        """Seconds since the database last heard of it; None before the first time."""
+        """Seconds since the last heartbeat that arrived; None before the first."""
         return self._heartbeat.age()
 
     def away(self) -> dict[str, bool]:
-        """Which of its duties found the database away when they last asked."""
+        """For each duty, whether it found the database away at its last run."""
         return {duty.name: duty.is_away for duty in self._duties()}
 
     def run(self, *, handle_signals: bool = True) -> int:
-        """`handle_signals`: the process is the worker's own; call it on the main thread then.
+        """`handle_signals`: the process is the worker's own; call it on the main thread.
 
-        The event loop has a thread to itself, so that no handler can hold up the end of the worker, whatever it does to
-        its loop, to the loop's executor or to signals.
+        The event loop has its own thread, so that no handler can hold up the end of the worker, whatever it does to the
+        loop, its executor or signals.
         """
         if handle_signals:
             reset_signals_in_children()
@@ -295,7 +295,7 @@ class Worker:
         self._stops.put(None)
 
     def _live(self, *, own_process: bool) -> int:
-        # The worker's row comes before its first claim: a running task without a living worker is a lost one.
+        # The worker's row comes before its first claim: a running task without a living worker counts as lost.
         registered = False
         while not registered and self._stops.empty():
             registered = self._register()
@@ -325,13 +325,13 @@ class Worker:
     def _run_loop(self) -> None:
         loop = self._loop
         asyncio.set_event_loop(loop)
-        # Its own: asyncio would wait for its default one, which handlers may fill with functions that never end.
+        # Not asyncio's default one, which it would wait for: handlers may fill it with functions that never end.
         executor = ThreadPoolExecutor(thread_name_prefix="to_thread")
         loop.set_default_executor(executor)
         while not self._loop_may_end:
             try:
                 loop.run_forever()
-            except BaseException:  # what a task raised that a handler made: SystemExit and its like leave the loop
+            except BaseException:  # raised by a task that a handler made: SystemExit and the like leave the loop
                 _log.exception("event_loop_interrupted", worker=self.info.name)
         executor.shutdown(wait=False, cancel_futures=True)
         loop.close()
@@ -348,7 +348,7 @@ class Worker:
         ]
 
     def _register(self) -> bool:
-        """Return True once our row is written; while the database is away, wait for the duty's pause."""
+        """Return True once the worker's row is written; while the database is away, wait for the duty's pause."""
         self._heartbeat.run_once(datetime.now(UTC))
         if self._heartbeat.is_away:
             self._heartbeat.pause_after_failure()
@@ -360,7 +360,7 @@ class Worker:
             duty.wake()
 
     def _die(self) -> None:
-        """A duty has died: end in good order, so that the supervisor starts a sound worker."""
+        """A duty has died: stop gracefully, so that the supervisor starts a new worker."""
         self._failed = True
         self.stop()
 
@@ -371,7 +371,7 @@ class Worker:
             self._die()
 
     def _on_late(self, lag: float, first: bool) -> None:
-        """The event loop is blocked: what waits for it may run elsewhere. What has begun cannot be helped."""
+        """The event loop is blocked: hand back tasks that wait for it; those that have begun must stay."""
         handed_back = self._hand_back_unstarted()
         blocking = self._runner.under_way(self._loop)
         if handed_back or first:
@@ -386,7 +386,7 @@ class Worker:
             return
         overdue = time.monotonic() - blocking.started_at - blocking.claimed.timeout_seconds
         if blocking.is_over or overdue > _HUNG_SECONDS:
-            # Nothing waits for it, and nothing stops it: as with threads.
+            # Its task is over, but nothing can stop the handler, as with threads.
             _log.error("event_loop_hangs", task_id=str(blocking.lease.task_id), task_type=blocking.type.name)
             self._die()
 
@@ -406,7 +406,7 @@ class Worker:
         try:
             self._loop.call_soon_threadsafe(self._runner.start)
         except RuntimeError:
-            # The loop is closed: the worker has ended, and its lease will.
+            # The loop is closed: the worker has ended, and its leases will expire.
             return
 
     def _end_tasks(self, ended: list[Ended]) -> None:
@@ -420,7 +420,7 @@ class Worker:
         if outcomes:
             self._reporter.report(*outcomes)
 
-    # What others know about it
+    # Reporting
 
     def _report_load(self) -> None:
         counted = self.metrics.counted()
@@ -430,12 +430,12 @@ class Worker:
     def _count_lost_claim(self) -> None:
         self.metrics.lost_claims += 1
 
-    # The end
+    # Stopping
 
     def _drain(self) -> None:
-        """Claim nothing more, let handlers finish within the grace time, hand back what is left."""
+        """Stop claiming, let handlers finish within the grace time, hand back what is left."""
         _log.info("worker_draining", worker=self.info.name, held=self.held)
-        # The leadership last: it is given up once nothing is done under it any more.
+        # The leadership after the maintenance, so that nothing is done after it is given up.
         self._end(*self._maintenance, self._leadership, self._claimer, timeout=None)
         self._hand_back_unstarted()
         self._until(lambda: not self._active_tasks.unsettled(), self._options.grace_seconds)
@@ -444,10 +444,10 @@ class Worker:
             task.stop(StopReason.HAND_BACK)
         if rest:
             self._until(lambda: not self._active_tasks.unsettled(), _STOP_HANDLERS_SECONDS, cut_short=False)
-        # Their handlers do not end, but the process will: the lease decides about anything they still say.
+        # Their handlers do not end, but the process will; their leases make any late outcome void.
         unstopped = self._active_tasks.unsettled()
-        # If nobody ordered the end, they may have caused it: the attempt counts. But a handler that blocks the event
-        # loop keeps every other there from hearing of the stop.
+        # If the stop was not ordered, they may have caused it, so the attempt counts. But while a handler blocks the
+        # event loop, the others there cannot notice the stop.
         blocking = self._runner.under_way(self._loop) if self._watch.is_late() else None
         to_blame = [task for task in unstopped if self._failed and (blocking in (None, task) or task.thread_started)]
         self._end_tasks([(task, self._runner.cut_off(task, counts=task in to_blame)) for task in unstopped])
@@ -473,7 +473,7 @@ class Worker:
 
     def _deregister(self) -> None:
         try:
-            # What ended since the last beat.
+            # For the tasks that ended since the last beat.
             self._report_load()
             self._heartbeat_store.forget_worker(self.info.id)
         except (Unavailable, DeadlineExceeded):

@@ -1,7 +1,7 @@
-"""Takes messages from the broker, has them written in batches, and acknowledges what is committed.
+"""Takes messages from the broker, writes them in batches, and acknowledges those committed.
 
-There are two threads: the link's takes messages and keeps the connection alive, the writer's has the database. While
-one batch is written the next one gathers, so batches grow with the load and a lone message waits for nothing.
+There are two threads: the link's takes messages and keeps the connection alive, the writer's uses the database. While
+one batch is written the next one gathers, so batches grow with the load, and a lone message does not wait.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from servicekit.wire.errors import DatabaseLocked, DeadlineExceeded, Unavailable
 LARGEST_BATCH = 100
 #: Unacknowledged messages of each queue: several batches ahead, so that the writer never waits for the network.
 PREFETCH = 1000
-#: Bytes of messages in hand above which nothing more is read from the broker: a thousand may have a megabyte each.
+#: Bytes in hand above which nothing more is read from the broker: a thousand messages may have a megabyte each.
 HELD_BYTES = 48 * 1024 * 1024
 #: How long, in seconds, a stop waits for what is in hand to be written.
 FLUSH_SECONDS = 10.0
-#: Seconds before another try of a message whose key is in another session's open transaction.
+#: Seconds until a message whose key is in another session's open transaction is tried again.
 LOCKED_SECONDS = 2.0
 _TURN_SECONDS = 1.0
 _LAG_SECONDS = 5.0
@@ -39,10 +39,10 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class IngestCounts:
-    """What the process counts about itself. Each field is written by one thread; any may read it."""
+    """The counts of the process. Each field is written by one thread; any thread may read it."""
 
     connected: bool = False
-    #: Why messages are not taken at the moment, in a word; empty while they are.
+    #: Why no messages are taken now, in a word; empty while they are.
     waiting_for: str = "broker"
     received: int = 0
     redelivered: int = 0
@@ -51,18 +51,18 @@ class IngestCounts:
     reconnects: int = 0
     #: Messages in hand: received and not yet written.
     in_hand: int = 0
-    #: Messages that wait in the queues, when the broker was last asked; None before.
+    #: Messages in the queues when the broker was last asked; None before that.
     waiting: int | None = None
 
 
 class Batches:
-    """Deliveries on their way between the two threads. A new link begins with none: what was in hand is delivered
+    """Deliveries in transit between the two threads. A new link begins with none: those in hand are delivered
     again."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Delivery] = deque()
-        #: What could not be written with the others, and when to try the next of it.
+        #: Those that could not be written with the others, and when to try the next one.
         self._left: deque[Delivery] = deque()
         self._try_left_at = 0.0
         self._writing = 0
@@ -81,8 +81,8 @@ class Batches:
                 self._changed.notify()
 
     def take(self, most: int) -> list[Delivery]:
-        """Return the oldest as soon as there is one, or one that was left once it is due; None when closed. They stay
-        in hand until `done`."""
+        """Return the oldest as soon as there are any, or a left one that is due; none once closed. They stay in hand
+        until `done`."""
         with self._changed:
             while not self._closed and not self._waiting and not self._is_time_for_left:
                 self._changed.wait(self._try_left_at - time.monotonic() if self._left else None)
@@ -97,7 +97,7 @@ class Batches:
             return taken
 
     def done(self, left: Sequence[Delivery] = ()) -> None:
-        """Note that what was taken is written, except for these, which are left for later."""
+        """Note that those taken are written, except for `left`, which are tried again later."""
         with self._changed:
             self._writing = 0
             self._bytes -= self._bytes_written - sum(len(delivery.body) for delivery in left)
@@ -113,7 +113,7 @@ class Batches:
 
     @property
     def left(self) -> int:
-        """How many are left for later."""
+        """How many are to be tried again later."""
         return len(self._left)
 
     @property
@@ -132,11 +132,11 @@ class Batches:
 
 
 class _DatabaseAway(Exception):
-    """Nothing can be stored; what is in hand is returned to the broker with the link."""
+    """Nothing can be stored; closing the link returns the deliveries in hand to the broker."""
 
 
 class Consumer(Duty):
-    """Serves one link after another until stopped. `take` stores messages in one transaction and returns those it
+    """Serves one link after another until stopped. `take` stores messages in one transaction and returns those that it
     rejected; `ready` raises `Unavailable` while nothing can be stored."""
 
     def __init__(
@@ -179,14 +179,14 @@ class Consumer(Duty):
         except QueueRefused as error:
             log.error("queue_refused", cause=str(error), see="docs/operations.md#rabbitmq")
             if self._plain and str(error).startswith(PLAIN.name):
-                self._plain = False  # what else there is goes on without it
+                self._plain = False  # the other queues go on without it
             else:
                 self._pause_seconds = self._backoff.next()
         except BrokerAway as error:
             if self._counts.connected or self._counts.reconnects == 0:
                 log.warning("broker_away", cause=str(error))
             self._counts.reconnects += 1
-            # Perhaps it comes back with another configuration.
+            # The broker may come back with another configuration.
             self._plain = True
             self._pause_seconds = self._backoff.next()
         except _DatabaseAway:
@@ -196,7 +196,7 @@ class Consumer(Duty):
             self._counts.waiting_for = "database" if self._waits_for_database else "broker"
 
     def stop(self, timeout: float | None = FLUSH_SECONDS + 5) -> None:
-        """Take nothing more, write and acknowledge what is in hand, and end."""
+        """Stop taking messages, write and acknowledge those in hand, and end."""
         self._stopping.set()
         self._interrupt()
         super().stop(timeout)
@@ -228,7 +228,7 @@ class Consumer(Duty):
             log.info("consuming", queues=list(queues))
             asked_at, written = 0.0, self._counts.written
             while not self.stopping:
-                # What is not read waits at the broker, which sends no more than the network's buffers hold.
+                # Unread messages wait at the broker, which sends no more than the network's buffers hold.
                 if batches.wait_for_room(_TURN_SECONDS):
                     link.process(_TURN_SECONDS)
                 self._follow(writer)
@@ -249,11 +249,11 @@ class Consumer(Duty):
             self._counts.in_hand = 0
 
     def _follow(self, writer: _Writer) -> None:
-        """Consume nothing while the database is away: other consumers may be able to, and nothing piles up here.
+        """Consume nothing while the database is away: other consumers may work, and nothing piles up here.
 
-        Cancelling would read all that is on its way, perhaps a thousand messages, so the link is closed. The next one
-        begins with a single message, which is kept until it is written: where a database answers and can store nothing,
-        the others are not delivered again and again until the broker takes them for poison.
+        Cancelling would read all messages in flight, perhaps a thousand, so the link is closed. The next one begins
+        with a single message, kept until it is written: if the database answers but cannot store anything, the others
+        are not redelivered until the broker takes them for poison.
         """
         if writer.died:
             raise RuntimeError("the writer has died")
@@ -262,7 +262,7 @@ class Consumer(Duty):
         self._counts.waiting_for = "database" if writer.away else ""
 
     def _flush(self, link: Link, batches: Batches) -> None:
-        # Acknowledgements are sent by this thread, so it goes on turning while the writer works.
+        # This thread sends the acknowledgements, so it keeps turning while the writer works.
         turns = int(FLUSH_SECONDS / 0.1)
         while len(batches) and turns:
             link.process(0.1)
@@ -273,7 +273,7 @@ class Consumer(Duty):
 class _Writer(Duty):
     """Stores batches, in the order of their tags, and has each acknowledged once it is committed.
 
-    A message whose key is in another session's open transaction is left for later, and the others go on.
+    A message whose key is in another session's open transaction is tried again later; the others go on.
     """
 
     def __init__(
@@ -296,7 +296,7 @@ class _Writer(Duty):
 
     @property
     def away(self) -> bool:
-        """Whether the database could not be reached at the last try."""
+        """Whether the database could not be reached at the last attempt."""
         return self._failures > 0
 
     def run_once(self, now: datetime) -> None:
@@ -326,13 +326,13 @@ class _Writer(Duty):
         tags = list(bodies)
         copies = [(one, bodies.pop(one.tag)) for one in rejected]
         self._batch = []
-        # With others left behind, not everything up to a tag is written.
+        # With others left, not every message up to a tag is written.
         alone = self._has_left = bool(left) or self._batches.left > 0
         self._tell(lambda: self._acknowledge(tags if alone else tags[-1:], alone, copies))
         self._batches.done(left)
 
     def _store(self, batch: list[Delivery]) -> tuple[list[RejectedMessage], list[Delivery]]:
-        """Return the rejections, and what has to be left for later."""
+        """Return the rejections, and the deliveries to try again later."""
         try:
             return list(self._take([_incoming(delivery) for delivery in batch])), []
         except DatabaseLocked:
@@ -345,7 +345,7 @@ class _Writer(Duty):
     def _acknowledge(
         self, tags: Sequence[int], alone: bool, rejected: Sequence[tuple[RejectedMessage, Delivery]]
     ) -> None:
-        """Runs on the link's thread. The table has every rejected message already; what is published is a copy."""
+        """Runs on the link's thread. The table already has every rejected message; the published one is a copy."""
         for reason, delivery in rejected:
             self._link.publish(
                 DEAD_EXCHANGE,

@@ -1,4 +1,4 @@
-"""The process that makes tasks of messages: its parts, its pages and its end."""
+"""The process that makes tasks from messages."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The queues that tasks come from, and where copies of bad messages go.
+"""The queues that tasks come from, and the one for copies of bad messages.
 
-`task_queue` is declared exactly as a plain client declares it, because any difference makes the declaration of whoever
-comes second fail. What it should have besides, a limit above all, is a matter of policy: deploy/rabbitmq/set-policy.
-Producers who want guarantees use `tasks.ingest`.
+`task_queue` is declared exactly as a plain client declares it, because with any difference the second declaration would
+fail. Everything else, above all a limit, is set by policy: deploy/rabbitmq/set-policy. Producers that need guarantees
+use `tasks.ingest`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from servicekit.events.broker import Link, Queue
 
 PLAIN = Queue("task_queue")
 DEAD_EXCHANGE = "tasks.dlx"
-#: Copies for people and programs to look at; the table of rejected messages is the truth, so the oldest copy may be
+#: Copies for people and programs to look at. The table of rejected messages has them all, so the oldest copies may be
 #: dropped.
 DEAD = Queue("tasks.dead", durable=True, arguments={"x-max-length": 100_000, "x-overflow": "drop-head"})
 SURE = Queue(
@@ -19,11 +19,11 @@ SURE = Queue(
     durable=True,
     arguments={
         "x-queue-type": "quorum",
-        # Before RabbitMQ 4.0 there is no limit unless one is named.
+        # Before RabbitMQ 4.0 there is no default limit.
         "x-delivery-limit": 50,
         "x-dead-letter-exchange": DEAD_EXCHANGE,
         "x-dead-letter-strategy": "at-least-once",
-        # At-least-once dead-lettering requires it; the producer gets a negative confirmation.
+        # At-least-once dead-lettering requires it; producers get a nack.
         "x-overflow": "reject-publish",
         "x-max-length": 1_000_000,
     },
@@ -31,10 +31,10 @@ SURE = Queue(
 
 
 def declare(link: Link, *, plain: bool = True) -> tuple[str, ...]:
-    """Declare everything, on every new link: a plain queue is gone once its broker was restarted.
+    """Declare everything, on every new link: a plain queue does not survive a restart of the broker.
 
     Returns the names of the queues to consume; `plain=False` takes `task_queue` only if it exists. Raises BrokerAway,
-    and QueueRefused with the queue's name in front.
+    and QueueRefused with the queue's name first.
     """
     link.ensure_exchange(DEAD_EXCHANGE, "fanout")
     link.ensure(DEAD)

@@ -13,12 +13,12 @@ from service_tasks.schemas.stats import TaskStatsView
 from service_tasks.use_cases.stats import Stats
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
-#: stands for types that no living worker runs and this process does not know: anyone may name a new one
+#: types that no live worker runs and this process does not know, as one label: clients may invent any number
 OTHER = "other"
 
 
 class StatsCollector(Collector):
-    """Asks the database at each scrape, as `GET /tasks/stats` does; without a database it shows nothing."""
+    """Queries the database at each scrape, as `GET /tasks/stats` does; no metrics while it is away."""
 
     def __init__(self, stats: Stats, known: Collection[str], registry: CollectorRegistry) -> None:
         self._stats = stats
@@ -26,7 +26,7 @@ class StatsCollector(Collector):
         registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing, so that registering does not ask the database."""
+        """Return nothing, so that registering does not query the database."""
         return []
 
     def collect(self) -> Iterable[Metric]:

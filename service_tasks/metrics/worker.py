@@ -152,7 +152,7 @@ def _sizes(name: str, text: str, sizes: Sizes) -> Metric:
 
 
 def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Cumulative counts, as the exposition format has them."""
+    """Cumulative counts, as the exposition format requires."""
     reached = 0
     buckets = []
     for bound, count in zip((*(str(float(bound)) for bound in bounds), "+Inf"), counts, strict=True):

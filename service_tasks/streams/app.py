@@ -1,4 +1,4 @@
-"""The composition root of the event streams: a process of its own, with an event loop, beside the task service."""
+"""The composition root of the event streams, a process with an event loop beside the task service."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from servicekit.web import openapi
 from servicekit.wire.browsers import BrowserRules
 
 SERVICE = "task_events"
-#: The feed's, that of /readyz, and one that is opened for the listener and leaves the pool.
+#: For the feed, for /readyz, and one that the listener takes out of the pool.
 _CONNECTIONS = 3
-#: How often the watched tasks are looked at, all with one statement.
+#: The interval at which all watched tasks are queried, with one statement.
 _POLL_SECONDS = 0.25
 #: The longest silence of a stream: below the gateway's idle limit of 60 s.
 _KEEP_ALIVE_SECONDS = 15.0
@@ -59,7 +59,7 @@ class StreamsApp(Application):
         self._listener: EventListener | None = None
 
     def start(self) -> None:
-        """Begin to look and to listen; called on the running event loop."""
+        """Start polling and listening; called on the running event loop."""
         loop = asyncio.get_running_loop()
 
         def look_now() -> None:
@@ -92,5 +92,5 @@ def _stop_unless_cancelled(looking: asyncio.Task[None]) -> None:
 
 
 def _stop_this_process() -> None:
-    """gunicorn starts a sound one."""
+    """gunicorn replaces it."""
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What gunicorn loads to serve the event streams."""
+"""The ASGI application that gunicorn loads for the event streams."""
 
 from service_tasks.settings import EventsSettings
 from service_tasks.streams.app import StreamsApp

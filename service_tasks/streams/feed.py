@@ -1,7 +1,7 @@
-"""Who watches which task, and the one statement that asks for all of them.
+"""The watchers of tasks, and the one statement that polls for all of them.
 
-Everything here runs on one event loop; only the statement itself is on a thread. Nobody has a queue: a watcher looks at
-the newest state when it gets to it, so a slow one skips what was in between, and costs no memory for it.
+Everything runs on one event loop, except the statement itself, which runs on a thread. There are no queues: a watcher
+reads the newest state when it gets to it, so a slow one skips states in between and costs no memory.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import backoff, jittered
 from servicekit.wire.errors import AppError, DeadlineExceeded, Unavailable
 
-#: Gives those tasks whose `updated_at` is not the one given, None for one that is not there. Blocks.
+#: Returns the tasks whose `updated_at` differs from the one given, None for a missing one. Blocks.
 Look = Callable[[Mapping[UUID, datetime | None]], dict[UUID, WatchedTask | None]]
 
-#: Watchers that come within this time, in seconds, are served by one statement.
+#: Watchers that join within this time, in seconds, share a statement.
 GATHER_SECONDS = 0.02
-#: Between two tries while the database is away, in seconds: the first pause, and the longest.
+#: The first and the longest pause between attempts while the database is away, in seconds.
 AWAY_SECONDS = (0.1, 2.0)
 
 _log = get_logger(__name__)
@@ -34,7 +34,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TaskSnapshot:
-    """The newest that is known of a task; `gone` when its record was removed, `task` then being the last of it."""
+    """The newest known state of a task; `gone` once its record was removed, `task` then being its last state."""
 
     task: WatchedTask
     version: int
@@ -47,7 +47,7 @@ class TaskSnapshot:
 
 
 class _Topic:
-    """A task that somebody watches."""
+    """A watched task."""
 
     __slots__ = ("fault", "newest", "watchers")
 
@@ -63,7 +63,7 @@ class _Topic:
 
 
 class Watcher:
-    """One stream's view of its task. Enter it to begin, leave it to be forgotten."""
+    """One stream's view of its task, as a context manager."""
 
     def __init__(self, feed: Feed, task_id: UUID) -> None:
         self._feed = feed
@@ -80,11 +80,11 @@ class Watcher:
 
     @property
     def closing(self) -> bool:
-        """The process is about to end; watchers should come back elsewhere."""
+        """Whether the process is about to end, so that clients should reconnect."""
         return self._feed.closing
 
     async def first(self, seconds: float) -> TaskSnapshot:
-        """The task as it stands. Raises TaskNotFound, Unavailable, or DeadlineExceeded after `seconds`."""
+        """The task's present state. Raises TaskNotFound, Unavailable, or DeadlineExceeded after `seconds`."""
         topic = self._topic
         try:
             async with asyncio.timeout(seconds):
@@ -96,7 +96,7 @@ class Watcher:
         if self.closing:
             raise Unavailable(retry_after=1)
         if topic.fault is not None:
-            # One for all who wait: it must not collect everybody's traceback.
+            # All waiting watchers raise the same exception, which must not collect their tracebacks.
             raise topic.fault.with_traceback(None)
         assert topic.newest is not None
         if topic.newest.gone:
@@ -104,7 +104,7 @@ class Watcher:
         return topic.newest
 
     async def after(self, version: int, seconds: float) -> TaskSnapshot | None:
-        """The newest state as soon as it is another than `version`; None after `seconds`, or when `closing`."""
+        """The newest state once it differs from `version`; None after `seconds`, or if `closing`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.closing:
@@ -117,21 +117,21 @@ class Watcher:
 
 
 class Feed:
-    """Looks at all watched tasks at once, every `interval` seconds, and only while somebody watches."""
+    """Polls all watched tasks together every `interval` seconds, while there are any."""
 
     def __init__(self, look: Look, *, interval: float, limit: int) -> None:
-        """`limit` is the most watchers at a time."""
+        """`limit` is the most watchers at once."""
         self._look = look
         self._interval = interval
         self._limit = limit
         self._topics: dict[UUID, _Topic] = {}
         self._look_now = asyncio.Event()
-        # One thread: one statement at a time, however slow the database is.
+        # One thread, so one statement at a time, however slow the database is.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._failures = 0
         self.closing = False
         self.watchers = 0
-        #: How often the database was asked.
+        #: The number of statements sent.
         self.looks = 0
 
     @property
@@ -157,18 +157,18 @@ class Feed:
             del self._topics[task_id]
 
     def look_now(self) -> None:
-        """Look now: somebody announced a change."""
+        """Poll now, because a change was announced."""
         if self._topics:
             self._look_now.set()
 
     def close(self) -> None:
-        """Let every stream end; new watchers are refused."""
+        """End every stream and refuse new watchers."""
         self.closing = True
         for topic in self._topics.values():
             topic.wake()
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Poll until cancelled."""
         try:
             while True:
                 await self._until_due()
@@ -178,7 +178,7 @@ class Feed:
 
     async def _until_due(self) -> None:
         if self._failures:
-            # A new watcher may end the pause early, but many of them must not become many tries.
+            # New watchers may end the pause early, but many of them must not cause many attempts.
             await asyncio.sleep(AWAY_SECONDS[0])
             pause = jittered(backoff(self._failures, *AWAY_SECONDS))
         else:
@@ -190,7 +190,7 @@ class Feed:
 
     async def _look_once(self) -> None:
         self._look_now.clear()
-        # One that is gone stays gone: ids are never used again.
+        # A task that is gone stays gone: ids are never reused.
         asked = {key: topic for key, topic in self._topics.items() if topic.newest is None or not topic.newest.gone}
         if not asked:
             return
@@ -206,7 +206,7 @@ class Feed:
             self._failures = 0
         for task_id, task in found.items():
             topic = asked[task_id]
-            # A watcher that joined while the statement ran asks again.
+            # A topic made while the statement ran is polled again.
             if self._topics.get(task_id) is topic:
                 _update(topic, task)
 
@@ -215,7 +215,7 @@ class Feed:
         if self._failures == 1:
             _log.warning("database_away", duty="feed", code=exc.code, cause=repr(exc.__cause__)[:300])
         for topic in self._topics.values():
-            # Watchers that have a snapshot wait on; the others get the error.
+            # Watchers with a snapshot go on waiting; the others get the error.
             if topic.newest is None:
                 topic.fault = exc
                 topic.wake()

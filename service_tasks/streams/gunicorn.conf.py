@@ -1,4 +1,4 @@
-"""How gunicorn runs the event streams: one event loop, and a connection for each stream."""
+"""gunicorn's configuration for the event streams: one event loop, a connection per stream."""
 
 from service_tasks.settings import EventsSettings
 from servicekit.http_server.event_loop_defaults import *  # noqa: F403 - gunicorn reads a module's names
@@ -14,7 +14,7 @@ wsgi_app = "service_tasks.streams.asgi:app"
 proc_name = "task_events"
 bind = _settings.events_bind
 asgi_loop = "asyncio"
-# An idle connection after its stream would only delay the end of this process.
+# Idle connections would only delay the end of this process.
 keepalive = 0
-# Streams end at once when told to; this is for clients that take nothing.
+# Streams end at once; this is for clients that do not read.
 graceful_timeout = 10

@@ -27,31 +27,31 @@ from servicekit.wire.envelope import dump, success
 from servicekit.wire.errors import AppError, DeadlineExceeded, MethodNotAllowed, NotFound
 
 ROUTE = "/tasks/{id}/events"
-#: The longest wait for a first look at the task, in seconds.
+#: The longest wait for the first state of a task, in seconds.
 FIRST_SECONDS = 5.0
-#: How long a reader should wait before it comes back, in milliseconds: longer than a restart takes.
+#: How long a client should wait before it reconnects, in milliseconds: longer than a restart takes.
 RETRY_MS = 3000
-#: The same when this process ends, at random between the two: a thousand readers should not come back as one.
+#: The same when this process ends, at random between the two, so that clients do not reconnect all at once.
 RETRY_AFTER_END_MS = (2000, 6000)
 
 _PATH = re.compile(r"/tasks/([^/]+)/events")
 _STREAM_FIELDS: Fields = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
-    # nginx and its like would keep an answer back until there is enough of it.
+    # Without it nginx and the like would buffer the answer.
     (b"x-accel-buffering", b"no"),
 ]
 _JSON = (b"content-type", b"application/json")
 
 
 class StreamExchange(Exchange):
-    """One request for a stream, or for a page."""
+    """One request for a stream or a page."""
 
     __slots__ = ("events",)
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
-        #: How many were sent.
+        #: The number of events sent.
         self.events = 0
 
     def note(self, values: dict[str, object]) -> None:
@@ -59,7 +59,7 @@ class StreamExchange(Exchange):
 
 
 class TaskStreamHandler(ObservedHandler[StreamExchange]):
-    """On the event loop, because a stream must cost no thread."""
+    """Runs on the event loop, so that a stream costs no thread."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
             "/metrics": self._show_metrics,
             "/openapi.json": self._openapi,
         }
-        # A check may hang with the database; those who ask meanwhile wait for their turn, the streams for nobody.
+        # A check may hang with the database; further checks then queue, and streams go on.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checks")
 
     def begin(self, request: Request) -> StreamExchange:
@@ -118,11 +118,11 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
         self._send(exchange, answer.status, answer.fields, answer.body)
 
     def end_streams(self) -> None:
-        """Let every stream end with a `retry`, which says when to come back."""
+        """End every stream with a `retry`, which tells when to reconnect."""
         self._feed.close()
 
     def _head(self, exchange: StreamExchange, status: int, fields: Fields) -> Fields:
-        """Note that the answer begins, which is what the metric times; gives its fields."""
+        """Note the start of the answer, up to which the metric times; return its fields."""
         exchange.status = status
         exchange.timed = time.perf_counter() - exchange.began
         return [*fields, (b"x-request-id", exchange.request_id.encode("ascii"))]
@@ -141,7 +141,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
             seen = await watcher.first(seconds)
             known = stream.last_event_version(fields.get(LAST_EVENT_ID.lower().encode("ascii")))
             if known == seen.version and seen.is_last:
-                # The one answer that keeps a browser's EventSource from coming back for ever.
+                # Only a 204 keeps a browser's EventSource from reconnecting for ever.
                 head = self._head(exchange, 204, [(b"cache-control", b"no-store")])
                 exchange.client.send(204, head, b"")
             elif exchange.request.method == "HEAD":
@@ -152,7 +152,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
                 exchange.client.end_stream()
 
     async def _follow(self, exchange: StreamExchange, watcher: Watcher, seen: TaskSnapshot, known: int | None) -> None:
-        """Send what changes until there is nothing more to come."""
+        """Send changes until the last one."""
         await _write(exchange, stream.retry(RETRY_MS))
         if known == seen.version:
             await _write(exchange, stream.NO_NEWS)

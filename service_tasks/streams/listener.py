@@ -1,4 +1,4 @@
-"""Hears what is announced to workers and looks at the watched tasks early where that may show in them."""
+"""Receives the announcements to workers, and polls early when one may have changed a watched task."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from service_tasks.engine.ports import OpenWakeUps, cancelled_lease
 
 
 class EventListener(ConnectionDuty):
-    """A cancel, and the purge of a running task, are announced; everything else is found by looking. A lost
-    announcement costs one interval."""
+    """Cancels and purges of running tasks are announced; everything else is found by polling. A lost announcement costs
+    one interval."""
 
     def __init__(
         self, open_wake_ups: OpenWakeUps, *, look_now: Callable[[], None], on_death: Callable[[], None]

@@ -1,4 +1,4 @@
-"""What the event streams count beyond what every service does."""
+"""The metrics of the event streams beyond those of every service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one operation of this process, declared for its OpenAPI document: `handler.py` answers it."""
+"""The one operation of this process, declared for its OpenAPI document; `handler.py` answers it."""
 
 from __future__ import annotations
 

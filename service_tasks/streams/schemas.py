@@ -1,4 +1,4 @@
-"""What the events of a stream carry as their data."""
+"""The data of a stream's events."""
 
 from __future__ import annotations
 

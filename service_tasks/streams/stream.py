@@ -1,6 +1,6 @@
 """The text of an event stream (https://html.spec.whatwg.org/multipage/server-sent-events.html). No I/O.
 
-The id stands in the last event of a change: a reader that was cut off in the middle of one gets all of it again.
+The last event of a change has the id, so a client cut off in the middle of a change gets all of it again.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from servicekit.web.schemas import View
 from servicekit.wire.envelope import Written, dump
 
 KEEP_ALIVE = b": still here\n\n"
-#: What a stream without news begins with, so that its reader knows that it is open.
+#: The start of a stream without news, so that the client knows that it is open.
 NO_NEWS = b": nothing new\n\n"
 
 
 def retry(milliseconds: int) -> bytes:
-    """The field that says how long to wait before coming back."""
+    """The field that tells how long to wait before reconnecting."""
     return b"retry: %d\n\n" % milliseconds
 
 
 def last_event_version(field: str | None) -> int | None:
-    """The version in a Last-Event-ID field; None for none, or for one that we cannot have sent."""
+    """The version in a Last-Event-ID field; None without one, or for one never sent by this service."""
     if field is None or not (field.isascii() and field.isdigit() and len(field) <= 20):
         return None
     return int(field)
 
 
 def events_of(now: TaskSnapshot, before: WatchedTask | None) -> list[tuple[str, bytes]]:
-    """Each event that leads from what was sent `before` (None: nothing) to what is known now, by its name."""
+    """The events, with their names, that lead from the state sent `before` (None: nothing) to the present one."""
     task = now.task
     made: list[tuple[str, View]] = []
     if not now.gone:
@@ -47,7 +47,7 @@ def events_of(now: TaskSnapshot, before: WatchedTask | None) -> list[tuple[str, 
 
 
 def _text(name: str, data: View, version: int | None) -> bytes:
-    # JSON as we write it has no line breaks, so one data line is enough.
+    # `dump` writes JSON without line breaks, so one data line is enough.
     identity = b"" if version is None else b"id: %d\n" % version
     return b"event: %b\n%bdata: %b\n\n" % (name.encode("ascii"), identity, dump(data))
 

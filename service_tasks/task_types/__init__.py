@@ -1,4 +1,4 @@
-"""Built-in task types, and what a module with your own needs.
+"""Built-in task types, and the imports for a module with your own.
 
 from service_tasks.task_types import TaskContext, task_type
 

@@ -1,4 +1,4 @@
-"""Tells the address that a task named of the task's end. docs/callbacks.md is for its receivers."""
+"""Sends the end of a task to its callback_url. docs/callbacks.md is for receivers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from servicekit.web.schemas import JsonValue
 from servicekit.wire.envelope import dump
 
 ANSWER_SECONDS = 10.0
-#: enough of a refusal to say why
+#: enough of a refusal to show the reason
 MAX_ANSWER_BYTES = 4096
 _SHORTEST_SECRET = 16
 _MOST_SECRETS = 2
@@ -48,7 +48,7 @@ class CallbackSettings(PrivateNetworks):
         return self
 
     def secrets(self) -> tuple[bytes, ...]:
-        """The secret, or the new and the old one; read from the file each time, so that a change needs no restart.
+        """The secret, or the new and the old one. Read from the file each time, so that a change needs no restart.
 
         Raises `ValueError`.
         """
@@ -105,10 +105,10 @@ async def callback(ctx: TaskContext, payload: Any, *, settings: CallbackSettings
 
     The service makes these tasks itself. Any other answer is tried again, not before its Retry-After; 410 ends it.
     """
-    # Imported here: the API needs the models alone, and the client takes a sixth of a second to import.
+    # Imported here: the API needs only the models, and importing the client takes a sixth of a second.
     from service_tasks.task_types.http_exchange import exchange
 
-    # Read by its model only here: pydantic's own reader of JSON rounds numbers, and ends at two hundred levels.
+    # Validated only here: pydantic's JSON parser rounds numbers and stops at two hundred levels.
     told = Callback.model_validate(payload)
     body = dump(told.event)
     request = HttpRequest(

@@ -1,4 +1,4 @@
-"""One HTTP exchange with redirects, to addresses that were checked first."""
+"""One HTTP exchange with redirects, to checked addresses only."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ from servicekit.wire.envelope import dump
 from servicekit.wire.resolver import Resolver, system_trust
 
 CONNECT_SECONDS = 10.0
-#: Seconds until the next try when files, ports or memory have run out here.
+#: Seconds until the next attempt when this process runs out of files, ports or memory.
 SHORTAGE_SECONDS = 0.5
 MAX_HEADER_CHARACTERS = 16 * 1024
 _CHUNK = 64 * 1024
-_SHOWN = 300  # characters of an error's body that the task's error repeats
+_SHOWN = 300  # characters of an error's body that go into the task's error
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _AGAIN = frozenset({408, 425, 429})
-# What may follow a redirect to another origin: nothing that could be a secret.
+# Fields that may follow a redirect to another origin: none that could be a secret.
 _HARMLESS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "idempotency-key", "user-agent"})
 _TEXT_TYPE = re.compile(r"text/|application/(?:[\w.+-]*\+)?(?:json|xml)\b|application/x-www-form-urlencoded\b", re.I)
 _BINARY = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
-# Python's names of what texts are written in; it knows others that unpack or take very long.
+# Python's names of character encodings; its other codecs decompress, or may take very long.
 _CHARSET = re.compile(r"ascii|utf-8|utf-16|utf-32|iso8859-|cp125|cp866|koi8-|mac-|gb|big5|shift_jis|euc_")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 
 
 class RequestFailed(Exception):
-    """No complete answer came, or one that asks for another try."""
+    """No complete answer came, or one that may succeed on another attempt."""
 
 
 def refuse_errors(answer: HttpResponse, reason: str | None, headers: Mapping[str, str]) -> None:
-    """Raise for a failing answer: `GiveUp` where another try would get the same."""
+    """Raise for a failing answer: `GiveUp` if another attempt would get the same."""
     if answer.status < 400:
         return
     if answer.status < 500 and answer.status not in _AGAIN:
@@ -69,11 +69,11 @@ async def exchange(
     resolve: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> HttpResponse:
-    """Send the request, follow its redirects, and give the answer.
+    """Send the request, follow its redirects, and return the answer.
 
-    `max_bytes` of an answer's body are kept. `judge` gets it with its reason phrase and all its fields, and raises for
-    what is no success. `resolve` gives the addresses of a name, `tls` says whom to trust; left out, both are the
-    system's. Raises `GiveUp` for what can never work, `RetryAfter` when the answer says when to come back, else
+    At most `max_bytes` of an answer's body are kept. `judge` gets the answer with its reason phrase and all its fields,
+    and raises for a failure. `resolve` looks up the addresses of a name, `tls` is the context to trust; both default to
+    the system's. Raises `GiveUp` if it can never succeed, `RetryAfter` if the answer names a time, else
     `RequestFailed`.
     """
     try:
@@ -127,10 +127,10 @@ class _Call:
                     return answer
 
     async def _hop(self) -> HttpResponse | None:
-        """Send the request once; None if the answer was a redirect, which is to be followed next."""
+        """Send the request once; None if the answer was a redirect, to be followed next."""
         addresses = await self._checked_addresses()
-        # A session for each hop: it holds connections to these addresses alone, no cookies, and knows neither the
-        # environment's proxies nor ~/.netrc.
+        # A session per hop: it has connections to these addresses only, no cookies, and ignores proxies of the
+        # environment and ~/.netrc.
         connector = aiohttp.TCPConnector(
             resolver=_Pinned(addresses), use_dns_cache=False, ssl=self._tls, force_close=True
         )
@@ -192,7 +192,7 @@ class _Call:
         async for chunk in response.content.iter_chunked(_CHUNK):
             kept += chunk
             if len(kept) > self._max_bytes:
-                # Not read to its end: the connection closes with the session.
+                # The rest is not read: the connection closes with the session.
                 response.close()
                 break
         truncated = len(kept) > self._max_bytes
@@ -209,7 +209,7 @@ class _Call:
 
 
 class _Pinned(AbstractResolver):
-    """Resolves to the addresses that were checked, so that a second DNS answer cannot lead elsewhere."""
+    """Resolves to the checked addresses, so that a second DNS answer cannot lead elsewhere."""
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = addresses
@@ -270,7 +270,7 @@ def _message(request: HttpRequest, idempotency_key: str) -> tuple[bytes | None, 
         data = request.body.encode("utf-8")
         headers.setdefault("Content-Type", "text/plain; charset=utf-8")
     headers.setdefault("User-Agent", f"Siteworks/{VERSION}")
-    # A compressed body could grow a thousandfold; without this aiohttp would ask for one.
+    # aiohttp would ask for compression by default, and a compressed body could grow a thousandfold.
     headers.setdefault("Accept-Encoding", "identity")
     if request.method in ("POST", "PATCH"):
         headers.setdefault("Idempotency-Key", idempotency_key)
@@ -278,7 +278,7 @@ def _message(request: HttpRequest, idempotency_key: str) -> tuple[bytes | None, 
 
 
 def told(answer: HttpResponse, reason: str | None) -> str:
-    """An answer in one line, for the error of a task."""
+    """The answer as one line, for a task's error."""
     said = f"the answer was {answer.status} {reason or ''}".rstrip()
     if answer.body and not answer.base64:
         said += f": {' '.join(answer.body[:_SHOWN].split())}"
@@ -286,7 +286,7 @@ def told(answer: HttpResponse, reason: str | None) -> str:
 
 
 def ask_again(said: str, headers: Mapping[str, str]) -> NoReturn:
-    """Raise for an answer after which another try makes sense: not before its Retry-After, if it has one."""
+    """Raise for an answer worth another attempt, not before its Retry-After if it has one."""
     seconds = retry_after_seconds(headers.get("Retry-After"), now=datetime.now(UTC))
     if seconds is not None:
         raise RetryAfter(seconds, said)
@@ -294,7 +294,7 @@ def ask_again(said: str, headers: Mapping[str, str]) -> NoReturn:
 
 
 def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
-    """What Retry-After asks for, as seconds from `now` on (RFC 9110 section 10.2.3); None for nonsense."""
+    """Retry-After as seconds from `now` on (RFC 9110 section 10.2.3); None if invalid."""
     if value is None:
         return None
     text = value.strip()
@@ -310,7 +310,7 @@ def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
 
 
 def _text(raw: bytes, headers: Mapping[str, str], charset: str | None, *, truncated: bool) -> str | None:
-    """The body as text that JSON can carry without growing much; None when it is none."""
+    """The body as text that does not grow much as JSON; None if it is not text."""
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         return None
     if charset is None and raw and not _TEXT_TYPE.match(headers.get("Content-Type", "text/plain")):
@@ -321,7 +321,7 @@ def _text(raw: bytes, headers: Mapping[str, str], charset: str | None, *, trunca
         return None
     if not _CHARSET.match(name):
         return None
-    # Where the body was cut, a character of up to four bytes may have been cut too.
+    # Truncation may have cut a character of up to four bytes.
     for lost in range(4 if truncated else 1):
         try:
             text = raw[: len(raw) - lost].decode(name)
@@ -335,7 +335,7 @@ def _kept_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
     kept: dict[str, str] = {}
     room = MAX_HEADER_CHARACTERS
     for name, value in headers.items():
-        # Whatever bytes a server sent that are no UTF-8 came here as halves of surrogate pairs.
+        # Bytes that are not UTF-8 arrive here as lone surrogates.
         clean = value.encode("utf-8", "replace").decode("utf-8")
         key = name.lower().encode("utf-8", "replace").decode("utf-8")
         room -= len(key) + len(clean)

@@ -1,4 +1,4 @@
-"""What is sent over HTTP and what comes back, as tasks keep them."""
+"""HTTP requests and responses, as tasks store them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servicekit.process.settings import Settings
 
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}")
-# They belong to the connection or decide where a message ends (RFC 9110 section 7.6.1, RFC 9112 section 6).
+# They concern the connection or delimit the message (RFC 9110 section 7.6.1, RFC 9112 section 6).
 _NOT_FOR_CALLERS = frozenset(
     {
         "connection",
@@ -77,7 +77,7 @@ class HttpRequest(BaseModel):
 
     @property
     def has_json(self) -> bool:
-        """`null` is JSON as well."""
+        """Whether `json` was sent; `null` counts."""
         return "json_body" in self.model_fields_set
 
 

@@ -1,4 +1,4 @@
-"""A request to another system over HTTP, tried again while that one is down or busy."""
+"""An HTTP request to another system, retried while that is down or busy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service_tasks.domain.destinations import Destinations, hosts_text, read_all
 from service_tasks.task_types import RetryPolicy, TaskContext, task_type
 from service_tasks.task_types.http_message import HttpRequest, HttpResponse, PrivateNetworks
 
-#: How much of an answer is kept: fits a result of 1 MiB even when each byte of an older charset becomes three of UTF-8.
+#: How much of an answer is kept: fits a result of 1 MiB even if each byte of the charset becomes three in UTF-8.
 MAX_RESPONSE_BYTES = 256 * 1024
 
 
@@ -46,7 +46,7 @@ async def http_request(ctx: TaskContext, payload: HttpRequest, *, settings: Http
     An answer of 5xx, 408, 425 or 429 and a broken connection are tried again, not before Retry-After; any other 4xx
     fails the task. A request may arrive more than once: POST and PATCH carry the task's id as Idempotency-Key.
     """
-    # Imported here: the API needs the models alone, and the client takes a sixth of a second to import.
+    # Imported here: the API needs only the models, and importing the client takes a sixth of a second.
     from service_tasks.task_types.http_exchange import exchange
 
     return await exchange(

@@ -1,4 +1,4 @@
-"""A task that waits, like one that asks a slow remote system."""
+"""A task that waits, like one that calls a slow remote system."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class IoPayload(BaseModel):
 
 
 class RemoteFailed(Exception):
-    """The error that was asked for."""
+    """The error that the payload asks for."""
 
 
 class IoResult(BaseModel):

@@ -1,4 +1,4 @@
-"""A message by e-mail, handed to one SMTP server."""
+"""Sends e-mail through one SMTP server."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from servicekit.wire.resolver import system_trust
 MAX_RECIPIENTS = 100
 MAX_SUBJECT_CHARACTERS = 500
 _MAX_ADDRESS_CHARACTERS = 400
-#: How long the server may take for one answer; the task's own timeout bounds all of them together.
+#: How long the server may take for one answer, in seconds; the task's timeout bounds them all together.
 _ANSWER_SECONDS = 30.0
-# Not every server takes 8BITMIME.
+# Not every server supports 8BITMIME.
 _POLICY = SMTP.clone(cte_type="7bit")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NO_TEXT = "\N{REPLACEMENT CHARACTER}"
 _MAX_LOCAL_CHARACTERS = 64
-# RFC 5322 section 3.2.3, dot-atom; an address with other letters before the @ needs a server with SMTPUTF8.
+# RFC 5322 section 3.2.3, dot-atom; other letters before the @ would need a server with SMTPUTF8.
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _NAMED = re.compile(r'(?P<name>[^<>"]*?)\s*<(?P<address>[^<>]+)>')
 
 
 def _one_line(value: str) -> str:
-    """As it is written, and as it is read: encoded words (RFC 2047) are decoded when a header is made of it, and not
-    every Python encodes a line break in them again."""
+    """Check the text both as written and with its encoded words (RFC 2047) decoded: header creation decodes them, and
+    some versions of Python do not encode a line break in them again."""
     if _CONTROL.search(value) or _CONTROL.search(_decoded(value)):
         raise ValueError("must be one line without control characters")
     return value
@@ -46,7 +46,7 @@ def _decoded(value: str) -> str:
     try:
         text = str(_POLICY.header_factory("Subject", value))
         text.encode("utf-8")
-    except Exception:  # in some encoded words the standard library meets faults of its own
+    except Exception:  # some encoded words trigger bugs of the standard library
         text = value + _NO_TEXT
     if text.count(_NO_TEXT) > value.count(_NO_TEXT):
         raise ValueError("has an encoded word that cannot be read")
@@ -66,7 +66,7 @@ def _parsed(value: str) -> Address:
     if not at or len(local) > _MAX_LOCAL_CHARACTERS or not _LOCAL.fullmatch(local):
         raise ValueError("must be an e-mail address such as user@example.com, or Name <user@example.com>")
     try:
-        # Whether the domain takes mail is for the server to find out; it may well be a local one (site.local).
+        # The server finds out whether the domain takes mail; it may be a local one (site.local).
         ascii_domain = idna.encode(domain, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError):
         raise ValueError("must be an e-mail address with a domain behind the @") from None
@@ -117,7 +117,7 @@ class SendEmailSettings(Settings):
         return self
 
     def password(self) -> str | None:
-        """Read from its file each time, so that a new one needs no restart."""
+        """Read from its file each time, so that a change needs no restart."""
         if self.smtp_password_file is not None:
             return self.smtp_password_file.read_text(encoding="utf-8").rstrip("\r\n")
         return None if self.smtp_password is None else self.smtp_password.get_secret_value()
@@ -153,11 +153,11 @@ class SentEmail(BaseModel):
 
 
 class EmailNotSent(Exception):
-    """The server cannot be reached, or asks for another try."""
+    """The server cannot be reached, or refuses for now."""
 
 
 def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
-    """The message as it is sent. Its Message-ID is the task's, so that a second copy can be recognised."""
+    """The message as it is sent. Its Message-ID derives from the task's id, so that a second copy is recognised."""
     origin = _parsed(sender)
     message = EmailMessage(policy=_POLICY)
     message["Date"] = format_datetime(utc_now())
@@ -178,7 +178,7 @@ def message_of(email: Email, sender: str, *, task_id: UUID) -> EmailMessage:
 
 
 def message_bytes(message: EmailMessage) -> bytes:
-    """The message as bytes; may take seconds. Raises `GiveUp` when it would not be the message asked for."""
+    """The message as bytes; may take seconds. Raises `GiveUp` if they would not be the intended message."""
     try:
         raw = message.as_bytes()
     except ValueError as exc:
@@ -196,7 +196,7 @@ def message_bytes(message: EmailMessage) -> bytes:
     result=SentEmail,
     settings=SendEmailSettings,
     timeout=300,
-    # A server that does not know us yet often asks to come back in some minutes (greylisting, RFC 6647).
+    # A server often refuses an unknown client for some minutes (greylisting, RFC 6647).
     retry=RetryPolicy(base_seconds=30, factor=3, cap_seconds=3600),
     max_attempts=5,
 )
@@ -206,11 +206,11 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
     An answer of 4xx and a broken connection are tried again, 5xx fails the task. A message may be sent twice when a
     worker dies in the middle; both carry the same Message-ID.
     """
-    # Imported here: the API needs the models alone.
+    # Imported here: the API needs only the models.
     import aiosmtplib
 
     message = message_of(payload, settings.smtp_from, task_id=ctx.task_id)
-    # A hundred long names in another script take the standard library seconds; other tasks go on meanwhile.
+    # On a thread: a hundred long non-ASCII names take the standard library seconds.
     raw = await asyncio.to_thread(message_bytes, message)
     recipients = list(dict.fromkeys(_parsed(address).addr_spec for address in (*payload.to, *payload.cc)))
     try:
@@ -247,5 +247,5 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
 
 
 def _is_final(code: int) -> bool:
-    # Below 400, and -1, stand for an answer that made no sense.
+    # Codes below 400, and -1, stand for an invalid answer.
     return 500 <= code <= 599

@@ -26,13 +26,13 @@ def run_once(
     cancelled: bool = False,
     on_progress: Callable[[int, str | None], None] = lambda percent, message: None,
 ) -> Any:
-    """Run one attempt as a worker would, and give its result as JSON holds it.
+    """Run one attempt as a worker would, and return its result as decoded from JSON.
 
-    `payload` is what a client would send, `{}` when left out. `cancelled` asks the handler to stop before it starts: a
-    plain function finds `ctx.cancelled` set, an async one is cancelled at its first `await`. Nothing watches the time.
+    `payload` is what a client would send, `{}` by default. `cancelled` asks the handler to stop before it starts: a
+    plain function finds `ctx.cancelled` set, an async one is cancelled at its first `await`. No timeout applies.
 
-    Raises `pydantic.ValidationError` for a payload that would be answered with 400, `BadResult` for a result that its
-    model refuses, and whatever the handler raises.
+    Raises `pydantic.ValidationError` for a payload that the API would answer with 400, `BadResult` for a result that
+    the model refuses, and whatever the handler raises.
     """
     bound = kind if settings is None else kind.with_settings(settings)
     text = dump({} if payload is None else payload)
@@ -60,6 +60,6 @@ def run_once(
 async def _run(kind: TaskType, context: TaskContext, payload: Any) -> Any:
     handler = asyncio.ensure_future(kind.function(context, payload))
     if context.cancelled:
-        # After its first step, so that it has got as far as a running one.
+        # After its first step, as for a running handler.
         asyncio.get_running_loop().call_soon(handler.cancel)
     return await handler

@@ -1,4 +1,4 @@
-"""The outbox of the orders' events, what is remembered of other services', and why an order was cancelled."""
+"""The outbox and inbox of orders, and the reason for a cancel."""
 
 import sqlalchemy as sa
 from alembic import op
