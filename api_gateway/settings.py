@@ -69,10 +69,10 @@ class GatewaySettings(_Addresses):
     events_url: HttpUrl = Field(default="http://127.0.0.1:8004", description="where the tasks' event streams are")
     trusted_proxies: Annotated[str, AfterValidator(_proxies)] = Field(
         default="",
-        description="addresses and networks of the proxies in front, whose forwarded header fields are believed",
+        description="addresses and networks of the proxies in front, whose forwarded header fields are trusted",
     )
     admin_token: SecretStr | None = Field(
-        default=None, description="opens POST /admin/circuits/{name} for whoever sends it as a bearer token; unset: 403"
+        default=None, description="the bearer token that opens POST /admin/circuits/{name}; unset: 403"
     )
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         default="", description="origins whose pages may call the API besides its own, separated by commas"

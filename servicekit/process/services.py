@@ -82,7 +82,7 @@ def services() -> Mapping[str, Service]:
 def _problem(name: str, row: Any, above: Mapping[str, Service]) -> str | None:
     """Describe what is wrong with a row, if anything."""
     if not _NAME.fullmatch(name):
-        return "is no name: write it in small letters, digits and _"
+        return "is not a name: use lower-case letters, digits and _"
     wanted = {field.name for field in fields(Service)} - {"name"}
     if not isinstance(row, dict) or row.keys() != wanted:
         return f"needs {', '.join(sorted(wanted))}, and nothing else"

@@ -113,7 +113,7 @@ class ServerSettings(ServiceSettings):
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         default="",
         description="names and addresses, without ports, by which the process may be asked besides those of loopback "
-        "and the address it listens on; separated by commas. Whoever asks by another gets a 421",
+        "and the address it listens on; separated by commas. Requests for any other name get a 421",
     )
 
 

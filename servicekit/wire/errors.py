@@ -160,7 +160,7 @@ class IdempotencyKeyReused(Conflict):
 
 
 class PreconditionFailed(AppError):
-    """It is not what If-Match names, where weak tags never match; read it again, or go on with its present ETag."""
+    """The resource has changed since the ETag in If-Match, or that is a weak one; read it again and retry."""
 
     code = "precondition_failed"
 
@@ -272,7 +272,7 @@ class Overloaded(Unavailable):
 
 
 class DatabaseLocked(Overloaded):
-    """Somebody else keeps locked what this needs in the database; try again."""
+    """Another transaction keeps the rows that this needs locked; try again."""
 
 
 class DeadlineExceeded(AppError):
