@@ -25,12 +25,12 @@ find_python() {
     fail "Siteworks needs Python 3.11 or newer, and no python3 was found on the PATH; install one, or name it: PYTHON=/path/to/python3.12 $0"
 }
 
-# ensure_venv FOLDER NAME: a virtual environment holding exactly requirements/NAME.txt, made or repaired when its
-# stamp is not the checksum of that file. Needs no network when the stamp matches.
+# ensure_venv FOLDER NAME: a virtual environment with exactly requirements/NAME.txt, made or repaired if its stamp is not
+# the checksum of that file. Needs no network if the stamp matches.
 ensure_venv() {
     venv=$checkout/$1
     requirements=$checkout/requirements/$2.txt
-    # The folder's own path is part of the stamp: a virtual environment does not survive being moved.
+    # The folder's path is part of the stamp: a virtual environment cannot be moved.
     wanted="$(cksum <"$requirements") $venv"
     if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/installed" 2>/dev/null)" = "$wanted" ]; then
         return 0

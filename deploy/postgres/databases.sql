@@ -1,8 +1,8 @@
 -- A database and its owner for each service, on PostgreSQL 15 to 18. Run it as a superuser (or as an administrator with
--- CREATEROLE and CREATEDB) with psql; running it again changes nothing but the passwords. README.md shows how.
+-- CREATEROLE and CREATEDB) with psql; running it again changes only the passwords. README.md shows how.
 --
--- Passwords come from the environment (USERS_DATABASE_PASSWORD), or as psql variables (users_password). A further
--- service is one more line in each of these three blocks.
+-- Passwords come from the environment (USERS_DATABASE_PASSWORD) or from psql variables (users_password). Another
+-- service is another line in each of these three blocks.
 
 \set ON_ERROR_STOP on
 \set QUIET on
@@ -31,14 +31,14 @@ BEGIN
     END IF;
 END $$;
 
--- Creating a role and setting its password are two statements, so that both work when the role is there already.
+-- Creating a role and setting its password are two statements, so that both work if the role exists.
 SELECT format('CREATE ROLE %I LOGIN', role)
 FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
 \gexec
 
--- A role of the same name that somebody gave more rights loses them. Only asked for where needed: an administrator
--- who is not a superuser may not even mention these attributes.
+-- An existing role with more rights loses them. Only where needed: an administrator who is not a superuser may not even
+-- mention these attributes.
 SELECT format('ALTER ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', rolname)
 FROM pg_roles
 JOIN json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role) ON rolname = role
@@ -50,15 +50,15 @@ SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', role, password)
 FROM json_each_text(current_setting('siteworks.passwords')::json) AS wanted (role, password)
 \gexec
 
--- Only a member of a role may create a database for it; a superuser is one without saying so.
+-- Only a member of a role may create a database for it; superusers count as members of every role.
 SELECT format('GRANT %I TO CURRENT_USER', role)
 FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
 WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
   AND NOT EXISTS (SELECT FROM pg_database WHERE datname = role)
 \gexec
 
--- Text compares by code point everywhere, and upper and lower case follow Unicode whatever the server's own locale:
--- built in from 17 on, before that by the C library.
+-- Text compares by code point, and case follows Unicode, whatever the server's locale: built in from 17 on, by the C
+-- library before that.
 SELECT format(
     'CREATE DATABASE %1$I OWNER %1$I TEMPLATE template0 ENCODING ''UTF8'' %2$s',
     role,
@@ -72,7 +72,7 @@ FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (r
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = role)
 \gexec
 
--- Owners keep their rights; everybody else, the other roles included, may not even connect.
+-- Owners keep their rights; all other roles may not even connect.
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', role)
 FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
 \gexec

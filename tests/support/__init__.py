@@ -1,1 +1,1 @@
-"""What several tests share: waiting, free ports, real servers."""
+"""Shared by the tests: waiting, free ports, real servers."""

@@ -1,4 +1,4 @@
-"""Certificates for servers of the tests, signed by an authority that only the tests know."""
+"""Certificates for test servers, signed by an authority that only the tests trust."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trustme
 
 
 class Authority:
-    """`server(name)` is a context for a server of that name, `trusting` one for a client that believes it."""
+    """`server(name)` is a context for a server of that name, `trusting` one for a client that trusts it."""
 
     def __init__(self) -> None:
         self._authority = trustme.CA()
@@ -17,7 +17,7 @@ class Authority:
         self._authority.configure_trust(self.trusting)
 
     def write(self, folder: Path) -> Path:
-        """Write the authority's own certificate, for a client that takes a file of those it believes."""
+        """Write the authority's certificate, for a client that reads trusted ones from a file."""
         file = folder / "authority.pem"
         self._authority.cert_pem.write_to_path(str(file))
         return file

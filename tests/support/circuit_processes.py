@@ -1,4 +1,4 @@
-"""Processes that share a circuit, each doing what the test tells it."""
+"""Processes that share a circuit, directed by the test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 class Meeting:
-    """What the processes of one test share besides the circuit."""
+    """State shared by the processes of one test, besides the circuit."""
 
     def __init__(self) -> None:
         self.begun = FORK.Event()
@@ -35,7 +35,7 @@ class Meeting:
 
 
 class Agent:
-    """One process with its circuit. `do` tells it what to do and waits for what came of it."""
+    """One process with its circuit. `do` gives it an order and waits for the result."""
 
     def __init__(self, states: SharedStates, settings: CircuitSettings, meeting: Meeting) -> None:
         self._pipe, theirs = FORK.Pipe()
@@ -55,13 +55,13 @@ class Agent:
         return self._pipe.recv()
 
     def kill(self) -> None:
-        """End it without a chance to tidy up."""
+        """Kill it without a chance to clean up."""
         assert self.process.pid is not None
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.join(10)
 
     def freeze(self) -> None:
-        """Stop it where it is; it runs no more until `thaw`."""
+        """Stop it until `thaw`."""
         assert self.process.pid is not None
         os.kill(self.process.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
@@ -116,7 +116,7 @@ class _Worker:
             self.circuit.acquire().success(0.01)
 
     def run_alone(self, good: int) -> None:
-        """Let 25 calls be good, so that the next ones need no lock, and then `good` more."""
+        """Make 25 successful calls, so that later ones need no lock, then `good` more."""
         self.succeed(25 + good)
 
     def admitted(self) -> bool:
@@ -135,7 +135,7 @@ class _Worker:
             permit.failure(0.01, "timeout")
 
     def force(self, state: Any) -> bool:
-        """Force it; False if it is held up."""
+        """Force the state; False if the circuit is held up."""
         try:
             self.circuit.force(state)
         except CircuitLockTimeout:
@@ -161,23 +161,23 @@ class _Worker:
         return [pid for pid, _ in self.states.living()]
 
     def enter(self) -> None:
-        """Take the circuit for itself, and keep it."""
+        """Take the circuit's lock and keep it."""
         self.store.__enter__()
 
     def leave(self) -> None:
-        """Let the others have it again."""
+        """Release the circuit's lock."""
         self.store.__exit__(None, None, None)
 
     def half_commit(self) -> None:
-        """Begin to open the circuit, and come as far as the last word but one."""
+        """Begin to open the circuit, and stop before the last word is written."""
         self.store.__enter__()
-        at = self.states.block(0) + 10  # the first of the two standings, not the one in use
+        at = self.states.block(0) + 10  # the first of the two copies, not the one in use
         for word in range(at, at + 12):
             if self.states.words[self.states.block(0)] >> 2 & 1 != (word - at) // 6:
                 self.states.words[word] = 1
 
     def run(self, calls: int, failing: frozenset[int]) -> int:
-        """Call `calls` times or until refused; which calls fail is decided by their number over all processes."""
+        """Make `calls` calls or until refused; those whose number, over all processes, is in `failing` fail."""
         self.meeting.begun.wait(30)
         for done in range(calls):
             try:
@@ -194,7 +194,7 @@ class _Worker:
         return calls
 
     def run_trials(self, seconds: float) -> int:
-        """Take trials as often as it may, and note how many run at the same time anywhere."""
+        """Take trials as often as allowed; note the most that ran at once over all processes."""
         self.meeting.begun.wait(30)
         taken = 0
         ends_at = time.monotonic() + seconds

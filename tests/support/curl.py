@@ -1,4 +1,4 @@
-"""As much of curl as the README uses, for machines that have none: -s -f -N -X -H -d, the status on standard error."""
+"""As much of curl as the README uses, for machines without it: -s -f -N -X -H -d; status on standard error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAILED = 22  # what curl -f exits with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Send one request; no proxy is asked, no redirect followed."""
+    """Send one request; use no proxy, follow no redirect."""
     parser = argparse.ArgumentParser(prog="curl")
     parser.add_argument("url")
     parser.add_argument("-s", action="store_true")

@@ -1,4 +1,4 @@
-"""The process that streams events, and a reader of its streams."""
+"""The event-stream process, and a client of its streams."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Event:
-    """One event as a browser would dispatch it; `id` is the last one seen so far."""
+    """One event as a browser would dispatch it; `id` is the last id seen so far."""
 
     name: str
     data: Any
@@ -29,7 +29,7 @@ class Event:
 
 
 class Reader:
-    """Turns the lines of a stream into events, by the rules of the HTML standard as far as we use them."""
+    """Turns the lines of a stream into events, by the rules of the HTML standard that Siteworks uses."""
 
     def __init__(self) -> None:
         self.last_id: str | None = None
@@ -39,7 +39,7 @@ class Reader:
         self._data: list[str] = []
 
     def line(self, line: str) -> Event | None:
-        """Take one line without its end; gives the event that an empty one completes."""
+        """Take one line without its end; return the event that an empty line completes."""
         if line.startswith(":"):
             self.comments += 1
         elif line:
@@ -63,7 +63,7 @@ class Reader:
 
 
 class EventStream:
-    """One open stream; iterating waits for the next event and ends with the stream."""
+    """One open stream; iteration waits for the next event and ends with the stream."""
 
     def __init__(self, port: int, task_id: object, *, last_event_id: str | None = None, timeout: float = 15.0) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -90,7 +90,7 @@ class EventStream:
         raise StopIteration
 
     def read_line(self) -> str:
-        """The next line as it is, comments too."""
+        """The next raw line, comments included."""
         line = self.answer.readline().decode().rstrip("\n")
         self.reader.line(line)
         return line
@@ -101,10 +101,10 @@ class EventStream:
 
 
 class EventsProcess:
-    """gunicorn with the event streams as it runs in production."""
+    """gunicorn with the event streams, as in production."""
 
     def __init__(self, log: Path, database_url: str, *, constants: tuple[str, ...] = (), **settings: str) -> None:
-        """`constants` are such as `_POLL_SECONDS=0.1`, of service_tasks.streams.app."""
+        """`constants` override those of service_tasks.streams.app: `_POLL_SECONDS=0.1`."""
         self._constants = [f"service_tasks.streams.app.{constant}" for constant in constants]
         self.port = free_port()
         self.log = log
@@ -130,12 +130,12 @@ class EventsProcess:
         return float(next(line for line in lines if line.startswith(f"{name} ")).rpartition(" ")[2])
 
     def restart(self) -> None:
-        """Stop it and start another one on the same port."""
+        """Stop it and start another on the same port."""
         self.stop()
         self.process = self._start()
 
     def stop(self) -> int:
-        """Tell it to stop and wait until it has; gives its exit status."""
+        """Tell it to stop, wait until it has, and return its exit status."""
         if self.process.poll() is None:
             self.process.terminate()
         try:

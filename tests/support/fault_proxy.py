@@ -1,12 +1,12 @@
-"""A proxy between the gateway and a real service that does what a real service cannot be told to do.
+"""A proxy between the gateway and a real service that injects faults.
 
     with FaultProxy(service_port) as proxy:
         proxy.fault = Fail(8, of=10)
         …
         proxy.fault = Pass()
 
-A fault holds for every request from then on, those on kept connections too; the service's own pages (/readyz and
-/openapi.json) are never touched, so that a service which is ready while its calls fail can be played.
+A fault applies to every later request, also on kept connections. The service's own pages (/readyz, /openapi.json) are
+passed, so that a service can be ready while its calls fail.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _PIECE = b"x" * 65536
 
 @dataclass(frozen=True)
 class Pass:
-    """Hand everything on, both ways."""
+    """Pass everything, both ways."""
 
 
 @dataclass(frozen=True)
 class Delay:
-    """Hand the request on, and the answer back so many seconds later."""
+    """Pass the request at once, and the answer after a delay in seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Fail:
-    """Answer `failing` of every `of` requests with 503 as a service without its database does; pass the others.
+    """Answer `failing` of every `of` requests with 503, like a service without its database; pass the rest.
 
-    They are spread evenly: with 3 of 10 no two follow each other, with 8 of 10 four at most.
+    They are spread evenly: with 3 of 10 no two in a row, with 8 of 10 at most four in a row.
     """
 
     failing: int
@@ -53,24 +53,24 @@ class Fail:
 
 @dataclass(frozen=True)
 class Reset:
-    """Take the request and reset the connection."""
+    """Read the request and reset the connection."""
 
 
 @dataclass(frozen=True)
 class Blame:
-    """Answer 503 with a code that says somebody behind the service failed."""
+    """Answer 503 with a code that blames a dependency of the service."""
 
     code: str
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """Answer with what is not HTTP."""
+    """Answer with bytes that are not HTTP."""
 
 
 @dataclass(frozen=True)
 class Huge:
-    """Answer 200 with a body of so many bytes, as fast as they are taken."""
+    """Answer 200 with a body of this many bytes, as fast as they are read."""
 
     size: int
 
@@ -101,7 +101,7 @@ class FaultProxy(LoopbackServer):
 
     @property
     def asked(self) -> int:
-        """Requests that arrived under the present fault, the service's own pages left out."""
+        """Requests that arrived under the present fault, except for the service's own pages."""
         return self._asked
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,7 +126,7 @@ class FaultProxy(LoopbackServer):
                 service[1].transport.abort()
 
     def _take(self, head: bytes) -> Fault:
-        """What happens to a request with this head."""
+        """The fault for a request with this head."""
         if head.split(b" ", 2)[1].partition(b"?")[0] in _PAGES:
             return Pass()
         fault, number = self._fault, self._asked
@@ -137,14 +137,14 @@ class FaultProxy(LoopbackServer):
 
 
 async def _misbehave(fault: Fail | Reset | Blame | Garbage | Huge, writer: asyncio.StreamWriter) -> bool:
-    """Answer as the fault says; False when the connection ends with it."""
+    """Apply the fault; return False if it ends the connection."""
     match fault:
         case Fail():
             writer.write(_refusal("database_unavailable"))
         case Blame(code):
             writer.write(_refusal(code))
         case Reset():
-            # Without lingering, closing sends RST at once.
+            # With a linger time of 0, closing sends RST at once.
             sock: socket.socket = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
@@ -171,7 +171,7 @@ def _refusal(code: str) -> bytes:
 
 
 async def _ask(service: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: bytes) -> bytes:
-    """Send a request and give the whole answer; our services tell every body's length."""
+    """Send a request and return the whole answer; the services always send a Content-Length."""
     reader, writer = service
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A real gateway process, in front of scripted upstreams or of any others."""
+"""A real gateway process, in front of scripted or real upstreams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UPSTREAMS = ("users", "orders", "tasks", "events")
 
 
 class GatewayServer:
-    """gunicorn with the gateway as it runs in production, in front of the services at `urls`."""
+    """gunicorn with the gateway, as in production, in front of the services at `urls`."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class GatewayServer:
         constants: tuple[str, ...] = (),
         **settings: str,
     ) -> None:
-        """`constants` are such as `_WAITING=1`, of api_gateway.app; `conf` is gunicorn's; `before` is called in the new
-        process before gunicorn begins."""
+        """`constants` override those of api_gateway.app (`_WAITING=1`); `conf` is gunicorn's; `before` is called in the
+        new process before gunicorn starts."""
         self.port = free_port()
         self.log = log
         self.client = RawClient(self.port)
@@ -74,11 +74,11 @@ class GatewayServer:
         return force(self.client, circuit, state)
 
     def circuit(self, name: str) -> dict[str, object]:
-        """What /health tells about one circuit."""
+        """One circuit as /health shows it."""
         return circuit(self.client, name)
 
     def pids(self) -> list[int]:
-        """Every process of the gateway; empty when the one that was asked ended meanwhile."""
+        """Every process of the gateway; empty if the process that was asked has ended."""
         try:
             answer = self.client.get("/status")
         except (OSError, AssertionError):
@@ -87,7 +87,7 @@ class GatewayServer:
 
     @contextmanager
     def alone(self, pid: int) -> Iterator[None]:
-        """Freeze every process but one, so that it is the one that answers."""
+        """Freeze every process but one, so that this one answers."""
         others = [other for other in self.pids() if other != pid]
         for other in others:
             os.kill(other, signal.SIGSTOP)
@@ -99,11 +99,11 @@ class GatewayServer:
 
     @contextmanager
     def held_up(self, circuit: int) -> Iterator[None]:
-        """Have a circuit's lock, by its number, as a process of the gateway that was frozen just then would."""
+        """Hold a circuit's lock, by its number, as a gateway process frozen at that moment would."""
         with contextlib.ExitStack() as files:
             for path in Path(f"/proc/{self.pids()[0]}/fd").iterdir():
-                # The file has no name, but whoever has it open leads to it; other files there are nobody's circuits.
-                # Those of connections come and go meanwhile.
+                # The file has no name, but is reached by a descriptor of a process that has it open. The other files
+                # are not circuits, and those of connections come and go.
                 with contextlib.suppress(FileNotFoundError):
                     if "/dev/shm/" in os.readlink(path):
                         fcntl.lockf(files.enter_context(path.open("r+b")), fcntl.LOCK_EX, 1, circuit)
@@ -120,7 +120,7 @@ class GatewayServer:
 
 
 class GatewayProcess(GatewayServer):
-    """The same with upstreams of ours behind it."""
+    """The same in front of scripted upstreams."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class GatewayProcess(GatewayServer):
         super().__init__(log, urls, conf=conf, before=before, constants=constants, **settings)
 
     def reset(self) -> None:
-        """Make upstreams and circuits as good as new."""
+        """Reset upstreams and circuits."""
         for name, upstream in self.upstreams.items():
             upstream.reset()
             assert self.force(name, "auto").status == 200
@@ -149,7 +149,7 @@ class GatewayProcess(GatewayServer):
 
 
 def force(client: RawClient, circuit: str, state: str) -> RawAnswer:
-    """Set a circuit by hand; `auto` starts it again from closed, with nothing counted."""
+    """Force a circuit's state; `auto` resets it to closed, with nothing counted."""
     return client.request(
         "POST",
         f"/admin/circuits/{circuit}",
@@ -159,6 +159,6 @@ def force(client: RawClient, circuit: str, state: str) -> RawAnswer:
 
 
 def circuit(client: RawClient, name: str) -> dict[str, object]:
-    """What /health tells about one circuit."""
+    """One circuit as /health shows it."""
     shown: dict[str, object] = client.get("/health").json["data"]["upstreams"][name]
     return shown

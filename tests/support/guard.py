@@ -1,7 +1,7 @@
-"""Ends what a process of tests leaves running, however it ends: interrupted, timed out or killed.
+"""Ends what a test process leaves running, however it ends: interrupted, timed out or killed.
 
-An instance outlives whoever started it, as it should, and so do servers whose parent was killed. What tests start is
-known by the folder of their session, which is in its environment.
+An instance outlives the process that started it, as it should, and so do servers whose parent was killed. What tests
+start is known by the session's folder in its environment.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _STOP_SECONDS = 15
 
 
 def start(folder: Path) -> None:
-    """Watch this process from another one; all that it starts from now on has the folder in its environment."""
+    """Watch this process from another; everything it starts from now on has the folder in its environment."""
     os.environ["FOLDER_OF_THESE_TESTS"] = str(folder)
-    # Not by subprocess, which complains of a child that nobody waits for.
+    # Not by subprocess, which warns of a child that was never waited for.
     command = [sys.executable, __file__, str(os.getpid()), str(folder)]
     silence = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in (0, 1)]
     os.posix_spawn(sys.executable, command, os.environ, file_actions=silence, setsid=True)
@@ -30,7 +30,7 @@ def start(folder: Path) -> None:
 
 def _left(folder: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # gone meanwhile, or another user's
+        with suppress(psutil.Error, OSError):  # gone by now, or another user's
             values = process.environ().values()
             if process.pid != os.getpid() and any(f"{folder}/" in f"{value}/" for value in values):
                 yield process

@@ -1,4 +1,4 @@
-"""A package on a path of its own, as an installer leaves it: its folder and the metadata beside it."""
+"""A package as an installer leaves it: its folder, with the metadata beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SUPPORT = Path(__file__).parent
 
 
 def install(package: str, site: Path, *, entry_points: dict[str, str]) -> None:
-    """Put a package of tests/support into `site` with its entry points of the group siteworks.task_types."""
+    """Install a package of tests/support into `site`, with entry points in the group siteworks.task_types."""
     shutil.copytree(SUPPORT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
     metadata = site / f"{package}-1.0.dist-info"
     metadata.mkdir()

@@ -1,4 +1,4 @@
-"""What the servers that tests play have in common: a port on loopback and an event loop on a thread of its own."""
+"""The base of the tests' own servers: a port on loopback, and an event loop on a thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class LoopbackServer(ABC):
-    """Listens inside `with`, at `port`; whoever is connected at its end is cut off."""
+    """Listens at `port` inside `with`; connections still open at its end are cut off."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -54,7 +54,7 @@ class LoopbackServer(ABC):
         assert task is not None
         self._clients[task] = writer
         try:
-            # Whoever leaves or is cut off ends this connection, as it does at a real server.
+            # A client that leaves or is cut off ends only this connection, as at a real server.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._serve(reader, writer)
         finally:

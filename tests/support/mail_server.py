@@ -1,4 +1,4 @@
-"""A real SMTP server on loopback that keeps what it takes and refuses what a test tells it to."""
+"""A real SMTP server on loopback that keeps accepted messages and refuses what a test tells it to."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Taken:
 
 @dataclass
 class MailServer:
-    """`replies` holds answers by command (`MAIL`, `DATA`) or by recipient; the others are good ones."""
+    """`replies` holds answers by command (`MAIL`, `DATA`) or by recipient; all others are successful."""
 
     tls: ssl.SSLContext | None = None
     password: str | None = None

@@ -1,4 +1,4 @@
-"""Reading our own documentation: its code blocks, tables, links and words in code type."""
+"""Reads the documentation: its code blocks, tables, links and inline code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADING = re.compile(r"^(#+)\s+(.*?)\s*$")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; `line` is that of its first line, from 1."""
+    """A fenced block; `line` is the number of its first line, from 1."""
 
     file: Path
     language: str
@@ -25,7 +25,7 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Give file and line the way editors take them."""
+        """File and line as editors take them."""
         return f"{self.file.relative_to(CHECKOUT)}:{self.line}"
 
 
@@ -36,33 +36,33 @@ class Document:
         self.file = file
         self.text = file.read_text(encoding="utf-8")
         self.blocks: list[Block] = []
-        #: the lines outside fenced blocks; the others are empty, so that numbers stay right
+        #: the lines outside fenced blocks; the others are empty, so that line numbers stay right
         self.prose: list[str] = []
         self._split()
 
     @property
     def name(self) -> str:
-        """Give the path from the checkout."""
+        """The path from the checkout."""
         return str(self.file.relative_to(CHECKOUT))
 
     def links(self) -> Iterator[tuple[int, str]]:
-        """Give each link's target with its line."""
+        """Each link's target with its line."""
         for number, line in enumerate(self.prose, start=1):
             for target in _LINK.findall(line):
                 yield number, target
 
     def code(self) -> Iterator[tuple[int, str]]:
-        """Give what stands between backticks, with its line."""
+        """The text between backticks, with its line."""
         for number, line in enumerate(self.prose, start=1):
             for text in _CODE.findall(line):
                 yield number, text
 
     def anchors(self) -> set[str]:
-        """Give what a link may name after `#`."""
+        """The names that a link may have after `#`."""
         return {_slug(found[2]) for line in self.prose if (found := _HEADING.match(line))}
 
     def rows(self, heading: str) -> list[list[str]]:
-        """Give the rows of all tables under a heading, cells stripped, without header and rule."""
+        """The rows of all tables under a heading, cells stripped, without header and rule."""
         rows: list[list[str]] = []
         level = 0
         for number, line in enumerate(self.prose):
@@ -97,10 +97,10 @@ class Document:
 
 
 def documents() -> list[Document]:
-    """Give every Markdown file of the repository."""
+    """Every Markdown file of the repository."""
     folders = [CHECKOUT / name for name in ("docs", "scripts", "deploy", "tests", "benchmarks")]
     files = [*CHECKOUT.glob("*.md"), *(file for folder in folders for file in folder.rglob("*.md"))]
-    # What the benchmarks installed for themselves lies in a hidden folder.
+    # Benchmarks install their packages into a hidden folder.
     files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(CHECKOUT).parts)]
     return [Document(file) for file in sorted(files)]
 

@@ -1,4 +1,4 @@
-"""A service as its container runs it, and how much memory it took at most."""
+"""A service as its container runs it, and its peak memory."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ JSON = (("Content-Type", "application/json"),)
 
 @cache
 def limit_of(container: str) -> int:
-    """The bytes that a container of docker-compose.yml may have."""
+    """The memory limit of a container in docker-compose.yml, in bytes."""
     document = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8"))
     text: str = document["services"][container]["mem_limit"]
     return int(text[:-1]) * _UNITS[text[-1]]
 
 
 def peak(pid: int) -> int:
-    """The most bytes that a process had at once, or the workers of gunicorn's master, and what it has of its own."""
+    """Peak memory of a process in bytes; for gunicorn's master, that of its workers plus its private memory."""
     first = psutil.Process(pid)
     workers = first.children(recursive=True)
     if not workers:
         return _highest(pid)
-    # What it shares with its workers counts with them; and it has no more at other times.
+    # Its memory shared with workers is counted there; its private memory does not vary.
     return first.memory_full_info().uss + sum(_highest(worker.pid) for worker in workers)
 
 
@@ -62,7 +62,7 @@ class Contained:
         return {worker.pid for worker in psutil.Process(self.process.pid).children()}
 
     def at_once(self, *requests: Callable[[], RawAnswer]) -> Counter[int]:
-        """Send them all together. Each gets an answer in the envelope: what it asked for, or a refusal of its size."""
+        """Send them all at once. Each gets an enveloped answer: the data, or a refusal for its size."""
         with ThreadPoolExecutor(len(requests)) as threads:
             answers = [sent.result() for sent in [threads.submit(request) for request in requests]]
         for answer in answers:

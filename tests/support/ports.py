@@ -1,4 +1,4 @@
-"""Ports nobody listens on."""
+"""Free ports."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import os
 import random
 import socket
 
-# Below the range from which the kernel takes ports for outgoing connections, and beside that of `free_base` in
-# scripts/instance/ports.py. Each test process has a part of its own: a port that one test has left for a moment, to
-# restart a server on it, is not taken by another's.
+# Below the kernel's ephemeral ports, and apart from the range of `free_base` in scripts/instance/ports.py. Each test
+# process has its own part, so that no other takes a port while a server is restarted on it.
 _LOWEST, _PARTS, _PART = 20_000, 4, 3_000
 
 
@@ -28,7 +27,7 @@ def _is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> int:
-    """Give the first of `count` neighbouring free ports on loopback."""
+    """The first of `count` consecutive free ports on loopback."""
     lowest, highest = _own_part()
     for _ in range(200):
         first = random.randrange(lowest, highest - count)
@@ -38,5 +37,5 @@ def free_ports(count: int) -> int:
 
 
 def free_port() -> int:
-    """Give one free port on loopback."""
+    """A free port on loopback."""
     return free_ports(1)

@@ -36,8 +36,8 @@ class TestServer:
     __test__ = False
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
-        """A `durable` one keeps every commit when it is killed; the other is faster."""
-        # Even so without fsync: the tests kill processes, not machines.
+        """A `durable` server keeps every commit when it is killed; otherwise it is faster."""
+        # Even then without fsync: the tests kill processes, not machines.
         settings = {"fsync": "off"} if durable else dict.fromkeys(_FAST, "off")
         self.postgres = EmbeddedPostgres(
             folder / "postgres", free_port(), "superuser of a throw-away server", settings=settings
@@ -58,7 +58,7 @@ class TestServer:
         self.postgres.kill()
 
     def create(self, *, template: str | None = None) -> str:
-        """Make a database and give its name."""
+        """Make a database and return its name."""
         name = f"test_{next(self._numbers)}"
         self._administer(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
@@ -68,12 +68,12 @@ class TestServer:
         return name
 
     def drop(self, name: str) -> None:
-        """Remove a database, whoever is connected."""
+        """Remove a database and end its connections."""
         self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Meanwhile there is no server."""
+        """Stop the server for the block."""
         self.stop()
         try:
             yield
@@ -82,12 +82,12 @@ class TestServer:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Meanwhile the server refuses every write, on the connections that it has as on new ones."""
+        """For the block the server refuses every write, on existing and new connections."""
         with read_only(self.url("postgres")):
             yield
 
     def url(self, database: str) -> str:
-        """Give a SQLAlchemy URL."""
+        """A SQLAlchemy URL."""
         return self.postgres.url(database)
 
     def service_database(
@@ -119,7 +119,7 @@ class TestServer:
 
 @contextmanager
 def read_only(superuser_url: str) -> Iterator[None]:
-    """Meanwhile that server refuses every write, on the connections that it has as on new ones."""
+    """For the block the server refuses every write, on existing and new connections."""
     connection = psycopg2.connect(superuser_url.replace("+psycopg2", "", 1))
     connection.autocommit = True
 

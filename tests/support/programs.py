@@ -1,4 +1,4 @@
-"""Every program of ours as a process with a folder and an `.env` of its own; databases and brokers are away."""
+"""Every program of Siteworks as a process with its own folder and `.env`; databases and brokers are away."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _gunicorn(folder: str, app: str) -> list[str]:
     return ["gunicorn", "-c", str(ROOT / folder / "gunicorn.conf.py"), app]
 
 
-#: Those that reload: the command, the variable of the address, and a value that it refuses.
+#: Programs that reload: the command, the variable of the address, and a value that it refuses.
 SERVERS = {
     "gateway": (_gunicorn("api_gateway", "api_gateway.asgi:app"), "GATEWAY_BIND", "GATEWAY_RATE_LIMIT=many"),
     "users": (["servicekit.web.serve", "users"], "USERS_BIND", "SERVICE_THREADS=0"),
@@ -33,7 +33,7 @@ SERVERS = {
         _gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"), "EVENTS_BIND", "EVENTS_WATCHERS=x"
     ),
 }  # fmt: skip
-#: Those that only show pages.
+#: Programs that only serve pages.
 OTHERS = {
     "relay": (["servicekit.events", "relay"], "RELAY_BIND", "LOG_LEVEL=loud"),
     "ingest": (["service_tasks.cli", "ingest"], "INGEST_BIND", "LOG_LEVEL=loud"),
@@ -43,7 +43,7 @@ PROGRAMS = {**SERVERS, **OTHERS}
 
 
 class Program:
-    """One of them; `lines` are those of `.env` beside what it needs."""
+    """One of them; `lines` are added to what `.env` must have."""
 
     def __init__(self, folder: Path, name: str, *lines: str) -> None:
         command, self._bind, self.wrong = PROGRAMS[name]

@@ -1,4 +1,4 @@
-"""A RabbitMQ of one's own for the tests, which they may kill: the installed server's programs, in a folder apart."""
+"""A RabbitMQ that tests may kill: the installed server's programs, in a separate folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def programs() -> Path:
-    """The installed server's programs; Debian's package is installed where we may. Skips, loudly, where we may not."""
+    """The installed server's programs, from Debian's package if it can be installed. Skips loudly otherwise."""
     with (Path(tempfile.gettempdir()) / "siteworks-tests-rabbitmq.lock").open("w") as lock:
-        # Several test processes would get into each other's way.
+        # Several test processes may install at once.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if installed() is None and os.geteuid() == 0 and shutil.which("apt-get"):
             _install()
@@ -74,12 +74,12 @@ class PrivateBroker(OwnBroker):
         super().__init__(folder, free_ports(3), programs())
 
     def control(self, *arguments: str) -> str:
-        """Do what `rabbitmqctl ARGUMENTS` does; gives what it says."""
+        """Run `rabbitmqctl ARGUMENTS` and return its output."""
         return self.server.control(*arguments)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """All its programs, by SIGSTOP: connections stay, and nothing is answered."""
+        """Stop all its programs by SIGSTOP: connections stay open, and nothing answers."""
         self._signal_all(signal.SIGSTOP)
         try:
             yield

@@ -1,4 +1,4 @@
-"""A client that sends exactly the bytes it is given and shows exactly what came back."""
+"""A client that sends exactly the bytes it is given and returns exactly what comes back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RawAnswer:
 
 
 class RawClient:
-    """Talks to one address."""
+    """A client of one port."""
 
     def __init__(self, port: int, timeout: float = 15.0) -> None:
         self.port = port
@@ -52,7 +52,7 @@ class RawClient:
         return socket.create_connection(("127.0.0.1", self.port), self.timeout)
 
     def send(self, data: bytes, *, head: bool = False) -> RawAnswer:
-        """Send bytes on a connection of their own; give the answer."""
+        """Send bytes on a new connection; return the answer."""
         with self.connect() as connection:
             began = time.monotonic()
             connection.sendall(data)
@@ -67,7 +67,7 @@ class RawClient:
         fields: tuple[tuple[str, str], ...] = (),
         connection: socket.socket | None = None,
     ) -> RawAnswer:
-        """Send one ordinary request; the connection is kept when it is given."""
+        """Send one ordinary request; a given connection is kept open."""
         lines = [f"{method} {target} HTTP/1.1", "Host: localhost"]
         lines += [f"{name}: {value}" for name, value in fields]
         if body is not None:
@@ -84,7 +84,7 @@ class RawClient:
 
 
 class KeptClient(RawClient):
-    """The same on connections that have served before (a request that no upstream hears of)."""
+    """The same on connections that have served a request before, one that reaches no upstream."""
 
     def connect(self) -> socket.socket:
         connection = super().connect()
@@ -94,17 +94,17 @@ class KeptClient(RawClient):
 
 
 class WholeWayClient(RawClient):
-    """The same with an empty line before each request, which is legal (RFC 9112 section 2.2) but makes no plain head:
-    gunicorn's parser reads it."""
+    """The same with an empty line before each request, which is legal (RFC 9112 section 2.2) but not a plain head, so
+    that gunicorn's parser reads it."""
 
     def send(self, data: bytes, *, head: bool = False) -> RawAnswer:
         return super().send(b"\r\n" + data, head=head)
 
 
 def read_answer(connection: socket.socket, *, head: bool = False, began: float | None = None) -> RawAnswer:
-    """Read one answer off a connection; a body that is cut off is a ConnectionError."""
+    """Read one answer. Raises ConnectionError for a truncated body."""
     began = time.monotonic() if began is None else began
-    # Closed at once, even when what is read is an error that keeps this frame: the connection would be open until then.
+    # Closed here, since a raised error keeps this frame, and with it the connection, alive.
     with connection.makefile("rb") as stream:
         status, fields, body = _read(stream, head)
     return RawAnswer(status, fields, body, time.monotonic() - began)

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 @contextmanager
 def no_more_files() -> Iterator[None]:
-    """Let this process open no file; what is open stays so."""
+    """Keep this process from opening files; open ones stay open."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
@@ -25,13 +25,13 @@ def no_more_files() -> Iterator[None]:
 
 
 def at_most(files: int) -> Callable[[], None]:
-    """What a new process calls first, to be able to open so many files and no more."""
+    """For a new process to call first: limits it to this many open files."""
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
 
 @contextmanager
 def filled(process: psutil.Process, port: int) -> Iterator[list[socket.socket]]:
-    """Connect until a server has no file left and the last connections wait; all are given."""
+    """Connect until the server has no descriptor left and the last connections wait; yield all connections."""
     limit, _ = process.rlimit(psutil.RLIMIT_NOFILE)
     with contextlib.ExitStack() as stack:
         connections = [

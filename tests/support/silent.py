@@ -1,4 +1,4 @@
-"""An address at which somebody listens and nobody answers: packets vanish, as behind a machine that is gone."""
+"""An address that never answers: packets vanish, as with a machine that is gone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silent(host: str, port: int) -> Iterator[None]:
-    """Fill the queue of a listener that accepts nobody; Linux drops whatever else comes."""
+    """Fill the queue of a listener that never accepts; Linux then drops further packets."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

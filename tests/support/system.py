@@ -1,4 +1,4 @@
-"""A whole running system for the end-to-end tests: started, used and stopped the way a user does it."""
+"""A whole running system for the end-to-end tests: started, used and stopped as a user does."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ class Reply:
 
     @property
     def data(self) -> Any:
-        """Give what a good answer holds."""
+        """The data of a successful answer."""
         assert self.body["success"] is True, self.body
         return self.body["data"]
 
     @property
     def error(self) -> dict[str, Any]:
-        """Give what an error answer holds."""
+        """The error of a failed answer."""
         assert self.body["success"] is False, self.body
         return self.body["error"]
 
     @property
     def fields(self) -> list[str]:
-        """Name the fields an error answer complains about."""
+        """The fields that the error names."""
         return [detail["field"] for detail in self.error.get("details", [])]
 
 
 class RunningSystem:
-    """One instance in a data folder of its own."""
+    """One instance in its own data folder."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class RunningSystem:
         environment: dict[str, str] | None = None,
         command: Sequence[str | Path] = (sys.executable, "-m", "scripts.instance"),
     ) -> None:
-        """`command` is what `./scripts/run` becomes, or that of another checkout."""
+        """`command` is what `./scripts/run` executes, here or in another checkout."""
         self.data = data
         self.port = free_ports(row_length())
         self._command = command
@@ -70,7 +70,7 @@ class RunningSystem:
         self._left_behind: dict[int, list[psutil.Process]] = {}
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Do what `./scripts/run ARGUMENTS` does, in the environment of the tests."""
+        """Run `./scripts/run ARGUMENTS` in the tests' Python environment."""
         done = subprocess.run(
             [*self._command, "--data", str(self.data), *arguments],
             cwd=CHECKOUT,
@@ -85,7 +85,7 @@ class RunningSystem:
         return done
 
     def start(self, *options: str) -> None:
-        """Start everything and return when it is ready."""
+        """Start everything; return once it is ready."""
         self.cli("--port", str(self.port), "--detach", *options)
 
     def stop(self) -> None:
@@ -94,26 +94,26 @@ class RunningSystem:
         self.cli("stop")
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Give each process's state and pid by name, as `status --json` tells."""
+        """Each process's state and pid by name, from `status --json`."""
         told = json.loads(self.cli("status", "--json", check=False).stdout)
         return {process["name"]: process for process in told["services"]}
 
     def kill(self, name: str) -> int:
-        """Kill a process with SIGKILL and give the pid it had."""
+        """Kill a process with SIGKILL; return its pid."""
         pid = int(self.status()[name]["pid"])
         self.kill_pid(pid)
         return pid
 
     def kill_pid(self, pid: int) -> None:
-        """Kill a process with SIGKILL at once, without asking what it is called."""
+        """Kill a process with SIGKILL by its pid."""
         self._left_behind[pid] = psutil.Process(pid).children()
         os.kill(pid, signal.SIGKILL)
 
     def wait_until_replaced(self, name: str, pid: int, *, timeout: float = 30) -> int:
-        """Wait until a process runs again under another pid, and give it.
+        """Wait until a process runs again under another pid; return that.
 
-        The children of one that was killed may answer for a moment longer, and then leave the port; this waits for
-        that, so that whoever asks afterwards meets the new process.
+        The children of a killed process may answer for a moment longer. This waits for their end, so that later
+        requests reach the new process.
         """
 
         def replaced() -> int:
@@ -167,7 +167,7 @@ class RunningSystem:
         return self.request("DELETE", path, **options)
 
     def wait_for_task(self, task_id: str, *statuses: str, timeout: float = 30) -> dict[str, Any]:
-        """Wait until a task has one of the statuses, and give it."""
+        """Wait until a task has one of the statuses; return it."""
 
         def there() -> dict[str, Any] | None:
             task: dict[str, Any] = self.get(f"/tasks/{task_id}").data

@@ -1,6 +1,6 @@
-"""Worker processes, forked from one that has read the program already: a tenth of a second each instead of two.
+"""Worker processes, forked from one that has done the imports: a tenth of a second each instead of two.
 
-What runs in them is `python -m service_tasks.cli worker` with an environment of its own.
+Each runs what `python -m service_tasks.cli worker` runs, with its own environment.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ForkedWorker:
         return self._log.read_text(encoding="utf-8") if self._log.exists() else ""
 
     def heard(self, word: str, *, timeout: float = 20.0) -> None:
-        """Wait until its log has the word."""
+        """Wait until its log contains the word."""
         eventually(lambda: word in self.said(), timeout=timeout, what=f"the worker says {word}")
 
     def send(self, number: signal.Signals) -> None:
@@ -108,12 +108,12 @@ class ForkedWorker:
         os.kill(self.pid, number)
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send it a signal and give its exit status once it is gone."""
+        """Send it a signal; return its exit status once it has ended."""
         self.send(number)
         return self.ended()
 
     def ended(self, *, timeout: float = 20.0) -> int:
-        """Wait until it is gone and give its exit status."""
+        """Wait until it has ended; return its exit status."""
         self.process.join(timeout)
         assert self.process.exitcode is not None, f"still there: {self.said()[-2000:]}"
         return self.process.exitcode

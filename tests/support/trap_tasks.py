@@ -1,7 +1,7 @@
-"""Task types for the traps: each writes down that it began and that it returned, and waits until it is let go.
+"""Task types for crash tests: each notes that it began and that it returned, and waits to be released.
 
-The payload names the folder of the test: its file `journal` gets a line for each beginning and each return, and a
-handler that waits does so until there is a file `release`.
+The payload names the test's folder: its file `journal` gets a line for each beginning and each return, and handlers
+that wait do so until it has a file `release`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Trap(BaseModel):
 
 
 def note(ctx: TaskContext, payload: Trap, what: str) -> None:
-    """Write one line; at once, so that those of many processes do not mix."""
+    """Write one line in one write, so that lines of several processes do not mix."""
     line = f"{what} {ctx.task_id} {ctx.attempt} {os.getpid()}\n".encode()
     file = os.open(Path(payload.folder, "journal"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -63,7 +63,7 @@ class LargeTrap(Trap):
 
 @task_type("waits_with_much", payload=LargeTrap, timeout=600)
 async def waits_with_much(ctx: TaskContext, payload: LargeTrap) -> int:
-    """The same, with all its payload in hand."""
+    """The same, with a large payload."""
     await waits.function(ctx, payload)
     return len(payload.values)
 
@@ -76,7 +76,7 @@ async def waits_alone(ctx: TaskContext, payload: Trap) -> int:
 
 @task_type("is_deaf", payload=Trap, timeout=600)
 def is_deaf(ctx: TaskContext, payload: Trap) -> int:
-    """A plain function that does not care whether it is told to stop."""
+    """A plain function that ignores the order to stop."""
     note(ctx, payload, "began")
     while not released(payload):
         time.sleep(LOOK_SECONDS)
@@ -92,7 +92,7 @@ async def blocks(ctx: TaskContext, payload: Trap) -> int:
 
 @task_type("runs", payload=Trap)
 async def runs(ctx: TaskContext, payload: Trap) -> None:
-    """Writes down that it ran."""
+    """Notes that it ran."""
     note(ctx, payload, "began")
 
 
@@ -106,7 +106,7 @@ async def fails_once(ctx: TaskContext, payload: Trap) -> int:
 
 
 class Forks(Trap):
-    """How it makes a child, and what that one does."""
+    """How it makes a child, and what the child does."""
 
     way: str
 
@@ -126,7 +126,7 @@ def _end_of_child(way: str) -> int:
 
 @task_type("forks", payload=Forks)
 def forks(ctx: TaskContext, payload: Forks) -> int:
-    """Its result is how the child ended."""
+    """Returns how the child ended."""
     note(ctx, payload, "began")
     if payload.way in ("multiprocessing", "subprocess"):
         return _end_of_child(payload.way)
@@ -152,20 +152,20 @@ async def forks_async(ctx: TaskContext, payload: Forks) -> int:
 
 @task_type("leaves_behind", payload=Trap)
 def leaves_behind(ctx: TaskContext, payload: Trap) -> None:
-    """What an interpreter waits for before it ends."""
+    """Leaves behind what an interpreter waits for before it exits."""
     threading.Thread(target=time.sleep, args=(60,), daemon=False).start()
     multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=False).start()
 
 
 @task_type("fills_executor", payload=Trap, timeout=60)
 async def fills_executor(ctx: TaskContext, payload: Trap) -> None:
-    """Waits on a thread of asyncio's executor, which nothing can end."""
+    """Waits on a thread of asyncio's executor, which cannot be interrupted."""
     note(ctx, payload, "began")
     await asyncio.to_thread(time.sleep, 600)
 
 
 @task_type("kills", payload=Trap)
 async def kills(ctx: TaskContext, payload: Trap) -> None:
-    """Takes its worker with it."""
+    """Kills its worker."""
     note(ctx, payload, "began")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,9 @@
-"""An upstream that answers with scripted bytes: whatever a broken, slow or odd service may send.
+"""An upstream that answers with scripted bytes, like a broken, slow or odd service.
 
     with ScriptedUpstream() as upstream:
         upstream.script(Reply.json({"id": 1}), Pause(0.5), …)
 
-Each request takes the next script; the last one stays for all that follow.
+Each request takes the next script; the last one serves all that follow.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def answer(
     fields: Sequence[tuple[str, str]] = (),
     length: int | None = None,
 ) -> bytes:
-    """An ordinary answer in bytes; `length` overrides the Content-Length."""
+    """An ordinary answer as bytes; `length` overrides the Content-Length."""
     lines = [f"HTTP/1.1 {status} Some Reason"]
     if media_type is not None:
         lines.append(f"Content-Type: {media_type}")
@@ -92,7 +92,7 @@ def answer(
 
 
 def good(data: Any, status: int = 200, **options: Any) -> bytes:
-    """A good answer in the envelope."""
+    """A successful answer in the envelope."""
     return answer(status, json.dumps({"success": True, "data": data}).encode(), **options)
 
 
@@ -104,10 +104,10 @@ def bad(status: int, code: str, **options: Any) -> bytes:
 
 @dataclass
 class ScriptedUpstream:
-    """Listens on loopback. Thread per connection; several requests may come on one connection."""
+    """Listens on loopback. A thread per connection, which may carry several requests."""
 
     port: int = 0
-    #: Otherwise it answers the head alone.
+    #: If false, it answers once it has read the head.
     reads_bodies: bool = True
     seen: list[Seen] = field(default_factory=list)
 
@@ -121,7 +121,7 @@ class ScriptedUpstream:
         self.sent = 0
         self._stopped = False
         self._listener: socket.socket | None = None
-        # None of those that the kernel gives to outgoing connections, which could have it while this one is stopped.
+        # Not an ephemeral port, which an outgoing connection could get while this server is stopped.
         self.port = self.port or free_port()
         self.start()
 
@@ -147,7 +147,7 @@ class ScriptedUpstream:
             self._scripts = [list(steps) for steps in scripts]
 
     def script_path(self, path: str, *steps: Step) -> None:
-        """Answer requests for this path (without query) so, whatever the other scripts say."""
+        """Answer requests for this path (without query) with these steps, whatever the other scripts."""
         with self._lock:
             self._by_path[path] = list(steps)
 
@@ -162,7 +162,7 @@ class ScriptedUpstream:
         self.drop_connections()
 
     def start(self) -> None:
-        """Listen, on the port of the last time."""
+        """Listen, on the same port as before."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
@@ -175,14 +175,14 @@ class ScriptedUpstream:
         """Refuse new connections and reset the open ones."""
         self._stopped = True
         if self._listener is not None:
-            # shutdown wakes the thread in accept(); close alone would leave it there.
+            # shutdown wakes the thread in accept(); close alone would not.
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
         self.drop_connections()
 
     def drop_connections(self) -> None:
-        """Close what is open, idle connections too."""
+        """Close all connections, idle ones too."""
         with self._lock:
             open_now, self._open = self._open, set()
         for connection in open_now:
@@ -190,7 +190,7 @@ class ScriptedUpstream:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def requests(self, path: str | None = None) -> list[Seen]:
-        """What arrived so far, the probes' own requests left out unless asked for by path."""
+        """The requests so far, without those of probes unless their path is given."""
         with self._lock:
             if path is not None:
                 return [seen for seen in self.seen if seen.target.partition("?")[0] == path]
@@ -202,13 +202,13 @@ class ScriptedUpstream:
 
     @property
     def open(self) -> int:
-        """How many connections are open now."""
+        """The number of open connections."""
         with self._lock:
             return len(self._open)
 
     @property
     def connections(self) -> int:
-        """How many connections were accepted so far."""
+        """The number of connections accepted so far."""
         return self._accepted
 
     def _accept(self, listener: socket.socket) -> None:
@@ -217,7 +217,7 @@ class ScriptedUpstream:
                 connection, _ = listener.accept()
             except OSError as error:
                 if error.errno == errno.EMFILE:
-                    # A test lets this process open no file for a moment.
+                    # A test keeps this process from opening files for a moment.
                     time.sleep(0.01)
                     continue
                 return
@@ -256,7 +256,7 @@ class ScriptedUpstream:
                 connection.sendall(step)
                 self.sent += len(step)
             elif isinstance(step, Pause):
-                # A pause that ends early when the other side leaves.
+                # A pause that ends early if the other side leaves.
                 connection.settimeout(step.seconds)
                 try:
                     if connection.recv(1, socket.MSG_PEEK) == b"":

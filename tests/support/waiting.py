@@ -11,7 +11,7 @@ _LOOK_EVERY = 0.02
 
 
 def eventually(look: Callable[[], T], *, timeout: float = 10.0, what: str = "") -> T:
-    """Look again and again until the answer is true, and give it; fail after `timeout` seconds."""
+    """Call `look` until its result is true, and return that; fail after `timeout` seconds."""
     limit = time.monotonic() + timeout
     while True:
         seen = look()

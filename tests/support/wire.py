@@ -1,4 +1,4 @@
-"""The way from a client to a server, which can be cut while the server's last words still lie unread at the client.
+"""A connection to a server that can be cut while the server's last bytes lie unread at the client.
 
 with Wire(server_port) as wire:
     …                            # the client uses wire.port
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 
 class Wire(LoopbackServer):
-    """Hands bytes on, both ways. `to` is the server's port on loopback."""
+    """Passes bytes both ways. `to` is the server's port on loopback."""
 
     def __init__(self, to: int) -> None:
         super().__init__()
@@ -26,9 +26,9 @@ class Wire(LoopbackServer):
         self._handed_back = 0
 
     def cut_after(self, say: Callable[[], object]) -> None:
-        """Let `say` have the server say something to a client that is not listening, then reset every connection.
+        """Call `say`, which makes the server send to a client that does not read, then reset every connection.
 
-        When this returns both have arrived.
+        Returns once both have arrived.
         """
         before = self._handed_back
         say()
@@ -38,7 +38,7 @@ class Wire(LoopbackServer):
     async def _reset(self) -> None:
         for client in self._clients.values():
             sock: socket.socket = client.get_extra_info("socket")
-            # Without lingering, closing sends RST at once.
+            # With a linger time of 0, closing sends RST at once.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await self._end_all()
 
@@ -47,7 +47,7 @@ class Wire(LoopbackServer):
         asking = asyncio.ensure_future(_carry(reader, to_server))
         try:
             while piece := await from_server.read(65536):
-                # Counted first: whoever has an answer sees it counted.
+                # Counted first, so that a client with an answer sees it counted.
                 self._handed_back += len(piece)
                 writer.write(piece)
                 await writer.drain()

@@ -1,4 +1,4 @@
-"""Task types of a package that somebody might install."""
+"""Task types of a package that an operator might install."""
 
 from __future__ import annotations
 
