@@ -1,12 +1,11 @@
-"""Cron expressions (POSIX crontab, with names, steps, `L` and `#`) and the moments they name in a time zone.
+"""Cron expressions (POSIX crontab, with names, steps, `L` and `#`) and their moments in a time zone.
 
-The fields are compared with the clock on the wall. Where that clock skips or repeats some minutes, Debian's cron is
-followed. An expression whose minute or hour begins with `*` runs at every minute at which the clock shows what the
-fields name: never in a part that is skipped, in both passes of one that is repeated. Any other expression names times
-of the day, each of which runs once: one that is skipped at the first moment after the gap, one that is repeated the
-first time.
+The fields are compared with local time. Where that skips or repeats minutes, the rules are those of Debian's cron: an
+expression whose minute or hour begins with `*` runs at every minute whose local time matches, so never in a gap and in
+both passes of a repeated part. Any other expression names times of day, each of which runs once: a skipped one at the
+first moment after the gap, a repeated one the first time.
 
-A search looks at each local hour of the days named, for 50 years at most, and so ends whatever the time zone does.
+A search looks at each local hour of the matching days, for 50 years at most, so it ends whatever the time zone does.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 
 MAX_CRON_CHARACTERS = 200
-#: 29 February on a given day of the week comes again after 40 years where 2100 lies between.
+#: 29 February on a given day of the week recurs only after 40 years when 2100 lies between.
 YEARS_SEARCHED = 50
 
 _SHORTHANDS = {
@@ -49,14 +48,14 @@ _SUNDAY_AT_THE_END = 7
 _VALUE = r"[0-9]{1,2}|[A-Z]{3}"
 _ITEM = re.compile(rf"(?:\*|(?P<first>{_VALUE})(?:-(?P<last>{_VALUE}))?)(?:/(?P<step>[0-9]{{1,2}}))?")
 _NTH = re.compile(r"(?P<day>[0-7]|[A-Z]{3})#(?P<nth>[1-5])|(?P<last>[0-7])L")
-#: No time zone has ever set its clock by more than a day.
+#: No time zone has ever changed its clock by more than a day.
 _LARGEST_CHANGE = timedelta(hours=26)
 _LAST_YEAR = 9998
 _SECOND = timedelta(seconds=1)
 
 
 class BadTiming(ValueError):
-    """The times of a schedule make no sense; `field` names what is wrong."""
+    """The times of a schedule are invalid; `field` names the field at fault."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -66,7 +65,7 @@ class BadTiming(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """An expression that was read. `hours`, `minutes` and `months` are in order; Sunday is 0."""
+    """A parsed expression. `hours`, `minutes` and `months` are sorted; Sunday is 0."""
 
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
@@ -75,9 +74,9 @@ class Cron:
     days: frozenset[int | str]
     #: Days of the week, and pairs of one with its number in the month; -1 is the last.
     weekdays: frozenset[int | tuple[int, int]]
-    #: Whether a day must fit both of these, or one of them will do.
+    #: Whether a day must match both of these, or either.
     both_days: bool
-    #: Whether a minute of the clock that is shown twice counts twice.
+    #: Whether a repeated minute counts twice.
     every_pass: bool
 
     def following(self, zone: tzinfo, after: datetime) -> datetime | None:
@@ -86,11 +85,11 @@ class Cron:
         local = after.astimezone(zone)
         start = local.replace(tzinfo=None)
         if local.utcoffset() != (after + _LARGEST_CHANGE).astimezone(zone).utcoffset():
-            # The clock is set within the next hours, perhaps back to some before this one.
+            # The clock changes within the next hours, perhaps back to an hour before this one.
             start -= _LARGEST_CHANGE
         found: datetime | None = None
         for hour in self._local_hours(start):
-            # What the clock shows twice may come after what it shows later.
+            # A repeated time may come after a later local time.
             if found is not None and _earliest(hour, zone) >= found:
                 break
             run = next((moment for moment in self._moments(hour, zone) if moment > after), None)
@@ -116,7 +115,7 @@ class Cron:
                         yield day
 
     def _fits(self, day: int, weekday: int, last: int) -> bool:
-        """Whether it runs on a day of a month with `last` days."""
+        """Whether it runs on this day of a month with `last` days."""
         of_month = (
             day in self.days
             or (day == last and _LAST_DAY in self.days)
@@ -130,7 +129,7 @@ class Cron:
         return (of_month and of_week) if self.both_days else (of_month or of_week)
 
     def _moments(self, hour: datetime, zone: tzinfo) -> Iterator[datetime]:
-        """The runs of one hour of the clock, in UTC and in order."""
+        """The runs in one local hour, in UTC and in order."""
         first, last = hour.replace(tzinfo=zone), hour.replace(minute=59, tzinfo=zone)
         offset = first.utcoffset()
         if offset is not None and all(
@@ -145,18 +144,18 @@ class Cron:
         local = hour.replace(minute=minute, tzinfo=zone)
         first, second = (local.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
         if first.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
-            # PEP 495: of a time that is skipped, fold=1 is before the gap and fold=0 after it.
+            # PEP 495: for a skipped time, fold=1 is before the gap and fold=0 after it.
             return () if self.every_pass else (_end_of_gap(second, first, zone),)
         return (first, second) if self.every_pass else (first,)
 
 
 def _earliest(hour: datetime, zone: tzinfo) -> datetime:
-    """Nothing in this hour of the clock comes before it."""
+    """A lower bound of the moments in this local hour."""
     return min(hour.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
 def _end_of_gap(before: datetime, after: datetime, zone: tzinfo) -> datetime:
-    """When the clock is set forward, between two moments less than a day apart."""
+    """The moment when the clock is set forward, between two moments less than a day apart."""
     offset = after.astimezone(zone).utcoffset()
     while after - before > _SECOND:
         middle = before + (after - before) // (2 * _SECOND) * _SECOND
@@ -175,7 +174,7 @@ def _last_weekday(weekday: int, day: int, last: int) -> int:
 
 @lru_cache(maxsize=1024)
 def read_cron(expression: str) -> Cron:
-    """Read five fields, or a word such as `@daily`. Raises `BadTiming` that names the field which is wrong."""
+    """Parse five fields, or a word such as `@daily`. Raises `BadTiming`, which names the field at fault."""
     texts = _SHORTHANDS.get(expression.strip().lower(), expression).split()
     if len(texts) != len(_FIELDS) or len(expression) > MAX_CRON_CHARACTERS:
         raise BadTiming(
@@ -216,7 +215,7 @@ def _numbers(field: str, text: str) -> tuple[int, ...]:
 
 def _values(field: str, text: str, item: str) -> range:
     found = _ITEM.fullmatch(item)
-    # Letters of other scripts become ASCII in upper case.
+    # Some non-ASCII letters become ASCII in upper case.
     if found is None or not text.isascii():
         raise _unreadable(field, text)
     step = int(found["step"] or 1)

@@ -1,7 +1,7 @@
-"""Where an outgoing request may go: named hosts, and of their addresses only those that are meant (no I/O).
+"""Where outgoing requests may go: to listed hosts, and only to their public or explicitly allowed addresses. No I/O.
 
-Without the second rule a listed name that somebody points at 127.0.0.1 or 169.254.169.254 would open what lies behind
-the firewall (server-side request forgery, CWE-918).
+Without the second rule, a listed name that resolves to 127.0.0.1 or 169.254.169.254 would open what lies behind the
+firewall (server-side request forgery, CWE-918).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# What the standard library takes for public, at least in some versions (IANA special-purpose address registries).
+# Public according to some versions of the standard library, but not to IANA's special-purpose registries.
 _NEVER_PUBLIC = tuple(
     ipaddress.ip_network(network)
     for network in (
-        "168.63.129.16/32",  # Azure's address of a virtual machine's host
-        "192.0.0.0/24",  # protocol assignments; Oracle's metadata are there
+        "168.63.129.16/32",  # Azure's address of a VM's host
+        "192.0.0.0/24",  # protocol assignments, with Oracle's metadata service
         "192.88.99.0/24",  # relays of 6to4
-        "64:ff9b:1::/48",  # NAT64 of one's own network
+        "64:ff9b:1::/48",  # local-use NAT64
         "2001::/23",
         "3fff::/20",
         "5f00::/16",
@@ -37,8 +37,8 @@ _ENTRY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
 
 @dataclass(frozen=True, slots=True)
 class AllowedHost:
-    """One entry of the list. `name` is in lower case and may begin with `*.`; without a `port`, the default one of
-    the scheme is meant and no other."""
+    """One entry of the list. `name` is in lower case and may begin with `*.`; without a `port`, only the scheme's
+    default port is allowed."""
 
     name: str
     port: int | None
@@ -54,7 +54,7 @@ class AllowedHost:
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Where some kind of requests may go. `hosts_name` is the variable that says so, for people."""
+    """The rules for one kind of request. `hosts_name` is the variable with the hosts, for messages."""
 
     hosts: tuple[AllowedHost, ...]
     networks: tuple[Network, ...]
@@ -78,7 +78,7 @@ def read_networks(text: str) -> tuple[Network, ...]:
 
 
 def hosts_text(value: str) -> str:
-    """The text itself, for a setting that `read_allowed_hosts` can read; raises `ValueError`."""
+    """Return the text if `read_allowed_hosts` can read it; raises `ValueError`."""
     read_allowed_hosts(value)
     return value
 
@@ -90,7 +90,7 @@ def networks_text(value: str) -> str:
 
 
 def http_url(value: str) -> str:
-    """The URL itself; raises `ValueError` for what no plain request could be sent to."""
+    """Return the URL; raises `ValueError` if no plain request could be sent to it."""
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -113,22 +113,22 @@ def ascii_http_url(value: str) -> str:
 
 
 def destination_of(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of what `http_url` has let pass."""
+    """Scheme, host and port of a URL that `http_url` accepts."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return parts.scheme, host, parts.port or DEFAULT_PORTS[parts.scheme]
 
 
 def is_allowed(hosts: Iterable[AllowedHost], scheme: str, host: str, port: int) -> bool:
-    """Whether the list names this destination; `host` as in the URL, an international name in its ASCII form."""
+    """Whether the list has this destination; `host` as in the URL, international names in ASCII form."""
     plain = host.lower().removesuffix(".")
     return any(entry.allows(scheme, plain, port) for entry in hosts)
 
 
 def may_connect(address: Address, *, host: str, hosts: Iterable[AllowedHost], networks: Iterable[Network]) -> bool:
-    """Whether a connection may be made to one address of a host that is allowed.
+    """Whether a connection may be made to this address of an allowed host.
 
-    Public addresses always; any other only in one of the networks, or when the list names the very address.
+    Always to public addresses; to any other only in one of the networks, or if the list has that address.
     """
     meant = _meant(address)
     if is_public(meant) or any(meant in network for network in networks):
@@ -137,7 +137,7 @@ def may_connect(address: Address, *, host: str, hosts: Iterable[AllowedHost], ne
 
 
 def is_public(address: Address) -> bool:
-    """No private, loopback, link-local, shared, reserved, documentation, multicast or metadata address."""
+    """False for private, loopback, link-local, shared, reserved, documentation, multicast and metadata addresses."""
     meant = _meant(address)
     if (
         any(meant in network for network in _NEVER_PUBLIC)
@@ -147,7 +147,7 @@ def is_public(address: Address) -> bool:
     ):
         return False
     if isinstance(meant, ipaddress.IPv6Address):
-        # 6to4 and Teredo lead to the IPv4 address inside.
+        # 6to4 and Teredo lead to an embedded IPv4 address.
         return not (meant.is_site_local or meant.sixtofour or meant.teredo)
     return True
 
@@ -163,7 +163,7 @@ def _meant(address: Address) -> Address:
 
 
 def _host(entry: str, number: int) -> AllowedHost:
-    # Named by its number: a setting that is wrong may hold anything, and the text goes to a log.
+    # Errors give the entry's number only: a wrong setting may hold anything, and the text goes to a log.
     match = _ENTRY.fullmatch(entry)
     if match is None:
         raise ValueError(f"entry {number} is no host such as api.example.com, *.example.com or localhost:8080")

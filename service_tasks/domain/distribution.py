@@ -1,4 +1,4 @@
-"""Durations counted in buckets, the same wherever they are added up. No I/O, no clock."""
+"""Durations counted in buckets that are the same everywhere, so that counts can be added. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 #: seconds: each upper bound is twice the one before it, from a millisecond to more than four hours and a half
 BOUNDS = tuple(0.001 * 2.0**step for step in range(25))
-#: the last one holds what is beyond every bound
+#: the last bucket is for durations beyond every bound
 BUCKETS = len(BOUNDS) + 1
 
 
@@ -22,7 +22,7 @@ class Distribution:
         self.total = 0.0
 
     def add(self, seconds: float, times: int = 1) -> None:
-        """Count a duration; a negative one, which two clocks may give, counts as 0."""
+        """Count a duration; a negative one, possible between two clocks, counts as 0."""
         if seconds < 0.0:
             seconds = 0.0
         self.counts[bisect_left(BOUNDS, seconds)] += times
@@ -32,8 +32,8 @@ class Distribution:
 def quantile(counts: Sequence[int], share: float) -> float | None:
     """The duration that `share` of them do not exceed; None if there are none.
 
-    Within a bucket they are taken as spread evenly, as Prometheus does, so it is right to a factor of two. Beyond the
-    last bound nothing is known but that bound.
+    They are taken as evenly spread within a bucket, as in Prometheus, so the result is right to a factor of two. Beyond
+    the last bound it is that bound.
     """
     total = sum(counts)
     if not total:

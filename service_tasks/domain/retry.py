@@ -23,9 +23,9 @@ class Exhausted:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential backoff: `base_seconds` after the first attempt, `factor` times as long after each further
-    one, never over `cap_seconds`; then up to `jitter` (a share, 0.2 = ±20 %) earlier or later, so that tasks
-    which failed together do not come back together."""
+    """Exponential backoff: `base_seconds` after the first attempt, `factor` times as long after each further one, at
+    most `cap_seconds`; then up to `jitter` (a share, 0.2 = ±20 %) earlier or later, so that tasks which failed together
+    are not retried together."""
 
     base_seconds: float = 1.0
     factor: float = 2.0
@@ -49,7 +49,7 @@ class RetryPolicy:
 
     def delay_asked_for(self, seconds: float, chance: float) -> timedelta:
         """The wait that a handler asked for with `RetryAfter`: never shorter, `jitter` longer at most, and
-        neither negative nor over `MAX_RETRY_AFTER_SECONDS`. `cap_seconds` is for guesses; this is none."""
+        neither negative nor over `MAX_RETRY_AFTER_SECONDS`. `cap_seconds` does not apply."""
         wanted = max(0.0, min(seconds, MAX_RETRY_AFTER_SECONDS))
         return timedelta(seconds=min(wanted * (1.0 + self.jitter * chance), MAX_RETRY_AFTER_SECONDS))
 

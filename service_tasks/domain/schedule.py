@@ -15,9 +15,9 @@ MAX_SCHEDULE_NAME_CHARACTERS = 100
 MAX_TIMEZONE_CHARACTERS = 64
 MIN_INTERVAL_SECONDS = 1
 MAX_INTERVAL_SECONDS = 366 * 86_400
-#: `run_all` makes up for this many missed runs, the newest
+#: `run_all` makes up for at most this many missed runs, the newest
 MAX_RUNS_AT_ONCE = 100
-#: `skip` leaves out a run that is late by more than this
+#: `skip` leaves out a run that is late by more than this many seconds
 LATE_SECONDS = 60
 NEXT_RUNS_SHOWN = 5
 
@@ -44,7 +44,7 @@ class ScheduleStatus(StrEnum):
 class Timing:
     """When a schedule runs. Exactly one of `cron`, `every_seconds` and `at` is set; `timezone` belongs to `cron`.
 
-    An interval is counted from `starts_at`, where there is one and then from its very moment, else from `anchor`.
+    An interval counts from `starts_at`, with a run at that moment, or without it from `anchor`.
     Nothing runs before `starts_at` or after `ends_at`.
     """
 
@@ -57,14 +57,14 @@ class Timing:
     ends_at: datetime | None = None
 
     def following(self, after: datetime) -> datetime | None:
-        """The first run later than `after`, in UTC; None when there is none (for cron: in the next 50 years).
+        """The first run later than `after`, in UTC; None if there is none (for cron: in the next 50 years).
 
-        Raises `BadTiming` when the expression or the time zone cannot be read.
+        Raises `BadTiming` if the expression or the time zone cannot be read.
         """
         if self.at is not None:
             return self.at if self.at > after else None
         if self.starts_at is not None and after < self.starts_at:
-            # A run at that very moment counts.
+            # A run at exactly that moment counts.
             after = self.starts_at - _MOMENT
         if self.cron is None:
             run: datetime | None = self._next_interval(after)
@@ -73,11 +73,11 @@ class Timing:
         return None if run is None or (self.ends_at is not None and run > self.ends_at) else run
 
     def latest(self, not_before: datetime, until: datetime) -> datetime | None:
-        """The last run from `not_before` to `until`, both included, however many lie between; None if none does."""
+        """The last run from `not_before` to `until`, both included; None if there is none."""
         found = self.following(not_before - _MOMENT)
         if found is None or found > until:
             return None
-        # Nothing runs after `high`; runs are a second apart at least.
+        # Nothing runs after `high`; runs are at least a second apart.
         high = until
         while high - found >= timedelta(seconds=1):
             middle = found + (high - found) / 2
@@ -98,7 +98,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class DueSchedule:
-    """A schedule whose time has come: it is due since `due_at`, and it is `now` by the database's clock."""
+    """A schedule due since `due_at`; `now` is the database's clock."""
 
     id: UUID
     name: str
@@ -121,12 +121,12 @@ class Plan:
 
 
 def plan_of(schedule: DueSchedule) -> Plan:
-    """Decide what a due schedule does. One whose times can no longer be computed, as its time zone has gone, pauses."""
+    """Decide what a due schedule does. It pauses if its times cannot be computed, its time zone being gone."""
     try:
         return _plan(schedule.timing, schedule.due_at, schedule.now, schedule.missed)
     except BadTiming as exc:
         return Plan((), None, str(exc))
-    except Exception as exc:  # whatever is wrong with it, the schedules beside it go on
+    except Exception as exc:  # whatever is wrong with it, other schedules go on
         return Plan((), None, f"its times cannot be told: {type(exc).__name__}")
 
 
@@ -150,7 +150,7 @@ def _plan(timing: Timing, due_at: datetime, now: datetime, missed: Missed) -> Pl
 
 @lru_cache(maxsize=4096)
 def next_runs(timing: Timing, first: datetime | None, count: int = NEXT_RUNS_SHOWN) -> tuple[datetime, ...]:
-    """`first`, which is a run to come, and those after it. Raises `BadTiming`."""
+    """`first`, a future run, and those after it. Raises `BadTiming`."""
     runs: list[datetime] = []
     while first is not None and len(runs) < count:
         runs.append(first)
@@ -159,7 +159,7 @@ def next_runs(timing: Timing, first: datetime | None, count: int = NEXT_RUNS_SHO
 
 
 def check_timing(timing: Timing, now: datetime) -> datetime:
-    """Give the first run after `now`. Raises `BadTiming` when something is wrong, or nothing would ever run."""
+    """Return the first run after `now`. Raises `BadTiming` if the timing is invalid or would never run."""
     kinds = (("cron", timing.cron), ("every", timing.every_seconds), ("at", timing.at))
     given = [name for name, value in kinds if value is not None]
     if len(given) != 1:
@@ -184,7 +184,7 @@ def check_timing(timing: Timing, now: datetime) -> datetime:
 
 @cache
 def _known_timezones() -> frozenset[str]:
-    # Some systems list the machine's own zone under a name: another machine would take it for another time.
+    # Some systems list the machine's own zone under these names, which mean another time on another machine.
     return frozenset(available_timezones()) - {"localtime", "Factory"}
 
 

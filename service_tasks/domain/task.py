@@ -1,4 +1,4 @@
-"""What a task is: its states, the steps between them, its limits, and how one attempt may end. No I/O, no clock."""
+"""Tasks: their states and limits, and the outcomes of an attempt. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Status(StrEnum):
 
 
 class State(StrEnum):
-    """What the table holds. A future task waits as `scheduled`, apart from `ready`, so that a million of
-    them cost the claim nothing; people see both as pending."""
+    """The state in the table. A future task waits as `scheduled`, apart from `ready`, so that a million of them cost
+    the claim nothing; clients see both as pending."""
 
     SCHEDULED = "scheduled"
     READY = "ready"
@@ -72,7 +72,7 @@ _STATUS_OF: dict[State, Status] = {
     State.CANCELLED: Status.CANCELLED,
 }
 
-# Names that other task services use for the same thing; the list filter takes them in any case.
+# Synonyms in other task services; the list filter accepts them in any case.
 _STATUS_NAMES: dict[str, Status] = {
     "new": Status.PENDING,
     "pending": Status.PENDING,
@@ -97,7 +97,7 @@ def states_of(status: Status) -> tuple[State, ...]:
 
 
 def status_named(name: str) -> Status | None:
-    """The status that a filter names: `In Progress`, `in_progress` and `IN-PROGRESS` are one name."""
+    """The status that a filter names: `In Progress`, `in_progress` and `IN-PROGRESS` are the same."""
     return _STATUS_NAMES.get(" ".join(name.lower().replace("_", " ").replace("-", " ").split()))
 
 
@@ -106,23 +106,22 @@ def status_names() -> tuple[str, ...]:
 
 
 class _LeaseParts(NamedTuple):
-    #: the task's id in its usual text form; texts sort as the ids themselves do
+    #: the task's id in its usual text form, which sorts as the ids do
     key: str
     number: int
 
 
 class Lease(_LeaseParts):
-    """The right to write a task's outcome. `number` grows with every claim and never goes back, so a result
-    that comes late carries a number nobody honours any more. (`attempt` would not do: handing a task back
-    restores it, and a retry asked for by a person starts it anew.)
+    """The right to write a task's outcome. `number` grows with every claim, so a late result carries an outdated number
+    and is refused. (`attempt` would not do: handing a task back restores it, and a retry by hand resets it.)
 
-    A tuple of text and number, since a worker makes, hashes and compares tens of thousands in a second.
+    A tuple of text and number, since a worker makes, hashes and compares tens of thousands a second.
     """
 
     __slots__ = ()
 
     def __new__(cls, task_id: UUID | str, number: int) -> Lease:
-        """An id given as text must be in its usual form, in lower case."""
+        """An id given as text must be in the usual form, in lower case."""
         return tuple.__new__(cls, (str(task_id), number))
 
     @property
@@ -131,7 +130,7 @@ class Lease(_LeaseParts):
 
 
 class ClaimedTask(NamedTuple):
-    """One task in the hands of a worker. `payload` is JSON text; `claimed_at` is the database's clock."""
+    """A task claimed by a worker. `payload` is JSON text; `claimed_at` is the database's clock."""
 
     lease: Lease
     task_type: str
@@ -163,7 +162,7 @@ class LostTask:
 
 @dataclass(frozen=True, slots=True)
 class AttemptError:
-    """Why an attempt failed, as people may see it: a type and a message. `trace`, the end of the traceback, is shown
+    """Why an attempt failed, as shown to clients: a type and a message. `trace`, the end of the traceback, is shown
     only on request."""
 
     type: str
@@ -176,7 +175,7 @@ class AttemptError:
         try:
             # `__str__` may return an instance of a subclass of str.
             message = plain_text("".join((str(error), "")), MAX_ERROR_CHARACTERS)
-        except BaseException:  # somebody else's __str__ may fail in any way, and the attempt must be written down
+        except BaseException:  # a foreign __str__ may fail in any way, and the attempt must be recorded
             message = ""
         return cls(name, message or name, trace)
 
@@ -207,14 +206,14 @@ class FailedForGood:
 
 @dataclass(frozen=True, slots=True)
 class HandedBack:
-    """Not finished and not to blame: ready again at once, the attempt given back."""
+    """Not finished, through no fault of the task: ready again at once, the attempt not counted."""
 
     lease: Lease
 
 
 @dataclass(frozen=True, slots=True)
 class StoppedAfterCancel:
-    """The handler of a cancelled task has ended; the worker's name may leave the row."""
+    """The handler of a cancelled task has ended; its row need no longer name the worker."""
 
     lease: Lease
 
@@ -230,7 +229,7 @@ class Progress:
 
 
 def clamp_percent(percent: float) -> int:
-    """A whole number from 0 to 100; whatever is not a number counts as 0."""
+    """A whole number from 0 to 100; NaN counts as 0."""
     if percent != percent:
         return 0
     return int(max(0.0, min(100.0, float(percent))))
@@ -238,6 +237,6 @@ def clamp_percent(percent: float) -> int:
 
 def plain_text(text: str, limit: int) -> str:
     """Text that PostgreSQL can hold: no NUL, no lone surrogate, at most `limit` characters."""
-    # Cut first: it may be a thousand times too long.
+    # Truncated first: it may be a thousand times too long.
     clean = text[: limit + 1].replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

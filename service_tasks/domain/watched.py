@@ -1,4 +1,4 @@
-"""What a watcher sees of a task. No I/O, no clock."""
+"""A task as watchers see it. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class WatchedTask:
-    """A task at one moment. `result` is JSON text; None where there is none, or where it is large."""
+    """A task at one moment. `result` is JSON text; None if there is none or it is large."""
 
     id: UUID
     state: State
@@ -54,7 +54,7 @@ class WatchedTask:
 def version_after(task: WatchedTask, before: int) -> int:
     """A number that grows with every change seen: the microseconds of `updated_at`, the same in every process.
 
-    A transaction that waited for another's row lock carries the earlier time of the two, so the time alone could go
-    back; then the number grows by one instead.
+    A transaction that waited for a row lock may carry the earlier of two times, so the time alone could go back; the
+    number then grows by one instead.
     """
     return max((task.updated_at - _EPOCH) // _MICROSECOND, before + 1)

@@ -1,4 +1,4 @@
-"""Announces new work to the workers, seldom enough to cost nothing."""
+"""Announces new work to the workers, at a limited rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IDLE_SECONDS = 60.0
 
 
 class Announcer(Duty):
-    """A commit with NOTIFY takes a lock over the whole server, so each process announces at most once per
+    """A commit with NOTIFY takes a server-wide lock, so each process announces at most once per
     `interval_seconds`. The thread starts with the first announcement. A lost one costs no more than a worker's poll."""
 
     def __init__(self, store: TaskStore, *, on_death: Callable[[], None], interval_seconds: float = 0.05) -> None:
@@ -25,7 +25,7 @@ class Announcer(Duty):
         self._interval = interval_seconds
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
-        # Not 0: the machine may have been started less than an interval ago.
+        # Not 0: the machine's clock may have started less than an interval ago.
         self._sent_at = -math.inf
 
     def announce(self, announcement: str) -> None:
@@ -38,7 +38,7 @@ class Announcer(Duty):
     def may_announce(self) -> bool:
         """Whether the caller may announce in its own transaction; else it calls `announce` afterwards.
 
-        What comes with the commit of a task reaches a worker one transaction earlier.
+        An announcement in the task's own commit reaches workers one transaction earlier.
         """
         with self._lock:
             if self._waiting or self._remaining() > 0:
@@ -56,7 +56,7 @@ class Announcer(Duty):
             try:
                 self._store.announce(announcement)
             except (Unavailable, DeadlineExceeded):
-                # The workers' poll finds what we could not announce.
+                # The workers' poll finds it without an announcement.
                 return
 
     def _remaining(self) -> float:

@@ -1,4 +1,4 @@
-"""Stores a task in a transaction that its owner commits, or rolls back."""
+"""Stores a task in a transaction that the caller commits or rolls back."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Run = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
 
 
 class CallersTransaction:
-    """Implements `use_cases.tasks.MakingRepository`, giving ids. It neither commits nor rolls back, and lets
-    the driver's errors pass."""
+    """Implements `use_cases.tasks.MakingRepository` with ids. It neither commits nor rolls back, and does not translate
+    the driver's errors."""
 
     def __init__(self, connection: CallersConnection) -> None:
-        """Raises `TypeError` for anything that is no such connection, `ValueError` for one in autocommit mode."""
+        """Raises `TypeError` for anything else, `ValueError` for a connection in autocommit mode."""
         self._run = _runner(connection)
         self._queries = load_queries()
 
@@ -43,7 +43,7 @@ class CallersTransaction:
         return task.id if self._run(self._queries[insert], new_row(task, announcement)) else None
 
     def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> UUID | None:
-        # The answer is not remembered: a program has no rights on that table.
+        # The answer is not stored: a program has no rights on that table.
         for (task_id,) in self._run(self._queries["live_id"], {"unique_key": unique_key}):
             return _uuid(task_id)
         return None
@@ -55,7 +55,7 @@ class CallersTransaction:
 
 
 def _uuid(value: UUID | str) -> UUID:
-    """A plain psycopg2 connection gives ids as text unless its owner registered UUIDs."""
+    """A plain psycopg2 connection returns ids as text unless its owner registered UUIDs."""
     return UUID(str(value))
 
 
@@ -76,7 +76,7 @@ def _run_through(connection: Connection, statement: str, parameters: Mapping[str
 
 
 def _run_plainly(connection: Any, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-    # A plain cursor: the owner's own may give dictionaries.
+    # A plain cursor: the connection's default may return dictionaries.
     with connection.cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
         cursor.execute(statement, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()

@@ -1,4 +1,4 @@
-"""Connections that threads keep for themselves: one statement is one transaction is one round trip."""
+"""Connections that belong to one thread: each statement is one transaction and one round trip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
 def open_apart(database: Database, first: str, parameters: Mapping[str, Any] | None = None) -> Any:
     """A psycopg2 connection in autocommit mode that never returns to the pool; the caller closes it.
 
-    It runs the statements of `first` at once. Raises `DatabaseUnavailable`.
+    Runs the statements of `first`. Raises `DatabaseUnavailable`.
     """
     try:
         pooled = database.engine.raw_connection()
@@ -35,15 +35,15 @@ def open_apart(database: Database, first: str, parameters: Mapping[str, Any] | N
 
 
 class DedicatedConnections(threading.local):
-    """One connection per thread, opened at its first statement and again after it broke.
+    """One connection per thread, opened at its first statement and again after it breaks.
 
-    For claims and completions, which decide how fast a worker is and how soon it starts a task. Among threads that
-    share one interpreter every round trip costs a turn: a pooled session needs three for a transaction (BEGIN, the
-    statement, COMMIT), this needs one.
+    For claims and completions, on which a worker's throughput and latency depend. Among threads of one interpreter
+    every round trip costs a turn: a transaction of a pooled session takes three (BEGIN, the statement, COMMIT), here
+    one.
     """
 
     def __init__(self, database: Database, first: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """`first` is what each new connection runs before all else: its settings, and what it prepares."""
+        """`first`: run by each new connection before anything else, for settings and prepared statements."""
         # `threading.local` calls this once in each thread.
         self._database = database
         self._first = first
@@ -51,10 +51,10 @@ class DedicatedConnections(threading.local):
         self._connection: Any = None
 
     def run(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run one statement and commit it; gives its rows.
+        """Run one statement and commit it; return its rows.
 
-        Raises `DatabaseUnavailable` or `DatabaseTooSlow`; whether it was committed is then unknown. Raises
-        `DatabaseLocked` when it was not, for a lock.
+        Raises `DatabaseUnavailable` or `DatabaseTooSlow`, and it may or may not be committed. Raises `DatabaseLocked`
+        if it was not, because of a lock.
         """
         rows: list[tuple[Any, ...]] = self._run(
             statement, parameters, lambda cursor: cursor.fetchall() if cursor.description is not None else []
@@ -62,7 +62,7 @@ class DedicatedConnections(threading.local):
         return rows
 
     def count(self, statement: str, parameters: Mapping[str, Any]) -> int:
-        """The same for a statement that returns no rows; gives the number of rows it wrote."""
+        """The same for a statement that returns no rows; return the number of rows written."""
         number: int = self._run(statement, parameters, lambda cursor: cursor.rowcount)
         return number
 
@@ -85,7 +85,7 @@ class DedicatedConnections(threading.local):
             raise DatabaseUnavailable(retry_after=1) from exc
 
     def run_and_commit(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """The same for a text that begins a transaction of several statements."""
+        """The same for a text of several statements that begins a transaction."""
         try:
             rows = self.run(statement, parameters)
             self.run("COMMIT", {})

@@ -1,4 +1,4 @@
-"""Tasks and workers in PostgreSQL: what workers do with them."""
+"""Tasks and workers in PostgreSQL, for workers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from service_tasks.persistence.task_ends import TaskEnds
 from servicekit.database.engine import Database
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
-#: seconds beyond a task's deadline, at which its worker stops it, after which a rescuer takes it
+#: A worker stops a task at its deadline; this many seconds later a rescuer takes it.
 OVERDUE_SLACK_SECONDS = 15.0
 #: how old the list of limited types may be, in seconds
 LIMITS_SECONDS = 1.0
 
-#: what the driver writes in the place of a claim's parameters when it is prepared
+#: what the driver writes for a claim's parameters when it is prepared
 _PREPARED = {"types": AsIs("$1"), "timeouts": AsIs("$2"), "limit": AsIs("$3"), "worker_id": AsIs("$4")}
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - the one letter for an outcome
@@ -61,8 +61,8 @@ class ClaimedRow(NamedTuple):
 
 
 class EngineStore:
-    """Implements `engine.ports.WorkerStore`. Every method is one transaction and raises `DatabaseUnavailable` when it
-    cannot be had."""
+    """Implements `engine.ports.WorkerStore`. Every method is one transaction, and raises `DatabaseUnavailable` if the
+    database is away."""
 
     def __init__(self, database: Database, ends: TaskEnds | None = None) -> None:
         """`ends` writes the events of tasks that end; by default none."""
@@ -93,7 +93,7 @@ class EngineStore:
                 busy_threads=load.busy_threads,
             )
             if counted:
-                # Sorted by type, as the rows are. Nobody else writes this worker's.
+                # Sorted by type, as the rows are. Only this worker writes them.
                 ordered = sorted(counted.items())
                 self._statements.run(
                     session,
@@ -103,7 +103,7 @@ class EngineStore:
                     completed=[one.completed for _, one in ordered],
                     failed=[one.failed for _, one in ordered],
                     retried=[one.retried for _, one in ordered],
-                    # As texts, since an array of arrays allows one length only.
+                    # As texts, since an array of arrays allows only one length.
                     waits=[array(map(str, one.waits)) for _, one in ordered],
                     runs=[array(map(str, one.runs)) for _, one in ordered],
                 )
@@ -121,9 +121,9 @@ class EngineStore:
             self._newly_limited()
         limited = [offer for offer in offers if offer.is_limited or offer.task_type in self._limited]
         if limited:
-            # First, since the others could take every slot; and half of the slots, since these could too.
+            # First, since the others could take every slot; at most half of the slots, since these could too.
             rows = self._claim_limited(worker_id, limited, max(1, limit // 2))
-        # The statement skips types that people have limited meanwhile.
+        # The statement skips types that were limited meanwhile.
         free = [offer for offer in offers if not offer.is_limited]
         if free and len(rows) < limit:
             claim = self._statements["execute_claim"]
@@ -135,7 +135,7 @@ class EngineStore:
             if limited and len(rows) < limit:
                 rows += self._claim_limited(worker_id, limited, limit - len(rows))
         except (Unavailable, DeadlineExceeded):
-            # What was claimed is run; the next claim will raise the same.
+            # The tasks already claimed are run; the next claim raises again.
             if not rows:
                 raise
         return _claimed(rows)
@@ -154,7 +154,7 @@ class EngineStore:
         return bool(self._limited)
 
     def _newly_limited(self) -> Collection[str]:
-        """Read again which types have limits, at most once a second; gives those that are new."""
+        """Reload the types with limits, at most once a second; return the new ones."""
         now = time.monotonic()
         if now < self._limited_until:
             return ()
@@ -308,7 +308,7 @@ def _completion(succeeded: Sequence[Succeeded]) -> dict[str, str]:
 def _claimed(rows: list[tuple[Any, ...]]) -> list[ClaimedTask]:
     if not rows:
         return []
-    # UPDATE … RETURNING gives rows in any order; the most urgent should start first.
+    # UPDATE … RETURNING returns rows in any order; the most urgent should start first.
     rows.sort()
     claimed_at = datetime.fromtimestamp(ClaimedRow._make(rows[0]).claimed_at, UTC)
     return [

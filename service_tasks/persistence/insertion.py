@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from service_tasks.persistence.statements import Statements
 from service_tasks.use_cases.tasks import NewTask
 
-#: the most tasks of one statement, and characters of their payloads, of which the driver makes several copies
+#: the most tasks of one statement, and characters of their payloads, which the driver copies several times
 LARGEST_INSERT = 1000
 LARGEST_TEXT = 1024 * 1024
 
@@ -34,10 +34,10 @@ def new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
 
 
 def insert_many(session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
-    """Store tasks; gives, for those whose unique key is taken, the live task that has it.
+    """Store tasks; return, for those whose unique key is taken, the live task that has it.
 
-    Idempotency keys are not looked at, nor whether `execute_at` has passed; and the caller has asked
-    `tombstones.buried` for their users in the same transaction.
+    Does not check idempotency keys, nor whether `execute_at` has passed. The caller must have checked the users with
+    `tombstones.buried` in the same transaction.
     """
     statements = Statements("queries.sql")
     # Sorted by key, so that two batches with the same keys wait for each other but cannot deadlock.
@@ -52,13 +52,13 @@ def insert_many(session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUI
             rows = statements.rows(session, "live_keys", keys=[task.unique_key for task in keyed])
             alive = {key: task_id for key, task_id in rows}
         taken.update((task.id, alive[key]) for task in keyed if (key := task.unique_key) in alive)
-        # The task that had the key may have ended since: then it is free again.
+        # If the task with the key has ended since, the key is free again.
         ordered = [task for task in keyed if task.unique_key not in alive]
     return {mine: theirs for mine, theirs in taken.items() if mine != theirs}
 
 
 def batches(tasks: Sequence[NewTask]) -> Iterator[Sequence[NewTask]]:
-    """Split by number and by characters of payload; a task that alone has more makes a batch."""
+    """Split by number and by characters of payload; a task with more than that is a batch of its own."""
     start, room = 0, LARGEST_TEXT
     for end, task in enumerate(tasks):
         room -= len(task.payload)
@@ -91,7 +91,7 @@ def array(plain: Iterable[str]) -> str:
 
 
 def nullable_array(values: Iterable[UUID | float | datetime | None]) -> str:
-    """The same with nulls; quoted, since a time has a space."""
+    """The same with nulls; quoted, since times contain a space."""
     return array(["NULL" if value is None else f'"{value}"' for value in values])
 
 

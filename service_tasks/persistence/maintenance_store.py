@@ -22,7 +22,7 @@ class MaintenanceStore:
         statements = self._statements
         try:
             with statements.transaction() as session:
-                # Read first: a worker that has to wait should not write a row each time it asks.
+                # Read first, so that a waiting worker does not write at every attempt.
                 leader = statements.row(session, "leader", duty=_DUTY, lease_seconds=lease_seconds)
                 if leader is not None and leader.worker_id != worker_id and leader.seconds_left > 0:
                     return Term(leads=False, ends_in_seconds=leader.seconds_left)
@@ -30,7 +30,7 @@ class MaintenanceStore:
                     session, "lead", duty=_DUTY, worker_id=str(worker_id), lease_seconds=lease_seconds
                 )
         except DatabaseLocked:
-            # Another session keeps the row locked. Then all may lead, which is harmless; no leader would not be.
+            # Another session keeps the row locked. All may lead then, which is harmless; having no leader is not.
             return Term(leads=True, ends_in_seconds=lease_seconds)
         return Term(leads=taken is not None, ends_in_seconds=lease_seconds)
 

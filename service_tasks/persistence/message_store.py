@@ -1,4 +1,4 @@
-"""Messages in PostgreSQL: which were seen, which made no task, and the tasks that the others made."""
+"""Messages in PostgreSQL: the ids seen, rejected messages, and the tasks of the others."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class MessageStore:
                 self._statements.run(session, "briefly")
                 return self._store(session, candidates, reject)
         except (DataError, IntegrityError, TypeError, ValueError) as exc:
-            # The driver raises the last two before it sends anything.
+            # The driver raises the last two before sending anything.
             raise CannotStore(type(exc).__name__) from exc
 
     def _store(self, session: Session, candidates: Sequence[Candidate], reject: Reject) -> Stored:
-        # Before their ids are noted: nobody may wait for the lock on a user's id and hold a message's.
+        # Before their ids are noted: a transaction that holds a message's id must not wait for a user's.
         candidates = self._judged(session, candidates, reject)
         known = self._known(session, candidates)
         tasks: list[NewTask] = []
@@ -69,7 +69,7 @@ class MessageStore:
         return Stored([task for task in tasks if task.id not in taken], rejected)
 
     def _judged(self, session: Session, candidates: Sequence[Candidate], reject: Reject) -> Sequence[Candidate]:
-        """With rejections for tasks that only the database knows to be wrong."""
+        """The candidates, with rejections for tasks that only the database can tell to be invalid."""
         tasks = [one.verdict for one in candidates if isinstance(one.verdict, NewTask)]
         gone = tombstones.buried(session, {task.user_id for task in tasks if task.user_id is not None})
         later = any(task.execute_at is not None for task in tasks)

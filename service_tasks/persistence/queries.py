@@ -13,7 +13,7 @@ _FRAGMENT = re.compile(r"\{(\w+)\}")
 
 @cache
 def load_queries(file: str = "queries.sql") -> Mapping[str, str]:
-    """All statements of a file in this folder by name, without comments and with their fragments filled in."""
+    """The statements of a file in this folder by name, without comments and with fragments filled in."""
     text = (files(__package__) / file).read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     raw: dict[str, str] = {}

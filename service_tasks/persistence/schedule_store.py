@@ -106,7 +106,7 @@ class ScheduleStore:
         with statements.transaction() as session:
             due = [_stored(row) for row in statements.rows(session, "due", limit=limit)]
             found = len(due)
-            # Once for all, in the order that every caller keeps. Until the commit these users cannot be deleted.
+            # Once for all, in the order that all callers use. These users cannot be deleted until the commit.
             gone = tombstones.buried(session, {item.user_id for item in due if item.user_id is not None})
             if gone:
                 self.pause_of_users(session, gone)
@@ -145,7 +145,7 @@ class ScheduleStore:
 
 
 def _require_user(session: Session, user_id: UUID | None) -> None:
-    """Raise `UserDeleted`, or keep the user from being deleted until the transaction ends."""
+    """Raises `UserDeleted`, or keeps the user from being deleted until the transaction ends."""
     if user_id is not None and tombstones.buried(session, {user_id}):
         raise UserDeleted
 

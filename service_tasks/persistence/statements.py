@@ -15,13 +15,13 @@ from service_tasks.persistence.queries import load_queries
 from servicekit.database.engine import Database
 from servicekit.wire.errors import DatabaseUnavailable
 
-#: what is missing before the first migration, or between two of them
+#: errors before the first migration, or between migrations
 _NOT_YET = (UndefinedTable, UndefinedColumn)
 
 
 @contextmanager
 def tables_may_come() -> Iterator[None]:
-    """Treat a database without our tables as one that is away: a process may start before the migrations ran."""
+    """Treat a database without the tables as away: a process may start before the migrations have run."""
     try:
         yield
     except (ProgrammingError, *_NOT_YET) as exc:
@@ -37,7 +37,7 @@ class Statements:
         self._queries = load_queries(file)
 
     def __getitem__(self, query: str) -> str:
-        """The text of a statement, to be run another way."""
+        """The text of a statement, for running it in another way."""
         return self._queries[query]
 
     def run(self, session: Session, query: str, /, **parameters: Any) -> CursorResult[Any]:
@@ -52,7 +52,7 @@ class Statements:
 
 
 class StoreStatements(Statements):
-    """The same with transactions of its own; each raises `DatabaseUnavailable` when there is no database."""
+    """The same with its own transactions; each raises `DatabaseUnavailable` if the database is away."""
 
     def __init__(self, database: Database, file: str) -> None:
         super().__init__(file)
@@ -64,6 +64,6 @@ class StoreStatements(Statements):
             yield session
 
     def once(self, query: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
-        """Run one statement as a transaction, in one round trip; gives its rows."""
+        """Run one statement as a transaction, in one round trip; return its rows."""
         with tables_may_come():
             return self._database.once(self._queries[query], parameters)

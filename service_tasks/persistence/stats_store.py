@@ -14,14 +14,14 @@ from service_tasks.persistence.statements import StoreStatements
 from service_tasks.use_cases.stats import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
 from servicekit.database.engine import Database
 
-#: a table of up to so many pages (32 MB) is counted whole, which takes some 15 ms
+#: a table of up to this many pages (32 MB) is counted exactly, which takes some 15 ms
 SMALL_PAGES = 4096
-#: how many are counted of each state that has an index
+#: how many tasks are counted of each state that has an index
 MOST = 2_000
 MOST_RUNNING = 10_000
-#: pages of the sample from which the rest is estimated
+#: pages in the sample from which the rest is estimated
 SAMPLED_PAGES = 500
-#: the most pairs of type and state
+#: the most pairs of type and state returned
 GROUPS = 500
 #: when more are ready than were counted, the oldest is looked for among the first so many of so many types
 HEAD_TYPES = 100
@@ -31,7 +31,7 @@ MOST_WORKERS = 1000
 
 
 class StatsStore:
-    """Implements `use_cases.stats.StatsRepository`. Raises `DatabaseUnavailable` when there is no database."""
+    """Implements `use_cases.stats.StatsRepository`. Raises `DatabaseUnavailable` if the database is away."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class StatsStore:
 
     def figures(self) -> Figures:
         with self._statements.transaction() as session:
-            # One snapshot for everything.
+            # One snapshot for all figures.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             pages, now = self._statements.row(session, "size")
             together = self._statements.row(session, "workers_together")
@@ -77,7 +77,7 @@ class StatsStore:
         return _census(self._statements.rows(session, "count_all", groups=GROUPS))
 
     def _partly(self, session: Session, pages: int, *, running: int) -> Census:
-        """`running`: how many the workers say they hold."""
+        """`running`: how many tasks the workers report to hold."""
         statements = self._statements
         statements.run(session, "by_index")
         limits = {"most": self._most + 1, "most_running": MOST_RUNNING + 1}
@@ -95,7 +95,7 @@ class StatsStore:
         return Census(
             states={
                 **{state: count for state, count in counted.states.items() if state not in over},
-                # At least as many as were counted.
+                # No estimate is below the count.
                 **{state: max(guessed.get(state, 0), counted.states.get(state, 0)) for state in over},
             },
             types={

@@ -1,7 +1,7 @@
 """What follows the end of a task, in the same transaction: events for the other services, and callbacks.
 
-docs/events.md is the catalogue, docs/callbacks.md is for whoever receives callbacks. Events are written only as
-TASK_EVENTS asks: each costs a row here and a few more until it is delivered.
+docs/events.md has the catalogue, docs/callbacks.md is for receivers of callbacks. Only the events that TASK_EVENTS
+lists are written: each costs a row here, and a few more until it is delivered.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ class TaskEnds:
     """Every method works in the caller's transaction."""
 
     def __init__(self, event_states: Collection[str] = ()) -> None:
-        """`event_states`: the states of which events are written: completed, failed, cancelled, or none."""
+        """`event_states`: the states for which events are written: completed, failed, cancelled, or none."""
         self._event_states = frozenset(event_states)
         self._statements = Statements("queries.sql")
         self._announce_again_at = 0.0
 
     def has_events(self, state: State) -> bool:
-        """Whether an event is written of tasks that reach this state."""
+        """Whether events are written for tasks that reach this state."""
         return state.value in self._event_states
 
     def cancel(self, session: Session, ids: Collection[UUID]) -> int:
-        """Cancel the live ones among these, and announce it to their workers; gives their number."""
+        """Cancel the live ones among these and announce it to their workers; return their number."""
         ids_of = [str(item) for item in ids]
         return self._cancelled(session, self._statements.rows(session, "cancel_many", ids=ids_of, reason=None))
 
@@ -90,7 +90,7 @@ class TaskEnds:
         return len(rows)
 
     def follow(self, session: Session, ids: Collection[UUID | str]) -> None:
-        """Write the events and make the callbacks of these tasks, which this transaction has ended."""
+        """Write the events and make the callbacks for these tasks, which this transaction has ended."""
         if not ids:
             return
         self._statements.run(session, "by_id")
@@ -111,7 +111,7 @@ class TaskEnds:
             ids=array([str(row.id) for row in rows]),
             callbacks=array([str(callback.id) for callback in callbacks]),
         )
-        # A commit with NOTIFY takes a lock over the whole server; what is not announced is found by the poll.
+        # A commit with NOTIFY takes a server-wide lock; polls find the tasks that are not announced.
         if time.monotonic() >= self._announce_again_at:
             self._announce_again_at = time.monotonic() + ANNOUNCE_SECONDS
             self._statements.run(session, "announce", announcement=READY)
@@ -132,7 +132,7 @@ def _callback_of(row: Any) -> NewTask:
         omitted=["result"] if fields["status"] == "completed" and result is None else [],
         result_url=f"/tasks/{fields['id']}/result",
     )
-    # Nobody's task: what becomes of the user's own must not stop it from being delivered.
+    # Without a user: cancelling the user's own tasks must not stop the delivery.
     event = Event(
         type=f"task.{ended.status}", subject=ended.id, data=ended.model_dump(), id=new_id(), time=ended.completed_at
     )

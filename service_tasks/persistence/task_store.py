@@ -1,4 +1,4 @@
-"""Tasks in PostgreSQL: what people do with them."""
+"""Tasks in PostgreSQL, for the API and commands."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ LARGEST_IN_LIST = 16 * 1024
 
 
 class TaskStore:
-    """Implements `use_cases.tasks.TaskRepository`. Every method is one transaction and raises `DatabaseUnavailable`
-    when it cannot be had."""
+    """Implements `use_cases.tasks.TaskRepository`. Every method is one transaction, and raises `DatabaseUnavailable` if
+    the database is away."""
 
     def __init__(self, database: Database, ends: TaskEnds | None = None) -> None:
         """`ends` writes the events of tasks that are cancelled; by default none."""
@@ -42,7 +42,7 @@ class TaskStore:
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
         insert = "insert" if announcement is None else "announce_and_insert"
         if task.execute_at is None and task.user_id is None:
-            # Nothing to be asked first.
+            # Nothing to check first.
             return _one(self._statements.once(insert, **new_row(task, announcement)))
         with self._statements.transaction() as session:
             at = task.execute_at
@@ -56,7 +56,7 @@ class TaskStore:
         if len(tasks) <= LARGEST_INSERT and all(_is_plain(task) for task in tasks):
             (part, *others) = batches(tasks)
             if not others:
-                # Nothing to be asked, first or afterwards.
+                # Nothing to check, before or after.
                 self._statements.once("insert_many", **new_rows(part))
                 return {}
         with self._statements.transaction() as session:
@@ -148,7 +148,7 @@ class TaskStore:
         return dict(self._statements.once("live_types"))
 
     def announce(self, announcement: str) -> None:
-        """Tell every listening worker. A commit with NOTIFY takes a lock over the whole server: use it rarely."""
+        """Announce to all listening workers. A commit with NOTIFY takes a server-wide lock: use it rarely."""
         self._statements.once("announce", announcement=announcement)
 
 

@@ -1,4 +1,4 @@
-"""What other processes announce, heard by LISTEN."""
+"""Receives announcements of other processes by LISTEN."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from servicekit.wire.errors import DatabaseUnavailable
 
 
 class PostgresWakeUps:
-    """LISTEN on a connection that nobody else uses."""
+    """LISTEN on a connection of its own."""
 
     def __init__(self, database: Database) -> None:
         self._connection = open_apart(database, "LISTEN siteworks_tasks")
         self._interrupt, self._interrupted = socket.socketpair()
-        # Not select(): a worker with many open connections has file numbers beyond its limit.
+        # Not select(): a worker with many open connections has descriptors beyond its limit.
         self._poll = select.poll()
         for item in (self._connection, self._interrupted):
             self._poll.register(item.fileno(), select.POLLIN)

@@ -1,4 +1,4 @@
-"""What the event streams ask of PostgreSQL."""
+"""The event streams' query."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from servicekit.database.engine import Database
 
 
 class WatchStore:
-    """Raises `DatabaseUnavailable` or `DatabaseTooSlow` when the database cannot be had."""
+    """Raises `DatabaseUnavailable` or `DatabaseTooSlow`."""
 
     def __init__(self, database: Database) -> None:
         self._statements = StoreStatements(database, "queries.sql")
 
     def changed(self, seen: Mapping[UUID, datetime | None]) -> dict[UUID, WatchedTask | None]:
-        """Those tasks whose `updated_at` is not the one given; None for one that is not there. One statement."""
+        """The tasks whose `updated_at` differs from the one given; None for a missing one. One statement."""
         rows = self._statements.once(
             "watched", ids=[str(task_id) for task_id in seen], seen=list(seen.values()), largest=LARGEST_IN_LIST
         )

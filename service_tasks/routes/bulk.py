@@ -1,4 +1,4 @@
-"""Routes to many tasks at once. No rule and no query lives here."""
+"""Routes to many tasks at once. Rules and queries are elsewhere."""
 
 from __future__ import annotations
 

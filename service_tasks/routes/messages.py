@@ -1,4 +1,4 @@
-"""Routes to the messages that made no task. No rule and no query lives here."""
+"""Routes to the messages that made no task. Rules and queries are elsewhere."""
 
 from __future__ import annotations
 

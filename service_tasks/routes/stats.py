@@ -1,4 +1,4 @@
-"""The route to the figures of the task service. No rule and no query lives here."""
+"""The route to the figures of the task service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes to tasks: parse, call, answer. No rule and no query lives here."""
+"""Routes to tasks: parse, call, answer. Rules and queries are elsewhere."""
 
 from __future__ import annotations
 

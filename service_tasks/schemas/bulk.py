@@ -1,4 +1,4 @@
-"""Many tasks at once: which ones, and what became of them."""
+"""Request and response bodies of operations on many tasks."""
 
 from __future__ import annotations
 

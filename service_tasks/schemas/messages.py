@@ -1,4 +1,4 @@
-"""Messages as they come in, and rejected ones as people see them."""
+"""Messages as they arrive, and rejected ones as the API shows them."""
 
 from __future__ import annotations
 

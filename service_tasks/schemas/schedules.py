@@ -1,4 +1,4 @@
-"""What comes in and goes out about schedules."""
+"""Request and response bodies of schedules."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class ScheduleQuery(PageQuery):
 class ScheduleView(Resource):
     """One schedule."""
 
-    # What its runs change: otherwise nobody could change a schedule that runs every second.
+    # Changed by its runs: in the ETag they would make a schedule that runs every second impossible to update.
     untagged: ClassVar[frozenset[str]] = frozenset({"next_runs", "last_run_at", "last_task_id"})
 
     id: UUID

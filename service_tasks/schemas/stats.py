@@ -1,4 +1,4 @@
-"""How the task service stands, as people see it."""
+"""Response bodies of the task service's figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes into the task service and what leaves it."""
+"""Request and response bodies of tasks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _bounded_time(moment: datetime) -> datetime:
     return moment
 
 
-#: Where the end of a task is POSTed. Whether its host is allowed is checked by the use case.
+#: Where the end of a task is POSTed. The use case checks whether its host is allowed.
 CallbackUrl = Annotated[str, Field(max_length=MAX_CALLBACK_URL_CHARACTERS), AfterValidator(ascii_http_url)]
 CALLBACK_URL_SAYS = "its end is POSTed there, signed; CALLBACK_HOSTS must name the host"
 

@@ -1,4 +1,4 @@
-"""Cancels or retries many tasks chosen by a filter, a batch to a transaction."""
+"""Cancels or retries many tasks chosen by a filter, one batch per transaction."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from service_tasks.schemas.bulk import CancelMany, ManyCancelledView, ManyRetrie
 from servicekit.wire import deadline
 from servicekit.wire.errors import DeadlineExceeded, Invalid, Unavailable
 
-#: tasks of one transaction: enough to be fast, and few enough that nobody waits long for one of them
+#: tasks per transaction: enough to be fast, few enough not to keep any locked for long
 BATCH = 500
-#: no batch is begun when the request has less than this left, in seconds
+#: no batch begins with less than this left of the request's time, in seconds
 _RESERVE_SECONDS = 2.0
 _NO_DEADLINE = 3600.0
 
 
 class Chosen(NamedTuple):
-    """A task that fitted the filter a moment ago."""
+    """A task that matched the filter a moment ago."""
 
     id: UUID
     user_id: UUID | None
@@ -32,8 +32,8 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which tasks are wanted; None: whatever it is. From a moment on and before one. `after` passes over that id and
-    all older ones."""
+    """A filter of tasks; None matches anything. Times are from (inclusive) and before. `after` skips that id and all
+    older ones."""
 
     states: tuple[State, ...]
     task_type: str | None
@@ -49,7 +49,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Retried:
-    """How many of a batch run again, and why others do not."""
+    """How many of a batch run again, and how many do not, by reason."""
 
     retried: int = 0
     changed: int = 0
@@ -57,7 +57,7 @@ class Retried:
     unique_key_taken: int = 0
 
     def add(self, other: Retried) -> None:
-        """Count those as well."""
+        """Add the other's counts."""
         self.retried += other.retried
         self.changed += other.changed
         self.user_deleted += other.user_deleted
@@ -65,20 +65,20 @@ class Retried:
 
 
 class BulkRepository(Protocol):
-    """May raise `Unavailable` and `DeadlineExceeded`; then a part of that call may have happened."""
+    """Methods may raise `Unavailable` and `DeadlineExceeded`, with a part of the call done."""
 
     def choose(self, choice: Choice) -> list[Chosen]:
-        """Those that fit, the oldest first."""
+        """The matching tasks, oldest first."""
 
     def cancel(self, ids: Collection[UUID]) -> int:
-        """Cancel the live ones among them in one transaction, and announce it to their workers; gives their number."""
+        """In one transaction, cancel the live ones and announce it to their workers; return their number."""
 
     def retry(self, chosen: Sequence[Chosen], states: Collection[State]) -> Retried:
-        """Make those among them that are still in one of the states ready again."""
+        """Make those that are still in one of the states ready again."""
 
 
 class Bulk:
-    """`announce` lets workers know that something is ready; it must neither block nor raise."""
+    """`announce` tells workers that tasks are ready; it must neither block nor raise."""
 
     def __init__(self, repository: BulkRepository, *, announce: Callable[[str], None]) -> None:
         self._repository = repository
@@ -118,11 +118,11 @@ class Bulk:
 
 
 class _Steps:
-    """The chosen tasks in batches, until all are dealt with or the request's time is nearly gone. `next` is then where
-    to go on."""
+    """The chosen tasks in batches, until all are done or the request's time is nearly over; `next` is then where to
+    continue."""
 
     def __init__(self, chosen: Sequence[Chosen], limit: int) -> None:
-        """`chosen` may hold one more than the limit, which shows that there are more."""
+        """`chosen` may have one more than the limit, which shows that there are more."""
         self._chosen = chosen[:limit]
         self._has_more = len(chosen) > limit
         self._done = 0
@@ -140,8 +140,8 @@ class _Steps:
 
     @contextmanager
     def may_end(self) -> Iterator[None]:
-        """Around one batch: when the database goes away, the answer still counts the batches before it. An error in the
-        first one is the caller's."""
+        """Wrap one batch: if the database goes away, the answer still counts the earlier batches. An error in the first
+        one propagates."""
         try:
             yield
         except (Unavailable, DeadlineExceeded):

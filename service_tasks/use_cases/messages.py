@@ -1,4 +1,4 @@
-"""What becomes of messages: tasks, or rejections that people can read and requeue once the cause is mended."""
+"""Turns messages into tasks, or into rejections that operators can requeue once the cause is fixed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from servicekit.web.schemas import parse_body
 from servicekit.wire.errors import AppError, FieldError, Invalid
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-#: how much is kept of a larger message, for people to look at
+#: how much is kept of a larger message
 KEPT_BYTES = 64 * 1024
 #: how much a list shows of a message
 LISTED_BYTES = 4 * 1024
@@ -41,7 +41,7 @@ PAST_EXECUTE_AT = Invalid.field("execute_at", "must be in the future")
 class IncomingMessage:
     """A message as a broker delivered it. `tag` is its number there; `message_id` is unique within its `source`.
 
-    What is not UTF-8 is bytes.
+    Properties that are not UTF-8 are bytes.
     """
 
     tag: int
@@ -53,7 +53,7 @@ class IncomingMessage:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a message made no task. `body` is cut off where `size`, in bytes, says that there was more."""
+    """A message that made no task, with the reason. `body` is truncated if `size`, in bytes, is larger."""
 
     id: UUID
     source: str
@@ -72,7 +72,7 @@ class StoredRejection:
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
-    """A rejection that was stored just now, of the message with this `tag`."""
+    """A rejection just stored, of the message with this `tag`."""
 
     tag: int
     id: UUID
@@ -81,7 +81,7 @@ class RejectedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A message that was read: the task it asks for, or why there is none."""
+    """A message that was read: the requested task, or why there is none."""
 
     message: IncomingMessage
     verdict: NewTask | Rejection
@@ -89,8 +89,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What one transaction made of its messages. Those whose id was seen before, and those whose unique key a live task
-    has, are in neither."""
+    """The result of one transaction. Messages whose id was seen before, and those whose unique key a live task has, are
+    in neither."""
 
     tasks: Sequence[NewTask]
     rejected: Sequence[RejectedMessage]
@@ -104,11 +104,11 @@ class MessageRepository(Protocol):
     """What the use cases need from the database. Each method is one transaction."""
 
     def store(self, candidates: Sequence[Candidate], reject: Reject) -> Stored:
-        """Store what comes of messages not seen before. A task whose time has passed, or whose user was deleted,
-        becomes what `reject` makes of PAST_EXECUTE_AT or of UserDeleted.
+        """Store tasks and rejections of messages not seen before. A task whose time has passed or whose user was
+        deleted becomes the rejection that `reject` makes of PAST_EXECUTE_AT or UserDeleted.
 
-        Raises CannotStore when something in them, not the database's state, is the cause, and DatabaseLocked when a key
-        of theirs is in a transaction of somebody else that does not end.
+        Raises CannotStore if a message's content is the cause, not the database's state, and DatabaseLocked if one of
+        their keys is in another session's open transaction.
         """
 
     def search(self, *, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
@@ -117,19 +117,19 @@ class MessageRepository(Protocol):
     def get(self, rejection_id: UUID) -> StoredRejection | None: ...
 
     def accept(self, rejection_id: UUID, task: NewTask) -> UUID | None:
-        """Store the task and forget the rejection; gives the task's id, or that of the live one with its unique key, or
-        None when there is no such rejection any more. Raises PastExecuteAt and UserDeleted."""
+        """Store the task and remove the rejection. Returns the id of the task or of the live one with its unique key;
+        None if the rejection is gone. Raises PastExecuteAt and UserDeleted."""
 
     def forget(self, rejection_id: UUID) -> StoredRejection | None:
-        """Remove a rejection; gives it as it was."""
+        """Remove and return a rejection."""
 
 
 class CannotStore(Exception):
-    """The database refuses a value that passed all our checks."""
+    """The database refuses a value that passed all checks."""
 
 
 class Messages:
-    """`announce` lets workers know that something is ready or scheduled; it must neither block nor raise."""
+    """`announce` tells workers that tasks are ready or scheduled; it must neither block nor raise."""
 
     def __init__(self, repository: MessageRepository, tasks: Tasks, *, announce: Callable[[str], None]) -> None:
         self._repository = repository
@@ -137,9 +137,9 @@ class Messages:
         self._announce = announce
 
     def take(self, messages: Sequence[IncomingMessage]) -> Sequence[RejectedMessage]:
-        """Make a task of each message, or a rejection; all in one transaction. Gives the rejections.
+        """Make a task or a rejection of each message, all in one transaction. Returns the rejections.
 
-        Raises Unavailable and DeadlineExceeded (DatabaseLocked for one of them): then nothing was stored.
+        Raises Unavailable and DeadlineExceeded (DatabaseLocked for a single one), with nothing stored.
         """
         return self._store([Candidate(message, self._read(message)) for message in messages])
 
@@ -173,7 +173,7 @@ class Messages:
         except AppError as error:
             return _rejection(message, error)
         except Exception as error:
-            # It would be delivered again and again, and keep all others waiting.
+            # It would be redelivered for ever, and hold up all others.
             _log.error("message_not_read", source=message.source, cause=type(error).__name__)
             return _rejection(message, Invalid(f"The message cannot be read ({type(error).__name__})."))
 
@@ -187,7 +187,7 @@ class Messages:
         return _view_of(self._stored(rejection_id))
 
     def requeue(self, rejection_id: UUID) -> TaskView:
-        """Read the message again, as it is: its type may be known by now. Raises what its reading raises."""
+        """Read the unchanged message again: its type may be known by now. Raises what reading raises."""
         rejection = self._stored(rejection_id).rejection
         if rejection.size > len(rejection.body):
             raise MessageIncomplete
@@ -215,7 +215,7 @@ class Messages:
 
 
 def read_task(body: bytes) -> TaskMessage:
-    """What a message asks for: a task as POST /tasks takes it, and `status`, which says that it is new."""
+    """Parse a message: a task as in POST /tasks, plus `status`, which may only say that it is new."""
     return parse_body(TaskMessage, body, "application/json", may_be_empty=True)
 
 

@@ -1,4 +1,4 @@
-"""What people can do with schedules."""
+"""The use cases of schedules."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class NewSchedule:
 
 @dataclass(frozen=True, slots=True)
 class StoredSchedule(NewSchedule):
-    """A schedule as the table holds it; `payload` is None where a list leaves a large one out, and `now` is the
-    database's clock when it was read."""
+    """A stored schedule. `payload` is None where a list omits a large one; `now` is the database's clock at the time of
+    reading."""
 
     paused_at: datetime | None
     problem: str | None
@@ -101,12 +101,12 @@ class ScheduleSelection:
 
 
 class ScheduleRepository(Protocol):
-    """What the use cases need from the database. Each method is one transaction; what the functions given to them
-    raise ends it with nothing done. `ScheduleNameTaken` may be raised by those that write a name,
-    `UserDeleted` by those after which a schedule could make a task."""
+    """What the use cases need from the database. Each method is one transaction; an exception of a function passed to
+    it rolls that back. Methods that write a name may raise `ScheduleNameTaken`, those after which a schedule could make
+    a task `UserDeleted`."""
 
     def add(self, make: Callable[[datetime], NewSchedule]) -> StoredSchedule:
-        """Store what `make` gives for the present time."""
+        """Store the schedule that `make` returns for the present time."""
 
     def get(self, schedule_id: UUID) -> StoredSchedule | None: ...
 
@@ -114,17 +114,17 @@ class ScheduleRepository(Protocol):
         """The selected page, newest first, and how many schedules there are in all."""
 
     def change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> StoredSchedule | None:
-        """Store what `decide` makes of a schedule, which nobody else can change meanwhile; None if there is none."""
+        """Store what `decide` makes of a schedule, which is locked meanwhile; None if there is none."""
 
     def delete(self, schedule_id: UUID, check: Callable[[StoredSchedule], None]) -> StoredSchedule | None:
-        """Remove a schedule that passes the check, which nobody else can change meanwhile; None if there is none."""
+        """Remove a schedule, locked meanwhile, if `check` does not raise; None if there is none."""
 
     def run_now(self, schedule_id: UUID) -> UUID | None:
-        """Make a task of it at once and give its id; None if there is no such schedule."""
+        """Make one of its tasks at once and return the id; None if there is no such schedule."""
 
 
 class Schedules:
-    """`announce` lets workers know that schedules changed or a task is ready; it must neither block nor raise."""
+    """`announce` tells workers that schedules changed or a task is ready; it must neither block nor raise."""
 
     def __init__(self, repository: ScheduleRepository, tasks: Tasks, *, announce: Callable[[str], None]) -> None:
         self._repository = repository
@@ -132,7 +132,7 @@ class Schedules:
         self._announce = announce
 
     def create(self, body: ScheduleCreate) -> ScheduleView:
-        """`Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`."""
+        """Raises `Invalid`, `PayloadTooLarge` and `ScheduleNameTaken`."""
         task = self._tasks.prepare(TaskCreate(**{name: getattr(body, name) for name in _TASK_FIELDS}))
 
         def make(now: datetime) -> NewSchedule:
@@ -180,7 +180,7 @@ class Schedules:
         )
 
     def update(self, schedule_id: UUID, body: ScheduleUpdate, if_match: IfMatch = ANY_STATE) -> ScheduleView:
-        """`ScheduleNotFound`, `PreconditionFailed`, `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`."""
+        """Raises `ScheduleNotFound`, `PreconditionFailed`, `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`."""
         named = body.named()
 
         def decide(present: StoredSchedule) -> StoredSchedule:
@@ -202,7 +202,7 @@ class Schedules:
         return self._change(schedule_id, decide)
 
     def pause(self, schedule_id: UUID) -> ScheduleView:
-        """Nothing happens to a paused one."""
+        """No effect on a paused schedule."""
 
         def decide(present: StoredSchedule) -> StoredSchedule:
             if present.paused_at is not None:
@@ -212,7 +212,7 @@ class Schedules:
         return self._change(schedule_id, decide)
 
     def resume(self, schedule_id: UUID) -> ScheduleView:
-        """Go on from now; runs that fell into the pause are not made up for."""
+        """Go on from now; runs during the pause are not made up for."""
 
         def decide(present: StoredSchedule) -> StoredSchedule:
             if present.paused_at is None:
@@ -222,7 +222,7 @@ class Schedules:
         return self._change(schedule_id, decide)
 
     def delete(self, schedule_id: UUID, if_match: IfMatch = ANY_STATE) -> ScheduleView:
-        """The tasks it has made stay. `ScheduleNotFound`, `PreconditionFailed`."""
+        """The tasks it has made stay. Raises `ScheduleNotFound` and `PreconditionFailed`."""
         gone = self._repository.delete(schedule_id, lambda present: if_match.require(_view_of(present)))
         return _view_of(_found(gone))
 
@@ -266,8 +266,8 @@ def _task_of(schedule: StoredSchedule, named: Mapping[str, Any]) -> TaskCreate:
 
 
 def _changed_timing(schedule: StoredSchedule, named: Mapping[str, Any]) -> Timing:
-    """The timing after a change. A kind that is named replaces the one there was; an interval is counted anew only if
-    it changes."""
+    """The timing after a change. A named kind replaces the present one; an interval is counted anew only if it
+    changes."""
     present = schedule.timing
     kinds: dict[str, Any] = {"cron": present.cron, "every": present.every_seconds, "at": present.at}
     if any(named.get(kind) is not None for kind in _KINDS):
@@ -298,7 +298,7 @@ def _view_of(schedule: StoredSchedule) -> ScheduleView:
     try:
         runs = next_runs(timing, schedule.next_run_at)
     except BadTiming as exc:
-        # The time zone has gone since; the scheduler will find the same.
+        # The time zone is gone; the scheduler will find the same.
         problem = str(exc)
     return ScheduleView(
         id=schedule.id,

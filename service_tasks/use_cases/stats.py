@@ -1,4 +1,4 @@
-"""The figures of the task service: counted at a bounded cost, and no more often than that cost allows."""
+"""The figures of the task service, counted no more often than the cost of counting allows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from service_tasks.schemas.stats import (
 from servicekit.wire import deadline
 from servicekit.wire.errors import Unavailable
 
-#: the present minute and those before it
+#: the present minute and the minutes before it
 WINDOW_MINUTES = 10
 _RATED_MINUTES = 5
 KEEP_SECONDS = 1.0
-#: the share of the time that counting may take, however often somebody asks
+#: counting may take at most one part in this many of the time, however many requests come
 _SHARE = 20
 MOST_TYPES = 200
 #: how long a request waits for another that is counting, in seconds
@@ -37,7 +37,7 @@ _PATIENCE_SECONDS = 2.0
 
 
 class Ended(NamedTuple):
-    """Attempts that ended in each way."""
+    """Ended attempts, by outcome."""
 
     completed: int = 0
     failed: int = 0
@@ -54,8 +54,8 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """How many tasks there are: of each state, and of the most frequent pairs of type and state. `oldest`: for how many
-    seconds the oldest ready task of a type has been due. `estimated`: of these states nobody has counted all."""
+    """The number of tasks by state, and by the most frequent pairs of type and state. `oldest`: for how many seconds
+    the oldest ready task of a type has been due. `estimated`: the states whose number is an estimate."""
 
     states: Mapping[State, int]
     types: Mapping[tuple[str, State], int]
@@ -81,8 +81,8 @@ class WorkerState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything at one moment of the database's clock. `minutes` has those in which something ended, of the last
-    WINDOW_MINUTES; `types` and `timed` are about the same time. Slots and threads are of those workers alive."""
+    """All figures at one moment of the database's clock. `minutes` has those of the last WINDOW_MINUTES in which tasks
+    ended; `types` and `timed` are for the same time. Slots and threads are those of live workers."""
 
     now: datetime
     census: Census
@@ -104,7 +104,7 @@ class StatsRepository(Protocol):
 
 
 class Stats:
-    """Any number of threads may ask; one counts, and the others get its result."""
+    """Thread-safe: one thread counts, and the others get its result."""
 
     def __init__(self, repository: StatsRepository, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._repository = repository

@@ -1,4 +1,4 @@
-"""What people can do with tasks, over HTTP, by a command or by a message."""
+"""The use cases of tasks, for HTTP, commands and messages."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class NewTask(NamedTuple):
 
 
 class StoredTask(NamedTuple):
-    """A task as the table holds it; JSON values as text, None where a list leaves a large one out."""
+    """A stored task; JSON values as text, None where a list omits a large one."""
 
     id: UUID
     state: State
@@ -118,7 +118,7 @@ class StoredTask(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What people have set for one type; None: the limit that the type declares, if any."""
+    """Settings by operators for one type; None: the limit that the type declares, if any."""
 
     paused: bool = False
     max_running: int | None = None
@@ -127,7 +127,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which tasks a list shows; None: any. `after` passes over that id and all newer ones."""
+    """The filter of a list; None: any. `after` skips that id and all newer ones."""
 
     states: tuple[State, ...] | None
     task_type: str | None
@@ -138,7 +138,7 @@ class Selection:
 
 
 class PastExecuteAt(Exception):
-    """execute_at is not in the future by the database's clock. `index` is the task's in its batch."""
+    """execute_at is not in the future by the database's clock. `index` is the task's index in its batch."""
 
     def __init__(self, index: int = 0) -> None:
         super().__init__(index)
@@ -146,11 +146,11 @@ class PastExecuteAt(Exception):
 
 
 class MakingRepository(Protocol[T_co]):
-    """What making a task needs from the database. It gives whole tasks, or ids alone."""
+    """What making a task needs from the database. Returns whole tasks, or only ids."""
 
     def add(self, task: NewTask, announcement: str | None = None) -> T_co | None:
-        """Store a task, and announce it with its commit; None when its idempotency key or its unique key is taken.
-        Raises `PastExecuteAt` and `UserDeleted`."""
+        """Store a task and announce it with the commit; None if its idempotency key or its unique key is taken. Raises
+        `PastExecuteAt` and `UserDeleted`."""
 
     def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> T_co | None:
         """The live task with this key. A request's idempotency key and hash, given as `answers`, lead to it from now
@@ -164,16 +164,16 @@ class TaskRepository(MakingRepository[StoredTask], Protocol):
     """What the use cases need from the database. Each method is one transaction."""
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
-        """Store all of them, or none. Gives, for those whose unique key is taken, the live task that has it.
+        """Store all of them or none. Returns, for those whose unique key is taken, the live task that has it.
 
-        Raises `PastExecuteAt`, and `UserDeleted` with the index in the batch. Idempotency keys are not looked at.
+        Raises `PastExecuteAt`, and `UserDeleted` with the index in the batch. Ignores idempotency keys.
         """
 
     def controls(self) -> Mapping[str, Control]:
-        """What is set for which types; the others have no row."""
+        """The settings by type; a type without any has no entry."""
 
     def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
-        """Set the named fields of `Control`, and leave the others."""
+        """Set the given fields of `Control`, and keep the others."""
 
     def get(self, task_id: UUID) -> StoredTask | None: ...
 
@@ -181,21 +181,21 @@ class TaskRepository(MakingRepository[StoredTask], Protocol):
         """The selected page, newest first, and how many tasks there are in all."""
 
     def cancel(self, task_id: UUID) -> StoredTask | None:
-        """Cancel a live task, and announce it to its worker; None when it is not alive."""
+        """Cancel a live task and announce it to its worker; None if it is not live."""
 
     def purge(self, task_id: UUID) -> StoredTask | None:
-        """Remove a task in any state, and announce it to its worker; gives it as it was, a live one as cancelled."""
+        """Remove and return a task in any state, a live one as cancelled, and announce it to its worker."""
 
     def retry(self, task_id: UUID) -> StoredTask | None:
-        """Make a failed or cancelled task ready again; None when it is neither."""
+        """Make a failed or cancelled task ready again; None if it is neither."""
 
     def live_types(self) -> Mapping[str, int]:
-        """The types that living workers run, and how many workers run each."""
+        """The types that live workers run, and how many workers run each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Created(Generic[T]):
-    """`replayed`: made by an earlier request with the same idempotency key. `existing`: another request's task, alive
+    """`replayed`: made by an earlier request with the same idempotency key. `existing`: another request's live task
     with the same unique key."""
 
     task: T
@@ -204,9 +204,9 @@ class Created(Generic[T]):
 
 
 class TaskMaker(Generic[T]):
-    """Checks and stores new tasks, wherever they come from. `announce` lets workers know that something is ready or
-    scheduled; `may_announce` says whether that may be done with the task's own commit instead. They must neither block
-    nor raise. `callback_hosts` are those that a task's callback_url may name."""
+    """Checks and stores new tasks, wherever they come from. `announce` tells workers that tasks are ready or scheduled;
+    `may_announce` tells whether the task's own commit may do that instead. They must neither block nor raise.
+    `callback_hosts` are the hosts that a callback_url may name."""
 
     def __init__(
         self,
@@ -224,13 +224,13 @@ class TaskMaker(Generic[T]):
         self._callback_hosts = callback_hosts
 
     def make(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created[T]:
-        """Store a task, or give the one that the same key and request made before.
+        """Store a task, or return the one that the same key and request made before.
 
         Raises `Invalid` (also as `UserDeleted`), `PayloadTooLarge` and `IdempotencyKeyReused`.
         """
         request_hash = None if idempotency_key is None else fingerprint(body)
         if idempotency_key is not None and request_hash is not None:
-            # First, since a repeated request must not fail because its execute_at has passed by now.
+            # First: a repeated request must not fail because its execute_at has passed meanwhile.
             earlier = self._replayed(idempotency_key, request_hash)
             if earlier is not None:
                 return earlier
@@ -254,10 +254,10 @@ class TaskMaker(Generic[T]):
                 earlier = None if alive is None else Created(alive, existing=True)
             if earlier is not None:
                 return earlier
-            # The holder was purged or has ended in between: the key is free again.
+            # The task with the key was purged or has ended meanwhile: the key is free again.
 
     def prepare(self, body: TaskCreate) -> NewTask:
-        """Check a task that the caller is going to store: `Invalid`, `PayloadTooLarge`."""
+        """Check a task that the caller will store. Raises `Invalid` and `PayloadTooLarge`."""
         return self._new_task(body, None, None)
 
     def _replayed(self, idempotency_key: str, request_hash: bytes) -> Created[T] | None:
@@ -272,7 +272,7 @@ class TaskMaker(Generic[T]):
     def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
         task_type = body.task_type or DEFAULT_TASK_TYPE
         if task_type == CALLBACK_TYPE:
-            # The service signs what they send, so only the service may say what that is.
+            # Their requests are signed by the service, so only the service may make them.
             raise Invalid.field("task_type", f"tasks of the type {CALLBACK_TYPE} are made by the service alone")
         if body.callback_url is not None:
             self._check_callback_url(body.callback_url)
@@ -280,13 +280,13 @@ class TaskMaker(Generic[T]):
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise PayloadTooLarge(len(payload))
         known_type = self._registry.get(task_type)
-        # Without a model any payload will do: it was read strictly.
+        # Without a model any payload is valid; its JSON was checked already.
         if known_type is not None and known_type.payload_model is not None:
             try:
                 known_type.parse(payload)
             except ValidationError as exc:
                 raise _invalid_payload(exc) from exc
-        # By position: by name it takes half as long again, and a batch may have ten thousand.
+        # By position: by name it takes 50 % longer, and a batch may have ten thousand.
         return NewTask(
             new_id(),
             task_type,
@@ -312,7 +312,7 @@ class TaskMaker(Generic[T]):
 
 
 class Tasks:
-    """What people can do. The arguments are those of `TaskMaker`."""
+    """The use cases. The arguments are those of `TaskMaker`."""
 
     def __init__(
         self,
@@ -335,7 +335,7 @@ class Tasks:
         )
 
     def create(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created[TaskView]:
-        """Store a task, or give the one that the same key and request made before."""
+        """Store a task, or return the one that the same key and request made before."""
         made = self._maker.make(body, idempotency_key=idempotency_key)
         return Created(self._view(made.task), replayed=made.replayed, existing=made.existing)
 
@@ -371,7 +371,7 @@ class Tasks:
         return self._view(self._shown(task_id), trace=trace)
 
     def prepare(self, body: TaskCreate) -> NewTask:
-        """Check a task that the caller is going to store: `Invalid`, `PayloadTooLarge`."""
+        """Check a task that the caller will store. Raises `Invalid` and `PayloadTooLarge`."""
         return self._maker.prepare(body)
 
     def search(self, query: TaskFilter, *, user_id: UUID | None = None) -> TaskPage:
@@ -431,7 +431,7 @@ class Tasks:
         return TaskTypesView(task_types=views, default=DEFAULT_TASK_TYPE, total=len(views))
 
     def pause(self, task_type: str) -> TaskTypeView:
-        """No task of this type is started any more; running ones go on. A type nobody knows may be paused too."""
+        """Start no more tasks of this type; running ones go on. An unknown type may be paused too."""
         return self._set(task_type, {"paused": True})
 
     def resume(self, task_type: str) -> TaskTypeView:
@@ -526,9 +526,9 @@ def _written(text: str | None) -> Written | None:
 
 
 def _count(tasks: Sequence[StoredTask]) -> None:
-    """Count what showing them takes of the process's memory; may raise `Overloaded`."""
+    """Reserve the memory for showing these tasks. Raises `Overloaded`."""
     for task in tasks:
-        # As it came, as it is written, and as it is sent.
+        # As read, as written, and as sent.
         texts = 4 * (len(task.payload or "") + len(task.result or ""))
         memory.take(texts + 3 * weight((task.errors or "").encode("utf-8")))
 

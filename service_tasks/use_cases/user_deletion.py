@@ -1,4 +1,4 @@
-"""What ends here when a user is deleted in the user service."""
+"""Ends a user's tasks and schedules once the users service has deleted the user."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class SchedulesOfUsers(Protocol):
 
 
 class UserDeletion:
-    """Works in the transaction that it is given, which also remembers the event."""
+    """Works in the given transaction, which also records the event."""
 
     def __init__(self, tasks: TasksOfUsers, schedules: SchedulesOfUsers) -> None:
         self._tasks = tasks
         self._schedules = schedules
 
     def act(self, session: Session, event: Event) -> None:
-        """Cancel the user's tasks, pause their schedules, and let nothing be made for them any more.
+        """Cancel the user's tasks, pause their schedules, and refuse new ones from now on.
 
         Raises `Invalid` for bad data.
         """
