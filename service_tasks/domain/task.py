@@ -145,9 +145,9 @@ class ClaimedTask(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LostTask:
-    """A running task taken from its worker: that one fell silent, or (`overdue`) never met the deadline.
-    `lost_at` is the database's clock. `suspects` is the number of tasks it was among when a worker died the last time;
-    `company` of those its worker held now that had been among as many or fewer, itself with them."""
+    """A running task taken from a worker that fell silent or (`overdue`) let its deadline pass. `lost_at` is the
+    database's clock. `suspects`: how many tasks, this one included, the last worker to die with it held. `company`: how
+    many tasks of the present worker had as many suspects or fewer, this one included."""
 
     lease: Lease
     attempt: int
@@ -190,7 +190,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class WillRetry:
-    """`suspects`: one of so many tasks ended their worker. Of more than one each gets its attempt back."""
+    """`suspects`: one of this many tasks ended their worker; if more than one, each gets its attempt back."""
 
     lease: Lease
     at: datetime

@@ -1,17 +1,17 @@
--- What one worker does for all; see queries.sql for the notation. Every statement may run in two workers at once: a
--- leader saves work and guards nothing.
+-- Maintenance by the leader; see queries.sql for the notation. Every statement may run in two workers at once:
+-- leadership saves work and guards nothing.
 
 -- name: leader
 SELECT l.worker_id, CASE WHEN {over} THEN 0 ELSE extract(epoch FROM l.expires_at - now()) END::float8 AS seconds_left
 FROM leaders l WHERE l.duty = %(duty)s
 
 -- name: over
--- A term that ends later than any can was given before the clock was set back. Twice a lease, because it may have been
--- given by a transaction that began after ours.
+-- A term that ends impossibly late was given before the clock was set back. Twice a lease, because it may have been
+-- given by a transaction that began after this one.
 l.expires_at <= now() OR l.expires_at > now() + make_interval(secs => 2 * %(lease_seconds)s)
 
 -- name: lead
--- Takes a free term, prolongs our own. A worker's wrong clock does no harm: the database's decides.
+-- Takes a free term or renews the worker's own. Only the database's clock counts, so a worker's wrong one does no harm.
 SET LOCAL lock_timeout = '500ms';
 INSERT INTO leaders AS l (duty, worker_id, expires_at)
 VALUES (%(duty)s, %(worker_id)s::uuid, now() + make_interval(secs => %(lease_seconds)s))
@@ -25,11 +25,10 @@ RETURNING l.worker_id
 DELETE FROM leaders l WHERE l.duty = %(duty)s AND l.worker_id = %(worker_id)s::uuid
 
 -- name: prune_tasks
--- Ids are version 7: they begin with the milliseconds of their creation, so the oldest tasks are the first of the
--- primary key, and no index has to be kept for the pruner with every task that ends. A walk over that key, one page
--- at a time, stops where tasks are too young for any of the limits (NULL: kept for ever). A day more, because the
--- ids are made by other clocks. Only what has ended long enough ago goes; SKIP LOCKED passes over a task that
--- somebody is just retrying.
+-- Ids are version 7: they begin with the milliseconds of their creation, so the oldest tasks come first in the primary
+-- key, and the pruner needs no index that each end of a task would have to update. The walk over that key, one page at
+-- a time, stops where tasks are too young for any of the limits (NULL: kept for ever), plus a day, because other clocks
+-- make the ids. Only tasks that ended long enough ago are deleted; SKIP LOCKED skips one that is just being retried.
 WITH page AS MATERIALIZED (
     SELECT p.id FROM tasks p
     WHERE p.id > coalesce(%(after)s::uuid, '00000000-0000-0000-0000-000000000000'::uuid)
@@ -51,8 +50,7 @@ SELECT (SELECT count(*) FROM gone) AS removed, (SELECT count(*) FROM page) AS se
        (SELECT page.id FROM page ORDER BY page.id DESC LIMIT 1) AS last
 
 -- name: prune_ticks
--- A tick guards its moment only until its schedule has moved on, which it does in the same transaction; what is left
--- is a record.
+-- A tick guards its moment only until its schedule advances, in the same transaction; afterwards it is only a record.
 DELETE FROM schedule_ticks k
 WHERE k.ctid = ANY (ARRAY(
     SELECT o.ctid FROM schedule_ticks o WHERE o.due_at < now() - make_interval(secs => %(keep)s)
@@ -72,7 +70,7 @@ WHERE m.ctid = ANY (ARRAY(
     ORDER BY o.minute LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 
 -- name: prune_rejections
--- Ids are version 7, so the primary key has them in the order in which they came; the newest stay.
+-- Ids are version 7, so the primary key is in the order of arrival; the newest stay.
 DELETE FROM rejected_messages r
 WHERE r.id IN (
     SELECT o.id FROM rejected_messages o

@@ -1,15 +1,15 @@
--- Messages from a broker: which were seen, and which made no task. Parameters are written the driver's way.
+-- Messages from a broker: the ids seen, and rejected messages. Parameters are in the driver's notation.
 
 -- name: briefly
--- A key that another session's open transaction uses must not hold up messages that have nothing to do with it.
+-- A key in another session's open transaction must not hold up unrelated messages.
 SET LOCAL lock_timeout = '500ms'
 
 -- name: clock
 SELECT clock_timestamp()
 
 -- name: note
--- The first with a message_id gets its row; later ones, in this batch or another, get nothing. Sorted by key, so that
--- two consumers with the same messages wait for each other but cannot deadlock.
+-- The first message with an id gets a row; later ones, in this batch or another, get none. Sorted by key, so that two
+-- consumers with the same messages wait for each other but cannot deadlock.
 INSERT INTO ingested_messages (source, message_id, task_id)
 SELECT x.source, x.message_id, x.task_id
 FROM unnest(%(sources)s::text[], %(message_ids)s::text[], %(task_ids)s::uuid[]) AS x(source, message_id, task_id)
@@ -37,6 +37,6 @@ DELETE FROM rejected_messages r WHERE r.id = %(id)s::uuid
 RETURNING r.id, r.source, r.message_id, r.reason, r.details::text AS details, r.body, r.size, r.received_at
 
 -- name: point_to
--- The message made a task after all: its id now leads there.
+-- The message made a task after all: its id now refers to that.
 UPDATE ingested_messages SET task_id = %(task_id)s::uuid
 WHERE source = %(source)s AND message_id = %(message_id)s

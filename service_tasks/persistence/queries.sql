@@ -1,28 +1,28 @@
 -- The statements that are the algorithm. Each begins with its name and the reason for its shape.
--- Parameters are written the driver's way. {columns} stands for the statement of that name.
--- Only the database's clock is ever compared: now() is the moment the transaction began.
+-- Parameters are in the driver's notation. {columns} stands for the statement of that name.
+-- Only the database's clock is compared: now() is the moment the transaction began.
 --
--- The tables are defined by migrations/versions. Columns of tasks whose names do not say it all:
+-- The tables are defined by migrations/versions. Columns of tasks whose names do not explain themselves:
 --   execute_at       when the task, or its next attempt, is due
 --   lease_no         grows with every claim; every write of a running task names it
---   worker_id        who runs it; after a cancel, whose handler may still be stopping
+--   worker_id        the worker that runs it; after a cancel, the one whose handler may still be stopping
 --   timeout_seconds  null: the type's own
 --   request_hash     SHA-256 of the request that came with the idempotency key
 --   unique_key       at most one live task has it
 --   error, errors    why the last attempt failed; one object for each failed attempt
 --   callback_url, callback_task_id   where its end is POSTed, in few rows; the task that does it
---   suspects         among how many tasks it was when their worker died, perhaps of one of them: bounds how many of
---                    these run at once
+--   suspects         how many tasks, this one included, their worker held when it died, perhaps because of one of them:
+--                    bounds how many of these run at once
 
 -- name: columns
--- What people see of a task: the fields of use_cases.tasks.StoredTask, in their order.
+-- The fields of use_cases.tasks.StoredTask, in their order.
 t.id, t.state, t.task_type, t.title, t.user_id, t.payload::text AS payload, t.priority, t.attempts, t.max_attempts,
 t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message, t.result::text AS result, t.error,
 t.errors::text AS errors, {times_and_keys}
 
 -- name: light_columns
--- The same for lists, without large values and without the traces of failed attempts: a page of a hundred must not
--- carry a hundred megabytes.
+-- The same for lists, without large values and tracebacks: a page of a hundred tasks must not have a hundred
+-- megabytes.
 t.id, t.state, t.task_type, t.title, t.user_id,
 CASE WHEN octet_length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload, t.priority, t.attempts,
 t.max_attempts, t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message,
@@ -41,16 +41,16 @@ extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS du
 t.callback_task_id, {obstacle} AS obstacle
 
 -- name: obstacle
--- Why a pending task cannot start. PostgreSQL makes both lists once per statement, and only if a row is pending.
+-- Why a pending task cannot start. PostgreSQL computes both lists once per statement, and only if a row is pending.
 CASE WHEN t.state IN ('scheduled', 'ready') THEN CASE
     WHEN t.task_type = ANY (ARRAY(SELECT c.name FROM task_type_controls c WHERE c.paused)) THEN 'paused'
     WHEN t.task_type <> ALL (ARRAY(SELECT l.task_type FROM ({live_types}) l)) THEN 'no_worker'
 END END
 
 -- name: insertion
--- A task without execute_at is ready at once; one for later waits as scheduled, where the claim never looks.
--- When a key is taken nothing is inserted, and the caller reads what is there. The insert waits for a transaction that
--- is inserting the same key, so two requests at once make one task.
+-- A task without execute_at is ready at once; one for later waits as scheduled, which the claim never reads.
+-- If a key is taken nothing is inserted, and the caller reads the existing task. The insert waits for a transaction
+-- that inserts the same key, so two concurrent requests make one task.
 INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
                         execute_at, idempotency_key, request_hash, unique_key, callback_url)
 VALUES (%(id)s::uuid, CASE WHEN %(execute_at)s::timestamptz IS NULL THEN 'ready' ELSE 'scheduled' END,
@@ -63,20 +63,20 @@ ON CONFLICT DO NOTHING
 {insertion} RETURNING {columns}
 
 -- name: announce_and_insert
--- One round trip. The announcement comes with the commit, so whoever hears it finds the task.
+-- One round trip. The announcement is sent at the commit, so its receivers find the task.
 {announce}; {insert}
 
 -- name: enqueue
--- For programs that store tasks in their own transactions: their roles need no rights on other tables.
+-- For programs that store tasks in their own transactions, with roles that have no rights on other tables.
 {insertion} RETURNING t.id
 
 -- name: announce_and_enqueue
 {announce}; {enqueue}
 
 -- name: insert_many
--- Ids and numbers come as array literals, texts and payloads as one JSON array each: the cheapest way there is for a
--- driver that sends text (docs/decisions/0021). Two tasks of one batch with the same unique_key are one conflict too.
--- ROWS FROM fills a shorter array up with nulls: a batch without callbacks brings an empty one.
+-- Ids and numbers come as array literals, texts and payloads as one JSON array each, which is the cheapest way for a
+-- driver that sends text (docs/decisions/0021). Two tasks of one batch with the same unique_key conflict too.
+-- ROWS FROM pads shorter arrays with nulls: a batch without callbacks has an empty one.
 INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
                         execute_at, unique_key, callback_url)
 SELECT x.id, CASE WHEN x.execute_at IS NULL THEN 'ready' ELSE 'scheduled' END, x.task_type, x.title, x.user_id,
@@ -92,7 +92,7 @@ FROM ROWS FROM (
 ON CONFLICT DO NOTHING
 
 -- name: first_past
--- The index of the first time of a batch that is not in the future.
+-- The index of a batch's first time that is not in the future.
 SELECT x.number - 1 AS index FROM unnest(%(times)s::timestamptz[]) WITH ORDINALITY AS x(execute_at, number)
 WHERE x.execute_at <= clock_timestamp() ORDER BY x.number LIMIT 1
 
@@ -122,8 +122,8 @@ WHERE k.idempotency_key = %(idempotency_key)s
 LIMIT 1
 
 -- name: answer
--- Answers a request with the live task that has its unique key; the request's idempotency key leads there from now on.
--- The task is locked until that is written: if it ended before, a second such request would make another.
+-- Answers a request with the live task that has its unique key; from now on its idempotency key refers to that task.
+-- The task is locked until that is written: if it ended before, the same request again would make another.
 WITH alive AS (
     SELECT t.id FROM tasks t
     WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running') FOR SHARE
@@ -139,7 +139,7 @@ SELECT {columns} FROM tasks t WHERE t.id = %(id)s::uuid
 
 -- name: list
 -- Ids are version 7, made in the order of creation: one index serves the newest-first list and its cursor.
--- The page is chosen first, so that large values are measured for its rows alone.
+-- The page is chosen first, so that large values are measured only for its rows.
 SELECT {light_columns}
 FROM (
     SELECT p.id FROM tasks p
@@ -158,10 +158,10 @@ WHERE (%(states)s::text[] IS NULL OR t.state = ANY (%(states)s::text[]))
   AND (%(user_id)s::uuid IS NULL OR t.user_id = %(user_id)s::uuid)
 
 -- name: choose
--- The next page of those that fit, by id. Each state is a branch of its own, so that each uses its own index, and
--- MATERIALIZED: for the first few of an order the planner would walk the primary key over millions of ended tasks. A
--- state that is not asked for costs nothing: the driver writes the values into the statement, so the planner sees that.
--- Live callbacks are chosen only by name: they are chosen to be cancelled, and each cancel may make a new one behind
+-- The next page of matching tasks, by id. Each state is a separate branch, so that it uses its own index, and
+-- MATERIALIZED: for a LIMIT in order the planner would walk the primary key over millions of ended tasks. A state that
+-- is not wanted costs nothing, because the planner sees the values that the driver writes into the statement. Live
+-- callbacks are chosen only by type or id: they are chosen to be cancelled, and each cancel may make a new one after
 -- the page.
 WITH fitting AS MATERIALIZED (
     SELECT t.id, t.user_id, t.unique_key FROM tasks t
@@ -197,7 +197,7 @@ SELECT f.id, f.user_id, f.unique_key FROM fitting f ORDER BY f.id LIMIT %(limit)
 
 -- name: cancel_many
 -- Locks in the order of ids, as every writer of many tasks does, so that no two can deadlock. Tasks that have ended
--- meanwhile are passed over.
+-- meanwhile are skipped.
 WITH live AS MATERIALIZED (
     SELECT c.id FROM tasks c
     WHERE c.id = ANY (%(ids)s::uuid[]) AND c.state IN ('scheduled', 'ready', 'running')
@@ -214,8 +214,8 @@ WITH live AS MATERIALIZED (
 {cancelled}
 
 -- name: cancelled
--- Final at once: a result that comes later finds no running row. worker_id stays until the worker says that
--- the handler has stopped, so that a worker that missed the announcement finds the row by asking.
+-- Final at once: a later result finds no running row. worker_id stays until the worker reports that the handler has
+-- stopped, so that a worker that missed the announcement finds the row by polling.
 UPDATE tasks AS t
 SET state = 'cancelled', completed_at = now(), updated_at = now(), deadline_at = NULL,
     error = coalesce(%(reason)s, t.error)
@@ -255,22 +255,22 @@ SELECT pg_notify('siteworks_tasks', %(announcement)s)
 SELECT count(pg_notify('siteworks_tasks', x.announcement)) FROM unnest(%(announcements)s::text[]) AS x(announcement)
 
 -- name: live_types
--- The types that some living worker runs, and how many workers run each.
+-- The types that live workers run, and how many workers run each.
 SELECT o.task_type, count(*) AS workers FROM workers w CROSS JOIN unnest(w.task_types) AS o(task_type)
 WHERE w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) GROUP BY o.task_type
 
 -- name: turn
--- Who goes first. A waiting task gains a point of priority a minute: all grow older together, so their order never
--- changes and the index ix_tasks_ready holds it; nobody waits for ever behind more urgent ones.
+-- The order of claims. A waiting task gains a point of priority a minute. All tasks age alike, so their order never
+-- changes and the index ix_tasks_ready holds it; no task waits for ever behind more urgent ones.
 ((r.execute_at AT TIME ZONE 'UTC') - r.priority * interval '1 minute')
 
 -- name: claim
--- One ordered index scan for each type offered, so that a million tasks of a type that nobody here runs cost
--- nothing; then the most urgent of them all. MATERIALIZED: inlined, the planner may repeat the LIMIT and
--- update more rows than asked for. SKIP LOCKED: two claimers never wait for each other and never see one task.
--- The rows found are locked, so they are still where they were found: ctid saves a second look into the
--- index of the ids. One that changed between the beginning of the statement and its lock is not seen there, and is
--- left for the next claim. A type that people have paused or limited is left to claim_limited.
+-- One ordered index scan for each type offered, so that a million tasks of a type that this worker does not run cost
+-- nothing; then the most urgent of them all. MATERIALIZED: inlined, the planner may repeat the LIMIT and update more
+-- rows than wanted. SKIP LOCKED: two claims never wait for each other and never get the same task. The rows found are
+-- locked, so they stay in place: ctid saves a second index lookup. A row that changed between the start of the
+-- statement and its lock is not found there, and is left for the next claim. A type paused or limited by an operator is
+-- left to claim_limited.
 WITH offered AS (
     SELECT * FROM unnest(%(types)s::text[], %(timeouts)s::float8[]) AS o(task_type, timeout_seconds)
 ), due AS MATERIALIZED (
@@ -287,11 +287,11 @@ WITH offered AS (
 {start}
 
 -- name: prepare
--- What a connection for claims and completions runs first. It plans a claim once, whatever the values will be, since
--- planning takes as long as a claim of one task. The driver writes $1, $2 … for the parameters, in the order in which
--- execute_claim gives them. The plan made for the empty table of a new installation must do for every later one, so the
--- settings leave only the way through the index, which holds the tasks in their order. Completions are planned each
--- time: planned for an empty table, one of 1,000 tasks among 20,000 was seen to take 2 s.
+-- Run first by a connection for claims and completions. It plans the claim once for any values, since planning takes as
+-- long as claiming one task. The driver writes $1, $2 … for the parameters, in the order of execute_claim. A plan made
+-- for the empty table of a new installation must suit every later table, so the settings leave only the scan of the
+-- index, which is in the order of claims. Completions are planned each time: planned for an empty table, one of 1,000
+-- tasks among 20,000 was seen to take 2 s.
 SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
 SET enable_sort = off; SET enable_incremental_sort = off; SET enable_bitmapscan = off;
 SET plan_cache_mode = force_generic_plan;
@@ -305,7 +305,7 @@ EXECUTE claim(%(types)s, %(timeouts)s, %(limit)s, %(worker_id)s)
 EXECUTE limited_types
 
 -- name: start
--- What a claim does to the rows that are due.
+-- The update of a claim, on the rows in `due`.
 UPDATE tasks AS t
 SET state = 'running', attempts = t.attempts + 1, lease_no = t.lease_no + 1, worker_id = %(worker_id)s::uuid,
     started_at = now(), updated_at = now(), progress_percent = 0, progress_message = NULL,
@@ -320,23 +320,22 @@ SELECT k.name FROM task_type_controls k
 WHERE NOT k.paused AND (k.max_running IS NOT NULL OR k.max_running_per_user IS NOT NULL)
 
 -- name: lock_limits
--- Two claims of one limited type at once would both count the same running tasks, so they go one after the other. A
--- statement of its own, so that the count in the next one sees what the claim before has taken. An advisory lock, since
--- a limit that the type declares has no row. Always in one order, so that no two can deadlock. Rescue, completion and
--- hand-back never take it.
+-- Two concurrent claims of a limited type would count the same running tasks, so they run one after the other. This is
+-- a separate statement, so that the count in the next one sees what the previous claim has taken. An advisory lock,
+-- since a limit declared by the type has no row. Always in one order, so that no two can deadlock. Rescue, completion
+-- and hand-back never take it.
 SELECT pg_advisory_xact_lock({limits_space}, l.number)
 FROM (SELECT DISTINCT hashtext(o.name) AS number FROM unnest(%(types)s::text[]) AS o(name) ORDER BY 1 OFFSET 0) l
 
 -- name: limits_space
--- The first of an advisory lock's two numbers says what it is for: this one, limits of types.
+-- The first of an advisory lock's two numbers names its purpose; this one is for limits of types.
 1952539507
 
 -- name: claim_limited
--- A limit that people have set takes the place of the one that the type declares (`most`, `most_per_user`).
--- Running rows are counted, never kept in a counter: nothing can leak when a worker dies. `room` is what a type's limit
--- leaves. Under a limit per user the users that wait are found by leaps through ix_tasks_ready_of_user, however many
--- tasks each has, and each gives what its own limit leaves; tasks of nobody have no such limit, and are looked for
--- among the first two thousand.
+-- A limit set by an operator overrides the one that the type declares (`most`, `most_per_user`). Running rows are
+-- counted each time: a counter could be wrong after a worker dies. `room` is what a type's limit leaves. Under a limit
+-- per user, waiting users are found by skipping through ix_tasks_ready_of_user, however many tasks each has, and each
+-- adds what that limit leaves; tasks without a user have no such limit, and are sought among the first two thousand.
 WITH RECURSIVE offered AS MATERIALIZED (
     SELECT o.task_type, o.timeout_seconds, coalesce(k.max_running, o.most) AS max_running,
            coalesce(k.max_running_per_user, o.most_per_user) AS per_user
@@ -414,7 +413,7 @@ BEGIN; {lock_limits}; {claim_limited}
 SELECT k.name, k.paused, k.max_running, k.max_running_per_user FROM task_type_controls k
 
 -- name: control
--- A parameter of its own names the fields to set, since null is a value: no limit.
+-- A separate parameter names the fields to set, since null is a value: no limit.
 INSERT INTO task_type_controls AS k (name, paused, max_running, max_running_per_user)
 VALUES (%(name)s, coalesce(%(paused)s, false), %(max_running)s, %(max_running_per_user)s)
 ON CONFLICT (name) DO UPDATE SET
@@ -428,9 +427,9 @@ ON CONFLICT (name) DO UPDATE SET
 (k.paused OR k.max_running IS NOT NULL OR k.max_running_per_user IS NOT NULL)
 
 -- name: by_id
--- Before statements that write a batch of tasks by their ids, together with `running` below. By itself the planner goes
--- by the share of running tasks at the last ANALYZE, mostly none, and compares the whole table with the whole batch
--- (measured: 88 ms for 500 of 60,000 tasks instead of 4). With these it uses the primary key, whatever the statistics.
+-- Before statements that write a batch of tasks by id, together with `running` below. Otherwise the planner goes by the
+-- share of running tasks at the last ANALYZE, mostly none, and compares the whole table with the whole batch (measured:
+-- 88 ms for 500 of 60,000 tasks instead of 4). With these it uses the primary key, whatever the statistics.
 SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off
 
 -- name: by_id_briefly
@@ -439,7 +438,7 @@ SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enabl
 {by_id}; SET LOCAL lock_timeout = '500ms'
 
 -- name: locked
--- Those that another session has locked against writes.
+-- The leases whose rows another session has locked against writes.
 WITH free AS MATERIALIZED (
     SELECT t.id FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no)
     JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no AND t.state = ANY (ARRAY['running', 'cancelled'])
@@ -450,33 +449,33 @@ JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no AND t.state = ANY (ARRAY
 WHERE t.id NOT IN (SELECT f.id FROM free f)
 
 -- name: running
--- The state, but not as a constant whose share the planner would look up.
+-- The state, hidden from the planner's statistics.
 (SELECT 'running')
 
 -- name: lock_leases
--- Before outcomes of several kinds, each with a statement of its own: locks all their rows in the order of ids. Else a
--- transaction that locks them in that order, as the deletion of a user does, could deadlock with us. Leaves out those
--- that come too late: a claim would skip them.
+-- Before outcomes of several kinds, each written by its own statement: locks all their rows in the order of ids, or a
+-- transaction that locks in that order, such as the deletion of a user, could deadlock with this one. Leaves out
+-- outdated leases, whose rows a claim would otherwise skip.
 SELECT FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no)
 JOIN tasks t ON t.id = x.id AND t.lease_no = x.lease_no AND t.state = ANY (ARRAY['running', 'cancelled'])
 ORDER BY t.id FOR UPDATE OF t
 
 -- name: complete
--- Leaves alone the tasks that have a callback: those are written by complete_for_callbacks, in one transaction with the
--- callback's task. So all others, nearly all there are, cost one statement. Nothing is returned, since the number of
--- rows nearly always says enough; a RETURNING would cost more than the last condition (docs/decisions/0024).
+-- Skips tasks with a callback: complete_for_callbacks writes those, in one transaction with the callback's task. So all
+-- others, which is nearly all, cost one statement. Nothing is returned, since the number of rows nearly always
+-- suffices; RETURNING would cost more than the last condition (docs/decisions/0024).
 {completion} AND {no_callback}
 
 -- name: complete_briefly
 SET LOCAL lock_timeout = '500ms'; {complete}
 
 -- name: no_callback
--- Written so that the planner takes it for nearly always true. Until the first ANALYZE it believes of IS NULL that one
--- row in two hundred passes, and then reads the whole table and compares each row with the whole batch.
+-- Written so that the planner takes it for nearly always true. Until the first ANALYZE it assumes that IS NULL is true
+-- for one row in two hundred, and then reads the whole table and compares each row with the whole batch.
 CASE WHEN t.callback_url IS NULL THEN 1 ELSE 0 END <> 0
 
 -- name: completed_under
--- Which of these were completed under their lease: by us, perhaps in a statement whose answer was lost.
+-- Which of these were completed under their lease, so by this worker, perhaps in a statement whose answer was lost.
 SELECT t.id, t.lease_no FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS x(id, lease_no) JOIN tasks t ON t.id = x.id
 WHERE t.lease_no = x.lease_no AND t.state = (SELECT 'completed')
 
@@ -485,9 +484,8 @@ WHERE t.lease_no = x.lease_no AND t.state = (SELECT 'completed')
 RETURNING t.id::text AS id, t.lease_no, true AS has_ended, t.callback_url IS NOT NULL AS has_callback
 
 -- name: completion
--- lease_no and state stand in the WHERE of the very rows that are written: read before, they could be stale.
--- Ids and leases come as array literals and the results as one JSON array: the cheapest way to pass five hundred rows
--- (docs/decisions/0021).
+-- The UPDATE itself checks lease_no and state: read earlier, they could be stale. Ids and leases come as array
+-- literals, the results as one JSON array, which is the cheapest way to pass five hundred rows (docs/decisions/0021).
 UPDATE tasks AS t
 SET state = 'completed', result = x.result, error = NULL, progress_percent = 100, completed_at = now(),
     updated_at = now(), worker_id = NULL, deadline_at = NULL
@@ -497,9 +495,9 @@ FROM ROWS FROM (
 WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 
 -- name: fail
--- With a time: the next attempt waits for it. Without: the task has failed for good.
--- The oldest errors beyond the number kept are dropped. Not every error has a trace.
--- With several suspects the attempt does not count; an attempt that ended by itself clears its task of suspicion.
+-- With a time, the next attempt waits for it; without, the task has failed for good. The oldest errors beyond the
+-- number kept are dropped. Not every error has a trace. With several suspects the attempt does not count; an attempt
+-- that ended by itself clears its task of suspicion.
 UPDATE tasks AS t
 SET state = CASE WHEN x.retry_at IS NULL THEN 'failed' ELSE 'scheduled' END,
     execute_at = coalesce(x.retry_at, t.execute_at),
@@ -508,7 +506,7 @@ SET state = CASE WHEN x.retry_at IS NULL THEN 'failed' ELSE 'scheduled' END,
              || jsonb_strip_nulls(jsonb_build_object(
                     'attempt', t.attempts, 'type', x.type, 'message', x.message,
                     'failed_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                    -- Whose attempt it was, not the rescuer that writes it.
+                    -- The worker whose attempt it was, not the rescuer that writes it.
                     'worker', coalesce((SELECT w.name FROM workers w WHERE w.id = t.worker_id), %(worker)s::text),
                     'trace', x.trace)),
     attempts = t.attempts - CASE WHEN x.suspects > 1 THEN 1 ELSE 0 END, suspects = x.suspects,
@@ -522,19 +520,19 @@ WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 RETURNING t.id, t.lease_no, x.retry_at IS NULL AS has_ended, t.callback_url IS NOT NULL AS has_callback
 
 -- name: ended
--- What events and callbacks say of tasks that have just ended. A result is for callbacks alone, unless it is large.
+-- The data of events and callbacks about tasks that have just ended. Only callbacks use the result, unless it is large.
 SELECT t.id, t.task_type, t.title, t.user_id, t.state AS status, t.attempts,
        CASE WHEN t.callback_url IS NOT NULL AND length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
        t.error, t.created_at, t.started_at, t.completed_at, t.callback_url
 FROM tasks t WHERE t.id = ANY (%(ids)s::uuid[]) ORDER BY t.id
 
 -- name: link_callbacks
--- Changes nothing that an index holds, so the row stays on its page (HOT).
+-- Changes no indexed column, so the row stays on its page (HOT).
 UPDATE tasks AS t SET callback_task_id = x.callback_task_id
 FROM unnest(%(ids)s::uuid[], %(callbacks)s::uuid[]) AS x(id, callback_task_id) WHERE t.id = x.id
 
 -- name: hand_back
--- Nobody is to blame: ready at once, and the attempt does not count.
+-- Through no fault of the task: ready at once, and the attempt does not count.
 UPDATE tasks AS t
 SET state = 'ready', attempts = t.attempts - 1, started_at = NULL, updated_at = now(), worker_id = NULL,
     deadline_at = NULL, progress_percent = 0, progress_message = NULL
@@ -555,7 +553,7 @@ FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(percents)s::int[], %(messages)
 WHERE t.id = x.id AND t.lease_no = x.lease_no AND t.state = {running}
 
 -- name: promote
--- By ctid for the reason given at claim. SKIP LOCKED: every worker has a promoter.
+-- By ctid, as in claim. SKIP LOCKED, because two leaders may promote at once.
 WITH due AS MATERIALIZED (
     SELECT s.ctid AS tid FROM tasks s WHERE s.state = 'scheduled' AND s.execute_at <= now() AND s.suspects IS NULL
     ORDER BY s.execute_at, s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
@@ -563,11 +561,11 @@ WITH due AS MATERIALIZED (
 UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.tid
 
 -- name: promote_suspects
--- Tasks one of which may have killed its worker are made ready a few at a time: a third as many as were suspects the
--- last time, counting the running ones that were among as many or fewer. So the next worker to die holds fewer of them,
--- until the task that kills is alone. Each number of suspects has a share of its own, or few tasks would hold up many.
--- A task whose type is paused, or run by nobody, stays where it is and holds up nobody; nor does one that has run for
--- half a minute and killed nothing, or long tasks would wait for one another for hours.
+-- Tasks of which one may have killed its worker become ready a few at a time: a third as many as there were suspects
+-- the last time, counting running ones that were among as many or fewer. So the next worker to die holds fewer of them,
+-- until the culprit is alone. Each number of suspects has its own share, or a few tasks would hold up many. A task
+-- whose type is paused or has no worker stays scheduled and does not count; nor does one that has run for half a minute
+-- without killing its worker, or long tasks would wait for each other for hours.
 WITH runnable AS MATERIALIZED (
     SELECT l.task_type FROM ({live_types}) AS l(task_type, workers)
     WHERE NOT EXISTS (SELECT FROM task_type_controls c WHERE c.name = l.task_type AND c.paused)
@@ -593,8 +591,8 @@ WITH runnable AS MATERIALIZED (
 UPDATE tasks AS t SET state = 'ready' FROM due WHERE t.ctid = due.tid
 
 -- name: next_scheduled
--- Not suspects, which wait for one another and are looked at with every promotion. Nor what is due but was not
--- promoted: another session has it locked, perhaps for long.
+-- Without suspects, which wait for each other and are checked at every promotion, and without tasks that are due but
+-- were not promoted, because another session has them locked, perhaps for long.
 SELECT extract(epoch FROM min(s.execute_at) - clock_timestamp())::float8 FROM tasks s
 WHERE s.state = 'scheduled' AND s.suspects IS NULL AND s.execute_at > now()
 
@@ -608,8 +606,8 @@ UPDATE workers AS w SET slots = %(slots)s, busy = %(busy)s, threads = %(threads)
 WHERE w.id = %(id)s::uuid
 
 -- name: add_counts
--- What a worker counted since its last report goes to the present minute. Each worker has its own rows, so that none
--- waits for another; the figures of a whole fleet are a few rows, however many tasks there are.
+-- Adds a worker's counts since its last report to the present minute. Each worker has its own rows, so that none waits
+-- for another; the figures of all workers are a few rows, however many tasks there are.
 INSERT INTO task_minutes AS m (minute, worker_id, task_type, completed, failed, retried, waits, runs)
 SELECT date_trunc('minute', now()), %(worker_id)s::uuid, x.task_type, x.completed, x.failed, x.retried,
        x.waits::int[], x.runs::int[]
@@ -631,12 +629,11 @@ SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND
 SELECT t.id, t.lease_no FROM tasks t WHERE t.worker_id = %(worker_id)s::uuid AND t.state = (SELECT 'cancelled')
 
 -- name: lost
--- Running tasks whose worker has been silent for its own lease time or has no row, and those whose worker
--- lives but let the deadline pass. Judged by the heartbeat, never by how long the task has run. Nobody is
--- stale while PostgreSQL itself has been up for less than a lease. SKIP LOCKED: a row that is just being completed is
--- passed over, and a row that we lock is checked again by its worker's completion. worker_id is never null there;
--- saying so lets the planner use ix_tasks_worker. `company` counts this task and those of the same worker that have
--- been among as many suspects or fewer.
+-- Running tasks whose worker has been silent for its own lease time or has no row, and those whose worker is alive but
+-- let the deadline pass. A worker is judged by its heartbeat, never by how long a task has run, and none counts as
+-- silent until PostgreSQL itself has been up for a lease. SKIP LOCKED skips a row that is just being completed; a row
+-- locked here is checked again by its worker's completion. worker_id is never null here; saying so lets the planner use
+-- ix_tasks_worker. `company` counts this task and those of the same worker that had as many suspects or fewer.
 WITH lost AS MATERIALIZED (
 SELECT t.id, t.lease_no, t.attempts, t.max_attempts,
        coalesce(w.heartbeat_at >= now() - make_interval(secs => w.lease_seconds), false) AS overdue,
@@ -659,12 +656,12 @@ SELECT l.id, l.lease_no, l.attempts, l.max_attempts, l.overdue, now() AS lost_at
 FROM lost l ORDER BY l.id
 
 -- name: forget_worker
--- A worker that still holds something is left for the rescuer to find.
+-- A worker that still holds tasks is left to the rescuer.
 DELETE FROM workers w WHERE w.id = %(worker_id)s::uuid
   AND NOT EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.state = 'running')
 
 -- name: forget_dead_workers
--- SKIP LOCKED: the rescuer has better things to do than to wait.
+-- SKIP LOCKED, so that the rescuer never waits.
 DELETE FROM workers w
 WHERE w.id IN (
     SELECT d.id FROM workers d WHERE d.heartbeat_at < now() - make_interval(secs => greatest(d.lease_seconds * 10, 600))
@@ -672,9 +669,9 @@ WHERE w.id IN (
   AND NOT EXISTS (SELECT FROM tasks t WHERE t.worker_id = w.id AND t.state = 'running')
 
 -- name: watched
--- What has changed of all watched tasks, in one statement however many watch: `seen` is the updated_at that was last
--- seen of each, NULL at first. Compared for difference, because a transaction that waited for another's row lock
--- carries the earlier time. A task that is gone comes with its id alone.
+-- The watched tasks that have changed, in one statement for all watchers: `seen` is the last known updated_at of each,
+-- NULL at first. Compared for difference, because a transaction that waited for a row lock may carry an earlier time. A
+-- task that is gone has only its id.
 SELECT w.id, t.state, t.task_type, t.attempts, t.max_attempts, t.execute_at, t.progress_percent, t.progress_message,
        CASE WHEN t.state = 'completed' AND octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
        t.error, t.created_at, t.updated_at, t.started_at, t.completed_at,

@@ -1,12 +1,12 @@
 -- Schedules; see queries.sql for the notation.
--- Only the database's clock is ever compared: now() is the moment the transaction began.
+-- Only the database's clock is compared: now() is the moment the transaction began.
 
 -- name: columns
 -- The fields of domain.schedule.Timing and of use_cases.schedules.StoredSchedule.
 {timing}, s.payload::text AS payload, {rest}
 
 -- name: light_columns
--- The same for lists, where a large payload is left out.
+-- The same for lists, without large payloads.
 {timing}, CASE WHEN octet_length(s.payload::text) <= %(largest)s THEN s.payload::text END AS payload, {rest}
 
 -- name: timing
@@ -31,8 +31,8 @@ RETURNING {columns}
 SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid
 
 -- name: lock
--- A change waits for the scheduler that is making this schedule's tasks; the scheduler passes over a schedule that is
--- being changed.
+-- A change waits for a scheduler that is making this schedule's tasks; the scheduler skips a schedule that is being
+-- changed.
 SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid FOR UPDATE
 
 -- name: matching
@@ -67,8 +67,8 @@ DELETE FROM schedules WHERE id = %(id)s::uuid
 UPDATE schedules SET last_run_at = now(), last_task_id = %(task_id)s::uuid WHERE id = %(id)s::uuid
 
 -- name: pause_of_users
--- Passes over locked ones, so that nobody waits here with the lock on a user's id: whoever has one locked finds the
--- tombstone before it makes a task or resumes the schedule, and the scheduler pauses it when it is due.
+-- Skips locked ones, so as not to wait while holding the lock on a user's id: the transaction that has one locked finds
+-- the tombstone before it makes a task or resumes the schedule, and the scheduler pauses it when it is due.
 UPDATE schedules AS s
 SET paused_at = coalesce(s.paused_at, now()), next_run_at = NULL, problem = %(problem)s, updated_at = now()
 FROM (
@@ -82,13 +82,13 @@ SELECT {columns} FROM schedules s WHERE s.next_run_at <= now()
 ORDER BY s.next_run_at, s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 
 -- name: add_ticks
--- The lock on the schedule keeps others away; even without it the key of a tick refuses a second task for one moment.
+-- The schedule is locked; even without that the key of a tick prevents a second task for one moment.
 INSERT INTO schedule_ticks AS k (schedule_id, due_at, task_id)
 SELECT * FROM unnest(%(schedule_ids)s::uuid[], %(dues)s::timestamptz[], %(task_ids)s::uuid[])
 ON CONFLICT DO NOTHING RETURNING k.task_id
 
 -- name: advance
--- A schedule with a problem pauses until somebody has mended it.
+-- A schedule with a problem pauses until it is corrected.
 UPDATE schedules AS s
 SET next_run_at = x.next_run_at, problem = x.problem, paused_at = CASE WHEN x.problem IS NOT NULL THEN now() END,
     last_task_id = coalesce(x.task_id, s.last_task_id),
@@ -98,7 +98,7 @@ FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[], %(problems)s::text[], %(t
 WHERE s.id = x.id
 
 -- name: next_due
--- Not what is due but was passed over: another session has it locked, perhaps for long.
+-- Without schedules that are due but were skipped, because another session has them locked, perhaps for long.
 SELECT extract(epoch FROM min(s.next_run_at) - clock_timestamp())::float8 FROM schedules s
 WHERE s.next_run_at > now()
 

@@ -1,11 +1,11 @@
 -- Figures at a cost that does not grow with the table. See queries.sql for the notation.
 
 -- name: size
--- In pages; known without reading any.
+-- In pages, without reading any.
 SELECT pg_relation_size('tasks') / current_setting('block_size')::int AS pages, now() AS now
 
 -- name: groups
--- Of what was counted: the sum of each state, and its most frequent types.
+-- The sum of each counted state, and its most frequent types.
 (SELECT NULL, c.state, sum(c.many)::bigint, extract(epoch FROM now() - min(c.first))::float8
  FROM counted c GROUP BY c.state)
 UNION ALL
@@ -21,9 +21,9 @@ WITH counted AS MATERIALIZED (
 {groups}
 
 -- name: count_some
--- For a large one: of each state that has an index the first `most`, in the order of that index, so that no more rows
--- are read. Fewer than that are all there are. Running tasks are never more than the workers hold. Completed ones have
--- no index: see the sample below.
+-- For a large table: of each state with an index the first `most`, in the order of that index, so that no more rows are
+-- read. A smaller number is exact. There are never more running tasks than the workers hold. Completed ones have no
+-- index: see the sample below.
 WITH chosen AS MATERIALIZED (
     (SELECT r.task_type, r.state, r.execute_at FROM tasks r WHERE r.state = 'ready'
      ORDER BY r.task_type, {turn}, r.id LIMIT %(most)s)
@@ -47,16 +47,16 @@ WITH chosen AS MATERIALIZED (
 ((r.execute_at AT TIME ZONE 'UTC') - r.priority * interval '1 minute')
 
 -- name: by_index
--- Before count_some, which must use the indexes whatever the statistics.
+-- Run before count_some, which must use the indexes whatever the statistics.
 SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off
 
 -- name: with_sorting
--- After it.
+-- Run after count_some.
 RESET enable_sort
 
 -- name: sample
--- The tasks in a percentage of the pages: always the same pages, so that they stay in memory and figures do not jump
--- from one count to the next.
+-- The tasks in a percentage of the pages, always the same ones, so that they stay cached and figures do not jump from
+-- one count to the next.
 WITH counted AS MATERIALIZED (
     SELECT t.task_type, t.state, count(*) AS many, NULL::timestamptz AS first
     FROM tasks t TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (1) GROUP BY t.task_type, t.state
@@ -64,7 +64,7 @@ WITH counted AS MATERIALIZED (
 {groups}
 
 -- name: oldest_ready
--- By type, when more are ready than were counted: how long the oldest of the first `heads` has waited. The types are
+-- By type, if more tasks are ready than were counted: how long the oldest of the first `heads` has waited. Types are
 -- found by skipping through the index, however many tasks each has.
 WITH RECURSIVE kinds AS (
     (SELECT r.task_type FROM tasks r WHERE r.state = 'ready' ORDER BY r.task_type LIMIT 1)
@@ -85,7 +85,7 @@ FROM found f CROSS JOIN LATERAL (
 WHERE h.first IS NOT NULL
 
 -- name: ended
--- By minute, as the workers count.
+-- By minute, from the workers' counts.
 SELECT m.minute, sum(m.completed)::bigint, sum(m.failed)::bigint, sum(m.retried)::bigint
 FROM task_minutes m WHERE m.minute > date_trunc('minute', now()) - make_interval(mins => %(minutes)s)
 GROUP BY m.minute

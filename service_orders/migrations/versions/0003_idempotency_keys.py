@@ -1,4 +1,4 @@
-"""The keys of requests that made an order."""
+"""The idempotency keys of requests that made an order."""
 
 import sqlalchemy as sa
 from alembic import op

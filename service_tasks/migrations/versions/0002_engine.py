@@ -1,4 +1,4 @@
-"""Turns that age, keys of live tasks, limits of types, and the rest of the invariants.
+"""Ageing priorities, unique keys of live tasks, limits of types, and further invariants.
 
 Why one table, and what each index costs: docs/decisions/0021.
 """
@@ -24,14 +24,14 @@ def upgrade() -> None:
         ["task_type", sa.text(_TURN), "id"],
         postgresql_where=sa.text("state = 'ready'"),
     )
-    # For types that limit how many tasks of one user run: the next one of each user.
+    # The next task of each user, for types with a limit per user.
     op.create_index(
         "ix_tasks_ready_of_user",
         "tasks",
         ["task_type", "user_id", sa.text(_TURN), "id"],
         postgresql_where=sa.text("state = 'ready' AND user_id IS NOT NULL"),
     )
-    # With the type, so that the running tasks of a limited type are counted in the index alone.
+    # With the type, so that the running tasks of a limited type are counted from the index only.
     op.drop_index("ix_tasks_worker", "tasks")
     op.create_index(
         "ix_tasks_worker", "tasks", ["worker_id", "task_type"], postgresql_where=sa.text("worker_id IS NOT NULL")
@@ -48,7 +48,7 @@ def upgrade() -> None:
     op.create_check_constraint("ck_tasks_deadline", "tasks", "(deadline_at IS NOT NULL) = (state = 'running')")
     op.create_check_constraint("ck_tasks_result", "tasks", "(result IS NOT NULL) = (state = 'completed')")
     op.create_check_constraint("ck_tasks_lease", "tasks", "lease_no >= attempts")
-    # Set, and never read: completed_at of a cancelled task is the same moment.
+    # Never read: completed_at of a cancelled task is the same moment.
     op.drop_column("tasks", "cancel_requested_at")
     op.create_table(
         "task_type_controls",

@@ -1,4 +1,4 @@
-"""The outbox of the tasks' events, and what is remembered of other services'."""
+"""The outbox and inbox of tasks."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Messages from a broker: which were seen, and which made no task."""
+"""Messages from a broker: the ids seen, and rejected messages."""
 
 import sqlalchemy as sa
 from alembic import op

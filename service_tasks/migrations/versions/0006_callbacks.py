@@ -1,4 +1,4 @@
-"""The address to which a task's end is told, and the task that tells it. Why so: docs/decisions/0024."""
+"""The address of a task's callback, and the task that delivers it: docs/decisions/0024."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""How much each worker holds, and what ended in each minute."""
+"""How many tasks each worker holds, and how many ended in each minute."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -29,7 +29,7 @@ def upgrade() -> None:
         "ALTER TABLE task_minutes SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05,"
         " autovacuum_vacuum_threshold = 500)"
     )
-    # Cancels are counted by looking: they happen in any process, and are few.
+    # Cancels are counted from the table: they happen in any process, and are few.
     op.create_index("ix_tasks_cancelled_at", "tasks", ["completed_at"], postgresql_where=sa.text("state = 'cancelled'"))
 
 

@@ -1,4 +1,4 @@
-"""Tasks that a worker held when it died, and of which one may be why."""
+"""Tasks that a worker held when it died, of which one may be the cause."""
 
 import sqlalchemy as sa
 from alembic import op

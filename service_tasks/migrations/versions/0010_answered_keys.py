@@ -1,4 +1,4 @@
-"""The idempotency keys of requests that were answered with a task which had their unique key already."""
+"""The idempotency keys of requests answered with an existing task that had their unique key."""
 
 import sqlalchemy as sa
 from alembic import op

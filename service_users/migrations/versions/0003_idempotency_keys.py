@@ -1,4 +1,4 @@
-"""The keys of requests that made a user."""
+"""The idempotency keys of requests that made a user."""
 
 import sqlalchemy as sa
 from alembic import op
