@@ -8,7 +8,7 @@ DEFAULT_ROLES = ("user",)
 
 
 def comparable(text: str) -> str:
-    """Give the form in which two addresses or names are the same: canonical, case-folded, canonical again.
+    """Return the form in which addresses and names are compared: normalised, case-folded, normalised again.
 
     Unicode 15 section 3.13 (D145, canonical caseless matching); done here and not in SQL, since
     PostgreSQL's lower() depends on the locale of the server.

@@ -69,7 +69,7 @@ class MixedClient(Caller):
         return reply.data
 
     def one_of(self, book: dict[str, dict[str, Any]]) -> str | None:
-        """The id of one of our newest things."""
+        """The id of one of the newest things."""
         newest = list(book)[-_KEPT:]
         return self._random.choice(newest) if newest else None
 

@@ -63,7 +63,7 @@ def after_failure(
     policy: RetryPolicy,
     retry_after: float | None = None,
 ) -> RetryAt | Exhausted:
-    """What follows attempt number `attempt` (from 1) that failed at `now`; `retry_after`, in seconds, is what its
+    """What follows the failure of attempt `attempt` (from 1) at `now`; `retry_after`, in seconds, is what its
     handler asked for."""
     if attempt >= max_attempts:
         return Exhausted(f"attempt {attempt} of {max_attempts} failed")

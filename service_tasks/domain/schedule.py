@@ -33,7 +33,7 @@ class Missed(StrEnum):
 
 
 class ScheduleStatus(StrEnum):
-    """What people see."""
+    """The status that clients see."""
 
     ACTIVE = "active"
     PAUSED = "paused"

@@ -28,7 +28,7 @@ USER_DELETED = "the user was deleted"
 
 
 class Status(StrEnum):
-    """What people see."""
+    """The status that clients see."""
 
     PENDING = "pending"
     PROCESSING = "processing"

@@ -17,7 +17,7 @@ from service_tasks.domain.task import ClaimedTask, Lease, LostTask, Outcome, Pro
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """One worker process. `name` is for people (host and process id); `id` is new at every start."""
+    """One worker process. `name` is for display (host and process id); `id` is new at every start."""
 
     id: UUID
     name: str

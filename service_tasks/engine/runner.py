@@ -53,7 +53,7 @@ STOPPING_SECONDS = 10.0
 
 class ThreadSlots:
     """Runs plain functions on at most `capacity` threads. A function that outlives its task (it timed out, or was
-    cancelled and does not look at `ctx.cancelled`) keeps its slot until it returns."""
+    cancelled and does not check `ctx.cancelled`) keeps its slot until it returns."""
 
     def __init__(self, capacity: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.capacity = capacity

@@ -23,7 +23,7 @@ MOST_RUNNING = 10_000
 SAMPLED_PAGES = 500
 #: the most pairs of type and state returned
 GROUPS = 500
-#: when more are ready than were counted, the oldest is looked for among the first so many of so many types
+#: when more are ready than were counted, the oldest is sought among the first tasks of this many types
 HEAD_TYPES = 100
 HEADS = 500
 MOST_CANCELLED = 10_000

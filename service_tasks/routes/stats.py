@@ -8,7 +8,7 @@ from servicekit.web.routes import Routes
 
 
 def stats_routes(stats: Stats) -> Routes:
-    """Declare what tells how things stand."""
+    """Declare the operation that shows the figures."""
     api = Routes("tasks")
 
     @api.get("/tasks/stats")

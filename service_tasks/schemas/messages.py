@@ -20,7 +20,7 @@ def _new(name: str) -> str:
 
 
 class TaskMessage(TaskCreate):
-    """A task as POST /tasks takes it. Some producers say besides that it is new."""
+    """A task as POST /tasks takes it. Some producers also state that it is new."""
 
     status: Annotated[str, AfterValidator(_new)] | None = Field(default=None, max_length=50)
 
