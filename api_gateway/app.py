@@ -33,6 +33,8 @@ GATEWAY_MEMORY = 192 * MIB
 #: Enough for the largest body or answer of one request.
 LEAST_MEMORY = 48 * MIB
 _CONTROL_THREADS = 4
+#: Requests that queue for one service. At a few hundred a second, any further back would only time out.
+_WAITING = 2048
 #: Event-loop lag beyond which new requests are refused: a client's patience, more than a pause for garbage collection.
 _LONGEST_LAG_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
@@ -72,7 +74,7 @@ class Gateway(Application):
                     listeners=[gateway_metrics.circuit_moved],
                     on_uncounted=gateway_metrics.uncounted,
                 ),
-                bulkhead=Bulkhead(places=settings.places(name)),
+                bulkhead=Bulkhead(places=settings.places(name), max_waiting=_WAITING),
                 budget=RetryBudget(),
                 on_retry=gateway_metrics.retried,
                 on_call=gateway_metrics.called,

@@ -14,8 +14,7 @@ class BulkheadFull(Exception):
 
 
 class Bulkhead:
-    """At most `places` exchanges at once; up to `max_waiting` more queue, first come first served. At a few hundred
-    requests a second, any further back would only time out.
+    """At most `places` exchanges at once; up to `max_waiting` more queue, first come first served.
 
     Belongs to one event loop.
     """

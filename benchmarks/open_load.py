@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
-from servicekit.process.lifecycle import raise_file_limit
+from servicekit.process.lifecycle import grow_file_table
 
 LOST = 0
 #: A refusal that comes sooner than this, in seconds, is the gateway's own: it did not ask the service.
@@ -188,6 +188,6 @@ async def main(url: str, rate: float, seconds: float, patience: float) -> None:
 if __name__ == "__main__":
     address, how_many, how_long, how_patient = sys.argv[1:5]
     # What would hold this process up would be charged to the server.
-    raise_file_limit()
+    grow_file_table()
     gc.freeze()
     uvloop.run(main(address, float(how_many), float(how_long), float(how_patient)))

@@ -25,7 +25,7 @@ from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.settings import IngestSettings, WorkerSettings
 from servicekit.database.engine import Database
 from servicekit.observing import logs
-from servicekit.process.lifecycle import exit_within, freeze_heap, raise_file_limit
+from servicekit.process.lifecycle import exit_within, freeze_heap, grow_file_table
 from servicekit.process.settings import load_or_exit
 from servicekit.wire.errors import Unavailable
 
@@ -45,7 +45,7 @@ _log = logs.get_logger(__name__)
 
 def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> int:
     """Work until SIGTERM or SIGINT; return the process's exit status. `types`: run only these."""
-    raise_file_limit()
+    grow_file_table()
     try:
         registry = load_registry(settings.modules)
         if types is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from servicekit.process.gunicorn_reload import keep_what_works
-from servicekit.process.lifecycle import raise_file_limit
+from servicekit.process.lifecycle import grow_file_table, return_large_blocks
 
 __all__ = [
     "accesslog",
@@ -47,8 +47,9 @@ def on_starting(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Grow the table of files now: later, with threads running, that would stall the process."""
-    raise_file_limit()
+    """Set limits of files and memory before the first thread: later, growing the table of files stalls the process."""
+    grow_file_table()
+    return_large_blocks()
 
 
 def post_worker_init(worker: Any) -> None:

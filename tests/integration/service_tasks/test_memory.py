@@ -35,7 +35,8 @@ def test_the_largest_batches_at_once_stay_below_the_limit(service: Contained) ->
     assert service.at_once(*four)[201] >= 1
     # A comma inside a text is not one more value.
     assert service.at_once(service.post("/tasks/batch", batch("Привет, мир! " * 9000, 70))) == {201: 1}
-    assert peak(service.process.pid) < limit_of("service_tasks")
+    # A quarter is left, because each batch's memory went back to the system before the next.
+    assert peak(service.process.pid) < 0.75 * limit_of("service_tasks")
 
 
 def test_a_batch_of_more_values_than_fit_is_refused_before_it_is_read(service: Contained) -> None:

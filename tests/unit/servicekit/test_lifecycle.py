@@ -163,13 +163,13 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
 def test_the_table_of_open_files_has_its_final_size_before_they_come():
     script = (
         "import os, resource\n"
-        "from servicekit.process.lifecycle import raise_file_limit\n"
+        "from servicekit.process.lifecycle import grow_file_table\n"
         "def slots():\n"
         "    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('FDSize'))\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))\n"
         "opened = len(os.listdir('/proc/self/fd'))\n"
         "print(slots() < 600)\n"
-        "raise_file_limit()\n"
+        "grow_file_table()\n"
         "room = slots()\n"
         "print(room >= 600, len(os.listdir('/proc/self/fd')) - opened)\n"
         "kept = [os.dup(0) for _ in range(590)]\n"
@@ -182,7 +182,7 @@ def test_the_table_of_open_files_has_its_final_size_before_they_come():
 def test_a_process_that_may_open_nothing_more_goes_on():
     script = (
         "import os, resource\n"
-        "from servicekit.process.lifecycle import raise_file_limit\n"
+        "from servicekit.process.lifecycle import grow_file_table\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\n"
         "kept = []\n"
         "try:\n"
@@ -190,7 +190,7 @@ def test_a_process_that_may_open_nothing_more_goes_on():
         "        kept.append(os.dup(0))\n"
         "except OSError:\n"
         "    pass\n"
-        "raise_file_limit()\n"
+        "grow_file_table()\n"
         "print('went on')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=CHECKOUT)
