@@ -85,9 +85,9 @@ class RequestBody:
         pieces: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(ARRIVAL_SECONDS):
+            async with asyncio.timeout(ARRIVAL_SECONDS) as time_left:
                 while not self._complete:
-                    piece = await self._piece()
+                    piece = await self._piece(time_left)
                     size += len(piece)
                     if size > limit:
                         raise TooLarge(f"The body is larger than {limit} bytes.")
@@ -107,14 +107,17 @@ class RequestBody:
             return
         size = 0
         try:
-            async with asyncio.timeout(_DISCARD_SECONDS):
+            async with asyncio.timeout(_DISCARD_SECONDS) as time_left:
                 while not self._complete and size < _DISCARDED_BYTES:
-                    size += len(await self._piece())
+                    size += len(await self._piece(time_left))
         except (TimeoutError, ClientLeft):
             return
 
-    async def _piece(self) -> bytes:
+    async def _piece(self, time_left: asyncio.Timeout) -> bytes:
         message = await self._receive()
+        if time_left.expired():
+            # gunicorn receives by asyncio.wait_for, which up to Python 3.11 drops a cancellation that meets data.
+            raise TimeoutError
         if message["type"] == "http.disconnect":
             raise ClientLeft
         self._complete = not message.get("more_body", False)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 
-from servicekit.http_server.request import NO_BODY, Request, RequestFields
-from servicekit.wire.errors import BadRequest
+from servicekit.http_server import request as request_module
+from servicekit.http_server.request import NO_BODY, Request, RequestBody, RequestFields
+from servicekit.wire.errors import BadRequest, RequestTimeout
+from servicekit.wire.memory import MIB, Account, Budget
 
 
 def request(fields: list[tuple[bytes, bytes]], http_version: str = "1.1") -> Request:
@@ -45,3 +50,25 @@ def test_a_request_names_one_host_unless_it_is_older_than_that() -> None:
     for fields in ([], [(b"host", b"a"), (b"host", b"a")]):
         with pytest.raises(BadRequest):
             request(fields).check_host()
+
+
+def test_a_body_is_late_even_if_a_piece_of_it_comes_at_the_very_moment_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_module, "ARRIVAL_SECONDS", 0.01)
+    asked: list[str] = []
+
+    async def receive() -> dict[str, object]:
+        asked.append("for a piece")
+        assert asked == ["for a piece"], "more was asked for after the time was over"
+        # What asyncio.wait_for does up to Python 3.11 when data comes together with the cancellation.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def read() -> None:
+        body = RequestBody(RequestFields([(b"content-length", b"1000")]), receive)
+        await body.read(1000, Account(Budget(MIB)))
+
+    with pytest.raises(RequestTimeout):
+        asyncio.run(read())
