@@ -29,6 +29,7 @@ from scripts.instance.own_broker import OwnBroker
 from scripts.instance.ports import HOST, free_base
 from scripts.instance.rabbitmq import installed
 from service_tasks.ingest.topology import PLAIN, SURE, declare
+from service_tasks.persistence.task_ends import ANNOUNCE_SECONDS
 from servicekit.events.broker import Link, Queue
 
 #: metric, unit, value
@@ -144,7 +145,7 @@ def _start(scene: Scene, quick: bool) -> Iterator[Figure]:
         scene.place.wait(consumed, _START_SECONDS)
         for number in range(30 if quick else 200):
             # Longer than the pause between two announcements: everybody is idle.
-            time.sleep(0.1)
+            time.sleep(2 * ANNOUNCE_SECONDS)
             began = time.time()
             channel.basic_publish("", PLAIN.name, b'{"task_type": "bench_clock", "title": "%d"}' % number)
 

@@ -29,6 +29,7 @@ from benchmarks.tasks.configurations import PEERS
 from benchmarks.tasks.figures import BATCH, Figure
 from benchmarks.tasks.peer import PeerFailed, PeerQueue, Servers
 from benchmarks.tasks.subjects import Server, TaskPlace, new_tasks, started_at, waiting_tasks
+from service_tasks.persistence.task_ends import ANNOUNCE_SECONDS
 from service_tasks.schemas.tasks import TaskCreate
 from servicekit.observing import logs
 from servicekit.process.lifecycle import allow_many_files
@@ -68,7 +69,7 @@ def _latency(place: TaskPlace, quick: bool) -> Iterator[Figure]:
     with place.workers(1), place.use_cases() as tasks:
         for _ in range(30 if quick else 200):
             # Longer than the pause between two announcements: the worker is idle.
-            time.sleep(0.1)
+            time.sleep(2 * ANNOUNCE_SECONDS)
             began = time.time()
             made = tasks.create(TaskCreate(task_type="bench_clock")).task
 

@@ -162,7 +162,7 @@ class TaskPlace:
 
     @contextlib.contextmanager
     def use_cases(self) -> Iterator[Tasks]:
-        """The door that HTTP uses, in this process."""
+        """The use cases behind HTTP, in this process."""
         database = Database(self.url, application_name="bench creator", pool_size=3)
         store = TaskStore(database)
         announcer = Announcer(store, on_death=lambda: None)

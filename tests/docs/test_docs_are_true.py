@@ -176,7 +176,7 @@ def test_every_request_named_has_an_endpoint(document: Document) -> None:
         for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^\s`]*)`", of_ours):
             path = re.sub(r"^/api/v1(?=/)", "", path.partition("?")[0])
             is_batch = path == "/tasks/batch" and document.name in FOREIGN_WORDS
-            is_internal = path == PATH  # the services' own door, which the gateway does not know
+            is_internal = path == PATH  # between services only; the gateway does not route it
             assert (method, path) in real_endpoints() or is_batch or is_internal, (
                 f"{document.name}:{line}: {method} {path}"
             )

@@ -251,7 +251,7 @@ def test_the_workers_are_told_with_the_end(bench):
         wake_ups.close()
 
 
-# At the doors
+# Over HTTP and RabbitMQ
 
 
 def client(tasks_database, hosts: str) -> Client:

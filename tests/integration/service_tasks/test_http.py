@@ -1,4 +1,4 @@
-"""The task service's HTTP door, on a real PostgreSQL and without a worker unless a test starts one."""
+"""The task service over HTTP, on a real PostgreSQL and without a worker unless a test starts one."""
 
 from __future__ import annotations
 

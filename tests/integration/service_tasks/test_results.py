@@ -1,4 +1,4 @@
-"""Whatever JSON a handler gives comes out again at every door as it went in, or the attempt says why it cannot."""
+"""Whatever JSON a handler gives comes out of every endpoint as it went in, or the attempt says why it cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules at the HTTP door and in the hands of schedulers, on a real PostgreSQL."""
+"""Schedules over HTTP and in the hands of schedulers, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def tick(store: ScheduleStore) -> None:
     scheduler(store).run_once(datetime.now(UTC))
 
 
-# At the door
+# Over HTTP
 
 
 def test_a_schedule_comes_back_as_it_was_said_with_its_next_five_runs(ask):

@@ -47,7 +47,7 @@ def test_json_comes_back_as_it_was_meant(raw, value):
     [
         (b"0.1", "0.1"),
         (b"52.00", "52.00"),  # the scale is kept
-        (b"1e2", "100"),  # no exponent gets behind this door
+        (b"1e2", "100"),  # no exponent gets past the reader
         (b"1E-5", "0.00001"),
         (b"0.1e5", "10000"),
         (b"-0.0", "-0.0"),
