@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import TypeAlias
@@ -28,6 +28,7 @@ class ActiveTask:
         "cancel_handler",
         "claimed",
         "context",
+        "is_over",
         "lease",
         "ran_seconds",
         "settled",
@@ -50,6 +51,8 @@ class ActiveTask:
         self.type = task_type
         self.context = context
         self.stop_reason: StopReason | None = None
+        #: it is too late for a result
+        self.is_over = False
         #: set by the runner while the handler runs; safe to call from any thread
         self.cancel_handler: Callable[[], None] | None = None
         self.settled = False
@@ -60,15 +63,11 @@ class ActiveTask:
         #: how long the handler ran, once it has ended
         self.ran_seconds = 0.0
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it is too late for a result."""
-        return self.stop_reason is StopReason.CANCELLED or self.stop_reason is StopReason.LEASE_LOST
-
     def stop(self, reason: StopReason) -> None:
         """Tell the handler to stop. The first reason counts; a lost or cancelled task is never handed back."""
         if self.stop_reason is None or self.stop_reason is StopReason.HAND_BACK:
             self.stop_reason = reason
+            self.is_over = reason is not StopReason.HAND_BACK
         self.context._request_stop()
         if self.cancel_handler is not None:
             self.cancel_handler()
@@ -110,12 +109,12 @@ class ActiveTasks:
             self.claims_ended += 1
             self.is_claiming = False
 
-    def add(self, tasks: Iterable[ActiveTask]) -> None:
+    def add(self, tasks: Collection[ActiveTask]) -> None:
         with self._lock:
             for task in tasks:
                 self._active[task.lease] = task
-                self.added += 1
-                self.weight += task.weight
+            self.added += len(tasks)
+            self.weight += sum([task.weight for task in tasks])
 
     def remove(self, leases: Iterable[Lease]) -> list[ActiveTask | None]:
         """Return the removed tasks, in the same order; None for one that was not held."""
