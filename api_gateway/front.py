@@ -247,7 +247,8 @@ class Front(ObservedHandler[_ClientCall]):
 
     def _sent_fields(self, exchange: _ClientCall, reply: Reply) -> Fields:
         made = exchange.request_id.encode("ascii")
-        fields = [*reply.fields, *exchange.quota, (b"x-request-id", made), (b"server", headers.VIA_NAME)]
+        fields = reply.fields
+        fields += (*exchange.quota, (b"x-request-id", made), (b"server", headers.VIA_NAME))
         if self._origins:
             request = exchange.request
             fields += self._cors(request.method, request.fields, headers.get(reply.fields, b"allow"))

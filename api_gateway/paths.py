@@ -13,7 +13,8 @@ _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 #: An upstream that decodes once would read these as a separator, a control character or the end of the path.
 _HIDDEN = re.compile(r"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])")
 _DOT = re.compile(r"%2[eE]")
-_UNSAFE = re.compile(r"[^\x21-\x7e]|[\\#<>\"^`{|}]")
+#: All of visible ASCII but `\ # < > " ^ { | }` and the backtick.
+_SAFE = re.compile(r"[!$-;=?-\[\]_a-z~]*")
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ def _split_authority(raw: str) -> tuple[str, str]:
 
 
 def _check(path: str) -> None:
-    if _UNSAFE.search(path):
+    if not _SAFE.fullmatch(path):
         raise BadPath("The path holds a character that must be percent-encoded.")
     if "%" in path:
         if _PERCENT.search(path):

@@ -208,13 +208,13 @@ def _constant(event: str, service: str) -> str:
 
 def _now() -> str:
     """The time as structlog's TimeStamper writes it."""
-    now = f"{time.time():.6f}"
-    return f"{_second(now[:-7])}{now[-7:]}Z"
+    second, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(second)}.{microseconds:06}Z"
 
 
 @lru_cache(maxsize=4)
-def _second(at: str) -> str:
-    return datetime.fromtimestamp(int(at), UTC).isoformat()[:-6]
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:-6]
 
 
 def _json(value: Any) -> str:
