@@ -120,11 +120,13 @@ class Front(ObservedHandler[_ClientCall]):
             exchange.route = match.route.template
             if not match.route.upstream and match.route.allows(request.method):
                 return False
-        if self._lag.overloaded:
-            self._gateway_metrics.refused("", Overloaded.code)
-            raise Overloaded
-        if self._limiter is not None:
-            exchange.quota = self._take_quota(self._limiter, request)
+        # A refused preflight would hide from the page why its request is refused.
+        if request.method != "OPTIONS":
+            if self._lag.overloaded:
+                self._gateway_metrics.refused("", Overloaded.code)
+                raise Overloaded
+            if self._limiter is not None:
+                exchange.quota = self._take_quota(self._limiter, request)
         reply = await self._reply(exchange, target, match)
         if reply.stream is None:
             self._send(exchange, reply)
@@ -144,6 +146,13 @@ class Front(ObservedHandler[_ClientCall]):
         answer = error_answer(error)
         self._send(exchange, Reply(answer.status, answer.fields, answer.body))
         exchange.status = answer.status
+
+    def parser_refused(self, status: int, fields: Fields) -> Fields:
+        super().parser_refused(status, fields)
+        if not fields and len(self._origins) == 1:
+            # Refused before its Origin arrived: no other page may read the answer.
+            fields = [(b"origin", origin.encode("latin-1")) for origin in self._origins]
+        return self._cors("", RequestFields(fields), None)
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to Flask, which logs and counts it itself."""

@@ -58,8 +58,21 @@ _NEVER_UP = frozenset(
         b"x-rewrite-url",
     }
 )
-#: Only a proxy may set Proxy-Status (RFC 9209 section 2), and the services are not proxies.
-_SET_HERE_DOWN = HOP_BY_HOP | {b"content-length", b"proxy-status", b"server", b"x-request-id"}
+#: Only a proxy may set Proxy-Status (RFC 9209 section 2), and the services are not proxies. They do not know the page
+#: that asks either, since Origin stays here, so the CORS fields are set here.
+_SET_HERE_DOWN = HOP_BY_HOP | {
+    b"access-control-allow-credentials",
+    b"access-control-allow-headers",
+    b"access-control-allow-methods",
+    b"access-control-allow-origin",
+    b"access-control-allow-private-network",
+    b"access-control-expose-headers",
+    b"access-control-max-age",
+    b"content-length",
+    b"proxy-status",
+    b"server",
+    b"x-request-id",
+}
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
@@ -223,8 +236,8 @@ def cors(
         fields.append(
             (
                 b"access-control-expose-headers",
-                b"X-Request-ID, Retry-After, Location, ETag, Idempotency-Replayed, Existing-Task, Proxy-Status, "
-                b"RateLimit, RateLimit-Policy",
+                b"X-Request-ID, Allow, ETag, Existing-Task, Idempotency-Replayed, Location, Proxy-Status, RateLimit, "
+                b"RateLimit-Policy, Retry-After, WWW-Authenticate",
             )
         )
         return fields

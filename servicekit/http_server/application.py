@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from servicekit.http_server.request import Receive, Request
+from servicekit.http_server.request import Fields, Receive, Request
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,8 +22,9 @@ class RequestHandler(Protocol):
         It is cancelled when the client leaves.
         """
 
-    def parser_refused(self, status: int) -> None:
-        """Count a request that the HTTP parser refused."""
+    def parser_refused(self, status: int, fields: Fields) -> Fields:
+        """Count a request that the HTTP parser refused; return what its answer is to say besides. `fields` holds the
+        Origin, if it was read."""
 
     def end_streams(self) -> None:
         """End streams that have no end of their own; called when the process is told to stop."""

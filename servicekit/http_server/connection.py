@@ -7,6 +7,7 @@ Plain requests (plain_head.py) bypass the parser, and answers reach the socket w
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +30,8 @@ HEAD_SECONDS = 10.0
 LINGER_SECONDS = 60.0
 #: A body of at least this many bytes is not copied behind its head.
 _LARGE = 64 * 1024
+
+_ORIGIN = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([\x21-\x7e]+)[ \t]*\r\n")
 
 _REFUSALS: dict[int, type[AppError]] = {
     400: BadRequest,
@@ -288,8 +291,9 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         error = _REFUSALS.get(status, AppError)()
         body = dump(failure(error))
         made = accept_or_make(None)
+        fields: Fields = []
         if self._handler is not None:
-            self._handler.parser_refused(status)
+            fields = self._handler.parser_refused(status, self._read_origin())
         _log.info("request_refused", status=status, code=error.code, cause=message, request_id=made)
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
@@ -300,4 +304,15 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             *(f"{name}: {value}" for name, value in extra_headers),
             "Connection: close",
         ]
-        self._safe_write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        self._safe_write("\r\n".join([*lines, ""]).encode("latin-1") + field_lines(fields) + b"\r\n" + body)
+
+    def _read_origin(self) -> Fields:
+        """The Origin of a head that the parser refuses, among the fields that it read or in the bytes behind them."""
+        parser = self._callback_parser
+        if parser is None:
+            return []
+        named = [field for field in parser._headers_list if field[0] == b"origin"]
+        if named or parser._state not in ("request_line", "headers"):
+            return named
+        found = _ORIGIN.search(b"\n%b" % parser._buffer)
+        return [] if found is None else [(b"origin", found[1])]

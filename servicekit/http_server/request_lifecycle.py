@@ -138,8 +138,9 @@ class ObservedHandler(ABC, Generic[E]):
     def end_streams(self) -> None:
         """See `RequestHandler`."""
 
-    def parser_refused(self, status: int) -> None:
+    def parser_refused(self, status: int, fields: Fields) -> Fields:
         self._record.parser_refused(status)
+        return []
 
     async def answer(self, request: Request) -> bool:
         exchange = self.begin(request)

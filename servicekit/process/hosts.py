@@ -8,6 +8,7 @@ import re
 _AUTHORITY = re.compile(r"([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")
 #: Scheme and authority of an origin (RFC 6454).
 ORIGIN = re.compile(r"(https?)://([^/?#]+)")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def read_hosts(text: str) -> frozenset[str]:
@@ -19,7 +20,10 @@ def read_hosts(text: str) -> frozenset[str]:
 
 
 def read_origins(text: str) -> frozenset[str]:
-    """Parse origins separated by commas, as browsers write them; raises ValueError for anything else, including `*`."""
+    """Parse origins separated by commas, and write them as browsers do: in lower case, without a default port.
+
+    Raises ValueError for anything else, including `*` and a path.
+    """
     return frozenset(_read_origin(part.strip().lower()) for part in text.split(",") if part.strip())
 
 
@@ -46,6 +50,10 @@ def _read_host(text: str) -> str:
 
 def _read_origin(text: str) -> str:
     found = ORIGIN.fullmatch(text)
-    if found is None or read_authority(found[2]) is None:
+    read = None if found is None else read_authority(found[2])
+    if found is None or read is None:
         raise ValueError(text)
-    return text
+    scheme, (host, port) = found[1], read
+    if port is not None and not 0 < port < 65536:
+        raise ValueError(text)
+    return f"{scheme}://{host}" if port in (None, DEFAULT_PORTS[scheme]) else f"{scheme}://{host}:{port}"

@@ -19,7 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
-from servicekit.process.hosts import ORIGIN, read_authority, read_hosts
+from servicekit.process.hosts import DEFAULT_PORTS, ORIGIN, read_authority, read_hosts
 from servicekit.wire.errors import AppError, ForeignPage, MisdirectedRequest
 
 #: For machines, which may use any address: these change nothing and reveal no data.
@@ -28,7 +28,6 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({None, "same-origin", "none"})
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "[::]"})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Verdicts are cached for fields of up to this total length; no real names are longer.
 _LONGEST = 1000
 _KEPT = 256
@@ -110,5 +109,5 @@ def _is_same(origin: str, host: str) -> bool:
     server = read_authority(host)
     if found is None or page is None or server is None:
         return False
-    default = _DEFAULT_PORTS[found[1]]
+    default = DEFAULT_PORTS[found[1]]
     return (page[0], page[1] or default) == (server[0], server[1] or default)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.gateway import GatewayProcess
 from tests.support.raw_http import RawClient
-from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream import ScriptedUpstream, good
 
 KNOWN = "https://app.example.com"
 
@@ -47,6 +47,44 @@ def test_the_verdict_on_one_method_is_not_that_on_another(client: RawClient, tas
 def test_a_page_may_read_why_it_was_refused_only_if_it_is_known(client: RawClient) -> None:
     assert client.get("/nothing", ("Origin", KNOWN)).value("Access-Control-Allow-Origin") == KNOWN
     assert client.get("/nothing", ("Origin", "https://evil.example")).values("Access-Control-Allow-Origin") == []
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        pytest.param(f"GET /{'a' * 9000} HTTP/1.1\r\nHost: localhost\r\nOrigin: {KNOWN}\r\n\r\n", 414, id="its line"),
+        pytest.param(f"GET /{'a' * 9000}", 414, id="its line, the only thing that has come"),
+        pytest.param(f"GET / HTTP/1.1\r\norigin:{KNOWN}\r\nX: {'a' * 9000}\r\n\r\n", 431, id="a field behind Origin"),
+        pytest.param(f"GET / HTTP/1.1\r\nX: {'a' * 9000}\r\nOrigin: {KNOWN}\r\n\r\n", 431, id="a field before Origin"),
+        pytest.param(f"GET / HTTP/1.1\r\nOrigin: {KNOWN}\r\nX : 1\r\n\r\n", 400, id="no field"),
+        pytest.param(
+            f"POST /users HTTP/1.1\r\nHost: localhost\r\nOrigin: {KNOWN}\r\nTransfer-Encoding: cow\r\n\r\n",
+            501,
+            id="a coding",
+        ),
+    ],
+)
+def test_a_known_page_may_read_what_the_parser_refuses(client: RawClient, head: str, status: int) -> None:
+    refused = client.send(head.encode())
+    assert (refused.status, refused.values("Access-Control-Allow-Origin")) == (status, [KNOWN])
+    assert refused.values("Vary") == ["Origin"]
+    if KNOWN in head:
+        foreign = client.send(head.replace(KNOWN, "https://evil.example").encode())
+        assert (foreign.status, foreign.values("Access-Control-Allow-Origin")) == (status, [])
+
+
+def test_a_services_own_cors_fields_are_not_added_to_ours(client: RawClient, users: ScriptedUpstream) -> None:
+    named = [
+        ("Access-Control-Allow-Origin", "*"),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Access-Control-Expose-Headers", "X-Inside"),
+    ]
+    users.script(good({}, fields=named))
+    seen = client.get("/users", ("Origin", KNOWN))
+    assert seen.values("Access-Control-Allow-Origin") == [KNOWN]
+    assert seen.values("Access-Control-Allow-Credentials") == []
+    assert "X-Inside" not in (seen.value("Access-Control-Expose-Headers") or "")
+    assert client.get("/users", ("Origin", "https://evil.example")).values("Access-Control-Allow-Origin") == []
 
 
 def test_a_client_without_a_host_is_no_browser(client: RawClient) -> None:

@@ -33,6 +33,21 @@ class TestQuota:
         assert seen[-1].value("Proxy-Status") is None
         assert len(gateway.upstreams["users"].requests()) == 1
 
+    def test_a_preflight_costs_nothing_and_a_page_may_read_its_429(self, tmp_path: Path) -> None:
+        page = ("Origin", "https://app.example.com")
+        gateway = GatewayProcess(tmp_path / "log", GATEWAY_RATE_LIMIT="1/600", CORS_ORIGINS=page[1])
+        try:
+            seen = [
+                gateway.client.request(method, "/users", fields=(page, ("Access-Control-Request-Method", "GET")))
+                for method in ("OPTIONS", "OPTIONS", "GET", "OPTIONS", "GET")
+            ]
+        finally:
+            gateway.stop()
+        assert [one.status for one in seen] == [204, 204, 200, 204, 429]
+        assert {one.value("Access-Control-Allow-Origin") for one in seen} == {page[1]}
+        assert seen[-1].value("Retry-After") == "600"
+        assert "Retry-After" in (seen[-1].value("Access-Control-Expose-Headers") or "")
+
     def test_clients_behind_a_trusted_proxy_are_told_apart_and_pages_are_free(self, gateway: GatewayProcess) -> None:
         for client in ("2.2.2.2", "3.3.3.3"):
             for _ in range(3):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from api_gateway import headers
 from api_gateway.headers import Peer, TrustedProxies
 from servicekit.http_server.request import RequestFields
+from tests.support.markdown import CHECKOUT
 
 STRANGER = Peer(address="203.0.113.9", scheme="http", host="api.example.com", trusted=False)
 PROXY = Peer(address="10.0.0.1", scheme="http", host="inside:8000", trusted=True)
@@ -199,8 +202,15 @@ class TestCors:
         fields = dict(headers.cors(b"https://app.example.com", self.ALLOWED))
         assert fields[b"access-control-allow-origin"] == b"https://app.example.com"
         assert fields[b"vary"] == b"Origin"
-        exposed = fields[b"access-control-expose-headers"].split(b", ")
-        assert {b"ETag", b"Location", b"Retry-After", b"Idempotency-Replayed"} <= set(exposed)
+
+    def test_a_page_may_read_every_field_that_the_documentation_explains(self) -> None:
+        page = (CHECKOUT / "docs" / "http_api.md").read_text(encoding="utf-8")
+        rows = page.partition("| answer field |")[2].partition("\n\n")[0].splitlines()[2:]
+        named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row.split("|")[1])}
+        assert {"ETag", "Existing-Task", "RateLimit", "RateLimit-Policy"} < named
+        fields = dict(headers.cors(b"https://app.example.com", self.ALLOWED))
+        exposed = fields[b"access-control-expose-headers"].decode().split(", ")
+        assert sorted(exposed) == sorted({*named, "X-Request-ID"})
 
     @pytest.mark.parametrize("origin", [None, b"https://evil.example", b"https://app.example.com.evil.example"])
     def test_an_unknown_origin_may_not(self, origin: bytes | None) -> None:

@@ -32,6 +32,8 @@ def test_without_any_variable_it_runs_on_loopback() -> None:
         ("CORS_ORIGINS", "app.example.com"),
         ("CORS_ORIGINS", "https://app.example.com/"),
         ("CORS_ORIGINS", "https://app.example.com, *"),
+        ("CORS_ORIGINS", "https://app.example.com:0"),
+        ("CORS_ORIGINS", "https://app.example.com:65536"),
         ("ALLOWED_HOSTS", "*"),
         ("ALLOWED_HOSTS", "api.example.com:8000"),
         ("ALLOWED_HOSTS", "http://api.example.com"),
@@ -47,6 +49,18 @@ def test_a_wrong_value_stops_the_start_and_names_the_variable(
         load(GatewaySettings)
 
 
-def test_origins_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CORS_ORIGINS", "https://a.example, https://b.example")
-    assert load(GatewaySettings).allowed_origins() == {"https://a.example", "https://b.example"}
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://a.example, https://b.example", {"https://a.example", "https://b.example"}),
+        ("HTTPS://App.Example", {"https://app.example"}),
+        ("https://a.example:443, http://a.example:80", {"https://a.example", "http://a.example"}),
+        ("http://a.example:443,https://a.example:08443", {"http://a.example:443", "https://a.example:8443"}),
+        ("http://[0:0::1]:3000", {"http://[::1]:3000"}),
+    ],
+)
+def test_origins_are_a_list_kept_as_browsers_send_them(
+    monkeypatch: pytest.MonkeyPatch, written: str, sent: set[str]
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", written)
+    assert load(GatewaySettings).allowed_origins() == sent
