@@ -131,7 +131,10 @@ class Gateway(Application):
             budget=Budget(max(GATEWAY_MEMORY // settings.gateway_processes, LEAST_MEMORY)),
         )
         self._prober = Prober(
-            list(circuits.values()), ask_ready, elected=(lambda: True) if shared is None else shared.elected
+            list(circuits.values()),
+            ask_ready,
+            # A process that is late itself would find everybody late.
+            elected=lambda: not lag.overloaded and (shared is None or shared.elected()),
         )
         self._prober.start()
         log.info("gateway_started", upstreams=sorted(self._lanes))

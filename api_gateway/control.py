@@ -97,7 +97,9 @@ class CircuitView(View):
     slow_share: float = Field(description="share of the calls that took more than 2 s")
     opened_at: Timestamp | None = Field(description="when it left closed; null while it is closed")
     retry_in: float | None = Field(description="until a call may be tried; null unless open")
-    last_probe: ProbeView | None = Field(description="what the service's /readyz said, if it was asked")
+    last_probe: ProbeView | None = Field(
+        description="what the service's /readyz said, asked about every 5 s, and every second while it is not well"
+    )
     forced: bool = Field(description="somebody set the state by hand")
     scope: Literal["machine", "process"] = Field(
         description="who shares it: all processes of the gateway, or the one that answered alone"
@@ -106,7 +108,8 @@ class CircuitView(View):
 
 
 class HealthView(View):
-    """The gateway lives; `degraded` when a circuit is not closed, known to one process of several alone, or held up."""
+    """The gateway lives; `degraded` when a service is not ready, or a circuit not closed, known to one process of
+    several alone, or held up."""
 
     status: Literal["healthy", "degraded"]
     upstreams: dict[str, CircuitView]
@@ -180,10 +183,13 @@ def make_control(
     def health() -> HealthView:
         """Tell whether the gateway lives, and how each upstream's circuit stands.
 
-        Always 200: an open circuit is the gateway doing its job.
+        Always 200: an open circuit is the gateway doing its job. What happens to a service that nobody calls shows
+        within 10 seconds.
         """
         seen = {name: circuit.snapshot() for name, circuit in circuits.items()}
-        well = all(one.state == "closed" and not one.sharing_failed and not one.held_up for one in seen.values())
+        well = not any(
+            one.state != "closed" or one.seen_away or one.sharing_failed or one.held_up for one in seen.values()
+        )
         views = {name: _circuit_view(one) for name, one in seen.items()}
         return HealthView(status="healthy" if well else "degraded", upstreams=views)
 

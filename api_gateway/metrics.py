@@ -14,7 +14,11 @@ from servicekit.observing.metrics import Named, Tallies, Tally
 
 _KINDS = ("success", "failure", "neutral", "not_permitted")
 #: All processes of the gateway share these.
-SAME_IN_EVERY_PROCESS = ("siteworks_circuit_state", "siteworks_circuit_failure_rate")
+SAME_IN_EVERY_PROCESS = (
+    "siteworks_circuit_state",
+    "siteworks_circuit_failure_rate",
+    "siteworks_gateway_upstream_ready",
+)
 _STATES = ("closed", "open", "half_open")
 
 
@@ -97,6 +101,11 @@ class GatewayMetrics(Collector):
         rate = GaugeMetricFamily(
             "siteworks_circuit_failure_rate", "Failed share of the calls in the window, 0 to 1.", labels=["circuit"]
         )
+        ready = GaugeMetricFamily(
+            "siteworks_gateway_upstream_ready",
+            "0 while the upstream does not answer /readyz, or says that it is not ready, else 1.",
+            labels=["upstream"],
+        )
         busy = GaugeMetricFamily(
             "siteworks_gateway_upstream_requests",
             "Requests under way at an upstream, of the process that answers.",
@@ -117,7 +126,8 @@ class GatewayMetrics(Collector):
             for name in _STATES:
                 state.add_metric([circuit.name, name], float(seen.state == name))
             rate.add_metric([circuit.name], seen.failure_rate)
+            ready.add_metric([circuit.name], float(not seen.seen_away))
             busy.add_metric([circuit.name], bulkhead.in_use)
             waiting.add_metric([circuit.name], bulkhead.waiting)
             left.add_metric([circuit.name], budget.left)
-        return [state, rate, busy, waiting, left, lag]
+        return [state, rate, ready, busy, waiting, left, lag]

@@ -57,6 +57,7 @@ MOVES: tuple[tuple[CircuitState, CircuitState, Reason], ...] = (
     ("half_open", "open", "trial_slow"),
     ("half_open", "open", "forced"),
     ("half_open", "closed", "trial_success"),
+    ("half_open", "closed", "probe_ready"),
     ("half_open", "closed", "forced"),
     ("half_open", "closed", "released"),
 )
@@ -69,6 +70,8 @@ _NAMES: dict[CircuitState, str] = {
 
 #: A good call opens a circuit only within this many seconds of a bad one.
 _FRESH_SECONDS = 1.0
+#: A probe closes a circuit only after this many seconds half-open, so that calls decide where there are any.
+_UNTRIED_SECONDS = 2.0
 
 log = get_logger(__name__)
 
@@ -172,6 +175,8 @@ class CircuitSnapshot:
     #: Seconds until a call is admitted; None unless open.
     retry_in: float | None
     last_probe: ProbeResult | None
+    #: The last probe since the circuit closed found the upstream not ready.
+    seen_away: bool
     #: The state was set by hand, and stays until set to auto.
     forced: bool
     #: Shared by all processes of the server, or of this process alone.
@@ -361,6 +366,7 @@ class Circuit:
             opened_at=None if standing.state == "closed" or opened is None else datetime.fromtimestamp(opened, UTC),
             retry_in=self._retry_in(standing, now) if standing.state == "open" else None,
             last_probe=None if probe is None else ProbeResult(at=datetime.fromtimestamp(probe[0], UTC), ok=probe[1]),
+            seen_away=self._store.seen_away,
             forced=standing.forced is not None,
             scope=self._store.scope,
             sharing_failed=self._store.sharing_failed,
@@ -384,21 +390,28 @@ class Circuit:
             self._tell()
 
     def note_probe(self, ok: bool) -> None:
-        """Record a probe. An upstream that was away and is ready now is tried before the open time is over.
+        """Record a probe, the only thing known of an upstream that nobody calls.
 
-        One that always claims to be ready while its calls fail is not, or the growing open time would be pointless.
+        An upstream that was away and is ready now may be tried before the open time is over. One that always claims to
+        be ready while its calls fail may not, or the growing open time would be pointless. Half-open and ready, without
+        a trial for a while, the circuit closes.
         """
         try:
             with self._store as store:
                 now = self._clock()
                 standing = self._advanced(now)
                 store.last_probe = (time.time(), ok)
-                if not ok:
-                    store.seen_away = True
-                elif store.seen_away:
-                    store.seen_away = False
-                    if standing.state == "open" and standing.forced is None:
-                        self._move(standing, "half_open", now, "probe_ready")
+                was_away, store.seen_away = store.seen_away, not ok
+                if not ok or standing.forced is not None:
+                    return
+                if standing.state == "open" and was_away:
+                    self._move(standing, "half_open", now, "probe_ready")
+                elif (
+                    standing.state == "half_open"
+                    and now - standing.open_until >= _UNTRIED_SECONDS
+                    and not store.has_trial(now)
+                ):
+                    self._move(standing, "closed", now, "probe_ready")
         except CircuitLockTimeout:
             return  # the next probe will tell
         finally:
@@ -489,7 +502,7 @@ class Circuit:
             )
             self._breaker.open()
         elif new == "half_open":
-            self._storage.prepared = replace(standing, generation=generation, state=new)
+            self._storage.prepared = replace(standing, generation=generation, state=new, open_until=now)
             self._breaker.half_open()
         else:
             self._storage.prepared = replace(

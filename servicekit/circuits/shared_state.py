@@ -437,15 +437,8 @@ class SharedState:
 
     def take_trial(self, now: float, until: float, limit: int) -> int | None:
         words, generation = self._words, self.standing().generation
-        first = self._base + self._states.trials_at
-        for at in range(first, first + _TRIAL * min(limit, self._states.trials), _TRIAL):
-            owner = words[at]
-            if (
-                owner
-                and words[at + 1] == generation
-                and self._floats[at + 3] > now
-                and self._states.is_alive(owner - 1)
-            ):
+        for at in self._trial_places(limit):
+            if self._is_trial(at, now):
                 continue
             number = words[self._base + _NEXT_TRIAL] + 1
             words[self._base + _NEXT_TRIAL] = number
@@ -457,10 +450,25 @@ class SharedState:
             return number
         return None
 
+    def has_trial(self, now: float) -> bool:
+        return any(self._is_trial(at, now) for at in self._trial_places(self._states.trials))
+
+    def _trial_places(self, limit: int) -> range:
+        first = self._base + self._states.trials_at
+        return range(first, first + _TRIAL * min(limit, self._states.trials), _TRIAL)
+
+    def _is_trial(self, at: int, now: float) -> bool:
+        owner = self._words[at]
+        return bool(
+            owner
+            and self._words[at + 1] == self.standing().generation
+            and self._floats[at + 3] > now
+            and self._states.is_alive(owner - 1)
+        )
+
     def end_trial(self, trial: int, now: float) -> bool:
         words = self._words
-        first = self._base + self._states.trials_at
-        for at in range(first, first + _TRIAL * self._states.trials, _TRIAL):
+        for at in self._trial_places(self._states.trials):
             if words[at] and words[at + 2] == trial:
                 words[at] = 0
                 return self._floats[at + 3] > now

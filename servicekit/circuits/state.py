@@ -23,6 +23,7 @@ class CircuitStanding:
     forced: Literal["open", "closed"] | None = None
     #: Openings without a quiet window in between.
     openings: int = 0
+    #: When the open time ends; once half-open, when it ended.
     open_until: float = 0.0
     closed_at: float | None = None
     #: When it last left closed, in seconds since 1970.
@@ -43,8 +44,8 @@ class StateStore(Protocol):
     """The memory of one circuit. As a context manager it is locked; it is never locked during a call.
 
     Entering raises CircuitLockTimeout, after a short wait, when another process does not let go. Only `standing`,
-    `add_success`, and reading `totals` and `last_probe` need no lock. Consecutive failures, good trials and the places
-    of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
+    `add_success`, and reading `totals`, `seen_away` and `last_probe` need no lock. Consecutive failures, good trials
+    and the places of trials belong to a generation: a commit ends them. Counts and `seen_away` belong to an epoch.
     """
 
     @property
@@ -90,6 +91,9 @@ class StateStore(Protocol):
 
     def take_trial(self, now: float, until: float, limit: int) -> int | None:
         """Take one of at most `limit` places for trials; returns its number, or None if all are taken."""
+
+    def has_trial(self, now: float) -> bool:
+        """Whether a trial of this generation is under way."""
 
     def end_trial(self, trial: int, now: float) -> bool:
         """Give the place back; True if this generation still held it."""
@@ -154,6 +158,9 @@ class LocalState:
         trial = next(self._numbers)
         self._trials[trial] = until
         return trial
+
+    def has_trial(self, now: float) -> bool:
+        return any(end > now for end in self._trials.values())
 
     def end_trial(self, trial: int, now: float) -> bool:
         return self._trials.pop(trial, 0.0) > now

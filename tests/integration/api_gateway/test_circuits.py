@@ -68,6 +68,32 @@ class TestAway:
         assert gateway.circuit("users")["state"] == "closed"
         assert gateway.client.get("/health").json["data"]["status"] == "healthy"
 
+    def test_what_happens_to_one_that_nobody_calls_shows_and_heals(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        def status() -> str:
+            return str(gateway.client.get("/health").json["data"]["status"])
+
+        ready = re.compile(r'^siteworks_gateway_upstream_ready\{upstream="users"\} (\S+)$', re.MULTILINE)
+        eventually(lambda: status() == "healthy", what="everything to be well")
+        users.stop()
+        eventually(lambda: status() == "degraded", timeout=20, what="users to be missed")
+        shown = gateway.circuit("users")
+        assert (shown["state"], shown["last_probe"]["ok"]) == ("closed", False)
+        assert ready.findall(gateway.client.get("/metrics").body.decode()) == ["0.0"]
+        users.start()
+        eventually(lambda: status() == "healthy", timeout=20, what="users to be seen again")
+        assert ready.findall(gateway.client.get("/metrics").body.decode()) == ["1.0"]
+
+        # The last call that anybody made failed.
+        users.stop()
+        break_circuit(gateway.client)
+        eventually(lambda: not gateway.circuit("users")["last_probe"]["ok"], timeout=20, what="a probe")
+        users.start()
+        eventually(lambda: status() == "healthy", timeout=20, what="the circuit to close")
+        shown = gateway.circuit("users")
+        assert (shown["state"], shown["last_probe"]["ok"], users.requests()) == ("closed", True, [])
+
     def test_health_shows_half_open_without_any_traffic(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
         users.stop()
         break_circuit(gateway.client)

@@ -106,7 +106,7 @@ def test_an_open_circuit_refuses_while_the_prober_hangs(gateway: GatewayProcess,
         probes = len(users.requests("/readyz"))
 
         def a_probe_came() -> bool:
-            # Only an open circuit is probed: one whose time was over opens again, for longer, with a failed trial.
+            # Only an open circuit is meant: one whose time was over opens again, for longer, with a failed trial.
             if gateway.circuit("users")["state"] == "half_open":
                 gateway.client.request("POST", "/users", b"{}")
             return len(users.requests("/readyz")) > probes

@@ -380,11 +380,42 @@ class TestProbes:
         circuit.note_probe(True)
         assert circuit.snapshot().state == "open"
 
-    def test_a_probe_never_closes(self, clock: Clock) -> None:
+    def test_without_calls_a_probe_closes_but_only_after_a_while(self, clock: Clock) -> None:
         circuit = opened(clock)
-        for ok in (False, True, True, True):
+        for ok, seconds, state in (
+            (False, 0.5, "open"),
+            (True, 0.0, "half_open"),
+            (True, 1.9, "half_open"),  # a call would have been tried by now
+            (False, 1.0, "half_open"),
+            (True, 0.1, "closed"),
+        ):
+            clock.pass_(seconds)
             circuit.note_probe(ok)
+            assert circuit.snapshot().state == state
+
+    def test_a_probe_leaves_the_verdict_to_a_trial_under_way(self, clock: Clock) -> None:
+        circuit = opened(clock)
+        clock.pass_(1.0)
+        trial = circuit.acquire()
+        clock.pass_(5.0)
+        circuit.note_probe(True)
         assert circuit.snapshot().state == "half_open"
+        trial.failure(5.0, "timeout")
+        circuit.note_probe(True)
+        assert circuit.snapshot().state == "open"
+
+    def test_what_was_seen_away_counts_until_a_probe_or_a_trial_says_otherwise(self, clock: Clock) -> None:
+        circuit = make(clock)
+        circuit.note_probe(False)
+        assert (circuit.snapshot().state, circuit.snapshot().seen_away) == ("closed", True)
+        circuit.note_probe(True)
+        assert not circuit.snapshot().seen_away
+        circuit.note_probe(False)
+        fail(circuit, 5)
+        assert circuit.snapshot().seen_away
+        clock.pass_(1.0)
+        succeed(circuit)
+        assert (circuit.snapshot().state, circuit.snapshot().seen_away) == ("closed", False)
 
     def test_a_probe_does_not_move_a_forced_circuit(self, clock: Clock) -> None:
         circuit = make(clock)

@@ -58,6 +58,9 @@ def seen_edges() -> set[tuple[str, str, str]]:
         half_open_it()
         circuit.force(forced)  # type: ignore[arg-type]  # a loop variable is no literal
     half_open_it()
+    now += 2
+    circuit.note_probe(True)
+    half_open_it()
     report(1, failed=False, seconds=3)
     half_open_it()
     report(1, failed=False)

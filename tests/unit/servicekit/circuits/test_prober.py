@@ -17,21 +17,42 @@ def broken(name: str) -> Circuit:
     return circuit
 
 
-def test_it_asks_only_for_open_circuits() -> None:
+def test_it_asks_those_that_are_not_well_each_time_and_the_others_now_and_then() -> None:
+    now = 0.0
     asked: list[str] = []
+    away = {"users", "orders"}
 
     def ask(name: str) -> bool:
         asked.append(name)
-        return False
+        return name not in away
 
-    Prober([broken("users"), Circuit("orders")], ask).run_once()
-    assert asked == ["users"]
+    forced = Circuit("tasks")
+    forced.force("open")
+    circuits = [broken("users"), Circuit("orders"), forced]
+    prober = Prober(circuits, ask, chance=lambda: 0.5, clock=lambda: now)
+
+    def turns(seconds: int) -> dict[str, int]:
+        nonlocal now
+        asked.clear()
+        for _ in range(seconds):
+            now += 1
+            prober.run_once()
+        return {name: asked.count(name) for name in ("users", "orders", "tasks")}
+
+    assert turns(4) == {"users": 4, "orders": 0, "tasks": 0}
+    # From now on orders, which nobody calls, is seen away.
+    assert turns(4) == {"users": 4, "orders": 4, "tasks": 1}
+    assert circuits[1].snapshot().state == "closed"
+    away.clear()
+    # Once each until they are found well; users is then half-open, and was asked while its circuit was not closed.
+    assert turns(1) == {"users": 1, "orders": 1, "tasks": 0}
+    circuits[0].force("auto")
+    assert turns(10) == {"users": 2, "orders": 2, "tasks": 2}
 
 
-def test_it_leaves_forced_circuits_alone() -> None:
-    circuit = Circuit("users")
-    circuit.force("open")
-    assert Prober([circuit], lambda _: True).run_once() == 0
+def test_a_process_that_is_not_elected_asks_nobody() -> None:
+    prober = Prober([broken("users")], lambda _: pytest.fail("asked"), elected=lambda: False)
+    assert prober.run_once() == 0
 
 
 def test_asking_that_raises_means_not_ready() -> None:
@@ -90,5 +111,6 @@ def test_stopped_before_its_start_it_never_begins() -> None:
 
 
 def test_an_interval_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="interval"):
-        Prober([], lambda _: True, interval=0)
+    for interval, well_interval in ((0, 5), (1, 0.5)):
+        with pytest.raises(ValueError, match="interval"):
+            Prober([], lambda _: True, interval=interval, well_interval=well_interval)

@@ -89,6 +89,7 @@ class TestBothStores:
 
     def test_places_of_trials_are_limited_leased_and_given_back(self, store: StateStore) -> None:
         with store:
+            assert not store.has_trial(100.0)
             first, second = store.take_trial(100.0, 105.0, 2), store.take_trial(100.0, 200.0, 2)
             assert first is not None
             assert second is not None
@@ -96,9 +97,15 @@ class TestBothStores:
             third = store.take_trial(105.0, 200.0, 2)
             assert third is not None
             assert not store.end_trial(first, 105.0)
+            assert store.has_trial(199.9)
+            assert not store.has_trial(200.0)
             assert store.end_trial(second, 105.0)
             assert not store.end_trial(second, 105.0)
             assert store.end_trial(third, 105.0)
+            assert not store.has_trial(105.0)
+            assert store.take_trial(105.0, 200.0, 2) is not None
+            store.commit(CircuitStanding(generation=1, state="open"))
+            assert not store.has_trial(105.0)
 
     def test_probe_and_failure_are_kept(self, store: StateStore) -> None:
         with store:
