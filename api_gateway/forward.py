@@ -104,7 +104,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     notes.upstream = lane.name
     now = lane.upstream.loop.time()
     if now >= call.ends_at:
-        raise DeadlineExceeded
+        raise DeadlineExceeded(headers=proxy_status(lane.name, "http_response_timeout"))
     # An open circuit answers without waiting.
     permit = _permit(lane, call, notes)
     if not lane.bulkhead.try_enter():

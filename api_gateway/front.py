@@ -143,6 +143,8 @@ class Front(ObservedHandler[_ClientCall]):
             self._gateway_metrics.refused(notes.upstream, error.code)
         if error.__cause__ is not None and notes.cause is None:
             notes.cause = repr(error.__cause__)
+        if isinstance(error, Overloaded):
+            error.headers = {**self.CRASH_HEADERS, **error.headers}
         answer = error_answer(error)
         self._send(exchange, Reply(answer.status, answer.fields, answer.body))
         exchange.status = answer.status

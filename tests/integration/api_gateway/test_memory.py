@@ -34,7 +34,8 @@ def send(gateway: GatewayProcess) -> RawAnswer:
 
 
 def refused_well(seen: RawAnswer) -> bool:
-    return (seen.status, seen.code, seen.value("Retry-After")) == (503, "overloaded", "1")
+    told = (seen.status, seen.code, seen.value("Retry-After"), seen.value("Proxy-Status"))
+    return told == (503, "overloaded", "1", "siteworks; error=proxy_internal_error")
 
 
 def test_bodies_of_many_clients_at_once_stay_below_the_limit_and_small_requests_go_on(gateway: GatewayProcess) -> None:

@@ -64,6 +64,14 @@ def test_nobody_listening_is_told(client: RawClient, users: ScriptedUpstream) ->
     assert seen.values("Proxy-Status") == ["siteworks; error=connection_refused; next-hop=users"]
 
 
+@pytest.mark.parametrize("target", ["/users", "/users/1/details"])
+def test_a_request_without_any_time_left_is_told(client: RawClient, users: ScriptedUpstream, target: str) -> None:
+    seen = client.get(target, ("X-Request-Timeout-Ms", "0"))
+    assert seen.code == "deadline_exceeded"
+    assert seen.values("Proxy-Status") == ["siteworks; error=http_response_timeout; next-hop=users"]
+    assert users.requests() == []
+
+
 def test_an_open_circuit_is_told_with_the_time_to_wait(gateway: GatewayProcess) -> None:
     gateway.force("users", "open")
     seen = gateway.client.get("/users")
