@@ -234,7 +234,7 @@ def make_control(
         return _circuit_view(circuit.snapshot())
 
     app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION, browsers=None)
-    _add_documentation(app, api, routes, fetch_documents, sorted(circuits))
+    _add_documentation(app, api, routes, fetch_documents, list(circuits))
     return app
 
 
@@ -293,7 +293,7 @@ def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
 
     document = openapi.document(title="Siteworks", version=VERSION, description=DESCRIPTION, routes=[api, users])
     for parameter in document["paths"]["/admin/circuits/{name}"]["post"]["parameters"]:
-        parameter["schema"] = {"type": "string", "enum": circuit_names}
+        parameter["schema"] = {"type": "string", "enum": sorted(circuit_names)}
     return document
 
 

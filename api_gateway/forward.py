@@ -31,7 +31,8 @@ PLACE_SECONDS = 2.0
 #: How much longer a trial keeps its place than the call can last, in seconds.
 _LEASE_MARGIN = 5.0
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+# PATCH, since in every service it does what PUT does.
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Media types that pass through without an envelope.
 _PASSING_MEDIA_TYPES = frozenset({"text/event-stream", "text/csv"})
 

@@ -29,7 +29,7 @@ from servicekit.wire.errors import AppError, BadRequest, MethodNotAllowed, NotFo
 from servicekit.wire.memory import Account, Budget
 
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
-_WITH_BODY = frozenset({"POST", "PUT"})
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 #: Log lines of requests that end within this time, in seconds, are written together.
 _LOG_SECONDS = 0.005
 
@@ -218,7 +218,7 @@ class Front(ObservedHandler[_ClientCall]):
     async def _reply(self, exchange: _ClientCall, target: Target, match: Match | None) -> Reply:
         request = exchange.request
         if target.path == "*":
-            return Reply(204, [(b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")])
+            return Reply(204, [(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")])
         if match is None:
             raise NotFound
         route = match.route

@@ -24,6 +24,7 @@ def merge_documents(
     paths: dict[str, Any] = dict(own["paths"])
     schemas: dict[str, Any] = dict(own["components"]["schemas"])
     used_ids = {operation["operationId"] for item in paths.values() for operation in item.values()}
+    tags: list[str] = []
     missing = []
     for service, document in services.items():
         if document is None:
@@ -38,6 +39,7 @@ def merge_documents(
                 if operation.get("operationId") in used_ids:
                     operation["operationId"] = f"{service}_{operation['operationId']}"
                 used_ids.add(operation.get("operationId"))
+            tags += _tags([taken])
             paths[path] = {**paths.get(path, {}), **taken}
     info = dict(own["info"])
     if missing:
@@ -47,10 +49,14 @@ def merge_documents(
         "info": info,
         "servers": [{"url": "/"}],
         # Readers show groups in this order: most wanted first.
-        "tags": [{"name": name} for name in (*services, "gateway")],
+        "tags": [{"name": name} for name in dict.fromkeys((*tags, *_tags(own["paths"].values())))],
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": dict(sorted(schemas.items()))},
+        "components": {**own["components"], "schemas": dict(sorted(schemas.items()))},
     }
+
+
+def _tags(items: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [tag for item in items for operation in item.values() for tag in operation.get("tags", ())]
 
 
 def _shape(path: str) -> str:

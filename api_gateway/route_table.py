@@ -84,7 +84,7 @@ def _merged(template: str, *parts: Part) -> Route:
 
 ROUTES: tuple[Route, ...] = (
     _row("/users", "users", "GET POST"),
-    _row("/users/{id}", "users", "GET PUT DELETE"),
+    _row("/users/{id}", "users", "GET PUT PATCH DELETE"),
     _merged(
         "/users/{id}/details",
         Part("users", "/users/{id}", {"user": None}),
@@ -97,7 +97,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     _row("/users/{id}/tasks", "tasks", "GET"),
     _row("/orders", "orders", "GET POST"),
-    _row("/orders/{id}", "orders", "GET PUT DELETE"),
+    _row("/orders/{id}", "orders", "GET PUT PATCH DELETE"),
     _row("/tasks", "tasks", "GET POST"),
     # A literal wins over {id}.
     _row("/tasks/batch", "tasks", "POST", body=16 * MIB, first_byte=30.0, total=30.0),
@@ -114,11 +114,11 @@ ROUTES: tuple[Route, ...] = (
     _row("/tasks/{id}/events", EVENTS, "GET"),
     _row("/tasks/{id}/retry", "tasks", "POST"),
     _row("/task-types", "tasks", "GET"),
-    _row("/task-types/{name}", "tasks", "PUT"),
+    _row("/task-types/{name}", "tasks", "PUT PATCH"),
     _row("/task-types/{name}/pause", "tasks", "POST"),
     _row("/task-types/{name}/resume", "tasks", "POST"),
     _row("/schedules", "tasks", "GET POST"),
-    _row("/schedules/{id}", "tasks", "GET PUT DELETE"),
+    _row("/schedules/{id}", "tasks", "GET PUT PATCH DELETE"),
     _row("/schedules/{id}/pause", "tasks", "POST"),
     _row("/schedules/{id}/resume", "tasks", "POST"),
     _row("/schedules/{id}/run", "tasks", "POST"),

@@ -53,7 +53,7 @@ Email = Annotated[
 EmailSought = Annotated[QueryText, AfterValidator(_email_if_it_is_one)]
 Sought = Annotated[QueryText, StringConstraints(max_length=200)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]
-Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$"), Field(examples=["user"])]
 Roles = Annotated[
     list[Role], Field(min_length=1, max_length=16, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)
 ]

@@ -66,8 +66,9 @@ def page() -> str:
     parts = [
         "# Endpoints",
         "Every operation, with its fields, limits and errors; [http_api.md](../http_api.md) says what is the same for "
-        "all, and [errors.md](errors.md) what each code means. The paths of the services are there under `/api/v1` as "
-        "well. `./scripts/docs` writes this page from the gateway's OpenAPI document.",
+        "all, and [errors.md](errors.md) what each code means. Where there is a `PUT`, `PATCH` does the same. The "
+        "paths of the services are there under `/api/v1` as well. `./scripts/docs` writes this page from the gateway's "
+        "OpenAPI document.",
         "Any operation may also answer with 503 `database_unavailable` or `overloaded`, 504 `deadline_exceeded` or "
         "`database_too_slow`, and what the gateway says while a service is away; any that takes a body with 400 "
         "`invalid_json`, 413 `body_too_large` and 415 `unsupported_media_type`.",
@@ -95,11 +96,12 @@ def page() -> str:
 
 
 def _operations(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Operations in the order of the gateway's routes."""
+    """Operations in the order of the gateway's routes, without each PATCH, which is a PUT once more."""
     order = [row.template for row in (*ROUTES, *PAGES)]
     for path, item in sorted(whole["paths"].items(), key=lambda one: order.index(one[0])):
         for method, operation in item.items():
-            yield method.upper(), path, operation
+            if method != "patch":
+                yield method.upper(), path, operation
 
 
 def _operation(
@@ -145,7 +147,7 @@ def _shape(answer: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     for media_type, content in answer.get("content", {}).items():
         if media_type == "application/json":
             return kind(content["schema"]["properties"]["data"], schemas)
-        said = (one["properties"] for one in content["schema"]["oneOf"])
+        said = (one["properties"] for one in content["schema"]["contentSchema"]["oneOf"])
         shapes = [f"`{one['event']['const']}` {kind(one['data']['contentSchema'], schemas)}" for one in said]
         return f"`{media_type}` of {', '.join(shapes)}"
     return ""

@@ -64,7 +64,7 @@ BoundedTime = AfterValidator(_bounded_time)
 StatusFilter = Annotated[
     str,
     AfterValidator(_status),
-    WithJsonSchema({"type": "string", "enum": [*status_names(), "New", "In Progress", "Running", "Done"]}),
+    WithJsonSchema({"type": "string", "enum": list(status_names())}),
 ]
 
 

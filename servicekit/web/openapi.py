@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
+from pydantic_core import CoreSchema
 
 from servicekit.web.preconditions import ETAG, IF_MATCH
 from servicekit.web.routes import Endpoint, Routes
@@ -40,6 +41,7 @@ ERROR_SCHEMA: dict[str, Any] = {
                 "code": {
                     "type": "string",
                     "pattern": "^[a-z][a-z0-9_]*$",
+                    "examples": ["not_found"],
                     "description": "stable, for programs",
                 },
                 "message": {"type": "string", "description": "for a person"},
@@ -58,6 +60,12 @@ ERROR_SCHEMA: dict[str, Any] = {
 }
 
 
+#: The only way to say who calls: RFC 6750.
+_BEARER = "bearer"
+_SECURITY_SCHEMES: dict[str, Any] = {_BEARER: {"type": "http", "scheme": "bearer"}}
+#: How pydantic names a bound in the schema of a type with a validator of its own, and how JSON Schema does.
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
 _ETAG_FIELD: dict[str, Any] = {ETAG: {"description": "of the present state", "schema": {"type": "string"}}}
 
 
@@ -71,9 +79,22 @@ def document(*, title: str, version: str, description: str, routes: Sequence[Rou
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
+        "security": [],
         "paths": paths,
-        "components": {"schemas": {**schemas.definitions, "Error": ERROR_SCHEMA}},
+        "components": {
+            "schemas": {**schemas.definitions, "Error": ERROR_SCHEMA},
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
     }
+
+
+class _JsonSchema(GenerateJsonSchema):
+    def generate_inner(self, schema: CoreSchema) -> JsonSchemaValue:
+        made = super().generate_inner(schema)
+        return {_BOUNDS.get(name, name): value for name, value in made.items()}
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False  # it would be the field's own name once more
 
 
 class _Schemas:
@@ -95,7 +116,7 @@ def _schemas(endpoints: Iterable[Endpoint]) -> _Schemas:
         if endpoint.body is not None:
             wanted.append((endpoint.body, "validation"))
         wanted += [(view, "serialization") for view in _views(endpoint)]
-    refs, whole = models_json_schema(list(dict.fromkeys(wanted)), ref_template=REF)
+    refs, whole = models_json_schema(list(dict.fromkeys(wanted)), ref_template=REF, schema_generator=_JsonSchema)
     return _Schemas({key: dict(value) for key, value in refs.items()}, whole.get("$defs", {}))
 
 
@@ -110,7 +131,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     doc = inspect.getdoc(endpoint.handler) or endpoint.handler.__name__
     summary, _, rest = doc.partition("\n")
     operation: dict[str, Any] = {
-        "operationId": endpoint.handler.__name__,
+        "operationId": _operation_id(endpoint),
         "tags": [endpoint.tag],
         "summary": summary.rstrip("."),
         "parameters": [
@@ -120,6 +141,8 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         ],
         "responses": _responses(endpoint, schemas),
     }
+    if endpoint.guard is not None:
+        operation["security"] = [{_BEARER: []}]
     if rest.strip():
         operation["description"] = " ".join(rest.split())
     if not operation["parameters"]:
@@ -130,6 +153,12 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             "content": {"application/json": {"schema": schemas.ref(endpoint.body, "validation")}},
         }
     return operation
+
+
+def _operation_id(endpoint: Endpoint) -> str:
+    """The handler's name; a PATCH shares its handler with a PUT: `patch_user` beside `update_user`."""
+    name = endpoint.handler.__name__
+    return f"patch_{name.partition('_')[2]}" if endpoint.method == "PATCH" else name
 
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
@@ -147,10 +176,9 @@ def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     if endpoint.query is None:
         return []
-    schema = endpoint.query.model_json_schema(ref_template=REF)
+    schema = endpoint.query.model_json_schema(ref_template=REF, schema_generator=_JsonSchema)
     parameters = []
-    for name, given in schema.get("properties", {}).items():
-        field = {key: value for key, value in given.items() if key != "title"}
+    for name, field in schema.get("properties", {}).items():
         if field.get("default", ...) is None:
             del field["default"]
         options = [option for option in field.pop("anyOf", []) if option != {"type": "null"}]
@@ -221,26 +249,26 @@ def _envelope_of(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _event(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    """One event of a stream, which is what a schema of text/event-stream means before OpenAPI 3.2."""
-    return {
-        "oneOf": [
-            {
-                "type": "object",
-                "required": ["event", "data"],
-                "properties": {
-                    "event": {"const": name},
-                    "id": {"type": "string"},
-                    "retry": {"type": "integer"},
-                    "data": {
-                        "type": "string",
-                        "contentMediaType": "application/json",
-                        "contentSchema": schemas.ref(view, "serialization"),
-                    },
+    """A stream: text for programs that read all of it, whose content is events like these. (OpenAPI has a word for an
+    item of a stream only since 3.2.)"""
+    events = [
+        {
+            "type": "object",
+            "required": ["event", "data"],
+            "properties": {
+                "event": {"const": name},
+                "id": {"type": "string"},
+                "retry": {"type": "integer"},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": schemas.ref(view, "serialization"),
                 },
-            }
-            for name, view in zip(endpoint.view.model_fields, _views(endpoint), strict=True)
-        ]
-    }
+            },
+        }
+        for name, view in zip(endpoint.view.model_fields, _views(endpoint), strict=True)
+    ]
+    return {"type": "string", "contentMediaType": endpoint.media_type, "contentSchema": {"oneOf": events}}
 
 
 def _error_response(classes: Sequence[type[AppError]]) -> dict[str, Any]:

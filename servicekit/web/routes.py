@@ -108,7 +108,12 @@ class Routes:
         return self._route("POST", path, **options)
 
     def put(self, path: str, **options: Any) -> Callable[[F], F]:
-        return self._route("PUT", path, **options)
+        """Declare a PUT, and a PATCH that does the same: both change the fields that are sent."""
+
+        def declare(handler: F) -> F:
+            return self._route("PATCH", path, **options)(self._route("PUT", path, **options)(handler))
+
+        return declare
 
     def delete(self, path: str, **options: Any) -> Callable[[F], F]:
         return self._route("DELETE", path, **options)

@@ -123,9 +123,7 @@ Money = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^\d+\.\d{2}$", "examples": ["520.00"]}),
 ]
 QueryInt = Annotated[int, BeforeValidator(_whole_from_query)]
-QueryFlag = Annotated[
-    bool, BeforeValidator(_flag_from_query), WithJsonSchema({"type": "string", "enum": ["true", "false"]})
-]
+QueryFlag = Annotated[bool, BeforeValidator(_flag_from_query)]
 QueryText = Annotated[
     str, Field(max_length=500, json_schema_extra={"pattern": r"^[^\u0000]*$"}), AfterValidator(_no_nul)
 ]

@@ -173,7 +173,7 @@ def test_every_request_named_has_an_endpoint(document: Document) -> None:
     for line, text in enumerate(document.prose, start=1):
         # In the tables of coming_from the first column belongs to another program.
         of_ours = text.split(" | ", 1)[-1] if document.name in FOREIGN_WORDS and text.startswith("| ") else text
-        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^\s`]*)`", of_ours):
+        for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^\s`]*)`", of_ours):
             path = re.sub(r"^/api/v1(?=/)", "", path.partition("?")[0])
             is_batch = path == "/tasks/batch" and document.name in FOREIGN_WORDS
             is_internal = path == PATH  # between services only; the gateway does not route it

@@ -489,7 +489,8 @@ class TestConnections:
         assert [seen.value("Idempotency-Key") for seen in users.requests()] == [None, "k"]
 
     @pytest.mark.parametrize(
-        ("method", "if_match", "status"), [("PUT", False, 200), ("PUT", True, 502), ("DELETE", True, 502)]
+        ("method", "if_match", "status"),
+        [("PUT", False, 200), ("PUT", True, 502), ("PATCH", False, 200), ("PATCH", True, 502), ("DELETE", True, 502)],
     )
     def test_a_change_that_asks_for_a_state_is_never_sent_twice(
         self, client: RawClient, users: ScriptedUpstream, method: str, if_match: bool, status: int

@@ -24,7 +24,7 @@ class TestMethods:
         ("target", "allow"),
         [
             ("/users", "GET, POST, HEAD, OPTIONS"),
-            ("/api/v1/users/1", "GET, PUT, DELETE, HEAD, OPTIONS"),
+            ("/api/v1/users/1", "GET, PUT, PATCH, DELETE, HEAD, OPTIONS"),
             ("/users/1/details", "GET, HEAD, OPTIONS"),
             ("/health", "GET, HEAD, OPTIONS"),
             ("/admin/circuits/users", "POST, OPTIONS"),
@@ -35,7 +35,7 @@ class TestMethods:
     ) -> None:
         options = client.request("OPTIONS", target)
         assert (options.status, options.value("Allow"), options.body) == (204, allow, b"")
-        refused = client.request("PATCH", target, b"{}")
+        refused = client.request("BREW", target, b"{}")
         assert (refused.status, refused.code, refused.value("Allow")) == (405, "method_not_allowed", allow)
         assert users.requests() == []
 

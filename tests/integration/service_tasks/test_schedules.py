@@ -169,10 +169,18 @@ def test_a_payload_that_is_too_large_is_refused(ask):
 
 @pytest.mark.parametrize(
     ("method", "rest"),
-    [("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/run")],
+    [
+        ("GET", ""),
+        ("PUT", ""),
+        ("PATCH", ""),
+        ("DELETE", ""),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+        ("POST", "/run"),
+    ],
 )
 def test_a_schedule_that_is_not_there_is_404(ask, method, rest):
-    error = ask(method, f"/schedules/{new_id()}{rest}", {} if method == "PUT" else None, status=404)
+    error = ask(method, f"/schedules/{new_id()}{rest}", {} if method in {"PUT", "PATCH"} else None, status=404)
 
     assert error["code"] == "schedule_not_found"
 

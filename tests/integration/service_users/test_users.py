@@ -191,7 +191,9 @@ def test_a_deleted_user_is_answered_as_it_was_and_gone(client):
     create(client)
 
 
-@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", {"name": "x"}), ("DELETE", None)])
+@pytest.mark.parametrize(
+    ("method", "body"), [("GET", None), ("PUT", {"name": "x"}), ("PATCH", {"name": "x"}), ("DELETE", None)]
+)
 def test_a_user_who_does_not_exist_is_a_404(client, method, body):
     assert error_code(client.open(f"/users/{NOBODY}", method=method, json=body), 404) == "user_not_found"
 

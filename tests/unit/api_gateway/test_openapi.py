@@ -10,14 +10,15 @@ from api_gateway.route_table import ROUTES
 OWN: dict[str, Any] = {
     "openapi": "3.1.0",
     "info": {"title": "Siteworks", "version": "1", "description": "All of it."},
-    "paths": {"/health": {"get": {"operationId": "health"}}},
+    "paths": {"/health": {"get": {"operationId": "health", "tags": ["gateway"]}}},
     "components": {"schemas": {"Error": {"type": "object"}}},
 }
 
 
-def service(path: str, *, schema: dict[str, Any], operation: str = "list_all") -> dict[str, Any]:
+def service(path: str, *, schema: dict[str, Any], tag: str = "things") -> dict[str, Any]:
+    operation = {"operationId": "list_all", "tags": [tag], "schema": {"$ref": "#/components/schemas/Thing"}}
     return {
-        "paths": {path: {"get": {"operationId": operation, "schema": {"$ref": "#/components/schemas/Thing"}}}},
+        "paths": {path: {"get": operation}},
         "components": {"schemas": {"Error": {"type": "object"}, "Thing": schema}},
     }
 
@@ -29,7 +30,8 @@ def test_every_routed_path_is_there_and_addresses_are_relative() -> None:
 
 
 def test_the_services_come_before_the_gateways_own_pages() -> None:
-    made = merge_documents(OWN, {"users": None, "tasks": None}, ROUTES)
+    services = {name: service(f"/{name}", schema={}, tag=name) for name in ("users", "tasks")}
+    made = merge_documents(OWN, {**services, "orders": None}, ROUTES)
     assert [tag["name"] for tag in made["tags"]] == ["users", "tasks", "gateway"]
 
 

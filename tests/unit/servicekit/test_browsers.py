@@ -88,7 +88,7 @@ def test_its_own_pages_and_listed_ones_may_do_everything(host, origin):
         "https://app.example.com.evil.example", "https://app.example.com:444", "http://app.example.com", "*",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
 def test_a_page_of_somebody_else_may_do_nothing(method, origin):
     assert refusal(method, origin=origin) is ForeignPage
     assert refusal(method, origin=origin, site="same-origin") is ForeignPage
@@ -98,7 +98,7 @@ def test_a_page_of_somebody_else_may_do_nothing(method, origin):
     ("site", "foreign"),
     [("same-origin", False), ("none", False), (None, False), ("cross-site", True), ("same-site", True), ("x", True)],
 )
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "BREW"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "BREW"])
 def test_what_could_change_something_comes_from_its_own_site(method, site, foreign):
     unsafe = method not in {"GET", "HEAD", "OPTIONS"}
     assert refusal(method, site=site) is (ForeignPage if foreign and unsafe else None)

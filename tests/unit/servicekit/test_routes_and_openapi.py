@@ -92,6 +92,7 @@ def test_there_is_an_operation_for_each_route_and_nothing_else(described):
         ("get", "/pumps"),
         ("post", "/pumps"),
         ("put", "/sites/{site_id}/pumps/{id}"),
+        ("patch", "/sites/{site_id}/pumps/{id}"),
     }
 
 
@@ -149,7 +150,7 @@ def test_a_stream_is_described_by_its_events_and_an_answer_without_content_by_it
     made = document(title="t", version="1", description="d", routes=[api])
     validate(made)
     answers = made["paths"]["/pumps/{id}/events"]["get"]["responses"]
-    (event,) = answers["200"]["content"]["text/event-stream"]["schema"]["oneOf"]
+    (event,) = answers["200"]["content"]["text/event-stream"]["schema"]["contentSchema"]["oneOf"]
     assert event["properties"]["event"] == {"const": "moved"}
     assert event["properties"]["data"]["contentSchema"] == {"$ref": "#/components/schemas/PumpView"}
     assert answers["204"] == {"description": "It is gone."}
@@ -175,11 +176,11 @@ def test_a_handler_with_a_parameter_nobody_fills_is_refused_at_once():
     [
         (
             lambda: create_users(UsersSettings(users_database_url=NOWHERE)),
-            {"list_users", "create_user", "get_user", "update_user", "delete_user"},
+            {"list_users", "create_user", "get_user", "update_user", "patch_user", "delete_user"},
         ),
         (
             lambda: create_orders(OrdersSettings(orders_database_url=NOWHERE)),
-            {"list_orders", "create_order", "get_order", "update_order", "delete_order"},
+            {"list_orders", "create_order", "get_order", "update_order", "patch_order", "delete_order"},
         ),
     ],
     ids=["users", "orders"],
