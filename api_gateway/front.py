@@ -278,12 +278,13 @@ class Front(ObservedHandler[_ClientCall]):
     async def _send_stream(self, exchange: _ClientCall, reply: Reply, stream: UpstreamAnswer) -> None:
         """Pass pieces on as they arrive. A stream that breaks or times out is cut off, never ended properly."""
         client = exchange.client
-        if reply.stream_ends_at is None:
+        endless = reply.stream_ends_at is None
+        if endless:
             self._streams.add(stream)
             if self._ending:
                 stream.end()
         try:
-            client.start_stream(reply.status, self._sent_fields(exchange, reply))
+            client.start_stream(reply.status, self._sent_fields(exchange, reply), endless=endless)
             pieces = aiter(stream.pieces())
             while True:
                 until = self._loop.time() + reply.stream_idle

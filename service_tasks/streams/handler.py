@@ -147,7 +147,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
             elif exchange.request.method == "HEAD":
                 exchange.client.send(200, self._head(exchange, 200, _STREAM_FIELDS), b"")
             else:
-                exchange.client.start_stream(200, self._head(exchange, 200, _STREAM_FIELDS))
+                exchange.client.start_stream(200, self._head(exchange, 200, _STREAM_FIELDS), endless=True)
                 await self._follow(exchange, watcher, seen, known)
                 exchange.client.end_stream()
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import time
 from collections.abc import Sequence
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +31,13 @@ from servicekit.wire.errors import AppError, BadRequest, HeadersTooLarge, NotSup
 HEAD_SECONDS = 10.0
 #: How long a client may accept no bytes of its answer, in seconds; also the time for the rest after closing.
 LINGER_SECONDS = 60.0
+#: A client may still be sending when it has its last answer. What it sends is discarded, for at most the first, in
+#: seconds, and until it has been silent for the second: otherwise it would get a reset, and might lose the answer
+#: (RFC 9112 section 9.6).
+DISCARD_SECONDS = 10.0
+SILENT_SECONDS = 2.0
+#: How long a client that closed its side may wait before it is found out whether it left, in seconds.
+_ASK_SECONDS = 0.5
 #: A body of at least this many bytes is not copied behind its head.
 _LARGE = 64 * 1024
 
@@ -45,6 +55,16 @@ _REFUSALS: dict[int, type[AppError]] = {
 _REASONS = {status.value: status.phrase for status in HTTPStatus if status not in theirs._REASON_PHRASES}
 
 _log = get_logger(__name__)
+_date = (0, b"")
+
+
+def date_line() -> bytes:
+    """The Date field's line, made once a second. gunicorn's stands still after the clock was set back."""
+    global _date
+    second = int(time.time())
+    if second != _date[0]:
+        _date = (second, b"Date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii"))
+    return _date[1]
 
 
 class Ready:
@@ -79,20 +99,29 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     address = ""
     scheme = "http"
+    _closed: bool
     memo: Any = None
     _head_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
     _taking_timer: asyncio.TimerHandle | None = None
+    _asking_timer: asyncio.TimerHandle | None = None
     _received = False
     _keepalive_handle: asyncio.TimerHandle | None
     #: When the last answer was sent, on the event loop's clock; None while a request is pending.
     _idle_since: float | None = None
-    #: The request being answered; below: whether its answer has begun, is chunked, is complete, and announced the end
-    #: of the connection.
+    #: The request being answered; below: whether its answer has begun, is chunked, has no end, is complete, and
+    #: announced the end of the connection.
     _answering: Any = None
     has_answer = False
     _handler: RequestHandler | None = None
+    #: The client sends nothing more, but may be waiting for answers; below: the parser refused what it sent.
+    _half_closed = False
+    _refused = False
+    #: Bytes discarded after the last answer, and until when, on the event loop's clock.
+    _discarded = 0
+    _discard_until = 0.0
     _in_chunks = False
+    _is_endless = False
     _is_out = False
     _is_last = False
 
@@ -108,12 +137,16 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
-        if self._linger_timer is not None:
-            self._linger_timer.cancel()
+        for timer in (self._linger_timer, self._asking_timer):
+            if timer is not None:
+                timer.cancel()
         self.worker.connections.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._closed:
+            self._discarded += len(data)
+            return
         self._received = True
         if self._handler is not None and self._awaiting_request and not self._request_ready.is_set():
             parser = self._callback_parser
@@ -124,6 +157,29 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
                     self._take(request)
                     return
         super().data_received(data)
+
+    def eof_received(self) -> bool:
+        """Stay open until every whole request is answered: the client may have closed only its own side."""
+        body = self._body_receiver
+        arrived = self._request_ready.is_set() and (body is None or body._complete)
+        self._half_closed = arrived and not self._closed and not self._is_endless
+        if self._half_closed:
+            self._asking_timer = self.worker.loop.call_later(_ASK_SECONDS, self._ask, True)
+        return self._half_closed
+
+    def _ask(self, first: bool) -> None:
+        """Find out whether a client that closed its side has left: whatever is sent to it then comes back as a reset.
+
+        Any client discards a 100 (Continue) that it does not expect (RFC 9110 section 15.2.1).
+        """
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        request = self._answering
+        if first and request is not None and not self.has_answer and request.version == (1, 1):
+            self._safe_write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            first = False
+        self._asking_timer = self.worker.loop.call_later(_ASK_SECONDS, self._ask, first)
 
     def _take(self, request: PlainRequest) -> None:
         """Queue a plain request to be answered next. Bytes received meanwhile wait in the parser, which treats them as
@@ -144,6 +200,8 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
         """Answer a request; returns whether the connection stays open."""
+        self._answering = request
+        self.has_answer = self._is_out = self._is_endless = False
         if self._handler is None:
             return bool(await super()._serve_http_request(request, sockname, peername))
         if isinstance(request, PlainRequest):
@@ -151,8 +209,6 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         else:
             fields = RequestFields(request.headers_bytes)
             body = RequestBody(fields, self._body_receiver.receive)
-        self._answering = request
-        self.has_answer = self._is_out = False
         version = "1.1" if request.version == (1, 1) else "1.0"
         if await self._handler.answer(Request(request.method, request.uri, version, fields, body, self)):
             return self._is_out and not self._is_last
@@ -171,7 +227,8 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             self._safe_write(body)
         self._is_out = True
 
-    def start_stream(self, status: int, fields: Fields) -> None:
+    def start_stream(self, status: int, fields: Fields, *, endless: bool = False) -> None:
+        self._is_endless = endless
         self._in_chunks = self._answering.version == (1, 1)
         if self._in_chunks:
             fields = [*fields, (b"transfer-encoding", b"chunked")]
@@ -215,15 +272,31 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         self.has_answer = True
         self._is_last = self._will_close(request, ends_with_connection)
         lines = theirs._get_cached_status_line(request.version, status, _REASONS.get(status)) + field_lines(fields)
-        return b"%b%b%b\r\n" % (
-            lines,
-            b"" if b"\r\ndate: " in lines else theirs._get_cached_date_header(),
-            b"Connection: close\r\n" if self._is_last else b"",
-        )
+        if self._is_last:
+            connection = b"Connection: close\r\n"
+        else:
+            # HTTP/1.0 keeps a connection only by agreement.
+            connection = b"Connection: keep-alive\r\n" if request.version == (1, 0) else b""
+        return b"%b%b%b\r\n" % (lines, b"" if b"\r\ndate: " in lines else date_line(), connection)
+
+    def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        # What has not arrived of a body by the time of its answer may never come.
+        body = self._body_receiver
+        requires = response_requires_close or (body is not None and not body._complete)
+        return bool(super()._will_close(request, requires))
+
+    def _send_response_start(self, status: int, headers: Any, request: Any, close: bool = False) -> None:
+        self.has_answer = True
+        if not close and request.version == (1, 0):
+            headers = [*headers, (b"Connection", b"keep-alive")]
+        super()._send_response_start(status, headers, request, close)
 
     # Timers. The keep-alive timer is not reset for each request.
 
     def _arm_keepalive_timer(self) -> None:
+        if self._half_closed:
+            self._close_transport()
+            return
         self._idle_since = self.worker.loop.time()
         if self._keepalive_handle is None:
             self._keepalive_handle = self.worker.loop.call_later(self._keepalive, self._keepalive_timeout)
@@ -263,13 +336,43 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             self._close_transport()
 
     def _close_transport(self) -> None:
-        super()._close_transport()
+        if self._closed:
+            return
+        self._closed = True
+        self._cancel_head_timer()
+        body = self._body_receiver
+        is_midway = body is not None and not body._complete
+        if is_midway:
+            body.signal_disconnect()
+        may_send = self._refused or is_midway or self._callback_parser._buffer
+        if may_send and not self._half_closed and not self.transport.is_closing():
+            self.transport.write_eof()
+            super()._resume_reading()
+            self._discard_until = self.worker.loop.time() + DISCARD_SECONDS
+            self._linger_timer = self.worker.loop.call_later(SILENT_SECONDS, self._linger, 0)
+        else:
+            self._hang_up()
+
+    def _linger(self, discarded: int) -> None:
+        if self._discarded == discarded or self.worker.loop.time() >= self._discard_until:
+            self._hang_up()
+        else:
+            self._linger_timer = self.worker.loop.call_later(SILENT_SECONDS, self._linger, self._discarded)
+
+    def _hang_up(self) -> None:
+        self.transport.close()
         # A client that accepts nothing would hold its answer in our memory forever.
-        if self._linger_timer is None and not self._conn_lost_handled and self.transport.get_write_buffer_size():
+        if not self._conn_lost_handled and self.transport.get_write_buffer_size():
             self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _on_headers_complete(self) -> bool:
         self._cancel_head_timer()
+        parser = self._callback_parser
+        if parser.is_chunked:
+            codings = [value.lower() for name, value in parser.headers if name == b"transfer-encoding"]
+            if codings != [b"chunked"]:
+                # gunicorn would undo the chunks, and forget what they hold.
+                raise theirs.UnsupportedTransferCoding("another coding than chunked")
         return bool(super()._on_headers_complete())
 
     def _cancel_head_timer(self) -> None:
@@ -288,6 +391,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     def _send_error_response(self, status: int, message: str, extra_headers: Sequence[tuple[str, str]] = ()) -> None:
         """Refuse in the envelope. `message` is the parser's and may quote the request: it only goes to the log."""
+        self._refused = True
         error = _REFUSALS.get(status, AppError)()
         body = dump(failure(error))
         made = accept_or_make(None)
@@ -301,6 +405,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
             f"X-Request-ID: {made}",
+            date_line().decode("ascii").rstrip(),
             *(f"{name}: {value}" for name, value in extra_headers),
             "Connection: close",
         ]

@@ -14,10 +14,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from gunicorn.asgi import protocol
 from gunicorn.workers import gasgi
 
 from servicekit.http_server.application import handler_of
-from servicekit.http_server.connection import HttpConnection
+from servicekit.http_server.connection import HttpConnection, date_line
 from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import freeze_heap
@@ -47,8 +48,9 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         self.joining: set[asyncio.Task[Any]] = set()
 
     def init_process(self) -> None:
-        # The worker's serving loop names this class itself; only this process sees the change.
+        # gunicorn names these itself; only this process sees the change.
         gasgi.ASGIProtocol = HttpConnection
+        protocol._get_cached_date_header = date_line
         super().init_process()
 
     def load_wsgi(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from servicekit.wire.browsers import Verdict
-from servicekit.wire.errors import BadRequest, NotSupported, RequestTimeout, TooLarge
+from servicekit.wire.errors import BadRequest, RequestTimeout, TooLarge
 from servicekit.wire.memory import Account
 
 #: (name, value) pairs, names in lower case, as ASGI has them.
@@ -18,8 +18,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: How long a body may take to arrive, in seconds.
 ARRIVAL_SECONDS = 30.0
-_DISCARDED_BYTES = 256 * 1024 * 1024
-_DISCARD_SECONDS = 10.0
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
@@ -59,25 +57,22 @@ class ClientLeft(Exception):
 
 
 class RequestBody:
-    """The body of a request: read whole within a limit, or discarded; at most once."""
+    """The body of a request: read whole within a limit, at most once."""
 
-    __slots__ = ("_coding", "_complete", "_receive", "length", "present")
+    __slots__ = ("_complete", "_receive", "length", "present")
 
     def __init__(self, fields: RequestFields, receive: Receive) -> None:
         length = fields.first.get(b"content-length")
         self.length = None if length is None else int(length)
-        self._coding = fields.first.get(b"transfer-encoding")
-        self.present = length is not None or self._coding is not None
+        self.present = length is not None or b"transfer-encoding" in fields.first
         self._receive = receive
         self._complete = not self.present
 
     async def read(self, limit: int, account: Account) -> bytes:
-        """The whole body, counted in `account`. Raises TooLarge above `limit` bytes, whatever the framing; NotSupported
-        for a transfer coding besides chunked, which would be lost; Overloaded; RequestTimeout; ClientLeft."""
+        """The whole body, counted in `account`. Raises TooLarge above `limit` bytes, whatever the framing; Overloaded;
+        RequestTimeout; ClientLeft."""
         if not self.present:
             return b""
-        if self._coding is not None and self._coding.strip().lower() != b"chunked":
-            raise NotSupported
         if self.length is not None and self.length > limit:
             raise TooLarge(f"The body is larger than {limit} bytes.")
         if self.length is not None:
@@ -97,21 +92,6 @@ class RequestBody:
         except TimeoutError as error:
             raise RequestTimeout from error
         return b"".join(pieces)
-
-    async def discard(self) -> None:
-        """Receive the rest and throw it away.
-
-        Otherwise a client that is still sending would get a reset, not the answer.
-        """
-        if self._complete:
-            return
-        size = 0
-        try:
-            async with asyncio.timeout(_DISCARD_SECONDS) as time_left:
-                while not self._complete and size < _DISCARDED_BYTES:
-                    size += len(await self._piece(time_left))
-        except (TimeoutError, ClientLeft):
-            return
 
     async def _piece(self, time_left: asyncio.Timeout) -> bytes:
         message = await self._receive()
@@ -147,7 +127,9 @@ class Client(Protocol):
     def send(self, status: int, fields: Fields, body: bytes) -> None:
         """Send a whole answer; `fields` hold its Content-Length, if any."""
 
-    def start_stream(self, status: int, fields: Fields) -> None: ...
+    def start_stream(self, status: int, fields: Fields, *, endless: bool = False) -> None:
+        """Begin an answer in pieces. An `endless` one ends when the client closes its side: whether it left or waits
+        for more cannot be told."""
 
     def send_piece(self, piece: bytes) -> None: ...
 

@@ -160,8 +160,6 @@ class ObservedHandler(ABC, Generic[E]):
                             return True
                         error = AppError(headers=self.CRASH_HEADERS)
                     self.refuse(exchange, error)
-                if request.body.present:
-                    await request.body.discard()
                 return True
             finally:
                 exchange.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import socket
 import threading
 import time
 
@@ -210,6 +211,40 @@ class TestBodiesUp:
             refused = read_answer(connection)
         assert (refused.status, refused.code) == (413, "body_too_large")
         assert users.requests() == []
+
+    @pytest.mark.parametrize(
+        ("head", "status"),
+        [
+            pytest.param(b"POST /nothing HTTP/1.1\r\nContent-Length: 9\r\n", 404, id="no such path"),
+            pytest.param(b"POST /users/1/details HTTP/1.1\r\nContent-Length: 9\r\n", 405, id="no such method"),
+            pytest.param(b"POST /users HTTP/1.1\r\nContent-Length: 9999999\r\n", 413, id="too large"),
+            pytest.param(
+                b"POST /users HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n",
+                413,
+                id="an expectation that is not met",
+            ),
+            pytest.param(b"POST /nothing HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", 404, id="chunks"),
+            pytest.param(b"GET /health HTTP/1.1\r\nContent-Length: 9\r\n", 200, id="a page of ours"),
+            pytest.param(b"OPTIONS /users HTTP/1.1\r\nContent-Length: 9\r\n", 204, id="no body in the answer"),
+        ],
+    )
+    def test_an_answer_before_the_body_is_the_last_of_its_connection_and_says_so(
+        self, client: RawClient, head: bytes, status: int
+    ) -> None:
+        with client.connect() as connection:
+            connection.sendall(head + b"Host: localhost\r\n\r\n")
+            seen = read_answer(connection)
+            assert (seen.status, seen.values("Connection")) == (status, ["close"])
+            assert connection.recv(1) == b""
+            # Whatever comes now is neither a request nor a reason for a reset.
+            connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(1) == b""
+
+    def test_a_body_that_nobody_reads_costs_no_connection_if_it_has_come(self, client: RawClient) -> None:
+        with client.connect() as connection:
+            for _ in range(2):
+                refused = client.request("POST", "/nothing", b"12345", connection=connection)
+                assert (refused.status, refused.values("Connection")) == (404, [])
 
     def test_a_chunked_body_over_the_limit_is_a_413(self, client: RawClient, users: ScriptedUpstream) -> None:
         chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
@@ -473,6 +508,51 @@ class TestConnections:
         for _ in range(5):
             assert client.get("/users").status == 200
         assert users.connections - before <= 1
+
+    @pytest.mark.parametrize("target", ["/users", "/health", "/nothing"])
+    def test_an_old_client_is_told_that_its_connection_is_kept(self, client: RawClient, target: str) -> None:
+        request = f"GET {target} HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n".encode()
+        with client.connect() as connection:
+            for _ in range(2):
+                connection.sendall(request)
+                assert read_answer(connection).values("Connection") == ["keep-alive"]
+        assert client.send(f"GET {target} HTTP/1.0\r\n\r\n".encode()).values("Connection") == ["close"]
+
+    @pytest.mark.parametrize(
+        ("sent", "answers"),
+        [
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n", 1, id="get"),
+            pytest.param(b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", 1, id="post"),
+            pytest.param(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 1, id="a page of ours"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3, 3, id="three at once"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\nGET /us", 1, id="half a request behind"),
+            pytest.param(
+                b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{}", 0, id="half a body"
+            ),
+        ],
+    )
+    def test_a_client_that_closes_its_side_gets_the_answers_it_waits_for_then_the_end(
+        self, client: RawClient, users: ScriptedUpstream, sent: bytes, answers: int
+    ) -> None:
+        users.scripts([Pause(0.1), good("late")], [good("at once")])
+        with client.connect() as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            seen = b""
+            while piece := connection.recv(65536):
+                seen += piece
+        assert seen.count(b"HTTP/1.1 200 OK") == seen.count(b"HTTP/1.1 ") == answers
+
+    def test_one_that_waits_for_long_is_asked_whether_it_is_there(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        users.script(Pause(1.2), good("late"))
+        with gateway.client.connect() as connection:
+            connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert read_answer(connection).json["data"] == "late"
+            assert connection.recv(1) == b""
 
     def test_a_get_on_a_connection_that_was_just_closed_is_healed(
         self, client: RawClient, users: ScriptedUpstream

@@ -104,6 +104,11 @@ class TestRefusals:
         assert refused.value("X-Request-ID")
         assert users.requests() == []
 
+    def test_a_client_that_is_still_sending_what_was_refused_gets_the_refusal(self, client: RawClient) -> None:
+        refused = client.send(b"POST /users HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"a" * 9000) + b"x" * 5_000_000)
+        assert (refused.status, refused.value("Connection")) == (431, "close")
+        assert refused.value("Date")
+
     @pytest.mark.parametrize(
         ("data", "status"),
         [

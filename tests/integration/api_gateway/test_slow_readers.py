@@ -28,6 +28,8 @@ def post_fork(server, worker):
     from servicekit.http_server import connection
 
     connection.LINGER_SECONDS = 1.0
+    connection.SILENT_SECONDS = 0.5
+    connection.DISCARD_SECONDS = 1.0
     for route in route_table.ROUTES:
         object.__setattr__(route.limits, "idle", 1.0)
 """
@@ -94,6 +96,24 @@ def test_it_is_cut_off(gateway: GatewayProcess, fields: bytes, media_type: str) 
         assert read_answer(idle).status == 200
     eventually(lambda: users.open == 0 or media_type == "application/json", what="the upstream to be free")
     assert gateway.circuit("users")["failures"] == 0
+
+
+@pytest.mark.parametrize("more", [b"", b"x"], ids=["silent", "sending on"])
+def test_one_that_does_not_hang_up_after_its_last_answer_is_hung_up_on(gateway: GatewayProcess, more: bytes) -> None:
+    (pid,) = gateway.pids()
+    worker = psutil.Process(pid)
+    with connect(gateway) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        assert read_answer(connection).values("Connection") == ["close"]
+
+        def hung_up_on() -> bool:
+            try:
+                connection.send(more)
+            except OSError:
+                return True
+            return connections(worker, gateway.port) == 0
+
+        eventually(hung_up_on, timeout=5, what="the connection to end")
 
 
 def test_one_that_takes_its_time_gets_all_of_it(gateway: GatewayProcess) -> None:
