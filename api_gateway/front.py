@@ -25,7 +25,7 @@ from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
 from servicekit.wire import deadline
 from servicekit.wire.browsers import NOTHING_FOREIGN, OPEN_PATHS, BrowserRules, Verdict
-from servicekit.wire.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
+from servicekit.wire.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
 from servicekit.wire.memory import Account, Budget
 
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
@@ -309,13 +309,6 @@ class Front(ObservedHandler[_ClientCall]):
 
 
 def _read_target(request: Request) -> Target:
-    """The request's target; raises BadRequest unless it agrees with a single Host."""
+    """The request's target; raises BadPath, or BadRequest unless there is a single Host."""
     request.check_host()
-    if request.target == "*":
-        return Target("*", None)
-    target = split_target(request.target)
-    hosts = request.fields.hosts
-    if target.authority is not None and hosts and target.authority.lower() != hosts[0].decode("latin-1").lower():
-        # One name would be judged, the other forwarded (RFC 9112 section 3.2.2).
-        raise BadRequest("A request names exactly one Host.")
-    return target
+    return Target("*", None) if request.target == "*" else split_target(request.target)

@@ -19,12 +19,10 @@ _SAFE = re.compile(r"[!$-;=?-\[\]_a-z~]*")
 
 @dataclass(slots=True)
 class Target:
-    """A request target in origin form. `query` follows the first `?`; None if there is none. `authority` is the host
-    given in absolute form."""
+    """A request target in origin form. `query` follows the first `?`; None if there is none."""
 
     path: str
     query: str | None
-    authority: str | None = None
 
     @property
     def raw(self) -> str:
@@ -32,16 +30,12 @@ class Target:
 
 
 def split_target(raw: str) -> Target:
-    """Split a request target into path and query; raises BadPath if decoding could take it out of its route.
-
-    Absolute form (`http://host/path`) is reduced to its path and query (RFC 9112 section 3.2.2).
-    """
-    authority = None
+    """Split a request target into path and query; raises BadPath if decoding could take it out of its route."""
     if raw[:1] != "/":
-        authority, raw = _split_authority(raw)
+        raise BadPath("The address does not start with a slash.")
     path, mark, query = raw.partition("?")
     _check(path)
-    return Target(path, query if mark else None, authority)
+    return Target(path, query if mark else None)
 
 
 def without_alias(path: str) -> str:
@@ -49,15 +43,6 @@ def without_alias(path: str) -> str:
     if path.startswith(ALIAS + "/"):
         return path[len(ALIAS) :]
     return path
-
-
-def _split_authority(raw: str) -> tuple[str, str]:
-    scheme, mark, rest = raw.partition("://")
-    if not mark or scheme.lower() not in ("http", "https"):
-        raise BadPath("The address does not start with a slash.")
-    cut = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
-    tail = rest[cut:]
-    return rest[:cut], tail if tail.startswith("/") else "/" + tail
 
 
 def _check(path: str) -> None:

@@ -20,7 +20,15 @@ from gunicorn.asgi import protocol as theirs
 from servicekit.http_server import plain_head
 from servicekit.http_server.application import RequestHandler, handler_of
 from servicekit.http_server.plain_head import PlainRequest
-from servicekit.http_server.request import NO_BODY, Fields, Request, RequestBody, RequestFields, field_lines
+from servicekit.http_server.request import (
+    NO_BODY,
+    Fields,
+    Request,
+    RequestBody,
+    RequestFields,
+    field_lines,
+    origin_form,
+)
 from servicekit.observing.logs import get_logger
 from servicekit.observing.request_id import accept_or_make
 from servicekit.wire.envelope import dump, failure
@@ -373,6 +381,8 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             if codings != [b"chunked"]:
                 # gunicorn would undo the chunks, and forget what they hold.
                 raise theirs.UnsupportedTransferCoding("another coding than chunked")
+        if parser.path[:1] != b"/":
+            parser.path, parser.headers = origin_form(parser.path, parser.headers, parser.http_version)
         return bool(super()._on_headers_complete())
 
     def _cancel_head_timer(self) -> None:

@@ -19,6 +19,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 #: How long a body may take to arrive, in seconds.
 ARRIVAL_SECONDS = 30.0
 
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
@@ -30,6 +31,18 @@ def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 def is_valid_host(value: bytes) -> bool:
     """Whether a Host field is one host with an optional port (RFC 9112 section 3.2)."""
     return _HOST.fullmatch(value) is not None
+
+
+def origin_form(target: bytes, fields: Fields, version: tuple[int, int]) -> tuple[bytes, Fields]:
+    """Reduce an absolute target to its path and query; its host replaces Host (RFC 9112 section 3.2.2)."""
+    found = _ABSOLUTE.fullmatch(target)
+    if found is None:
+        return target, fields
+    host = (b"host", found[1].lower())
+    replaced = [host if name == b"host" else (name, value) for name, value in fields]
+    if version == (1, 0) and host not in replaced:
+        replaced.append(host)
+    return found[2] if found[2].startswith(b"/") else b"/" + found[2], replaced
 
 
 class RequestFields:

@@ -7,11 +7,14 @@ import socket
 import struct
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
+from urllib.parse import urlsplit
 
+from gunicorn.http.body import ChunkedReader
 from gunicorn.workers.gthread import ThreadWorker
 
 from servicekit.observing import shortage
@@ -28,6 +31,34 @@ _PIECE = 64 * 1024
 SILENCE_SECONDS = 10.0
 
 
+def _wrapped(app: Callable[..., Any]) -> Callable[..., Any]:
+    """The application, called under the host of an absolute target (RFC 9112 section 3.2.2).
+
+    An answer before the body has arrived ends the connection: gunicorn would promise to keep it, and occupy a thread
+    waiting for the rest.
+    """
+
+    def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        def answer(*args: Any) -> Any:
+            if not _has_arrived(environ["wsgi.input"].reader):
+                start_response.__self__.force_close()  # type: ignore[attr-defined]  # gunicorn's Response
+            return start_response(*args)
+
+        host = urlsplit(environ["RAW_URI"]).netloc if environ["RAW_URI"][:1] != "/" else ""
+        if host:
+            environ["HTTP_HOST"] = host
+        return app(environ, answer)
+
+    return wsgi
+
+
+def _has_arrived(body: Any) -> bool:
+    """Whether the rest of a body is here. Nobody knows where chunks end before they are read."""
+    if isinstance(body, ChunkedReader):
+        return body.parser is None
+    return not body.length or body.length <= len(body.unreader.buf.getvalue())
+
+
 class ThreadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
     """Frees its port as soon as it is told to stop or its master is killed, and answers the clients it has.
 
@@ -38,6 +69,8 @@ class ThreadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no t
     gunicorn's own also waits on the accepting thread for a client to hang up: one that does not, such as a stopped
     process, would hold up all others.
     """
+
+    wsgi: Callable[..., Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,6 +88,7 @@ class ThreadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no t
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        self.wsgi = _wrapped(self.wsgi)
         reset_signals_in_children()
         freeze_heap()
 

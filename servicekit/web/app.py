@@ -30,6 +30,7 @@ from servicekit.wire.errors import (
     Invalid,
     MethodNotAllowed,
     NotFound,
+    NotSupported,
     TooLarge,
 )
 from servicekit.wire.json_reader import weight
@@ -78,6 +79,9 @@ def read_body(limit: int) -> bytes:
 
     Counts the memory for the body and for parsing it as JSON; may raise `Overloaded`, before reading.
     """
+    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        # gunicorn undoes the chunks only.
+        raise NotSupported
     announced = request.content_length
     if (announced or 0) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")

@@ -69,7 +69,11 @@ PASSED = (
     Row("a query with dots", get(b"/users?q=../..%2f"), b"GET /users?q=../..%2f HTTP/1.1"),
     Row("a bare question mark", get(b"/users?"), b"GET /users? HTTP/1.1"),
     Row("plus and semicolon", get(b"/users?q=a+b;c"), b"GET /users?q=a+b;c HTTP/1.1"),
-    Row("the absolute form", get(b"http://LOCALHOST/users?x=1"), b"GET /users?x=1 HTTP/1.1"),
+    Row(
+        "the absolute form, whose host counts",
+        b"GET http://LOCALHOST/users?x=1 HTTP/1.1\r\nHost: other.example\r\n\r\n",
+        b"GET /users?x=1 HTTP/1.1",
+    ),
     Row("the alias", get(b"/api/v1/users?x=%2f"), b"GET /users?x=%2f HTTP/1.1"),
     # One framing.
     Row(
@@ -150,7 +154,11 @@ def test_the_upstream_sees_exactly_this(either: RawClient, users: ScriptedUpstre
         pytest.param(get(b"/users/"), id="an empty segment at the end"),
         pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n", id="two Hosts"),
         pytest.param(b"GET /users HTTP/1.1\r\nHost: a, b\r\n\r\n", id="two Hosts in one"),
-        pytest.param(get(b"http://a/users"), id="another Host in the target"),
+        pytest.param(get(b"http://other.example/users"), id="a strange host in the target"),
+        pytest.param(get(b"http:///users"), id="no host in the target"),
+        pytest.param(get(b"http://localhost/users/../admin"), id="dots behind a host"),
+        pytest.param(get(b"ftp://localhost/users"), id="another scheme"),
+        pytest.param(b"GET http://localhost/users HTTP/1.1\r\n\r\n", id="no Host beside the target's"),
         pytest.param(get(b"http://a@localhost/users"), id="somebody in the target"),
         pytest.param(post(b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"), id="two framings"),
         pytest.param(post(b"Content-Length: 1\r\nContent-Length: 2\r\n", b"ab"), id="two lengths"),

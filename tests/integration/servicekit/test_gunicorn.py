@@ -107,6 +107,47 @@ def test_a_large_body_that_is_sent_all_the_same_is_a_413_too(service):
     refused(service.exchange(post(f"Content-Length: {LIMIT + 1}"), b" " * (LIMIT + 1)), 413, "body_too_large")
 
 
+@pytest.mark.parametrize(
+    ("request_line", "framing"),
+    [
+        ("POST /users HTTP/1.1", "Content-Length: 100000000"),
+        ("POST /nothing HTTP/1.1", "Content-Length: 2"),
+        ("PATCH /users HTTP/1.1", "Transfer-Encoding: chunked"),
+        ("GET /livez HTTP/1.1", "Content-Length: 2"),
+    ],
+)
+def test_an_answer_before_the_body_is_the_last_of_its_connection_and_occupies_no_thread(service, request_line, framing):
+    with ExitStack() as connections:
+        for _ in range(4):  # there are two threads
+            connection = connections.enter_context(service.connect())
+            connection.settimeout(4)
+            connection.sendall(f"{request_line}\r\nHost: localhost\r\n{framing}\r\n\r\n".encode())
+            assert b"\r\nConnection: close\r\n" in read_all(connection)
+
+
+def test_a_body_that_nobody_reads_costs_no_connection_if_it_has_come(service):
+    with service.connect() as connection:
+        connection.sendall(post("Content-Length: 2", path="/nothing", close=False) + b"{}")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b"HTTP/1.1 200" in read_all(connection)
+
+
+def test_a_coding_beside_the_chunks_is_a_501(service):
+    refused(service.exchange(post("Transfer-Encoding: gzip, chunked"), b"0\r\n\r\n"), 501, "not_supported")
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost/nothing", "strange.example", 404),
+        ("http://strange.example/nothing", "localhost", 421),
+    ],
+)
+def test_the_host_of_an_absolute_target_counts(service, target, host, status):
+    raw = service.exchange(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert head_and_body(raw)[0] == status
+
+
 def test_a_chunked_body_has_the_same_limit(service):
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     raw = service.exchange(post("Transfer-Encoding: chunked"), chunk * 17, b"0\r\n\r\n")

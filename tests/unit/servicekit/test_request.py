@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from servicekit.http_server import request as request_module
-from servicekit.http_server.request import NO_BODY, Request, RequestBody, RequestFields
+from servicekit.http_server.request import NO_BODY, Request, RequestBody, RequestFields, origin_form
 from servicekit.wire.errors import BadRequest, RequestTimeout
 from servicekit.wire.memory import MIB, Account, Budget
 
@@ -50,6 +50,30 @@ def test_a_request_names_one_host_unless_it_is_older_than_that() -> None:
     for fields in ([], [(b"host", b"a"), (b"host", b"a")]):
         with pytest.raises(BadRequest):
             request(fields).check_host()
+
+
+@pytest.mark.parametrize(
+    ("target", "reduced", "host"),
+    [
+        (b"/users", b"/users", b"sent"),
+        (b"*", b"*", b"sent"),
+        (b"ftp://host/users", b"ftp://host/users", b"sent"),
+        (b"http://host:8000/users?a=1", b"/users?a=1", b"host:8000"),
+        (b"HTTPS://HOST/Users", b"/Users", b"host"),
+        (b"http://host", b"/", b"host"),
+        (b"http://host?a=/", b"/?a=/", b"host"),
+        (b"http://host//other", b"//other", b"host"),
+        (b"http://a@host/", b"/", b"a@host"),  # which check_host refuses, as it does the next
+        (b"http:///users", b"/users", b""),
+    ],
+)
+def test_the_host_of_an_absolute_target_counts(target: bytes, reduced: bytes, host: bytes) -> None:
+    assert origin_form(target, [(b"a", b"1"), (b"host", b"sent")], (1, 1)) == (reduced, [(b"a", b"1"), (b"host", host)])
+
+
+def test_an_absolute_target_makes_up_for_a_missing_host_in_old_requests_only() -> None:
+    assert origin_form(b"http://host/", [], (1, 0)) == (b"/", [(b"host", b"host")])
+    assert origin_form(b"http://host/", [], (1, 1)) == (b"/", [])
 
 
 def test_a_body_is_late_even_if_a_piece_of_it_comes_at_the_very_moment_its_time_is_over(
