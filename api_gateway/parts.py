@@ -16,16 +16,22 @@ from servicekit.wire.errors import AppError
 
 #: Seconds of the deadline reserved for answering without an optional part that is late.
 _MERGE_SECONDS = 0.03
-#: Fields of the client's request that make no sense on the requests for the parts.
-_NOT_FOR_PARTS = frozenset({b"content-type", b"content-encoding", b"if-match", b"if-none-match", b"range"})
+#: Fields of the client's request that are about the page or its form: by their first letters, and by name.
+_ABOUT_THE_PAGE = (b"accept", b"content-", b"if-")
+_ALSO_ABOUT_THE_PAGE = frozenset({b"a-im", b"idempotency-key", b"last-event-id", b"prefer", b"range"})
+#: Without this, any coding would be acceptable (RFC 9110 section 12.5.3), but the parts are read here.
+_OURS: Fields = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
 
 #: Requests one part from its upstream; raises an AppError when there is no usable answer.
 Ask = Callable[[Part], Awaitable[Envelope]]
 
 
 def fields_for_parts(fields: Fields) -> Fields:
-    """The request's fields that may go with each part."""
-    return [field for field in fields if field[0] not in _NOT_FOR_PARTS]
+    """The fields to send for each part: the client's, except for those about the page, and our own."""
+    passed = [
+        field for field in fields if not field[0].startswith(_ABOUT_THE_PAGE) and field[0] not in _ALSO_ABOUT_THE_PAGE
+    ]
+    return passed + _OURS
 
 
 async def forward_parts(lanes: Mapping[str, Lane], match: Match, call: Call, notes: Notes) -> Reply:

@@ -69,6 +69,29 @@ def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def _printable(text: str) -> str:
+    """Escape what a terminal would obey or hide: controls, line breaks, bidi overrides, invisible characters."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def _printable_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        if key in ("exception", "stack"):
+            event[key] = "\n".join(_printable(line) for line in str(value).split("\n"))
+        elif isinstance(value, str):
+            event[key] = _printable(value)  # values of other types are shown by repr(), which escapes too
+    return event
+
+
+def _printable_json(line: str) -> str:
+    """The same for a line of JSON, which stays equal JSON. Of ASCII, JSON itself leaves only DEL as it is."""
+    if (line.isascii() and "\x7f" not in line) or line.isprintable():
+        return line
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
+
+
 def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
     """Send all log lines of this process, including those of libraries, to standard output in one form.
 
@@ -92,14 +115,26 @@ def configure(service: str, *, fmt: str = "json", level: str = "info") -> None:
     ]
     global _json_lines
     last: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        [structlog.processors.JSONRenderer(ensure_ascii=False), lambda _, __, line: _printable_json(str(line))]
         if fmt == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), timestamp_key="time")]
+        else [
+            _printable_values,
+            # The traceback is text by now; the other formatters would show local variables.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stdout.isatty(),
+                timestamp_key="time",
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
+        ]
     )
     handler = _Lines(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                *last,
+            ],
             foreign_pre_chain=shared,
         )
     )
@@ -187,7 +222,7 @@ class RequestLog:
         if request_id:
             parts.append(f'"request_id": {encode_basestring(request_id)}')
         parts.append(f'"time": "{_now()}"')
-        handler.waiting.append("{" + ", ".join(parts) + "}\n")
+        handler.waiting.append(_printable_json("{" + ", ".join(parts) + "}") + "\n")
         if self._later is None:
             handler.write_waiting()
         elif not self._is_due:

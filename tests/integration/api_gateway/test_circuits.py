@@ -181,6 +181,25 @@ class TestDetails:
         assert orders.requests()[-1].values("Authorization") == ["Bearer t"]
         assert orders.requests()[-1].values("X-Request-ID") == seen.values("X-Request-ID")
 
+    @pytest.mark.parametrize(
+        "field",
+        ["Accept: text/html", "Accept-Encoding: gzip", "Accept-Language: de", "A-IM: vcdiff", 'If-Match: "x"',
+         "If-Modified-Since: Sat, 28 Nov 2026 08:00:00 GMT", 'If-None-Match: "x"', 'If-Range: "x"',
+         "If-Unmodified-Since: Sat, 28 Nov 2026 08:00:00 GMT", "Range: bytes=0-9", "Content-Encoding: gzip",
+         "Content-Type: text/csv", "Prefer: return=minimal", "Idempotency-Key: k"],
+    )  # fmt: skip
+    def test_the_parts_are_asked_for_json_in_full_and_plain_whatever_the_client_says_about_the_page(
+        self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream, field: str
+    ) -> None:
+        users.script(self.USER)
+        orders.script(self.ORDERS)
+        name, _, value = field.partition(": ")
+        assert client.get("/users/1/details", (name, value), ("X-Site", "7")).json["data"]["partial"] is False
+        ours = {"Accept": ["application/json"], "Accept-Encoding": ["identity"]}
+        for asked in (users.requests()[-1], orders.requests()[-1]):
+            assert {one: asked.values(one) for one in {*ours, name}} == {name: [], **ours}
+            assert asked.values("X-Site") == ["7"]
+
     def test_orders_down_is_a_partial_answer(
         self, client: RawClient, users: ScriptedUpstream, orders: ScriptedUpstream
     ) -> None:

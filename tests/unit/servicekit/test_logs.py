@@ -81,6 +81,40 @@ def test_the_form_for_people_is_one_readable_line(capsys):
     assert "count=3" in line
 
 
+#: A terminal's escape, its 8-bit form, DEL, a bidi override, an invisible space, a line break of Unicode, a newline.
+HOSTILE = "\x1b[31mred \x9b31m \x7f \u202e \u200b \u2028 \n2026 forged"
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+def test_nothing_that_a_terminal_would_obey_or_hide_reaches_it_in_either_form(capsys, fmt):
+    logs.configure("pumps", fmt=fmt)
+    logs.get_logger("x").info("named", cause=HOSTILE, nested=[HOSTILE])
+    logging.getLogger("some.library").warning(HOSTILE)
+    logs.RequestLog("x")("request", {"path": HOSTILE})
+    written = capsys.readouterr().out
+    assert len(written.splitlines()) == 3
+    assert all(line.isprintable() for line in written.split("\n"))
+    if fmt == "json":
+        named, _, requested = map(json.loads, written.splitlines())
+        assert named["cause"] == requested["path"] == HOSTILE
+    else:
+        assert "\\x1b[31mred" in written
+
+
+def test_a_traceback_in_the_form_for_people_is_escaped_line_by_line_and_shows_no_variables(capsys):
+    logs.configure("pumps", fmt="console")
+    try:
+        password = "correct horse"
+        raise ZeroDivisionError(HOSTILE * bool(password))
+    except ZeroDivisionError:
+        logs.get_logger("x").exception("crashed")
+    written = capsys.readouterr().out
+    assert all(line.isprintable() for line in written.split("\n"))
+    assert written.count("\n") > 3
+    assert "ZeroDivisionError: \\x1b[31mred" in written
+    assert written.count("correct horse") <= 1  # its line of source
+
+
 VALUES = {
     "path": '/users/Насос\n"\x7f', "status": 200, "cause": None, "ms": 1.5,
     "yes": True, "odd": float("inf"), "list": [1, "a"],
