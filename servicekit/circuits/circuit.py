@@ -412,6 +412,8 @@ class Circuit:
                     and not store.has_trial(now)
                 ):
                     self._move(standing, "closed", now, "probe_ready")
+                    # A probe is no proof: the first call still decides, and opens it again if it fails.
+                    store.consecutive_failures = self.settings.consecutive_failures - 1
         except CircuitLockTimeout:
             return  # the next probe will tell
         finally:

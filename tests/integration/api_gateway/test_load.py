@@ -79,6 +79,8 @@ def test_a_gateway_that_is_late_refuses_new_requests_and_still_shows_its_pages(t
         assert (refused.status, refused.code, refused.value("Retry-After")) == (503, "overloaded", "1")
         assert refused.values("Proxy-Status") == ["siteworks; error=proxy_internal_error"]
         assert len(gateway.upstreams["users"].requests()) == before
+        # A preflight: its page could not read the refusal.
+        assert gateway.client.request("OPTIONS", "/users").status == 204
         assert gateway.client.get("/health").status == 200
         assert 'code="overloaded"' in gateway.client.get("/metrics").body.decode()
         assert gateway.force("users", "auto").status == 200

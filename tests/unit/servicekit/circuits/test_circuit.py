@@ -393,6 +393,23 @@ class TestProbes:
             circuit.note_probe(ok)
             assert circuit.snapshot().state == state
 
+    @pytest.mark.parametrize(("first_call", "failures", "state"), [(fail, 0, "open"), (succeed, 4, "closed")])
+    def test_after_a_probe_closed_it_the_first_call_decides(
+        self, clock: Clock, first_call: Callable[[Circuit], None], failures: int, state: str
+    ) -> None:
+        circuit = opened(clock)
+        clock.pass_(1.0)
+        circuit.note_probe(True)
+        clock.pass_(2.0)
+        circuit.note_probe(True)
+        assert circuit.snapshot().state == "closed"
+        first_call(circuit)
+        fail(circuit, failures)
+        assert circuit.snapshot().state == state
+        if state == "open":
+            # It counts as one more opening in a row.
+            assert circuit.snapshot().retry_in == pytest.approx(2.0, rel=0.2)
+
     def test_a_probe_leaves_the_verdict_to_a_trial_under_way(self, clock: Clock) -> None:
         circuit = opened(clock)
         clock.pass_(1.0)
