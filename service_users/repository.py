@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, inspect, or_, select
+from sqlalchemy import func, inspect, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service_users.errors import EmailTaken
 from service_users.tables import User
+from servicekit.web.paging import Found, SortedQuery, Sorting
+
+SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email_key)
 
 
 def add(session: Session, user: User) -> None:
@@ -44,19 +46,15 @@ def remove(session: Session, user: User) -> None:
 
 
 def search(
-    session: Session,
-    *,
-    email_key: str | None,
-    role: str | None,
-    part: str | None,
-    limit: int,
-    offset: int,
-) -> tuple[Sequence[User], int]:
-    """Return one page of the matching users, newest first, and the total number of matches.
+    session: Session, page: SortedQuery, *, email_key: str | None, role: str | None, part: str | None
+) -> Found[User]:
+    """Return one page of the matching users.
 
-    `email_key` and `part` are in the form of domain.comparable.
+    `email_key` and `part` are in the form of servicekit.wire.caseless. Raises `Invalid` as `Sorting.place` does.
     """
-    conditions: list[ColumnElement[bool]] = []
+    created = {name: getattr(page, name) for name in ("created_from", "created_to") if getattr(page, name) is not None}
+    place = SORTING.place(page)
+    conditions = SORTING.filters(created)
     if email_key is not None:
         conditions.append(User.email_key == email_key)
     if role is not None:
@@ -65,6 +63,10 @@ def search(
         conditions.append(
             or_(User.name_key.contains(part, autoescape=True), User.email_key.contains(part, autoescape=True))
         )
-    total = session.scalar(select(func.count()).select_from(User).where(*conditions)) or 0
-    page = select(User).where(*conditions).order_by(User.created_at.desc(), User.id.desc())
-    return session.scalars(page.limit(limit).offset(offset)).all(), total
+    wanted = select(User).where(*conditions, *([SORTING.behind(page.sort)] if place else []))
+    wanted = wanted.order_by(*SORTING.order(page.sort)).limit(page.limit + 1).offset(page.offset)
+    users = session.scalars(wanted, {**created, **place}).all()
+    count = select(func.count()).select_from(User).where(*conditions)
+    total = session.scalar(count, created) if page.total else None
+    shown = users[: page.limit]
+    return Found(shown, total, SORTING.next(page.sort, shown[-1]) if len(users) > page.limit else None)

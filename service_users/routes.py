@@ -20,7 +20,7 @@ def user_routes(users: Users) -> Routes:
 
     @api.get("/users")
     def list_users(query: UserQuery) -> UserPage:
-        """List users, the newest first."""
+        """List users, the newest first unless sorted otherwise."""
         return users.search(query)
 
     @api.post(

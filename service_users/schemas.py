@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from service_users.domain import DEFAULT_ROLES
+from servicekit.web.paging import SortedPage, SortedQuery
 from servicekit.web.preconditions import Resource
-from servicekit.web.schemas import Body, PageQuery, PageView, QueryText, Timestamp, Update, unsent
+from servicekit.web.schemas import Body, QueryText, Timestamp, Update, unsent
 
 MAX_EMAIL = 254
 
@@ -83,9 +84,12 @@ class UserUpdate(Update):
     password: Password | None = Field(default=None, description="null takes the password away")
 
 
-class UserQuery(PageQuery):
+class UserQuery(SortedQuery):
     """Which users are wanted."""
 
+    sort: Literal["-created_at", "created_at", "name", "-name", "email", "-email"] = Field(
+        default="-created_at", description="the field to sort by; with a minus sign descending"
+    )
     email: EmailSought | None = Field(default=None, description="exactly this address, whatever the case")
     role: QueryText | None = Field(default=None, description="users who have this role")
     q: Sought | None = Field(default=None, description="part of the name or the address")
@@ -102,7 +106,7 @@ class UserView(Resource):
     updated_at: Timestamp
 
 
-class UserPage(PageView):
-    """A page of users, the newest first."""
+class UserPage(SortedPage):
+    """A page of users."""
 
     users: list[UserView]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Text, UniqueConstraint, Uuid
+from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Text, UniqueConstraint, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -30,11 +30,11 @@ class User(Base):
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     email: Mapped[str] = mapped_column(Text)
-    #: The address as it is compared; see domain.comparable.
-    email_key: Mapped[str] = mapped_column(Text)
+    #: The address as it is compared; see servicekit.wire.caseless.
+    email_key: Mapped[str] = mapped_column(Text(collation="C"))
     name: Mapped[str] = mapped_column(Text)
-    #: The name as it is searched.
-    name_key: Mapped[str] = mapped_column(Text)
+    #: The name as it is searched and sorted. Collation C is the same on every server, and of every version.
+    name_key: Mapped[str] = mapped_column(Text(collation="C"))
     roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
     password_hash: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
@@ -45,5 +45,7 @@ class User(Base):
         CheckConstraint("char_length(email) BETWEEN 3 AND 254", name="ck_users_email_length"),
         CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="ck_users_name_length"),
         CheckConstraint("cardinality(roles) BETWEEN 1 AND 16", name="ck_users_roles_count"),
+        Index("ix_users_newest", text("created_at DESC"), text("id DESC")),
+        Index("ix_users_name", "name_key", "id"),
         Index("ix_users_roles", "roles", postgresql_using="gin"),
     )

@@ -7,7 +7,6 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from service_users import events, repository
-from service_users.domain import comparable
 from service_users.errors import UserNotFound
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
@@ -19,6 +18,7 @@ from servicekit.process.ids import new_id
 from servicekit.web import idempotency
 from servicekit.web.idempotency import Made, RequestKey
 from servicekit.web.preconditions import ANY_STATE, IfMatch
+from servicekit.wire.caseless import comparable
 
 
 class Users:
@@ -67,18 +67,21 @@ class Users:
             return UserView.of(_required(repository.find(session, user_id)))
 
     def search(self, query: UserQuery) -> UserPage:
-        """Return one page of users."""
+        """Return one page of users. Raises `Invalid` for an `after` that was not the `next` of a page."""
         with self._database.transaction() as session:
-            users, total = repository.search(
+            found = repository.search(
                 session,
+                query,
                 email_key=None if query.email is None else comparable(query.email),
                 role=query.role,
                 part=None if query.q is None else comparable(query.q),
-                limit=query.limit,
-                offset=query.offset,
             )
             return UserPage(
-                users=[UserView.of(user) for user in users], total=total, limit=query.limit, offset=query.offset
+                users=[UserView.of(user) for user in found.rows],
+                total=found.total,
+                limit=query.limit,
+                offset=query.offset,
+                next=found.next,
             )
 
     def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE) -> UserView:

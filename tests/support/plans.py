@@ -1,8 +1,14 @@
-"""Reads PostgreSQL's plans for how tasks are found."""
+"""Reads PostgreSQL's plans for how rows are found."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from sqlalchemy import Engine, event
+
+from servicekit.database.engine import Database
 
 
 def scans_of(node: dict[str, Any]) -> list[dict[str, Any]]:
@@ -12,3 +18,32 @@ def scans_of(node: dict[str, Any]) -> list[dict[str, Any]]:
     if node["Node Type"] == "Bitmap Index Scan" or (is_scan and node["Node Type"] != "Bitmap Heap Scan"):
         return [node, *below]
     return below
+
+
+@contextmanager
+def selects_of(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
+    """Note the statements of the block that read, with their parameters."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if "SELECT" in statement:
+            seen.append((statement[statement.index("SELECT") :], parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def nodes_of(database: Database, statement: str, parameters: Any) -> list[tuple[str, str | None]]:
+    """Every node of a statement's plan, with its index, from the top."""
+    with database.transaction() as session:
+        explained = session.connection().exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+        return list(_nodes(explained.scalar_one()[0]["Plan"]))
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+    yield node["Node Type"], node.get("Index Name")
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)

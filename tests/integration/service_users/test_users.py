@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from service_users.routes import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
 from servicekit.web.app import make_app
+from tests.support.plans import nodes_of, selects_of
 
 NOBODY = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
 EVIL = "x'; DROP TABLE users; --"
@@ -254,6 +256,144 @@ def test_users_of_one_moment_have_a_stable_order_too(users_database):
         create(client, f"user{number}@example.com", str(number))
     pages = [found(client, limit=2, offset=offset) for offset in (0, 2, 4)]
     assert pages == [["5", "4"], ["3", "2"], ["1", "0"]]
+
+
+def walk(client: FlaskClient, query: str, between: Callable[[int], object] = lambda page: None) -> list[str]:
+    """The names on all pages, each reached by the `next` of the one before."""
+    names: list[str] = []
+    after = ""
+    for number in itertools.count(1):
+        answer = client.get(f"/users?{query}{after}")
+        assert answer.status_code == 200, answer.json
+        page = answer.json["data"]
+        names += [user["name"] for user in page["users"]]
+        if page["next"] is None:
+            return names
+        assert len(page["users"]) == page["limit"]
+        after = f"&after={page['next']}"
+        between(number)
+    raise AssertionError
+
+
+@pytest.fixture
+def crowd(users_database) -> FlaskClient:
+    """Users of few names and moments, so that most are equal in what they are sorted by."""
+    moments = [datetime(2026, 11, day, tzinfo=UTC) for day in (20, 21, 22, 23)]
+    made = itertools.count()
+    users = Users(users_database.database, Passwords(places=4), clock=lambda: moments[min(next(made) // 3, 3)])
+    client = make_app("u", routes=[user_routes(users)], checks={}).test_client()
+    for number, name in enumerate(["б", "A", "ё", "a", "Б", "a", "я", "B", "a"]):
+        create(client, f"{'xy'[number % 2]}{number}@example.com", name)
+    return client
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 9, 10])
+@pytest.mark.parametrize(
+    ("sort", "names"),
+    [
+        (None, "aBяaБaёAб"),
+        ("-created_at", "aBяaБaёAб"),
+        ("created_at", "бAёaБaяBa"),
+        ("name", "AaaaBбБяё"),  # by code point, without regard to case
+        ("-name", "ёяБбBaaaA"),
+        ("email", "бёБяaAaaB"),
+        ("-email", "BaaAaяБёб"),
+    ],
+)
+def test_pages_follow_each_other_in_every_order_also_among_equals(crowd, sort, names, limit):
+    query = f"limit={limit}" + (f"&sort={sort}" if sort else "")
+    assert "".join(walk(crowd, query)) == names
+
+
+@pytest.mark.parametrize("sort", ["-created_at", "created_at", "name", "-email"])
+def test_who_is_removed_meanwhile_moves_no_page(crowd, sort):
+    """By number of rows, everybody behind a deleted user would be one place nearer, and one would be left out."""
+    everybody = crowd.get(f"/users?sort={sort}").json["data"]["users"]
+
+    def remove(page: int) -> None:
+        if page <= 3:  # the one behind whom the next page begins
+            assert crowd.delete(f"/users/{everybody[page - 1]['id']}").status_code == 200
+
+    assert walk(crowd, f"sort={sort}&limit=1", remove) == [user["name"] for user in everybody]
+
+
+def test_who_is_added_meanwhile_moves_no_page(crowd):
+    names = walk(crowd, "limit=2", lambda page: create(crowd, f"new{page}@example.com", "new"))
+    assert "".join(names) == "aBяaБaёAб"
+
+
+def test_an_after_that_no_page_gave_is_refused_by_name(crowd):
+    by_name = crowd.get("/users?sort=name&limit=1").json["data"]["next"]
+    for query in (f"after={NOBODY}", "after=x", "after=", f"after={by_name}", f"sort=-name&after={by_name}"):
+        refused = crowd.get(f"/users?{query}")
+        assert error_code(refused, 400) == "invalid_input"
+        assert [detail["field"] for detail in refused.json["error"]["details"]] == ["after"], query
+
+
+def test_the_filters_hold_on_every_page(crowd):
+    assert "".join(walk(crowd, "q=y&limit=1&sort=name")) == "AaaB"
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("created_from=2026-11-21T00:00:00Z", "aBяaБa"),  # from that very moment on
+        ("created_to=2026-11-21T00:00:00Z", "ёAб"),  # until then, without it
+        ("created_from=2026-11-21T00:00:00Z&created_to=2026-11-22T00:00:00Z", "aБa"),
+        ("created_from=2026-11-21T00:00:00Z&created_to=2026-11-21T00:00:00Z", ""),
+        ("created_from=2026-11-22T03:00:00%2B03:00", "aBя"),
+        ("created_from=2026-11-22T03:00:00+03:00", "aBя"),
+        ("created_to=2026-11-19T19:00:01-05:00", "ёAб"),
+    ],
+)
+def test_a_list_can_be_limited_to_a_span_of_time(crowd, query, names):
+    assert "".join(walk(crowd, f"{query}&limit=2")) == names
+    assert crowd.get(f"/users?{query}").json["data"]["total"] == len(names)
+
+
+def test_a_total_that_is_not_wanted_is_not_counted(crowd, users_database):
+    with selects_of(users_database.database.engine) as selects:
+        page = crowd.get("/users?total=false&limit=2").json["data"]
+    assert (page["total"], len(page["users"]), len(selects)) == (None, 2, 1)
+    assert "count" not in selects[0][0]
+
+
+@pytest.mark.parametrize(
+    ("sort", "index"),
+    [
+        ("-created_at", "ix_users_newest"),
+        ("created_at", "ix_users_newest"),
+        ("name", "ix_users_name"),
+        ("-name", "ix_users_name"),
+        ("email", "uq_users_email_key"),
+    ],
+)
+def test_a_page_is_read_from_the_index_of_its_order(crowd, users_database, sort, index):
+    database = users_database.database
+    with database.transaction() as session:
+        session.execute(
+            text("""
+                INSERT INTO users (id, email, email_key, name, name_key, roles, created_at, updated_at)
+                SELECT gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' || n, 'x' || n, '{user}',
+                       now() - n * interval '1 min', now() FROM generate_series(1, 5000) n""")
+        )
+        session.execute(text("ANALYZE users"))
+    after = crowd.get(f"/users?sort={sort}&limit=3").json["data"]["next"]
+    with selects_of(database.engine) as selects:
+        crowd.get(f"/users?sort={sort}&limit=1&total=false")
+        crowd.get(f"/users?sort={sort}&limit=1&total=false&after={after}")
+    assert len(selects) == 2
+    for statement, parameters in selects:
+        nodes = nodes_of(database, statement, parameters)
+        assert ("Index Scan", index) in nodes
+        assert ("Sort", None) not in nodes
+
+
+@pytest.mark.parametrize("name", ["\U0001d160" * 200, "\ufdfa" * 200, "ΐ" * 200])
+def test_the_longest_names_can_be_sorted_and_paged(client, name):
+    for number in range(2):
+        create(client, f"{number}@example.com", name)
+    assert walk(client, "sort=name&limit=1") == [name] * 2
 
 
 def test_a_change_is_never_dated_before_the_creation(users_database):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_users.domain import comparable
+from servicekit.wire.caseless import comparable
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""How lists continue: the `next` of a page, sent as `after`, gives the rows behind the last one of that page.
+
+It names a place in the order, not a number of rows (the seek method, https://use-the-index-luke.com/no-offset): what
+others add or remove meanwhile makes no row come twice or be left out, and the last page costs no more than the first.
+In a list that is always the newest first by id it is an id; in one that can be sorted, a text made by `Sorting`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from sqlalchemy import ColumnElement, Uuid, bindparam, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
+
+from servicekit.web.schemas import Id, PageQuery, PageView, QueryFlag, Timestamp, View, parse_timestamp, parse_uuid
+from servicekit.wire.errors import Invalid
+
+_AFTER = "the `next` of the page before; better than a large offset"
+_NEXT = "send it as `after` to get the next page; null on the last"
+#: A name of 200 characters, folded and encoded, has up to 3,200.
+_MAX_PLACE = 4000
+_PLACE = re.compile(r"(-?[a-z_]+) (\S+) (.*)", re.DOTALL)
+_MONEY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
+
+T = TypeVar("T")
+
+
+def _query_time(value: Any) -> Any:
+    # The plus sign of an offset that was not percent-encoded arrives as a space.
+    return value.replace(" ", "+") if isinstance(value, str) else value
+
+
+#: A `Timestamp` in a query string.
+QueryTime = Annotated[Timestamp, BeforeValidator(_query_time)]
+
+
+class NewestQuery(PageQuery):
+    """Which part is wanted of a list that is always the newest first, by id."""
+
+    after: Id | None = Field(default=None, description=_AFTER)
+
+
+class NewestPage(PageView):
+    """One page of a list that is always the newest first, by id."""
+
+    next: UUID | None = Field(description=_NEXT)
+
+
+class SortedQuery(PageQuery):
+    """Which part of a list is wanted, and in which order. Subclasses narrow `sort` to their fields."""
+
+    sort: str = "-created_at"
+    after: str | None = Field(default=None, max_length=_MAX_PLACE, description=f"{_AFTER}; with the same `sort`")
+    total: QueryFlag = Field(default=True, description="false: nothing is counted, which is faster for long lists")
+    created_from: QueryTime | None = Field(default=None, description="created at this moment or later")
+    created_to: QueryTime | None = Field(default=None, description="created before this moment")
+
+    @field_validator("created_to")
+    @classmethod
+    def _not_before_its_beginning(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        begins = info.data.get("created_from")
+        if value is not None and begins is not None and value < begins:
+            raise ValueError("must not be before created_from")
+        return value
+
+
+class SortedPage(View):
+    """One page of a list in an order that was chosen; subclasses add the list, named after the resource."""
+
+    total: int | None = Field(description="how many match the filters; null if `total=false`", ge=0)
+    limit: int
+    offset: int
+    next: str | None = Field(description=_NEXT)
+
+
+class Found(NamedTuple, Generic[T]):
+    """The rows of a page, how many match in all (None: not counted), and the place behind them if more follow."""
+
+    rows: Sequence[T]
+    total: int | None
+    next: str | None
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a value of a sorted column is written in a place, and read again; reading raises ValueError."""
+
+    write: Callable[[Any], str]
+    read: Callable[[str], Any]
+
+
+def _read_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("PostgreSQL has no such text")
+    return text
+
+
+def _read_money(text: str) -> Decimal:
+    if not _MONEY.fullmatch(text):
+        raise ValueError("no amount of money")
+    return Decimal(text)
+
+
+_FORMS = {
+    datetime: _Form(datetime.isoformat, parse_timestamp),
+    Decimal: _Form(str, _read_money),
+    str: _Form(str, _read_text),
+}
+
+
+class Sorting:
+    """The fields by which a list can be sorted, each ascending or, with a minus sign, descending; equal ones by id.
+
+    The columns are never null. A text is sorted by the collation of its column.
+    """
+
+    def __init__(
+        self,
+        id: InstrumentedAttribute[UUID],
+        created_at: InstrumentedAttribute[datetime],
+        **more: InstrumentedAttribute[Any],
+    ) -> None:
+        self._id = id
+        self._created_at = created_at
+        self._columns: dict[str, InstrumentedAttribute[Any]] = {"created_at": created_at, **more}
+
+    def order(self, sort: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+        """For ORDER BY."""
+        column = self._column(sort)
+        if sort.startswith("-"):
+            return column.desc(), self._id.desc()
+        return column.asc(), self._id.asc()
+
+    def filters(self, given: Collection[str]) -> list[ColumnElement[bool]]:
+        """The conditions of `created_from` and `created_to`, if given, on parameters of these names."""
+        conditions = {
+            "created_from": self._created_at >= bindparam("created_from", type_=self._created_at.type),
+            "created_to": self._created_at < bindparam("created_to", type_=self._created_at.type),
+        }
+        return [condition for name, condition in conditions.items() if name in given]
+
+    def behind(self, sort: str) -> ColumnElement[bool]:
+        """The condition of `after`, on the parameters that `place` returns."""
+        column = self._column(sort)
+        row = tuple_(column, self._id)
+        last = tuple_(bindparam("after_value", type_=column.type), bindparam("after_id", type_=Uuid()))
+        return row < last if sort.startswith("-") else row > last
+
+    def place(self, query: SortedQuery) -> dict[str, Any]:
+        """The parameters of `behind`; empty without `after`. Raises `Invalid` for one that `next` did not return."""
+        if query.after is None:
+            return {}
+        try:
+            text = base64.b64decode(query.after + "=" * (-len(query.after) % 4), b"-_", validate=True).decode("utf-8")
+            sort, row_id, value = _PLACE.fullmatch(text).groups()  # type: ignore[union-attr]  # None: AttributeError
+            if sort == query.sort:
+                form = _FORMS[self._column(sort).type.python_type]
+                return {"after_value": form.read(value), "after_id": parse_uuid(row_id)}
+        except (ValueError, AttributeError) as exc:
+            raise Invalid.field("after", "must be the `next` of a page of this list") from exc
+        raise Invalid.field("after", "belongs to another `sort`: send both as they were")
+
+    def next(self, sort: str, last: Any) -> str:
+        """The place behind a row that has the attributes of the columns."""
+        column = self._column(sort)
+        value = _FORMS[column.type.python_type].write(getattr(last, column.key))
+        return base64.urlsafe_b64encode(f"{sort} {last.id} {value}".encode()).decode("ascii").rstrip("=")
+
+    def _column(self, sort: str) -> InstrumentedAttribute[Any]:
+        return self._columns[sort.removeprefix("-")]
