@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from textwrap import fill
 
-from scripts.instance import reporting, starting, stopping
 from scripts.instance.command_line import exit_status, say
-from scripts.instance.credentials import Credentials
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
-from scripts.instance.lock import holder_of
-from scripts.instance.ports import Ports
-from scripts.instance.programs import names
-from scripts.instance.supervision import Supervisor
+from scripts.instance.lock import running_port
+from scripts.instance.ports import GATEWAY_PORT, WORKERS, Ports, names
+from servicekit.process.version import VERSION
+
+# Everything else is imported when it is needed: the help takes no installed package.
 
 _DESCRIPTION = """\
 Run Siteworks on this machine: PostgreSQL, the services, the event streams, the task workers and the gateway.
 
   ./scripts/run                       start, and stay until Ctrl-C; ready on http://localhost:8000
   ./scripts/run --detach              start, and return when everything is ready
-  ./scripts/run status                what runs, with process ids and ports (exit status 0 if all do, else 3)
+  ./scripts/run status                what is ready, with process ids and ports (exit status 0 if all is, else 3)
   ./scripts/run stop                  stop everything, in order
-  ./scripts/run stop users            stop one service (and watch its circuit open on /health) …
+  ./scripts/run stop users            stop one service, or several (and watch a circuit open on /health) …
   ./scripts/run start users           … start it again …
-  ./scripts/run restart users         … or both
-  ./scripts/run logs gateway          follow one service's log
+  ./scripts/run restart users         … or both; returns when it is ready, or says why it cannot start
+  ./scripts/run restart               restart every service; PostgreSQL and RabbitMQ go on
+  ./scripts/run restart --workers 4   … with another number of task workers
+  ./scripts/run logs gateway          follow a service's log, or several, or all
 
 {services}
 """
@@ -43,6 +43,17 @@ Settings come from the environment and from .env in the checkout (see .env.examp
 runs already; where it is set the instance uses that one.
 """
 _WIDTH = 118
+_MOST_WORKERS = 64
+_STARTING = frozenset({"port", "workers", "rabbitmq"})
+#: The options of each verb; --data goes with all of them.
+_TAKES = {
+    "start": _STARTING,
+    "stop": frozenset[str](),
+    "restart": _STARTING,
+    "status": frozenset({"json"}),
+    "logs": frozenset[str](),
+}
+_ALONE = _STARTING | {"reset", "detach"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,11 +66,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG.format(ports=fill(listed, _WIDTH)),
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    arguments.add_argument("verb", nargs="?", choices=["stop", "start", "restart", "status", "logs"], metavar="VERB")
-    arguments.add_argument("service", nargs="?", choices=names(), metavar="SERVICE")
-    arguments.add_argument("--port", type=int, default=8000, metavar="P", help="the gateway's port (8000)")
+    arguments.add_argument("verb", nargs="?", choices=_TAKES, metavar="VERB")
+    arguments.add_argument("services", nargs="*", metavar="SERVICE")
+    arguments.add_argument("--port", type=int, metavar="P", help=f"the gateway's port ({GATEWAY_PORT})")
     arguments.add_argument("--data", metavar="DIR", help="the data folder (.data in the checkout)")
-    arguments.add_argument("--workers", type=int, default=2, metavar="N", help="task worker processes (2)")
+    arguments.add_argument("--workers", type=int, metavar="N", help=f"task worker processes ({WORKERS})")
     arguments.add_argument(
         "--reset",
         action="store_true",
@@ -70,7 +81,27 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--detach", action="store_true", help="return when everything is ready")
     arguments.add_argument("--json", action="store_true", help="for status: JSON instead of a table")
+    arguments.add_argument("--version", action="version", version=f"Siteworks {VERSION}")
     return arguments
+
+
+def _refuse(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exit with one line if something was given that would have no effect."""
+    verb = options.verb
+    if strange := [name for name in options.services if name not in names()]:
+        arguments.error(f"there is no service {strange[0]}; there are: {', '.join(names())}")
+    if verb == "status" and options.services:
+        arguments.error("status shows every service; leave the name away")
+    takes = _TAKES.get(verb, _ALONE)
+    if options.services:
+        takes = takes & {"workers"} if "worker" in options.services else frozenset()
+    given = {name for name, value in vars(options).items() if value not in (None, False)}
+    if ignored := sorted(given - takes - {"verb", "services", "data"}):
+        words = " ".join(filter(None, [verb, *options.services])) or "a start"
+        hint = "; --data names the instance, whatever its port" if ignored == ["port"] else ""
+        arguments.error(f"--{ignored[0]} does not go with {words}{hint}")
+    if options.workers is not None and not 0 <= options.workers <= _MOST_WORKERS:
+        arguments.error(f"--workers must be between 0 and {_MOST_WORKERS}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,55 +109,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status("run", lambda: _act(argv))
 
 
+def _runs(layout: Layout, options: argparse.Namespace) -> bool:
+    """Whether a start or restart is that of a running instance."""
+    port = running_port(layout)
+    if port is None:
+        return False
+    if options.verb is None and options.workers is not None:
+        raise InstanceError(
+            f"already running on {Ports(port).url}; ./scripts/run restart --workers {options.workers}{layout.option} "
+            "changes the number of its workers"
+        )
+    # Anything else needs a start afresh, which the instance's lock refuses.
+    return options.verb is not None and options.port in {None, port} and not options.rabbitmq
+
+
 def _act(argv: Sequence[str] | None) -> int:
     arguments = parser()
     # Intermixed, so that options may come before, between and after the words.
     options = arguments.parse_intermixed_args(argv)
-    if not 0 <= options.workers <= 64:
-        arguments.error("--workers must be between 0 and 64")
-    if options.service is None and options.verb in {"start", "restart", "logs"}:
-        arguments.error(f"{options.verb} what? One of: {', '.join(names())}")
+    _refuse(arguments, options)
     layout = Layout.of(options.data)
-    if options.verb is None:
-        ports = Ports(options.port)
+    from scripts.instance import operating, reporting, starting, stopping
+
+    if options.verb == "status":
+        return reporting.status(layout, say, as_json=options.json)
+    if options.verb == "logs":
+        reporting.follow_logs(layout, options.services)
+    elif options.verb == "stop" and not options.services:
+        stopping.stop(layout, say)
+    elif options.services or _runs(layout, options):
+        operating.act(layout, options.verb, options.services, options.workers)
+    else:
         starting.run(
             layout,
-            ports,
-            workers=options.workers,
+            Ports(GATEWAY_PORT if options.port is None else options.port),
+            workers=WORKERS if options.workers is None else options.workers,
             reset=options.reset,
-            detach=options.detach,
+            detach=options.detach or options.verb is not None,
             rabbitmq=options.rabbitmq,
         )
-    elif options.verb == "status":
-        return reporting.status(layout, say, as_json=options.json)
-    elif options.verb == "stop" and options.service is None:
-        stopping.stop(layout, say)
-    elif options.verb == "logs":
-        reporting.follow_logs(layout, options.service)
-    else:
-        _one_service(layout, options.verb, options.service)
     return 0
-
-
-def _one_service(layout: Layout, verb: str, service: str) -> None:
-    layout.require_ours()
-    holder = holder_of(layout.lock)
-    if holder is None or holder.port is None:
-        raise InstanceError(f"the instance in {layout.data} does not run; start it with ./scripts/run")
-    supervisor = Supervisor(Ports(holder.port), Credentials(layout.secrets)["supervisor"])
-    if service not in {process.service for process in supervisor.processes()}:
-        raise InstanceError(f"this instance was started without {service} (see ./scripts/run --help)")
-    if verb in {"stop", "restart"}:
-        supervisor.stop([service])
-    if verb in {"start", "restart"}:
-        supervisor.start([service])
-        _wait_until_running(supervisor, service, layout)
-    say(f"{service} {'stopped' if verb == 'stop' else 'runs'}")
-
-
-def _wait_until_running(supervisor: Supervisor, service: str, layout: Layout) -> None:
-    limit = time.monotonic() + 15
-    while any(p.state != "RUNNING" for p in supervisor.processes() if p.service == service):
-        if time.monotonic() > limit:
-            raise InstanceError(f"{service} does not come up; see its log in {layout.logs}")
-        time.sleep(0.05)

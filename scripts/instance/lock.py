@@ -72,6 +72,14 @@ def holder_of(path: Path) -> Holder | None:
     return None
 
 
+def running_port(layout: Layout) -> int | None:
+    """The port of the instance if it runs. Raises InUse while another command works on its folder."""
+    holder = holder_of(layout.lock)
+    if holder is not None and holder.port is None:
+        raise InUse(_explain(layout.lock, holder))
+    return None if holder is None else holder.port
+
+
 def _read(path: Path) -> Holder:
     try:
         return Holder(**json.loads(path.read_text()))

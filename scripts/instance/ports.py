@@ -1,4 +1,7 @@
-"""The ports of an instance, all on 127.0.0.1, each at a fixed distance from the gateway's, which is --port."""
+"""The programs of an instance by name, and their ports.
+
+All are on 127.0.0.1, each at a fixed distance from the gateway's, which is --port.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from scripts.instance.errors import InstanceError, PortTaken
 from servicekit.process.services import BadServiceTable, services
 
 HOST = "127.0.0.1"
-#: The gateway's port to which the ports in services.toml are relative.
-_GATEWAY = 8000
+STORES = ("postgres", "rabbitmq")
+#: The gateway's unless --port says otherwise; the ports in services.toml are relative to it.
+GATEWAY_PORT = 8000
+WORKERS = 2  # processes, unless --workers says otherwise
 #: Programs without a row there, by their distance from the gateway.
 _OTHERS = {
     "gateway": 0,
@@ -35,19 +40,24 @@ _FARTHEST = 99
 _FOR_FREE_BASES = range(14_000, 20_000)
 
 
+def names() -> tuple[str, ...]:
+    """The programs' names in commands, in the order of starting; stopping is the reverse."""
+    return (*STORES, *services(), "events", "worker", "ingest", "relay", "gateway")
+
+
 @lru_cache
 def _distances() -> Mapping[str, int]:
     """Each port's distance from the gateway's, nearest first. Raises BadServiceTable for a row that does not fit."""
     names = {distance: name for name, distance in _OTHERS.items()}
     for row in services().values():
-        distance = row.port - _GATEWAY
+        distance = row.port - GATEWAY_PORT
         problem = None
         if row.name in _RESERVED:
             problem = "is the name of another program; choose another"
         elif distance in names:
             problem = f"port {row.port} is that of {names[distance]}; choose another"
         elif not 0 < distance <= _FARTHEST:
-            problem = f"port must be from {_GATEWAY + 1} to {_GATEWAY + _FARTHEST}"
+            problem = f"port must be from {GATEWAY_PORT + 1} to {GATEWAY_PORT + _FARTHEST}"
         if problem:
             raise BadServiceTable(f"services.toml: [{row.name}] {problem}")
         names[distance] = row.name

@@ -124,7 +124,7 @@ class EmbeddedPostgres:
         finally:
             os.unlink(password_file)
         if made.returncode != 0:
-            raise StartFailed(f"initdb failed in {fresh}: {_last_lines(made.stdout)}")
+            raise StartFailed(f"initdb failed in {fresh}: {last_lines(made.stdout)}")
         fresh.rename(self.folder)
 
     def require_version(self) -> None:
@@ -283,11 +283,11 @@ class EmbeddedPostgres:
 
 def last_lines_of(log: Path, count: int = 3) -> str:
     try:
-        return _last_lines(log.read_text(errors="replace"), count)
+        return last_lines(log.read_text(errors="replace"), count)
     except OSError:
         return "it left no log"
 
 
-def _last_lines(text: str, count: int = 3) -> str:
+def last_lines(text: str, count: int = 3) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-count:]) or "it said nothing"

@@ -17,13 +17,12 @@ from pathlib import Path
 from scripts.instance.credentials import Credentials
 from scripts.instance.identity import Identity
 from scripts.instance.layout import CHECKOUT, Layout
-from scripts.instance.ports import HOST, Ports
+from scripts.instance.ports import HOST, STORES, Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.rabbitmq import Broker
 from scripts.instance.reclaim import MARK
 from servicekit.process.services import Service, services
 
-STORES = ("postgres", "rabbitmq")
 # Variables that would change how Python, gunicorn or libpq behave. A trailing * matches any ending.
 _STRAY = (
     "GUNICORN_CMD_ARGS",
@@ -75,11 +74,6 @@ class Program:
                 "gid": self.identity.gid,
             }
         )
-
-
-def names() -> tuple[str, ...]:
-    """The names used in commands, in the order of starting; stopping is the reverse."""
-    return (*STORES, *services(), "events", "worker", "ingest", "relay", "gateway")
 
 
 def database_urls(server: EmbeddedPostgres, credentials: Credentials) -> dict[str, str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from scripts.instance.credentials import Credentials
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import holder_of
-from scripts.instance.ports import Ports
-from scripts.instance.programs import names
+from scripts.instance.ports import Ports, names
+from scripts.instance.readiness import cause_in, problems_of
 from scripts.instance.reclaim import leftovers
 from scripts.instance.supervision import ProcessState, Supervisor
 
@@ -22,7 +23,10 @@ NOT_ALL_RUN = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `status`; `uptime` in seconds. `name` is unique; `service`, which verbs take, names all workers."""
+    """One line of `status`; `uptime` in seconds. `name` is unique; `service`, which verbs take, names all workers.
+
+    `problem` keeps it from being ready; None if it is.
+    """
 
     name: str
     service: str
@@ -30,6 +34,7 @@ class Row:
     pid: int | None
     uptime: int | None
     port: int | None
+    problem: str | None
 
 
 def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
@@ -41,15 +46,22 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
         if as_json:
             say(json.dumps({"running": False, "data": str(layout.data), "leftovers": left, "services": []}))
         elif left:
-            say(f"not running, but {left} processes of a killed supervisor are left; ./scripts/run reclaims them")
+            say(
+                f"not running, but {left} processes of a killed supervisor are left; "
+                f"./scripts/run{layout.option} reclaims them"
+            )
         else:
             say("not running" if holder is None else f"not running; {holder.command} is at work")
         return NOT_ALL_RUN
     ports = Ports(holder.port)
     processes = Supervisor(ports, Credentials(layout.secrets)["supervisor"]).processes()
     order = names()
-    rows = [_row(p, ports) for p in sorted(processes, key=lambda p: (order.index(p.service), p.name))]
-    running = all(row.state == "running" for row in rows)
+    problems = problems_of(processes, layout, ports)
+    rows = [
+        _row(p, ports, problems[p.name] and (cause_in(layout.log(p.name)) or problems[p.name]))
+        for p in sorted(processes, key=lambda p: (order.index(p.service), p.name))
+    ]
+    ready = not any(problems.values())
     if as_json:
         services = [vars(row) for row in rows]
         say(json.dumps({"running": True, "url": ports.url, "data": str(layout.data), "services": services}))
@@ -57,10 +69,13 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
         say(f"{ports.url}   data {layout.data}")
         for line in _table(rows):
             say(line)
-    return ALL_RUN if running else NOT_ALL_RUN
+        for row in rows:
+            if row.problem and row.problem != row.state:
+                say(f"{row.name}: {row.problem}")
+    return ALL_RUN if ready else NOT_ALL_RUN
 
 
-def _row(process: ProcessState, ports: Ports) -> Row:
+def _row(process: ProcessState, ports: Ports, problem: str | None) -> Row:
     alive = process.pid > 0
     return Row(
         name=process.name,
@@ -69,15 +84,20 @@ def _row(process: ProcessState, ports: Ports) -> Row:
         pid=process.pid if alive else None,
         uptime=int(process.uptime) if alive else None,
         port=ports.by_name.get(process.service),
+        problem=problem,
     )
 
 
 def _table(rows: list[Row]) -> list[str]:
     cells = [("SERVICE", "STATE", "PID", "UPTIME", "PORT")] + [
-        (row.name, row.state, _or_dash(row.pid), _duration(row.uptime), _or_dash(row.port)) for row in rows
+        (row.name, _shown(row), _or_dash(row.pid), _duration(row.uptime), _or_dash(row.port)) for row in rows
     ]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _shown(row: Row) -> str:
+    return "not ready" if row.state == "running" and row.problem else row.state
 
 
 def _or_dash(value: int | None) -> str:
@@ -91,11 +111,13 @@ def _duration(seconds: int | None) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
 
-def follow_logs(layout: Layout, service: str) -> None:
-    """Replace this process with `tail` on the service's logs; ends with Ctrl-C."""
+def follow_logs(layout: Layout, services: Sequence[str]) -> None:
+    """Replace this process with `tail` on the logs of the services, or of all; ends with Ctrl-C."""
     layout.require_ours()
-    found = sorted(layout.logs.glob("worker-*.log")) if service == "worker" else [layout.log(service)]
+    found: list[Path] = []
+    for service in services or names():
+        found += sorted(layout.logs.glob("worker-*.log")) if service == "worker" else [layout.log(service)]
     files = [str(path) for path in found if path.exists()]
     if not files:
-        raise InstanceError(f"{service} has written no log in {layout.logs} yet")
-    os.execvp("tail", ["tail", "-n", "50", "-F", *files])
+        raise InstanceError(f"no log of {' or '.join(services) or 'any service'} in {layout.logs} yet")
+    os.execvp("tail", ["tail", "-n", "50" if len(files) == 1 else "10", "-F", *files])

@@ -11,36 +11,40 @@ import subprocess
 import time
 from types import FrameType
 
-import psutil
-
 from scripts.instance import supervision
 from scripts.instance.command_line import say, say_more
 from scripts.instance.credentials import Credentials
 from scripts.instance.databases import create_databases, migrate
-from scripts.instance.errors import InstanceError, StartFailed
+from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock
-from scripts.instance.ports import Ports
-from scripts.instance.postgres import EmbeddedPostgres, last_lines_of
-from scripts.instance.programs import STORES, names, programs_of
+from scripts.instance.ports import GATEWAY_PORT, STORES, WORKERS, Ports, names
+from scripts.instance.postgres import EmbeddedPostgres
+from scripts.instance.programs import programs_of
 from scripts.instance.rabbitmq import Broker, choose_broker
+from scripts.instance.readiness import Start
 from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
-from servicekit.process.probe import problem_of
-
-_READY_LIMIT = 90.0  # seconds without another service becoming ready (200 on /readyz)
-_TRIES = 3  # exits of one program until the start is given up
 
 
 class StopRequested(BaseException):
     """Ctrl-C, SIGTERM or SIGHUP. Not an Exception, so that no handler catches it as an error."""
 
 
-def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool, rabbitmq: bool = False) -> None:
+def run(
+    layout: Layout,
+    ports: Ports,
+    *,
+    workers: int = WORKERS,
+    reset: bool = False,
+    detach: bool = False,
+    rabbitmq: bool = False,
+) -> None:
     """Start the instance, with its own RabbitMQ if `rabbitmq` is set and RABBITMQ_URL is not.
 
     Unless `detach`, wait until a signal comes or another command stops it.
     """
+    again = _command(layout, ports, workers=workers, rabbitmq=rabbitmq)
     began = time.monotonic()
     layout.require_ours_or_empty()
     broker = choose_broker(layout, ports, wanted=rabbitmq)
@@ -61,7 +65,7 @@ def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool
             _start_everything(layout, ports, credentials, server, supervisor, process, broker)
             _announce(layout, ports, broker, seconds=time.monotonic() - began, detach=detach)
             if not detach:
-                _hold(layout, process)
+                _hold(layout, process, again)
         except BaseException as reason:  # whatever the reason, nothing may be left running
             signals.explain_instead()
             if isinstance(reason, StopRequested):
@@ -72,9 +76,19 @@ def run(layout: Layout, ports: Ports, *, workers: int, reset: bool, detach: bool
             lock.close()
             if not isinstance(reason, StopRequested):
                 raise
-            say("stopped; nothing was lost. Start again with ./scripts/run")
+            say(f"stopped; nothing was lost. Start again with {again}")
         finally:
             lock.close()
+
+
+def _command(layout: Layout, ports: Ports, *, workers: int, rabbitmq: bool) -> str:
+    """The command that starts this instance again."""
+    options = [
+        f" --port {ports.base}" if ports.base != GATEWAY_PORT else "",
+        f" --workers {workers}" if workers != WORKERS else "",
+        " --rabbitmq" if rabbitmq else "",
+    ]
+    return f"./scripts/run{''.join(options)}{layout.option}"
 
 
 def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool) -> EmbeddedPostgres:
@@ -113,10 +127,10 @@ def _start_everything(
 ) -> None:
     own_broker = broker is not None and broker.own is not None
     say("starting PostgreSQL and RabbitMQ …" if own_broker else "starting PostgreSQL …")
-    watch = _Watch(layout, supervisor)
+    start = Start(layout, ports, supervisor, names())
 
     def still_trying() -> bool:
-        watch.require_nobody_failed()
+        start.require_nobody_failed()
         return process.poll() is None
 
     server.wait_until_accepting(still_trying)
@@ -125,72 +139,7 @@ def _start_everything(
     migrate(server, credentials, layout.log("migrations"))
     say("starting the services …")
     supervisor.start([name for name in names() if name not in STORES])
-    limit = time.monotonic() + _READY_LIMIT
-    fewest = len(names())
-    while True:
-        waiting_for = watch.not_running()
-        if (
-            not waiting_for
-            and watch.workers_are_connected(ports)
-            and not (waiting_for := _not_ready(ports, own_broker=own_broker))
-        ):
-            say_more("starting the services …")
-            return
-        if 0 < len(waiting_for) < fewest:
-            fewest, limit = len(waiting_for), time.monotonic() + _READY_LIMIT
-            say_more(f"starting the services … {fewest} to go")
-        if process.poll() is not None:
-            raise StartFailed(f"supervisor ended during the start (log: {layout.log('supervisor')})")
-        if time.monotonic() > limit:
-            what = ", ".join(waiting_for) or "the workers"
-            raise StartFailed(f"still waiting for {what} after {_READY_LIMIT:.0f} s; the logs are in {layout.logs}")
-        time.sleep(0.1)
-
-
-class _Watch:
-    """Counts the exits of each program during the start, and gives up at the third."""
-
-    def __init__(self, layout: Layout, supervisor: supervision.Supervisor) -> None:
-        self._layout = layout
-        self._supervisor = supervisor
-        self._exits: dict[str, set[float]] = {}
-
-    def require_nobody_failed(self) -> None:
-        """Raises StartFailed with the end of its log if a program has failed for good. So do the other methods."""
-        self._look()
-
-    def not_running(self) -> list[str]:
-        return [process.name for process in self._look() if process.state != "RUNNING"]
-
-    def workers_are_connected(self, ports: Ports) -> bool:
-        """Whether each worker is connected to the database, the only outward sign of valid settings."""
-        return all(_is_connected_to(p.pid, ports["postgres"]) for p in self._look() if p.service == "worker")
-
-    def _look(self) -> list[supervision.ProcessState]:
-        seen = self._supervisor.processes()
-        for process in seen:
-            if not process.stopped_at:
-                continue
-            exits = self._exits.setdefault(process.name, set())
-            exits.add(process.stopped_at)
-            if len(exits) >= _TRIES:
-                log = self._layout.log(process.name)
-                raise StartFailed(f"{process.name} does not start: {last_lines_of(log)} (log: {log})")
-        return seen
-
-
-def _is_connected_to(pid: int, port: int) -> bool:
-    try:
-        found = psutil.Process(pid).net_connections("tcp")
-    except psutil.Error:
-        return False  # it has just ended; supervisor reports that
-    return any(c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED for c in found)
-
-
-def _not_ready(ports: Ports, *, own_broker: bool) -> list[str]:
-    """The programs whose page does not report them ready. An external broker may be away."""
-    without = {*STORES, "worker", *([] if own_broker else ["ingest"])}
-    return [name for name in names() if name not in without and problem_of(ports[name])]
+    start.wait(lambda missing: say_more(f"starting the services … {f'{len(missing)} to go' if missing else ''}"))
 
 
 def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: float, detach: bool) -> None:
@@ -211,7 +160,7 @@ def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: f
     say("╰" + "─" * (width + 2) + "╯")
 
 
-def _hold(layout: Layout, process: subprocess.Popen[bytes]) -> None:
+def _hold(layout: Layout, process: subprocess.Popen[bytes], again: str) -> None:
     """Return once another command stops the instance. Raises StartFailed if its supervisor was killed."""
     status = process.wait()
     if status == 0:
@@ -225,7 +174,7 @@ def _hold(layout: Layout, process: subprocess.Popen[bytes]) -> None:
         lock.close()
     raise InstanceError(
         f"supervisor was killed (exit status {status}), so everything was stopped; nothing was lost. "
-        "Start again with ./scripts/run"
+        f"Start again with {again}"
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from scripts.instance.credentials import Credentials
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock, holder_of
-from scripts.instance.ports import Ports
-from scripts.instance.programs import STORES, names
+from scripts.instance.ports import STORES, Ports, names
 from scripts.instance.reclaim import reclaim
 from scripts.instance.supervision import Supervisor
 
@@ -19,15 +19,20 @@ _RELEASE_LIMIT = 30.0  # seconds for supervisor itself, once its programs have e
 
 def stop_in_order(supervisor: Supervisor, say: Callable[[str], None]) -> None:
     """Stop every program, then tell supervisor to end; the caller waits for that."""
-    try:
-        for group in (["gateway"], [name for name in names() if name not in STORES], STORES):
-            running = supervisor.alive(group)
-            if running:
-                say(f"  stopping {', '.join(running)}")
-            supervisor.stop(group)
-    except InstanceError:
-        pass  # stopped by another command meanwhile; the lock tells when it is gone
+    with contextlib.suppress(InstanceError):  # stopped by another command meanwhile; the lock tells when it is gone
+        stop_services(supervisor, names(), say)
     supervisor.shut_down()
+
+
+def stop_services(
+    supervisor: Supervisor, services: Collection[str], say: Callable[[str], None] = lambda text: None
+) -> None:
+    """Stop these and return once they are gone: the gateway first, the stores last."""
+    for group in (["gateway"], [name for name in names() if name not in STORES], STORES):
+        meant = [name for name in group if name in services]
+        if running := supervisor.alive(meant):
+            say(f"  stopping {', '.join(running)}")
+        supervisor.stop(meant)
 
 
 def stop(layout: Layout, say: Callable[[str], None]) -> None:

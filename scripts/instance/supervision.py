@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -100,6 +101,16 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
+def set_workers(layout: Layout, supervisor: Supervisor, count: int) -> None:
+    """Change the number of workers, which are stopped. Raises InstanceError if the instance was started without."""
+    path = layout.run / "supervisord.conf"
+    text = path.read_text(encoding="utf-8")
+    if "[program:worker]" not in text:
+        raise InstanceError("this instance was started without workers; stop it, and start it again with --workers")
+    _write_private(path, re.sub(r"(?m)^numprocs = \d+$", f"numprocs = {count}", text))
+    supervisor.reread("worker")
+
+
 def spawn(layout: Layout, lock: InstanceLock) -> subprocess.Popen[bytes]:
     """Start supervisor in a session of its own, holding the lock. Its postgres program starts at once."""
     launch = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py"))]
@@ -188,6 +199,9 @@ class Supervisor:
     def start(self, services: Sequence[str]) -> None:
         """Start them without waiting. One that runs already is left alone."""
         for process in self.processes():
+            if process.service in services and process.state == "BACKOFF":
+                # Its next try may be minutes away.
+                self._tolerantly("stopProcess", process.address, False)
             if process.service in services and process.state not in {"RUNNING", "STARTING", "STOPPING"}:
                 self._tolerantly("startProcess", process.address, False)
 
@@ -201,6 +215,12 @@ class Supervisor:
 
     def alive(self, services: Sequence[str]) -> list[str]:
         return [p.name for p in self.processes() if p.service in services and p.state not in _STOPPED]
+
+    def reread(self, service: str) -> None:
+        """Take the program of a stopped service from the configuration again."""
+        self._call("reloadConfig")
+        self._call("removeProcessGroup", service)
+        self._call("addProcessGroup", service)
 
     def shut_down(self) -> None:
         with contextlib.suppress(InstanceError):  # it may end before it answers

@@ -11,9 +11,12 @@ import sys
 _PATIENCE_SECONDS = 4
 
 
-def problem_of(port: int) -> str | None:
-    """Describe what keeps the process on this loopback port from being ready, or None. Ignores proxies."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_SECONDS)
+def problem_of(port: int, patience: float = _PATIENCE_SECONDS) -> str | None:
+    """Describe what keeps the process on this loopback port from being ready, or None. Ignores proxies.
+
+    `patience`: seconds for each step, from connecting to each part of the answer.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()

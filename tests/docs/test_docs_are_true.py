@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from api_gateway import route_table
-from scripts.instance import cli, ports, programs
+from scripts.instance import cli, ports
 from scripts.reference import endpoints, errors, metrics, settings
 from service_tasks.domain.task import Status, status_named
 from servicekit.events.cloudevents import PATH
@@ -216,7 +216,7 @@ def test_the_ports_are_those_of_an_instance() -> None:
         if row[0].isdigit() and row[2]
     }
 
-    assert written == {name: port for name, port in instance.by_name.items() if name in programs.names()}
+    assert written == {name: port for name, port in instance.by_name.items() if name in ports.names()}
 
 
 def test_every_container_named_exists() -> None:

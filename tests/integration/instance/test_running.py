@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -68,6 +69,53 @@ def test_a_stopped_service_stays_stopped_and_comes_back_when_asked(system: Runni
     before = system.status()["worker-1"]["pid"]
     system.cli("restart", "worker")
     assert system.status()["worker-1"]["pid"] != before
+
+
+def test_a_service_that_cannot_start_again_is_one_line_and_status_tells_it_too(system: RunningSystem) -> None:
+    launch = system.data / "run" / "tasks.json"
+    right = launch.read_text()
+    launch.write_text(json.dumps(json.loads(right) | {"set": {**json.loads(right)["set"], "TASK_MODULES": "nowhere"}}))
+    done = system.cli("restart", "tasks", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("run: tasks does not start: TASK_MODULES: cannot import 'nowhere'")
+    assert (done.stderr.count("\n"), done.stderr.count("cannot import")) == (1, 1)
+
+    told = system.cli("status", check=False)
+    assert told.returncode == 3
+    assert any(line.split()[:3] == ["tasks", "not", "ready"] for line in told.stdout.splitlines())
+    assert "tasks: TASK_MODULES: cannot import 'nowhere'" in told.stdout
+    seen = system.status()
+    assert (seen["users"]["problem"], "nowhere" in seen["tasks"]["problem"]) == (None, True)
+
+    launch.write_text(right)
+    system.cli("restart", "tasks")
+    assert system.cli("status").returncode == 0
+
+
+def test_a_restart_of_all_spares_postgresql_and_may_change_the_number_of_workers(system: RunningSystem) -> None:
+    before = system.status()
+    said = system.cli("restart", "--workers", "2").stdout
+    assert said.splitlines()[-1] == "users, orders, tasks, events, worker, relay, gateway: ready again"
+    after = system.status()
+    assert after.keys() == before.keys() | {"worker-2"}
+    assert [name for name in before if before[name]["pid"] == after[name]["pid"]] == ["postgres"]
+    system.cli("start", "worker", "--workers", "1")
+    assert system.status().keys() == before.keys()
+    refused = system.cli("--workers", "3", check=False).stderr
+    assert f"./scripts/run restart --workers 3 --data '{system.data}' changes" in refused
+
+
+def test_the_logs_of_all_are_followed_at_once(system: RunningSystem) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "scripts.instance", "--data", str(system.data), "logs"],
+        cwd=CHECKOUT, stdout=subprocess.PIPE, text=True,
+    ) as following:  # fmt: skip
+        assert following.stdout is not None
+        heads = (line.split("/")[-1].split(".log")[0] for line in following.stdout if line.startswith("==> "))
+        wanted = {*system.status()}
+        while wanted:
+            wanted.discard(next(heads))
+        following.terminate()
 
 
 def test_a_second_run_on_the_same_folder_is_one_line(system: RunningSystem) -> None:
@@ -154,7 +202,7 @@ def test_a_backup_of_the_running_instance_restores_into_a_new_one(system: Runnin
     # Of a stopped instance too, whose PostgreSQL is started for it alone.
     second = tmp_path / "second.tar"
     assert _script("backup", str(second), "--data", str(other.data)).returncode == 0
-    other.start("--workers", "0")
+    other.cli("start", "--port", str(other.port), "--workers", "0")
     try:
         assert other.get(f"/users/{kept}").data["email"] == "backed-up@example.com"
         assert other.get(f"/users/{kept}/details").data["orders"][0]["total_amount"] == "520.00"
@@ -241,6 +289,8 @@ def test_ctrl_c_in_the_foreground_stops_everything_in_order(tmp_path: Path) -> N
     foreground.send_signal(signal.SIGINT)
     said, _ = foreground.communicate(timeout=60)
     assert foreground.returncode == 0
+    again = f"./scripts/run --port {system.port} --workers 1 --data {system.data}"
+    assert said.splitlines()[-1] == f"stopped; nothing was lost. Start again with {again}"
     steps = [
         line.removeprefix("  stopping ").split(", ") for line in said.splitlines() if line.startswith("  stopping ")
     ]

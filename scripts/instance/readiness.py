@@ -1,0 +1,128 @@
+"""Whether the processes of a running instance are ready, and in their own words why one is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+
+from scripts.instance.credentials import Credentials
+from scripts.instance.errors import StartFailed
+from scripts.instance.layout import Layout
+from scripts.instance.ports import STORES, Ports
+from scripts.instance.postgres import EmbeddedPostgres, last_lines
+from scripts.instance.supervision import ProcessState, Supervisor
+from servicekit.process.probe import problem_of
+
+_LIMIT = 120.0  # seconds until everything that was started is ready
+_TRIES = 3  # exits of one program until the start is given up
+_CANNOT = " cannot start: "  # in the last line of a process whose settings are wrong
+_TAIL = 4000  # characters of a log in which that line is looked for
+_PATIENCE_SECONDS = 1.0  # for an answer to somebody who asks again a moment later
+
+
+class Start:
+    """The start of some services. Made before they are started, so that only what they log from then on counts."""
+
+    def __init__(self, layout: Layout, ports: Ports, supervisor: Supervisor, services: Collection[str]) -> None:
+        self._layout = layout
+        self._ports = ports
+        self._supervisor = supervisor
+        self._services = services
+        seen = supervisor.processes()
+        # A broker elsewhere may be away.
+        self._without = {"ingest"} if "rabbitmq" not in {process.service for process in seen} else set()
+        self._exits: dict[str, set[float]] = {process.name: {process.stopped_at} for process in seen}
+        self._logged = {process.name: _size(layout.log(process.name)) for process in seen}
+
+    def require_nobody_failed(self) -> list[ProcessState]:
+        """Return what supervisor says of them. Raises StartFailed, with the cause, if one of them cannot start."""
+        seen = [process for process in self._supervisor.processes() if process.service in self._services]
+        for process in seen:
+            log = self._layout.log(process.name)
+            said = _read(log, self._logged.get(process.name, 0))
+            exits = self._exits.setdefault(process.name, {0})
+            exits.add(process.stopped_at)
+            cause = _own_words(said)
+            if cause or len(exits) > _TRIES:
+                raise StartFailed(f"{process.name} does not start: {cause or last_lines(said)} (log: {log})")
+        return seen
+
+    def missing(self) -> list[str]:
+        """Return the names of those that are not ready yet. Raises StartFailed."""
+        seen = self.require_nobody_failed()
+        if down := [process.name for process in seen if process.state != "RUNNING"]:
+            return down
+        asked = [process for process in seen if process.service not in self._without]
+        problems = problems_of(asked, self._layout, self._ports, _PATIENCE_SECONDS)
+        return [process.name for process in asked if problems[process.name]]
+
+    def wait(self, show: Callable[[list[str]], None] = lambda missing: None) -> None:
+        """Return once all are ready; `show` is told who is missing whenever there are fewer. Raises StartFailed."""
+        limit = time.monotonic() + _LIMIT
+        shown = -1
+        while True:
+            waiting_for = self.missing()
+            if len(waiting_for) != shown:
+                shown = len(waiting_for)
+                show(waiting_for)
+            if not waiting_for:
+                return
+            if time.monotonic() > limit:
+                what = ", ".join(waiting_for)
+                raise StartFailed(f"still waiting for {what} after {_LIMIT:.0f} s; the logs are in {self._layout.logs}")
+            time.sleep(0.1)
+
+
+def problems_of(
+    processes: Sequence[ProcessState], layout: Layout, ports: Ports, patience: float = 4.0
+) -> dict[str, str | None]:
+    """What keeps each process, by name, from being ready, or None. All are asked at once, for `patience` seconds."""
+
+    def problem(process: ProcessState) -> str | None:
+        if process.state != "RUNNING":
+            return process.state.lower()
+        if process.service == "postgres":
+            server = EmbeddedPostgres(layout.postgres, ports["postgres"], Credentials(layout.secrets)["postgres"])
+            return None if server.accepts_connections() else "takes no connections"
+        if process.service == "worker":
+            # A connection to the database is the only outward sign of valid settings.
+            return None if _is_connected_to(process.pid, ports["postgres"]) else "is not connected to the database"
+        return None if process.service in STORES else problem_of(ports[process.service], patience)
+
+    with ThreadPoolExecutor(max(1, len(processes))) as pool:
+        return dict(zip([process.name for process in processes], pool.map(problem, processes), strict=True))
+
+
+def cause_in(log: Path) -> str | None:
+    """Why the process cannot start, if that is the last thing its log says."""
+    return _own_words(_read(log, max(0, _size(log) - _TAIL)))
+
+
+def _own_words(said: str) -> str | None:
+    found = [line for line in said.splitlines()[-20:] if _CANNOT in line]
+    return found[-1].partition(_CANNOT)[2].strip() if found else None
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _read(log: Path, start: int) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(start if start <= _size(log) else 0)  # rotated meanwhile
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _is_connected_to(pid: int, port: int) -> bool:
+    try:
+        found = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False  # it has just ended; supervisor reports that
+    return any(c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED for c in found)

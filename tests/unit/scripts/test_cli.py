@@ -1,0 +1,33 @@
+"""What the command line of ./scripts/run refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts.instance import cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("status --port 8100", "--port does not go with status; --data names the instance"),
+        ("stop --reset", "--reset does not go with stop"),
+        ("restart --json", "--json does not go with restart"),
+        ("restart users --workers 3", "--workers does not go with restart users"),
+        ("start worker --port 8100", "--port does not go with start worker"),
+        ("--json", "--json does not go with a start"),
+        ("status users", "status shows every service"),
+        ("stop users taks", "there is no service taks; there are: postgres, "),
+        ("restart --workers 65", "--workers must be between 0 and 64"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    arguments: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--data", str(tmp_path / "data"), *arguments.split()])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
