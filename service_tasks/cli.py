@@ -43,8 +43,8 @@ WORKER = "task_worker"
 _log = logs.get_logger(__name__)
 
 
-def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> int:
-    """Work until SIGTERM or SIGINT; return the process's exit status. `types`: run only these."""
+def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None, *, check: bool = False) -> int:
+    """Work until SIGTERM or SIGINT; return the process's exit status. `types`: run only these; `check`: run nothing."""
     grow_file_table()
     try:
         registry = load_registry(settings.modules)
@@ -55,6 +55,8 @@ def run_worker(settings: WorkerSettings, types: Sequence[str] | None = None) -> 
         raise SystemExit(f"task_worker cannot start: {exc}") from exc
     for task_type, variables in unset.items():
         _log.info("task_type_left_out", task_type=task_type, not_set=list(variables))
+    if check:
+        return 0
     database = Database(settings.tasks_database_url, application_name=WORKER, pool_size=_CONNECTIONS)
     heartbeat_database = Database(settings.tasks_database_url, application_name="task_worker heartbeat", pool_size=1)
     maintenance_store = MaintenanceStore(database)
@@ -139,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         " variables of .env.example. Any number of workers may run, on any hosts.",
     )
     worker.add_argument("--types", metavar="A,B", type=_names, help="run these task types alone (all that are known)")
+    worker.add_argument("--check", action="store_true", help="end once settings and task types have been read")
     for option, (variable, help_text) in _OVERRIDES.items():
         worker.add_argument(option, metavar="N", dest=variable, help=f"{help_text} ({variable})")
     commands.add_parser(
@@ -159,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ[variable] = getattr(given, variable)
     settings = load_or_exit(WorkerSettings, "task_worker")
     logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)
-    return run_worker(settings, given.types)
+    return run_worker(settings, given.types, check=given.check)
 
 
 def _ingest() -> int:
@@ -170,7 +173,7 @@ def _ingest() -> int:
     try:
         registry = load_registry(settings.modules)
     except BadTaskTypes as exc:
-        raise SystemExit(f"task_ingest cannot start: TASK_MODULES: {exc}") from exc
+        raise SystemExit(f"task_ingest cannot start: {exc}") from exc
     status = run_ingest(settings, registry)
     exit_within(_EXIT_SECONDS, status=status)
     return status

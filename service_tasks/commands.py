@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.engine import make_url
 
-from service_tasks.engine.registry import BadTaskTypes, load_registry
+from service_tasks.engine.registry import load_registry
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.stats_store import StatsStore
 from service_tasks.persistence.task_ends import TaskEnds
@@ -138,8 +138,6 @@ def _service() -> Iterator[_Service]:
         registry = load_registry(settings.modules)
     except SettingsError as exc:
         raise _Failed(f"{exc} (every variable is explained in .env.example)", BAD_ARGUMENT) from exc
-    except BadTaskTypes as exc:
-        raise _Failed(f"TASK_MODULES: {exc}", BAD_ARGUMENT) from exc
     database = Database(
         settings.tasks_database_url,
         application_name="service_tasks command",

@@ -86,7 +86,7 @@ def seconds(duration: str) -> int:
 
 
 def test_the_services_carry_the_names_people_know(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {*SETTINGS, *OFFICIAL_IMAGES, "migrate"}
+    assert set(services) == {*SETTINGS, *OFFICIAL_IMAGES, "migrate", "task_check"}
 
 
 def test_only_the_gateway_and_postgresql_are_published_and_only_on_loopback(
@@ -114,9 +114,10 @@ def test_every_lasting_service_is_watched_restarted_and_bounded(services: dict[s
     assert seconds(service["stop_grace_period"]) > 0
 
 
-def test_the_one_shot_migration_is_bounded_and_not_restarted(services: dict[str, dict[str, Any]]) -> None:
-    assert services["migrate"]["restart"] == "no"
-    assert services["migrate"]["mem_limit"]
+def test_what_runs_once_is_bounded_and_not_restarted(services: dict[str, dict[str, Any]]) -> None:
+    for name in ("migrate", "task_check"):
+        assert services[name]["restart"] == "no"
+        assert services[name]["mem_limit"]
 
 
 def test_every_container_has_given_up_its_privileges(services: dict[str, dict[str, Any]]) -> None:
@@ -131,7 +132,11 @@ def test_every_container_has_given_up_its_privileges(services: dict[str, dict[st
 
 def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
     waits = {name: service.get("depends_on", {}) for name, service in services.items()}
-    assert waits["migrate"] == {"postgres": {"condition": "service_healthy"}}
+    assert waits["migrate"] == {
+        "postgres": {"condition": "service_healthy"},
+        "task_check": {"condition": "service_completed_successfully"},
+    }
+    assert waits["task_check"] == {}
     for name in (
         *PACKAGES,
         "task_events",
@@ -165,6 +170,26 @@ def test_a_worker_runs_in_the_image_of_the_task_service(services: dict[str, dict
     assert worker["image"] == services["service_tasks"]["image"]
     assert worker["command"] == ["python", "-m", "service_tasks.cli", "worker"]
     assert worker["pull_policy"] == "never"
+
+
+def test_before_the_start_a_worker_of_the_same_image_and_settings_says_what_is_wrong(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    worker, check = services["task_worker"], services["task_check"]
+    assert check["command"] == [*worker["command"], "--check"]
+    for same in ("image", "pull_policy", "environment", "volumes"):
+        assert check[same] == worker[same]
+
+
+def test_whoever_reads_task_modules_finds_task_types_of_your_own_where_python_looks(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    readers = {name for name, service in services.items() if "TASK_MODULES" in service.get("environment", {})}
+    assert readers == {
+        name for name, service in services.items() if "./own_tasks:/app/own_tasks:ro,z" in service.get("volumes", ())
+    }
+    assert (CHECKOUT / "own_tasks").is_dir()
+    assert ("WORKDIR", "/app") in instructions("service_tasks/Dockerfile")
 
 
 def test_event_streams_are_served_from_the_image_of_the_task_service(services: dict[str, dict[str, Any]]) -> None:

@@ -13,11 +13,11 @@ from tests.support.system import RunningSystem
 
 @pytest.fixture(scope="session")
 def example_module() -> Iterator[str]:
-    """Put the README's task type beside the README, under a name that nobody else uses."""
+    """Put the README's task type where the README says, under a name that nobody else uses."""
     blocks = [block.text for block in Document(CHECKOUT / "README.md").blocks if block.language == "python"]
     (code,) = [text for text in blocks if "service_tasks" in text]
-    name = f"site_tasks_of_the_readme_{os.getpid()}"
-    file = CHECKOUT / f"{name}.py"
+    name = f"own_tasks.of_the_readme_{os.getpid()}"
+    file = CHECKOUT / f"{name.replace('.', '/')}.py"
     file.write_text(code + "\n", encoding="utf-8")
     try:
         yield name

@@ -27,14 +27,15 @@ PAGE = Document(CHECKOUT / "docs" / "adding_a_task_type.md")
 def folder(tmp_path: Path) -> Path:
     """A folder with the page's module and its tests."""
     module, tests = (block.text for block in PAGE.blocks if block.language == "python")
-    (tmp_path / "concrete_tasks.py").write_text(module + "\n", encoding="utf-8")
-    (tmp_path / "test_concrete_tasks.py").write_text(tests + "\n", encoding="utf-8")
+    (tmp_path / "own_tasks").mkdir()
+    (tmp_path / "own_tasks" / "concrete.py").write_text(module + "\n", encoding="utf-8")
+    (tmp_path / "test_concrete.py").write_text(tests + "\n", encoding="utf-8")
     return tmp_path
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{folder}", "PYTHONDONTWRITEBYTECODE": "1", **more}
+    return {**kept, "PYTHONPATH": f"{folder}{os.pathsep}{CHECKOUT}", "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
 def test_the_tests_on_the_page_pass(folder: Path) -> None:
@@ -66,7 +67,11 @@ def test_the_type_on_the_page_runs_in_a_worker(folder: Path, tasks_database) -> 
         execute_at=None,
     )
     store.add(task)
-    settings = {"TASKS_DATABASE_URL": tasks_database.url, "TASK_MODULES": "concrete_tasks", "CONCRETE_PLANT": "North"}
+    settings = {
+        "TASKS_DATABASE_URL": tasks_database.url,
+        "TASK_MODULES": "own_tasks.concrete",
+        "CONCRETE_PLANT": "North",
+    }
     worker = subprocess.Popen(
         [sys.executable, "-m", "service_tasks.cli", "worker"], cwd=folder, env=environment(folder, **settings)
     )

@@ -162,8 +162,8 @@ def test_the_readme_shows_an_answer_to_every_kind_of_request() -> None:
 
 
 def test_the_readme_names_its_example_module_alike() -> None:
-    assert "`site_tasks.py`" in README.text
-    assert "TASK_MODULES=site_tasks" in README.text
+    assert "`paint.py` in the folder `own_tasks`" in README.text
+    assert "TASK_MODULES=own_tasks.paint" in README.text
 
 
 def test_a_difference_in_shape_is_seen() -> None:

@@ -353,6 +353,16 @@ def test_a_wrong_setting_is_one_clear_line_that_names_it(start_process, environm
     assert said in lines[0]
 
 
+def test_a_check_ends_after_the_settings_and_types_and_needs_no_database(start_process):
+    worker = start_process("--check", TASKS_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+
+    assert worker.process.wait(20) == 0
+    assert "worker_started" not in worker.said()
+    wrong = start_process("--check", TASK_MODULES="no_such_module")
+    assert wrong.process.wait(20) == 1
+    assert wrong.said().startswith("task_worker cannot start: TASK_MODULES: cannot import 'no_such_module'")
+
+
 def test_options_of_the_command_go_before_the_environment(bench, start_process):
     worker = start_process("--types", "noop", "--concurrency", "7", "--grace", "0", WORKER_CONCURRENCY="9")
     other = bench.add("io", payload='{"seconds": 0}')
