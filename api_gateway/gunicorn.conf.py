@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from api_gateway import shared_quotas
-from api_gateway.settings import GatewaySettings
 from servicekit.circuits import CircuitSettings, shared_state
 from servicekit.http_server.event_loop_defaults import *  # noqa: F403 - gunicorn reads a module's names
 from servicekit.observing import logs
 from servicekit.observing.logs import get_logger
 from servicekit.process.gunicorn_reload import keep_what_works
 from servicekit.process.lifecycle import allow_many_files
+from servicekit.process.services import BadServiceTable
 from servicekit.process.settings import load_or_exit
+
+try:
+    # Its fields derive from the table of services.
+    from api_gateway.settings import GatewaySettings
+except BadServiceTable as error:
+    raise SystemExit(f"api_gateway cannot start: {error}") from None
 
 _settings = load_or_exit(GatewaySettings, "api_gateway")
 logs.configure("api_gateway", fmt=_settings.log_format, level=_settings.log_level)

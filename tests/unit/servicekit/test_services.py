@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from scripts.instance import command_line, ports
 from scripts.instance.credentials import Credentials
 from scripts.instance.databases import create_databases
 from scripts.instance.errors import StartFailed
+from scripts.instance.layout import CHECKOUT
 from scripts.instance.postgres import EmbeddedPostgres
 from servicekit.process import services as table
 from servicekit.process.services import BadServiceTable, Service, services
@@ -31,6 +35,16 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     yield lambda text: (table.FILE.write_text(text), forget())[-1]
     monkeypatch.undo()
     forget()
+
+
+def test_the_gateway_names_a_wrong_row_in_one_line_too(tmp_path: Path) -> None:
+    for package in ("servicekit", "api_gateway"):
+        shutil.copytree(CHECKOUT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "services.toml").write_text(GOOD.replace("8001", "true"))
+    command = [sys.executable, "-m", "gunicorn", "-c", "api_gateway/gunicorn.conf.py", "api_gateway.asgi:app"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr == "api_gateway cannot start: services.toml: [users] port must be a number from 1 to 65535\n"
 
 
 def test_a_row_names_all_that_derives_from_it(write: Callable[[str], None]) -> None:
