@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from pydantic import Field
 
 from api_gateway.errors import BadUpstreamAnswer, CircuitHeldUp, UpstreamUnavailable
@@ -64,6 +67,8 @@ _START = """window.addEventListener("load", function () {
   SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});
 });
 """
+#: Where people and programs find the rest.
+_LINKS = {page: f"/{page}" for page in ("swagger", "openapi.json", "health", "status", "metrics")}
 _PAGE_FIELDS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self' data:; "
@@ -142,6 +147,14 @@ class StatusView(View):
     routes: list[RouteView]
 
 
+class StartView(View):
+    """What this is, and where the rest is found."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
 class CircuitOrder(Body):
     """What a circuit is to do: stay open, stay closed, or decide by itself again."""
 
@@ -178,6 +191,11 @@ def make_control(
     began = time.monotonic()
     started_at = utc_now()
     api = Routes(tag="gateway")
+
+    @api.get("/")
+    def start() -> StartView:
+        """Tell what this is; whoever prefers `text/html` gets a page for people."""
+        return StartView(name="Siteworks", version=VERSION, links=_LINKS)
 
     @api.get("/health")
     def health() -> HealthView:
@@ -234,8 +252,33 @@ def make_control(
         return _circuit_view(circuit.snapshot())
 
     app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION, browsers=None)
+    _add_start_page(app)
     _add_documentation(app, api, routes, fetch_documents, list(circuits))
     return app
+
+
+def _add_start_page(app: Flask) -> None:
+    """Answer `/` with a page where a page is wanted; the view that is there answers programs."""
+    page = resources.files("api_gateway").joinpath("start_page.html").read_text(encoding="utf-8")
+    policy = _PAGE_FIELDS["Content-Security-Policy"]
+    for element in ("script", "style"):
+        (inline,) = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        policy = policy.replace(f"{element}-src 'self'", f"{element}-src 'sha256-{digest}'")
+    fields = {**_PAGE_FIELDS, "Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+    for_programs = cast("Callable[[], Response]", app.view_functions["GET /"])
+
+    def show() -> Response:
+        wanted = request.accept_mimetypes
+        # Most programs take anything, and get JSON.
+        if wanted["text/html"] > wanted["application/json"]:
+            answer = Response(page, 200, mimetype="text/html", headers=fields)
+        else:
+            answer = for_programs()
+        answer.vary.add("Accept")
+        return answer
+
+    app.view_functions["GET /"] = show
 
 
 def _circuit_view(seen: CircuitSnapshot) -> CircuitView:

@@ -126,6 +126,7 @@ ROUTES: tuple[Route, ...] = (
 
 #: The gateway's own pages; they have no alias.
 PAGES: tuple[Route, ...] = (
+    _row("/", "", "GET"),
     _row("/health", "", "GET"),
     _row("/status", "", "GET"),
     _row("/livez", "", "GET"),

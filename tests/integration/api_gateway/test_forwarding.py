@@ -75,7 +75,9 @@ class TestTargets:
         assert (refused.status, refused.code) == (400, "invalid_path")
         assert users.requests() == []
 
-    @pytest.mark.parametrize("target", ["/", "/nothing", "//users//1", "/users/", "/api/v1/health", "/api/v1"])
+    @pytest.mark.parametrize(
+        "target", ["//", "/nothing", "//users//1", "/users/", "/api/v1/health", "/api/v1", "/api/v1/"]
+    )
     def test_what_leads_nowhere_is_a_404(self, client: RawClient, target: str) -> None:
         missing = client.get(target)
         assert (missing.status, missing.code) == (404, "not_found")

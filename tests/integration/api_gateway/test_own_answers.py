@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -182,13 +184,50 @@ class TestPages:
         assert status["processes"][0]["pid"] > 0
         assert {"path": "/users", "methods": ["GET", "POST"], "upstream": "users"} in status["routes"]
 
-    @pytest.mark.parametrize("page", ["/livez", "/readyz", "/health", "/status", "/openapi.json", "/swagger"])
+    @pytest.mark.parametrize("page", ["/", "/livez", "/readyz", "/health", "/status", "/openapi.json", "/swagger"])
     def test_every_page_answers_get_and_head(self, client: RawClient, page: str) -> None:
         whole = client.get(page, ("X-Request-ID", "mine"))
         assert whole.status == 200
         assert whole.values("X-Request-ID") == ["mine"]
         head = client.request("HEAD", page)
         assert (head.status, head.value("Content-Type")) == (200, whole.value("Content-Type"))
+
+    @pytest.mark.parametrize(
+        ("accept", "kind"),
+        [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8"),
+            ("text/html", "text/html; charset=utf-8"),
+            ("*/*", "application/json"),
+            ("application/json, text/html;q=0.5", "application/json"),
+            ("text/html;q=0", "application/json"),
+            ("image/png", "application/json"),
+            (None, "application/json"),
+        ],
+    )
+    def test_the_first_address_is_a_page_for_people_and_json_for_programs(
+        self, client: RawClient, accept: str | None, kind: str
+    ) -> None:
+        seen = client.get("/", *([] if accept is None else [("Accept", accept)]))
+        assert (seen.status, seen.value("Content-Type"), seen.value("Vary")) == (200, kind, "Accept")
+        if kind == "application/json":
+            assert all(client.get(link).status == 200 for link in seen.json["data"]["links"].values())
+
+    def test_the_first_page_is_whole_in_itself_and_runs_nothing_but_its_own_script(self, client: RawClient) -> None:
+        page = client.get("/", ("Accept", "text/html"))
+        text = page.body.decode()
+        policy = dict(rule.split(" ", 1) for rule in (page.value("Content-Security-Policy") or "").split("; "))
+        for element in ("script", "style"):
+            (inline,) = re.findall(rf"<{element}>(.*?)</{element}>", text, re.DOTALL)
+            digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+            assert policy[f"{element}-src"] == f"'sha256-{digest}'"
+        assert (policy["default-src"], policy["connect-src"]) == ("'none'", "'self'")
+        assert not re.findall(r'(?:src|href)="(?!/|data:)|\s(?:style|on\w+)=', text)
+        for link in re.findall(r'href="(/[^"]*)"', text):
+            assert client.get(link).status == 200, link
+        # What a screen reader goes by.
+        assert '<html lang="en">' in text
+        assert [text.count(f"<{name}") for name in ("title>", "main>", "h1>", "nav ")] == [1, 1, 1, 1]
+        assert 'role="status"' in text
 
     def test_swagger_needs_no_outside_address_and_no_inline_script(self, client: RawClient) -> None:
         page = client.get("/swagger")
