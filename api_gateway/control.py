@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal, cast
-from uuid import UUID
 
 from flask import Flask, Response, request
 from pydantic import Field
 
-from api_gateway.errors import BadUpstreamAnswer, CircuitHeldUp, UpstreamUnavailable
+from api_gateway.errors import CircuitHeldUp
 from api_gateway.openapi import merge_documents
 from api_gateway.route_table import Route
 from servicekit.circuits import Circuit, CircuitLockTimeout, CircuitSnapshot
@@ -159,23 +158,6 @@ class CircuitOrder(Body):
     """What a circuit is to do: stay open, stay closed, or decide by itself again."""
 
     state: Literal["open", "closed", "auto"]
-
-
-class MissingView(View):
-    """Why a part is missing."""
-
-    code: str
-    message: str
-
-
-class DetailsView(View):
-    """A user with the newest 50 orders. When orders cannot be had, `partial` is true and `missing` says why."""
-
-    user: dict[str, Any]
-    orders: list[dict[str, Any]] | None = Field(description="the newest 50, or null")
-    orders_total: int | None = Field(description="how many there are, or null")
-    partial: bool = Field(description="orders could not be had; the status is 200 all the same")
-    missing: dict[str, MissingView] | None = Field(default=None, description="only then: `orders`, and why")
 
 
 def make_control(
@@ -326,15 +308,8 @@ def _add_documentation(
 
 
 def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
-    """The OpenAPI document of the gateway's own operations, including those merged from parts."""
-    users = Routes(tag="users")
-
-    @users.get("/users/{id}/details", errors=(NotFound, UpstreamUnavailable, BadUpstreamAnswer))
-    def show_user_details(id: UUID) -> DetailsView:
-        """Show a user with the newest orders, asked of both services at the same time."""
-        raise NotImplementedError  # for the document only: its row in route_table.py says how it is answered
-
-    document = openapi.document(title="Siteworks", version=VERSION, description=DESCRIPTION, routes=[api, users])
+    """The OpenAPI document of the gateway's own operations."""
+    document = openapi.document(title="Siteworks", version=VERSION, description=DESCRIPTION, routes=[api])
     for parameter in document["paths"]["/admin/circuits/{name}"]["post"]["parameters"]:
         parameter["schema"] = {"type": "string", "enum": sorted(circuit_names)}
     return document

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from api_gateway.route_table import Route
+from api_gateway.route_table import Part, Route
 
 _VARIABLE = re.compile(r"\{[^}]*\}")
 _SCHEMAS = "#/components/schemas/"
 
 
 def merge_documents(
-    own: Mapping[str, Any], services: Mapping[str, Mapping[str, Any] | None], routes: Iterable[Route]
+    own: Mapping[str, Any], services: Mapping[str, Mapping[str, Any] | None], routes: Sequence[Route]
 ) -> dict[str, Any]:
     """Merge the gateway's own document with every path that has a route.
 
@@ -41,6 +42,9 @@ def merge_documents(
                 used_ids.add(operation.get("operationId"))
             tags += _tags([taken])
             paths[path] = {**paths.get(path, {}), **taken}
+    for route in routes:
+        if route.parts:
+            _add_merged(route, paths, schemas)
     info = dict(own["info"])
     if missing:
         info["description"] += f"\n\nNot shown, because not reachable at the moment: {', '.join(missing)}."
@@ -53,6 +57,62 @@ def merge_documents(
         "paths": dict(sorted(paths.items())),
         "components": {**own["components"], "schemas": dict(sorted(schemas.items()))},
     }
+
+
+def _add_merged(route: Route, paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Add a page merged from parts: the operation of its first part, whose refusals are its own, with another answer.
+
+    Nothing is added while that part's service has no document.
+    """
+    operations = {_shape(path): item["get"] for path, item in paths.items() if "get" in item}
+    try:
+        operation = copy.deepcopy(operations[_shape(route.parts[0].target.partition("?")[0])])
+        answer = operation["responses"]["200"]["content"]["application/json"]
+        envelope = answer["schema"]["properties"]
+    except (TypeError, LookupError):
+        return
+    fields = {
+        name: {"anyOf": [schema, {"type": "null"}]} if part.optional else schema
+        for part in route.parts
+        for name, schema in _fields_of(part, operations, schemas).items()
+    }
+    optional = [part.upstream for part in route.parts if part.optional]
+    name = "".join(map(str.capitalize, route.name.split("_")))
+    schemas[name] = {
+        "type": "object",
+        "description": f"{route.summary}. While {' or '.join(optional)} cannot be had, `partial` is true and `missing` "
+        "says why.",
+        "required": [*fields, "partial"],
+        "properties": {
+            **fields,
+            "partial": {"type": "boolean", "description": "a part is missing; the status is 200 all the same"},
+            "missing": {
+                "type": "object",
+                "description": "only then: the code and message of each missing part, by service",
+                "properties": {one: {"$ref": f"{_SCHEMAS}MissingPart"} for one in optional},
+            },
+        },
+    }
+    schemas["MissingPart"] = {
+        "type": "object",
+        "description": "Why a part is missing.",
+        "required": ["code", "message"],
+        "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+    }
+    envelope["data"] = {"$ref": _SCHEMAS + name}
+    operation["responses"]["200"].pop("headers", None)
+    paths[route.template] = {"get": {**operation, "operationId": f"show_{route.name}", "summary": route.summary}}
+
+
+def _fields_of(part: Part, operations: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of each field that a part gives; of any value while its service has no document."""
+    try:
+        operation = operations[_shape(part.target.partition("?")[0])]
+        whole = operation["responses"]["200"]["content"]["application/json"]["schema"]["properties"]["data"]
+        given = schemas[whole["$ref"].removeprefix(_SCHEMAS)]["properties"]
+        return {name: whole if field is None else given[field] for name, field in part.fields.items()}
+    except (TypeError, LookupError):
+        return {name: {} for name in part.fields}
 
 
 def _tags(items: Iterable[Mapping[str, Any]]) -> list[str]:

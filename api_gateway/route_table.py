@@ -62,6 +62,9 @@ class Route:
     methods: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
     parts: tuple[Part, ...] = ()
+    #: Of a merged page, for the document: its operation's name, and what it shows.
+    name: str = ""
+    summary: str = ""
 
     def allows(self, method: str) -> bool:
         """HEAD is answered wherever GET is."""
@@ -78,8 +81,8 @@ def _row(template: str, upstream: str, methods: str, **limits: float) -> Route:
     return Route(template, upstream, tuple(methods.split()), Limits(**limits))  # type: ignore[arg-type]
 
 
-def _merged(template: str, *parts: Part) -> Route:
-    return Route(template, parts[0].upstream, ("GET",), parts=parts)
+def _merged(template: str, *parts: Part, name: str, summary: str) -> Route:
+    return Route(template, parts[0].upstream, ("GET",), parts=parts, name=name, summary=summary)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -94,6 +97,8 @@ ROUTES: tuple[Route, ...] = (
             {"orders": "orders", "orders_total": "total"},
             optional=True,
         ),
+        name="user_details",
+        summary="Show a user with the newest 50 orders, asked of both services at the same time",
     ),
     _row("/users/{id}/tasks", "tasks", "GET"),
     _row("/orders", "orders", "GET POST"),

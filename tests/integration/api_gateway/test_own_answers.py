@@ -256,7 +256,7 @@ class TestPages:
             return set(gateway.client.get("/openapi.json").json["paths"])
 
         eventually(lambda: "/users" in paths(), what="the paths of users")
-        assert {"/health", "/status", "/users/{id}/details", "/admin/circuits/{name}"} <= paths()
+        assert {"/", "/health", "/status", "/admin/circuits/{name}"} <= paths()
         assert "/internal" not in paths()
         users.stop()
         assert "/users" in paths()

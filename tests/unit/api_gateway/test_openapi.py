@@ -29,6 +29,36 @@ def test_every_routed_path_is_there_and_addresses_are_relative() -> None:
     assert made["servers"] == [{"url": "/"}]
 
 
+def page_of(path: str, view: str, properties: dict[str, Any]) -> dict[str, Any]:
+    data = {"$ref": f"#/components/schemas/{view}"}
+    envelope = {"properties": {"success": {"const": True}, "data": data}}
+    answer = {"headers": {"ETag": {}}, "content": {"application/json": {"schema": envelope}}}
+    operation = {"operationId": f"get_{view}", "tags": ["things"], "responses": {"200": answer, "404": {}}}
+    return {"paths": {path: {"get": operation}}, "components": {"schemas": {view: {"properties": properties}}}}
+
+
+def test_a_merged_page_is_described_by_what_its_parts_say() -> None:
+    users = page_of("/users/{id}", "UserView", {"name": {"type": "string"}})
+    orders = page_of("/orders", "OrderPage", {"orders": {"type": "array"}, "total": {"type": "integer"}})
+    made = merge_documents(OWN, {"users": users, "orders": orders}, ROUTES)
+    shown = made["paths"]["/users/{id}/details"]["get"]
+    assert (shown["operationId"], set(shown["responses"])) == ("show_user_details", {"200", "404"})
+    assert "headers" not in shown["responses"]["200"]
+    answer = shown["responses"]["200"]["content"]["application/json"]["schema"]["properties"]["data"]
+    fields = made["components"]["schemas"][answer["$ref"].rpartition("/")[2]]["properties"]
+    assert list(fields) == ["user", "orders", "orders_total", "partial", "missing"]
+    assert fields["user"] == {"$ref": "#/components/schemas/UserView"}
+    assert fields["orders"] == {"anyOf": [{"type": "array"}, {"type": "null"}]}
+    assert made["paths"]["/users/{id}"]["get"] == users["paths"]["/users/{id}"]["get"]
+
+
+def test_a_merged_page_needs_the_document_of_its_required_part_alone() -> None:
+    users = page_of("/users/{id}", "UserView", {})
+    made = merge_documents(OWN, {"users": users, "orders": None}, ROUTES)
+    assert made["components"]["schemas"]["UserDetails"]["properties"]["orders"] == {"anyOf": [{}, {"type": "null"}]}
+    assert "/users/{id}/details" not in merge_documents(OWN, {"users": None, "orders": None}, ROUTES)["paths"]
+
+
 def test_the_services_come_before_the_gateways_own_pages() -> None:
     services = {name: service(f"/{name}", schema={}, tag=name) for name in ("users", "tasks")}
     made = merge_documents(OWN, {**services, "orders": None}, ROUTES)
