@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from servicekit.http_server.request import Fields, RequestFields, field_lines
+from servicekit.process.hosts import read_address
 
 VIA_NAME = b"siteworks"
 
@@ -75,6 +76,11 @@ _SET_HERE_DOWN = HOP_BY_HOP | {
 }
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+#: The start of a relative address that names another host, as browsers read it: they skip tabs, and take `\` for `/`.
+_OTHER_HOST = re.compile(rb"/\t*[/\\]")
+#: A node of X-Forwarded-For or Forwarded with its optional port, unless it is an IPv6 address alone.
+_NODE = re.compile(r"(?:\[([^\[\]]+)\]|([0-9.]+))(?::[A-Za-z0-9._-]+)?")
+_PAIR = re.compile(r"""\s*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;]+))?\s*([,;]|$)""")
 _FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
 
 
@@ -82,18 +88,13 @@ class TrustedProxies:
     """Peers whose forwarded fields are trusted: addresses and networks, separated by commas."""
 
     def __init__(self, text: str = "") -> None:
-        self._networks = tuple(
-            ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip()
-        )
+        self._networks = tuple(_network(part.strip()) for part in text.split(",") if part.strip())
 
     def __contains__(self, address: str) -> bool:
         if not self._networks:
             return False
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
+        parsed = read_address(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
 
 
 @dataclass(slots=True)
@@ -121,16 +122,20 @@ class Passed:
 
 
 def client_address(fields: Sequence[tuple[bytes, bytes]], peer: str, trusted: TrustedProxies) -> str:
-    """The client's address: the peer, or what trusted proxies report. In X-Forwarded-For the last address that is not a
-    trusted proxy counts, because everything before it may be forged."""
+    """The client's address: the peer, or what trusted proxies report.
+
+    In X-Forwarded-For, or Forwarded if there is none, the last address that is not a trusted proxy counts, because
+    everything before it may be forged. Where a proxy does not tell an address, its own counts.
+    """
     address = peer
     if peer not in trusted:
         return address
-    named = b",".join(value for key, value in fields if key == b"x-forwarded-for")
-    for part in reversed(named.split(b",")):
-        try:
-            parsed = ipaddress.ip_address(part.strip().decode("latin-1"))
-        except ValueError:
+    nodes = [
+        node for key, value in fields if key == b"x-forwarded-for" for node in value.decode("latin-1").split(",")
+    ] or [node for key, value in fields if key == b"forwarded" for node in _forwarded_for(value.decode("latin-1"))]
+    for node in reversed(nodes):
+        parsed = _node_address(node)
+        if parsed is None:
             break
         address = str(parsed)
         if address not in trusted:
@@ -142,13 +147,10 @@ def client_key(address: str) -> str:
     """What counts as one client: an IPv4 address, or the 64-bit network of an IPv6 address, which is one host's."""
     if ":" not in address:
         return address
-    try:
-        parsed = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+    parsed = read_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+    return address if parsed is None else str(parsed)
 
 
 def get(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
@@ -253,7 +255,9 @@ def own_location(value: bytes, upstream_origin: bytes) -> bytes:
     if value.startswith(upstream_origin):
         rest = value[len(upstream_origin) :]
         if not rest or rest[:1] in (b"/", b"?", b"#"):
-            return rest if rest.startswith(b"/") else b"/" + rest
+            if not rest.startswith(b"/"):
+                return b"/" + rest
+            return b"/." + rest if _OTHER_HOST.match(rest) else rest
     return value
 
 
@@ -269,6 +273,36 @@ def new_traceparent() -> bytes:
     """A new trace, not sampled."""
     # They have to be unique, not secret. Neither may be zero.
     return b"00-%032x-%016x-00" % (random.getrandbits(128) | 1, random.getrandbits(64) | 1)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    network = ipaddress.ip_network(text, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= 96:
+        return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def _node_address(node: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address of a node (RFC 7239 section 6); None if it is `unknown`, an obfuscated name or none at all."""
+    node = node.strip(' \t"')
+    found = _NODE.fullmatch(node)
+    return read_address(node if found is None else found[1] or found[2])
+
+
+def _forwarded_for(line: str) -> list[str]:
+    """The node that each element of a Forwarded line names; one empty node for a line that breaks the rules."""
+    nodes, at = [""], 0
+    while at < len(line):
+        pair = _PAIR.match(line, at)
+        if pair is None:
+            return [""]
+        if pair[1] is not None and pair[1].lower() == "for":
+            nodes[-1] = pair[2]
+        if pair[3] == ",":
+            nodes.append("")
+        at = pair.end()
+    return nodes
 
 
 def _forwarded_fields(incoming: dict[bytes, list[bytes]], peer: Peer) -> Fields:

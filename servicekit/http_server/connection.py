@@ -31,6 +31,7 @@ from servicekit.http_server.request import (
 )
 from servicekit.observing.logs import get_logger
 from servicekit.observing.request_id import accept_or_make
+from servicekit.process.hosts import read_address
 from servicekit.wire.envelope import dump, failure
 from servicekit.wire.errors import AppError, BadRequest, HeadersTooLarge, NotSupported, RequestTimeout, UriTooLong
 
@@ -139,7 +140,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         self._handler = handler_of(self.app)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
-            self.address = peer[0]
+            self.address = str(read_address(peer[0]) or "") if ":" in peer[0] else peer[0]
         self.worker.connections.add(self)
         self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
 

@@ -130,6 +130,7 @@ class Client(Protocol):
     """The connection a request came in on. It takes one answer, whole or in pieces, and adds what belongs to the
     connection: the framing of pieces, Date, Connection. No method fails because the client left."""
 
+    #: The peer's, as `read_address` has it.
     address: str
     scheme: str
     #: Application data to keep for the connection's next request; None at first.

@@ -41,6 +41,16 @@ def read_authority(text: str) -> tuple[str, int | None] | None:
     return (host, port) if host else None
 
 
+def read_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Parse an IP address; None for anything else. IPv4 as a socket for IPv6 shows it (`::ffff:…`) is IPv4. A zone
+    (RFC 4007) is dropped: it says nothing about the host that has the address."""
+    try:
+        parsed = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
 def _read_host(text: str) -> str:
     read = read_authority(text)
     if read is None or text.endswith(":") or read[1] is not None:

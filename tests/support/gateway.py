@@ -33,16 +33,17 @@ class GatewayServer:
         conf: str | Path = "api_gateway/gunicorn.conf.py",
         before: Callable[[], None] | None = None,
         constants: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
         **settings: str,
     ) -> None:
-        """`constants` override those of api_gateway.app (`_WAITING=1`); `conf` is gunicorn's; `before` is called in the
-        new process before gunicorn starts."""
+        """`host` is where it listens; `constants` override those of api_gateway.app (`_WAITING=1`); `conf` is
+        gunicorn's; `before` is called in the new process before gunicorn starts."""
         self.port = free_port()
         self.log = log
         self.client = RawClient(self.port)
         environment = {
             **os.environ,
-            "GATEWAY_BIND": f"127.0.0.1:{self.port}",
+            "GATEWAY_BIND": f"{host}:{self.port}",
             "ADMIN_TOKEN": ADMIN_TOKEN,
             **{f"{name.upper()}_URL": url for name, url in urls.items()},
             **settings,
@@ -129,11 +130,12 @@ class GatewayProcess(GatewayServer):
         conf: str | Path = "api_gateway/gunicorn.conf.py",
         before: Callable[[], None] | None = None,
         constants: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
         **settings: str,
     ) -> None:
         self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
         urls = {name: upstream.url for name, upstream in self.upstreams.items()}
-        super().__init__(log, urls, conf=conf, before=before, constants=constants, **settings)
+        super().__init__(log, urls, conf=conf, before=before, constants=constants, host=host, **settings)
 
     def reset(self) -> None:
         """Reset upstreams and circuits."""

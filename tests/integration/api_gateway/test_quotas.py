@@ -71,6 +71,22 @@ def test_neither_a_killed_process_nor_a_reload_gives_anything_back(gateway: Gate
     assert ask(gateway, "2.2.2.2")[0] == 429
 
 
+def test_proxies_reached_over_an_ipv6_socket_are_known_and_their_clients_are_told_apart(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path / "log", host="[::]", GATEWAY_RATE_LIMIT="1/600", TRUSTED_PROXIES="127.0.0.0/8")
+    try:
+        for client, again in (
+            ("203.0.113.7:5123", "203.0.113.7:5124"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("203.0.113.8, ::ffff:127.0.0.2", "203.0.113.8"),
+        ):
+            assert [ask(gateway, one)[0] for one in (client, again)] == [200, 429]
+        seen = gateway.upstreams["users"].requests()[0]
+        assert seen.values("X-Forwarded-For") == ["203.0.113.7:5123, 127.0.0.1"]
+        assert seen.values("Forwarded") == ["for=127.0.0.1;host=localhost;proto=http"]
+    finally:
+        gateway.stop()
+
+
 def test_a_frozen_process_that_has_a_clients_row_stops_nobody() -> None:
     shared = QuotaMemory(rows=1)
     limiter = SharedRateLimiter(Quota(1, 60), shared)

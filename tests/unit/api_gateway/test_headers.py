@@ -110,6 +110,12 @@ class TestForwarded:
         ("10.0.0.0/8, 127.0.0.1", "127.0.0.1", True),
         ("10.0.0.0/8", "11.0.0.1", False),
         ("2001:db8::/32", "2001:db8::1", True),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", True),
+        ("::ffff:10.0.0.0/104", "10.1.2.3", True),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.1", True),
+        ("::ffff:10.0.0.1", "10.0.0.2", False),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("fe80::1%eth0", "fe80::1", True),
         ("10.0.0.0/8", "", False),
         ("10.0.0.0/8", "not an address", False),
     ],
@@ -184,6 +190,11 @@ def test_going_down_several_cookies_stay_several_and_framing_is_dropped() -> Non
         (b"http://127.0.0.1:8001", b"/"),
         (b"http://127.0.0.1:8001?a=1", b"/?a=1"),
         (b"/users/1", b"/users/1"),
+        (b"http://127.0.0.1:8001//evil.example/", b"/.//evil.example/"),
+        (b"http://127.0.0.1:8001/\\evil.example", b"/./\\evil.example"),
+        (b"http://127.0.0.1:8001/\t/evil.example", b"/./\t/evil.example"),
+        (b"http://127.0.0.1:8001/a//b", b"/a//b"),
+        (b"http://127.0.0.1:8001@evil.example/", b"http://127.0.0.1:8001@evil.example/"),
         (b"http://127.0.0.1:80011/x", b"http://127.0.0.1:80011/x"),
         (b"https://elsewhere.example/x", b"https://elsewhere.example/x"),
     ],
@@ -241,6 +252,24 @@ class TestCors:
         ("10.0.0.1", [b"nonsense, 10.0.0.2"], "10.0.0.2"),
         ("10.0.0.1", [b"10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         ("10.0.0.1", [b""], "10.0.0.1"),
+        ("::ffff:10.0.0.1", [b"2.2.2.2"], "2.2.2.2"),
+        ("10.0.0.1", [b"2.2.2.2:5123"], "2.2.2.2"),
+        ("10.0.0.1", [b"6.6.6.6, 2.2.2.2:5123, 10.0.0.2:80"], "2.2.2.2"),
+        ("10.0.0.1", [b"2001:db8::1"], "2001:db8::1"),
+        ("10.0.0.1", [b"[2001:DB8::1]"], "2001:db8::1"),
+        ("10.0.0.1", [b"[2001:db8::1]:443"], "2001:db8::1"),
+        ("10.0.0.1", [b'"[2001:db8::1]:443"'], "2001:db8::1"),
+        ("10.0.0.1", [b"\t2.2.2.2 , "], "10.0.0.1"),
+        ("10.0.0.1", [b"\t2.2.2.2\t,10.0.0.2 "], "2.2.2.2"),
+        ("10.0.0.1", [b"fe80::1%eth0"], "fe80::1"),
+        ("10.0.0.1", [b"[fe80::1%eth0]:443"], "fe80::1"),
+        ("10.0.0.1", [b"::ffff:2.2.2.2"], "2.2.2.2"),
+        ("10.0.0.1", [b"2.2.2.2, ::ffff:10.0.0.2"], "2.2.2.2"),
+        ("10.0.0.1", [b"2.2.2.2, unknown"], "10.0.0.1"),
+        ("10.0.0.1", [b"_hidden"], "10.0.0.1"),
+        ("10.0.0.1", [b"2.2.2.2:port:1"], "10.0.0.1"),
+        ("10.0.0.1", [b"[2001:db8::1"], "10.0.0.1"),
+        ("10.0.0.1", [b"02.2.2.2"], "10.0.0.1"),
     ],
 )
 def test_the_client_is_the_last_address_that_is_no_trusted_proxy(
@@ -248,6 +277,34 @@ def test_the_client_is_the_last_address_that_is_no_trusted_proxy(
 ) -> None:
     fields = [(b"x-forwarded-for", value) for value in forwarded]
     assert headers.client_address(fields, peer, TrustedProxies("10.0.0.0/8")) == client
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ([b"for=2.2.2.2"], "2.2.2.2"),
+        ([b"For=2.2.2.2;proto=https;by=10.0.0.1"], "2.2.2.2"),
+        ([b'proto=https; for="2.2.2.2:5123" , for=10.0.0.2'], "2.2.2.2"),
+        ([b'for="[2001:db8::1]:443"'], "2001:db8::1"),
+        ([b'for="[2001:db8::1]:_port"'], "2001:db8::1"),
+        ([b"for=6.6.6.6", b"for=2.2.2.2, for=10.0.0.2"], "2.2.2.2"),
+        ([b'for=2.2.2.2;host="a, for=6.6.6.6"'], "2.2.2.2"),
+        ([b'for=2.2.2.2;host="\\", for=6.6.6.6"'], "2.2.2.2"),
+        ([b'for="6.6.6.6', b"for=2.2.2.2"], "2.2.2.2"),
+        ([b'for=2.2.2.2, for="6.6.6.6'], "10.0.0.1"),
+        ([b"for=2.2.2.2, for=unknown"], "10.0.0.1"),
+        ([b"for=_hidden"], "10.0.0.1"),
+        ([b"for=2.2.2.2, proto=https"], "10.0.0.1"),
+        ([b"2.2.2.2"], "10.0.0.1"),
+        ([b""], "10.0.0.1"),
+    ],
+)
+def test_forwarded_counts_where_there_is_no_x_forwarded_for(forwarded: list[bytes], client: str) -> None:
+    fields = [(b"forwarded", value) for value in forwarded]
+    trusted = TrustedProxies("10.0.0.0/8")
+    assert headers.client_address(fields, "10.0.0.1", trusted) == client
+    assert headers.client_address([*fields, (b"x-forwarded-for", b"3.3.3.3")], "10.0.0.1", trusted) == "3.3.3.3"
+    assert headers.client_address(fields, "4.4.4.4", trusted) == "4.4.4.4"
 
 
 @pytest.mark.parametrize(
