@@ -327,7 +327,12 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     def _feed_callback_parser(self, data: bytes) -> bool:
         # Also called with bytes received while the previous request was being answered.
-        goes_on = bool(super()._feed_callback_parser(data))
+        try:
+            goes_on = bool(super()._feed_callback_parser(data))
+        except ValueError as error:  # gunicorn takes any number of digits for a length, Python only 4,300
+            self._send_error_response(400, str(error))
+            self._close_transport()
+            return False
         if goes_on and self._head_timer is None and not self._request_ready.is_set():
             self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._head_late)
         if goes_on:

@@ -85,6 +85,9 @@ class TestRefusals:
             ),
             pytest.param(b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400, id="negative length"),
             pytest.param(
+                b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % (b"9" * 5000), 400, id="5000 digits"
+            ),
+            pytest.param(
                 b"POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
                 400,
                 id="no chunk size",

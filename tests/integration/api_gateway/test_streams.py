@@ -165,6 +165,19 @@ class TestClientsThatLeave:
             gateway.stop()
 
 
+def test_a_client_that_closed_its_side_before_a_stream_began_gets_all_of_it(
+    client: RawClient, users: ScriptedUpstream
+) -> None:
+    go_on = threading.Event()
+    users.script(Wait(go_on), EVENTS, chunk(b"data: 1\n\n"), Pause(0.1), chunk(b"data: 2\n\n") + b"0\r\n\r\n")
+    with client.connect() as connection:
+        connection.sendall(GET)
+        connection.shutdown(socket.SHUT_WR)
+        go_on.set()
+        assert read_answer(connection).body == b"data: 1\n\ndata: 2\n\n"
+        assert connection.recv(1) == b""
+
+
 class TestTheEnd:
     @pytest.fixture
     def own(self, tmp_path: Path) -> Iterator[GatewayProcess]:
