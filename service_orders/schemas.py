@@ -10,20 +10,25 @@ from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, m
 
 from service_orders.domain import LARGEST_TOTAL
 from servicekit.web.preconditions import Resource
-from servicekit.web.schemas import Amount, Body, Id, Money, PageQuery, PageView, Timestamp, Update, View, unsent
+from servicekit.web.schemas import (
+    Amount,
+    Body,
+    Id,
+    Money,
+    PageQuery,
+    PageView,
+    Timestamp,
+    Update,
+    View,
+    Visible,
+    unsent,
+)
 
 StatusWord = Literal["created", "in_progress", "completed", "cancelled"]
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
-    return value
-
-
 def _cents(value: Decimal) -> Decimal:
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -2:
+    if value != round(value, 2):
         raise ValueError("must have at most two decimals")
     return abs(value)  # JSON has a negative zero, and Decimal keeps its sign
 
@@ -32,9 +37,16 @@ Price = Annotated[
     Amount,
     Field(ge=0, le=LARGEST_TOTAL),
     AfterValidator(_cents),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(LARGEST_TOTAL)}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": float(LARGEST_TOTAL)},
+                {"type": "string", "pattern": r"^[0-9]{1,8}\.[0-9]{2}$"},
+            ]
+        }
+    ),
 ]
-Product = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]
+Product = Annotated[str, StringConstraints(min_length=1, max_length=200), Visible]
 
 
 class Item(Body):
@@ -42,7 +54,9 @@ class Item(Body):
 
     product: Product = Field(examples=["Чокопай"])
     quantity: int = Field(ge=1, le=1_000_000, examples=[10])
-    price: Price = Field(description="for one, with at most two decimals", examples=[52.00])
+    price: Price = Field(
+        description="for one, with at most two decimals; a string as in answers will do", examples=[52.00]
+    )
 
 
 Items = Annotated[list[Item], Field(min_length=1, max_length=200)]
@@ -53,13 +67,6 @@ class OrderCreate(Body):
 
     user_id: Id = Field(description="a user who exists")
     items: Items
-
-
-class OrderUpdate(Update):
-    """The fields to change; the others stay as they are."""
-
-    items: Items = unsent("only while the order is created")
-    status: StatusWord = unsent("the status it has already is no step, and no error")
 
 
 class OrderQuery(PageQuery):
@@ -102,6 +109,16 @@ class OrderView(Resource):
     cancel_reason: str | None = Field(description="why it was cancelled, when nobody asked for that")
     created_at: Timestamp
     updated_at: Timestamp
+
+
+class OrderUpdate(Update):
+    """The fields to change; the others stay as they are. An order as GET shows it may be sent back whole."""
+
+    shown = OrderView
+    fixed = Update.fixed | {"user_id"}
+
+    items: Items = unsent("other items only while the order is created")
+    status: StatusWord = unsent("the status it has already is no step, and no error")
 
 
 class OrderPage(PageView):

@@ -113,12 +113,14 @@ class Orders:
         values = change.named()
         with self._database.transaction() as session:
             order = _required(repository.find_for_update(session, order_id))
-            if_match.require(_view(order))
+            view = _view(order)
+            if_match.require(view)
+            change.require_unchanged(view)
             present = OrderStatus(order.status)
-            if "items" in values:
+            if "items" in values and (items := _stored(change.items)) != order.items:
                 require_items_changeable(present)
                 order.total_amount = _total(change.items)
-                order.items = _stored(change.items)
+                order.items = items
             if "status" in values:
                 order.status = step(present, OrderStatus(change.status)).value
             if values:

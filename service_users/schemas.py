@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -11,9 +12,11 @@ from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 from service_users.domain import DEFAULT_ROLES
 from servicekit.web.paging import SortedPage, SortedQuery
 from servicekit.web.preconditions import Resource
-from servicekit.web.schemas import Body, QueryText, Timestamp, Update, unsent
+from servicekit.web.schemas import Body, QueryText, Timestamp, Update, Visible, unsent
 
 MAX_EMAIL = 254
+_ROLE = re.compile(r"^[a-z][a-z0-9_]{0,31}$")
+_ROLES_RULE = "1 to 16 different ones, each of 1 to 32 of a-z, 0-9 and _, beginning with a letter"
 
 
 def _email(value: str) -> str:
@@ -23,7 +26,7 @@ def _email(value: str) -> str:
     try:
         return validate_email(value, check_deliverability=False).normalized
     except EmailNotValidError as exc:
-        raise ValueError(f"must be an e-mail address: {exc}") from exc
+        raise ValueError("must be an e-mail address such as user@example.com") from exc
 
 
 def _email_if_it_is_one(value: str) -> str:
@@ -33,9 +36,9 @@ def _email_if_it_is_one(value: str) -> str:
         return value
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
+def _role(value: str) -> str:
+    if not _ROLE.fullmatch(value):
+        raise ValueError("must be 1 to 32 of a-z, 0-9 and _, and begin with a letter")
     return value
 
 
@@ -53,8 +56,8 @@ Email = Annotated[
 #: An address in a query, normalised like a stored one if it is valid (such as its IDNA domain).
 EmailSought = Annotated[QueryText, AfterValidator(_email_if_it_is_one)]
 Sought = Annotated[QueryText, StringConstraints(max_length=200)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]
-Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$"), Field(examples=["user"])]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), Visible]
+Role = Annotated[str, AfterValidator(_role), Field(examples=["user"], json_schema_extra={"pattern": _ROLE.pattern})]
 Roles = Annotated[
     list[Role], Field(min_length=1, max_length=16, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)
 ]
@@ -67,21 +70,12 @@ class UserCreate(Body):
     email: Email = Field(
         description="no other user has it, whatever the case of its letters", examples=["user@example.com"]
     )
-    name: Name = Field(description="in any script, not blank", examples=["Белов Ярослав"])
+    name: Name = Field(description="in any script, not blank, without invisible characters", examples=["Белов Ярослав"])
     roles: Roles = Field(
         default_factory=lambda: list(DEFAULT_ROLES),
-        description='different words of a-z, 0-9 and _, at most 32 characters each; ["user"] when left out',
+        description=f'{_ROLES_RULE}; ["user"] when left out',
     )
     password: Password | None = Field(default=None, description="kept as an argon2id hash, never given back")
-
-
-class UserUpdate(Update):
-    """The fields to change; the others stay as they are."""
-
-    email: Email = unsent()
-    name: Name = unsent()
-    roles: Roles = unsent()
-    password: Password | None = Field(default=None, description="null takes the password away")
 
 
 class UserQuery(SortedQuery):
@@ -104,6 +98,17 @@ class UserView(Resource):
     roles: list[str]
     created_at: Timestamp
     updated_at: Timestamp
+
+
+class UserUpdate(Update):
+    """The fields to change; the others stay as they are. A user as GET shows it may be sent back whole."""
+
+    shown = UserView
+
+    email: Email = unsent()
+    name: Name = unsent()
+    roles: Roles = unsent(_ROLES_RULE)
+    password: Password | None = Field(default=None, description="null takes the password away")
 
 
 class UserPage(SortedPage):

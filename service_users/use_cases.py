@@ -99,7 +99,9 @@ class Users:
             values["name_key"] = comparable(values["name"])
         with self._database.transaction() as session:
             user = _required(repository.find_for_update(session, user_id))
-            if_match.require(UserView.of(user))
+            view = UserView.of(user)
+            if_match.require(view)
+            change.require_unchanged(view)
             if "email_key" in values:
                 repository.require_free(session, user_id, values["email_key"])
             for name, value in values.items():

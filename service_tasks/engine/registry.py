@@ -17,6 +17,7 @@ from service_tasks.domain.retry import RetryPolicy
 from service_tasks.domain.task import MAX_ATTEMPTS_LIMIT, MAX_TASK_TYPE_CHARACTERS, MAX_TIMEOUT_SECONDS
 from service_tasks.engine.context import TaskContext
 from servicekit.process.settings import MissingSettings, Settings, SettingsError, load
+from servicekit.web.schemas import invalid_from, make_whole
 from servicekit.wire.envelope import dump
 from servicekit.wire.json_reader import read_stored
 
@@ -112,7 +113,13 @@ class TaskType:
         """Parse JSON into the handler's payload. Raises `pydantic.ValidationError` if the model refuses it."""
         if self.payload_model is None:
             return read_stored(payload if isinstance(payload, str) else payload.decode("utf-8"))
-        return self.payload_model.model_validate_json(payload, strict=True)
+        try:
+            return self.payload_model.model_validate_json(payload, strict=True)
+        except ValidationError as exc:
+            value = read_stored(payload if isinstance(payload, str) else payload.decode("utf-8"))
+            if not make_whole(value, exc):
+                raise
+        return self.payload_model.model_validate_json(dump(value), strict=True)
 
     def checked_result(self, result: Any) -> Any:
         """Return a handler's result as it is stored. It may be an instance of the result model or anything whose JSON
@@ -126,9 +133,7 @@ class TaskType:
             # `warnings` catches instances that were made or changed without validation.
             return result.model_dump(mode="json", by_alias=True, warnings="error")
         except ValidationError as exc:
-            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-            field = ".".join(("result", *(str(part) for part in first["loc"])))
-            raise BadResult(f"the result is no {model.__name__}: {field}: {first['msg']}") from exc
+            raise BadResult(f"the result is no {model.__name__}: {invalid_from(exc, 'result').message}") from exc
         except (PydanticSerializationError, TypeError, ValueError, RecursionError) as exc:
             raise BadResult(f"the result is no {model.__name__}: {exc}") from exc
 

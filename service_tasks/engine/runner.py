@@ -35,6 +35,7 @@ from service_tasks.engine.registry import BadPayload, BadResult
 from service_tasks.engine.traces import trace_of
 from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import end_if_forked
+from servicekit.web.schemas import invalid_from
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import InvalidJson
 from servicekit.wire.json_reader import check_storable
@@ -355,10 +356,8 @@ class Runner:
         try:
             return task.type.parse(text)
         except ValidationError as exc:
-            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-            field = ".".join(str(part) for part in ("payload", *first["loc"]))
             # Fails like any other attempt: a newer model accepted the payload, and the next worker may have it.
-            raise BadPayload(f"{field}: {first['msg']}") from exc
+            raise BadPayload(invalid_from(exc, "payload").message) from exc
 
     async def _on_thread(self, task: ActiveTask, payload: Any) -> Any:
         loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from service_tasks.domain.cron import MAX_CRON_CHARACTERS
 from service_tasks.domain.schedule import (
@@ -21,9 +21,8 @@ from service_tasks.domain.task import (
     MAX_PRIORITY,
     MAX_TASK_TYPE_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
-    MAX_TITLE_CHARACTERS,
 )
-from service_tasks.schemas.tasks import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl
+from service_tasks.schemas.tasks import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl, Title
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import (
     Body,
@@ -35,22 +34,15 @@ from servicekit.web.schemas import (
     Seconds,
     Timestamp,
     Update,
+    Visible,
     unsent,
 )
 
 MissedName = Literal["skip", "run_once", "run_all"]
 ScheduleStatusName = Literal["active", "paused", "finished"]
 
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
-    return value
-
-
-Name = Annotated[str, Field(min_length=1, max_length=MAX_SCHEDULE_NAME_CHARACTERS), AfterValidator(_not_blank)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_SCHEDULE_NAME_CHARACTERS), Visible]
 TaskTypeName = Annotated[str, Field(min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS)]
-Title = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
 Priority = Annotated[int, Field(ge=0, le=MAX_PRIORITY)]
 Attempts = Annotated[int, Field(ge=1, le=MAX_ATTEMPTS_LIMIT)]
 Timeout = Annotated[Seconds, Field(ge=0.1, le=MAX_TIMEOUT_SECONDS)]

@@ -37,6 +37,7 @@ from servicekit.web.schemas import (
     Timestamp,
     Update,
     View,
+    Visible,
 )
 
 _LAST_YEAR = 9000
@@ -54,6 +55,8 @@ def _bounded_time(moment: datetime) -> datetime:
         raise ValueError("is too far in the future")
     return moment
 
+
+Title = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS), Visible]
 
 #: Where the end of a task is POSTed. The use case checks whether its host is allowed.
 CallbackUrl = Annotated[str, Field(max_length=MAX_CALLBACK_URL_CHARACTERS), AfterValidator(ascii_http_url)]
@@ -97,7 +100,7 @@ class TaskCreate(Body):
         description="seconds that one attempt may take, 0.1 to 86400; the type's own when left out",
     )
     user_id: Id | None = Field(default=None, description="stored as given, unless that user was deleted")
-    title: str | None = Field(default=None, min_length=1, max_length=MAX_TITLE_CHARACTERS)
+    title: Title | None = None
     unique_key: str | None = Field(
         default=None,
         min_length=1,

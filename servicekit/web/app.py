@@ -27,11 +27,13 @@ from servicekit.wire.envelope import dump, success
 from servicekit.wire.errors import (
     AppError,
     DeadlineExceeded,
+    FieldError,
     Invalid,
     MethodNotAllowed,
     NotFound,
     NotSupported,
     TooLarge,
+    UnsupportedMediaType,
 )
 from servicekit.wire.json_reader import weight
 
@@ -75,7 +77,8 @@ def json_response(body: Mapping[str, Any], status: int, headers: Mapping[str, st
 
 
 def read_body(limit: int) -> bytes:
-    """Read the request's body; raises `TooLarge` above `limit` bytes, whatever the framing.
+    """Read the request's body; raises `TooLarge` above `limit` bytes, whatever the framing, and `UnsupportedMediaType`
+    for a compressed one.
 
     Counts the memory for the body and for parsing it as JSON; may raise `Overloaded`, before reading.
     """
@@ -98,8 +101,18 @@ def read_body(limit: int) -> bytes:
         raise Invalid("The body cannot be read: it is framed wrongly or ended early.") from exc
     if len(raw) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
+    _require_plain(request.headers.get("Content-Encoding", ""))
     memory.take(max(0, len(raw) + weight(raw) - least))
     return raw
+
+
+def _require_plain(codings: str) -> None:
+    """Refuse a compressed body, and say so as RFC 9110 section 15.5.16 asks."""
+    if any(coding.strip().lower() not in ("", "identity") for coding in codings.split(",")):
+        problem = FieldError("Content-Encoding", "must be left out: bodies are read as plain JSON")
+        raise UnsupportedMediaType(
+            f"{problem.field}: {problem.message}", details=[problem], headers={"Accept-Encoding": "identity"}
+        )
 
 
 def _text(raw: bytes) -> str | bytes:

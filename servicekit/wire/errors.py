@@ -184,7 +184,10 @@ class UriTooLong(AppError):
 
 
 class UnsupportedMediaType(AppError):
-    """Send the body as application/json."""
+    """Send the body as application/json.
+
+    Another media type, or a compressed body: `Content-Encoding` must be left out.
+    """
 
     code = "unsupported_media_type"
 

@@ -112,12 +112,12 @@ def _invalid(problem: str, path: str | None = None) -> InvalidJson:
 
 def _check_text(text: str, trail: list[str]) -> None:
     if "\0" in text:
-        raise _invalid("a text holds the character U+0000", _path(trail))
+        raise _invalid("a string holds the character U+0000", _path(trail))
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as exc:
-            raise _invalid("a text holds half of a surrogate pair", _path(trail)) from exc
+            raise _invalid("a string holds half of a surrogate pair", _path(trail)) from exc
 
 
 def _path(trail: list[str]) -> str:
@@ -227,7 +227,7 @@ def check_storable(text: str, largest: int) -> None:
     except RecursionError as exc:
         raise _invalid(f"nested deeper than {MAX_STORED_DEPTH} levels") from exc
     except UnicodeEncodeError as exc:
-        raise _invalid("a text holds half of a surrogate pair") from exc
+        raise _invalid("a string holds half of a surrogate pair") from exc
     except ValueError as exc:
         raise _invalid(str(exc)) from exc
     level = [value]
@@ -245,7 +245,7 @@ def check_storable(text: str, largest: int) -> None:
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, str) and "\0" in item:
-                raise _invalid("a text holds the character U+0000")
+                raise _invalid("a string holds the character U+0000")
         if below and (depth := depth + 1) > MAX_STORED_DEPTH:
             raise _invalid(f"nested deeper than {MAX_STORED_DEPTH} levels")
         level = below

@@ -68,7 +68,7 @@ def test_a_good_message_becomes_a_task(bench, messages, name):
 
 BAD = {
     "not JSON": (b"New", "Invalid JSON", []),
-    "a list": ([], "must be a JSON object", ["body"]),
+    "a list": ([], "must be an object", ["body"]),
     "binary": (b"\x00\xff\xfe", "JSON", []),
     "a key twice": (b'{"title": "a", "title": "b"}', "twice", []),
     "wrong types": ({"priority": "high", "max_attempts": True}, "priority", ["max_attempts", "priority"]),

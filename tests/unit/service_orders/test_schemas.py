@@ -12,6 +12,7 @@ from servicekit.web.schemas import parse_body, parse_query
 from servicekit.wire.errors import AppError, Invalid
 
 AN_ID = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
+DECIMAL = 'must be a number, or a decimal in a string such as "52.00"'
 OTHER = "118f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
 
 
@@ -31,9 +32,9 @@ def refused(raw: bytes, model=OrderCreate) -> list[tuple[str, str]]:
     return [(detail.field, detail.message) for detail in caught.value.details]
 
 
-@pytest.mark.parametrize("quantity", ["1", "10", "1000000"])
+@pytest.mark.parametrize("quantity", ["1", "10", "1000000", "10.0", "1e1"])
 def test_a_quantity_is_a_whole_number_from_one_to_a_million(quantity):
-    assert parse(order(quantity=quantity)).items[0].quantity == int(quantity)
+    assert parse(order(quantity=quantity)).items[0].quantity == float(quantity)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +42,7 @@ def test_a_quantity_is_a_whole_number_from_one_to_a_million(quantity):
     [
         ('"10"', "must be a whole number"),
         ("true", "must be a whole number"),
-        ("10.0", "must be a whole number"),
-        ("1e1", "must be a whole number"),
+        ("10.5", "must be a whole number"),
         ("null", "must be a whole number"),
         ("[1]", "must be a whole number"),
         ("0", "must be at least 1"),
@@ -65,6 +65,8 @@ def test_other_quantities_are_refused(quantity, said):
         ("1e1", "10"),
         ("1e-2", "0.01"),
         ("99999999.99", "99999999.99"),
+        ("52.000", "52.000"),  # the number counts, however it is written
+        ('"52.00"', "52.00"),  # as answers have it
     ],
 )
 def test_a_price_has_at_most_two_decimals(price, kept):
@@ -75,11 +77,11 @@ def test_a_price_has_at_most_two_decimals(price, kept):
     ("price", "said"),
     [
         ("52.001", "must have at most two decimals"),
-        ("52.000", "must have at most two decimals"),
         ("1e-3", "must have at most two decimals"),
         ("-0.01", "must be at least 0"),
         ("100000000", "must be at most 99999999.99"),
-        ('"52.00"', "must be a number"),
+        ('"52.0"', DECIMAL),
+        ('"100000000.00"', "must be at most 99999999.99"),
         ("true", "must be a number"),
         ("null", "must be a number"),
     ],
@@ -93,7 +95,7 @@ def test_a_product_is_any_text(product):
     assert parse(order(product=product)).items[0].product
 
 
-@pytest.mark.parametrize("product", ['""', '" "', '"' + "x" * 201 + '"', "1", "null"])
+@pytest.mark.parametrize("product", ['""', '" "', '"' + "x" * 201 + '"', "1", "null", '"a\\u202eb"', '"\\u200b"'])
 def test_blank_or_overlong_products_are_refused(product):
     assert [field for field, _ in refused(order(product=product))] == ["items.0.product"]
 
@@ -130,7 +132,7 @@ def test_an_update_names_items_status_or_both_and_never_null():
         ("status", expected),
     ]
     assert refused(b'{"status": "Completed"}', OrderUpdate) == [("status", expected)]
-    assert refused(f'{{"user_id": "{AN_ID}"}}'.encode(), OrderUpdate) == [("user_id", "unknown field")]
+    assert refused(b'{"total": 1}', OrderUpdate) == [("total", "unknown field")]
 
 
 @pytest.mark.parametrize("raw", [f"user_id={AN_ID}", f"userId={AN_ID}", f"user_id={AN_ID}&userId={AN_ID.upper()}"])

@@ -162,9 +162,9 @@ def test_a_result_is_stored_as_its_schema_says(returned, stored):
 @pytest.mark.parametrize(
     ("returned", "complaint"),
     [
-        ({"square_metres": "2"}, "the result is no Area: result.square_metres: Input should be a valid number"),
-        ({"square_metres": -1}, "result.square_metres: Input should be greater than or equal to 0"),
-        ({}, "result.square_metres: Field required"),
+        ({"square_metres": "2"}, "the result is no Area: result.square_metres: must be a number"),
+        ({"square_metres": -1}, "result.square_metres: must be at least 0"),
+        ({}, "result.square_metres: is required"),
         (None, "the result is no Area: result: "),
         (object(), "the result is no Area: no JSON form for object"),
         ({"square_metres": float("nan")}, "the result is no Area: "),

@@ -15,6 +15,7 @@ from servicekit.web.schemas import Body, PageQuery, PageView, QueryText, View
 from servicekit.wire import deadline
 from servicekit.wire.errors import Conflict, DatabaseUnavailable, FieldError, Forbidden, TooLarge
 
+AS_JSON = {"Content-Type": "application/json"}
 AN_ID = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
 
 
@@ -102,6 +103,22 @@ def error_of(answer, status: int, code: str) -> dict:
     assert body["error"]["code"] == code
     assert body["error"]["message"]
     return body["error"]
+
+
+@pytest.mark.parametrize("codings", ["gzip", "GZIP", "br", "identity, gzip", "x-unheard"])
+def test_a_compressed_body_is_refused_by_the_name_of_its_field(client, codings):
+    answer = client.post("/notes", data=b"\x1f\x8b\x08", headers={**AS_JSON, "Content-Encoding": codings})
+    error = error_of(answer, 415, "unsupported_media_type")
+    assert [detail["field"] for detail in error["details"]] == ["Content-Encoding"]
+    assert answer.headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("codings", ["", "identity", "Identity"])
+def test_a_coding_that_changes_nothing_is_taken(client, codings):
+    assert (
+        client.post("/notes", data=b'{"text": "x"}', headers={**AS_JSON, "Content-Encoding": codings}).status_code
+        == 201
+    )
 
 
 def test_a_good_answer_is_wrapped_and_carries_its_own_fields(client):
