@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Integer, RowMapping, Select, Text, bindparam, cast, func, select
+from sqlalchemy import Integer, Row, Select, Text, bindparam, cast, func, select
 from sqlalchemy.orm import Session, defer
 
 from service_orders.tables import Order
+from servicekit.web.paging import SortedQuery, Sorting
 
 #: The most bytes of JSON that the items of one page may have; one order never has more.
 LARGEST_PAGE = 1024 * 1024
+SORTING = Sorting(Order.id, Order.created_at, total_amount=Order.total_amount)
+_ESCAPES = str.maketrans({wildcard: f"/{wildcard}" for wildcard in "%_/"})
 
 
 def add(session: Session, order: Order) -> None:
@@ -43,31 +47,57 @@ def remove(session: Session, order: Order) -> None:
     session.delete(order)
 
 
-def search(
-    session: Session, *, user_id: UUID | None, status: str | None, limit: int, offset: int
-) -> tuple[Sequence[RowMapping], int]:
-    """Return one page of the matching orders, newest first, and the total number of matches.
+class OrdersFound(NamedTuple):
+    """One page: rows whose items are JSON text; how many orders match in all, and their sum (None: not counted); the
+    place behind the page if more follow."""
 
-    The items come as JSON text; the page is shorter than `limit` if they would exceed `LARGEST_PAGE`.
+    orders: Sequence[Row[Any]]
+    total: int | None
+    total_amount: Decimal | None
+    next: str | None
+
+
+def search(
+    session: Session, page: SortedQuery, *, user_id: UUID | None, status: str | None, part: str | None
+) -> OrdersFound:
+    """Return one page of the matching orders; shorter than `page.limit` if their items would exceed `LARGEST_PAGE`.
+
+    `part` is in the form of servicekit.wire.caseless. Raises `Invalid` as `Sorting.place` does.
     """
-    which = {"user_id": user_id, "status": status}
-    count, page = _search(*(name for name, value in which.items() if value is not None))
-    total: int = session.scalar(count, which) or 0
-    return session.execute(page, {**which, "limit": limit, "offset": offset}).mappings().all(), total
+    place = SORTING.place(page)
+    which = {
+        "user_id": user_id,
+        "status": status,
+        "product": None if part is None else f"%{part.translate(_ESCAPES)}%",
+        "created_from": page.created_from,
+        "created_to": page.created_to,
+    }
+    which = {name: value for name, value in which.items() if value is not None}
+    totals, wanted = _search(page.sort, bool(place), *which)
+    rows = session.execute(wanted, {**which, **place, "limit": page.limit + 1, "offset": page.offset}).all()
+    total, total_amount = session.execute(totals, which).one() if page.total else (None, None)
+    shown = rows[: page.limit]
+    more = bool(rows) and rows[0].found > len(shown)
+    return OrdersFound(shown, total, total_amount, SORTING.next(page.sort, shown[-1]) if more else None)
 
 
 @cache
-def _search(*filters: str) -> tuple[Select[Any], Select[Any]]:
+def _search(sort: str, continued: bool, *given: str) -> tuple[Select[int, Decimal], Select[Any]]:
     """The statements of `search`, cached: building them takes longer than running them."""
     columns = Order.__table__.columns
-    conditions = [columns[name] == bindparam(name) for name in filters]
-    count = select(func.count()).select_from(Order).where(*conditions)
-    shown = [column for column in columns if column.name != "items"]
-    newest = select(*shown, cast(columns["items"], Text).label("items")).where(*conditions)
-    newest = newest.order_by(Order.created_at.desc(), Order.id.desc())
-    page = newest.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer)).subquery()
-    in_order = (page.c.created_at.desc(), page.c.id.desc())
-    size = func.sum(func.octet_length(page.c["items"])).over(order_by=in_order)
-    measured = select(page, size.label("bytes")).subquery()
+    conditions = SORTING.filters(given)
+    conditions += [columns[name] == bindparam(name) for name in ("user_id", "status") if name in given]
+    if "product" in given:
+        conditions.append(Order.products_key.like(bindparam("product"), escape="/"))
+    amount = func.coalesce(func.sum(Order.total_amount), Decimal("0.00"))
+    totals = select(func.count(), amount).select_from(Order).where(*conditions)
+    if continued:
+        conditions.append(SORTING.behind(sort))
+    shown = [column for column in columns if column.name not in ("items", "products_key")]
+    chosen = select(*shown, cast(columns["items"], Text).label("items")).where(*conditions)
+    chosen = chosen.order_by(*SORTING.order(sort))
+    page = chosen.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer)).subquery()
+    size = func.sum(func.octet_length(page.c["items"])).over(order_by=SORTING.order(sort, page))
+    measured = select(page, size.label("bytes"), func.count().over().label("found")).subquery()
     kept = select(measured).where(measured.c.bytes <= LARGEST_PAGE)
-    return count, kept.order_by(measured.c.created_at.desc(), measured.c.id.desc())
+    return totals, kept.order_by(*SORTING.order(sort, measured))

@@ -20,7 +20,7 @@ def order_routes(orders: Orders) -> Routes:
 
     @api.get("/orders")
     def list_orders(query: OrderQuery) -> OrderPage:
-        """List orders, the newest first."""
+        """List orders, the newest first unless sorted otherwise."""
         return orders.search(query)
 
     @api.post(

@@ -9,14 +9,15 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from service_orders.domain import LARGEST_TOTAL
+from servicekit.web.paging import SortedPage, SortedQuery
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import (
     Amount,
     Body,
     Id,
     Money,
-    PageQuery,
-    PageView,
+    QueryFlag,
+    QueryText,
     Timestamp,
     Update,
     View,
@@ -46,6 +47,7 @@ Price = Annotated[
         }
     ),
 ]
+Sought = Annotated[QueryText, StringConstraints(max_length=200)]
 Product = Annotated[str, StringConstraints(min_length=1, max_length=200), Visible]
 
 
@@ -69,14 +71,21 @@ class OrderCreate(Body):
     items: Items
 
 
-class OrderQuery(PageQuery):
+class OrderQuery(SortedQuery):
     """Which orders are wanted."""
 
+    sort: Literal["-created_at", "created_at", "total_amount", "-total_amount"] = Field(
+        default="-created_at", description="the field to sort by; with a minus sign descending"
+    )
+    total: QueryFlag = Field(
+        default=True, description="false: nothing is counted and added up, which is faster for long lists"
+    )
     user_id: Id | None = Field(default=None, description="orders of this user")
     userId: Id | None = Field(  # the older spelling
         default=None, description="the same as user_id"
     )
     status: StatusWord | None = Field(default=None, description="orders that stand there")
+    product: Sought | None = Field(default=None, description="part of the name of a product, whatever the case")
 
     @model_validator(mode="after")
     def _one_spelling(self) -> Self:
@@ -121,10 +130,13 @@ class OrderUpdate(Update):
     status: StatusWord = unsent("the status it has already is no step, and no error")
 
 
-class OrderPage(PageView):
-    """A page of orders, the newest first."""
+class OrderPage(SortedPage):
+    """A page of orders."""
 
     limit: int = Field(
         description="how many were shown at most: fewer than asked for where that is over 1 MiB of items"
+    )
+    total_amount: Money | None = Field(
+        description="the sum of all orders that match the filters, also those of other pages; null if `total=false`"
     )
     orders: list[OrderView]

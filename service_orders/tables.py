@@ -41,6 +41,8 @@ class Order(Base):
     total_amount: Mapped[Decimal] = mapped_column(Numeric(10, 2))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    #: The products as they are searched (servicekit.wire.caseless), each on a line. Not read with an order.
+    products_key: Mapped[str] = mapped_column(Text(collation="C"), deferred=True)
     #: Why it was cancelled, if not by request.
     cancel_reason: Mapped[str | None] = mapped_column(Text)
 
@@ -56,5 +58,6 @@ class Order(Base):
             name="ck_orders_cancel_reason",
         ),
         Index("ix_orders_newest", text("created_at DESC"), text("id DESC")),
+        Index("ix_orders_total", "total_amount", "id"),
         Index("ix_orders_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
     )

@@ -32,6 +32,7 @@ from servicekit.web import idempotency
 from servicekit.web.idempotency import Made, RequestKey
 from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire import memory
+from servicekit.wire.caseless import comparable
 from servicekit.wire.json_reader import read_stored, weight
 
 #: A page is in memory three times: as read, as views and as written.
@@ -69,6 +70,7 @@ class Orders:
             id=new_id(),
             user_id=wanted.user_id,
             items=_stored(wanted.items),
+            products_key=_products_key(wanted.items),
             status=OrderStatus.CREATED.value,
             total_amount=total,
             created_at=now,
@@ -91,18 +93,28 @@ class Orders:
             return _view(_required(repository.find(session, order_id)))
 
     def search(self, query: OrderQuery) -> OrderPage:
-        """Return one page of orders. Raises `Overloaded` while other requests hold too much memory."""
+        """Return one page of orders.
+
+        Raises `Invalid` for an `after` that was not the `next` of a page, and `Overloaded` while other requests hold
+        too much memory.
+        """
         with self._database.transaction() as session:
-            orders, total = repository.search(
-                session, user_id=query.owner, status=query.status, limit=query.limit, offset=query.offset
+            found = repository.search(
+                session,
+                query,
+                user_id=query.owner,
+                status=query.status,
+                part=None if query.product is None else comparable(query.product),
             )
-        memory.take(_COPIES * weight("".join(order["items"] for order in orders).encode()))
-        ended_early = 0 < len(orders) < min(query.limit, total - query.offset)
+        orders = found.orders
+        memory.take(_COPIES * weight("".join(order.items for order in orders).encode()))
         return OrderPage(
-            orders=[OrderView.of({**order, "items": read_stored(order["items"])}) for order in orders],
-            total=total,
-            limit=len(orders) if ended_early else query.limit,
+            orders=[OrderView.of({**order._asdict(), "items": read_stored(order.items)}) for order in orders],
+            total=found.total,
+            total_amount=found.total_amount,
+            limit=query.limit if found.next is None else len(orders),
             offset=query.offset,
+            next=found.next,
         )
 
     def update(self, order_id: UUID, change: OrderUpdate, if_match: IfMatch = ANY_STATE) -> OrderView:
@@ -121,6 +133,7 @@ class Orders:
                 require_items_changeable(present)
                 order.total_amount = _total(change.items)
                 order.items = items
+                order.products_key = _products_key(change.items)
             if "status" in values:
                 order.status = step(present, OrderStatus(change.status)).value
             if values:
@@ -179,6 +192,10 @@ def _stored(items: Sequence[Item]) -> list[dict[str, Any]]:
         {"product": item.product, "quantity": item.quantity, "price": item.price.quantize(Decimal("0.01"))}
         for item in items
     ]
+
+
+def _products_key(items: Sequence[Item]) -> str:
+    return "\n".join(comparable(item.product) for item in items)
 
 
 def _view(order: Order) -> OrderView:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
-from sqlalchemy import ColumnElement, Uuid, bindparam, tuple_
+from sqlalchemy import ColumnElement, Subquery, Uuid, bindparam, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from servicekit.web.schemas import Id, PageQuery, PageView, QueryFlag, Timestamp, View, parse_timestamp, parse_uuid
@@ -132,12 +132,13 @@ class Sorting:
         self._created_at = created_at
         self._columns: dict[str, InstrumentedAttribute[Any]] = {"created_at": created_at, **more}
 
-    def order(self, sort: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-        """For ORDER BY."""
-        column = self._column(sort)
-        if sort.startswith("-"):
-            return column.desc(), self._id.desc()
-        return column.asc(), self._id.asc()
+    def order(self, sort: str, rows: Subquery | None = None) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+        """For ORDER BY; of a subquery's rows, if given."""
+        keys = (
+            [self._column(sort), self._id] if rows is None else [rows.c[self._column(sort).key], rows.c[self._id.key]]
+        )
+        first, second = (key.desc() if sort.startswith("-") else key.asc() for key in keys)
+        return first, second
 
     def filters(self, given: Collection[str]) -> list[ColumnElement[bool]]:
         """The conditions of `created_from` and `created_to`, if given, on parameters of these names."""

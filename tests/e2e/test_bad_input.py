@@ -107,6 +107,7 @@ def test_a_wrong_field_is_refused_by_name(system, path, body, field):
         ("offset=99999999999999999999", "offset"),
         ("limit=1&limit=2", "limit"),
         ("nonsense=1", "nonsense"),
+        ("after=nonsense", "after"),
     ],
 )
 @pytest.mark.parametrize("path", ["/users", "/orders", "/tasks"])

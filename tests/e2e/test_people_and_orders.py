@@ -58,7 +58,14 @@ def test_orders_are_listed_by_user(system, user, order, parameter):
     page = system.get(f"/orders?{parameter}={user['id']}")
 
     assert page.status == 200
-    assert page.data == {"orders": [order], "total": 1, "limit": 50, "offset": 0}
+    assert page.data == {
+        "orders": [order],
+        "total": 1,
+        "total_amount": order["total_amount"],
+        "limit": 50,
+        "offset": 0,
+        "next": None,
+    }
 
 
 def test_an_order_goes_through_its_steps_and_not_otherwise(system, order):

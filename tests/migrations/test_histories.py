@@ -102,12 +102,15 @@ def test_without_models_the_shared_tables_are_those_of_servicekit(package, empty
 
 
 @pytest.mark.parametrize("package", WITH_MODELS)
-def test_the_checks_in_the_database_are_those_of_the_models(package, empty_database, engine):
-    # Alembic compares no CHECK constraints, so a second database is made from the models and both are read back.
+def test_the_checks_and_collations_in_the_database_are_those_of_the_models(package, empty_database, engine):
+    # Alembic compares neither, so a second database is made from the models and both are read back.
     migrations.upgrade(package, empty_database)
     query = text("""
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-         WHERE contype = 'c' AND connamespace = 'public'::regnamespace ORDER BY 1, 2""")
+         WHERE contype = 'c' AND connamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT table_name, column_name, collation_name FROM information_schema.columns
+         WHERE table_schema = 'public' AND table_name <> 'alembic_version' ORDER BY 1, 2""")
     with engine.connect() as connection:
         migrated = connection.execute(query).all()
         connection.commit()
@@ -117,6 +120,26 @@ def test_the_checks_in_the_database_are_those_of_the_models(package, empty_datab
         _metadata(package).create_all(connection)
         assert migrated == connection.execute(query).all()
     assert migrated
+
+
+def test_the_products_of_orders_made_before_they_could_be_searched_are_found(empty_database, engine):
+    migrations.upgrade("service_orders", empty_database, to="0003")
+    many = 1001  # more than are read at a time
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO orders (id, user_id, items, status, total_amount, created_at, updated_at)
+                SELECT gen_random_uuid(), gen_random_uuid(),
+                       jsonb_build_array(jsonb_build_object('product', 'STRA' || chr(7838) || 'E ' || n),
+                                         jsonb_build_object('product', 'cafe' || chr(769))),
+                       'created', 1, now(), now()
+                  FROM generate_series(1, :many) n"""),
+            {"many": many},
+        )
+    migrations.upgrade("service_orders", empty_database)
+    with engine.begin() as connection:
+        keys = connection.execute(text("SELECT products_key FROM orders")).scalars().all()
+    assert sorted(keys) == sorted(f"strasse {n}\ncaf\u00e9" for n in range(1, many + 1))
 
 
 @pytest.mark.parametrize("package", SERVICES)

@@ -42,7 +42,7 @@ def fill(service: Contained, database: ServiceDatabase, product: str, count: int
     with database.database.transaction() as session:
         session.connection().exec_driver_sql(
             "INSERT INTO orders SELECT gen_random_uuid(), user_id, items, status, total_amount, created_at, updated_at,"
-            " cancel_reason FROM orders, generate_series(2, %s)",
+            " cancel_reason, products_key FROM orders, generate_series(2, %s)",
             (count,),
         )
 
@@ -75,6 +75,13 @@ def test_a_page_of_large_orders_ends_early_and_tells_how_many_it_shows(
         seen += [order["id"] for order in page["orders"]]
         limits.append(page["limit"])
     assert len(set(seen)) == 20
+    by_place: list[str] = []
+    after = ""
+    while after is not None:
+        page = service.client.get(f"/orders?limit=15{after and '&after='}{after}").json["data"]
+        by_place += [order["id"] for order in page["orders"]]
+        after = page["next"]
+    assert by_place == seen
     # Six of 170 kB are a megabyte; what is left in the end fits.
     assert limits == [6, 6, 6, 15]
 

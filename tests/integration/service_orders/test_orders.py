@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from service_orders.routes import order_routes
 from service_orders.settings import OrdersSettings
 from service_orders.use_cases import Orders
 from servicekit.web.app import make_app
+from tests.support.plans import nodes_of, selects_of
 from tests.support.upstream import ScriptedUpstream, answer, bad, good
 
 ANNA = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
@@ -291,6 +294,165 @@ def test_lists_come_in_pages_in_a_stable_order(orders_database):
     pages = [client.get(f"/orders?limit=2&offset={offset}").json["data"] for offset in (0, 2, 4)]
     assert [order["id"] for page in pages for order in page["orders"]] == ids[::-1]
     assert {page["total"] for page in pages} == {5}
+
+
+def names_on(pages: list[dict]) -> str:
+    return "".join(item["product"] for page in pages for order in page["orders"] for item in order["items"])
+
+
+def walk(client: FlaskClient, query: str, between: Callable[[int], object] = lambda page: None) -> list[dict]:
+    """All pages, each reached by the `next` of the one before."""
+    pages: list[dict] = []
+    after = ""
+    while True:
+        response = client.get(f"/orders?{query}{after}")
+        assert response.status_code == 200, response.json
+        pages.append(response.json["data"])
+        if pages[-1]["next"] is None:
+            return pages
+        after = f"&after={pages[-1]['next']}"
+        between(len(pages))
+
+
+@pytest.fixture
+def shelf(orders_database) -> FlaskClient:
+    """Orders of few totals and moments, so that most are equal in what they are sorted by; each of its own product."""
+    moments = [datetime(2026, 11, day, tzinfo=UTC) for day in (20, 21, 22, 23)]
+    made = itertools.count()
+    use_cases = Orders(orders_database.database, Everybody(), clock=lambda: moments[min(next(made) // 3, 3)])
+    client = make_app("o", routes=[order_routes(use_cases)], checks={}).test_client()
+    for product, price in zip("abcdefghi", ("5", "10.5", "5", "9", "5", "0", "10.5", "9", "9.01"), strict=True):
+        create(client, BORIS if product in "bdh" else ANNA, line(1, price, product))
+    return client
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 9, 10])
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", "ihgfedcba"),
+        ("sort=-created_at", "ihgfedcba"),
+        ("sort=created_at", "abcdefghi"),
+        ("sort=total_amount", "facedhibg"),  # 0, 5, 5, 5, 9, 9, 9.01, 10.50, 10.50: as numbers, not as text
+        ("sort=-total_amount", "gbihdecaf"),
+        (f"sort=total_amount&user_id={BORIS}", "dhb"),
+        ("sort=-total_amount&created_from=2026-11-21T00:00:00Z&status=created", "gihdef"),
+        ("created_to=2026-11-21T00:00:00Z", "cba"),
+        ("created_from=2026-11-21T03:00:00+03:00&created_to=2026-11-22T00:00:00Z", "fed"),
+    ],
+)
+def test_pages_follow_each_other_in_every_order_also_among_equals(shelf, query, names, limit):
+    pages = walk(shelf, f"{query}&limit={limit}")
+    assert names_on(pages) == names
+    assert {page["total"] for page in pages} == {len(names)}
+    assert {page["limit"] for page in pages} == {limit}
+
+
+@pytest.mark.parametrize("sort", ["-created_at", "created_at", "total_amount", "-total_amount"])
+def test_what_is_removed_or_added_meanwhile_moves_no_page(shelf, sort):
+    everything = shelf.get(f"/orders?sort={sort}").json["data"]
+
+    def change(page: int) -> None:
+        if page <= 3:  # the one behind which the next page begins
+            assert shelf.delete(f"/orders/{everything['orders'][page - 1]['id']}").status_code == 200
+        if sort == "-created_at":
+            create(shelf, ANNA, line(1, "7", "new"))
+
+    assert names_on(walk(shelf, f"sort={sort}&limit=1", change)) == names_on([everything])
+
+
+def test_an_after_that_no_page_gave_is_refused_by_name(shelf):
+    by_total = shelf.get("/orders?sort=total_amount&limit=1").json["data"]["next"]
+    for query in (f"after={NOBODY}", "after=x", f"after={by_total}", f"sort=-total_amount&after={by_total}"):
+        assert [
+            detail["field"] for detail in error_of(shelf.get(f"/orders?{query}"), 400, "invalid_input")["details"]
+        ] == ["after"]
+    assert error_of(shelf.get("/orders?sort=items"), 400, "invalid_input")["details"][0]["field"] == "sort"
+
+
+@pytest.mark.parametrize(
+    ("query", "amount"),
+    [
+        ("", "63.01"),
+        ("limit=1&offset=3", "63.01"),  # of all pages
+        (f"user_id={BORIS}", "28.50"),
+        ("product=f", "0.00"),
+        (f"user_id={NOBODY}", "0.00"),
+        ("created_from=2026-11-22T00:00:00Z", "28.51"),
+    ],
+)
+def test_a_list_says_what_all_that_matches_adds_up_to(shelf, query, amount):
+    assert shelf.get(f"/orders?{query}").json["data"]["total_amount"] == amount
+
+
+def test_a_sum_beyond_what_one_order_can_have_is_exact(client):
+    for _ in range(11):
+        create(client, ANNA, line(1, "99999999.99"))
+    assert client.get("/orders?limit=1").json["data"]["total_amount"] == "1099999999.89"
+
+
+def test_totals_that_are_not_wanted_are_not_computed(shelf, orders_database):
+    with selects_of(orders_database.database.engine) as selects:
+        page = shelf.get("/orders?total=false&limit=2").json["data"]
+    assert (page["total"], page["total_amount"], len(page["orders"]), len(selects)) == (None, None, 2, 1)
+
+
+def test_orders_are_found_by_part_of_a_product_whatever_its_case(client):
+    def make(*products: str) -> str:
+        return create(client, ANNA, *(line(1, "1", product) for product in products))["id"]
+
+    choco, both = make("Чокопай"), make("Bolt 5%", "ЧОКОпай_2/3")
+    straight, cafe = make("Straße\\"), make("cafe\u0301")
+    for product, ids in [
+        ("чокоПАЙ", [both, choco]),
+        ("пай_2/", [both]),
+        ("5%", [both]),
+        ("%", [both]),
+        ("_", [both]),
+        ("/", [both]),
+        ("\\", [straight]),
+        ("STRASSE", [straight]),
+        ("caf\u00e9", [cafe]),
+        ("bolt 5% чоко", []),  # two products are not one
+        ("", [cafe, straight, both, choco]),
+        ("x", []),
+    ]:
+        page = client.get("/orders", query_string={"product": product}).json["data"]
+        assert [order["id"] for order in page["orders"]] == ids, product
+        assert page["total"] == len(ids)
+
+    client.put(f"/orders/{choco}", json={"items": [{"product": "Nut", "quantity": 1, "price": 1}]})
+    assert client.get("/orders?product=nut").json["data"]["total"] == 1
+    assert [o["id"] for o in client.get("/orders", query_string={"product": "чоко"}).json["data"]["orders"]] == [both]
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("sort=-created_at", "ix_orders_newest"),
+        ("sort=created_at", "ix_orders_newest"),
+        ("sort=total_amount", "ix_orders_total"),
+        ("sort=-total_amount", "ix_orders_total"),
+        (f"user_id={ANNA}", "ix_orders_user_newest"),
+    ],
+)
+def test_a_page_is_read_from_the_index_of_its_order(shelf, orders_database, query, index):
+    database = orders_database.database
+    with database.transaction() as session:
+        session.execute(
+            text("""
+                INSERT INTO orders (id, user_id, items, products_key, status, total_amount, created_at, updated_at)
+                SELECT gen_random_uuid(), gen_random_uuid(), items, 'x', 'created', n, now() - n * interval '1 m', now()
+                FROM generate_series(1, 5000) n, (SELECT items FROM orders LIMIT 1) one""")
+        )
+        session.execute(text("ANALYZE orders"))
+    after = shelf.get(f"/orders?{query}&limit=3").json["data"]["next"]
+    with selects_of(database.engine) as selects:
+        shelf.get(f"/orders?{query}&limit=1&total=false")
+        shelf.get(f"/orders?{query}&limit=1&total=false&after={after}")
+    assert len(selects) == 2
+    for statement, parameters in selects:
+        assert ("Index Scan", index) in nodes_of(database, statement, parameters)
 
 
 def test_sql_in_any_field_is_data(client):
