@@ -28,7 +28,7 @@ from servicekit.web.app import make_app
 from servicekit.web.routes import Routes, bearer_guard
 from servicekit.web.schemas import Body, Timestamp, View
 from servicekit.wire.envelope import dump
-from servicekit.wire.errors import Forbidden, NotFound, Unauthorized
+from servicekit.wire.errors import Forbidden, NotFound, TooManyRequests, Unauthorized
 
 DESCRIPTION = (
     "The people, the orders and the tasks of building sites. Every path is also there under `/api/v1`. "
@@ -215,7 +215,7 @@ def make_control(
 
     @api.post(
         "/admin/circuits/{name}",
-        errors=(Unauthorized, Forbidden, NotFound, CircuitHeldUp),
+        errors=(Unauthorized, Forbidden, TooManyRequests, NotFound, CircuitHeldUp),
         body_limit=_ADMIN_BODY_LIMIT,
         guard=bearer_guard(admin_token, name="admin", closed="The admin routes are closed: ADMIN_TOKEN is not set."),
     )

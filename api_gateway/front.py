@@ -170,9 +170,10 @@ class Front(ObservedHandler[_ClientCall]):
                 await send(message)
 
             raw_path = scope["raw_path"].decode("latin-1")
-            await self._control(
-                {**scope, "path": split_target(raw_path).path, "headers": passed}, receive, send_with_ours
-            )
+            peer, port = scope["client"] or ("", 0)
+            client = headers.client_key(headers.client_address(fields.pairs, peer, self._trusted))
+            ours = {"path": split_target(raw_path).path, "headers": passed, "client": (client, port)}
+            await self._control({**scope, **ours}, receive, send_with_ours)
 
     def _match(self, target: Target) -> Match | None:
         path = without_alias(target.path)

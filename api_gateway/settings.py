@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, SecretStr, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Quota
 from api_gateway.route_table import EVENTS
 from servicekit.process.hosts import read_origins
 from servicekit.process.services import Service, services
-from servicekit.process.settings import Bind, HttpUrl, ServerSettings
+from servicekit.process.settings import Bind, HttpUrl, ServerSettings, Token
 
 
 def _proxies(value: str) -> str:
@@ -71,8 +71,9 @@ class GatewaySettings(_Addresses):
         default="",
         description="addresses and networks of the proxies in front, whose forwarded header fields are trusted",
     )
-    admin_token: SecretStr | None = Field(
-        default=None, description="the bearer token that opens POST /admin/circuits/{name}; unset: 403"
+    admin_token: Token | None = Field(
+        default=None,
+        description="the bearer token that opens POST /admin/circuits/{name}, at least 16 characters; unset: 403",
     )
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         default="", description="origins whose pages may call the API besides its own, separated by commas"

@@ -16,7 +16,7 @@ from servicekit.events.cloudevents import LARGEST_BODY, PATH, Event, EventBatch
 from servicekit.observing.logs import get_logger
 from servicekit.web.routes import Routes, bearer_guard
 from servicekit.web.schemas import View
-from servicekit.wire.errors import AppError, DatabaseLocked, Forbidden, Unauthorized
+from servicekit.wire.errors import AppError, DatabaseLocked, Forbidden, TooManyRequests, Unauthorized
 
 #: Processes one event, inside the transaction that stores its id; raises `Invalid` for data that it cannot read.
 Handler = Callable[[Session, Event], None]
@@ -82,7 +82,7 @@ def event_routes(inbox: Inbox, token: str | None) -> Routes:
     api = Routes("internal", documented=False)
     guard = bearer_guard(token, name="internal", closed="This service takes no events: INTERNAL_TOKEN is not set.")
 
-    @api.post(PATH, errors=(Unauthorized, Forbidden), body_limit=LARGEST_BODY, guard=guard)
+    @api.post(PATH, errors=(Unauthorized, Forbidden, TooManyRequests), body_limit=LARGEST_BODY, guard=guard)
     def take_events(body: EventBatch) -> Taken:
         """Take a batch of events, whole or not at all."""
         return inbox.take([item.event for item in body.events])

@@ -72,12 +72,26 @@ def _hosts(value: str) -> str:
     return value
 
 
+def _token(value: SecretStr) -> SecretStr:
+    token = value.get_secret_value()
+    if len(token) < _SHORTEST_TOKEN:
+        raise ValueError(
+            f"has less than {_SHORTEST_TOKEN} characters; make one with: "
+            'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )
+    if not (token.isascii() and token.isprintable()) or token != token.strip():
+        raise ValueError("must be printable ASCII, without spaces around it")
+    return value
+
+
 Bind = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[
     str, AfterValidator(_database_url), Field(examples=["postgresql://ROLE:PASSWORD@127.0.0.1:5432/DATABASE"])
 ]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
+#: A secret that is sent as `Authorization: Bearer TOKEN`.
+Token = Annotated[SecretStr, AfterValidator(_token)]
 
 
 class Settings(BaseSettings):
@@ -120,9 +134,8 @@ class ServerSettings(ServiceSettings):
 class InternalToken(ServerSettings):
     """The token that the services share."""
 
-    internal_token: SecretStr | None = Field(
+    internal_token: Token | None = Field(
         default=None,
-        min_length=_SHORTEST_TOKEN,
         description="the token by which the services know each other, at least 16 characters; without it no service "
         "takes events, and no relay starts",
     )

@@ -137,7 +137,7 @@ def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
 
     def view(**path: str) -> Response:
         if endpoint.guard is not None:
-            endpoint.guard(request.headers.get("Authorization"))
+            endpoint.guard(request.headers.get("Authorization"), request.remote_addr)
         arguments: dict[str, Any] = {
             name: text if endpoint.path_parameters[name] is str else id_from_path(name, text)
             for name, text in path.items()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hmac
 import inspect
+import math
 import re
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -12,27 +15,64 @@ from uuid import UUID
 
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import Body, Query, View
-from servicekit.wire.errors import AppError, Forbidden, PreconditionFailed, Unauthorized
+from servicekit.wire.errors import AppError, Forbidden, PreconditionFailed, TooManyRequests, Unauthorized
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-#: Checks the Authorization field before anything else of a request is read; raises to refuse it.
-Guard = Callable[[str | None], None]
+#: Checks the Authorization field of a client, given by its address, before anything else of a request is read; raises
+#: to refuse it.
+Guard = Callable[[str | None, str | None], None]
 _PARAMETER = re.compile(r"\{(\w+)\}")
+#: The most wrong tokens that one client may send in so many seconds.
+WRONG_TOKENS = 10
+WRONG_TOKENS_SECONDS = 60.0
+#: Clients whose wrong tokens are remembered; beyond it the one that began first is forgotten.
+_MOST_CLIENTS = 1000
 
 
-def bearer_guard(token: str | None, *, name: str, closed: str) -> Guard:
+class _WrongTokens:
+    """Counts the wrong tokens of each client, in this process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: For each client how many, and when they are forgotten.
+        self._of: dict[str, tuple[int, float]] = {}
+
+    def check(self, client: str, now: float) -> None:
+        """Raises `TooManyRequests` if the client has sent too many."""
+        many, until = self._of.get(client, (0, now))
+        if many >= WRONG_TOKENS and now < until:
+            wait = math.ceil(until - now)
+            raise TooManyRequests("Too many wrong tokens; wait.", headers={"Retry-After": str(wait)})
+
+    def count(self, client: str, now: float) -> None:
+        with self._lock:
+            many, until = self._of.get(client, (0, now))
+            if now >= until:
+                self._of.pop(client, None)
+                many, until = 0, now + WRONG_TOKENS_SECONDS
+            self._of[client] = many + 1, until
+            if len(self._of) > _MOST_CLIENTS:
+                del self._of[next(iter(self._of))]
+
+
+def bearer_guard(token: str | None, *, name: str, closed: str, now: Callable[[], float] = time.monotonic) -> Guard:
     """A guard that admits only requests with `token` as `Authorization: Bearer TOKEN` (RFC 6750), compared in constant
     time; raises `Unauthorized` for others. Without a token it raises `Forbidden` for all, with `closed` as the reason.
 
-    `name` says which token to send, such as "admin".
+    A client that has sent WRONG_TOKENS wrong ones gets `TooManyRequests`, whatever it sends, until WRONG_TOKENS_SECONDS
+    after the first of them. `name` says which token to send, such as "admin".
     """
+    wrong = _WrongTokens()
 
-    def check(authorization: str | None) -> None:
+    def check(authorization: str | None, client: str | None) -> None:
         if not token:
             raise Forbidden(closed)
+        wrong.check(client or "", now())
         scheme, _, given = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+            if given:
+                wrong.count(client or "", now())
             raise Unauthorized(
                 f"Send the {name} token as Authorization: Bearer TOKEN.", headers={"WWW-Authenticate": "Bearer"}
             )

@@ -204,7 +204,7 @@ class MisdirectedRequest(AppError):
 class TooManyRequests(AppError):
     """Too many requests; slow down.
 
-    This client sent more than GATEWAY_RATE_LIMIT allows; `Retry-After` says when to go on.
+    This client sent more than GATEWAY_RATE_LIMIT allows, or too many wrong tokens; `Retry-After` says when to go on.
     """
 
     code = "too_many_requests"

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.gateway import GatewayProcess
+from tests.support.gateway import ADMIN_TOKEN, GatewayProcess
 from tests.support.raw_http import RawAnswer, RawClient, read_answer
 from tests.support.upstream import Pause, ScriptedUpstream, Wait, answer, good
 from tests.support.waiting import eventually
@@ -268,6 +268,27 @@ class TestPages:
         document = client.get("/openapi.json").json
         assert document["servers"] == [{"url": "/"}]
         assert "/api/v1" in document["info"]["description"]
+
+
+def test_a_client_that_guesses_the_admin_token_is_put_off(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path / "log", TRUSTED_PROXIES="127.0.0.1")
+
+    def force(token: str, client: str) -> RawAnswer:
+        fields = (
+            ("Authorization", f"Bearer {token}"),
+            ("X-Forwarded-For", client),
+            ("Content-Type", "application/json"),
+        )
+        return gateway.client.request("POST", "/admin/circuits/users", b'{"state": "auto"}', fields=fields)
+
+    try:
+        guesses = [force(f"guess {n}", f"2001:db8::{n}") for n in range(11)]
+        assert [one.status for one in guesses] == [401] * 10 + [429]
+        assert (guesses[-1].code, 0 < int(guesses[-1].value("Retry-After") or 0) <= 60) == ("too_many_requests", True)
+        assert force(ADMIN_TOKEN, "2001:db8::ffff").status == 429
+        assert force(ADMIN_TOKEN, "2001:db8:0:1::1").status == 200
+    finally:
+        gateway.stop()
 
 
 def test_without_a_token_the_admin_route_is_closed(tmp_path: Path) -> None:

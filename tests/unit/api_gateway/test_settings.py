@@ -37,6 +37,8 @@ def test_without_any_variable_it_runs_on_loopback() -> None:
         ("ALLOWED_HOSTS", "*"),
         ("ALLOWED_HOSTS", "api.example.com:8000"),
         ("ALLOWED_HOSTS", "http://api.example.com"),
+        ("ADMIN_TOKEN", "fifteen letters"),
+        ("ADMIN_TOKEN", "a token of some lëngth"),
         ("GATEWAY_UPSTREAM_CONNECTIONS", "0"),
         ("GATEWAY_RATE_LIMIT", "100"),
     ],
@@ -46,6 +48,12 @@ def test_a_wrong_value_stops_the_start_and_names_the_variable(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=variable):
+        load(GatewaySettings)
+
+
+def test_a_short_admin_token_does_not_start_and_the_error_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADMIN_TOKEN", "a" * 15)
+    with pytest.raises(SettingsError, match=r"^ADMIN_TOKEN: has less than 16 characters; make one with: python3 -c "):
         load(GatewaySettings)
 
 

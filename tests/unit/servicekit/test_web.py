@@ -10,10 +10,19 @@ import pytest
 from servicekit.observing import request_id
 from servicekit.observing.metrics import Metrics
 from servicekit.web.app import make_app
-from servicekit.web.routes import Answer, Routes
+from servicekit.web.routes import Answer, Routes, bearer_guard
 from servicekit.web.schemas import Body, PageQuery, PageView, QueryText, View
 from servicekit.wire import deadline
-from servicekit.wire.errors import Conflict, DatabaseUnavailable, FieldError, Forbidden, TooLarge
+from servicekit.wire.errors import (
+    AppError,
+    Conflict,
+    DatabaseUnavailable,
+    FieldError,
+    Forbidden,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+)
 
 AS_JSON = {"Content-Type": "application/json"}
 AN_ID = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
@@ -79,7 +88,7 @@ def note_routes() -> Routes:
     return api
 
 
-def _only_the_owner(authorization: str | None) -> None:
+def _only_the_owner(authorization: str | None, client: str | None) -> None:
     if authorization != "Bearer owner":
         raise Forbidden
 
@@ -217,6 +226,49 @@ def test_bodies_and_their_media_types(client, raw, content_type, status, code):
 def test_a_guard_refuses_before_anything_else_is_read(client):
     assert client.post("/drawers/left", data=b"no JSON at all").status_code == 403
     assert client.post("/drawers/left", json={"text": "x"}, headers={"Authorization": "Bearer x"}).status_code == 403
+
+
+class TestABearerGuard:
+    @pytest.fixture
+    def clock(self):
+        return [1000.0]
+
+    @pytest.fixture
+    def guard(self, clock):
+        return bearer_guard("a token of some length", name="admin", closed="closed", now=lambda: clock[0])
+
+    @staticmethod
+    def refusal(guard, token: str | None, client: str | None) -> type[AppError] | None:
+        try:
+            guard(token and f"Bearer {token}", client)
+        except AppError as error:
+            return type(error)
+        return None
+
+    def test_of_a_client_that_guesses_takes_no_token_for_a_minute(self, guard, clock):
+        for n in range(10):
+            assert self.refusal(guard, f"guess {n}", "10.0.0.1") is Unauthorized
+
+        assert self.refusal(guard, "guess", "10.0.0.1") is TooManyRequests
+        assert self.refusal(guard, "a token of some length", "10.0.0.1") is TooManyRequests
+        assert self.refusal(guard, "a token of some length", "10.0.0.2") is None
+        clock[0] += 59
+        with pytest.raises(TooManyRequests) as caught:
+            guard("Bearer a token of some length", "10.0.0.1")
+        assert caught.value.headers == {"Retry-After": "1"}
+        clock[0] += 1
+        assert self.refusal(guard, "a token of some length", "10.0.0.1") is None
+
+    def test_counts_no_request_without_a_token(self, guard):
+        assert {self.refusal(guard, None, "10.0.0.1") for _ in range(20)} == {Unauthorized}
+
+    def test_remembers_a_bounded_number_of_clients(self, guard):
+        for n in range(1001):
+            for _ in range(10):
+                self.refusal(guard, "guess", f"client {n}")
+
+        assert self.refusal(guard, "guess", "client 0") is Unauthorized
+        assert self.refusal(guard, "guess", "client 1000") is TooManyRequests
 
 
 def test_a_part_of_the_path_may_be_a_text_instead_of_an_id(client):
