@@ -119,7 +119,7 @@ ROUTES: tuple[Route, ...] = (
     _row("/tasks/{id}/events", EVENTS, "GET"),
     _row("/tasks/{id}/retry", "tasks", "POST"),
     _row("/task-types", "tasks", "GET"),
-    _row("/task-types/{name}", "tasks", "PUT PATCH"),
+    _row("/task-types/{name}", "tasks", "PUT PATCH DELETE"),
     _row("/task-types/{name}/pause", "tasks", "POST"),
     _row("/task-types/{name}/resume", "tasks", "POST"),
     _row("/schedules", "tasks", "GET POST"),

@@ -1,8 +1,8 @@
 """Errors of tasks, schedules and messages.
 
 Invalid   ⊃ UserDeleted
-NotFound  ⊃ TaskNotFound, ScheduleNotFound, MessageNotFound
-Conflict  ⊃ TaskNotFinished, TaskStateConflict, UniqueKeyTaken, ScheduleNameTaken, MessageIncomplete
+NotFound  ⊃ TaskNotFound, TaskTypeNotFound, ScheduleNotFound, MessageNotFound
+Conflict  ⊃ TaskNotFinished, TaskStateConflict, UniqueKeyTaken, ScheduleNameTaken, MessageIncomplete, LimitReached
 TooLarge  ⊃ PayloadTooLarge
 Unavailable ⊃ TooManyWatchers
 """
@@ -52,6 +52,15 @@ class UniqueKeyTaken(Conflict):
     code = "unique_key_taken"
 
 
+class TaskTypeNotFound(NotFound):
+    """There is no task type of this name.
+
+    No process knows it, no schedule and no pending task names it, and no worker has run it for a day.
+    """
+
+    code = "task_type_not_found"
+
+
 class ScheduleNotFound(NotFound):
     """There is no schedule with this id."""
 
@@ -62,6 +71,15 @@ class ScheduleNameTaken(Conflict):
     """Another schedule has this name."""
 
     code = "schedule_name_taken"
+
+
+class LimitReached(Conflict):
+    """There are as many as there may be.
+
+    Remove some first. The message names the limit.
+    """
+
+    code = "limit_reached"
 
 
 class PayloadTooLarge(TooLarge):

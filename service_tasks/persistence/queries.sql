@@ -413,15 +413,44 @@ BEGIN; {lock_limits}; {claim_limited}
 SELECT k.name, k.paused, k.max_running, k.max_running_per_user FROM task_type_controls k
 
 -- name: control
--- A separate parameter names the fields to set, since null is a value: no limit.
+-- A separate parameter names the fields to set, since null is a value: no limit. Every row costs each claim a little, so
+-- there are at most so many, and none that says nothing.
 INSERT INTO task_type_controls AS k (name, paused, max_running, max_running_per_user)
-VALUES (%(name)s, coalesce(%(paused)s, false), %(max_running)s, %(max_running_per_user)s)
+SELECT %(name)s, coalesce(%(paused)s, false), %(max_running)s::int, %(max_running_per_user)s::int
+WHERE EXISTS (SELECT FROM task_type_controls c WHERE c.name = %(name)s)
+   OR (SELECT count(*) FROM task_type_controls) < %(most)s
 ON CONFLICT (name) DO UPDATE SET
     paused = CASE WHEN 'paused' = ANY (%(named)s::text[]) THEN excluded.paused ELSE k.paused END,
     max_running = CASE WHEN 'max_running' = ANY (%(named)s::text[]) THEN excluded.max_running ELSE k.max_running END,
     max_running_per_user = CASE WHEN 'max_running_per_user' = ANY (%(named)s::text[])
         THEN excluded.max_running_per_user ELSE k.max_running_per_user END,
     updated_at = now()
+RETURNING k.name
+
+-- name: forget_empty_control
+DELETE FROM task_type_controls k WHERE k.name = %(name)s AND NOT {controlled}
+
+-- name: forget_control
+DELETE FROM task_type_controls k WHERE k.name = %(name)s
+
+-- name: seen_type
+-- Whether workers have run it lately, or a schedule or a task that has not ended names it. Stops at the first finding.
+-- No index has the tasks for later by type, so only the next ten thousand are looked through.
+SELECT FROM (
+    SELECT FROM workers w WHERE %(name)s = ANY (w.task_types)
+    UNION ALL
+    SELECT FROM task_type_controls c WHERE c.name = %(name)s
+    UNION ALL
+    SELECT FROM schedules s WHERE s.task_type = %(name)s
+    UNION ALL
+    SELECT FROM tasks r WHERE r.state = 'ready' AND r.task_type = %(name)s
+    UNION ALL
+    SELECT FROM task_minutes m WHERE m.task_type = %(name)s
+    UNION ALL
+    SELECT FROM (
+        SELECT s.task_type FROM tasks s WHERE s.state = 'scheduled' ORDER BY s.execute_at, s.id LIMIT 10000
+    ) AS l WHERE l.task_type = %(name)s
+) AS seen LIMIT 1
 
 -- name: controlled
 (k.paused OR k.max_running IS NOT NULL OR k.max_running_per_user IS NOT NULL)

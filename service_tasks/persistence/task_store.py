@@ -22,7 +22,15 @@ from service_tasks.persistence.insertion import (
 )
 from service_tasks.persistence.statements import StoreStatements
 from service_tasks.persistence.task_ends import TaskEnds
-from service_tasks.use_cases.tasks import Control, NewTask, Obstacle, PastExecuteAt, Selection, StoredTask
+from service_tasks.use_cases.tasks import (
+    MOST_CONTROLS,
+    Control,
+    NewTask,
+    Obstacle,
+    PastExecuteAt,
+    Selection,
+    StoredTask,
+)
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
 
@@ -85,9 +93,19 @@ class TaskStore:
     def controls(self) -> Mapping[str, Control]:
         return {name: Control(*limits) for name, *limits in self._statements.once("controls")}
 
-    def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
+    def control(self, task_type: str, changes: Mapping[str, Any]) -> bool:
         unset: dict[str, Any] = {"paused": None, "max_running": None, "max_running_per_user": None}
-        self._statements.once("control", name=task_type, **{**unset, **changes}, named=list(changes))
+        values = {"name": task_type, **unset, **changes, "named": list(changes), "most": MOST_CONTROLS}
+        with self._statements.transaction() as session:
+            is_set = bool(self._statements.rows(session, "control", **values))
+            self._statements.run(session, "forget_empty_control", name=task_type)
+        return is_set
+
+    def forget_control(self, task_type: str) -> None:
+        self._statements.once("forget_control", name=task_type)
+
+    def has_seen(self, task_type: str) -> bool:
+        return bool(self._statements.once("seen_type", name=task_type))
 
     def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
         for *columns, request_hash in self._statements.once("get_by_key", idempotency_key=idempotency_key):

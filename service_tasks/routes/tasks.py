@@ -7,10 +7,12 @@ from uuid import UUID
 
 from service_tasks.domain.task import MAX_TASK_TYPE_CHARACTERS
 from service_tasks.errors import (
+    LimitReached,
     PayloadTooLarge,
     TaskNotFinished,
     TaskNotFound,
     TaskStateConflict,
+    TaskTypeNotFound,
     UniqueKeyTaken,
 )
 from service_tasks.schemas.tasks import (
@@ -32,6 +34,7 @@ from service_tasks.schemas.tasks import (
 from service_tasks.use_cases.tasks import Tasks
 from servicekit.web.idempotency import HEADERS, IDEMPOTENCY_KEY, checked_key, replay_headers
 from servicekit.web.routes import Answer, Routes
+from servicekit.web.schemas import PageQuery
 from servicekit.wire.errors import IdempotencyKeyReused, Invalid
 
 #: bytes; the gateway's row for the path has the same
@@ -121,21 +124,28 @@ def task_routes(tasks: Tasks) -> Routes:
         return tasks.search(query, user_id=id)
 
     @api.get("/task-types")
-    def list_task_types() -> TaskTypesView:
+    def list_task_types(query: PageQuery) -> TaskTypesView:
         """List the kinds of tasks, with the JSON Schema of each one's payload and result."""
-        return tasks.types()
+        return tasks.types(limit=query.limit, offset=query.offset)
 
-    @api.put("/task-types/{name}")
+    settings_errors = (TaskTypeNotFound, LimitReached)
+
+    @api.put("/task-types/{name}", errors=settings_errors)
     def update_task_type(name: str, body: TaskTypeUpdate) -> TaskTypeView:
         """Limit how many tasks of a type run at once, on all workers together."""
         return tasks.limit(_type_name(name), body)
 
-    @api.post("/task-types/{name}/pause")
+    @api.delete("/task-types/{name}", errors=(TaskTypeNotFound,))
+    def forget_task_type_settings(name: str) -> TaskTypeView:
+        """Forget the pause and the limits of a type, which remains; the answer shows it as it was."""
+        return tasks.forget_settings(_type_name(name))
+
+    @api.post("/task-types/{name}/pause", errors=settings_errors)
     def pause_task_type(name: str) -> TaskTypeView:
         """Start no more tasks of a type; running ones go on."""
         return tasks.pause(_type_name(name))
 
-    @api.post("/task-types/{name}/resume")
+    @api.post("/task-types/{name}/resume", errors=settings_errors)
     def resume_task_type(name: str) -> TaskTypeView:
         """Start tasks of a paused type again."""
         return tasks.resume(_type_name(name))

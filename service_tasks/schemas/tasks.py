@@ -273,9 +273,8 @@ class TaskTypeView(View):
     max_running_per_user: int | None = Field(description="the same for those of one user")
 
 
-class TaskTypesView(View):
-    """Every kind of task that the API or a living worker knows."""
+class TaskTypesView(PageView):
+    """A page of the kinds of tasks that the API or a living worker knows, or that have settings, by name."""
 
     task_types: list[TaskTypeView]
     default: str
-    total: int

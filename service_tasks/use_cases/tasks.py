@@ -24,10 +24,12 @@ from service_tasks.domain.task import (
 from service_tasks.engine.ports import READY, SCHEDULED
 from service_tasks.engine.registry import Registry
 from service_tasks.errors import (
+    LimitReached,
     PayloadTooLarge,
     TaskNotFinished,
     TaskNotFound,
     TaskStateConflict,
+    TaskTypeNotFound,
 )
 from service_tasks.schemas.tasks import (
     AttemptErrorView,
@@ -57,6 +59,8 @@ from servicekit.wire.json_reader import read_stored, weight
 DEFAULT_TASK_TYPE = "noop"
 NO_WORKER = "no worker runs this type"
 PAUSED = "this type is paused"
+#: The most types that may be paused or limited at a time.
+MOST_CONTROLS = 1000
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -173,8 +177,14 @@ class TaskRepository(MakingRepository[StoredTask], Protocol):
     def controls(self) -> Mapping[str, Control]:
         """The settings by type; a type without any has no entry."""
 
-    def control(self, task_type: str, changes: Mapping[str, Any]) -> None:
-        """Set the given fields of `Control`, and keep the others."""
+    def control(self, task_type: str, changes: Mapping[str, Any]) -> bool:
+        """Set the given fields of `Control`, keep the others; False if MOST_CONTROLS types have settings already."""
+
+    def forget_control(self, task_type: str) -> None:
+        """Remove the settings of a type, if it has any."""
+
+    def has_seen(self, task_type: str) -> bool:
+        """Whether a worker, a schedule, a live task or a setting names the type, or workers have run it lately."""
 
     def get(self, task_id: UUID) -> StoredTask | None: ...
 
@@ -425,14 +435,21 @@ class Tasks:
         self._announce(READY)
         return self._view(task)
 
-    def types(self) -> TaskTypesView:
+    def types(self, *, limit: int | None = None, offset: int = 0) -> TaskTypesView:
+        """In the order of their names; all of them without a limit."""
         live, controls = self._repository.live_types(), self._repository.controls()
         names = sorted({*self._registry.names(), *live, *controls})
-        views = [self._type_view(name, live, controls) for name in names]
-        return TaskTypesView(task_types=views, default=DEFAULT_TASK_TYPE, total=len(views))
+        page = names[offset:][:limit]
+        return TaskTypesView(
+            task_types=[self._type_view(name, live, controls) for name in page],
+            default=DEFAULT_TASK_TYPE,
+            total=len(names),
+            limit=len(page) if limit is None else limit,
+            offset=offset,
+        )
 
     def pause(self, task_type: str) -> TaskTypeView:
-        """Start no more tasks of this type; running ones go on. An unknown type may be paused too."""
+        """Start no more tasks of this type; running ones go on."""
         return self._set(task_type, {"paused": True})
 
     def resume(self, task_type: str) -> TaskTypeView:
@@ -446,9 +463,24 @@ class Tasks:
         self._announce(READY)
         return view
 
+    def forget_settings(self, task_type: str) -> TaskTypeView:
+        """Resume a type and let it have the limits that it declares; returns it as it was."""
+        self._require_known(task_type)
+        was = self._type_view(task_type, self._repository.live_types(), self._repository.controls())
+        self._repository.forget_control(task_type)
+        self._announce(READY)
+        return was
+
     def _set(self, task_type: str, changes: Mapping[str, Any]) -> TaskTypeView:
-        self._repository.control(task_type, changes)
+        self._require_known(task_type)
+        if not self._repository.control(task_type, changes):
+            raise LimitReached(f"{MOST_CONTROLS} types are paused or limited already: delete the settings of some.")
         return self._type_view(task_type, self._repository.live_types(), self._repository.controls())
+
+    def _require_known(self, task_type: str) -> None:
+        """Settings of invented names would stay for ever."""
+        if self._registry.get(task_type) is None and not self._repository.has_seen(task_type):
+            raise TaskTypeNotFound
 
     def _type_view(self, name: str, live: Mapping[str, int], controls: Mapping[str, Control]) -> TaskTypeView:
         known, control = self._registry.get(name), controls.get(name, Control())

@@ -512,6 +512,7 @@ def test_a_type_is_paused_and_resumed(ask, bench):
 
 
 def test_limits_of_a_type_are_set_and_taken_away_one_by_one(ask):
+    ask("POST", "/tasks", {"task_type": "paint"}, status=201)
     ask("PUT", "/task-types/paint", {"max_running": 3, "max_running_per_user": 1}, status=200)
     shown = ask("PUT", "/task-types/paint", {"max_running": None}, status=200)
 
@@ -520,3 +521,58 @@ def test_limits_of_a_type_are_set_and_taken_away_one_by_one(ask):
     assert listed["paint"] == shown
     assert fields(ask("PUT", "/task-types/paint", {"max_running": 0}, status=400)) == ["max_running"]
     assert fields(ask("POST", f"/task-types/{'x' * 51}/pause", status=400)) == ["name"]
+
+
+def test_only_known_and_seen_types_can_be_paused_or_limited(ask, bench):
+    day = "2999-01-01T00:00:00Z"
+    ask("POST", "/tasks", {"task_type": "waits"}, status=201)
+    ask("POST", "/tasks", {"task_type": "for later", "execute_at": day}, status=201)
+    ask("POST", "/schedules", {"name": "one day", "task_type": "scheduled", "at": day}, status=201)
+    bench.register(types=("runs",))
+    bench.sql(
+        "INSERT INTO task_minutes (minute, worker_id, task_type, completed, failed, retried, waits, runs)"
+        " VALUES (now(), %s, 'ran', 1, 0, 0, '{}', '{}')",
+        str(new_id()),
+    )
+
+    for name in ("io", "waits", "for later", "scheduled", "runs", "ran"):
+        assert ask("POST", f"/task-types/{name}/pause", status=200)["paused"] is True
+        assert ask("POST", f"/task-types/{name}/resume", status=200)["paused"] is False
+    for method, path, body in (
+        ("POST", "/pause", None),
+        ("POST", "/resume", None),
+        ("PUT", "", {"max_running": 1}),
+        ("DELETE", "", None),
+    ):
+        assert ask(method, f"/task-types/invented{path}", body, status=404)["code"] == "task_type_not_found"
+    assert bench.sql("SELECT name FROM task_type_controls") == []
+
+
+def test_the_settings_of_a_type_are_forgotten_at_once(ask, bench):
+    announced = bench.register()
+    task = bench.add()
+    ask("PUT", "/task-types/noop", {"max_running": 3}, status=200)
+    paused = ask("POST", "/task-types/noop/pause", status=200)
+
+    assert ask("DELETE", "/task-types/noop", status=200) == paused
+    bare = {"paused": False, "max_running": None, "max_running_per_user": None}
+    assert ask("DELETE", "/task-types/noop", status=200) == {**paused, **bare}
+    assert bench.store.controls() == {}
+    assert [one.lease.task_id for one in bench.claim(announced)] == [task]
+
+
+def test_a_setting_that_says_nothing_leaves_no_row_and_there_are_at_most_a_thousand(ask, bench):
+    ask("PUT", "/task-types/noop", {"max_running": 1}, status=200)
+    ask("PUT", "/task-types/noop", {"max_running": None}, status=200)
+    assert bench.store.controls() == {}
+
+    bench.sql(
+        "INSERT INTO task_type_controls (name, paused) SELECT 'type ' || n, true FROM generate_series(1, 1000) AS n"
+    )
+    assert ask("POST", "/task-types/noop/pause", status=409)["code"] == "limit_reached"
+    ask("PUT", "/task-types/type 7", {"max_running": 1}, status=200)
+    page = ask("GET", "/task-types?limit=2&offset=5", status=200)
+    assert [kind["name"] for kind in page["task_types"]] == ["type 1", "type 10"]
+    assert (page["total"], page["limit"], page["offset"]) == (1005, 2, 5)
+    ask("DELETE", "/task-types/type 1000", status=200)
+    ask("POST", "/task-types/noop/pause", status=200)
