@@ -127,6 +127,7 @@ class Gateway(Application):
             browsers=BrowserRules(settings.allowed_hosts, settings.gateway_bind, origins=settings.allowed_origins()),
             gateway_metrics=gateway_metrics,
             limiter=None if quota is None else shared_quotas.limiter_for(quota),
+            streams_per_client=settings.gateway_event_streams_per_client,
             lag=lag,
             budget=Budget(max(GATEWAY_MEMORY // settings.gateway_processes, LEAST_MEMORY)),
         )

@@ -1,6 +1,7 @@
 """Errors that the gateway itself may answer instead of an upstream.
 
 Invalid ⊃ BadPath                  400 invalid_path
+TooManyRequests ⊃ TooManyStreams   429 too_many_streams
 Unavailable ⊃ UpstreamUnavailable  503 <name>_unavailable
             ⊃ UpstreamCircuitOpen  503 circuit_open
             ⊃ UpstreamSaturated    503 upstream_saturated
@@ -12,7 +13,7 @@ DeadlineExceeded                   504 deadline_exceeded (servicekit)
 
 from __future__ import annotations
 
-from servicekit.wire.errors import BadGateway, Invalid, Unavailable
+from servicekit.wire.errors import BadGateway, Invalid, TooManyRequests, Unavailable
 
 
 def proxy_status(upstream: str, error: str, *, received: int | None = None, details: str = "") -> dict[str, str]:
@@ -36,6 +37,15 @@ class BadPath(Invalid):
     """
 
     code = "invalid_path"
+
+
+class TooManyStreams(TooManyRequests):
+    """This client has too many event streams open; close some.
+
+    As many as GATEWAY_EVENT_STREAMS_PER_CLIENT. Are all clients one because TRUSTED_PROXIES lacks a proxy?
+    """
+
+    code = "too_many_streams"
 
 
 class UpstreamUnavailable(Unavailable):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
 from api_gateway import headers
+from api_gateway.errors import TooManyStreams
 from api_gateway.forward import Call, Lane, Notes, Reply, forward, has_no_body
 from api_gateway.headers import Passed, Peer, TrustedProxies
 from api_gateway.limits import EventLoopLag, RateLimiter
@@ -80,6 +82,7 @@ class Front(ObservedHandler[_ClientCall]):
         lag: EventLoopLag,
         budget: Budget,
         limiter: RateLimiter | None = None,
+        streams_per_client: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         super().__init__(RequestRecord(metrics, later=partial(self._loop.call_later, _LOG_SECONDS)))
@@ -95,6 +98,9 @@ class Front(ObservedHandler[_ClientCall]):
         self._limiter = limiter
         #: Open answers without a time limit.
         self._streams: set[UpstreamAnswer] = set()
+        #: How many of them each client has.
+        self._streams_of: Counter[str] = Counter()
+        self._streams_per_client = streams_per_client
         self._ending = False
 
     def end_streams(self) -> None:
@@ -206,10 +212,23 @@ class Front(ObservedHandler[_ClientCall]):
             passed = client.memo = Passed(fields, peer, request.http_version)
         return passed
 
+    def _whose(self, request: Request) -> str:
+        """What counts as one client."""
+        address = headers.client_address(request.fields.pairs, request.client.address, self._trusted)
+        return headers.client_key(address)
+
+    def _take_stream(self, request: Request) -> str:
+        """Count a stream of its client, which is returned; raises TooManyStreams."""
+        whose = self._whose(request)
+        if self._streams_of[whose] >= self._streams_per_client:
+            self._gateway_metrics.refused("", TooManyStreams.code)
+            raise TooManyStreams
+        self._streams_of[whose] += 1
+        return whose
+
     def _take_quota(self, limiter: RateLimiter, request: Request) -> Fields:
         """Count a request against its client's quota; returns the header fields, or raises TooManyRequests."""
-        address = headers.client_address(request.fields.pairs, request.client.address, self._trusted)
-        allowance = limiter.take(headers.client_key(address), time.monotonic())
+        allowance = limiter.take(self._whose(request), time.monotonic())
         fields = {"RateLimit-Policy": limiter.quota.policy, "RateLimit": allowance.field}
         if not allowance.allowed:
             self._gateway_metrics.refused("", TooManyRequests.code)
@@ -280,11 +299,13 @@ class Front(ObservedHandler[_ClientCall]):
         """Pass pieces on as they arrive. A stream that breaks or times out is cut off, never ended properly."""
         client = exchange.client
         endless = reply.stream_ends_at is None
-        if endless:
-            self._streams.add(stream)
-            if self._ending:
-                stream.end()
+        whose = None
         try:
+            if endless:
+                whose = self._take_stream(exchange.request)
+                self._streams.add(stream)
+                if self._ending:
+                    stream.end()
             client.start_stream(reply.status, self._sent_fields(exchange, reply), endless=endless)
             pieces = aiter(stream.pieces())
             while True:
@@ -307,6 +328,10 @@ class Front(ObservedHandler[_ClientCall]):
             # However it ends (usually the client left), the upstream's connection is not kept.
             self._streams.discard(stream)
             stream.close()
+            if whose is not None:
+                self._streams_of[whose] -= 1
+                if not self._streams_of[whose]:
+                    del self._streams_of[whose]
 
 
 def _read_target(request: Request) -> Target:

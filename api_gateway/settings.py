@@ -84,6 +84,10 @@ class GatewaySettings(_Addresses):
     gateway_event_streams: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=2000, description="event streams that one process holds open at a time"
     )
+    gateway_event_streams_per_client: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=200,
+        description="how many of them one client address may have; beyond it 429. Behind proxies set TRUSTED_PROXIES",
+    )
     gateway_rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
         default="",
         description="REQUESTS/SECONDS that one client address may send, such as 100/60, counted over all processes of "

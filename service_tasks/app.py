@@ -67,7 +67,13 @@ def create_app(settings: TasksSettings) -> Flask:
         may_announce=announcer.may_announce,
         callback_hosts=settings.allowed_callback_hosts,
     )
-    schedules = Schedules(schedule_store, tasks, announce=announcer.announce)
+    schedules = Schedules(
+        schedule_store,
+        tasks,
+        announce=announcer.announce,
+        limit=settings.schedules_limit,
+        limit_per_user=settings.schedules_limit_per_user,
+    )
     messages = Messages(MessageStore(database), tasks, announce=announcer.announce)
     bulk = Bulk(BulkStore(database, ends), announce=announcer.announce)
     stats = Stats(StatsStore(database))

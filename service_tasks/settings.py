@@ -105,6 +105,10 @@ class TasksSettings(TaskEventSettings, TaskMakerSettings, WebServiceSettings):
     process: ClassVar[str] = "tasks"
 
     tasks_bind: Bind = Field(default="127.0.0.1:8003", description="where the task service listens")
+    schedules_limit: int = Field(default=10_000, ge=1, le=1_000_000, description="schedules that there may be")
+    schedules_limit_per_user: int = Field(
+        default=100, ge=1, le=1_000_000, description="schedules with the same user_id that there may be"
+    )
 
 
 class IngestSettings(TaskMakerSettings, ServerSettings):

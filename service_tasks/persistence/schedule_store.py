@@ -17,7 +17,7 @@ from service_tasks.errors import UserDeleted
 from service_tasks.persistence.insertion import insert_many, optional_text
 from service_tasks.persistence.statements import StoreStatements
 from service_tasks.persistence.task_store import LARGEST_IN_LIST
-from service_tasks.use_cases.schedules import NewSchedule, ScheduleSelection, StoredSchedule
+from service_tasks.use_cases.schedules import NewSchedule, RequireRoom, ScheduleSelection, StoredSchedule
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
 from servicekit.process.ids import new_id
@@ -31,12 +31,13 @@ class ScheduleStore:
     def __init__(self, database: Database) -> None:
         self._statements = StoreStatements(database, "schedules.sql")
 
-    def add(self, make: Callable[[datetime], NewSchedule]) -> StoredSchedule:
+    def add(self, make: Callable[[datetime], NewSchedule], require_room: RequireRoom) -> StoredSchedule:
         statements = self._statements
         with statements.transaction() as session:
             now = statements.run(session, "clock").scalar_one()
             new = make(now)
             _require_user(session, new.user_id)
+            require_room(*self._count(session, new.user_id))
             return _stored(statements.run(session, "insert", **_values(new)).one())
 
     def get(self, schedule_id: UUID) -> StoredSchedule | None:
@@ -59,7 +60,17 @@ class ScheduleStore:
             total: int = statements.run(session, "count", **which).scalar_one()
         return [_stored(row) for row in rows], total
 
-    def change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> StoredSchedule | None:
+    def _count(self, session: Session, user_id: UUID | None) -> tuple[int, int]:
+        """How many schedules there are, and how many of them the user has; no other is added before the commit."""
+        row = self._statements.row(session, "count_before", user_id=optional_text(user_id))
+        return row.in_all, row.of_user
+
+    def change(
+        self,
+        schedule_id: UUID,
+        decide: Callable[[StoredSchedule], StoredSchedule],
+        require_room: RequireRoom,
+    ) -> StoredSchedule | None:
         statements = self._statements
         with statements.transaction() as session:
             present = _stored_or_none(statements.row(session, "lock", id=str(schedule_id)))
@@ -70,6 +81,9 @@ class ScheduleStore:
                 return present
             if wanted.paused_at is None or wanted.user_id != present.user_id:
                 _require_user(session, wanted.user_id)
+            if wanted.user_id != present.user_id:
+                # In all there is none more.
+                require_room(0, self._count(session, wanted.user_id)[1])
             return _stored(
                 statements.run(
                     session, "update", **_values(wanted), paused_at=wanted.paused_at, problem=wanted.problem

@@ -27,6 +27,12 @@ VALUES (%(id)s::uuid, %(name)s, %(task_type)s, %(title)s, %(user_id)s::uuid, %(p
         %(every_seconds)s, %(at)s, %(anchor)s, %(starts_at)s, %(ends_at)s)
 RETURNING {columns}
 
+-- name: count_before
+-- Before a schedule is added: one session at a time, or two could both take the last place. The count is a statement of
+-- its own, so that it sees what the one before has added. Nothing else takes this lock.
+SELECT pg_advisory_xact_lock(1935894628, 0);
+SELECT count(*) AS in_all, count(*) FILTER (WHERE s.user_id = %(user_id)s::uuid) AS of_user FROM schedules s
+
 -- name: get
 SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid
 

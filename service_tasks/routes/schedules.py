@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from service_tasks.errors import PayloadTooLarge, ScheduleNameTaken, ScheduleNotFound
+from service_tasks.errors import LimitReached, PayloadTooLarge, ScheduleNameTaken, ScheduleNotFound
 from service_tasks.schemas.schedules import (
     ScheduleCreate,
     SchedulePage,
@@ -22,7 +22,7 @@ def schedule_routes(schedules: Schedules) -> Routes:
     """Declare the operations on schedules."""
     api = Routes("schedules")
 
-    @api.post("/schedules", status=201, errors=(ScheduleNameTaken, PayloadTooLarge))
+    @api.post("/schedules", status=201, errors=(ScheduleNameTaken, LimitReached, PayloadTooLarge))
     def create_schedule(body: ScheduleCreate) -> Answer[ScheduleView]:
         """Create a schedule, which makes tasks by cron, at an interval, or once at a date."""
         schedule = schedules.create(body)
@@ -38,7 +38,7 @@ def schedule_routes(schedules: Schedules) -> Routes:
         """Show one schedule."""
         return schedules.get(id)
 
-    @api.put("/schedules/{id}", errors=(ScheduleNotFound, ScheduleNameTaken, PayloadTooLarge))
+    @api.put("/schedules/{id}", errors=(ScheduleNotFound, ScheduleNameTaken, LimitReached, PayloadTooLarge))
     def update_schedule(id: UUID, body: ScheduleUpdate, if_match: IfMatch) -> ScheduleView:
         """Change a schedule.
 

@@ -19,7 +19,7 @@ from service_tasks.domain.schedule import (
 )
 from service_tasks.domain.task import USER_DELETED
 from service_tasks.engine.ports import READY, SCHEDULES
-from service_tasks.errors import ScheduleNotFound
+from service_tasks.errors import LimitReached, ScheduleNotFound
 from service_tasks.schemas.schedules import (
     ScheduleCreate,
     SchedulePage,
@@ -100,21 +100,31 @@ class ScheduleSelection:
     offset: int
 
 
+#: Raises `LimitReached` if so many schedules in all, or so many of the user, leave no room for one more of the user.
+RequireRoom = Callable[[int, int], None]
+
+
 class ScheduleRepository(Protocol):
     """What the use cases need from the database. Each method is one transaction; an exception of a function passed to
     it rolls that back. Methods that write a name may raise `ScheduleNameTaken`, those after which a schedule could make
     a task `UserDeleted`."""
 
-    def add(self, make: Callable[[datetime], NewSchedule]) -> StoredSchedule:
-        """Store the schedule that `make` returns for the present time."""
+    def add(self, make: Callable[[datetime], NewSchedule], require_room: RequireRoom) -> StoredSchedule:
+        """Store the schedule that `make` returns for the present time, if there is room for it."""
 
     def get(self, schedule_id: UUID) -> StoredSchedule | None: ...
 
     def search(self, selection: ScheduleSelection) -> tuple[list[StoredSchedule], int]:
         """The selected page, newest first, and how many schedules there are in all."""
 
-    def change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> StoredSchedule | None:
-        """Store what `decide` makes of a schedule, which is locked meanwhile; None if there is none."""
+    def change(
+        self,
+        schedule_id: UUID,
+        decide: Callable[[StoredSchedule], StoredSchedule],
+        require_room: RequireRoom,
+    ) -> StoredSchedule | None:
+        """Store what `decide` makes of a schedule, which is locked meanwhile; None if there is none. Another user must
+        have room for it."""
 
     def delete(self, schedule_id: UUID, check: Callable[[StoredSchedule], None]) -> StoredSchedule | None:
         """Remove a schedule, locked meanwhile, if `check` does not raise; None if there is none."""
@@ -124,15 +134,26 @@ class ScheduleRepository(Protocol):
 
 
 class Schedules:
-    """`announce` tells workers that schedules changed or a task is ready; it must neither block nor raise."""
+    """`announce` tells workers that schedules changed or a task is ready; it must neither block nor raise. There may be
+    `limit` schedules, and `limit_per_user` of one user."""
 
-    def __init__(self, repository: ScheduleRepository, tasks: Tasks, *, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        repository: ScheduleRepository,
+        tasks: Tasks,
+        *,
+        announce: Callable[[str], None],
+        limit: int,
+        limit_per_user: int,
+    ) -> None:
         self._repository = repository
         self._tasks = tasks
         self._announce = announce
+        self._limit = limit
+        self._limit_per_user = limit_per_user
 
     def create(self, body: ScheduleCreate) -> ScheduleView:
-        """Raises `Invalid`, `PayloadTooLarge` and `ScheduleNameTaken`."""
+        """Raises `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken` and `LimitReached`."""
         task = self._tasks.prepare(TaskCreate(**{name: getattr(body, name) for name in _TASK_FIELDS}))
 
         def make(now: datetime) -> NewSchedule:
@@ -155,7 +176,7 @@ class Schedules:
             )
 
         with _fields_named():
-            stored = self._repository.add(make)
+            stored = self._repository.add(make, self._require_room)
         self._announce(SCHEDULES)
         return _view_of(stored)
 
@@ -180,7 +201,8 @@ class Schedules:
         )
 
     def update(self, schedule_id: UUID, body: ScheduleUpdate, if_match: IfMatch = ANY_STATE) -> ScheduleView:
-        """Raises `ScheduleNotFound`, `PreconditionFailed`, `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`."""
+        """Raises `ScheduleNotFound`, `PreconditionFailed`, `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`,
+        `LimitReached`."""
         named = body.named()
 
         def decide(present: StoredSchedule) -> StoredSchedule:
@@ -234,9 +256,17 @@ class Schedules:
         self._announce(READY)
         return self._tasks.get(task_id)
 
+    def _require_room(self, in_all: int, of_user: int) -> None:
+        if of_user >= self._limit_per_user:
+            raise LimitReached(
+                f"This user has {of_user} schedules; SCHEDULES_LIMIT_PER_USER allows {self._limit_per_user}."
+            )
+        if in_all >= self._limit:
+            raise LimitReached(f"There are {in_all} schedules; SCHEDULES_LIMIT allows {self._limit}.")
+
     def _change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> ScheduleView:
         with _fields_named():
-            stored = _found(self._repository.change(schedule_id, decide))
+            stored = _found(self._repository.change(schedule_id, decide, self._require_room))
         self._announce(SCHEDULES)
         return _view_of(stored)
 

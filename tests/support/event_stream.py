@@ -65,9 +65,18 @@ class Reader:
 class EventStream:
     """One open stream; iteration waits for the next event and ends with the stream."""
 
-    def __init__(self, port: int, task_id: object, *, last_event_id: str | None = None, timeout: float = 15.0) -> None:
+    def __init__(
+        self,
+        port: int,
+        task_id: object,
+        *,
+        last_event_id: str | None = None,
+        forwarded_for: str | None = None,
+        timeout: float = 15.0,
+    ) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-        fields = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        given = {"Last-Event-ID": last_event_id, "X-Forwarded-For": forwarded_for}
+        fields = {name: value for name, value in given.items() if value is not None}
         self._connection.request("GET", f"/tasks/{task_id}/events", headers=fields)
         self.answer = self._connection.getresponse()
         self.status = self.answer.status

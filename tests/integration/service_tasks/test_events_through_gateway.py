@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ def events(tmp_path: Path, tasks_database) -> Iterator[EventsProcess]:
 @pytest.fixture
 def gateway(tmp_path: Path, events: EventsProcess) -> Iterator[GatewayProcess]:
     """In front of the real event streams and of scripted services."""
-    process = GatewayProcess(tmp_path / "gateway.log", EVENTS_URL=events.url)
+    process = GatewayProcess(
+        tmp_path / "gateway.log", EVENTS_URL=events.url, GATEWAY_EVENT_STREAMS_PER_CLIENT=str(WATCHERS)
+    )
     yield process
     process.stop()
 
@@ -214,6 +217,35 @@ def test_a_stream_keeps_its_place_until_it_ends_and_one_too_many_is_refused(
         eventually(lambda: places_taken(gateway) == 0, timeout=3, what="the place to be free")
         with EventStream(gateway.port, task_id) as stream:
             assert next(stream).name == "status"
+    finally:
+        gateway.stop()
+
+
+def test_a_client_has_a_limited_number_of_streams_and_leaves_the_others_to_others(
+    bench, events: EventsProcess, tmp_path: Path
+) -> None:
+    gateway = GatewayProcess(
+        tmp_path / "log",
+        EVENTS_URL=events.url,
+        GATEWAY_EVENT_STREAMS_PER_CLIENT="2",
+        TRUSTED_PROXIES="127.0.0.1",
+    )
+    task_id = bench.add()
+
+    def watch(client: str) -> EventStream:
+        return EventStream(gateway.port, task_id, forwarded_for=client)
+
+    try:
+        with watch("192.0.2.1") as one, watch("192.0.2.1"):
+            with watch("192.0.2.1") as third:
+                assert third.status == 429
+                assert json.loads(third.answer.read())["error"]["code"] == "too_many_streams"
+            with watch("192.0.2.2") as of_another:
+                assert of_another.status == 200
+            one.close()
+            eventually(lambda: places_taken(gateway) == 1, what="the others to be forgotten")
+            with watch("192.0.2.1") as again:
+                assert (again.status, next(again).name) == (200, "status")
     finally:
         gateway.stop()
 

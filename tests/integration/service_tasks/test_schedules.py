@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
 from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
 
+from service_tasks.app import create_app
 from service_tasks.domain.schedule import MAX_RUNS_AT_ONCE, Missed, Timing, plan_of, read_timezone
 from service_tasks.engine.scheduler import Scheduler
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.schedule_store import ScheduleStore
+from service_tasks.settings import TasksSettings
 from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.schedules import NewSchedule
 from servicekit.events.inbox import Inbox
@@ -59,6 +62,42 @@ def tick(store: ScheduleStore) -> None:
 
 
 # Over HTTP
+
+
+def test_a_user_has_a_limited_number_of_schedules_and_so_have_all_together(tasks_database):
+    settings = TasksSettings(
+        tasks_database_url=tasks_database.url, schedules_limit=5, schedules_limit_per_user=2, _env_file=None
+    )
+    ask = Client(create_app(settings).test_client())
+    somebody, other = str(uuid4()), str(uuid4())
+    first, _, theirs = (create(ask, name=str(n), user_id=user) for n, user in enumerate((somebody, somebody, other)))
+
+    refused = ask("POST", "/schedules", {**DAILY, "user_id": somebody}, status=409)
+    assert (refused["code"], "SCHEDULES_LIMIT_PER_USER" in refused["message"]) == ("limit_reached", True)
+    refused = ask("PUT", f"/schedules/{theirs['id']}", {"user_id": somebody}, status=409)
+    assert refused["code"] == "limit_reached"
+    ask("PUT", f"/schedules/{first['id']}", {"user_id": somebody, "name": "another name"}, status=200)
+    for n in (3, 4):
+        create(ask, name=str(n))
+    refused = ask("POST", "/schedules", DAILY, status=409)
+    assert (refused["code"], "SCHEDULES_LIMIT " in refused["message"]) == ("limit_reached", True)
+    ask("DELETE", f"/schedules/{first['id']}", status=200)
+    ask("PUT", f"/schedules/{theirs['id']}", {"user_id": somebody}, status=200)
+    create(ask)
+
+
+def test_two_at_the_same_moment_do_not_both_get_the_last_place(tasks_database):
+    settings = TasksSettings(
+        tasks_database_url=tasks_database.url, schedules_limit=3, schedules_limit_per_user=3, _env_file=None
+    )
+    app = create_app(settings)
+
+    def post(n: int) -> int:
+        return app.test_client().post("/schedules", json={**DAILY, "name": f"schedule {n}"}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = sorted(pool.map(post, range(8)))
+    assert statuses == [201] * 3 + [409] * 5
 
 
 def test_a_schedule_comes_back_as_it_was_said_with_its_next_five_runs(ask):
@@ -546,7 +585,7 @@ def test_the_scheduler_finds_what_is_due_by_its_index(bench, schedules):
             now + timedelta(days=1), Timing(None, None, 60, None, now),
         )  # fmt: skip
 
-    schedules.add(make)
+    schedules.add(make, lambda *_: None)
     bench.sql(
         """INSERT INTO schedules (id, name, task_type, payload, priority, max_attempts, every_seconds, anchor_at,
                                   missed, next_run_at)
