@@ -249,8 +249,8 @@ def _envelope_of(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _event(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    """A stream: text for programs that read all of it, whose content is events like these. (OpenAPI has a word for an
-    item of a stream only since 3.2.)"""
+    """An event, for readers that take a schema of text/event-stream for that of one event, as was usual before OpenAPI
+    3.2 had `itemSchema`; or text, for those that take it for that of the whole answer."""
     events = [
         {
             "type": "object",
@@ -268,7 +268,7 @@ def _event(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         }
         for name, view in zip(endpoint.view.model_fields, _views(endpoint), strict=True)
     ]
-    return {"type": "string", "contentMediaType": endpoint.media_type, "contentSchema": {"oneOf": events}}
+    return {"anyOf": [{"type": "string"}, *events]}
 
 
 def _error_response(classes: Sequence[type[AppError]]) -> dict[str, Any]:

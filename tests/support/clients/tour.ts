@@ -28,7 +28,7 @@ function refused(answer: { error?: Failure; response: Response }, status: number
 
 async function watched(id: string): Promise<void> {
   const { data } = await client.GET("/tasks/{id}/events", { params: { path: { id } }, parseAs: "text" });
-  if (!data?.includes("event: end")) throw new Error(`no end of ${id}: ${data}`);
+  if (typeof data !== "string" || !data.includes("event: end")) throw new Error(`no end of ${id}: ${data}`);
 }
 
 async function withTheAddress(): Promise<string> {
