@@ -65,7 +65,7 @@ def walk(client: Client) -> None:
     order = create_order.sync(client=client, body=OrderCreate(user_id=user.id, items=[pie])).data
     assert (order.total_amount, order.status, order.items[0].price) == ("520.00", OrderViewStatus.CREATED, "52.00")
     details = show_user_details.sync(id=user.id, client=client).data
-    assert (details.user.id, details.orders_total, details.partial) == (user.id, 1, False)
+    assert (details.user.id, details.orders[0].id, details.partial) == (user.id, order.id, False)
     strange = Item(product="Чокопай", quantity="10", price=52.005)
     wrong = refused(
         create_order.sync_detailed(client=client, body=OrderCreate(user_id=user.id, items=[strange])),
