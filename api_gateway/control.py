@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from flask import Flask, Response, request
 from pydantic import Field
@@ -156,6 +156,8 @@ class StartView(View):
 
 class CircuitOrder(Body):
     """What a circuit is to do: stay open, stay closed, or decide by itself again."""
+
+    example: ClassVar[Mapping[str, Any]] = {"state": "auto"}
 
     state: Literal["open", "closed", "auto"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
@@ -67,6 +68,11 @@ Items = Annotated[list[Item], Field(min_length=1, max_length=200)]
 class OrderCreate(Body):
     """A new order. Its status is created; its total is computed."""
 
+    example: ClassVar[Mapping[str, Any]] = {
+        "user_id": "01a1fbc0-c7b2-73cb-959e-ecfd3cf6f650",
+        "items": [{"product": "Чокопай", "quantity": 10, "price": 52.00}],
+    }
+
     user_id: Id = Field(description="a user who exists")
     items: Items
 
@@ -123,6 +129,7 @@ class OrderView(Resource):
 class OrderUpdate(Update):
     """The fields to change; the others stay as they are. An order as GET shows it may be sent back whole."""
 
+    example: ClassVar[Mapping[str, Any]] = {"status": "in_progress"}
     shown = OrderView
     fixed = Update.fixed | {"user_id"}
 

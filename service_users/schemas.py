@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
@@ -67,6 +68,8 @@ Password = Annotated[str, StringConstraints(min_length=8, max_length=128), Field
 class UserCreate(Body):
     """A new user; an e-mail address and a name suffice."""
 
+    example: ClassVar[Mapping[str, Any]] = {"email": "user@example.com", "name": "Белов Ярослав"}
+
     email: Email = Field(
         description="no other user has it, whatever the case of its letters", examples=["user@example.com"]
     )
@@ -103,6 +106,7 @@ class UserView(Resource):
 class UserUpdate(Update):
     """The fields to change; the others stay as they are. A user as GET shows it may be sent back whole."""
 
+    example: ClassVar[Mapping[str, Any]] = {"name": "Белов Ярослав"}
     shown = UserView
 
     email: Email = unsent()

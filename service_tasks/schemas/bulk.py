@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
 from uuid import UUID
 
 from pydantic import Field
@@ -33,9 +35,13 @@ class ManyTasks(Body):
 class CancelMany(ManyTasks):
     """Which pending and processing tasks are to be cancelled."""
 
+    example: ClassVar[Mapping[str, Any]] = {"task_type": "io"}
+
 
 class RetryMany(ManyTasks):
     """Which tasks are to be run again: failed ones, unless `status` says cancelled."""
+
+    example: ClassVar[Mapping[str, Any]] = {"task_type": "io"}
 
     ended_from: Timestamp | None = Field(default=None, description="ended at this moment or later")
     ended_before: Timestamp | None = Field(default=None, description="ended before this moment")

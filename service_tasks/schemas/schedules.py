@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -54,6 +55,14 @@ Every = Annotated[int, Field(ge=MIN_INTERVAL_SECONDS, le=MAX_INTERVAL_SECONDS)]
 class ScheduleCreate(Body):
     """A new schedule: the task it makes, and exactly one of cron, every and at."""
 
+    example: ClassVar[Mapping[str, Any]] = {
+        "name": "Ask the supplier every morning",
+        "task_type": "io",
+        "payload": {"seconds": 4},
+        "cron": "30 7 * * MON-FRI",
+        "timezone": "Europe/Berlin",
+    }
+
     name: Name = Field(description="no other schedule has it")
     task_type: TaskTypeName | None = Field(default=None, description="see GET /task-types")
     payload: JsonValue = Field(default_factory=dict, description="of each task; {} when left out")
@@ -84,6 +93,8 @@ class ScheduleCreate(Body):
 
 class ScheduleUpdate(Update):
     """The fields to change; the others stay as they are. A new cron, every or at takes the place of the old."""
+
+    example: ClassVar[Mapping[str, Any]] = {"cron": "30 8 * * MON-FRI"}
 
     name: Name = unsent()
     task_type: TaskTypeName = unsent()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -74,6 +75,8 @@ StatusFilter = Annotated[
 class TaskCreate(Body):
     """What a new task should be; every field may be left out."""
 
+    example: ClassVar[Mapping[str, Any]] = {"task_type": "io", "payload": {"seconds": 4}, "title": "Ask the supplier"}
+
     task_type: str | None = Field(
         default=None, min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS, description="see GET /task-types"
     )
@@ -113,11 +116,15 @@ class TaskCreate(Body):
 class TaskBatchCreate(Body):
     """Tasks to be made together, or not at all."""
 
+    example: ClassVar[Mapping[str, Any]] = {"tasks": [{"task_type": "io", "payload": {"seconds": 4}}, {}]}
+
     tasks: list[TaskCreate] = Field(min_length=1, max_length=MAX_BATCH_TASKS)
 
 
 class TaskTypeUpdate(Update):
     """How many tasks of a type may run at once, on all workers together; null: any number."""
+
+    example: ClassVar[Mapping[str, Any]] = {"max_running": 10}
 
     max_running: int | None = Field(default=None, ge=1, le=1_000_000)
     max_running_per_user: int | None = Field(default=None, ge=1, le=1_000_000)

@@ -173,21 +173,23 @@ QueryText = Annotated[
 JsonValue = Annotated[Any, WithJsonSchema({})]
 
 
-def _without_default(schema: dict[str, Any]) -> None:
+def _described(schema: dict[str, Any], model: type[BaseModel]) -> None:
     for field in schema.get("properties", {}).values():
         if field.get("default", ...) is None:
             del field["default"]
+    if issubclass(model, Body) and model.example:
+        schema["examples"] = [dict(model.example)]
 
 
 class Body(BaseModel):
     """A request body: strict types, unknown fields refused by name."""
 
-    model_config = ConfigDict(
-        strict=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=_without_default
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=_described)
 
     #: For a body that is a JSON array: the only field, which takes it.
     array_field: ClassVar[str | None] = None
+    #: What readers of the document are shown, and may send as it is; without it they make one up of every field.
+    example: ClassVar[Mapping[str, Any]] = {}
 
 
 class Update(Body):

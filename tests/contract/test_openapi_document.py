@@ -12,6 +12,7 @@ from openapi_spec_validator import validate
 
 from api_gateway.route_table import PAGES, ROUTES
 from scripts.reference.endpoints import document, documents
+from servicekit.web.schemas import Body, parse_body
 
 #: Keywords of JSON Schema 2020-12 and of OpenAPI 3.1 that the documents use.
 KEYWORDS = {
@@ -44,6 +45,12 @@ def schemas(value: Any, *, inside: str = "") -> Iterator[dict[str, Any]]:
         for name, child in value.items():
             if name not in {"default", "examples", "const", "enum"} or named:
                 yield from schemas(child, inside="of a name" if named else name)
+
+
+def subclasses(model: type[Body]) -> Iterator[type[Body]]:
+    for one in model.__subclasses__():
+        yield one
+        yield from subclasses(one)
 
 
 def test_the_document_is_valid_with_its_defaults_and_examples(described: dict[str, Any]) -> None:
@@ -87,6 +94,21 @@ def test_where_a_body_or_an_answer_has_a_pattern_it_has_an_example(described: di
     assert len(with_pattern) >= 4
     for schema in with_pattern:
         assert re.search(schema["pattern"], schema["examples"][0]), schema
+
+
+def test_the_example_of_every_body_is_one_that_is_taken(described: dict[str, Any]) -> None:
+    """Readers would fill in every field, and so ask for what nobody wants or nothing takes."""
+    bodies = {
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for _, _, operation in operations(described)
+        if "requestBody" in operation
+    }
+    models = {model.__name__: model for model in subclasses(Body)}
+
+    assert len(bodies) >= 12
+    for name in bodies:
+        (example,) = described["components"]["schemas"][name]["examples"]
+        parse_body(models[name], json.dumps(example), "application/json")
 
 
 def test_names_do_not_depend_on_which_services_answer(described: dict[str, Any]) -> None:
