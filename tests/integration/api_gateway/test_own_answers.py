@@ -47,11 +47,11 @@ class TestMethods:
     def test_a_preflight_of_a_known_origin_is_granted(self, client: RawClient) -> None:
         granted = client.request(
             "OPTIONS",
-            "/users",
+            "/users/1",
             fields=(("Origin", "https://app.example.com"), ("Access-Control-Request-Headers", "content-type")),
         )
         assert granted.value("Access-Control-Allow-Origin") == "https://app.example.com"
-        assert granted.value("Access-Control-Allow-Methods") == "GET, POST, HEAD, OPTIONS"
+        assert granted.value("Access-Control-Allow-Methods") == "GET, PUT, PATCH, DELETE, HEAD, OPTIONS"
         assert granted.value("Access-Control-Allow-Headers") == "content-type"
 
     @pytest.mark.parametrize("target", ["/users", "/health", "/nothing"])

@@ -564,6 +564,7 @@ def test_a_user_who_changed_meanwhile_is_neither_changed_nor_deleted(client):
     present = client.put(path, json={"password": "correct horse"}, headers={"If-Match": tag}).headers["ETag"]
     for answer in (
         client.put(path, json={"name": "y"}, headers={"If-Match": tag}),
+        client.patch(path, json={"name": "y"}, headers={"If-Match": tag}),
         client.delete(path, headers={"If-Match": tag}),
     ):
         assert error_code(answer, 412) == "precondition_failed"
