@@ -16,6 +16,14 @@ from pathlib import Path
 
 
 def main(venv: Path, requirements: Path, stamp: str) -> int:
+    try:
+        return _make(venv, requirements, stamp)
+    except OSError as exc:
+        _say(f"make_venv: {venv} cannot be made: {exc}; the checkout must be a folder that you may write to")
+        return 1
+
+
+def _make(venv: Path, requirements: Path, stamp: str) -> int:
     lock = open(venv.with_name(venv.name + ".lock"), "w")  # noqa: SIM115 - held until the process ends
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,13 +41,18 @@ def main(venv: Path, requirements: Path, stamp: str) -> int:
     installed.unlink(missing_ok=True)
     lines = requirements.read_text(encoding="utf-8").splitlines()
     wanted = sum("==" in line and "'win32'" not in line for line in lines)
-    found = 0
+    found, retried = 0, False
 
     def follow(line: str) -> None:
-        nonlocal found
+        nonlocal found, retried
         if "(from -r " in line and os.isatty(2):
             found += 1
             _say(f"\033[A\033[2Kinstalling {wanted} packages, once … {found}")
+        elif line.startswith("Installing collected packages"):
+            _say("unpacking them …")
+        elif "Retrying (" in line and not retried:
+            retried = True
+            _say("the package index does not answer; trying again …")
 
     _say(f"installing {wanted} packages, once …")
     _run(

@@ -2,11 +2,20 @@
 
 import os
 import sys
+from urllib.parse import urlsplit
 
 import pika
+from pika.exceptions import AMQPError
 
 URL = os.environ.get("RABBITMQ_URL") or "amqp://guest:guest@127.0.0.1:8011/%2F"
-with pika.BlockingConnection(pika.URLParameters(URL)) as connection:
-    channel = connection.channel()
-    channel.queue_declare(queue="task_queue")
-    channel.basic_publish(exchange="", routing_key="task_queue", body=" ".join(sys.argv[1:]) or '{"status": "New"}')
+try:
+    with pika.BlockingConnection(pika.URLParameters(URL)) as connection:
+        channel = connection.channel()
+        channel.queue_declare(queue="task_queue")
+        channel.basic_publish(exchange="", routing_key="task_queue", body=" ".join(sys.argv[1:]) or '{"status": "New"}')
+except (AMQPError, OSError, ValueError, IndexError) as exc:
+    place = urlsplit(URL).netloc.rpartition("@")[2] or "the address in RABBITMQ_URL"
+    sys.exit(
+        f"publish: no RabbitMQ can be used at {place} ({type(exc).__name__}); start one with "
+        "./scripts/run --rabbitmq, or name one: RABBITMQ_URL=amqp://USER:PASSWORD@HOST:PORT/VHOST"
+    )

@@ -81,6 +81,11 @@ class Layout:
         """Raise ForeignFolder unless the folder is an instance, or absent, or empty."""
         if self.data.exists() and not self.data.is_dir():
             raise ForeignFolder(f"{self.data} is a file; name a folder with --data")
+        may_enter = not self.data.exists() or os.access(self.data, os.R_OK | os.W_OK | os.X_OK)
+        if not may_enter and self.data.stat().st_uid == os.geteuid():
+            raise ForeignFolder(
+                f"{self.data} is yours, but closed to you; open it: chmod u+rwx {shlex.quote(str(self.data))}"
+            )
         try:
             inside = [] if not self.data.exists() else [p for p in self.data.iterdir() if p.name != "lock"]
         except PermissionError:
@@ -90,7 +95,7 @@ class Layout:
                 f"{self.data} is neither empty nor a data folder of Siteworks, so it is left alone; "
                 "choose another folder with --data"
             )
-        if self.data.exists() and not os.access(self.data, os.W_OK | os.X_OK):
+        if not may_enter:
             raise ForeignFolder(f"{self.data} belongs to another user; choose another folder with --data")
         if inside and os.geteuid() != 0 and self.data.stat().st_uid != os.geteuid():
             raise ForeignFolder(f"{self.data} was made by another user; choose another folder with --data")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from scripts.instance import supervision
 from scripts.instance.command_line import say
 from scripts.instance.credentials import Credentials
+from scripts.instance.env_file import warn_of_misspelt
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import running_port
@@ -33,6 +34,8 @@ def act(layout: Layout, verb: str, services: Sequence[str], workers: int | None 
     if strange := [name for name in services if name not in there]:
         raise InstanceError(f"this instance was started without {strange[0]} (see ./scripts/run --help)")
     meant = services or [name for name in names() if name in there and (verb == "start" or name not in STORES)]
+    if verb != "stop":
+        warn_of_misspelt()
     if verb in {"stop", "restart"}:
         stop_services(supervisor, meant, say)
     if workers is not None:

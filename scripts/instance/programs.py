@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.instance.credentials import Credentials
+from scripts.instance.env_file import names_in
 from scripts.instance.identity import Identity
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.ports import HOST, STORES, Ports
@@ -188,9 +189,4 @@ def _default_log_format(dotenv: Path = CHECKOUT / ".env") -> dict[str, str]:
     """These logs are read with `tail -f`, so they are plain text unless the caller asked for JSON."""
     if "LOG_FORMAT" in os.environ:
         return {}
-    try:
-        lines = dotenv.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    chosen = any(line.strip().removeprefix("export ").lstrip().startswith("LOG_FORMAT=") for line in lines)
-    return {} if chosen else {"LOG_FORMAT": "console"}
+    return {} if "LOG_FORMAT" in names_in(dotenv) else {"LOG_FORMAT": "console"}

@@ -9,13 +9,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from pathlib import Path
 from types import FrameType
 
 from scripts.instance import supervision
 from scripts.instance.command_line import say, say_more
 from scripts.instance.credentials import Credentials
 from scripts.instance.databases import create_databases, migrate
-from scripts.instance.errors import InstanceError
+from scripts.instance.env_file import warn_of_misspelt
+from scripts.instance.errors import InstanceError, PortTaken
+from scripts.instance.identity import AS_WE_ARE, Identity
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock
 from scripts.instance.ports import GATEWAY_PORT, STORES, WORKERS, Ports, names
@@ -25,6 +28,8 @@ from scripts.instance.rabbitmq import Broker, choose_broker
 from scripts.instance.readiness import Start
 from scripts.instance.reclaim import reclaim
 from scripts.instance.stopping import stop_in_order
+
+_FIRST_FREE_FOR_ALL = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 class StopRequested(BaseException):
@@ -46,6 +51,7 @@ def run(
     """
     again = _command(layout, ports, workers=workers, rabbitmq=rabbitmq)
     began = time.monotonic()
+    warn_of_misspelt()
     layout.require_ours_or_empty()
     broker = choose_broker(layout, ports, wanted=rabbitmq)
     layout.create_folder()
@@ -107,6 +113,7 @@ def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool
     server = EmbeddedPostgres(layout.postgres, ports["postgres"], credentials["postgres"], log=layout.log("postgres"))
     if server.identity.uid is not None:
         layout.data.chmod(0o711)  # PostgreSQL's user has to reach its own folder; the rest stays closed
+    _require_port_for(server.identity, ports)
     if not server.initialised:
         say(f"making a database in {layout.postgres} …")
     server.initialise()
@@ -114,6 +121,19 @@ def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool
     server.require_access()
     server.remove_stale_pid_file()
     return server
+
+
+def _require_port_for(identity: Identity, ports: Ports) -> None:
+    """Raises PortTaken if PostgreSQL, run by root as somebody else, may not use its port."""
+    try:
+        first = int(_FIRST_FREE_FOR_ALL.read_text())
+    except OSError:
+        first = 1024
+    if identity != AS_WE_ARE and ports["postgres"] < first:
+        raise PortTaken(
+            f"port {ports['postgres']} for postgres may be used by root alone, and PostgreSQL refuses to run as root; "
+            f"choose --port {GATEWAY_PORT} and let a proxy listen on {ports.base}"
+        )
 
 
 def _start_everything(

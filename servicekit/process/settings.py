@@ -195,6 +195,10 @@ def load(cls: type[S]) -> S:
             message = error["msg"].removeprefix("Value error, ")
             lines.append(f"{variable}: {'is not set' if error['type'] == 'missing' else message}")
         raise SettingsError("; ".join(lines)) from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(".env: is not UTF-8; save it as UTF-8") from exc
+    except OSError as exc:
+        raise SettingsError(f".env: cannot be read: {exc.strerror}") from exc
 
 
 def load_or_exit(cls: type[S], process: str) -> S:

@@ -85,6 +85,14 @@ def test_the_second_call_installs_nothing_and_an_interrupted_or_outdated_one_is_
     assert "No matching distribution found for nothing-of-ours==1" in error
 
 
+def test_a_checkout_that_cannot_be_written_to_is_one_clear_line(checkout: Path) -> None:
+    (checkout / ".venv.lock").mkdir()  # root may write everywhere else
+    done = _run(checkout)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{checkout}/.venv cannot be made: " in done.stderr
+    assert "a folder that you may write to" in done.stderr
+
+
 def test_two_first_calls_at_once_make_one_environment_with_the_newer_python_behind_an_old_one(
     checkout: Path, tmp_path: Path
 ) -> None:

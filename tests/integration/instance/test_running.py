@@ -334,6 +334,16 @@ def test_a_failed_migration_ends_the_start_with_its_own_words(tmp_path: Path) ->
     assert "migrations.log" in done.stderr
 
 
+def test_publishing_without_a_broker_is_one_clear_line() -> None:
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "scripts" / "publishing.py"],
+        env={"RABBITMQ_URL": "amqp://who:secret@127.0.0.1:9/"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("publish: no RabbitMQ can be used at 127.0.0.1:9 (")
+    assert (done.stderr.count("\n"), "secret" in done.stderr) == (1, False)
+
+
 def _script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", f"scripts.instance.{name}", *arguments],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ForeignFolder, match="is a file"):
         Layout.of(tmp_path / "file").require_ours_or_empty()
+
+
+def test_a_folder_of_ones_own_that_is_closed_is_told_with_the_command_that_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may always
+    with pytest.raises(ForeignFolder, match=f"is yours, but closed to you; open it: chmod u[+]rwx {tmp_path}"):
+        Layout.of(tmp_path).require_ours_or_empty()
 
 
 def test_a_created_instance_is_recognised_and_a_mark_of_somebody_else_is_not(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
+from scripts.instance import starting
 from scripts.instance.errors import InstanceError, PortTaken
+from scripts.instance.identity import Identity
 from scripts.instance.ports import Ports, free_base
 from servicekit.process.services import services
 
@@ -52,6 +55,17 @@ def test_a_taken_port_is_named_with_its_purpose_and_a_way_out(offset: int, compl
             Ports(base).require_free()
     suggested = int(str(refused.value).rpartition("--port ")[2])
     Ports(suggested).require_free()
+
+
+def test_a_port_that_root_may_use_and_postgresql_may_not_is_told_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "first").write_text("1024\n")
+    monkeypatch.setattr(starting, "_FIRST_FREE_FOR_ALL", tmp_path / "first")
+    starting._require_port_for(Identity(), Ports(80))
+    starting._require_port_for(Identity(prefix=("unshare",)), Ports(1024))
+    with pytest.raises(PortTaken, match=r"port 85 for postgres may be used by root alone.* choose --port 8000"):
+        starting._require_port_for(Identity(prefix=("unshare",)), Ports(80))
 
 
 def test_only_who_uses_rabbitmq_needs_its_ports() -> None:

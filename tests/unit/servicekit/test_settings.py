@@ -141,3 +141,9 @@ def test_a_relay_needs_a_token_from_the_environment_or_a_file(monkeypatch, tmp_p
     assert load(relay_settings()).token == "a token of some length"
     monkeypatch.setenv("INTERNAL_TOKEN", "another that wins over it")
     assert load(relay_settings()).token == "another that wins over it"
+
+
+def test_a_file_named_env_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / ".env").write_bytes(b"SERVICE_THREADS=3\n\xff\xfe\n")
+    with pytest.raises(SettingsError, match=r"^\.env: is not UTF-8"):
+        load(UsersSettings)
