@@ -1,6 +1,7 @@
 """Fill a running system with believable data over HTTP.
 
-Existing users, known by their address, are reused: a second run adds only orders and tasks.
+A second run finds what the first has made, users by their address and the others by their `Idempotency-Key`, and adds
+what is missing: after an interruption, or once the services have forgotten the keys.
 """
 
 from __future__ import annotations
@@ -12,13 +13,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
+
+from scripts.instance.errors import InstanceError
+from scripts.instance.layout import Layout
+from scripts.instance.lock import running_port
+from scripts.instance.ports import GATEWAY_PORT, Ports
+
+T = TypeVar("T")
 
 USERS, ORDERS, TASKS = 30, 200, 300
 _AT_ONCE = 4
 _TIMEOUT = 10
+#: What a key or a change answers that an earlier run has used or made; 404 if the record is gone since.
+_MADE_BEFORE = (404, 409)
 
 # (name, the part of the address before the @, roles)
 PEOPLE: Sequence[tuple[str, str, list[str]]] = [
@@ -93,10 +103,13 @@ class GatewayClient:
         self._session.trust_env = False
         self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=_AT_ONCE))
 
-    def call(self, method: str, path: str, body: Any = None, *, also: Sequence[int] = ()) -> tuple[int, Any]:
+    def call(
+        self, method: str, path: str, body: Any = None, *, also: Sequence[int] = (), key: str | None = None
+    ) -> tuple[int, Any]:
         """Return the status and the data; `also` lists error statuses that are accepted."""
+        headers = {} if key is None else {"Idempotency-Key": key}
         try:
-            answer = self._session.request(method, self._url + path, json=body, timeout=_TIMEOUT)
+            answer = self._session.request(method, self._url + path, json=body, headers=headers, timeout=_TIMEOUT)
             envelope = answer.json()
         except requests.RequestException as exc:
             raise SeedingError(f"no usable answer from {self._url}: is the system running? (./scripts/run)") from exc
@@ -122,33 +135,34 @@ def create_users(gateway: GatewayClient) -> list[str]:
     return _all(one, PEOPLE[:USERS], "users")
 
 
-def create_orders(gateway: GatewayClient, user_ids: Sequence[str], chance: random.Random) -> None:
+def create_orders(gateway: GatewayClient, user_ids: Sequence[str], seed: int) -> None:
     """Create orders in every status."""
+    chance = random.Random(seed)
 
-    def plans() -> Iterator[tuple[dict[str, Any], list[str]]]:
-        for _ in range(ORDERS):
+    def plans() -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        for number in range(ORDERS):
             items = []
             for product, least, most, cheap, dear in chance.sample(PRODUCTS, chance.randint(1, 4)):
                 price = chance.randint(cheap, dear) / 100
                 items.append({"product": product, "quantity": chance.randint(least, most), "price": price})
             steps = chance.choice([[], [], ["in_progress"], ["in_progress", "completed"], ["cancelled"]])
-            yield {"user_id": chance.choice(user_ids), "items": items}, steps
+            yield f"seed-{seed}-{number}", {"user_id": chance.choice(user_ids), "items": items}, steps
 
-    def one(plan: tuple[dict[str, Any], list[str]]) -> str:
-        body, steps = plan
-        _, order = gateway.call("POST", "/orders", body)
-        for status in steps:
-            gateway.call("PUT", f"/orders/{order['id']}", {"status": status})
-        return str(order["id"])
+    def one(plan: tuple[str, dict[str, Any], list[str]]) -> None:
+        key, body, steps = plan
+        _, order = gateway.call("POST", "/orders", body, key=key, also=_MADE_BEFORE)
+        for status in steps if order else ():
+            gateway.call("PUT", f"/orders/{order['id']}", {"status": status}, also=_MADE_BEFORE)
 
     _all(one, list(plans()), "orders")
 
 
-def create_tasks(gateway: GatewayClient, user_ids: Sequence[str], chance: random.Random) -> None:
+def create_tasks(gateway: GatewayClient, user_ids: Sequence[str], seed: int) -> None:
     """Create tasks: most run at once, some later, a few fail first or for good, a few are cancelled."""
+    chance = random.Random(seed)
     now = datetime.now(UTC)
 
-    def plans() -> Iterator[tuple[dict[str, Any], bool]]:
+    def plans() -> Iterator[tuple[str, dict[str, Any], bool]]:
         for number in range(TASKS):
             body: dict[str, Any] = {
                 "title": f"{chance.choice(JOBS)}: {chance.choice(SITES)}",
@@ -165,19 +179,18 @@ def create_tasks(gateway: GatewayClient, user_ids: Sequence[str], chance: random
             else:
                 later = now + timedelta(minutes=chance.randint(5, 7 * 24 * 60))
                 body |= {"task_type": "io", "payload": {"seconds": 30}, "execute_at": later.isoformat()}
-            yield body, kind == 9 and number % 20 == 9
+            yield f"seed-{seed}-{number}", body, kind == 9 and number % 20 == 9
 
-    def one(plan: tuple[dict[str, Any], bool]) -> str:
-        body, cancel = plan
-        _, task = gateway.call("POST", "/tasks", body)
-        if cancel:
-            gateway.call("DELETE", f"/tasks/{task['id']}")
-        return str(task["id"])
+    def one(plan: tuple[str, dict[str, Any], bool]) -> None:
+        key, body, cancel = plan
+        _, task = gateway.call("POST", "/tasks", body, key=key, also=_MADE_BEFORE)
+        if cancel and task:
+            gateway.call("DELETE", f"/tasks/{task['id']}", also=_MADE_BEFORE)
 
     _all(one, list(plans()), "tasks")
 
 
-def _all(one: Callable[[Any], str], plans: Sequence[Any], what: str) -> list[str]:
+def _all(one: Callable[[Any], T], plans: Sequence[Any], what: str) -> list[T]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         done = []
         for result in pool.map(one, plans):
@@ -188,26 +201,38 @@ def _all(one: Callable[[Any], str], plans: Sequence[Any], what: str) -> list[str
     return done
 
 
+def _url_of(data: str | None) -> str:
+    layout = Layout.of(data)
+    port = running_port(layout)
+    if port is None and data is not None:
+        raise SeedingError(f"the instance in {layout.data} does not run; start it with ./scripts/run{layout.option}")
+    return Ports(port or GATEWAY_PORT).url
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the system; 0 when done, 1 with one clear line otherwise."""
     parser = argparse.ArgumentParser(
         prog="./scripts/seed",
         description=f"Fill a running system with {USERS} users, {ORDERS} orders and {TASKS} tasks.",
     )
-    parser.add_argument("--url", default="http://localhost:8000", help="the gateway (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="another number gives other data (default: %(default)s)")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--url", help="the gateway, wherever it runs (that of the instance on this machine)")
+    target.add_argument("--data", metavar="DIR", help="the instance's data folder (.data in the checkout)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="the same number again adds nothing, another adds other data (%(default)s)"
+    )
     options = parser.parse_args(arguments)
-    chance = random.Random(options.seed)
     began = time.monotonic()
-    gateway = GatewayClient(options.url)
     try:
+        url = options.url or _url_of(options.data)
+        gateway = GatewayClient(url)
         user_ids = create_users(gateway)
-        create_orders(gateway, user_ids, chance)
-        create_tasks(gateway, user_ids, chance)
-    except SeedingError as exc:
+        create_orders(gateway, user_ids, options.seed)
+        create_tasks(gateway, user_ids, options.seed)
+    except (SeedingError, InstanceError) as exc:
         print(f"seed: {exc}", file=sys.stderr)
         return 1
-    print(f"done in {time.monotonic() - began:.1f} s; look at {options.url}/users, /orders and /tasks")
+    print(f"done in {time.monotonic() - began:.1f} s; look at {url}/users, /orders and /tasks")
     return 0
 
 

@@ -129,9 +129,12 @@ def test_an_unknown_address_and_a_wrong_method_are_enveloped(system):
     assert {"GET", "POST"} <= {method.strip() for method in wrong.headers["Allow"].split(",")}
 
 
-def _seed(system):
+_ORDER_STATUSES = ("created", "in_progress", "completed", "cancelled")
+
+
+def _seed(*options):
     return subprocess.run(
-        [sys.executable, "-m", "scripts.seeding", "--url", system.url],
+        [sys.executable, "-m", "scripts.seeding", *options],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -144,17 +147,20 @@ def _totals(system):
     return [system.get(f"/{name}?limit=1").data["total"] for name in ("users", "orders", "tasks")]
 
 
-def test_the_seed_fills_the_system_and_a_second_run_adds_no_people(system):
+def test_the_seed_fills_the_system_and_a_second_run_adds_nothing(system):
     users, orders, tasks = _totals(system)
-    first = _seed(system)
+    first = _seed("--url", system.url)
     assert first.returncode == 0, first.stderr
     assert _totals(system) == [users + 30, orders + ORDERS, tasks + TASKS]
     names = {user["name"] for user in system.get("/users?limit=100").data["users"]}
     assert names >= {name for name, _, _ in PEOPLE}
 
-    second = _seed(system)
+    statuses = [system.get(f"/orders?limit=1&status={status}").data["total"] for status in _ORDER_STATUSES]
+
+    second = _seed("--data", str(system.data))
     assert second.returncode == 0, second.stderr
-    assert _totals(system) == [users + 30, orders + 2 * ORDERS, tasks + 2 * TASKS]
+    assert _totals(system) == [users + 30, orders + ORDERS, tasks + TASKS]
+    assert [system.get(f"/orders?limit=1&status={status}").data["total"] for status in _ORDER_STATUSES] == statuses
 
 
 def test_seeding_a_system_that_is_not_there_is_one_clear_line():
