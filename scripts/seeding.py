@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-import requests
-
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import running_port
@@ -98,6 +96,9 @@ class GatewayClient:
     """Calls the gateway; an unexpected answer raises SeedingError."""
 
     def __init__(self, url: str) -> None:
+        import requests  # here, because the help does without any package
+
+        self._unreachable = requests.RequestException
         self._url = url.rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False
@@ -111,7 +112,7 @@ class GatewayClient:
         try:
             answer = self._session.request(method, self._url + path, json=body, headers=headers, timeout=_TIMEOUT)
             envelope = answer.json()
-        except requests.RequestException as exc:
+        except self._unreachable as exc:
             raise SeedingError(f"no usable answer from {self._url}: is the system running? (./scripts/run)") from exc
         if answer.status_code in also:
             return answer.status_code, None

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from scripts.instance import archive
 from scripts.instance.command_line import exit_status, say
-from scripts.instance.databases import database_server
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT, Layout
-from scripts.instance.postgres import major_version
 from servicekit.process.services import services
 from servicekit.process.version import VERSION
+
+# What needs a package is imported when it is needed: the help does without.
 
 
 def backup(layout: Layout, file: Path) -> archive.Manifest:
@@ -25,6 +25,9 @@ def backup(layout: Layout, file: Path) -> archive.Manifest:
     In reverse order of services.toml: the user that an order or a task names existed before it, so the later dump of
     users holds that user, or the event of its deletion, which restore delivers again.
     """
+    from scripts.instance.databases import database_server
+    from scripts.instance.postgres import major_version
+
     if file.exists():
         raise InstanceError(f"{file} exists; name another file")
     file.parent.mkdir(parents=True, exist_ok=True)

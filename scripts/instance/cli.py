@@ -53,7 +53,7 @@ _TAKES = {
     "status": frozenset({"json"}),
     "logs": frozenset[str](),
 }
-_ALONE = _STARTING | {"reset", "detach"}
+_ALONE = _STARTING | {"reset", "detach", "reload"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,6 +80,11 @@ def parser() -> argparse.ArgumentParser:
         "--rabbitmq", action="store_true", help="take tasks from RabbitMQ: that of RABBITMQ_URL, else one of its own"
     )
     arguments.add_argument("--detach", action="store_true", help="return when everything is ready")
+    arguments.add_argument(
+        "--reload",
+        action="store_true",
+        help="restart tasks, worker and ingest when a Python file in the checkout or .env changes",
+    )
     arguments.add_argument("--json", action="store_true", help="for status: JSON instead of a table")
     arguments.add_argument("--version", action="version", version=f"Siteworks {VERSION}")
     return arguments
@@ -100,6 +105,8 @@ def _refuse(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> 
         words = " ".join(filter(None, [verb, *options.services])) or "a start"
         hint = "; --data names the instance, whatever its port" if ignored == ["port"] else ""
         arguments.error(f"--{ignored[0]} does not go with {words}{hint}")
+    if options.reload and options.detach:
+        arguments.error("--reload does not go with --detach: it watches in the foreground")
     if options.workers is not None and not 0 <= options.workers <= _MOST_WORKERS:
         arguments.error(f"--workers must be between 0 and {_MOST_WORKERS}")
 
@@ -146,6 +153,7 @@ def _act(argv: Sequence[str] | None) -> int:
             workers=WORKERS if options.workers is None else options.workers,
             reset=options.reset,
             detach=options.detach or options.verb is not None,
+            reload=options.reload,
             rabbitmq=options.rabbitmq,
         )
     return 0

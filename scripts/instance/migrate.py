@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 from scripts.instance.command_line import exit_status
 from scripts.instance.credentials import Credentials
-from scripts.instance.databases import apply_histories, database_server
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
-from scripts.instance.programs import database_urls, migration_environment
 from servicekit.process.services import services
 
 
@@ -28,6 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def act() -> int:
+        # Imported here because they need packages, and the help does without.
+        from scripts.instance.databases import apply_histories, database_server
+        from scripts.instance.programs import database_urls, migration_environment
+
         named = [row for row in services().values() if os.environ.get(row.variable("DATABASE_URL"))]
         if named and options.data:
             raise InstanceError(f"{named[0].variable('DATABASE_URL')} is set and so is --data: which of them is meant?")

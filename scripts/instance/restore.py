@@ -11,14 +11,11 @@ from pathlib import Path
 from scripts.instance import archive
 from scripts.instance.command_line import exit_status, say
 from scripts.instance.credentials import Credentials
-from scripts.instance.databases import migrate, server_alone
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock
-from scripts.instance.postgres import major_version
-from scripts.instance.programs import database_urls
-from scripts.instance.reclaim import reclaim
-from servicekit.events.relay_process import redeliver
+
+# What needs a package is imported when it is needed: the help does without.
 
 
 def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manifest:
@@ -26,6 +23,9 @@ def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manif
 
     The backup is checked before anything is changed. A failed restore leaves an empty data folder.
     """
+    from scripts.instance.postgres import major_version
+    from scripts.instance.reclaim import reclaim
+
     layout.require_ours_or_empty()
     layout.create_folder()
     lock = InstanceLock.acquire(layout.lock, Holder("./scripts/restore"))
@@ -57,6 +57,10 @@ def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manif
 
 
 def _fill(layout: Layout, dumps: dict[str, Path]) -> None:
+    from scripts.instance.databases import migrate, server_alone
+    from scripts.instance.programs import database_urls
+    from servicekit.events.relay_process import redeliver
+
     with server_alone(layout) as server:
         credentials = Credentials(layout.secrets)
         for name, dump in dumps.items():

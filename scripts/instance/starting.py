@@ -27,6 +27,7 @@ from scripts.instance.programs import programs_of
 from scripts.instance.rabbitmq import Broker, choose_broker
 from scripts.instance.readiness import Start
 from scripts.instance.reclaim import reclaim
+from scripts.instance.reloading import last_writes, restart_on_changes
 from scripts.instance.stopping import stop_in_order
 
 _FIRST_FREE_FOR_ALL = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -43,14 +44,16 @@ def run(
     workers: int = WORKERS,
     reset: bool = False,
     detach: bool = False,
+    reload: bool = False,
     rabbitmq: bool = False,
 ) -> None:
     """Start the instance, with its own RabbitMQ if `rabbitmq` is set and RABBITMQ_URL is not.
 
-    Unless `detach`, wait until a signal comes or another command stops it.
+    Unless `detach`, wait until a signal comes or another command stops it; with `reload` restart on changes meanwhile.
     """
     again = _command(layout, ports, workers=workers, rabbitmq=rabbitmq)
     began = time.monotonic()
+    before = last_writes() if reload else {}
     warn_of_misspelt()
     layout.require_ours_or_empty()
     broker = choose_broker(layout, ports, wanted=rabbitmq)
@@ -71,7 +74,8 @@ def run(
             _start_everything(layout, ports, credentials, server, supervisor, process, broker)
             _announce(layout, ports, broker, seconds=time.monotonic() - began, detach=detach)
             if not detach:
-                _hold(layout, process, again)
+                status = restart_on_changes(before, layout, supervisor, process) if reload else process.wait()
+                _explain_end(layout, status, again)
         except BaseException as reason:  # whatever the reason, nothing may be left running
             signals.explain_instead()
             if isinstance(reason, StopRequested):
@@ -180,9 +184,8 @@ def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: f
     say("╰" + "─" * (width + 2) + "╯")
 
 
-def _hold(layout: Layout, process: subprocess.Popen[bytes], again: str) -> None:
-    """Return once another command stops the instance. Raises StartFailed if its supervisor was killed."""
-    status = process.wait()
+def _explain_end(layout: Layout, status: int, again: str) -> None:
+    """Say that another command stopped the instance. Raises InstanceError if its supervisor was killed."""
     if status == 0:
         say("stopped by another command")
         return

@@ -17,6 +17,8 @@ _OLD_PYTHON = """#!/bin/sh
 case "$*" in *print*) echo 3.9 ;; *) exit 1 ;; esac
 """
 
+_SCRIPTS = sorted(file.name for file in (CHECKOUT / "scripts").iterdir() if file.is_file() and not file.suffix)
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
@@ -91,6 +93,28 @@ def test_a_checkout_that_cannot_be_written_to_is_one_clear_line(checkout: Path) 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert f"{checkout}/.venv cannot be made: " in done.stderr
     assert "a folder that you may write to" in done.stderr
+
+
+@pytest.mark.parametrize("name", _SCRIPTS)
+def test_help_needs_no_package_and_installs_nothing(name: str, tmp_path: Path) -> None:
+    made = tmp_path / "checkout"
+    for folder in ("scripts", "servicekit", "requirements"):
+        shutil.copytree(CHECKOUT / folder, made / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "services.toml", made)
+    path = _tools_without_python(tmp_path / "bin")
+    (tmp_path / "bin" / "sed").symlink_to(str(shutil.which("sed")))
+    base = Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    # -S: without the packages of the system too.
+    (tmp_path / "bin" / "python3").write_text(f'#!/bin/sh\nexec "{base}" -S "$@"\n')
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    before = sorted(made.rglob("*"))
+    done = subprocess.run(
+        [str(made / "scripts" / name), "--help"], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout) > 150
+    assert sorted(made.rglob("*")) == before
 
 
 def test_two_first_calls_at_once_make_one_environment_with_the_newer_python_behind_an_old_one(

@@ -274,10 +274,13 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(system: RunningS
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["lock"]
 
 
-def test_ctrl_c_in_the_foreground_stops_everything_in_order(tmp_path: Path) -> None:
+def test_the_foreground_reloads_on_a_change_and_at_ctrl_c_stops_everything_in_order(tmp_path: Path) -> None:
     system = RunningSystem(tmp_path / "data")
     foreground = subprocess.Popen(
-        [sys.executable, "-m", "scripts.instance", "--data", str(system.data), f"--port={system.port}", "--workers=1"],
+        [
+            sys.executable, "-m", "scripts.instance",
+            "--data", str(system.data), f"--port={system.port}", "--workers=1", "--reload",
+        ],
         cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert foreground.stdout is not None
@@ -286,6 +289,10 @@ def test_ctrl_c_in_the_foreground_stops_everything_in_order(tmp_path: Path) -> N
             break
     supervisor = _supervisor(system)
     everything = [supervisor, *supervisor.children(recursive=True)]
+    os.utime(CHECKOUT / "tests" / "support" / "crane_tasks" / "__init__.py")
+    reloaded = list(iter(foreground.stdout.readline, "tasks, worker: ready again\n"))
+    assert "tests/support/crane_tasks/__init__.py changed\n" in reloaded
+    everything += supervisor.children(recursive=True)
     foreground.send_signal(signal.SIGINT)
     said, _ = foreground.communicate(timeout=60)
     assert foreground.returncode == 0

@@ -18,6 +18,7 @@ from scripts.instance import cli
         ("restart users --workers 3", "--workers does not go with restart users"),
         ("start worker --port 8100", "--port does not go with start worker"),
         ("--json", "--json does not go with a start"),
+        ("--reload --detach", "--reload does not go with --detach"),
         ("status users", "status shows every service"),
         ("stop users taks", "there is no service taks; there are: postgres, "),
         ("restart --workers 65", "--workers must be between 0 and 64"),
