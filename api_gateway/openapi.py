@@ -89,7 +89,7 @@ def _add_merged(route: Route, paths: dict[str, Any], schemas: dict[str, Any]) ->
             "missing": {
                 "type": "object",
                 "description": "only then: the code and message of each missing part, by service",
-                "properties": {one: {"$ref": f"{_SCHEMAS}MissingPart"} for one in optional},
+                "additionalProperties": {"$ref": f"{_SCHEMAS}MissingPart"},
             },
         },
     }

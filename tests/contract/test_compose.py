@@ -51,6 +51,7 @@ IMAGE_OF = {
 #: The built-in task types' own settings, read by the workers that run them.
 TYPE_SETTINGS = [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
 OFFICIAL_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
+OBSERVERS = {"prometheus": "prom/prometheus:v3", "grafana": "grafana/grafana:12"}
 DOCKERFILES = [*(f"{package}/Dockerfile" for package in ("api_gateway", *PACKAGES)), "deploy/migrate/Dockerfile"]
 _VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
 
@@ -86,16 +87,18 @@ def seconds(duration: str) -> int:
 
 
 def test_the_services_carry_the_names_people_know(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {*SETTINGS, *OFFICIAL_IMAGES, "migrate", "task_check"}
+    assert set(services) == {*SETTINGS, *OFFICIAL_IMAGES, *OBSERVERS, "migrate", "task_check"}
 
 
-def test_only_the_gateway_and_postgresql_are_published_and_only_on_loopback(
+def test_only_the_gateway_postgresql_and_observers_are_published_and_only_on_loopback(
     services: dict[str, dict[str, Any]],
 ) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published == {
         "api_gateway": ["127.0.0.1:${GATEWAY_PORT:-8000}:8000"],
         "postgres": ["127.0.0.1:${POSTGRES_PORT:-5432}:5432"],
+        "prometheus": ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"],
+        "grafana": ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"],
     }
     assert not [name for name, service in services.items() if "network_mode" in service]
 
@@ -104,7 +107,7 @@ def test_the_gateway_cannot_reach_the_database(services: dict[str, dict[str, Any
     assert not set(services["api_gateway"]["networks"]) & set(services["postgres"]["networks"])
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, *OFFICIAL_IMAGES])
+@pytest.mark.parametrize("name", [*SETTINGS, *OFFICIAL_IMAGES, *OBSERVERS])
 def test_every_lasting_service_is_watched_restarted_and_bounded(services: dict[str, dict[str, Any]], name: str) -> None:
     service = services[name]
     assert service["healthcheck"]["test"][0] == "CMD"
@@ -298,7 +301,7 @@ def test_services_migrations_and_postgresql_agree_on_the_passwords(services: dic
 def test_every_default_password_says_what_it_is_for(services: dict[str, dict[str, Any]]) -> None:
     defaults = dict(_VARIABLE.findall((CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")))
     passwords = {name: value for name, value in defaults.items() if "PASSWORD" in name}
-    assert len(passwords) == len(set(passwords.values())) == len(table()) + 2
+    assert len(passwords) == len(set(passwords.values())) == len(table()) + 3
     assert all(value.startswith("development-only-") for value in passwords.values())
 
 
@@ -316,6 +319,38 @@ def test_data_lies_in_named_volumes_and_the_rest_is_mounted_to_be_read(compose: 
 
 def test_official_images_are_pinned_to_their_major_version(services: dict[str, dict[str, Any]]) -> None:
     assert {name: services[name]["image"] for name in OFFICIAL_IMAGES} == OFFICIAL_IMAGES
+
+
+def test_observers_start_only_when_asked_for_and_are_pinned(services: dict[str, dict[str, Any]]) -> None:
+    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert profiles == {name: ["observability"] for name in OBSERVERS}
+    for name, image in OBSERVERS.items():
+        assert services[name]["image"].startswith(f"{image}.")
+
+
+def test_prometheus_asks_every_process_for_its_metrics_and_has_the_alarms(services: dict[str, dict[str, Any]]) -> None:
+    folder, mount = CHECKOUT / "deploy/prometheus", "./deploy/prometheus:/etc/prometheus:ro,z"
+    assert mount in services["prometheus"]["volumes"]
+    config = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))
+    assert all((folder / file).is_file() for file in config["rule_files"])
+    asked = {name: one["port"] for one in config["scrape_configs"][0]["dns_sd_configs"] for name in one["names"]}
+    for name in SETTINGS:
+        last = services[name]["healthcheck"]["test"][-1]
+        assert str(asked.pop(name)) == (last if last.isdigit() else "8014"), name
+        assert set(services[name]["networks"]) & set(services["prometheus"]["networks"])
+    assert not asked
+    assert "ENV WORKER_BIND=0.0.0.0:8014\n" in (CHECKOUT / "service_tasks/Dockerfile").read_text(encoding="utf-8")
+
+
+def test_grafana_finds_prometheus_and_the_dashboards(services: dict[str, dict[str, Any]]) -> None:
+    mounts = [volume.split(":")[:2] for volume in services["grafana"]["volumes"]]
+    files = {inside: yaml.safe_load((CHECKOUT / here).read_text()) for here, inside in mounts if here.endswith(".yml")}
+    (source,) = files["/etc/grafana/provisioning/datasources/siteworks.yml"]["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    assert set(services["grafana"]["networks"]) & set(services["prometheus"]["networks"])
+    (provider,) = files["/etc/grafana/provisioning/dashboards/siteworks.yml"]["providers"]
+    folder = dict((inside, here) for here, inside in mounts)[provider["options"]["path"]]
+    assert len(list((CHECKOUT / folder).glob("*.json"))) == 2
 
 
 def test_postgresql_logs_no_values_here_either(services: dict[str, dict[str, Any]]) -> None:
@@ -432,7 +467,7 @@ def test_compose_itself_accepts_the_file_without_any_variable_set(services: dict
     if version.returncode != 0:
         pytest.skip("this docker has no compose")
     done = subprocess.run(
-        ["docker", "compose", "--env-file", "/dev/null", "config", "--format", "json"],
+        ["docker", "compose", "--env-file", "/dev/null", "--profile", "*", "config", "--format", "json"],
         cwd=CHECKOUT, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
