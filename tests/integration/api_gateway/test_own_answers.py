@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.support.gateway import ADMIN_TOKEN, GatewayProcess
+from tests.support.markdown import CHECKOUT, Document
 from tests.support.raw_http import RawAnswer, RawClient, read_answer
 from tests.support.upstream import Pause, ScriptedUpstream, Wait, answer, good
 from tests.support.waiting import eventually
@@ -186,6 +187,19 @@ class TestPages:
         assert status["uptime_seconds"] > 0
         assert status["processes"][0]["pid"] > 0
         assert {"path": "/users", "methods": ["GET", "POST"], "upstream": "users"} in status["routes"]
+
+    def test_a_head_may_have_what_the_page_about_the_api_says_and_no_more(self, client: RawClient) -> None:
+        row = next(row for row in Document(CHECKOUT / "docs/http_api.md").rows("Limits") if row[0].endswith(" head"))
+        first, other, fields = (int(number.replace(",", "")) for number in re.findall(r"[\d,]{3,}", row[1]))
+
+        def status(line: str, *more: str) -> int:
+            return client.send("\r\n".join((line, "Host: localhost", *more, "", "")).encode()).status
+
+        for over, refused in ((0, 404), (1, 414)):
+            assert status(f"GET {'/nothing'.ljust(first + over - len('GET  HTTP/1.1'), 'g')} HTTP/1.1") == refused
+        for over, refused in ((0, 404), (1, 431)):
+            assert status("GET /nothing HTTP/1.1", "X-A: ".ljust(other + over, "a")) == refused
+            assert status("GET /nothing HTTP/1.1", *(f"X-{n}: 1" for n in range(fields + over - 1))) == refused
 
     @pytest.mark.parametrize("page", ["/", "/livez", "/readyz", "/health", "/status", "/openapi.json", "/swagger"])
     def test_every_page_answers_get_and_head(self, client: RawClient, page: str) -> None:
