@@ -91,29 +91,6 @@ class ScheduleCreate(Body):
     )
 
 
-class ScheduleUpdate(Update):
-    """The fields to change; the others stay as they are. A new cron, every or at takes the place of the old."""
-
-    example: ClassVar[Mapping[str, Any]] = {"cron": "30 8 * * MON-FRI"}
-
-    name: Name = unsent()
-    task_type: TaskTypeName = unsent()
-    payload: JsonValue = unsent()
-    title: Title | None = unsent()
-    user_id: Id | None = unsent()
-    priority: Priority = unsent()
-    max_attempts: Attempts = unsent()
-    timeout: Timeout | None = unsent()
-    callback_url: CallbackUrl | None = unsent()
-    cron: Cron | None = unsent()
-    timezone: Zone | None = unsent()
-    every: Every | None = unsent()
-    at: Annotated[Timestamp, BoundedTime] | None = unsent()
-    starts_at: Annotated[Timestamp, BoundedTime] | None = unsent()
-    ends_at: Annotated[Timestamp, BoundedTime] | None = unsent()
-    missed: MissedName = unsent()
-
-
 class ScheduleQuery(PageQuery):
     """Which schedules are wanted."""
 
@@ -153,6 +130,35 @@ class ScheduleView(Resource):
     created_at: Timestamp
     updated_at: Timestamp = Field(description="when somebody last changed it")
     omitted: list[str] = Field(description="`payload` where a list left it out for having more than 16 KiB")
+
+
+class ScheduleUpdate(Update):
+    """The fields to change; the others stay as they are. A new cron, every or at takes the place of the old.
+
+    A schedule as GET shows it may be sent back whole.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {"cron": "30 8 * * MON-FRI"}
+    shown = ScheduleView
+    # Where a list left something out, sending it back would remove it.
+    fixed = Update.fixed | {"status", "omitted"}
+
+    name: Name = unsent()
+    task_type: TaskTypeName = unsent()
+    payload: JsonValue = unsent()
+    title: Title | None = unsent()
+    user_id: Id | None = unsent()
+    priority: Priority = unsent()
+    max_attempts: Attempts = unsent()
+    timeout: Timeout | None = unsent()
+    callback_url: CallbackUrl | None = unsent()
+    cron: Cron | None = unsent()
+    timezone: Zone | None = unsent()
+    every: Every | None = unsent()
+    at: Annotated[Timestamp, BoundedTime] | None = unsent()
+    starts_at: Annotated[Timestamp, BoundedTime] | None = unsent()
+    ends_at: Annotated[Timestamp, BoundedTime] | None = unsent()
+    missed: MissedName = unsent()
 
 
 class SchedulePage(PageView):

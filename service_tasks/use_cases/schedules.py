@@ -206,7 +206,9 @@ class Schedules:
         named = body.named()
 
         def decide(present: StoredSchedule) -> StoredSchedule:
-            if_match.require(_view_of(present))
+            view = _view_of(present)
+            if_match.require(view)
+            body.require_unchanged(view)
             wanted = present
             if not named.keys().isdisjoint(_TASK_FIELDS):
                 wanted = replace(wanted, **_task_values(self._tasks.prepare(_task_of(present, named))))

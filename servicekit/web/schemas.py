@@ -198,7 +198,7 @@ class Update(Body):
     Its fields default to `unsent()`, so that an explicit null is refused unless the type allows it.
     """
 
-    #: What GET shows, if that may be sent back whole. Fields that only the service sets are then passed over, …
+    #: What GET shows, if that may be sent back, with its `id`. What only the service sets is then passed over, …
     shown: ClassVar[type[View] | None] = None
     #: … except these, which must be as they are.
     fixed: ClassVar[frozenset[str]] = frozenset({"id", "created_at"})
@@ -208,14 +208,14 @@ class Update(Body):
     @classmethod
     def _set_apart(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         names = cls.shown.model_fields.keys() - cls.model_fields.keys() if cls.shown is not None else set()
-        if not isinstance(value, dict) or names.isdisjoint(value):
+        if not isinstance(value, dict) or "id" not in value or not names:
             return handler(value)
         made = handler({name: one for name, one in value.items() if name not in names})
         made._sent_back = {name: value[name] for name in names & value.keys()}
         return made
 
     def require_unchanged(self, present: View) -> None:
-        """Raise `Invalid` if a fixed field was sent with another value than the resource has."""
+        """Raise `Invalid` if a fixed field was sent back with another value than the resource has."""
         sent = self._sent_back.keys() & self.fixed
         shown = read_json(dump(present)) if sent else {}
         if wrong := [name for name in sorted(sent) if self._sent_back[name] != shown[name]]:

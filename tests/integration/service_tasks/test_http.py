@@ -72,6 +72,16 @@ def test_an_empty_body_makes_a_task_of_the_default_type(ask):
     assert task["created_at"].endswith("Z")
 
 
+def test_a_wrong_payload_is_refused_in_our_own_words(ask):
+    payload = {"seconds": "2", "failures": 1.5, "colour": 1}
+    error = ask("POST", "/tasks", {"task_type": "io", "payload": payload}, status=400)
+    assert {one["field"]: one["message"] for one in error["details"]} == {
+        "payload.seconds": "must be a number",
+        "payload.failures": "must be a whole number",
+        "payload.colour": "unknown field",
+    }
+
+
 def test_everything_that_was_said_comes_back_unchanged(ask):
     body = {
         "task_type": "measure",

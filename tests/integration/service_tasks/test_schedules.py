@@ -100,6 +100,17 @@ def test_two_at_the_same_moment_do_not_both_get_the_last_place(tasks_database):
     assert statuses == [201] * 3 + [409] * 5
 
 
+@pytest.mark.parametrize("timing", [{"cron": "30 7 * * *"}, {"every": 900}, {"at": "2090-01-01T00:00:00Z"}])
+def test_a_schedule_as_shown_can_be_sent_back_but_not_with_what_a_list_left_out(ask, timing):
+    shown = create(ask, **{"cron": None, **timing})
+    path = f"/schedules/{shown['id']}"
+    again = ask("PUT", path, shown, status=200)
+    assert again == {**shown, "updated_at": again["updated_at"]}
+    for name, other in (("id", str(new_id())), ("status", "paused"), ("omitted", ["payload"])):
+        error = ask("PUT", path, {**shown, name: other}, status=400)
+        assert error["message"] == f"{name}: cannot be changed"
+
+
 def test_a_schedule_comes_back_as_it_was_said_with_its_next_five_runs(ask):
     body = {
         "name": "Утренний отчёт",

@@ -32,6 +32,16 @@ class Size(BaseModel):
     width: float
 
 
+class Count(BaseModel):
+    number: int
+    deeper: list[dict[str, int]] = []
+
+
+@task_type("counted", payload=Count)
+def counted(ctx: TaskContext, payload: Count) -> int:
+    return payload.number
+
+
 @task_type("sized", payload=Size)
 def sized(ctx: TaskContext, payload: Size) -> float:
     return payload.width
@@ -46,6 +56,15 @@ def module_with(**members: object) -> types.ModuleType:
 @pytest.fixture(autouse=True)
 def no_installed_types(monkeypatch):
     monkeypatch.setattr(registry_module, "entry_points", lambda group: [])
+
+
+def test_a_number_without_a_fraction_is_whole_in_a_payload_too():
+    assert counted.parse('{"number": 3.0, "deeper": [{"a": 1}, {"b": 2e1}]}') == Count(
+        number=3, deeper=[{"a": 1}, {"b": 20}]
+    )
+    for wrong in ("3.5", '"3"', "true"):
+        with pytest.raises(ValidationError):
+            counted.parse(f'{{"number": {wrong}}}')
 
 
 def test_a_function_becomes_a_type_with_what_can_be_known_of_it():

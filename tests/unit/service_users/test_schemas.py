@@ -121,8 +121,8 @@ def test_fields_that_are_not_the_callers_are_refused_by_name(field):
     assert refused_fields(**GOOD, **{field: "x"}) == [field]
 
 
-@pytest.mark.parametrize("field", ["password_hash", "email_key", "Email"])
-def test_fields_that_no_answer_shows_are_refused_in_a_change_too(field):
+@pytest.mark.parametrize("field", ["created_at", "updated_at", "password_hash", "email_key", "Email"])
+def test_fields_that_are_not_the_callers_are_refused_in_a_change_too(field):
     assert refused_fields(UserUpdate, **{field: "x"}) == [field]
 
 

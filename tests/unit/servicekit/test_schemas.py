@@ -228,7 +228,7 @@ def test_what_get_shows_can_be_sent_back():
     change = parse_body(Renamed, dump(PRESENT), JSON)
     assert change.named() == {"name": "x"}
     change.require_unchanged(PRESENT)
-    parse_body(Renamed, b'{"name": "y", "total": "4.00"}', JSON).require_unchanged(PRESENT)
+    parse_body(Renamed, f'{{"id": "{AN_ID}", "total": "4.00"}}'.encode(), JSON).require_unchanged(PRESENT)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,8 @@ def test_what_never_changes_is_refused_with_another_value(sent):
     assert findings(caught.value) == [("created_at", "cannot be changed"), ("id", "cannot be changed")]
 
 
-def test_only_what_get_shows_is_passed_over():
+def test_only_what_get_shows_is_passed_over_and_only_beside_its_id():
+    assert findings(refused_body('{"name": "y", "total": "4.00"}', Renamed)) == [("total", "unknown field")]
     assert findings(refused_body(f'{{"id": "{AN_ID}", "identity": 1}}', Renamed)) == [("identity", "unknown field")]
 
 
