@@ -43,7 +43,7 @@ Price = Annotated[
         {
             "anyOf": [
                 {"type": "number", "minimum": 0, "maximum": float(LARGEST_TOTAL)},
-                {"type": "string", "pattern": r"^[0-9]{1,8}\.[0-9]{2}$"},
+                {"type": "string", "pattern": r"^[0-9]{1,8}\.[0-9]{2}$", "examples": ["52.00"]},
             ]
         }
     ),
