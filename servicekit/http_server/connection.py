@@ -40,12 +40,12 @@ from servicekit.wire.errors import AppError, BadRequest, HeadersTooLarge, NotSup
 HEAD_SECONDS = 10.0
 #: How long a client may accept no bytes of its answer, in seconds; also the time for the rest after closing.
 LINGER_SECONDS = 60.0
-#: A client may still be sending when it has its last answer. What it sends is discarded, for at most the first, in
-#: seconds, and until it has been silent for the second: otherwise it would get a reset, and might lose the answer
-#: (RFC 9112 section 9.6).
+#: How long the bytes of a client that is still sending after its last answer are discarded, in seconds; below: how long
+#: it may be silent meanwhile. If it were cut off at once, it would get a reset, and might lose the answer (RFC 9112
+#: section 9.6).
 DISCARD_SECONDS = 10.0
 SILENT_SECONDS = 2.0
-#: How long a client that closed its side may wait before it is found out whether it left, in seconds.
+#: Seconds between checks whether a client that closed its side has left.
 _ASK_SECONDS = 0.5
 #: A body of at least this many bytes is not copied behind its head.
 _LARGE = 64 * 1024
