@@ -130,8 +130,7 @@ class MessageStore:
         return [_stored(row) for row in rows], total
 
     def get(self, rejection_id: UUID) -> StoredRejection | None:
-        with self._statements.transaction() as session:
-            row = self._statements.row(session, "get", id=str(rejection_id))
+        row = self._statements.once_row("get", id=str(rejection_id))
         return None if row is None else _stored(row)
 
     def _point_to(self, session: Session, task_id: UUID, source: str, message_id: str | None) -> None:
@@ -152,8 +151,7 @@ class MessageStore:
         return task_id
 
     def forget(self, rejection_id: UUID) -> StoredRejection | None:
-        with self._statements.transaction() as session:
-            row = self._statements.row(session, "forget", id=str(rejection_id))
+        row = self._statements.once_row("forget", id=str(rejection_id))
         return None if row is None else _stored(row)
 
 

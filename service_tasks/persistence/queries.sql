@@ -45,6 +45,7 @@ t.callback_task_id, {obstacle} AS obstacle
 CASE WHEN t.state IN ('scheduled', 'ready') THEN CASE
     WHEN t.task_type = ANY (ARRAY(SELECT c.name FROM task_type_controls c WHERE c.paused)) THEN 'paused'
     WHEN t.task_type <> ALL (ARRAY(SELECT l.task_type FROM ({live_types}) l)) THEN 'no_worker'
+    WHEN t.suspects IS NOT NULL AND t.state = 'scheduled' AND t.execute_at <= now() THEN 'suspect'
 END END
 
 -- name: insertion

@@ -41,8 +41,7 @@ class ScheduleStore:
             return _stored(statements.run(session, "insert", **_values(new)).one())
 
     def get(self, schedule_id: UUID) -> StoredSchedule | None:
-        with self._statements.transaction() as session:
-            return _stored_or_none(self._statements.row(session, "get", id=str(schedule_id)))
+        return _stored_or_none(self._statements.once_row("get", id=str(schedule_id)))
 
     def search(self, selection: ScheduleSelection) -> tuple[list[StoredSchedule], int]:
         statements = self._statements
@@ -185,7 +184,7 @@ def _values(schedule: NewSchedule) -> dict[str, Any]:
 
 
 def _stored(row: Any) -> StoredSchedule:
-    values = dict(row._mapping)
+    values = row._asdict()
     timing = Timing(**{name: values.pop(name) for name in _TIMING})
     return StoredSchedule(timing=timing, missed=Missed(values.pop("missed")), **values)
 

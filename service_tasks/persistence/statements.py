@@ -67,3 +67,9 @@ class StoreStatements(Statements):
         """Run one statement as a transaction, in one round trip; return its rows."""
         with tables_may_come():
             return self._database.once(self._queries[query], parameters)
+
+    def once_row(self, query: str, /, **parameters: Any) -> Any:
+        """Run one statement in the same way; return its first row, whose columns have names, or None."""
+        with tables_may_come():
+            rows = self._database.once(self._queries[query], parameters, with_names=True)
+        return rows[0] if rows else None

@@ -21,9 +21,8 @@ from service_tasks.domain.task import (
     MAX_ATTEMPTS_LIMIT,
     MAX_PRIORITY,
     MAX_TASK_TYPE_CHARACTERS,
-    MAX_TIMEOUT_SECONDS,
 )
-from service_tasks.schemas.tasks import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl, Title
+from service_tasks.schemas.tasks import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl, Timeout, Title
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import (
     Body,
@@ -32,7 +31,6 @@ from servicekit.web.schemas import (
     PageQuery,
     PageView,
     QueryText,
-    Seconds,
     Timestamp,
     Update,
     Visible,
@@ -46,7 +44,6 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_SCHEDULE_NAME_CHARACTER
 TaskTypeName = Annotated[str, Field(min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS)]
 Priority = Annotated[int, Field(ge=0, le=MAX_PRIORITY)]
 Attempts = Annotated[int, Field(ge=1, le=MAX_ATTEMPTS_LIMIT)]
-Timeout = Annotated[Seconds, Field(ge=0.1, le=MAX_TIMEOUT_SECONDS)]
 Cron = Annotated[str, Field(min_length=1, max_length=MAX_CRON_CHARACTERS, examples=["30 7 * * MON-FRI"])]
 Zone = Annotated[str, Field(min_length=1, max_length=MAX_TIMEZONE_CHARACTERS, examples=["Europe/Berlin"])]
 Every = Annotated[int, Field(ge=MIN_INTERVAL_SECONDS, le=MAX_INTERVAL_SECONDS)]

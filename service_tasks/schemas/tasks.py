@@ -65,6 +65,8 @@ CALLBACK_URL_SAYS = "its end is POSTed there, signed; CALLBACK_HOSTS must name t
 
 BoundedTime = AfterValidator(_bounded_time)
 
+Timeout = Annotated[Seconds, Field(ge=0.1, le=MAX_TIMEOUT_SECONDS)]
+
 StatusFilter = Annotated[
     str,
     AfterValidator(_status),
@@ -96,10 +98,8 @@ class TaskCreate(Body):
         le=MAX_PRIORITY,
         description="higher goes first; a waiting task gains one a minute",
     )
-    timeout: Seconds | None = Field(
+    timeout: Timeout | None = Field(
         default=None,
-        ge=0.1,
-        le=MAX_TIMEOUT_SECONDS,
         description="seconds that one attempt may take, 0.1 to 86400; the type's own when left out",
     )
     user_id: Id | None = Field(default=None, description="stored as given, unless that user was deleted")

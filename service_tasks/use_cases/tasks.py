@@ -59,6 +59,7 @@ from servicekit.wire.json_reader import read_stored, weight
 DEFAULT_TASK_TYPE = "noop"
 NO_WORKER = "no worker runs this type"
 PAUSED = "this type is paused"
+SUSPECT = "a worker died with it; such tasks start a few at a time, to find the one that kills workers"
 #: The most types that may be paused or limited at a time.
 MOST_CONTROLS = 1000
 
@@ -71,6 +72,10 @@ class Obstacle(StrEnum):
 
     PAUSED = "paused"
     NO_WORKER = "no_worker"
+    SUSPECT = "suspect"
+
+
+_WAITING_FOR = {Obstacle.PAUSED: PAUSED, Obstacle.SUSPECT: SUSPECT}
 
 
 class NewTask(NamedTuple):
@@ -534,7 +539,7 @@ class Tasks:
 
     def _waiting_for(self, task: StoredTask) -> str | None:
         if task.obstacle is not Obstacle.NO_WORKER:
-            return None if task.obstacle is None else PAUSED
+            return None if task.obstacle is None else _WAITING_FOR[task.obstacle]
         known = self._registry.get(task.task_type)
         if known is None or not known.needs:
             return NO_WORKER

@@ -521,6 +521,25 @@ def test_a_type_is_paused_and_resumed(ask, bench):
     assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] is None
 
 
+def test_a_task_that_waits_because_its_worker_died_says_so(ask, bench):
+    bench.register()
+    task = ask("POST", "/tasks", status=201)
+    bench.sql("UPDATE tasks SET state = 'scheduled', suspects = 2")
+
+    assert "a worker died" in ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"]
+    bench.sql("UPDATE tasks SET state = 'ready'")
+    assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] is None
+
+
+def test_the_document_shows_the_bounds_of_a_timeout(tasks_database):
+    settings = TasksSettings(tasks_database_url=tasks_database.url, _env_file=None)
+    schemas = create_app(settings).test_client().get("/openapi.json").get_json()["components"]["schemas"]
+
+    for name in ("TaskCreate", "ScheduleCreate", "ScheduleUpdate"):
+        number = schemas[name]["properties"]["timeout"]["anyOf"][0]
+        assert (number["minimum"], number["maximum"]) == (0.1, 86_400)
+
+
 def test_limits_of_a_type_are_set_and_taken_away_one_by_one(ask):
     ask("POST", "/tasks", {"task_type": "paint"}, status=201)
     ask("PUT", "/task-types/paint", {"max_running": 3, "max_running_per_user": 1}, status=200)

@@ -106,6 +106,7 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "retry": ({"id": WORKER}, {"tasks_pkey"}),
     "purge": ({"id": WORKER}, {"tasks_pkey"}),
     "cancel_of_user": ({"user_id": WORKER, "reason": "gone"}, {"ix_tasks_user", "tasks_pkey"}),
+    "seen_type": ({"name": "invented"}, {"ix_tasks_ready", "ix_tasks_scheduled", "task_minutes_pkey"}),
     "live_keys": ({"keys": ["a", "b"]}, {"uq_tasks_unique_key"}),
     # As many as there may be event streams.
     "watched": (

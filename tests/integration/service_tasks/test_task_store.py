@@ -30,11 +30,14 @@ from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.dedicated_connections import DedicatedConnections
 from service_tasks.persistence.engine_store import ClaimedRow
+from service_tasks.persistence.message_store import MessageStore
 from service_tasks.persistence.queries import load_queries
+from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.schedules import StoredSchedule
 from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection, StoredTask
 from servicekit.database.engine import Database, DatabaseTooSlow
+from servicekit.process.ids import new_id
 from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.plans import scans_of
@@ -816,3 +819,11 @@ def test_a_thread_whose_connection_breaks_with_a_word_of_the_server_unread_gets_
         with pytest.raises(DatabaseUnavailable):
             connections.run("SELECT 1", {})
         assert connections.run("SELECT 1", {}) == [(1,)]
+
+
+def test_one_row_is_read_in_one_round_trip(bench, monkeypatch):
+    monkeypatch.setattr(bench.database, "transaction", lambda: pytest.fail("BEGIN and COMMIT are two more"))
+    messages = MessageStore(bench.database)
+
+    for read in (bench.store.get, ScheduleStore(bench.database).get, messages.get, messages.forget):
+        assert read(new_id()) is None
