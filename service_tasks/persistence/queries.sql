@@ -131,7 +131,8 @@ WITH alive AS (
 )
 INSERT INTO answered_keys AS k (idempotency_key, request_hash, task_id)
 SELECT %(idempotency_key)s, %(request_hash)s, alive.id FROM alive
-ON CONFLICT (idempotency_key) DO UPDATE SET request_hash = excluded.request_hash, task_id = excluded.task_id
+ON CONFLICT (idempotency_key) DO UPDATE
+SET request_hash = excluded.request_hash, task_id = excluded.task_id, created_at = excluded.created_at
 WHERE NOT EXISTS (SELECT FROM tasks t WHERE t.id = k.task_id)
 RETURNING k.task_id
 

@@ -18,7 +18,11 @@ from servicekit.wire.errors import DatabaseUnavailable
 
 OUTBOX = "outbox"
 #: Tables of what a service remembers, with their timestamp columns.
-MEMORIES = {"processed_events": "processed_at", "idempotency_keys": "created_at"}
+MEMORIES = {
+    "processed_events": "processed_at",
+    "idempotency_keys": "created_at",
+    "answered_keys": "created_at",
+}
 #: Rows that one statement spreads or removes.
 AT_ONCE = 1000
 #: Refusals after which an event is given up for that destination, and kept with the reason.

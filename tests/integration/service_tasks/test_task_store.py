@@ -37,6 +37,8 @@ from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.schedules import StoredSchedule
 from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection, StoredTask
 from servicekit.database.engine import Database, DatabaseTooSlow
+from servicekit.events.relay import REMEMBER_DAYS
+from servicekit.events.relay_store import RelayStore
 from servicekit.process.ids import new_id
 from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
 from tests.integration.service_tasks.conftest import new_task
@@ -827,3 +829,18 @@ def test_one_row_is_read_in_one_round_trip(bench, monkeypatch):
 
     for read in (bench.store.get, ScheduleStore(bench.database).get, messages.get, messages.forget):
         assert read(new_id()) is None
+
+
+def test_the_keys_of_requests_answered_with_one_task_are_forgotten_while_it_lives(bench):
+    task = bench.add(unique_key="daily")
+    for key in ("old", "new"):
+        assert bench.store.by_unique_key("daily", answers=(key, b"hash")) is not None
+    bench.sql("UPDATE answered_keys SET created_at = now() - interval '31 days' WHERE idempotency_key = 'old'")
+    relays = RelayStore(bench.database)
+
+    assert "answered_keys" in relays.tables()
+    assert relays.forget("answered_keys", REMEMBER_DAYS * 86_400) == 1
+    assert bench.store.by_key("old") is None
+    found = bench.store.by_key("new")
+    assert found is not None
+    assert found[0].id == task
