@@ -17,11 +17,10 @@ from scripts.instance.postgres import EmbeddedPostgres, last_lines
 from scripts.instance.supervision import ProcessState, Supervisor
 from servicekit.process.probe import problem_of
 
-_LIMIT = 120.0  # seconds until everything that was started is ready
+_LIMIT = 180.0  # seconds until everything that was started is ready
 _TRIES = 3  # exits of one program until the start is given up
 _CANNOT = " cannot start: "  # in the last line of a process whose settings are wrong
 _TAIL = 4000  # characters of a log in which that line is looked for
-_PATIENCE_SECONDS = 1.0  # for an answer to somebody who asks again a moment later
 
 
 class Start:
@@ -54,20 +53,18 @@ class Start:
     def missing(self) -> list[str]:
         """Return the names of those that are not ready yet. Raises StartFailed."""
         seen = self.require_nobody_failed()
-        if down := [process.name for process in seen if process.state != "RUNNING"]:
-            return down
-        asked = [process for process in seen if process.service not in self._without]
-        problems = problems_of(asked, self._layout, self._ports, _PATIENCE_SECONDS)
-        return [process.name for process in asked if problems[process.name]]
+        problems = problems_of(seen, self._layout, self._ports)
+        may_be_away = [one.name for one in seen if one.service in self._without and one.state == "RUNNING"]
+        return [name for name, problem in problems.items() if problem and name not in may_be_away]
 
     def wait(self, show: Callable[[list[str]], None] = lambda missing: None) -> None:
         """Return once all are ready; `show` is told who is missing whenever there are fewer. Raises StartFailed."""
         limit = time.monotonic() + _LIMIT
-        shown = -1
+        fewest = len(self._logged) + 1
         while True:
             waiting_for = self.missing()
-            if len(waiting_for) != shown:
-                shown = len(waiting_for)
+            if len(waiting_for) < fewest:
+                fewest = len(waiting_for)
                 show(waiting_for)
             if not waiting_for:
                 return
@@ -77,10 +74,8 @@ class Start:
             time.sleep(0.1)
 
 
-def problems_of(
-    processes: Sequence[ProcessState], layout: Layout, ports: Ports, patience: float = 4.0
-) -> dict[str, str | None]:
-    """What keeps each process, by name, from being ready, or None. All are asked at once, for `patience` seconds."""
+def problems_of(processes: Sequence[ProcessState], layout: Layout, ports: Ports) -> dict[str, str | None]:
+    """What keeps each process, by name, from being ready, or None. All are asked at once."""
 
     def problem(process: ProcessState) -> str | None:
         if process.state != "RUNNING":
@@ -91,7 +86,7 @@ def problems_of(
         if process.service == "worker":
             # A connection to the database is the only outward sign of valid settings.
             return None if _is_connected_to(process.pid, ports["postgres"]) else "is not connected to the database"
-        return None if process.service in STORES else problem_of(ports[process.service], patience)
+        return None if process.service in STORES else problem_of(ports[process.service])
 
     with ThreadPoolExecutor(max(1, len(processes))) as pool:
         return dict(zip([process.name for process in processes], pool.map(problem, processes), strict=True))
