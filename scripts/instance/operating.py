@@ -36,11 +36,13 @@ def act(layout: Layout, verb: str, services: Sequence[str], workers: int | None 
     meant = services or [name for name in names() if name in there and (verb == "start" or name not in STORES)]
     if verb != "stop":
         warn_of_misspelt()
+    if workers is not None:
+        supervision.write_workers(layout, workers)
     if verb in {"stop", "restart"}:
         stop_services(supervisor, meant, say)
     if workers is not None:
         supervisor.stop([_WORKER])
-        supervision.set_workers(layout, supervisor, workers)
+        supervisor.reread(_WORKER)
     if verb in {"start", "restart"}:
         start = Start(layout, ports, supervisor, meant)
         supervisor.start(meant)

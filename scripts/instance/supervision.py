@@ -101,14 +101,13 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def set_workers(layout: Layout, supervisor: Supervisor, count: int) -> None:
-    """Change the number of workers, which are stopped. Raises InstanceError if the instance was started without."""
+def write_workers(layout: Layout, count: int) -> None:
+    """Write another number of workers, for `reread`. Raises InstanceError if the instance was started without."""
     path = layout.run / "supervisord.conf"
     text = path.read_text(encoding="utf-8")
     if "[program:worker]" not in text:
         raise InstanceError("this instance was started without workers; stop it, and start it again with --workers")
     _write_private(path, re.sub(r"(?m)^numprocs = \d+$", f"numprocs = {count}", text))
-    supervisor.reread("worker")
 
 
 def spawn(layout: Layout, lock: InstanceLock) -> subprocess.Popen[bytes]:

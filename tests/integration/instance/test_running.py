@@ -204,6 +204,7 @@ def test_a_backup_of_the_running_instance_restores_into_a_new_one(system: Runnin
     assert _script("backup", str(second), "--data", str(other.data)).returncode == 0
     other.cli("start", "--port", str(other.port), "--workers", "0")
     try:
+        assert "started without workers" in other.cli("restart", "--workers", "1", check=False).stderr
         assert other.get(f"/users/{kept}").data["email"] == "backed-up@example.com"
         assert other.get(f"/users/{kept}/details").data["orders"][0]["total_amount"] == "520.00"
     finally:
