@@ -121,7 +121,7 @@ def walk_without_orders(client: Client) -> None:
         codes.append(refused(list_orders.sync_detailed(client=client), HTTPStatus.SERVICE_UNAVAILABLE).error.code)
     details = show_user_details.sync(id=user_with_the_address(client), client=client).data
     assert (details.orders, details.partial) == (None, True)
-    assert details.missing.orders.code == "circuit_open"
+    assert details.missing["orders"].code == "circuit_open"
     state = health.sync(client=client).data
     assert (state.status, state.upstreams["orders"].state) == (HealthViewStatus.DEGRADED, "open")
 
