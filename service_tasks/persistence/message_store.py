@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from service_tasks.errors import UserDeleted
-from service_tasks.persistence.insertion import insert_many
+from service_tasks.persistence.insertion import insert_many, optional_text
 from service_tasks.persistence.statements import StoreStatements
 from service_tasks.use_cases.messages import (
     LISTED_BYTES,
@@ -120,12 +120,14 @@ class MessageStore:
             size=rejection.size,
         )
 
-    def search(self, *, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
+    def search(self, *, after: UUID | None, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
         statements = self._statements
         with statements.transaction() as session:
             # One snapshot for the page and its total.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            rows = statements.rows(session, "list", limit=limit, offset=offset, shown=LISTED_BYTES)
+            rows = statements.rows(
+                session, "list", after=optional_text(after), limit=limit, offset=offset, shown=LISTED_BYTES
+            )
             total: int = statements.run(session, "count").scalar_one()
         return [_stored(row) for row in rows], total
 

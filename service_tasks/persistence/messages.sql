@@ -23,7 +23,8 @@ VALUES (%(id)s::uuid, %(source)s, %(message_id)s, %(reason)s, %(details)s::jsonb
 
 -- name: list
 SELECT r.id, r.source, r.message_id, r.reason, r.details::text AS details, substr(r.body, 1, %(shown)s) AS body, r.size, r.received_at
-FROM rejected_messages r ORDER BY r.id DESC LIMIT %(limit)s OFFSET %(offset)s
+FROM rejected_messages r WHERE (%(after)s::uuid IS NULL OR r.id < %(after)s::uuid)
+ORDER BY r.id DESC LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count
 SELECT count(*) FROM rejected_messages

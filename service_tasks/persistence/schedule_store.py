@@ -54,7 +54,13 @@ class ScheduleStore:
             # One snapshot for the page and its total.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             rows = statements.rows(
-                session, "list", **which, limit=selection.limit, offset=selection.offset, largest=LARGEST_IN_LIST
+                session,
+                "list",
+                **which,
+                after=optional_text(selection.after),
+                limit=selection.limit,
+                offset=selection.offset,
+                largest=LARGEST_IN_LIST,
             )
             total: int = statements.run(session, "count", **which).scalar_one()
         return [_stored(row) for row in rows], total

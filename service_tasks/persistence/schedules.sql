@@ -50,6 +50,7 @@ AND (%(status)s::text IS NULL
 
 -- name: list
 SELECT {light_columns} FROM schedules s WHERE {matching}
+  AND (%(after)s::uuid IS NULL OR s.id < %(after)s::uuid)
 ORDER BY s.id DESC LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count

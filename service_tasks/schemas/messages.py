@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field
 
 from service_tasks.domain.task import Status, status_named
 from service_tasks.schemas.tasks import TaskCreate
-from servicekit.web.schemas import PageQuery, PageView, View
+from servicekit.web.paging import NewestPage, NewestQuery
+from servicekit.web.schemas import View
 
 
 def _new(name: str) -> str:
@@ -25,7 +26,7 @@ class TaskMessage(TaskCreate):
     status: Annotated[str, AfterValidator(_new)] | None = Field(default=None, max_length=50)
 
 
-class RejectedMessageQuery(PageQuery):
+class RejectedMessageQuery(NewestQuery):
     """Which part of the list is wanted."""
 
 
@@ -49,7 +50,7 @@ class RejectedMessageView(View):
     received_at: datetime
 
 
-class RejectedMessagePage(PageView):
+class RejectedMessagePage(NewestPage):
     """One page of rejected messages, the newest first."""
 
     rejected: list[RejectedMessageView]

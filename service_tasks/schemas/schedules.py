@@ -23,13 +23,12 @@ from service_tasks.domain.task import (
     MAX_TASK_TYPE_CHARACTERS,
 )
 from service_tasks.schemas.tasks import CALLBACK_URL_SAYS, BoundedTime, CallbackUrl, Timeout, Title
+from servicekit.web.paging import NewestPage, NewestQuery
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import (
     Body,
     Id,
     JsonValue,
-    PageQuery,
-    PageView,
     QueryText,
     Timestamp,
     Update,
@@ -88,7 +87,7 @@ class ScheduleCreate(Body):
     )
 
 
-class ScheduleQuery(PageQuery):
+class ScheduleQuery(NewestQuery):
     """Which schedules are wanted."""
 
     status: ScheduleStatusName | None = None
@@ -158,7 +157,7 @@ class ScheduleUpdate(Update):
     missed: MissedName = unsent()
 
 
-class SchedulePage(PageView):
+class SchedulePage(NewestPage):
     """A page of schedules, the newest first."""
 
     schedules: list[ScheduleView]

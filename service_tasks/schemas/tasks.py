@@ -25,11 +25,11 @@ from service_tasks.domain.task import (
     status_named,
     status_names,
 )
+from servicekit.web.paging import NewestPage, NewestQuery
 from servicekit.web.schemas import (
     Body,
     Id,
     JsonValue,
-    PageQuery,
     PageView,
     Query,
     QueryFlag,
@@ -130,12 +130,11 @@ class TaskTypeUpdate(Update):
     max_running_per_user: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
-class TaskFilter(PageQuery):
+class TaskFilter(NewestQuery):
     """Which tasks are wanted."""
 
     status: StatusFilter | None = Field(default=None, description="in any case; words of other services are known too")
     task_type: QueryText | None = Field(default=None, min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS)
-    after: Id | None = Field(default=None, description="the `next` of the page before; better than a large offset")
 
 
 class TaskQuery(TaskFilter):
@@ -216,11 +215,10 @@ class TaskBatchView(View):
     existing: list[int] = Field(description="places in `ids`, from 0, of live tasks that had the unique_key already")
 
 
-class TaskPage(PageView):
+class TaskPage(NewestPage):
     """One page of tasks."""
 
     tasks: list[TaskView]
-    next: UUID | None = Field(description="send it as `after` to get the next page; null on the last")
 
 
 class TaskStatusView(View):

@@ -111,8 +111,8 @@ class MessageRepository(Protocol):
         their keys is in another session's open transaction.
         """
 
-    def search(self, *, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
-        """A page of rejections, newest first, and how many there are in all."""
+    def search(self, *, after: UUID | None, limit: int, offset: int) -> tuple[list[StoredRejection], int]:
+        """A page of rejections, newest first, and how many there are in all. `after` skips that id and all newer."""
 
     def get(self, rejection_id: UUID) -> StoredRejection | None: ...
 
@@ -178,9 +178,14 @@ class Messages:
             return _rejection(message, Invalid(f"The message cannot be read ({type(error).__name__})."))
 
     def rejected(self, query: RejectedMessageQuery) -> RejectedMessagePage:
-        found, total = self._repository.search(limit=query.limit, offset=query.offset)
+        found, total = self._repository.search(after=query.after, limit=query.limit + 1, offset=query.offset)
+        page = [_view_of(one) for one in found[: query.limit]]
         return RejectedMessagePage(
-            rejected=[_view_of(one) for one in found], total=total, limit=query.limit, offset=query.offset
+            rejected=page,
+            total=total,
+            limit=query.limit,
+            offset=query.offset,
+            next=page[-1].id if len(found) > len(page) else None,
         )
 
     def get(self, rejection_id: UUID) -> RejectedMessageView:

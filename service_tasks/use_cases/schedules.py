@@ -91,11 +91,12 @@ class StoredSchedule(NewSchedule):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSelection:
-    """Which schedules a list shows; None: any."""
+    """Which schedules a list shows; None: any. `after` skips that id and all newer ones."""
 
     status: str | None
     task_type: str | None
     user_id: UUID | None
+    after: UUID | None
     limit: int
     offset: int
 
@@ -189,15 +190,18 @@ class Schedules:
                 status=query.status,
                 task_type=query.task_type,
                 user_id=query.user_id,
-                limit=query.limit,
+                after=query.after,
+                limit=query.limit + 1,
                 offset=query.offset,
             )
         )
+        page = found[: query.limit]
         return SchedulePage(
-            schedules=[_view_of(schedule) for schedule in found],
+            schedules=[_view_of(schedule) for schedule in page],
             total=total,
             limit=query.limit,
             offset=query.offset,
+            next=page[-1].id if len(found) > len(page) else None,
         )
 
     def update(self, schedule_id: UUID, body: ScheduleUpdate, if_match: IfMatch = ANY_STATE) -> ScheduleView:

@@ -127,6 +127,19 @@ def test_a_bad_message_with_an_id_is_rejected_once(messages):
     assert messages.rejected(RejectedMessageQuery()).total == 1
 
 
+def test_rejected_messages_are_read_on_from_the_last_one_whatever_is_removed_meanwhile(messages):
+    messages.take([message(b"no", str(number)) for number in range(5)])
+    everything = [one.id for one in messages.rejected(RejectedMessageQuery()).rejected]
+    first = messages.rejected(RejectedMessageQuery(limit=2))
+    assert first.next == everything[1]
+    for gone in everything[:2]:
+        messages.forget(gone)
+    second = messages.rejected(RejectedMessageQuery(limit=2, after=first.next))
+    last = messages.rejected(RejectedMessageQuery(limit=2, after=second.next))
+    assert [one.id for page in (second, last) for one in page.rejected] == everything[2:]
+    assert (second.total, last.next) == (3, None)
+
+
 CYRILLIC = "заявка".encode("cp1251")
 
 

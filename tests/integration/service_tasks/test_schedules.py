@@ -248,6 +248,9 @@ def test_a_list_is_filtered_and_leaves_large_payloads_out(ask, bench):
 
     assert names("") == ["finished", "paused", "large"]
     assert names("?limit=1&offset=1") == ["paused"]
+    first = ask("GET", "/schedules?limit=2", status=200)
+    rest = ask("GET", f"/schedules?limit=2&after={first['next']}", status=200)
+    assert ([schedule["name"] for schedule in rest["schedules"]], rest["total"], rest["next"]) == (["large"], 3, None)
     assert names("?status=active") == names(f"?user_id={user}") == ["large"]
     assert names("?status=paused") == names("?task_type=io") == ["paused"]
     assert names("?status=finished") == ["finished"]
