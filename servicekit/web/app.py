@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
 from servicekit.http_server.request_lifecycle import RequestRecord, error_answer, log_crash, log_failure
+from servicekit.http_server.wsgi import ACCOUNT, BEGAN
 from servicekit.observing import request_id
 from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.process.version import VERSION
@@ -44,6 +45,16 @@ _PIECE = 64 * 1024
 _LOOPBACK = BrowserRules()
 
 
+class ServiceApp(Flask):
+    """A service's web application, with what its server must know of it: see `WsgiApp`."""
+
+    def __init__(self, service: str, metrics: Metrics, *, largest_body: int) -> None:
+        super().__init__(service, static_folder=None)
+        self.metrics = metrics
+        self.largest_body = largest_body
+        self.budget = memory.Budget(MEMORY)
+
+
 def make_app(
     service: str,
     *,
@@ -53,16 +64,17 @@ def make_app(
     description: str = "",
     body_limit: int = BODY_LIMIT,
     browsers: BrowserRules | None = _LOOPBACK,
-) -> Flask:
+) -> ServiceApp:
     """Build a service's web application.
 
     `checks` decide /readyz; `body_limit` is in bytes and applies to chunked bodies too; `browsers` is None where
     requests were judged before. Besides the given routes it answers /livez, /readyz, /metrics and /openapi.json.
     """
-    app = Flask(service, static_folder=None)
-    app.url_map.merge_slashes = False
     metrics = metrics or Metrics(service)
-    _keep_request_context(app, metrics, memory.Budget(MEMORY), browsers)
+    limits = (endpoint.body_limit or body_limit for group in routes for endpoint in group.endpoints)
+    app = ServiceApp(service, metrics, largest_body=max(limits, default=body_limit))
+    app.url_map.merge_slashes = False
+    _keep_request_context(app, browsers)
     _answer_errors(app)
     for group in routes:
         for endpoint in group.endpoints:
@@ -91,7 +103,7 @@ def read_body(limit: int) -> bytes:
     # As text, as values and as what is made of them; the size of a chunked body is unknown.
     least = 3 * (limit if announced is None and "Transfer-Encoding" in request.headers else announced or 0)
     try:
-        memory.take(least)
+        memory.take(max(0, least - memory.taken()))
     except AppError:
         _pass_over(limit)
         raise
@@ -200,18 +212,23 @@ def _route_template() -> str:
     return rule.rule.replace("<", "{").replace(">", "}") if rule is not None else UNMATCHED
 
 
-def _keep_request_context(app: Flask, metrics: Metrics, budget: memory.Budget, browsers: BrowserRules | None) -> None:
-    record = RequestRecord(metrics)
+def _keep_request_context(app: ServiceApp, browsers: BrowserRules | None) -> None:
+    record = RequestRecord(app.metrics)
 
     @app.before_request
     def begin() -> None:
-        g.began = time.perf_counter()
+        now = time.perf_counter()
+        g.began = request.environ.get(BEGAN, now)
         g.context = ExitStack()
         wanted = request_id.accept_or_make(request.headers.get(request_id.REQUEST_ID))
         g.request_id = g.context.enter_context(request_id.use(wanted))
         left = deadline.seconds_from_header(request.headers.get(deadline.TIMEOUT_MS))
+        if left is not None:
+            # It may have waited for a thread.
+            left -= now - g.began
         g.context.enter_context(deadline.within(left))
-        g.context.enter_context(memory.of_one_request(budget))
+        account = request.environ.get(ACCOUNT) or g.context.enter_context(app.budget.account())
+        g.context.enter_context(memory.counted_in(account))
         if left is not None and left <= 0:
             raise DeadlineExceeded
         if browsers is not None:

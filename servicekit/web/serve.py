@@ -13,8 +13,10 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from servicekit.database import engine as database  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
+from servicekit.http_server import event_loop_defaults
+from servicekit.http_server.wsgi import WsgiServer
 from servicekit.observing import logs
-from servicekit.process import gunicorn_defaults
+from servicekit.process.lifecycle import allow_many_files
 from servicekit.process.services import BadServiceTable, Service, services
 from servicekit.process.settings import SettingsError, WebServiceSettings, load_or_exit, loaded_or_exit
 from servicekit.web import app as web  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
@@ -33,12 +35,10 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
         settings = self._settings(load_or_exit)
         own = {
             "bind": getattr(settings, f"{self._service.name}_bind"),
-            "threads": settings.service_threads,
             "proc_name": self._service.package,
-            "worker_class": "servicekit.http_server.threaded_worker.ThreadedWorker",
         }
-        for name in gunicorn_defaults.__all__:
-            self.cfg.set(name, getattr(gunicorn_defaults, name))
+        for name in event_loop_defaults.__all__:
+            self.cfg.set(name, getattr(event_loop_defaults, name))
         for name, value in own.items():
             self.cfg.set(name, value)
 
@@ -46,7 +46,8 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
         """Create the application, in a worker."""
         settings = self._settings(loaded_or_exit)
         try:
-            return self._service.module("app").create_app(settings)
+            app = self._service.module("app").create_app(settings)
+            return WsgiServer(app, threads=settings.service_threads)
         except SettingsError as exc:
             raise SystemExit(f"{self._service.package} cannot start: {exc}") from exc
 
@@ -79,6 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         server = ServiceServer(service)
     except BadServiceTable as exc:
         sys.exit(str(exc))
+    allow_many_files()
     server.run()
 
 

@@ -91,14 +91,19 @@ _present: ContextVar[Account | None] = ContextVar("memory", default=None)
 
 
 @contextmanager
-def of_one_request(budget: Budget) -> Iterator[Account]:
-    """Make `take` count for the request handled in the `with` body."""
-    with budget.account() as account:
-        token = _present.set(account)
-        try:
-            yield account
-        finally:
-            _present.reset(token)
+def counted_in(account: Account) -> Iterator[Account]:
+    """Make `take` count in the account of the request handled in the `with` body."""
+    token = _present.set(account)
+    try:
+        yield account
+    finally:
+        _present.reset(token)
+
+
+def taken() -> int:
+    """Bytes counted so far for the current request."""
+    account = _present.get()
+    return 0 if account is None else account.taken
 
 
 def take(size: int) -> None:

@@ -26,7 +26,6 @@ from servicekit.http_server import connection, plain_head
 from servicekit.http_server.connection import HttpConnection
 from servicekit.http_server.event_loop_worker import EventLoopWorker
 from servicekit.http_server.plain_head import PlainRequest
-from servicekit.http_server.threaded_worker import ThreadedWorker
 from tests.support.markdown import CHECKOUT
 
 
@@ -63,11 +62,10 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
     [
         (HttpConnection, (ASGIProtocol,)),
         (EventLoopWorker, (ASGIWorker, Worker)),
-        (ThreadedWorker, (ThreadWorker, Worker)),
     ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:
-    own = {*vars(ours), "connections", "close_if_idle", "joining", "listeners", "setblocking", "_lingering"}
+    own = {*vars(ours), "connections", "close_if_idle", "joining", "listeners"}
     inherited = attributes_used(ours) - own
     assert inherited, "nothing was found: look at this test"
     assert inherited - attributes_given(*theirs) == set()
@@ -108,20 +106,6 @@ def test_nothing_of_ours_hides_a_name_of_theirs() -> None:
     }
     assert not {"connections", "joining", "listeners"} & attributes_given(ASGIWorker, Worker)
     assert not {"_lingering", "_read_on", "_leave"} & attributes_given(ThreadWorker, Worker)
-
-
-@pytest.mark.parametrize(
-    "name", ["accept", "finish_request", "is_parent_alive", "load_wsgi", "murder_pending", "set_accept_enabled"]
-)
-def test_every_method_the_threaded_worker_replaces_is_theirs_and_takes_what_it_took(name: str) -> None:
-    ours, theirs = (inspect.signature(getattr(worker, name)).parameters for worker in (ThreadedWorker, ThreadWorker))
-    assert list(ours) == list(theirs)
-
-
-def test_the_threaded_worker_ends_by_the_methods_we_replace() -> None:
-    end = inspect.getsource(ThreadWorker.run).partition("Graceful shutdown")[2]
-    assert "self.set_accept_enabled(False)" in end
-    assert re.search(r"while self.nr_conns > 0:.*self.murder_pending\(\)", end, re.DOTALL)
 
 
 def test_the_worker_makes_its_connections_by_the_name_we_replace() -> None:

@@ -65,7 +65,7 @@ def test_threads_take_and_give_back_without_losing_a_byte() -> None:
 def test_only_what_is_done_for_a_request_counts() -> None:
     budget = Budget(LIMIT)
     memory.take(2 * LIMIT)
-    with memory.of_one_request(budget):
+    with budget.account() as account, memory.counted_in(account):
         memory.take(10)
         assert budget.taken == 10
     assert budget.taken == 0

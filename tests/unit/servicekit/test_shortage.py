@@ -8,7 +8,6 @@ import ssl
 
 import pytest
 
-from servicekit.http_server.threaded_worker import ThreadedWorker
 from servicekit.observing import shortage
 from servicekit.wire import resolver
 from tests.support.shortage import no_more_files
@@ -58,14 +57,6 @@ class Listener:
 
     def accept(self) -> None:
         raise OSError(self._number, "as the system says")
-
-
-@pytest.mark.parametrize("number", OURS)
-def test_a_worker_with_threads_outlives_that_it_cannot_accept(number: int) -> None:
-    worker = ThreadedWorker.__new__(ThreadedWorker)
-    worker.accept(Listener(number))
-    with pytest.raises(OSError, match="as the system says"):
-        worker.accept(Listener(errno.EBADF))
 
 
 def test_certificates_that_could_not_be_read_without_a_file_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,276 @@
+"""Runs a WSGI application (PEP 3333) on a few threads of the event-loop server.
+
+The event loop receives requests and sends answers, so a slow client occupies no thread. A thread gets a request once it
+is complete, unless its client has left by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from servicekit.http_server.application import Application
+from servicekit.http_server.request import Fields, Request
+from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer
+from servicekit.observing.logs import get_logger
+from servicekit.observing.metrics import Metrics
+from servicekit.wire.errors import AppError, Overloaded
+from servicekit.wire.memory import Account, Budget
+
+#: How many requests may wait for a thread, in all; the next is refused.
+MAX_WAITING = 1024
+#: Where the application finds when the request was complete (`time.perf_counter()`), and the account of its memory.
+BEGAN = "siteworks.began"
+ACCOUNT = "siteworks.account"
+
+#: Fields that an application must not set (PEP 3333): they belong to the connection.
+_OF_THE_CONNECTION = frozenset({"connection", "date", "keep-alive", "server", "transfer-encoding"})
+_UNPREFIXED = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
+
+_log = get_logger(__name__)
+
+Environ = dict[str, Any]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+
+class WsgiApp(Protocol):
+    """A WSGI application and what it lets a process hold."""
+
+    #: The largest body of any of its requests, in bytes.
+    largest_body: int
+    #: The memory of all requests.
+    budget: Budget
+    metrics: Metrics
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]: ...
+
+
+class WsgiServer(Application):
+    """Serves a WSGI application; its threads start with the event loop."""
+
+    def __init__(self, app: WsgiApp, *, threads: int) -> None:
+        self._app = app
+        self._threads = threads
+
+    def start(self) -> None:
+        self.handler: WsgiHandler = WsgiHandler(self._app, self._threads)
+
+    async def stop(self) -> None:
+        if "handler" in vars(self):
+            self.handler.end_threads()
+
+
+class _Job(Exchange):
+    """A request and, once a thread has run it, its answer."""
+
+    __slots__ = ("account", "answered", "begun", "body", "environ", "fields", "left")
+
+    def __init__(self, request: Request, account: Account) -> None:
+        super().__init__(request)
+        self.account = account
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        #: Its client has left; a thread has taken it.
+        self.left = self.begun = False
+        self.environ: Environ = {}
+        self.fields: Fields = []
+        self.body = b""
+
+    def close(self) -> None:
+        # A thread that still works for a client that left counts until it ends.
+        if not self.left and self.account.taken:
+            self.account.close()
+
+    def run(self, app: WsgiApp) -> None:
+        """Run the application, on a thread."""
+        pieces: list[bytes] = []
+
+        def start_response(
+            status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+        ) -> Callable[[bytes], None]:
+            self.status = int(status[:3])
+            self.fields = [
+                (lower.encode("latin-1"), value.encode("latin-1"))
+                for name, value in headers
+                if (lower := name.lower()) not in _OF_THE_CONNECTION
+            ]
+            return pieces.append
+
+        result = app(self.environ, start_response)
+        try:
+            pieces.extend(result)
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+        self.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class WsgiHandler(ObservedHandler[_Job]):
+    """Hands complete requests to threads, first come first served; belongs to one event loop.
+
+    The application counts and logs its requests itself; those that it never sees are counted here.
+    """
+
+    def __init__(self, app: WsgiApp, threads: int) -> None:
+        super().__init__(RequestRecord(app.metrics))
+        self._app = app
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._done: deque[_Job] = deque()
+        self._is_told = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"requests-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def end_threads(self) -> None:
+        """Let each thread end after the request it runs."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def end_streams(self) -> None:
+        """There are none."""
+
+    def begin(self, request: Request) -> _Job:
+        return _Job(request, Account(self._app.budget))
+
+    async def handle(self, exchange: _Job) -> bool:
+        request = exchange.request
+        request.check_host()
+        if self._jobs.qsize() >= MAX_WAITING:
+            raise Overloaded
+        body = b""
+        if request.body.present:
+            body = await request.body.read(self._app.largest_body, exchange.account)
+        exchange.environ = _environ(exchange, body)
+        self._jobs.put(exchange)
+        try:
+            await exchange.answered
+        except asyncio.CancelledError:
+            exchange.left = True
+            if exchange.begun:
+                exchange.status = 0
+            raise
+        client = exchange.client
+        client.send(exchange.status, exchange.fields, exchange.body)
+        if client.is_behind:
+            await client.drain()
+        # The application has counted it.
+        exchange.status = 0
+        return True
+
+    def refuse(self, exchange: _Job, error: AppError) -> None:
+        answer = error_answer(error)
+        length = b"%d" % len(answer.body)
+        made = exchange.request_id.encode("ascii")
+        fields = [*answer.fields, (b"content-length", length), (b"x-request-id", made)]
+        exchange.client.send(answer.status, fields, b"" if exchange.request.method == "HEAD" else answer.body)
+        exchange.status = answer.status
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if not job.left:
+                job.begun = True
+                try:
+                    job.run(self._app)
+                except Exception as error:  # a bug: the application answers every error itself
+                    self._fail(job, error)
+            self._done.append(job)
+            # One call for all that are done by the time it runs.
+            if not self._is_told:
+                self._is_told = True
+                try:
+                    self._loop.call_soon_threadsafe(self._tell)
+                except RuntimeError:
+                    # The loop is closed: the process ends.
+                    return
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        _log.error("request_crashed", exc_info=error, request_id=job.request_id)
+        answer = error_answer(AppError())
+        job.status, job.fields, job.body = answer.status, answer.fields, answer.body
+        job.fields.append((b"content-length", b"%d" % len(answer.body)))
+
+    def _tell(self) -> None:
+        # Before the look: whoever adds a job after it calls again.
+        self._is_told = False
+        while self._done:
+            job = self._done.popleft()
+            if job.left:
+                job.account.close()
+            elif not job.answered.done():
+                job.answered.set_result(None)
+
+
+class _Input:
+    """`wsgi.input` of a body that is here; lets go of what was read."""
+
+    def __init__(self, body: bytes) -> None:
+        self._rest = body
+
+    def read(self, size: int = -1) -> bytes:
+        rest = self._rest
+        if size < 0 or size >= len(rest):
+            self._rest = b""
+            return rest
+        self._rest = rest[size:]
+        return rest[:size]
+
+    def readline(self, size: int = -1) -> bytes:
+        end = self._rest.find(b"\n") + 1 or len(self._rest)
+        return self.read(end if size < 0 else min(end, size))
+
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        return list(self)
+
+    def __iter__(self) -> Any:
+        return iter(self.readline, b"")
+
+
+def _environ(job: _Job, body: bytes) -> Environ:
+    request = job.request
+    target = request.target
+    if target[:1] != "/" and target != "*":
+        parts = urlsplit(target)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path, _, query = target.partition("?")
+    if "%" in path:
+        path = unquote_to_bytes(path).decode("latin-1")
+    host = request.fields.get(b"host") or ""
+    environ: Environ = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "SERVER_NAME": host.rpartition(":")[0] or host,
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": f"HTTP/{request.http_version}",
+        "REMOTE_ADDR": job.client.address,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": job.client.scheme,
+        "wsgi.input": _Input(body),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        BEGAN: time.perf_counter(),
+        ACCOUNT: job.account,
+    }
+    for name, value in request.fields.pairs:
+        if name == b"transfer-encoding":
+            # The body's length is known by now.
+            environ["CONTENT_LENGTH"] = str(len(body))
+            continue
+        key = _UNPREFIXED.get(name) or "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ
