@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from servicekit.http_server.application import Application
 from servicekit.http_server.request import Fields, Request
@@ -44,11 +44,12 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 class WsgiApp(Protocol):
     """A WSGI application and what it lets a process hold."""
 
-    #: The largest body of any of its requests, in bytes.
-    largest_body: int
     #: The memory of all requests.
     budget: Budget
     metrics: Metrics
+
+    def body_limit(self, method: str, target: str) -> int:
+        """The largest body that it reads of such a request, in bytes; 0 if it reads none."""
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]: ...
 
@@ -148,8 +149,8 @@ class WsgiHandler(ObservedHandler[_Job]):
         if self._jobs.qsize() >= MAX_WAITING:
             raise Overloaded
         body = b""
-        if request.body.present:
-            body = await request.body.read(self._app.largest_body, exchange.account)
+        if request.body.present and (limit := self._app.body_limit(request.method, request.target)):
+            body = await request.body.read(limit, exchange.account)
         exchange.environ = _environ(exchange, body)
         self._jobs.put(exchange)
         try:
@@ -237,11 +238,7 @@ class _Input:
 
 def _environ(job: _Job, body: bytes) -> Environ:
     request = job.request
-    target = request.target
-    if target[:1] != "/" and target != "*":
-        parts = urlsplit(target)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    path, _, query = target.partition("?")
+    path, _, query = request.target.partition("?")
     if "%" in path:
         path = unquote_to_bytes(path).decode("latin-1")
     host = request.fields.get(b"host") or ""
@@ -267,7 +264,7 @@ def _environ(job: _Job, body: bytes) -> Environ:
     }
     for name, value in request.fields.pairs:
         if name == b"transfer-encoding":
-            # The body's length is known by now.
+            # It is here.
             environ["CONTENT_LENGTH"] = str(len(body))
             continue
         key = _UNPREFIXED.get(name) or "HTTP_" + name.decode("latin-1").upper().replace("-", "_")

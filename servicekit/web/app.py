@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
+from urllib.parse import unquote
 
 from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
@@ -32,7 +33,6 @@ from servicekit.wire.errors import (
     Invalid,
     MethodNotAllowed,
     NotFound,
-    NotSupported,
     TooLarge,
     UnsupportedMediaType,
 )
@@ -48,11 +48,20 @@ _LOOPBACK = BrowserRules()
 class ServiceApp(Flask):
     """A service's web application, with what its server must know of it: see `WsgiApp`."""
 
-    def __init__(self, service: str, metrics: Metrics, *, largest_body: int) -> None:
+    def __init__(self, service: str, metrics: Metrics) -> None:
         super().__init__(service, static_folder=None)
         self.metrics = metrics
-        self.largest_body = largest_body
         self.budget = memory.Budget(MEMORY)
+        #: By Flask's endpoint; operations without a body are missing.
+        self.body_limits: dict[str, int] = {}
+        self._paths = self.url_map.bind("")
+
+    def body_limit(self, method: str, target: str) -> int:
+        try:
+            endpoint, _ = self._paths.match(unquote(target.partition("?")[0]), method)
+        except HTTPException:
+            return 0
+        return self.body_limits.get(endpoint, 0)
 
 
 def make_app(
@@ -71,8 +80,7 @@ def make_app(
     requests were judged before. Besides the given routes it answers /livez, /readyz, /metrics and /openapi.json.
     """
     metrics = metrics or Metrics(service)
-    limits = (endpoint.body_limit or body_limit for group in routes for endpoint in group.endpoints)
-    app = ServiceApp(service, metrics, largest_body=max(limits, default=body_limit))
+    app = ServiceApp(service, metrics)
     app.url_map.merge_slashes = False
     _keep_request_context(app, browsers)
     _answer_errors(app)
@@ -94,9 +102,6 @@ def read_body(limit: int) -> bytes:
 
     Counts the memory for the body and for parsing it as JSON; may raise `Overloaded`, before reading.
     """
-    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
-        # gunicorn undoes the chunks only.
-        raise NotSupported
     announced = request.content_length
     if (announced or 0) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
@@ -143,9 +148,12 @@ def _pass_over(limit: int) -> None:
                 return
 
 
-def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
+def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
     wants_headers = "headers" in endpoint.handler.__code__.co_varnames[: endpoint.handler.__code__.co_argcount]
     limit = endpoint.body_limit or default_limit
+    name = f"{endpoint.method} {endpoint.path}"
+    if endpoint.body is not None:
+        app.body_limits[name] = limit
 
     def view(**path: str) -> Response:
         if endpoint.guard is not None:
@@ -175,7 +183,7 @@ def _add(app: Flask, endpoint: Endpoint, default_limit: int) -> None:
 
     app.add_url_rule(
         endpoint.flask_rule,
-        endpoint=f"{endpoint.method} {endpoint.path}",
+        endpoint=name,
         view_func=view,
         methods=[endpoint.method],
         provide_automatic_options=False,
