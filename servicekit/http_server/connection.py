@@ -124,7 +124,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
     has_answer = False
     _handler: RequestHandler | None = None
     #: The client sends nothing more, but may be waiting for answers; below: the parser refused what it sent.
-    _half_closed = False
+    half_closed = False
     _refused = False
     #: Bytes discarded after the last answer, and until when, on the event loop's clock.
     _discarded = 0
@@ -170,11 +170,15 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
     def eof_received(self) -> bool:
         """Stay open until every whole request is answered: the client may have closed only its own side."""
         body = self._body_receiver
-        arrived = self._request_ready.is_set() and (body is None or body._complete)
-        self._half_closed = arrived and not self._closed and not self._is_endless
-        if self._half_closed:
+        midway = body is not None and not body._complete
+        waits = self._answering is not None and not self.has_answer if midway else self._request_ready.is_set()
+        self.half_closed = waits and not self._closed and not self._is_endless
+        if self.half_closed and midway:
+            # Its reader refuses it.
+            body.signal_disconnect()
+        elif self.half_closed:
             self._asking_timer = self.worker.loop.call_later(_ASK_SECONDS, self._ask, True)
-        return self._half_closed
+        return self.half_closed
 
     def _ask(self, first: bool) -> None:
         """Find out whether a client that closed its side has left: whatever is sent to it then comes back as a reset.
@@ -303,7 +307,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
     # Timers. The keep-alive timer is not reset for each request.
 
     def _arm_keepalive_timer(self) -> None:
-        if self._half_closed:
+        if self.half_closed:
             self._close_transport()
             return
         self._idle_since = self.worker.loop.time()
@@ -359,7 +363,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         if is_midway:
             body.signal_disconnect()
         may_send = self._refused or is_midway or self._callback_parser._buffer
-        if may_send and not self._half_closed and not self.transport.is_closing():
+        if may_send and not self.half_closed and not self.transport.is_closing():
             self.transport.write_eof()
             super()._resume_reading()
             self._discard_until = self.worker.loop.time() + DISCARD_SECONDS

@@ -137,6 +137,8 @@ class Client(Protocol):
     memo: Any
     #: Whether an answer to the current request has begun.
     has_answer: bool
+    #: The client sends nothing more, but may wait for its answer.
+    half_closed: bool
 
     def send(self, status: int, fields: Fields, body: bytes) -> None:
         """Send a whole answer; `fields` hold its Content-Length, if any."""

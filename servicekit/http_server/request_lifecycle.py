@@ -18,7 +18,7 @@ from servicekit.observing.logs import RequestLog, get_logger
 from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.wire.browsers import OPEN_PATHS
 from servicekit.wire.envelope import dump, failure, status_of
-from servicekit.wire.errors import AppError
+from servicekit.wire.errors import AppError, BadRequest
 
 #: Status in log and metrics when the client left before its answer (nginx's).
 CLIENT_LEFT = 499
@@ -147,11 +147,14 @@ class ObservedHandler(ABC, Generic[E]):
         with request_id.use(exchange.request_id):
             try:
                 try:
-                    if not await self.handle(exchange):
-                        exchange.status = 0
-                        return False
-                except ClientLeft:
-                    return True
+                    try:
+                        if not await self.handle(exchange):
+                            exchange.status = 0
+                            return False
+                    except ClientLeft as error:
+                        if not exchange.client.half_closed:
+                            return True
+                        raise BadRequest("The body ended early.") from error
                 except Exception as error:
                     if not isinstance(error, AppError) or exchange.client.has_answer:
                         # A bug of ours: log it, and answer 500 or cut off the answer.

@@ -132,6 +132,11 @@ class WsgiHandler(ObservedHandler[_Job]):
         for thread in self._threads:
             thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a thread."""
+        return self._jobs.qsize()
+
     def end_threads(self) -> None:
         """Let each thread end after the request it runs."""
         for _ in self._threads:
@@ -146,7 +151,7 @@ class WsgiHandler(ObservedHandler[_Job]):
     async def handle(self, exchange: _Job) -> bool:
         request = exchange.request
         request.check_host()
-        if self._jobs.qsize() >= MAX_WAITING:
+        if self.waiting >= MAX_WAITING:
             raise Overloaded
         body = b""
         if request.body.present and (limit := self._app.body_limit(request.method, request.target)):

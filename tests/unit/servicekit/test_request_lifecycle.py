@@ -20,7 +20,7 @@ Step = Callable[[Exchange], Awaitable[bool]]
 class Connection:
     """A client that notes what it was sent."""
 
-    address, scheme, memo, has_answer, is_behind = "127.0.0.1", "http", None, False, False
+    address, scheme, memo, has_answer, is_behind, half_closed = "127.0.0.1", "http", None, False, False, False
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, bytes]] = []
@@ -85,6 +85,11 @@ async def loses_its_client(_: Exchange) -> bool:
     raise ClientLeft
 
 
+async def gets_half_a_body(exchange: Exchange) -> bool:
+    exchange.client.half_closed = True
+    raise ClientLeft
+
+
 @pytest.mark.parametrize(
     ("step", "sent", "code", "counted"),
     [
@@ -96,6 +101,7 @@ async def loses_its_client(_: Exchange) -> bool:
         (refuses_too_late, [200], None, "200"),
         (crashes_too_late, [200], None, "200"),
         (loses_its_client, [], None, "499"),
+        (gets_half_a_body, [400], "bad_request", "400"),
     ],
 )
 def test_a_request_is_answered_once_and_counted_once(
