@@ -298,6 +298,10 @@ def test_what_was_remembered_for_longer_than_its_time_is_removed_by_the_relay(or
                 moment,
             )
 
-    assert {memory: store.forget(memory, REMEMBER_DAYS * 86_400) for memory in MEMORIES} == dict.fromkeys(MEMORIES, 1)
+    memories = store.tables() & MEMORIES.keys()
+    assert {memory: store.forget(memory, REMEMBER_DAYS * 86_400) for memory in memories} == {
+        "idempotency_keys": 1,
+        "processed_events": 1,
+    }
     assert sql("SELECT key FROM idempotency_keys") == [("29",)]
     assert sql("SELECT count(*) FROM processed_events") == [(1,)]
