@@ -117,8 +117,8 @@ def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_data
         for user_id in users:
             session.execute(
                 text(
-                    "INSERT INTO orders (id, user_id, items, products_key, status, total_amount, created_at, updated_at)"
-                    " VALUES (:id, :user, CAST(:items AS jsonb), 'nails', 'created', 2, now(), now())"
+                    "INSERT INTO orders (id, user_id, items, products_key, status, total_amount, created_at,"
+                    " updated_at) VALUES (:id, :user, CAST(:items AS jsonb), 'nails', 'created', 2, now(), now())"
                 ),
                 {"id": new_id(), "user": user_id, "items": '[{"product": "nails", "quantity": 1, "price": 2}]'},
             )
