@@ -187,7 +187,7 @@ class WsgiHandler(ObservedHandler[_Job]):
                 job.begun = True
                 try:
                     job.run(self._app)
-                except Exception as error:  # a bug: the application answers every error itself
+                except BaseException as error:  # a bug, since the application answers every error itself
                     self._fail(job, error)
             self._done.append(job)
             # One call for all that are done by the time it runs.
@@ -199,7 +199,7 @@ class WsgiHandler(ObservedHandler[_Job]):
                     # The loop is closed: the process ends.
                     return
 
-    def _fail(self, job: _Job, error: Exception) -> None:
+    def _fail(self, job: _Job, error: BaseException) -> None:
         _log.error("request_crashed", exc_info=error, request_id=job.request_id)
         answer = error_answer(AppError())
         job.status, job.fields, job.body = answer.status, answer.fields, answer.body

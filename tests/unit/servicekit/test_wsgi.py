@@ -43,7 +43,7 @@ class App:
 
     def _say(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/broken":
-            raise ZeroDivisionError("SELECT secret")
+            raise SystemExit("SELECT secret")
         body = environ["wsgi.input"].read(1000) if environ["REQUEST_METHOD"] == "POST" else b""
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("X-Pump", "é")])
         return [body]
