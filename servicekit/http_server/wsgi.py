@@ -153,10 +153,11 @@ class WsgiHandler(ObservedHandler[_Job]):
         request.check_host()
         if self.waiting >= MAX_WAITING:
             raise Overloaded
-        body = b""
         if request.body.present and (limit := self._app.body_limit(request.method, request.target)):
-            body = await request.body.read(limit, exchange.account)
-        exchange.environ = _environ(exchange, body)
+            # Held by `wsgi.input` alone, which lets go of it.
+            exchange.environ = _environ(exchange, await request.body.read(limit, exchange.account))
+        else:
+            exchange.environ = _environ(exchange, b"")
         self._jobs.put(exchange)
         try:
             await exchange.answered

@@ -91,6 +91,9 @@ def answer(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
+_PROBES = ("/readyz", "/openapi.json")
+
+
 def good(data: Any, status: int = 200, **options: Any) -> bytes:
     """A successful answer in the envelope."""
     return answer(status, json.dumps({"success": True, "data": data}).encode(), **options)
@@ -116,6 +119,7 @@ class ScriptedUpstream:
         self._scripts: list[list[Step]] = [[good({})]]
         self._by_path: dict[str, list[Step]] = {}
         self._open: set[socket.socket] = set()
+        self._probing: set[socket.socket] = set()
         self._accepted = 0
         #: Bytes sent so far.
         self.sent = 0
@@ -194,7 +198,7 @@ class ScriptedUpstream:
         with self._lock:
             if path is not None:
                 return [seen for seen in self.seen if seen.target.partition("?")[0] == path]
-            return [seen for seen in self.seen if seen.target not in ("/readyz", "/openapi.json")]
+            return [seen for seen in self.seen if seen.target not in _PROBES]
 
     def wait_for(self, count: int) -> None:
         """Wait until that many requests have arrived."""
@@ -202,9 +206,9 @@ class ScriptedUpstream:
 
     @property
     def open(self) -> int:
-        """The number of open connections."""
+        """The number of open connections, without those whose last request was a probe."""
         with self._lock:
-            return len(self._open)
+            return len(self._open - self._probing)
 
     @property
     def connections(self) -> int:
@@ -240,14 +244,16 @@ class ScriptedUpstream:
         finally:
             with self._lock:
                 self._open.discard(connection)
+                self._probing.discard(connection)
 
     def _play(self, connection: socket.socket, seen: Seen) -> bool:
         with self._lock:
             self.seen.append(seen)
             path = seen.target.partition("?")[0]
+            (self._probing.add if path in _PROBES else self._probing.discard)(connection)
             if path in self._by_path:
                 steps = self._by_path[path]
-            elif path in ("/readyz", "/openapi.json"):
+            elif path in _PROBES:
                 steps = [good({"status": "ready"})]
             else:
                 steps = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]

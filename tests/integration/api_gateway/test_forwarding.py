@@ -523,18 +523,22 @@ class TestConnections:
     @pytest.mark.parametrize(
         ("sent", "answers"),
         [
-            pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n", 1, id="get"),
-            pytest.param(b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", 1, id="post"),
-            pytest.param(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 1, id="a page of ours"),
-            pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3, 3, id="three at once"),
-            pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\nGET /us", 1, id="half a request behind"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n", [b"200"], id="get"),
             pytest.param(
-                b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{}", 0, id="half a body"
+                b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", [b"200"], id="post"
+            ),
+            pytest.param(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", [b"200"], id="a page of ours"),
+            pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3, [b"200"] * 3, id="three at once"),
+            pytest.param(
+                b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\nGET /us", [b"200"], id="half a request behind"
+            ),
+            pytest.param(
+                b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{}", [b"400"], id="half a body"
             ),
         ],
     )
     def test_a_client_that_closes_its_side_gets_the_answers_it_waits_for_then_the_end(
-        self, client: RawClient, users: ScriptedUpstream, sent: bytes, answers: int
+        self, client: RawClient, users: ScriptedUpstream, sent: bytes, answers: list[bytes]
     ) -> None:
         users.scripts([Pause(0.1), good("late")], [good("at once")])
         with client.connect() as connection:
@@ -543,7 +547,7 @@ class TestConnections:
             seen = b""
             while piece := connection.recv(65536):
                 seen += piece
-        assert seen.count(b"HTTP/1.1 200 OK") == seen.count(b"HTTP/1.1 ") == answers
+        assert re.findall(rb"HTTP/1.1 (\d+) ", seen) == answers
 
     def test_one_that_waits_for_long_is_asked_whether_it_is_there(
         self, gateway: GatewayProcess, users: ScriptedUpstream

@@ -288,7 +288,7 @@ REFUSED = {
     "https://site.example.com/ x": "without spaces",
     f"https://site.example.com/{'x' * 1976}": "must have at most 2000 characters",
     "": "must be a URL",
-    7: "must be a text",
+    7: "must be a string",
 }
 
 
