@@ -8,16 +8,17 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Integer, Row, Select, Text, bindparam, cast, func, select
+from sqlalchemy import Integer, Text, bindparam, cast, func, select, true
 from sqlalchemy.orm import Session, defer
 
 from service_orders.tables import Order
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement, containing
 from servicekit.web.paging import SortedQuery, Sorting
 
 #: The most bytes of JSON that the items of one page may have; one order never has more.
 LARGEST_PAGE = 1024 * 1024
 SORTING = Sorting(Order.id, Order.created_at, total_amount=Order.total_amount)
-_ESCAPES = str.maketrans({wildcard: f"/{wildcard}" for wildcard in "%_/"})
 
 
 def add(session: Session, order: Order) -> None:
@@ -48,19 +49,29 @@ def remove(session: Session, order: Order) -> None:
 
 
 class OrdersFound(NamedTuple):
-    """One page: rows whose items are JSON text; how many orders match in all, and their sum (None: not counted); the
-    place behind the page if more follow."""
+    """One page: rows whose ids and items are text, the items as JSON; how many orders match in all, and their sum
+    (None: not counted); the place behind the page if more follow."""
 
-    orders: Sequence[Row[Any]]
+    orders: Sequence[Any]
     total: int | None
     total_amount: Decimal | None
     next: str | None
 
 
+_SHOWN = [column for column in Order.__table__.columns if column.key != "products_key"]
+_ONE = Statement(select(*_SHOWN).where(Order.id == bindparam("id")))
+
+
+def show(database: Database, order_id: UUID) -> Any:
+    """Return a row with what is shown of the order, or None; in one round trip."""
+    return next(iter(database.rows(_ONE, {"id": order_id})), None)
+
+
 def search(
-    session: Session, page: SortedQuery, *, user_id: UUID | None, status: str | None, part: str | None
+    database: Database, page: SortedQuery, *, user_id: UUID | None, status: str | None, part: str | None
 ) -> OrdersFound:
-    """Return one page of the matching orders; shorter than `page.limit` if their items would exceed `LARGEST_PAGE`.
+    """Return one page of the matching orders in one round trip; shorter than `page.limit` if their items would exceed
+    `LARGEST_PAGE`.
 
     `part` is in the form of servicekit.wire.caseless. Raises `Invalid` as `Sorting.place` does.
     """
@@ -68,36 +79,46 @@ def search(
     which = {
         "user_id": user_id,
         "status": status,
-        "product": None if part is None else f"%{part.translate(_ESCAPES)}%",
+        "product": None if part is None else containing(part),
         "created_from": page.created_from,
         "created_to": page.created_to,
     }
     which = {name: value for name, value in which.items() if value is not None}
-    totals, wanted = _search(page.sort, bool(place), *which)
-    rows = session.execute(wanted, {**which, **place, "limit": page.limit + 1, "offset": page.offset}).all()
-    total, total_amount = session.execute(totals, which).one() if page.total else (None, None)
-    shown = rows[: page.limit]
-    more = bool(rows) and rows[0].found > len(shown)
+    statement = _search(page.sort, bool(place), page.total, *which)
+    rows = database.rows(statement, {**which, **place, "limit": page.limit + 1, "offset": page.offset})
+    total, total_amount = (rows[0].total, rows[0].sum) if page.total else (None, None)
+    # Totals without orders are a row without an order.
+    orders = rows if rows and rows[0].id is not None else []
+    shown = orders[: page.limit]
+    more = bool(orders) and orders[0].found > len(shown)
     return OrdersFound(shown, total, total_amount, SORTING.next(page.sort, shown[-1]) if more else None)
 
 
 @cache
-def _search(sort: str, continued: bool, *given: str) -> tuple[Select[int, Decimal], Select[Any]]:
-    """The statements of `search`, cached: building them takes longer than running them."""
+def _search(sort: str, continued: bool, counted: bool, *given: str) -> Statement:
+    """The statement of `search`, cached: building it takes longer than running it."""
     columns = Order.__table__.columns
     conditions = SORTING.filters(given)
     conditions += [columns[name] == bindparam(name) for name in ("user_id", "status") if name in given]
     if "product" in given:
         conditions.append(Order.products_key.like(bindparam("product"), escape="/"))
     amount = func.coalesce(func.sum(Order.total_amount), Decimal("0.00"))
-    totals = select(func.count(), amount).select_from(Order).where(*conditions)
+    totals = select(func.count().label("total"), amount.label("sum")).select_from(Order).where(*conditions).subquery()
     if continued:
         conditions.append(SORTING.behind(sort))
-    shown = [column for column in columns if column.name not in ("items", "products_key")]
-    chosen = select(*shown, cast(columns["items"], Text).label("items")).where(*conditions)
-    chosen = chosen.order_by(*SORTING.order(sort))
+    shown = [cast(column, Text).label("items") if column.key == "items" else column for column in _SHOWN]
+    chosen = select(*shown).where(*conditions).order_by(*SORTING.order(sort))
     page = chosen.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer)).subquery()
     size = func.sum(func.octet_length(page.c["items"])).over(order_by=SORTING.order(sort, page))
     measured = select(page, size.label("bytes"), func.count().over().label("found")).subquery()
-    kept = select(measured).where(measured.c.bytes <= LARGEST_PAGE)
-    return totals, kept.order_by(*SORTING.order(sort, measured))
+    kept = select(measured).where(measured.c.bytes <= LARGEST_PAGE).subquery()
+    # As text: to make a UUID and write it takes as long as the rest of the row.
+    named = [
+        cast(column, Text).label(column.key) if column.key in ("id", "user_id") else column
+        for column in kept.columns
+        if column.key != "bytes"
+    ]
+    if not counted:
+        return Statement(select(*named).order_by(*SORTING.order(sort, kept)))
+    both = select(*totals.columns, *named).select_from(totals.outerjoin(kept, true()))
+    return Statement(both.order_by(*SORTING.order(sort, kept)))

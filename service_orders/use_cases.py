@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -20,7 +20,7 @@ from service_orders.domain import (
     total_of,
 )
 from service_orders.errors import OrderNotFound, UnknownUser
-from service_orders.schemas import Item, OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
+from service_orders.schemas import Item, ItemView, OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.tables import Order
 from service_orders.users_client import UserDirectory
 from servicekit.database.engine import Database
@@ -89,8 +89,10 @@ class Orders:
 
     def get(self, order_id: UUID) -> OrderView:
         """Return one order. Raises `OrderNotFound`."""
-        with self._database.transaction() as session:
-            return _view(_required(repository.find(session, order_id)))
+        order = repository.show(self._database, order_id)
+        if order is None:
+            raise OrderNotFound
+        return OrderView.unchecked(**order._replace(items=_items(order.items))._asdict())
 
     def search(self, query: OrderQuery) -> OrderPage:
         """Return one page of orders.
@@ -98,23 +100,24 @@ class Orders:
         Raises `Invalid` for an `after` that was not the `next` of a page, and `Overloaded` while other requests hold
         too much memory.
         """
-        with self._database.transaction() as session:
-            found = repository.search(
-                session,
-                query,
-                user_id=query.owner,
-                status=query.status,
-                part=None if query.product is None else comparable(query.product),
-            )
+        found = repository.search(
+            self._database,
+            query,
+            user_id=query.owner,
+            status=query.status,
+            part=None if query.product is None else comparable(query.product),
+        )
         orders = found.orders
-        memory.take(_COPIES * weight("".join(order.items for order in orders).encode()))
-        return OrderPage(
-            orders=[OrderView.of({**order._asdict(), "items": read_stored(order.items)}) for order in orders],
+        items = "".join(order.items for order in orders)
+        memory.take(_COPIES * weight(items.encode()))
+        del items
+        return OrderPage.unchecked(
             total=found.total,
-            total_amount=found.total_amount,
             limit=query.limit if found.next is None else len(orders),
             offset=query.offset,
             next=found.next,
+            total_amount=found.total_amount,
+            orders=[order._replace(items=_items(read_stored(order.items))) for order in orders],
         )
 
     def update(self, order_id: UUID, change: OrderUpdate, if_match: IfMatch = ANY_STATE) -> OrderView:
@@ -192,6 +195,10 @@ def _stored(items: Sequence[Item]) -> list[dict[str, Any]]:
         {"product": item.product, "quantity": item.quantity, "price": item.price.quantize(Decimal("0.01"))}
         for item in items
     ]
+
+
+def _items(stored: Sequence[Mapping[str, Any]]) -> list[ItemView]:
+    return [ItemView.unchecked(**item) for item in stored]
 
 
 def _products_key(items: Sequence[Item]) -> str:

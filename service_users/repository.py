@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, inspect, or_, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Integer, Text, bindparam, cast, func, inspect, or_, select, true
+from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.orm import Session
 
 from service_users.errors import EmailTaken
 from service_users.tables import User
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement, containing
 from servicekit.web.paging import Found, SortedQuery, Sorting
 
 SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email_key)
@@ -45,28 +49,61 @@ def remove(session: Session, user: User) -> None:
     session.delete(user)
 
 
+_SHOWN = ("email", "name", "roles", "created_at", "updated_at")
+_ONE = Statement(select(User.id, *(getattr(User, name) for name in _SHOWN)).where(User.id == bindparam("id")))
+
+
+def show(database: Database, user_id: UUID) -> Any:
+    """Return a row with what is shown of the user, or None; in one round trip."""
+    return next(iter(database.rows(_ONE, {"id": user_id})), None)
+
+
 def search(
-    session: Session, page: SortedQuery, *, email_key: str | None, role: str | None, part: str | None
-) -> Found[User]:
-    """Return one page of the matching users.
+    database: Database, page: SortedQuery, *, email_key: str | None, role: str | None, part: str | None
+) -> Found[Any]:
+    """Return one page of the matching users in one round trip: rows with what is shown of them, whose id is text.
 
     `email_key` and `part` are in the form of servicekit.wire.caseless. Raises `Invalid` as `Sorting.place` does.
     """
-    created = {name: getattr(page, name) for name in ("created_from", "created_to") if getattr(page, name) is not None}
     place = SORTING.place(page)
-    conditions = SORTING.filters(created)
-    if email_key is not None:
-        conditions.append(User.email_key == email_key)
-    if role is not None:
-        conditions.append(User.roles.contains([role]))
-    if part is not None:
-        conditions.append(
-            or_(User.name_key.contains(part, autoescape=True), User.email_key.contains(part, autoescape=True))
-        )
-    wanted = select(User).where(*conditions, *([SORTING.behind(page.sort)] if place else []))
-    wanted = wanted.order_by(*SORTING.order(page.sort)).limit(page.limit + 1).offset(page.offset)
-    users = session.scalars(wanted, {**created, **place}).all()
-    count = select(func.count()).select_from(User).where(*conditions)
-    total = session.scalar(count, created) if page.total else None
+    which = {
+        "email_key": email_key,
+        "role": role,
+        "part": None if part is None else containing(part),
+        "created_from": page.created_from,
+        "created_to": page.created_to,
+    }
+    which = {name: value for name, value in which.items() if value is not None}
+    statement = _search(page.sort, bool(place), page.total, *which)
+    rows = database.rows(statement, {**which, **place, "limit": page.limit + 1, "offset": page.offset})
+    total = rows[0].total if page.total else None
+    # A total without users is a row without a user.
+    users = rows if rows and rows[0].id is not None else []
     shown = users[: page.limit]
     return Found(shown, total, SORTING.next(page.sort, shown[-1]) if len(users) > page.limit else None)
+
+
+@cache
+def _search(sort: str, continued: bool, counted: bool, *given: str) -> Statement:
+    conditions = SORTING.filters(given)
+    if "email_key" in given:
+        conditions.append(User.email_key == bindparam("email_key"))
+    if "role" in given:
+        conditions.append(User.roles.contains(array([bindparam("role", type_=Text)])))
+    if "part" in given:
+        part = bindparam("part", type_=Text)
+        conditions.append(or_(User.name_key.like(part, escape="/"), User.email_key.like(part, escape="/")))
+    count = select(func.count().label("total")).select_from(User).where(*conditions).subquery()
+    if continued:
+        conditions.append(SORTING.behind(sort))
+    names = {"id", *_SHOWN, SORTING.column(sort).key}
+    page = select(*(column for column in User.__table__.columns if column.key in names)).where(*conditions)
+    page = page.order_by(*SORTING.order(sort))
+    page = page.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer))
+    found = page.subquery()
+    # As text: to make a UUID and write it takes as long as the rest of the row.
+    columns = [cast(column, Text).label("id") if column.key == "id" else column for column in found.columns]
+    if not counted:
+        return Statement(select(*columns).order_by(*SORTING.order(sort, found)))
+    both = select(count.columns.total, *columns).select_from(count.outerjoin(found, true()))
+    return Statement(both.order_by(*SORTING.order(sort, found)))

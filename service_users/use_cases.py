@@ -63,26 +63,23 @@ class Users:
 
     def get(self, user_id: UUID) -> UserView:
         """Return one user. Raises `UserNotFound`."""
-        with self._database.transaction() as session:
-            return UserView.of(_required(repository.find(session, user_id)))
+        user = repository.show(self._database, user_id)
+        if user is None:
+            raise UserNotFound
+        return UserView.unchecked(**user._asdict())
 
     def search(self, query: UserQuery) -> UserPage:
         """Return one page of users. Raises `Invalid` for an `after` that was not the `next` of a page."""
-        with self._database.transaction() as session:
-            found = repository.search(
-                session,
-                query,
-                email_key=None if query.email is None else comparable(query.email),
-                role=query.role,
-                part=None if query.q is None else comparable(query.q),
-            )
-            return UserPage(
-                users=[UserView.of(user) for user in found.rows],
-                total=found.total,
-                limit=query.limit,
-                offset=query.offset,
-                next=found.next,
-            )
+        found = repository.search(
+            self._database,
+            query,
+            email_key=None if query.email is None else comparable(query.email),
+            role=query.role,
+            part=None if query.q is None else comparable(query.q),
+        )
+        return UserPage.unchecked(
+            total=found.total, limit=query.limit, offset=query.offset, next=found.next, users=found.rows
+        )
 
     def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE) -> UserView:
         """Change fields. Raises `UserNotFound`, `PreconditionFailed`, `EmailTaken` and `TooManyPasswords`."""

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
+from servicekit.database.statement import Statement
 from servicekit.wire import deadline
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import AppError, DatabaseLocked, DatabaseUnavailable, DeadlineExceeded
@@ -213,6 +214,10 @@ class Database:
             if exc.connection_invalidated or is_unavailable(exc.orig):
                 raise DatabaseUnavailable(retry_after=1) from exc
             raise
+
+    def rows(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+        """Run a compiled statement by itself, as `once` does, and return its rows as named tuples."""
+        return statement.named(self.once(statement.text, statement.parameters(values)))
 
     def once(self, statement: str, parameters: Mapping[str, Any], *, with_names: bool = False) -> list[Any]:
         """Run statements in one message, which form a transaction of their own, and return the rows of the last, as

@@ -19,13 +19,14 @@ from servicekit.observing import request_id
 from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
+from servicekit.web.encoders import encoder_of
 from servicekit.web.health import Check, readiness
-from servicekit.web.preconditions import ETAG, IF_MATCH, IfMatch
+from servicekit.web.preconditions import ETAG, IF_MATCH, IfMatch, Resource, tag_of
 from servicekit.web.routes import Answer, Endpoint, Routes
 from servicekit.web.schemas import id_from_path, parse_body, parse_query
 from servicekit.wire import deadline, memory
 from servicekit.wire.browsers import BrowserRules
-from servicekit.wire.envelope import dump, success
+from servicekit.wire.envelope import dump, success, success_bytes
 from servicekit.wire.errors import (
     AppError,
     DeadlineExceeded,
@@ -152,6 +153,8 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
     wants_headers = "headers" in endpoint.handler.__code__.co_varnames[: endpoint.handler.__code__.co_argcount]
     limit = endpoint.body_limit or default_limit
     name = f"{endpoint.method} {endpoint.path}"
+    encode = encoder_of(endpoint.view)
+    partly_tagged = issubclass(endpoint.view, Resource) and bool(endpoint.view.untagged)
     if endpoint.body is not None:
         app.body_limits[name] = limit
 
@@ -178,8 +181,13 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
         answer = endpoint.handler(**arguments)
         if not isinstance(answer, Answer):
             answer = Answer(answer)
-        fields = {**answer.headers, ETAG: answer.data.etag} if endpoint.tagged else answer.headers
-        return json_response(success(answer.data), answer.status or endpoint.status, fields)
+        data = encode(answer.data).encode()
+        response = Response(success_bytes(data), answer.status or endpoint.status, mimetype="application/json")
+        for field, value in answer.headers.items():
+            response.headers[field] = value
+        if endpoint.tagged:
+            response.headers[ETAG] = answer.data.etag if partly_tagged else tag_of(data)
+        return response
 
     app.add_url_rule(
         endpoint.flask_rule,

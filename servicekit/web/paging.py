@@ -134,9 +134,7 @@ class Sorting:
 
     def order(self, sort: str, rows: Subquery | None = None) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
         """For ORDER BY; of a subquery's rows, if given."""
-        keys = (
-            [self._column(sort), self._id] if rows is None else [rows.c[self._column(sort).key], rows.c[self._id.key]]
-        )
+        keys = [self.column(sort), self._id] if rows is None else [rows.c[self.column(sort).key], rows.c[self._id.key]]
         first, second = (key.desc() if sort.startswith("-") else key.asc() for key in keys)
         return first, second
 
@@ -150,7 +148,7 @@ class Sorting:
 
     def behind(self, sort: str) -> ColumnElement[bool]:
         """The condition of `after`, on the parameters that `place` returns."""
-        column = self._column(sort)
+        column = self.column(sort)
         row = tuple_(column, self._id)
         last = tuple_(bindparam("after_value", type_=column.type), bindparam("after_id", type_=Uuid()))
         return row < last if sort.startswith("-") else row > last
@@ -163,7 +161,7 @@ class Sorting:
             text = base64.b64decode(query.after + "=" * (-len(query.after) % 4), b"-_", validate=True).decode("utf-8")
             sort, row_id, value = _PLACE.fullmatch(text).groups()  # type: ignore[union-attr]  # None: AttributeError
             if sort == query.sort:
-                form = _FORMS[self._column(sort).type.python_type]
+                form = _FORMS[self.column(sort).type.python_type]
                 return {"after_value": form.read(value), "after_id": parse_uuid(row_id)}
         except (ValueError, AttributeError) as exc:
             raise Invalid.field("after", "must be the `next` of a page of this list") from exc
@@ -171,9 +169,10 @@ class Sorting:
 
     def next(self, sort: str, last: Any) -> str:
         """The place behind a row that has the attributes of the columns."""
-        column = self._column(sort)
+        column = self.column(sort)
         value = _FORMS[column.type.python_type].write(getattr(last, column.key))
         return base64.urlsafe_b64encode(f"{sort} {last.id} {value}".encode()).decode("ascii").rstrip("=")
 
-    def _column(self, sort: str) -> InstrumentedAttribute[Any]:
+    def column(self, sort: str) -> InstrumentedAttribute[Any]:
+        """The column that is sorted by."""
         return self._columns[sort.removeprefix("-")]

@@ -11,8 +11,8 @@ import hashlib
 import re
 from typing import ClassVar
 
+from servicekit.web.encoders import encoder_of
 from servicekit.web.schemas import View
-from servicekit.wire.envelope import dump
 from servicekit.wire.errors import Invalid, PreconditionFailed
 
 ETAG = "ETag"
@@ -32,8 +32,13 @@ class Resource(View):
     @property
     def etag(self) -> str:
         """The strong tag of this representation, quoted."""
-        content = dump(self.model_dump(exclude=set(self.untagged)))
-        return f'"{base64.urlsafe_b64encode(hashlib.sha256(content).digest()[:_DIGEST_BYTES]).decode("ascii")}"'
+        return tag_of(encoder_of(type(self), self.untagged)(self).encode())
+
+
+def tag_of(representation: bytes) -> str:
+    """The strong tag of a representation without untagged fields, quoted."""
+    digest = hashlib.sha256(representation).digest()[:_DIGEST_BYTES]
+    return f'"{base64.urlsafe_b64encode(digest).decode("ascii")}"'
 
 
 class IfMatch:

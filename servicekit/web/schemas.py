@@ -253,6 +253,17 @@ class View(BaseModel):
     def of(cls, source: object) -> Self:
         return cls.model_validate(source)
 
+    @classmethod
+    def unchecked(cls, **values: Any) -> Self:
+        """Make it of values that need no check, such as a row's. Each field must be given; where it is another view,
+        any object with the same attributes will do."""
+        view = cls.__new__(cls)
+        object.__setattr__(view, "__dict__", values)
+        object.__setattr__(view, "__pydantic_fields_set__", cls.model_fields.keys())
+        object.__setattr__(view, "__pydantic_extra__", None)
+        object.__setattr__(view, "__pydantic_private__", None)
+        return view
+
 
 class PageView(View):
     """One page of a list; subclasses add the list, named after the resource."""

@@ -72,6 +72,11 @@ def success(data: Any) -> dict[str, Any]:
     return {"success": True, "data": data}
 
 
+def success_bytes(data: bytes) -> bytes:
+    """`dump(success(…))` of data that is written already."""
+    return _GOOD + data + b"}"
+
+
 def failure(error: AppError) -> dict[str, Any]:
     """Wrap an error; `details` appears only if there are any."""
     body: dict[str, Any] = {"code": error.code, "message": error.message}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 
 from servicekit.database.engine import Database
 
@@ -21,7 +22,7 @@ def scans_of(node: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def selects_of(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
+def selects_of(database: Database) -> Iterator[list[tuple[str, Any]]]:
     """Note the statements of the block that read, with their parameters."""
     seen: list[tuple[str, Any]] = []
 
@@ -29,11 +30,16 @@ def selects_of(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
         if "SELECT" in statement:
             seen.append((statement[statement.index("SELECT") :], parameters))
 
-    event.listen(engine, "before_cursor_execute", note)
+    def once(statement: str, parameters: Any, **options: Any) -> list[Any]:
+        note(None, None, statement, parameters, None, False)
+        return Database.once(database, statement, parameters, **options)
+
+    event.listen(database.engine, "before_cursor_execute", note)
     try:
-        yield seen
+        with patch.object(database, "once", once):
+            yield seen
     finally:
-        event.remove(engine, "before_cursor_execute", note)
+        event.remove(database.engine, "before_cursor_execute", note)
 
 
 def nodes_of(database: Database, statement: str, parameters: Any) -> list[tuple[str, str | None]]:

@@ -392,7 +392,7 @@ def test_a_sum_beyond_what_one_order_can_have_is_exact(client):
 
 
 def test_totals_that_are_not_wanted_are_not_computed(shelf, orders_database):
-    with selects_of(orders_database.database.engine) as selects:
+    with selects_of(orders_database.database) as selects:
         page = shelf.get("/orders?total=false&limit=2").json["data"]
     assert (page["total"], page["total_amount"], len(page["orders"]), len(selects)) == (None, None, 2, 1)
 
@@ -447,7 +447,7 @@ def test_a_page_is_read_from_the_index_of_its_order(shelf, orders_database, quer
         )
         session.execute(text("ANALYZE orders"))
     after = shelf.get(f"/orders?{query}&limit=3").json["data"]["next"]
-    with selects_of(database.engine) as selects:
+    with selects_of(database) as selects:
         shelf.get(f"/orders?{query}&limit=1&total=false")
         shelf.get(f"/orders?{query}&limit=1&total=false&after={after}")
     assert len(selects) == 2

@@ -361,7 +361,7 @@ def test_a_list_can_be_limited_to_a_span_of_time(crowd, query, names):
 
 
 def test_a_total_that_is_not_wanted_is_not_counted(crowd, users_database):
-    with selects_of(users_database.database.engine) as selects:
+    with selects_of(users_database.database) as selects:
         page = crowd.get("/users?total=false&limit=2").json["data"]
     assert (page["total"], len(page["users"]), len(selects)) == (None, 2, 1)
     assert "count" not in selects[0][0]
@@ -388,7 +388,7 @@ def test_a_page_is_read_from_the_index_of_its_order(crowd, users_database, sort,
         )
         session.execute(text("ANALYZE users"))
     after = crowd.get(f"/users?sort={sort}&limit=3").json["data"]["next"]
-    with selects_of(database.engine) as selects:
+    with selects_of(database) as selects:
         crowd.get(f"/users?sort={sort}&limit=1&total=false")
         crowd.get(f"/users?sort={sort}&limit=1&total=false&after={after}")
     assert len(selects) == 2

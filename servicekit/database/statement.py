@@ -1,0 +1,40 @@
+"""SQLAlchemy's statements compiled once, for `Database.once`: compiling one takes longer than running it."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql.psycopg2 import dialect
+
+_DIALECT = dialect()  # type: ignore[no-untyped-call]
+_ESCAPES = str.maketrans({wildcard: f"/{wildcard}" for wildcard in "%_/"})
+
+
+class Statement:
+    """A SELECT as psycopg2 takes it, whose rows have the names of its columns.
+
+    Values pass to and from the driver without SQLAlchemy, so only types that psycopg2 itself knows will do.
+    """
+
+    def __init__(self, select: Select[Any]) -> None:
+        compiled = select.compile(dialect=_DIALECT)
+        self.text = str(compiled)
+        self._constants = dict(compiled.params)
+        #: A type of which only this object knows the fields.
+        self._row: Any = namedtuple("_row", [column.key for column in select.selected_columns])  # type: ignore[misc]
+
+    def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters: these and the statement's own constants."""
+        return {**self._constants, **values}
+
+    def named(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """The rows as named tuples."""
+        return list(map(self._row._make, rows))
+
+
+def containing(part: str) -> str:
+    """The pattern of all texts with this part, for LIKE with `/` as its escape character."""
+    return f"%{part.translate(_ESCAPES)}%"
