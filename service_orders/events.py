@@ -42,9 +42,10 @@ CATALOGUE: dict[str, type[BaseModel]] = {
 }
 
 
-def created(order: Order) -> Event:
-    """An order was stored."""
-    return _event("order.created", OrderData.model_validate(order), order.created_at)
+def created(order: object) -> Event:
+    """An order was stored: any object with the attributes of `OrderData`."""
+    data = OrderData.model_validate(order)
+    return _event("order.created", data, data.created_at)
 
 
 def status_changed(order: Order, old: OrderStatus) -> Event:

@@ -8,10 +8,10 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Integer, Text, bindparam, cast, func, select, true
+from sqlalchemy import Integer, Text, bindparam, cast, exists, func, insert, select, true
 from sqlalchemy.orm import Session, defer
 
-from service_orders.tables import Order
+from service_orders.tables import Base, Order
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, containing
 from servicekit.web.paging import SortedQuery, Sorting
@@ -21,10 +21,17 @@ LARGEST_PAGE = 1024 * 1024
 SORTING = Sorting(Order.id, Order.created_at, total_amount=Order.total_amount)
 
 
-def add(session: Session, order: Order) -> None:
-    """Store a new order."""
-    session.add(order)
-    session.flush()
+_VALUES = {column.key: bindparam(column.key, type_=column.type) for column in Order.__table__.columns}
+_TOMBSTONES = Base.metadata.tables["tombstones"]
+#: Inserts nothing if the user is deleted; comes after `tombstones.KEEP`.
+ADD = Statement(
+    insert(Order)
+    .from_select(
+        list(_VALUES),
+        select(*_VALUES.values()).where(~exists().where(_TOMBSTONES.columns["id"] == bindparam("user_id"))),
+    )
+    .returning(Order.id)
+)
 
 
 def find(session: Session, order_id: UUID) -> Order | None:

@@ -33,6 +33,7 @@ from servicekit.web.idempotency import Made, RequestKey
 from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire import memory
 from servicekit.wire.caseless import comparable
+from servicekit.wire.envelope import dump
 from servicekit.wire.json_reader import read_stored, weight
 
 #: A page is in memory three times: as read, as views and as written.
@@ -57,35 +58,36 @@ class Orders:
         """
         if key is not None:
             # Looked up first: a repetition needs neither the users service nor its user.
-            with self._database.transaction() as session:
-                earlier = idempotency.find_made(session, key)
-                if earlier is not None:
-                    return _replayed(session, earlier)
+            earlier = idempotency.find_made(self._database, key)
+            if earlier is not None:
+                return Made(self.get(earlier), replayed=True)
         total = _total(wanted.items)
-        # Outside the transaction, so that no connection is held while another service answers.
+        # First, so that nothing waits in the database while another service answers.
         if not self._users.exists(wanted.user_id):
             raise UnknownUser
         now = self._clock()
-        order = Order(
-            id=new_id(),
-            user_id=wanted.user_id,
-            items=_stored(wanted.items),
-            products_key=_products_key(wanted.items),
-            status=OrderStatus.CREATED.value,
-            total_amount=total,
-            created_at=now,
-            updated_at=now,
-        )
-        with self._database.transaction() as session:
-            earlier = None if key is None else idempotency.remember(session, key, order.id)
-            if earlier is not None:
-                return _replayed(session, earlier)
-            # The user may have been deleted since the check.
-            if tombstones.buried(session, {order.user_id}):
-                raise UnknownUser
-            repository.add(session, order)
-            outbox.add(session, events.created(order))
-        return Made(_view(order))
+        items = _stored(wanted.items)
+        shown = {
+            "user_id": wanted.user_id,
+            "status": OrderStatus.CREATED.value,
+            "total_amount": total,
+            "cancel_reason": None,
+            "created_at": now,
+            "updated_at": now,
+        }
+        order = OrderView.unchecked(id=new_id(), items=_items(items), **shown)
+        values = {
+            **shown,
+            **tombstones.kept(wanted.user_id),
+            "id": order.id,
+            "items": dump(items).decode("utf-8"),
+            "products_key": _products_key(wanted.items),
+        }
+        made = outbox.make(self._database, repository.ADD, values, events.created(order), key, before=tombstones.KEEP)
+        if made is None:
+            # Deleted since the check.
+            raise UnknownUser
+        return Made(order) if made == order.id else Made(self.get(made), replayed=True)
 
     def get(self, order_id: UUID) -> OrderView:
         """Return one order. Raises `OrderNotFound`."""
@@ -108,8 +110,10 @@ class Orders:
             part=None if query.product is None else comparable(query.product),
         )
         orders = found.orders
-        items = "".join(order.items for order in orders)
+        # Parsed at once.
+        items = f"[{','.join(order.items for order in orders)}]"
         memory.take(_COPIES * weight(items.encode()))
+        stored = read_stored(items)
         del items
         return OrderPage.unchecked(
             total=found.total,
@@ -117,7 +121,7 @@ class Orders:
             offset=query.offset,
             next=found.next,
             total_amount=found.total_amount,
-            orders=[order._replace(items=_items(read_stored(order.items))) for order in orders],
+            orders=[order._replace(items=_items(lines)) for order, lines in zip(orders, stored, strict=True)],
         )
 
     def update(self, order_id: UUID, change: OrderUpdate, if_match: IfMatch = ANY_STATE) -> OrderView:
@@ -173,10 +177,6 @@ class Orders:
             session.flush()
             session.expunge_all()
             outbox.add_all(session, steps)
-
-
-def _replayed(session: Session, order_id: UUID) -> Made[OrderView]:
-    return Made(_view(_required(repository.find(session, order_id))), replayed=True)
 
 
 def _required(order: Order | None) -> Order:

@@ -40,9 +40,10 @@ CATALOGUE: dict[str, type[BaseModel]] = {
 }
 
 
-def created(user: User) -> Event:
-    """A user was stored."""
-    return _event("user.created", user.id, _data(user), user.created_at)
+def created(user: object) -> Event:
+    """A user was stored: any object with the attributes of `UserData`."""
+    data = UserData.model_validate(user)
+    return _event("user.created", data.id, data.model_dump(), data.created_at)
 
 
 def updated(user: User) -> Event:

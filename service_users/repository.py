@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, Text, bindparam, cast, func, inspect, or_, select, true
+from sqlalchemy import Integer, Text, bindparam, cast, func, or_, select, true
 from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.orm import Session
 
@@ -19,13 +19,13 @@ from servicekit.web.paging import Found, SortedQuery, Sorting
 SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email_key)
 
 
-def add(session: Session, user: User) -> None:
-    """Store a new user. Raises `EmailTaken` if another user has the address."""
-    values = {column.key: getattr(user, column.key) for column in inspect(User).column_attrs}
-    # A taken address is an expected case, not a failed statement.
-    stored = insert(User).values(values).on_conflict_do_nothing(constraint="uq_users_email_key").returning(User.id)
-    if session.scalar(stored) is None:
-        raise EmailTaken
+#: Inserts nothing if another user has the address: an expected case, not a failed statement.
+ADD = Statement(
+    insert(User)
+    .values({column.key: bindparam(column.key) for column in User.__table__.columns})
+    .on_conflict_do_nothing(constraint="uq_users_email_key")
+    .returning(User.id)
+)
 
 
 def require_free(session: Session, user_id: UUID, email_key: str) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
 from service_users import events, repository
-from service_users.errors import UserNotFound
+from service_users.errors import EmailTaken, UserNotFound
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.tables import User
@@ -37,29 +35,29 @@ class Users:
         """
         if key is not None:
             # Looked up first: a repetition must not cost another hash.
-            with self._database.transaction() as session:
-                earlier = idempotency.find_made(session, key)
-                if earlier is not None:
-                    return _replayed(session, earlier)
-        now = self._clock()
-        user = User(
-            id=new_id(),
-            email=wanted.email,
-            email_key=comparable(wanted.email),
-            name=wanted.name,
-            name_key=comparable(wanted.name),
-            roles=wanted.roles,
-            password_hash=self._hash(wanted.password),
-            created_at=now,
-            updated_at=now,
-        )
-        with self._database.transaction() as session:
-            earlier = None if key is None else idempotency.remember(session, key, user.id)
+            earlier = idempotency.find_made(self._database, key)
             if earlier is not None:
-                return _replayed(session, earlier)
-            repository.add(session, user)
-            outbox.add(session, events.created(user))
-        return Made(UserView.of(user))
+                return Made(self.get(earlier), replayed=True)
+        now = self._clock()
+        shown = {
+            "email": wanted.email,
+            "name": wanted.name,
+            "roles": wanted.roles,
+            "created_at": now,
+            "updated_at": now,
+        }
+        user = UserView.unchecked(id=new_id(), **shown)
+        hidden = {
+            "email_key": comparable(wanted.email),
+            "name_key": comparable(wanted.name),
+            "password_hash": self._hash(wanted.password),
+        }
+        made = outbox.make(
+            self._database, repository.ADD, {"id": user.id, **shown, **hidden}, events.created(user), key
+        )
+        if made is None:
+            raise EmailTaken
+        return Made(user) if made == user.id else Made(self.get(made), replayed=True)
 
     def get(self, user_id: UUID) -> UserView:
         """Return one user. Raises `UserNotFound`."""
@@ -121,10 +119,6 @@ class Users:
 
     def _hash(self, password: str | None) -> str | None:
         return None if password is None else self._passwords.hash(password)
-
-
-def _replayed(session: Session, user_id: UUID) -> Made[UserView]:
-    return Made(UserView.of(_required(repository.find(session, user_id))), replayed=True)
 
 
 def _required(user: User | None) -> User:

@@ -8,23 +8,24 @@ from typing import Any
 
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect
+from sqlalchemy.sql.dml import ReturningInsert
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 _ESCAPES = str.maketrans({wildcard: f"/{wildcard}" for wildcard in "%_/"})
 
 
 class Statement:
-    """A SELECT as psycopg2 takes it, whose rows have the names of its columns.
+    """A SELECT, or an INSERT with RETURNING, as psycopg2 takes it, whose rows have the names of its columns.
 
     Values pass to and from the driver without SQLAlchemy, so only types that psycopg2 itself knows will do.
     """
 
-    def __init__(self, select: Select[Any]) -> None:
-        compiled = select.compile(dialect=_DIALECT)
+    def __init__(self, statement: Select[Any] | ReturningInsert[Any]) -> None:
+        compiled = statement.compile(dialect=_DIALECT)
         self.text = str(compiled)
         self._constants = dict(compiled.params)
         #: A type of which only this object knows the fields.
-        self._row: Any = namedtuple("_row", [column.key for column in select.selected_columns])  # type: ignore[misc]
+        self._row: Any = namedtuple("_row", [column.key for column in statement.exported_columns])  # type: ignore[misc]
 
     def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters: these and the statement's own constants."""

@@ -7,8 +7,11 @@ after a higher one. So never read "everything after the last position I saw".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
 
+import psycopg2
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -30,7 +33,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement
 from servicekit.events.cloudevents import Event
+from servicekit.web import idempotency
+from servicekit.web.idempotency import RequestKey
 from servicekit.wire.envelope import dump
 
 _INSERT = """
@@ -38,6 +45,53 @@ INSERT INTO outbox (id, type, subject, "time", data)
 SELECT * FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(subjects)s::uuid[], %(times)s::timestamptz[],
                      %(data)s::jsonb[])
 """
+#: For the row that another part of the same statement made.
+_INSERT_OF_MADE = """
+INSERT INTO outbox (id, type, subject, "time", data)
+SELECT %(event_id)s::uuid, %(event_type)s, made.id, %(event_time)s, %(event_data)s::jsonb FROM made
+RETURNING subject
+"""
+
+
+def make(
+    database: Database,
+    insert: Statement,
+    values: Mapping[str, Any],
+    event: Event,
+    key: RequestKey | None = None,
+    *,
+    before: str = "",
+) -> UUID | None:
+    """Insert a row, its event and the key of its request, in one round trip; returns the row's id.
+
+    `insert` returns the id of the row, or nothing where it may not be made; then nothing is stored. `before` is a
+    statement of the same transaction. Where an earlier request with the key made something, or is just making it, this
+    makes nothing and returns its id, or raises `IdempotencyKeyReused`. Returns None if `insert` inserted nothing.
+    """
+    remembered = "" if key is None else f", remembered AS ({idempotency.REMEMBER})"
+    parameters = {
+        **insert.parameters(values),
+        "event_id": str(event.id),
+        "event_type": event.type,
+        "event_time": event.time,
+        "event_data": dump(event.data).decode("utf-8"),
+    }
+    if key is not None:
+        parameters |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
+    while True:
+        is_taken = False
+        try:
+            if database.once(f"{before}WITH made AS ({insert.text}){remembered}{_INSERT_OF_MADE}", parameters):
+                return event.subject
+        except psycopg2.IntegrityError as exc:
+            is_taken = idempotency.is_taken(exc)
+            if not is_taken:
+                raise
+        # It may have waited for the same request, which made what stands in its way.
+        earlier = None if key is None else idempotency.find_made(database, key)
+        if earlier is not None or not is_taken:
+            return earlier
+        # Pruned in between, for its age.
 
 
 def add(session: Session, *events: Event) -> None:

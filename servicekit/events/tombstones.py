@@ -24,6 +24,8 @@ SELECT count(pg_advisory_xact_lock_shared(%(locks)s, k)) FROM (
     SELECT DISTINCT k FROM unnest(%(keys)s::int[]) AS x(k) ORDER BY k) AS keys;
 SELECT t.id FROM tombstones t WHERE t.id = ANY (%(ids)s::uuid[])
 """
+#: `buried` for an INSERT that looks for the tombstone itself, as the next statement of the same message.
+KEEP = "SELECT pg_advisory_xact_lock_shared(%(tombstone_locks)s, %(tombstone_key)s);\n"
 _LOCK = "SELECT pg_advisory_xact_lock(%(locks)s, %(key)s)"
 _BURY = """
 INSERT INTO tombstones (id, deleted_at) VALUES (%(id)s::uuid, %(moment)s) ON CONFLICT (id) DO NOTHING
@@ -41,6 +43,11 @@ def buried(session: Session, ids: Collection[UUID]) -> set[UUID]:
 def select_buried(ids: Collection[UUID]) -> tuple[str, dict[str, Any]]:
     """The query of `buried`, for other kinds of connection: its rows are the deleted ids."""
     return _BURIED, {"locks": _LOCKS, "keys": [_key(item) for item in ids], "ids": [str(item) for item in ids]}
+
+
+def kept(id: UUID) -> dict[str, Any]:
+    """The parameters of `KEEP`."""
+    return {"tombstone_locks": _LOCKS, "tombstone_key": _key(id)}
 
 
 def bury(session: Session, id: UUID, moment: datetime) -> None:

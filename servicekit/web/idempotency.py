@@ -11,9 +11,10 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
+from psycopg2 import IntegrityError
 from sqlalchemy import (
     CheckConstraint,
     Column,
@@ -27,8 +28,8 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.orm import Session
 
+from servicekit.database.engine import Database
 from servicekit.web.schemas import Body
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import IdempotencyKeyReused, Invalid
@@ -42,10 +43,12 @@ MAX_KEY_CHARACTERS = 200
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 
 _FIND = "SELECT made, fingerprint FROM idempotency_keys WHERE key = %(key)s"
-_REMEMBER = """
-INSERT INTO idempotency_keys (key, fingerprint, made) VALUES (%(key)s, %(fingerprint)s, %(made)s::uuid)
-ON CONFLICT (key) DO NOTHING
+#: Remembers the row in `made` as what a request made; part of the statement that makes it.
+REMEMBER = """
+INSERT INTO idempotency_keys (key, fingerprint, made)
+SELECT %(idempotency_key)s, %(fingerprint)s, made.id FROM made
 """
+_CONSTRAINT = "pk_idempotency_keys"
 
 T = TypeVar("T")
 
@@ -101,30 +104,18 @@ def fingerprint(body: Body, *, secret: Collection[str] = ()) -> bytes:
     return hashlib.sha256(dump(_in_order(named))).digest()
 
 
-def find_made(session: Session, request: RequestKey) -> UUID | None:
+def find_made(database: Database, request: RequestKey) -> UUID | None:
     """The id of what this request made before, if it did; raises `IdempotencyKeyReused` if another one used its key."""
-    row = session.connection().exec_driver_sql(_FIND, {"key": request.key}).one_or_none()
-    if row is None:
-        return None
-    if bytes(row.fingerprint) != request.fingerprint:
-        raise IdempotencyKeyReused
-    made: UUID = row.made
-    return made
+    for made, fingerprint in database.once(_FIND, {"key": request.key}):
+        if bytes(fingerprint) != request.fingerprint:
+            raise IdempotencyKeyReused
+        return cast(UUID, made)
+    return None
 
 
-def remember(session: Session, request: RequestKey, made: UUID) -> UUID | None:
-    """Record what a request makes, in the same transaction; None when it is the first with its key.
-
-    Otherwise make nothing: it returns what the first one made, once committed, or raises `IdempotencyKeyReused`.
-    """
-    while True:
-        values = {"key": request.key, "fingerprint": request.fingerprint, "made": str(made)}
-        if session.connection().exec_driver_sql(_REMEMBER, values).rowcount:
-            return None
-        earlier = find_made(session, request)
-        if earlier is not None:
-            return earlier
-        # Pruned in between, for its age.
+def is_taken(exc: IntegrityError) -> bool:
+    """Whether this says that `REMEMBER` found the key of an earlier request."""
+    return exc.diag.constraint_name == _CONSTRAINT
 
 
 def define_idempotency_keys(metadata: MetaData) -> None:
@@ -137,7 +128,7 @@ def define_idempotency_keys(metadata: MetaData) -> None:
         # No foreign key: a late repetition must not make again what was deleted.
         Column("made", Uuid, nullable=False),
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
-        PrimaryKeyConstraint("key", name="pk_idempotency_keys"),
+        PrimaryKeyConstraint("key", name=_CONSTRAINT),
         CheckConstraint(f"char_length(key) BETWEEN 1 AND {MAX_KEY_CHARACTERS}", name="ck_idempotency_keys_key"),
         Index("ix_idempotency_keys_created_at", "created_at"),
     )
