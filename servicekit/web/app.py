@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, suppress
+from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
+from werkzeug.routing import MapAdapter
 
 from servicekit.http_server.request_lifecycle import RequestRecord, error_answer, log_crash, log_failure
 from servicekit.http_server.wsgi import ACCOUNT, BEGAN
@@ -44,6 +47,7 @@ BODY_LIMIT = 1024 * 1024
 MEMORY = 72 * memory.MIB
 _PIECE = 64 * 1024
 _LOOPBACK = BrowserRules()
+_PLAIN_HOST = re.compile(r"([a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}(:[0-9]{1,5})?")
 
 
 class ServiceApp(Flask):
@@ -56,6 +60,16 @@ class ServiceApp(Flask):
         #: By Flask's endpoint; operations without a body are missing.
         self.body_limits: dict[str, int] = {}
         self._paths = self.url_map.bind("")
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        # Werkzeug's own way takes apart host names, on which no rule here depends; it refuses strange ones.
+        environ = {} if request is None else request.environ
+        if "HTTP_UPGRADE" in environ or not _PLAIN_HOST.fullmatch(environ.get("HTTP_HOST", "")):
+            return super().create_url_adapter(request)
+        path, query = (
+            environ[name].encode("latin-1").decode(errors="replace") for name in ("PATH_INFO", "QUERY_STRING")
+        )
+        return MapAdapter(self.url_map, "", "/", "", environ["wsgi.url_scheme"], path, environ["REQUEST_METHOD"], query)
 
     def body_limit(self, method: str, target: str) -> int:
         try:
@@ -223,46 +237,58 @@ def _add_service_pages(
     page("/metrics", show_metrics)
 
 
-def _route_template() -> str:
-    rule = request.url_rule
-    return rule.rule.replace("<", "{").replace(">", "}") if rule is not None else UNMATCHED
+@cache
+def _template(rule: str) -> str:
+    """A path of Flask's in our notation."""
+    return rule.replace("<", "{").replace(">", "}")
 
 
 def _keep_request_context(app: ServiceApp, browsers: BrowserRules | None) -> None:
     record = RequestRecord(app.metrics)
 
+    # Flask's proxies take longer than what they stand for, so each is asked once.
     @app.before_request
     def begin() -> None:
         now = time.perf_counter()
-        g.began = request.environ.get(BEGAN, now)
-        g.context = ExitStack()
-        wanted = request_id.accept_or_make(request.headers.get(request_id.REQUEST_ID))
-        g.request_id = g.context.enter_context(request_id.use(wanted))
-        left = deadline.seconds_from_header(request.headers.get(deadline.TIMEOUT_MS))
+        state: Any = g._get_current_object()
+        present = request._get_current_object()  # type: ignore[attr-defined]
+        field = present.environ.get
+        state.began = began = field(BEGAN, now)
+        contexts: list[AbstractContextManager[Any]] = []
+        state.contexts = contexts
+        state.request_id = wanted = request_id.accept_or_make(field("HTTP_X_REQUEST_ID"))
+        left = deadline.seconds_from_header(field("HTTP_X_REQUEST_TIMEOUT_MS"))
         if left is not None:
             # It may have waited for a thread.
-            left -= now - g.began
-        g.context.enter_context(deadline.within(left))
-        account = request.environ.get(ACCOUNT) or g.context.enter_context(app.budget.account())
-        g.context.enter_context(memory.counted_in(account))
+            left -= now - began
+        account = field(ACCOUNT)
+        if account is None:
+            account = app.budget.account()
+            contexts.append(account)
+        for context in (request_id.use(wanted), deadline.within(left), memory.counted_in(account)):
+            context.__enter__()
+            contexts.append(context)
         if left is not None and left <= 0:
             raise DeadlineExceeded
         if browsers is not None:
-            field = request.headers.get
-            browsers.check(request.method, request.path, field("Host"), field("Origin"), field("Sec-Fetch-Site"))
+            browsers.check(
+                present.method, present.path, field("HTTP_HOST"), field("HTTP_ORIGIN"), field("HTTP_SEC_FETCH_SITE")
+            )
 
     @app.after_request
     def finish(response: Response) -> Response:
-        response.headers[request_id.REQUEST_ID] = g.request_id
-        seconds = time.perf_counter() - g.began
-        record.ended(request.method, _route_template(), response.status_code, seconds)
+        state: Any = g._get_current_object()
+        present = request._get_current_object()  # type: ignore[attr-defined]
+        response.headers[request_id.REQUEST_ID] = state.request_id
+        seconds = time.perf_counter() - state.began
+        route = UNMATCHED if present.url_rule is None else _template(present.url_rule.rule)
+        record.ended(present.method, route, response.status_code, seconds)
         return response
 
     @app.teardown_request
     def leave(_: BaseException | None) -> None:
-        context = g.pop("context", None)
-        if context is not None:
-            context.close()
+        for context in reversed(g.pop("contexts", ())):
+            context.__exit__(None, None, None)
 
 
 def _answer_errors(app: Flask) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from servicekit.wire.errors import DeadlineExceeded
 
@@ -27,14 +25,20 @@ def shortened(value: str | None, at_most: float) -> float:
     return at_most if asked is None or asked > at_most else asked
 
 
-@contextmanager
-def within(seconds: float | None) -> Iterator[None]:
-    """Limit the body of the `with` to that many seconds (None: no limit of its own)."""
-    token = _ends_at.set(None if seconds is None else time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _ends_at.reset(token)
+class within:
+    """Limit the body of the `with` to that many seconds (None: no limit of its own). A class, as in `request_id`."""
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        ends_at = None if self._seconds is None else time.monotonic() + self._seconds
+        self._token: Token[float | None] = _ends_at.set(ends_at)
+
+    def __exit__(self, *_: object) -> None:
+        _ends_at.reset(self._token)
 
 
 def remaining(at_most: float) -> float:

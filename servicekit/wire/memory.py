@@ -7,9 +7,7 @@ counts them first; if they do not fit, the request is refused with 503 `overload
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
 
@@ -90,14 +88,20 @@ class Account:
 _present: ContextVar[Account | None] = ContextVar("memory", default=None)
 
 
-@contextmanager
-def counted_in(account: Account) -> Iterator[Account]:
-    """Make `take` count in the account of the request handled in the `with` body."""
-    token = _present.set(account)
-    try:
-        yield account
-    finally:
-        _present.reset(token)
+class counted_in:
+    """Make `take` count in the account of the request handled in the `with` body. A class, as in `request_id`."""
+
+    __slots__ = ("_account", "_token")
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def __enter__(self) -> Account:
+        self._token: Token[Account | None] = _present.set(self._account)
+        return self._account
+
+    def __exit__(self, *_: object) -> None:
+        _present.reset(self._token)
 
 
 def taken() -> int:
