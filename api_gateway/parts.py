@@ -11,7 +11,7 @@ from api_gateway.errors import BadUpstreamAnswer
 from api_gateway.forward import Call, Lane, Notes, Reply, forward
 from api_gateway.route_table import Match, Part
 from servicekit.http_server.request import Fields
-from servicekit.wire.envelope import Envelope, NotAnEnvelope, dump, failure, read_envelope, status_of, success
+from servicekit.wire.envelope import Envelope, NotAnEnvelope, dump, failure, scan_envelope, status_of, success
 from servicekit.wire.errors import AppError
 
 #: Seconds of the deadline reserved for answering without an optional part that is late.
@@ -48,7 +48,7 @@ async def forward_parts(lanes: Mapping[str, Lane], match: Match, call: Call, not
         asked = Call("GET", target, call.fields, None, call.limits, ends_at, call.shortened, call.account)
         reply = await forward(lanes[part.upstream], asked, noted[part.upstream])
         try:
-            envelope = read_envelope(reply.status, reply.body)
+            envelope = scan_envelope(reply.status, reply.body)
         except NotAnEnvelope as error:
             # A redirect or a stream where only an envelope makes sense.
             if reply.stream is not None:

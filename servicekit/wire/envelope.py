@@ -9,9 +9,9 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import simplejson
-from pydantic import BaseModel, ValidationError
-from pydantic_core import SchemaValidator, core_schema
+from pydantic import BaseModel
 
 from servicekit.process.clock import rfc3339
 from servicekit.wire.errors import (
@@ -88,6 +88,13 @@ def failure(error: AppError) -> dict[str, Any]:
 class Written(simplejson.RawJSON):
     """A value that already is JSON text and is written unchanged, without being parsed. Equal to its value."""
 
+    def __getitem__(self, name: str) -> Written:
+        """A field of an object, unread too; raises KeyError, or TypeError if it is no object."""
+        try:
+            return Written(bytes(_FIELDS.decode(self.encoded_json)[name]).decode("utf-8"))
+        except msgspec.ValidationError as exc:
+            raise TypeError("not an object") from exc
+
     def __eq__(self, other: object) -> bool:
         return bool(read_stored(self.encoded_json) == other)
 
@@ -158,23 +165,47 @@ def read_envelope(status: int, body: bytes) -> Envelope:
     raise NotAnEnvelope("it is not an envelope that fits its status")
 
 
-#: Validates any object, and keeps nothing of it.
-_OBJECT = SchemaValidator(core_schema.typed_dict_schema({}))
-_GOOD = b'{"success":true,"data":'
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _Parts(msgspec.Struct):
+    success: bool
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: _Error | msgspec.UnsetType = msgspec.UNSET
+
+
+#: Check the syntax of all, and build nothing of `data` or below a field: twenty times as fast as building it.
+_ENVELOPE = msgspec.json.Decoder(_Parts)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _parts_of(status: int, body: bytes) -> _Parts | None:
+    """An envelope that fits its status, with its data unread. None if it is none, or one that msgspec refuses and
+    Python reads: nested deeper, or with half of a surrogate pair."""
+    try:
+        # msgspec does not look for broken UTF-8 in what it skips.
+        body.isascii() or body.decode("utf-8")
+        parts = _ENVELOPE.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    if parts.success:
+        return parts if status < 300 and parts.data is not msgspec.UNSET else None
+    return parts if status >= 400 and parts.error is not msgspec.UNSET else None
 
 
 def code_of(status: int, body: bytes) -> str | None:
-    """Check an answer that is passed on unchanged: returns the code of an error, None for data; raises NotAnEnvelope.
+    """Check an answer that is passed on unchanged: the code of an error, None for data; raises NotAnEnvelope."""
+    parts = _parts_of(status, body)
+    if parts is None:
+        return read_envelope(status, body).code
+    return None if parts.success or not parts.error else parts.error.code
 
-    A good answer as `dump` writes it is only checked to be JSON, because building its objects would take several times
-    as long.
-    """
-    # The validator would accept these two.
-    if status < 300 and body.startswith(_GOOD) and b"NaN" not in body and b"Infinity" not in body:
-        try:
-            _OBJECT.validate_json(body)
-        except ValidationError:
-            pass  # nested deeper or with a longer number than the validator reads, or not JSON
-        else:
-            return None
-    return read_envelope(status, body).code
+
+def scan_envelope(status: int, body: bytes) -> Envelope:
+    """As `read_envelope`, but good data are `Written`: checked, and not built."""
+    parts = _parts_of(status, body) if status < 300 else None
+    if parts is None or parts.data is msgspec.UNSET:
+        return read_envelope(status, body)
+    return Envelope(status, Written(bytes(parts.data).decode("utf-8")))

@@ -13,7 +13,17 @@ from pydantic import BaseModel
 from servicekit.database.engine import DatabaseTooSlow
 from servicekit.web.health import NotReady
 from servicekit.wire import errors
-from servicekit.wire.envelope import NotAnEnvelope, code_of, dump, failure, read_envelope, status_of, success
+from servicekit.wire.envelope import (
+    NotAnEnvelope,
+    Written,
+    code_of,
+    dump,
+    failure,
+    read_envelope,
+    scan_envelope,
+    status_of,
+    success,
+)
 from servicekit.wire.errors import AppError, FieldError, Invalid, Unavailable
 from servicekit.wire.json_reader import read_json
 
@@ -168,6 +178,10 @@ def test_an_error_says_its_own_message_when_it_has_one():
         (200, b'{"success":true,"data":NaN}', False),
         (200, b'{"success":true,"data":-Infinity}', False),
         (200, b'{"success":true,"data":"\xff"}', False),
+        (200, b'{"success":true,"data":{"\xc3":1}}', False),
+        (200, b'{"success":true,"data":"\xed\xa0\x80"}', False),
+        (200, b'{"success":true,"data":1,"error":{"code":"x","message":"y"}}', True),
+        (200, b'{"success":true,"success":false,"data":1}', False),
         (200, b"", False),
         (200, b"[]", False),
         (200, b"<html>", False),
@@ -176,7 +190,7 @@ def test_an_error_says_its_own_message_when_it_has_one():
     ],
 )
 def test_only_an_envelope_that_fits_its_status_is_one(status, body, is_envelope):
-    for judge in (code_of, read_envelope):
+    for judge in (code_of, read_envelope, scan_envelope):
         try:
             judge(status, body)
         except NotAnEnvelope:
@@ -192,3 +206,19 @@ def test_an_envelope_is_read_exactly_and_a_refusal_has_a_code():
     assert (refusal.status, refusal.code, refusal.message) == (404, "not_found", errors.NotFound().message)
     assert code_of(404, dump(failure(errors.NotFound()))) == "not_found"
     assert code_of(200, dump(success({}))) is None
+    assert code_of(200, b'{"success":true,"data":1,"error":{"code":"x","message":"y"}}') is None
+
+
+@pytest.mark.parametrize("data", [b'{"a":[1.10,"\xd0\x96"],"b":null}', b'{"a":"\\ud83d\\ude00","a":1e400}'])
+def test_scanned_data_is_written_as_it_came_whole_or_by_field(data):
+    scanned = scan_envelope(200, b'{ "data" : %b, "success": true}' % data).data
+    assert dump(scanned) == data
+    assert dump(scanned["a"]) == (b'[1.10,"\xd0\x96"]' if b"null" in data else b"1e400")
+    with pytest.raises(KeyError):
+        scanned["c"]
+
+
+@pytest.mark.parametrize("data", ["[1]", "null", '"a"'])
+def test_only_an_object_has_fields(data):
+    with pytest.raises(TypeError):
+        Written(data)["a"]
