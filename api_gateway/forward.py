@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -18,11 +19,19 @@ from api_gateway.errors import (
 )
 from api_gateway.limits import Bulkhead, BulkheadFull, RetryBudget
 from api_gateway.route_table import Limits
-from api_gateway.upstream import BrokenAnswer, ConnectFailed, ConnectionLost, Upstream, UpstreamAnswer
+from api_gateway.upstream import (
+    HIGH_WATER,
+    BrokenAnswer,
+    ConnectFailed,
+    ConnectionLost,
+    Upstream,
+    UpstreamAnswer,
+    UpstreamError,
+)
 from servicekit.circuits import MISDIRECTED, Circuit, CircuitOpen, Permit, outcome_of
 from servicekit.http_server.request import Fields
 from servicekit.observing import shortage
-from servicekit.wire.envelope import NotAnEnvelope, code_of
+from servicekit.wire.envelope import BEGINNING, NotAnEnvelope, code_of
 from servicekit.wire.errors import AppError, DeadlineExceeded, Overloaded
 from servicekit.wire.memory import SMALL, Account
 
@@ -71,6 +80,8 @@ class Call:
     shortened: bool
     #: Memory that the request takes.
     account: Account | None = None
+    #: The client takes an answer in pieces.
+    in_pieces: bool = False
 
 
 @dataclass(slots=True)
@@ -81,6 +92,83 @@ class Notes:
     circuit: str | None = None
     attempts: int = 0
     cause: str | None = None
+
+
+class Flow:
+    """The body of a large good answer, passed on in pieces, of which only the beginning was known to be good when the
+    answer began. It keeps its place at the upstream until closed, and its outcome counts when that is known."""
+
+    __slots__ = ("_answer", "_began", "_call", "_kind", "_lane", "_permit", "ahead", "length")
+
+    def __init__(self, lane: Lane, call: Call, permit: Permit, answer: UpstreamAnswer, began: float) -> None:
+        self._lane = lane
+        self._call = call
+        self._permit = permit
+        self._answer = answer
+        self._began = began
+        self._kind: Kind | None = None
+        length = headers.get(answer.fields, b"content-length")
+        #: Bytes of the body, if the upstream said so.
+        self.length = None if length is None else int(length)
+        #: Bytes that may still come and are counted in the call's account, so that a slow client's answer always has
+        #: room here, and keeps no place at the upstream.
+        self.ahead = self.length if self.length is not None else HIGH_WATER
+        if call.account is not None:
+            call.account.take(self.ahead)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The checked pieces. Raises UpstreamError before a piece that is not good, or if the rest does not come;
+        TimeoutError."""
+        coded = _is_coded(self._answer)
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        size, end = 0, b""
+        try:
+            async for piece in self._answer.pieces():
+                size += len(piece)
+                if self.length is not None:
+                    self.ahead = self.length - size
+                if size > self._call.limits.answer:
+                    raise BrokenAnswer(f"more than {self._call.limits.answer} bytes", "http_response_body_size")
+                if not coded:
+                    if not piece.isascii() or decoder.getstate()[0]:
+                        decoder.decode(piece)
+                    end = piece[-64:].strip() or end
+                    if size == self.length:
+                        _check_end(decoder, end)
+                yield piece
+            if not coded:
+                _check_end(decoder, end)
+        except TimeoutError:
+            if not self._call.shortened:
+                self._failed("timeout")
+            raise
+        except UnicodeDecodeError as error:
+            self._failed("broken answer")
+            raise BrokenAnswer("it is not UTF-8") from error
+        except UpstreamError:
+            self._failed("broken answer")
+            raise
+        self._kind = "success"
+        self._permit.success(time.perf_counter() - self._began)
+
+    def _failed(self, why: str) -> None:
+        self._kind = "failure"
+        self._permit.failure(time.perf_counter() - self._began, why)
+
+    def close(self) -> None:
+        """Give up what has not been read, and the place; idempotent."""
+        if self._answer.on_close is None:
+            return
+        if self._kind is None:
+            self._permit.neutral()
+        self._lane.on_call(self._lane.name, self._kind or "neutral", time.perf_counter() - self._began)
+        self._answer.close()
+
+
+def _check_end(decoder: codecs.IncrementalDecoder, end: bytes) -> None:
+    decoder.decode(b"", True)
+    if not end.endswith(b"}"):
+        raise BrokenAnswer("it is not a whole envelope")
 
 
 @dataclass(slots=True)
@@ -94,7 +182,11 @@ class Reply:
     length: bytes | None = None
     #: The error code in the envelope, if the upstream refused.
     code: str | None = None
+    #: The checked pieces of `stream`, of an answer with an envelope.
+    flow: Flow | None = None
     stream: UpstreamAnswer | None = None
+    #: The stream is a good answer, whose rest is still to be checked.
+    flows: bool = False
     #: When a stream must end (None: never), and how long it may be silent, in seconds.
     stream_ends_at: float | None = None
     stream_idle: float = 60.0
@@ -114,7 +206,7 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
     began = time.perf_counter()
     answer: UpstreamAnswer | None = None
     kind: Kind = "neutral"
-    streams = False
+    streams = flows = False
     try:
         lane.budget.called()
         until = min(call.ends_at, lane.upstream.loop.time() + call.limits.first_byte)
@@ -130,15 +222,20 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         if call.account is not None and call.method not in _SAFE:
             call.account.refuse_nothing()
         reply = await _reply(lane, call, answer)
+        if reply.flows:
+            reply.flow = Flow(lane, call, permit, answer, began)
+            flows = True
+        if reply.stream is not None:
+            # The reply owns it now, and keeps its place until closed.
+            reply.stream.on_close = lane.bulkhead.leave
+            streams, answer = True, None
+        if flows:
+            return reply
         kind = outcome_of(reply.status, lane.name, reply.code)
         if kind == "success":
             permit.success(time.perf_counter() - began)
         elif kind == "failure":
             permit.failure(time.perf_counter() - began, f"status {reply.status}")
-        if reply.stream is not None:
-            answer = None  # the reply owns it now, and keeps its place until closed
-            streams = True
-            reply.stream.on_close = lane.bulkhead.leave
         return reply
     except TimeoutError as error:
         if not call.shortened:
@@ -165,10 +262,11 @@ async def forward(lane: Lane, call: Call, notes: Notes) -> Reply:
         received = None if answer is None else answer.status
         raise BadUpstreamAnswer(lane.name, error.proxy_error, received) from error
     finally:
-        if kind == "neutral":
-            # Any other end (usually the client left) says nothing about the upstream.
-            permit.neutral()
-        lane.on_call(lane.name, kind, time.perf_counter() - began)
+        if not flows:
+            if kind == "neutral":
+                # Any other end (usually the client left) says nothing about the upstream.
+                permit.neutral()
+            lane.on_call(lane.name, kind, time.perf_counter() - began)
         if not streams:
             lane.bulkhead.leave()
         if answer is not None:
@@ -244,6 +342,9 @@ async def _reply(lane: Lane, call: Call, answer: UpstreamAnswer) -> Reply:
     body = answer.take(call.limits.answer)
     if body is None:
         answer.expire_at(call.ends_at)
+        if call.in_pieces and answer.status < 300 and await _begins_well(call, answer):
+            reply.stream, reply.flows = answer, True
+            return reply
         body = await answer.read(call.limits.answer, call.account)
     elif call.account is not None and len(body) > SMALL:
         call.account.take(len(body))
@@ -252,12 +353,25 @@ async def _reply(lane: Lane, call: Call, answer: UpstreamAnswer) -> Reply:
         reply.fields = [pair for pair in reply.fields if pair[0] not in (b"content-type", b"content-encoding")]
         return reply
     reply.body = body
-    if (headers.get(answer.fields, b"content-encoding") or b"identity") == b"identity":
+    if not _is_coded(answer):
         try:
             reply.code = code_of(answer.status, body)
         except NotAnEnvelope as error:
             raise BrokenAnswer(str(error)) from error
     return reply
+
+
+async def _begins_well(call: Call, answer: UpstreamAnswer) -> bool:
+    """Whether an answer is large and its beginning known to be good, so that the rest may follow in pieces."""
+    length = headers.get(answer.fields, b"content-length")
+    if length is not None and not SMALL < int(length) <= call.limits.answer:
+        return False
+    beginning = await answer.beginning(SMALL)
+    return len(beginning) > SMALL and (_is_coded(answer) or BEGINNING.match(beginning) is not None)
+
+
+def _is_coded(answer: UpstreamAnswer) -> bool:
+    return (headers.get(answer.fields, b"content-encoding") or b"identity") != b"identity"
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from api_gateway import headers
 from api_gateway.errors import TooManyStreams
-from api_gateway.forward import Call, Lane, Notes, Reply, forward, has_no_body
+from api_gateway.forward import Call, Flow, Lane, Notes, Reply, forward, has_no_body
 from api_gateway.headers import Passed, Peer, TrustedProxies
 from api_gateway.limits import EventLoopLag, RateLimiter
 from api_gateway.metrics import GatewayMetrics
@@ -27,7 +27,7 @@ from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
 from servicekit.wire import deadline
 from servicekit.wire.browsers import NOTHING_FOREIGN, OPEN_PATHS, BrowserRules, Verdict
-from servicekit.wire.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooManyRequests
+from servicekit.wire.errors import AppError, MethodNotAllowed, NotFound, Overloaded, TooLarge, TooManyRequests
 from servicekit.wire.memory import Account, Budget
 
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
@@ -134,7 +134,9 @@ class Front(ObservedHandler[_ClientCall]):
             if self._limiter is not None:
                 exchange.quota = self._take_quota(self._limiter, request)
         reply = await self._reply(exchange, target, match)
-        if reply.stream is None:
+        if reply.flow is not None:
+            await self._send_flow(exchange, reply, reply.flow)
+        elif reply.stream is None:
             self._send(exchange, reply)
             if exchange.client.is_behind:
                 await exchange.client.drain()
@@ -263,6 +265,7 @@ class Front(ObservedHandler[_ClientCall]):
             ends_at=self._loop.time() + total,
             shortened=total < route.limits.total,
             account=exchange.account,
+            in_pieces=request.http_version != "1.0",
         )
         if route.parts:
             return await forward_parts(self._lanes, match, call, exchange.notes)
@@ -294,6 +297,36 @@ class Front(ObservedHandler[_ClientCall]):
                 fields.append((b"content-length", reply.length or b"%d" % len(body)))
             body = b""
         exchange.client.send(reply.status, fields, body)
+
+    async def _send_flow(self, exchange: _ClientCall, reply: Reply, flow: Flow) -> None:
+        """Pass a large answer on as it arrives. What a slow client leaves is held here, so that it keeps no place at
+        the upstream."""
+        client, account, counted = exchange.client, exchange.account, flow.ahead
+        fields = self._sent_fields(exchange, reply)
+        if flow.length is not None:
+            fields.append((b"content-length", b"%d" % flow.length))
+        try:
+            client.start_stream(reply.status, fields)
+            async for piece in flow.pieces():
+                client.send_piece(piece)
+                held = flow.ahead + client.unsent
+                if held < counted:
+                    account.give_back(counted - held)
+                elif flow.length is None:
+                    account.take(held - counted)
+                else:
+                    continue
+                counted = held
+            client.end_stream()
+            flow.close()
+            if client.is_behind:
+                await client.drain()
+        except (TimeoutError, UpstreamError, Overloaded, TooLarge) as error:
+            exchange.notes.cause = repr(error)
+            _log.warning("stream_cut_off", cause=repr(error))
+            client.cut_off()
+        finally:
+            flow.close()
 
     async def _send_stream(self, exchange: _ClientCall, reply: Reply, stream: UpstreamAnswer) -> None:
         """Pass pieces on as they arrive. A stream that breaks or times out is cut off, never ended properly."""

@@ -129,6 +129,15 @@ class UpstreamAnswer:
         """The whole body if it has arrived and is at most `limit` bytes; else None."""
         return self._attempt.take() if self._attempt.held_up_to(limit) else None
 
+    async def beginning(self, size: int) -> bytes:
+        """More than the first `size` bytes, or all there are, left for `read` or `pieces` to give again. Raises as
+        `read` does."""
+        attempt, begun = self._attempt, b""
+        while len(begun) <= size and (piece := await attempt.next_piece()) is not None:
+            begun += piece
+        attempt.put_back(begun)
+        return begun
+
     async def read(self, limit: int, account: Account | None = None) -> bytes:
         """The whole body, counted in `account`. Raises BrokenAnswer if it is cut off or larger than `limit` bytes,
         TimeoutError, or Overloaded."""
@@ -291,6 +300,12 @@ class _Attempt:
         if self._waiting < HIGH_WATER // 2:
             self._connection.resume(self)
         return piece
+
+    def put_back(self, piece: bytes) -> None:
+        """Undo reading a piece."""
+        if piece:
+            self._pieces.appendleft(piece)
+            self._waiting += len(piece)
 
     def leave(self) -> None:
         """Stop reading; an incomplete answer costs the connection."""

@@ -242,10 +242,12 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     def start_stream(self, status: int, fields: Fields, *, endless: bool = False) -> None:
         self._is_endless = endless
-        self._in_chunks = self._answering.version == (1, 1)
+        has_length = any(name == b"content-length" for name, _ in fields)
+        self._in_chunks = not has_length and self._answering.version == (1, 1)
         if self._in_chunks:
             fields = [*fields, (b"transfer-encoding", b"chunked")]
-        self._safe_write(self._answer_head(status, fields, ends_with_connection=not self._in_chunks))
+        until_close = not (has_length or self._in_chunks)
+        self._safe_write(self._answer_head(status, fields, ends_with_connection=until_close))
 
     def send_piece(self, piece: bytes) -> None:
         if piece:
@@ -255,6 +257,13 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         if self._in_chunks:
             self._safe_write(b"0\r\n\r\n")
         self._is_out = True
+
+    def cut_off(self) -> None:
+        self.transport.abort()
+
+    @property
+    def unsent(self) -> int:
+        return int(self.transport.get_write_buffer_size())
 
     @property
     def is_behind(self) -> bool:

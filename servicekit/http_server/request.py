@@ -144,13 +144,20 @@ class Client(Protocol):
         """Send a whole answer; `fields` hold its Content-Length, if any."""
 
     def start_stream(self, status: int, fields: Fields, *, endless: bool = False) -> None:
-        """Begin an answer in pieces. An `endless` one ends when the client closes its side: whether it left or waits
-        for more cannot be told."""
+        """Begin an answer in pieces, in chunks unless `fields` hold its Content-Length. An `endless` one ends when the
+        client closes its side: whether it left or waits for more cannot be told."""
 
     def send_piece(self, piece: bytes) -> None: ...
 
     def end_stream(self) -> None:
         """End a stream properly; one that is not ended is cut off with its connection."""
+
+    def cut_off(self) -> None:
+        """Drop the connection and what is unsent."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has not accepted."""
 
     @property
     def is_behind(self) -> bool:

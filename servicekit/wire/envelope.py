@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -176,6 +177,8 @@ class _Parts(msgspec.Struct):
     error: _Error | msgspec.UnsetType = msgspec.UNSET
 
 
+#: How a good answer begins, so that the rest may be passed on before it is here.
+BEGINNING = re.compile(rb'\s*{\s*"success"\s*:\s*true\s*,\s*"data"\s*:')
 #: Check the syntax of all, and build nothing of `data` or below a field: twenty times as fast as building it.
 _ENVELOPE = msgspec.json.Decoder(_Parts)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -72,6 +72,11 @@ class Account:
         """From now on only count: the request was processed, and its client must learn the outcome."""
         self._refusing = False
 
+    def give_back(self, size: int) -> None:
+        """Give back some of what was taken."""
+        self.taken -= size
+        self._budget._give_back(size)
+
     def close(self) -> None:
         """Give back everything taken; idempotent."""
         size, self.taken = self.taken, 0

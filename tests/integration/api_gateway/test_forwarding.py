@@ -466,6 +466,80 @@ class TestBrokenAnswers:
             client.get("/users")
 
 
+END = b"0\r\n\r\n"
+LARGE = b'{"success": true, "data": "\xd0\x96%b"}' % ("€".encode() * 400_000)
+
+
+def chunked(*pieces: bytes) -> list[bytes]:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return [head, *(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)]
+
+
+class TestLargeAnswers:
+    @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+    @pytest.mark.parametrize("framing", ["length", "chunks"])
+    def test_one_comes_back_whole_with_one_framing_and_its_connection_is_kept(
+        self, gateway: GatewayProcess, users: ScriptedUpstream, version: bytes, framing: str
+    ) -> None:
+        steps = [answer(200, LARGE)] if framing == "length" else [*chunked(LARGE[:99_999], LARGE[99_999:]), END]
+        users.script(*steps)
+        with gateway.client.connect() as connection:
+            for _ in range(2):
+                connection.sendall(b"GET /users HTTP/%b\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n" % version)
+                seen = read_answer(connection)
+                assert (seen.status, seen.body) == (200, LARGE)
+                in_chunks = framing == "chunks" and version == b"1.1"
+                assert seen.value("Content-Length") == (None if in_chunks else str(len(LARGE)))
+                assert seen.values("Transfer-Encoding") == (["chunked"] if in_chunks else [])
+        assert users.seen[0].connection == users.seen[1].connection
+        shown = gateway.circuit("users")
+        assert (shown["calls"], shown["failures"]) == (2, 0)
+
+    def test_its_beginning_is_here_before_its_end_exists(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        go_on = threading.Event()
+        users.script(answer(200, LARGE[:100_000], length=len(LARGE)), Wait(go_on), LARGE[100_000:])
+        with gateway.client.connect() as connection:
+            connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            begun = b""
+            while len(begun) < 100_000:
+                begun += connection.recv(65536)
+            assert gateway.circuit("users")["calls"] == 0
+            go_on.set()
+            while not begun.endswith(LARGE[-1000:]):
+                begun += connection.recv(65536)
+        assert begun.endswith(LARGE)
+        eventually(lambda: gateway.circuit("users")["calls"] == 1, what="the outcome to count")
+
+    @pytest.mark.parametrize(
+        "steps",
+        [
+            pytest.param([answer(200, LARGE, length=len(LARGE) + 9), Close()], id="truncated"),
+            pytest.param([*chunked(LARGE), Close()], id="without its last chunk"),
+            pytest.param([*chunked(LARGE[:-1]), END], id="half an envelope in chunks"),
+            pytest.param([answer(200, LARGE[:-1])], id="half an envelope"),
+            pytest.param([answer(200, LARGE[:-4] + b'\xff"}')], id="not UTF-8"),
+            pytest.param([answer(200, LARGE[:-1000], length=len(LARGE)), Pause(60)], id="silent"),
+        ],
+    )
+    def test_one_that_breaks_after_its_beginning_is_cut_off_and_counts(
+        self, gateway: GatewayProcess, users: ScriptedUpstream, steps: list[bytes]
+    ) -> None:
+        users.script(*steps)
+        with pytest.raises(ConnectionError):
+            gateway.client.get("/users")
+        eventually(lambda: gateway.circuit("users")["failures"] == 1, what="the failure to count")
+
+    def test_one_that_does_not_begin_as_an_envelope_is_a_502(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        users.script(answer(200, b'{"success":false,"data":' + LARGE[25:]))
+        seen = gateway.client.get("/users")
+        assert (seen.status, seen.code) == (502, "bad_upstream_answer")
+        assert gateway.circuit("users")["failures"] == 1
+
+
 class TestTime:
     def test_silence_is_a_504_within_the_total(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
         users.script(Pause(SILENCE))

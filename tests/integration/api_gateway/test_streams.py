@@ -102,6 +102,16 @@ class TestClientsThatLeave:
         assert client.get("/users").status == 200
         assert [seen.line for seen in users.requests()] == [b"GET /users HTTP/1.1"]
 
+    def test_in_the_middle_of_a_large_answer_frees_the_upstream_and_is_nobodys_failure(
+        self, gateway: GatewayProcess, users: ScriptedUpstream
+    ) -> None:
+        users.script(answer(200, b'{"success":true,"data":"' + b"x" * 100_000, length=MIB), Pause(60))
+        with gateway.client.connect() as connection:
+            connection.sendall(GET)
+            read_until(connection, b"xxx")
+        eventually(lambda: users.open == 0, timeout=3, what="the upstream connection to end")
+        assert gateway.circuit("users")["calls"] == 0
+
     def test_in_the_middle_of_a_stream_frees_the_upstream(
         self, gateway: GatewayProcess, users: ScriptedUpstream
     ) -> None:
