@@ -19,6 +19,24 @@ from service_tasks.use_cases.tasks import NewTask
 LARGEST_INSERT = 1000
 LARGEST_TEXT = 1024 * 1024
 
+#: of the parameters of `new_row`, in PostgreSQL
+PARAMETER_TYPES: Mapping[str, str] = {
+    "id": "uuid",
+    "task_type": "text",
+    "title": "text",
+    "user_id": "uuid",
+    "payload": "jsonb",
+    "priority": "smallint",
+    "max_attempts": "smallint",
+    "timeout_seconds": "float8",
+    "execute_at": "timestamptz",
+    "idempotency_key": "text",
+    "request_hash": "bytea",
+    "unique_key": "text",
+    "callback_url": "text",
+    "announcement": "text",
+}
+
 _callback_url_of = attrgetter("callback_url")
 
 

@@ -37,8 +37,10 @@ CASE t.errors WHEN '[]' THEN '[]' ELSE (
 
 -- name: times_and_keys
 t.created_at, t.updated_at, t.started_at, t.completed_at,
-extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration, t.unique_key, t.callback_url,
-t.callback_task_id, {obstacle} AS obstacle
+{duration} AS duration, t.unique_key, t.callback_url, t.callback_task_id, {obstacle} AS obstacle
+
+-- name: duration
+extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8
 
 -- name: obstacle
 -- Why a pending task cannot start. PostgreSQL computes both lists once per statement, and only if a row is pending.
@@ -52,20 +54,36 @@ END END
 -- A task without execute_at is ready at once; one for later waits as scheduled, which the claim never reads.
 -- If a key is taken nothing is inserted, and the caller reads the existing task. The insert waits for a transaction
 -- that inserts the same key, so two concurrent requests make one task.
+{insertion_start} VALUES ({new_values}) ON CONFLICT DO NOTHING
+
+-- name: insertion_start
 INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority, max_attempts, timeout_seconds,
                         execute_at, idempotency_key, request_hash, unique_key, callback_url)
-VALUES (%(id)s::uuid, CASE WHEN %(execute_at)s::timestamptz IS NULL THEN 'ready' ELSE 'scheduled' END,
-        %(task_type)s, %(title)s, %(user_id)s::uuid, %(payload)s::jsonb, %(priority)s, %(max_attempts)s,
-        %(timeout_seconds)s, coalesce(%(execute_at)s::timestamptz, now()), %(idempotency_key)s, %(request_hash)s,
-        %(unique_key)s, %(callback_url)s)
-ON CONFLICT DO NOTHING
+
+-- name: new_values
+%(id)s::uuid, CASE WHEN %(execute_at)s::timestamptz IS NULL THEN 'ready' ELSE 'scheduled' END,
+%(task_type)s, %(title)s, %(user_id)s::uuid, %(payload)s::jsonb, %(priority)s, %(max_attempts)s,
+%(timeout_seconds)s, coalesce(%(execute_at)s::timestamptz, now()), %(idempotency_key)s, %(request_hash)s,
+%(unique_key)s, %(callback_url)s
 
 -- name: insert
-{insertion} RETURNING {columns}
-
--- name: announce_and_insert
--- One round trip. The announcement is sent at the commit, so its receivers find the task.
-{announce}; {insert}
+-- One round trip, whatever is checked first; the row says why nothing was inserted, or has neither id nor reason if a
+-- key is taken. It goes with the statement that keeps the user from being deleted meanwhile. The announcement is sent
+-- at the commit, so its receivers find the task.
+WITH refusal AS MATERIALIZED (
+    SELECT CASE WHEN %(execute_at)s::timestamptz <= clock_timestamp() THEN 'past'
+                WHEN EXISTS (SELECT FROM tombstones b WHERE b.id = %(user_id)s::uuid) THEN 'user_deleted' END AS reason
+), t AS (
+    {insertion_start}
+    SELECT {new_values} FROM refusal
+    WHERE refusal.reason IS NULL AND NOT EXISTS (
+        SELECT FROM answered_keys k JOIN tasks answer ON answer.id = k.task_id
+        WHERE k.idempotency_key = %(idempotency_key)s::text)
+    ON CONFLICT DO NOTHING RETURNING t.*
+)
+SELECT {columns}, refusal.reason,
+       CASE WHEN t.id IS NOT NULL AND %(announcement)s::text IS NOT NULL THEN {announcing} END AS announced
+FROM refusal LEFT JOIN t ON true
 
 -- name: enqueue
 -- For programs that store tasks in their own transactions, with roles that have no rights on other tables.
@@ -139,25 +157,26 @@ RETURNING k.task_id
 -- name: get
 SELECT {columns} FROM tasks t WHERE t.id = %(id)s::uuid
 
+-- name: get_status
+SELECT t.id, t.state, t.created_at, {duration} AS duration FROM tasks t WHERE t.id = %(id)s::uuid
+
 -- name: list
 -- Ids are version 7, made in the order of creation: one index serves the newest-first list and its cursor.
--- The page is chosen first, so that large values are measured only for its rows.
-SELECT {light_columns}
-FROM (
+-- The page is chosen first, so that large values are measured only for its rows. The total comes with each row, and
+-- with a row of nulls if the page is empty.
+SELECT {light_columns}, matching.total
+FROM (SELECT count(*) AS total FROM tasks p WHERE {matches}) matching
+LEFT JOIN ((
     SELECT p.id FROM tasks p
-    WHERE (%(states)s::text[] IS NULL OR p.state = ANY (%(states)s::text[]))
-      AND (%(task_type)s::text IS NULL OR p.task_type = %(task_type)s)
-      AND (%(user_id)s::uuid IS NULL OR p.user_id = %(user_id)s::uuid)
-      AND (%(after)s::uuid IS NULL OR p.id < %(after)s::uuid)
+    WHERE {matches} AND (%(after)s::uuid IS NULL OR p.id < %(after)s::uuid)
     ORDER BY p.id DESC LIMIT %(limit)s OFFSET %(offset)s
-) page JOIN tasks t ON t.id = page.id
+) page JOIN tasks t ON t.id = page.id) ON true
 ORDER BY t.id DESC
 
--- name: count
-SELECT count(*) FROM tasks t
-WHERE (%(states)s::text[] IS NULL OR t.state = ANY (%(states)s::text[]))
-  AND (%(task_type)s::text IS NULL OR t.task_type = %(task_type)s)
-  AND (%(user_id)s::uuid IS NULL OR t.user_id = %(user_id)s::uuid)
+-- name: matches
+(%(states)s::text[] IS NULL OR p.state = ANY (%(states)s::text[]))
+AND (%(task_type)s::text IS NULL OR p.task_type = %(task_type)s)
+AND (%(user_id)s::uuid IS NULL OR p.user_id = %(user_id)s::uuid)
 
 -- name: choose
 -- The next page of matching tasks, by id. Each state is a separate branch, so that it uses its own index, and
@@ -249,8 +268,11 @@ state = 'ready', attempts = 0, execute_at = now(), updated_at = now(), started_a
 worker_id = NULL, deadline_at = NULL, result = NULL, error = NULL, progress_percent = 0, progress_message = NULL,
 callback_task_id = NULL, suspects = NULL
 
+-- name: announcing
+pg_notify('siteworks_tasks', %(announcement)s)
+
 -- name: announce
-SELECT pg_notify('siteworks_tasks', %(announcement)s)
+SELECT {announcing}
 
 -- name: announce_many
 -- One statement, however many handlers must stop.

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from psycopg2.errors import UndefinedColumn, UndefinedTable
+from psycopg2.errors import FeatureNotSupported, InvalidSqlStatementName, UndefinedColumn, UndefinedTable
+from sqlalchemy import event
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
@@ -17,6 +18,8 @@ from servicekit.wire.errors import DatabaseUnavailable
 
 #: errors before the first migration, or between migrations
 _NOT_YET = (UndefinedTable, UndefinedColumn)
+#: a connection made before the tables, or before a migration that changed what the statement returns
+_PREPARED_TOO_EARLY = (InvalidSqlStatementName, FeatureNotSupported)
 
 
 @contextmanager
@@ -57,16 +60,44 @@ class StoreStatements(Statements):
     def __init__(self, database: Database, file: str) -> None:
         super().__init__(file)
         self._database = database
+        self._prepared: dict[str, str] = {}
+        self._preparation = ["SET plan_cache_mode = force_generic_plan"]
+
+    def prepare(self, query: str, **types: str) -> None:
+        """Have `once` execute a statement that each connection plans once, for any values: planning takes longer than
+        finding or storing one row. `types` has the type of each parameter."""
+        numbers = {name: f"${number}" for number, name in enumerate(types, 1)}
+        self._prepared[query] = f"EXECUTE {query}({', '.join(f'%({name})s' for name in types)})"
+        self._preparation.append(f"PREPARE {query}({', '.join(types.values())}) AS {self._queries[query] % numbers}")
+        if len(self._prepared) == 1:
+            event.listen(self._database.engine, "connect", self._on_connect)
+
+    def _on_connect(self, connection: Any, record: Any) -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("; ".join(self._preparation))
+            connection.commit()
+        except _NOT_YET:
+            connection.rollback()
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         with tables_may_come(), self._database.transaction() as session:
             yield session
 
-    def once(self, query: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
-        """Run one statement as a transaction, in one round trip; return its rows."""
+    def once(self, query: str, /, *, before: str = "", **parameters: Any) -> list[tuple[Any, ...]]:
+        """Run one statement as a transaction, in one round trip; return its rows.
+
+        `before`: a statement that goes first, in the same message.
+        """
         with tables_may_come():
-            return self._database.once(self._queries[query], parameters)
+            if query in self._prepared:
+                try:
+                    return self._database.once(before + self._prepared[query], parameters)
+                except (DatabaseUnavailable, FeatureNotSupported) as exc:
+                    if not isinstance(exc.__cause__ or exc, _PREPARED_TOO_EARLY):
+                        raise
+            return self._database.once(before + self._queries[query], parameters)
 
     def once_row(self, query: str, /, **parameters: Any) -> Any:
         """Run one statement in the same way; return its first row, whose columns have names, or None."""

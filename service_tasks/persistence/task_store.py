@@ -13,6 +13,7 @@ from service_tasks.domain.task import State
 from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
 from service_tasks.persistence.insertion import (
     LARGEST_INSERT,
+    PARAMETER_TYPES,
     batches,
     insert_many,
     new_row,
@@ -30,6 +31,7 @@ from service_tasks.use_cases.tasks import (
     PastExecuteAt,
     Selection,
     StoredTask,
+    TaskStanding,
 )
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
@@ -45,20 +47,20 @@ class TaskStore:
     def __init__(self, database: Database, ends: TaskEnds | None = None) -> None:
         """`ends` writes the events of tasks that are cancelled; by default none."""
         self._statements = StoreStatements(database, "queries.sql")
+        self._statements.prepare("insert", **PARAMETER_TYPES)
+        self._statements.prepare("get", id="uuid")
+        self._statements.prepare("get_status", id="uuid")
         self._ends = ends or TaskEnds()
 
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
-        insert = "insert" if announcement is None else "announce_and_insert"
-        if task.execute_at is None and task.user_id is None:
-            # Nothing to check first.
-            return _one(self._statements.once(insert, **new_row(task, announcement)))
-        with self._statements.transaction() as session:
-            at = task.execute_at
-            if at is not None and not self._statements.run(session, "is_future", execute_at=at).scalar_one():
-                raise PastExecuteAt
-            if task.user_id is not None and tombstones.buried(session, {task.user_id}):
-                raise UserDeleted
-            return _one(self._statements.rows(session, insert, **new_row(task, announcement)))
+        before, keeping = ("", {}) if task.user_id is None else tombstones.keep({task.user_id})
+        row = new_row(task, announcement)
+        ((*columns, reason, _),) = self._statements.once("insert", before=before, **keeping, **row)
+        if reason == "past":
+            raise PastExecuteAt
+        if reason == "user_deleted":
+            raise UserDeleted
+        return None if columns[0] is None else _stored(columns)
 
     def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
         if len(tasks) <= LARGEST_INSERT and all(_is_plain(task) for task in tasks):
@@ -121,20 +123,21 @@ class TaskStore:
             "task_type": selection.task_type,
             "user_id": optional_text(selection.user_id),
         }
-        with self._statements.transaction() as session:
-            # One snapshot for the page and its total.
-            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            rows = self._statements.rows(
-                session,
-                "list",
-                **which,
-                after=optional_text(selection.after),
-                limit=selection.limit,
-                offset=selection.offset,
-                largest=LARGEST_IN_LIST,
-            )
-            total: int = self._statements.run(session, "count", **which).scalar_one()
-        return [_stored(row) for row in rows], total
+        rows = self._statements.once(
+            "list",
+            **which,
+            after=optional_text(selection.after),
+            limit=selection.limit,
+            offset=selection.offset,
+            largest=LARGEST_IN_LIST,
+        )
+        total: int = rows[0][-1]
+        return [_stored(columns) for *columns, _ in rows if columns[0] is not None], total
+
+    def status(self, task_id: UUID) -> TaskStanding | None:
+        for id, state, created_at, duration in self._statements.once("get_status", id=str(task_id)):
+            return TaskStanding(id, State(state), created_at, duration)
+        return None
 
     def cancel(self, task_id: UUID) -> StoredTask | None:
         with self._statements.transaction() as session:
@@ -180,8 +183,8 @@ def _is_plain(task: NewTask) -> bool:
 
 
 def _stored(row: Sequence[Any]) -> StoredTask:
-    task = StoredTask._make(row)
-    return task._replace(state=State(task.state), obstacle=None if task.obstacle is None else Obstacle(task.obstacle))
+    id, state, *others, obstacle = row
+    return StoredTask._make((id, State(state), *others, None if obstacle is None else Obstacle(obstacle)))
 
 
 def _one(rows: Sequence[Sequence[Any]]) -> StoredTask | None:

@@ -126,6 +126,15 @@ class StoredTask(NamedTuple):
     obstacle: Obstacle | None
 
 
+class TaskStanding(NamedTuple):
+    """How a stored task stands."""
+
+    id: UUID
+    state: State
+    created_at: datetime
+    duration: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """Settings by operators for one type; None: the limit that the type declares, if any."""
@@ -193,6 +202,8 @@ class TaskRepository(MakingRepository[StoredTask], Protocol):
 
     def get(self, task_id: UUID) -> StoredTask | None: ...
 
+    def status(self, task_id: UUID) -> TaskStanding | None: ...
+
     def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
         """The selected page, newest first, and how many tasks there are in all."""
 
@@ -245,12 +256,18 @@ class TaskMaker(Generic[T]):
         Raises `Invalid` (also as `UserDeleted`), `PayloadTooLarge` and `IdempotencyKeyReused`.
         """
         request_hash = None if idempotency_key is None else fingerprint(body)
-        if idempotency_key is not None and request_hash is not None:
-            # First: a repeated request must not fail because its execute_at has passed meanwhile.
-            earlier = self._replayed(idempotency_key, request_hash)
-            if earlier is not None:
-                return earlier
-        new = self._new_task(body, idempotency_key, request_hash)
+        key = None if idempotency_key is None or request_hash is None else (idempotency_key, request_hash)
+        try:
+            return self._make(body, key)
+        except (Invalid, PayloadTooLarge):
+            # A repeated request must not fail because its execute_at has passed meanwhile, or its user is gone.
+            earlier = None if key is None else self._replayed(*key)
+            if earlier is None:
+                raise
+            return earlier
+
+    def _make(self, body: TaskCreate, key: tuple[str, bytes] | None) -> Created[T]:
+        new = self._new_task(body, *(key or (None, None)))
         announcement = READY if new.execute_at is None else SCHEDULED
         while True:
             announced = self._may_announce()
@@ -262,11 +279,9 @@ class TaskMaker(Generic[T]):
                 if not announced:
                     self._announce(announcement)
                 return Created(stored)
-            earlier, answers = None, None
-            if idempotency_key is not None and request_hash is not None:
-                earlier, answers = self._replayed(idempotency_key, request_hash), (idempotency_key, request_hash)
+            earlier = None if key is None else self._replayed(*key)
             if earlier is None and new.unique_key is not None:
-                alive = self._repository.by_unique_key(new.unique_key, answers=answers)
+                alive = self._repository.by_unique_key(new.unique_key, answers=key)
                 earlier = None if alive is None else Created(alive, existing=True)
             if earlier is not None:
                 return earlier
@@ -411,14 +426,25 @@ class Tasks:
         )
 
     def status(self, task_id: UUID) -> TaskStatusView:
-        return TaskStatusView.of(self._view(self._shown(task_id)))
+        task = self._repository.status(task_id)
+        if task is None:
+            raise TaskNotFound
+        return TaskStatusView(
+            id=task.id, status=public_status(task.state), created_at=task.created_at, duration=_rounded(task.duration)
+        )
 
     def result(self, task_id: UUID) -> TaskResultView:
         """Of an ended task; a failed or cancelled one has no result but says why."""
         task = self._shown(task_id)
         if task.completed_at is None:
             raise TaskNotFinished(f"The task has no result yet: it is {public_status(task.state)}.")
-        return TaskResultView.of(self._view(task))
+        return TaskResultView(
+            id=task.id,
+            status=public_status(task.state),
+            result=_written(task.result),
+            error=task.error,
+            completed_at=task.completed_at,
+        )
 
     def cancel(self, task_id: UUID) -> TaskView:
         task = self._repository.cancel(task_id)
@@ -531,7 +557,7 @@ class Tasks:
             progress=ProgressView(percent=task.progress_percent, message=task.progress_message),
             result=_written(task.result),
             errors=[_error_view(item, trace=trace) for item in _json(task.errors or "[]")],
-            duration=None if task.duration is None else round(task.duration, 3),
+            duration=_rounded(task.duration),
             waiting_for=self._waiting_for(task),
             omitted=omitted,
         )
@@ -557,6 +583,10 @@ def _in_batch(index: int, exc: Invalid) -> Invalid:
 
 def _json(text: str) -> Any:
     return read_stored(text)
+
+
+def _rounded(duration: float | None) -> float | None:
+    return None if duration is None else round(duration, 3)
 
 
 def _written(text: str | None) -> Written | None:

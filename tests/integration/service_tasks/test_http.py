@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from psycopg2 import Binary
 
 from service_tasks.app import create_app
 from service_tasks.domain.task import AttemptError, FailedForGood, State, Succeeded
+from service_tasks.schemas.tasks import TaskCreate
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types.io import io
 from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.tasks import Selection
+from servicekit.events.tombstones import bury
+from servicekit.process.clock import utc_now
 from servicekit.process.ids import new_id
+from servicekit.web.idempotency import fingerprint
 from tests.integration.service_tasks.test_task_store import ERROR
 from tests.support.waiting import eventually
 
@@ -204,6 +209,19 @@ def test_a_second_try_does_not_fail_because_its_time_has_passed_meanwhile(ask, b
     again = ask("POST", "/tasks", body, status=201, headers=key)
 
     assert again["id"] == task["id"]
+
+
+@pytest.mark.parametrize("body", [{"execute_at": "2020-01-01T00:00:00Z"}, {"user_id": str(UUID(int=1))}])
+def test_what_may_not_be_made_any_more_is_answered_with_what_was_made(ask, bench, body):
+    with bench.database.transaction() as session:
+        bury(session, UUID(int=1), utc_now())
+    key = {"Idempotency-Key": "k"}
+    task = ask("POST", "/tasks", status=201, headers=key)
+    assert ask("POST", "/tasks", body, status=409, headers=key)["code"] == "idempotency_key_reused"
+    bench.sql("UPDATE tasks SET request_hash = %s", Binary(fingerprint(TaskCreate.model_validate(body))))
+
+    assert ask("POST", "/tasks", body, status=201, headers=key)["id"] == task["id"]
+    ask("POST", "/tasks", body, status=400, headers={"Idempotency-Key": "new"})
 
 
 def test_a_key_that_was_answered_with_a_task_that_lived_leads_to_it_after_its_end(ask):

@@ -180,6 +180,8 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
     """A new one has its place above, or here with the reason."""
     once = {
         "get": "by the primary key alone",
+        "get_status": "by the primary key alone",
+        "insert": "as get_by_key",
         "get_live": "as live_keys",
         "live_id": "as live_keys",
         "id_by_key": "by a unique key alone",
@@ -188,7 +190,6 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
         "list": "by what people ask for",
         "choose": "by what people ask for",
         "retry_many": "by the ids, or by the state where it is rarer",
-        "count": "by what people ask for",
         "live_types": "reads workers",
     }
     queries = {**load_queries("maintenance.sql"), **load_queries()}

@@ -754,6 +754,14 @@ def test_a_worker_that_still_holds_something_is_not_forgotten(bench):
     assert bench.engine.forget_dead_workers() == 1
 
 
+def test_a_connection_that_was_made_before_the_tables_serves_as_any_other(bench):
+    bench.sql("DEALLOCATE ALL")
+
+    task_id = bench.add(user_id=uuid4())
+
+    assert bench.get(task_id).task_type == "noop"
+
+
 @pytest.mark.parametrize(("constraint", "words"), [("ck_tasks_state", State), ("ck_schedules_missed", Missed)])
 def test_the_words_of_the_database_are_those_of_the_program(bench, constraint, words):
     (definition,) = bench.sql("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s", constraint)[0]
