@@ -75,7 +75,7 @@ def success(data: Any) -> dict[str, Any]:
 
 def success_bytes(data: bytes) -> bytes:
     """`dump(success(…))` of data that is written already."""
-    return _GOOD + data + b"}"
+    return b'{"success":true,"data":%b}' % data
 
 
 def failure(error: AppError) -> dict[str, Any]:
