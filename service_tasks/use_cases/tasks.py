@@ -417,7 +417,7 @@ class Tasks:
         found, total = self._repository.search(selection)
         page = found[: query.limit]
         _count(page)
-        return TaskPage(
+        return TaskPage.unchecked(
             tasks=[self._view(task) for task in page],
             total=total,
             limit=query.limit,
@@ -429,7 +429,7 @@ class Tasks:
         task = self._repository.status(task_id)
         if task is None:
             raise TaskNotFound
-        return TaskStatusView(
+        return TaskStatusView.unchecked(
             id=task.id, status=public_status(task.state), created_at=task.created_at, duration=_rounded(task.duration)
         )
 
@@ -438,7 +438,7 @@ class Tasks:
         task = self._shown(task_id)
         if task.completed_at is None:
             raise TaskNotFinished(f"The task has no result yet: it is {public_status(task.state)}.")
-        return TaskResultView(
+        return TaskResultView.unchecked(
             id=task.id,
             status=public_status(task.state),
             result=_written(task.result),
@@ -549,19 +549,33 @@ class Tasks:
             omitted.append("result")
         if task.errors is None:
             omitted.append("errors")
-        shown: dict[str, Any] = {name: value for name, value in task._asdict().items() if name in TaskView.model_fields}
-        shown.update(
+        return TaskView.unchecked(
+            id=task.id,
+            task_type=task.task_type,
+            title=task.title,
+            user_id=task.user_id,
             status=status,
             payload=_written(task.payload),
+            priority=task.priority,
+            attempts=task.attempts,
+            max_attempts=task.max_attempts,
             timeout=task.timeout_seconds,
-            progress=ProgressView(percent=task.progress_percent, message=task.progress_message),
+            execute_at=task.execute_at,
+            progress=ProgressView.unchecked(percent=task.progress_percent, message=task.progress_message),
             result=_written(task.result),
-            errors=[_error_view(item, trace=trace) for item in _json(task.errors or "[]")],
+            error=task.error,
+            errors=[_error_view(item, trace=trace) for item in _errors(task)],
+            created_at=task.created_at,
+            updated_at=task.updated_at,
+            started_at=task.started_at,
+            completed_at=task.completed_at,
             duration=_rounded(task.duration),
+            unique_key=task.unique_key,
+            callback_url=task.callback_url,
+            callback_task_id=task.callback_task_id,
             waiting_for=self._waiting_for(task),
             omitted=omitted,
         )
-        return TaskView(**shown)
 
     def _waiting_for(self, task: StoredTask) -> str | None:
         if task.obstacle is not Obstacle.NO_WORKER:
@@ -581,8 +595,8 @@ def _in_batch(index: int, exc: Invalid) -> Invalid:
     return Invalid(f"tasks.{index}: {exc.message}", details=details)
 
 
-def _json(text: str) -> Any:
-    return read_stored(text)
+def _errors(task: StoredTask) -> Any:
+    return read_stored(task.errors) if task.errors and task.errors != "[]" else ()
 
 
 def _rounded(duration: float | None) -> float | None:
@@ -598,4 +612,6 @@ def _count(tasks: Sequence[StoredTask]) -> None:
     for task in tasks:
         # As read, as written, and as sent.
         texts = 4 * (len(task.payload or "") + len(task.result or ""))
-        memory.take(texts + 3 * weight((task.errors or "").encode("utf-8")))
+        if task.errors != "[]":
+            texts += 3 * weight((task.errors or "").encode("utf-8"))
+        memory.take(texts)

@@ -16,7 +16,7 @@ from uuid import UUID
 from pydantic import BaseModel, PlainSerializer, TypeAdapter, WrapSerializer
 
 from servicekit.process.clock import rfc3339
-from servicekit.wire.envelope import dump
+from servicekit.wire.envelope import Written, dump
 
 Encoder = Callable[[Any], str]
 
@@ -102,6 +102,8 @@ def _is_plain_text(metadata: list[Any]) -> bool:
 
 
 def _any(value: Any) -> str:
+    if value is None or isinstance(value, Written):
+        return "null" if value is None else value.encoded_json
     return dump(value).decode("utf-8")
 
 
