@@ -184,7 +184,7 @@ class RelayStore:
 
     def acknowledge(self, destination: str, positions: Sequence[int]) -> None:
         """Delete deliveries that arrived."""
-        self._change(_ACKNOWLEDGE, destination=destination, positions=list(positions))
+        self._database.once(_ACKNOWLEDGE, {"destination": destination, "positions": list(positions)})
 
     def hold(self, destination: str, position: int, reason: str, *, final: bool) -> bool:
         """Hold a refused event, and its subject with it, for a while; returns whether it is given up."""
@@ -227,8 +227,7 @@ class RelayStore:
         return {row.destination: Backlog(row.waiting, row.given_up, row.oldest) for row in self._rows(_BACKLOG)}
 
     def _rows(self, statement: str, **parameters: Any) -> list[Any]:
-        with self._database.transaction() as session:
-            return list(session.connection().exec_driver_sql(statement, parameters))
+        return self._database.once(statement, parameters, with_names=True)
 
     def _change(self, statement: str, **parameters: Any) -> int:
         with self._database.transaction() as session:
