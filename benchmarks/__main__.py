@@ -12,6 +12,8 @@ from benchmarks.gateway import bench as gateway
 from benchmarks.gateway_faults import bench as gateway_faults
 from benchmarks.ingest import bench as ingest
 from benchmarks.report import ReportRow, describe_machine, print_table, revision, write_json
+from benchmarks.services import bench as services
+from benchmarks.system import bench as system
 from benchmarks.tasks import bench as tasks
 
 #: What each benchmark adds to the arguments, and how it is run.
@@ -21,6 +23,8 @@ BENCHMARKS: dict[
     "gateway": (gateway.__doc__ or "", gateway.add_arguments, gateway.run),
     "gateway-faults": (gateway_faults.__doc__ or "", gateway_faults.add_arguments, gateway_faults.run),
     "ingest": (ingest.__doc__ or "", ingest.add_arguments, ingest.run),
+    "services": (services.__doc__ or "", services.add_arguments, services.run),
+    "system": (system.__doc__ or "", system.add_arguments, system.run),
     "tasks": (tasks.__doc__ or "", tasks.add_arguments, tasks.run),
 }
 

@@ -1,7 +1,8 @@
 """A small load generator for machines without wrk: `python -m benchmarks.generator URL CONNECTIONS SECONDS PATIENCE`.
 
-Prints the same line as wrk_report.lua. An answer with a status of 400 or more, a lost connection and one that
-cannot be made are errors; a request still waiting after PATIENCE seconds is one too.
+A file as the last argument holds the requests, as wrk_report.lua reads them. Prints the same line as wrk_report.lua.
+An answer with a status of 400 or more, a lost connection and one that cannot be made are errors; a request still
+waiting after PATIENCE seconds is one too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -28,8 +32,8 @@ class AnswerCounts:
 class KeptClient(asyncio.Protocol):
     """One connection with one request at a time."""
 
-    def __init__(self, message: bytes, counts: AnswerCounts) -> None:
-        self._message = message
+    def __init__(self, next_message: Callable[[], bytes], counts: AnswerCounts) -> None:
+        self._next_message = next_message
         self._counts = counts
         self._parser = httptools.HttpResponseParser(self)
         self.asked_at: float | None = None
@@ -62,13 +66,27 @@ class KeptClient(asyncio.Protocol):
 
     def _ask(self) -> None:
         self.asked_at = time.perf_counter()
-        self.transport.write(self._message)
+        self.transport.write(self._next_message())
 
 
-async def generate(url: str, connections: int, seconds: float, patience: float) -> dict[str, float]:
+def messages(host: str, asks: str) -> Iterator[bytes]:
+    """The requests of these lines, again and again; `#n#` counts up from 1."""
+    number = 0
+    for line in cycle(asks.splitlines()):
+        method, path, body = line.split("\t")
+        if "#n#" in body:
+            number += 1
+        sent = body.replace("#n#", str(number)).encode()
+        about = f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n" if sent else ""
+        yield f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{about}\r\n".encode() + sent
+
+
+async def generate(
+    url: str, connections: int, seconds: float, patience: float, asks: str | None = None
+) -> dict[str, float]:
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
-    message = f"GET {parts.path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+    message = messages(f"{host}:{port}", f"GET\t{parts.path}\t" if asks is None else asks).__next__
     loop, counts = asyncio.get_running_loop(), AnswerCounts()
     began = time.perf_counter()
     counts.ends_at = began + seconds
@@ -105,4 +123,5 @@ async def generate(url: str, connections: int, seconds: float, patience: float) 
 
 if __name__ == "__main__":
     address, how_many, how_long, how_patient = sys.argv[1:5]
-    print(json.dumps(uvloop.run(generate(address, int(how_many), float(how_long), float(how_patient)))))
+    wanted = Path(sys.argv[5]).read_text(encoding="utf-8") if sys.argv[5:] else None
+    print(json.dumps(uvloop.run(generate(address, int(how_many), float(how_long), float(how_patient), wanted))))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from benchmarks.processes import pinned
 from benchmarks.report import CHECKOUT
 
 _HERE = Path(__file__).resolve().parent
 #: A request without an answer after this many seconds is an error.
 _PATIENCE = 5
+#: In the body of an `Ask`; wrk_report.lua and generator.py know it too.
+NUMBER = "#n#"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,16 @@ class LoadResult:
     p50: float
     p99: float
     errors: int
+    #: good and bad ones
+    answers: int = 0
+
+
+class Ask(NamedTuple):
+    """One request. `NUMBER` in the body becomes another whole number each time; the body is JSON in one line."""
+
+    method: str
+    path: str
+    body: str = ""
 
 
 def generator() -> str:
@@ -35,25 +49,34 @@ def generator() -> str:
 
 def put(url: str, *, connections: int, seconds: int, on: frozenset[int] | None) -> LoadResult:
     """Ask `url` from `connections` kept connections, each with one request at a time."""
+    return _load(url, None, connections, seconds, on)
+
+
+def put_asks(
+    base: str, asks: Sequence[Ask], file: Path, *, connections: int, seconds: int, on: frozenset[int] | None
+) -> LoadResult:
+    """Like `put`, with these requests one after another and from the beginning again. `file` is written."""
+    file.write_text("".join(f"{ask.method}\t{ask.path}\t{ask.body}\n" for ask in asks), encoding="utf-8")
+    return _load(base, file, connections, seconds, on)
+
+
+def _load(url: str, asks: Path | None, connections: int, seconds: int, on: frozenset[int] | None) -> LoadResult:
+    more = [] if asks is None else [str(asks)]
     if shutil.which("wrk"):
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={_PATIENCE}s"]
-        command += ["-s", str(_HERE / "wrk_report.lua"), url]
+        command += ["-s", str(_HERE / "wrk_report.lua"), url, *(["--", *more] if more else [])]
     else:
         command = [sys.executable, "-m", "benchmarks.generator", url, str(connections), str(seconds), str(_PATIENCE)]
-    before = None if on is None else os.sched_getaffinity(0)
-    if on is not None:
-        os.sched_setaffinity(0, on)  # the child takes it over
-    try:
+        command += more
+    with pinned(on):
         done = subprocess.run(
             command, cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=seconds + 4 * _PATIENCE
         )
-    finally:
-        if before is not None:
-            os.sched_setaffinity(0, before)
     found = json.loads(done.stdout.splitlines()[-1])
     return LoadResult(
         per_second=(found["answers"] - found["bad"]) / (found["microseconds"] / 1e6),
         p50=(found["p50"] if found["answers"] else found["microseconds"]) / 1000,
         p99=(found["p99"] if found["answers"] else found["microseconds"]) / 1000,
         errors=found["errors"],
+        answers=found["answers"],
     )

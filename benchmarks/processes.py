@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 _START_SECONDS = 20.0
@@ -22,6 +22,20 @@ def cores() -> tuple[frozenset[int], frozenset[int]] | None:
         return None
     mine = sorted(os.sched_getaffinity(0))
     return (frozenset(mine[:1]), frozenset(mine[1:2])) if len(mine) > 1 else None
+
+
+@contextlib.contextmanager
+def pinned(core: frozenset[int] | None) -> Iterator[None]:
+    """What is started meanwhile stays on this core; with None, anywhere."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, core)  # a child takes it over
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def free_port() -> int:
@@ -48,23 +62,16 @@ class Process:
     ) -> None:
         self._output = output
         self._name = Path(command[0]).name
-        before = None if on is None else os.sched_getaffinity(0)
-        if on is not None:
-            os.sched_setaffinity(0, on)  # the child takes it over
-        try:
-            with output.open("ab") as file:
-                self._child = subprocess.Popen(
-                    command,
-                    cwd=cwd,
-                    env={**os.environ, **(environment or {})},
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,
-                )
-        finally:
-            if before is not None:
-                os.sched_setaffinity(0, before)
+        with pinned(on), output.open("ab") as file:
+            self._child = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
         if port is None:
             return
         try:

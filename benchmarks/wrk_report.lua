@@ -1,3 +1,25 @@
+-- With a file after `--`: its requests in turn, a line each of method, path and body between tabs. `#n#` becomes a number.
+function init(args)
+  if args[1] == nil then return end
+  local fields = { ["Content-Type"] = "application/json", ["Host"] = wrk.headers["Host"] or (wrk.host .. ":" .. wrk.port) }
+  local asks, at, number = {}, 0, 0
+  for line in io.lines(args[1]) do
+    local method, path, body = line:match("^([^\t]*)\t([^\t]*)\t(.*)$")
+    local ask = { method = method, path = path, body = body }
+    if not body:find("#n#", 1, true) then
+      ask.whole = wrk.format(method, path, fields, body ~= "" and body or nil)
+    end
+    asks[#asks + 1] = ask
+  end
+  request = function()
+    at = at % #asks + 1
+    local ask = asks[at]
+    if ask.whole then return ask.whole end
+    number = number + 1
+    return wrk.format(ask.method, ask.path, fields, (ask.body:gsub("#n#", number)))
+  end
+end
+
 -- One line of JSON at the end, with latencies in microseconds.
 done = function(summary, latency)
   local e = summary.errors

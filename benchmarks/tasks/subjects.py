@@ -192,18 +192,23 @@ class Server:
     def stop(self) -> None:
         self._postgres.stop()
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the server and all its processes that still run."""
+        return 0.0 if self._postgres.pid is None else cpu_seconds(self._postgres.pid)
+
     def place(self) -> TaskPlace:
         """A new database of ours, migrated and empty."""
         place = self.empty_place()
         migrations.upgrade("service_tasks", place.url)
         return place
 
-    def empty_place(self) -> TaskPlace:
-        """A new database without any table."""
+    def empty_place(self, like: TaskPlace | None = None) -> TaskPlace:
+        """A new database without any table, or with everything that another has, to which nobody is connected."""
         self._made += 1
         name = f"bench_{self._made}"
+        of = "" if like is None else f" TEMPLATE {like.url.rpartition('/')[2]} STRATEGY file_copy"
         with self._administration().cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
+            cursor.execute(f"CREATE DATABASE {name}{of}")
         return TaskPlace(self._postgres.url(name), self._folder)
 
     def drop(self, place: TaskPlace) -> None:
