@@ -259,7 +259,7 @@ class View(BaseModel):
         any object with the same attributes will do."""
         view = cls.__new__(cls)
         object.__setattr__(view, "__dict__", values)
-        object.__setattr__(view, "__pydantic_fields_set__", cls.model_fields.keys())
+        object.__setattr__(view, "__pydantic_fields_set__", set(values))
         object.__setattr__(view, "__pydantic_extra__", None)
         object.__setattr__(view, "__pydantic_private__", None)
         return view

@@ -8,13 +8,14 @@ from decimal import Decimal
 
 import psycopg2
 import pytest
-from sqlalchemy import NullPool, create_engine, event, make_url, text
+from sqlalchemy import NullPool, bindparam, create_engine, event, make_url, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from servicekit.database import engine as database_module
 from servicekit.database.engine import Database, DatabaseTooSlow
+from servicekit.database.statement import Statement, containing
 from servicekit.observing.metrics import Metrics
 from servicekit.web.app import make_app
 from servicekit.wire import deadline
@@ -488,6 +489,23 @@ def test_a_statement_by_itself_is_kept_and_gives_its_rows(database):
     assert database.once("INSERT INTO pumps VALUES (%(name)s, '{}') RETURNING name", {"name": "one"}) == [("one",)]
     assert database.once("UPDATE pumps SET name = %(name)s", {"name": "two"}) == []
     assert database.once("SELECT name FROM pumps", {}) == [("two",)]
+
+
+def test_a_compiled_statement_keeps_its_constants_and_gives_rows_with_names(database):
+    add(database, "100%_", {"price": Decimal("52.00")})
+    add(database, "100%x")
+    wanted = select(Pump.name, Pump.data).where(
+        Pump.name.contains("%_", autoescape=True), Pump.name != bindparam("not")
+    )
+    statement = Statement(wanted)
+
+    (row,) = database.rows(statement, {"not": "x"})
+    assert (row.name, row.data) == ("100%_", {"price": Decimal("52.00")})
+    assert database.rows(statement, {"not": "100%_"}) == []
+    found = database.rows(
+        Statement(select(Pump.name).where(Pump.name.like(bindparam("part"), escape="/"))), {"part": containing("%_")}
+    )
+    assert found == [("100%_",)]
 
 
 def test_statements_of_one_message_are_one_transaction(database):
