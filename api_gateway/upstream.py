@@ -230,6 +230,7 @@ class _Attempt:
         "_head_bytes",
         "_interim",
         "_keep_alive",
+        "_left",
         "_method",
         "_parser",
         "_pieces",
@@ -253,6 +254,8 @@ class _Attempt:
         self.fields: Fields = []
         self.complete = False
         self.error: Exception | None = None
+        #: Bytes of the body to come that need no parser, which would copy them.
+        self._left = 0
         self._field_bytes = 0
         self._head_bytes = 0
         self._began = False
@@ -343,6 +346,14 @@ class _Attempt:
             if self._take_plain(data):
                 return
             self._parser = httptools.HttpResponseParser(self)
+        if self._left:
+            if len(data) > self._left:
+                self._dirty = True
+                data = data[: self._left]
+            self.on_body(data)
+            if not self._left:
+                self.on_message_complete()
+            return
         assert self._parser is not None  # the first bytes made it
         try:
             self._parser.feed_data(data)
@@ -442,11 +453,15 @@ class _Attempt:
             # The parser may wait for the body that a HEAD's fields announce, so it is not used again.
             self._keep_alive = self._parser.should_keep_alive()
             self._completed()
+        else:
+            self._left = int(get(self.fields, b"content-length") or 0)
 
     def on_body(self, piece: bytes) -> None:
         if self.complete:
             self._dirty = True
             return
+        if self._left:
+            self._left -= len(piece)
         self._pieces.append(piece)
         self._waiting += len(piece)
         if self._waiting > HIGH_WATER:
