@@ -53,7 +53,7 @@ class TaskStore:
         self._ends = ends or TaskEnds()
 
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
-        before, keeping = ("", {}) if task.user_id is None else tombstones.keep({task.user_id})
+        before, keeping = ("", {}) if task.user_id is None else (tombstones.KEEP, tombstones.kept(task.user_id))
         row = new_row(task, announcement)
         ((*columns, reason, _),) = self._statements.once("insert", before=before, **keeping, **row)
         if reason == "past":

@@ -18,15 +18,14 @@ from sqlalchemy.orm import Session
 # The first half of each lock's key, apart from locks with a single number.
 _LOCKS = 0x517E
 
-# Always in the same order.
-_KEEP = """
+#: Instead of `buried`, for an INSERT that looks for the tombstone itself, as the next statement of the same message.
+KEEP = "SELECT pg_advisory_xact_lock_shared(%(tombstone_locks)s, %(tombstone_key)s);\n"
+# Two statements in one message: the second sees what was committed while the first waited. Always in the same order.
+_BURIED = """
 SELECT count(pg_advisory_xact_lock_shared(%(locks)s, k)) FROM (
     SELECT DISTINCT k FROM unnest(%(keys)s::int[]) AS x(k) ORDER BY k) AS keys;
+SELECT t.id FROM tombstones t WHERE t.id = ANY (%(ids)s::uuid[])
 """
-#: `buried` for an INSERT that looks for the tombstone itself, as the next statement of the same message.
-KEEP = "SELECT pg_advisory_xact_lock_shared(%(tombstone_locks)s, %(tombstone_key)s);\n"
-# In the same message: it sees what was committed while the first waited.
-_FIND = "SELECT t.id FROM tombstones t WHERE t.id = ANY (%(ids)s::uuid[])"
 _LOCK = "SELECT pg_advisory_xact_lock(%(locks)s, %(key)s)"
 _BURY = """
 INSERT INTO tombstones (id, deleted_at) VALUES (%(id)s::uuid, %(moment)s) ON CONFLICT (id) DO NOTHING
@@ -43,14 +42,7 @@ def buried(session: Session, ids: Collection[UUID]) -> set[UUID]:
 
 def select_buried(ids: Collection[UUID]) -> tuple[str, dict[str, Any]]:
     """The query of `buried`, for other kinds of connection: its rows are the deleted ids."""
-    statement, parameters = keep(ids)
-    return f"{statement}{_FIND}", {**parameters, "ids": [str(item) for item in ids]}
-
-
-def keep(ids: Collection[UUID]) -> tuple[str, dict[str, Any]]:
-    """What precedes, in the same message, a statement that looks for tombstones itself: those of these ids that are not
-    deleted stay so until the transaction ends."""
-    return _KEEP, {"locks": _LOCKS, "keys": [_key(item) for item in ids]}
+    return _BURIED, {"locks": _LOCKS, "keys": [_key(item) for item in ids], "ids": [str(item) for item in ids]}
 
 
 def kept(id: UUID) -> dict[str, Any]:
