@@ -166,8 +166,10 @@ class _Rounds:
             require_same(self._stacks, work, self._asks(work), self._base)
             for stack in self._stacks:
                 print(f"{work.title}, round {number + 1}: {stack.name}", file=sys.stderr, flush=True)
-                if (stack.name, work.part) not in self._warm:
-                    self._warm.add((stack.name, work.part))
+                # A gateway has connections to open for each kind of request, a service alone only to its database.
+                warm = (stack.name, work.title if self._plan.whole else work.part)
+                if warm not in self._warm:
+                    self._warm.add(warm)
                     self._load(stack, work, min(clients, 32), seconds=1)
                 found[stack.name].append(self._measured(stack, work, clients))
                 if work.writes:
