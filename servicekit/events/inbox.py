@@ -80,7 +80,10 @@ class Inbox:
 def event_routes(inbox: Inbox, token: str | None) -> Routes:
     """Declare the endpoint for other services' events; it appears in no public document."""
     api = Routes("internal", documented=False)
-    guard = bearer_guard(token, name="internal", closed="This service takes no events: INTERNAL_TOKEN is not set.")
+    # Its guesses at the relay's own address would stop the events.
+    guard = bearer_guard(
+        token, name="internal", closed="This service takes no events: INTERNAL_TOKEN is not set.", puts_off=False
+    )
 
     @api.post(PATH, errors=(Unauthorized, Forbidden, TooManyRequests), body_limit=LARGEST_BODY, guard=guard)
     def take_events(body: EventBatch) -> Taken:

@@ -47,6 +47,8 @@ DISCARD_SECONDS = 10.0
 SILENT_SECONDS = 2.0
 #: Seconds between checks whether a client that closed its side has left.
 _ASK_SECONDS = 0.5
+#: The most chunks of a body: each takes the event loop some 10 µs, however short it is.
+MAX_CHUNKS = 20_000
 #: A body of at least this many bytes is not copied behind its head.
 _LARGE = 64 * 1024
 
@@ -129,6 +131,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
     #: Bytes discarded after the last answer, and until when, on the event loop's clock.
     _discarded = 0
     _discard_until = 0.0
+    _chunks = 0
     _in_chunks = False
     _is_endless = False
     _is_out = False
@@ -392,8 +395,16 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         if not self._conn_lost_handled and self.transport.get_write_buffer_size():
             self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
+    def _on_body(self, chunk: bytes) -> None:
+        if self._callback_parser.is_chunked:
+            self._chunks += 1
+            if self._chunks > MAX_CHUNKS:
+                raise theirs.ParseError("too many chunks")
+        super()._on_body(chunk)
+
     def _on_headers_complete(self) -> bool:
         self._cancel_head_timer()
+        self._chunks = 0
         parser = self._callback_parser
         if parser.is_chunked:
             codings = [value.lower() for name, value in parser.headers if name == b"transfer-encoding"]

@@ -33,6 +33,8 @@ ACCOUNT = "siteworks.account"
 
 #: Fields that an application must not set (PEP 3333): they belong to the connection.
 _OF_THE_CONNECTION = frozenset({"connection", "date", "keep-alive", "server", "transfer-encoding"})
+#: Of a request; Werkzeug would take one that offers an upgrade for a WebSocket's.
+_OF_ONE_CONNECTION = frozenset({b"connection", b"upgrade"})
 _UNPREFIXED = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 
 _log = get_logger(__name__)
@@ -72,14 +74,14 @@ class WsgiServer(Application):
 class _Job(Exchange):
     """A request and, once a thread has run it, its answer."""
 
-    __slots__ = ("account", "answered", "begun", "body", "environ", "fields", "left")
+    __slots__ = ("account", "answered", "begun", "body", "environ", "fields", "left", "told")
 
     def __init__(self, request: Request, account: Account) -> None:
         super().__init__(request)
         self.account = account
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        #: Its client has left; a thread has taken it.
-        self.left = self.begun = False
+        #: Its client has left; a thread has taken it; its end has been told to the event loop.
+        self.left = self.begun = self.told = False
         self.environ: Environ = {}
         self.fields: Fields = []
         self.body = b""
@@ -124,6 +126,8 @@ class WsgiHandler(ObservedHandler[_Job]):
         self._app = app
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        #: Those in `_jobs` that somebody waits for.
+        self._queued: set[_Job] = set()
         self._done: deque[_Job] = deque()
         self._is_told = False
         self._threads = [
@@ -134,8 +138,8 @@ class WsgiHandler(ObservedHandler[_Job]):
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a thread."""
-        return self._jobs.qsize()
+        """How many requests wait for a thread, without those of clients that left."""
+        return len(self._queued)
 
     def end_threads(self) -> None:
         """Let each thread end after the request it runs."""
@@ -158,20 +162,22 @@ class WsgiHandler(ObservedHandler[_Job]):
             exchange.environ = _environ(exchange, await request.body.read(limit, exchange.account))
         else:
             exchange.environ = _environ(exchange, b"")
+        self._queued.add(exchange)
         self._jobs.put(exchange)
         try:
             await exchange.answered
         except asyncio.CancelledError:
-            exchange.left = True
+            exchange.left = not exchange.told
+            self._queued.discard(exchange)
             if exchange.begun:
                 exchange.status = 0
             raise
         client = exchange.client
         client.send(exchange.status, exchange.fields, exchange.body)
-        if client.is_behind:
-            await client.drain()
         # The application has counted it.
         exchange.status = 0
+        if client.is_behind:
+            await client.drain()
         return True
 
     def refuse(self, exchange: _Job, error: AppError) -> None:
@@ -184,6 +190,7 @@ class WsgiHandler(ObservedHandler[_Job]):
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
+            self._queued.discard(job)
             if not job.left:
                 job.begun = True
                 try:
@@ -211,6 +218,7 @@ class WsgiHandler(ObservedHandler[_Job]):
         self._is_told = False
         while self._done:
             job = self._done.popleft()
+            job.told = True
             if job.left:
                 job.account.close()
             elif not job.answered.done():
@@ -269,6 +277,8 @@ def _environ(job: _Job, body: bytes) -> Environ:
         ACCOUNT: job.account,
     }
     for name, value in request.fields.pairs:
+        if name in _OF_ONE_CONNECTION:
+            continue
         if name == b"transfer-encoding":
             # It is here.
             environ["CONTENT_LENGTH"] = str(len(body))

@@ -56,22 +56,26 @@ class _WrongTokens:
                 del self._of[next(iter(self._of))]
 
 
-def bearer_guard(token: str | None, *, name: str, closed: str, now: Callable[[], float] = time.monotonic) -> Guard:
+def bearer_guard(
+    token: str | None, *, name: str, closed: str, puts_off: bool = True, now: Callable[[], float] = time.monotonic
+) -> Guard:
     """A guard that admits only requests with `token` as `Authorization: Bearer TOKEN` (RFC 6750), compared in constant
     time; raises `Unauthorized` for others. Without a token it raises `Forbidden` for all, with `closed` as the reason.
 
     A client that has sent WRONG_TOKENS wrong ones gets `TooManyRequests`, whatever it sends, until WRONG_TOKENS_SECONDS
-    after the first of them. `name` says which token to send, such as "admin".
+    after the first of them; without `puts_off` nobody is put off, for a sender at whose address anybody may guess.
+    `name` says which token to send, such as "admin".
     """
     wrong = _WrongTokens()
 
     def check(authorization: str | None, client: str | None) -> None:
         if not token:
             raise Forbidden(closed)
-        wrong.check(client or "", now())
+        if puts_off:
+            wrong.check(client or "", now())
         scheme, _, given = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-            if given:
+            if given and puts_off:
                 wrong.count(client or "", now())
             raise Unauthorized(
                 f"Send the {name} token as Authorization: Bearer TOKEN.", headers={"WWW-Authenticate": "Bearer"}

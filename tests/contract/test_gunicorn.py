@@ -78,6 +78,7 @@ OVERRIDDEN = {
     "eof_received": [],
     "_close_transport": [],
     "_feed_callback_parser": ["data"],
+    "_on_body": ["chunk"],
     "_on_headers_complete": [],
     "_resume_reading": [],
     "_send_response_start": ["status", "headers", "request", "close"],

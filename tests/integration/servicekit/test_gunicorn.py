@@ -161,7 +161,9 @@ def test_a_chunked_body_within_the_limit_is_read(service):
     assert body["error"]["details"] == [{"field": "email", "message": "is required"}]
 
 
-@pytest.mark.parametrize("chunks", [b"zz\r\nxx\r\n", b"5\r\nabcdefgh", b"-1\r\n", b"4\r\nabcdXX0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "chunks", [b"zz\r\nxx\r\n", b"5\r\nabcdefgh", b"-1\r\n", b"4\r\nabcdXX0\r\n\r\n", b"1\r\n \r\n" * 30_000]
+)
 def test_broken_chunks_are_a_400_and_no_crash(service, chunks):
     with service.connect() as connection:
         connection.sendall(post("Transfer-Encoding: chunked") + chunks)

@@ -151,6 +151,21 @@ def test_what_a_thread_still_holds_for_a_client_that_left_is_counted_until_its_e
     assert counted(app) == []
 
 
+def test_a_client_that_leaves_at_the_moment_of_its_answer_leaves_nothing_counted() -> None:
+    app = App()
+
+    async def main(handler: WsgiHandler) -> None:
+        call = asyncio.create_task(handler.answer(request(Connection(), "POST", body=b"x" * 1000)))
+        tell = handler._tell
+        handler._tell = lambda: (tell(), call.cancel())  # type: ignore[method-assign,assign]
+        with suppress(asyncio.CancelledError):
+            await call
+        assert call.cancelled()
+        assert app.budget.taken == 0
+
+    run(app, 1, main)
+
+
 def test_a_full_queue_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsgi, "MAX_WAITING", 2)
     app, refused = App(), Connection()
@@ -162,13 +177,18 @@ def test_a_full_queue_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         calls = [first, *(asyncio.create_task(handler.answer(request(Connection()))) for _ in range(2))]
         await until(lambda: handler.waiting == 2)
         await handler.answer(request(refused))
+        # One that left makes room.
+        calls.pop().cancel()
+        await until(lambda: handler.waiting == 1)
+        calls.append(asyncio.create_task(handler.answer(request(Connection()))))
+        await until(lambda: handler.waiting == 2)
         app.may_go_on.set()
         await asyncio.gather(*calls)
 
     run(app, 1, main)
     ((status, body),) = refused.sent
     assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
-    assert ['status="503"' in line for line in counted(app)] == [True]
+    assert ['status="503"' in line or 'status="499"' in line for line in counted(app)] == [True, True]
 
 
 def test_a_crash_is_a_500_that_tells_nothing_and_its_thread_goes_on() -> None:
