@@ -143,7 +143,7 @@ class Orders:
                 order.products_key = _products_key(change.items)
             if "status" in values:
                 order.status = step(present, OrderStatus(change.status)).value
-            if values:
+            if session.is_modified(order):
                 order.updated_at = max(self._clock(), order.created_at)
             if order.status != present:
                 outbox.add(session, events.status_changed(order, present))

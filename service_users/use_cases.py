@@ -101,7 +101,7 @@ class Users:
                 repository.require_free(session, user_id, values["email_key"])
             for name, value in values.items():
                 setattr(user, name, value)
-            if values:
+            if session.is_modified(user):
                 user.updated_at = max(self._clock(), user.created_at)
                 outbox.add(session, events.updated(user))
             session.flush()
