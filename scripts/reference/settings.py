@@ -147,7 +147,7 @@ def example() -> str:
     lines = [
         "# Every setting, with its default and who reads it. Written by ./scripts/docs.",
         "#",
-        "# Copy this file to .env and take the mark from a line to change it; the environment wins over .env.",
+        "# Copy this file to .env and remove the # from a line to change it; the environment wins over .env.",
         "# ./scripts/run sets the addresses (*_BIND, *_URL) and the internal token itself.",
     ]
     for group, members in groups():

@@ -101,7 +101,7 @@ class CallbackAnswer(BaseModel):
     max_attempts=CALLBACK_MAX_ATTEMPTS,
 )
 async def callback(ctx: TaskContext, payload: Any, *, settings: CallbackSettings) -> CallbackAnswer:
-    """Tells the end of a task to its callback_url, signed, until an answer of 2xx comes.
+    """Reports the end of a task to its callback_url, signed, until an answer of 2xx comes.
 
     The service makes these tasks itself. Any other answer is tried again, not before its Retry-After; 410 ends it.
     """

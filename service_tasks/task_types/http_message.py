@@ -88,5 +88,5 @@ class HttpResponse(BaseModel):
     url: str = Field(description="where it came from, after redirects")
     headers: dict[str, str] = Field(description="names in lower case; without Set-Cookie; 16 KiB at most")
     body: str
-    base64: bool = Field(description="the body is no text and stands there in Base64 (RFC 4648)")
+    base64: bool = Field(description="the body is not text and is given in Base64 (RFC 4648)")
     truncated: bool = Field(description="the body was longer than what is kept")
