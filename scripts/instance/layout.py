@@ -61,6 +61,11 @@ class Layout:
         return self.data / "run"
 
     @property
+    def log_sizes(self) -> Path:
+        """How long the log of each process was when the process was last told to start."""
+        return self.run / "log_sizes.json"
+
+    @property
     def temporary(self) -> Path:
         """The services' TMPDIR, so that an instance writes only to its data folder."""
         return self.data / "tmp"

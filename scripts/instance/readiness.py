@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ class Start:
         self._without = {"ingest"} if "rabbitmq" not in {process.service for process in seen} else set()
         self._exits: dict[str, set[float]] = {process.name: {process.stopped_at} for process in seen}
         self._logged = {process.name: _size(layout.log(process.name)) for process in seen}
+        began = {process.name: self._logged[process.name] for process in seen if process.service in services}
+        layout.log_sizes.write_text(json.dumps(_sizes_at_start(layout) | began))  # for `status`
 
     def require_nobody_failed(self) -> list[ProcessState]:
         """Return what supervisor says of them. Raises StartFailed, with the cause, if one of them cannot start."""
@@ -92,9 +95,19 @@ def problems_of(processes: Sequence[ProcessState], layout: Layout, ports: Ports)
         return dict(zip([process.name for process in processes], pool.map(problem, processes), strict=True))
 
 
-def cause_in(log: Path) -> str | None:
-    """Why the process cannot start, if that is the last thing its log says."""
-    return _own_words(_read(log, max(0, _size(log) - _TAIL)))
+def cause_of(process: ProcessState, layout: Layout) -> str | None:
+    """Why the process cannot start, if that is the last thing it logged since it was told to start."""
+    if process.state in {"STOPPED", "STOPPING"}:
+        return None
+    log = layout.log(process.name)
+    return _own_words(_read(log, max(_sizes_at_start(layout).get(process.name, 0), _size(log) - _TAIL)))
+
+
+def _sizes_at_start(layout: Layout) -> dict[str, int]:
+    try:
+        return dict(json.loads(layout.log_sizes.read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def _own_words(said: str) -> str | None:

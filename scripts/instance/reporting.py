@@ -13,7 +13,7 @@ from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import holder_of
 from scripts.instance.ports import Ports, names
-from scripts.instance.readiness import cause_in, problems_of
+from scripts.instance.readiness import cause_of, problems_of
 from scripts.instance.reclaim import leftovers
 from scripts.instance.supervision import ProcessState, Supervisor
 
@@ -58,7 +58,7 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
     order = names()
     problems = problems_of(processes, layout, ports)
     rows = [
-        _row(p, ports, problems[p.name] and (cause_in(layout.log(p.name)) or problems[p.name]))
+        _row(p, ports, problems[p.name] and (cause_of(p, layout) or problems[p.name]))
         for p in sorted(processes, key=lambda p: (order.index(p.service), p.name))
     ]
     ready = not any(problems.values())
