@@ -30,9 +30,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     running.stop()
 
 
-def publish(system: RunningSystem, *task: str) -> None:
+def publish(system: RunningSystem, task: str = '{"status": "New"}') -> None:
     subprocess.run(
-        [sys.executable, CHECKOUT / "scripts" / "publishing.py", *task],
+        [sys.executable, CHECKOUT / "scripts" / "publishing.py", task],
         env={"PATH": os.environ["PATH"], "RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{system.port + 11}/%2F"},
         check=True,
         timeout=30,

@@ -24,6 +24,8 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
+_NO_BROKER = "amqp://who:secret@127.0.0.1:9/"
+
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
@@ -342,13 +344,24 @@ def test_a_failed_migration_ends_the_start_with_its_own_words(tmp_path: Path) ->
     assert "migrations.log" in done.stderr
 
 
-def test_publishing_without_a_broker_is_one_clear_line() -> None:
-    done = subprocess.run(
-        [sys.executable, CHECKOUT / "scripts" / "publishing.py"],
-        env={"RABBITMQ_URL": "amqp://who:secret@127.0.0.1:9/"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.startswith("publish: no RabbitMQ can be used at 127.0.0.1:9 (")
+@pytest.mark.parametrize(
+    ("task", "in_file", "environment", "status", "told"),
+    [
+        (["{}"], "", {"RABBITMQ_URL": _NO_BROKER}, 1, "publish: no RabbitMQ can be used at 127.0.0.1:9 ("),
+        (["{}"], f"RABBITMQ_URL={_NO_BROKER}", {}, 1, "publish: no RabbitMQ can be used at 127.0.0.1:9 ("),
+        ([], "", {"RABBITMQ_URL": _NO_BROKER}, 2, "usage: ./scripts/publish TASK"),
+    ],
+)
+def test_publishing_without_a_broker_or_a_task_is_one_clear_line(
+    task: list[str], in_file: str, environment: dict[str, str], status: int, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(in_file)
+    script = tmp_path / "scripts" / "publishing.py"
+    script.parent.mkdir()
+    script.write_bytes((CHECKOUT / "scripts" / "publishing.py").read_bytes())
+    done = subprocess.run([sys.executable, script, *task], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert done.stderr.startswith(told)
     assert (done.stderr.count("\n"), "secret" in done.stderr) == (1, False)
 
 
