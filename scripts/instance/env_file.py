@@ -1,4 +1,4 @@
-"""`.env` in the checkout: whether it can be read, and which names in it are probably misspelt."""
+"""`.env` in the checkout: whether it can be read, which names it sets twice, and which are probably misspelt."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ _NEARLY_THE_SAME = 0.92
 
 def names_in(file: Path = _FILE) -> list[str]:
     """The variables that the file sets, none if there is no file. Raises InstanceError for what cannot be read."""
+    return [name for name, _ in _settings_in(file)]
+
+
+def set_twice(file: Path = _FILE) -> Iterator[str]:
+    """Yield a line for each variable that the file sets again. Raises InstanceError for what cannot be read."""
+    before: dict[str, int] = {}
+    for name, line in _settings_in(file):
+        if name in before:
+            yield f"{name} is set twice in .env, in lines {before[name]} and {line}; line {line} counts"
+        before[name] = line
+
+
+def _settings_in(file: Path) -> list[tuple[str, int]]:
+    """The variables, each with its line."""
     try:
         with file.open(encoding="utf-8") as stream:
             bindings = list(parse_stream(stream))
@@ -34,13 +48,20 @@ def names_in(file: Path = _FILE) -> list[str]:
         raise InstanceError(f"{file}: line {line} is not UTF-8; save the file as UTF-8") from exc
     except OSError as exc:
         raise InstanceError(f"{file} cannot be read: {exc.strerror}") from exc
+    found = []
     for binding in bindings:
+        # A statement may begin with the end of the lines above, and blank lines.
+        text = binding.original.string.lstrip()
+        line = binding.original.line + binding.original.string.removesuffix(text).count("\n")
         # A name alone sets nothing.
         if binding.error or (binding.key is not None and binding.value is None):
-            # A broken statement may begin with the end of the line above.
-            above = len(binding.original.string) - len(binding.original.string.lstrip("\r\n"))
-            raise InstanceError(f"{file}: line {binding.original.line + above} cannot be read; write it as NAME=value")
-    return [binding.key.upper() for binding in bindings if binding.key is not None]
+            # Without a sign of equality it may be the rest of a secret.
+            name = re.match(r"[A-Za-z_][\w ]{0,60}=", text)
+            told = f" ({name[0]}…)" if name else ""
+            raise InstanceError(f"{file}: line {line}{told} cannot be read; write it as NAME=value")
+        if binding.key is not None:
+            found.append((binding.key.upper(), line))
+    return found
 
 
 def misspelt(in_file: Iterable[str], environment: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
@@ -66,10 +87,10 @@ def misspelt(in_file: Iterable[str], environment: Mapping[str, str], known: Coll
 
 
 def warn_of_misspelt() -> None:
-    """Print these lines on standard error. Raises InstanceError for a `.env` that cannot be read."""
+    """Print both kinds of lines on standard error. Raises InstanceError for a `.env` that cannot be read."""
     example = CHECKOUT / ".env.example"
     known = re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=", example.read_text(encoding="utf-8")) if example.exists() else []
-    for line in misspelt(names_in(), os.environ, known):
+    for line in [*set_twice(), *misspelt(names_in(), os.environ, known)]:
         print(f"run: {line}", file=sys.stderr)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.instance.env_file import misspelt, names_in
+from scripts.instance.env_file import misspelt, names_in, set_twice
 from scripts.instance.errors import InstanceError
 
 _KNOWN = [
@@ -23,9 +23,9 @@ _KNOWN = [
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"A=1\n\nWORKER CONC=3\nB=2\n", "line 3 cannot be read; write it as NAME=value"),
+        (b"A=1\n\nWORKER CONC=3\nB=2\n", r"line 3 \(WORKER CONC=…\) cannot be read; write it as NAME=value"),
         (b"A=1\r\nfoo bar\r\nB=2\r\n", "line 2 cannot be read"),
-        (b'A=1\nB="no end\n', "line 2 cannot be read"),
+        (b'A=1\nB="no end\n', r"line 2 \(B=…\) cannot be read"),
         (b"A=1\nexport B\n", "line 2 cannot be read"),
         (b"A=1\n# \xc3\xa4\n\xff\xfe=x\n", "line 3 is not UTF-8"),
     ],
@@ -40,6 +40,16 @@ def test_what_the_services_read_is_taken(tmp_path: Path) -> None:
     assert names_in(tmp_path / ".env") == []
     (tmp_path / ".env").write_text("\ufeff# a comment\nexport A=1\n b = 'x\ny' # two lines\nC=\n\nD=\"=\"\n", "utf-8")
     assert names_in(tmp_path / ".env") == ["A", "B", "C", "D"]
+
+
+def test_a_name_set_twice_is_told_with_both_lines(tmp_path: Path) -> None:
+    assert list(set_twice(tmp_path / ".env")) == []
+    (tmp_path / ".env").write_text("A=1\n\n# B=0\nB='x\ny'\n\nb=2\nAB=1\r\nA=3\r\nA=4\r\n", "utf-8")
+    assert list(set_twice(tmp_path / ".env")) == [
+        "B is set twice in .env, in lines 4 and 7; line 7 counts",
+        "A is set twice in .env, in lines 1 and 9; line 9 counts",
+        "A is set twice in .env, in lines 9 and 10; line 10 counts",
+    ]
 
 
 @pytest.mark.parametrize(
