@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
+import pkgutil
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -23,6 +25,7 @@ from servicekit.wire.json_reader import read_stored
 
 ENTRY_POINT_GROUP = "siteworks.task_types"
 DEFAULT_TIMEOUT_SECONDS = 3600.0
+_OWN = "own_tasks"  # the folder in the checkout
 
 Handler = Callable[..., Any] | Callable[..., Awaitable[Any]]
 
@@ -248,7 +251,9 @@ def load_registry(modules: Iterable[str]) -> Registry:
         try:
             module = importlib.import_module(name)
         except Exception as exc:  # foreign code may fail in any way; name it and stop
-            raise BadTaskTypes(f"TASK_MODULES: cannot import {name!r}: {type(exc).__name__}: {exc}") from exc
+            missing = isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}.")
+            hint = _right_name(name) if missing else ""
+            raise BadTaskTypes(f"TASK_MODULES: cannot import {name!r}: {type(exc).__name__}: {exc}{hint}") from exc
         _add_all(registry, module)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
@@ -263,6 +268,15 @@ def load_registry(modules: Iterable[str]) -> Registry:
         else:
             raise BadTaskTypes(f"{entry.value!r} is neither a task type nor a module")
     return registry
+
+
+def _right_name(name: str) -> str:
+    """What to write instead of a module that does not exist, as the end of a sentence; empty if `own_tasks` is."""
+    folder = importlib.util.find_spec(_OWN)
+    own = sorted(found.name for found in pkgutil.iter_modules((folder and folder.submodule_search_locations) or []))
+    if name in own:
+        return f"; write {_OWN}.{name}"
+    return f"; there are {', '.join(f'{_OWN}.{one}' for one in own)}" if own else ""
 
 
 def _add_all(registry: Registry, module: ModuleType) -> None:

@@ -114,6 +114,29 @@ def test_a_module_that_cannot_be_imported_is_named():
         load_registry(["no_such_module_here"])
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("concrete", "; write own_tasks.concrete"),
+        ("own_tasks.concret", "; there are own_tasks.concrete, own_tasks.paint"),
+        ("own_tasks.paint", "no_such_package'"),  # it is there, but what it imports is not
+    ],
+)
+def test_the_modules_of_own_tasks_are_proposed_for_one_that_does_not_exist(name, hint, tmp_path, monkeypatch):
+    (tmp_path / "own_tasks").mkdir()
+    (tmp_path / "own_tasks" / "__init__.py").touch()
+    (tmp_path / "own_tasks" / "concrete.py").touch()
+    (tmp_path / "own_tasks" / "paint.py").write_text("import no_such_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_tasks", raising=False)
+    try:
+        with pytest.raises(BadTaskTypes) as refused:
+            load_registry([name])
+    finally:
+        sys.modules.pop("own_tasks", None)
+    assert str(refused.value).endswith(hint)
+
+
 @pytest.mark.parametrize(("name", "timeout"), [("", 1), ("x" * 51, 1), ("ok", 0), ("ok", 86_401)])
 def test_a_type_that_could_never_run_is_refused(name, timeout):
     with pytest.raises(BadTaskTypes):
