@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from textwrap import fill
 
@@ -66,8 +67,16 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG.format(ports=fill(listed, _WIDTH)),
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    arguments.add_argument("verb", nargs="?", choices=_TAKES, metavar="VERB")
-    arguments.add_argument("services", nargs="*", metavar="SERVICE")
+    arguments.add_argument(
+        "verb",
+        nargs="?",
+        choices=_TAKES,
+        metavar="VERB",
+        help=f"{', '.join(_TAKES)}; without one: start, and stay until Ctrl-C",
+    )
+    arguments.add_argument(
+        "services", nargs="*", metavar="SERVICE", help="what to start, stop, restart or follow (everything)"
+    )
     arguments.add_argument("--port", type=int, metavar="P", help=f"the gateway's port ({GATEWAY_PORT})")
     arguments.add_argument("--data", metavar="DIR", help="the data folder (.data in the checkout)")
     arguments.add_argument("--workers", type=int, metavar="N", help=f"task worker processes ({WORKERS})")
@@ -94,6 +103,8 @@ def _refuse(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> 
     """Exit with one line if something was given that would have no effect."""
     verb = options.verb
     if strange := [name for name in options.services if name not in names()]:
+        if re.fullmatch(r"worker-\d+", strange[0]):
+            arguments.error(f"there is no service {strange[0]}; workers are started and stopped together: worker")
         arguments.error(f"there is no service {strange[0]}; there are: {', '.join(names())}")
     if verb == "status" and options.services:
         arguments.error("status shows every service; leave the name away")

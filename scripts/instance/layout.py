@@ -109,8 +109,9 @@ class Layout:
         """Raise ForeignFolder unless an instance was made here."""
         self.require_ours_or_empty()
         if not self.exists:
+            elsewhere = "" if self.option else ", or name another folder with --data"
             raise ForeignFolder(
-                f"no Siteworks instance in {self.data}; start one with ./scripts/run, or name it: --data"
+                f"no Siteworks instance in {self.data}; start one with ./scripts/run{self.option}{elsewhere}"
             )
 
     def create_folder(self) -> None:

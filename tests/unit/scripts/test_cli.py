@@ -21,6 +21,7 @@ from scripts.instance import cli
         ("--reload --detach", "--reload does not go with --detach"),
         ("status users", "status shows every service"),
         ("stop users taks", "there is no service taks; there are: postgres, "),
+        ("stop worker-1", "there is no service worker-1; workers are started and stopped together: worker"),
         ("restart --workers 65", "--workers must be between 0 and 64"),
     ],
 )

@@ -50,7 +50,9 @@ def test_a_start_interrupted_before_the_mark_can_be_repeated(tmp_path: Path) -> 
     layout.lock.touch()
     layout.mark.with_suffix(".partial").touch()
     layout.require_ours_or_empty()
-    with pytest.raises(ForeignFolder, match="no Siteworks instance in"):
+    with pytest.raises(
+        ForeignFolder, match=f"no Siteworks instance in .*; start one with ./scripts/run --data {tmp_path}$"
+    ):
         layout.require_ours()
 
 
