@@ -35,7 +35,7 @@ def _names() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="scripts/bench",
+        prog="./scripts/bench",
         description="Measure beside other programs, in turn, on this machine.",
         epilog="benchmarks:\n" + _names(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

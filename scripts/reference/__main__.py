@@ -38,7 +38,9 @@ def stale() -> dict[Path, str | None]:
 
 def main() -> int:
     """Write the files, check them, or count the words of the pages."""
-    parser = argparse.ArgumentParser(prog="docs", description="Write docs/reference and .env.example from the code.")
+    parser = argparse.ArgumentParser(
+        prog="./scripts/docs", description="Write docs/reference and .env.example from the code."
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a file is out of date")
     parser.add_argument("--words", action="store_true", help="count the words of each page instead, outside code")
     options = parser.parse_args()

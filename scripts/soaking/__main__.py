@@ -20,7 +20,7 @@ from scripts.soaking.soak import Outcome, soak
 from scripts.soaking.task_soak import CLIENTS as TASK_CLIENTS
 from scripts.soaking.task_soak import TASK_VICTIMS, TaskOutcome, task_soak
 
-_REQUESTS, _TASKS = "requests", "tasks"
+_REQUESTS, _TASKS, _MESSAGES = "requests", "tasks", "messages"
 _EVERY = {_REQUESTS: 20.0, _TASKS: 10.0}
 
 
@@ -33,15 +33,16 @@ Load a system for a long time while one of its processes is killed every few sec
 came of it. Starts an instance of its own in a temporary folder. The exit status is 1 if there was a fault.
 
 {_REQUESTS} (the default): {REQUEST_CLIENTS} clients use everything (reads, creates, updates, deletes, details, bad
-input, pages), and every answer is judged. Struck:
+input, pages), and every answer is judged. Killed:
 {_listed(VICTIMS)}
 
 {_TASKS}: {TASK_CLIENTS} clients create tasks (single, in batches, with Idempotency-Key, with unique_key, for later,
-failing ones), cancel and retry some; the handlers write down every run, and the fate of every task is judged. Struck,
-by twos now and then:
+failing ones), cancel and retry some; the handlers write down every run, and the fate of every task is judged. Killed,
+ended or paused, now and then two at once:
 {_listed(TASK_VICTIMS)}
 
-`./scripts/soak messages --help` tells of the third one: messages from RabbitMQ, each of which must become one task.
+{_MESSAGES}: messages are published to RabbitMQ, each of which must become one task. It has other options:
+`./scripts/soak {_MESSAGES} --help`.
 """
 
 
@@ -60,11 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="./scripts/soak",
         description=_DESCRIPTION,
-        epilog=f"no faults:\n{_rules(verdict.__doc__)}\nand of {_TASKS}:\n{_rules(task_verdict.__doc__)}",
+        epilog=f"what must hold:\n{_rules(verdict.__doc__)}\nand of {_TASKS}:\n{_rules(task_verdict.__doc__)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     arguments.add_argument(
-        "what", nargs="?", choices=list(_EVERY), default=_REQUESTS, help=f"what to load it with ({_REQUESTS})"
+        "what",
+        nargs="?",
+        choices=list(_EVERY),
+        default=_REQUESTS,
+        metavar=f"{{{_REQUESTS},{_TASKS},{_MESSAGES}}}",
+        help=f"what is judged ({_REQUESTS})",
     )
     arguments.add_argument("--minutes", type=float, default=30.0, metavar="M", help="how long (30)")
     every = ", ".join(f"{what}: {seconds:.0f}" for what, seconds in _EVERY.items())
@@ -78,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The exit status: 0 without a fault, 1 with one."""
-    if sys.argv[1:2] == ["messages"]:
+    if sys.argv[1:2] == [_MESSAGES]:
         # It has options of its own, and needs nothing that the others do.
         from scripts.soaking import messages
 

@@ -340,11 +340,13 @@ def main(given: Sequence[str]) -> int:
         prog="./scripts/soak messages",
         description="Publish messages to a RabbitMQ of its own while the consumer is killed every few seconds, and the"
         " broker and PostgreSQL now and then; then look for the task of each.",
-        epilog="no faults:\n" + rules,
+        epilog="what must hold:\n" + rules,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     usual = MessagePlan()
-    parser.add_argument("--messages", type=int, default=usual.messages, metavar="N", help=f"({usual.messages})")
+    parser.add_argument(
+        "--messages", type=int, default=usual.messages, metavar="N", help=f"how many messages ({usual.messages})"
+    )
     parser.add_argument(
         "--every", type=float, default=usual.every, metavar="S", help=f"how long a consumer lives ({usual.every:g})"
     )
