@@ -106,8 +106,8 @@ class GatewayClient:
 
     def call(
         self, method: str, path: str, body: Any = None, *, also: Sequence[int] = (), key: str | None = None
-    ) -> tuple[int, Any]:
-        """Return the status and the data; `also` lists error statuses that are accepted."""
+    ) -> tuple[bool, Any]:
+        """Return whether an earlier run made it, and the data; `also` lists error statuses that say so too."""
         headers = {} if key is None else {"Idempotency-Key": key}
         try:
             answer = self._session.request(method, self._url + path, json=body, headers=headers, timeout=_TIMEOUT)
@@ -115,23 +115,23 @@ class GatewayClient:
         except self._unreachable as exc:
             raise SeedingError(f"no usable answer from {self._url}: is the system running? (./scripts/run)") from exc
         if answer.status_code in also:
-            return answer.status_code, None
+            return True, None
         if not answer.ok:
             raise SeedingError(f"{method} {path} answered {answer.status_code}: {envelope['error']['message']}")
-        return answer.status_code, envelope["data"]
+        return "Idempotency-Replayed" in answer.headers, envelope["data"]
 
 
 def create_users(gateway: GatewayClient) -> list[str]:
     """Create the users, or find existing ones; return their ids."""
 
-    def one(person: tuple[str, str, list[str]]) -> str:
+    def one(person: tuple[str, str, list[str]]) -> tuple[bool, str]:
         name, mailbox, roles = person
         email = f"{mailbox}@example.com"
-        status, user = gateway.call("POST", "/users", {"email": email, "name": name, "roles": roles}, also=[409])
-        if status == 409:
+        before, user = gateway.call("POST", "/users", {"email": email, "name": name, "roles": roles}, also=[409])
+        if before:
             _, page = gateway.call("GET", f"/users?email={email}")
             (user,) = page["users"]
-        return str(user["id"])
+        return before, str(user["id"])
 
     return _all(one, PEOPLE[:USERS], "users")
 
@@ -149,11 +149,12 @@ def create_orders(gateway: GatewayClient, user_ids: Sequence[str], seed: int) ->
             steps = chance.choice([[], [], ["in_progress"], ["in_progress", "completed"], ["cancelled"]])
             yield f"seed-{seed}-{number}", {"user_id": chance.choice(user_ids), "items": items}, steps
 
-    def one(plan: tuple[str, dict[str, Any], list[str]]) -> None:
+    def one(plan: tuple[str, dict[str, Any], list[str]]) -> tuple[bool, None]:
         key, body, steps = plan
-        _, order = gateway.call("POST", "/orders", body, key=key, also=_MADE_BEFORE)
+        before, order = gateway.call("POST", "/orders", body, key=key, also=_MADE_BEFORE)
         for status in steps if order else ():
             gateway.call("PUT", f"/orders/{order['id']}", {"status": status}, also=_MADE_BEFORE)
+        return before, None
 
     _all(one, list(plans()), "orders")
 
@@ -182,23 +183,26 @@ def create_tasks(gateway: GatewayClient, user_ids: Sequence[str], seed: int) -> 
                 body |= {"task_type": "io", "payload": {"seconds": 30}, "execute_at": later.isoformat()}
             yield f"seed-{seed}-{number}", body, kind == 9 and number % 20 == 9
 
-    def one(plan: tuple[str, dict[str, Any], bool]) -> None:
+    def one(plan: tuple[str, dict[str, Any], bool]) -> tuple[bool, None]:
         key, body, cancel = plan
-        _, task = gateway.call("POST", "/tasks", body, key=key, also=_MADE_BEFORE)
+        before, task = gateway.call("POST", "/tasks", body, key=key, also=_MADE_BEFORE)
         if cancel and task:
             gateway.call("DELETE", f"/tasks/{task['id']}", also=_MADE_BEFORE)
+        return before, None
 
     _all(one, list(plans()), "tasks")
 
 
-def _all(one: Callable[[Any], T], plans: Sequence[Any], what: str) -> list[T]:
+def _all(one: Callable[[Any], tuple[bool, T]], plans: Sequence[Any], what: str) -> list[T]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        done = []
-        for result in pool.map(one, plans):
+        done, there = [], 0
+        for before, result in pool.map(one, plans):
             done.append(result)
+            there += before
             if sys.stdout.isatty():
                 print(f"\r{what} {len(done)}/{len(plans)}", end="", flush=True)
-    print(f"{chr(13) if sys.stdout.isatty() else ''}{what} {len(done)}/{len(plans)}", flush=True)
+    told = f", {there} of them already there" if there else ""
+    print(f"{chr(13) if sys.stdout.isatty() else ''}{what} {len(done)}/{len(plans)}{told}", flush=True)
     return done
 
 

@@ -150,7 +150,7 @@ def _totals(system):
 def test_the_seed_fills_the_system_and_a_second_run_adds_nothing(system):
     users, orders, tasks = _totals(system)
     first = _seed("--url", system.url)
-    assert first.returncode == 0, first.stderr
+    assert (first.returncode, "already there" in first.stdout) == (0, False), first.stderr
     assert _totals(system) == [users + 30, orders + ORDERS, tasks + TASKS]
     names = {user["name"] for user in system.get("/users?limit=100").data["users"]}
     assert names >= {name for name, _, _ in PEOPLE}
@@ -159,6 +159,9 @@ def test_the_seed_fills_the_system_and_a_second_run_adds_nothing(system):
 
     second = _seed("--data", str(system.data))
     assert second.returncode == 0, second.stderr
+    counts = (("users", 30), ("orders", ORDERS), ("tasks", TASKS))
+    there = [f"{what} {count}/{count}, {count} of them already there" for what, count in counts]
+    assert second.stdout.splitlines()[:3] == there
     assert _totals(system) == [users + 30, orders + ORDERS, tasks + TASKS]
     assert [system.get(f"/orders?limit=1&status={status}").data["total"] for status in _ORDER_STATUSES] == statuses
 
