@@ -79,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--port", type=int, metavar="P", help=f"the gateway's port ({GATEWAY_PORT})")
     arguments.add_argument("--data", metavar="DIR", help="the data folder (.data in the checkout)")
-    arguments.add_argument("--workers", type=int, metavar="N", help=f"task worker processes ({WORKERS})")
+    arguments.add_argument(
+        "--workers", type=int, metavar="N", help=f"task worker processes ({WORKERS}); with 0 no task runs"
+    )
     arguments.add_argument(
         "--reset",
         action="store_true",
