@@ -61,22 +61,26 @@ class StoreStatements(Statements):
         super().__init__(file)
         self._database = database
         self._prepared: dict[str, str] = {}
-        self._preparation = ["SET plan_cache_mode = force_generic_plan"]
+        self._preparations: list[str] = []
 
     def prepare(self, query: str, **types: str) -> None:
         """Have `once` execute a statement that each connection plans once, for any values: planning takes longer than
         finding or storing one row. `types` has the type of each parameter."""
         numbers = {name: f"${number}" for number, name in enumerate(types, 1)}
         self._prepared[query] = f"EXECUTE {query}({', '.join(f'%({name})s' for name in types)})"
-        self._preparation.append(f"PREPARE {query}({', '.join(types.values())}) AS {self._queries[query] % numbers}")
+        self._preparations.append(f"PREPARE {query}({', '.join(types.values())}) AS {self._queries[query] % numbers}")
         if len(self._prepared) == 1:
             event.listen(self._database.engine, "connect", self._on_connect)
 
     def _on_connect(self, connection: Any, record: Any) -> None:
+        # Several stores of one database prepare the same.
+        prepared = record.info.setdefault("prepared", set())
+        missing = [preparation for preparation in self._preparations if preparation not in prepared]
         try:
             with connection.cursor() as cursor:
-                cursor.execute("; ".join(self._preparation))
+                cursor.execute("; ".join(["SET plan_cache_mode = force_generic_plan", *missing]))
             connection.commit()
+            prepared.update(missing)
         except _NOT_YET:
             connection.rollback()
 
