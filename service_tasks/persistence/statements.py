@@ -7,19 +7,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from psycopg2.errors import FeatureNotSupported, InvalidSqlStatementName, UndefinedColumn, UndefinedTable
-from sqlalchemy import event
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from service_tasks.persistence.queries import load_queries
-from servicekit.database.engine import Database
+from servicekit.database.engine import Database, Prepared
 from servicekit.wire.errors import DatabaseUnavailable
 
 #: errors before the first migration, or between migrations
 _NOT_YET = (UndefinedTable, UndefinedColumn)
-#: a connection made before the tables, or before a migration that changed what the statement returns
-_PREPARED_TOO_EARLY = (InvalidSqlStatementName, FeatureNotSupported)
+#: a pooler gave another connection, or a migration changed what the statement returns
+_PREPARED_NO_MORE = (InvalidSqlStatementName, FeatureNotSupported)
 
 
 @contextmanager
@@ -60,29 +59,18 @@ class StoreStatements(Statements):
     def __init__(self, database: Database, file: str) -> None:
         super().__init__(file)
         self._database = database
-        self._prepared: dict[str, str] = {}
-        self._preparations: list[str] = []
+        self._prepared: dict[str, Prepared] = {}
 
     def prepare(self, query: str, **types: str) -> None:
         """Have `once` execute a statement that each connection plans once, for any values: planning takes longer than
         finding or storing one row. `types` has the type of each parameter."""
         numbers = {name: f"${number}" for number, name in enumerate(types, 1)}
-        self._prepared[query] = f"EXECUTE {query}({', '.join(f'%({name})s' for name in types)})"
-        self._preparations.append(f"PREPARE {query}({', '.join(types.values())}) AS {self._queries[query] % numbers}")
-        if len(self._prepared) == 1:
-            event.listen(self._database.engine, "connect", self._on_connect)
-
-    def _on_connect(self, connection: Any, record: Any) -> None:
-        # Several stores of one database prepare the same.
-        prepared = record.info.setdefault("prepared", set())
-        missing = [preparation for preparation in self._preparations if preparation not in prepared]
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("; ".join(["SET plan_cache_mode = force_generic_plan", *missing]))
-            connection.commit()
-            prepared.update(missing)
-        except _NOT_YET:
-            connection.rollback()
+        self._prepared[query] = Prepared(
+            query,
+            "SET plan_cache_mode = force_generic_plan;"
+            f" PREPARE {query}({', '.join(types.values())}) AS {self._queries[query] % numbers}",
+            f"EXECUTE {query}({', '.join(f'%({name})s' for name in types)})",
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -95,11 +83,12 @@ class StoreStatements(Statements):
         `before`: a statement that goes first, in the same message.
         """
         with tables_may_come():
-            if query in self._prepared:
+            if prepared := self._prepared.get(query):
+                prepared = prepared._replace(execution=before + prepared.execution)
                 try:
-                    return self._database.once(before + self._prepared[query], parameters)
+                    return self._database.once(before + self._queries[query], parameters, prepared=prepared)
                 except (DatabaseUnavailable, FeatureNotSupported) as exc:
-                    if not isinstance(exc.__cause__ or exc, _PREPARED_TOO_EARLY):
+                    if not isinstance(exc.__cause__ or exc, _PREPARED_NO_MORE):
                         raise
             return self._database.once(before + self._queries[query], parameters)
 
