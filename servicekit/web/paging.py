@@ -58,7 +58,13 @@ class SortedQuery(PageQuery):
     """Which part of a list is wanted, and in which order. Subclasses narrow `sort` to their fields."""
 
     sort: str = "-created_at"
-    after: str | None = Field(default=None, max_length=_MAX_PLACE, description=f"{_AFTER}; with the same `sort`")
+    after: str | None = Field(
+        default=None,
+        max_length=_MAX_PLACE,
+        description=f"{_AFTER}; with the same `sort`",
+        # Only said: `Sorting.place` refuses everything else in its own words.
+        json_schema_extra={"pattern": "^[A-Za-z0-9_-]*$"},
+    )
     total: QueryFlag = Field(default=True, description="false: nothing is counted, which is faster for long lists")
     created_from: QueryTime | None = Field(default=None, description="created at this moment or later")
     created_to: QueryTime | None = Field(default=None, description="created before this moment")
