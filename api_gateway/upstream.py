@@ -487,6 +487,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.closed = False
         self.idle_since = 0.0
+        self.keeps = True
         self._served = 0
         self._small = True
         self._long = False
@@ -569,7 +570,7 @@ class _Connection(asyncio.Protocol):
         self.resume(attempt)
         self._current = None
         self._served += 1
-        if attempt.reusable and not self.closed and not self._may_be_unread(attempt):
+        if self.keeps and attempt.reusable and not self.closed and not self._may_be_unread(attempt):
             self._pool.keep(self)
         else:
             self.abort()
@@ -598,12 +599,14 @@ class Upstream:
         connect: float,
         until: float | None = None,
         fresh: bool = False,
+        keep: bool = True,
     ) -> UpstreamAnswer:
         """Send a request; return its answer once the head is here. If cancelled, it drops the connection.
 
         `fields` is a block of field lines without Host and framing, which are set here. `connect` bounds a new
-        connection, in seconds; `fresh` forces one. Raises TimeoutError when there is no head by `until` on the event
-        loop's clock, and OSError when this process is out of files, ports or memory.
+        connection, in seconds; `fresh` forces one; without `keep` it is closed after the answer. Raises TimeoutError
+        when there is no head by `until` on the event loop's clock, and OSError when this process is out of files, ports
+        or memory.
         """
         framing = b"" if body is None else b"content-length: %d\r\n" % len(body)
         message = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (
@@ -619,6 +622,7 @@ class Upstream:
             async with asyncio.timeout_at(until), self._connecting:
                 # One may have become free meanwhile.
                 connection = (None if fresh else self._kept()) or await self._connect(connect)
+        connection.keeps = keep
         attempt = connection.begin(method, message, body or b"")
         attempt.expire_at(until)
         try:
@@ -700,7 +704,7 @@ async def fetch(upstream: Upstream, target: bytes, *, seconds: float, limit: int
     answer: UpstreamAnswer | None = None
     try:
         async with asyncio.timeout(seconds):
-            answer = await upstream.exchange("GET", target, b"", None, connect=seconds, fresh=True)
+            answer = await upstream.exchange("GET", target, b"", None, connect=seconds, fresh=True, keep=False)
             body = await answer.read(limit)
             return body if answer.status == 200 else None
     except (UpstreamError, TimeoutError):

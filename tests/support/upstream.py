@@ -119,7 +119,6 @@ class ScriptedUpstream:
         self._scripts: list[list[Step]] = [[good({})]]
         self._by_path: dict[str, list[Step]] = {}
         self._open: set[socket.socket] = set()
-        self._probing: set[socket.socket] = set()
         self._accepted = 0
         #: Bytes sent so far.
         self.sent = 0
@@ -206,9 +205,9 @@ class ScriptedUpstream:
 
     @property
     def open(self) -> int:
-        """The number of open connections, without those whose last request was a probe."""
+        """The number of open connections."""
         with self._lock:
-            return len(self._open - self._probing)
+            return len(self._open)
 
     @property
     def connections(self) -> int:
@@ -244,13 +243,11 @@ class ScriptedUpstream:
         finally:
             with self._lock:
                 self._open.discard(connection)
-                self._probing.discard(connection)
 
     def _play(self, connection: socket.socket, seen: Seen) -> bool:
         with self._lock:
             self.seen.append(seen)
             path = seen.target.partition("?")[0]
-            (self._probing.add if path in _PROBES else self._probing.discard)(connection)
             if path in self._by_path:
                 steps = self._by_path[path]
             elif path in _PROBES:

@@ -19,6 +19,7 @@ from api_gateway.upstream import (
     Origin,
     Upstream,
     UpstreamAnswer,
+    fetch,
 )
 from servicekit.wire.resolver import HostAddress
 from tests.support.upstream import Close, Pause, ScriptedUpstream, Wait, answer, bad, good
@@ -46,6 +47,17 @@ def test_closing_an_unfinished_answer_costs_its_connection(service: ScriptedUpst
         return body
 
     assert asyncio.run(main()) == b"second"
+    assert service.connections == 2
+
+
+def test_a_probe_leaves_no_connection_for_anybody(service: ScriptedUpstream) -> None:
+    async def main() -> None:
+        upstream = Upstream("users", service.url)
+        assert await fetch(upstream, b"/readyz", seconds=5) is not None
+        await (await get(upstream)).read(100)
+        upstream.close()
+
+    asyncio.run(main())
     assert service.connections == 2
 
 
