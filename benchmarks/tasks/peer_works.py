@@ -15,6 +15,8 @@ from benchmarks.tasks.figures import BATCH, CHURN_RATE, CLAIM, HAS_NONE, Churned
 from benchmarks.tasks.peer import Ground, PeerFailed, PeerQueue, Servers
 
 _START_SECONDS = 60.0
+#: A worker rests that used at most this much CPU, in seconds (the kernel's tick), over so many looks.
+_RESTING_CPU, _LOOKS = 0.01, 4
 _CLAIMS = 40
 _CLAIM_SECONDS = 20.0
 
@@ -188,7 +190,13 @@ def _greet(ground: Ground, running: list[Process]) -> int:
     ground.desk.ask("create", count=1, size=1, limit=10)
     ground.wait(lambda: ground.reading().ended > 0, _START_SECONDS, running)
     # What it does besides after a first task must not be taken for the next one.
-    time.sleep(0.5)
+    used: list[float] = []
+
+    def rests() -> bool:
+        used.append(_cpu(running))
+        return len(used) > _LOOKS and used[-1] - used[-1 - _LOOKS] <= _RESTING_CPU
+
+    ground.wait(rests, _START_SECONDS, running)
     return ground.reading().ended
 
 
