@@ -21,8 +21,8 @@ class Prober:
 
     `ask(name)` returns whether the upstream says it is ready (its /readyz). It must have its own time limit; raising
     means no, except an OSError that says this process is out of files or the like. The circuit decides what an answer
-    means (Circuit.note_probe). Before each round, `elected` tells whether
-    this process is the one to ask, among those that share the circuits.
+    means (Circuit.note_probe). Before each round, `elected` tells whether this process is the one to ask, among those
+    that share the circuits.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from servicekit.http_server.application import Application
 from servicekit.http_server.request import Fields, Request
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer
 from servicekit.observing.logs import get_logger
-from servicekit.observing.metrics import Metrics
+from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.wire.errors import AppError, Overloaded
 from servicekit.wire.memory import Account, Budget
 
@@ -90,6 +90,14 @@ class _Job(Exchange):
         # A thread that still works for a client that left counts until it ends.
         if not self.left and self.account.taken:
             self.account.close()
+
+    def take(self, error: AppError) -> None:
+        """Make the answer that of an error."""
+        answer = error_answer(error)
+        length, made = b"%d" % len(answer.body), self.request_id.encode("ascii")
+        self.status = answer.status
+        self.fields = [*answer.fields, (b"content-length", length), (b"x-request-id", made)]
+        self.body = b"" if self.request.method == "HEAD" else answer.body
 
     def run(self, app: WsgiApp) -> None:
         """Run the application, on a thread."""
@@ -181,12 +189,8 @@ class WsgiHandler(ObservedHandler[_Job]):
         return True
 
     def refuse(self, exchange: _Job, error: AppError) -> None:
-        answer = error_answer(error)
-        length = b"%d" % len(answer.body)
-        made = exchange.request_id.encode("ascii")
-        fields = [*answer.fields, (b"content-length", length), (b"x-request-id", made)]
-        exchange.client.send(answer.status, fields, b"" if exchange.request.method == "HEAD" else answer.body)
-        exchange.status = answer.status
+        exchange.take(error)
+        exchange.client.send(exchange.status, exchange.fields, exchange.body)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -209,9 +213,8 @@ class WsgiHandler(ObservedHandler[_Job]):
 
     def _fail(self, job: _Job, error: BaseException) -> None:
         _log.error("request_crashed", exc_info=error, request_id=job.request_id)
-        answer = error_answer(AppError())
-        job.status, job.fields, job.body = answer.status, answer.fields, answer.body
-        job.fields.append((b"content-length", b"%d" % len(answer.body)))
+        job.take(AppError())
+        self._record.ended(job.request.method, UNMATCHED, job.status, time.perf_counter() - job.began)
 
     def _tell(self) -> None:
         # Before the look: whoever adds a job after it calls again.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
 from flask import Flask, Request, Response, g, request
-from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.routing import MapAdapter
@@ -45,7 +44,6 @@ from servicekit.wire.json_reader import weight
 BODY_LIMIT = 1024 * 1024
 #: Bytes that a process may hold of its requests. Of a container of 256 MiB, gunicorn's master and libraries take 150.
 MEMORY = 72 * memory.MIB
-_PIECE = 64 * 1024
 _LOOPBACK = BrowserRules()
 _PLAIN_HOST = re.compile(r"([a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}(:[0-9]{1,5})?")
 
@@ -120,17 +118,10 @@ def read_body(limit: int) -> bytes:
     announced = request.content_length
     if (announced or 0) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
-    # As text, as values and as what is made of them; the size of a chunked body is unknown.
-    least = 3 * (limit if announced is None and "Transfer-Encoding" in request.headers else announced or 0)
-    try:
-        memory.take(max(0, least - memory.taken()))
-    except AppError:
-        _pass_over(limit)
-        raise
-    try:
-        raw = request.stream.read(limit + 1)
-    except (ParseException, OSError) as exc:  # gunicorn raises these for broken chunks and for a client that left
-        raise Invalid("The body cannot be read: it is framed wrongly or ended early.") from exc
+    # As text, as values and as what is made of them.
+    least = 3 * (announced or 0)
+    memory.take(max(0, least - memory.taken()))
+    raw = request.stream.read(limit + 1)
     if len(raw) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
     _require_plain(request.headers.get("Content-Encoding", ""))
@@ -153,14 +144,6 @@ def _text(raw: bytes) -> str | bytes:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw
-
-
-def _pass_over(limit: int) -> None:
-    """Read and discard a body of at most that size: a client still sending would get a reset, not the answer."""
-    with suppress(ParseException, OSError):
-        for _ in range(limit // _PIECE + 1):
-            if not request.stream.read(_PIECE):
-                return
 
 
 def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:

@@ -202,6 +202,8 @@ def test_a_crash_is_a_500_that_tells_nothing_and_its_thread_goes_on() -> None:
     ((status, body),) = broken.sent
     assert (status, json.loads(body)["error"]["code"], b"secret" in body) == (500, "internal_error", False)
     assert [status for status, _ in after.sent] == [200]
+    # The application could not.
+    assert ['status="500"' in line for line in counted(app)] == [True]
 
 
 def test_threads_work_at_the_same_time_and_no_end_goes_unnoticed() -> None:
