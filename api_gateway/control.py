@@ -20,6 +20,7 @@ from api_gateway.errors import CircuitHeldUp
 from api_gateway.openapi import merge_documents
 from api_gateway.route_table import Route
 from servicekit.circuits import Circuit, CircuitLockTimeout, CircuitSnapshot
+from servicekit.identity.roles import Action
 from servicekit.observing.metrics import Metrics
 from servicekit.process.clock import utc_now
 from servicekit.process.version import VERSION
@@ -176,12 +177,12 @@ def make_control(
     started_at = utc_now()
     api = Routes(tag="gateway")
 
-    @api.get("/")
+    @api.get("/", action=Action.PUBLIC)
     def start() -> StartView:
         """Tell what this is; whoever prefers `text/html` gets a page for people."""
         return StartView(name="Siteworks", version=VERSION, links=_LINKS)
 
-    @api.get("/health")
+    @api.get("/health", action=Action.PUBLIC)
     def health() -> HealthView:
         """Tell whether the gateway lives, and how each upstream's circuit stands.
 
@@ -195,7 +196,7 @@ def make_control(
         views = {name: _circuit_view(one) for name, one in seen.items()}
         return HealthView(status="healthy" if well else "degraded", upstreams=views)
 
-    @api.get("/status")
+    @api.get("/status", action=Action.READ_SYSTEM)
     def status() -> StatusView:
         """Tell version, uptime, processes and routes."""
         now = time.monotonic()
@@ -217,6 +218,7 @@ def make_control(
 
     @api.post(
         "/admin/circuits/{name}",
+        action=Action.OPERATE_SYSTEM,
         errors=(Unauthorized, Forbidden, TooManyRequests, NotFound, CircuitHeldUp),
         body_limit=_ADMIN_BODY_LIMIT,
         guard=bearer_guard(admin_token, name="admin", closed="The admin routes are closed: ADMIN_TOKEN is not set."),

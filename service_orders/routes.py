@@ -8,6 +8,7 @@ from uuid import UUID
 from service_orders.errors import OrderNotFound, OrderStateConflict, UnknownUser, UsersUnavailable
 from service_orders.schemas import OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.use_cases import Orders
+from servicekit.identity.roles import Action
 from servicekit.web import idempotency
 from servicekit.web.preconditions import IfMatch
 from servicekit.web.routes import Answer, Routes
@@ -18,13 +19,14 @@ def order_routes(orders: Orders) -> Routes:
     """Declare the operations on orders."""
     api = Routes("orders")
 
-    @api.get("/orders")
+    @api.get("/orders", action=Action.READ_ORDERS)
     def list_orders(query: OrderQuery) -> OrderPage:
         """List orders, the newest first unless sorted otherwise."""
         return orders.search(query)
 
     @api.post(
         "/orders",
+        action=Action.CHANGE_ORDERS,
         status=201,
         errors=(UnknownUser, OrderNotFound, IdempotencyKeyReused, UsersUnavailable, BadGateway),
         headers=idempotency.HEADERS,
@@ -38,12 +40,12 @@ def order_routes(orders: Orders) -> Routes:
         made = orders.create(body, idempotency.request_key(headers, body))
         return Answer(made.view, headers={"Location": f"/orders/{made.view.id}", **made.headers})
 
-    @api.get("/orders/{id}", errors=(OrderNotFound,))
+    @api.get("/orders/{id}", action=Action.READ_ORDERS, errors=(OrderNotFound,))
     def get_order(id: UUID) -> OrderView:
         """Show one order."""
         return orders.get(id)
 
-    @api.put("/orders/{id}", errors=(OrderNotFound, OrderStateConflict))
+    @api.put("/orders/{id}", action=Action.CHANGE_ORDERS, errors=(OrderNotFound, OrderStateConflict))
     def update_order(id: UUID, body: OrderUpdate, if_match: IfMatch) -> OrderView:
         """Change the items (while created) or take the next status step.
 
@@ -51,7 +53,7 @@ def order_routes(orders: Orders) -> Routes:
         """
         return orders.update(id, body, if_match)
 
-    @api.delete("/orders/{id}", errors=(OrderNotFound, OrderStateConflict))
+    @api.delete("/orders/{id}", action=Action.CHANGE_ORDERS, errors=(OrderNotFound, OrderStateConflict))
     def delete_order(id: UUID, if_match: IfMatch) -> OrderView:
         """Delete a created or cancelled order; the answer is the order as it was."""
         return orders.delete(id, if_match)

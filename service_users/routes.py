@@ -8,6 +8,7 @@ from uuid import UUID
 from service_users.errors import EmailTaken, TooManyPasswords, UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
+from servicekit.identity.roles import Action
 from servicekit.web import idempotency
 from servicekit.web.preconditions import IfMatch
 from servicekit.web.routes import Answer, Routes
@@ -18,13 +19,14 @@ def user_routes(users: Users) -> Routes:
     """Declare the operations on users."""
     api = Routes("users")
 
-    @api.get("/users")
+    @api.get("/users", action=Action.READ_USERS)
     def list_users(query: UserQuery) -> UserPage:
         """List users, the newest first unless sorted otherwise."""
         return users.search(query)
 
     @api.post(
         "/users",
+        action=Action.MANAGE_USERS,
         status=201,
         errors=(EmailTaken, IdempotencyKeyReused, UserNotFound, TooManyPasswords),
         headers=idempotency.HEADERS,
@@ -38,17 +40,17 @@ def user_routes(users: Users) -> Routes:
         made = users.create(body, idempotency.request_key(headers, body, secret=("password",)))
         return Answer(made.view, headers={"Location": f"/users/{made.view.id}", **made.headers})
 
-    @api.get("/users/{id}", errors=(UserNotFound,))
+    @api.get("/users/{id}", action=Action.READ_USERS, errors=(UserNotFound,))
     def get_user(id: UUID) -> UserView:
         """Show one user."""
         return users.get(id)
 
-    @api.put("/users/{id}", errors=(UserNotFound, EmailTaken, TooManyPasswords))
+    @api.put("/users/{id}", action=Action.CHANGE_USERS, errors=(UserNotFound, EmailTaken, TooManyPasswords))
     def update_user(id: UUID, body: UserUpdate, if_match: IfMatch) -> UserView:
         """Change the named fields of a user."""
         return users.update(id, body, if_match)
 
-    @api.delete("/users/{id}", errors=(UserNotFound,))
+    @api.delete("/users/{id}", action=Action.MANAGE_USERS, errors=(UserNotFound,))
     def delete_user(id: UUID, if_match: IfMatch) -> UserView:
         """Delete a user; the answer is the user as it was."""
         return users.delete(id, if_match)

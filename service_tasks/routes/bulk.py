@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service_tasks.schemas.bulk import CancelMany, ManyCancelledView, ManyRetriedView, RetryMany
 from service_tasks.use_cases.bulk import Bulk
+from servicekit.identity.roles import Action
 from servicekit.web.routes import Routes
 
 
@@ -11,7 +12,7 @@ def bulk_routes(bulk: Bulk) -> Routes:
     """Declare the operations on many tasks."""
     api = Routes("tasks")
 
-    @api.post("/tasks/cancel")
+    @api.post("/tasks/cancel", action=Action.OPERATE_TASKS)
     def cancel_tasks(body: CancelMany) -> ManyCancelledView:
         """Cancel the pending and processing tasks that fit a filter, as `DELETE /tasks/{id}` does each.
 
@@ -19,7 +20,7 @@ def bulk_routes(bulk: Bulk) -> Routes:
         """
         return bulk.cancel(body)
 
-    @api.post("/tasks/retry")
+    @api.post("/tasks/retry", action=Action.OPERATE_TASKS)
     def retry_tasks(body: RetryMany) -> ManyRetriedView:
         """Run the failed tasks that fit a filter again, as `POST /tasks/{id}/retry` does each.
 

@@ -14,6 +14,7 @@ from service_tasks.schemas.schedules import (
 )
 from service_tasks.schemas.tasks import TaskView
 from service_tasks.use_cases.schedules import Schedules
+from servicekit.identity.roles import Action
 from servicekit.web.preconditions import IfMatch
 from servicekit.web.routes import Answer, Routes
 
@@ -22,23 +23,29 @@ def schedule_routes(schedules: Schedules) -> Routes:
     """Declare the operations on schedules."""
     api = Routes("schedules")
 
-    @api.post("/schedules", status=201, errors=(ScheduleNameTaken, LimitReached, PayloadTooLarge))
+    @api.post(
+        "/schedules", action=Action.CHANGE_TASKS, status=201, errors=(ScheduleNameTaken, LimitReached, PayloadTooLarge)
+    )
     def create_schedule(body: ScheduleCreate) -> Answer[ScheduleView]:
         """Create a schedule, which makes tasks by cron, at an interval, or once at a date."""
         schedule = schedules.create(body)
         return Answer(schedule, headers={"Location": f"/schedules/{schedule.id}"})
 
-    @api.get("/schedules")
+    @api.get("/schedules", action=Action.READ_TASKS)
     def list_schedules(query: ScheduleQuery) -> SchedulePage:
         """List schedules, the newest first."""
         return schedules.search(query)
 
-    @api.get("/schedules/{id}", errors=(ScheduleNotFound,))
+    @api.get("/schedules/{id}", action=Action.READ_TASKS, errors=(ScheduleNotFound,))
     def get_schedule(id: UUID) -> ScheduleView:
         """Show one schedule."""
         return schedules.get(id)
 
-    @api.put("/schedules/{id}", errors=(ScheduleNotFound, ScheduleNameTaken, LimitReached, PayloadTooLarge))
+    @api.put(
+        "/schedules/{id}",
+        action=Action.CHANGE_TASKS,
+        errors=(ScheduleNotFound, ScheduleNameTaken, LimitReached, PayloadTooLarge),
+    )
     def update_schedule(id: UUID, body: ScheduleUpdate, if_match: IfMatch) -> ScheduleView:
         """Change a schedule.
 
@@ -46,22 +53,22 @@ def schedule_routes(schedules: Schedules) -> Routes:
         """
         return schedules.update(id, body, if_match)
 
-    @api.delete("/schedules/{id}", errors=(ScheduleNotFound,))
+    @api.delete("/schedules/{id}", action=Action.CHANGE_TASKS, errors=(ScheduleNotFound,))
     def delete_schedule(id: UUID, if_match: IfMatch) -> ScheduleView:
         """Remove a schedule; the tasks it has made stay."""
         return schedules.delete(id, if_match)
 
-    @api.post("/schedules/{id}/pause", errors=(ScheduleNotFound,))
+    @api.post("/schedules/{id}/pause", action=Action.CHANGE_TASKS, errors=(ScheduleNotFound,))
     def pause_schedule(id: UUID) -> ScheduleView:
         """Make no tasks until it is resumed."""
         return schedules.pause(id)
 
-    @api.post("/schedules/{id}/resume", errors=(ScheduleNotFound,))
+    @api.post("/schedules/{id}/resume", action=Action.CHANGE_TASKS, errors=(ScheduleNotFound,))
     def resume_schedule(id: UUID) -> ScheduleView:
         """Go on with the next run from now."""
         return schedules.resume(id)
 
-    @api.post("/schedules/{id}/run", status=201, errors=(ScheduleNotFound,))
+    @api.post("/schedules/{id}/run", action=Action.CHANGE_TASKS, status=201, errors=(ScheduleNotFound,))
     def run_schedule(id: UUID) -> Answer[TaskView]:
         """Make a task at once, beside the planned runs, whatever the status."""
         task = schedules.run_now(id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service_tasks.schemas.stats import TaskStatsView
 from service_tasks.use_cases.stats import Stats
+from servicekit.identity.roles import Action
 from servicekit.web.routes import Routes
 
 
@@ -11,7 +12,7 @@ def stats_routes(stats: Stats) -> Routes:
     """Declare the operation that shows the figures."""
     api = Routes("tasks")
 
-    @api.get("/tasks/stats")
+    @api.get("/tasks/stats", action=Action.READ_TASKS)
     def get_task_stats() -> TaskStatsView:
         """Show how things stand: tasks by status and type, throughput, waiting and running times, and the workers."""
         return stats.show()

@@ -32,6 +32,7 @@ from service_tasks.schemas.tasks import (
     TaskView,
 )
 from service_tasks.use_cases.tasks import Tasks
+from servicekit.identity.roles import Action
 from servicekit.web.idempotency import HEADERS, IDEMPOTENCY_KEY, checked_key, replay_headers
 from servicekit.web.routes import Answer, Routes
 from servicekit.web.schemas import PageQuery
@@ -58,6 +59,7 @@ def task_routes(tasks: Tasks) -> Routes:
 
     @api.post(
         "/tasks",
+        action=Action.CHANGE_TASKS,
         status=201,
         errors=(IdempotencyKeyReused, PayloadTooLarge),
         body_may_be_empty=True,
@@ -76,7 +78,9 @@ def task_routes(tasks: Tasks) -> Routes:
             fields["Existing-Task"] = "true"
         return Answer(created.task, headers=fields)
 
-    @api.post("/tasks/batch", status=201, errors=(PayloadTooLarge,), body_limit=BATCH_BODY_LIMIT)
+    @api.post(
+        "/tasks/batch", action=Action.CHANGE_TASKS, status=201, errors=(PayloadTooLarge,), body_limit=BATCH_BODY_LIMIT
+    )
     def create_tasks(body: TaskBatchCreate) -> TaskBatchView:
         """Create up to 10,000 tasks together.
 
@@ -84,27 +88,27 @@ def task_routes(tasks: Tasks) -> Routes:
         """
         return tasks.create_many(body.tasks)
 
-    @api.get("/tasks")
+    @api.get("/tasks", action=Action.READ_TASKS)
     def list_tasks(query: TaskQuery) -> TaskPage:
         """List tasks, the newest first."""
         return tasks.search(query, user_id=query.user_id)
 
-    @api.get("/tasks/{id}", errors=(TaskNotFound,))
+    @api.get("/tasks/{id}", action=Action.READ_TASKS, errors=(TaskNotFound,))
     def get_task(id: UUID, query: TaskShow) -> TaskView:
         """Show one task; with `?trace=true`, the tracebacks of its failed attempts too."""
         return tasks.get(id, trace=query.trace)
 
-    @api.get("/tasks/{id}/status", errors=(TaskNotFound,))
+    @api.get("/tasks/{id}/status", action=Action.READ_TASKS, errors=(TaskNotFound,))
     def get_task_status(id: UUID) -> TaskStatusView:
         """Show how a task stands and how long it has taken."""
         return tasks.status(id)
 
-    @api.get("/tasks/{id}/result", errors=(TaskNotFound, TaskNotFinished))
+    @api.get("/tasks/{id}/result", action=Action.READ_TASKS, errors=(TaskNotFound, TaskNotFinished))
     def get_task_result(id: UUID) -> TaskResultView:
         """Show how a task ended; a failed or cancelled one has no result but says why."""
         return tasks.result(id)
 
-    @api.delete("/tasks/{id}", errors=(TaskNotFound,))
+    @api.delete("/tasks/{id}", action=Action.CHANGE_TASKS, errors=(TaskNotFound,))
     def cancel_task(id: UUID, query: DeleteQuery) -> TaskView:
         """Cancel a pending or processing task.
 
@@ -113,39 +117,39 @@ def task_routes(tasks: Tasks) -> Routes:
         """
         return tasks.purge(id) if query.purge else tasks.cancel(id)
 
-    @api.post("/tasks/{id}/retry", errors=(TaskNotFound, TaskStateConflict, UniqueKeyTaken))
+    @api.post("/tasks/{id}/retry", action=Action.CHANGE_TASKS, errors=(TaskNotFound, TaskStateConflict, UniqueKeyTaken))
     def retry_task(id: UUID) -> TaskView:
         """Run a failed or cancelled task again, with all its attempts."""
         return tasks.retry(id)
 
-    @api.get("/users/{id}/tasks")
+    @api.get("/users/{id}/tasks", action=Action.READ_TASKS)
     def list_user_tasks(id: UUID, query: TaskFilter) -> TaskPage:
         """List one user's tasks, the newest first."""
         return tasks.search(query, user_id=id)
 
-    @api.get("/task-types")
+    @api.get("/task-types", action=Action.READ_TASKS)
     def list_task_types(query: PageQuery) -> TaskTypesView:
         """List the kinds of tasks, with the JSON Schema of each one's payload and result."""
         return tasks.types(limit=query.limit, offset=query.offset)
 
     settings_errors = (TaskTypeNotFound, LimitReached)
 
-    @api.put("/task-types/{name}", errors=settings_errors)
+    @api.put("/task-types/{name}", action=Action.OPERATE_TASKS, errors=settings_errors)
     def update_task_type(name: str, body: TaskTypeUpdate) -> TaskTypeView:
         """Limit how many tasks of a type run at once, on all workers together."""
         return tasks.limit(_type_name(name), body)
 
-    @api.delete("/task-types/{name}", errors=(TaskTypeNotFound,))
+    @api.delete("/task-types/{name}", action=Action.OPERATE_TASKS, errors=(TaskTypeNotFound,))
     def forget_task_type_settings(name: str) -> TaskTypeView:
         """Forget the pause and the limits of a type, which remains; the answer shows it as it was."""
         return tasks.forget_settings(_type_name(name))
 
-    @api.post("/task-types/{name}/pause", errors=settings_errors)
+    @api.post("/task-types/{name}/pause", action=Action.OPERATE_TASKS, errors=settings_errors)
     def pause_task_type(name: str) -> TaskTypeView:
         """Start no more tasks of a type; running ones go on."""
         return tasks.pause(_type_name(name))
 
-    @api.post("/task-types/{name}/resume", errors=settings_errors)
+    @api.post("/task-types/{name}/resume", action=Action.OPERATE_TASKS, errors=settings_errors)
     def resume_task_type(name: str) -> TaskTypeView:
         """Start tasks of a paused type again."""
         return tasks.resume(_type_name(name))

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from service_tasks.errors import TaskNotFound, TooManyWatchers
 from service_tasks.streams.schemas import TaskStream
+from servicekit.identity.roles import Action
 from servicekit.web.routes import Routes
 from servicekit.wire.errors import DatabaseUnavailable
 
@@ -19,6 +20,7 @@ def stream_routes() -> Routes:
 
     @api.get(
         "/tasks/{id}/events",
+        action=Action.READ_TASKS,
         errors=(TaskNotFound, DatabaseUnavailable, TooManyWatchers),
         headers={LAST_EVENT_ID: "the id of the last event that was seen; the stream goes on from there"},
         media_type="text/event-stream",

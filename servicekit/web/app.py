@@ -17,6 +17,7 @@ from werkzeug.routing import MapAdapter
 
 from servicekit.http_server.request_lifecycle import RequestRecord, error_answer, log_crash, log_failure
 from servicekit.http_server.wsgi import ACCOUNT, BEGAN
+from servicekit.identity.principal import LOCAL
 from servicekit.observing import request_id
 from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.process.version import VERSION
@@ -162,6 +163,8 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
             name: text if endpoint.path_parameters[name] is str else id_from_path(name, text)
             for name, text in path.items()
         }
+        if endpoint.wants_caller:
+            arguments["caller"] = LOCAL
         if endpoint.query is not None:
             arguments["query"] = parse_query(endpoint.query, request.query_string)
         if endpoint.body is not None:

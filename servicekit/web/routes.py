@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
 
+from servicekit.identity.roles import Action
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import Body, Query, View
 from servicekit.wire.errors import AppError, Forbidden, PreconditionFailed, TooManyRequests, Unauthorized
@@ -113,6 +114,10 @@ class Endpoint:
     conditional: bool
     #: The `{…}` parts of the path, in order: UUID, or str for any text.
     path_parameters: Mapping[str, type]
+    #: Whether it asks who calls.
+    wants_caller: bool
+    #: What it does, in the role table; None where the guard alone decides who may.
+    action: Action | None
     guard: Guard | None
     #: Of a successful answer. Anything but JSON has no envelope, and is not served by make_app().
     media_type: str = "application/json"
@@ -133,9 +138,10 @@ class Endpoint:
 class Routes:
     """The operations of one resource.
 
-    A handler's parameters are found by name: `body`, `query`, `headers` (a mapping of the declared request fields to
-    text or None), `if_match` (an `IfMatch`), and each `{name}` of the path, as the UUID or str of its annotation. Its
-    return annotation is a `View`, or `Answer[View]` when it sets a status or header fields itself.
+    A handler's parameters are found by name: `caller` (a `Principal`), `body`, `query`, `headers` (a mapping of the
+    declared request fields to text or None), `if_match` (an `IfMatch`), and each `{name}` of the path, as the UUID or
+    str of its annotation. Its return annotation is a `View`, or `Answer[View]` when it sets a status or header fields
+    itself.
     """
 
     def __init__(self, tag: str, *, documented: bool = True) -> None:
@@ -172,14 +178,20 @@ class Routes:
         body_may_be_empty: bool = False,
         body_limit: int | None = None,
         headers: Mapping[str, str] | None = None,
+        action: Action | None = None,
         guard: Guard | None = None,
         media_type: str = "application/json",
         no_content: str = "",
     ) -> Callable[[F], F]:
-        """`headers` maps each request field that the operation reads to its description.
+        """Each operation names its `action`, has a `guard`, or both.
+
+        `headers` maps each request field that the operation reads to its description.
 
         With another `media_type` (for an event stream), the view holds each event's data under the event's name.
         """
+
+        if action is None and guard is None:
+            raise TypeError(f"{method} {path}: name an action of the role table, or a guard")
 
         def declare(handler: F) -> F:
             hints = get_type_hints(handler)
@@ -187,7 +199,7 @@ class Routes:
             if get_origin(view) is Answer:
                 (view,) = get_args(view)
             path_parameters = {name: hints.get(name, UUID) for name in _PARAMETER.findall(path)}
-            known = {"body", "query", "headers", "if_match", *path_parameters}
+            known = {"caller", "body", "query", "headers", "if_match", *path_parameters}
             named = set(inspect.signature(handler).parameters)
             strange = named - known
             if strange:
@@ -208,6 +220,8 @@ class Routes:
                     headers=headers or {},
                     conditional="if_match" in named,
                     path_parameters=path_parameters,
+                    wants_caller="caller" in named,
+                    action=action,
                     guard=guard,
                     media_type=media_type,
                     no_content=no_content,

@@ -13,6 +13,7 @@ from service_orders.app import create_app as create_orders
 from service_orders.settings import OrdersSettings
 from service_users.app import create_app as create_users
 from service_users.settings import UsersSettings
+from servicekit.identity.roles import Action
 from servicekit.web.openapi import document
 from servicekit.web.routes import Answer, Routes
 from servicekit.web.schemas import Body, PageQuery, PageView, QueryText, Update, View, unsent
@@ -52,7 +53,7 @@ class PumpBusy(Conflict):
 def pump_routes() -> Routes:
     api = Routes("pumps")
 
-    @api.get("/pumps")
+    @api.get("/pumps", action=Action.PUBLIC)
     def list_pumps(query: PumpQuery) -> PumpPage:
         """List pumps.
 
@@ -61,12 +62,19 @@ def pump_routes() -> Routes:
         """
         raise NotImplementedError
 
-    @api.post("/pumps", status=201, errors=(PumpBusy,), body_may_be_empty=True, headers={"Idempotency-Key": "once"})
+    @api.post(
+        "/pumps",
+        action=Action.PUBLIC,
+        status=201,
+        errors=(PumpBusy,),
+        body_may_be_empty=True,
+        headers={"Idempotency-Key": "once"},
+    )
     def create_pump(body: PumpCreate, headers: dict[str, str]) -> Answer[PumpView]:
         """Make a pump."""
         raise NotImplementedError
 
-    @api.put("/sites/{site_id}/pumps/{id}", errors=(NotFound, PumpBusy))
+    @api.put("/sites/{site_id}/pumps/{id}", action=Action.PUBLIC, errors=(NotFound, PumpBusy))
     def change_pump(site_id: UUID, id: UUID, body: PumpUpdate) -> PumpView:
         """Change a pump."""
         raise NotImplementedError
@@ -146,7 +154,9 @@ def test_a_stream_is_described_by_its_events_and_an_answer_without_content_by_it
         """Watch a pump."""
 
     watch_pump.__annotations__ = {"id": UUID, "return": PumpEvents}
-    api.get("/pumps/{id}/events", media_type="text/event-stream", no_content="It is gone.")(watch_pump)
+    api.get("/pumps/{id}/events", action=Action.PUBLIC, media_type="text/event-stream", no_content="It is gone.")(
+        watch_pump
+    )
     made = document(title="t", version="1", description="d", routes=[api])
     validate(made)
     answers = made["paths"]["/pumps/{id}/events"]["get"]["responses"]
@@ -169,7 +179,12 @@ def test_a_handler_with_a_parameter_nobody_fills_is_refused_at_once():
         raise NotImplementedError
 
     with pytest.raises(TypeError, match=r"GET /pumps/\{id\}: no value for the parameters \['colour'\]"):
-        api.get("/pumps/{id}")(handler)
+        api.get("/pumps/{id}", action=Action.PUBLIC)(handler)
+
+
+def test_an_operation_that_is_neither_in_the_role_table_nor_guarded_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"DELETE /pumps/\{id\}: name an action of the role table, or a guard"):
+        Routes("pumps").delete("/pumps/{id}")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from servicekit.identity.principal import Principal
+from servicekit.identity.roles import Action
 from servicekit.observing import request_id
 from servicekit.observing.metrics import Metrics
 from servicekit.web.app import make_app
@@ -47,32 +49,32 @@ class NotePage(PageView):
 def note_routes() -> Routes:
     api = Routes("notes")
 
-    @api.get("/notes")
+    @api.get("/notes", action=Action.PUBLIC)
     def list_notes(query: NoteQuery) -> NotePage:
         """List notes."""
         return NotePage(notes=[NoteView(text=query.q or "")], total=1, limit=query.limit, offset=query.offset)
 
-    @api.post("/notes", status=201, headers={"X-Colour": "of the ink"})
+    @api.post("/notes", action=Action.PUBLIC, status=201, headers={"X-Colour": "of the ink"})
     def write_note(body: Note, headers: dict[str, str | None]) -> Answer[NoteView]:
         """Write a note."""
         return Answer(NoteView(text=f"{body.text} in {headers['X-Colour']}"), headers={"Location": "/notes/1"})
 
-    @api.post("/long-notes", body_limit=200)
+    @api.post("/long-notes", action=Action.PUBLIC, body_limit=200)
     def write_long_note(body: Note) -> NoteView:
         """Write a longer note."""
         return NoteView(text=body.text)
 
-    @api.get("/notes/{id}")
+    @api.get("/notes/{id}", action=Action.PUBLIC)
     def get_note(id: UUID) -> NoteView:
         """Show what the request knows about itself."""
         return NoteView(text=f"{id} {request_id.current_request_id()} {deadline.remaining(9.0):.0f}")
 
-    @api.delete("/notes/{id}")
+    @api.delete("/notes/{id}", action=Action.PUBLIC)
     def delete_note(id: UUID) -> NoteView:
         """Fail in a way that nobody foresaw."""
         raise ZeroDivisionError("SELECT secret FROM notes")
 
-    @api.put("/notes/{id}")
+    @api.put("/notes/{id}", action=Action.PUBLIC)
     def change_note(id: UUID, body: Note) -> NoteView:
         """Fail in the way the body asks for."""
         raise {
@@ -84,6 +86,11 @@ def note_routes() -> Routes:
     def write_into_drawer(name: str, body: Note) -> NoteView:
         """Write a note into a drawer that has a name, not an id."""
         return NoteView(text=f"{name}: {body.text}")
+
+    @api.get("/author", action=Action.PUBLIC)
+    def show_author(caller: Principal) -> NoteView:
+        """Show who calls."""
+        return NoteView(text=f"{caller.role} {caller.user_id}")
 
     return api
 
@@ -101,6 +108,10 @@ def metrics():
 @pytest.fixture
 def client(metrics):
     return make_app("notes", routes=[note_routes()], checks={}, metrics=metrics, body_limit=100).test_client()
+
+
+def test_a_handler_that_asks_for_the_caller_gets_an_administrator_where_no_login_is_asked_for(client):
+    assert client.get("/author").json["data"] == {"text": "admin None"}
 
 
 def error_of(answer, status: int, code: str) -> dict:

@@ -1,0 +1,43 @@
+"""Who calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from servicekit.identity.reach import Reach
+from servicekit.identity.roles import Action, Extent, Role
+from servicekit.wire.errors import Forbidden, Unauthorized
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller. One without a user is the machine's own (`LOCAL`) or has not logged in (`NOBODY`)."""
+
+    user_id: UUID | None
+    role: Role
+    #: Of the API key that was used; None: whatever the role allows.
+    scopes: frozenset[str] | None = None
+
+    def reach(self, action: Action) -> Reach:
+        """Which rows the caller may touch by an action.
+
+        Raises `Forbidden`; `Unauthorized` for somebody whom a login would help.
+        """
+        extent = action.extents[self.role]
+        if extent is Extent.NONE:
+            if self.role is Role.NOBODY:
+                raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
+            raise Forbidden
+        if self.scopes is not None and self.scopes.isdisjoint(action.scopes):
+            raise Forbidden(f"The API key needs one of the scopes {', '.join(sorted(action.scopes))}.")
+        if extent is Extent.ALL:
+            return Reach.all()
+        assert self.user_id is not None, "only users have rows of their own"
+        return Reach.own(self.user_id)
+
+
+#: Everybody, where no login is asked for.
+LOCAL = Principal(None, Role.ADMIN)
+#: A request without credentials.
+NOBODY = Principal(None, Role.NOBODY)

@@ -1,0 +1,94 @@
+"""Which rows a caller may touch: roles, scopes, and nobody at all."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from servicekit.identity.principal import LOCAL, NOBODY, Principal
+from servicekit.identity.reach import Reach
+from servicekit.identity.roles import Action, Role
+from servicekit.wire.errors import Forbidden, Unauthorized
+
+ME = uuid4()
+ALL = Reach.all()
+OWN = Reach.own(ME)
+SCOPES = {"read", "orders", "tasks", "sites", "admin"}
+
+
+def user(role: str, *scopes: str) -> Principal:
+    return Principal(ME, Role(role), frozenset(scopes) if scopes else None)
+
+
+# Written by hand from the design, not from the code.
+@pytest.mark.parametrize(
+    ("action", "nobody", "as_user", "as_auditor", "as_admin"),
+    [
+        ("PUBLIC", ALL, ALL, ALL, ALL),
+        ("READ_USERS", Unauthorized, OWN, ALL, ALL),
+        ("CHANGE_USERS", Unauthorized, OWN, OWN, ALL),
+        ("MANAGE_USERS", Unauthorized, Forbidden, Forbidden, ALL),
+        ("READ_ORDERS", Unauthorized, OWN, ALL, ALL),
+        ("CHANGE_ORDERS", Unauthorized, OWN, Forbidden, ALL),
+        ("READ_TASKS", Unauthorized, OWN, ALL, ALL),
+        ("CHANGE_TASKS", Unauthorized, OWN, Forbidden, ALL),
+        ("INSPECT_TASKS", Unauthorized, Forbidden, ALL, ALL),
+        ("OPERATE_TASKS", Unauthorized, Forbidden, Forbidden, ALL),
+        ("READ_SYSTEM", Unauthorized, Forbidden, ALL, ALL),
+        ("OPERATE_SYSTEM", Unauthorized, Forbidden, Forbidden, ALL),
+    ],
+)
+def test_each_role_reaches_what_the_table_grants_it(action, nobody, as_user, as_auditor, as_admin):
+    callers = [NOBODY, user("user"), user("auditor"), user("admin")]
+    for caller, expected in zip(callers, (nobody, as_user, as_auditor, as_admin), strict=True):
+        assert _reach(caller, action) == expected
+    assert _reach(LOCAL, action) == ALL
+
+
+@pytest.mark.parametrize(
+    ("action", "enough"),
+    [
+        ("PUBLIC", SCOPES),
+        ("READ_USERS", {"read", "admin"}),
+        ("CHANGE_USERS", {"admin"}),
+        ("MANAGE_USERS", {"admin"}),
+        ("READ_ORDERS", {"read", "orders"}),
+        ("CHANGE_ORDERS", {"orders"}),
+        ("READ_TASKS", {"read", "tasks"}),
+        ("CHANGE_TASKS", {"tasks"}),
+        ("INSPECT_TASKS", {"read", "admin"}),
+        ("OPERATE_TASKS", {"admin"}),
+        ("READ_SYSTEM", {"read", "admin"}),
+        ("OPERATE_SYSTEM", {"admin"}),
+    ],
+)
+def test_a_key_does_what_both_its_scopes_and_its_owners_role_allow(action, enough):
+    assert {scope for scope in SCOPES if _reach(user("admin", scope), action) == ALL} == enough
+    for scope in SCOPES - enough:
+        assert _reach(user("admin", scope), action) is Forbidden
+    for scope in SCOPES:
+        expected = _reach(user("user"), action)
+        assert _reach(user("user", scope), action) == (expected if scope in enough else Forbidden)
+
+
+def test_every_action_is_in_both_tables():
+    for test in (
+        test_each_role_reaches_what_the_table_grants_it,
+        test_a_key_does_what_both_its_scopes_and_its_owners_role_allow,
+    ):
+        (mark,) = test.pytestmark
+        assert [case[0] for case in mark.args[1]] == [action.name for action in Action]
+
+
+def test_whoever_has_not_logged_in_is_told_how():
+    with pytest.raises(Unauthorized) as refused:
+        NOBODY.reach(Action.READ_ORDERS)
+    assert refused.value.headers == {"WWW-Authenticate": "Bearer"}
+
+
+def _reach(caller: Principal, action: str) -> Reach | type[Exception]:
+    try:
+        return caller.reach(Action[action])
+    except (Forbidden, Unauthorized) as refusal:
+        return type(refusal)
