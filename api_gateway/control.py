@@ -25,7 +25,7 @@ from servicekit.observing.metrics import Metrics
 from servicekit.process.clock import utc_now
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
-from servicekit.web.app import make_app
+from servicekit.web.app import ServiceApp, make_app
 from servicekit.web.routes import Routes, bearer_guard
 from servicekit.web.schemas import Body, Timestamp, View
 from servicekit.wire.envelope import dump
@@ -171,7 +171,7 @@ def make_control(
     fetch_documents: FetchDocuments,
     admin_token: str | None,
     processes: ListProcesses | None = None,
-) -> Flask:
+) -> ServiceApp:
     """Build the Flask application for these pages."""
     began = time.monotonic()
     started_at = utc_now()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.reference import endpoints, errors, events, metrics, settings, words
+from scripts.reference import endpoints, errors, events, metrics, roles, settings, words
 from scripts.reference.code import CHECKOUT
 from servicekit.observing.logs import configure
 
@@ -22,6 +22,7 @@ def written() -> Mapping[Path, str]:
         reference / "errors.md": errors.page(),
         reference / "events.md": events.page(),
         reference / "metrics.md": metrics.page(),
+        reference / "roles.md": roles.page(),
         reference / "settings.md": settings.page(),
         CHECKOUT / ".env.example": settings.example(),
     }

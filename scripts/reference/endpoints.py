@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flask import Flask
-
 from api_gateway.control import make_control
 from api_gateway.route_table import PAGES, ROUTES
 from scripts.reference.code import sentence, table
@@ -19,6 +17,7 @@ from service_tasks.streams.routes import stream_routes
 from servicekit.observing.metrics import Metrics
 from servicekit.process.services import services
 from servicekit.process.settings import ServiceSettings
+from servicekit.web.app import ServiceApp
 from servicekit.web.openapi import document as document_of
 from servicekit.wire.envelope import dump
 
@@ -28,12 +27,12 @@ _CODE = re.compile(r"`(\w+)`:")
 _OF_A_BODY = {"invalid_json", "body_too_large", "unsupported_media_type"}
 
 
-def application(name: str) -> Flask:
+def application(name: str) -> ServiceApp:
     """The application of a service, with default settings and an unreachable database."""
     settings: Any = next(one for one in by_process()[name] if issubclass(one, ServiceSettings))
     required = {field: _AWAY for field, info in settings.model_fields.items() if info.is_required()}
     package = importlib.import_module(f"{services()[name].package}.app")
-    app: Flask = package.create_app(settings(_env_file=None, **required))
+    app: ServiceApp = package.create_app(settings(_env_file=None, **required))
     return app
 
 
@@ -76,7 +75,7 @@ def page() -> str:
     for tag in dict.fromkeys(one["tags"][0] for _, _, one in operations):
         mine = [operation for operation in operations if operation[2]["tags"][0] == tag]
         rows = [
-            (f"[`{method} {path}`](#{_anchor(method, path)})", sentence(one["summary"])) for method, path, one in mine
+            (f"[`{method} {path}`](#{anchor(method, path)})", sentence(one["summary"])) for method, path, one in mine
         ]
         parts += [f"## {tag.capitalize()}", table(("operation", "what it does"), rows)]
         for method, path, one in mine:
@@ -153,5 +152,6 @@ def _shape(answer: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     return ""
 
 
-def _anchor(method: str, path: str) -> str:
+def anchor(method: str, path: str) -> str:
+    """Where an operation stands on the page."""
     return re.sub(r"[^\w\- ]", "", f"{method} {path}".lower()).replace(" ", "-")

@@ -58,6 +58,7 @@ class ServiceApp(Flask):
         self.budget = memory.Budget(MEMORY)
         #: By Flask's endpoint; operations without a body are missing.
         self.body_limits: dict[str, int] = {}
+        self.endpoints: list[Endpoint] = []
         self._paths = self.url_map.bind("")
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
@@ -153,6 +154,7 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
     name = f"{endpoint.method} {endpoint.path}"
     encode = encoder_of(endpoint.view)
     partly_tagged = issubclass(endpoint.view, Resource) and bool(endpoint.view.untagged)
+    app.endpoints.append(endpoint)
     if endpoint.body is not None:
         app.body_limits[name] = limit
 
