@@ -9,7 +9,6 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from service_orders.domain import OrderStatus
-from service_orders.tables import Order
 from servicekit.events.cloudevents import Event
 from servicekit.web.schemas import Money, Timestamp
 
@@ -48,14 +47,14 @@ def created(order: object) -> Event:
     return _event("order.created", data, data.created_at)
 
 
-def status_changed(order: Order, old: OrderStatus) -> Event:
+def status_changed(order: Any, old: str) -> Event:
     """An order took a step; `order` is as it is now."""
     present = {name: getattr(order, name) for name in OrderStepData.model_fields if name != "old_status"}
     step = OrderStepData.model_validate({**present, "old_status": old})
-    return _event("order.status_changed", step, order.updated_at)
+    return _event("order.status_changed", step, step.updated_at)
 
 
-def deleted(order: Order, moment: datetime) -> Event:
+def deleted(order: object, moment: datetime) -> Event:
     """An order was removed; the data is the order as it was."""
     return _event("order.deleted", OrderData.model_validate(order), moment)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Integer, Text, bindparam, cast, exists, func, insert, select, true
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import Integer, Text, bindparam, cast, exists, func, insert, select, true, update
+from sqlalchemy.orm import Session
 
+from service_orders.domain import OPEN, USER_DELETED, OrderStatus
 from service_orders.tables import Base, Order
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, containing
+from servicekit.events.rows import RowsById
 from servicekit.web.paging import SortedQuery, Sorting
 
 #: The most bytes of JSON that the items of one page may have; one order never has more.
@@ -34,25 +37,23 @@ ADD = Statement(
 )
 
 
-def find(session: Session, order_id: UUID) -> Order | None:
-    """Return the order, or None."""
-    return session.get(Order, order_id)
+#: Columns of an order that are shown.
+_SHOWN = [column for column in Order.__table__.columns if column.key != "products_key"]
+ROWS = RowsById(Order.id, *_SHOWN)
 
 
-def find_for_update(session: Session, order_id: UUID) -> Order | None:
-    """Return the order, locked until the transaction ends, or None."""
-    return session.get(Order, order_id, with_for_update=True)
-
-
-def find_of_user_for_update(session: Session, user_id: UUID, statuses: Collection[str], limit: int) -> Sequence[Order]:
-    """Return at most `limit` of a user's orders in these statuses, without items, locked until commit."""
-    of_user = select(Order).where(Order.user_id == user_id, Order.status.in_(statuses)).order_by(Order.id).limit(limit)
-    return session.scalars(of_user.with_for_update().options(defer(Order.items))).all()
-
-
-def remove(session: Session, order: Order) -> None:
-    """Delete the order."""
-    session.delete(order)
+def cancel_open(session: Session, user_id: UUID, moment: datetime, limit: int) -> Sequence[Any]:
+    """Cancel at most `limit` open orders of a deleted user; return them without their items, with `old_status`."""
+    found = select(Order.id, Order.status).where(Order.user_id == user_id, Order.status.in_(OPEN))
+    found_open = found.order_by(Order.id).limit(limit).with_for_update().cte()
+    cancel = update(Order).where(Order.id == found_open.c.id)
+    cancel = cancel.values(
+        status=OrderStatus.CANCELLED,
+        cancel_reason=USER_DELETED,
+        updated_at=func.greatest(moment, Order.created_at),
+    )
+    shown = [column for column in _SHOWN if column.key != "items"]
+    return session.connection().execute(cancel.returning(*shown, found_open.c.status.label("old_status"))).all()
 
 
 class OrdersFound(NamedTuple):
@@ -63,15 +64,6 @@ class OrdersFound(NamedTuple):
     total: int | None
     total_amount: Decimal | None
     next: str | None
-
-
-_SHOWN = [column for column in Order.__table__.columns if column.key != "products_key"]
-_ONE = Statement(select(*_SHOWN).where(Order.id == bindparam("id")))
-
-
-def show(database: Database, order_id: UUID) -> Any:
-    """Return a row with what is shown of the order, or None; in one round trip."""
-    return next(iter(database.rows(_ONE, {"id": order_id})), None)
 
 
 def search(

@@ -11,8 +11,6 @@ from sqlalchemy.orm import Session
 
 from service_orders import events, repository
 from service_orders.domain import (
-    OPEN,
-    USER_DELETED,
     OrderStatus,
     require_deletable,
     require_items_changeable,
@@ -21,7 +19,6 @@ from service_orders.domain import (
 )
 from service_orders.errors import OrderNotFound, UnknownUser
 from service_orders.schemas import Item, ItemView, OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
-from service_orders.tables import Order
 from service_orders.users_client import UserDirectory
 from servicekit.database.engine import Database
 from servicekit.events import outbox, tombstones
@@ -80,7 +77,7 @@ class Orders:
             **shown,
             **tombstones.kept(wanted.user_id),
             "id": order.id,
-            "items": dump(items).decode("utf-8"),
+            "items": _json(items),
             "products_key": _products_key(wanted.items),
         }
         made = outbox.make(self._database, repository.ADD, values, events.created(order), key, before=tombstones.KEEP)
@@ -91,10 +88,7 @@ class Orders:
 
     def get(self, order_id: UUID) -> OrderView:
         """Return one order. Raises `OrderNotFound`."""
-        order = repository.show(self._database, order_id)
-        if order is None:
-            raise OrderNotFound
-        return OrderView.unchecked(**order._replace(items=_items(order.items))._asdict())
+        return _view(self._found(order_id))
 
     def search(self, query: OrderQuery) -> OrderPage:
         """Return one page of orders.
@@ -130,59 +124,53 @@ class Orders:
         Raises `OrderNotFound`, `PreconditionFailed`, `OrderStateConflict` and `TotalTooLarge`.
         """
         values = change.named()
-        with self._database.transaction() as session:
-            order = _required(repository.find_for_update(session, order_id))
+        while True:
+            order = self._found(order_id)
             view = _view(order)
             if_match.require(view)
             change.require_unchanged(view)
             present = OrderStatus(order.status)
+            changed: dict[str, Any] = {}
             if "items" in values and (items := _stored(change.items)) != order.items:
                 require_items_changeable(present)
-                order.total_amount = _total(change.items)
-                order.items = items
-                order.products_key = _products_key(change.items)
-            if "status" in values:
-                order.status = step(present, OrderStatus(change.status)).value
-            if session.is_modified(order):
-                order.updated_at = max(self._clock(), order.created_at)
-            if order.status != present:
-                outbox.add(session, events.status_changed(order, present))
-            session.flush()
-            return _view(order)
+                changed["items"] = items
+                changed["total_amount"] = _total(change.items)
+                changed["products_key"] = _products_key(change.items)
+            if "status" in values and (status := step(present, OrderStatus(change.status))) is not present:
+                changed["status"] = status.value
+            if not changed:
+                return view
+            changed["updated_at"] = max(self._clock(), order.created_at)
+            after = _view(order, **changed)
+            event = events.status_changed(after, present) if "status" in changed else None
+            if "items" in changed:
+                changed["items"] = _json(changed["items"])
+            if repository.ROWS.update(self._database, order, changed, event):
+                return after
 
     def delete(self, order_id: UUID, if_match: IfMatch = ANY_STATE) -> OrderView:
         """Remove and return an order. Raises `OrderNotFound`, `PreconditionFailed` and `OrderStateConflict`."""
-        with self._database.transaction() as session:
-            order = _required(repository.find_for_update(session, order_id))
+        while True:
+            order = self._found(order_id)
             view = _view(order)
             if_match.require(view)
             require_deletable(OrderStatus(order.status))
-            repository.remove(session, order)
-            outbox.add(session, events.deleted(order, self._clock()))
-            return view
+            if repository.ROWS.delete(self._database, order, events.deleted(view, self._clock())):
+                return view
 
     def user_deleted(self, session: Session, event: Event) -> None:
         """Cancel the user's open orders, and refuse new ones from now on. Raises `Invalid` for bad data."""
         user_id = read_data(SubjectId, event).id
         tombstones.bury(session, user_id, event.time)
-        # One transaction, but read in parts: a user may have any number of orders.
-        while orders := repository.find_of_user_for_update(session, user_id, [status.value for status in OPEN], _PART):
-            steps: list[Event] = []
-            for order in orders:
-                before = OrderStatus(order.status)
-                order.status = step(before, OrderStatus.CANCELLED).value
-                order.cancel_reason = USER_DELETED
-                order.updated_at = max(self._clock(), order.created_at)
-                steps.append(events.status_changed(order, before))
-            session.flush()
-            session.expunge_all()
-            outbox.add_all(session, steps)
+        # One transaction, but in parts: a user may have any number of orders.
+        while orders := repository.cancel_open(session, user_id, self._clock(), _PART):
+            outbox.add_all(session, [events.status_changed(order, order.old_status) for order in orders])
 
-
-def _required(order: Order | None) -> Order:
-    if order is None:
-        raise OrderNotFound
-    return order
+    def _found(self, order_id: UUID) -> Any:
+        order = repository.ROWS.find(self._database, order_id)
+        if order is None:
+            raise OrderNotFound
+        return order
 
 
 def _total(items: Sequence[Item]) -> Decimal:
@@ -205,5 +193,11 @@ def _products_key(items: Sequence[Item]) -> str:
     return "\n".join(comparable(item.product) for item in items)
 
 
-def _view(order: Order) -> OrderView:
-    return OrderView.of(order)
+def _json(items: Sequence[Mapping[str, Any]]) -> str:
+    return dump(items).decode("utf-8")
+
+
+def _view(order: Any, **changed: Any) -> OrderView:
+    """The view of a row, with these columns changed."""
+    values = {name: changed.get(name, getattr(order, name)) for name in OrderView.model_fields}
+    return OrderView.unchecked(**values | {"items": _items(values["items"])})

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from service_users.tables import User
 from servicekit.events.cloudevents import Event
 from servicekit.web.schemas import Timestamp
 
@@ -42,23 +40,18 @@ CATALOGUE: dict[str, type[BaseModel]] = {
 
 def created(user: object) -> Event:
     """A user was stored: any object with the attributes of `UserData`."""
-    data = UserData.model_validate(user)
-    return _event("user.created", data.id, data.model_dump(), data.created_at)
+    return _event("user.created", UserData.model_validate(user))
 
 
-def updated(user: User) -> Event:
-    """Fields of a user were changed."""
-    return _event("user.updated", user.id, _data(user), user.updated_at)
+def updated(user: object) -> Event:
+    """Fields of a user were changed; `user` is as it is now."""
+    return _event("user.updated", UserData.model_validate(user))
 
 
 def deleted(user_id: UUID, moment: datetime) -> Event:
     """A user was removed."""
-    return _event("user.deleted", user_id, {"id": user_id}, moment)
+    return Event(type="user.deleted", subject=user_id, data={"id": user_id}, time=moment)
 
 
-def _data(user: User) -> dict[str, Any]:
-    return UserData.model_validate(user).model_dump()
-
-
-def _event(type: str, user_id: UUID, data: dict[str, Any], moment: datetime) -> Event:
-    return Event(type=type, subject=user_id, data=data, time=moment)
+def _event(type: str, data: UserData) -> Event:
+    return Event(type=type, subject=data.id, data=data.model_dump(), time=data.updated_at)

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from sqlalchemy import Integer, Text, bindparam, cast, func, or_, select, true
 from sqlalchemy.dialects.postgresql import array, insert
-from sqlalchemy.orm import Session
 
 from service_users.errors import EmailTaken
 from service_users.tables import User
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, containing
+from servicekit.events.rows import RowsById
 from servicekit.web.paging import Found, SortedQuery, Sorting
 
 SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email_key)
@@ -28,34 +28,17 @@ ADD = Statement(
 )
 
 
-def require_free(session: Session, user_id: UUID, email_key: str) -> None:
+_SHOWN = (User.id, User.email, User.name, User.roles, User.created_at, User.updated_at)
+_HAS_PASSWORD = User.password_hash.is_not(None).label("has_password")
+#: What is shown of each, and whether there is a password.
+ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD)
+_OTHER = Statement(select(User.id).where(User.email_key == bindparam("email_key"), User.id != bindparam("id")))
+
+
+def require_free(database: Database, user_id: UUID, email_key: str) -> None:
     """Raises `EmailTaken` if another user has this address; the constraint settles races."""
-    if session.scalar(select(User.id).where(User.email_key == email_key, User.id != user_id)) is not None:
+    if database.rows(_OTHER, {"id": user_id, "email_key": email_key}):
         raise EmailTaken
-
-
-def find(session: Session, user_id: UUID) -> User | None:
-    """Return the user, or None."""
-    return session.get(User, user_id)
-
-
-def find_for_update(session: Session, user_id: UUID) -> User | None:
-    """Return the user, locked until the transaction ends, or None."""
-    return session.get(User, user_id, with_for_update=True)
-
-
-def remove(session: Session, user: User) -> None:
-    """Delete the user."""
-    session.delete(user)
-
-
-_SHOWN = ("email", "name", "roles", "created_at", "updated_at")
-_ONE = Statement(select(User.id, *(getattr(User, name) for name in _SHOWN)).where(User.id == bindparam("id")))
-
-
-def show(database: Database, user_id: UUID) -> Any:
-    """Return a row with what is shown of the user, or None; in one round trip."""
-    return next(iter(database.rows(_ONE, {"id": user_id})), None)
 
 
 def search(
@@ -96,7 +79,7 @@ def _search(sort: str, continued: bool, counted: bool, *given: str) -> Statement
     count = select(func.count().label("total")).select_from(User).where(*conditions).subquery()
     if continued:
         conditions.append(SORTING.behind(sort))
-    names = {"id", *_SHOWN, SORTING.column(sort).key}
+    names = {*(column.key for column in _SHOWN), SORTING.column(sort).key}
     page = select(*(column for column in User.__table__.columns if column.key in names)).where(*conditions)
     page = page.order_by(*SORTING.order(sort))
     page = page.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer))

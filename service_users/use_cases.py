@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from service_users import events, repository
 from service_users.errors import EmailTaken, UserNotFound
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
-from service_users.tables import User
 from servicekit.database.engine import Database
 from servicekit.events import outbox
 from servicekit.process.clock import Clock, utc_now
@@ -61,10 +61,7 @@ class Users:
 
     def get(self, user_id: UUID) -> UserView:
         """Return one user. Raises `UserNotFound`."""
-        user = repository.show(self._database, user_id)
-        if user is None:
-            raise UserNotFound
-        return UserView.unchecked(**user._asdict())
+        return _view(self._found(user_id))
 
     def search(self, query: UserQuery) -> UserPage:
         """Return one page of users. Raises `Invalid` for an `after` that was not the `next` of a page."""
@@ -82,46 +79,50 @@ class Users:
     def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE) -> UserView:
         """Change fields. Raises `UserNotFound`, `PreconditionFailed`, `EmailTaken` and `TooManyPasswords`."""
         values = change.named()
-        if "password" in values:
-            if change.password is not None:
-                # Checked here too, so that a refused change costs no hash.
-                with self._database.transaction() as session:
-                    if_match.require(UserView.of(_required(repository.find(session, user_id))))
-            values["password_hash"] = self._hash(values.pop("password"))
-        if "email" in values:
-            values["email_key"] = comparable(values["email"])
-        if "name" in values:
-            values["name_key"] = comparable(values["name"])
-        with self._database.transaction() as session:
-            user = _required(repository.find_for_update(session, user_id))
-            view = UserView.of(user)
+        names_password = "password" in values
+        values.pop("password", None)
+        password_hash: str | None = None
+        while True:
+            user = self._found(user_id)
+            view = _view(user)
             if_match.require(view)
             change.require_unchanged(view)
-            if "email_key" in values:
-                repository.require_free(session, user_id, values["email_key"])
-            for name, value in values.items():
-                setattr(user, name, value)
-            if session.is_modified(user):
-                user.updated_at = max(self._clock(), user.created_at)
-                outbox.add(session, events.updated(user))
-            session.flush()
-            return UserView.of(user)
+            changed = {name: value for name, value in values.items() if value != getattr(user, name)}
+            if "name" in changed:
+                changed["name_key"] = comparable(changed["name"])
+            if "email" in changed:
+                changed["email_key"] = comparable(changed["email"])
+                repository.require_free(self._database, user_id, changed["email_key"])
+            if names_password and (change.password is not None or user.has_password):
+                # Last, so that a refused change costs no hash, and only once.
+                password_hash = password_hash or self._hash(change.password)
+                changed["password_hash"] = password_hash
+            if not changed:
+                return view
+            changed["updated_at"] = max(self._clock(), user.created_at)
+            after = _view(user, **changed)
+            if repository.ROWS.update(self._database, user, changed, events.updated(after)):
+                return after
 
     def delete(self, user_id: UUID, if_match: IfMatch = ANY_STATE) -> UserView:
         """Remove and return a user. Raises `UserNotFound` and `PreconditionFailed`."""
-        with self._database.transaction() as session:
-            user = _required(repository.find_for_update(session, user_id))
-            view = UserView.of(user)
+        while True:
+            user = self._found(user_id)
+            view = _view(user)
             if_match.require(view)
-            repository.remove(session, user)
-            outbox.add(session, events.deleted(user_id, self._clock()))
-            return view
+            if repository.ROWS.delete(self._database, user, events.deleted(user_id, self._clock())):
+                return view
+
+    def _found(self, user_id: UUID) -> Any:
+        user = repository.ROWS.find(self._database, user_id)
+        if user is None:
+            raise UserNotFound
+        return user
 
     def _hash(self, password: str | None) -> str | None:
         return None if password is None else self._passwords.hash(password)
 
 
-def _required(user: User | None) -> User:
-    if user is None:
-        raise UserNotFound
-    return user
+def _view(user: Any, **changed: Any) -> UserView:
+    """The view of a row, with these columns changed."""
+    return UserView.unchecked(**{name: changed.get(name, getattr(user, name)) for name in UserView.model_fields})

@@ -8,19 +8,20 @@ from typing import Any
 
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
+_Returning = ReturningInsert[Any] | ReturningUpdate[Any] | ReturningDelete[Any]
 _ESCAPES = str.maketrans({wildcard: f"/{wildcard}" for wildcard in "%_/"})
 
 
 class Statement:
-    """A SELECT, or an INSERT with RETURNING, as psycopg2 takes it, whose rows have the names of its columns.
+    """A SELECT, or a change with RETURNING, as psycopg2 takes it, whose rows have the names of its columns.
 
     Values pass to and from the driver without SQLAlchemy, so only types that psycopg2 itself knows will do.
     """
 
-    def __init__(self, statement: Select[Any] | ReturningInsert[Any]) -> None:
+    def __init__(self, statement: Select[Any] | _Returning) -> None:
         compiled = statement.compile(dialect=_DIALECT)
         self.text = str(compiled)
         self._constants = dict(compiled.params)

@@ -45,7 +45,7 @@ INSERT INTO outbox (id, type, subject, "time", data)
 SELECT * FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(subjects)s::uuid[], %(times)s::timestamptz[],
                      %(data)s::jsonb[])
 """
-#: For the row that another part of the same statement made.
+#: For the row that another part of the same statement made, changed or removed.
 _INSERT_OF_MADE = """
 INSERT INTO outbox (id, type, subject, "time", data)
 SELECT %(event_id)s::uuid, %(event_type)s, made.id, %(event_time)s, %(event_data)s::jsonb FROM made
@@ -69,13 +69,7 @@ def make(
     makes nothing and returns its id, or raises `IdempotencyKeyReused`. Returns None if `insert` inserted nothing.
     """
     remembered = "" if key is None else f", remembered AS ({idempotency.REMEMBER})"
-    parameters = {
-        **insert.parameters(values),
-        "event_id": str(event.id),
-        "event_type": event.type,
-        "event_time": event.time,
-        "event_data": dump(event.data).decode("utf-8"),
-    }
+    parameters = {**insert.parameters(values), **_of_event(event)}
     if key is not None:
         parameters |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
     while True:
@@ -92,6 +86,17 @@ def make(
         if earlier is not None or not is_taken:
             return earlier
         # Pruned in between, for its age.
+
+
+def change(database: Database, statement: Statement, values: Mapping[str, Any], event: Event | None) -> bool:
+    """Update or delete a row and write the event of that, if any, in one round trip.
+
+    `statement` returns the row's id, or nothing where the row is not to be changed; then this returns False.
+    """
+    if event is None:
+        return bool(database.rows(statement, values))
+    text = f"WITH made AS ({statement.text}){_INSERT_OF_MADE}"
+    return bool(database.once(text, {**statement.parameters(values), **_of_event(event)}))
 
 
 def add(session: Session, *events: Event) -> None:
@@ -115,6 +120,16 @@ def add_all(session: Session, events: Iterable[Event]) -> None:
             "data": [dump(event.data).decode("utf-8") for event in given],
         },
     )
+
+
+def _of_event(event: Event) -> dict[str, Any]:
+    """The parameters of `_INSERT_OF_MADE`."""
+    return {
+        "event_id": str(event.id),
+        "event_type": event.type,
+        "event_time": event.time,
+        "event_data": dump(event.data).decode("utf-8"),
+    }
 
 
 def define_outbox(metadata: MetaData) -> None:

@@ -246,6 +246,35 @@ def test_an_order_that_does_not_exist_is_a_404(client, method, body):
     error_of(client.open(f"/orders/{NOBODY}", method=method, json=body), 404, "order_not_found")
 
 
+def test_a_step_that_is_overtaken_is_judged_by_what_the_order_has_become(client, orders_database):
+    """The clock is read between the two statements of a change."""
+    order = create(client)
+    path = f"/orders/{order['id']}"
+    others = [{"status": IN_PROGRESS}]
+
+    def overtake() -> datetime:
+        if others:
+            assert client.put(path, json=others.pop(0)).status_code == 200
+        return datetime.now(UTC)
+
+    use_cases = Orders(orders_database.database, Everybody(), clock=overtake)
+    overtaken = make_app("o", routes=[order_routes(use_cases)], checks={}).test_client()
+    change = {"status": IN_PROGRESS, "items": [{"product": "new", "quantity": 1, "price": 1}]}
+    error = error_of(overtaken.put(path, json=change), 409, "order_state_conflict")
+
+    assert IN_PROGRESS in error["message"]
+    others = [{"status": CANCELLED}]
+    assert overtaken.put(path, json={"status": CANCELLED}).status_code == 200
+    now = client.get(path).json["data"]
+    assert (now["status"], now["items"]) == (CANCELLED, order["items"])
+    with orders_database.database.transaction() as session:
+        steps = session.execute(text("SELECT data FROM outbox WHERE type = 'order.status_changed' ORDER BY position"))
+        assert [(step["old_status"], step["status"]) for (step,) in steps] == [
+            (CREATED, IN_PROGRESS),
+            (IN_PROGRESS, CANCELLED),
+        ]
+
+
 def test_of_two_status_steps_at_once_one_wins(app):
     order = create(app.test_client(), status=IN_PROGRESS)
     together = threading.Barrier(2)

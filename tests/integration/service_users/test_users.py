@@ -558,6 +558,50 @@ def test_ten_clients_who_each_add_a_role_lose_none(app):
     assert sorted(roles) == sorted(["user", *(f"role_{number}" for number in range(10))])
 
 
+@pytest.mark.parametrize(
+    ("method", "field", "meanwhile", "status", "told"),
+    [
+        ("PATCH", None, {"roles": ["owner"]}, 200, ["user.created", "user.updated", "user.updated"]),
+        ("PATCH", "tag", {"roles": ["owner"]}, 412, ["user.created", "user.updated"]),
+        ("DELETE", "tag", {"roles": ["owner"]}, 412, ["user.created", "user.updated"]),
+        ("DELETE", None, {"roles": ["owner"]}, 200, ["user.created", "user.updated", "user.deleted"]),
+        ("PATCH", None, None, 404, ["user.created", "user.deleted"]),
+        ("DELETE", None, None, 404, ["user.created", "user.deleted"]),
+    ],
+)
+def test_who_is_overtaken_after_reading_reads_again(
+    client, users_database, monkeypatch, method, field, meanwhile, status, told
+):
+    """The clock is read between the two statements of a change."""
+    hashed: list[str] = []
+    monkeypatch.setattr(PasswordHasher, "hash", lambda self, password: hashed.append(password) or f"hash {len(hashed)}")
+    made = client.post("/users", json={"email": "user@example.com", "name": "x"})
+    path = made.headers["Location"]
+    others = [lambda: client.delete(path) if meanwhile is None else client.put(path, json=meanwhile)]
+
+    def overtake() -> datetime:
+        if others:
+            assert others.pop()().status_code == 200
+        return datetime.now(UTC)
+
+    users = Users(users_database.database, Passwords(places=4), clock=overtake)
+    overtaken = make_app("u", routes=[user_routes(users)], checks={}).test_client()
+    headers = {"If-Match": made.headers["ETag"]} if field else {}
+    body = {"name": "y", "password": "correct horse"} if method == "PATCH" else None
+    answer = overtaken.open(path, method=method, json=body, headers=headers)
+
+    assert answer.status_code == status, answer.json
+    assert len(hashed) == (method == "PATCH")
+    with users_database.database.transaction() as session:
+        events = session.execute(text("SELECT type, data FROM outbox ORDER BY position")).all()
+    assert [type for type, _ in events] == told
+    if status == 200:
+        assert answer.json["data"]["roles"] == meanwhile["roles"]
+        if method == "PATCH":
+            assert events[-1][1] == answer.json["data"] == client.get(path).json["data"]
+            assert answer.json["data"]["name"] == "y"
+
+
 def test_a_user_who_changed_meanwhile_is_neither_changed_nor_deleted(client):
     made = client.post("/users", json={"email": "user@example.com", "name": "x"})
     path, tag = made.headers["Location"], made.headers["ETag"]

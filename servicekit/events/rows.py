@@ -1,0 +1,52 @@
+"""Rows by id, changed without a lock: a change counts only while its row is as it was read.
+
+That is optimistic concurrency control by PostgreSQL's `xmin`, the id of the transaction that last wrote a row
+(https://www.postgresql.org/docs/current/ddl-system-columns.html). A change takes two round trips, a refused one takes
+one, and no lock is held in between. Whoever finds the row changed reads it again; somebody else has got on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, bindparam, delete, literal_column, select, update
+from sqlalchemy.orm import InstrumentedAttribute
+
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement
+from servicekit.events import outbox
+from servicekit.events.cloudevents import Event
+
+
+class RowsById:
+    """The rows of a model. Thread-safe."""
+
+    def __init__(self, id: InstrumentedAttribute[UUID], *shown: Any) -> None:
+        """`id` is the primary key; `shown` are the columns that `find` reads."""
+        model = id.class_
+        version: ColumnElement[Any] = literal_column("xmin")
+        as_found = (id == bindparam("id"), version == bindparam("xmin"))
+        self._find = Statement(select(*shown, version.label("xmin")).where(id == bindparam("id")))
+        self._delete = Statement(delete(model).where(*as_found).returning(id))
+
+        @cache
+        def update_of(*names: str) -> Statement:
+            values: dict[str, Any] = {name: bindparam(name) for name in names}
+            return Statement(update(model).where(*as_found).values(values).returning(id))
+
+        self._update_of = update_of
+
+    def find(self, database: Database, id: UUID) -> Any:
+        """Return a named tuple of the shown columns and the row's version, or None."""
+        return next(iter(database.rows(self._find, {"id": id})), None)
+
+    def update(self, database: Database, row: Any, changed: Mapping[str, Any], event: Event | None) -> bool:
+        """Set these columns and write the event; False, with nothing done, if the row is no longer as it was found."""
+        return outbox.change(database, self._update_of(*changed), {**changed, "id": row.id, "xmin": row.xmin}, event)
+
+    def delete(self, database: Database, row: Any, event: Event) -> bool:
+        """Delete the row and write the event; False, with nothing done, if it is no longer as it was found."""
+        return outbox.change(database, self._delete, {"id": row.id, "xmin": row.xmin}, event)
