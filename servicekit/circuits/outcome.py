@@ -16,7 +16,7 @@ _TOO_MANY_REQUESTS = 429
 _FAILING_STATUSES = frozenset({MISDIRECTED, 502, 503, 504})
 #: Codes with which a healthy service says that it ran out of time or accepts no more. A failure behind it has the
 #: `unavailable_code` of another row of the table.
-_NO_FAULT_OF_ITS_OWN = re.compile(r"deadline_exceeded|overloaded|circuit_open|too_many_\w+")
+_NO_FAULT_OF_ITS_OWN = re.compile(r"deadline_exceeded|identity_unavailable|overloaded|circuit_open|too_many_\w+")
 
 
 def outcome_of(status: int, service: str, code: str | None = None) -> CallOutcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from servicekit.identity.reach import Reach
@@ -18,6 +18,8 @@ class Principal:
     role: Role
     #: Of the API key that was used; None: whatever the role allows.
     scopes: frozenset[str] | None = None
+    #: The access token, for calls to other services on the caller's behalf.
+    token: str = field(default="", repr=False, compare=False)
 
     def reach(self, action: Action) -> Reach:
         """Which rows the caller may touch by an action.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum, StrEnum
 
 
@@ -14,6 +14,12 @@ class Role(StrEnum):
     #: Reads everything and changes nothing, so that whoever examines the work of others has no part in it.
     AUDITOR = "auditor"
     ADMIN = "admin"
+
+    @classmethod
+    def highest(cls, roles: Iterable[str]) -> Role:
+        """The role that decides for somebody who has logged in."""
+        has = {*roles}
+        return next((role for role in (cls.ADMIN, cls.AUDITOR) if role in has), cls.USER)
 
 
 class Extent(StrEnum):

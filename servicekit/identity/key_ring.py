@@ -1,0 +1,107 @@
+"""Keeps the keys of access tokens up to date, and through everything that may happen to the service that has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from servicekit.identity.keys import BadKeySet, KeySet
+from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import jittered
+from servicekit.process.clock import Clock, utc_now
+from servicekit.process.lifecycle import Duty
+from servicekit.wire.errors import AppError
+
+#: Between two questions, in seconds. Tokens cause none, so that nobody can by sending unknown ones; a new key is
+#: published long before it signs. Below the skew that verifiers allow: when a token ends that nobody could renew, it is
+#: known that the service is away.
+_EVERY = 25.0
+#: Until the first answer.
+_AT_FIRST = 1.0
+
+log = get_logger(__name__)
+
+
+class KeyRing(Duty):
+    """Asks for the key set again and again. The last good one is kept whatever comes, also over restarts, in a file."""
+
+    def __init__(
+        self,
+        fetch: Callable[[], bytes],
+        *,
+        on_death: Callable[[], None],
+        file: Path | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        """`fetch` gives a JSON Web Key Set, within a time of its own, or raises an `AppError`."""
+        super().__init__("keys", pause=self._seconds, on_death=on_death, clock=clock)
+        self._fetch = fetch
+        self._file = file
+        self._text = self._stored = b""
+        #: The last good keys; None if there never were any.
+        self.keys: KeySet | None = None
+        self._touched: float | None = None
+        self._is_away = True
+        self._restore()
+
+    def out_of_touch_since(self) -> float | None:
+        """When a good answer came last, in seconds since 1970, if none came to the last question; else None."""
+        return self._touched if self._is_away else None
+
+    def run_once(self, now: datetime) -> None:
+        """Ask once."""
+        try:
+            text = self._fetch()
+            if text != self._text:
+                keys = KeySet.read(text)
+                self.keys, self._text = keys, text
+        except BadKeySet as exc:
+            # An empty set in its place would shut everybody out.
+            log.error("key_set_refused", cause=str(exc))
+            self._is_away = True
+        except AppError as exc:
+            log.warning("key_set_unreachable", cause=exc.code)
+            self._is_away = True
+        else:
+            self._touched = now.timestamp()
+            self._is_away = False
+            self._store()
+
+    def _seconds(self) -> float:
+        return _AT_FIRST if self.keys is None else jittered(_EVERY, 0.1)
+
+    def _restore(self) -> None:
+        if self._file is None:
+            return
+        try:
+            text = self._file.read_bytes()
+            touched = self._file.stat().st_mtime
+            self.keys, self._text, self._touched = KeySet.read(text), text, touched
+            self._stored = text
+        except FileNotFoundError:
+            pass
+        except (OSError, BadKeySet) as exc:
+            log.warning("stored_key_set_unusable", file=self._file.name, cause=str(exc))
+
+    def _store(self) -> None:
+        """Whole or not at all; the file's time of change says when the keys were seen last."""
+        if self._file is None or self._touched is None:
+            return
+        new = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        try:
+            if self._text != self._stored:
+                with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                    file.write(self._text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                new.replace(self._file)
+                self._stored = self._text
+            os.utime(self._file, (self._touched, self._touched))
+        except OSError as exc:
+            log.warning("key_set_not_stored", file=self._file.name, cause=exc.strerror)
+            self._stored = b""
+            with suppress(OSError):
+                new.unlink()
