@@ -1,7 +1,8 @@
 """Entity tags, and changes made only while a resource is as its client last saw it.
 
-RFC 9110 sections 8.8.3 (ETag) and 13.1.1 (If-Match). A change calls `IfMatch.require` on a row that it has locked, or that
-it changes only as it was read (servicekit.events.rows): of two clients that saw the same state, only the first still finds it.
+RFC 9110 sections 8.8.3 (ETag) and 13.1.1 (If-Match). A change calls `IfMatch.require` on a row that it has locked, or
+that it changes only as it was read (servicekit.events.rows): of two clients that saw the same state, only the first
+still finds it.
 """
 
 from __future__ import annotations
