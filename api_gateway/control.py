@@ -238,6 +238,8 @@ def make_control(
         return _circuit_view(circuit.snapshot())
 
     app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION, browsers=None)
+    if processes is not None:
+        app.processes = lambda: len(processes())
     _add_start_page(app)
     _add_documentation(app, api, routes, fetch_documents, list(circuits))
     return app

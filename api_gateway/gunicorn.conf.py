@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from api_gateway import shared_quotas
 from servicekit.circuits import CircuitSettings, shared_state
 from servicekit.http_server.event_loop_defaults import *  # noqa: F403 - gunicorn reads a module's names
 from servicekit.observing import logs
-from servicekit.observing.logs import get_logger
+from servicekit.observing.metrics import remove_counts, share_counts
 from servicekit.process.gunicorn_reload import keep_what_works
 from servicekit.process.lifecycle import allow_many_files
 from servicekit.process.services import BadServiceTable
@@ -38,9 +34,6 @@ limit_request_line = 8000
 limit_request_fields = 100
 limit_request_field_size = 8190
 
-_METRICS_FOLDER = "gateway-metrics-"
-_METRICS_BYTES = 64 * 1024
-
 
 def on_starting(server: Any) -> None:
     """Create what the processes share, before the first fork."""
@@ -54,20 +47,10 @@ def on_reload(server: Any) -> None:
     """Share quotas and metrics between processes; a single one needs no sharing."""
     if workers > 1 and _settings.quota() is not None:
         shared_quotas.prepare_quotas()
-    if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=_METRICS_FOLDER))
-            # As much as the first of its files takes: a full disk must show now.
-            (folder / "room").write_bytes(bytes(_METRICS_BYTES))
-            (folder / "room").unlink()
-        except OSError as error:
-            get_logger("api_gateway").error("metrics_not_shared", error=str(error))
-        else:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    if workers > 1:
+        share_counts()
 
 
 def on_exit(server: Any) -> None:
     """Remove the metrics files."""
-    folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
-    if folder.name.startswith(_METRICS_FOLDER):
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_counts()

@@ -9,7 +9,7 @@ from service_orders.routes import order_routes
 from service_orders.settings import OrdersSettings
 from service_orders.use_cases import Orders
 from service_orders.users_client import UsersClient
-from servicekit.circuits import Circuit
+from servicekit.circuits import Circuit, CircuitSettings, shared_state
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.http_client import ServiceClient
@@ -25,13 +25,13 @@ def create_app(settings: OrdersSettings) -> Flask:
     database = Database(
         settings.orders_database_url,
         application_name="service_orders",
-        pool_size=settings.service_threads,
+        pool_size=settings.connections,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     users = UsersClient(
         ServiceClient(
             settings.users_url,
-            circuit=Circuit("users"),
+            circuit=Circuit("users", store=shared_state.store_for("service_orders", "users", CircuitSettings())),
             unavailable=UsersUnavailable,
             pool_size=settings.service_threads,
             total_seconds=USERS_TOTAL_SECONDS,

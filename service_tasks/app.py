@@ -10,7 +10,7 @@ from flask import Flask
 
 from service_tasks.engine.registry import load_registry
 from service_tasks.errors import ScheduleNameTaken
-from service_tasks.metrics.stats import StatsCollector
+from service_tasks.metrics.stats import FROM_THE_DATABASE, StatsCollector
 from service_tasks.persistence.announcer import Announcer
 from service_tasks.persistence.bulk_store import BulkStore
 from service_tasks.persistence.message_store import MessageStore
@@ -49,8 +49,7 @@ def create_app(settings: TasksSettings) -> Flask:
     database = Database(
         settings.tasks_database_url,
         application_name="service_tasks",
-        # One more for the announcer's thread.
-        pool_size=settings.service_threads + 1,
+        pool_size=settings.connections,
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
@@ -77,7 +76,7 @@ def create_app(settings: TasksSettings) -> Flask:
     messages = Messages(MessageStore(database), tasks, announce=announcer.announce)
     bulk = Bulk(BulkStore(database, ends), announce=announcer.announce)
     stats = Stats(StatsStore(database))
-    metrics = Metrics("service_tasks")
+    metrics = Metrics("service_tasks", same_everywhere=FROM_THE_DATABASE)
     StatsCollector(stats, registry.names(), metrics.registry)
     return make_app(
         "service_tasks",

@@ -110,6 +110,11 @@ class TasksSettings(TaskEventSettings, TaskMakerSettings, WebServiceSettings):
         default=100, ge=1, le=1_000_000, description="schedules with the same user_id that there may be"
     )
 
+    @property
+    def connections(self) -> int:
+        # One more for the announcer's thread.
+        return super().connections + 1
+
 
 class IngestSettings(TaskMakerSettings, ServerSettings):
     """Settings of the process that makes tasks of messages."""

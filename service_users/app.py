@@ -22,7 +22,7 @@ def create_app(settings: UsersSettings) -> Flask:
     database = Database(
         settings.users_database_url,
         application_name="service_users",
-        pool_size=settings.service_threads,
+        pool_size=settings.connections,
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )

@@ -30,7 +30,7 @@ _OURS = (
     "CALLBACK_",
     "HTTP_REQUEST_",
     "PRIVATE_NETWORKS",
-    "SERVICE_THREADS",
+    "SERVICE_",
     "SMTP_",
     "SITEWORKS_",
 )

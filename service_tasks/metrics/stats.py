@@ -15,6 +15,14 @@ from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
 #: types that no live worker runs and this process does not know, as one label: clients may invent any number
 OTHER = "other"
+#: the same from every process of the service
+FROM_THE_DATABASE = (
+    "siteworks_tasks",
+    "siteworks_tasks_oldest_ready_seconds",
+    "siteworks_task_workers",
+    "siteworks_task_slots",
+    "siteworks_task_last_beat_seconds",
+)
 
 
 class StatsCollector(Collector):

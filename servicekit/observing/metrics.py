@@ -1,31 +1,68 @@
 """Prometheus metrics of a server. Labels are route templates, never raw paths, so their values stay few.
 
-The processes of one server sum their counts when its master has set PROMETHEUS_MULTIPROC_DIR (prometheus_client's
-variable) before any of them imports this module.
+The processes of one server sum their counts when its master has called `share_counts` before it forks them.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest, values
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from servicekit.observing.logs import dropped_lines
+from servicekit.observing.logs import dropped_lines, get_logger
 
 UNMATCHED = "unmatched"
+#: prometheus_client's, where it keeps the files in which processes count.
+_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+_PREFIX = "siteworks-metrics-"
+#: What the first of these files takes.
+_FIRST_FILE_BYTES = 64 * 1024
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 #: Upper bounds of the buckets, as the exposition format writes them.
 _BOUNDS = (*(str(float(bound)) for bound in _SECONDS), "+Inf")
+
+_log = get_logger(__name__)
+
+
+def share_counts() -> None:
+    """Let the processes that this one forks from now on sum their counts, those of ended ones included; later calls do
+    nothing.
+
+    Without room for the files, each shows its own.
+    """
+    if _DIRECTORY in os.environ:
+        return
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # A full disk must show now.
+        (folder / "room").write_bytes(bytes(_FIRST_FILE_BYTES))
+        (folder / "room").unlink()
+    except OSError as error:
+        _log.error("metrics_not_shared", error=str(error))
+        return
+    os.environ[_DIRECTORY] = str(folder)
+    # It looked when it was imported.
+    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
+def remove_counts() -> None:
+    """Remove the files of `share_counts`, if there are any."""
+    folder = Path(os.environ.get(_DIRECTORY, ""))
+    if folder.name.startswith(_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +123,7 @@ class Tallies(Collector):
         self._timed = timed
         self._kept: dict[tuple[str, ...], Tally] = {}
         self._files: tuple[Counter, Histogram] | None = None
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        if os.environ.get(_DIRECTORY):
             self._files = (
                 Counter(counted.name, counted.text, counted.labels, registry=registry),
                 Histogram(timed.name, timed.text, timed.labels, buckets=_SECONDS, registry=registry),
@@ -133,7 +170,7 @@ class Metrics:
         self.service = service
         self.registry = CollectorRegistry()
         self._shown = self.registry
-        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        directory = os.environ.get(_DIRECTORY)
         if directory:
             self._shown = CollectorRegistry()
             self._shown.register(_AllProcesses(self.registry, directory, same_everywhere))

@@ -167,9 +167,27 @@ class InternalToken(ServerSettings):
 class WebServiceSettings(InternalToken):
     """Settings of every service of the table."""
 
-    service_threads: int = Field(
-        default=8, ge=1, le=256, description="requests that a service serves at once, each with a database connection"
+    #: The services that it calls, each through a circuit.
+    calls: ClassVar[tuple[str, ...]] = ()
+
+    service_processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="processes that serve a service's port, up to one for each core; they share circuits and memory "
+        "limits",
     )
+    service_threads: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="requests that each of them serves at once, each with a database connection",
+    )
+
+    @property
+    def connections(self) -> int:
+        """The database connections that one of its processes may open."""
+        return self.service_threads
 
 
 S = TypeVar("S", bound=Settings)

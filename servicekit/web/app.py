@@ -20,6 +20,7 @@ from servicekit.http_server.wsgi import ACCOUNT, BEGAN
 from servicekit.identity.principal import LOCAL
 from servicekit.observing import request_id
 from servicekit.observing.metrics import UNMATCHED, Metrics
+from servicekit.process.siblings import Siblings
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
 from servicekit.web.encoders import encoder_of
@@ -43,7 +44,7 @@ from servicekit.wire.errors import (
 from servicekit.wire.json_reader import weight
 
 BODY_LIMIT = 1024 * 1024
-#: Bytes that a process may hold of its requests. Of a container of 256 MiB, gunicorn's master and libraries take 150.
+#: Bytes that all processes of a service may hold of their requests.
 MEMORY = 72 * memory.MIB
 _LOOPBACK = BrowserRules()
 _PLAIN_HOST = re.compile(r"([a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}(:[0-9]{1,5})?")
@@ -56,10 +57,17 @@ class ServiceApp(Flask):
         super().__init__(service, static_folder=None)
         self.metrics = metrics
         self.budget = memory.Budget(MEMORY)
+        #: How many processes there are of it.
+        self.processes: Callable[[], int] = lambda: 1
         #: By Flask's endpoint; operations without a body are missing.
         self.body_limits: dict[str, int] = {}
         self.endpoints: list[Endpoint] = []
         self._paths = self.url_map.bind("")
+
+    def join(self, shared: Siblings) -> None:
+        """Be one of several processes, which together hold no more than one alone."""
+        self.budget = memory.Budget(MEMORY, shared.hold)
+        self.processes = shared.count
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         # Werkzeug's own way takes apart host names, on which no rule here depends; it refuses strange ones.
@@ -201,7 +209,7 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
 
 
 def _add_service_pages(
-    app: Flask,
+    app: ServiceApp,
     service: str,
     routes: Sequence[Routes],
     checks: Mapping[str, Check],
@@ -214,7 +222,10 @@ def _add_service_pages(
     def page(path: str, view: Callable[[], Response]) -> None:
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["GET"], provide_automatic_options=False)
 
-    page("/livez", lambda: json_response(success({"status": "alive", "service": service}), 200))
+    def show_life() -> Response:
+        return json_response(success({"status": "alive", "service": service, "processes": app.processes()}), 200)
+
+    page("/livez", show_life)
     page("/readyz", lambda: json_response(success(readiness(checks)), 200))
     page("/openapi.json", lambda: Response(api_document, 200, mimetype="application/json"))
 

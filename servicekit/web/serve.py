@@ -16,9 +16,11 @@ from servicekit.database import engine as database  # noqa: F401 - libraries rea
 from servicekit.http_server import event_loop_defaults
 from servicekit.http_server.wsgi import WsgiServer
 from servicekit.observing import logs
+from servicekit.observing.metrics import remove_counts, share_counts
 from servicekit.process.lifecycle import allow_many_files
 from servicekit.process.services import BadServiceTable, Service, services
 from servicekit.process.settings import SettingsError, WebServiceSettings, load_or_exit, loaded_or_exit
+from servicekit.process.siblings import prepare_siblings, siblings
 from servicekit.web import app as web  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
 
 
@@ -36,6 +38,13 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
         own = {
             "bind": getattr(settings, f"{self._service.name}_bind"),
             "proc_name": self._service.package,
+            "workers": settings.service_processes,
+            "on_starting": self._on_starting,
+            "on_reload": self._on_reload,
+            "pre_fork": _pre_fork,
+            "post_fork": _post_fork,
+            "child_exit": _child_exit,
+            "on_exit": lambda server: remove_counts(),
         }
         for name in event_loop_defaults.__all__:
             self.cfg.set(name, getattr(event_loop_defaults, name))
@@ -47,14 +56,47 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
         settings = self._settings(loaded_or_exit)
         try:
             app = self._service.module("app").create_app(settings)
+            if (shared := siblings()) is not None and shared.place is not None:
+                app.join(shared)
             return WsgiServer(app, threads=settings.service_threads)
         except SettingsError as exc:
             raise SystemExit(f"{self._service.package} cannot start: {exc}") from exc
+
+    def _on_starting(self, server: Any) -> None:
+        event_loop_defaults.on_starting(server)
+        self._on_reload(server)
+
+    def _on_reload(self, server: Any) -> None:
+        """Create what processes share, before they are forked; a single one needs no sharing."""
+        if server.cfg.workers > 1:
+            prepare_siblings()
+            share_counts()
+            if self._settings_class.calls:
+                # A service that calls no other need not load it.
+                from servicekit.circuits import CircuitSettings, shared_state
+
+                shared_state.prepare_circuits(self._service.package, self._settings_class.calls, CircuitSettings())
 
     def _settings(self, read: Callable[[type[WebServiceSettings], str], WebServiceSettings]) -> WebServiceSettings:
         settings = read(self._settings_class, self._service.package)
         logs.configure(self._service.package, fmt=settings.log_format, level=settings.log_level)
         return settings
+
+
+def _pre_fork(server: Any, worker: Any) -> None:
+    if (shared := siblings()) is not None:
+        shared.reserve(server, worker)
+
+
+def _post_fork(server: Any, worker: Any) -> None:
+    event_loop_defaults.post_fork(server, worker)
+    if (shared := siblings()) is not None:
+        shared.enter(worker)
+
+
+def _child_exit(server: Any, worker: Any) -> None:
+    if (shared := siblings()) is not None:
+        shared.leave(worker)
 
 
 def settings_of(service: Service) -> type[WebServiceSettings]:

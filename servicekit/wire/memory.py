@@ -7,6 +7,7 @@ counts them first; if they do not fit, the request is refused with 503 `overload
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
@@ -20,18 +21,23 @@ _FOR_SMALL = 8  # an eighth
 
 
 class Budget:
-    """At most `limit` bytes at a time. Thread-safe."""
+    """At most `limit` bytes at a time. Thread-safe.
 
-    def __init__(self, limit: int) -> None:
+    `add`, for a budget of several processes, adds to what this one has taken and returns the sum of all.
+    """
+
+    def __init__(self, limit: int, add: Callable[[int], int] | None = None) -> None:
         self.limit = limit
         #: The most that one request may take in total.
         self.largest = limit - limit // _FOR_SMALL
         self._taken = 0
+        self._add = add or self._add_alone
         self._lock = threading.Lock()
 
     @property
     def taken(self) -> int:
-        return self._taken
+        with self._lock:
+            return self._add(0)
 
     def account(self) -> Account:
         """An account for one request."""
@@ -43,13 +49,17 @@ class Budget:
             raise TooLarge("The request needs more memory than one may have: ask or send in smaller parts.")
         limit = self.limit if whole <= SMALL else self.largest
         with self._lock:
-            if refusing and self._taken + size > limit:
+            if self._add(size) > limit and refusing:
+                self._add(-size)
                 raise Overloaded("There is no memory for a request of this size at the moment; try again.")
-            self._taken += size
 
     def _give_back(self, size: int) -> None:
         with self._lock:
-            self._taken -= size
+            self._add(-size)
+
+    def _add_alone(self, size: int) -> int:
+        self._taken += size
+        return self._taken
 
 
 class Account:

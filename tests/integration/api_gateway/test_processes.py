@@ -58,6 +58,7 @@ def test_status_lists_them_all(gateway: GatewayProcess) -> None:
     listed = gateway.client.get("/status").json["data"]["processes"]
     assert len({one["pid"] for one in listed}) == PROCESSES
     assert all(one["uptime_seconds"] > 0 for one in listed)
+    assert gateway.client.get("/livez").json["data"]["processes"] == PROCESSES
 
 
 def test_health_is_the_same_from_every_process(gateway: GatewayProcess, users: ScriptedUpstream) -> None:

@@ -151,7 +151,7 @@ def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_data
 def test_a_relay_tells_how_it_is_and_a_second_one_stands_by(processes, users_database):
     processes.start("relay")
     live = eventually(lambda: processes.page("/livez"), what="the page is there")
-    assert live.json() == {"success": True, "data": {"status": "alive", "service": "relay"}}
+    assert live.json() == {"success": True, "data": {"status": "alive", "service": "relay", "processes": 1}}
     assert processes.page("/readyz").status_code == 200
     eventually(
         lambda: 'siteworks_relay_active{service="users"} 1.0' in processes.page("/metrics").text, what="it is active"

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
-from service_tasks.metrics.stats import StatsCollector
+from service_tasks.metrics.stats import FROM_THE_DATABASE, StatsCollector
 from service_tasks.use_cases.stats import Census, Ended, Figures, Stats, Timed, WorkerState
 from servicekit.wire import deadline
 from servicekit.wire.errors import DatabaseUnavailable, Unavailable
@@ -204,6 +204,7 @@ def test_as_metrics_a_type_that_nobody_knows_is_one_of_the_others():
     assert value("siteworks_task_slots", kind="task", state="free") == 6
     assert value("siteworks_task_slots", kind="thread", state="busy") == 1
     assert value("siteworks_task_last_beat_seconds") == 40.0
+    assert {family.name for family in registry.collect()} == set(FROM_THE_DATABASE)
 
 
 def test_without_a_database_the_page_of_metrics_is_there_without_these():

@@ -52,6 +52,8 @@ def test_an_empty_variable_counts_as_missing(monkeypatch):
         ("USERS_BIND", "hunter2:65536"),
         ("USERS_BIND", "hunter2:٨٠"),
         ("SERVICE_THREADS", "0"),
+        ("SERVICE_PROCESSES", "0"),
+        ("SERVICE_PROCESSES", "65"),
         ("SERVICE_THREADS", "257"),
         ("SERVICE_THREADS", "hunter2"),
         ("SERVICE_THREADS", "1.5"),

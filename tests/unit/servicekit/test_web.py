@@ -385,7 +385,10 @@ def test_liveness_asks_nobody_and_readiness_asks_every_check():
 
     app = make_app("notes", routes=[], checks={"disk": lambda: asked.append("disk"), "database": broken})
     client = app.test_client()
-    assert client.get("/livez").json == {"success": True, "data": {"status": "alive", "service": "notes"}}
+    assert client.get("/livez").json == {
+        "success": True,
+        "data": {"status": "alive", "service": "notes", "processes": 1},
+    }
     assert asked == []
 
     answer = client.get("/readyz")

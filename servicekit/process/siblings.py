@@ -1,0 +1,118 @@
+"""What the processes that serve one port have in common: how many they are, what they hold, and whose turn it is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import structlog
+
+from servicekit.process.shared_memory import SharedMemory
+
+#: Processes that may share one memory. During a reload two generations coexist.
+PLACES = 256
+#: The lock of `Turn`, as a byte of the memory.
+_TURN = 0
+#: How long the others have to take a turn that ends, in seconds: twice the longest pause between their attempts.
+_FOR_OTHERS = 0.002
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Siblings:
+    """The processes of one server, in memory that its master makes before it forks; raises OSError without room.
+
+    Each has a place, for which it alone writes. The master gives the places, and empties that of a process that
+    ended, however it ended.
+    """
+
+    def __init__(self) -> None:
+        self.memory = SharedMemory(2 * PLACES + 1)
+        words = self.memory.words
+        # For each place the id of its process, and a number of its own; behind them, how many places were ever used.
+        self._pids, self._held, self._used = words[:PLACES], words[PLACES : 2 * PLACES], words[2 * PLACES :]
+        #: This process's own; None in the master.
+        self.place: int | None = None
+
+    # The master.
+
+    def reserve(self, server: Any, worker: Any) -> None:
+        """Give a place to a worker about to be forked (gunicorn's `pre_fork`)."""
+        taken = {getattr(one, "place", None) for one in server.WORKERS.values()}
+        worker.place = next((place for place in range(PLACES) if place not in taken), None)
+        if worker.place is not None:
+            self._used[0] = max(self._used[0], worker.place + 1)
+
+    def leave(self, worker: Any) -> None:
+        """Empty the place of a worker that ended (gunicorn's `child_exit`)."""
+        if (place := getattr(worker, "place", None)) is not None:
+            self._pids[place] = self._held[place] = 0
+
+    # Each process.
+
+    def enter(self, worker: Any) -> None:
+        """Take the place given to this process (gunicorn's `post_fork`)."""
+        self.place = worker.place
+        if self.place is not None:
+            self._held[self.place] = 0
+            self._pids[self.place] = worker.pid
+
+    def count(self) -> int:
+        """How many processes there are."""
+        return sum(map(bool, self._pids[: self._used[0]]))
+
+    def hold(self, amount: int) -> int:
+        """Add to this process's number, and return the sum of all. The caller excludes its other threads.
+
+        It writes before it reads, so of two that add at the same time at least one sees both.
+        """
+        assert self.place is not None
+        self._held[self.place] += amount
+        return sum(self._held[: self._used[0]])
+
+
+class Turn:
+    """A lock among all threads of all processes of this server; a process that dies releases it."""
+
+    def __init__(self) -> None:
+        self._threads = threading.Lock()
+        self._shared = None if _inherited is None else _inherited.memory
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds; whether the caller has it."""
+        ends_at = time.monotonic() + timeout
+        if not self._threads.acquire(timeout=timeout):
+            return False
+        if self._shared is None or self._shared.lock(_TURN, ends_at - time.monotonic()):
+            return True
+        self._threads.release()
+        return False
+
+    def release(self) -> None:
+        if self._shared is not None:
+            self._shared.unlock(_TURN)
+            # Or the next thread of this process would always be faster than another process.
+            time.sleep(_FOR_OTHERS)
+        self._threads.release()
+
+
+_inherited: Siblings | None = None
+
+
+def prepare_siblings() -> None:
+    """Make the memory. Called by a master before it forks; later calls do nothing.
+
+    Without it, each process counts and waits for itself.
+    """
+    global _inherited
+    if _inherited is None:
+        try:
+            _inherited = Siblings()
+        except OSError as error:
+            _log.error("memory_not_shared", error=str(error))
+
+
+def siblings() -> Siblings | None:
+    """What the master prepared, if anything."""
+    return _inherited
