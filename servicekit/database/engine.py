@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import select
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -20,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from servicekit.database.statement import Statement
+from servicekit.database.watchdog import Watchdog
 from servicekit.wire import deadline
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import AppError, DatabaseLocked, DatabaseUnavailable, DeadlineExceeded
@@ -30,13 +32,15 @@ POOL_WAIT_SECONDS = 2.0
 LOCK_TIMEOUT_MS = 500
 CONNECT_TIMEOUT_SECONDS = 3
 RECYCLE_SECONDS = 1800
-#: a connection idle for longer is checked before use
+#: A connection idle for longer is checked before use; `once` keeps one for so long before the pool sees it again.
 UNUSED_SECONDS = 30.0
 TCP_USER_TIMEOUT_MS = 10_000
 #: SQLSTATEs, or their prefixes, by which a server says that it is shutting down, out of resources, or takes no writes:
 #: connection exceptions, read-only transactions, insufficient resources, shutdown (PostgreSQL's appendix A).
 _OF_THE_SERVER = ("08", "25006", "53", "57P")
 _LEAVE_SECONDS = 1.0
+#: One for the process: few of its databases fall silent at a time.
+_WATCHDOG = Watchdog()
 
 
 def is_unavailable(exc: BaseException | None) -> bool:
@@ -141,28 +145,42 @@ class Database:
             },
         )
         # The pool's own wait ignores the deadline, so the wait is here: a place is a connection of the pool.
-        self._places = threading.BoundedSemaphore(pool_size)
+        self._places: SimpleQueue[None] = SimpleQueue()
+        for _ in range(pool_size):
+            self._places.put(None)
+        #: Connections between two uses by `once`, in autocommit, with the times when they left the pool and were last
+        #: used. To fetch one from the pool takes as much of a processor as to ask the server.
+        self._kept: deque[tuple[Any, float, float]] = deque()
         self._wait_seconds = POOL_WAIT_SECONDS
         self._statement_seconds = statement_timeout_ms / 1000 or math.inf
         event.listen(self.engine, "before_cursor_execute", self._before_execute, retval=True)
+        event.listen(self.engine, "after_cursor_execute", _after_execute)
+        event.listen(self.engine, "commit", self._before_end)
+        event.listen(self.engine, "rollback", self._before_end)
         self._left_at = -math.inf
         event.listen(self.engine, "handle_error", self._handle_error)
         event.listen(self.engine, "checkin", _note_use)
+        event.listen(self.engine, "invalidate", _note_end)
         event.listen(self.engine, "checkout", self._require_life)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     def _before_execute(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> tuple[str, Any]:
-        return self._in_time(statement), parameters
+        return self._in_time(cursor.connection, statement), parameters
 
-    def _in_time(self, statement: str) -> str:
-        """Prefix a statement with the time left, if that is less than usual.
+    def _before_end(self, connection: Any) -> None:
+        if not (connection.closed or connection.invalidated):
+            _WATCHDOG.expect(connection.connection.dbapi_connection, self._statement_seconds)
+
+    def _in_time(self, connection: Any, statement: str) -> str:
+        """Prefix a statement with the time left, if that is less than usual, and expect its answer by then.
 
         Both travel in one message, so it costs no round trip; PostgreSQL times each separately, and drops the setting
         at the end of the transaction.
         """
         left = deadline.remaining(self._statement_seconds)
+        _WATCHDOG.expect(connection, left)
         if left < self._statement_seconds:
             return f"SET LOCAL statement_timeout = {max(int(left * 1000), 1)}; {statement}"
         return statement
@@ -173,13 +191,18 @@ class Database:
         Checking each time would cost a round trip. A server that ends a connection says so, which the kernel notes, so
         only a connection with unread bytes, or one idle for a while, is checked.
         """
+        if connection.autocommit:
+            connection.autocommit = False
         used_at = record.info.get("used_at")
         if used_at is None or (time.monotonic() - used_at < UNUSED_SECONDS and _is_quiet(connection)):
             return
+        _WATCHDOG.expect(connection, self._statement_seconds)
         try:
             alive = self.engine.dialect.do_ping(connection)
         except psycopg2.Error as exc:
             raise InvalidatePoolError from exc
+        finally:
+            _WATCHDOG.answered(connection)
         if not alive:
             raise InvalidatePoolError
 
@@ -195,7 +218,7 @@ class Database:
         now = time.monotonic()
         if now - self._left_at >= _LEAVE_SECONDS:
             self._left_at = now
-            self.engine.dispose()
+            self.dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -206,8 +229,10 @@ class Database:
         or the server takes no writes, and `DeadlineExceeded` when the request's time ended before it had a connection.
         """
         try:
-            with self._place(), self._sessions.begin() as session:
-                yield session
+            with self._place():
+                self._return_one()
+                with self._sessions.begin() as session:
+                    yield session
         except IntegrityError as exc:
             if named := self._named(exc.orig):
                 raise named from exc
@@ -243,28 +268,28 @@ class Database:
         This takes one round trip, where `transaction` takes two more for BEGIN and COMMIT, and a fifth of its CPU time.
         Raises as `transaction` does.
         """
+        self._take_place()
         try:
-            with self._place():
-                pooled = self.engine.raw_connection()
-                connection: Any = pooled.dbapi_connection
-                try:
-                    connection.autocommit = True
-                    if prepared is not None:
-                        return self._once_prepared(pooled, statement, parameters, prepared)
-                    with connection.cursor(cursor_factory=NamedTupleCursor if with_names else None) as cursor:
-                        cursor.execute(self._in_time(statement), parameters)
-                        return cursor.fetchall() if cursor.description is not None else []
-                except psycopg2.Error as exc:
-                    if _is_of_the_server(exc):
-                        connection.close()
-                        self._leave_server()
-                    raise
-                finally:
-                    if connection.closed:
-                        pooled.invalidate()
-                    else:
-                        connection.autocommit = False
+            pooled, since = self._take()
+            connection = pooled.dbapi_connection
+            try:
+                if prepared is not None:
+                    return self._once_prepared(pooled, statement, parameters, prepared)
+                with connection.cursor(cursor_factory=NamedTupleCursor if with_names else None) as cursor:
+                    cursor.execute(self._in_time(connection, statement), parameters)
+                    return cursor.fetchall() if cursor.description is not None else []
+            except psycopg2.Error as exc:
+                if _is_of_the_server(exc):
+                    connection.close()
+                    self._leave_server()
+                raise
+            finally:
+                _WATCHDOG.answered(connection)
+                if connection.closed or since <= self._left_at:
+                    pooled.invalidate()
                     pooled.close()
+                else:
+                    self._kept.append((pooled, since, time.monotonic()))
         except PoolTimeoutError as exc:
             raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from exc
         except psycopg2.IntegrityError as exc:
@@ -281,6 +306,35 @@ class Database:
                 raise DatabaseUnavailable(retry_after=1) from exc
             without_values(exc)
             raise
+        finally:
+            self._places.put(None)
+
+    def _take(self) -> tuple[Any, float]:
+        """A connection in autocommit, and when it left the pool."""
+        now = time.monotonic()
+        with suppress(IndexError):
+            kept = self._kept.pop()
+            pooled, since, _ = kept
+            if now - since < UNUSED_SECONDS and _is_quiet(pooled.dbapi_connection):
+                return pooled, since
+            self._return(kept)
+            # What happened to one may have happened to all.
+            while self._kept:
+                self._return(self._kept.pop())
+        pooled = self.engine.raw_connection()
+        connection: Any = pooled.dbapi_connection
+        connection.autocommit = True
+        return pooled, now
+
+    def _return(self, kept: tuple[Any, float, float]) -> None:
+        pooled, _, used_at = kept
+        pooled.info["used_at"] = used_at
+        pooled.close()
+
+    def _return_one(self) -> None:
+        """Return a kept connection to the pool, so that there is one for a place that was just taken."""
+        with suppress(IndexError):
+            self._return(self._kept.pop())
 
     def _once_prepared(
         self, pooled: Any, statement: str, parameters: Mapping[str, Any], prepared: Prepared
@@ -289,7 +343,7 @@ class Database:
         with pooled.dbapi_connection.cursor() as cursor:
             if prepared.name in known:
                 try:
-                    cursor.execute(self._in_time(prepared.execution), parameters)
+                    cursor.execute(self._in_time(pooled.dbapi_connection, prepared.execution), parameters)
                 except InvalidSqlStatementName:
                     known.discard(prepared.name)
                     raise
@@ -299,7 +353,7 @@ class Database:
                     raise
                 rows: list[tuple[Any, ...]] = cursor.fetchall()
                 return rows
-            cursor.execute(self._in_time(statement), parameters)
+            cursor.execute(self._in_time(pooled.dbapi_connection, statement), parameters)
             rows = cursor.fetchall()
             # By itself, and after the statement: a locked table must not fail a connection that is asked for another.
             with suppress(psycopg2.Error):
@@ -314,15 +368,20 @@ class Database:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """Wait for a free connection, no longer than the request has left."""
-        wait = deadline.remaining(self._wait_seconds)
-        if not self._places.acquire(timeout=wait):
-            deadline.remaining(wait)  # raises if it was the request's time that ran out
-            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1)
+        self._take_place()
         try:
             yield
         finally:
-            self._places.release()
+            self._places.put(None)
+
+    def _take_place(self) -> None:
+        """Wait for a free connection, no longer than the request has left."""
+        wait = deadline.remaining(self._wait_seconds)
+        try:
+            self._places.get(timeout=wait)
+        except Empty:
+            deadline.remaining(wait)  # raises if it was the request's time that ran out
+            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from None
 
     def ping(self, *, writing: bool = False) -> None:
         """Raise `DatabaseUnavailable` when the database does not answer or, with `writing`, takes no writes."""
@@ -333,7 +392,20 @@ class Database:
 
     def dispose(self) -> None:
         """Close every idle connection."""
+        with suppress(IndexError):
+            while True:
+                pooled = self._kept.pop()[0]
+                pooled.invalidate()
+                pooled.close()
         self.engine.dispose()
+
+    def dedicated_connection(self) -> Any:
+        """A new connection of psycopg2's that is not the pool's; its user closes it."""
+        self._return_one()
+        pooled = self.engine.raw_connection()
+        connection = pooled.dbapi_connection
+        pooled.detach()
+        return connection
 
 
 def _take_values_out(context: ExceptionContext) -> None:
@@ -343,8 +415,19 @@ def _take_values_out(context: ExceptionContext) -> None:
         wrapped.args = (f"({type(given).__name__}) {given}",)
 
 
+def _after_execute(connection: Any, cursor: Any, *_: Any) -> None:
+    _WATCHDOG.answered(cursor.connection)
+
+
+def _note_end(connection: Any, *_: Any) -> None:
+    _WATCHDOG.answered(connection)
+
+
 def _note_use(connection: Any, record: Any) -> None:
-    record.info["used_at"] = time.monotonic()
+    _WATCHDOG.answered(connection)
+    # One that `once` kept comes with its time.
+    if connection is not None and not connection.autocommit:
+        record.info["used_at"] = time.monotonic()
 
 
 def _is_quiet(connection: Any) -> bool:

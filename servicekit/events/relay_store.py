@@ -255,10 +255,8 @@ class ActiveLock:
         """
         try:
             if self._connection is None:
-                pooled = self._database.engine.raw_connection()
-                # Detached from the pool for good: the lock belongs to the session.
-                pooled.detach()
-                self._connection = pooled.dbapi_connection
+                # The lock belongs to the session.
+                self._connection = self._database.dedicated_connection()
                 self._connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             with self._connection.cursor() as cursor:
                 if self._held:

@@ -7,11 +7,12 @@ is complete, unless its client has left by then.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol
@@ -22,11 +23,16 @@ from servicekit.http_server.request import Fields, Request
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import UNMATCHED, Metrics
-from servicekit.wire.errors import AppError, Overloaded
+from servicekit.wire.deadline import TIMEOUT_MS, seconds_from_header
+from servicekit.wire.errors import AppError, DeadlineExceeded, Overloaded
 from servicekit.wire.memory import Account, Budget
 
 #: How many requests may wait for a thread, in all; the next is refused.
 MAX_WAITING = 1024
+#: How often the event loop looks for requests whose deadline has passed, in seconds, and how much longer it waits for a
+#: thread that has begun one, and may know why it takes so long.
+LOOK_SECONDS = 0.1
+LATE_SECONDS = 0.5
 #: Where the application finds when the request was complete (`time.perf_counter()`), and the account of its memory.
 BEGAN = "siteworks.began"
 ACCOUNT = "siteworks.account"
@@ -35,6 +41,7 @@ ACCOUNT = "siteworks.account"
 _OF_THE_CONNECTION = frozenset({"connection", "date", "keep-alive", "server", "transfer-encoding"})
 #: Of a request; Werkzeug would take one that offers an upgrade for a WebSocket's.
 _OF_ONE_CONNECTION = frozenset({b"connection", b"upgrade"})
+_TIMEOUT_MS = TIMEOUT_MS.lower().encode()
 _UNPREFIXED = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 
 _log = get_logger(__name__)
@@ -49,6 +56,8 @@ class WsgiApp(Protocol):
     #: The memory of all requests.
     budget: Budget
     metrics: Metrics
+    #: What answers GET of these targets, as JSON, on the event loop: it must take no time.
+    immediate: Mapping[str, Callable[[], bytes]]
 
     def body_limit(self, method: str, target: str) -> int:
         """The largest body that it reads of such a request, in bytes; 0 if it reads none."""
@@ -74,20 +83,23 @@ class WsgiServer(Application):
 class _Job(Exchange):
     """A request and, once a thread has run it, its answer."""
 
-    __slots__ = ("account", "answered", "begun", "body", "environ", "fields", "left", "told")
+    __slots__ = ("account", "answered", "begun", "body", "ends_at", "environ", "fields", "left", "told")
 
     def __init__(self, request: Request, account: Account) -> None:
         super().__init__(request)
         self.account = account
-        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        #: Its client has left; a thread has taken it; its end has been told to the event loop.
+        #: Whether there is an answer; False when its deadline has passed.
+        self.answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        #: Nobody waits for it any more; a thread has taken it; its end has been told to the event loop.
         self.left = self.begun = self.told = False
+        #: Its deadline, on the clock of `began`.
+        self.ends_at = math.inf
         self.environ: Environ = {}
         self.fields: Fields = []
         self.body = b""
 
     def close(self) -> None:
-        # A thread that still works for a client that left counts until it ends.
+        # A thread that still works on what nobody waits for counts until it ends.
         if not self.left and self.account.taken:
             self.account.close()
 
@@ -98,6 +110,16 @@ class _Job(Exchange):
         self.status = answer.status
         self.fields = [*answer.fields, (b"content-length", length), (b"x-request-id", made)]
         self.body = b"" if self.request.method == "HEAD" else answer.body
+
+    def answer_at_once(self, constant: bytes) -> None:
+        """Send an answer that never changes."""
+        self.route, self.status = self.request.target, 200
+        fields = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(constant)),
+            (b"x-request-id", self.request_id.encode("ascii")),
+        ]
+        self.client.send(200, fields, b"" if self.request.method == "HEAD" else constant)
 
     def run(self, app: WsgiApp) -> None:
         """Run the application, on a thread."""
@@ -134,8 +156,9 @@ class WsgiHandler(ObservedHandler[_Job]):
         self._app = app
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        #: Those in `_jobs` that somebody waits for.
-        self._queued: set[_Job] = set()
+        #: Those that somebody waits for, begun or not.
+        self._awaited: set[_Job] = set()
+        self._is_looking = False
         self._done: deque[_Job] = deque()
         self._is_told = False
         self._threads = [
@@ -146,8 +169,8 @@ class WsgiHandler(ObservedHandler[_Job]):
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a thread, without those of clients that left."""
-        return len(self._queued)
+        """How many requests wait for a thread, without those that nobody waits for."""
+        return max(0, len(self._awaited) - len(self._threads))
 
     def end_threads(self) -> None:
         """Let each thread end after the request it runs."""
@@ -163,23 +186,36 @@ class WsgiHandler(ObservedHandler[_Job]):
     async def handle(self, exchange: _Job) -> bool:
         request = exchange.request
         request.check_host()
+        immediate = self._app.immediate.get(request.target)
+        if immediate is not None and request.method in ("GET", "HEAD"):
+            exchange.answer_at_once(immediate())
+            return True
         if self.waiting >= MAX_WAITING:
             raise Overloaded
+        body = b""
         if request.body.present and (limit := self._app.body_limit(request.method, request.target)):
-            # Held by `wsgi.input` alone, which lets go of it.
-            exchange.environ = _environ(exchange, await request.body.read(limit, exchange.account))
-        else:
-            exchange.environ = _environ(exchange, b"")
-        self._queued.add(exchange)
+            body = await request.body.read(limit, exchange.account)
+        # The body is held by `wsgi.input` alone, which lets go of it.
+        environ = exchange.environ = _environ(exchange, body)
+        del body
+        left = seconds_from_header(request.fields.get(_TIMEOUT_MS))
+        if left is not None:
+            exchange.ends_at = environ[BEGAN] + left
+            if not self._is_looking:
+                self._is_looking = True
+                self._loop.call_later(LOOK_SECONDS, self._look)
+        self._awaited.add(exchange)
         self._jobs.put(exchange)
         try:
-            await exchange.answered
+            if not await exchange.answered:
+                raise DeadlineExceeded
         except asyncio.CancelledError:
             exchange.left = not exchange.told
-            self._queued.discard(exchange)
             if exchange.begun:
                 exchange.status = 0
             raise
+        finally:
+            self._awaited.discard(exchange)
         client = exchange.client
         client.send(exchange.status, exchange.fields, exchange.body)
         # The application has counted it.
@@ -191,10 +227,25 @@ class WsgiHandler(ObservedHandler[_Job]):
     def refuse(self, exchange: _Job, error: AppError) -> None:
         exchange.take(error)
         exchange.client.send(exchange.status, exchange.fields, exchange.body)
+        if exchange.begun:
+            # The application counts it.
+            exchange.status = 0
+
+    def _look(self) -> None:
+        """Answer the requests whose time is gone, so that none waits for a thread that waits for others."""
+        now = time.perf_counter()
+        self._is_looking = False
+        for job in self._awaited:
+            if job.ends_at < math.inf:
+                self._is_looking = True
+            if job.ends_at + (LATE_SECONDS if job.begun else 0.0) <= now and not job.answered.done():
+                job.left = True
+                job.answered.set_result(False)
+        if self._is_looking:
+            self._loop.call_later(LOOK_SECONDS, self._look)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self._queued.discard(job)
             if not job.left:
                 job.begun = True
                 try:
@@ -225,7 +276,7 @@ class WsgiHandler(ObservedHandler[_Job]):
             if job.left:
                 job.account.close()
             elif not job.answered.done():
-                job.answered.set_result(None)
+                job.answered.set_result(True)
 
 
 class _Input:

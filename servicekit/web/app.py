@@ -59,6 +59,7 @@ class ServiceApp(Flask):
         self.budget = memory.Budget(MEMORY)
         #: How many processes there are of it.
         self.processes: Callable[[], int] = lambda: 1
+        self.immediate: dict[str, Callable[[], bytes]] = {}
         #: By Flask's endpoint; operations without a body are missing.
         self.body_limits: dict[str, int] = {}
         self.endpoints: list[Endpoint] = []
@@ -222,10 +223,11 @@ def _add_service_pages(
     def page(path: str, view: Callable[[], Response]) -> None:
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["GET"], provide_automatic_options=False)
 
-    def show_life() -> Response:
-        return json_response(success({"status": "alive", "service": service, "processes": app.processes()}), 200)
+    def show_life() -> bytes:
+        return dump(success({"status": "alive", "service": service, "processes": app.processes()}))
 
-    page("/livez", show_life)
+    app.immediate["/livez"] = show_life
+    page("/livez", lambda: Response(show_life(), 200, mimetype="application/json"))
     page("/readyz", lambda: json_response(success(readiness(checks)), 200))
     page("/openapi.json", lambda: Response(api_document, 200, mimetype="application/json"))
 

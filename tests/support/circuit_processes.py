@@ -193,26 +193,24 @@ class _Worker:
                 permit.success(0.01)
         return calls
 
-    def run_trials(self, seconds: float) -> int:
-        """Take trials as often as allowed; note the most that ran at once over all processes."""
+    def run_trials(self, trials: int) -> None:
+        """Take trials until there were so many over all processes; note the most that ran at once."""
         self.meeting.begun.wait(30)
-        taken = 0
-        ends_at = time.monotonic() + seconds
-        while time.monotonic() < ends_at:
+        running, turns, most = self.meeting.running, self.meeting.turns, self.meeting.most
+        ends_at = time.monotonic() + 30
+        while turns.value < trials and time.monotonic() < ends_at:
             try:
                 permit = self.circuit.acquire()
             except CircuitOpen:
                 continue
-            taken += 1
-            running, most = self.meeting.running, self.meeting.most
             with running.get_lock():
+                turns.value += 1
                 running.value += 1
                 most.value = max(most.value, running.value)
             time.sleep(0.001)  # long enough for the others to try
             with running.get_lock():
                 running.value -= 1
             permit.neutral()
-        return taken
 
 
 def _serve(pipe: Connection, states: SharedStates, settings: CircuitSettings, meeting: Meeting) -> None:

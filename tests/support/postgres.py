@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg2
 from psycopg2 import sql
 
@@ -79,6 +80,23 @@ class TestServer:
             yield
         finally:
             self.start()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """For the block none of its processes runs: the host takes what is sent to it, and nothing answers."""
+        assert self.postgres.pid is not None
+        server = psutil.Process(self.postgres.pid)
+        # The server first, so that no child is born in between.
+        server.suspend()
+        processes = server.children(recursive=True)
+        try:
+            for process in processes:
+                process.suspend()
+            yield
+        finally:
+            for process in (server, *processes):
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     @contextmanager
     def read_only(self) -> Iterator[None]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from decimal import Decimal
 
 import psycopg2
 import pytest
-from sqlalchemy import NullPool, bindparam, create_engine, event, make_url, select, text
+from sqlalchemy import NullPool, bindparam, create_engine, make_url, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from servicekit.database import engine as database_module
+from servicekit.database import watchdog
 from servicekit.database.engine import Database, DatabaseTooSlow
 from servicekit.database.statement import Statement, containing
 from servicekit.observing.metrics import Metrics
@@ -223,15 +225,21 @@ def test_a_wrong_password_is_not_told_to_the_caller(make_database, empty_databas
     assert caught.value.message == "The database is not available at the moment; try again."
 
 
-def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used(database, empty_database):
-    database.ping()
+EITHER_WAY = pytest.mark.parametrize(
+    "ask", [Database.ping, lambda database: database.once("SELECT 1", {})], ids=["ping", "once"]
+)
+
+
+@EITHER_WAY
+def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used(database, empty_database, ask):
+    ask(database)
     engine = create_engine(empty_database, poolclass=NullPool)
     with engine.connect() as connection:
         ended = connection.execute(
             text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pumps'")
         ).all()
     assert ended
-    database.ping()
+    ask(database)
 
 
 def test_a_connection_that_breaks_in_a_transaction_is_unavailable_and_the_next_one_works(database, empty_database):
@@ -249,22 +257,26 @@ def test_a_connection_that_breaks_in_a_transaction_is_unavailable_and_the_next_o
     database.ping()
 
 
-@pytest.mark.parametrize("ask", [Database.ping, lambda database: database.once("SELECT 1", {})], ids=["ping", "once"])
-def test_a_connection_that_breaks_with_a_word_of_the_server_unread_is_unavailable(make_database, empty_database, ask):
+@EITHER_WAY
+def test_a_connection_that_breaks_with_a_word_of_the_server_unread_is_unavailable(
+    make_database, empty_database, ask, monkeypatch
+):
     url = make_url(empty_database)
     assert url.port
     with Wire(url.port) as wire:
         database = make_database(url.set(port=wire.port).render_as_string(hide_password=False), pool_size=1)
         database.once("LISTEN pumps", {})
         cuts = []
+        in_time = database._in_time
 
-        @event.listens_for(database.engine, "checkout")
-        def cut(*_) -> None:
+        def cut(connection: object, statement: str) -> str:
             # Just before the statement: whether the connection lives has been looked at by now.
             if not cuts:
                 wire.cut_after(lambda: make_database().once("NOTIFY pumps", {}))
                 cuts.append(True)
+            return in_time(connection, statement)
 
+        monkeypatch.setattr(database, "_in_time", cut)
         with pytest.raises(DatabaseUnavailable):
             ask(database)
         assert cuts
@@ -410,6 +422,63 @@ def test_everything_heals_by_itself_when_the_server_was_restarted(tmp_path_facto
         server.stop()
 
 
+def test_whoever_waits_for_a_silent_server_hears_that_it_is_unavailable(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(watchdog, "GRACE_SECONDS", 0.2)
+    server = TestServer(tmp_path_factory.mktemp("silent"))
+    server.start()
+    database = Database(server.url(server.create()), application_name="pumps", pool_size=4, statement_timeout_ms=300)
+    sent, silent = threading.Barrier(4), threading.Event()
+
+    def asks() -> None:
+        database.once("SELECT 1", {})
+        sent.wait(10)
+        assert silent.wait(10)
+        database.once("SELECT 1", {})
+
+    def asks_in_a_transaction() -> None:
+        with database.transaction() as session:
+            session.execute(text("SELECT 1"))
+            sent.wait(10)
+            assert silent.wait(10)
+            session.execute(text("SELECT 1"))
+
+    def commits() -> None:
+        with database.transaction() as session:
+            session.execute(text("SELECT 1"))
+            sent.wait(10)
+            assert silent.wait(10)
+
+    outcomes: list[BaseException | None] = []
+
+    def note(work: Callable[[], None]) -> None:
+        try:
+            work()
+            outcomes.append(None)
+        except DatabaseUnavailable as exc:
+            outcomes.append(exc.__cause__)
+
+    threads = [threading.Thread(target=note, args=[work]) for work in (asks, asks_in_a_transaction, commits)]
+    try:
+        for thread in threads:
+            thread.start()
+        sent.wait(10)
+        with server.silent():
+            silent.set()
+            for thread in threads:
+                thread.join(GENEROUS)
+            assert len(outcomes) == 3, outcomes
+        assert None not in outcomes
+        # Also a connection that is checked before its use.
+        database.once("SELECT 1", {})
+        monkeypatch.setattr(database_module, "UNUSED_SECONDS", 0.0)
+        with server.silent(), pytest.raises(DatabaseUnavailable):
+            database.ping()
+        database.once("SELECT 1", {})
+    finally:
+        database.dispose()
+        server.stop()
+
+
 def statement_timeout(database: Database) -> str:
     with database.transaction() as session:
         return str(session.scalar(text("SELECT current_setting('statement_timeout')")))
@@ -540,16 +609,17 @@ def test_a_statement_by_itself_gets_no_more_time_than_the_request_has_left(datab
     assert database.once("SHOW statement_timeout", {}) == [("5s",)]
 
 
-def test_a_connection_unused_for_long_is_asked_whether_it_works(database, monkeypatch):
+@EITHER_WAY
+def test_a_connection_unused_for_long_is_asked_whether_it_works(database, monkeypatch, ask):
     pings = []
     ping = database.engine.dialect.do_ping
     monkeypatch.setattr(database.engine.dialect, "do_ping", lambda connection: pings.append(1) or ping(connection))
-    database.ping()
-    database.ping()
+    ask(database)
+    ask(database)
     assert pings == []
 
     monkeypatch.setattr(database_module, "UNUSED_SECONDS", 0.0)
-    database.ping()
+    ask(database)
     assert pings == [1]
 
 

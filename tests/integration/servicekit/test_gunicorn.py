@@ -8,13 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
+from servicekit.database import migrations
 from tests.support.ports import free_port
+from tests.support.postgres import TestServer
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,13 +26,13 @@ SECONDS = 10.0
 
 
 class Service:
-    """A users service behind gunicorn whose database is away."""
+    """A users service behind gunicorn whose database is away, or where `url` says."""
 
-    def __init__(self, log: Path, *start: str) -> None:
+    def __init__(self, log: Path, *start: str, url: str = "postgresql://u:secret@127.0.0.1:1/users") -> None:
         self.port = free_port()
         self.log = log
         environment = os.environ | {
-            "USERS_DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/users",
+            "USERS_DATABASE_URL": url,
             "USERS_BIND": f"127.0.0.1:{self.port}",
             "SERVICE_THREADS": "2",
         }
@@ -43,9 +46,12 @@ class Service:
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return b" 200 " in self.exchange(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return self.is_alive()
         except ConnectionRefusedError:
             return False
+
+    def is_alive(self) -> bool:
+        return b" 200 " in self.exchange(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
@@ -239,6 +245,38 @@ def test_a_database_that_is_away_is_a_503_that_tells_no_address(service):
     raw = service.exchange(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     refused(raw, 503, "not_ready")
     assert head_and_body(raw)[2]["error"]["details"][0]["field"] == "database"
+
+
+def test_a_silent_database_keeps_no_request_past_its_deadline_and_no_thread_for_good(tmp_path):
+    # A server of its own: no other test may find its database silent.
+    server = TestServer(tmp_path)
+    server.start()
+    url = server.url(server.create())
+    migrations.upgrade("service_users", url)
+    service = Service(tmp_path / "log", url=url)
+    path = f"/users/{uuid.uuid4()}"
+    head = f"{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Request-Timeout-Ms: 500\r\n"
+    read = f"GET {head}\r\n".encode()
+    change = f'PATCH {head}Content-Type: application/json\r\nContent-Length: 15\r\n\r\n{{"name": "new"}}'.encode()
+    try:
+        for request in (read, change):
+            refused(service.exchange(request), 404, "user_not_found")
+        with server.silent(), ExitStack() as connections:
+            asking = [connections.enter_context(service.connect()) for _ in range(8)]  # there are two threads
+            for number, connection in enumerate(asking):
+                connection.sendall(read if number % 2 else change)
+            assert service.is_alive()
+            for connection in asking:
+                connection.settimeout(3)
+                refused(read_all(connection), 504, "deadline_exceeded")
+            # No thread waits on: one says why.
+            patient = read.replace(b"Timeout-Ms: 500", b"Timeout-Ms: 9000")
+            refused(service.exchange(patient), 503, "database_unavailable")
+        eventually(lambda: b" 404 " in service.exchange(change), timeout=SECONDS, what="the database is used again")
+    finally:
+        service.process.terminate()
+        assert service.process.wait(SECONDS) == 0
+        server.stop()
 
 
 def test_every_line_of_the_log_is_json_with_the_service_and_no_password(service):

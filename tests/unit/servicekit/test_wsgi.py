@@ -28,6 +28,7 @@ class App:
     def __init__(self, check: bool = False) -> None:
         self.budget = Budget(1 << 20)
         self.metrics = Metrics("pumps")
+        self.immediate = {"/immediate": lambda: b"{}"}
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.seen: list[dict[str, Any]] = []
@@ -49,8 +50,14 @@ class App:
         return [body]
 
 
-def request(client: Connection, method: str = "GET", target: str = "/pumps", body: bytes | None = None) -> Request:
-    fields: Fields = [(b"host", b"localhost:8001"), (b"x-a", b"1"), (b"x-a", b"2")]
+def request(
+    client: Connection,
+    method: str = "GET",
+    target: str = "/pumps",
+    body: bytes | None = None,
+    *more: tuple[bytes, bytes],
+) -> Request:
+    fields: Fields = [(b"host", b"localhost:8001"), (b"x-a", b"1"), (b"x-a", b"2"), *more]
     read = NO_BODY
     if body is not None:
         fields.append((b"content-length", b"%d" % len(body)))
@@ -189,6 +196,36 @@ def test_a_full_queue_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ((status, body),) = refused.sent
     assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
     assert ['status="503"' in line or 'status="499"' in line for line in counted(app)] == [True, True]
+
+
+def test_without_a_free_thread_deadlines_are_kept_and_some_are_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wsgi, "LATE_SECONDS", 0.2)
+    app = App()
+    app.may_go_on.clear()
+    clients = {target: Connection() for target in ("/begun", "/waits", "/immediate", "/after")}
+    soon = (b"x-request-timeout-ms", b"100")
+
+    async def main(handler: WsgiHandler) -> None:
+        begun = asyncio.create_task(handler.answer(request(clients["/begun"], "POST", "/begun", b"x" * 1000, soon)))
+        await until(lambda: bool(app.seen))
+        waits = asyncio.create_task(handler.answer(request(clients["/waits"], "POST", "/waits", b"x" * 1000, soon)))
+        await handler.answer(request(clients["/immediate"], target="/immediate"))
+        await asyncio.gather(begun, waits)
+        app.may_go_on.set()
+        await handler.answer(request(clients["/after"], target="/after"))
+        await until(lambda: app.budget.taken == 0)
+
+    run(app, 1, main)
+    assert {target: client.sent[0][0] for target, client in clients.items()} == {
+        "/begun": 504, "/waits": 504, "/immediate": 200, "/after": 200,
+    }  # fmt: skip
+    assert [environ["PATH_INFO"] for environ in app.seen] == ["/begun", "/after"]
+    # The application counts what it was given.
+    assert [line.partition("}")[0].rpartition("route=")[2] for line in counted(app)] == [
+        '"/immediate",service="pumps",status="200"', '"unmatched",service="pumps",status="504"',
+    ]  # fmt: skip
 
 
 def test_a_crash_is_a_500_that_tells_nothing_and_its_thread_goes_on() -> None:
