@@ -26,7 +26,7 @@ def _endpoints() -> Iterator[Endpoint]:
 
 
 def _scopes(action: Action) -> str:
-    return "any" if action is Action.PUBLIC else " or ".join(f"`{scope}`" for scope in sorted(action.scopes))
+    return " or ".join(f"`{scope}`" for scope in sorted(action.scopes)) or "any"
 
 
 def page() -> str:

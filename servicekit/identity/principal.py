@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -31,13 +32,16 @@ class Principal:
             if self.role is Role.NOBODY:
                 raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
             raise Forbidden
-        if self.scopes is not None and self.scopes.isdisjoint(action.scopes):
+        if self.scopes is not None and action.scopes and self.scopes.isdisjoint(action.scopes):
             raise Forbidden(f"The API key needs one of the scopes {', '.join(sorted(action.scopes))}.")
         if extent is Extent.ALL:
             return Reach.all()
         assert self.user_id is not None, "only users have rows of their own"
         return Reach.own(self.user_id)
 
+
+#: Finds out who sent an Authorization field, or None; raises `Unauthorized` unless that is certain.
+Identify = Callable[[str | None], Principal]
 
 #: Everybody, where no login is asked for.
 LOCAL = Principal(None, Role.ADMIN)

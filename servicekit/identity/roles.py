@@ -35,9 +35,9 @@ _NONE, _OWN, _ALL = Extent
 
 class Action(Enum):
     """What an operation does. One row: its meaning, the extents of nobody, user, auditor and admin, and the scopes of
-    which an API key needs one."""
+    which an API key needs one, if any."""
 
-    PUBLIC = "Pages and keys for everybody", _ALL, _ALL, _ALL, _ALL, "read orders tasks sites admin"
+    PUBLIC = "Pages and keys for everybody", _ALL, _ALL, _ALL, _ALL, ""
     READ_USERS = "List and read users", _NONE, _OWN, _ALL, _ALL, "read admin"
     CHANGE_USERS = "Change a user's name and address", _NONE, _OWN, _OWN, _ALL, "admin"
     MANAGE_USERS = "Create, disable and delete users, give roles", _NONE, _NONE, _NONE, _ALL, "admin"

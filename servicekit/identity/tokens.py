@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from servicekit.identity.keys import KeySet, SigningKey
-from servicekit.identity.principal import Principal
+from servicekit.identity.principal import NOBODY, Principal
 from servicekit.identity.roles import Role
 from servicekit.process.ids import new_id
 from servicekit.wire.errors import InvalidJson, Unauthorized, Unavailable
@@ -178,6 +178,11 @@ class TokenVerifier:
         self._stale_seconds = stale_seconds
         self._now = now
         self._memory: _Memory | None = None
+
+    def identify(self, authorization: str | None) -> Principal:
+        """Who sends this Authorization field; NOBODY without one. Raises as `verify` does."""
+        token = bearer_token(authorization)
+        return NOBODY if token is None else self.verify(token).principal
 
     def verify(self, token: str) -> AccessToken:
         """What the token says; raises `InvalidToken`, or `IdentityUnavailable` without keys."""

@@ -17,7 +17,8 @@ from werkzeug.routing import MapAdapter
 
 from servicekit.http_server.request_lifecycle import RequestRecord, error_answer, log_crash, log_failure
 from servicekit.http_server.wsgi import ACCOUNT, BEGAN
-from servicekit.identity.principal import LOCAL
+from servicekit.identity.principal import LOCAL, Identify, Principal
+from servicekit.identity.roles import Action
 from servicekit.observing import request_id
 from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.process.siblings import Siblings
@@ -97,11 +98,13 @@ def make_app(
     description: str = "",
     body_limit: int = BODY_LIMIT,
     browsers: BrowserRules | None = _LOOPBACK,
+    identify: Identify | None = None,
 ) -> ServiceApp:
     """Build a service's web application.
 
     `checks` decide /readyz; `body_limit` is in bytes and applies to chunked bodies too; `browsers` is None where
-    requests were judged before. Besides the given routes it answers /livez, /readyz, /metrics and /openapi.json.
+    requests were judged before. `identify` finds out who calls; without it everybody is `LOCAL`. Besides the given
+    routes it answers /livez, /readyz, /metrics and /openapi.json.
     """
     metrics = metrics or Metrics(service)
     app = ServiceApp(service, metrics)
@@ -110,7 +113,7 @@ def make_app(
     _answer_errors(app)
     for group in routes:
         for endpoint in group.endpoints:
-            _add(app, endpoint, body_limit)
+            _add(app, endpoint, body_limit, identify)
     _add_service_pages(app, service, routes, checks, metrics, description)
     return app
 
@@ -157,7 +160,7 @@ def _text(raw: bytes) -> str | bytes:
         return raw
 
 
-def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
+def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Identify | None) -> None:
     wants_headers = "headers" in endpoint.handler.__code__.co_varnames[: endpoint.handler.__code__.co_argcount]
     limit = endpoint.body_limit or default_limit
     name = f"{endpoint.method} {endpoint.path}"
@@ -166,16 +169,16 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
     app.endpoints.append(endpoint)
     if endpoint.body is not None:
         app.body_limits[name] = limit
+    caller_of = _caller_of(endpoint, identify)
 
     def view(**path: str) -> Response:
-        if endpoint.guard is not None:
-            endpoint.guard(request.headers.get("Authorization"), request.remote_addr)
+        caller = caller_of()
         arguments: dict[str, Any] = {
             name: text if endpoint.path_parameters[name] is str else id_from_path(name, text)
             for name, text in path.items()
         }
         if endpoint.wants_caller:
-            arguments["caller"] = LOCAL
+            arguments["caller"] = caller
         if endpoint.query is not None:
             arguments["query"] = parse_query(endpoint.query, request.query_string)
         if endpoint.body is not None:
@@ -207,6 +210,28 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int) -> None:
         methods=[endpoint.method],
         provide_automatic_options=False,
     )
+
+
+def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[], Principal]:
+    """How an operation finds out who calls; raises for whoever may not do it."""
+    action, guard = endpoint.action, endpoint.guard
+    # What everybody may do asks for nothing, so that an old token keeps nobody from logging in.
+    if identify is not None and action is not None and (action is not Action.PUBLIC or endpoint.wants_caller):
+
+        def judged() -> Principal:
+            caller = identify(request.environ.get("HTTP_AUTHORIZATION"))
+            caller.reach(action)
+            return caller
+
+        return judged
+    if guard is not None:
+
+        def guarded() -> Principal:
+            guard(request.headers.get("Authorization"), request.remote_addr)
+            return LOCAL
+
+        return guarded
+    return lambda: LOCAL
 
 
 def _add_service_pages(

@@ -183,7 +183,8 @@ class Routes:
         media_type: str = "application/json",
         no_content: str = "",
     ) -> Callable[[F], F]:
-        """Each operation names its `action`, has a `guard`, or both.
+        """Each operation names its `action`, has a `guard` for callers without a login, or both: then the guard decides
+        where nobody logs in.
 
         `headers` maps each request field that the operation reads to its description.
 
@@ -202,6 +203,8 @@ class Routes:
             known = {"caller", "body", "query", "headers", "if_match", *path_parameters}
             named = set(inspect.signature(handler).parameters)
             strange = named - known
+            if "caller" in named and action is None:
+                raise TypeError(f"{method} {path}: whoever passes a guard is nobody in particular")
             if strange:
                 raise TypeError(f"{method} {path}: no value for the parameters {sorted(strange)}")
             self.endpoints.append(

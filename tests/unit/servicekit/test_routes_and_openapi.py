@@ -13,6 +13,7 @@ from service_orders.app import create_app as create_orders
 from service_orders.settings import OrdersSettings
 from service_users.app import create_app as create_users
 from service_users.settings import UsersSettings
+from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
 from servicekit.web.openapi import document
 from servicekit.web.routes import Answer, Routes
@@ -185,6 +186,14 @@ def test_a_handler_with_a_parameter_nobody_fills_is_refused_at_once():
 def test_an_operation_that_is_neither_in_the_role_table_nor_guarded_is_refused_at_once():
     with pytest.raises(TypeError, match=r"DELETE /pumps/\{id\}: name an action of the role table, or a guard"):
         Routes("pumps").delete("/pumps/{id}")
+
+
+def test_a_handler_that_a_guard_alone_protects_has_no_caller_to_ask_for():
+    def handler(id: UUID, caller: Principal) -> PumpView:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="whoever passes a guard is nobody in particular"):
+        Routes("pumps").get("/pumps/{id}", guard=lambda authorization, client: None)(handler)
 
 
 @pytest.mark.parametrize(

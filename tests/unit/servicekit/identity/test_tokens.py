@@ -8,7 +8,7 @@ import hmac
 import json
 import socket
 import time
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -30,22 +30,9 @@ from servicekit.identity.tokens import (
     TokenVerifier,
     bearer_token,
 )
+from tests.support.identity import AUDIENCE, ISSUER, KEY, ME, NOW, SESSION, Ring, issue, verifier_of
 
-ISSUER, AUDIENCE = "https://sites.example", "siteworks"
-KEY, OTHER = SigningKey.generate(), SigningKey.generate()
-ME, SESSION = UUID(int=1, version=4), UUID(int=2, version=4)
-NOW = 1_800_000_000
-
-
-class Ring:
-    """Keys as they are, and how long their service has been away."""
-
-    def __init__(self, *keys: SigningKey, since: float | None = None) -> None:
-        self.keys = KeySet([key.public() for key in keys]) if keys else None
-        self.since = since
-
-    def out_of_touch_since(self) -> float | None:
-        return self.since
+OTHER = SigningKey.generate()
 
 
 class Clock:
@@ -63,12 +50,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def verifier(clock) -> TokenVerifier:
-    return TokenVerifier(Ring(KEY), issuer=ISSUER, audience=AUDIENCE, stale_seconds=3600, now=clock)
-
-
-def issue(key: SigningKey = KEY, *, issuer=ISSUER, audience=AUDIENCE, now=NOW, roles=("user",), **more) -> str:
-    made = TokenIssuer(key, issuer=issuer, audience=audience, now=lambda: now)
-    return made.issue(ME, roles, session_id=SESSION, epoch=3, **more)
+    return verifier_of(KEY, now=clock)
 
 
 def b64(raw: bytes | str | dict) -> str:
@@ -352,7 +334,7 @@ def test_a_withdrawn_key_is_no_longer_good_for_a_token_that_is_remembered(clock)
 
 
 def test_without_any_keys_nobody_can_be_judged_and_nobody_is_refused(clock):
-    verifier = TokenVerifier(Ring(), issuer=ISSUER, audience=AUDIENCE, now=clock)
+    verifier = verifier_of(now=clock)
     with pytest.raises(IdentityUnavailable):
         verifier.verify(issue())
 
@@ -373,8 +355,7 @@ def test_without_any_keys_nobody_can_be_judged_and_nobody_is_refused(clock):
     ],
 )
 def test_a_token_that_nobody_could_renew_stays_good_for_an_hour(expired_at, since, now, passes, clock):
-    ring = Ring(KEY, since=None if since is None else NOW + since)
-    verifier = TokenVerifier(ring, issuer=ISSUER, audience=AUDIENCE, stale_seconds=3600, now=clock)
+    verifier = verifier_of(KEY, now=clock, since=None if since is None else NOW + since)
     token = issue(now=NOW + expired_at - 300)
     clock.now = NOW + now
     if passes:
