@@ -125,14 +125,14 @@ class ServiceClient:
         #: The certificates to trust: those of requests, or a file.
         self._trusted: bool | str = True
 
-    def get(self, path: str) -> Any | None:
-        """GET a path; returns the envelope's data, or None for a 404.
+    def get(self, path: str, *, token: str = "") -> Any | None:
+        """GET a path; returns the envelope's data, or None for a 404. `token` is that of whoever caused the call.
 
         Raises the `unavailable` error, `BadGateway` for an unusable answer (no envelope, or an unknown path),
         `DeadlineExceeded` when the request's own time is over, and `Overloaded` when this process is out of files,
         ports or memory.
         """
-        answer = self._ask("GET", path, None, {})
+        answer = self._ask("GET", path, None, {"Authorization": f"Bearer {token}"} if token else {})
         if answer.code is None:
             return answer.data
         if answer.status == 404:
@@ -148,7 +148,22 @@ class ServiceClient:
         """
         return self._ask("POST", path, body, headers)
 
+    def document(self, path: str) -> bytes:
+        """GET a document that has no envelope, unread. Raises as `get` does, also for a 404."""
+        status, raw, permit, seconds = self._send("GET", path, None, {})
+        if status == 200:
+            permit.success(seconds)
+            return raw
+        self._judge(status, raw, permit, seconds)
+        raise self._unavailable(retry_after=1)
+
     def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Envelope:
+        return self._judge(*self._send(method, path, body, headers))
+
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes, Permit, float]:
+        """Status and body of the answer, the permit to settle, and how many seconds it took."""
         left = deadline.remaining(self._total_seconds)
         try:
             permit = self._circuit.acquire()
@@ -175,7 +190,7 @@ class ServiceClient:
         except BaseException:
             permit.neutral()
             raise
-        return self._judge(status, raw, permit, time.monotonic() - began)
+        return status, raw, permit, time.monotonic() - began
 
     def close(self) -> None:
         self._adapter.close()

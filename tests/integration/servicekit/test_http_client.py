@@ -411,6 +411,35 @@ def test_proxies_and_passwords_of_the_environment_are_ignored(client, upstream, 
     assert upstream.seen[0].value("Authorization") is None
 
 
+def test_whoever_caused_a_call_is_named_by_their_token_in_that_call_alone(client, upstream):
+    client.get("/pumps", token="a.b.c")
+    client.get("/pumps")
+    assert [seen.value("Authorization") for seen in upstream.seen] == ["Bearer a.b.c", None]
+
+
+@pytest.mark.parametrize(
+    ("given", "result", "report"),
+    [
+        (answer(200, b'{"keys":[]}'), b'{"keys":[]}', "success"),
+        (answer(200, b""), b"", "success"),
+        (bad(404, "not_found"), PumpsUnavailable, "success"),
+        (bad(503, "database_unavailable"), PumpsUnavailable, "failure"),
+        (answer(404, b"no envelope"), BadGateway, "failure"),
+        (answer(302, b"", fields=[("Location", "http://127.0.0.1:1/")]), BadGateway, "failure"),
+        (Close(), PumpsUnavailable, "failure"),
+    ],
+    ids=range(7),
+)
+def test_a_document_is_given_unread_and_anything_else_is_an_error(client, upstream, circuit, given, result, report):
+    upstream.script(given)
+    if isinstance(result, bytes):
+        assert client.document("/keys") == result
+    else:
+        with pytest.raises(result):
+            client.document("/keys")
+    assert circuit.reports == [report]
+
+
 def test_the_request_id_and_the_remaining_time_are_passed_on(client, upstream):
     with request_id.use("r-1"), deadline.within(0.3):
         client.get("/pumps")
