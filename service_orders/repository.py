@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -15,8 +15,12 @@ from sqlalchemy.orm import Session
 from service_orders.domain import OPEN, USER_DELETED, OrderStatus
 from service_orders.tables import Base, Order
 from servicekit.database.engine import Database
-from servicekit.database.statement import Statement, containing
+from servicekit.database.statement import Statement, containing, within_reach
+from servicekit.events import outbox, tombstones
+from servicekit.events.cloudevents import Event
 from servicekit.events.rows import RowsById
+from servicekit.identity.reach import Reach
+from servicekit.web.idempotency import RequestKey
 from servicekit.web.paging import SortedQuery, Sorting
 
 #: The most bytes of JSON that the items of one page may have; one order never has more.
@@ -26,12 +30,12 @@ SORTING = Sorting(Order.id, Order.created_at, total_amount=Order.total_amount)
 
 _VALUES = {column.key: bindparam(column.key, type_=column.type) for column in Order.__table__.columns}
 _TOMBSTONES = Base.metadata.tables["tombstones"]
-#: Inserts nothing if the user is deleted; comes after `tombstones.KEEP`.
-ADD = Statement(
+_DELETED = exists().where(_TOMBSTONES.columns["id"] == bindparam("user_id"))
+_ADD = Statement(
     insert(Order)
     .from_select(
         list(_VALUES),
-        select(*_VALUES.values()).where(~exists().where(_TOMBSTONES.columns["id"] == bindparam("user_id"))),
+        select(*_VALUES.values()).where(~_DELETED, within_reach(_VALUES["user_id"])),
     )
     .returning(Order.id)
 )
@@ -39,7 +43,15 @@ ADD = Statement(
 
 #: Columns of an order that are shown.
 _SHOWN = [column for column in Order.__table__.columns if column.key != "products_key"]
-ROWS = RowsById(Order.id, *_SHOWN)
+ROWS = RowsById(Order.id, *_SHOWN, owner=Order.user_id)
+
+
+def add(
+    database: Database, values: Mapping[str, Any], event: Event, key: RequestKey | None, *, reach: Reach
+) -> UUID | None:
+    """Insert an order as `outbox.make` does; None if its user is deleted."""
+    values = {**values, **tombstones.kept(values["user_id"]), "reach": reach.owner}
+    return outbox.make(database, _ADD, values, event, key, before=tombstones.KEEP)
 
 
 def cancel_open(session: Session, user_id: UUID, moment: datetime, limit: int) -> Sequence[Any]:

@@ -23,6 +23,7 @@ from service_orders.users_client import UserDirectory
 from servicekit.database.engine import Database
 from servicekit.events import outbox, tombstones
 from servicekit.events.cloudevents import Event, SubjectId, read_data
+from servicekit.identity.reach import Reach
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
 from servicekit.web import idempotency
@@ -31,6 +32,7 @@ from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire import memory
 from servicekit.wire.caseless import comparable
 from servicekit.wire.envelope import dump
+from servicekit.wire.errors import Forbidden
 from servicekit.wire.json_reader import read_stored, weight
 
 #: A page is in memory three times: as read, as views and as written.
@@ -47,17 +49,19 @@ class Orders:
         self._users = users
         self._clock = clock
 
-    def create(self, wanted: OrderCreate, key: RequestKey | None = None) -> Made[OrderView]:
+    def create(self, wanted: OrderCreate, key: RequestKey | None = None, *, reach: Reach) -> Made[OrderView]:
         """Store a new order, or return the one that the same request made before.
 
         Raises `IdempotencyKeyReused`; `OrderNotFound` if that order was deleted; `UnknownUser`, `TotalTooLarge` and
-        `UsersUnavailable`, with nothing stored.
+        `UsersUnavailable`, with nothing stored; and `Forbidden` for the order of somebody out of reach.
         """
+        if reach.owner not in (None, wanted.user_id):
+            raise Forbidden.field("user_id", "must be your own")
         if key is not None:
             # Looked up first: a repetition needs neither the users service nor its user.
             earlier = idempotency.find_made(self._database, key)
             if earlier is not None:
-                return Made(self.get(earlier), replayed=True)
+                return Made(self.get(earlier, reach=reach), replayed=True)
         total = _total(wanted.items)
         # First, so that nothing waits in the database while another service answers.
         if not self._users.exists(wanted.user_id):
@@ -75,20 +79,19 @@ class Orders:
         order = OrderView.unchecked(id=new_id(), items=_items(items), **shown)
         values = {
             **shown,
-            **tombstones.kept(wanted.user_id),
             "id": order.id,
             "items": _json(items),
             "products_key": _products_key(wanted.items),
         }
-        made = outbox.make(self._database, repository.ADD, values, events.created(order), key, before=tombstones.KEEP)
+        made = repository.add(self._database, values, events.created(order), key, reach=reach)
         if made is None:
             # Deleted since the check.
             raise UnknownUser
-        return Made(order) if made == order.id else Made(self.get(made), replayed=True)
+        return Made(order) if made == order.id else Made(self.get(made, reach=reach), replayed=True)
 
-    def get(self, order_id: UUID) -> OrderView:
+    def get(self, order_id: UUID, *, reach: Reach) -> OrderView:
         """Return one order. Raises `OrderNotFound`."""
-        return _view(self._found(order_id))
+        return _view(self._found(order_id, reach))
 
     def search(self, query: OrderQuery) -> OrderPage:
         """Return one page of orders.
@@ -118,14 +121,14 @@ class Orders:
             orders=[order._replace(items=_items(lines)) for order, lines in zip(orders, stored, strict=True)],
         )
 
-    def update(self, order_id: UUID, change: OrderUpdate, if_match: IfMatch = ANY_STATE) -> OrderView:
+    def update(self, order_id: UUID, change: OrderUpdate, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> OrderView:
         """Change items, status or both. With both, the present status decides whether the items may change.
 
         Raises `OrderNotFound`, `PreconditionFailed`, `OrderStateConflict` and `TotalTooLarge`.
         """
         values = change.named()
         while True:
-            order = self._found(order_id)
+            order = self._found(order_id, reach)
             view = _view(order)
             if_match.require(view)
             change.require_unchanged(view)
@@ -145,17 +148,17 @@ class Orders:
             event = events.status_changed(after, present) if "status" in changed else None
             if "items" in changed:
                 changed["items"] = _json(changed["items"])
-            if repository.ROWS.update(self._database, order, changed, event):
+            if repository.ROWS.update(self._database, order, changed, event, reach=reach):
                 return after
 
-    def delete(self, order_id: UUID, if_match: IfMatch = ANY_STATE) -> OrderView:
+    def delete(self, order_id: UUID, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> OrderView:
         """Remove and return an order. Raises `OrderNotFound`, `PreconditionFailed` and `OrderStateConflict`."""
         while True:
-            order = self._found(order_id)
+            order = self._found(order_id, reach)
             view = _view(order)
             if_match.require(view)
             require_deletable(OrderStatus(order.status))
-            if repository.ROWS.delete(self._database, order, events.deleted(view, self._clock())):
+            if repository.ROWS.delete(self._database, order, events.deleted(view, self._clock()), reach=reach):
                 return view
 
     def user_deleted(self, session: Session, event: Event) -> None:
@@ -166,8 +169,8 @@ class Orders:
         while orders := repository.cancel_open(session, user_id, self._clock(), _PART):
             outbox.add_all(session, [events.status_changed(order, order.old_status) for order in orders])
 
-    def _found(self, order_id: UUID) -> Any:
-        order = repository.ROWS.find(self._database, order_id)
+    def _found(self, order_id: UUID, reach: Reach) -> Any:
+        order = repository.ROWS.find(self._database, order_id, reach=reach)
         if order is None:
             raise OrderNotFound
         return order

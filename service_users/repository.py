@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -12,31 +13,40 @@ from sqlalchemy.dialects.postgresql import array, insert
 from service_users.errors import EmailTaken
 from service_users.tables import User
 from servicekit.database.engine import Database
-from servicekit.database.statement import Statement, containing
+from servicekit.database.statement import Statement, containing, within_reach
+from servicekit.events import outbox
+from servicekit.events.cloudevents import Event
 from servicekit.events.rows import RowsById
+from servicekit.identity.reach import Reach
+from servicekit.web.idempotency import RequestKey
 from servicekit.web.paging import Found, SortedQuery, Sorting
 
 SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email_key)
 
 
-#: Inserts nothing if another user has the address: an expected case, not a failed statement.
-ADD = Statement(
-    insert(User)
-    .values({column.key: bindparam(column.key) for column in User.__table__.columns})
-    .on_conflict_do_nothing(constraint="uq_users_email_key")
-    .returning(User.id)
-)
-
-
 _SHOWN = (User.id, User.email, User.name, User.roles, User.created_at, User.updated_at)
 _HAS_PASSWORD = User.password_hash.is_not(None).label("has_password")
 #: What is shown of each, and whether there is a password.
-ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD)
+ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD, owner=User.id)
+_VALUES = {column.key: bindparam(column.key, type_=column.type) for column in User.__table__.columns}
+_ADD = Statement(
+    insert(User)
+    .from_select(list(_VALUES), select(*_VALUES.values()).where(within_reach(_VALUES["id"])))
+    .on_conflict_do_nothing(constraint="uq_users_email_key")
+    .returning(User.id)
+)
 _OTHER = Statement(select(User.id).where(User.email_key == bindparam("email_key"), User.id != bindparam("id")))
 
 
+def add(
+    database: Database, values: Mapping[str, Any], event: Event, key: RequestKey | None, *, reach: Reach
+) -> UUID | None:
+    """Insert a user as `outbox.make` does; None if another has the address: an expected case, no failed statement."""
+    return outbox.make(database, _ADD, {**values, "reach": reach.owner}, event, key)
+
+
 def require_free(database: Database, user_id: UUID, email_key: str) -> None:
-    """Raises `EmailTaken` if another user has this address; the constraint settles races."""
+    """Raises `EmailTaken` if another user, in whomever's reach, has this address; the constraint settles races."""
     if database.rows(_OTHER, {"id": user_id, "email_key": email_key}):
         raise EmailTaken
 

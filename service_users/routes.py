@@ -8,11 +8,12 @@ from uuid import UUID
 from service_users.errors import EmailTaken, TooManyPasswords, UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
+from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
 from servicekit.web import idempotency
 from servicekit.web.preconditions import IfMatch
 from servicekit.web.routes import Answer, Routes
-from servicekit.wire.errors import IdempotencyKeyReused
+from servicekit.wire.errors import Forbidden, IdempotencyKeyReused
 
 
 def user_routes(users: Users) -> Routes:
@@ -31,28 +32,29 @@ def user_routes(users: Users) -> Routes:
         errors=(EmailTaken, IdempotencyKeyReused, UserNotFound, TooManyPasswords),
         headers=idempotency.HEADERS,
     )
-    def create_user(body: UserCreate, headers: Mapping[str, str | None]) -> Answer[UserView]:
+    def create_user(body: UserCreate, headers: Mapping[str, str | None], caller: Principal) -> Answer[UserView]:
         """Create a user; an e-mail address and a name suffice.
 
         A repeated Idempotency-Key answers with the user made before and `Idempotency-Replayed: true`, whatever the
         password; with 404 when that user was deleted.
         """
-        made = users.create(body, idempotency.request_key(headers, body, secret=("password",)))
+        key = idempotency.request_key(headers, body, secret=("password",))
+        made = users.create(body, key, reach=caller.reach(Action.MANAGE_USERS))
         return Answer(made.view, headers={"Location": f"/users/{made.view.id}", **made.headers})
 
     @api.get("/users/{id}", action=Action.READ_USERS, errors=(UserNotFound,))
-    def get_user(id: UUID) -> UserView:
+    def get_user(id: UUID, caller: Principal) -> UserView:
         """Show one user."""
-        return users.get(id)
+        return users.get(id, reach=caller.reach(Action.READ_USERS))
 
-    @api.put("/users/{id}", action=Action.CHANGE_USERS, errors=(UserNotFound, EmailTaken, TooManyPasswords))
-    def update_user(id: UUID, body: UserUpdate, if_match: IfMatch) -> UserView:
+    @api.put("/users/{id}", action=Action.CHANGE_USERS, errors=(UserNotFound, EmailTaken, TooManyPasswords, Forbidden))
+    def update_user(id: UUID, body: UserUpdate, if_match: IfMatch, caller: Principal) -> UserView:
         """Change the named fields of a user."""
-        return users.update(id, body, if_match)
+        return users.update(id, body, if_match, reach=caller.reach(Action.CHANGE_USERS))
 
     @api.delete("/users/{id}", action=Action.MANAGE_USERS, errors=(UserNotFound,))
-    def delete_user(id: UUID, if_match: IfMatch) -> UserView:
+    def delete_user(id: UUID, if_match: IfMatch, caller: Principal) -> UserView:
         """Delete a user; the answer is the user as it was."""
-        return users.delete(id, if_match)
+        return users.delete(id, if_match, reach=caller.reach(Action.MANAGE_USERS))
 
     return api

@@ -10,13 +10,14 @@ from service_users.errors import EmailTaken, UserNotFound
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from servicekit.database.engine import Database
-from servicekit.events import outbox
+from servicekit.identity.reach import Reach
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
 from servicekit.web import idempotency
 from servicekit.web.idempotency import Made, RequestKey
 from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire.caseless import comparable
+from servicekit.wire.errors import Forbidden
 
 
 class Users:
@@ -27,17 +28,19 @@ class Users:
         self._passwords = passwords
         self._clock = clock
 
-    def create(self, wanted: UserCreate, key: RequestKey | None = None) -> Made[UserView]:
+    def create(self, wanted: UserCreate, key: RequestKey | None = None, *, reach: Reach) -> Made[UserView]:
         """Store a new user, or return the one that the same request made before.
 
-        Raises `EmailTaken`, `TooManyPasswords`, `IdempotencyKeyReused`, and `UserNotFound` if the one made before was
-        deleted.
+        Raises `EmailTaken`, `TooManyPasswords`, `IdempotencyKeyReused`, `UserNotFound` if the one made before was
+        deleted, and `Forbidden` for whom not all users are in reach.
         """
+        if reach.owner is not None:
+            raise Forbidden
         if key is not None:
             # Looked up first: a repetition must not cost another hash.
             earlier = idempotency.find_made(self._database, key)
             if earlier is not None:
-                return Made(self.get(earlier), replayed=True)
+                return Made(self.get(earlier, reach=reach), replayed=True)
         now = self._clock()
         shown = {
             "email": wanted.email,
@@ -52,16 +55,15 @@ class Users:
             "name_key": comparable(wanted.name),
             "password_hash": self._hash(wanted.password),
         }
-        made = outbox.make(
-            self._database, repository.ADD, {"id": user.id, **shown, **hidden}, events.created(user), key
-        )
+        values = {"id": user.id, **shown, **hidden}
+        made = repository.add(self._database, values, events.created(user), key, reach=reach)
         if made is None:
             raise EmailTaken
-        return Made(user) if made == user.id else Made(self.get(made), replayed=True)
+        return Made(user) if made == user.id else Made(self.get(made, reach=reach), replayed=True)
 
-    def get(self, user_id: UUID) -> UserView:
+    def get(self, user_id: UUID, *, reach: Reach) -> UserView:
         """Return one user. Raises `UserNotFound`."""
-        return _view(self._found(user_id))
+        return _view(self._found(user_id, reach))
 
     def search(self, query: UserQuery) -> UserPage:
         """Return one page of users. Raises `Invalid` for an `after` that was not the `next` of a page."""
@@ -76,18 +78,24 @@ class Users:
             total=found.total, limit=query.limit, offset=query.offset, next=found.next, users=found.rows
         )
 
-    def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE) -> UserView:
-        """Change fields. Raises `UserNotFound`, `PreconditionFailed`, `EmailTaken` and `TooManyPasswords`."""
+    def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> UserView:
+        """Change fields.
+
+        Raises `UserNotFound`, `PreconditionFailed`, `EmailTaken`, `TooManyPasswords`, and `Forbidden` for somebody who
+        would give roles without having all users in reach.
+        """
         values = change.named()
         names_password = "password" in values
         values.pop("password", None)
         password_hash: str | None = None
         while True:
-            user = self._found(user_id)
+            user = self._found(user_id, reach)
             view = _view(user)
             if_match.require(view)
             change.require_unchanged(view)
             changed = {name: value for name, value in values.items() if value != getattr(user, name)}
+            if "roles" in changed and reach.owner is not None:
+                raise Forbidden.field("roles", "are given by an administrator")
             if "name" in changed:
                 changed["name_key"] = comparable(changed["name"])
             if "email" in changed:
@@ -101,20 +109,20 @@ class Users:
                 return view
             changed["updated_at"] = max(self._clock(), user.created_at)
             after = _view(user, **changed)
-            if repository.ROWS.update(self._database, user, changed, events.updated(after)):
+            if repository.ROWS.update(self._database, user, changed, events.updated(after), reach=reach):
                 return after
 
-    def delete(self, user_id: UUID, if_match: IfMatch = ANY_STATE) -> UserView:
+    def delete(self, user_id: UUID, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> UserView:
         """Remove and return a user. Raises `UserNotFound` and `PreconditionFailed`."""
         while True:
-            user = self._found(user_id)
+            user = self._found(user_id, reach)
             view = _view(user)
             if_match.require(view)
-            if repository.ROWS.delete(self._database, user, events.deleted(user_id, self._clock())):
+            if repository.ROWS.delete(self._database, user, events.deleted(user_id, self._clock()), reach=reach):
                 return view
 
-    def _found(self, user_id: UUID) -> Any:
-        user = repository.ROWS.find(self._database, user_id)
+    def _found(self, user_id: UUID, reach: Reach) -> Any:
+        user = repository.ROWS.find(self._database, user_id, reach=reach)
         if user is None:
             raise UserNotFound
         return user

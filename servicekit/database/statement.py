@@ -6,7 +6,7 @@ from collections import namedtuple
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement, Select, Uuid, bindparam, cast, or_
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
@@ -40,3 +40,12 @@ class Statement:
 def containing(part: str) -> str:
     """The pattern of all texts with this part, for LIKE with `/` as its escape character."""
     return f"%{part.translate(_ESCAPES)}%"
+
+
+def within_reach(owner: Any) -> ColumnElement[bool]:
+    """The condition that a row's owner is the parameter `reach`, or that this is null, for a row found by its key.
+
+    A list adds a condition only for an owner, lest its plan lose an index.
+    """
+    reach = bindparam("reach", type_=Uuid())
+    return or_(cast(reach, Uuid()).is_(None), owner == reach)

@@ -99,13 +99,8 @@ def change(database: Database, statement: Statement, values: Mapping[str, Any], 
     return bool(database.once(text, {**statement.parameters(values), **_of_event(event)}))
 
 
-def add(session: Session, *events: Event) -> None:
-    """Write events in the transaction of their change, once the changed rows are locked. One statement."""
-    add_all(session, events)
-
-
 def add_all(session: Session, events: Iterable[Event]) -> None:
-    """Like `add`, for any number of events; for none it does nothing."""
+    """Write events in the transaction of their change, once the changed rows are locked; for none it does nothing."""
     given = list(events)
     if not given:
         return

@@ -16,20 +16,22 @@ from sqlalchemy import ColumnElement, bindparam, delete, literal_column, select,
 from sqlalchemy.orm import InstrumentedAttribute
 
 from servicekit.database.engine import Database
-from servicekit.database.statement import Statement
+from servicekit.database.statement import Statement, within_reach
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event
+from servicekit.identity.reach import Reach
 
 
 class RowsById:
-    """The rows of a model. Thread-safe."""
+    """The rows of a model, for people: each within a `Reach`. Thread-safe."""
 
-    def __init__(self, id: InstrumentedAttribute[UUID], *shown: Any) -> None:
-        """`id` is the primary key; `shown` are the columns that `find` reads."""
+    def __init__(self, id: InstrumentedAttribute[UUID], *shown: Any, owner: InstrumentedAttribute[UUID]) -> None:
+        """`id` is the primary key, `shown` are the columns that `find` reads, `owner` tells whose a row is."""
         model = id.class_
         version: ColumnElement[Any] = literal_column("xmin")
-        as_found = (id == bindparam("id"), version == bindparam("xmin"))
-        self._find = Statement(select(*shown, version.label("xmin")).where(id == bindparam("id")))
+        reached = (id == bindparam("id"), within_reach(owner))
+        as_found = (*reached, version == bindparam("xmin"))
+        self._find = Statement(select(*shown, version.label("xmin")).where(*reached))
         self._delete = Statement(delete(model).where(*as_found).returning(id))
 
         @cache
@@ -39,14 +41,18 @@ class RowsById:
 
         self._update_of = update_of
 
-    def find(self, database: Database, id: UUID) -> Any:
+    def find(self, database: Database, id: UUID, *, reach: Reach) -> Any:
         """Return a named tuple of the shown columns and the row's version, or None."""
-        return next(iter(database.rows(self._find, {"id": id})), None)
+        return next(iter(database.rows(self._find, {"id": id, "reach": reach.owner})), None)
 
-    def update(self, database: Database, row: Any, changed: Mapping[str, Any], event: Event | None) -> bool:
+    def update(
+        self, database: Database, row: Any, changed: Mapping[str, Any], event: Event | None, *, reach: Reach
+    ) -> bool:
         """Set these columns and write the event; False, with nothing done, if the row is no longer as it was found."""
-        return outbox.change(database, self._update_of(*changed), {**changed, "id": row.id, "xmin": row.xmin}, event)
+        values = {**changed, "id": row.id, "xmin": row.xmin, "reach": reach.owner}
+        return outbox.change(database, self._update_of(*changed), values, event)
 
-    def delete(self, database: Database, row: Any, event: Event) -> bool:
+    def delete(self, database: Database, row: Any, event: Event, *, reach: Reach) -> bool:
         """Delete the row and write the event; False, with nothing done, if it is no longer as it was found."""
-        return outbox.change(database, self._delete, {"id": row.id, "xmin": row.xmin}, event)
+        values = {"id": row.id, "xmin": row.xmin, "reach": reach.owner}
+        return outbox.change(database, self._delete, values, event)

@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class AppError(Exception):
         self.headers = dict(headers or {})
         super().__init__(self.message)
 
+    @classmethod
+    def field(cls, name: str, message: str) -> Self:
+        """Refuse one field by name."""
+        return cls(f"{name}: {message}", details=[FieldError(name, message)])
+
 
 class Invalid(AppError):
     """The request is not valid.
@@ -71,11 +76,6 @@ class Invalid(AppError):
     """
 
     code = "invalid_input"
-
-    @classmethod
-    def field(cls, name: str, message: str) -> Invalid:
-        """Refuse one field by name."""
-        return cls(f"{name}: {message}", details=[FieldError(name, message)])
 
 
 class InvalidJson(Invalid):

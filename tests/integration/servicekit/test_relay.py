@@ -26,6 +26,7 @@ from servicekit.events.relay_metrics import RelayMetrics
 from servicekit.events.relay_process import DestinationUnavailable, HttpDelivery
 from servicekit.events.relay_store import REFUSALS, ActiveLock, Backlog, RelayStore
 from servicekit.http_client import ServiceClient
+from servicekit.identity.reach import Reach
 from servicekit.wire.errors import DatabaseUnavailable, Unavailable
 from tests.support.ports import free_port
 from tests.support.upstream import ScriptedUpstream, answer, bad, good
@@ -151,12 +152,12 @@ def test_events_reach_every_destination_in_order_and_are_forgotten_when_acknowle
 
 def test_a_change_that_is_rolled_back_tells_nothing(box):
     users = Users(box.database, Passwords(places=1))
-    users.create(UserCreate(email="anna@example.com", name="Anna"))
+    users.create(UserCreate(email="anna@example.com", name="Anna"), reach=Reach.all())
     before = box.sql("SELECT count(*) FROM outbox")
     with pytest.raises(EmailTaken):
-        users.create(UserCreate(email="ANNA@example.com", name="Anna"))
+        users.create(UserCreate(email="ANNA@example.com", name="Anna"), reach=Reach.all())
     with box.database.transaction() as session:
-        outbox.add(session, event(ANNA, "never"))
+        outbox.add_all(session, [event(ANNA, "never")])
         session.rollback()
 
     assert box.sql("SELECT count(*) FROM outbox") == before == [(1,)]
@@ -185,13 +186,13 @@ def test_a_position_that_becomes_visible_late_is_not_passed_over(box):
 
 def test_the_order_of_each_user_is_that_of_the_changes_whoever_made_them(box):
     users = Users(box.database, Passwords(places=1))
-    ids = [users.create(UserCreate(email=f"{n}@example.com", name="0")).view.id for n in range(3)]
+    ids = [users.create(UserCreate(email=f"{n}@example.com", name="0"), reach=Reach.all()).view.id for n in range(3)]
     seen: dict[UUID, list[str]] = defaultdict(list)
 
     def change(number: int) -> None:
         for step in range(15):
             user_id = ids[(number + step) % 3]
-            users.update(user_id, UserUpdate(name=f"{number}.{step}"))
+            users.update(user_id, UserUpdate(name=f"{number}.{step}"), reach=Reach.all())
 
     class Names(Destination):
         def __call__(self, events: Sequence[Event]) -> None:
@@ -212,7 +213,7 @@ def test_the_order_of_each_user_is_that_of_the_changes_whoever_made_them(box):
         names = seen[user_id]
         assert len(names) == len(set(names)) == 21
         assert names[0] == "0"
-        assert names[-1] == users.get(user_id).name
+        assert names[-1] == users.get(user_id, reach=Reach.all()).name
         for number in range(4):
             mine = [int(name.partition(".")[2]) for name in names if name.startswith(f"{number}.")]
             assert mine == sorted(mine)

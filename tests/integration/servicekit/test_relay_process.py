@@ -131,7 +131,7 @@ def test_every_event_has_its_effect_once_whoever_is_killed(processes, users_data
     for round, start in enumerate(range(0, _USERS, 50)):
         for user_id in users[start : start + 50]:
             with users_database.database.transaction() as session:
-                outbox.add(session, *(user_deleted(user_id) for _ in range(_EVENTS)))
+                outbox.add_all(session, (user_deleted(user_id) for _ in range(_EVENTS)))
         eventually(lambda least=start: cancelled() > least, timeout=30, what="events flow")
         for name in (("relay",), ("orders",), ("relay", "orders"))[round % 3]:
             processes.kill(name)
@@ -164,7 +164,7 @@ def test_a_database_that_is_away_keeps_no_other_service_waiting_and_is_named(pro
     processes.plan("relay", TASKS_DATABASE_URL=f"postgresql://u:p@127.0.0.1:{free_port()}/tasks")
     processes.start("relay")
     with users_database.database.transaction() as session:
-        outbox.add(session, user_deleted(uuid4()))
+        outbox.add_all(session, [user_deleted(uuid4())])
 
     eventually(lambda: tasks.seen, timeout=30, what="the event of users arrives")
     ready = processes.page("/readyz")
@@ -221,7 +221,7 @@ def run(*arguments: str, environment: dict[str, str], folder: Path) -> subproces
 
 def test_events_that_were_given_up_wait_again_when_somebody_says_so(users_database, tmp_path):
     with users_database.database.transaction() as session:
-        outbox.add(session, user_deleted(uuid4()))
+        outbox.add_all(session, [user_deleted(uuid4())])
     sql(
         users_database,
         "INSERT INTO outbox_deliveries (position, destination, subject, refusals, refused_at, reason)"

@@ -1,0 +1,94 @@
+"""What somebody gets of the orders who may see only their own: the truth, restricted to what is theirs."""
+
+from __future__ import annotations
+
+import random
+from uuid import UUID, uuid4
+
+import pytest
+
+from service_orders import events, repository
+from service_orders.errors import OrderNotFound
+from service_orders.schemas import OrderCreate, OrderQuery, OrderUpdate
+from service_orders.use_cases import Orders
+from servicekit.identity.reach import Reach
+from servicekit.web.idempotency import RequestKey
+from servicekit.wire.errors import Forbidden
+from tests.support.postgres import ServiceDatabase
+
+PEOPLE = [uuid4() for _ in range(5)]
+ALL = Reach.all()
+
+
+class Everybody:
+    def exists(self, user_id: UUID) -> bool:
+        return True
+
+
+@pytest.fixture
+def orders(orders_database: ServiceDatabase) -> Orders:
+    """Give the use cases, over some orders of everybody in every status."""
+    chance = random.Random(7)
+    orders = Orders(orders_database.database, Everybody())
+    for number in range(40):
+        made = orders.create(wanted(chance.choice(PEOPLE), f"product {number % 3}", number), reach=ALL).view
+        for status in chance.choice([(), ("cancelled",), ("in_progress",), ("in_progress", "completed")]):
+            orders.update(made.id, OrderUpdate(status=status), reach=ALL)
+    return orders
+
+
+def wanted(user_id: UUID, product: str = "nails", price: int = 1) -> OrderCreate:
+    return OrderCreate.model_validate(
+        {"user_id": user_id, "items": [{"product": product, "quantity": 1, "price": price}]}
+    )
+
+
+def everything(orders: Orders) -> list:
+    return [orders.get(UUID(one.id), reach=ALL) for one in orders.search(OrderQuery(limit=100)).orders]
+
+
+def test_of_the_orders_of_others_nothing_is_shown_changed_or_deleted(orders):
+    truth = everything(orders)
+    for person in PEOPLE:
+        reach = Reach.own(person)
+        for order in truth:
+            if order.user_id == person:
+                assert orders.get(order.id, reach=reach) == order
+                assert orders.update(order.id, OrderUpdate(status=order.status), reach=reach) == order
+                continue
+            cancel = OrderUpdate(status="cancelled")
+            for deed, *arguments in ((orders.get,), (orders.update, cancel), (orders.delete,)):
+                with pytest.raises(OrderNotFound):
+                    deed(order.id, *arguments, reach=reach)
+    assert everything(orders) == truth
+    for order in truth:
+        if order.status in ("created", "cancelled"):
+            assert orders.delete(order.id, reach=Reach.own(order.user_id)) == order
+    assert everything(orders) == [order for order in truth if order.status in ("in_progress", "completed")]
+
+
+def test_an_order_of_ones_own_names_oneself_and_a_key_of_somebody_else_shows_nothing(orders):
+    me, other = PEOPLE[:2]
+    key = RequestKey("k", b"same")
+    before = everything(orders)
+    with pytest.raises(Forbidden) as refused:
+        orders.create(wanted(other), key, reach=Reach.own(me))
+    assert [detail.field for detail in refused.value.details] == ["user_id"]
+    assert everything(orders) == before
+    mine = orders.create(wanted(me), key, reach=Reach.own(me))
+    assert orders.create(wanted(me), key, reach=Reach.own(me)) == type(mine)(mine.view, replayed=True)
+    with pytest.raises(OrderNotFound):
+        orders.create(wanted(other), key, reach=Reach.own(other))
+
+
+def test_the_statements_themselves_refuse_a_row_beyond_reach(orders, orders_database):
+    """Should a use case ever pass on what it found for somebody else."""
+    database = orders_database.database
+    order = next(one for one in everything(orders) if one.user_id == PEOPLE[0] and one.status == "created")
+    row = repository.ROWS.find(database, order.id, reach=ALL)
+    theirs = Reach.own(PEOPLE[1])
+    assert not repository.ROWS.update(database, row, {"status": "cancelled"}, None, reach=theirs)
+    assert not repository.ROWS.delete(database, row, events.deleted(order, order.created_at), reach=theirs)
+    values = {**row._asdict(), "id": uuid4(), "items": "[]", "products_key": ""}
+    assert repository.add(database, values, events.created(order), None, reach=theirs) is None
+    assert orders.get(order.id, reach=ALL) == order
