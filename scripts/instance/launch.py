@@ -7,13 +7,13 @@ from the standard library, because it runs before every start and restart.
 import json
 import os
 import sys
+from collections.abc import Mapping
 
 
 def main(name: str) -> None:
     with open(os.path.join("run", name + ".json"), encoding="utf-8") as file:
         plan = json.load(file)
-    environment = {k: v for k, v in os.environ.items() if not _matches(k, plan["unset"])}
-    environment.update(plan["set"])
+    environment = environment_of(plan["set"], plan["unset"], os.environ)
     if plan["log"] is not None:
         log = os.open(plan["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(log, 1)
@@ -25,6 +25,12 @@ def main(name: str) -> None:
         os.setgid(plan["gid"])
         os.setuid(plan["uid"])
     os.execve(plan["argv"][0], plan["argv"], environment)
+
+
+def environment_of(own: Mapping[str, str], unset: list[str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program: supervisor's without some variables, and its own."""
+    kept = {name: value for name, value in inherited.items() if not _matches(name, unset)}
+    return {**kept, **own}
 
 
 def _matches(name: str, patterns: list[str]) -> bool:

@@ -26,6 +26,8 @@ from scripts.instance.errors import OtherMajorVersion, StartFailed
 from scripts.instance.identity import Identity, server_identity
 
 SUPERUSER = "postgres"
+#: Enough for the processes of the defaults, and to add a dozen workers later.
+LEAST_CONNECTIONS = 200
 #: Keep values out of the server's log: those in statements, in parameters, quoted in messages, and in the report of a
 #: crashed backend. The services log what fails, without values. docker-compose.yml has the same settings, and
 #: deploy/postgres/README.md tells how to set them on other servers.
@@ -90,6 +92,8 @@ class EmbeddedPostgres:
         self._settings = dict(settings or {})
         self._bin = binaries()
         self._process: subprocess.Popen[bytes] | None = None
+        #: How many connections it accepts from its next start on.
+        self.connections = LEAST_CONNECTIONS
 
     # -- the folder
 
@@ -173,7 +177,7 @@ class EmbeddedPostgres:
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "max_connections": "200",
+            "max_connections": str(self.connections),
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_line_prefix": "%m [%p] %q%u@%d/%a ",

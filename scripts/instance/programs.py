@@ -17,11 +17,13 @@ from pathlib import Path
 from scripts.instance.credentials import Credentials
 from scripts.instance.env_file import names_in
 from scripts.instance.identity import Identity
+from scripts.instance.launch import environment_of
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.ports import HOST, STORES, Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.rabbitmq import Broker
 from scripts.instance.reclaim import MARK
+from scripts.instance.settings import connections_needed, service_settings
 from servicekit.process.services import Service, services
 
 # Variables that would change how Python, gunicorn or libpq behave. A trailing * matches any ending.
@@ -70,7 +72,7 @@ class Program:
                 "cwd": str(CHECKOUT),
                 "log": self.own_log,
                 "set": dict(self.settings),
-                "unset": [*_addresses(), *_STRAY],
+                "unset": _unset(),
                 "uid": self.identity.uid,
                 "gid": self.identity.gid,
             }
@@ -90,7 +92,10 @@ def programs_of(
     workers: int,
     broker: Broker | None = None,
 ) -> list[Program]:
-    """Every program of the instance, PostgreSQL first."""
+    """Every program of the instance, PostgreSQL first, which accepts as many connections as the others may open.
+
+    Raises StartFailed for a wrong setting of a service.
+    """
     everybody = {
         MARK: str(layout.data),
         "PYTHONUNBUFFERED": "1",
@@ -121,10 +126,6 @@ def programs_of(
         )  # fmt: skip
 
     programs = [
-        Program(
-            "postgres", tuple(server.command()), {MARK: str(layout.data), "LC_ALL": "C"}, server.identity,
-            autostart=True, stop_signal="INT", stop_seconds=60, priority=10,
-        ),
         *map(service, rows.values()),
         Program(
             "events", gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"),
@@ -161,7 +162,19 @@ def programs_of(
             priority=30,
         ),
     ]  # fmt: skip
-    return [program for program in programs if program.copies > 0]
+    programs = [program for program in programs if program.copies > 0]
+    of_services = {
+        one.name: service_settings(one.name, environment_of(one.settings, _unset(), os.environ))
+        for one in programs
+        if one.name in rows
+    }
+    needed = connections_needed({one.name: one.copies for one in programs}, of_services)
+    server.connections = max(server.connections, needed)
+    postgres = Program(
+        "postgres", tuple(server.command()), {MARK: str(layout.data), "LC_ALL": "C"}, server.identity,
+        autostart=True, stop_signal="INT", stop_seconds=60, priority=10,
+    )  # fmt: skip
+    return [postgres, *programs]
 
 
 def migration_environment(urls: Mapping[str, str]) -> dict[str, str]:
@@ -169,6 +182,10 @@ def migration_environment(urls: Mapping[str, str]) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not _is_stray(name)}
     databases = {services()[name].variable("DATABASE_URL"): url for name, url in urls.items()}
     return environment | databases | _default_log_format()
+
+
+def _unset() -> list[str]:
+    return [*_addresses(), *_STRAY]
 
 
 def _addresses() -> list[str]:

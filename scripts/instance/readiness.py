@@ -20,7 +20,7 @@ from servicekit.process.probe import problem_of
 
 _LIMIT = 180.0  # seconds until everything that was started is ready
 _TRIES = 3  # exits of one program until the start is given up
-_CANNOT = " cannot start: "  # in the last line of a process whose settings are wrong
+CANNOT_START = " cannot start: "  # in the last line of a process whose settings are wrong
 _TAIL = 4000  # characters of a log in which that line is looked for
 
 
@@ -111,8 +111,8 @@ def _sizes_at_start(layout: Layout) -> dict[str, int]:
 
 
 def _own_words(said: str) -> str | None:
-    found = [line for line in said.splitlines()[-20:] if _CANNOT in line]
-    return found[-1].partition(_CANNOT)[2].strip() if found else None
+    found = [line for line in said.splitlines()[-20:] if CANNOT_START in line]
+    return found[-1].partition(CANNOT_START)[2].strip() if found else None
 
 
 def _size(log: Path) -> int:

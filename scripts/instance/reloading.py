@@ -13,7 +13,6 @@ from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.supervision import Supervisor
 
-_LOADERS = ("tasks", "worker", "ingest")
 _LOOK_SECONDS = 1.0
 
 
@@ -26,7 +25,7 @@ def restart_on_changes(
     again.
     """
     there = {one.service for one in supervisor.processes()}
-    loaders = [name for name in _LOADERS if name in there]
+    loaders = [name for name in operating.LOADERS if name in there]
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(_LOOK_SECONDS)

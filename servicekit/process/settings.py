@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from servicekit.process.hosts import read_hosts
+from servicekit.process.services import BadServiceTable, Service
 
 _MAX_PORT = 65535
 _SHORTEST_TOKEN = 16
@@ -188,6 +189,17 @@ class WebServiceSettings(InternalToken):
     def connections(self) -> int:
         """The database connections that one of its processes may open."""
         return self.service_threads
+
+
+def settings_of(service: Service) -> type[WebServiceSettings]:
+    """The settings of a service's web server: the class of its `settings` module whose `process` is its name."""
+    for found in vars(service.module("settings")).values():
+        if isinstance(found, type) and issubclass(found, WebServiceSettings) and found.process == service.name:
+            return found
+    raise BadServiceTable(
+        f"{service.package}.settings has no settings of [{service.name}]: a class below WebServiceSettings with "
+        f'process = "{service.name}"'
+    )
 
 
 S = TypeVar("S", bound=Settings)

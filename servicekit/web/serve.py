@@ -19,7 +19,7 @@ from servicekit.observing import logs
 from servicekit.observing.metrics import remove_counts, share_counts
 from servicekit.process.lifecycle import allow_many_files
 from servicekit.process.services import BadServiceTable, Service, services
-from servicekit.process.settings import SettingsError, WebServiceSettings, load_or_exit, loaded_or_exit
+from servicekit.process.settings import SettingsError, WebServiceSettings, load_or_exit, loaded_or_exit, settings_of
 from servicekit.process.siblings import prepare_siblings, siblings
 from servicekit.web import app as web  # noqa: F401 - libraries read before the fork: a dead worker is soon replaced
 
@@ -97,17 +97,6 @@ def _post_fork(server: Any, worker: Any) -> None:
 def _child_exit(server: Any, worker: Any) -> None:
     if (shared := siblings()) is not None:
         shared.leave(worker)
-
-
-def settings_of(service: Service) -> type[WebServiceSettings]:
-    """The settings of a service's web server: the class of its `settings` module whose `process` is its name."""
-    for found in vars(service.module("settings")).values():
-        if isinstance(found, type) and issubclass(found, WebServiceSettings) and found.process == service.name:
-            return found
-    raise BadServiceTable(
-        f"{service.package}.settings has no settings of [{service.name}]: a class below WebServiceSettings with "
-        f'process = "{service.name}"'
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,6 +17,7 @@ import yaml
 from api_gateway.route_table import ROUTES
 from api_gateway.settings import GatewaySettings
 from scripts.instance.postgres import LOG_SETTINGS
+from scripts.instance.settings import connections_needed
 from service_tasks.engine.registry import load_registry
 from service_tasks.settings import (
     BUILT_IN_MODULES,
@@ -27,8 +28,7 @@ from service_tasks.settings import (
 from servicekit.events.relay_process import relay_settings
 from servicekit.process.services import Service
 from servicekit.process.services import services as table
-from servicekit.process.settings import ServiceSettings
-from servicekit.web.serve import settings_of
+from servicekit.process.settings import ServiceSettings, settings_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = [row.package for row in table().values()]
@@ -353,9 +353,36 @@ def test_grafana_finds_prometheus_and_the_dashboards(services: dict[str, dict[st
     assert len(list((CHECKOUT / folder).glob("*.json"))) == 2
 
 
-def test_postgresql_logs_no_values_here_either(services: dict[str, dict[str, Any]]) -> None:
-    told = dict(option.removeprefix("--").split("=") for option in services["postgres"]["command"][1:])
+@pytest.mark.parametrize(
+    "chosen", [{}, {"SERVICE_PROCESSES": "4"}, {"SERVICE_PROCESSES": "8", "SERVICE_THREADS": "16"}]
+)
+def test_postgresql_logs_no_values_here_either_and_accepts_all_connections(
+    services: dict[str, dict[str, Any]], chosen: dict[str, str], tmp_path: Path
+) -> None:
+    # The image's own script, which starts the server.
+    script = tmp_path / "docker-entrypoint.sh"
+    script.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    script.chmod(0o755)
+    command = [
+        _VARIABLE.sub(lambda match: chosen.get(match[1], match[2]), part).replace("$$", "$")
+        for part in services["postgres"]["command"]
+    ]
+    done = subprocess.run(
+        command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True, timeout=10
+    )
+    program, *options = done.stdout.splitlines()
+    told = dict(option.removeprefix("--").split("=") for option in options)
+    assert program == "postgres"
     assert LOG_SETTINGS.items() <= told.items()
+    settings = {name.lower(): value for name, value in chosen.items()}
+    of_services = {
+        row.name: settings_of(row).model_validate(
+            {row.variable("DATABASE_URL").lower(): "postgresql://a/a", **settings}
+        )
+        for row in table().values()
+    }
+    processes = {"worker": 17, "events": 1, "ingest": 1, "relay": 1}
+    assert int(told["max_connections"]) == connections_needed(processes, of_services)
 
 
 def test_the_broker_lets_a_plain_client_declare_its_queue() -> None:

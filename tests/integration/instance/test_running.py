@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,9 +17,12 @@ import psutil
 import pytest
 
 from scripts.instance.backup import backup
+from scripts.instance.credentials import Credentials
 from scripts.instance.layout import CHECKOUT, Layout
+from scripts.instance.ports import Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.reclaim import is_alive
+from scripts.instance.settings import OF_A_PROCESS, OF_THE_LEADER
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
 
@@ -92,6 +96,35 @@ def test_a_service_that_cannot_start_again_is_one_line_and_status_tells_it_too(s
     launch.write_text(right)
     system.cli("restart", "tasks")
     assert system.cli("status").returncode == 0
+
+
+def test_a_restart_that_could_not_succeed_stops_nothing(system: RunningSystem) -> None:
+    launch = system.data / "run" / "relay.json"
+    right = launch.read_text()
+    before = system.status()
+    wrong = {**json.loads(right)["set"], "RELAY_KEEP_DAYS": "many"}
+    launch.write_text(json.dumps(json.loads(right) | {"set": wrong}))
+    done = system.cli("restart", check=False)
+    launch.write_text(right)
+    assert done.stderr.startswith("run: relay does not start: RELAY_KEEP_DAYS: ")
+    refused = system.cli("restart", "--workers", "64", check=False).stderr
+    assert re.search(r"may take \d+ database connections, and PostgreSQL accepts 200 until", refused)
+    assert system.status().keys() == before.keys()
+    assert [one["pid"] for one in system.status().values()] == [one["pid"] for one in before.values()]
+
+
+def test_nobody_opens_more_connections_than_postgresql_is_told_of(system: RunningSystem) -> None:
+    layout = Layout.of(system.data)
+    ports = Ports(system.port)
+    server = EmbeddedPostgres(layout.postgres, ports["postgres"], Credentials(layout.secrets)["postgres"])
+    asked = "SELECT application_name, count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1"
+    shown = server.tool("psql", "-X", "-A", "-t", "-c", asked, "-c", "SHOW max_connections").stdout.splitlines()
+    *counts, accepted = shown
+    opened = {name: int(count) for name, _, count in (line.rpartition("|") for line in counts)}
+    assert 0 < opened["task_worker"] + opened["task_worker heartbeat"] <= OF_A_PROCESS["worker"] + OF_THE_LEADER
+    assert 0 < opened["task_events"] <= OF_A_PROCESS["events"]
+    assert 0 < opened["relay"] <= 3 * OF_A_PROCESS["relay"]
+    assert accepted == "200"
 
 
 def test_a_restart_of_all_spares_postgresql_and_may_change_the_number_of_workers(system: RunningSystem) -> None:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from configparser import RawConfigParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.instance import supervision
 from scripts.instance.credentials import Credentials
+from scripts.instance.errors import StartFailed
 from scripts.instance.identity import AS_WE_ARE
 from scripts.instance.layout import CHECKOUT, Layout
 from scripts.instance.ports import Ports
@@ -20,7 +22,10 @@ from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.programs import Program, programs_of
 from scripts.instance.rabbitmq import Broker, LocalRabbitMQ
 from scripts.instance.reclaim import MARK
+from scripts.instance.settings import OF_A_PROCESS, OF_THE_LEADER, RESERVE
+from servicekit.database.engine import Database
 from servicekit.process.services import services
+from servicekit.process.settings import load, settings_of
 
 _AWKWARD = "a b 100% %(here)s #1 ;x 'q' \"d\" Объект"
 
@@ -107,6 +112,40 @@ def test_a_broker_of_ones_own_starts_with_postgresql_in_the_data_folder(layout: 
 
 def test_without_workers_there_is_no_worker_program(layout: Layout) -> None:
     assert "worker" not in _programs(layout, workers=0)
+
+
+def test_postgresql_accepts_all_connections_that_the_programs_may_open(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def accepted(workers: int) -> int:
+        (told,) = [part for part in _programs(layout, workers=workers)["postgres"].command if "max_connections" in part]
+        return int(told.partition("=")[2])
+
+    assert accepted(2) == 200
+    monkeypatch.setenv("SERVICE_PROCESSES", "4")
+    monkeypatch.setenv("SERVICE_THREADS", "16")
+    opened: list[Database] = []
+
+    def recorded(*arguments: Any, **options: Any) -> Database:
+        opened.append(Database(*arguments, **options))
+        return opened[-1]
+
+    for row in services().values():
+        monkeypatch.setenv(row.variable("DATABASE_URL"), "postgresql://a/a")
+        monkeypatch.setattr(row.module("app"), "Database", recorded)
+        row.module("app").create_app(load(settings_of(row)))
+    pools = sum(one.engine.pool.size() for one in opened)  # type: ignore[attr-defined]
+    of_others = 16 * OF_A_PROCESS["worker"] + OF_THE_LEADER + OF_A_PROCESS["events"] + 3 * OF_A_PROCESS["relay"]
+    assert accepted(16) == 4 * pools + of_others + RESERVE
+
+
+@pytest.mark.parametrize("name", ["SERVICE_PROCESSES", "SERVICE_THREADS"])
+def test_a_wrong_setting_of_the_services_is_named_before_anything_starts(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(StartFailed, match=f"users does not start: {name}: "):
+        _programs(layout)
 
 
 def test_every_program_carries_the_mark_of_its_instance(layout: Layout) -> None:

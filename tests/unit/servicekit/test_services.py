@@ -18,7 +18,7 @@ from scripts.instance.layout import CHECKOUT
 from scripts.instance.postgres import EmbeddedPostgres
 from servicekit.process import services as table
 from servicekit.process.services import BadServiceTable, Service, services
-from servicekit.web.serve import settings_of
+from servicekit.process.settings import settings_of
 
 GOOD = '[users]\npackage = "service_users"\nport = 8001\nhears = []\n'
 
