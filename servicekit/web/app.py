@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cache, partial
+from typing import Any, cast
 from urllib.parse import unquote
 
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, request
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.routing import MapAdapter
@@ -51,10 +52,29 @@ _LOOPBACK = BrowserRules()
 _PLAIN_HOST = re.compile(r"([a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}(:[0-9]{1,5})?")
 
 
+class _Whole(Response):
+    """An answer that is sent as it is: Werkzeug would look for fields to add and addresses to rewrite."""
+
+    def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else cast(list[bytes], self.response)
+
+
+class _NoSessions(SessionInterface):
+    """Nothing here has a session."""
+
+    _none = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return self._none
+
+
 class ServiceApp(Flask):
     """A service's web application, with what its server must know of it: see `WsgiApp`."""
 
-    def __init__(self, service: str, metrics: Metrics) -> None:
+    session_interface = _NoSessions()
+
+    def __init__(self, service: str, metrics: Metrics, browsers: BrowserRules | None) -> None:
         super().__init__(service, static_folder=None)
         self.metrics = metrics
         self.budget = memory.Budget(MEMORY)
@@ -64,7 +84,50 @@ class ServiceApp(Flask):
         #: By Flask's endpoint; operations without a body are missing.
         self.body_limits: dict[str, int] = {}
         self.endpoints: list[Endpoint] = []
+        #: The views of declared operations, by Flask's endpoint.
+        self.declared: dict[str, Callable[..., Response]] = {}
         self._paths = self.url_map.bind("")
+        self._record = RequestRecord(metrics)
+        self._browsers = browsers
+
+    def full_dispatch_request(self) -> Response:
+        """Answer the current request: in Flask's way, but for declared operations without its hooks and signals, which
+        cost more than the rest of it."""
+        # Flask's proxies take longer than what they stand for, so each is asked once.
+        present: Request = request._get_current_object()  # type: ignore[attr-defined]
+        field = present.environ.get
+        now = time.perf_counter()
+        began = field(BEGAN, now)
+        wanted = request_id.accept_or_make(field("HTTP_X_REQUEST_ID"))
+        left = deadline.seconds_from_header(field("HTTP_X_REQUEST_TIMEOUT_MS"))
+        if left is not None:
+            # It may have waited for a thread.
+            left -= now - began
+        account = field(ACCOUNT)
+        own = self.budget.account() if account is None else nullcontext(account)
+        with own as account, request_id.use(wanted), deadline.within(left), memory.counted_in(account):
+            try:
+                if left is not None and left <= 0:
+                    raise DeadlineExceeded
+                if self._browsers is not None:
+                    self._browsers.check(
+                        present.method,
+                        present.path,
+                        field("HTTP_HOST"),
+                        field("HTTP_ORIGIN"),
+                        field("HTTP_SEC_FETCH_SITE"),
+                    )
+                rule = present.url_rule
+                view = None if rule is None else self.declared.get(rule.endpoint)
+                response = (
+                    super().full_dispatch_request() if view is None else view(present, **(present.view_args or {}))
+                )
+            except Exception as error:
+                response = self.make_response(self.handle_user_exception(error))
+            response.headers[request_id.REQUEST_ID] = wanted
+            route = UNMATCHED if present.url_rule is None else _template(present.url_rule.rule)
+            self._record.ended(present.method, route, response.status_code, time.perf_counter() - began)
+        return response
 
     def join(self, shared: Siblings) -> None:
         """Be one of several processes, which together hold no more than one alone."""
@@ -73,12 +136,13 @@ class ServiceApp(Flask):
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         # Werkzeug's own way takes apart host names, on which no rule here depends; it refuses strange ones.
-        environ = {} if request is None else request.environ
-        if "HTTP_UPGRADE" in environ or not _PLAIN_HOST.fullmatch(environ.get("HTTP_HOST", "")):
+        environ: Mapping[str, Any] = {} if request is None else request.environ
+        host = environ.get("HTTP_HOST")
+        if host is None or "HTTP_UPGRADE" in environ or not _PLAIN_HOST.fullmatch(host):
             return super().create_url_adapter(request)
-        path, query = (
-            environ[name].encode("latin-1").decode(errors="replace") for name in ("PATH_INFO", "QUERY_STRING")
-        )
+        path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
+        if not path.isascii():
+            path = path.encode("latin-1").decode(errors="replace")
         return MapAdapter(self.url_map, "", "/", "", environ["wsgi.url_scheme"], path, environ["REQUEST_METHOD"], query)
 
     def body_limit(self, method: str, target: str) -> int:
@@ -107,9 +171,8 @@ def make_app(
     routes it answers /livez, /readyz, /metrics and /openapi.json.
     """
     metrics = metrics or Metrics(service)
-    app = ServiceApp(service, metrics)
+    app = ServiceApp(service, metrics, browsers)
     app.url_map.merge_slashes = False
-    _keep_request_context(app, browsers)
     _answer_errors(app)
     for group in routes:
         for endpoint in group.endpoints:
@@ -123,7 +186,7 @@ def json_response(body: Mapping[str, Any], status: int, headers: Mapping[str, st
     return Response(dump(body), status, mimetype="application/json", headers=dict(headers or {}))
 
 
-def read_body(limit: int) -> bytes:
+def read_body(request: Request, limit: int) -> bytes:
     """Read the request's body; raises `TooLarge` above `limit` bytes, whatever the framing, and `UnsupportedMediaType`
     for a compressed one.
 
@@ -171,8 +234,8 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         app.body_limits[name] = limit
     caller_of = _caller_of(endpoint, identify)
 
-    def view(**path: str) -> Response:
-        caller = caller_of()
+    def view(request: Request, **path: str) -> Response:
+        caller = caller_of(request)
         arguments: dict[str, Any] = {
             name: text if endpoint.path_parameters[name] is str else id_from_path(name, text)
             for name, text in path.items()
@@ -184,7 +247,7 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         if endpoint.body is not None:
             arguments["body"] = parse_body(
                 endpoint.body,
-                _text(read_body(limit)),
+                _text(read_body(request, limit)),
                 request.headers.get("Content-Type"),
                 may_be_empty=endpoint.body_may_be_empty,
             )
@@ -196,29 +259,30 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         if not isinstance(answer, Answer):
             answer = Answer(answer)
         data = encode(answer.data).encode()
-        response = Response(success_bytes(data), answer.status or endpoint.status, mimetype="application/json")
+        response = _Whole(success_bytes(data), answer.status or endpoint.status, mimetype="application/json")
         for field, value in answer.headers.items():
             response.headers[field] = value
         if endpoint.tagged:
             response.headers[ETAG] = answer.data.etag if partly_tagged else tag_of(data)
         return response
 
+    app.declared[name] = view
     app.add_url_rule(
         endpoint.flask_rule,
         endpoint=name,
-        view_func=view,
+        view_func=partial(view, request),
         methods=[endpoint.method],
         provide_automatic_options=False,
     )
 
 
-def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[], Principal]:
+def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[Request], Principal]:
     """How an operation finds out who calls; raises for whoever may not do it."""
     action, guard = endpoint.action, endpoint.guard
     # What everybody may do asks for nothing, so that an old token keeps nobody from logging in.
     if identify is not None and action is not None and (action is not Action.PUBLIC or endpoint.wants_caller):
 
-        def judged() -> Principal:
+        def judged(request: Request) -> Principal:
             caller = identify(request.environ.get("HTTP_AUTHORIZATION"))
             caller.reach(action)
             return caller
@@ -226,12 +290,12 @@ def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[], Pr
         return judged
     if guard is not None:
 
-        def guarded() -> Principal:
+        def guarded(request: Request) -> Principal:
             guard(request.headers.get("Authorization"), request.remote_addr)
             return LOCAL
 
         return guarded
-    return lambda: LOCAL
+    return lambda _: LOCAL
 
 
 def _add_service_pages(
@@ -267,54 +331,6 @@ def _add_service_pages(
 def _template(rule: str) -> str:
     """A path of Flask's in our notation."""
     return rule.replace("<", "{").replace(">", "}")
-
-
-def _keep_request_context(app: ServiceApp, browsers: BrowserRules | None) -> None:
-    record = RequestRecord(app.metrics)
-
-    # Flask's proxies take longer than what they stand for, so each is asked once.
-    @app.before_request
-    def begin() -> None:
-        now = time.perf_counter()
-        state: Any = g._get_current_object()
-        present = request._get_current_object()  # type: ignore[attr-defined]
-        field = present.environ.get
-        state.began = began = field(BEGAN, now)
-        contexts: list[AbstractContextManager[Any]] = []
-        state.contexts = contexts
-        state.request_id = wanted = request_id.accept_or_make(field("HTTP_X_REQUEST_ID"))
-        left = deadline.seconds_from_header(field("HTTP_X_REQUEST_TIMEOUT_MS"))
-        if left is not None:
-            # It may have waited for a thread.
-            left -= now - began
-        account = field(ACCOUNT)
-        if account is None:
-            account = app.budget.account()
-            contexts.append(account)
-        for context in (request_id.use(wanted), deadline.within(left), memory.counted_in(account)):
-            context.__enter__()
-            contexts.append(context)
-        if left is not None and left <= 0:
-            raise DeadlineExceeded
-        if browsers is not None:
-            browsers.check(
-                present.method, present.path, field("HTTP_HOST"), field("HTTP_ORIGIN"), field("HTTP_SEC_FETCH_SITE")
-            )
-
-    @app.after_request
-    def finish(response: Response) -> Response:
-        state: Any = g._get_current_object()
-        present = request._get_current_object()  # type: ignore[attr-defined]
-        response.headers[request_id.REQUEST_ID] = state.request_id
-        seconds = time.perf_counter() - state.began
-        route = UNMATCHED if present.url_rule is None else _template(present.url_rule.rule)
-        record.ended(present.method, route, response.status_code, seconds)
-        return response
-
-    @app.teardown_request
-    def leave(_: BaseException | None) -> None:
-        for context in reversed(g.pop("contexts", ())):
-            context.__exit__(None, None, None)
 
 
 def _answer_errors(app: Flask) -> None:
