@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol
@@ -33,6 +34,8 @@ MAX_WAITING = 1024
 #: thread that has begun one, and may know why it takes so long.
 LOOK_SECONDS = 0.1
 LATE_SECONDS = 0.5
+#: How long log lines may be held, so that those of many requests are written at once, in seconds.
+LOG_SECONDS = 0.05
 #: Where the application finds when the request was complete (`time.perf_counter()`), and the account of its memory.
 BEGAN = "siteworks.began"
 ACCOUNT = "siteworks.account"
@@ -56,6 +59,8 @@ class WsgiApp(Protocol):
     #: The memory of all requests.
     budget: Budget
     metrics: Metrics
+    #: Counts and logs the requests that it is given; the server replaces it by one that writes many lines at once.
+    record: RequestRecord
     #: What answers GET of these targets, as JSON, on the event loop: it must take no time.
     immediate: Mapping[str, Callable[[], bytes]]
 
@@ -152,7 +157,8 @@ class WsgiHandler(ObservedHandler[_Job]):
     """
 
     def __init__(self, app: WsgiApp, threads: int) -> None:
-        super().__init__(RequestRecord(app.metrics))
+        app.record = RequestRecord(app.metrics, self._log_later)
+        super().__init__(app.record)
         self._app = app
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -171,6 +177,11 @@ class WsgiHandler(ObservedHandler[_Job]):
     def waiting(self) -> int:
         """How many requests wait for a thread, without those that nobody waits for."""
         return max(0, len(self._awaited) - len(self._threads))
+
+    def _log_later(self, write: Callable[[], None]) -> None:
+        # Without its loop the process ends, and writes what is held.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.call_later, LOG_SECONDS, write)
 
     def end_threads(self) -> None:
         """Let each thread end after the request it runs."""

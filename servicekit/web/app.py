@@ -87,7 +87,7 @@ class ServiceApp(Flask):
         #: The views of declared operations, by Flask's endpoint.
         self.declared: dict[str, Callable[..., Response]] = {}
         self._paths = self.url_map.bind("")
-        self._record = RequestRecord(metrics)
+        self.record = RequestRecord(metrics)
         self._browsers = browsers
 
     def full_dispatch_request(self) -> Response:
@@ -126,7 +126,7 @@ class ServiceApp(Flask):
                 response = self.make_response(self.handle_user_exception(error))
             response.headers[request_id.REQUEST_ID] = wanted
             route = UNMATCHED if present.url_rule is None else _template(present.url_rule.rule)
-            self._record.ended(present.method, route, response.status_code, time.perf_counter() - began)
+            self.record.ended(present.method, route, response.status_code, time.perf_counter() - began)
         return response
 
     def join(self, shared: Siblings) -> None:

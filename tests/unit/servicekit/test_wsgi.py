@@ -14,6 +14,7 @@ import pytest
 
 from servicekit.http_server import wsgi
 from servicekit.http_server.request import NO_BODY, Fields, Request, RequestBody, RequestFields
+from servicekit.http_server.request_lifecycle import RequestRecord
 from servicekit.http_server.wsgi import WsgiHandler
 from servicekit.observing.metrics import Metrics
 from servicekit.wire.memory import Budget
@@ -28,6 +29,7 @@ class App:
     def __init__(self, check: bool = False) -> None:
         self.budget = Budget(1 << 20)
         self.metrics = Metrics("pumps")
+        self.record = RequestRecord(self.metrics)
         self.immediate = {"/immediate": lambda: b"{}"}
         self.may_go_on = threading.Event()
         self.may_go_on.set()
