@@ -21,6 +21,7 @@ from api_gateway.upstream import Upstream, fetch
 from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
 from servicekit.http_server.application import Application, AsgiApp, Scope, Send
 from servicekit.http_server.request import Receive
+from servicekit.identity.enforcement import identify_with
 from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
@@ -111,6 +112,7 @@ class Gateway(Application):
             fetch_documents=fetch_documents,
             admin_token=None if token is None else token.get_secret_value(),
             processes=None if shared is None else shared.living,
+            identify=identify_with(settings),
         )
         quota = settings.quota()
         lag = EventLoopLag(_LONGEST_LAG_SECONDS)

@@ -20,6 +20,7 @@ from api_gateway.errors import CircuitHeldUp
 from api_gateway.openapi import merge_documents
 from api_gateway.route_table import Route
 from servicekit.circuits import Circuit, CircuitLockTimeout, CircuitSnapshot
+from servicekit.identity.principal import Identify
 from servicekit.identity.roles import Action
 from servicekit.observing.metrics import Metrics
 from servicekit.process.clock import utc_now
@@ -171,6 +172,7 @@ def make_control(
     fetch_documents: FetchDocuments,
     admin_token: str | None,
     processes: ListProcesses | None = None,
+    identify: Identify | None = None,
 ) -> ServiceApp:
     """Build the Flask application for these pages."""
     began = time.monotonic()
@@ -237,7 +239,15 @@ def make_control(
             raise CircuitHeldUp(retry_after=1) from error
         return _circuit_view(circuit.snapshot())
 
-    app = make_app("api_gateway", routes=[api], checks={}, metrics=metrics, description=DESCRIPTION, browsers=None)
+    app = make_app(
+        "api_gateway",
+        routes=[api],
+        checks={},
+        metrics=metrics,
+        description=DESCRIPTION,
+        browsers=None,
+        identify=identify,
+    )
     if processes is not None:
         app.processes = lambda: len(processes())
     _add_start_page(app)

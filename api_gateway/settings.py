@@ -11,7 +11,7 @@ from api_gateway.limits import Quota
 from api_gateway.route_table import EVENTS
 from servicekit.process.hosts import read_origins
 from servicekit.process.services import Service, services
-from servicekit.process.settings import Bind, HttpUrl, ServerSettings, Token
+from servicekit.process.settings import Bind, CallerSettings, HttpUrl, Token
 
 
 def _proxies(value: str) -> str:
@@ -46,12 +46,12 @@ def _address_of(service: Service) -> tuple[object, object]:
 
 
 if TYPE_CHECKING:
-    _Addresses = ServerSettings
+    _Addresses = CallerSettings
 else:
     # One variable for each service: USERS_URL and so on.
     _Addresses = create_model(
         "_Addresses",
-        __base__=ServerSettings,
+        __base__=CallerSettings,
         **{row.variable("URL").lower(): _address_of(row) for row in services().values()},
     )
 

@@ -13,6 +13,7 @@ from servicekit.circuits import Circuit, CircuitSettings, shared_state
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.http_client import ServiceClient
+from servicekit.identity.enforcement import identify_with
 from servicekit.web.app import make_app
 from servicekit.wire.browsers import BrowserRules
 
@@ -44,5 +45,6 @@ def create_app(settings: OrdersSettings) -> Flask:
         routes=[order_routes(orders), event_routes(inbox, settings.token)],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.orders_bind),
+        identify=identify_with(settings),
         description="The orders of the building sites.",
     )

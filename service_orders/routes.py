@@ -38,7 +38,8 @@ def order_routes(orders: Orders) -> Routes:
         A repeated Idempotency-Key answers with the order made before and `Idempotency-Replayed: true`; with 404 when
         that order was deleted.
         """
-        made = orders.create(body, idempotency.request_key(headers, body), reach=caller.reach(Action.CHANGE_ORDERS))
+        key = idempotency.request_key(headers, body)
+        made = orders.create(body, key, reach=caller.reach(Action.CHANGE_ORDERS), token=caller.token)
         return Answer(made.view, headers={"Location": f"/orders/{made.view.id}", **made.headers})
 
     @api.get("/orders/{id}", action=Action.READ_ORDERS, errors=(OrderNotFound,))

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from servicekit.process.settings import Bind, DatabaseUrl, HttpUrl, WebServiceSettings
+from servicekit.process.settings import Bind, DatabaseUrl, WebServiceSettings
 
 
 class OrdersSettings(WebServiceSettings):
@@ -17,4 +17,3 @@ class OrdersSettings(WebServiceSettings):
 
     orders_database_url: DatabaseUrl = Field(description="where the orders database is")
     orders_bind: Bind = Field(default="127.0.0.1:8002", description="where the orders service listens")
-    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")

@@ -49,8 +49,10 @@ class Orders:
         self._users = users
         self._clock = clock
 
-    def create(self, wanted: OrderCreate, key: RequestKey | None = None, *, reach: Reach) -> Made[OrderView]:
-        """Store a new order, or return the one that the same request made before.
+    def create(
+        self, wanted: OrderCreate, key: RequestKey | None = None, *, reach: Reach, token: str = ""
+    ) -> Made[OrderView]:
+        """Store a new order, or return the one that the same request made before. `token` is the caller's.
 
         Raises `IdempotencyKeyReused`; `OrderNotFound` if that order was deleted; `UnknownUser`, `TotalTooLarge` and
         `UsersUnavailable`, with nothing stored; and `Forbidden` for the order of somebody out of reach.
@@ -64,7 +66,7 @@ class Orders:
                 return Made(self.get(earlier, reach=reach), replayed=True)
         total = _total(wanted.items)
         # First, so that nothing waits in the database while another service answers.
-        if not self._users.exists(wanted.user_id):
+        if not self._users.exists(wanted.user_id, token):
             raise UnknownUser
         now = self._clock()
         items = _stored(wanted.items)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Mapping
 
 from flask import Flask
@@ -32,7 +30,9 @@ from service_tasks.use_cases.tasks import Tasks
 from service_tasks.use_cases.user_deletion import UserDeletion
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
+from servicekit.identity.enforcement import identify_with
 from servicekit.observing.metrics import Metrics
+from servicekit.process.lifecycle import stop_this_process
 from servicekit.web.app import make_app
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.errors import AppError
@@ -57,7 +57,7 @@ def create_app(settings: TasksSettings) -> Flask:
     store = TaskStore(database, ends)
     schedule_store = ScheduleStore(database)
     inbox = Inbox(database, {"user.deleted": UserDeletion(ends, schedule_store).act})
-    announcer = Announcer(store, on_death=_stop_this_process)
+    announcer = Announcer(store, on_death=stop_this_process)
     registry = load_registry(settings.modules)
     tasks = Tasks(
         store,
@@ -92,10 +92,6 @@ def create_app(settings: TasksSettings) -> Flask:
         ],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.tasks_bind),
+        identify=identify_with(settings),
         description="Tasks that run now, later, again when they fail, and by schedules.",
     )
-
-
-def _stop_this_process() -> None:
-    """gunicorn replaces it."""
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -11,6 +11,7 @@ from service_tasks.domain.task import ENDED_STATES
 from servicekit.process.settings import (
     Bind,
     BrokerUrl,
+    CallerSettings,
     DatabaseUrl,
     ServerSettings,
     ServiceSettings,
@@ -164,7 +165,7 @@ class WorkerSettings(TaskEventSettings, ServerSettings):
     )
 
 
-class EventsSettings(ServerSettings):
+class EventsSettings(CallerSettings):
     """Settings of the process that streams events."""
 
     process: ClassVar[str] = "events"

@@ -11,6 +11,7 @@ from service_users.settings import UsersSettings
 from service_users.use_cases import Users
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
+from servicekit.identity.enforcement import identify_with
 from servicekit.web.app import make_app
 from servicekit.wire.browsers import BrowserRules
 
@@ -34,5 +35,6 @@ def create_app(settings: UsersSettings) -> Flask:
         routes=[user_routes(users), event_routes(Inbox(database, {}), settings.token)],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.users_bind),
+        identify=identify_with(settings),
         description="The people of the building sites.",
     )

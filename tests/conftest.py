@@ -13,6 +13,7 @@ from tests.support.postgres import ServiceDatabase, TestServer
 
 _OURS = (
     "ALLOWED_HOSTS",
+    "AUTH",
     "LOG_",
     "USERS_",
     "ORDERS_",
@@ -38,9 +39,11 @@ _OURS = (
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_settings_from_outside() -> Iterator[None]:
-    """Keep the caller's own settings out of the tests."""
+    """Keep the caller's own settings out of the tests, in which nobody logs in unless one says so."""
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OURS)}
+    os.environ["AUTH"] = "off"
     yield
+    del os.environ["AUTH"]
     os.environ.update(kept)
 
 

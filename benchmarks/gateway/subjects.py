@@ -56,6 +56,7 @@ def ours(checkout: Path = CHECKOUT, **settings: str) -> Subject:
             **place.urls,
             "TASKS_URL": place.urls["USERS_URL"],
             "GATEWAY_BIND": f"127.0.0.1:{port}",
+            "AUTH": "off",
             "LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(checkout),

@@ -52,7 +52,7 @@ def ours(checkout: Path = CHECKOUT) -> Stack:
         return [*python, "servicekit.web.serve", part]
 
     name = OURS if checkout == CHECKOUT else f"{OURS} {checkout.name} {revision(checkout)}"
-    own = {"PYTHONPATH": str(checkout), "LOG_FORMAT": "json", "INTERNAL_TOKEN": "of-a-benchmark-alone"}
+    own = {"PYTHONPATH": str(checkout), "LOG_FORMAT": "json", "AUTH": "off", "INTERNAL_TOKEN": "of-a-benchmark-alone"}
     return Stack(name, command, checkout, checkout, own, has_relay=True)
 
 

@@ -38,6 +38,7 @@ def create(place: TaskPlace, quick: bool) -> Iterator[Figure]:
             environment={
                 "TASKS_DATABASE_URL": place.url,
                 "TASKS_BIND": f"127.0.0.1:{port}",
+                "AUTH": "off",
                 "PYTHONPATH": str(CHECKOUT),
             },
         )

@@ -102,6 +102,8 @@ def programs_of(
         "TMPDIR": str(layout.temporary),
         **_default_log_format(),
     }
+    # Nobody needs to log in: only this machine reaches the instance.
+    callers = {"AUTH": "off"}
     internal = {"INTERNAL_TOKEN": credentials["internal"]}
     broker_url = {} if broker is None else {"RABBITMQ_URL": broker.url}
     rows = services()
@@ -122,14 +124,14 @@ def programs_of(
     def service(row: Service) -> Program:
         return Program(
             row.name, python("servicekit.web.serve", row.name),
-            {**listening(row.variable("BIND"), row.name), **internal, **peers, **databases[row.name]},
+            {**listening(row.variable("BIND"), row.name), **callers, **internal, **peers, **databases[row.name]},
         )  # fmt: skip
 
     programs = [
         *map(service, rows.values()),
         Program(
             "events", gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"),
-            {**listening("EVENTS_BIND", "events"), **databases["tasks"]},
+            {**listening("EVENTS_BIND", "events"), **callers, **peers, **databases["tasks"]},
         ),
         Program(
             "worker", python("service_tasks.cli", "worker"),
@@ -158,7 +160,10 @@ def programs_of(
         ),
         Program(
             "gateway", gunicorn("api_gateway", "api_gateway.asgi:app"),
-            {**listening("GATEWAY_BIND", "gateway"), **peers, "EVENTS_URL": f"http://{HOST}:{ports['events']}"},
+            {
+                **listening("GATEWAY_BIND", "gateway"), **callers, **peers,
+                "EVENTS_URL": f"http://{HOST}:{ports['events']}",
+            },
             priority=30,
         ),
     ]  # fmt: skip

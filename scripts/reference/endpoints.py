@@ -32,7 +32,7 @@ def application(name: str) -> ServiceApp:
     settings: Any = next(one for one in by_process()[name] if issubclass(one, ServiceSettings))
     required = {field: _AWAY for field, info in settings.model_fields.items() if info.is_required()}
     package = importlib.import_module(f"{services()[name].package}.app")
-    app: ServiceApp = package.create_app(settings(_env_file=None, **required))
+    app: ServiceApp = package.create_app(settings(_env_file=None, auth="off", **required))
     return app
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.persistence.watch_store import WatchStore
@@ -16,8 +14,10 @@ from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.streams.routes import stream_routes
 from servicekit.database.engine import Database
 from servicekit.http_server.application import Application
+from servicekit.identity.enforcement import identify_with
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
+from servicekit.process.lifecycle import stop_this_process
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
 from servicekit.wire.browsers import BrowserRules
@@ -54,6 +54,7 @@ class StreamsApp(Application):
             ),
             keep_alive_seconds=_KEEP_ALIVE_SECONDS,
             browsers=BrowserRules(settings.allowed_hosts, settings.events_bind),
+            identify=identify_with(settings),
         )
         self._looking: asyncio.Task[None] | None = None
         self._listener: EventListener | None = None
@@ -70,7 +71,7 @@ class StreamsApp(Application):
         self._listener = EventListener(
             lambda: PostgresWakeUps(self._database),
             look_now=look_now,
-            on_death=_stop_this_process,
+            on_death=stop_this_process,
         )
         self._listener.start()
 
@@ -88,9 +89,4 @@ class StreamsApp(Application):
 def _stop_unless_cancelled(looking: asyncio.Task[None]) -> None:
     if not looking.cancelled():
         _log.error("feed_died", cause=repr(looking.exception()))
-        _stop_this_process()
-
-
-def _stop_this_process() -> None:
-    """gunicorn replaces it."""
-    os.kill(os.getpid(), signal.SIGTERM)
+        stop_this_process()

@@ -18,6 +18,8 @@ from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.streams.routes import LAST_EVENT_ID
 from servicekit.http_server.request import Fields, Request
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer, log_failure
+from servicekit.identity.principal import LOCAL, Identify
+from servicekit.identity.roles import Action
 from servicekit.observing.metrics import Metrics
 from servicekit.web.health import Check, readiness
 from servicekit.web.schemas import id_from_path
@@ -71,6 +73,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
         document: Mapping[str, Any],
         keep_alive_seconds: float,
         browsers: BrowserRules,
+        identify: Identify | None = None,
     ) -> None:
         super().__init__(RequestRecord(metrics))
         self._feed = feed
@@ -79,6 +82,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
         self._stream_metrics = stream_metrics
         self._keep_alive = keep_alive_seconds
         self._browsers = browsers
+        self._identify = identify
         self._service = metrics.service
         self._document = dump(document)
         self._pages = {
@@ -132,8 +136,14 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
         exchange.client.send(status, fields, b"" if exchange.request.method == "HEAD" else body)
 
     async def _stream(self, exchange: StreamExchange, raw_id: str) -> None:
-        task_id = id_from_path("id", raw_id)
         fields = exchange.request.fields
+        caller = LOCAL
+        if self._identify is not None:
+            # Of two, neither counts.
+            shown = [value.decode("latin-1") for name, value in fields.pairs if name == b"authorization"]
+            caller = self._identify(", ".join(shown) if shown else None)
+        caller.reach(Action.READ_TASKS)
+        task_id = id_from_path("id", raw_id)
         seconds = deadline.shortened(fields.get(b"x-request-timeout-ms"), FIRST_SECONDS)
         if seconds <= 0:
             raise DeadlineExceeded

@@ -19,6 +19,8 @@ from servicekit.process.ids import new_id
 from servicekit.wire.errors import InvalidJson, Unauthorized, Unavailable
 from servicekit.wire.json_reader import read_json
 
+#: Whom tokens are for: this system, whatever its address.
+AUDIENCE = "siteworks"
 #: How long a token is good, in seconds.
 LIFETIME = 300
 #: How far clocks may be apart, in seconds.
@@ -53,8 +55,8 @@ class IdentityUnavailable(Unavailable):
 
     code = "identity_unavailable"
 
-    def __init__(self) -> None:
-        super().__init__(retry_after=5)
+    def __init__(self, *, retry_after: float = 5) -> None:
+        super().__init__(retry_after=retry_after)
 
 
 class _Claims(msgspec.Struct, omit_defaults=True):

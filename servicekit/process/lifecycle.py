@@ -132,6 +132,11 @@ def say_nothing_is_reloaded() -> None:
     _log.warning("reload_refused", cause="this process reads its settings when it starts: restart it")
 
 
+def stop_this_process() -> None:
+    """End it as an order from outside would; whoever started it replaces it."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class _Forks:
     """State that a forked child (multiprocessing, os.fork) must not share with its parent.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -132,6 +133,31 @@ class ServerSettings(ServiceSettings):
     )
 
 
+class CallerSettings(ServerSettings):
+    """Settings of every process that serves people or programs."""
+
+    auth: Literal["off", "required"] = Field(
+        default="required",
+        description="whether whoever calls must show an access token; off: everybody is an administrator",
+    )
+    auth_issuer: str = Field(
+        default="siteworks", min_length=1, max_length=100, description="who issues the access tokens, as they say it"
+    )
+    auth_stale_seconds: int = Field(
+        default=3600,
+        ge=0,
+        le=86_400,
+        description="how long an access token that could not be renewed stays good while the users service is away, "
+        "in seconds",
+    )
+    auth_keys_file: Path | None = Field(
+        default=None,
+        description="where the keys of access tokens are kept, so that a process that starts while the users service "
+        "is away knows them; unset: nowhere",
+    )
+    users_url: HttpUrl = Field(default="http://127.0.0.1:8001", description="where the users service is")
+
+
 class InternalToken(ServerSettings):
     """The token that the services share."""
 
@@ -165,7 +191,7 @@ class InternalToken(ServerSettings):
             raise ValueError("INTERNAL_TOKEN_FILE: cannot be read") from exc
 
 
-class WebServiceSettings(InternalToken):
+class WebServiceSettings(InternalToken, CallerSettings):
     """Settings of every service of the table."""
 
     #: The services that it calls, each through a circuit.

@@ -62,7 +62,7 @@ class Program:
     def write_env(self, *lines: str) -> None:
         urls = [f"{name}_DATABASE_URL={AWAY}" for name in ("USERS", "ORDERS", "TASKS")]
         settings = [
-            f"{self._bind}=127.0.0.1:{self.port}", *urls, "INTERNAL_TOKEN=for these tests only",
+            f"{self._bind}=127.0.0.1:{self.port}", *urls, "INTERNAL_TOKEN=for these tests only", "AUTH=off",
             "RABBITMQ_URL=amqp://guest:guest@127.0.0.1:1/", *lines,
         ]  # fmt: skip
         (self.folder / ".env").write_text("\n".join(settings))

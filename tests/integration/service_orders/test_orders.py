@@ -33,7 +33,7 @@ PATHS = {CREATED: [], IN_PROGRESS: [IN_PROGRESS], COMPLETED: [IN_PROGRESS, COMPL
 class Everybody:
     """A directory in which everybody but NOBODY is known."""
 
-    def exists(self, user_id: UUID) -> bool:
+    def exists(self, user_id: UUID, token: str = "") -> bool:
         return str(user_id) != NOBODY
 
 
