@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -24,6 +24,8 @@ from api_gateway.upstream import (
     BrokenAnswer,
     ConnectFailed,
     ConnectionLost,
+    Piece,
+    Take,
     Upstream,
     UpstreamAnswer,
     UpstreamError,
@@ -39,6 +41,8 @@ from servicekit.wire.memory import SMALL, Account
 PLACE_SECONDS = 2.0
 #: How much longer a trial keeps its place than the call can last, in seconds.
 _LEASE_MARGIN = 5.0
+#: Bytes of a large answer that are decoded at a time.
+_DECODED_AT_ONCE = 16 * 1024
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # PATCH, since in every service it does what PUT does.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -116,35 +120,33 @@ class Flow:
         if call.account is not None:
             call.account.take(self.ahead)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The checked pieces. Raises UpstreamError before a piece that is not good, or if the rest does not come;
-        TimeoutError."""
-        coded = _is_coded(self._answer)
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        size, end = 0, b""
+    async def pour(self, pass_on: Take) -> None:
+        """Hand over the checked pieces as `UpstreamAnswer.pour` does. Raises UpstreamError before a piece that is not
+        good, or if the rest does not come; TimeoutError; what `pass_on` raises."""
+        text = None if _is_coded(self._answer) else _Text()
+        size = 0
+
+        def check(piece: Piece) -> bool:
+            nonlocal size
+            size += len(piece)
+            if self.length is not None:
+                self.ahead = self.length - size
+            if size > self._call.limits.answer:
+                raise BrokenAnswer(f"more than {self._call.limits.answer} bytes", "http_response_body_size")
+            if text is not None:
+                text.check(piece)
+                if size == self.length:
+                    text.check_end()
+            return pass_on(piece)
+
         try:
-            async for piece in self._answer.pieces():
-                size += len(piece)
-                if self.length is not None:
-                    self.ahead = self.length - size
-                if size > self._call.limits.answer:
-                    raise BrokenAnswer(f"more than {self._call.limits.answer} bytes", "http_response_body_size")
-                if not coded:
-                    if not piece.isascii() or decoder.getstate()[0]:
-                        decoder.decode(piece)
-                    end = piece[-64:].strip() or end
-                    if size == self.length:
-                        _check_end(decoder, end)
-                yield piece
-            if not coded:
-                _check_end(decoder, end)
+            await self._answer.pour(check)
+            if text is not None:
+                text.check_end()
         except TimeoutError:
             if not self._call.shortened:
                 self._failed("timeout")
             raise
-        except UnicodeDecodeError as error:
-            self._failed("broken answer")
-            raise BrokenAnswer("it is not UTF-8") from error
         except UpstreamError:
             self._failed("broken answer")
             raise
@@ -165,10 +167,38 @@ class Flow:
         self._answer.close()
 
 
-def _check_end(decoder: codecs.IncrementalDecoder, end: bytes) -> None:
-    decoder.decode(b"", True)
-    if not end.endswith(b"}"):
-        raise BrokenAnswer("it is not a whole envelope")
+def _is_ascii(piece: Piece) -> bool:
+    """Whether a piece is known to be ASCII: a view cannot tell, and the buffer behind it may hold more."""
+    if len(piece) <= _DECODED_AT_ONCE:
+        return bytes(piece).isascii()
+    whole = piece.obj if isinstance(piece, memoryview) else piece
+    return isinstance(whole, bytes | bytearray) and whole.isascii()
+
+
+class _Text:
+    """An envelope that is passed on in pieces: whether it is UTF-8 and ends as it should. Raises BrokenAnswer."""
+
+    __slots__ = ("_decoder", "_end")
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._end = b""
+
+    def check(self, piece: Piece) -> None:
+        if not _is_ascii(piece) or self._decoder.getstate()[0]:
+            try:
+                # Not all at once: its text would take much new memory.
+                for at in range(0, len(piece), _DECODED_AT_ONCE):
+                    self._decoder.decode(piece[at : at + _DECODED_AT_ONCE])
+            except UnicodeDecodeError as error:
+                raise BrokenAnswer("it is not UTF-8") from error
+        self._end = bytes(piece[-64:]).strip() or self._end
+
+    def check_end(self) -> None:
+        if self._decoder.getstate()[0]:
+            raise BrokenAnswer("it is not UTF-8")
+        if not self._end.endswith(b"}"):
+            raise BrokenAnswer("it is not a whole envelope")
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from api_gateway.metrics import GatewayMetrics
 from api_gateway.parts import fields_for_parts, forward_parts
 from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.route_table import Match, RouteTable
-from api_gateway.upstream import UpstreamAnswer, UpstreamError
+from api_gateway.upstream import Piece, UpstreamAnswer, UpstreamError
 from servicekit.http_server.application import AsgiApp, Message, Scope, Send
 from servicekit.http_server.request import Fields, Receive, Request, RequestFields, field_lines
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer
@@ -305,18 +305,23 @@ class Front(ObservedHandler[_ClientCall]):
         fields = self._sent_fields(exchange, reply)
         if flow.length is not None:
             fields.append((b"content-length", b"%d" % flow.length))
+
+        def pass_on(piece: Piece) -> bool:
+            nonlocal counted
+            # A client that is behind keeps no more than it has to.
+            client.send_piece(bytes(piece) if client.unsent else piece)
+            held = flow.ahead + client.unsent
+            if held < counted:
+                account.give_back(counted - held)
+                counted = held
+            elif flow.length is None:
+                account.take(held - counted)
+                counted = held
+            return client.unsent > 0
+
         try:
             client.start_stream(reply.status, fields)
-            async for piece in flow.pieces():
-                client.send_piece(piece)
-                held = flow.ahead + client.unsent
-                if held < counted:
-                    account.give_back(counted - held)
-                elif flow.length is None:
-                    account.take(held - counted)
-                else:
-                    continue
-                counted = held
+            await flow.pour(pass_on)
             client.end_stream()
             flow.close()
             if client.is_behind:

@@ -24,7 +24,7 @@ from api_gateway.headers import get
 from servicekit.http_server import plain_head
 from servicekit.http_server.request import Fields
 from servicekit.observing.shortage import is_shortage
-from servicekit.wire.memory import Account
+from servicekit.wire.memory import SMALL, Account
 from servicekit.wire.resolver import HostAddress, ResolveHost, Resolver, system_resolve
 
 #: Idle connections older than this are not reused, in seconds: well below the services' own limit (75 s).
@@ -40,7 +40,17 @@ EXPIRY_CHECK_SECONDS = 0.01
 #: The least a kernel buffers for a connection, in bytes: a smaller request leaves whole if nothing else is unsent.
 SMALLEST_SEND_BUFFER = 4096
 #: Received bytes that may await the reader before the connection stops receiving.
-HIGH_WATER = 256 * 1024
+HIGH_WATER = 128 * 1024
+#: The most received at a time, in bytes: a head, and enough of a large answer to begin it; below: of a body that is
+#: poured, little enough to be in the processor's cache still when it is sent.
+_READ = SMALL + 16 * 1024
+_READ_POURED = 256 * 1024
+#: Bytes poured before everybody else gets a turn on the event loop.
+_POURED_AT_ONCE = 768 * 1024
+
+#: Received bytes, and who takes them: a view changes after the call, unless that returns that it is still needed.
+Piece = bytes | memoryview
+Take = Callable[[Piece], bool]
 
 
 class UpstreamError(Exception):
@@ -163,6 +173,11 @@ class UpstreamAnswer:
         """Fail with TimeoutError at `when`, on the event loop's clock, unless the body is complete by then."""
         self._attempt.expire_at(when)
 
+    async def pour(self, take: Take) -> None:
+        """Hand over the whole body, each piece as soon as it is received. Raises what `take` raises, TimeoutError, or
+        BrokenAnswer if the body is cut off."""
+        await self._attempt.pour(take)
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body in pieces as received; raises BrokenAnswer if it is cut off."""
         while True:
@@ -235,6 +250,8 @@ class _Attempt:
         "_parser",
         "_pieces",
         "_reader",
+        "_since_pause",
+        "_take",
         "_waiting",
         "complete",
         "error",
@@ -266,6 +283,9 @@ class _Attempt:
         self._pieces: deque[bytes] = deque()
         self._waiting = 0
         self._reader: asyncio.Future[None] | None = None
+        #: Takes the body at once, instead of a reader; below: bytes that it took since receiving was paused.
+        self._take: Take | None = None
+        self._since_pause = 0
 
     @property
     def reusable(self) -> bool:
@@ -293,16 +313,32 @@ class _Attempt:
                 raise self.error
             if self.complete:
                 return None
-            self._reader = self._connection.loop.create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
+            await self._more()
         piece = self._pieces.popleft()
         self._waiting -= len(piece)
         if self._waiting < HIGH_WATER // 2:
             self._connection.resume(self)
         return piece
+
+    async def _more(self) -> None:
+        self._reader = self._connection.loop.create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    async def pour(self, take: Take) -> None:
+        """Hand over the whole body, what is to come as it is received."""
+        while self._pieces:
+            piece = self._pieces.popleft()
+            self._waiting -= len(piece)
+            take(piece)
+        self._take = take
+        self._connection.resume(self)
+        while self.error is None and not self.complete:
+            await self._more()
+        if self.error is not None:
+            raise self.error
 
     def put_back(self, piece: bytes) -> None:
         """Undo reading a piece."""
@@ -316,6 +352,7 @@ class _Attempt:
             self._deadlines.drop(self)
             self._connection.give_up(self)
         self._pieces.clear()
+        self._take = None
 
     def expire_at(self, when: float | None) -> None:
         """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. The last call counts."""
@@ -339,11 +376,17 @@ class _Attempt:
 
     # The connection's side.
 
-    def feed(self, data: bytes) -> None:
-        """Take received bytes; afterwards `complete` or `error` tells whether the attempt is over."""
+    @property
+    def pours(self) -> bool:
+        """Whether received bytes are handed over at once, past the parser."""
+        return self._take is not None and self._left > 0
+
+    def feed(self, data: Piece) -> None:
+        """Take received bytes, a view only while it `pours`; afterwards `complete` or `error` tells whether the attempt
+        is over."""
         if not self._began:
             self._began = True
-            if self._take_plain(data):
+            if self._take_plain(bytes(data)):
                 return
             self._parser = httptools.HttpResponseParser(self)
         if self._left:
@@ -456,17 +499,34 @@ class _Attempt:
         else:
             self._left = int(get(self.fields, b"content-length") or 0)
 
-    def on_body(self, piece: bytes) -> None:
+    def on_body(self, piece: Piece) -> None:
         if self.complete:
             self._dirty = True
             return
         if self._left:
             self._left -= len(piece)
-        self._pieces.append(piece)
+        if self._take is not None:
+            self._pour(self._take, piece)
+            return
+        self._pieces.append(bytes(piece))
         self._waiting += len(piece)
         if self._waiting > HIGH_WATER:
             self._connection.pause(self)
         self._wake()
+
+    def _pour(self, take: Take, piece: Piece) -> None:
+        if self.error is not None:
+            return
+        try:
+            if take(piece):
+                self._connection.give_buffer_away()
+        except Exception as error:
+            self.fail(error)
+        self._since_pause += len(piece)
+        if self._since_pause >= _POURED_AT_ONCE:
+            self._since_pause = 0
+            self._connection.pause(self)
+            self._connection.loop.call_soon(self._connection.resume, self)
 
     def on_message_complete(self) -> None:
         if self._interim:
@@ -477,7 +537,7 @@ class _Attempt:
             self._completed()
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """A connection, and at most one exchange on it at a time."""
 
     def __init__(self, pool: Upstream) -> None:
@@ -521,6 +581,10 @@ class _Connection(asyncio.Protocol):
             if not self.closed:
                 self.transport.resume_reading()
 
+    def give_buffer_away(self) -> None:
+        """Receive into another buffer from now on."""
+        self._pool.make_buffer()
+
     def give_up(self, attempt: _Attempt) -> None:
         """Close, if this attempt is still the current one."""
         if attempt is self._current:
@@ -537,13 +601,18 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        attempt = self._current
+        return self._pool.buffer if attempt is not None and attempt.pours else self._pool.small_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         attempt = self._current
         if attempt is None:
             # Unsolicited: it must not become the answer to the next request.
             self.abort()
             return
-        attempt.feed(data)
+        data = self._pool.buffer[:nbytes]
+        attempt.feed(data if attempt.pours else bytes(data))
         if attempt.complete:
             self._finish(attempt)
         elif attempt.error is not None:
@@ -588,6 +657,7 @@ class Upstream:
         self._idle: deque[_Connection] = deque()
         self._connecting = asyncio.Semaphore(MAX_CONNECTING)
         self._tls = ssl.create_default_context() if self.origin.tls else None
+        self.make_buffer()
 
     async def exchange(
         self,
@@ -631,6 +701,11 @@ class Upstream:
             attempt.leave()
             raise
         return UpstreamAnswer(attempt)
+
+    def make_buffer(self) -> None:
+        """Make a new buffer for the connections to receive into, each before the next."""
+        self.buffer = memoryview(bytearray(_READ_POURED))
+        self.small_buffer = self.buffer[:_READ]
 
     def keep(self, connection: _Connection) -> None:
         """Take a connection back after a complete exchange."""

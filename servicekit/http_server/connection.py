@@ -252,9 +252,9 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         until_close = not (has_length or self._in_chunks)
         self._safe_write(self._answer_head(status, fields, ends_with_connection=until_close))
 
-    def send_piece(self, piece: bytes) -> None:
+    def send_piece(self, piece: bytes | memoryview) -> None:
         if piece:
-            self._safe_write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._in_chunks else piece)
+            self._safe_write(b"".join((b"%x\r\n" % len(piece), piece, b"\r\n")) if self._in_chunks else piece)
 
     def end_stream(self) -> None:
         if self._in_chunks:

@@ -147,7 +147,8 @@ class Client(Protocol):
         """Begin an answer in pieces, in chunks unless `fields` hold its Content-Length. An `endless` one ends when the
         client closes its side: whether it left or waits for more cannot be told."""
 
-    def send_piece(self, piece: bytes) -> None: ...
+    def send_piece(self, piece: bytes | memoryview) -> None:
+        """Send a piece. A view must not change while there is anything `unsent`."""
 
     def end_stream(self) -> None:
         """End a stream properly; one that is not ended is cut off with its connection."""

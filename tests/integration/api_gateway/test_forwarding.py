@@ -468,6 +468,7 @@ class TestBrokenAnswers:
 
 END = b"0\r\n\r\n"
 LARGE = b'{"success": true, "data": "\xd0\x96%b"}' % ("€".encode() * 400_000)
+ASCII = b'{"success": true, "data": "%b"}' % (b"x" * 1_000_000)
 
 
 def chunked(*pieces: bytes) -> list[bytes]:
@@ -520,6 +521,7 @@ class TestLargeAnswers:
             pytest.param([*chunked(LARGE[:-1]), END], id="half an envelope in chunks"),
             pytest.param([answer(200, LARGE[:-1])], id="half an envelope"),
             pytest.param([answer(200, LARGE[:-4] + b'\xff"}')], id="not UTF-8"),
+            pytest.param([answer(200, ASCII[:-4] + b'\xff"}')], id="not UTF-8 behind much ASCII"),
             pytest.param([answer(200, LARGE[:-1000], length=len(LARGE)), Pause(60)], id="silent"),
         ],
     )
