@@ -167,6 +167,7 @@ def running(
 
 def _database_urls(databases: Mapping[str, TaskPlace], driver: str = "psycopg2") -> dict[str, str]:
     return {
-        f"{part.upper()}_DATABASE_URL": place.url.replace("+psycopg2", f"+{driver}", 1)
+        f"{part.upper()}{role}_DATABASE_URL": place.url.replace("+psycopg2", f"+{driver}", 1)
         for part, place in databases.items()
+        for role in ("", "_OWNER")
     }

@@ -30,6 +30,7 @@ from service_tasks.use_cases.tasks import Tasks
 from servicekit.database import migrations
 from servicekit.database.engine import Database
 from servicekit.process.lifecycle import freeze_heap
+from servicekit.process.services import services
 
 HANDLERS = "benchmarks.tasks.handlers"
 _START_SECONDS = 20.0
@@ -188,6 +189,9 @@ class Server:
 
     def start(self) -> None:
         self._postgres.start()
+        with self._administration().cursor() as cursor:
+            for role in services():
+                cursor.execute(f"CREATE ROLE {role}")
 
     def stop(self) -> None:
         self._postgres.stop()

@@ -1,24 +1,35 @@
--- A database and its owner for each service, on PostgreSQL 15 to 18. Run it as a superuser (or as an administrator with
--- CREATEROLE and CREATEDB) with psql; running it again changes only the passwords. README.md shows how.
+-- A database and two roles for each service, on PostgreSQL 15 to 18: `users` is what the service runs as, `users_owner`
+-- owns the database and is for migrations. Run it as a superuser (or as an administrator with CREATEROLE and CREATEDB)
+-- with psql; running it again changes only the passwords. README.md shows how.
 --
--- Passwords come from the environment (USERS_DATABASE_PASSWORD) or from psql variables (users_password). Another
--- service is another line in each of these three blocks.
+-- Passwords come from the environment (USERS_DATABASE_PASSWORD, USERS_OWNER_DATABASE_PASSWORD) or from psql variables
+-- (users_password, users_owner_password). Another service is two more lines in each of these three blocks, and one at
+-- the end.
 
 \set ON_ERROR_STOP on
 \set QUIET on
 
 \getenv users_password USERS_DATABASE_PASSWORD
+\getenv users_owner_password USERS_OWNER_DATABASE_PASSWORD
 \getenv orders_password ORDERS_DATABASE_PASSWORD
+\getenv orders_owner_password ORDERS_OWNER_DATABASE_PASSWORD
 \getenv tasks_password TASKS_DATABASE_PASSWORD
+\getenv tasks_owner_password TASKS_OWNER_DATABASE_PASSWORD
 
 \if :{?users_password} \else \set users_password '' \endif
+\if :{?users_owner_password} \else \set users_owner_password '' \endif
 \if :{?orders_password} \else \set orders_password '' \endif
+\if :{?orders_owner_password} \else \set orders_owner_password '' \endif
 \if :{?tasks_password} \else \set tasks_password '' \endif
+\if :{?tasks_owner_password} \else \set tasks_owner_password '' \endif
 
 SELECT set_config('siteworks.passwords', json_build_object(
     'users', :'users_password',
+    'users_owner', :'users_owner_password',
     'orders', :'orders_password',
-    'tasks', :'tasks_password'
+    'orders_owner', :'orders_owner_password',
+    'tasks', :'tasks_password',
+    'tasks_owner', :'tasks_owner_password'
 )::text, false) AS ignored \gset
 
 DO $$
@@ -50,30 +61,64 @@ SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', role, password)
 FROM json_each_text(current_setting('siteworks.passwords')::json) AS wanted (role, password)
 \gexec
 
--- Only a member of a role may create a database for it; superusers count as members of every role.
+-- Only a member of a role may create a database for it, or take over what it owned; superusers count as members of
+-- every role.
 SELECT format('GRANT %I TO CURRENT_USER', role)
 FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
+LEFT JOIN pg_database ON datname = regexp_replace(role, '_owner$', '')
 WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-  AND NOT EXISTS (SELECT FROM pg_database WHERE datname = role)
+  AND (role LIKE '%\_owner') <> (datdba IS NOT NULL AND pg_get_userbyid(datdba) = role)
 \gexec
 
 -- Text compares by code point, and case follows Unicode, whatever the server's locale: built in from 17 on, by the C
 -- library before that.
 SELECT format(
-    'CREATE DATABASE %1$I OWNER %1$I TEMPLATE template0 ENCODING ''UTF8'' %2$s',
-    role,
+    'CREATE DATABASE %I OWNER %I TEMPLATE template0 ENCODING ''UTF8'' %s',
+    name,
+    name || '_owner',
     CASE
         WHEN current_setting('server_version_num')::int >= 170000
             THEN 'LOCALE_PROVIDER builtin BUILTIN_LOCALE ''C.UTF-8'' LOCALE ''C'''
         ELSE 'LC_COLLATE ''C'' LC_CTYPE ''C.UTF-8'''
     END
 )
-FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
-WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = role)
+FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (name)
+WHERE name NOT LIKE '%\_owner' AND NOT EXISTS (SELECT FROM pg_database WHERE datname = name)
 \gexec
 
--- Owners keep their rights; all other roles may not even connect.
-SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', role)
-FROM json_object_keys(current_setting('siteworks.passwords')::json) AS wanted (role)
-\gexec
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
+
+-- In each database: only its two roles may connect, and the service's may look into the schema. What it may do with each
+-- table is granted after the migrations. Where an earlier version made the database, the service's role owned it all: the
+-- owner takes it over, and until the next migrations the service may read and write every table.
+SELECT $statement$
+DO $do$
+DECLARE
+    service text := current_database();
+    owner text := service || '_owner';
+    granted text[] := ARRAY(
+        SELECT 'SELECT, INSERT, UPDATE, DELETE ON ' || oid::regclass
+        FROM pg_class WHERE relowner = service::regrole AND relkind IN ('r', 'p', 'v', 'm', 'f')
+        UNION ALL
+        SELECT 'USAGE ON SEQUENCE ' || oid::regclass
+        FROM pg_class WHERE relowner = service::regrole AND relkind = 'S'
+          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'i')
+        UNION ALL
+        SELECT 'USAGE ON SCHEMA ' || oid::regnamespace FROM pg_namespace WHERE nspowner = service::regrole);
+    what text;
+BEGIN
+    IF EXISTS (SELECT FROM pg_database WHERE datname = service AND datdba = service::regrole) THEN
+        EXECUTE format('ALTER DATABASE %I OWNER TO %I', service, owner);
+        EXECUTE format('REASSIGN OWNED BY %I TO %I', service, owner);
+    END IF;
+    EXECUTE format('REVOKE ALL ON DATABASE %1$I FROM PUBLIC, %1$I', service);
+    EXECUTE format('REVOKE ALL ON SCHEMA public FROM PUBLIC, %I', service);
+    FOREACH what IN ARRAY ARRAY[format('CONNECT ON DATABASE %I', service), 'USAGE ON SCHEMA public'] || granted LOOP
+        EXECUTE format('GRANT %s TO %I', what, service);
+    END LOOP;
+END $do$;
+$statement$ AS divide_rights \gset
+
+\connect users \\ :divide_rights
+\connect orders \\ :divide_rights
+\connect tasks \\ :divide_rights

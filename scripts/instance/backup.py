@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scripts.instance import archive
 from scripts.instance.command_line import exit_status, say
+from scripts.instance.credentials import Credentials
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT, Layout
 from servicekit.process.services import services
@@ -35,9 +36,14 @@ def backup(layout: Layout, file: Path) -> archive.Manifest:
         database_server(layout, "./scripts/backup") as server,
         tempfile.TemporaryDirectory(dir=layout.data, prefix="backup-") as folder,
     ):
+        credentials = Credentials(layout.secrets)
         dumps = {name: Path(folder) / f"{name}.dump" for name in reversed(list(services()))}
         for name, dump in dumps.items():
-            done = server.tool("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={name}")
+            owner = services()[name].owner
+            done = server.tool(
+                "pg_dump", "--format=custom", f"--file={dump}", f"--dbname={name}",
+                role=owner, password=credentials[owner],
+            )  # fmt: skip
             if done.returncode != 0:
                 raise InstanceError(f"pg_dump of {name} failed: {done.stderr.strip()}")
         manifest = archive.Manifest(

@@ -11,7 +11,7 @@ from servicekit.process.services import services
 
 def password_names() -> tuple[str, ...]:
     """Those of the database roles, PostgreSQL's superuser and supervisor, and the services' internal token."""
-    return (*services(), "postgres", "supervisor", "internal")
+    return (*services(), *(row.owner for row in services().values()), "postgres", "supervisor", "internal")
 
 
 class Credentials:

@@ -80,8 +80,13 @@ class Program:
 
 
 def database_urls(server: EmbeddedPostgres, credentials: Credentials) -> dict[str, str]:
-    """The URL of each service's database, as the role that owns it."""
+    """The URL of each service's database, as the role that the service runs as."""
     return {name: server.url(name, name, credentials[name]) for name in services()}
+
+
+def owner_urls(server: EmbeddedPostgres, credentials: Credentials) -> dict[str, str]:
+    """The URL of each service's database, as its owner."""
+    return {name: server.url(name, row.owner, credentials[row.owner]) for name, row in services().items()}
 
 
 def programs_of(
@@ -183,9 +188,9 @@ def programs_of(
 
 
 def migration_environment(urls: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment with the database URLs of one instance."""
+    """The caller's environment with the `owner_urls` of one instance."""
     environment = {name: value for name, value in os.environ.items() if not _is_stray(name)}
-    databases = {services()[name].variable("DATABASE_URL"): url for name, url in urls.items()}
+    databases = {services()[name].variable("OWNER_DATABASE_URL"): url for name, url in urls.items()}
     return environment | databases | _default_log_format()
 
 
@@ -195,7 +200,7 @@ def _unset() -> list[str]:
 
 def _addresses() -> list[str]:
     """The variables for addresses and secrets of any process: no other process sees them, and no caller sets them."""
-    of_services = ("DATABASE_URL", "BIND", "URL")
+    of_services = ("DATABASE_URL", "OWNER_DATABASE_URL", "BIND", "URL")
     return [
         *(row.variable(what) for row in services().values() for what in of_services),
         "GATEWAY_BIND", "EVENTS_BIND", "EVENTS_URL", "INGEST_BIND", "RELAY_BIND", "WORKER_BIND", "RABBITMQ_URL",

@@ -14,6 +14,7 @@ from scripts.instance.credentials import Credentials
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock
+from servicekit.process.services import services
 
 # What needs a package is imported when it is needed: the help does without.
 
@@ -64,10 +65,12 @@ def _fill(layout: Layout, dumps: dict[str, Path]) -> None:
     with server_alone(layout) as server:
         credentials = Credentials(layout.secrets)
         for name, dump in dumps.items():
-            # As the owner of the database, so that everything in it belongs to the role that uses it.
+            # As the owner of the database, so that it owns everything in it. Whoever made the dump may have granted
+            # rights to roles that are not here.
+            owner = services()[name].owner
             done = server.tool(
                 "pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction",
-                f"--dbname={name}", dump, role=name, password=credentials[name],
+                f"--dbname={name}", dump, role=owner, password=credentials[owner],
             )  # fmt: skip
             if done.returncode != 0:
                 raise InstanceError(f"pg_restore of {name} failed: {done.stderr.strip()}")

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from scripts.reference.code import CHECKOUT, classes, sentence, table
 from service_tasks.engine.registry import load_registry
 from service_tasks.settings import BUILT_IN_MODULES
+from servicekit.database.migrations import migration_settings
 from servicekit.events.relay_process import relay_settings
 from servicekit.process.services import services
 from servicekit.process.settings import ServiceSettings, Settings
@@ -67,6 +68,7 @@ def by_process() -> dict[str, list[type[Settings]]]:
             raise SystemExit(f"{one.__module__}.{one.__name__}: say in `process` who reads it")
     # The addresses of services and databases derive from the table.
     found["relay"].append(relay_settings(services()))
+    found["migrate"] = [migration_settings(services().values())]
     # A worker reads these as it starts, and skips a type whose required settings are missing.
     found["worker"] += [kind.settings_model for kind in load_registry(BUILT_IN_MODULES) if kind.settings_model]
     return found
@@ -80,13 +82,9 @@ def variables() -> tuple[Variable, ...]:
         for one in settings:
             for name, field in one.model_fields.items():
                 read.setdefault(name, []).append((process, one, field))
-    migrated = {
-        *ServiceSettings.model_fields,
-        *(service.variable("DATABASE_URL").lower() for service in services().values()),
-    }
     found = []
     for name, readers in read.items():
-        processes = [process for process, _, _ in readers] + (["migrate"] if name in migrated else [])
+        processes = [process for process, _, _ in readers]
         required = all(field.is_required() and issubclass(one, ServiceSettings) for _, one, field in readers)
         found.append(Variable(name.upper(), readers[0][2], tuple(dict.fromkeys(processes)), required))
     return tuple(found)
@@ -102,7 +100,7 @@ def compose_variables() -> dict[str, str]:
 
 def groups() -> Iterator[tuple[str, list[Variable]]]:
     """The variables by reader."""
-    everybody = {*by_process(), "migrate"}
+    everybody = {*by_process()}
     by_group: dict[str, list[Variable]] = {EVERYBODY: [], SEVERAL: [], **{process: [] for process in by_process()}}
     for one in variables():
         group = EVERYBODY if {*one.readers} == everybody else SEVERAL if len(one.readers) > 1 else one.readers[0]

@@ -374,6 +374,7 @@ def _act(options: argparse.Namespace) -> int:
         try:
             postgres.start()
             url = postgres.url("postgres")
+            postgres.tool("psql", "-X", "-q", "-d", "postgres", "-c", "CREATE ROLE tasks")
             migrations.upgrade("service_tasks", url)
             broker.start()
             outcome = soak_messages(plan, broker=broker, postgres=postgres, database_url=url, folder=folder, say=say)

@@ -1,4 +1,4 @@
-"""Alembic histories: one per service, applied under a lock so that two at once are safe.
+"""Alembic histories: one per service, applied by the database's owner under a lock, so that two at once are safe.
 
 python -m servicekit.database.migrations all
 python -m servicekit.database.migrations service_users --to base
@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -19,6 +21,7 @@ from pydantic import Field, create_model
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from servicekit.database.privileges import grant
 from servicekit.process.services import BadServiceTable, Service, services
 from servicekit.process.settings import DatabaseUrl, ServiceSettings, SettingsError, load
 
@@ -45,6 +48,7 @@ def _config(package: str) -> Config:
 
 def _change(package: str, url: str, *, to: str, up: bool) -> bool:
     config = _config(package)
+    service = _service(package)
     engine = create_engine(
         url, poolclass=NullPool, connect_args={"application_name": f"{package} migrations", "connect_timeout": 5}
     )
@@ -52,14 +56,22 @@ def _change(package: str, url: str, *, to: str, up: bool) -> bool:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         connection.commit()
         try:
+            if connection.scalar(text("SELECT current_user")) == service.name:
+                raise SettingsError(
+                    f"{service.variable('OWNER_DATABASE_URL')}: names the role {service.name}, as which the service "
+                    f"runs; name {service.owner}, which owns the database"
+                )
             before = MigrationContext.configure(connection).get_current_heads()
-            if up and to == "head" and set(before) == set(ScriptDirectory.from_config(config).get_heads()):
-                return False
+            if not (up and to == "head" and set(before) == set(ScriptDirectory.from_config(config).get_heads())):
+                connection.commit()
+                config.attributes.update(connection=connection, service=service)
+                (command.upgrade if up else command.downgrade)(config, to)
+                connection.commit()
+            changed = MigrationContext.configure(connection).get_current_heads() != before
+            # Even if there was nothing to apply: a restored database has no privileges.
+            changed = grant(connection, service) or changed
             connection.commit()
-            config.attributes["connection"] = connection
-            (command.upgrade if up else command.downgrade)(config, to)
-            connection.commit()
-            return MigrationContext.configure(connection).get_current_heads() != before
+            return changed
         finally:
             connection.rollback()
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
@@ -68,7 +80,7 @@ def _change(package: str, url: str, *, to: str, up: bool) -> bool:
 
 
 def upgrade(package: str, url: str, *, to: str = "head") -> bool:
-    """Upgrade one service's database; returns whether anything changed."""
+    """Upgrade one service's database and grant its role what it needs; returns whether anything changed."""
     return _change(package, url, to=to, up=True)
 
 
@@ -77,10 +89,21 @@ def downgrade(package: str, url: str, *, to: str) -> bool:
     return _change(package, url, to=to, up=False)
 
 
+def migration_settings(packages: Iterable[Service]) -> type[ServiceSettings]:
+    """The settings of the migrations of these services."""
+    fields: dict[str, Any] = {
+        service.variable("OWNER_DATABASE_URL").lower(): (
+            DatabaseUrl,
+            Field(description=f"where the {service.name} database is, as the role that owns it"),
+        )
+        for service in packages
+    }
+    return create_model("MigrationSettings", __base__=ServiceSettings, **fields)
+
+
 def _url(package: str) -> str:
-    variable = _service(package).variable("DATABASE_URL").lower()
-    settings_class = create_model("MigrationSettings", __base__=ServiceSettings, **{variable: (DatabaseUrl, Field())})  # type: ignore[call-overload]
-    return str(getattr(load(settings_class), variable))
+    service = _service(package)
+    return str(getattr(load(migration_settings([service])), service.variable("OWNER_DATABASE_URL").lower()))
 
 
 def main(arguments: list[str] | None = None) -> int:

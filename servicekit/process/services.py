@@ -25,7 +25,7 @@ class BadServiceTable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One row. Its name is also that of its database, its role, its circuit and its program."""
+    """One row. Its name is also that of its database, the role it runs as, its circuit and its program."""
 
     name: str
     package: str
@@ -37,6 +37,11 @@ class Service:
     def variable(self, what: str) -> str:
         """The name of an environment variable of this service: `URL`, `BIND`, `DATABASE_URL` and the like."""
         return f"{self.name.upper()}_{what}"
+
+    @property
+    def owner(self) -> str:
+        """The role that owns its database."""
+        return f"{self.name}_owner"
 
     @property
     def default_url(self) -> str:
@@ -83,6 +88,8 @@ def _problem(name: str, row: Any, above: Mapping[str, Service]) -> str | None:
     """Describe what is wrong with a row, if anything."""
     if not _NAME.fullmatch(name):
         return "is not a name: use lower-case letters, digits and _"
+    if name.endswith("_owner"):
+        return "would be a database's owner; choose another name"
     wanted = {field.name for field in fields(Service)} - {"name"}
     if not isinstance(row, dict) or row.keys() != wanted:
         return f"needs {', '.join(sorted(wanted))}, and nothing else"

@@ -292,7 +292,11 @@ def test_services_migrations_and_postgresql_agree_on_the_passwords(services: dic
         password = services["postgres"]["environment"][row.variable("DATABASE_PASSWORD")]
         url = services[row.package]["environment"][variable]
         assert url == f"postgresql+psycopg2://{database}:{password}@postgres:5432/{database}"
-        assert services["migrate"]["environment"][variable] == url
+        password = services["postgres"]["environment"][row.variable("OWNER_DATABASE_PASSWORD")]
+        url = f"postgresql+psycopg2://{row.owner}:{password}@postgres:5432/{database}"
+        assert services["migrate"]["environment"][row.variable("OWNER_DATABASE_URL")] == url
+        knowing = [name for name, service in services.items() if password in str(service.get("environment"))]
+        assert knowing == ["postgres", "migrate"]
     for name in ("task_events", "task_worker"):
         same = services["service_tasks"]["environment"]["TASKS_DATABASE_URL"]
         assert services[name]["environment"]["TASKS_DATABASE_URL"] == same
@@ -301,7 +305,7 @@ def test_services_migrations_and_postgresql_agree_on_the_passwords(services: dic
 def test_every_default_password_says_what_it_is_for(services: dict[str, dict[str, Any]]) -> None:
     defaults = dict(_VARIABLE.findall((CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")))
     passwords = {name: value for name, value in defaults.items() if "PASSWORD" in name}
-    assert len(passwords) == len(set(passwords.values())) == len(table()) + 3
+    assert len(passwords) == len(set(passwords.values())) == 2 * len(table()) + 3
     assert all(value.startswith("development-only-") for value in passwords.values())
 
 
@@ -404,8 +408,10 @@ def test_a_row_of_the_table_of_services_stands_wherever_it_has_to(
     assert services["api_gateway"]["environment"][row.variable("URL")] == f"http://{row.package}:{row.port}"
     # Its database.
     script = (CHECKOUT / "deploy/postgres/databases.sql").read_text(encoding="utf-8")
-    assert f"\\getenv {row.name}_password {row.variable('DATABASE_PASSWORD')}\n" in script
-    assert re.search(rf"^    '{row.name}', :'{row.name}_password',?$", script, re.M)
+    for role in (row.name, row.owner):
+        assert f"\\getenv {role}_password {role.upper()}_DATABASE_PASSWORD\n" in script
+        assert re.search(rf"^    '{role}', :'{role}_password',?$", script, re.M)
+    assert f"\\connect {row.name} \\\\ :divide_rights\n" in script
     # A path that leads to it.
     assert row.name in {route.upstream for route in ROUTES}
     # Its types and its import arrows.

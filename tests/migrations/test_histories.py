@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, NullPool, create_engine, inspect, text
 
 from servicekit.database import migrations
+from servicekit.database.privileges import SHARED, declared
 from servicekit.events.inbox import define_inbox
 from servicekit.events.outbox import define_outbox
 from servicekit.events.tombstones import define_tombstones
@@ -41,6 +42,8 @@ SCHEMA = """
      ORDER BY 1, 2, 3
 """
 
+GRANTED = text("SELECT table_name, privilege_type FROM information_schema.table_privileges WHERE grantee = :role")
+
 
 def _metadata(package: str) -> MetaData:
     return import_module(f"{package}.tables").Base.metadata
@@ -65,6 +68,16 @@ def test_the_history_goes_up_down_and_up_again_to_the_same(package, empty_databa
     assert migrations.upgrade(package, empty_database)
     with engine.connect() as connection:
         assert connection.execute(text(SCHEMA)).all() == first
+
+
+@pytest.mark.parametrize("service", [pytest.param(row, id=row.package) for row in services().values()])
+def test_the_privileges_name_the_tables_of_the_service_and_are_granted_with_them(service, empty_database, engine):
+    migrations.upgrade(service.package, empty_database)
+    with engine.connect() as connection:
+        tables = inspect(connection).get_table_names()
+        granted = connection.execute(GRANTED, {"role": service.name}).all()
+    assert {*tables} - {*SHARED} == {*service.module("privileges").PRIVILEGES} - {*SHARED}
+    assert {*granted} == {(table, verb) for table in tables for verb in declared(service)[table].split(", ") if verb}
 
 
 @pytest.mark.parametrize("package", SERVICES)
@@ -163,7 +176,7 @@ def test_several_upgrades_at_once_apply_the_history_once(empty_database):
 
 
 def test_a_database_that_is_away_is_one_clear_line(monkeypatch, capsys):
-    monkeypatch.setenv("USERS_DATABASE_URL", "postgresql://users:secret@127.0.0.1:9/users")
+    monkeypatch.setenv("USERS_OWNER_DATABASE_URL", "postgresql://users_owner:secret@127.0.0.1:9/users")
 
     assert migrations.main(["service_users"]) == 1
 
@@ -177,4 +190,4 @@ def test_a_missing_database_url_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     assert migrations.main(["service_users"]) == 1
-    assert "USERS_DATABASE_URL: is not set" in capsys.readouterr().err
+    assert "USERS_OWNER_DATABASE_URL: is not set" in capsys.readouterr().err

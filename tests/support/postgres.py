@@ -12,9 +12,10 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
-from scripts.instance.postgres import EmbeddedPostgres
+from scripts.instance.postgres import SUPERUSER, EmbeddedPostgres
 from servicekit.database import migrations
 from servicekit.database.engine import Database
+from servicekit.process.services import services
 from servicekit.wire.errors import AppError
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -22,10 +23,16 @@ from tests.support.waiting import eventually
 
 @dataclass(frozen=True)
 class ServiceDatabase:
-    """One test's own database of one service."""
+    """One test's own database of one service, as the role that the service runs as."""
 
     url: str
     database: Database
+    #: For what that role may not do.
+    superuser_url: str
+
+    def administer(self, statement: str) -> None:
+        """Run what takes the owner of a table, or a superuser."""
+        execute(self.superuser_url, statement)
 
 
 _FAST = ("fsync", "synchronous_commit", "full_page_writes")
@@ -43,12 +50,20 @@ class TestServer:
         self.postgres = EmbeddedPostgres(
             folder / "postgres", free_port(), "superuser of a throw-away server", settings=settings
         )
-        self._templates: set[str] = set()
+        self._has_roles = False
+        self._templates: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
-        """Start the server."""
+        """Start the server, with the roles of every service."""
         self.postgres.start()
+        if not self._has_roles:
+            roles = [role for row in services().values() for role in (row.name, row.owner)]
+            statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {};")
+            self._administer(
+                sql.Composed([statement.format(sql.Identifier(role), sql.Literal(role)) for role in roles])
+            )
+            self._has_roles = True
 
     def stop(self) -> None:
         """Stop the server."""
@@ -58,13 +73,11 @@ class TestServer:
         """End all its processes with SIGKILL."""
         self.postgres.kill()
 
-    def create(self, *, template: str | None = None) -> str:
+    def create(self, *, template: str = "template0", owner: str = SUPERUSER) -> str:
         """Make a database and return its name."""
         name = f"test_{next(self._numbers)}"
         self._administer(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template or "template0")
-            )
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(*map(sql.Identifier, (name, template, owner)))
         )
         return name
 
@@ -104,35 +117,44 @@ class TestServer:
         with read_only(self.url("postgres")):
             yield
 
-    def url(self, database: str) -> str:
-        """A SQLAlchemy URL."""
-        return self.postgres.url(database)
+    def url(self, database: str, role: str | None = None) -> str:
+        """A SQLAlchemy URL, for a role of a service, or else for the superuser."""
+        return self.postgres.url(database) if role is None else self.postgres.url(database, role, role)
 
     def service_database(
         self, package: str, constraints: dict[str, type[AppError]] | None = None
     ) -> Iterator[ServiceDatabase]:
         """Yield a clone of the service's migrated template, and drop it afterwards."""
-        template = f"{package}_template"
-        if template not in self._templates:
-            self._administer(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(template)))
-            migrations.upgrade(package, self.url(template))
-            self._templates.add(template)
-        name = self.create(template=template)
-        database = Database(self.url(name), application_name="tests", pool_size=16, constraints=constraints)
+        service = next(row for row in services().values() if row.package == package)
+        if package not in self._templates:
+            template = self.create(owner=service.owner)
+            # As deploy/postgres/databases.sql does.
+            rights = sql.SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO {}")
+            execute(self.url(template), rights.format(sql.Identifier(service.name)))
+            migrations.upgrade(package, self.url(template, service.owner))
+            self._templates[package] = template
+        name = self.create(template=self._templates[package], owner=service.owner)
+        url = self.url(name, service.name)
+        database = Database(url, application_name="tests", pool_size=16, constraints=constraints)
         try:
-            yield ServiceDatabase(self.url(name), database)
+            yield ServiceDatabase(url, database, self.url(name))
         finally:
             database.dispose()
             self.drop(name)
 
     def _administer(self, statement: sql.Composable) -> None:
-        connection = psycopg2.connect(self.url("postgres").replace("+psycopg2", "", 1))
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-        finally:
-            connection.close()
+        execute(self.url("postgres"), statement)
+
+
+def execute(url: str, statement: str | sql.Composable) -> None:
+    """Run a statement on a connection of its own, outside a transaction."""
+    connection = psycopg2.connect(url.replace("+psycopg2", "", 1))
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
 
 
 @contextmanager

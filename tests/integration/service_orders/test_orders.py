@@ -475,7 +475,7 @@ def test_a_page_is_read_from_the_index_of_its_order(shelf, orders_database, quer
                 SELECT gen_random_uuid(), gen_random_uuid(), items, 'x', 'created', n, now() - n * interval '1 m', now()
                 FROM generate_series(1, 5000) n, (SELECT items FROM orders LIMIT 1) one""")
         )
-        session.execute(text("ANALYZE orders"))
+    orders_database.administer("ANALYZE orders")
     after = shelf.get(f"/orders?{query}&limit=3").json["data"]["next"]
     with selects_of(database) as selects:
         shelf.get(f"/orders?{query}&limit=1&total=false")

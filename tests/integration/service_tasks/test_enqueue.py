@@ -13,7 +13,7 @@ import psycopg2
 import psycopg2.extras
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from service_tasks import client
@@ -211,19 +211,22 @@ def test_a_task_for_a_deleted_user_is_refused(bench, engine, plain):
                 enqueue(connection, user_id=user_id)
 
 
-def test_the_rights_on_the_page_are_enough(bench, engine):
+def test_the_rights_on_the_page_are_enough(tasks_database):
     role = f"program_{uuid4().hex}"
-    bench.sql(f"CREATE ROLE {role}; GRANT SELECT, INSERT ON tasks TO {role}; GRANT SELECT ON tombstones TO {role}")
+    tasks_database.administer(
+        f"CREATE ROLE {role} LOGIN PASSWORD '{role}'; GRANT USAGE ON SCHEMA public TO {role};"
+        f" GRANT SELECT, INSERT ON tasks TO {role}; GRANT SELECT ON tombstones TO {role}"
+    )
+    engine = create_engine(make_url(tasks_database.url).set(username=role, password=role), poolclass=NullPool)
     try:
         with Session(engine) as session, session.begin():
-            session.execute(text(f"SET LOCAL ROLE {role}"))
             later = datetime.now(UTC) + timedelta(hours=1)
             keys = {"unique_key": "one", "idempotency_key": "one"}
             first, second = (enqueue(session, user_id=uuid4(), execute_at=later, unique_key="u") for _ in range(2))
             assert first == second
             assert enqueue(session, **keys) == enqueue(session, **keys)
     finally:
-        bench.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        tasks_database.administer(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_connection_that_will_not_do_is_refused(engine, plain):
@@ -240,12 +243,11 @@ def test_a_connection_that_will_not_do_is_refused(engine, plain):
 
 
 def test_the_example_on_the_page_works(bench, start_worker, tasks_database, tmp_path):
-    (code,) = [
-        block.text for block in Document(CHECKOUT / "docs" / "enqueueing.md").blocks if block.language == "python"
-    ]
+    blocks = {block.language: block.text for block in Document(CHECKOUT / "docs" / "enqueueing.md").blocks}
+    tasks_database.administer(blocks["sql"])
     own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", blocks["python"]],
         cwd=tmp_path,
         env={**own, "PYTHONPATH": str(CHECKOUT), "TASKS_DATABASE_URL": tasks_database.url},
         capture_output=True,

@@ -50,20 +50,19 @@ def own_database(own_server) -> Iterator[ServiceDatabase]:
 @contextmanager
 def disk_full(server: TestServer, database: ServiceDatabase) -> Iterator[None]:
     """Every write fails with what PostgreSQL says when it has no room."""
-    bench = Bench(database.database)
-    bench.sql(
+    database.administer(
         """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
         $$BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END$$"""
     )
-    tables = [row[0] for row in bench.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    for table in tables:
-        bench.sql(
+    tables = Bench(database.database).sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    for (table,) in tables:
+        database.administer(
             f"CREATE TRIGGER no_room BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTION no_room()",
         )
     try:
         yield
     finally:
-        bench.sql("DROP FUNCTION no_room() CASCADE")
+        database.administer("DROP FUNCTION no_room() CASCADE")
 
 
 OUTAGES = {

@@ -53,6 +53,7 @@ from service_tasks.persistence.dedicated_connections import open_apart
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from servicekit.database.engine import Database
 from tests.integration.service_tasks.conftest import Bench, new_task
+from tests.support.postgres import ServiceDatabase
 
 #: What the suite takes; by hand, more: STATE_MACHINE_STEPS=20000
 STEPS = int(os.environ.get("STATE_MACHINE_STEPS", "2000"))
@@ -103,9 +104,10 @@ class Model:
 
 
 class Tasks(RuleBasedStateMachine):
-    """The rules. `bench` and the counters are set by the test."""
+    """The rules. The fields without a value are set by the test."""
 
     bench: Bench
+    own: ServiceDatabase
     #: one round trip, in a transaction of its own
     look: Callable[..., list[tuple[Any, ...]]]
     steps: Counter[str]
@@ -124,7 +126,7 @@ class Tasks(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.bench.sql("TRUNCATE tasks, workers")
+        self.own.administer("TRUNCATE tasks, workers")
         self.maintenance = MaintenanceStore(self.bench.database)
         for name in WORKERS:
             self.workers[name] = self.bench.register(lease_seconds=LEASE_SECONDS)
@@ -566,7 +568,8 @@ def machine(tasks_database) -> Iterator[type[Tasks]]:
             cursor.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
-    yield type("Machine", (Tasks,), {"bench": Bench(database), "look": look, "steps": Counter(), "seen": Counter()})
+    given = {"bench": Bench(database), "own": tasks_database, "look": look, "steps": Counter(), "seen": Counter()}
+    yield type("Machine", (Tasks,), given)
     line.close()
     database.dispose()
 

@@ -387,7 +387,7 @@ def test_a_page_is_read_from_the_index_of_its_order(crowd, users_database, sort,
                 SELECT gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' || n, 'x' || n, '{user}',
                        now() - n * interval '1 min', now() FROM generate_series(1, 5000) n""")
         )
-        session.execute(text("ANALYZE users"))
+    users_database.administer("ANALYZE users")
     after = crowd.get(f"/users?sort={sort}&limit=3").json["data"]["next"]
     with selects_of(database) as selects:
         crowd.get(f"/users?sort={sort}&limit=1&total=false")

@@ -551,17 +551,17 @@ def test_who_never_gets_an_event_costs_no_thread(box):
     assert "courier from users to right" not in running
 
 
-def test_a_service_without_an_outbox_has_its_memories_pruned_and_may_get_one_while_the_relay_runs(box):
+def test_a_service_without_an_outbox_has_its_memories_pruned_and_may_get_one_while_the_relay_runs(box, users_database):
     box.sql("INSERT INTO idempotency_keys (key, fingerprint, made, created_at)"
             " VALUES ('old', '', gen_random_uuid(), now() - interval '31 days')")  # fmt: skip
     for table in ("outbox", "outbox_deliveries"):
-        box.sql(f"ALTER TABLE {table} RENAME TO {table}_away")
+        users_database.administer(f"ALTER TABLE {table} RENAME TO {table}_away")
     relay = box.relay(threads=True)
     relay.start()
     eventually(lambda: box.sql("SELECT count(*) FROM idempotency_keys") == [(0,)], what="it is pruned")
     assert relay.is_active
 
     for table in ("outbox_deliveries", "outbox"):
-        box.sql(f"ALTER TABLE {table}_away RENAME TO {table}")
+        users_database.administer(f"ALTER TABLE {table}_away RENAME TO {table}")
     box.write((ANNA, "a1"))
     eventually(lambda: box.left.texts == ["a1"], what="it is delivered")

@@ -178,12 +178,12 @@ def test_a_database_that_is_away_keeps_no_other_service_waiting_and_is_named(pro
 
 def test_a_service_whose_relay_dies_ends_the_process(processes, users_database, orders_database):
     processes.plan("relay", ORDERS_DATABASE_URL=orders_database.url)
-    sql(orders_database, "ALTER TABLE outbox RENAME COLUMN spread TO spread_away")
+    orders_database.administer("ALTER TABLE outbox RENAME COLUMN spread TO spread_away")
     processes.start("relay")
     try:
         assert processes.wait("relay") == 1
     finally:
-        sql(orders_database, "ALTER TABLE outbox RENAME COLUMN spread_away TO spread")
+        orders_database.administer("ALTER TABLE outbox RENAME COLUMN spread_away TO spread")
 
 
 DATABASE = "postgresql://u:p@127.0.0.1:1/d"

@@ -58,6 +58,9 @@ def test_each_service_gets_its_own_database_and_nobody_elses(layout: Layout) -> 
         assert settings[f"{own.upper()}_DATABASE_URL"].endswith(f"@127.0.0.1:8005/{own}")
         assert not [key for key in settings if key in {f"{other}_DATABASE_URL" for other in others}]
     assert not [key for key in programs["gateway"].settings if key.endswith("_DATABASE_URL")]
+    # Owners are for migrations.
+    assert not [name for name, program in programs.items() if "_owner:" in str(program.settings)]
+    assert all("USERS_OWNER_DATABASE_URL" in json.loads(one.launch_file())["unset"] for one in programs.values())
 
 
 def test_addresses_follow_the_instances_ports(layout: Layout) -> None:

@@ -88,6 +88,7 @@ def test_a_row_without_a_database_is_named_before_anything_is_made(
         ("users = 1\n", "[users] needs hears, package, port, and nothing else"),
         (GOOD + "colour = 1\n", "[users] needs hears, package, port, and nothing else"),
         (GOOD.replace("hears = []\n", ""), "[users] needs hears, package, port, and nothing else"),
+        (GOOD.replace("[users]", "[users_owner]"), "[users_owner] would be a database's owner; choose another name"),
         (GOOD.replace("[users]", "[Users]"), "[Users] is not a name: use lower-case letters, digits and _"),
         (GOOD.replace("service_users", "service-users"), "[users] package must be the name of a folder"),
         (GOOD.replace("8001", '"8001"'), "[users] port must be a number from 1 to 65535"),
