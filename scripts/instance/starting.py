@@ -169,6 +169,7 @@ def _start_everything(
 def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: float, detach: bool) -> None:
     lines = [
         f"Siteworks is ready on {ports.url}  ({seconds:.1f} s)",
+        "open to every user of this machine",
         "",
         f"try it     {ports.url}/swagger",
         f"health     {ports.url}/health",
