@@ -10,7 +10,7 @@ from pathlib import Path
 
 from servicekit.identity.keys import BadKeySet, KeySet
 from servicekit.observing.logs import get_logger
-from servicekit.process.backoff import jittered
+from servicekit.process.backoff import Backoff, jittered
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.lifecycle import Duty
 from servicekit.wire.errors import AppError
@@ -19,8 +19,8 @@ from servicekit.wire.errors import AppError
 #: published long before it signs. Below the skew that verifiers allow: when a token ends that nobody could renew, it is
 #: known that the service is away.
 _EVERY = 25.0
-#: Until the first answer.
-_AT_FIRST = 1.0
+#: Until the first good answer: the shortest and the longest pause, in seconds.
+_AT_FIRST = (1.0, 5.0)
 
 log = get_logger(__name__)
 
@@ -45,6 +45,9 @@ class KeyRing(Duty):
         self.keys: KeySet | None = None
         self._touched: float | None = None
         self._is_away = True
+        #: Whether the log says that it is away.
+        self._told = False
+        self._backoff = Backoff(*_AT_FIRST)
         self._restore()
 
     def out_of_touch_since(self) -> float | None:
@@ -59,19 +62,22 @@ class KeyRing(Duty):
                 keys = KeySet.read(text)
                 self.keys, self._text = keys, text
         except BadKeySet as exc:
-            # An empty set in its place would shut everybody out.
+            # An empty one in place of ours would shut everybody out.
             log.error("key_set_refused", cause=str(exc))
             self._is_away = True
         except AppError as exc:
-            log.warning("key_set_unreachable", cause=exc.code)
-            self._is_away = True
+            if not self._told:
+                log.warning("keys_away", cause=exc.code)
+            self._is_away = self._told = True
         else:
+            if self._told:
+                log.info("keys_back")
             self._touched = now.timestamp()
-            self._is_away = False
+            self._is_away = self._told = False
             self._store()
 
     def _seconds(self) -> float:
-        return _AT_FIRST if self.keys is None else jittered(_EVERY, 0.1)
+        return self._backoff.next() if self.keys is None else jittered(_EVERY, 0.1)
 
     def _restore(self) -> None:
         if self._file is None:

@@ -184,7 +184,11 @@ class TokenVerifier:
     def identify(self, authorization: str | None) -> Principal:
         """Who sends this Authorization field; NOBODY without one. Raises as `verify` does."""
         token = bearer_token(authorization)
-        return NOBODY if token is None else self.verify(token).principal
+        if token is None:
+            return NOBODY
+        found = self.verify(token).principal
+        # What is remembered does without its text, the larger half.
+        return Principal(found.user_id, found.role, found.scopes, token)
 
     def verify(self, token: str) -> AccessToken:
         """What the token says; raises `InvalidToken`, or `IdentityUnavailable` without keys."""
@@ -211,14 +215,14 @@ class TokenVerifier:
         if not memory.keys.knows(token) or memory.refused.get(digest, 0.0) > now:
             raise InvalidToken
         try:
-            read = self._judge(memory.keys.claims(token), token, now)
+            read = self._judge(memory.keys.claims(token), now)
         except InvalidToken:
             memory.refuse(digest, now + _REFUSED_SECONDS)
             raise
         memory.keep(digest, read)
         return read
 
-    def _judge(self, signed: bytes | None, token: str, now: float) -> AccessToken:
+    def _judge(self, signed: bytes | None, now: float) -> AccessToken:
         """What the signed claims say; raises `InvalidToken`."""
         if signed is None:
             raise InvalidToken
@@ -233,7 +237,7 @@ class TokenVerifier:
             raise InvalidToken("The access token is of the future: a clock is wrong.")
         scopes = None if claims.scope is None else frozenset(claims.scope.split())
         return AccessToken(
-            principal=Principal(claims.sub, Role.highest(claims.roles), scopes, token),
+            principal=Principal(claims.sub, Role.highest(claims.roles), scopes),
             session_id=claims.sid,
             epoch=claims.epoch,
             issued_at=claims.iat,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from servicekit.identity.key_ring import KeyRing
 from servicekit.identity.keys import SigningKey
@@ -90,6 +91,27 @@ def test_a_process_that_never_had_keys_refuses_nobody_for_it(bad):
     ring.run_once(NOW)
     with pytest.raises(IdentityUnavailable):
         TokenVerifier(ring, **OWNER, now=NOW.timestamp).verify(token_by(KEY))
+
+
+def test_a_bad_key_set_is_an_alarm_each_time_and_a_silent_service_one_line():
+    users = Users(document(KEY))
+    ring = ring_of(users)
+    with capture_logs() as lines:
+        for users.answer in (
+            document(KEY),
+            Unavailable(),
+            Unavailable(),
+            document(KEY),
+            b'{"keys":[]}',
+            b'{"keys":[]}',
+        ):
+            ring.run_once(NOW)
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("keys_away", "warning"),
+        ("keys_back", "info"),
+        ("key_set_refused", "error"),
+        ("key_set_refused", "error"),
+    ]
 
 
 def test_ten_thousand_unknown_keys_cause_no_question_and_harm_no_good_token():

@@ -79,8 +79,9 @@ def test_a_token_says_who_calls_what_they_may_and_how_they_logged_in(verifier):
 
     assert said == AccessToken(said.principal, SESSION, 3, NOW, NOW + 300, ("pwd", "otp"))
     assert (said.principal.user_id, said.principal.role, said.principal.scopes) == (ME, Role.AUDITOR, None)
-    assert said.principal.token == token
-    assert token not in repr(said)
+    assert verifier.identify(f"Bearer {token}") == said.principal
+    assert verifier.identify(f"Bearer {token}").token == token
+    assert token not in repr(verifier.identify(f"Bearer {token}"))
     assert verifier.verify(issue(scopes=["read", "tasks"])).principal.scopes == {"read", "tasks"}
     assert verifier.verify(issue(scopes=[])).principal.scopes == frozenset()
 
