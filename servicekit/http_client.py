@@ -104,6 +104,34 @@ class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
+class _Adapter(HTTPAdapter):
+    """requests' adapter for one service.
+
+    What requests does anew for each call takes longer than the call, so the pool is looked up once, and of an answer
+    nothing is made but its status and its body.
+    """
+
+    def __init__(self, origin: str, pool_size: int) -> None:
+        super().__init__(pool_maxsize=pool_size, pool_block=True, max_retries=0)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        self._origin = origin
+        self._pool: Any = None
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **options)
+        return self._pool
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        return str(request.url).removeprefix(self._origin)
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code = resp.status
+        answer.raw = resp
+        return answer
+
+
 class ServiceClient:
     """A client for one other service. Thread-safe.
 
@@ -115,13 +143,13 @@ class ServiceClient:
     def __init__(
         self, base_url: str, *, circuit: Circuit, unavailable: type[Unavailable], pool_size: int, total_seconds: float
     ) -> None:
-        self._base_url = base_url
+        base = requests.Request("GET", base_url).prepare()
+        self._base_url = str(base.url).rstrip("/")
         self._circuit = circuit
         self._unavailable = unavailable
         self._total_seconds = total_seconds
         # Without a session: it follows no redirects, keeps no cookies and reads no environment.
-        self._adapter = HTTPAdapter(pool_maxsize=pool_size, pool_block=True, max_retries=0)
-        self._adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        self._adapter = _Adapter(str(base.url).removesuffix(base.path_url), pool_size)
         #: The certificates to trust: those of requests, or a file.
         self._trusted: bool | str = True
 
@@ -213,14 +241,18 @@ class ServiceClient:
         left = ends_at - time.monotonic()
         if left <= 0:
             raise requests.Timeout("no time left")
-        headers = {
+        request = requests.PreparedRequest()
+        request.method, request.url, request.body = method, self._base_url + path, body
+        fields = {
             **more_headers,
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             request_id.REQUEST_ID: request_id.accept_or_make(request_id.current_request_id()),
             deadline.TIMEOUT_MS: str(int(left * 1000)),
         }
-        request = requests.Request(method, self._base_url + path, headers, data=body).prepare()
+        if body is not None:
+            fields["Content-Length"] = str(len(body))
+        request.headers = requests.structures.CaseInsensitiveDict(fields)
         # It accepts Timeout too, despite its types; `total` covers connecting and reading together.
         timeout: Any = Timeout(total=left, connect=min(_CONNECT_SECONDS, left))
         with self._adapter.send(request, stream=True, timeout=timeout, verify=self._trusted) as response:
