@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, Text, bindparam, cast, exists, func, insert, select, true, update
+from sqlalchemy import Text, bindparam, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service_orders.domain import OPEN, USER_DELETED, OrderStatus
+from service_orders.schemas import OrderView
 from service_orders.tables import Base, Order
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, containing, within_reach
+from servicekit.database.trigrams import sought
 from servicekit.events import outbox, tombstones
 from servicekit.events.cloudevents import Event
 from servicekit.events.rows import RowsById
 from servicekit.identity.reach import Reach
 from servicekit.web.idempotency import RequestKey
+from servicekit.web.lists import Filters, Found, SortedList
 from servicekit.web.paging import SortedQuery, Sorting
 
-#: The most bytes of JSON that the items of one page may have; one order never has more.
-LARGEST_PAGE = 1024 * 1024
 SORTING = Sorting(Order.id, Order.created_at, total_amount=Order.total_amount)
 
 
@@ -68,68 +68,47 @@ def cancel_open(session: Session, user_id: UUID, moment: datetime, limit: int) -
     return session.connection().execute(cancel.returning(*shown, found_open.c.status.label("old_status"))).all()
 
 
-class OrdersFound(NamedTuple):
-    """One page: rows whose ids and items are text, the items as JSON; how many orders match in all, and their sum
-    (None: not counted); the place behind the page if more follow."""
-
-    orders: Sequence[Any]
-    total: int | None
-    total_amount: Decimal | None
-    next: str | None
-
-
 def search(
-    database: Database, page: SortedQuery, *, user_id: UUID | None, status: str | None, part: str | None
-) -> OrdersFound:
-    """Return one page of the matching orders in one round trip; shorter than `page.limit` if their items would exceed
-    `LARGEST_PAGE`.
+    database: Database,
+    page: SortedQuery,
+    *,
+    reach: Reach,
+    user_id: UUID | None,
+    status: str | None,
+    part: str | None,
+) -> Found:
+    """Return one page of the matching orders, and what all of these add up to.
 
-    `part` is in the form of servicekit.wire.caseless. Raises `Invalid` as `Sorting.place` does.
+    `part` is in the form of servicekit.wire.caseless. Raises `Invalid` as `Sorting.place` and `SortedList.find` do.
     """
     place = SORTING.place(page)
-    which = {
+    values = {
+        "reach": reach.owner,
         "user_id": user_id,
         "status": status,
-        "product": None if part is None else containing(part),
+        "part": containing(part) if part else None,
+        **(sought(part) if part else {}),
         "created_from": page.created_from,
         "created_to": page.created_to,
     }
-    which = {name: value for name, value in which.items() if value is not None}
-    statement = _search(page.sort, bool(place), page.total, *which)
-    rows = database.rows(statement, {**which, **place, "limit": page.limit + 1, "offset": page.offset})
-    total, total_amount = (rows[0].total, rows[0].sum) if page.total else (None, None)
-    # Totals without orders are a row without an order.
-    orders = rows if rows and rows[0].id is not None else []
-    shown = orders[: page.limit]
-    more = bool(orders) and orders[0].found > len(shown)
-    return OrdersFound(shown, total, total_amount, SORTING.next(page.sort, shown[-1]) if more else None)
+    values = {name: value for name, value in values.items() if value is not None}
+    return _list(page.sort, bool(place), page.total, *values).find(database, page, {**values, **place})
 
 
 @cache
-def _search(sort: str, continued: bool, counted: bool, *given: str) -> Statement:
-    """The statement of `search`, cached: building it takes longer than running it."""
-    columns = Order.__table__.columns
-    conditions = SORTING.filters(given)
-    conditions += [columns[name] == bindparam(name) for name in ("user_id", "status") if name in given]
-    if "product" in given:
-        conditions.append(Order.products_key.like(bindparam("product"), escape="/"))
-    amount = func.coalesce(func.sum(Order.total_amount), Decimal("0.00"))
-    totals = select(func.count().label("total"), amount.label("sum")).select_from(Order).where(*conditions).subquery()
-    if continued:
-        conditions.append(SORTING.behind(sort))
-    shown = [cast(column, Text).label("items") if column.key == "items" else column for column in _SHOWN]
-    chosen = select(*shown).where(*conditions).order_by(*SORTING.order(sort))
-    page = chosen.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer)).subquery()
-    size = func.sum(func.octet_length(page.c["items"])).over(order_by=SORTING.order(sort, page))
-    measured = select(page, size.label("bytes"), func.count().over().label("found")).subquery()
-    kept = select(measured).where(measured.c.bytes <= LARGEST_PAGE).subquery()
-    # As text: to make a UUID and write it takes as long as the rest of the row.
-    named = [
-        cast(column, Text).label(column.key) if column.key in ("id", "user_id") else column
-        for column in kept.columns
-        if column.key != "bytes"
-    ]
-    if not counted:
-        return Statement(select(*named).order_by(*SORTING.order(sort, kept)))
-    both = select(*totals.columns, *named).select_from(totals.outerjoin(kept, true()))
-    return Statement(both.order_by(*SORTING.order(sort, kept)))
+def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
+    wanted = {"reach": Order.user_id, "user_id": Order.user_id, "status": Order.status}
+    equal = [column == bindparam(name) for name, column in wanted.items() if name in given]
+    filters = Filters()
+    if SORTING.column(sort).key == "created_at":
+        # There is an index of each of them with the time, and none of two.
+        filters.ordered += [*equal[:1], *SORTING.filters(given)]
+        filters.others += equal[1:]
+    else:
+        filters.others += [*equal, *SORTING.filters(given)]
+    if "part" in given:
+        filters.part = Order.products_key.like(bindparam("part", type_=Text), escape="/")
+        filters.trigrams = func.trigrams(Order.products_key)
+    return SortedList(
+        Order, OrderView, SORTING, sort, filters, continued=continued, counted=counted, added_up=Order.total_amount
+    )

@@ -21,9 +21,9 @@ def order_routes(orders: Orders) -> Routes:
     api = Routes("orders")
 
     @api.get("/orders", action=Action.READ_ORDERS)
-    def list_orders(query: OrderQuery) -> OrderPage:
+    def list_orders(query: OrderQuery, caller: Principal) -> OrderPage:
         """List orders, the newest first unless sorted otherwise."""
-        return orders.search(query)
+        return orders.search(query, reach=caller.reach(Action.READ_ORDERS))
 
     @api.post(
         "/orders",

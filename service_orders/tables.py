@@ -11,6 +11,7 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.database.trigrams import define_trigrams
 from servicekit.events.inbox import define_inbox
 from servicekit.events.outbox import define_outbox
 from servicekit.events.tombstones import define_tombstones
@@ -27,6 +28,7 @@ define_outbox(Base.metadata)
 define_inbox(Base.metadata)
 define_tombstones(Base.metadata)
 define_idempotency_keys(Base.metadata)
+define_trigrams(Base.metadata, "products_key")
 
 
 class Order(Base):
@@ -58,6 +60,8 @@ class Order(Base):
             name="ck_orders_cancel_reason",
         ),
         Index("ix_orders_newest", text("created_at DESC"), text("id DESC")),
+        Index("ix_orders_status_newest", "status", text("created_at DESC"), text("id DESC")),
         Index("ix_orders_total", "total_amount", "id"),
+        Index("ix_orders_trigrams", text("trigrams(products_key)"), postgresql_using="gin"),
         Index("ix_orders_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
     )

@@ -7,19 +7,22 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, Text, bindparam, cast, func, or_, select, true
+from sqlalchemy import Text, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import array, insert
 
 from service_users.errors import EmailTaken
+from service_users.schemas import UserView
 from service_users.tables import User
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, containing, within_reach
+from servicekit.database.trigrams import sought
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event
 from servicekit.events.rows import RowsById
 from servicekit.identity.reach import Reach
 from servicekit.web.idempotency import RequestKey
-from servicekit.web.paging import Found, SortedQuery, Sorting
+from servicekit.web.lists import Filters, Found, SortedList
+from servicekit.web.paging import SortedQuery, Sorting
 
 SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email_key)
 
@@ -52,51 +55,46 @@ def require_free(database: Database, user_id: UUID, email_key: str) -> None:
 
 
 def search(
-    database: Database, page: SortedQuery, *, email_key: str | None, role: str | None, part: str | None
-) -> Found[Any]:
-    """Return one page of the matching users in one round trip: rows with what is shown of them, whose id is text.
+    database: Database,
+    page: SortedQuery,
+    *,
+    reach: Reach,
+    email_key: str | None,
+    role: str | None,
+    part: str | None,
+) -> Found:
+    """Return one page of the matching users.
 
-    `email_key` and `part` are in the form of servicekit.wire.caseless. Raises `Invalid` as `Sorting.place` does.
+    `email_key` and `part` are in the form of servicekit.wire.caseless. Raises `Invalid` as `Sorting.place` and
+    `SortedList.find` do.
     """
     place = SORTING.place(page)
-    which = {
+    values = {
+        "reach": reach.owner,
         "email_key": email_key,
         "role": role,
-        "part": None if part is None else containing(part),
+        "part": containing(part) if part else None,
+        **(sought(part) if part else {}),
         "created_from": page.created_from,
         "created_to": page.created_to,
     }
-    which = {name: value for name, value in which.items() if value is not None}
-    statement = _search(page.sort, bool(place), page.total, *which)
-    rows = database.rows(statement, {**which, **place, "limit": page.limit + 1, "offset": page.offset})
-    total = rows[0].total if page.total else None
-    # A total without users is a row without a user.
-    users = rows if rows and rows[0].id is not None else []
-    shown = users[: page.limit]
-    return Found(shown, total, SORTING.next(page.sort, shown[-1]) if len(users) > page.limit else None)
+    values = {name: value for name, value in values.items() if value is not None}
+    return _list(page.sort, bool(place), page.total, *values).find(database, page, {**values, **place})
 
 
 @cache
-def _search(sort: str, continued: bool, counted: bool, *given: str) -> Statement:
-    conditions = SORTING.filters(given)
+def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
+    filters = Filters()
+    by_time = SORTING.column(sort).key == "created_at"
+    (filters.ordered if by_time else filters.others).extend(SORTING.filters(given))
+    if "reach" in given:
+        filters.ordered.append(User.id == bindparam("reach"))
     if "email_key" in given:
-        conditions.append(User.email_key == bindparam("email_key"))
+        filters.ordered.append(User.email_key == bindparam("email_key"))
     if "role" in given:
-        conditions.append(User.roles.contains(array([bindparam("role", type_=Text)])))
+        filters.others.append(User.roles.contains(array([bindparam("role", type_=Text)])))
     if "part" in given:
         part = bindparam("part", type_=Text)
-        conditions.append(or_(User.name_key.like(part, escape="/"), User.email_key.like(part, escape="/")))
-    count = select(func.count().label("total")).select_from(User).where(*conditions).subquery()
-    if continued:
-        conditions.append(SORTING.behind(sort))
-    names = {*(column.key for column in _SHOWN), SORTING.column(sort).key}
-    page = select(*(column for column in User.__table__.columns if column.key in names)).where(*conditions)
-    page = page.order_by(*SORTING.order(sort))
-    page = page.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer))
-    found = page.subquery()
-    # As text: to make a UUID and write it takes as long as the rest of the row.
-    columns = [cast(column, Text).label("id") if column.key == "id" else column for column in found.columns]
-    if not counted:
-        return Statement(select(*columns).order_by(*SORTING.order(sort, found)))
-    both = select(count.columns.total, *columns).select_from(count.outerjoin(found, true()))
-    return Statement(both.order_by(*SORTING.order(sort, found)))
+        filters.part = or_(User.name_key.like(part, escape="/"), User.email_key.like(part, escape="/"))
+        filters.trigrams = func.trigrams(User.name_key, User.email_key)
+    return SortedList(User, UserView, SORTING, sort, filters, continued=continued, counted=counted)

@@ -21,9 +21,9 @@ def user_routes(users: Users) -> Routes:
     api = Routes("users")
 
     @api.get("/users", action=Action.READ_USERS)
-    def list_users(query: UserQuery) -> UserPage:
+    def list_users(query: UserQuery, caller: Principal) -> UserPage:
         """List users, the newest first unless sorted otherwise."""
-        return users.search(query)
+        return users.search(query, reach=caller.reach(Action.READ_USERS))
 
     @api.post(
         "/users",

@@ -9,6 +9,7 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Text, UniqueC
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from servicekit.database.trigrams import define_trigrams
 from servicekit.events.outbox import define_outbox
 from servicekit.web.idempotency import define_idempotency_keys
 
@@ -21,6 +22,7 @@ class Base(DeclarativeBase):
 
 define_outbox(Base.metadata)
 define_idempotency_keys(Base.metadata)
+define_trigrams(Base.metadata, "name_key", "email_key")
 
 
 class User(Base):
@@ -48,4 +50,5 @@ class User(Base):
         Index("ix_users_newest", text("created_at DESC"), text("id DESC")),
         Index("ix_users_name", "name_key", "id"),
         Index("ix_users_roles", "roles", postgresql_using="gin"),
+        Index("ix_users_trigrams", text("trigrams(name_key, email_key)"), postgresql_using="gin"),
     )

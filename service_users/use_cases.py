@@ -65,17 +65,26 @@ class Users:
         """Return one user. Raises `UserNotFound`."""
         return _view(self._found(user_id, reach))
 
-    def search(self, query: UserQuery) -> UserPage:
-        """Return one page of users. Raises `Invalid` for an `after` that was not the `next` of a page."""
+    def search(self, query: UserQuery, *, reach: Reach) -> UserPage:
+        """Return one page of users.
+
+        Raises `Invalid` for an `after` that was not the `next` of a page, or an `offset` that goes too far.
+        """
         found = repository.search(
             self._database,
             query,
+            reach=reach,
             email_key=None if query.email is None else comparable(query.email),
             role=query.role,
             part=None if query.q is None else comparable(query.q),
         )
         return UserPage.unchecked(
-            total=found.total, limit=query.limit, offset=query.offset, next=found.next, users=found.rows
+            total=found.total,
+            total_is_exact=found.total_is_exact,
+            limit=query.limit,
+            offset=query.offset,
+            next=found.next,
+            users=found.rows,
         )
 
     def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> UserView:

@@ -173,14 +173,16 @@ class Database:
         if not (connection.closed or connection.invalidated):
             _WATCHDOG.expect(connection.connection.dbapi_connection, self._statement_seconds)
 
-    def _in_time(self, connection: Any, statement: str) -> str:
-        """Prefix a statement with the time left, if that is less than usual, and expect its answer by then.
+    def _in_time(self, connection: Any, statement: str, within: float = math.inf) -> str:
+        """Prefix a statement with the time left, or that it may take, if that is less than usual, and expect its answer
+        before the time is up.
 
         Both travel in one message, so it costs no round trip; PostgreSQL times each separately, and drops the setting
         at the end of the transaction.
         """
         left = deadline.remaining(self._statement_seconds)
         _WATCHDOG.expect(connection, left)
+        left = min(left, within)
         if left < self._statement_seconds:
             return f"SET LOCAL statement_timeout = {max(int(left * 1000), 1)}; {statement}"
         return statement
@@ -248,9 +250,9 @@ class Database:
                 raise DatabaseUnavailable(retry_after=1) from exc
             raise
 
-    def rows(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+    def rows(self, statement: Statement, values: Mapping[str, Any], *, within: float = math.inf) -> list[Any]:
         """Run a compiled statement by itself, as `once` does, and return its rows as named tuples."""
-        return statement.named(self.once(statement.text, statement.parameters(values)))
+        return statement.named(self.once(statement.text, statement.parameters(values), within=within))
 
     def once(
         self,
@@ -259,6 +261,7 @@ class Database:
         *,
         with_names: bool = False,
         prepared: Prepared | None = None,
+        within: float = math.inf,
     ) -> list[Any]:
         """Run statements in one message, which form a transaction of their own, and return the rows of the last, as
         tuples, or as named tuples.
@@ -266,7 +269,7 @@ class Database:
         With `prepared`, a connection plans it the first time, and from then on runs its execution instead; that may
         raise InvalidSqlStatementName or FeatureNotSupported where a pooler or a migration has changed what it knows.
         This takes one round trip, where `transaction` takes two more for BEGIN and COMMIT, and a fifth of its CPU time.
-        Raises as `transaction` does.
+        Raises as `transaction` does; `DatabaseTooSlow` if a statement takes longer than `within`, in seconds.
         """
         self._take_place()
         try:
@@ -276,7 +279,7 @@ class Database:
                 if prepared is not None:
                     return self._once_prepared(pooled, statement, parameters, prepared)
                 with connection.cursor(cursor_factory=NamedTupleCursor if with_names else None) as cursor:
-                    cursor.execute(self._in_time(connection, statement), parameters)
+                    cursor.execute(self._in_time(connection, statement, within), parameters)
                     return cursor.fetchall() if cursor.description is not None else []
             except psycopg2.Error as exc:
                 if _is_of_the_server(exc):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from servicekit.process.settings import DatabaseUrl, ServiceSettings, SettingsEr
 
 # Any number will do as long as all migrations of this database use the same.
 _LOCK_KEY = 0x517E_0001
+_LOCK_POLL_SECONDS = 0.1
 
 
 def _service(package: str) -> Service:
@@ -53,7 +55,10 @@ def _change(package: str, url: str, *, to: str, up: bool) -> bool:
         url, poolclass=NullPool, connect_args={"application_name": f"{package} migrations", "connect_timeout": 5}
     )
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        # Asked for again and again: who waits in a statement holds up CREATE INDEX CONCURRENTLY of the one who has it.
+        while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK_KEY}):
+            connection.commit()
+            time.sleep(_LOCK_POLL_SECONDS)
         connection.commit()
         try:
             if connection.scalar(text("SELECT current_user")) == service.name:

@@ -6,7 +6,7 @@ from collections import namedtuple
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Uuid, bindparam, cast, or_
+from sqlalchemy import ColumnElement, CompoundSelect, Select, Uuid, bindparam, cast, or_
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
@@ -21,7 +21,7 @@ class Statement:
     Values pass to and from the driver without SQLAlchemy, so only types that psycopg2 itself knows will do.
     """
 
-    def __init__(self, statement: Select[Any] | _Returning) -> None:
+    def __init__(self, statement: Select[Any] | CompoundSelect[Any] | _Returning) -> None:
         compiled = statement.compile(dialect=_DIALECT)
         self.text = str(compiled)
         self._constants = dict(compiled.params)

@@ -25,8 +25,8 @@ Encoder = Callable[[Any], str]
 def encoder_of(model: type[BaseModel], without: frozenset[str] = frozenset()) -> Encoder:
     """A function that writes objects with the attributes of this model, except those of `without`.
 
-    Nothing is validated. A UUID may be given as text. A field of a kind that is not known here, or a model with
-    serializers of its own, is left to pydantic.
+    Nothing is validated. A UUID may be given as text, and a list as `Written`. A field of a kind that is not known
+    here, or a model with serializers of its own, is left to pydantic.
     """
     own = model.__pydantic_decorators__
     if own.field_serializers or own.model_serializers or own.computed_fields:
@@ -50,7 +50,13 @@ class _Source:
     """Makes the expressions of one function, and keeps what they name."""
 
     def __init__(self) -> None:
-        self.names: dict[str, Any] = {"text": encode_basestring, "number": _number, "time": _time, "any": _any}
+        self.names: dict[str, Any] = {
+            "text": encode_basestring,
+            "number": _number,
+            "time": _time,
+            "any": _any,
+            "Written": Written,
+        }
 
     def _name(self, thing: Any) -> str:
         name = f"x{len(self.names)}"
@@ -72,7 +78,8 @@ class _Source:
             return f"('null' if {value} is None else {self.expression(inner, value)})"
         elif origin is list:
             item = f"{value}_"
-            return f"('[' + ','.join([{self.expression(arguments[0], item)} for {item} in {value}]) + ']')"
+            written = f"'[' + ','.join([{self.expression(arguments[0], item)} for {item} in {value}]) + ']'"
+            return f"({value}.encoded_json if type({value}) is Written else {written})"
         elif origin is Literal and all(type(one) is str for one in arguments):
             return f"text({value})"
         elif kind is Any:

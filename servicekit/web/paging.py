@@ -9,28 +9,39 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
-from sqlalchemy import ColumnElement, Subquery, Uuid, bindparam, tuple_
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from sqlalchemy import ColumnElement, FromClause, Uuid, bindparam, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from servicekit.web.schemas import Id, PageQuery, PageView, QueryFlag, Timestamp, View, parse_timestamp, parse_uuid
+from servicekit.web.schemas import (
+    Id,
+    PageQuery,
+    PageView,
+    QueryFlag,
+    QueryInt,
+    Timestamp,
+    View,
+    parse_timestamp,
+    parse_uuid,
+)
 from servicekit.wire.errors import Invalid
 
+#: As far as `offset` reaches, and as a list is counted: more takes ever longer, and nobody turns so many pages.
+MOST = 10_000
 _AFTER = "the `next` of the page before; better than a large offset"
+_READ_ON = "send the `next` of a page as `after`"
 _NEXT = "send it as `after` to get the next page; null on the last"
 #: A name of 200 characters, folded and encoded, has up to 3,200.
 _MAX_PLACE = 4000
 _PLACE = re.compile(r"(-?[a-z_]+) (\S+) (.*)", re.DOTALL)
 _MONEY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
-
-T = TypeVar("T")
 
 
 def _query_time(value: Any) -> Any:
@@ -42,9 +53,29 @@ def _query_time(value: Any) -> Any:
 QueryTime = Annotated[Timestamp, BeforeValidator(_query_time)]
 
 
+def too_far(why: str) -> Invalid:
+    """The refusal of an `offset`; says what else to do."""
+    return Invalid.field("offset", f"{why} {_READ_ON}")
+
+
+def _reachable(value: int) -> int:
+    if value > MOST:
+        raise ValueError(f"must be at most {MOST}; to go further, {_READ_ON}")
+    return value
+
+
+#: An `offset` into a list that can be read on by `after`.
+Offset = Annotated[
+    QueryInt,
+    Field(ge=0, description="how many to pass over first", json_schema_extra={"maximum": MOST}),
+    AfterValidator(_reachable),
+]
+
+
 class NewestQuery(PageQuery):
     """Which part is wanted of a list that is always the newest first, by id."""
 
+    offset: Offset = 0
     after: Id | None = Field(default=None, description=_AFTER)
 
 
@@ -57,6 +88,7 @@ class NewestPage(PageView):
 class SortedQuery(PageQuery):
     """Which part of a list is wanted, and in which order. Subclasses narrow `sort` to their fields."""
 
+    offset: Offset = 0
     sort: str = "-created_at"
     after: str | None = Field(
         default=None,
@@ -82,17 +114,10 @@ class SortedPage(View):
     """One page of a list in an order that was chosen; subclasses add the list, named after the resource."""
 
     total: int | None = Field(description="how many match the filters; null if `total=false`", ge=0)
+    total_is_exact: bool = Field(description="false: at least `total` match, or nothing was counted")
     limit: int
     offset: int
     next: str | None = Field(description=_NEXT)
-
-
-class Found(NamedTuple, Generic[T]):
-    """The rows of a page, how many match in all (None: not counted), and the place behind them if more follow."""
-
-    rows: Sequence[T]
-    total: int | None
-    next: str | None
 
 
 @dataclass(frozen=True)
@@ -138,7 +163,7 @@ class Sorting:
         self._created_at = created_at
         self._columns: dict[str, InstrumentedAttribute[Any]] = {"created_at": created_at, **more}
 
-    def order(self, sort: str, rows: Subquery | None = None) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    def order(self, sort: str, rows: FromClause | None = None) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
         """For ORDER BY; of a subquery's rows, if given."""
         keys = [self.column(sort), self._id] if rows is None else [rows.c[self.column(sort).key], rows.c[self._id.key]]
         first, second = (key.desc() if sort.startswith("-") else key.asc() for key in keys)
@@ -173,11 +198,10 @@ class Sorting:
             raise Invalid.field("after", "must be the `next` of a page of this list") from exc
         raise Invalid.field("after", "belongs to another `sort`: send both as they were")
 
-    def next(self, sort: str, last: Any) -> str:
-        """The place behind a row that has the attributes of the columns."""
-        column = self.column(sort)
-        value = _FORMS[column.type.python_type].write(getattr(last, column.key))
-        return base64.urlsafe_b64encode(f"{sort} {last.id} {value}".encode()).decode("ascii").rstrip("=")
+    def next(self, sort: str, row_id: UUID | str, key: Any) -> str:
+        """The place behind a row with this id and value of the column."""
+        value = _FORMS[self.column(sort).type.python_type].write(key)
+        return base64.urlsafe_b64encode(f"{sort} {row_id} {value}".encode()).decode("ascii").rstrip("=")
 
     def column(self, sort: str) -> InstrumentedAttribute[Any]:
         """The column that is sorted by."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,7 @@ def selects_of(database: Database) -> Iterator[list[tuple[str, Any]]]:
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         if "SELECT" in statement:
-            seen.append((statement[statement.index("SELECT") :], parameters))
+            seen.append((re.sub("^SET LOCAL [^;]*; ", "", statement), parameters))
 
     def once(statement: str, parameters: Any, **options: Any) -> list[Any]:
         note(None, None, statement, parameters, None, False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime
 from decimal import Decimal
-from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -36,10 +35,6 @@ class Crate(Base):
 SORTING = Sorting(Crate.id, Crate.created_at, label=Crate.label, price=Crate.price)
 
 
-def crate(**values: object) -> SimpleNamespace:
-    return SimpleNamespace(**{"id": AN_ID, "created_at": MOMENT, "label": "x", "price": Decimal("1.00"), **values})
-
-
 def place(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -61,7 +56,7 @@ def query(sort: str, after: str) -> SortedQuery:
     ],
 )
 def test_a_place_is_read_as_it_was_written(sort, value):
-    after = SORTING.next(sort, crate(**{sort.removeprefix("-"): value}))
+    after = SORTING.next(sort, AN_ID, value)
     assert SORTING.place(query(sort, after)) == {"after_value": value, "after_id": AN_ID}
 
 
@@ -102,7 +97,7 @@ def test_whatever_no_page_gave_is_refused_as_after(sort, after):
 @pytest.mark.parametrize("sort", ["-label", "created_at"])
 def test_a_place_in_another_order_is_refused(sort):
     with pytest.raises(Invalid, match="belongs to another `sort`"):
-        SORTING.place(query(sort, SORTING.next("label", crate())))
+        SORTING.place(query(sort, SORTING.next("label", AN_ID, "x")))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +128,7 @@ def test_a_time_in_a_query_may_have_any_offset(raw, moment):
             "created_to",
             "must not be before created_from",
         ),
+        ("offset=10001", "offset", "must be at most 10000; to go further, send the `next` of a page as `after`"),
         ("total=no", "total", "must be true or false"),
         ("after=" + "x" * 4001, "after", "must have at most 4000 characters"),
     ],

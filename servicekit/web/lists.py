@@ -1,0 +1,293 @@
+"""Finds a page of a long list: in the index of its order where that serves the filters, else within bounds.
+
+The planner's statistics say how many rows another index would give. If they are few, all are read; else the next
+`MOST` rows in the order are looked through, besides those that an `offset` passes over. Where these have too few that
+match, and the index too many, a page ends early: its `next` is the place behind the last row that was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, NamedTuple
+from typing import cast as cast_to
+
+from pydantic import BaseModel
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    FromClause,
+    Integer,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, aggregate_order_by
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+
+from servicekit.database.engine import Database, DatabaseTooSlow
+from servicekit.database.statement import Statement
+from servicekit.database.trigrams import TERMS
+from servicekit.web.paging import MOST, SortedQuery, Sorting, too_far
+from servicekit.web.sql_encoders import sql_encoder_of
+from servicekit.wire.envelope import Written
+
+#: Up to so many rows an index that gives them in no order is searched, if what comes next in the order does not do.
+_SEARCHED = 2 * MOST
+#: For how long, if there are many more than the planner expects.
+SEARCH_SECONDS = 0.25
+#: The most bytes of JSON that one page may have; one row never has more.
+LARGEST_PAGE = 1024 * 1024
+
+Condition = ColumnElement[bool]
+
+
+class Found(NamedTuple):
+    """A page: its rows as a JSON array, how many they are, and the place behind it if there may be more."""
+
+    rows: Written
+    shown: int
+    #: How many match in all, or, if not exact, at least; None: not counted.
+    total: int | None
+    total_is_exact: bool
+    #: What the rows that match add up to, if `total` is exact.
+    sum: Decimal | None
+    next: str | None
+
+
+@dataclass
+class Filters:
+    """The conditions of a list, on parameters.
+
+    The index of the order gives only rows for which the `ordered` hold, and these are looked through for those that
+    meet the `others` too. Each of the others has an index of its own. A `part` is found by `trigrams`, an expression
+    with an index: of the parameter `trigrams`, a `tsquery`, and of each of the parameters TERMS, which it consists of.
+    """
+
+    ordered: list[Condition] = field(default_factory=list)
+    others: list[Condition] = field(default_factory=list)
+    part: Condition | None = None
+    trigrams: ColumnElement[Any] | None = None
+
+
+class SortedList:
+    """A table's rows in one order, filtered in one way. Keep it: its statements take longer to make than to run.
+
+    `continued`: behind the place of an `after`. `counted`: with the total and, of the amount `added_up`, the sum.
+    """
+
+    def __init__(
+        self,
+        model: type[DeclarativeBase],
+        view: type[BaseModel],
+        sorting: Sorting,
+        sort: str,
+        filters: Filters,
+        *,
+        continued: bool,
+        counted: bool,
+        added_up: InstrumentedAttribute[Decimal] | None = None,
+    ) -> None:
+        self._table = cast_to(Table, model.__table__)
+        self._view = view
+        self._sorting = sorting
+        self._sort = sort
+        self._filters = filters
+        self._behind = [sorting.behind(sort)] if continued else []
+        self._counted = counted
+        self._added_up = added_up
+
+    def find(self, database: Database, query: SortedQuery, values: Mapping[str, Any]) -> Found:
+        """Return a page. `values` are those of the filters and of the place.
+
+        Raises `Invalid` for an `offset` that goes beyond all rows that were looked at.
+        """
+        values = {**values, "limit": query.limit, "offset": query.offset}
+        if not self._filters.others and self._filters.part is None:
+            return self._page(database.rows(self._plain, values))
+        few, index = min(zip(self._expected(database, values), self._indexes, strict=True), key=itemgetter(0))
+        if few > MOST:
+            near = database.rows(self._near, values)
+            if near[0].found > query.limit or near[0].reached_the_end or few > _SEARCHED:
+                return self._looked_through(near, query)
+        try:
+            return self._page(database.rows(index, values, within=SEARCH_SECONDS))
+        except DatabaseTooSlow:
+            return self._looked_through(database.rows(self._near, values), query)
+
+    def _expected(self, database: Database, values: Mapping[str, Any]) -> Iterator[float]:
+        """How many rows the planner expects to find in each of the indexes."""
+        plan = database.once(_EXPLAIN + self._estimates.text, values)[0][0][0]["Plan"]
+        rows = [each["Plan Rows"] for each in plan["Plans"][1:]]
+        if self._filters.others:
+            yield rows.pop()
+        if self._filters.part is not None:
+            yield min(rows)
+
+    def _page(self, rows: list[Any]) -> Found:
+        """A page for which all rows that match were there to choose from."""
+        (row,) = rows
+        return self._found(row, exact=self._counted and row.total <= MOST, more=row.found > row.shown)
+
+    def _looked_through(self, rows: list[Any], query: SortedQuery) -> Found:
+        """A page of those that come next in the order and were looked through."""
+        (row,) = rows
+        more = row.found > row.shown
+        if not more and not row.reached_the_end:
+            if row.hits < query.offset:
+                raise too_far("this search goes no further: be more specific, or")
+            row, more = row._replace(id=row.last_id, key=row.last_key), True
+        return self._found(row, exact=self._counted and row.counted_all and row.total <= MOST, more=more)
+
+    def _found(self, row: Any, *, exact: bool, more: bool) -> Found:
+        total = min(row.total, MOST) if self._counted else None
+        place = self._sorting.next(self._sort, row.id, row.key) if more else None
+        return Found(Written(row.rows), row.shown, total, exact, row.sum if exact else None, place)
+
+    @cached_property
+    def _plain(self) -> Statement:
+        rows = select(self._table).where(*self._filters.ordered, *self._behind)
+        page = _limited(rows.order_by(*self._sorting.order(self._sort)))
+        counted = select(self._amount()).select_from(self._table).where(*self._filters.ordered).limit(_most() + 1)
+        return self._statement(page.subquery("page"), *self._totals(counted.subquery("counted")))
+
+    @cached_property
+    def _near(self) -> Statement:
+        """Looks through the rows that come next in the order, whatever they are."""
+        looked = self._window("looked", self._behind, _most() + _OFFSET)
+        last = self._in_order(select(looked.c.id, looked.c.key), looked, back=True).limit(1).subquery("last")
+        ends: list[ColumnElement[Any]] = [
+            (_count(looked) < _most() + _OFFSET).label("reached_the_end"),
+            _count(looked, looked.c.hit).label("hits"),
+            select(cast(last.c.id, Text)).scalar_subquery().label("last_id"),
+            select(last.c.key).scalar_subquery().label("last_key"),
+        ]
+        if self._counted:
+            # From the beginning, on each page.
+            first = self._window("first", [], _most()) if self._behind else looked
+            ends += [
+                (_count(first) < (_most() if self._behind else _most() + _OFFSET)).label("counted_all"),
+                *self._totals(select(first.c.amount).where(first.c.hit).subquery("counted")),
+            ]
+        return self._statement(self._chosen(looked, looked.c.hit), *ends)
+
+    @cached_property
+    def _indexes(self) -> list[Statement]:
+        """Look through all rows that an index gives, in no order."""
+        filters = self._filters
+        found = [self._indexed(*filters.others)] if filters.others else []
+        return found if filters.part is None else [*found, self._indexed(self._has("trigrams"))]
+
+    @cached_property
+    def _estimates(self) -> Statement:
+        """For EXPLAIN: what each index gives; last the others, of which the planner chooses."""
+        filters = self._filters
+        sought = [[self._has(name)] for name in TERMS] if filters.part is not None else []
+        wanted = [*sought, *([filters.others] if filters.others else [])]
+        rows = [select(_inline("1").label("row")).select_from(self._table).where(*conditions) for conditions in wanted]
+        # Of a single one there would be no union.
+        return Statement(union_all(select(_inline("1").label("row")), *rows))
+
+    def _has(self, name: str) -> Condition:
+        assert self._filters.trigrams is not None
+        return self._filters.trigrams.op("@@")(cast(bindparam(name, type_=Text), TSQUERY))
+
+    def _indexed(self, *conditions: Condition) -> Statement:
+        columns = [*self._looked_at(*self._filters.ordered), and_(true(), *self._behind).label("behind")]
+        looked = select(*columns).where(*conditions).cte("looked")
+        totals = self._totals(select(looked.c.amount).where(looked.c.hit).subquery("counted"))
+        return self._statement(self._chosen(looked, and_(looked.c.hit, looked.c.behind)), *totals)
+
+    def _window(self, name: str, behind: list[Condition], most: ColumnElement[int]) -> CTE:
+        rows = select(*self._looked_at()).where(*self._filters.ordered, *behind)
+        return rows.order_by(*self._sorting.order(self._sort)).limit(most).cte(name)
+
+    def _looked_at(self, *more: Condition) -> list[ColumnElement[Any]]:
+        part = [] if self._filters.part is None else [self._filters.part]
+        hit = and_(*more, *self._filters.others, *part).label("hit")
+        return [self._table.c.id, self._key(self._table).label("key"), self._amount(), hit]
+
+    def _amount(self) -> ColumnElement[Any]:
+        return (_NOTHING if self._added_up is None else self._added_up).label("amount")
+
+    def _chosen(self, looked: CTE, hit: Condition) -> FromClause:
+        """The page of the hits, whose rows are read again by their ids."""
+        page = _limited(self._in_order(select(looked.c.id).where(hit), looked)).subquery("chosen")
+        return select(self._table).join(page, page.c.id == self._table.c.id).subquery("page")
+
+    def _totals(self, counted: FromClause) -> list[ColumnElement[Any]]:
+        if not self._counted:
+            return []
+        amount = _NOTHING if self._added_up is None else func.coalesce(func.sum(counted.c.amount), _inline("0.00"))
+        totals = select(func.count().label("total"), amount.label("sum")).select_from(counted).cte("totals")
+        return [select(totals.c[name]).scalar_subquery().label(name) for name in ("total", "sum")]
+
+    def _statement(self, page: FromClause, *more: ColumnElement[Any]) -> Statement:
+        """One row: the page as JSON, and more. Of `page`, which has one row more than asked for, only as many as are
+        small enough are written."""
+        key = self._key(page)
+        place = func.row_number().over(order_by=self._sorting.order(self._sort, page))
+        written = select(
+            page.c.id, key.label("key"), sql_encoder_of(self._view, page.c).label("row"), place.label("place")
+        ).subquery("written")
+        size = func.sum(func.octet_length(written.c.row)).over(order_by=written.c.place)
+        shown = and_(written.c.place <= _LIMIT, size <= _inline(str(LARGEST_PAGE)))
+        sized = select(written, shown.label("shown")).subquery("sized")
+        array = func.string_agg(sized.c.row, aggregate_order_by(_inline("','"), sized.c.place))
+
+        def last(column: ColumnElement[Any]) -> ColumnElement[Any]:
+            values = func.array_agg(aggregate_order_by(column, sized.c.place.desc()), type_=ARRAY(column.type))
+            return values.filter(sized.c.shown)[_inline("1")]
+
+        columns: list[ColumnElement[Any]] = [
+            func.concat(_inline("'['"), array.filter(sized.c.shown), _inline("']'")).label("rows"),
+            func.count().label("found"),
+            func.count().filter(sized.c.shown).label("shown"),
+            last(cast(sized.c.id, Text)).label("id"),
+            last(sized.c.key).label("key"),
+        ]
+        if not self._counted:
+            columns.append(_NOTHING.label("sum"))
+        return Statement(select(*columns, *more).select_from(sized))
+
+    def _key(self, rows: FromClause) -> ColumnElement[Any]:
+        column: ColumnElement[Any] = rows.c[self._sorting.column(self._sort).key]
+        return column
+
+    def _in_order(self, rows: Select[Any], looked: CTE, *, back: bool = False) -> Select[Any]:
+        descending = self._sort.startswith("-") != back
+        return rows.order_by(*(column.desc() if descending else column.asc() for column in (looked.c.key, looked.c.id)))
+
+
+# With parallel workers a plan has other parts.
+_EXPLAIN = "SET LOCAL max_parallel_workers_per_gather = 0; EXPLAIN (FORMAT JSON) "
+_NOTHING: ColumnElement[Any] = literal_column("NULL")
+_LIMIT, _OFFSET = (bindparam(name, type_=Integer()) for name in ("limit", "offset"))
+
+
+def _most() -> ColumnElement[int]:
+    return literal_column(str(MOST), Integer())
+
+
+def _inline(sql: str) -> ColumnElement[Any]:
+    """A constant that is no parameter."""
+    return literal_column(sql)
+
+
+def _limited(rows: Select[Any]) -> Select[Any]:
+    return rows.limit(_LIMIT + _inline("1")).offset(_OFFSET)
+
+
+def _count(rows: FromClause, *conditions: Condition) -> ColumnElement[int]:
+    return select(func.count()).select_from(rows).where(*conditions).scalar_subquery()
