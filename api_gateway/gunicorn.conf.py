@@ -13,6 +13,7 @@ from servicekit.process.gunicorn_reload import keep_what_works
 from servicekit.process.lifecycle import allow_many_files
 from servicekit.process.services import BadServiceTable
 from servicekit.process.settings import load_or_exit
+from servicekit.process.siblings import prepare_siblings
 
 try:
     # Its fields derive from the table of services.
@@ -48,6 +49,7 @@ def on_reload(server: Any) -> None:
     if workers > 1 and _settings.quota() is not None:
         shared_quotas.prepare_quotas()
     if workers > 1:
+        prepare_siblings()
         share_counts()
 
 

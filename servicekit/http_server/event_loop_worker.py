@@ -22,10 +22,13 @@ from servicekit.http_server.connection import HttpConnection, date_line
 from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import freeze_heap
+from servicekit.process.siblings import siblings
 
 #: New connections accepted per iteration of the event loop. libuv takes one: of a thousand simultaneous clients, the
 #: last would wait for seconds while the first are already being served. Few enough to share them between processes.
 ACCEPTED_AT_ONCE = 16
+#: How long a process leaves a new connection to others that have fewer, in seconds; then it takes one itself.
+OTHERS_FIRST_SECONDS = 0.001
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 ACCEPT_AGAIN_SECONDS = 0.1
 #: How long a new connection without a request survives the order to stop, in seconds: the request may be on its way.
@@ -96,6 +99,9 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         # gunicorn first calls this once its servers exist.
         if not self.listeners and self.alive and not self.cfg.is_ssl:
             self._start_accepting()
+        if (shared := siblings()) is not None and shared.place is not None:
+            # Connections that ended count, too.
+            shared.room(len(self.connections) + len(self.joining))
         super().notify()
 
     def _start_accepting(self) -> None:
@@ -113,7 +119,23 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
             listener.close()
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
+        shared = siblings()
+        if shared is None or shared.place is None:
+            self._take(listener, ACCEPTED_AT_ONCE)
+        elif (room := shared.room(len(self.connections) + len(self.joining))) > 0:
+            self._take(listener, min(room, ACCEPTED_AT_ONCE))
+        else:
+            # All processes were woken, and the first would take them all.
+            self.loop.remove_reader(listener)
+            self.loop.call_later(OTHERS_FIRST_SECONDS, self._accept_late, listener)
+
+    def _accept_late(self, listener: socket.socket) -> None:
+        if listener in self.listeners:
+            self.loop.add_reader(listener, self._accept, listener)
+            self._take(listener, 1)
+
+    def _take(self, listener: socket.socket, most: int) -> None:
+        for _ in range(most):
             try:
                 accepted, _ = listener.accept()
             except OSError as error:

@@ -12,9 +12,11 @@ from gunicorn.glogging import Logger
 
 from servicekit.process.gunicorn_reload import keep_what_works
 from servicekit.process.lifecycle import grow_file_table, return_large_blocks
+from servicekit.process.siblings import siblings
 
 __all__ = [
     "accesslog",
+    "child_exit",
     "control_socket_disable",
     "graceful_timeout",
     "keepalive",
@@ -25,6 +27,7 @@ __all__ = [
     "on_starting",
     "post_fork",
     "post_worker_init",
+    "pre_fork",
     "preload_app",
     "timeout",
     "workers",
@@ -46,10 +49,24 @@ def on_starting(server: Any) -> None:
     keep_what_works(server)
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a process its place among those that share memory."""
+    if (shared := siblings()) is not None:
+        shared.reserve(server, worker)
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """Set limits of files and memory before the first thread: later, growing the table of files stalls the process."""
     grow_file_table()
     return_large_blocks()
+    if (shared := siblings()) is not None:
+        shared.enter(worker)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Empty the place of a process that ended."""
+    if (shared := siblings()) is not None:
+        shared.leave(worker)
 
 
 def post_worker_init(worker: Any) -> None:

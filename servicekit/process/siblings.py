@@ -12,6 +12,8 @@ from servicekit.process.shared_memory import SharedMemory
 
 #: Processes that may share one memory. During a reload two generations coexist.
 PLACES = 256
+#: A process has clearly fewer connections than another if it lacks over an eighth of its own.
+_SLACK = 8
 #: The lock of `Turn`, as a byte of the memory.
 _TURN = 0
 #: How long the others have to take a turn that ends, in seconds: twice the longest pause between their attempts.
@@ -28,10 +30,12 @@ class Siblings:
     """
 
     def __init__(self) -> None:
-        self.memory = SharedMemory(2 * PLACES + 1)
+        self.memory = SharedMemory(3 * PLACES + 1)
         words = self.memory.words
-        # For each place the id of its process, and a number of its own; behind them, how many places were ever used.
-        self._pids, self._held, self._used = words[:PLACES], words[PLACES : 2 * PLACES], words[2 * PLACES :]
+        # For each place the id of its process, the bytes and the connections that it holds.
+        self._pids, self._held, self._connections = (words[PLACES * one : PLACES * (one + 1)] for one in range(3))
+        # How many places were ever used.
+        self._used = words[3 * PLACES :]
         #: This process's own; None in the master.
         self.place: int | None = None
 
@@ -47,7 +51,7 @@ class Siblings:
     def leave(self, worker: Any) -> None:
         """Empty the place of a worker that ended (gunicorn's `child_exit`)."""
         if (place := getattr(worker, "place", None)) is not None:
-            self._pids[place] = self._held[place] = 0
+            self._pids[place] = self._held[place] = self._connections[place] = 0
 
     # Each process.
 
@@ -55,15 +59,30 @@ class Siblings:
         """Take the place given to this process (gunicorn's `post_fork`)."""
         self.place = worker.place
         if self.place is not None:
-            self._held[self.place] = 0
+            self._held[self.place] = self._connections[self.place] = 0
             self._pids[self.place] = worker.pid
 
     def count(self) -> int:
         """How many processes there are."""
         return sum(map(bool, self._pids[: self._used[0]]))
 
+    def room(self, connections: int) -> int:
+        """How many more connections this process, which has so many, may take before another should; 0 or less if that
+        has clearly fewer.
+        """
+        assert self.place is not None
+        self._connections[self.place] = connections
+        used = self._used[0]
+        others = [
+            count
+            for place, (pid, count) in enumerate(zip(self._pids[:used], self._connections[:used], strict=True))
+            if pid and place != self.place
+        ]
+        fewest = min(others, default=connections)
+        return fewest + 1 + fewest // _SLACK - connections
+
     def hold(self, amount: int) -> int:
-        """Add to this process's number, and return the sum of all. The caller excludes its other threads.
+        """Add to the bytes that this process holds, and return those of all. The caller excludes its other threads.
 
         It writes before it reads, so of two that add at the same time at least one sees both.
         """

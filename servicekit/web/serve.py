@@ -41,9 +41,6 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
             "workers": settings.service_processes,
             "on_starting": self._on_starting,
             "on_reload": self._on_reload,
-            "pre_fork": _pre_fork,
-            "post_fork": _post_fork,
-            "child_exit": _child_exit,
             "on_exit": lambda server: remove_counts(),
         }
         for name in event_loop_defaults.__all__:
@@ -81,22 +78,6 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
         settings = read(self._settings_class, self._service.package)
         logs.configure(self._service.package, fmt=settings.log_format, level=settings.log_level)
         return settings
-
-
-def _pre_fork(server: Any, worker: Any) -> None:
-    if (shared := siblings()) is not None:
-        shared.reserve(server, worker)
-
-
-def _post_fork(server: Any, worker: Any) -> None:
-    event_loop_defaults.post_fork(server, worker)
-    if (shared := siblings()) is not None:
-        shared.enter(worker)
-
-
-def _child_exit(server: Any, worker: Any) -> None:
-    if (shared := siblings()) is not None:
-        shared.leave(worker)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service_users.app import create_app
@@ -54,6 +55,11 @@ class Several(Program):
         finally:
             for other in others:
                 os.kill(other, signal.SIGCONT)
+
+    def connections(self, pid: int) -> list[object]:
+        """Those of clients."""
+        found = psutil.Process(pid).net_connections("tcp")
+        return [one for one in found if one.status == psutil.CONN_ESTABLISHED and one.laddr.port == self.port]
 
     def kill_one(self) -> None:
         """Kill a process that is serving, and wait for its successor."""
@@ -204,6 +210,15 @@ def test_through_the_gateway_neither_a_kill_nor_a_reload_is_noticed(users: Sever
             client.join()
         gateway.stop()
     assert set(seen) == {200}
+
+
+def test_clients_that_come_at_once_are_shared_among_the_processes(users: Several) -> None:
+    with ExitStack() as kept:
+        for connection in [kept.enter_context(users.client.connect()) for _ in range(32)]:
+            assert users.client.request("GET", "/livez", connection=connection).status == 200
+        counts = [len(users.connections(pid)) for pid in users.pids()]
+    assert sum(counts) >= 32
+    assert min(counts) >= 8
 
 
 def test_what_one_process_holds_counts_in_the_others_until_it_ends(users: Several) -> None:

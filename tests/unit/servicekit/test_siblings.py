@@ -44,6 +44,31 @@ def test_a_place_is_given_again_once_its_process_has_ended() -> None:
     assert (master.fork(13).place, second.count()) == (0, 2)
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "room"),
+    [
+        (0, [0], 1),
+        (1, [0], 0),
+        (5, [0, 9], -4),
+        (0, [20, 40], 20 + 1 + 20 // 8),
+        (100, [96], 96 + 1 + 96 // 8 - 100),
+        (7, [], 1),
+    ],
+)
+def test_a_process_with_more_connections_leaves_the_next_to_one_with_fewer(
+    own: int, others: list[int], room: int
+) -> None:
+    master = Master()
+    first = master.fork(1)
+    for pid, count in enumerate(others, 2):
+        master.fork(pid).room(count)
+    assert first.room(own) == room
+    ended = master.fork(99)
+    ended.room(0)
+    master.reap(99)
+    assert first.room(own) == room
+
+
 def test_more_processes_than_places_work_each_for_itself() -> None:
     master = Master()
     for pid in range(1, PLACES + 1):
