@@ -21,7 +21,6 @@ from servicekit.http_server import plain_head
 from servicekit.http_server.application import RequestHandler, handler_of
 from servicekit.http_server.plain_head import PlainRequest
 from servicekit.http_server.request import (
-    NO_BODY,
     Fields,
     Request,
     RequestBody,
@@ -221,7 +220,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         if self._handler is None:
             return bool(await super()._serve_http_request(request, sockname, peername))
         if isinstance(request, PlainRequest):
-            fields, body = request.fields, NO_BODY
+            fields, body = request.fields, request.body
         else:
             fields = RequestFields(request.headers_bytes)
             body = RequestBody(fields, self._body_receiver.receive)

@@ -1,7 +1,7 @@
 """A fast path for heads: parses the plainest requests and answers, which nearly all are. Pure.
 
 A plain message arrives whole, with one well-formed line per field, and without fields that determine its framing (but
-one Content-Length, on an answer) or the connection. For everything else the result is None, and a full parser
+one Content-Length) or the connection. For everything else the result is None, and a full parser
 (gunicorn's, or httptools for answers) decides whether and how to refuse it. So this module refuses nothing and accepts
 strictly less than they do; tests hold it to that.
 """
@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from servicekit.http_server.request import Fields, RequestFields
+from servicekit.http_server.request import NO_BODY, Fields, RequestBody, RequestFields
 
 #: Below every limit of gunicorn.conf.py on request line, field line and number of fields.
 MAX_REQUEST = 4096
+#: Of a request; it is held until its answer, beside what is made of it.
+MAX_BODY = 4096
 MAX_REQUEST_FIELDS = 50
 MAX_ANSWER_HEAD = 16 * 1024
 MAX_ANSWER_FIELDS = 100
@@ -32,20 +34,22 @@ _NOT_PLAIN = frozenset(
     {b"connection", b"content-length", b"expect", b"http2-settings", b"transfer-encoding", b"upgrade"}
 )
 #: At most one each; the full parser handles duplicates.
-_SINGLE = frozenset({b"content-type", b"host"})
+_SINGLE = frozenset({b"content-length", b"content-type", b"host"})
+_MOST_DIGITS = 9
 
 
 class PlainRequest:
-    """A request without a body, with the attributes that gunicorn's connection expects."""
+    """A whole request, with the attributes that gunicorn's connection expects."""
 
-    __slots__ = ("fields", "method", "raw", "uri")
+    __slots__ = ("body", "fields", "method", "raw", "uri")
 
     version = (1, 1)
 
-    def __init__(self, method: str, uri: str, fields: RequestFields, raw: bytes) -> None:
+    def __init__(self, method: str, uri: str, fields: RequestFields, body: RequestBody, raw: bytes) -> None:
         self.method = method
         self.uri = uri
         self.fields = fields
+        self.body = body
         #: The bytes it was parsed from.
         self.raw = raw
 
@@ -59,12 +63,19 @@ class PlainRequest:
 def read_request(data: bytes) -> PlainRequest | None:
     """The single request in `data`, or None if it is not plain."""
     line = _REQUEST_LINE.match(data)
-    if line is None or len(data) > MAX_REQUEST:
+    if line is None:
         return None
-    fields = _request_fields(data[line.end() :])
+    end = data.find(b"\r\n\r\n", line.end() - 2) + 4
+    if not line.end() < end <= MAX_REQUEST:
+        return None
+    fields = _request_fields(data[line.end() : end])
     if fields is None:
         return None
-    return PlainRequest(line[1].decode("ascii"), line[2].decode("ascii"), fields, data)
+    length = fields.first.get(b"content-length")
+    if len(data) - end != (0 if length is None else int(length)) or len(data) - end > MAX_BODY:
+        return None
+    body = NO_BODY if length is None else RequestBody(fields, whole=data[end:])
+    return PlainRequest(line[1].decode("ascii"), line[2].decode("ascii"), fields, body, data)
 
 
 def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
@@ -80,7 +91,7 @@ def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
     for name, value in _pairs(data[line.end() : end]):
         name = name.lower()
         if name in _NOT_PLAIN and not _is_keep_alive(name, value):
-            if name != b"content-length" or length >= 0 or not value.isdigit() or len(value) > 9:
+            if length >= 0 or not _is_length(name, value):
                 return None
             length = int(value)
         fields.append((name, value))
@@ -96,7 +107,9 @@ def _request_fields(lines: bytes) -> RequestFields | None:
     names = [name for name, _ in fields]
     if not 0 < len(fields) <= MAX_REQUEST_FIELDS or any(names.count(name) > 1 for name in _SINGLE):
         return None
-    if any(name in _NOT_PLAIN and not _is_keep_alive(name, value) for name, value in fields):
+    if any(
+        name in _NOT_PLAIN and not _is_keep_alive(name, value) and not _is_length(name, value) for name, value in fields
+    ):
         return None
     return RequestFields(fields)
 
@@ -110,3 +123,7 @@ def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
 
 def _is_keep_alive(name: bytes, value: bytes) -> bool:
     return name == b"connection" and value.lower() == b"keep-alive"
+
+
+def _is_length(name: bytes, value: bytes) -> bool:
+    return name == b"content-length" and value.isdigit() and len(value) <= _MOST_DIGITS

@@ -69,16 +69,22 @@ class ClientLeft(Exception):
     """The client closed its connection before its request was complete."""
 
 
+async def _nothing() -> MutableMapping[str, Any]:
+    return {"type": "http.request"}
+
+
 class RequestBody:
     """The body of a request: read whole within a limit, at most once."""
 
-    __slots__ = ("_complete", "_receive", "length", "present")
+    __slots__ = ("_complete", "_receive", "_whole", "length", "present")
 
-    def __init__(self, fields: RequestFields, receive: Receive) -> None:
+    def __init__(self, fields: RequestFields, receive: Receive = _nothing, whole: bytes = b"") -> None:
+        """`whole` is a body that is here already; otherwise `receive` gives it."""
         length = fields.first.get(b"content-length")
         self.length = None if length is None else int(length)
         self.present = length is not None or b"transfer-encoding" in fields.first
         self._receive = receive
+        self._whole = whole
         self._complete = not self.present
 
     async def read(self, limit: int, account: Account) -> bytes:
@@ -90,6 +96,9 @@ class RequestBody:
             raise TooLarge(f"The body is larger than {limit} bytes.")
         if self.length is not None:
             account.take(self.length)
+        if self._receive is _nothing:
+            whole, self._whole = self._whole, b""
+            return whole
         pieces: list[bytes] = []
         size = 0
         try:
@@ -118,12 +127,8 @@ class RequestBody:
         return piece
 
 
-async def _nothing() -> MutableMapping[str, Any]:
-    return {"type": "http.request"}
-
-
 #: The body of all requests without one.
-NO_BODY = RequestBody(RequestFields([]), _nothing)
+NO_BODY = RequestBody(RequestFields([]))
 
 
 class Client(Protocol):

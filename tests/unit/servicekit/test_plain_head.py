@@ -17,6 +17,9 @@ PLAIN_REQUESTS = (
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"DELETE /users/1?x=%2f&y HTTP/1.1\r\nhost:a\r\nX-Empty:\r\nAccept: a\r\naccept: b\r\n\r\n",
     b"POST /users HTTP/1.1\r\nHost: a:1\r\nConnection: Keep-Alive\r\nCookie: c=\xff\t;\r\n\r\n",
+    b'POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{"a":"\r\n\r\n"}',
+    b"PUT /users/1 HTTP/1.1\r\nHost: a\r\ncontent-length:3\r\n\r\nabc",
+    b"DELETE /users/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 00\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: a\r\nX-Request-ID: r-1\r\nTraceparent: 00-1-2-01\r\nVia: 1.1 b\r\n\r\n",
 )
 
@@ -32,7 +35,14 @@ OTHER_REQUESTS = {
     "an empty line first": b"\r\n" + HEAD + b"\r\n",
     "two requests": HEAD + b"\r\n" + HEAD + b"\r\n",
     "something behind": HEAD + b"\r\nx",
-    "a length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    "half a body": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
+    "something behind a body": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcd",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    "a list of lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc",
+    "a length with a sign": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
+    "a length of many digits": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0000000003\r\n\r\nabc",
+    "a length and chunks": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc",
+    "a large body": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" + b"a" * 5000,
     "chunks": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
     "two Hosts": HEAD + b"Host: b\r\n\r\n",
     "two types": HEAD + b"Content-Type: a\r\ncontent-type: b\r\n\r\n",
@@ -70,25 +80,28 @@ OTHER_REQUESTS = {
 }
 
 
-def by_gunicorn(data: bytes) -> CallbackRequest | None:
-    """The request that `data` consists of; None if it is refused, needs more, or is not all of it."""
-    parser = PythonProtocol()
+def by_gunicorn(data: bytes) -> tuple[CallbackRequest, bytes] | None:
+    """The request that `data` consists of, and its body; None if it is refused, needs more, or is not all of it."""
+    pieces: list[bytes] = []
+    parser = PythonProtocol(on_body=pieces.append)
     try:
         parser.feed(data)
         if not parser.is_complete or parser.remaining():
             return None
-        return CallbackRequest.from_parser(parser)
+        return CallbackRequest.from_parser(parser), b"".join(pieces)
     except ParseError:
         return None
 
 
-def same(plain: plain_head.PlainRequest, theirs: Any) -> bool:
+def same(plain: plain_head.PlainRequest, request_and_body: tuple[Any, bytes]) -> bool:
+    theirs, body = request_and_body
     return bool(
         (plain.method, plain.uri, plain.version) == (theirs.method, theirs.uri, theirs.version)
         and plain.fields.pairs == theirs.headers_bytes
         and (plain.should_close(), plain.may_upgrade()) == (theirs.should_close(), theirs.may_upgrade())
         and not theirs.chunked
-        and theirs.content_length == 0
+        and (plain.body.length or 0) == theirs.content_length
+        and plain.body._whole == body
         and not theirs._expect_100_continue
     )
 
@@ -97,7 +110,9 @@ def same(plain: plain_head.PlainRequest, theirs: Any) -> bool:
 def test_a_plain_request_is_what_gunicorn_reads(data: bytes) -> None:
     plain = plain_head.read_request(data)
     assert plain is not None
-    assert same(plain, by_gunicorn(data))
+    theirs = by_gunicorn(data)
+    assert theirs is not None
+    assert same(plain, theirs)
     assert plain.raw == data
 
 
