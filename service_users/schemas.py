@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
@@ -16,6 +17,9 @@ from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import Body, QueryText, Timestamp, Update, Visible, unsent
 
 MAX_EMAIL = 254
+#: What stands before the @ of most addresses, and is in its normal form.
+_PLAIN_LOCAL = re.compile(r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*")
+_MAX_LOCAL = 64
 _ROLE = re.compile(r"^[a-z][a-z0-9_]{0,31}$")
 _ROLES_RULE = "1 to 16 different ones, each of 1 to 32 of a-z, 0-9 and _, beginning with a letter"
 
@@ -24,10 +28,19 @@ def _email(value: str) -> str:
     # Checked before the library parses it, whose work grows with the length.
     if len(value) > MAX_EMAIL:
         raise ValueError(f"must have at most {MAX_EMAIL} characters")
+    local, _, domain = value.rpartition("@")
     try:
+        if len(local) <= _MAX_LOCAL and domain.isascii() and _PLAIN_LOCAL.fullmatch(local):
+            return f"{local}@{_domain(domain)}"
         return validate_email(value, check_deliverability=False).normalized
     except EmailNotValidError as exc:
         raise ValueError("must be an e-mail address such as user@example.com") from exc
+
+
+@lru_cache(maxsize=1024)
+def _domain(domain: str) -> str:
+    """The normal form of an ASCII domain. Cached: a few make up most addresses, and one takes the library 20 µs."""
+    return validate_email(f"x@{domain}", check_deliverability=False).domain
 
 
 def _email_if_it_is_one(value: str) -> str:

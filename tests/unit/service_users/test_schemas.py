@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from email_validator import EmailNotValidError, validate_email
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service_users.schemas import UserCreate, UserQuery, UserUpdate, UserView
 from servicekit.web.schemas import parse_body, parse_query
@@ -31,6 +34,22 @@ def test_an_address_and_a_name_suffice():
 @pytest.mark.parametrize("missing", ["email", "name"])
 def test_without_either_it_is_refused(missing):
     assert refused_fields(**{name: value for name, value in GOOD.items() if name != missing}) == [missing]
+
+
+PARTS = ["a", "A", "info", "Info", *".-+_1'\" <>()@é\nß", "e\u0301", "x" * 60]
+LABELS = ["b", "B", "b.de", "xn--mnchen-3ya.de", "xn--a", "münchen.de", "local", "arpa", "1", "ab--c", "x" * 63]
+LABELS += ["[1.2.3.4]", *".->\n"]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=5), st.lists(st.sampled_from(LABELS), max_size=5))
+def test_an_address_is_what_the_library_makes_of_it(local, domain):
+    email = f"{''.join(local)}@{'.'.join(domain)}"
+    try:
+        expected = validate_email(email, check_deliverability=False).normalized
+    except EmailNotValidError:
+        assert refused_fields(**GOOD | {"email": email}) == ["email"]
+    else:
+        assert parse(**GOOD | {"email": email}).email == expected
 
 
 @pytest.mark.parametrize(
