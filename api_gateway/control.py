@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response
 from pydantic import Field
 
 from api_gateway.errors import CircuitHeldUp
@@ -75,8 +75,7 @@ _PAGE_FIELDS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 #: Fetches each service's OpenAPI document unchanged, or None for a service that did not answer.
@@ -255,7 +254,7 @@ def make_control(
     return app
 
 
-def _add_start_page(app: Flask) -> None:
+def _add_start_page(app: ServiceApp) -> None:
     """Answer `/` with a page where a page is wanted; the view that is there answers programs."""
     page = resources.files("api_gateway").joinpath("start_page.html").read_text(encoding="utf-8")
     policy = _PAGE_FIELDS["Content-Security-Policy"]
@@ -264,19 +263,19 @@ def _add_start_page(app: Flask) -> None:
         digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
         policy = policy.replace(f"{element}-src 'self'", f"{element}-src 'sha256-{digest}'")
     fields = {**_PAGE_FIELDS, "Content-Security-Policy": policy, "Cache-Control": "no-cache"}
-    for_programs = cast("Callable[[], Response]", app.view_functions["GET /"])
+    for_programs = app.declared["GET /"]
 
-    def show() -> Response:
-        wanted = request.accept_mimetypes
+    def show(asked: Request) -> Response:
+        wanted = asked.accept_mimetypes
         # Most programs take anything, and get JSON.
         if wanted["text/html"] > wanted["application/json"]:
             answer = Response(page, 200, mimetype="text/html", headers=fields)
         else:
-            answer = for_programs()
+            answer = for_programs(asked)
         answer.vary.add("Accept")
         return answer
 
-    app.view_functions["GET /"] = show
+    app.declared["GET /"] = show
 
 
 def _circuit_view(seen: CircuitSnapshot) -> CircuitView:
