@@ -51,6 +51,7 @@ class Gateway(Application):
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
+        self.tls = settings.tls()
         self._metrics = Metrics("api_gateway", same_everywhere=SAME_IN_EVERY_PROCESS)
         self._lanes: dict[str, Lane] = {}
         self._prober: Prober | None = None

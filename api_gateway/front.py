@@ -154,7 +154,7 @@ class Front(ObservedHandler[_ClientCall]):
         if isinstance(error, Overloaded):
             error.headers = {**self.CRASH_HEADERS, **error.headers}
         answer = error_answer(error)
-        self._send(exchange, Reply(answer.status, answer.fields, answer.body))
+        self._send(exchange, Reply(answer.status, [*answer.fields, *headers.GUARDS], answer.body))
         exchange.status = answer.status
 
     def parser_refused(self, status: int, fields: Fields) -> Fields:
@@ -162,7 +162,7 @@ class Front(ObservedHandler[_ClientCall]):
         if not fields and len(self._origins) == 1:
             # Refused before its Origin arrived: no other page may read the answer.
             fields = [(b"origin", origin.encode("latin-1")) for origin in self._origins]
-        return self._cors("", RequestFields(fields), None)
+        return headers.GUARDS + self._cors("", RequestFields(fields), None)
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to Flask, which logs and counts it itself."""
@@ -171,10 +171,14 @@ class Front(ObservedHandler[_ClientCall]):
             passed = [field for field in fields.pairs if field[0] != b"x-request-id"]
             passed.append((b"x-request-id", made.encode("ascii")))
             extra = [(b"server", headers.VIA_NAME), *self._cors(scope["method"], fields, None)]
+            if scope["scheme"] == "https":
+                extra += _strict_transport(fields)
 
             async def send_with_ours(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    message = {**message, "headers": [*message["headers"], *extra]}
+                    own = dict(message["headers"])
+                    guards = [field for field in headers.GUARDS if field[0] not in own]
+                    message = {**message, "headers": [*message["headers"], *guards, *extra]}
                 await send(message)
 
             raw_path = scope["raw_path"].decode("latin-1")
@@ -283,6 +287,8 @@ class Front(ObservedHandler[_ClientCall]):
         made = exchange.request_id.encode("ascii")
         fields = reply.fields
         fields += (*exchange.quota, (b"x-request-id", made), (b"server", headers.VIA_NAME))
+        if exchange.client.scheme == "https":
+            fields += _strict_transport(exchange.request.fields)
         if self._origins:
             request = exchange.request
             fields += self._cors(request.method, request.fields, headers.get(reply.fields, b"allow"))
@@ -376,3 +382,7 @@ def _read_target(request: Request) -> Target:
     """The request's target; raises BadPath, or BadRequest unless there is a single Host."""
     request.check_host()
     return Target("*", None) if request.target == "*" else split_target(request.target)
+
+
+def _strict_transport(fields: RequestFields) -> Fields:
+    return headers.strict_transport(fields.hosts[0]) if fields.hosts else []

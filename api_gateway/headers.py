@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from servicekit.http_server.request import Fields, RequestFields, field_lines
-from servicekit.process.hosts import read_address
+from servicekit.process.hosts import read_address, read_authority
 
 VIA_NAME = b"siteworks"
 
@@ -74,6 +74,14 @@ _SET_HERE_DOWN = HOP_BY_HOP | {
     b"server",
     b"x-request-id",
 }
+
+#: For the gateway's own answers, unless they have other ones: nothing in them is a page, and no page may frame them.
+GUARDS: Fields = [
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+_STRICT: Fields = [(b"strict-transport-security", b"max-age=31536000")]
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 #: The start of a relative address that names another host, as browsers read it: they skip tabs, and take `\` for `/`.
@@ -248,6 +256,16 @@ def cors(
         fields.append((b"access-control-allow-headers", wanted))
     fields.append((b"access-control-max-age", b"600"))
     return fields
+
+
+@lru_cache(maxsize=256)
+def strict_transport(host: bytes) -> Fields:
+    """The field that keeps browsers to TLS for a year (RFC 6797); none for addresses, where they ignore it, and for
+    localhost, whose other ports may speak plain HTTP."""
+    named = read_authority(host.decode("latin-1"))
+    name = "" if named is None else named[0]
+    is_public = not name.startswith("[") and read_address(name) is None and name.rpartition(".")[2] != "localhost"
+    return _STRICT if name and is_public else []
 
 
 def own_location(value: bytes, upstream_origin: bytes) -> bytes:

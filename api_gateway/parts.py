@@ -65,7 +65,7 @@ async def forward_parts(lanes: Mapping[str, Lane], match: Match, call: Call, not
         notes.circuit = ",".join(str(one.circuit) for one in noted.values())
         notes.attempts = sum(one.attempts for one in noted.values())
         notes.cause = next((one.cause for one in noted.values() if one.cause), None)
-    fields: Fields = [(b"content-type", b"application/json")]
+    fields: Fields = [(b"content-type", b"application/json"), *headers.GUARDS]
     if page.error is None:
         return Reply(page.status, fields, dump(success(page.data)))
     if retry_after is not None:

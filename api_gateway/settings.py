@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, Field, FilePath, create_model, model_validator
 
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Quota
 from api_gateway.route_table import EVENTS
+from servicekit.http_server.tls import BadTlsFile, ServerTls, read_context
 from servicekit.process.hosts import read_origins
 from servicekit.process.services import Service, services
 from servicekit.process.settings import Bind, CallerSettings, HttpUrl, Token
@@ -78,6 +79,14 @@ class GatewaySettings(_Addresses):
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         default="", description="origins whose pages may call the API besides its own, separated by commas"
     )
+    gateway_tls_cert_file: FilePath | None = Field(
+        default=None,
+        description="the certificate, with its chain, by which the gateway speaks TLS instead of plain HTTP, in PEM; "
+        "read again when it or its key changes",
+    )
+    gateway_tls_key_file: FilePath | None = Field(
+        default=None, description="the certificate's private key, in PEM, without a password"
+    )
     gateway_upstream_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=128, description="requests of one process that may be under way at one service at a time"
     )
@@ -93,6 +102,25 @@ class GatewaySettings(_Addresses):
         description="REQUESTS/SECONDS that one client address may send, such as 100/60, counted over all processes of "
         "this gateway; beyond it 429. Behind proxies set TRUSTED_PROXIES, or they count as one client. Empty: no limit",
     )
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        certificate, key = self.gateway_tls_cert_file, self.gateway_tls_key_file
+        if (certificate is None) != (key is None):
+            set_one, other = ("CERT", "KEY") if key is None else ("KEY", "CERT")
+            raise ValueError(f"GATEWAY_TLS_{other}_FILE: is not set, but GATEWAY_TLS_{set_one}_FILE is")
+        if certificate is not None and key is not None:
+            try:
+                read_context(certificate, key)
+            except BadTlsFile as error:
+                name = "CERT" if error.file == certificate else "KEY"
+                raise ValueError(f"GATEWAY_TLS_{name}_FILE: {error}") from None
+        return self
+
+    def tls(self) -> ServerTls | None:
+        """How the gateway's port speaks TLS, if it does."""
+        certificate, key = self.gateway_tls_cert_file, self.gateway_tls_key_file
+        return None if certificate is None or key is None else ServerTls(certificate, key)
 
     def upstream_urls(self) -> dict[str, str]:
         """The address of each upstream, by name."""

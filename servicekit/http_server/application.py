@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from servicekit.http_server.request import Fields, Receive, Request
+from servicekit.http_server.tls import ServerTls
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,6 +36,8 @@ class Application:
 
     #: Set by `start`.
     handler: RequestHandler
+    #: How its port speaks TLS; None for plain HTTP.
+    tls: ServerTls | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: startup and shutdown, and the requests that the handler leaves."""
@@ -70,3 +73,8 @@ class Application:
 def handler_of(app: object) -> RequestHandler | None:
     """The handler of a started application; None for any other ASGI application."""
     return app.handler if isinstance(app, Application) else None
+
+
+def tls_of(app: object) -> ServerTls | None:
+    """How an application's port speaks TLS, if it does."""
+    return app.tls if isinstance(app, Application) else None

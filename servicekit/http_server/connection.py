@@ -32,7 +32,15 @@ from servicekit.observing.logs import get_logger
 from servicekit.observing.request_id import accept_or_make
 from servicekit.process.hosts import read_address
 from servicekit.wire.envelope import dump, failure
-from servicekit.wire.errors import AppError, BadRequest, HeadersTooLarge, NotSupported, RequestTimeout, UriTooLong
+from servicekit.wire.errors import (
+    AppError,
+    BadRequest,
+    HeadersTooLarge,
+    NotSupported,
+    RequestTimeout,
+    TlsRequired,
+    UriTooLong,
+)
 
 #: How long a request head may take, in seconds: from the start of the connection or, on one that has served, from the
 #: first byte.
@@ -140,6 +148,8 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         super().connection_made(transport)
         self._request_ready = Ready(self.worker.loop)
         self._handler = handler_of(self.app)
+        if self._is_ssl:
+            self.scheme = "https"
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.address = str(read_address(peer[0]) or "") if ":" in peer[0] else peer[0]
@@ -174,7 +184,8 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         body = self._body_receiver
         midway = body is not None and not body._complete
         waits = self._answering is not None and not self.has_answer if midway else self._request_ready.is_set()
-        self.half_closed = waits and not self._closed and not self._is_endless
+        # TLS has no half of a connection.
+        self.half_closed = waits and not self._closed and not self._is_endless and not self._is_ssl
         if self.half_closed and midway:
             # Its reader refuses it.
             body.signal_disconnect()
@@ -375,7 +386,8 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             body.signal_disconnect()
         may_send = self._refused or is_midway or self._callback_parser._buffer
         if may_send and not self.half_closed and not self.transport.is_closing():
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS cannot
+                self.transport.write_eof()
             super()._resume_reading()
             self._discard_until = self.worker.loop.time() + DISCARD_SECONDS
             self._linger_timer = self.worker.loop.call_later(SILENT_SECONDS, self._linger, 0)
@@ -430,14 +442,16 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     def _send_error_response(self, status: int, message: str, extra_headers: Sequence[tuple[str, str]] = ()) -> None:
         """Refuse in the envelope. `message` is the parser's and may quote the request: it only goes to the log."""
+        self._refuse(_REFUSALS.get(status, AppError)(), status, message, extra_headers)
+
+    def _refuse(self, error: AppError, status: int, cause: str, extra_headers: Sequence[tuple[str, str]] = ()) -> None:
         self._refused = True
-        error = _REFUSALS.get(status, AppError)()
         body = dump(failure(error))
         made = accept_or_make(None)
         fields: Fields = []
         if self._handler is not None:
             fields = self._handler.parser_refused(status, self._read_origin())
-        _log.info("request_refused", status=status, code=error.code, cause=message, request_id=made)
+        _log.info("request_refused", status=status, code=error.code, cause=cause, request_id=made)
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
             "Server: siteworks",
@@ -460,3 +474,12 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             return named
         found = _ORIGIN.search(b"\n%b" % parser._buffer)
         return [] if found is None else [(b"origin", found[1])]
+
+
+class PlainConnection(HttpConnection):
+    """Somebody who speaks plain HTTP where TLS is spoken: whatever they ask, that is the answer."""
+
+    def data_received(self, data: bytes) -> None:
+        if not self._closed:
+            self._refuse(TlsRequired(), 400, "plain HTTP")
+            self._close_transport()

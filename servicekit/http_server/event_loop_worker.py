@@ -11,14 +11,15 @@ import contextlib
 import gc
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gunicorn.asgi import protocol
 from gunicorn.workers import gasgi
 
-from servicekit.http_server.application import handler_of
-from servicekit.http_server.connection import HttpConnection, date_line
+from servicekit.http_server.application import handler_of, tls_of
+from servicekit.http_server.connection import HEAD_SECONDS, SILENT_SECONDS, HttpConnection, PlainConnection, date_line
+from servicekit.http_server.tls import LOOK_SECONDS, ServerTls
 from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import freeze_heap
@@ -31,6 +32,8 @@ ACCEPTED_AT_ONCE = 16
 OTHERS_FIRST_SECONDS = 0.001
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 ACCEPT_AGAIN_SECONDS = 0.1
+#: The first byte of a TLS connection (RFC 8446 section 5.1: a handshake record).
+_HANDSHAKE = b"\x16"
 #: How long a new connection without a request survives the order to stop, in seconds: the request may be on its way.
 FIRST_REQUEST_SECONDS = 1.0
 
@@ -105,6 +108,9 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         super().notify()
 
     def _start_accepting(self) -> None:
+        tls = tls_of(self.asgi)
+        if tls is not None:
+            self._look_at_certificate(tls)
         for given in self.sockets:
             # A duplicate, because the event loop's own server needs the other descriptor for itself.
             listener = given.sock.dup()
@@ -146,10 +152,54 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
                     self.loop.call_later(ACCEPT_AGAIN_SECONDS, self._accept_again, listener)
                 # Otherwise nothing is queued any more, or the client has left.
                 return
-            accepted.setblocking(False)
-            joining = self.loop.create_task(self.loop.connect_accepted_socket(lambda: HttpConnection(self), accepted))
-            self.joining.add(joining)
-            joining.add_done_callback(self._joined)
+            self._join(accepted)
+
+    def _join(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        joining = self.loop.create_task(self._connected(accepted))
+        self.joining.add(joining)
+        joining.add_done_callback(self._joined)
+
+    def _connected(self, accepted: socket.socket) -> Coroutine[Any, Any, Any]:
+        tls = tls_of(self.asgi)
+        if tls is not None:
+            return self._connected_by_tls(accepted, tls)
+        connected: Coroutine[Any, Any, Any] = self.loop.connect_accepted_socket(lambda: HttpConnection(self), accepted)
+        return connected
+
+    async def _connected_by_tls(self, accepted: socket.socket, tls: ServerTls) -> None:
+        try:
+            async with asyncio.timeout(HEAD_SECONDS):
+                if await self._first_byte(accepted) != _HANDSHAKE:
+                    await self.loop.connect_accepted_socket(lambda: PlainConnection(self), accepted)
+                else:
+                    await self.loop.connect_accepted_socket(
+                        lambda: HttpConnection(self),
+                        accepted,
+                        ssl=tls.context,
+                        ssl_handshake_timeout=HEAD_SECONDS,
+                        ssl_shutdown_timeout=SILENT_SECONDS,
+                    )
+        except OSError as error:
+            # Too late, no common version, a certificate that the client does not trust: its own affair.
+            _log.info("handshake_failed", cause=repr(error))
+
+    async def _first_byte(self, accepted: socket.socket) -> bytes:
+        """Wait for the first byte, and leave it to be received; empty if the client says nothing more."""
+        arrived = asyncio.Event()
+        self.loop.add_reader(accepted, arrived.set)
+        try:
+            await arrived.wait()
+            self.loop.remove_reader(accepted)
+            return accepted.recv(1, socket.MSG_PEEK)
+        except BaseException:
+            self.loop.remove_reader(accepted)
+            accepted.close()
+            raise
+
+    def _look_at_certificate(self, tls: ServerTls) -> None:
+        tls.look()
+        self.loop.call_later(LOOK_SECONDS, self._look_at_certificate, tls)
 
     def _accept_again(self, listener: socket.socket) -> None:
         if listener in self.listeners:
@@ -168,6 +218,8 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         self.alive = False
         self._stop_accepting()
         await self._take_waiting()
+        # A TLS handshake may be under way.
+        await self._let_join()
         handler = handler_of(self.asgi)
         if handler is not None:
             handler.end_streams()
@@ -189,9 +241,12 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
                     server.close()
                 return
             for accepted in waiting:
-                accepted.setblocking(False)
-                with contextlib.suppress(OSError):  # it has left already
-                    await self.loop.connect_accepted_socket(lambda: HttpConnection(self), accepted)
+                self._join(accepted)
+            await self._let_join()
+
+    async def _let_join(self) -> None:
+        if self.joining:
+            await asyncio.wait(self.joining, timeout=FIRST_REQUEST_SECONDS)
 
     def _close_idle(self, *, fresh: bool) -> None:
         for connection in list(self.connections):

@@ -6,9 +6,12 @@ python -m servicekit.process.probe 8001
 from __future__ import annotations
 
 import http.client
+import ssl
 import sys
 
 _PATIENCE_SECONDS = 4
+#: What `servicekit.wire.errors` calls plain HTTP at a port that speaks TLS.
+_TLS_REQUIRED = '"tls_required"'
 
 
 def problem_of(port: int, patience: float = _PATIENCE_SECONDS) -> str | None:
@@ -16,7 +19,17 @@ def problem_of(port: int, patience: float = _PATIENCE_SECONDS) -> str | None:
 
     `patience`: seconds for each step, from connecting to each part of the answer.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
+    problem = _problem_of(http.client.HTTPConnection("127.0.0.1", port, timeout=patience))
+    if problem is not None and _TLS_REQUIRED in problem:
+        # Whose certificate it is does not matter here: nothing secret is sent.
+        any_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        any_certificate.check_hostname, any_certificate.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=patience, context=any_certificate)
+        problem = _problem_of(connection)
+    return problem
+
+
+def _problem_of(connection: http.client.HTTPConnection) -> str | None:
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()

@@ -2,7 +2,8 @@
 
 AppError                      500 internal_error
 ├── Invalid                   400 invalid_input
-│   └── BadRequest            400 bad_request
+│   ├── BadRequest            400 bad_request
+│   └── TlsRequired           400 tls_required
 ├── Unauthorized              401 unauthorized
 ├── Forbidden                 403 forbidden
 │   └── ForeignPage           403 foreign_page
@@ -91,6 +92,12 @@ class BadRequest(Invalid):
     """The request breaks the rules of HTTP."""
 
     code = "bad_request"
+
+
+class TlsRequired(Invalid):
+    """This port speaks TLS: ask it by https."""
+
+    code = "tls_required"
 
 
 class Unauthorized(AppError):

@@ -26,3 +26,11 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(*names).configure_cert(context)
         return context
+
+    def write_pair(self, folder: Path, *names: str) -> tuple[Path, Path]:
+        """Write a certificate for a server of these names, and its key; whatever was there before is replaced."""
+        issued = self._authority.issue_cert(*names)
+        certificate, key = folder / "certificate.pem", folder / "key.pem"
+        certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        key.write_bytes(issued.private_key_pem.bytes())
+        return certificate, key

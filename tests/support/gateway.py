@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -34,13 +35,14 @@ class GatewayServer:
         before: Callable[[], None] | None = None,
         constants: tuple[str, ...] = (),
         host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
         **settings: str,
     ) -> None:
-        """`host` is where it listens; `constants` override those of api_gateway.app (`_WAITING=1`); `conf` is
-        gunicorn's; `before` is called in the new process before gunicorn starts."""
+        """`host` is where it listens, and `tls` how it is asked; `constants` override those of api_gateway.app
+        (`_WAITING=1`); `conf` is gunicorn's; `before` is called in the new process before gunicorn starts."""
         self.port = free_port()
         self.log = log
-        self.client = RawClient(self.port)
+        self.client = RawClient(self.port, tls=tls)
         environment = {
             **os.environ,
             "GATEWAY_BIND": f"{host}:{self.port}",
@@ -131,11 +133,12 @@ class GatewayProcess(GatewayServer):
         before: Callable[[], None] | None = None,
         constants: tuple[str, ...] = (),
         host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
         **settings: str,
     ) -> None:
         self.upstreams = {name: ScriptedUpstream() for name in UPSTREAMS}
         urls = {name: upstream.url for name, upstream in self.upstreams.items()}
-        super().__init__(log, urls, conf=conf, before=before, constants=constants, host=host, **settings)
+        super().__init__(log, urls, conf=conf, before=before, constants=constants, host=host, tls=tls, **settings)
 
     def reset(self) -> None:
         """Reset upstreams and circuits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -44,12 +45,14 @@ class RawAnswer:
 class RawClient:
     """A client of one port."""
 
-    def __init__(self, port: int, timeout: float = 15.0) -> None:
+    def __init__(self, port: int, timeout: float = 15.0, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
         self.timeout = timeout
+        self.tls = tls
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), self.timeout)
+        connection = socket.create_connection(("127.0.0.1", self.port), self.timeout)
+        return connection if self.tls is None else self.tls.wrap_socket(connection, server_hostname="localhost")
 
     def send(self, data: bytes, *, head: bool = False) -> RawAnswer:
         """Send bytes on a new connection; return the answer."""

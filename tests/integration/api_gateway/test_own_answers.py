@@ -256,6 +256,36 @@ class TestPages:
             seen = client.get(asset)
             assert (seen.status, bool(seen.body)) == (200, True), asset
 
+    @pytest.mark.parametrize(
+        "data",
+        [
+            *(
+                pytest.param(b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (target, more), id=target.decode())
+                for target, more in [
+                    (b"/", b""),
+                    (b"/", b"Accept: text/html\r\n"),
+                    (b"/health", b""),
+                    (b"/metrics", b""),
+                    (b"/openapi.json", b""),
+                    (b"/swagger", b""),
+                    (b"/swagger/start.js", b""),
+                    (b"/users/1/details", b""),
+                    (b"/nothing", b""),
+                    (b"/users/..", b""),
+                ]
+            ),
+            pytest.param(b"nonsense\r\n\r\n", id="no HTTP"),
+        ],
+    )
+    def test_nothing_of_its_own_is_framed_guessed_at_or_tells_where_it_was(
+        self, client: RawClient, data: bytes
+    ) -> None:
+        seen = client.send(data)
+        (policy,) = seen.values("Content-Security-Policy")
+        assert {"default-src 'none'", "frame-ancestors 'none'"} <= set(policy.split("; "))
+        assert seen.values("X-Content-Type-Options") == ["nosniff"]
+        assert seen.values("Referrer-Policy") == ["no-referrer"]
+
     @pytest.mark.parametrize("file", ["..%2f..%2fsettings.py", "nothing.js", "index.html"])
     def test_nothing_else_is_served_from_there(self, client: RawClient, file: str) -> None:
         assert client.get(f"/swagger/{file}").status in (400, 404)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from api_gateway.settings import GatewaySettings
 from servicekit.process.services import services
 from servicekit.process.settings import SettingsError, load
+from tests.support.certificates import Authority
 
 
 def test_without_any_variable_it_runs_on_loopback() -> None:
@@ -72,3 +81,34 @@ def test_origins_are_a_list_kept_as_browsers_send_them(
 ) -> None:
     monkeypatch.setenv("CORS_ORIGINS", written)
     assert load(GatewaySettings).allowed_origins() == sent
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "said"),
+    [
+        ("certificate.pem", None, r"GATEWAY_TLS_KEY_FILE: is not set, but GATEWAY_TLS_CERT_FILE is"),
+        (None, "key.pem", r"GATEWAY_TLS_CERT_FILE: is not set, but GATEWAY_TLS_KEY_FILE is"),
+        ("missing.pem", "key.pem", r"GATEWAY_TLS_CERT_FILE: Path does not point to a file"),
+        ("key.pem", "key.pem", r"GATEWAY_TLS_CERT_FILE: holds no certificate in PEM"),
+        ("nothing.pem", "key.pem", r"GATEWAY_TLS_CERT_FILE: holds no certificate in PEM"),
+        ("certificate.pem", "nothing.pem", r"GATEWAY_TLS_KEY_FILE: holds no private key in PEM"),
+        ("certificate.pem", "locked.pem", r"GATEWAY_TLS_KEY_FILE: holds no private key in PEM, or one with a password"),
+        ("certificate.pem", "other.pem", r"GATEWAY_TLS_KEY_FILE: is not the key of the certificate"),
+    ],
+)
+def test_a_wrong_certificate_or_key_stops_the_start_and_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificate: str | None, key: str | None, said: str
+) -> None:
+    authority = Authority()
+    authority.write_pair(tmp_path, "localhost")[1].rename(tmp_path / "other.pem")
+    text = authority.write_pair(tmp_path, "localhost")[1].read_bytes()
+    (tmp_path / "nothing.pem").write_bytes(b"nothing")
+    locked = BestAvailableEncryption(b"a password")
+    (tmp_path / "locked.pem").write_bytes(
+        load_pem_private_key(text, None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked)
+    )
+    for variable, name in (("GATEWAY_TLS_CERT_FILE", certificate), ("GATEWAY_TLS_KEY_FILE", key)):
+        if name is not None:
+            monkeypatch.setenv(variable, str(tmp_path / name))
+    with pytest.raises(SettingsError, match=said):
+        load(GatewaySettings)
