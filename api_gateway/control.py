@@ -250,7 +250,8 @@ def make_control(
     if processes is not None:
         app.processes = lambda: len(processes())
     _add_start_page(app)
-    _add_documentation(app, api, routes, fetch_documents, list(circuits))
+    own = own_document(api, list(circuits), login=identify is not None)
+    _add_documentation(app, own, routes, fetch_documents, list(circuits))
     return app
 
 
@@ -296,9 +297,12 @@ def _circuit_view(seen: CircuitSnapshot) -> CircuitView:
 
 
 def _add_documentation(
-    app: Flask, api: Routes, routes: Sequence[Route], fetch_documents: FetchDocuments, circuit_names: list[str]
+    app: Flask,
+    own: Mapping[str, Any],
+    routes: Sequence[Route],
+    fetch_documents: FetchDocuments,
+    circuit_names: list[str],
 ) -> None:
-    own = own_document(api, circuit_names)
     copies = _Copies(fetch_documents, circuit_names)
 
     def show_document() -> Response:
@@ -322,9 +326,9 @@ def _add_documentation(
         app.add_url_rule(rule, endpoint=rule, view_func=view, methods=["GET"], provide_automatic_options=False)
 
 
-def own_document(api: Routes, circuit_names: list[str]) -> dict[str, Any]:
+def own_document(api: Routes, circuit_names: list[str], *, login: bool = False) -> dict[str, Any]:
     """The OpenAPI document of the gateway's own operations."""
-    document = openapi.document(title="Siteworks", version=VERSION, description=DESCRIPTION, routes=[api])
+    document = openapi.document(title="Siteworks", version=VERSION, description=DESCRIPTION, routes=[api], login=login)
     for parameter in document["paths"]["/admin/circuits/{name}"]["post"]["parameters"]:
         parameter["schema"] = {"type": "string", "enum": sorted(circuit_names)}
     return document

@@ -44,17 +44,22 @@ class StreamsApp(Application):
             limit=settings.events_watchers,
         )
         metrics = Metrics(SERVICE)
+        identify = identify_with(settings)
         self.handler = TaskStreamHandler(
             self._feed,
             checks={"database": self._database.ping},
             metrics=metrics,
             stream_metrics=StreamMetrics(metrics.registry, self._feed),
             document=openapi.document(
-                title=SERVICE, version=VERSION, description="Tasks as they change.", routes=[stream_routes()]
+                title=SERVICE,
+                version=VERSION,
+                description="Tasks as they change.",
+                routes=[stream_routes()],
+                login=identify is not None,
             ),
             keep_alive_seconds=_KEEP_ALIVE_SECONDS,
             browsers=BrowserRules(settings.allowed_hosts, settings.events_bind),
-            identify=identify_with(settings),
+            identify=identify,
         )
         self._looking: asyncio.Task[None] | None = None
         self._listener: EventListener | None = None

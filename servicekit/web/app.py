@@ -177,7 +177,10 @@ def make_app(
     for group in routes:
         for endpoint in group.endpoints:
             _add(app, endpoint, body_limit, identify)
-    _add_service_pages(app, service, routes, checks, metrics, description)
+    public = [group for group in routes if group.documented]
+    login = identify is not None
+    document = openapi.document(title=service, version=VERSION, description=description, routes=public, login=login)
+    _add_service_pages(app, service, checks, metrics, document)
     return app
 
 
@@ -301,13 +304,11 @@ def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[Reque
 def _add_service_pages(
     app: ServiceApp,
     service: str,
-    routes: Sequence[Routes],
     checks: Mapping[str, Check],
     metrics: Metrics,
-    description: str,
+    document: Mapping[str, Any],
 ) -> None:
-    public = [group for group in routes if group.documented]
-    api_document = dump(openapi.document(title=service, version=VERSION, description=description, routes=public))
+    api_document = dump(document)
 
     def page(path: str, view: Callable[[], Response]) -> None:
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["GET"], provide_automatic_options=False)

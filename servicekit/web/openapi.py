@@ -10,16 +10,20 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import CoreSchema
 
+from servicekit.identity.roles import Action
+from servicekit.identity.tokens import IdentityUnavailable, InvalidToken
 from servicekit.web.preconditions import ETAG, IF_MATCH
 from servicekit.web.routes import Endpoint, Routes
 from servicekit.wire.envelope import status_of
 from servicekit.wire.errors import (
     AppError,
     DeadlineExceeded,
+    Forbidden,
     Invalid,
     InvalidJson,
     PreconditionFailed,
     TooLarge,
+    Unauthorized,
     Unavailable,
     UnsupportedMediaType,
 )
@@ -69,13 +73,15 @@ _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "ex
 _ETAG_FIELD: dict[str, Any] = {ETAG: {"description": "of the present state", "schema": {"type": "string"}}}
 
 
-def document(*, title: str, version: str, description: str, routes: Sequence[Routes]) -> dict[str, Any]:
-    """Build the whole document, from the declared routes alone."""
+def document(
+    *, title: str, version: str, description: str, routes: Sequence[Routes], login: bool = False
+) -> dict[str, Any]:
+    """Build the whole document, from the declared routes alone; `login` says whether callers must show who they are."""
     endpoints = [endpoint for group in routes for endpoint in group.endpoints]
     schemas = _schemas(endpoints)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas, login)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
@@ -127,9 +133,10 @@ def _views(endpoint: Endpoint) -> list[type[BaseModel]]:
     return [cast("type[BaseModel]", field.annotation) for field in endpoint.view.model_fields.values()]
 
 
-def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, schemas: _Schemas, login: bool) -> dict[str, Any]:
     doc = inspect.getdoc(endpoint.handler) or endpoint.handler.__name__
     summary, _, rest = doc.partition("\n")
+    judged = login and endpoint.action not in (None, Action.PUBLIC)
     operation: dict[str, Any] = {
         "operationId": _operation_id(endpoint),
         "tags": [endpoint.tag],
@@ -139,9 +146,9 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             *_query_parameters(endpoint),
             *_header_parameters(endpoint),
         ],
-        "responses": _responses(endpoint, schemas),
+        "responses": _responses(endpoint, schemas, judged),
     }
-    if endpoint.guard is not None:
+    if judged or endpoint.guard is not None:
         operation["security"] = [{_BEARER: []}]
     if rest.strip():
         operation["description"] = " ".join(rest.split())
@@ -213,8 +220,10 @@ def _request_fields(endpoint: Endpoint) -> Mapping[str, str]:
     return {**endpoint.headers, IF_MATCH: "ETags that were seen, or `*`: do it only if the present one is among them"}
 
 
-def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+def _responses(endpoint: Endpoint, schemas: _Schemas, judged: bool) -> dict[str, Any]:
     errors: list[type[AppError]] = [*endpoint.errors]
+    if judged:
+        errors += [Unauthorized, InvalidToken, Forbidden, IdentityUnavailable]
     if endpoint.body is not None:
         errors += [InvalidJson, Invalid, TooLarge, UnsupportedMediaType]
     elif endpoint.query is not None or endpoint.path_parameters:

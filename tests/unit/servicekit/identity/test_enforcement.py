@@ -164,6 +164,15 @@ def test_the_pages_for_machines_ask_nobody_who_they_are(client):
             assert client.get(path, headers=headers).status_code == 200
 
 
+def test_the_document_says_what_needs_a_token_and_what_is_said_without(client):
+    paths = client.get("/openapi.json").json["paths"]
+    closed = {path for path, item in paths.items() for one in item.values() if one.get("security") == [{"bearer": []}]}
+    assert closed == {"/orders", "/circuits", "/internal/events"}
+    assert "`invalid_token`" in paths["/orders"]["get"]["responses"]["401"]["description"]
+    assert "`identity_unavailable`" in paths["/orders"]["post"]["responses"]["503"]["description"]
+    assert "401" not in paths["/login"]["get"]["responses"]
+
+
 def test_a_service_without_keys_is_unavailable_and_refuses_nobody():
     answer = client_of().get("/orders", headers={"Authorization": f"Bearer {TOKEN}"})
     assert (answer.status_code, answer.json["error"]["code"]) == (503, "identity_unavailable")
