@@ -42,6 +42,9 @@ other, each with its own --data and --port.
 Settings come from the environment and from .env in the checkout (see .env.example), except for addresses (*_BIND,
 *_DATABASE_URL, USERS_URL and the like): those belong to the instance. RABBITMQ_URL names a RabbitMQ that
 runs already; where it is set the instance uses that one.
+
+SERVICE_PROCESSES=2 makes each service two processes on its port, GATEWAY_PROCESSES=2 the gateway: up to one for each
+core. PostgreSQL accepts as many connections as all may open; the number is set when the instance starts.
 """
 _WIDTH = 118
 _MOST_WORKERS = 64
@@ -80,7 +83,10 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--port", type=int, metavar="P", help=f"the gateway's port ({GATEWAY_PORT})")
     arguments.add_argument("--data", metavar="DIR", help="the data folder (.data in the checkout)")
     arguments.add_argument(
-        "--workers", type=int, metavar="N", help=f"task worker processes ({WORKERS}); with 0 no task runs"
+        "--workers",
+        type=int,
+        metavar="N",
+        help=f"task worker processes ({WORKERS}); 0: none, so no task runs and none can be added later",
     )
     arguments.add_argument(
         "--reset",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
+from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 
 from servicekit.observing import metrics as metrics_module
 from servicekit.observing.metrics import Metrics, Named, Tallies
@@ -31,17 +32,25 @@ def lines(registry: CollectorRegistry) -> set[str]:
     return {line for line in text.splitlines() if "_created" not in line}
 
 
-def test_the_exposition_is_prometheus_clients_own() -> None:
+@pytest.mark.parametrize("processes", ["one", "several"])
+def test_the_exposition_is_prometheus_clients_own(
+    processes: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    tallies = Tallies(ours, COUNTED, TIMED)
     counter = Counter(COUNTED.name, COUNTED.text, COUNTED.labels, registry=theirs)
     histogram = Histogram(TIMED.name, TIMED.text, TIMED.labels, buckets=BUCKETS, registry=theirs)
     for kind, how, seconds in SEEN:
-        tallies.of(kind, how).add(seconds)
         counter.labels(kind, how).inc()
         if seconds is not None:
             histogram.labels(kind).observe(seconds)
-    assert lines(ours) == lines(theirs)
+    expected = lines(theirs)
+    if processes == "several":
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+        monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())
+    tallies = Tallies(ours, COUNTED, TIMED)
+    for kind, how, seconds in SEEN:
+        tallies.of(kind, how).add(seconds)
+    assert lines(ours) == expected
 
 
 def test_what_several_threads_add_is_all_there() -> None:
