@@ -26,7 +26,7 @@ from servicekit.observing.metrics import Metrics
 from servicekit.process.clock import utc_now
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
-from servicekit.web.app import ServiceApp, make_app
+from servicekit.web.app import ServiceApp, WholeAnswer, make_app
 from servicekit.web.routes import Routes, bearer_guard
 from servicekit.web.schemas import Body, Timestamp, View
 from servicekit.wire.envelope import dump
@@ -266,14 +266,13 @@ def _add_start_page(app: ServiceApp) -> None:
     fields = {**_PAGE_FIELDS, "Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     for_programs = app.declared["GET /"]
 
-    def show(asked: Request) -> Response:
+    def show(asked: Request) -> Response | WholeAnswer:
         wanted = asked.accept_mimetypes
         # Most programs take anything, and get JSON.
         if wanted["text/html"] > wanted["application/json"]:
-            answer = Response(page, 200, mimetype="text/html", headers=fields)
-        else:
-            answer = for_programs(asked)
-        answer.vary.add("Accept")
+            return Response(page, 200, mimetype="text/html", headers={**fields, "Vary": "Accept"})
+        answer: WholeAnswer = for_programs(asked)
+        answer.fields.append(("Vary", "Accept"))
         return answer
 
     app.declared["GET /"] = show

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
-from typing import Any, cast
+from http import HTTPStatus
+from typing import Any
 from urllib.parse import unquote
 
 from flask import Flask, Request, Response, request
@@ -52,12 +53,25 @@ _LOOPBACK = BrowserRules()
 _PLAIN_HOST = re.compile(r"([a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}(:[0-9]{1,5})?")
 
 
-class _Whole(Response):
-    """An answer that is sent as it is: Werkzeug would look for fields to add and addresses to rewrite."""
+class WholeAnswer:
+    """An answer with the fields that it needs, as WSGI takes it; Werkzeug's would look for more, and for addresses to
+    rewrite."""
 
-    def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        start_response(self.status, self.headers.to_wsgi_list())
-        return () if environ["REQUEST_METHOD"] == "HEAD" else cast(list[bytes], self.response)
+    __slots__ = ("_body", "fields", "status_code")
+
+    def __init__(self, body: bytes, status_code: int) -> None:
+        self._body = body
+        self.status_code = status_code
+        self.fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+
+    def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response(_status_line(self.status_code), self.fields)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [self._body]
+
+
+@cache
+def _status_line(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 class _NoSessions(SessionInterface):
@@ -85,12 +99,12 @@ class ServiceApp(Flask):
         self.body_limits: dict[str, int] = {}
         self.endpoints: list[Endpoint] = []
         #: The views of declared operations, by Flask's endpoint.
-        self.declared: dict[str, Callable[..., Response]] = {}
+        self.declared: dict[str, Callable[..., Any]] = {}
         self._paths = self.url_map.bind("")
         self.record = RequestRecord(metrics)
         self._browsers = browsers
 
-    def full_dispatch_request(self) -> Response:
+    def full_dispatch_request(self) -> Any:
         """Answer the current request: in Flask's way, but for declared operations without its hooks and signals, which
         cost more than the rest of it."""
         # Flask's proxies take longer than what they stand for, so each is asked once.
@@ -119,12 +133,15 @@ class ServiceApp(Flask):
                     )
                 rule = present.url_rule
                 view = None if rule is None else self.declared.get(rule.endpoint)
-                response = (
+                response: Any = (
                     super().full_dispatch_request() if view is None else view(present, **(present.view_args or {}))
                 )
             except Exception as error:
                 response = self.make_response(self.handle_user_exception(error))
-            response.headers[request_id.REQUEST_ID] = wanted
+            if isinstance(response, WholeAnswer):
+                response.fields.append((request_id.REQUEST_ID, wanted))
+            else:
+                response.headers[request_id.REQUEST_ID] = wanted
             route = UNMATCHED if present.url_rule is None else _template(present.url_rule.rule)
             self.record.ended(present.method, route, response.status_code, time.perf_counter() - began)
         return response
@@ -201,7 +218,9 @@ def read_body(request: Request, limit: int) -> bytes:
     # As text, as values and as what is made of them.
     least = 3 * (announced or 0)
     memory.take(max(0, least - memory.taken()))
-    raw = request.stream.read(limit + 1)
+    environ = request.environ
+    source = environ["wsgi.input"] if environ.get("wsgi.input_terminated") else request.stream
+    raw: bytes = source.read(limit + 1)
     if len(raw) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
     _require_plain(request.headers.get("Content-Encoding", ""))
@@ -237,7 +256,7 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         app.body_limits[name] = limit
     caller_of = _caller_of(endpoint, identify)
 
-    def view(request: Request, **path: str) -> Response:
+    def view(request: Request, **path: str) -> WholeAnswer:
         caller = caller_of(request)
         arguments: dict[str, Any] = {
             name: text if endpoint.path_parameters[name] is str else id_from_path(name, text)
@@ -262,11 +281,10 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         if not isinstance(answer, Answer):
             answer = Answer(answer)
         data = encode(answer.data).encode()
-        response = _Whole(success_bytes(data), answer.status or endpoint.status, mimetype="application/json")
-        for field, value in answer.headers.items():
-            response.headers[field] = value
+        response = WholeAnswer(success_bytes(data), answer.status or endpoint.status)
+        response.fields.extend(answer.headers.items())
         if endpoint.tagged:
-            response.headers[ETAG] = answer.data.etag if partly_tagged else tag_of(data)
+            response.fields.append((ETAG, answer.data.etag if partly_tagged else tag_of(data)))
         return response
 
     app.declared[name] = view
