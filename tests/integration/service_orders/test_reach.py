@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
 
 from service_orders import events, repository
 from service_orders.errors import OrderNotFound
-from service_orders.schemas import OrderCreate, OrderQuery, OrderUpdate
+from service_orders.schemas import OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.use_cases import Orders
 from servicekit.identity.reach import Reach
 from servicekit.web.idempotency import RequestKey
@@ -43,8 +45,44 @@ def wanted(user_id: UUID, product: str = "nails", price: int = 1) -> OrderCreate
     )
 
 
-def everything(orders: Orders) -> list:
-    return [orders.get(UUID(one.id), reach=ALL) for one in orders.search(OrderQuery(limit=100)).orders]
+def listed(page: OrderPage) -> list[dict]:
+    return json.loads(page.orders.encoded_json)
+
+
+def everything(orders: Orders) -> list[OrderView]:
+    return [orders.get(UUID(one["id"]), reach=ALL) for one in listed(orders.search(OrderQuery(limit=100), reach=ALL))]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"sort": "-total_amount"},
+        {"sort": "created_at", "status": "created"},
+        {"product": "PRODUCT 1"},
+        {"product": "product", "status": "completed", "sort": "total_amount"},
+        {"user_id": str(PEOPLE[0])},
+        {"user_id": str(PEOPLE[1]), "status": "cancelled"},
+        {"offset": 3},
+        {"created_to": "2000-01-01T00:00:00Z"},
+    ],
+)
+def test_lists_their_totals_and_sums_are_those_of_ones_own_orders(orders, query):
+    wanted = OrderQuery.model_validate({**query, "offset": 0, "limit": 100})
+    truth = listed(orders.search(wanted, reach=ALL))
+    for person in PEOPLE:
+        reach = Reach.own(person)
+        mine = [one for one in truth if one["user_id"] == str(person)]
+        page = orders.search(OrderQuery.model_validate({**query, "limit": 3}), reach=reach)
+        assert (page.total, page.total_amount) == (len(mine), sum(Decimal(one["total_amount"]) for one in mine))
+        seen = listed(page)
+        while page.next is not None:
+            page = orders.search(
+                OrderQuery.model_validate({**query, "offset": 0, "limit": 3, "after": page.next}), reach=reach
+            )
+            assert page.total == len(mine)
+            seen += listed(page)
+        assert seen == mine[query.get("offset", 0) :]
 
 
 def test_of_the_orders_of_others_nothing_is_shown_changed_or_deleted(orders):

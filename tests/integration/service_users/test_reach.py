@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from uuid import UUID
 
 import pytest
@@ -28,8 +29,26 @@ def users(users_database: ServiceDatabase) -> Users:
     return users
 
 
+def listed(users: Users, reach: Reach, **query: object) -> tuple[list[dict], int]:
+    page = users.search(UserQuery.model_validate({"limit": 100, **query}), reach=reach)
+    assert page.next is None
+    return json.loads(page.users.encoded_json), page.total
+
+
 def everybody(users: Users) -> list[UserView]:
-    return [users.get(UUID(one.id), reach=ALL) for one in users.search(UserQuery(limit=100)).users]
+    return [users.get(UUID(one["id"]), reach=ALL) for one in listed(users, ALL)[0]]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"q": "USER"}, {"q": "user 3"}, {"email": "2@example.com"}, {"role": "user", "sort": "-name"}, {"role": "x"}],
+)
+def test_a_list_of_users_holds_at_most_oneself(users, query):
+    truth, total = listed(users, ALL, **query)
+    assert total == len(truth)
+    for me in everybody(users):
+        mine = [one for one in truth if one["id"] == str(me.id)]
+        assert listed(users, Reach.own(me.id), **query) == (mine, len(mine))
 
 
 def test_of_others_nothing_is_shown_changed_or_deleted(users):
