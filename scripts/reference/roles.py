@@ -14,7 +14,7 @@ from servicekit.process.services import services
 from servicekit.web.routes import Endpoint
 
 
-def _endpoints() -> Iterator[Endpoint]:
+def operations() -> Iterator[Endpoint]:
     """Every operation of every service and of the gateway, without each PATCH, which is a PUT once more."""
     gateway = make_control(
         circuits={}, routes=(), metrics=Metrics("api_gateway"), fetch_documents=dict, admin_token=None
@@ -31,11 +31,10 @@ def _scopes(action: Action) -> str:
 
 def page() -> str:
     """docs/reference/roles.md."""
-    operations: dict[Action, list[str]] = {action: [] for action in Action}
-    for one in _endpoints():
+    linked: dict[Action, list[str]] = {action: [] for action in Action}
+    for one in operations():
         if one.action is not None:
-            linked = f"[`{one.method} {one.path}`](endpoints.md#{anchor(one.method, one.path)})"
-            operations[one.action].append(linked)
+            linked[one.action].append(f"[`{one.method} {one.path}`](endpoints.md#{anchor(one.method, one.path)})")
     rights = [(one.meaning, *(one.extents[role] for role in Role), _scopes(one)) for one in Action]
     return (
         "\n\n".join(
@@ -51,7 +50,7 @@ def page() -> str:
                 "## Operations",
                 table(
                     ("action", "operations"),
-                    [(action.meaning, ", ".join(found)) for action, found in operations.items() if found],
+                    [(action.meaning, ", ".join(found)) for action, found in linked.items() if found],
                 ),
             )
         )

@@ -18,7 +18,7 @@ from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.streams.routes import LAST_EVENT_ID
 from servicekit.http_server.request import Fields, Request
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer, log_failure
-from servicekit.identity.principal import LOCAL, Identify
+from servicekit.identity.principal import LOCAL, Identify, Principal
 from servicekit.identity.roles import Action
 from servicekit.observing.metrics import Metrics
 from servicekit.web.health import Check, readiness
@@ -26,7 +26,7 @@ from servicekit.web.schemas import id_from_path
 from servicekit.wire import deadline
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.envelope import dump, success
-from servicekit.wire.errors import AppError, DeadlineExceeded, MethodNotAllowed, NotFound
+from servicekit.wire.errors import AppError, DeadlineExceeded, MethodNotAllowed, NotFound, Unauthorized
 
 ROUTE = "/tasks/{id}/events"
 #: The longest wait for the first state of a task, in seconds.
@@ -137,12 +137,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
 
     async def _stream(self, exchange: StreamExchange, raw_id: str) -> None:
         fields = exchange.request.fields
-        caller = LOCAL
-        if self._identify is not None:
-            # Of two, neither counts.
-            shown = [value.decode("latin-1") for name, value in fields.pairs if name == b"authorization"]
-            caller = self._identify(", ".join(shown) if shown else None)
-        caller.reach(Action.READ_TASKS)
+        self._caller(exchange.request).reach(Action.READ_TASKS)
         task_id = id_from_path("id", raw_id)
         seconds = deadline.shortened(fields.get(b"x-request-timeout-ms"), FIRST_SECONDS)
         if seconds <= 0:
@@ -161,8 +156,16 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
                 await self._follow(exchange, watcher, seen, known)
                 exchange.client.end_stream()
 
+    def _caller(self, request: Request) -> Principal:
+        """Who asks; raises `Unauthorized` unless that is certain."""
+        if self._identify is None:
+            return LOCAL
+        # Of two, neither counts.
+        shown = [value.decode("latin-1") for name, value in request.fields.pairs if name == b"authorization"]
+        return self._identify(", ".join(shown) if shown else None)
+
     async def _follow(self, exchange: StreamExchange, watcher: Watcher, seen: TaskSnapshot, known: int | None) -> None:
-        """Send changes until the last one."""
+        """Send changes until the last one, or until the token is no longer good: whoever has another comes back."""
         await _write(exchange, stream.retry(RETRY_MS))
         if known == seen.version:
             await _write(exchange, stream.NO_NEWS)
@@ -170,6 +173,10 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
             await self._write_events(exchange, seen, None)
         while not seen.is_last:
             newer = await watcher.after(seen.version, self._keep_alive)
+            try:
+                self._caller(exchange.request)
+            except Unauthorized:
+                return
             if newer is not None:
                 await self._write_events(exchange, newer, seen.task)
                 seen = newer

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from uuid import uuid4
 
 import pytest
 
+from scripts.reference.roles import operations
 from servicekit.identity.principal import LOCAL, NOBODY, Principal
 from servicekit.identity.reach import Reach
 from servicekit.identity.roles import Action, Role
@@ -92,3 +95,9 @@ def _reach(caller: Principal, action: str) -> Reach | type[Exception]:
         return caller.reach(Action[action])
     except (Forbidden, Unauthorized) as refusal:
         return type(refusal)
+
+
+def test_each_operation_uses_the_reach_of_the_action_in_its_row():
+    for endpoint in operations():
+        used = {*re.findall(r"reach\(Action\.(\w+)\)", inspect.getsource(endpoint.handler))}
+        assert endpoint.action is None or used <= {endpoint.action.name}, f"{endpoint.method} {endpoint.path}"
