@@ -19,6 +19,8 @@ class Principal:
     role: Role
     #: Of the API key that was used; None: whatever the role allows.
     scopes: frozenset[str] | None = None
+    #: The session, or the API key, that was used.
+    session_id: UUID | None = None
     #: The access token, for calls to other services on the caller's behalf.
     token: str = field(default="", repr=False, compare=False)
 

@@ -81,8 +81,6 @@ class AccessToken:
     """What a valid token says. Times are in seconds since 1970."""
 
     principal: Principal
-    #: The session, or the API key, that it was issued for.
-    session_id: UUID
     epoch: int
     issued_at: int
     expires_at: int
@@ -188,7 +186,7 @@ class TokenVerifier:
             return NOBODY
         found = self.verify(token).principal
         # What is remembered does without its text, the larger half.
-        return Principal(found.user_id, found.role, found.scopes, token)
+        return Principal(found.user_id, found.role, found.scopes, found.session_id, token)
 
     def verify(self, token: str) -> AccessToken:
         """What the token says; raises `InvalidToken`, or `IdentityUnavailable` without keys."""
@@ -237,8 +235,7 @@ class TokenVerifier:
             raise InvalidToken("The access token is of the future: a clock is wrong.")
         scopes = None if claims.scope is None else frozenset(claims.scope.split())
         return AccessToken(
-            principal=Principal(claims.sub, Role.highest(claims.roles), scopes),
-            session_id=claims.sid,
+            principal=Principal(claims.sub, Role.highest(claims.roles), scopes, claims.sid),
             epoch=claims.epoch,
             issued_at=claims.iat,
             expires_at=claims.exp,

@@ -103,7 +103,7 @@ class TlsRequired(Invalid):
 class Unauthorized(AppError):
     """Say who you are first.
 
-    The admin token, or the services' own, is missing or wrong.
+    The request has no access token, or the admin token or the services' own is missing or wrong.
     """
 
     code = "unauthorized"
@@ -112,7 +112,8 @@ class Unauthorized(AppError):
 class Forbidden(AppError):
     """You may not do this.
 
-    The routes are closed: no token was set for them.
+    The caller's role, or the scopes of their API key, do not allow it; or the routes are closed, since no token was set
+    for them.
     """
 
     code = "forbidden"
