@@ -36,7 +36,7 @@ from scripts.instance.rabbitmq import installed
 from service_tasks.ingest.topology import SURE, declare
 from servicekit.database import migrations
 from servicekit.database.engine import is_unavailable
-from servicekit.events.broker import BrokerAway, Link
+from servicekit.events.broker import BrokerAway, Link, Message
 
 #: Ingestion must make progress within this time, in seconds, whatever was killed.
 STUCK_SECONDS = 60.0
@@ -172,7 +172,7 @@ class _Producer:
                         for _ in range(2 if number % _TWICE == 0 else 1):
                             self.published += 1
                             body = b"not JSON" if _is_bad(number) else json.dumps({"title": str(number)}).encode()
-                            link.publish("", SURE.name, body, message_id=str(number))
+                            link.publish([Message("", SURE.name, body, message_id=str(number))])
                         number += 1
                 self._stopped.wait(_LOOK_SECONDS)
         except BaseException as error:  # a fault of the soak itself must not end it quietly

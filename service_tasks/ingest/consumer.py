@@ -15,7 +15,7 @@ from datetime import datetime
 
 from service_tasks.ingest.topology import DEAD_EXCHANGE, PLAIN, declare
 from service_tasks.use_cases.messages import IncomingMessage, RejectedMessage
-from servicekit.events.broker import BrokerAway, Delivery, Link, QueueRefused
+from servicekit.events.broker import BrokerAway, Delivery, Link, Message, QueueRefused
 from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import Backoff, backoff
 from servicekit.process.lifecycle import Duty
@@ -346,14 +346,8 @@ class _Writer(Duty):
         self, tags: Sequence[int], alone: bool, rejected: Sequence[tuple[RejectedMessage, Delivery]]
     ) -> None:
         """Runs on the link's thread. The table already has every rejected message; the published one is a copy."""
-        for reason, delivery in rejected:
-            self._link.publish(
-                DEAD_EXCHANGE,
-                delivery.queue,
-                delivery.body,
-                message_id=delivery.message_id,
-                headers={"x-rejected-id": str(reason.id), "x-rejected-reason": reason.reason},
-            )
+        if rejected:
+            self._link.publish([_copy(reason, delivery) for reason, delivery in rejected])
         for tag in tags:
             self._link.acknowledge(tag, alone=alone)
 
@@ -367,6 +361,16 @@ class _Writer(Duty):
     def _has_died(self) -> None:
         self.died = True
         self._tell(lambda: None)
+
+
+def _copy(reason: RejectedMessage, delivery: Delivery) -> Message:
+    return Message(
+        DEAD_EXCHANGE,
+        delivery.queue,
+        delivery.body,
+        message_id=delivery.message_id,
+        headers={"x-rejected-id": str(reason.id), "x-rejected-reason": reason.reason},
+    )
 
 
 def _incoming(delivery: Delivery) -> IncomingMessage:

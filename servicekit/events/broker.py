@@ -62,6 +62,18 @@ class Delivery:
     content_encoding: str | bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to be published."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    message_id: str | bytes | None = None
+    content_type: str | None = None
+    headers: Mapping[str, Any] | None = None
+
+
 class Link:
     """An open connection with one channel to consume on and one to publish on."""
 
@@ -77,6 +89,10 @@ class Link:
             self._connection = pika.BlockingConnection(parameters)
             self._consuming: BlockingChannel = self._connection.channel()
             self._publishing: BlockingChannel | None = None
+        #: On the publishing channel: how many messages, the numbers of those not confirmed, whether one was refused.
+        self._published = 0
+        self._unconfirmed: set[int] = set()
+        self._refused = False
         self._tags: list[str] = []
         self._lost_queue: str | None = None
 
@@ -155,35 +171,48 @@ class Link:
         with _translated():
             self._consuming.basic_ack(tag, multiple=not alone)
 
-    def publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        *,
-        message_id: str | bytes | None = None,
-        content_type: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Publish a persistent message and wait for the broker's confirmation. Raises BrokerAway when it gives none."""
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish persistent messages and wait until the broker has confirmed all of them.
+
+        Raises BrokerAway when it does not; then each of them may have arrived or not.
+        """
         with _translated():
-            if self._publishing is None or self._publishing.is_closed:
-                self._publishing = self._connection.channel()
-                self._publishing.confirm_delivery()
-            properties = pika.BasicProperties(
-                delivery_mode=_PERSISTENT,
-                message_id=message_id,
-                content_type=content_type,
-                headers=dict(headers) if headers else None,
-            )
-            # pika waits for a confirmation without a limit, and a broker may be healthy except for one queue: RabbitMQ
-            # never confirms messages for a quorum queue without a leader.
+            channel = self._publishing
+            if channel is None or channel.is_closed:
+                channel = self._publishing = self._connection.channel()
+                self._confirm_on(channel)
+            # Through the channel beneath: pika's own publishes one message and waits, without a limit. A broker may be
+            # healthy except for one queue: RabbitMQ never confirms messages for a quorum queue without a leader.
+            for message in messages:
+                properties = pika.BasicProperties(
+                    delivery_mode=_PERSISTENT,
+                    message_id=message.message_id,
+                    content_type=message.content_type,
+                    headers=dict(message.headers) if message.headers else None,
+                )
+                self._published += 1
+                self._unconfirmed.add(self._published)
+                channel._impl.basic_publish(message.exchange, message.routing_key, message.body, properties)
             loop = self._connection._impl.ioloop
             limit = loop.call_later(BLOCKED_SECONDS, self._end_unconfirmed)
             try:
-                self._publishing.basic_publish(exchange, routing_key, body, properties)
+                channel._flush_output(lambda: not self._unconfirmed)
             finally:
                 loop.remove_timeout(limit)
+            if self._unconfirmed or self._refused:
+                raise BrokerAway("the broker refused a message")
+
+    def _confirm_on(self, channel: BlockingChannel) -> None:
+        """Put a new channel into confirm mode (https://www.rabbitmq.com/docs/confirms)."""
+        self._published, self._unconfirmed, self._refused = 0, set(), False
+        selected: list[Any] = []
+        channel._impl.confirm_delivery(self._note_confirmation, selected.append)
+        channel._flush_output(lambda: bool(selected))
+
+    def _note_confirmation(self, frame: Any) -> None:
+        tag, multiple = frame.method.delivery_tag, frame.method.multiple
+        self._refused |= isinstance(frame.method, spec.Basic.Nack)
+        self._unconfirmed -= {number for number in self._unconfirmed if number <= tag} if multiple else {tag}
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """From any thread: have `process` call `function`. Raises BrokerAway when the link has ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from servicekit.events.broker import BrokerAway, Link, QueueRefused
+from servicekit.events.broker import BrokerAway, Link, Message, QueueRefused
 from servicekit.events.cloudevents import MEDIA_TYPE, Event, write_event
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import Unavailable
@@ -14,7 +14,7 @@ EXCHANGE = "siteworks.events"
 
 
 class BrokerDelivery:
-    """Publishes events one by one; an event's type is the routing key, its id the message's.
+    """Publishes events in batches; an event's type is the routing key, its id the message's.
 
     Belongs to the thread that calls it, except for `close`.
     """
@@ -27,7 +27,7 @@ class BrokerDelivery:
         self._closing = threading.Lock()
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Publish a batch; see `Deliver`. If it failed halfway, its first events are published again."""
+        """Publish a batch; see `Deliver`. If it fails, all of it is published again, what had arrived too."""
         kept = self._link is not None
         try:
             try:
@@ -50,14 +50,18 @@ class BrokerDelivery:
             if link is None:
                 link = self._link = Link(self._url, name=f"{self._service}_relay")
                 link.ensure_exchange(EXCHANGE, "topic")
-            for event in events:
-                link.publish(
-                    EXCHANGE,
-                    event.type,
-                    dump(write_event(event, self._service)),
-                    message_id=str(event.id),
-                    content_type=MEDIA_TYPE,
-                )
+            link.publish(
+                [
+                    Message(
+                        EXCHANGE,
+                        event.type,
+                        dump(write_event(event, self._service)),
+                        message_id=str(event.id),
+                        content_type=MEDIA_TYPE,
+                    )
+                    for event in events
+                ]
+            )
         except BrokerAway:
             self._drop()
             raise

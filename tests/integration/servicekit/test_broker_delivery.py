@@ -15,7 +15,7 @@ import pika
 import pytest
 
 from servicekit.events import outbox
-from servicekit.events.broker import BrokerAway, Link, Queue
+from servicekit.events.broker import BrokerAway, Link, Message, Queue
 from servicekit.events.broker_delivery import EXCHANGE, BrokerDelivery
 from servicekit.events.cloudevents import write_event
 from servicekit.wire.errors import Unavailable
@@ -101,18 +101,44 @@ def test_a_broker_that_is_away_is_a_destination_that_is_away_and_comes_back(brok
     assert len(listener.heard()) == 2
 
 
+def test_a_batch_in_whose_middle_the_broker_dies_has_not_arrived_and_comes_whole(broker, deliver, monkeypatch):
+    listener = Listener(broker, "user.deleted")
+    events = [user_deleted(uuid4()) for _ in range(100)]
+    publish = Link.publish
+
+    def publish_half(link, messages):
+        def dying():
+            yield from messages[:50]
+            link.process(0.2)
+            broker.kill()
+            yield from messages[50:]
+
+        publish(link, dying())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "publish", publish_half)
+        with pytest.raises(Unavailable):
+            deliver(events)
+    broker.start()
+    deliver(events)
+
+    heard = [properties.message_id for properties, _ in listener.heard()]
+    assert heard[-100:] == [str(event.id) for event in events]
+    assert heard[:-100] == heard[-100:][: len(heard) - 100]
+
+
 def test_a_confirmation_that_does_not_come_is_a_broker_that_is_away(broker, monkeypatch):
     with closing(Link(broker.url, name="test")) as link:
         link.ensure(Queue("silent"))
-        link.publish("", "silent", b"confirmed")
+        link.publish([Message("", "silent", b"confirmed")])
         with monkeypatch.context() as patch:
             patch.setattr("servicekit.events.broker.BLOCKED_SECONDS", 0.5)
             with broker.frozen(), pytest.raises(BrokerAway, match=r"not confirmed a message within 0\.5 s"):
-                link.publish("", "silent", b"never")
+                link.publish([Message("", "silent", b"never")])
 
     # However long the broker takes to come to itself.
     with closing(Link(broker.url, name="test")) as again:
-        again.publish("", "silent", b"confirmed again")
+        again.publish([Message("", "silent", b"confirmed again")])
 
 
 def test_a_relay_with_a_broker_publishes_every_event_whatever_the_services_do(broker, users_database):
