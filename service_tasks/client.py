@@ -20,6 +20,7 @@ from service_tasks.persistence.callers_transaction import CallersConnection, Cal
 from service_tasks.schemas.tasks import TaskCreate
 from service_tasks.settings import MakerSettings
 from service_tasks.use_cases.tasks import TaskMaker
+from servicekit.identity.reach import Reach
 from servicekit.process.settings import load
 from servicekit.web.idempotency import checked_key
 from servicekit.web.schemas import parse_body
@@ -78,7 +79,7 @@ def enqueue(
     key = None if idempotency_key is None else checked_key(idempotency_key, "idempotency_key")
     # Announced with the commit, or not at all.
     maker = _rules()(CallersTransaction(connection), may_announce=lambda: announce, announce=lambda what: None)
-    return maker.make(body, idempotency_key=key).task
+    return maker.make(body, idempotency_key=key, reach=Reach.all()).task
 
 
 def _read(sent: Mapping[str, Any]) -> TaskCreate:

@@ -28,11 +28,14 @@ from service_tasks.use_cases.bulk import Bulk
 from service_tasks.use_cases.stats import Stats
 from service_tasks.use_cases.tasks import Tasks
 from servicekit.database.engine import Database
+from servicekit.identity.reach import Reach
 from servicekit.process.clock import rfc3339
 from servicekit.process.settings import SettingsError, load
+from servicekit.web.encoders import encoder_of
 from servicekit.web.schemas import id_from_path, invalid_from
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import AppError, DeadlineExceeded, Invalid, Unavailable
+from servicekit.wire.json_reader import read_stored
 
 DONE, REFUSED, BAD_ARGUMENT, AWAY = 0, 1, 2, 3
 EXIT_CODES = """\
@@ -203,12 +206,13 @@ def _types(service: _Service, given: argparse.Namespace) -> _Answer:
 def _list(service: _Service, given: argparse.Namespace) -> _Answer:
     named = {"status": given.status, "task_type": given.type, "user_id": given.user, "after": given.after}
     query = _parsed(TaskQuery, {**_set(named), "limit": given.limit})
-    page = service.tasks.search(query, user_id=query.user_id)
+    found = service.tasks.search(query, user_id=query.user_id, reach=Reach.all())
+    page = TaskPage.model_validate(read_stored(encoder_of(TaskPage)(found)))
     return page, lambda: _print_page(page)
 
 
 def _show(service: _Service, given: argparse.Namespace) -> _Answer:
-    task = service.tasks.get(id_from_path("ID", given.id), trace=given.trace)
+    task = service.tasks.get(id_from_path("ID", given.id), trace=given.trace, reach=Reach.all())
     return task, lambda: _print_task(task)
 
 
@@ -216,7 +220,7 @@ def _retry(service: _Service, given: argparse.Namespace) -> _Answer:
     range_of_ends = _set({"ended_from": given.ended_from, "ended_before": given.ended_before})
     only = None if range_of_ends else _only_id(given)
     if only is not None:
-        task = service.tasks.retry(only)
+        task = service.tasks.retry(only, reach=Reach.all())
         return task, lambda: print(f"{task.id} runs again")
     body = _parsed(RetryMany, {**_filter(given), **range_of_ends})
     totals = _all_of(service.bulk.retry, body, given.limit)
@@ -231,14 +235,14 @@ def _retry(service: _Service, given: argparse.Namespace) -> _Answer:
 def _cancel(service: _Service, given: argparse.Namespace) -> _Answer:
     only = _only_id(given)
     if only is not None:
-        task = service.tasks.cancel(only)
+        task = service.tasks.cancel(only, reach=Reach.all())
         return task, lambda: print(f"{task.id} is cancelled")
     totals = _all_of(service.bulk.cancel, _parsed(CancelMany, _filter(given)), given.limit)
     return totals, lambda: _print_totals(f"{totals['cancelled']} cancelled", totals, {"changed": "had ended"})
 
 
 def _stats(service: _Service, given: argparse.Namespace) -> _Answer:
-    found = service.stats.show()
+    found = service.stats.show(reach=Reach.all())
     return found, lambda: _print_stats(found)
 
 
@@ -311,14 +315,15 @@ def _naming_options(exc: Invalid) -> str:
     return "; ".join(f"{_OPTIONS.get(name, f'--{name}')}: {message}" for name, message in names)
 
 
-def _all_of(step: Callable[[Any], BaseModel], body: ManyTasks, limit: int | None) -> dict[str, Any]:
+def _all_of(step: Callable[..., BaseModel], body: ManyTasks, limit: int | None) -> dict[str, Any]:
     """Repeat until no task fits any more or the limit is reached."""
     totals: dict[str, Any] = {}
     left, after = limit, body.after
     while True:
         size = DEFAULT_BULK_TASKS if left is None else min(left, DEFAULT_BULK_TASKS)
         try:
-            answer = step(body.model_copy(update={"limit": size, "after": after})).model_dump()
+            part = body.model_copy(update={"limit": size, "after": after})
+            answer = step(part, reach=Reach.all()).model_dump()
         except (Unavailable, DeadlineExceeded):
             if totals:
                 print(
@@ -369,7 +374,8 @@ def _print_page(page: TaskPage) -> None:
             for task in page.tasks
         ],
     )
-    print(f"{len(page.tasks)} of {page.total}" + (f"; go on with --after {page.next}" if page.next else ""))
+    least = "" if page.total_is_exact else "at least "
+    print(f"{len(page.tasks)} of {least}{page.total}" + (f"; go on with --after {page.next}" if page.next else ""))
 
 
 def _print_totals(first: str, totals: dict[str, Any], reasons: dict[str, str]) -> None:

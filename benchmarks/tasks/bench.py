@@ -31,6 +31,7 @@ from benchmarks.tasks.peer import PeerFailed, PeerQueue, Servers
 from benchmarks.tasks.subjects import Server, TaskPlace, new_tasks, started_at, waiting_tasks
 from service_tasks.persistence.task_ends import ANNOUNCE_SECONDS
 from service_tasks.schemas.tasks import TaskCreate
+from servicekit.identity.reach import Reach
 from servicekit.observing import logs
 from servicekit.process.lifecycle import allow_many_files
 
@@ -71,7 +72,7 @@ def _latency(place: TaskPlace, quick: bool) -> Iterator[Figure]:
             # Longer than the pause between two announcements: the worker is idle.
             time.sleep(2 * ANNOUNCE_SECONDS)
             began = time.time()
-            made = tasks.create(TaskCreate(task_type="bench_clock")).task
+            made = tasks.create(TaskCreate(task_type="bench_clock"), reach=Reach.all()).task
 
             def result(task_id: object = made.id) -> str | None:
                 found: str | None = place.ask("SELECT result::text FROM tasks WHERE id = %s", (str(task_id),))[0]
@@ -89,7 +90,7 @@ def _held(count: int, seconds: float) -> Work:
         with place.workers(1, concurrency=count) as (worker,), place.use_cases() as tasks:
             empty = worker.used().resident_mib
             began = time.monotonic()
-            tasks.create_many(waiting_tasks(count, length))
+            tasks.create_many(waiting_tasks(count, length), reach=Reach.all())
             full, most = 0.0, 0
 
             def ended() -> bool:
@@ -116,10 +117,10 @@ def _held(count: int, seconds: float) -> Work:
 def _create(place: TaskPlace, quick: bool) -> Iterator[Figure]:
     batches = 20 if quick else 100
     with place.use_cases() as tasks:
-        tasks.create_many(new_tasks(BATCH))
+        tasks.create_many(new_tasks(BATCH), reach=Reach.all())
         began, used = time.monotonic(), time.process_time()
         for _ in range(batches):
-            tasks.create_many(new_tasks(BATCH))
+            tasks.create_many(new_tasks(BATCH), reach=Reach.all())
         took, used = time.monotonic() - began, time.process_time() - used
     yield *figures.TASKS, batches * BATCH / took
     yield *figures.CREATOR_CPU, used / (batches * BATCH) * 1e6
@@ -128,10 +129,10 @@ def _create(place: TaskPlace, quick: bool) -> Iterator[Figure]:
 def _create_one(place: TaskPlace, quick: bool) -> Iterator[Figure]:
     count = 300 if quick else 2000
     with place.use_cases() as tasks:
-        tasks.create(TaskCreate())
+        tasks.create(TaskCreate(), reach=Reach.all())
         began, used = time.monotonic(), time.process_time()
         for _ in range(count):
-            tasks.create(TaskCreate())
+            tasks.create(TaskCreate(), reach=Reach.all())
         took, used = time.monotonic() - began, time.process_time() - used
     yield *figures.TASKS, count / took
     yield *figures.CREATOR_CPU, used / count * 1e6

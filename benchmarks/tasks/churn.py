@@ -15,6 +15,7 @@ from service_tasks.engine.pruner import Pruner
 from service_tasks.persistence.engine_store import EngineStore
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from servicekit.database.engine import Database
+from servicekit.identity.reach import Reach
 
 #: Ended tasks go at the next walk.
 _KEPT_SECONDS = 1.0
@@ -49,7 +50,7 @@ def churn(server: Server, quick: bool) -> Iterator[Figure]:
         pruner.start()
         try:
             made = keep_pace(
-                lambda count: tasks.create_many(new_tasks(count)),
+                lambda count: tasks.create_many(new_tasks(count), reach=Reach.all()),
                 per_second=CHURN_RATE,
                 seconds=seconds,
                 each_turn=each_turn,
@@ -76,7 +77,7 @@ def claim(place: TaskPlace, times: int = 5, *, fill: int = BATCH, settled: bool 
     database = Database(place.url, application_name="bench claimer", pool_size=2)
     store = EngineStore(database)
     with place.use_cases() as tasks:
-        tasks.create_many(new_tasks(fill))
+        tasks.create_many(new_tasks(fill), reach=Reach.all())
     if settled:
         # Some plans need statistics.
         place.settle()

@@ -24,6 +24,7 @@ from service_tasks.use_cases.stats import Census, Figures, Stats
 from servicekit.circuits import Circuit, Transition
 from servicekit.events.relay_metrics import RelayMetrics
 from servicekit.events.relay_store import Backlog
+from servicekit.identity.reach import Reach
 from servicekit.observing.metrics import Metrics
 
 _SUFFIXES = ("_bucket", "_sum", "_count", "_total", "_created")
@@ -131,7 +132,7 @@ def _tasks(registry: CollectorRegistry) -> None:
 class _NoTasks:
     """A task service without tasks."""
 
-    def figures(self) -> Figures:
+    def figures(self, *, reach: Reach) -> Figures:
         return Figures(
             now=datetime.now(UTC),
             census=Census({}, {}, {}, frozenset()),

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from service_tasks.domain.task import ENDED_STATES, State, Status, public_status
+from servicekit.identity.reach import Reach
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+class Watch(NamedTuple):
+    """A task, and which rows its watcher may see."""
+
+    task_id: UUID
+    reach: Reach
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from service_tasks.domain.task import Status
 from service_tasks.schemas.stats import TaskStatsView
 from service_tasks.use_cases.stats import Stats
+from servicekit.identity.reach import Reach
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
 
 #: types that no live worker runs and this process does not know, as one label: clients may invent any number
@@ -39,7 +40,7 @@ class StatsCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         try:
-            found = self._stats.show()
+            found = self._stats.show(reach=Reach.all())
         except (Unavailable, DeadlineExceeded):
             return
         yield self._tasks(found)

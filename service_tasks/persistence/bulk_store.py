@@ -16,6 +16,7 @@ from service_tasks.persistence.task_store import violates_unique_key
 from service_tasks.use_cases.bulk import Choice, Chosen, Retried
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
+from servicekit.identity.reach import Reach
 
 
 class BulkStore:
@@ -26,11 +27,12 @@ class BulkStore:
         self._statements = StoreStatements(database, "queries.sql")
         self._ends = ends or TaskEnds()
 
-    def choose(self, choice: Choice) -> list[Chosen]:
+    def choose(self, choice: Choice, *, reach: Reach) -> list[Chosen]:
         with self._statements.transaction() as session:
             rows = self._statements.rows(
                 session,
                 "choose",
+                reach=optional_text(reach.owner),
                 states=[state.value for state in choice.states],
                 task_type=choice.task_type,
                 callback=CALLBACK_TYPE,
@@ -45,19 +47,19 @@ class BulkStore:
             )
         return [Chosen(*row) for row in rows]
 
-    def cancel(self, ids: Collection[UUID]) -> int:
+    def cancel(self, ids: Collection[UUID], *, reach: Reach) -> int:
         with self._statements.transaction() as session:
             self._statements.run(session, "by_id")
-            return self._ends.cancel(session, ids)
+            return self._ends.cancel(session, ids, reach=reach)
 
-    def retry(self, chosen: Sequence[Chosen], states: Collection[State]) -> Retried:
-        total = self._retry([item for item in chosen if item.unique_key is None], states)
+    def retry(self, chosen: Sequence[Chosen], states: Collection[State], *, reach: Reach) -> Retried:
+        total = self._retry([item for item in chosen if item.unique_key is None], states, reach)
         for item in chosen:
             # One at a time: only the write shows whether its key is free, and two transactions that hold two keys
             # each could deadlock.
             if item.unique_key is not None:
                 try:
-                    done = self._retry([item], states)
+                    done = self._retry([item], states, reach)
                 except IntegrityError as exc:
                     if not violates_unique_key(exc):
                         raise
@@ -65,7 +67,7 @@ class BulkStore:
                 total.add(done)
         return total
 
-    def _retry(self, chosen: Sequence[Chosen], states: Collection[State]) -> Retried:
+    def _retry(self, chosen: Sequence[Chosen], states: Collection[State], reach: Reach) -> Retried:
         if not chosen:
             return Retried()
         with self._statements.transaction() as session:
@@ -74,6 +76,10 @@ class BulkStore:
             left = [str(item.id) for item in chosen if item.user_id not in gone]
             self._statements.run(session, "by_id")
             retried = self._statements.run(
-                session, "retry_many", ids=left, states=[state.value for state in states]
+                session,
+                "retry_many",
+                ids=left,
+                states=[state.value for state in states],
+                reach=optional_text(reach.owner),
             ).rowcount
         return Retried(retried=retried, changed=len(left) - retried, user_deleted=len(chosen) - len(left))

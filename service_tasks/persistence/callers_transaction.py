@@ -17,6 +17,7 @@ from service_tasks.persistence.insertion import new_row
 from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases.tasks import NewTask, PastExecuteAt
 from servicekit.events import tombstones
+from servicekit.identity.reach import Reach
 
 #: the connections that tasks can be stored through
 CallersConnection = Session | scoped_session[Session] | Connection | psycopg2.extensions.connection
@@ -42,13 +43,13 @@ class CallersTransaction:
         insert = "enqueue" if announcement is None else "announce_and_enqueue"
         return task.id if self._run(self._queries[insert], new_row(task, announcement)) else None
 
-    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> UUID | None:
+    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None, reach: Reach) -> UUID | None:
         # The answer is not stored: a program has no rights on that table.
         for (task_id,) in self._run(self._queries["live_id"], {"unique_key": unique_key}):
             return _uuid(task_id)
         return None
 
-    def by_key(self, idempotency_key: str) -> tuple[UUID, bytes] | None:
+    def by_key(self, idempotency_key: str, *, reach: Reach) -> tuple[UUID, bytes] | None:
         for task_id, request_hash in self._run(self._queries["id_by_key"], {"idempotency_key": idempotency_key}):
             return _uuid(task_id), bytes(request_hash)
         return None

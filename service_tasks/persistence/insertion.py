@@ -12,8 +12,10 @@ from uuid import UUID
 import psycopg2
 from sqlalchemy.orm import Session
 
+from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.statements import Statements
 from service_tasks.use_cases.tasks import NewTask
+from servicekit.identity.reach import Reach
 
 #: the most tasks of one statement, and characters of their payloads, which the driver copies several times
 LARGEST_INSERT = 1000
@@ -51,8 +53,9 @@ def new_row(task: NewTask, announcement: str | None) -> dict[str, Any]:
     }
 
 
-def insert_many(session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
-    """Store tasks; return, for those whose unique key is taken, the live task that has it.
+def insert_many(session: Session, tasks: Sequence[NewTask], *, reach: Reach) -> Mapping[UUID, UUID]:
+    """Store tasks; return, for those whose unique key is taken, the live task that has it. Raises `UniqueKeyTaken` if
+    that is beyond reach.
 
     Does not check idempotency keys, nor whether `execute_at` has passed. The caller must have checked the users with
     `tombstones.buried` in the same transaction.
@@ -67,8 +70,15 @@ def insert_many(session: Session, tasks: Sequence[NewTask]) -> Mapping[UUID, UUI
         keyed = [task for task in ordered if task.unique_key is not None]
         alive: dict[str | None, UUID] = {}
         if keyed:
-            rows = statements.rows(session, "live_keys", keys=[task.unique_key for task in keyed])
-            alive = {key: task_id for key, task_id in rows}
+            rows = statements.rows(
+                session,
+                "live_keys",
+                keys=[task.unique_key for task in keyed],
+                reach=optional_text(reach.owner),
+            )
+            if not all(row.within_reach for row in rows):
+                raise UniqueKeyTaken
+            alive = {row.unique_key: row.id for row in rows}
         taken.update((task.id, alive[key]) for task in keyed if (key := task.unique_key) in alive)
         # If the task with the key has ended since, the key is free again.
         ordered = [task for task in keyed if task.unique_key not in alive]

@@ -28,6 +28,7 @@ from service_tasks.use_cases.messages import (
 from service_tasks.use_cases.tasks import NewTask, PastExecuteAt
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
+from servicekit.identity.reach import Reach
 from servicekit.wire.errors import AppError, FieldError
 
 
@@ -61,7 +62,7 @@ class MessageStore:
             else:
                 self._reject(session, verdict)
                 rejected.append(RejectedMessage(candidate.message.tag, verdict.id, verdict.reason))
-        taken = insert_many(session, tasks)
+        taken = insert_many(session, tasks, reach=Reach.all())
         if taken:
             for candidate in candidates:
                 if candidate.message.message_id is not None and candidate.verdict.id in taken:
@@ -148,7 +149,7 @@ class MessageStore:
                 return None
             if task.execute_at is not None and task.execute_at <= statements.run(session, "clock").scalar_one():
                 raise PastExecuteAt
-            task_id = insert_many(session, [task]).get(task.id, task.id)
+            task_id = insert_many(session, [task], reach=Reach.all()).get(task.id, task.id)
             self._point_to(session, task_id, row.source, row.message_id)
         return task_id
 

@@ -18,29 +18,14 @@
 -- The fields of use_cases.tasks.StoredTask, in their order.
 t.id, t.state, t.task_type, t.title, t.user_id, t.payload::text AS payload, t.priority, t.attempts, t.max_attempts,
 t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message, t.result::text AS result, t.error,
-t.errors::text AS errors, {times_and_keys}
-
--- name: light_columns
--- The same for lists, without large values and tracebacks: a page of a hundred tasks must not have a hundred
--- megabytes.
-t.id, t.state, t.task_type, t.title, t.user_id,
-CASE WHEN octet_length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload, t.priority, t.attempts,
-t.max_attempts, t.timeout_seconds, t.execute_at, t.progress_percent, t.progress_message,
-CASE WHEN octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result, t.error,
-CASE t.errors WHEN '[]' THEN '[]' ELSE (
-    SELECT CASE WHEN octet_length(light.errors) <= %(largest)s THEN light.errors END
-    FROM (
-        SELECT jsonb_agg(e.item - 'trace' ORDER BY e.number)::text AS errors
-        FROM jsonb_array_elements(t.errors) WITH ORDINALITY e(item, number)
-    ) light
-) END AS errors, {times_and_keys}
-
--- name: times_and_keys
-t.created_at, t.updated_at, t.started_at, t.completed_at,
+t.errors::text AS errors, t.created_at, t.updated_at, t.started_at, t.completed_at,
 {duration} AS duration, t.unique_key, t.callback_url, t.callback_task_id, {obstacle} AS obstacle
 
 -- name: duration
-extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8
+{seconds}::float8
+
+-- name: seconds
+round(extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at), 3)
 
 -- name: obstacle
 -- Why a pending task cannot start. PostgreSQL computes both lists once per statement, and only if a row is pending.
@@ -115,15 +100,20 @@ ON CONFLICT DO NOTHING
 SELECT x.number - 1 AS index FROM unnest(%(times)s::timestamptz[]) WITH ORDINALITY AS x(execute_at, number)
 WHERE x.execute_at <= clock_timestamp() ORDER BY x.number LIMIT 1
 
+-- name: within_reach
+-- Whether the caller may see the task: to others it does not exist. Every statement that serves people has it. Written
+-- so that the planner cannot look through all tasks of the owner for one that is named by its id or key.
+coalesce(t.user_id = %(reach)s::uuid, %(reach)s::uuid IS NULL)
+
 -- name: live_id
 SELECT t.id FROM tasks t WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running')
 
 -- name: live_keys
-SELECT t.unique_key, t.id FROM tasks t
+SELECT t.unique_key, t.id, {within_reach} AS within_reach FROM tasks t
 WHERE t.unique_key = ANY (%(keys)s::text[]) AND t.state IN ('scheduled', 'ready', 'running')
 
 -- name: get_live
-SELECT {columns} FROM tasks t
+SELECT {columns}, {within_reach} AS within_reach FROM tasks t
 WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running')
 
 -- name: is_future
@@ -134,10 +124,10 @@ SELECT t.id, t.request_hash FROM tasks t WHERE t.idempotency_key = %(idempotency
 
 -- name: get_by_key
 -- The task made by the request with this key, or the one it was answered with.
-SELECT {columns}, t.request_hash FROM tasks t WHERE t.idempotency_key = %(idempotency_key)s
+SELECT {columns}, t.request_hash FROM tasks t WHERE t.idempotency_key = %(idempotency_key)s AND {within_reach}
 UNION ALL
 SELECT {columns}, k.request_hash FROM answered_keys k JOIN tasks t ON t.id = k.task_id
-WHERE k.idempotency_key = %(idempotency_key)s
+WHERE k.idempotency_key = %(idempotency_key)s AND {within_reach}
 LIMIT 1
 
 -- name: answer
@@ -145,7 +135,7 @@ LIMIT 1
 -- The task is locked until that is written: if it ended before, the same request again would make another.
 WITH alive AS (
     SELECT t.id FROM tasks t
-    WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running') FOR SHARE
+    WHERE t.unique_key = %(unique_key)s AND t.state IN ('scheduled', 'ready', 'running') AND {within_reach} FOR SHARE
 )
 INSERT INTO answered_keys AS k (idempotency_key, request_hash, task_id)
 SELECT %(idempotency_key)s, %(request_hash)s, alive.id FROM alive
@@ -155,28 +145,156 @@ WHERE NOT EXISTS (SELECT FROM tasks t WHERE t.id = k.task_id)
 RETURNING k.task_id
 
 -- name: get
-SELECT {columns} FROM tasks t WHERE t.id = %(id)s::uuid
+SELECT {columns} FROM tasks t WHERE t.id = %(id)s::uuid AND {within_reach}
 
 -- name: get_status
-SELECT t.id, t.state, t.created_at, {duration} AS duration FROM tasks t WHERE t.id = %(id)s::uuid
+SELECT t.id, t.state, t.created_at, {duration} AS duration FROM tasks t WHERE t.id = %(id)s::uuid AND {within_reach}
 
--- name: list
--- Ids are version 7, made in the order of creation: one index serves the newest-first list and its cursor.
--- The page is chosen first, so that large values are measured only for its rows. The total comes with each row, and
--- with a row of nulls if the page is empty.
-SELECT {light_columns}, matching.total
-FROM (SELECT count(*) AS total FROM tasks p WHERE {matches}) matching
-LEFT JOIN ((
-    SELECT p.id FROM tasks p
-    WHERE {matches} AND (%(after)s::uuid IS NULL OR p.id < %(after)s::uuid)
-    ORDER BY p.id DESC LIMIT %(limit)s OFFSET %(offset)s
-) page JOIN tasks t ON t.id = page.id) ON true
-ORDER BY t.id DESC
+-- name: list_of_all
+WITH looked AS MATERIALIZED (SELECT p.id, true AS hit FROM tasks p WHERE {behind} {next_rows}),
+     first AS (SELECT true AS hit FROM tasks p {first_rows})
+{page}
+
+-- name: list_of_all_that_match
+WITH looked AS MATERIALIZED (SELECT p.id, {matches} AS hit FROM tasks p WHERE {behind} {next_rows}),
+     first AS ({begun} UNION ALL (SELECT {matches} AS hit FROM tasks p WHERE {is_continued} {first_rows}))
+{page}
+
+-- name: list_of_owner
+WITH looked AS MATERIALIZED (SELECT p.id, true AS hit FROM tasks p WHERE {of_owner} AND {behind} {next_rows}),
+     first AS (SELECT true AS hit FROM tasks p WHERE {of_owner} {first_rows})
+{page}
+
+-- name: list_of_owner_that_match
+WITH looked AS MATERIALIZED (SELECT p.id, {matches} AS hit FROM tasks p WHERE {of_owner} AND {behind} {next_rows}),
+     first AS ({begun} UNION ALL
+               (SELECT {matches} AS hit FROM tasks p WHERE {of_owner} AND {is_continued} {first_rows}))
+{page}
+
+-- name: list_of_state
+-- For failed and cancelled ones, which have an index in the order of the list.
+WITH looked AS MATERIALIZED (SELECT p.id, {is_of_type} AS hit FROM tasks p WHERE {of_state} AND {behind} {next_rows}),
+     first AS (SELECT {is_of_type} AS hit FROM tasks p WHERE {of_state} {first_rows})
+{page}
+
+-- name: list_of_live
+-- Pending and running tasks have indexes in other orders: where they are few, all of them are taken and sorted.
+WITH live AS MATERIALIZED (
+    SELECT l.id, l.task_type FROM tasks l WHERE l.state = 'ready' AND 'ready' = ANY (%(states)s::text[])
+    UNION ALL
+    SELECT l.id, l.task_type FROM tasks l WHERE l.state = 'scheduled' AND 'scheduled' = ANY (%(states)s::text[])
+    UNION ALL
+    SELECT l.id, l.task_type FROM tasks l
+    WHERE l.worker_id IS NOT NULL AND l.state = 'running' AND 'running' = ANY (%(states)s::text[])
+    LIMIT %(most)s + 1
+), first AS MATERIALIZED (SELECT p.id, {is_of_type} AS hit FROM live p),
+   looked AS MATERIALIZED (SELECT p.id, p.hit FROM first p WHERE {behind})
+{page}
+
+-- name: behind
+(%(after)s::uuid IS NULL OR p.id < %(after)s::uuid)
+
+-- name: of_owner
+p.user_id = %(reach)s::uuid
+
+-- name: of_state
+p.state = %(state)s
+
+-- name: next_rows
+-- Ids are version 7, made in the order of creation: an index gives the newest first, and the cursor's place. A list
+-- looks at no more rows than `look`; where that does not settle which come next, the page ends early.
+ORDER BY p.id DESC LIMIT %(look)s
+
+-- name: begun
+-- What the total is counted from: the same tasks, unless the list is continued.
+SELECT l.hit FROM looked l WHERE NOT {is_continued}
+
+-- name: is_continued
+%(after)s::uuid IS NOT NULL
+
+-- name: first_rows
+ORDER BY p.id DESC LIMIT %(most)s + 1
 
 -- name: matches
-(%(states)s::text[] IS NULL OR p.state = ANY (%(states)s::text[]))
-AND (%(task_type)s::text IS NULL OR p.task_type = %(task_type)s)
-AND (%(user_id)s::uuid IS NULL OR p.user_id = %(user_id)s::uuid)
+(%(states)s::text[] IS NULL OR p.state = ANY (%(states)s::text[])) AND {is_of_type}
+
+-- name: is_of_type
+(%(task_type)s::text IS NULL OR p.task_type = %(task_type)s)
+
+-- name: page
+-- One row: the page, with one task more than are shown of it, as a JSON array; and what tells how far the list was
+-- looked at. The page is chosen first, so that large values are measured only for its rows.
+, chosen AS MATERIALIZED (
+    SELECT l.id FROM looked l WHERE l.hit ORDER BY l.id DESC LIMIT %(limit)s OFFSET %(offset)s
+), shown AS MATERIALIZED (
+    SELECT t.id, {view} AS task FROM (SELECT c.id FROM chosen c ORDER BY c.id DESC LIMIT %(limit)s - 1) c
+    JOIN tasks t ON t.id = c.id CROSS JOIN LATERAL ({light_values}) light
+)
+SELECT (SELECT '[' || coalesce(string_agg(s.task, ',' ORDER BY s.id DESC), '') || ']' FROM shown s) AS tasks,
+       (SELECT s.id FROM shown s ORDER BY s.id LIMIT 1) AS last_shown,
+       (SELECT count(*) FROM chosen) AS found,
+       (SELECT count(*) FROM looked l) AS looked,
+       (SELECT count(*) FROM looked l WHERE l.hit) AS hits,
+       (SELECT l.id FROM looked l ORDER BY l.id LIMIT 1) AS last_looked,
+       counts.counted, counts.total
+FROM (SELECT count(*) AS counted, count(*) FILTER (WHERE f.hit) AS total FROM first f) counts
+
+-- name: view
+-- The JSON of schemas.tasks.TaskView, as our own encoder writes it: times in UTC, as our sessions have it, with six
+-- decimals or none; seconds with one decimal at least. (row_to_json takes four times as long as concat.)
+concat(
+    '{"id":"', t.id, '","task_type":', to_json(t.task_type), ',"title":', coalesce(to_json(t.title)::text, 'null'),
+    ',"user_id":', coalesce('"' || t.user_id || '"', 'null'),
+    ',"status":"', CASE t.state WHEN 'scheduled' THEN 'pending' WHEN 'ready' THEN 'pending'
+                                WHEN 'running' THEN 'processing' ELSE t.state END,
+    '","payload":', coalesce(light.payload, 'null'), ',"priority":', t.priority, ',"attempts":', t.attempts,
+    ',"max_attempts":', t.max_attempts,
+    ',"timeout":', CASE WHEN t.timeout_seconds IS NULL THEN 'null'
+                        WHEN t.timeout_seconds = trunc(t.timeout_seconds) THEN t.timeout_seconds || '.0'
+                        ELSE t.timeout_seconds::text END,
+    ',"execute_at":', replace(to_char(t.execute_at, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), '.000000Z', 'Z'),
+    ',"progress":{"percent":', t.progress_percent,
+    ',"message":', coalesce(to_json(t.progress_message)::text, 'null'),
+    '},"result":', coalesce(light.result, 'null'), ',"error":', coalesce(to_json(t.error)::text, 'null'),
+    ',"errors":', coalesce(light.errors, '[]'),
+    ',"created_at":', replace(to_char(t.created_at, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), '.000000Z', 'Z'),
+    ',"updated_at":', replace(to_char(t.updated_at, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), '.000000Z', 'Z'),
+    ',"started_at":', coalesce(
+        replace(to_char(t.started_at, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), '.000000Z', 'Z'), 'null'),
+    ',"completed_at":', coalesce(
+        replace(to_char(t.completed_at, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), '.000000Z', 'Z'), 'null'),
+    ',"duration":', coalesce(to_char({seconds}, 'FM9999999999990.099'), 'null'),
+    ',"unique_key":', coalesce(to_json(t.unique_key)::text, 'null'),
+    ',"callback_url":', coalesce(to_json(t.callback_url)::text, 'null'),
+    ',"callback_task_id":', coalesce('"' || t.callback_task_id || '"', 'null'),
+    ',"waiting_for":', coalesce(CASE WHEN light.obstacle IS NOT NULL THEN coalesce(
+        %(waits)s::jsonb -> (light.obstacle || ' ' || t.task_type), %(waits)s::jsonb -> light.obstacle) END, 'null'),
+    ',"omitted":', CASE
+        WHEN light.payload IS NULL OR light.errors IS NULL OR (light.result IS NULL AND t.state = 'completed')
+        THEN to_json(array_remove(ARRAY[
+            CASE WHEN light.payload IS NULL THEN 'payload' END,
+            CASE WHEN light.result IS NULL AND t.state = 'completed' THEN 'result' END,
+            CASE WHEN light.errors IS NULL THEN 'errors' END], NULL))::text
+        ELSE '[]' END, '}')
+
+-- name: light_values
+-- Lists go without large values and tracebacks: a page of a hundred tasks must not have a hundred megabytes.
+SELECT CASE WHEN octet_length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload,
+       CASE WHEN octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
+       CASE t.errors WHEN '[]' THEN '[]' ELSE (
+           SELECT CASE WHEN octet_length(jsonb_agg(e.item - 'trace')::text) <= %(largest)s
+                       THEN '[' || string_agg({attempt_error}, ',' ORDER BY e.number) || ']' END
+           FROM jsonb_array_elements(t.errors) WITH ORDINALITY e(item, number)
+       ) END AS errors,
+       {obstacle} AS obstacle
+OFFSET 0
+
+-- name: attempt_error
+-- The fields of schemas.tasks.AttemptErrorView.
+(SELECT row_to_json(a)::text FROM (
+    SELECT e.item -> 'attempt' AS attempt, e.item ->> 'type' AS type, e.item ->> 'message' AS message,
+           replace(e.item ->> 'failed_at', '.000000Z', 'Z') AS failed_at, e.item ->> 'worker' AS worker, NULL AS trace
+) a)
 
 -- name: choose
 -- The next page of matching tasks, by id. Each state is a separate branch, so that it uses its own index, and
@@ -207,7 +325,8 @@ SELECT f.id, f.user_id, f.unique_key FROM fitting f ORDER BY f.id LIMIT %(limit)
 (t.task_type <> %(callback)s OR %(task_type)s::text IS NOT NULL OR %(ids)s::uuid[] IS NOT NULL)
 
 -- name: fits
-    (%(task_type)s::text IS NULL OR t.task_type = %(task_type)s)
+    {within_reach}
+    AND (%(task_type)s::text IS NULL OR t.task_type = %(task_type)s)
     AND (%(user_id)s::uuid IS NULL OR t.user_id = %(user_id)s::uuid)
     AND (%(ids)s::uuid[] IS NULL OR t.id = ANY (%(ids)s::uuid[]))
     AND (%(after)s::uuid IS NULL OR t.id > %(after)s::uuid)
@@ -220,9 +339,9 @@ SELECT f.id, f.user_id, f.unique_key FROM fitting f ORDER BY f.id LIMIT %(limit)
 -- Locks in the order of ids, as every writer of many tasks does, so that no two can deadlock. Tasks that have ended
 -- meanwhile are skipped.
 WITH live AS MATERIALIZED (
-    SELECT c.id FROM tasks c
-    WHERE c.id = ANY (%(ids)s::uuid[]) AND c.state IN ('scheduled', 'ready', 'running')
-    ORDER BY c.id FOR UPDATE
+    SELECT t.id FROM tasks t
+    WHERE t.id = ANY (%(ids)s::uuid[]) AND t.state IN ('scheduled', 'ready', 'running') AND {within_reach}
+    ORDER BY t.id FOR UPDATE
 )
 {cancelled}
 
@@ -247,18 +366,18 @@ RETURNING t.id, t.lease_no, t.worker_id IS NOT NULL AS is_held, t.callback_url I
 DELETE FROM answered_keys k WHERE k.task_id = %(id)s::uuid
 
 -- name: purge
-DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid RETURNING {columns}
+DELETE FROM tasks AS t WHERE t.id = %(id)s::uuid AND {within_reach} RETURNING {columns}
 
 -- name: retry
-UPDATE tasks AS t SET {as_new} WHERE t.id = %(id)s::uuid AND t.state IN ('failed', 'cancelled')
+UPDATE tasks AS t SET {as_new} WHERE t.id = %(id)s::uuid AND t.state IN ('failed', 'cancelled') AND {within_reach}
 RETURNING {columns}
 
 -- name: retry_many
 -- Locks as cancel_many does.
 WITH ended AS MATERIALIZED (
-    SELECT c.id FROM tasks c
-    WHERE c.id = ANY (%(ids)s::uuid[]) AND c.state = ANY (%(states)s::text[])
-    ORDER BY c.id FOR UPDATE
+    SELECT t.id FROM tasks t
+    WHERE t.id = ANY (%(ids)s::uuid[]) AND t.state = ANY (%(states)s::text[]) AND {within_reach}
+    ORDER BY t.id FOR UPDATE
 )
 UPDATE tasks AS t SET {as_new} FROM ended WHERE t.id = ended.id
 
@@ -724,10 +843,11 @@ WHERE w.id IN (
 -- name: watched
 -- The watched tasks that have changed, in one statement for all watchers: `seen` is the last known updated_at of each,
 -- NULL at first. Compared for difference, because a transaction that waited for a row lock may carry an earlier time. A
--- task that is gone has only its id.
-SELECT w.id, t.state, t.task_type, t.attempts, t.max_attempts, t.execute_at, t.progress_percent, t.progress_message,
+-- task that is gone, or beyond its watcher's reach, has only its id.
+SELECT w.id, w.reach, t.state, t.task_type, t.attempts, t.max_attempts, t.execute_at, t.progress_percent, t.progress_message,
        CASE WHEN t.state = 'completed' AND octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
        t.error, t.created_at, t.updated_at, t.started_at, t.completed_at,
        extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at)::float8 AS duration
-FROM unnest(%(ids)s::uuid[], %(seen)s::timestamptz[]) AS w(id, seen) LEFT JOIN tasks t ON t.id = w.id
+FROM unnest(%(ids)s::uuid[], %(seen)s::timestamptz[], %(reach)s::uuid[]) AS w(id, seen, reach)
+LEFT JOIN tasks t ON t.id = w.id AND (w.reach IS NULL OR t.user_id = w.reach)
 WHERE t.updated_at IS DISTINCT FROM w.seen OR t.id IS NULL

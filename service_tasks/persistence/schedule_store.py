@@ -20,6 +20,7 @@ from service_tasks.persistence.task_store import LARGEST_IN_LIST
 from service_tasks.use_cases.schedules import NewSchedule, RequireRoom, ScheduleSelection, StoredSchedule
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
+from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 
 _TIMING = tuple(field.name for field in fields(Timing))
@@ -40,12 +41,13 @@ class ScheduleStore:
             require_room(*self._count(session, new.user_id))
             return _stored(statements.run(session, "insert", **_values(new)).one())
 
-    def get(self, schedule_id: UUID) -> StoredSchedule | None:
-        return _stored_or_none(self._statements.once_row("get", id=str(schedule_id)))
+    def get(self, schedule_id: UUID, *, reach: Reach) -> StoredSchedule | None:
+        return _stored_or_none(self._statements.once_row("get", **_one_of(schedule_id, reach)))
 
-    def search(self, selection: ScheduleSelection) -> tuple[list[StoredSchedule], int]:
+    def search(self, selection: ScheduleSelection, *, reach: Reach) -> tuple[list[StoredSchedule], int]:
         statements = self._statements
         which: dict[str, Any] = {
+            "reach": optional_text(reach.owner),
             "task_type": selection.task_type,
             "user_id": optional_text(selection.user_id),
             "status": selection.status,
@@ -75,10 +77,12 @@ class ScheduleStore:
         schedule_id: UUID,
         decide: Callable[[StoredSchedule], StoredSchedule],
         require_room: RequireRoom,
+        *,
+        reach: Reach,
     ) -> StoredSchedule | None:
         statements = self._statements
         with statements.transaction() as session:
-            present = _stored_or_none(statements.row(session, "lock", id=str(schedule_id)))
+            present = _stored_or_none(statements.row(session, "lock", **_one_of(schedule_id, reach)))
             if present is None:
                 return None
             wanted = decide(present)
@@ -95,24 +99,26 @@ class ScheduleStore:
                 ).one()
             )
 
-    def delete(self, schedule_id: UUID, check: Callable[[StoredSchedule], None]) -> StoredSchedule | None:
+    def delete(
+        self, schedule_id: UUID, check: Callable[[StoredSchedule], None], *, reach: Reach
+    ) -> StoredSchedule | None:
         statements = self._statements
         with statements.transaction() as session:
-            present = _stored_or_none(statements.row(session, "lock", id=str(schedule_id)))
+            present = _stored_or_none(statements.row(session, "lock", **_one_of(schedule_id, reach)))
             if present is not None:
                 check(present)
                 statements.run(session, "delete", id=str(schedule_id))
         return present
 
-    def run_now(self, schedule_id: UUID) -> UUID | None:
+    def run_now(self, schedule_id: UUID, *, reach: Reach) -> UUID | None:
         statements = self._statements
         with statements.transaction() as session:
-            schedule = _stored_or_none(statements.row(session, "lock", id=str(schedule_id)))
+            schedule = _stored_or_none(statements.row(session, "lock", **_one_of(schedule_id, reach)))
             if schedule is None:
                 return None
             _require_user(session, schedule.user_id)
             task_id = new_id()
-            insert_many(session, [schedule.new_task(task_id)])
+            insert_many(session, [schedule.new_task(task_id)], reach=Reach.all())
             statements.run(session, "ran", id=str(schedule_id), task_id=str(task_id))
         return task_id
 
@@ -150,7 +156,7 @@ class ScheduleStore:
             )
             accepted = {row.task_id for row in rows}
         made = [(schedule, task_id) for schedule, _, task_id in runs if task_id in accepted]
-        insert_many(session, [schedule.new_task(task_id) for schedule, task_id in made])
+        insert_many(session, [schedule.new_task(task_id) for schedule, task_id in made], reach=Reach.all())
         last = {schedule.id: task_id for schedule, task_id in made}
         statements.run(
             session,
@@ -161,6 +167,10 @@ class ScheduleStore:
             task_ids=[optional_text(last.get(schedule.id)) for schedule, _ in decided],
         )
         return len(accepted)
+
+
+def _one_of(schedule_id: UUID, reach: Reach) -> dict[str, Any]:
+    return {"id": str(schedule_id), "reach": optional_text(reach.owner)}
 
 
 def _require_user(session: Session, user_id: UUID | None) -> None:

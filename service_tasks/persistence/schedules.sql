@@ -16,6 +16,10 @@ s.cron, s.timezone, s.every_seconds, s.run_at AS at, s.anchor_at AS anchor, s.st
 s.missed, s.id, s.name, s.task_type, s.title, s.user_id, s.priority, s.max_attempts, s.timeout_seconds, s.callback_url,
 s.paused_at, s.next_run_at, s.problem, s.last_run_at, s.last_task_id, s.created_at, s.updated_at, now() AS now
 
+-- name: within_reach
+-- As in queries.sql.
+(%(reach)s::uuid IS NULL OR s.user_id = %(reach)s::uuid)
+
 -- name: clock
 SELECT now()
 
@@ -34,15 +38,16 @@ SELECT pg_advisory_xact_lock(1935894628, 0);
 SELECT count(*) AS in_all, count(*) FILTER (WHERE s.user_id = %(user_id)s::uuid) AS of_user FROM schedules s
 
 -- name: get
-SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid
+SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid AND {within_reach}
 
 -- name: lock
 -- A change waits for a scheduler that is making this schedule's tasks; the scheduler skips a schedule that is being
 -- changed.
-SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid FOR UPDATE
+SELECT {columns} FROM schedules s WHERE s.id = %(id)s::uuid AND {within_reach} FOR UPDATE
 
 -- name: matching
-(%(task_type)s::text IS NULL OR s.task_type = %(task_type)s)
+{within_reach}
+AND (%(task_type)s::text IS NULL OR s.task_type = %(task_type)s)
 AND (%(user_id)s::uuid IS NULL OR s.user_id = %(user_id)s::uuid)
 AND (%(status)s::text IS NULL
      OR %(status)s = CASE WHEN s.paused_at IS NOT NULL THEN 'paused'

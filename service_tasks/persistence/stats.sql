@@ -20,6 +20,34 @@ WITH counted AS MATERIALIZED (
 )
 {groups}
 
+-- name: of_owner
+-- Of the newest tasks of one owner, through ix_tasks_user: groups, without a minute; and what has ended, by minute, type
+-- and outcome, with how long each attempt waited and ran. Failed attempts that are made again are known from the errors
+-- of their tasks.
+WITH newest AS MATERIALIZED (
+    SELECT t.task_type, t.state, t.execute_at, t.started_at, t.completed_at, t.errors FROM tasks t
+    WHERE t.user_id = %(reach)s::uuid ORDER BY t.id DESC LIMIT %(most)s
+), counted AS MATERIALIZED (
+    SELECT t.task_type, t.state, count(*) AS many, min(t.execute_at) FILTER (WHERE t.state = 'ready') AS first
+    FROM newest t GROUP BY t.task_type, t.state
+), begin AS (
+    SELECT date_trunc('minute', now()) - make_interval(mins => %(minutes)s - 1) AS at
+)
+SELECT NULL AS minute, g.* FROM ({groups}) g
+UNION ALL
+SELECT date_trunc('minute', t.completed_at) AS minute, t.task_type, t.state,
+       extract(epoch FROM t.started_at - t.execute_at)::float8 AS waited,
+       extract(epoch FROM t.completed_at - t.started_at)::float8 AS ran
+FROM newest t, begin WHERE t.completed_at >= begin.at
+UNION ALL
+SELECT date_trunc('minute', e.failed_at), t.task_type, 'retried', NULL, NULL
+FROM newest t CROSS JOIN begin CROSS JOIN LATERAL (
+    SELECT (x.item ->> 'failed_at')::timestamptz AS failed_at
+    FROM jsonb_array_elements(t.errors) WITH ORDINALITY x(item, number)
+    WHERE t.state <> 'failed' OR x.number < jsonb_array_length(t.errors)
+) e
+WHERE t.errors <> '[]' AND e.failed_at >= begin.at
+
 -- name: count_some
 -- For a large table: of each state with an index the first `most`, in the order of that index, so that no more rows are
 -- read. A smaller number is exact. There are never more running tasks than the workers hold. Completed ones have no

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from service_tasks.domain.distribution import BUCKETS
+from service_tasks.domain.distribution import BUCKETS, Distribution
 from service_tasks.domain.task import State
 from service_tasks.persistence.statements import StoreStatements
 from service_tasks.use_cases.stats import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
 from servicekit.database.engine import Database
+from servicekit.identity.reach import Reach
 
 #: a table of up to this many pages (32 MB) is counted exactly, which takes some 15 ms
 SMALL_PAGES = 4096
@@ -28,6 +31,8 @@ HEAD_TYPES = 100
 HEADS = 500
 MOST_CANCELLED = 10_000
 MOST_WORKERS = 1000
+#: how many of one owner's tasks are looked at, the newest
+MOST_OF_OWNER = 10_000
 
 
 class StatsStore:
@@ -46,7 +51,9 @@ class StatsStore:
         self._most = most
         self._sampled_pages = sampled_pages
 
-    def figures(self) -> Figures:
+    def figures(self, *, reach: Reach) -> Figures:
+        if reach.owner is not None:
+            return self._figures_of(reach.owner)
         with self._statements.transaction() as session:
             # One snapshot for all figures.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -70,6 +77,36 @@ class StatsStore:
             types={name: Ended(*counts) for name, *counts in types},
             timed=timed,
             workers=[WorkerState(**row._mapping) for row in workers],
+            **together._mapping,
+        )
+
+    def _figures_of(self, owner: UUID) -> Figures:
+        which = {"reach": str(owner), "most": MOST_OF_OWNER}
+        with self._statements.transaction() as session:
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            now = self._statements.row(session, "size").now
+            together = self._statements.row(session, "workers_together")
+            rows = self._statements.rows(session, "of_owner", groups=GROUPS, minutes=WINDOW_MINUTES, **which)
+        census = _census(row[1:] for row in rows if row.minute is None)
+        minutes: dict[Any, dict[str, int]] = defaultdict(lambda: dict.fromkeys(Ended._fields, 0))
+        types: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(Ended._fields, 0))
+        waits: dict[str, Distribution] = defaultdict(Distribution)
+        runs: dict[str, Distribution] = defaultdict(Distribution)
+        for minute, name, outcome, waited, ran in (row for row in rows if row.minute is not None):
+            minutes[minute][outcome] += 1
+            types[name][outcome] += 1
+            if outcome in (State.COMPLETED, State.FAILED) and ran is not None:
+                waits[name].add(waited)
+                runs[name].add(ran)
+        if sum(census.states.values()) >= MOST_OF_OWNER:
+            census = replace(census, estimated=frozenset(census.states))
+        return Figures(
+            now=now,
+            census=census,
+            minutes={minute: Ended(**counts) for minute, counts in minutes.items()},
+            types={name: Ended(**counts) for name, counts in types.items()},
+            timed={name: Timed(waits[name].counts, runs[name].counts) for name in runs},
+            workers=[],
             **together._mapping,
         )
 

@@ -18,11 +18,12 @@ from sqlalchemy.orm import Session
 from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE, LARGEST_RESULT_IN_CALLBACK
 from service_tasks.domain.task import DEFAULT_PRIORITY, Lease, State
 from service_tasks.engine.ports import READY, cancel_announcement
-from service_tasks.persistence.insertion import array, insert_many
+from service_tasks.persistence.insertion import array, insert_many, optional_text
 from service_tasks.persistence.statements import Statements
 from service_tasks.use_cases.tasks import NewTask
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event, write_event
+from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 from servicekit.web.schemas import JsonValue, Timestamp
 from servicekit.wire.envelope import Written, dump
@@ -71,10 +72,10 @@ class TaskEnds:
         """Whether events are written for tasks that reach this state."""
         return state.value in self._event_states
 
-    def cancel(self, session: Session, ids: Collection[UUID]) -> int:
+    def cancel(self, session: Session, ids: Collection[UUID], *, reach: Reach) -> int:
         """Cancel the live ones among these and announce it to their workers; return their number."""
-        ids_of = [str(item) for item in ids]
-        return self._cancelled(session, self._statements.rows(session, "cancel_many", ids=ids_of, reason=None))
+        of_caller = {"ids": [str(item) for item in ids], "reach": optional_text(reach.owner)}
+        return self._cancelled(session, self._statements.rows(session, "cancel_many", **of_caller, reason=None))
 
     def cancel_of_user(self, session: Session, user_id: UUID, reason: str) -> None:
         """The same for every live task of a user."""
@@ -104,7 +105,7 @@ class TaskEnds:
         if not rows:
             return
         callbacks = [_callback_of(row) for row in rows]
-        insert_many(session, callbacks)
+        insert_many(session, callbacks, reach=Reach.all())
         self._statements.run(
             session,
             "link_callbacks",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg2
 from sqlalchemy.exc import IntegrityError
 
-from service_tasks.domain.task import State
+from service_tasks.domain.task import LIVE_STATES, State
 from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
 from service_tasks.persistence.insertion import (
     LARGEST_INSERT,
@@ -25,19 +25,27 @@ from service_tasks.persistence.statements import StoreStatements
 from service_tasks.persistence.task_ends import TaskEnds
 from service_tasks.use_cases.tasks import (
     MOST_CONTROLS,
+    NO_TASKS,
     Control,
     NewTask,
     Obstacle,
     PastExecuteAt,
     Selection,
     StoredTask,
+    TasksFound,
     TaskStanding,
 )
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
+from servicekit.identity.reach import Reach
+from servicekit.wire.errors import Invalid
 
 #: bytes of JSON above which a list leaves a value out
 LARGEST_IN_LIST = 16 * 1024
+#: how many tasks a list looks at besides those that an offset passes over, and counts at most
+MOST_LISTED = 10_000
+#: states with an index in the order of lists
+_INDEXED = frozenset({State.FAILED, State.CANCELLED})
 
 
 class TaskStore:
@@ -48,8 +56,8 @@ class TaskStore:
         """`ends` writes the events of tasks that are cancelled; by default none."""
         self._statements = StoreStatements(database, "queries.sql")
         self._statements.prepare("insert", **PARAMETER_TYPES)
-        self._statements.prepare("get", id="uuid")
-        self._statements.prepare("get_status", id="uuid")
+        self._statements.prepare("get", id="uuid", reach="uuid")
+        self._statements.prepare("get_status", id="uuid", reach="uuid")
         self._ends = ends or TaskEnds()
 
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
@@ -62,7 +70,7 @@ class TaskStore:
             raise UserDeleted
         return None if columns[0] is None else _stored(columns)
 
-    def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+    def add_many(self, tasks: Sequence[NewTask], *, reach: Reach) -> Mapping[UUID, UUID]:
         if len(tasks) <= LARGEST_INSERT and all(_is_plain(task) for task in tasks):
             (part, *others) = batches(tasks)
             if not others:
@@ -79,17 +87,25 @@ class TaskStore:
             gone = tombstones.buried(session, users)
             if gone:
                 raise UserDeleted(f"tasks.{next(i for i, task in enumerate(tasks) if task.user_id in gone)}.user_id")
-            return insert_many(session, tasks)
+            return insert_many(session, tasks, reach=reach)
 
-    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> StoredTask | None:
+    def by_unique_key(
+        self, unique_key: str, *, answers: tuple[str, bytes] | None = None, reach: Reach
+    ) -> StoredTask | None:
+        of_caller: dict[str, Any] = {"unique_key": unique_key, "reach": optional_text(reach.owner)}
+        for *columns, within_reach in self._statements.once("get_live", **of_caller):
+            if not within_reach:
+                raise UniqueKeyTaken
+            if answers is None:
+                return _stored(columns)
         if answers is None:
-            return _one(self._statements.once("get_live", unique_key=unique_key))
+            return None
         key, request_hash = answers
         rows = self._statements.once(
-            "answer", unique_key=unique_key, idempotency_key=key, request_hash=psycopg2.Binary(request_hash)
+            "answer", idempotency_key=key, request_hash=psycopg2.Binary(request_hash), **of_caller
         )
         for (task_id,) in rows:
-            return self.get(task_id)
+            return self.get(task_id, reach=reach)
         return None
 
     def controls(self) -> Mapping[str, Control]:
@@ -109,54 +125,74 @@ class TaskStore:
     def has_seen(self, task_type: str) -> bool:
         return bool(self._statements.once("seen_type", name=task_type))
 
-    def by_key(self, idempotency_key: str) -> tuple[StoredTask, bytes] | None:
-        for *columns, request_hash in self._statements.once("get_by_key", idempotency_key=idempotency_key):
+    def by_key(self, idempotency_key: str, *, reach: Reach) -> tuple[StoredTask, bytes] | None:
+        rows = self._statements.once("get_by_key", idempotency_key=idempotency_key, reach=optional_text(reach.owner))
+        for *columns, request_hash in rows:
             return _stored(columns), bytes(request_hash)
         return None
 
-    def get(self, task_id: UUID) -> StoredTask | None:
-        return _one(self._statements.once("get", id=str(task_id)))
+    def get(self, task_id: UUID, *, reach: Reach) -> StoredTask | None:
+        return _one(self._statements.once("get", **_one_of(task_id, reach)))
 
-    def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
-        which: dict[str, Any] = {
-            "states": None if selection.states is None else [state.value for state in selection.states],
+    def search(self, selection: Selection, *, waits: str, reach: Reach) -> TasksFound:
+        owner, states = selection.user_id, selection.states
+        if reach.owner is not None:
+            if owner not in (None, reach.owner):
+                return NO_TASKS
+            owner = reach.owner
+        filtered = states is not None or selection.task_type is not None
+        statement = "list_of_all" if owner is None else "list_of_owner"
+        if owner is None and states is not None and len(states) == 1 and states[0] in _INDEXED:
+            statement, filtered = "list_of_state", selection.task_type is not None
+        elif filtered:
+            statement += "_that_match"
+        look = selection.offset + (MOST_LISTED + 1 if filtered else selection.limit + 1)
+        values: dict[str, Any] = {
+            "states": None if states is None else [state.value for state in states],
+            "state": None if states is None else states[0].value,
             "task_type": selection.task_type,
-            "user_id": optional_text(selection.user_id),
+            "reach": optional_text(owner),
+            "after": optional_text(selection.after),
+            "limit": selection.limit + 1,
+            "offset": selection.offset,
+            "look": look,
+            "most": MOST_LISTED,
+            "largest": LARGEST_IN_LIST,
+            "waits": waits,
         }
-        rows = self._statements.once(
-            "list",
-            **which,
-            after=optional_text(selection.after),
-            limit=selection.limit,
-            offset=selection.offset,
-            largest=LARGEST_IN_LIST,
-        )
-        total: int = rows[0][-1]
-        return [_stored(columns) for *columns, _ in rows if columns[0] is not None], total
+        if owner is None and states is not None and LIVE_STATES.issuperset(states):
+            few = self._looked("list_of_live", values)
+            if few.counted <= MOST_LISTED:
+                return _page(few, selection, ends=True)
+        found = self._looked(statement, values)
+        return _page(found, selection, ends=found.looked < look)
 
-    def status(self, task_id: UUID) -> TaskStanding | None:
-        for id, state, created_at, duration in self._statements.once("get_status", id=str(task_id)):
+    def _looked(self, statement: str, values: Mapping[str, Any]) -> _Looked:
+        return _Looked._make(self._statements.once(statement, **values)[0])
+
+    def status(self, task_id: UUID, *, reach: Reach) -> TaskStanding | None:
+        for id, state, created_at, duration in self._statements.once("get_status", **_one_of(task_id, reach)):
             return TaskStanding(id, State(state), created_at, duration)
         return None
 
-    def cancel(self, task_id: UUID) -> StoredTask | None:
+    def cancel(self, task_id: UUID, *, reach: Reach) -> StoredTask | None:
         with self._statements.transaction() as session:
-            if not self._ends.cancel(session, [task_id]):
+            if not self._ends.cancel(session, [task_id], reach=reach):
                 return None
-            return _one(self._statements.rows(session, "get", id=str(task_id)))
+            return _one(self._statements.rows(session, "get", **_one_of(task_id, reach)))
 
-    def purge(self, task_id: UUID) -> StoredTask | None:
+    def purge(self, task_id: UUID, *, reach: Reach) -> StoredTask | None:
         with self._statements.transaction() as session:
-            self._ends.cancel(session, [task_id])
-            task = _one(self._statements.rows(session, "purge", id=str(task_id)))
+            self._ends.cancel(session, [task_id], reach=reach)
+            task = _one(self._statements.rows(session, "purge", **_one_of(task_id, reach)))
             if task is not None:
                 self._statements.run(session, "forget_answers", id=str(task_id))
         return task
 
-    def retry(self, task_id: UUID) -> StoredTask | None:
+    def retry(self, task_id: UUID, *, reach: Reach) -> StoredTask | None:
         try:
             with self._statements.transaction() as session:
-                task = _one(self._statements.rows(session, "retry", id=str(task_id)))
+                task = _one(self._statements.rows(session, "retry", **_one_of(task_id, reach)))
                 if task is not None and task.user_id is not None and tombstones.buried(session, {task.user_id}):
                     raise TaskStateConflict("The user of this task was deleted, so it cannot be run again.")
         except IntegrityError as exc:
@@ -178,8 +214,35 @@ def violates_unique_key(exc: IntegrityError) -> bool:
     return getattr(getattr(exc.orig, "diag", None), "constraint_name", None) == "uq_tasks_unique_key"
 
 
+def _one_of(task_id: UUID, reach: Reach) -> dict[str, Any]:
+    return {"id": str(task_id), "reach": optional_text(reach.owner)}
+
+
 def _is_plain(task: NewTask) -> bool:
     return task.execute_at is None and task.user_id is None and task.unique_key is None
+
+
+class _Looked(NamedTuple):
+    """The columns of `page` in queries.sql."""
+
+    tasks: str
+    last_shown: UUID | None
+    found: int
+    looked: int
+    hits: int
+    last_looked: UUID | None
+    counted: int
+    total: int
+
+
+def _page(page: _Looked, selection: Selection, *, ends: bool) -> TasksFound:
+    """`ends`: all tasks behind the place were looked at."""
+    following = page.last_shown if page.found > selection.limit else None
+    if following is None and not ends:
+        if page.hits < selection.offset:
+            raise Invalid.field("offset", "goes beyond what one search looks at; send the `next` of a page as `after`")
+        following = page.last_looked
+    return TasksFound(page.tasks, min(page.total, MOST_LISTED), page.counted <= MOST_LISTED, following)
 
 
 def _stored(row: Sequence[Any]) -> StoredTask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service_tasks.schemas.stats import TaskStatsView
 from service_tasks.use_cases.stats import Stats
+from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
 from servicekit.web.routes import Routes
 
@@ -13,8 +14,8 @@ def stats_routes(stats: Stats) -> Routes:
     api = Routes("tasks")
 
     @api.get("/tasks/stats", action=Action.READ_TASKS)
-    def get_task_stats() -> TaskStatsView:
+    def get_task_stats(caller: Principal) -> TaskStatsView:
         """Show how things stand: tasks by status and type, throughput, waiting and running times, and the workers."""
-        return stats.show()
+        return stats.show(reach=caller.reach(Action.READ_TASKS))
 
     return api

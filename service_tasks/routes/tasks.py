@@ -32,6 +32,7 @@ from service_tasks.schemas.tasks import (
     TaskView,
 )
 from service_tasks.use_cases.tasks import Tasks
+from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
 from servicekit.web.idempotency import HEADERS, IDEMPOTENCY_KEY, checked_key, replay_headers
 from servicekit.web.routes import Answer, Routes
@@ -61,71 +62,76 @@ def task_routes(tasks: Tasks) -> Routes:
         "/tasks",
         action=Action.CHANGE_TASKS,
         status=201,
-        errors=(IdempotencyKeyReused, PayloadTooLarge),
+        errors=(IdempotencyKeyReused, PayloadTooLarge, UniqueKeyTaken),
         body_may_be_empty=True,
         headers=HEADERS,
     )
-    def create_task(body: TaskCreate, headers: Mapping[str, str | None]) -> Answer[TaskView]:
+    def create_task(caller: Principal, body: TaskCreate, headers: Mapping[str, str | None]) -> Answer[TaskView]:
         """Create a task.
 
         An empty body makes a task of the default type that runs now. A repeated Idempotency-Key answers with
         the task made before and `Idempotency-Replayed: true`; a `unique_key` that a pending or processing task has
         already, with that task and `Existing-Task: true`.
         """
-        created = tasks.create(body, idempotency_key=_idempotency_key(headers))
+        created = tasks.create(body, idempotency_key=_idempotency_key(headers), reach=caller.reach(Action.CHANGE_TASKS))
         fields = {"Location": f"/tasks/{created.task.id}", **replay_headers(created.replayed)}
         if created.existing:
             fields["Existing-Task"] = "true"
         return Answer(created.task, headers=fields)
 
     @api.post(
-        "/tasks/batch", action=Action.CHANGE_TASKS, status=201, errors=(PayloadTooLarge,), body_limit=BATCH_BODY_LIMIT
+        "/tasks/batch",
+        action=Action.CHANGE_TASKS,
+        status=201,
+        errors=(PayloadTooLarge, UniqueKeyTaken),
+        body_limit=BATCH_BODY_LIMIT,
     )
-    def create_tasks(body: TaskBatchCreate) -> TaskBatchView:
+    def create_tasks(caller: Principal, body: TaskBatchCreate) -> TaskBatchView:
         """Create up to 10,000 tasks together.
 
         All or nothing, in one transaction; an error names the place of the bad one, such as `tasks.17.priority`.
         """
-        return tasks.create_many(body.tasks)
+        return tasks.create_many(body.tasks, reach=caller.reach(Action.CHANGE_TASKS))
 
     @api.get("/tasks", action=Action.READ_TASKS)
-    def list_tasks(query: TaskQuery) -> TaskPage:
+    def list_tasks(caller: Principal, query: TaskQuery) -> TaskPage:
         """List tasks, the newest first."""
-        return tasks.search(query, user_id=query.user_id)
+        return tasks.search(query, user_id=query.user_id, reach=caller.reach(Action.READ_TASKS))
 
     @api.get("/tasks/{id}", action=Action.READ_TASKS, errors=(TaskNotFound,))
-    def get_task(id: UUID, query: TaskShow) -> TaskView:
+    def get_task(caller: Principal, id: UUID, query: TaskShow) -> TaskView:
         """Show one task; with `?trace=true`, the tracebacks of its failed attempts too."""
-        return tasks.get(id, trace=query.trace)
+        return tasks.get(id, trace=query.trace, reach=caller.reach(Action.READ_TASKS))
 
     @api.get("/tasks/{id}/status", action=Action.READ_TASKS, errors=(TaskNotFound,))
-    def get_task_status(id: UUID) -> TaskStatusView:
+    def get_task_status(caller: Principal, id: UUID) -> TaskStatusView:
         """Show how a task stands and how long it has taken."""
-        return tasks.status(id)
+        return tasks.status(id, reach=caller.reach(Action.READ_TASKS))
 
     @api.get("/tasks/{id}/result", action=Action.READ_TASKS, errors=(TaskNotFound, TaskNotFinished))
-    def get_task_result(id: UUID) -> TaskResultView:
+    def get_task_result(caller: Principal, id: UUID) -> TaskResultView:
         """Show how a task ended; a failed or cancelled one has no result but says why."""
-        return tasks.result(id)
+        return tasks.result(id, reach=caller.reach(Action.READ_TASKS))
 
     @api.delete("/tasks/{id}", action=Action.CHANGE_TASKS, errors=(TaskNotFound,))
-    def cancel_task(id: UUID, query: DeleteQuery) -> TaskView:
+    def cancel_task(caller: Principal, id: UUID, query: DeleteQuery) -> TaskView:
         """Cancel a pending or processing task.
 
         The task is cancelled at once, and its handler stopped; one that has ended is 404. `?purge=true`
         removes the record of any task, cancelling a live one first.
         """
-        return tasks.purge(id) if query.purge else tasks.cancel(id)
+        reach = caller.reach(Action.CHANGE_TASKS)
+        return tasks.purge(id, reach=reach) if query.purge else tasks.cancel(id, reach=reach)
 
     @api.post("/tasks/{id}/retry", action=Action.CHANGE_TASKS, errors=(TaskNotFound, TaskStateConflict, UniqueKeyTaken))
-    def retry_task(id: UUID) -> TaskView:
+    def retry_task(caller: Principal, id: UUID) -> TaskView:
         """Run a failed or cancelled task again, with all its attempts."""
-        return tasks.retry(id)
+        return tasks.retry(id, reach=caller.reach(Action.CHANGE_TASKS))
 
     @api.get("/users/{id}/tasks", action=Action.READ_TASKS)
-    def list_user_tasks(id: UUID, query: TaskFilter) -> TaskPage:
+    def list_user_tasks(caller: Principal, id: UUID, query: TaskFilter) -> TaskPage:
         """List one user's tasks, the newest first."""
-        return tasks.search(query, user_id=id)
+        return tasks.search(query, user_id=id, reach=caller.reach(Action.READ_TASKS))
 
     @api.get("/task-types", action=Action.READ_TASKS)
     def list_task_types(query: PageQuery) -> TaskTypesView:

@@ -216,8 +216,10 @@ class TaskBatchView(View):
 
 
 class TaskPage(NewestPage):
-    """One page of tasks."""
+    """One page of tasks. One that is filtered may be shorter than `limit`, even empty, though `next` is there: one
+    request looks at 10,000 tasks."""
 
+    total_is_exact: bool = Field(description="false: `total` is how many there are at least")
     tasks: list[TaskView]
 
 

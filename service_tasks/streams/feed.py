@@ -13,16 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
-from uuid import UUID
 
-from service_tasks.domain.watched import WatchedTask, version_after
+from service_tasks.domain.watched import Watch, WatchedTask, version_after
 from service_tasks.errors import TaskNotFound, TooManyWatchers
 from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import backoff, jittered
 from servicekit.wire.errors import AppError, DeadlineExceeded, Unavailable
 
 #: Returns the tasks whose `updated_at` differs from the one given, None for a missing one. Blocks.
-Look = Callable[[Mapping[UUID, datetime | None]], dict[UUID, WatchedTask | None]]
+Look = Callable[[Mapping[Watch, datetime | None]], dict[Watch, WatchedTask | None]]
 
 #: Watchers that join within this time, in seconds, share a statement.
 GATHER_SECONDS = 0.02
@@ -65,18 +64,18 @@ class _Topic:
 class Watcher:
     """One stream's view of its task, as a context manager."""
 
-    def __init__(self, feed: Feed, task_id: UUID) -> None:
+    def __init__(self, feed: Feed, watch: Watch) -> None:
         self._feed = feed
-        self._task_id = task_id
+        self._watch = watch
         self._topic: _Topic
         self.woken = asyncio.Event()
 
     def __enter__(self) -> Self:
-        self._topic = self._feed.join(self, self._task_id)
+        self._topic = self._feed.join(self, self._watch)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._feed.leave(self, self._task_id, self._topic)
+        self._feed.leave(self, self._watch, self._topic)
 
     @property
     def closing(self) -> bool:
@@ -124,7 +123,7 @@ class Feed:
         self._look = look
         self._interval = interval
         self._limit = limit
-        self._topics: dict[UUID, _Topic] = {}
+        self._topics: dict[Watch, _Topic] = {}
         self._look_now = asyncio.Event()
         # One thread, so one statement at a time, however slow the database is.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
@@ -139,22 +138,22 @@ class Feed:
         """How many different tasks are watched."""
         return len(self._topics)
 
-    def join(self, watcher: Watcher, task_id: UUID) -> _Topic:
+    def join(self, watcher: Watcher, watch: Watch) -> _Topic:
         if self.watchers >= self._limit:
             raise TooManyWatchers(retry_after=1)
-        topic = self._topics.get(task_id)
+        topic = self._topics.get(watch)
         if topic is None or topic.fault is not None:
-            topic = self._topics[task_id] = _Topic()
+            topic = self._topics[watch] = _Topic()
             self._look_now.set()
         topic.watchers.add(watcher)
         self.watchers += 1
         return topic
 
-    def leave(self, watcher: Watcher, task_id: UUID, topic: _Topic) -> None:
+    def leave(self, watcher: Watcher, watch: Watch, topic: _Topic) -> None:
         topic.watchers.remove(watcher)
         self.watchers -= 1
-        if not topic.watchers and self._topics.get(task_id) is topic:
-            del self._topics[task_id]
+        if not topic.watchers and self._topics.get(watch) is topic:
+            del self._topics[watch]
 
     def look_now(self) -> None:
         """Poll now, because a change was announced."""
@@ -204,10 +203,10 @@ class Feed:
         if self._failures:
             _log.info("database_back", duty="feed", failures=self._failures)
             self._failures = 0
-        for task_id, task in found.items():
-            topic = asked[task_id]
+        for watch, task in found.items():
+            topic = asked[watch]
             # A topic made while the statement ran is polled again.
-            if self._topics.get(task_id) is topic:
+            if self._topics.get(watch) is topic:
                 _update(topic, task)
 
     def _failed(self, exc: AppError) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
 
-from service_tasks.domain.watched import WatchedTask
+from service_tasks.domain.watched import Watch, WatchedTask
 from service_tasks.streams import stream
 from service_tasks.streams.feed import Feed, TaskSnapshot, Watcher
 from service_tasks.streams.metrics import StreamMetrics
@@ -137,12 +137,12 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
 
     async def _stream(self, exchange: StreamExchange, raw_id: str) -> None:
         fields = exchange.request.fields
-        self._caller(exchange.request).reach(Action.READ_TASKS)
+        reach = self._caller(exchange.request).reach(Action.READ_TASKS)
         task_id = id_from_path("id", raw_id)
         seconds = deadline.shortened(fields.get(b"x-request-timeout-ms"), FIRST_SECONDS)
         if seconds <= 0:
             raise DeadlineExceeded
-        with Watcher(self._feed, task_id) as watcher:
+        with Watcher(self._feed, Watch(task_id, reach)) as watcher:
             seen = await watcher.first(seconds)
             known = stream.last_event_version(fields.get(LAST_EVENT_ID.lower().encode("ascii")))
             if known == seen.version and seen.is_last:

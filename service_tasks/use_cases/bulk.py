@@ -12,6 +12,7 @@ from uuid import UUID
 from service_tasks.domain.task import LIVE_STATES, RETRYABLE_STATES, State, Status, states_of
 from service_tasks.engine.ports import READY
 from service_tasks.schemas.bulk import CancelMany, ManyCancelledView, ManyRetriedView, ManyTasks, RetryMany
+from servicekit.identity.reach import Reach
 from servicekit.wire import deadline
 from servicekit.wire.errors import DeadlineExceeded, Invalid, Unavailable
 
@@ -67,13 +68,13 @@ class Retried:
 class BulkRepository(Protocol):
     """Methods may raise `Unavailable` and `DeadlineExceeded`, with a part of the call done."""
 
-    def choose(self, choice: Choice) -> list[Chosen]:
+    def choose(self, choice: Choice, *, reach: Reach) -> list[Chosen]:
         """The matching tasks, oldest first."""
 
-    def cancel(self, ids: Collection[UUID]) -> int:
+    def cancel(self, ids: Collection[UUID], *, reach: Reach) -> int:
         """In one transaction, cancel the live ones and announce it to their workers; return their number."""
 
-    def retry(self, chosen: Sequence[Chosen], states: Collection[State]) -> Retried:
+    def retry(self, chosen: Sequence[Chosen], states: Collection[State], *, reach: Reach) -> Retried:
         """Make those that are still in one of the states ready again."""
 
 
@@ -84,27 +85,27 @@ class Bulk:
         self._repository = repository
         self._announce = announce
 
-    def cancel(self, body: CancelMany) -> ManyCancelledView:
+    def cancel(self, body: CancelMany, *, reach: Reach) -> ManyCancelledView:
         """Cancel live tasks as `Tasks.cancel` does each."""
         choice = _choice(body, LIVE_STATES, LIVE_STATES, "pending or processing")
-        steps = _Steps(self._repository.choose(choice), choice.limit - 1)
+        steps = _Steps(self._repository.choose(choice, reach=reach), choice.limit - 1)
         cancelled = tried = 0
         for part in steps:
             with steps.may_end():
-                cancelled += self._repository.cancel([item.id for item in part])
+                cancelled += self._repository.cancel([item.id for item in part], reach=reach)
                 tried += len(part)
         return ManyCancelledView(cancelled=cancelled, changed=tried - cancelled, next=steps.next)
 
-    def retry(self, body: RetryMany) -> ManyRetriedView:
+    def retry(self, body: RetryMany, *, reach: Reach) -> ManyRetriedView:
         """Run ended tasks again as `Tasks.retry` does each; failed ones unless the status says otherwise."""
         choice = _choice(
             body, RETRYABLE_STATES, {State.FAILED}, "failed or cancelled", body.ended_from, body.ended_before
         )
-        steps = _Steps(self._repository.choose(choice), choice.limit - 1)
+        steps = _Steps(self._repository.choose(choice, reach=reach), choice.limit - 1)
         total = Retried()
         for part in steps:
             with steps.may_end():
-                done = self._repository.retry(part, choice.states)
+                done = self._repository.retry(part, choice.states, reach=reach)
                 total.add(done)
                 if done.retried:
                     self._announce(READY)

@@ -20,6 +20,7 @@ from service_tasks.schemas.messages import (
 )
 from service_tasks.schemas.tasks import TaskView
 from service_tasks.use_cases.tasks import NewTask, PastExecuteAt, Tasks
+from servicekit.identity.reach import Reach
 from servicekit.observing.logs import get_logger
 from servicekit.process.ids import new_id
 from servicekit.web.schemas import parse_body
@@ -169,7 +170,7 @@ class Messages:
                 )
             if message.encoding not in (None, "", "utf-8", "identity"):
                 raise Invalid.field("content_encoding", "must be left out: the body is plain JSON")
-            return self._tasks.prepare(read_task(message.body))
+            return self._tasks.prepare(read_task(message.body), reach=Reach.all())
         except AppError as error:
             return _rejection(message, error)
         except Exception as error:
@@ -196,7 +197,7 @@ class Messages:
         rejection = self._stored(rejection_id).rejection
         if rejection.size > len(rejection.body):
             raise MessageIncomplete
-        task = self._tasks.prepare(read_task(rejection.body))
+        task = self._tasks.prepare(read_task(rejection.body), reach=Reach.all())
         try:
             task_id = self._repository.accept(rejection_id, task)
         except PastExecuteAt as exc:
@@ -204,7 +205,7 @@ class Messages:
         if task_id is None:
             raise MessageNotFound
         self._announce(READY if task.execute_at is None else SCHEDULED)
-        return self._tasks.get(task_id)
+        return self._tasks.get(task_id, reach=Reach.all())
 
     def forget(self, rejection_id: UUID) -> RejectedMessageView:
         forgotten = self._repository.forget(rejection_id)

@@ -29,6 +29,7 @@ from service_tasks.schemas.schedules import (
 )
 from service_tasks.schemas.tasks import TaskCreate, TaskView
 from service_tasks.use_cases.tasks import NewTask, Tasks
+from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire.envelope import Written
@@ -113,9 +114,9 @@ class ScheduleRepository(Protocol):
     def add(self, make: Callable[[datetime], NewSchedule], require_room: RequireRoom) -> StoredSchedule:
         """Store the schedule that `make` returns for the present time, if there is room for it."""
 
-    def get(self, schedule_id: UUID) -> StoredSchedule | None: ...
+    def get(self, schedule_id: UUID, *, reach: Reach) -> StoredSchedule | None: ...
 
-    def search(self, selection: ScheduleSelection) -> tuple[list[StoredSchedule], int]:
+    def search(self, selection: ScheduleSelection, *, reach: Reach) -> tuple[list[StoredSchedule], int]:
         """The selected page, newest first, and how many schedules there are in all."""
 
     def change(
@@ -123,14 +124,18 @@ class ScheduleRepository(Protocol):
         schedule_id: UUID,
         decide: Callable[[StoredSchedule], StoredSchedule],
         require_room: RequireRoom,
+        *,
+        reach: Reach,
     ) -> StoredSchedule | None:
         """Store what `decide` makes of a schedule, which is locked meanwhile; None if there is none. Another user must
         have room for it."""
 
-    def delete(self, schedule_id: UUID, check: Callable[[StoredSchedule], None]) -> StoredSchedule | None:
+    def delete(
+        self, schedule_id: UUID, check: Callable[[StoredSchedule], None], *, reach: Reach
+    ) -> StoredSchedule | None:
         """Remove a schedule, locked meanwhile, if `check` does not raise; None if there is none."""
 
-    def run_now(self, schedule_id: UUID) -> UUID | None:
+    def run_now(self, schedule_id: UUID, *, reach: Reach) -> UUID | None:
         """Make one of its tasks at once and return the id; None if there is no such schedule."""
 
 
@@ -153,9 +158,10 @@ class Schedules:
         self._limit = limit
         self._limit_per_user = limit_per_user
 
-    def create(self, body: ScheduleCreate) -> ScheduleView:
-        """Raises `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken` and `LimitReached`."""
-        task = self._tasks.prepare(TaskCreate(**{name: getattr(body, name) for name in _TASK_FIELDS}))
+    def create(self, body: ScheduleCreate, *, reach: Reach) -> ScheduleView:
+        """Raises `Invalid`, `Forbidden`, `PayloadTooLarge`, `ScheduleNameTaken` and `LimitReached`."""
+        wanted = TaskCreate(**{name: getattr(body, name) for name in _TASK_FIELDS})
+        task = self._tasks.prepare(wanted, reach=reach)
 
         def make(now: datetime) -> NewSchedule:
             timing = Timing(
@@ -181,10 +187,10 @@ class Schedules:
         self._announce(SCHEDULES)
         return _view_of(stored)
 
-    def get(self, schedule_id: UUID) -> ScheduleView:
-        return _view_of(_found(self._repository.get(schedule_id)))
+    def get(self, schedule_id: UUID, *, reach: Reach) -> ScheduleView:
+        return _view_of(_found(self._repository.get(schedule_id, reach=reach)))
 
-    def search(self, query: ScheduleQuery) -> SchedulePage:
+    def search(self, query: ScheduleQuery, *, reach: Reach) -> SchedulePage:
         found, total = self._repository.search(
             ScheduleSelection(
                 status=query.status,
@@ -193,7 +199,8 @@ class Schedules:
                 after=query.after,
                 limit=query.limit + 1,
                 offset=query.offset,
-            )
+            ),
+            reach=reach,
         )
         page = found[: query.limit]
         return SchedulePage(
@@ -204,9 +211,11 @@ class Schedules:
             next=page[-1].id if len(found) > len(page) else None,
         )
 
-    def update(self, schedule_id: UUID, body: ScheduleUpdate, if_match: IfMatch = ANY_STATE) -> ScheduleView:
-        """Raises `ScheduleNotFound`, `PreconditionFailed`, `Invalid`, `PayloadTooLarge`, `ScheduleNameTaken`,
-        `LimitReached`."""
+    def update(
+        self, schedule_id: UUID, body: ScheduleUpdate, if_match: IfMatch = ANY_STATE, *, reach: Reach
+    ) -> ScheduleView:
+        """Raises `ScheduleNotFound`, `PreconditionFailed`, `Invalid`, `Forbidden`, `PayloadTooLarge`,
+        `ScheduleNameTaken`, `LimitReached`."""
         named = body.named()
 
         def decide(present: StoredSchedule) -> StoredSchedule:
@@ -215,7 +224,7 @@ class Schedules:
             body.require_unchanged(view)
             wanted = present
             if not named.keys().isdisjoint(_TASK_FIELDS):
-                wanted = replace(wanted, **_task_values(self._tasks.prepare(_task_of(present, named))))
+                wanted = replace(wanted, **_task_values(self._tasks.prepare(_task_of(present, named), reach=reach)))
             wanted = replace(
                 wanted, name=named.get("name", present.name), missed=Missed(named.get("missed", present.missed))
             )
@@ -227,9 +236,9 @@ class Schedules:
                 return replace(wanted, timing=timing, next_run_at=first, paused_at=None, problem=None)
             return replace(wanted, timing=timing)
 
-        return self._change(schedule_id, decide)
+        return self._change(schedule_id, decide, reach)
 
-    def pause(self, schedule_id: UUID) -> ScheduleView:
+    def pause(self, schedule_id: UUID, *, reach: Reach) -> ScheduleView:
         """No effect on a paused schedule."""
 
         def decide(present: StoredSchedule) -> StoredSchedule:
@@ -237,9 +246,9 @@ class Schedules:
                 return present
             return replace(present, paused_at=present.now, next_run_at=None)
 
-        return self._change(schedule_id, decide)
+        return self._change(schedule_id, decide, reach)
 
-    def resume(self, schedule_id: UUID) -> ScheduleView:
+    def resume(self, schedule_id: UUID, *, reach: Reach) -> ScheduleView:
         """Go on from now; runs during the pause are not made up for."""
 
         def decide(present: StoredSchedule) -> StoredSchedule:
@@ -247,20 +256,20 @@ class Schedules:
                 return present
             return replace(present, paused_at=None, next_run_at=present.timing.following(present.now), problem=None)
 
-        return self._change(schedule_id, decide)
+        return self._change(schedule_id, decide, reach)
 
-    def delete(self, schedule_id: UUID, if_match: IfMatch = ANY_STATE) -> ScheduleView:
+    def delete(self, schedule_id: UUID, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> ScheduleView:
         """The tasks it has made stay. Raises `ScheduleNotFound` and `PreconditionFailed`."""
-        gone = self._repository.delete(schedule_id, lambda present: if_match.require(_view_of(present)))
+        gone = self._repository.delete(schedule_id, lambda present: if_match.require(_view_of(present)), reach=reach)
         return _view_of(_found(gone))
 
-    def run_now(self, schedule_id: UUID) -> TaskView:
+    def run_now(self, schedule_id: UUID, *, reach: Reach) -> TaskView:
         """Make a task at once, whatever the status; the planned runs stay."""
-        task_id = self._repository.run_now(schedule_id)
+        task_id = self._repository.run_now(schedule_id, reach=reach)
         if task_id is None:
             raise ScheduleNotFound
         self._announce(READY)
-        return self._tasks.get(task_id)
+        return self._tasks.get(task_id, reach=reach)
 
     def _require_room(self, in_all: int, of_user: int) -> None:
         if of_user >= self._limit_per_user:
@@ -270,9 +279,11 @@ class Schedules:
         if in_all >= self._limit:
             raise LimitReached(f"There are {in_all} schedules; SCHEDULES_LIMIT allows {self._limit}.")
 
-    def _change(self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule]) -> ScheduleView:
+    def _change(
+        self, schedule_id: UUID, decide: Callable[[StoredSchedule], StoredSchedule], reach: Reach
+    ) -> ScheduleView:
         with _fields_named():
-            stored = _found(self._repository.change(schedule_id, decide, self._require_room))
+            stored = _found(self._repository.change(schedule_id, decide, self._require_room, reach=reach))
         self._announce(SCHEDULES)
         return _view_of(stored)
 

@@ -22,6 +22,7 @@ from service_tasks.schemas.stats import (
     WorkersView,
     WorkerView,
 )
+from servicekit.identity.reach import Reach
 from servicekit.wire import deadline
 from servicekit.wire.errors import Unavailable
 
@@ -99,8 +100,9 @@ class Figures:
 
 
 class StatsRepository(Protocol):
-    def figures(self) -> Figures:
-        """Read them, in one transaction."""
+    def figures(self, *, reach: Reach) -> Figures:
+        """Read them, in one transaction. Those of an owner are about the newest of their tasks, without the workers'
+        names."""
 
 
 class Stats:
@@ -113,14 +115,16 @@ class Stats:
         self._kept: TaskStatsView | None = None
         self._kept_until = 0.0
 
-    def show(self) -> TaskStatsView:
-        """The figures, perhaps a moment old. Raises `Unavailable`."""
+    def show(self, *, reach: Reach) -> TaskStatsView:
+        """The figures, those of all perhaps a moment old. Raises `Unavailable`."""
+        if reach.owner is not None:
+            return _view(self._repository.figures(reach=reach))
         if not self._lock.acquire(timeout=deadline.remaining(_PATIENCE_SECONDS)):
             raise Unavailable("The tasks are being counted; try again.", retry_after=1)
         try:
             began = self._monotonic()
             if self._kept is None or began >= self._kept_until:
-                self._kept = _view(self._repository.figures())
+                self._kept = _view(self._repository.figures(reach=reach))
                 ended = self._monotonic()
                 self._kept_until = ended + max(KEEP_SECONDS, (ended - began) * _SHARE)
             return self._kept

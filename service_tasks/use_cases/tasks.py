@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
+from sys import getsizeof
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
@@ -47,12 +49,13 @@ from service_tasks.schemas.tasks import (
     TaskTypeView,
     TaskView,
 )
+from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 from servicekit.web.idempotency import fingerprint
 from servicekit.web.schemas import invalid_from
 from servicekit.wire import memory
 from servicekit.wire.envelope import Written, dump
-from servicekit.wire.errors import FieldError, IdempotencyKeyReused, Invalid
+from servicekit.wire.errors import FieldError, Forbidden, IdempotencyKeyReused, Invalid
 from servicekit.wire.json_reader import read_stored, weight
 
 #: of a task that names none
@@ -75,7 +78,7 @@ class Obstacle(StrEnum):
     SUSPECT = "suspect"
 
 
-_WAITING_FOR = {Obstacle.PAUSED: PAUSED, Obstacle.SUSPECT: SUSPECT}
+_WAITING_FOR: dict[str, str] = {Obstacle.PAUSED: PAUSED, Obstacle.NO_WORKER: NO_WORKER, Obstacle.SUSPECT: SUSPECT}
 
 
 class NewTask(NamedTuple):
@@ -97,14 +100,14 @@ class NewTask(NamedTuple):
 
 
 class StoredTask(NamedTuple):
-    """A stored task; JSON values as text, None where a list omits a large one."""
+    """A stored task; JSON values as text."""
 
     id: UUID
     state: State
     task_type: str
     title: str | None
     user_id: UUID | None
-    payload: str | None
+    payload: str
     priority: int
     attempts: int
     max_attempts: int
@@ -114,7 +117,7 @@ class StoredTask(NamedTuple):
     progress_message: str | None
     result: str | None
     error: str | None
-    errors: str | None
+    errors: str
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -156,6 +159,19 @@ class Selection:
     offset: int
 
 
+class TasksFound(NamedTuple):
+    """A page: a JSON array of `TaskView`s without large values, how many match in all (if not exact, at least), and the
+    `after` of the next page."""
+
+    tasks: str
+    total: int
+    total_is_exact: bool
+    next: UUID | None
+
+
+NO_TASKS = TasksFound("[]", 0, True, None)
+
+
 class PastExecuteAt(Exception):
     """execute_at is not in the future by the database's clock. `index` is the task's index in its batch."""
 
@@ -171,21 +187,22 @@ class MakingRepository(Protocol[T_co]):
         """Store a task and announce it with the commit; None if its idempotency key or its unique key is taken. Raises
         `PastExecuteAt` and `UserDeleted`."""
 
-    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None) -> T_co | None:
+    def by_unique_key(self, unique_key: str, *, answers: tuple[str, bytes] | None = None, reach: Reach) -> T_co | None:
         """The live task with this key. A request's idempotency key and hash, given as `answers`, lead to it from now
-        on; None if they lead to a task already."""
+        on; None if they lead to a task already. Raises `UniqueKeyTaken` if it is beyond reach."""
 
-    def by_key(self, idempotency_key: str) -> tuple[T_co, bytes] | None:
+    def by_key(self, idempotency_key: str, *, reach: Reach) -> tuple[T_co, bytes] | None:
         """The task that the request with this key made or was answered with, and the hash of that request."""
 
 
 class TaskRepository(MakingRepository[StoredTask], Protocol):
     """What the use cases need from the database. Each method is one transaction."""
 
-    def add_many(self, tasks: Sequence[NewTask]) -> Mapping[UUID, UUID]:
+    def add_many(self, tasks: Sequence[NewTask], *, reach: Reach) -> Mapping[UUID, UUID]:
         """Store all of them or none. Returns, for those whose unique key is taken, the live task that has it.
 
-        Raises `PastExecuteAt`, and `UserDeleted` with the index in the batch. Ignores idempotency keys.
+        Raises `PastExecuteAt`, and `UserDeleted` with the index in the batch; `UniqueKeyTaken` if that live task is
+        beyond reach. Ignores idempotency keys.
         """
 
     def controls(self) -> Mapping[str, Control]:
@@ -200,20 +217,23 @@ class TaskRepository(MakingRepository[StoredTask], Protocol):
     def has_seen(self, task_type: str) -> bool:
         """Whether a worker, a schedule, a live task or a setting names the type, or workers have run it lately."""
 
-    def get(self, task_id: UUID) -> StoredTask | None: ...
+    def get(self, task_id: UUID, *, reach: Reach) -> StoredTask | None: ...
 
-    def status(self, task_id: UUID) -> TaskStanding | None: ...
+    def status(self, task_id: UUID, *, reach: Reach) -> TaskStanding | None: ...
 
-    def search(self, selection: Selection) -> tuple[list[StoredTask], int]:
-        """The selected page, newest first, and how many tasks there are in all."""
+    def search(self, selection: Selection, *, waits: str, reach: Reach) -> TasksFound:
+        """The selected page, newest first. `waits` is JSON: what is said of an obstacle, or of an obstacle and a type.
 
-    def cancel(self, task_id: UUID) -> StoredTask | None:
+        Raises `Invalid` for an offset that goes beyond all tasks that were looked at.
+        """
+
+    def cancel(self, task_id: UUID, *, reach: Reach) -> StoredTask | None:
         """Cancel a live task and announce it to its worker; None if it is not live."""
 
-    def purge(self, task_id: UUID) -> StoredTask | None:
+    def purge(self, task_id: UUID, *, reach: Reach) -> StoredTask | None:
         """Remove and return a task in any state, a live one as cancelled, and announce it to its worker."""
 
-    def retry(self, task_id: UUID) -> StoredTask | None:
+    def retry(self, task_id: UUID, *, reach: Reach) -> StoredTask | None:
         """Make a failed or cancelled task ready again; None if it is neither."""
 
     def live_types(self) -> Mapping[str, int]:
@@ -250,24 +270,24 @@ class TaskMaker(Generic[T]):
         self._may_announce = may_announce
         self._callback_hosts = callback_hosts
 
-    def make(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created[T]:
+    def make(self, body: TaskCreate, *, idempotency_key: str | None = None, reach: Reach) -> Created[T]:
         """Store a task, or return the one that the same key and request made before.
 
-        Raises `Invalid` (also as `UserDeleted`), `PayloadTooLarge` and `IdempotencyKeyReused`.
+        Raises `Invalid` (also as `UserDeleted`), `Forbidden`, `PayloadTooLarge`, `IdempotencyKeyReused` and, if the
+        live task with its unique key is beyond reach, `UniqueKeyTaken`.
         """
-        request_hash = None if idempotency_key is None else fingerprint(body)
-        key = None if idempotency_key is None or request_hash is None else (idempotency_key, request_hash)
+        key = None if idempotency_key is None else (_own_key(idempotency_key, reach), fingerprint(body))
         try:
-            return self._make(body, key)
+            return self._make(body, key, reach)
         except (Invalid, PayloadTooLarge):
             # A repeated request must not fail because its execute_at has passed meanwhile, or its user is gone.
-            earlier = None if key is None else self._replayed(*key)
+            earlier = None if key is None else self._replayed(*key, reach)
             if earlier is None:
                 raise
             return earlier
 
-    def _make(self, body: TaskCreate, key: tuple[str, bytes] | None) -> Created[T]:
-        new = self._new_task(body, *(key or (None, None)))
+    def _make(self, body: TaskCreate, key: tuple[str, bytes] | None, reach: Reach) -> Created[T]:
+        new = self._new_task(body, *(key or (None, None)), reach=reach)
         announcement = READY if new.execute_at is None else SCHEDULED
         while True:
             announced = self._may_announce()
@@ -279,20 +299,20 @@ class TaskMaker(Generic[T]):
                 if not announced:
                     self._announce(announcement)
                 return Created(stored)
-            earlier = None if key is None else self._replayed(*key)
+            earlier = None if key is None else self._replayed(*key, reach)
             if earlier is None and new.unique_key is not None:
-                alive = self._repository.by_unique_key(new.unique_key, answers=key)
+                alive = self._repository.by_unique_key(new.unique_key, answers=key, reach=reach)
                 earlier = None if alive is None else Created(alive, existing=True)
             if earlier is not None:
                 return earlier
             # The task with the key was purged or has ended meanwhile: the key is free again.
 
-    def prepare(self, body: TaskCreate) -> NewTask:
-        """Check a task that the caller will store. Raises `Invalid` and `PayloadTooLarge`."""
-        return self._new_task(body, None, None)
+    def prepare(self, body: TaskCreate, *, reach: Reach) -> NewTask:
+        """Check a task that the caller will store. Raises `Invalid`, `Forbidden` and `PayloadTooLarge`."""
+        return self._new_task(body, None, None, reach=reach)
 
-    def _replayed(self, idempotency_key: str, request_hash: bytes) -> Created[T] | None:
-        found = self._repository.by_key(idempotency_key)
+    def _replayed(self, idempotency_key: str, request_hash: bytes, reach: Reach) -> Created[T] | None:
+        found = self._repository.by_key(idempotency_key, reach=reach)
         if found is None:
             return None
         task, its_hash = found
@@ -300,7 +320,15 @@ class TaskMaker(Generic[T]):
             raise IdempotencyKeyReused
         return Created(task, replayed=True)
 
-    def _new_task(self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None) -> NewTask:
+    def _new_task(
+        self, body: TaskCreate, idempotency_key: str | None, request_hash: bytes | None, *, reach: Reach
+    ) -> NewTask:
+        owner = body.user_id
+        if reach.owner is not None:
+            if owner is not None and owner != reach.owner:
+                problem = FieldError("user_id", "must be your own, or left out")
+                raise Forbidden(f"{problem.field}: {problem.message}", details=[problem])
+            owner = reach.owner
         task_type = body.task_type or DEFAULT_TASK_TYPE
         if task_type == CALLBACK_TYPE:
             # Their requests are signed by the service, so only the service may make them.
@@ -322,7 +350,7 @@ class TaskMaker(Generic[T]):
             new_id(),
             task_type,
             body.title,
-            body.user_id,
+            owner,
             payload.decode("utf-8"),
             body.priority,
             body.max_attempts or (known_type and known_type.max_attempts) or DEFAULT_MAX_ATTEMPTS,
@@ -357,6 +385,11 @@ class Tasks:
         self._repository = repository
         self._registry = registry
         self._announce = announce
+        self._waits = _WAITING_FOR | {
+            f"no_worker {one.name}": f"{NO_WORKER}; it needs {' and '.join(one.needs)} to be set for the workers"
+            for one in registry
+            if one.needs
+        }
         self._maker = TaskMaker(
             repository,
             registry,
@@ -365,23 +398,23 @@ class Tasks:
             callback_hosts=callback_hosts,
         )
 
-    def create(self, body: TaskCreate, *, idempotency_key: str | None = None) -> Created[TaskView]:
+    def create(self, body: TaskCreate, *, idempotency_key: str | None = None, reach: Reach) -> Created[TaskView]:
         """Store a task, or return the one that the same key and request made before."""
-        made = self._maker.make(body, idempotency_key=idempotency_key)
+        made = self._maker.make(body, idempotency_key=idempotency_key, reach=reach)
         return Created(self._view(made.task), replayed=made.replayed, existing=made.existing)
 
-    def create_many(self, bodies: Sequence[TaskCreate]) -> TaskBatchView:
+    def create_many(self, bodies: Sequence[TaskCreate], *, reach: Reach) -> TaskBatchView:
         """Store all of them in one transaction, or none; an error names the index of the bad one."""
         new: list[NewTask] = []
         for index, body in enumerate(bodies):
             try:
-                new.append(self._maker.prepare(body))
+                new.append(self._maker.prepare(body, reach=reach))
             except Invalid as exc:
                 raise _in_batch(index, exc) from exc
             except PayloadTooLarge as exc:
                 raise exc.at(f"tasks.{index}.payload") from exc
         try:
-            taken = self._repository.add_many(new)
+            taken = self._repository.add_many(new, reach=reach)
         except PastExecuteAt as exc:
             raise Invalid.field(f"tasks.{exc.index}.execute_at", "must be in the future") from exc
         made = [task for task in new if task.id not in taken]
@@ -397,45 +430,46 @@ class Tasks:
             existing=[index for index, task in enumerate(new) if task.id in taken] if taken else [],
         )
 
-    def get(self, task_id: UUID, *, trace: bool = False) -> TaskView:
+    def get(self, task_id: UUID, *, trace: bool = False, reach: Reach) -> TaskView:
         """With `trace`, the errors carry their tracebacks."""
-        return self._view(self._shown(task_id), trace=trace)
+        return self._view(self._shown(task_id, reach), trace=trace)
 
-    def prepare(self, body: TaskCreate) -> NewTask:
-        """Check a task that the caller will store. Raises `Invalid` and `PayloadTooLarge`."""
-        return self._maker.prepare(body)
+    def prepare(self, body: TaskCreate, *, reach: Reach) -> NewTask:
+        """Check a task that the caller will store. Raises `Invalid`, `Forbidden` and `PayloadTooLarge`."""
+        return self._maker.prepare(body, reach=reach)
 
-    def search(self, query: TaskFilter, *, user_id: UUID | None = None) -> TaskPage:
+    def search(self, query: TaskFilter, *, user_id: UUID | None = None, reach: Reach) -> TaskPage:
         selection = Selection(
             states=None if query.status is None else states_of(Status(query.status)),
             task_type=query.task_type,
             user_id=user_id,
             after=query.after,
-            limit=query.limit + 1,
-            offset=query.offset,
-        )
-        found, total = self._repository.search(selection)
-        page = found[: query.limit]
-        _count(page)
-        return TaskPage.unchecked(
-            tasks=[self._view(task) for task in page],
-            total=total,
             limit=query.limit,
             offset=query.offset,
-            next=page[-1].id if len(found) > len(page) else None,
+        )
+        found = self._repository.search(selection, waits=dump(self._waits).decode(), reach=reach)
+        # As text and in UTF-8, alone and in its envelope.
+        memory.take(4 * getsizeof(found.tasks))
+        return TaskPage.unchecked(
+            tasks=Written(found.tasks),
+            total=found.total,
+            total_is_exact=found.total_is_exact,
+            limit=query.limit,
+            offset=query.offset,
+            next=found.next,
         )
 
-    def status(self, task_id: UUID) -> TaskStatusView:
-        task = self._repository.status(task_id)
+    def status(self, task_id: UUID, *, reach: Reach) -> TaskStatusView:
+        task = self._repository.status(task_id, reach=reach)
         if task is None:
             raise TaskNotFound
         return TaskStatusView.unchecked(
-            id=task.id, status=public_status(task.state), created_at=task.created_at, duration=_rounded(task.duration)
+            id=task.id, status=public_status(task.state), created_at=task.created_at, duration=task.duration
         )
 
-    def result(self, task_id: UUID) -> TaskResultView:
+    def result(self, task_id: UUID, *, reach: Reach) -> TaskResultView:
         """Of an ended task; a failed or cancelled one has no result but says why."""
-        task = self._shown(task_id)
+        task = self._shown(task_id, reach)
         if task.completed_at is None:
             raise TaskNotFinished(f"The task has no result yet: it is {public_status(task.state)}.")
         return TaskResultView.unchecked(
@@ -446,22 +480,22 @@ class Tasks:
             completed_at=task.completed_at,
         )
 
-    def cancel(self, task_id: UUID) -> TaskView:
-        task = self._repository.cancel(task_id)
+    def cancel(self, task_id: UUID, *, reach: Reach) -> TaskView:
+        task = self._repository.cancel(task_id, reach=reach)
         if task is None:
             raise TaskNotFound("There is no task with this id, or it has ended already.")
         return self._view(task)
 
-    def purge(self, task_id: UUID) -> TaskView:
-        task = self._repository.purge(task_id)
+    def purge(self, task_id: UUID, *, reach: Reach) -> TaskView:
+        task = self._repository.purge(task_id, reach=reach)
         if task is None:
             raise TaskNotFound
         return self._view(task)
 
-    def retry(self, task_id: UUID) -> TaskView:
-        task = self._repository.retry(task_id)
+    def retry(self, task_id: UUID, *, reach: Reach) -> TaskView:
+        task = self._repository.retry(task_id, reach=reach)
         if task is None:
-            status = public_status(self._stored(task_id).state)
+            status = public_status(self._stored(task_id, reach).state)
             raise TaskStateConflict(f"The task is {status}; only a failed or cancelled one can be run again.")
         self._announce(READY)
         return self._view(task)
@@ -531,30 +565,24 @@ class Tasks:
             max_running_per_user=control.max_running_per_user,
         )
 
-    def _stored(self, task_id: UUID) -> StoredTask:
-        task = self._repository.get(task_id)
+    def _stored(self, task_id: UUID, reach: Reach) -> StoredTask:
+        task = self._repository.get(task_id, reach=reach)
         if task is None:
             raise TaskNotFound
         return task
 
-    def _shown(self, task_id: UUID) -> StoredTask:
-        task = self._stored(task_id)
-        _count([task])
+    def _shown(self, task_id: UUID, reach: Reach) -> StoredTask:
+        task = self._stored(task_id, reach)
+        _count(task)
         return task
 
     def _view(self, task: StoredTask, *, trace: bool = False) -> TaskView:
-        status = public_status(task.state)
-        omitted = [] if task.payload is not None else ["payload"]
-        if status is Status.COMPLETED and task.result is None:
-            omitted.append("result")
-        if task.errors is None:
-            omitted.append("errors")
         return TaskView.unchecked(
             id=task.id,
             task_type=task.task_type,
             title=task.title,
             user_id=task.user_id,
-            status=status,
+            status=public_status(task.state),
             payload=_written(task.payload),
             priority=task.priority,
             attempts=task.attempts,
@@ -569,21 +597,26 @@ class Tasks:
             updated_at=task.updated_at,
             started_at=task.started_at,
             completed_at=task.completed_at,
-            duration=_rounded(task.duration),
+            duration=task.duration,
             unique_key=task.unique_key,
             callback_url=task.callback_url,
             callback_task_id=task.callback_task_id,
             waiting_for=self._waiting_for(task),
-            omitted=omitted,
+            omitted=[],
         )
 
     def _waiting_for(self, task: StoredTask) -> str | None:
-        if task.obstacle is not Obstacle.NO_WORKER:
-            return None if task.obstacle is None else _WAITING_FOR[task.obstacle]
-        known = self._registry.get(task.task_type)
-        if known is None or not known.needs:
-            return NO_WORKER
-        return f"{NO_WORKER}; it needs {' and '.join(known.needs)} to be set for the workers"
+        if task.obstacle is None:
+            return None
+        return self._waits.get(f"{task.obstacle} {task.task_type}") or self._waits[task.obstacle]
+
+
+def _own_key(idempotency_key: str, reach: Reach) -> str:
+    """An idempotency key as it is stored: that of somebody with rows of their own alone is apart from all others."""
+    if reach.owner is None:
+        return idempotency_key
+    # A request's key has no space.
+    return f"{reach.owner} {sha256(idempotency_key.encode('ascii')).hexdigest()}"
 
 
 def _error_view(item: Mapping[str, Any], *, trace: bool) -> AttemptErrorView:
@@ -596,22 +629,17 @@ def _in_batch(index: int, exc: Invalid) -> Invalid:
 
 
 def _errors(task: StoredTask) -> Any:
-    return read_stored(task.errors) if task.errors and task.errors != "[]" else ()
-
-
-def _rounded(duration: float | None) -> float | None:
-    return None if duration is None else round(duration, 3)
+    return () if task.errors == "[]" else read_stored(task.errors)
 
 
 def _written(text: str | None) -> Written | None:
     return None if text is None else Written(text)
 
 
-def _count(tasks: Sequence[StoredTask]) -> None:
-    """Reserve the memory for showing these tasks. Raises `Overloaded`."""
-    for task in tasks:
-        # As read, as written, and as sent.
-        texts = 4 * (len(task.payload or "") + len(task.result or ""))
-        if task.errors != "[]":
-            texts += 3 * weight((task.errors or "").encode("utf-8"))
-        memory.take(texts)
+def _count(task: StoredTask) -> None:
+    """Reserve the memory for showing it. Raises `Overloaded`."""
+    # As read, as written, and as sent.
+    texts = 4 * (len(task.payload) + len(task.result or ""))
+    if task.errors != "[]":
+        texts += 3 * weight(task.errors.encode("utf-8"))
+    memory.take(texts)

@@ -16,6 +16,7 @@ from service_tasks.engine.registry import load_registry
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.settings import BUILT_IN_MODULES
 from service_tasks.use_cases.tasks import NewTask, StoredTask
+from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 from tests.support.markdown import CHECKOUT, Document
 from tests.support.waiting import eventually
@@ -77,7 +78,7 @@ def test_the_type_on_the_page_runs_in_a_worker(folder: Path, tasks_database) -> 
     )
 
     def ended() -> StoredTask | None:
-        stored = store.get(task.id)
+        stored = store.get(task.id, reach=Reach.all())
         return stored if stored is not None and stored.completed_at is not None else None
 
     try:

@@ -26,6 +26,7 @@ from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.tasks import NewTask, StoredTask
 from service_tasks.use_cases.user_deletion import UserDeletion
 from servicekit.database.engine import Database
+from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 from tests.support.waiting import eventually
 
@@ -63,7 +64,7 @@ class Bench:
         return stored.id
 
     def get(self, task_id: UUID) -> StoredTask:
-        task = self.store.get(task_id)
+        task = self.store.get(task_id, reach=Reach.all())
         assert task is not None
         return task
 

@@ -20,6 +20,7 @@ from service_tasks.settings import TasksSettings
 from service_tasks.task_types import TaskContext, task_type
 from service_tasks.use_cases.bulk import BATCH, Bulk
 from servicekit.events.inbox import Inbox
+from servicekit.identity.reach import Reach
 from servicekit.wire import deadline
 from servicekit.wire.errors import DatabaseUnavailable
 from tests.support.events import user_deleted
@@ -135,7 +136,7 @@ def test_pending_and_processing_are_cancelled_unless_one_of_them_is_named(bench,
 def test_failed_tasks_run_again_and_cancelled_ones_only_when_they_are_named(bench, post):
     broken = failed(bench)
     stopped = bench.add("crane")
-    bench.store.cancel(stopped)
+    bench.store.cancel(stopped, reach=Reach.all())
     done = bench.add("crane")
     (claimed,) = bench.claim(bench.register(types=("crane",)), "crane")
     bench.engine.write([Succeeded(claimed.lease, "1")], "a worker")
@@ -186,7 +187,7 @@ def test_a_result_that_comes_after_the_cancel_changes_nothing(bench, bulk):
     task_id = bench.add("crane")
     (claimed,) = bench.claim(bench.register(types=("crane",)), "crane")
 
-    assert bulk.cancel(CancelMany(task_type="crane")).cancelled == 1
+    assert bulk.cancel(CancelMany(task_type="crane"), reach=Reach.all()).cancelled == 1
 
     assert bench.engine.write([Succeeded(claimed.lease, "1")], "a worker") == set()
     assert (bench.get(task_id).state, bench.get(task_id).result) == ("cancelled", None)
@@ -209,7 +210,7 @@ def test_handlers_of_cancelled_tasks_are_stopped(bench, bulk, start_worker):
     ids = [bench.add("patient") for _ in range(20)]
     eventually(lambda: len(begun) == 20)
 
-    assert bulk.cancel(CancelMany(task_type="patient")).cancelled == 20
+    assert bulk.cancel(CancelMany(task_type="patient"), reach=Reach.all()).cancelled == 20
 
     eventually(lambda: len(stopped) == 20)
     assert sorted(stopped) == sorted(map(str, ids))
@@ -220,7 +221,7 @@ def test_the_ends_that_others_asked_to_hear_of_are_told(bench):
     telling = Bulk(BulkStore(bench.database, TaskEnds(["cancelled"])), announce=lambda word: None)
     ids = {bench.add("crane") for _ in range(3)}
 
-    telling.cancel(CancelMany(task_type="crane"))
+    telling.cancel(CancelMany(task_type="crane"), reach=Reach.all())
 
     rows = bench.sql("SELECT type, subject, data->>'status' FROM outbox")
     assert {row[1] for row in rows} == ids
@@ -253,7 +254,7 @@ def test_a_retry_wakes_the_workers(bench, tasks_database):
     failed(bench)
     words: list[str] = []
 
-    Bulk(BulkStore(bench.database), announce=words.append).retry(RetryMany(all=True))
+    Bulk(BulkStore(bench.database), announce=words.append).retry(RetryMany(all=True), reach=Reach.all())
 
     assert words == ["ready"]
 
@@ -283,12 +284,12 @@ def test_more_than_the_limit_are_gone_on_with_from_where_it_ended(bench, post):
 
 def test_one_that_fails_again_at_once_is_not_run_again_by_the_request_that_goes_on(bench, bulk):
     ids = sorted(failed(bench) for _ in range(4))
-    first = bulk.retry(RetryMany(all=True, limit=2))
+    first = bulk.retry(RetryMany(all=True, limit=2), reach=Reach.all())
     bench.sql(
         "UPDATE tasks SET state = 'failed', completed_at = now() WHERE id = ANY (%s::uuid[])", list(map(str, ids[:2]))
     )
 
-    second = bulk.retry(RetryMany(all=True, limit=2, after=first.next))
+    second = bulk.retry(RetryMany(all=True, limit=2, after=first.next), reach=Reach.all())
 
     assert (second.retried, second.next) == (2, None)
     assert [states(bench)[task_id] for task_id in ids] == ["failed", "failed", "ready", "ready"]
@@ -297,7 +298,7 @@ def test_one_that_fails_again_at_once_is_not_run_again_by_the_request_that_goes_
 def test_thousands_go_in_batches_each_of_them_whole(bench, bulk):
     many_ready(bench, 2300)
 
-    assert bulk.cancel(CancelMany(task_type="crane", limit=5000)).cancelled == 2300
+    assert bulk.cancel(CancelMany(task_type="crane", limit=5000), reach=Reach.all()).cancelled == 2300
     # A batch is a transaction, and a transaction has one moment.
     batches = bench.sql("SELECT count(*) FROM tasks GROUP BY completed_at ORDER BY 1")
     assert [row[0] for row in batches] == [2300 % BATCH, *[BATCH] * (2300 // BATCH)]
@@ -307,30 +308,33 @@ def test_when_the_time_of_a_request_is_nearly_gone_it_says_where_to_go_on(bench,
     many_ready(bench, 1200)
 
     with deadline.within(1.9):
-        first = bulk.cancel(CancelMany(task_type="crane", limit=5000))
+        first = bulk.cancel(CancelMany(task_type="crane", limit=5000), reach=Reach.all())
     assert first.cancelled == BATCH
-    assert bulk.cancel(CancelMany(task_type="crane", limit=5000, after=first.next)).cancelled == 1200 - BATCH
+    assert (
+        bulk.cancel(CancelMany(task_type="crane", limit=5000, after=first.next), reach=Reach.all()).cancelled
+        == 1200 - BATCH
+    )
 
 
 def test_a_database_that_goes_away_in_the_middle_does_not_hide_what_was_done(bench):
     class Failing(BulkStore):
         left = 1
 
-        def cancel(self, ids):
+        def cancel(self, ids, *, reach):
             if not self.left:
                 raise DatabaseUnavailable
             self.left -= 1
-            return super().cancel(ids)
+            return super().cancel(ids, reach=reach)
 
     many_ready(bench, 1200)
     bulk = Bulk(Failing(bench.database), announce=lambda word: None)
 
-    answer = bulk.cancel(CancelMany(task_type="crane", limit=5000))
+    answer = bulk.cancel(CancelMany(task_type="crane", limit=5000), reach=Reach.all())
     ordered = [row[0] for row in bench.sql("SELECT id FROM tasks ORDER BY id")]
 
     assert (answer.cancelled, answer.next) == (BATCH, ordered[BATCH - 1])
     with pytest.raises(DatabaseUnavailable):
-        bulk.cancel(CancelMany(task_type="crane"))
+        bulk.cancel(CancelMany(task_type="crane"), reach=Reach.all())
 
 
 def test_cancels_retries_claims_and_results_at_once_never_wait_in_a_circle(bench):
@@ -358,12 +362,12 @@ def test_cancels_retries_claims_and_results_at_once_never_wait_in_a_circle(bench
 
     def cancel() -> None:
         bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
-        done["cancelled"] += bulk.cancel(CancelMany(all=True)).cancelled
+        done["cancelled"] += bulk.cancel(CancelMany(all=True), reach=Reach.all()).cancelled
 
     def retry() -> None:
         bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
         for status in ("failed", "cancelled"):
-            done["retried"] += bulk.retry(RetryMany(status=status)).retried
+            done["retried"] += bulk.retry(RetryMany(status=status), reach=Reach.all()).retried
 
     def run() -> None:
         claimed = bench.claim(worker, "crane", limit=50)

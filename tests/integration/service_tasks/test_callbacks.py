@@ -24,6 +24,7 @@ from service_tasks.task_types.noop import noop
 from service_tasks.task_types.testing import run_once
 from service_tasks.use_cases.bulk import Bulk
 from servicekit.events.inbox import Inbox
+from servicekit.identity.reach import Reach
 from servicekit.wire.errors import DatabaseUnavailable
 from tests.integration.service_tasks.test_http import Client
 from tests.support.events import user_deleted
@@ -89,7 +90,7 @@ def lose(bench, task_id):
 
 
 def cancel(bench, task_id):
-    task = bench.store.cancel(task_id)
+    task = bench.store.cancel(task_id, reach=Reach.all())
     assert task is not None
     assert task.callback_task_id is not None
 
@@ -100,14 +101,14 @@ def cancel_running(bench, task_id):
 
 
 def purge(bench, task_id):
-    assert bench.store.purge(task_id) is not None
+    assert bench.store.purge(task_id, reach=Reach.all()) is not None
 
 
 def cancel_by_filter(bench, task_id):
     bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
     # The second time there is the callback, which nobody asked for.
-    assert [bulk.cancel(CancelMany(status="pending")).cancelled for _ in range(2)] == [1, 0]
-    assert bulk.cancel(CancelMany(task_type="other")).cancelled == 0
+    assert [bulk.cancel(CancelMany(status="pending"), reach=Reach.all()).cancelled for _ in range(2)] == [1, 0]
+    assert bulk.cancel(CancelMany(task_type="other"), reach=Reach.all()).cancelled == 0
 
 
 def delete_user(bench, task_id):
@@ -160,7 +161,7 @@ def test_a_task_without_a_callback_and_an_attempt_that_is_not_the_last_make_none
 
     soon = bench.sql("SELECT now() + interval '1 hour'")[0][0]
     bench.engine.write([Succeeded(leases[plain], "1"), WillRetry(leases[again], soon, ERROR)], "w")
-    bench.store.cancel(bench.add())
+    bench.store.cancel(bench.add(), reach=Reach.all())
 
     assert callbacks(bench) == []
     assert bench.get(again).callback_task_id is None
@@ -180,11 +181,11 @@ def test_one_batch_ends_tasks_with_and_without_callbacks(bench):
 def test_what_is_too_late_makes_no_second_callback(bench):
     task_id = bench.add(callback_url=URL)
     _, lease = claimed(bench, task_id)
-    bench.store.cancel(task_id)
+    bench.store.cancel(task_id, reach=Reach.all())
 
     assert bench.engine.write([Succeeded(lease, "1")], "w") == set()
     assert bench.engine.write([FailedForGood(lease, ERROR)], "w") == set()
-    assert bench.store.cancel(task_id) is None
+    assert bench.store.cancel(task_id, reach=Reach.all()) is None
 
     assert [told["event"]["type"] for _, told in callbacks(bench)] == ["task.cancelled"]
 
@@ -201,7 +202,7 @@ def test_an_end_whose_callback_cannot_be_written_has_not_happened(bench, monkeyp
         with pytest.raises(DatabaseUnavailable):
             bench.engine.write([Succeeded(lease, "1")], "w")
         with pytest.raises(DatabaseUnavailable):
-            bench.store.cancel(task_id)
+            bench.store.cancel(task_id, reach=Reach.all())
     assert bench.get(task_id).state is State.RUNNING
 
     assert bench.engine.write([Succeeded(lease, "1")], "w") == {lease}
@@ -222,10 +223,10 @@ def test_a_large_result_is_named_and_not_sent(bench):
 
 def test_a_task_that_is_run_again_and_ends_again_is_told_again(bench):
     task_id = bench.add(callback_url=URL)
-    bench.store.cancel(task_id)
+    bench.store.cancel(task_id, reach=Reach.all())
 
-    assert bench.store.retry(task_id).callback_task_id is None
-    bench.store.cancel(task_id)
+    assert bench.store.retry(task_id, reach=Reach.all()).callback_task_id is None
+    bench.store.cancel(task_id, reach=Reach.all())
 
     (first, _), (second, _) = callbacks(bench)
     assert first != second
@@ -235,17 +236,17 @@ def test_a_task_that_is_run_again_and_ends_again_is_told_again(bench):
 def test_callbacks_are_cancelled_by_filter_when_somebody_names_them(bench):
     bulk = Bulk(BulkStore(bench.database), announce=lambda word: None)
     task_id = bench.add(callback_url=URL)
-    bench.store.cancel(task_id)
+    bench.store.cancel(task_id, reach=Reach.all())
 
-    assert bulk.cancel(CancelMany(task_type="callback")).cancelled == 1
-    assert bulk.retry(RetryMany(status="cancelled")).retried == 2
+    assert bulk.cancel(CancelMany(task_type="callback"), reach=Reach.all()).cancelled == 1
+    assert bulk.retry(RetryMany(status="cancelled"), reach=Reach.all()).retried == 2
     assert bench.get(task_id).callback_task_id is None
 
 
 def test_the_workers_are_told_with_the_end(bench):
     wake_ups = PostgresWakeUps(bench.database)
     try:
-        bench.store.cancel(bench.add(callback_url=URL))
+        bench.store.cancel(bench.add(callback_url=URL), reach=Reach.all())
         assert wake_ups.wait(5) == ["ready"]
     finally:
         wake_ups.close()

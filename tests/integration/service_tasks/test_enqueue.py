@@ -23,6 +23,7 @@ from service_tasks.errors import PayloadTooLarge, UserDeleted
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.task_types.noop import noop
 from servicekit.events.inbox import Inbox
+from servicekit.identity.reach import Reach
 from servicekit.wire.errors import IdempotencyKeyReused, Invalid
 from tests.integration.service_tasks.test_callbacks import client as http_client
 from tests.support.events import user_deleted
@@ -73,13 +74,13 @@ def test_the_task_is_there_with_the_commit_and_never_was_without_it(bench, kinds
         connection.rollback()
         kept = enqueue(connection, "noop", {"kept": True}, idempotency_key="again", unique_key="one")
         assert isinstance(kept, UUID)
-        assert bench.store.get(kept) is None
+        assert bench.store.get(kept, reach=Reach.all()) is None
         connection.commit()
 
-        assert bench.store.get(lost) is None
+        assert bench.store.get(lost, reach=Reach.all()) is None
         task = bench.get(kept)
         assert (task.state, task.payload, task.unique_key) == (State.READY, '{"kept": true}', "one")
-        bench.store.purge(kept)
+        bench.store.purge(kept, reach=Reach.all())
     assert bench.sql("SELECT count(*) FROM tasks") == [(0,)]
 
 

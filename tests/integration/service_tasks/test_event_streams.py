@@ -14,6 +14,7 @@ import pytest
 
 from service_tasks.domain.task import AttemptError, FailedForGood, Progress, Succeeded
 from service_tasks.persistence.task_store import LARGEST_IN_LIST
+from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 from tests.support.event_stream import EventsProcess, EventStream
 from tests.support.postgres import TestServer
@@ -126,7 +127,7 @@ class TestTheEnd:
     def test_of_a_purged_task_says_so(self, running: Running, events: EventsProcess) -> None:
         with events.watch(running.id) as stream:
             next(stream), next(stream)
-            running.bench.store.purge(running.id)
+            running.bench.store.purge(running.id, reach=Reach.all())
             (end,) = list(stream)
         assert (end.name, end.data["status"], end.data["result_url"]) == ("end", "purged", None)
 
@@ -142,7 +143,7 @@ class TestTheEnd:
         )
         with events.watch(running.id, timeout=5) as stream:
             next(stream), next(stream)
-            running.bench.store.cancel(running.id)
+            running.bench.store.cancel(running.id, reach=Reach.all())
             assert names(stream) == ["status", "end"]
 
 

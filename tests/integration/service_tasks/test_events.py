@@ -12,6 +12,7 @@ from service_tasks.engine.registry import TaskType
 from service_tasks.errors import TaskStateConflict, UserDeleted
 from service_tasks.persistence.task_ends import CATALOGUE
 from servicekit.events.inbox import Inbox
+from servicekit.identity.reach import Reach
 from tests.integration.service_tasks.conftest import Bench
 from tests.support.events import user_deleted
 from tests.support.waiting import eventually
@@ -46,7 +47,7 @@ def end_one_of_each(bench) -> dict[str, object]:
         "a worker",
     )
     ids["cancelled"] = bench.add()
-    bench.store.cancel(ids["cancelled"])
+    bench.store.cancel(ids["cancelled"], reach=Reach.all())
     return ids
 
 
@@ -71,9 +72,9 @@ def test_every_end_that_was_asked_for_is_told_with_the_task(telling):
 
 def test_a_purged_live_task_is_told_as_cancelled_and_an_ended_one_is_not_told_again(telling):
     live, ended = telling.add(), telling.add()
-    telling.store.cancel(ended)
+    telling.store.cancel(ended, reach=Reach.all())
     for task_id in (live, ended):
-        telling.store.purge(task_id)
+        telling.store.purge(task_id, reach=Reach.all())
 
     assert [(row[0], row[1]) for row in told(telling)] == [("task.cancelled", ended), ("task.cancelled", live)]
 
@@ -81,7 +82,7 @@ def test_a_purged_live_task_is_told_as_cancelled_and_an_ended_one_is_not_told_ag
 def test_a_result_that_comes_too_late_is_not_told(telling):
     task_id = telling.add()
     (task,) = telling.claim(telling.register())
-    telling.store.cancel(task_id)
+    telling.store.cancel(task_id, reach=Reach.all())
 
     assert telling.engine.write([Succeeded(task.lease, "{}")], "a worker") == set()
     assert [row[0] for row in told(telling)] == ["task.cancelled"]
@@ -144,7 +145,7 @@ def test_nothing_is_made_or_run_again_for_a_deleted_user(bench):
     with pytest.raises(UserDeleted):
         bench.add(user_id=anna)
     with pytest.raises(TaskStateConflict):
-        bench.store.retry(task_id)
+        bench.store.retry(task_id, reach=Reach.all())
     assert bench.get(task_id).state == "cancelled"
 
 

@@ -24,6 +24,7 @@ from service_tasks.engine.ports import Retention
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
 from servicekit.events.cloudevents import Event
+from servicekit.identity.reach import Reach
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.task_workers import ForkedWorker
 from tests.support.waiting import eventually
@@ -39,13 +40,13 @@ def user_deleted(user: UUID) -> Event:
 def test_eight_worker_processes_run_each_of_20_000_tasks_once(bench, tasks_database, tmp_path):
     payload = json.dumps({"folder": str(tmp_path)})
     tasks = [new_task("runs", payload=payload) for _ in range(20_000)]
-    bench.store.add_many(tasks[:10_000])
+    bench.store.add_many(tasks[:10_000], reach=Reach.all())
     # On a busy machine eight processes get their turn late; none of them is to be taken for dead.
     options = {"WORKER_CONCURRENCY": "500", "WORKER_LEASE_SECONDS": "60"}
     workers = [ForkedWorker(tmp_path, tasks_database.url, ("runs",), **options) for _ in range(8)]
     try:
         # The second half while they work.
-        bench.store.add_many(tasks[10_000:])
+        bench.store.add_many(tasks[10_000:], reach=Reach.all())
         left = "SELECT count(*) FROM tasks WHERE state <> 'completed'"
         eventually(lambda: bench.sql(left) == [(0,)], timeout=60, what="all are completed")
     finally:
@@ -144,7 +145,7 @@ def test_under_a_held_snapshot_every_task_is_claimed_and_completed_once_through_
         assert reader.exec_driver_sql("SELECT count(*) FROM tasks").scalar_one() == 0
         worker, taken = bench.register(), Counter()
         for _ in range(5):
-            bench.store.add_many([new_task() for _ in range(1000)])
+            bench.store.add_many([new_task() for _ in range(1000)], reach=Reach.all())
             while claimed := bench.claim(worker, limit=500):
                 taken.update(task.lease for task in claimed)
                 assert len(bench.engine.write([Succeeded(task.lease, "1") for task in claimed], "w")) == len(claimed)

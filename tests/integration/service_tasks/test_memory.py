@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service_tasks.domain.task import Succeeded
+from servicekit.identity.reach import Reach
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.memory import Contained, contained, limit_of, peak
 from tests.support.task_workers import ForkedWorker
@@ -48,7 +49,7 @@ def test_a_batch_of_more_values_than_fit_is_refused_before_it_is_read(service: C
 
 def test_tasks_with_much_to_show_stay_below_the_limit(service: Contained, bench) -> None:
     tasks = [new_task(payload=NESTED.decode()) for _ in range(8)]
-    bench.store.add_many(tasks)
+    bench.store.add_many(tasks, reach=Reach.all())
     result = "[" + ",".join(["[]"] * 340_000) + "]"
     bench.engine.write([Succeeded(task.lease, result) for task in bench.claim(bench.register())], "a worker")
     error = {"attempt": 1, "type": "E", "message": "😀" * 2000, "failed_at": "2026-01-31T15:00:00Z", "worker": "w"}
@@ -56,7 +57,7 @@ def test_tasks_with_much_to_show_stay_below_the_limit(service: Contained, bench)
     bench.sql(set_errors, json.dumps(error))
     each = [service.get(f"/tasks/{task.id}") for task in tasks]
     assert service.at_once(*each)[200] >= 1
-    bench.store.add_many([new_task(payload=json.dumps("😀" * 4000)) for _ in range(100)])
+    bench.store.add_many([new_task(payload=json.dumps("😀" * 4000)) for _ in range(100)], reach=Reach.all())
     bench.sql(set_errors, json.dumps(error))
     assert service.at_once(*[service.get("/tasks?limit=100")] * 8)[200] >= 1
     assert peak(service.process.pid) < limit_of("service_tasks")

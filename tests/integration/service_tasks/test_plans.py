@@ -103,15 +103,15 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "hand_back": (FIVE_HUNDRED, {"tasks_pkey"}),
     "stopped_after_cancel": (FIVE_HUNDRED, {"tasks_pkey"}),
     "write_progress": ({**FIVE_HUNDRED, "percents": ONES, "messages": NULLS}, {"tasks_pkey"}),
-    "cancel_many": ({"ids": [str(uuid4()) for _ in range(500)], "reason": None}, {"tasks_pkey"}),
-    "retry": ({"id": WORKER}, {"tasks_pkey"}),
-    "purge": ({"id": WORKER}, {"tasks_pkey"}),
+    "cancel_many": ({"ids": [str(uuid4()) for _ in range(500)], "reason": None, "reach": None}, {"tasks_pkey"}),
+    "retry": ({"id": WORKER, "reach": None}, {"tasks_pkey"}),
+    "purge": ({"id": WORKER, "reach": WORKER}, {"tasks_pkey"}),
     "cancel_of_user": ({"user_id": WORKER, "reason": "gone"}, {"ix_tasks_user", "tasks_pkey"}),
     "seen_type": ({"name": "invented"}, {"ix_tasks_ready", "ix_tasks_scheduled", "task_minutes_pkey"}),
-    "live_keys": ({"keys": ["a", "b"]}, {"uq_tasks_unique_key"}),
+    "live_keys": ({"keys": ["a", "b"], "reach": WORKER}, {"uq_tasks_unique_key"}),
     # As many as there may be event streams.
     "watched": (
-        {"ids": [str(uuid4()) for _ in range(5000)], "seen": [None] * 5000, "largest": 16_384},
+        {"ids": [str(uuid4()) for _ in range(5000)], "seen": [None] * 5000, "reach": [None] * 5000, "largest": 16_384},
         {"tasks_pkey"},
     ),
     "prune_tasks": (

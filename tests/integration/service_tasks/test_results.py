@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from service_tasks.app import create_app
 from service_tasks.cli import main
+from service_tasks.domain.watched import Watch
 from service_tasks.engine.registry import BadResult, task_type
 from service_tasks.engine.runner import _json_text
 from service_tasks.persistence.watch_store import WatchStore
 from service_tasks.settings import TasksSettings
 from service_tasks.streams.feed import TaskSnapshot
 from service_tasks.streams.stream import events_of
+from servicekit.identity.reach import Reach
 from servicekit.wire.json_reader import MAX_STORED_DEPTH
 
 
@@ -70,7 +72,7 @@ def test_a_result_comes_out_at_every_door_as_it_went_in(name, bench, start_worke
         if not shown.get("omitted"):
             assert shown["result"] == given
     # The stream
-    watched = WatchStore(bench.database).changed({task_id: None})[task_id]
+    watched = WatchStore(bench.database).changed({(watch := Watch(task_id, Reach.all())): None})[watch]
     (*_, (_, text)) = events_of(TaskSnapshot(watched, 1), None)
     told = exactly(text.split(b"data: ")[1])
     assert told["result"] == (None if told["omitted"] else given)

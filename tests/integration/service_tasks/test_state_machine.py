@@ -52,6 +52,7 @@ from service_tasks.errors import UniqueKeyTaken
 from service_tasks.persistence.dedicated_connections import open_apart
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from servicekit.database.engine import Database
+from servicekit.identity.reach import Reach
 from tests.integration.service_tasks.conftest import Bench, new_task
 from tests.support.postgres import ServiceDatabase
 
@@ -211,7 +212,7 @@ class Tasks(RuleBasedStateMachine):
 
     def stop(self, task_id: UUID) -> None:
         task = self.tasks[task_id]
-        cancelled = self.bench.store.cancel(task.id)
+        cancelled = self.bench.store.cancel(task.id, reach=Reach.all())
         assert (cancelled is not None) == (task.state in LIVE_STATES)
         if cancelled is not None:
             self.move(task, State.CANCELLED)
@@ -228,9 +229,9 @@ class Tasks(RuleBasedStateMachine):
                 return
             if other is not None:
                 with pytest.raises(UniqueKeyTaken):
-                    self.bench.store.retry(task.id)
+                    self.bench.store.retry(task.id, reach=Reach.all())
                 return
-        retried = self.bench.store.retry(task.id)
+        retried = self.bench.store.retry(task.id, reach=Reach.all())
         assert (retried is not None) == (task.state in RETRYABLE_STATES)
         if retried is not None:
             self.move(task, State.READY)
@@ -240,10 +241,10 @@ class Tasks(RuleBasedStateMachine):
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:
         task = self.tasks.pop(self.some(data, self.need(data.draw(st.sampled_from(State)))))
-        purged = self.bench.store.purge(task.id)
+        purged = self.bench.store.purge(task.id, reach=Reach.all())
         assert purged is not None
         assert purged.state is (State.CANCELLED if task.state in LIVE_STATES else task.state)
-        assert self.bench.store.purge(task.id) is None
+        assert self.bench.store.purge(task.id, reach=Reach.all()) is None
 
     # Time
 
@@ -343,7 +344,7 @@ class Tasks(RuleBasedStateMachine):
         kind = data.draw(st.sampled_from([Succeeded, WillRetry, FailedForGood, HandedBack, StoppedAfterCancel]))
         if kind is Succeeded:
             return Succeeded(lease, str(lease.number))
-        task = self.tasks.get(lease.task_id)
+        task = self.tasks.get(lease.task_id, reach=Reach.all())
         if kind is WillRetry and task is not None and task.holds(lease) and task.attempts == task.max_attempts:
             # What domain.retry decides for a last attempt.
             kind = FailedForGood
@@ -366,7 +367,7 @@ class Tasks(RuleBasedStateMachine):
         # As the store does, one kind after the other.
         kinds = (Succeeded, (WillRetry, FailedForGood), HandedBack, StoppedAfterCancel)
         for outcome in [item for kind in kinds for item in outcomes if isinstance(item, kind)]:
-            task = self.tasks.get(outcome.lease.task_id)
+            task = self.tasks.get(outcome.lease.task_id, reach=Reach.all())
             if task is None:
                 continue
             if isinstance(outcome, StoppedAfterCancel):
@@ -402,7 +403,7 @@ class Tasks(RuleBasedStateMachine):
         """Of results alone the store accepts those again that it has: the answer may have been lost on the way."""
         if not all(isinstance(item, Succeeded) for item in outcomes):
             return set()
-        tasks = ((item.lease, self.tasks.get(item.lease.task_id)) for item in outcomes)
+        tasks = ((item.lease, self.tasks.get(item.lease.task_id, reach=Reach.all())) for item in outcomes)
         return {
             lease
             for lease, task in tasks
@@ -431,7 +432,7 @@ class Tasks(RuleBasedStateMachine):
         leases = self.leases_to_write(data, self.current() + self.leases)
         self.bench.engine.write_progress([Progress(lease, percent, None) for lease in leases])
         for lease in leases:
-            task = self.tasks.get(lease.task_id)
+            task = self.tasks.get(lease.task_id, reach=Reach.all())
             if task is not None and task.holds(lease):
                 task.percent = percent
 
@@ -440,7 +441,7 @@ class Tasks(RuleBasedStateMachine):
         return {
             item.lease
             for item in outcomes
-            if (task := self.tasks.get(item.lease.task_id)) is not None
+            if (task := self.tasks.get(item.lease.task_id, reach=Reach.all())) is not None
             and task.lease_no == item.lease.number
             and task.state in (State.RUNNING, State.CANCELLED)
         }
@@ -464,7 +465,7 @@ class Tasks(RuleBasedStateMachine):
         else:
             if not commits:
                 self.session.rollback()
-                self.tasks.update({task_id: self.before[task_id] for task_id in self.locked})
+                self.tasks.update({task_id: self.before[task_id] for task_id in self.locked}, reach=Reach.all())
             self.open.close()
             self.open, self.locked = None, frozenset()
 

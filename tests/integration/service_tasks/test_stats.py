@@ -17,6 +17,7 @@ from service_tasks.persistence.stats_store import StatsStore
 from service_tasks.settings import TasksSettings
 from service_tasks.task_types import GiveUp, RetryAfter, TaskContext, task_type
 from service_tasks.use_cases.stats import Stats
+from servicekit.identity.reach import Reach
 from tests.support.plans import scans_of
 from tests.support.waiting import eventually
 
@@ -38,7 +39,7 @@ def one_of_each(bench) -> None:
               " worker_id = NULL WHERE id = %s", str(ids[0]))  # fmt: skip
     bench.sql("UPDATE tasks SET state = 'failed', completed_at = now(), deadline_at = NULL, worker_id = NULL"
               " WHERE id = %s", str(ids[1]))  # fmt: skip
-    bench.store.cancel(ids[2])
+    bench.store.cancel(ids[2], reach=Reach.all())
     assert len(leases) == 4
     bench.add("a")
     oldest = bench.add("a", priority=0)
@@ -54,7 +55,7 @@ def one_of_each(bench) -> None:
 def test_all_statuses_and_types_are_counted(bench, small_pages):
     one_of_each(bench)
 
-    found = Stats(StatsStore(bench.database, small_pages=small_pages)).show()
+    found = Stats(StatsStore(bench.database, small_pages=small_pages)).show(reach=Reach.all())
 
     assert found.counts.model_dump() == {"pending": 3, "processing": 1, "completed": 1, "failed": 1, "cancelled": 1}
     assert {one.task_type: sum(one.counts.model_dump().values()) for one in found.types} == {"a": 6, "b": 1}
@@ -88,14 +89,14 @@ def test_of_a_large_table_few_are_exact_and_many_are_estimated_and_said_to_be(be
     fill(bench, "scheduled", 40)
     store = StatsStore(bench.database, small_pages=0, most=500, sampled_pages=100)
 
-    census = store.figures().census
+    census = store.figures(reach=Reach.all()).census
 
     assert census.estimated == {State.COMPLETED, State.READY}
     assert (census.states[State.FAILED], census.states[State.SCHEDULED]) == (50, 40)
     # A quarter of the pages: the same ones each time, so that this is no matter of chance.
     assert census.states[State.COMPLETED] == pytest.approx(20_000, rel=0.3)
     assert census.states[State.READY] == pytest.approx(4000, rel=0.5)
-    again = store.figures().census
+    again = store.figures(reach=Reach.all()).census
     assert (again.states, again.types) == (census.states, census.types)
     assert set(census.oldest) == {"a", "b"}
     assert census.oldest["b"] == pytest.approx(60, abs=30)
@@ -107,7 +108,7 @@ def test_running_tasks_beyond_counting_are_as_many_as_the_workers_say(bench, mon
     worker = bench.register()
     bench.engine.report_load(worker, Load(slots=100, busy=42, threads=0, busy_threads=0), {})
 
-    census = StatsStore(bench.database, small_pages=0).figures().census
+    census = StatsStore(bench.database, small_pages=0).figures(reach=Reach.all()).census
 
     assert census.states[State.RUNNING] == 42
     assert State.RUNNING in census.estimated
@@ -158,7 +159,7 @@ def test_workers_add_up_what_they_count_in_the_same_minute(bench):
     bench.sql("UPDATE task_minutes SET minute = date_trunc('minute', now()) - interval '2 minutes'"
               " WHERE worker_id = %s", str(second))  # fmt: skip
 
-    found = Stats(StatsStore(bench.database)).show()
+    found = Stats(StatsStore(bench.database)).show(reach=Reach.all())
 
     assert {one.task_type: (one.completed, one.failed, one.retried) for one in found.types} == {
         "a": (15, 0, 1),
@@ -173,10 +174,10 @@ def test_workers_add_up_what_they_count_in_the_same_minute(bench):
 
 def test_cancels_are_counted_by_the_minute_whoever_cancelled(bench):
     for _ in range(3):
-        bench.store.cancel(bench.add())
+        bench.store.cancel(bench.add(), reach=Reach.all())
     bench.sql("UPDATE tasks SET completed_at = now() - interval '1 hour' WHERE id IN (SELECT id FROM tasks LIMIT 1)")
 
-    found = Stats(StatsStore(bench.database)).show()
+    found = Stats(StatsStore(bench.database)).show(reach=Reach.all())
 
     assert sum(one.cancelled for one in found.throughput.minutes) == 2
     assert found.counts.cancelled == 3
@@ -213,7 +214,7 @@ def test_a_worker_that_stops_has_told_all_that_it_counted(bench, start_worker):
     bench.wait_for(failing, State.FAILED)
     assert worker.stop() == 0
 
-    found = {one.task_type: one for one in Stats(StatsStore(bench.database)).show().types}
+    found = {one.task_type: one for one in Stats(StatsStore(bench.database)).show(reach=Reach.all()).types}
 
     assert (found["fine"].completed, found["fine"].failed, found["fine"].retried) == (20, 0, 0)
     assert (found["bad"].completed, found["bad"].failed, found["bad"].retried) == (0, 1, 1)
@@ -236,7 +237,7 @@ def test_a_worker_shows_its_places_and_who_leads(bench, start_worker):
     store = StatsStore(bench.database)
 
     def look():
-        found = Stats(store).show().workers
+        found = Stats(store).show(reach=Reach.all()).workers
         mine = next((one for one in found.workers if one.name == worker.worker.info.name), None)
         return found if mine is not None and mine.busy and mine.leads else None
 
@@ -265,7 +266,7 @@ def test_tasks_taken_from_a_dead_worker_are_counted_by_who_took_them(bench, star
 
     eventually(lambda: worker.worker.metrics.rescued["dead", "failed"] == 1)
     assert worker.stop() == 0
-    (found,) = Stats(StatsStore(bench.database)).show().types
+    (found,) = Stats(StatsStore(bench.database)).show(reach=Reach.all()).types
     assert (found.task_type, found.failed, found.completed) == ("crane", 1, 0)
 
 

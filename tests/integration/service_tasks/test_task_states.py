@@ -29,6 +29,7 @@ from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
 from service_tasks.use_cases.bulk import Chosen
 from servicekit.events.cloudevents import Event
+from servicekit.identity.reach import Reach
 from tests.integration.service_tasks.conftest import Bench, new_task
 
 ERROR = AttemptError("Broken", "it broke")
@@ -94,7 +95,7 @@ def prune(bench: Bench, task_id: UUID) -> None:
 
 def retry_many(bench: Bench, task_id: UUID) -> None:
     ended = [State.FAILED, State.CANCELLED]
-    BulkStore(bench.database).retry([Chosen(task_id, None, None)], ended)
+    BulkStore(bench.database).retry([Chosen(task_id, None, None)], ended, reach=Reach.all())
 
 
 def will_retry(lease: Lease) -> Outcome:
@@ -104,8 +105,8 @@ def will_retry(lease: Lease) -> Outcome:
 #: Everything that writes a task which is there already, by the statement that does it.
 WRITERS: dict[str, list[Do]] = {
     "cancel_of_user": [delete_user],
-    "retry": [lambda bench, task_id: bench.store.retry(task_id)],
-    "purge": [lambda bench, task_id: bench.store.purge(task_id)],
+    "retry": [lambda bench, task_id: bench.store.retry(task_id, reach=Reach.all())],
+    "purge": [lambda bench, task_id: bench.store.purge(task_id, reach=Reach.all())],
     "prune_tasks": [prune],
     "promote": [promote],
     "promote_suspects": [promote_suspect],
@@ -123,8 +124,8 @@ WRITERS: dict[str, list[Do]] = {
     "stopped_after_cancel": [write(StoppedAfterCancel)],
     "write_progress": [tell_progress],
     "cancel_many": [
-        lambda bench, task_id: bench.store.cancel(task_id),
-        lambda bench, task_id: BulkStore(bench.database).cancel([task_id]),
+        lambda bench, task_id: bench.store.cancel(task_id, reach=Reach.all()),
+        lambda bench, task_id: BulkStore(bench.database).cancel([task_id], reach=Reach.all()),
     ],
     "retry_many": [retry_many],
 }
@@ -141,7 +142,7 @@ def bring(bench: Bench, state: State) -> UUID:
         return task_id
     (claimed,) = bench.claim(bench.register())
     if state is State.CANCELLED:
-        bench.store.cancel(task_id)
+        bench.store.cancel(task_id, reach=Reach.all())
     elif state is not State.RUNNING:
         done = Succeeded(claimed.lease, "1") if state is State.COMPLETED else FailedForGood(claimed.lease, ERROR)
         bench.engine.write([done], "w")
@@ -173,7 +174,7 @@ def test_a_new_task_is_in_one_of_the_first_states(bench):
     later = datetime.now(UTC) + LATER
     for execute_at in (None, later):
         bench.store.add(new_task(execute_at=execute_at))
-        bench.store.add_many([new_task(execute_at=execute_at)])
+        bench.store.add_many([new_task(execute_at=execute_at)], reach=Reach.all())
 
     assert {State(row[0]) for row in bench.sql("SELECT state FROM tasks")} == FIRST_STATES
 

@@ -35,12 +35,13 @@ from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.schedule_store import ScheduleStore
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.schedules import StoredSchedule
-from service_tasks.use_cases.tasks import Control, PastExecuteAt, Selection, StoredTask
+from service_tasks.use_cases.tasks import NO_TASKS, Control, PastExecuteAt, Selection, StoredTask, TasksFound
 from servicekit.database.engine import Database, DatabaseTooSlow
 from servicekit.events.relay import REMEMBER_DAYS
 from servicekit.events.relay_store import RelayStore
+from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
-from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable
+from servicekit.wire.errors import DatabaseLocked, DatabaseUnavailable, Invalid
 from tests.integration.service_tasks.conftest import new_task
 from tests.support.plans import scans_of
 from tests.support.wire import Wire
@@ -285,7 +286,7 @@ def test_a_batch_is_stored_with_everything_that_was_said(bench):
         unique_key='k,"1"',
     )
 
-    assert bench.store.add_many([plain, full]) == {}
+    assert bench.store.add_many([plain, full], reach=Reach.all()) == {}
 
     stored = bench.get(full.id)
     assert (stored.state, stored.task_type, stored.title, stored.user_id) == (
@@ -310,16 +311,16 @@ def test_a_batch_with_a_time_in_the_past_stores_nothing_and_names_it(bench):
     tasks[2] = new_task(execute_at=datetime.now(UTC) - timedelta(seconds=1))
 
     with pytest.raises(PastExecuteAt) as refused:
-        bench.store.add_many(tasks)
+        bench.store.add_many(tasks, reach=Reach.all())
 
     assert refused.value.index == 2
-    assert bench.store.search(everything())[1] == 0
+    assert listed(bench).total == 0
 
 
 def test_a_large_batch_goes_in_several_statements_and_one_transaction(bench):
     tasks = [new_task(payload='"' + "x" * size + '"') for size in [10] * 2500 + [5_000_000] * 3]
 
-    bench.store.add_many(tasks)
+    bench.store.add_many(tasks, reach=Reach.all())
 
     assert bench.sql("SELECT count(*), count(DISTINCT created_at) FROM tasks") == [(2503, 1)]
 
@@ -327,28 +328,28 @@ def test_a_large_batch_goes_in_several_statements_and_one_transaction(bench):
 def test_at_most_one_live_task_has_a_unique_key(bench):
     first = bench.add(unique_key="k")
     assert bench.store.add(new_task(unique_key="k")) is None
-    assert bench.store.by_unique_key("k").id == first
+    assert bench.store.by_unique_key("k", reach=Reach.all()).id == first
 
     (claimed,) = bench.claim(bench.register())
     assert bench.store.add(new_task(unique_key="k")) is None
     bench.engine.write([FailedForGood(claimed.lease, ERROR)], "w")
-    assert bench.store.by_unique_key("k") is None
+    assert bench.store.by_unique_key("k", reach=Reach.all()) is None
 
     second = bench.add(unique_key="k")
     with pytest.raises(UniqueKeyTaken):
-        bench.store.retry(first)
-    bench.store.cancel(second)
-    assert bench.store.retry(first) is not None
+        bench.store.retry(first, reach=Reach.all())
+    bench.store.cancel(second, reach=Reach.all())
+    assert bench.store.retry(first, reach=Reach.all()) is not None
 
 
 def test_a_batch_gives_the_live_tasks_of_keys_that_are_taken(bench):
     alive = bench.add(unique_key="a")
     taken, fresh, double, none = (new_task(unique_key=key) for key in ("a", "b", "b", None))
 
-    answer = bench.store.add_many([taken, fresh, double, none])
+    answer = bench.store.add_many([taken, fresh, double, none], reach=Reach.all())
 
     assert answer == {taken.id: alive, double.id: fresh.id}
-    assert bench.store.search(everything())[1] == 3
+    assert listed(bench).total == 3
 
 
 def test_batches_with_the_same_keys_at_once_make_each_task_once_and_never_deadlock(bench):
@@ -356,7 +357,7 @@ def test_batches_with_the_same_keys_at_once_make_each_task_once_and_never_deadlo
     answers: list = []
 
     def add(order):
-        answers.append(bench.store.add_many([new_task(unique_key=key) for key in order]))
+        answers.append(bench.store.add_many([new_task(unique_key=key) for key in order], reach=Reach.all()))
 
     threads = [threading.Thread(target=add, args=(keys if n % 2 else keys[::-1],)) for n in range(6)]
     for thread in threads:
@@ -548,21 +549,21 @@ def test_a_cancel_wins_over_a_result_that_comes_later(bench):
     worker = bench.register()
     (claimed,) = bench.claim(worker)
 
-    cancelled = bench.store.cancel(task_id)
+    cancelled = bench.store.cancel(task_id, reach=Reach.all())
 
     assert cancelled is not None
     assert cancelled.state is State.CANCELLED
     assert bench.engine.write([Succeeded(claimed.lease, '"late"')], "w1") == set()
     assert bench.engine.write([WillRetry(claimed.lease, datetime.now(UTC), ERROR)], "w1") == set()
     assert bench.get(task_id).result is None
-    assert bench.store.cancel(task_id) is None
+    assert bench.store.cancel(task_id, reach=Reach.all()) is None
 
 
 def test_a_worker_can_ask_what_was_cancelled_until_it_says_that_the_handler_stopped(bench):
     task_id = bench.add()
     worker = bench.register()
     (claimed,) = bench.claim(worker)
-    bench.store.cancel(task_id)
+    bench.store.cancel(task_id, reach=Reach.all())
 
     assert bench.engine.cancelled_under(worker) == {claimed.lease}
     assert bench.engine.held_by(worker) == set()
@@ -573,8 +574,8 @@ def test_a_worker_can_ask_what_was_cancelled_until_it_says_that_the_handler_stop
 def test_a_cancelled_task_run_again_does_not_take_the_result_of_before(bench):
     task_id = bench.add()
     (before,) = bench.claim(bench.register())
-    bench.store.cancel(task_id)
-    assert bench.store.retry(task_id) is not None
+    bench.store.cancel(task_id, reach=Reach.all())
+    assert bench.store.retry(task_id, reach=Reach.all()) is not None
     (after,) = bench.claim(bench.register())
 
     assert (after.attempt, after.lease.number) == (1, 2)
@@ -584,23 +585,23 @@ def test_a_cancelled_task_run_again_does_not_take_the_result_of_before(bench):
 
 def test_only_failed_and_cancelled_tasks_are_retried(bench):
     task_id = bench.add()
-    assert bench.store.retry(task_id) is None
+    assert bench.store.retry(task_id, reach=Reach.all()) is None
     (claimed,) = bench.claim(bench.register())
-    assert bench.store.retry(task_id) is None
+    assert bench.store.retry(task_id, reach=Reach.all()) is None
     bench.engine.write([Succeeded(claimed.lease, "1")], "w1")
-    assert bench.store.retry(task_id) is None
+    assert bench.store.retry(task_id, reach=Reach.all()) is None
 
 
 def test_a_purge_removes_the_record_and_gives_a_live_task_as_cancelled(bench):
     task_id = bench.add()
     bench.claim(bench.register())
 
-    purged = bench.store.purge(task_id)
+    purged = bench.store.purge(task_id, reach=Reach.all())
 
     assert purged is not None
     assert purged.state is State.CANCELLED
-    assert bench.store.get(task_id) is None
-    assert bench.store.purge(task_id) is None
+    assert bench.store.get(task_id, reach=Reach.all()) is None
+    assert bench.store.purge(task_id, reach=Reach.all()) is None
 
 
 def test_a_purge_gives_an_ended_task_as_it_was(bench):
@@ -608,7 +609,7 @@ def test_a_purge_gives_an_ended_task_as_it_was(bench):
     (claimed,) = bench.claim(bench.register())
     bench.engine.write([Succeeded(claimed.lease, "7")], "w1")
 
-    purged = bench.store.purge(task_id)
+    purged = bench.store.purge(task_id, reach=Reach.all())
 
     assert purged is not None
     assert (purged.state, purged.result) == (State.COMPLETED, "7")
@@ -619,7 +620,7 @@ def test_cancels_are_announced_to_whoever_listens(bench):
     (claimed,) = bench.claim(bench.register())
     line = PostgresWakeUps(bench.database)
     try:
-        bench.store.cancel(task_id)
+        bench.store.cancel(task_id, reach=Reach.all())
         assert line.wait(5) == [f"cancel:{task_id}:{claimed.lease.number}"]
         line.probe()
     finally:
@@ -701,32 +702,65 @@ def test_one_idempotency_key_makes_one_task_however_many_ask_at_once(bench):
 
     assert len(made) == 8
     (stored,) = [task for task in made if task is not None]
-    assert bench.store.by_key("k-1") == (stored, b"\x01")
+    assert bench.store.by_key("k-1", reach=Reach.all()) == (stored, b"\x01")
 
 
 # Lists
 
 
+def listed(bench, **wanted) -> TasksFound:
+    return bench.store.search(everything(**wanted), waits="{}", reach=Reach.all())
+
+
 def test_a_list_is_filtered_counted_and_paged_newest_first(bench):
     ids = [bench.add("a" if n % 2 else "b") for n in range(6)]
-    bench.store.cancel(ids[5])
+    bench.store.cancel(ids[5], reach=Reach.all())
 
-    page, total = bench.store.search(everything(task_type="a", limit=2))
-    assert ([task.id for task in page], total) == ([ids[5], ids[3]], 3)
-    page, total = bench.store.search(everything(task_type="a", limit=2, after=ids[3]))
-    assert ([task.id for task in page], total) == ([ids[1]], 3)
-    page, total = bench.store.search(everything(states=(State.READY, State.SCHEDULED), offset=4))
-    assert ([task.id for task in page], total) == ([ids[0]], 5)
+    for page, places, following in (
+        (listed(bench, task_type="a", limit=2), [5, 3], ids[3]),
+        (listed(bench, task_type="a", limit=2, after=ids[3]), [1], None),
+    ):
+        assert ([one["id"] for one in json.loads(page.tasks)], page.next) == ([str(ids[n]) for n in places], following)
+        assert (page.total, page.total_is_exact) == (3, True)
+    page = listed(bench, states=(State.READY, State.SCHEDULED), offset=4)
+    assert ([one["id"] for one in json.loads(page.tasks)], page.total) == ([str(ids[0])], 5)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_list_looks_at_no_more_tasks_than_it_may_and_says_where_to_go_on(bench, monkeypatch, after):
+    monkeypatch.setattr("service_tasks.persistence.task_store.MOST_LISTED", 5)
+    user = uuid4()
+    ids = [bench.add("rare" if n == 0 else "common", user_id=user) for n in range(12)]
+    if after:
+        ids.append(bench.add("common", user_id=user))
+    which = {"after": ids[-1]} if after else {}
+
+    for wanted in ({}, {"user_id": user}):
+        page = listed(bench, limit=2, **wanted, **which)
+        assert (page.total, page.total_is_exact, page.next) == (5, False, ids[10])
+        seen, wanted = [], {**which, **wanted, "task_type": "rare"}
+        with pytest.raises(Invalid, match="offset"):
+            listed(bench, **wanted, offset=1)
+        while True:
+            page = listed(bench, **wanted)
+            assert (page.total, page.total_is_exact) == (0, False)
+            seen.append(len(json.loads(page.tasks)))
+            if page.next is None:
+                break
+            wanted["after"] = page.next
+        assert seen == [0, 1, 0]
+    # Live tasks are more than it may take at once; of failed and cancelled ones there are none.
+    assert listed(bench, states=(State.READY,), limit=3, **which).next == ids[9]
+    assert listed(bench, states=(State.FAILED,)) == NO_TASKS
 
 
 def test_a_list_leaves_large_values_out(bench):
     small = bench.add(payload='"' + "x" * 100 + '"')
     large = bench.add(payload='"' + "x" * 20_000 + '"')
 
-    payloads = {task.id: task.payload for task in bench.store.search(everything())[0]}
+    shown = {one["id"]: (one["payload"] is None, one["omitted"]) for one in json.loads(listed(bench).tasks)}
 
-    assert payloads[small] is not None
-    assert payloads[large] is None
+    assert shown == {str(small): (False, []), str(large): (True, ["payload"])}
     assert bench.get(large).payload is not None
 
 
@@ -774,13 +808,13 @@ def test_the_columns_of_a_statement_are_the_fields_of_what_its_rows_become(bench
     timing = [field.name for field in fields(Timing)]
     schedule = [field.name for field in fields(StoredSchedule) if field.name != "timing"]
     expected = [
-        *((f"SELECT {queries[name]} FROM tasks t", StoredTask._fields) for name in ("columns", "light_columns")),
+        (f"SELECT {queries['columns']} FROM tasks t", StoredTask._fields),
         (queries["claim"], ClaimedRow._fields),
         (queries["claim_limited"], ClaimedRow._fields),
-        (queries["watched"], tuple(field.name for field in fields(WatchedTask))),
+        (queries["watched"], ("id", "reach", *(field.name for field in fields(WatchedTask)[1:]))),
     ]
     parameters = {
-        **{name: [] for name in ("types", "timeouts", "most", "most_per_user", "ids", "seen")},
+        **{name: [] for name in ("types", "timeouts", "most", "most_per_user", "ids", "reach", "seen")},
         "limit": 1,
         "worker_id": str(uuid4()),
         "largest": 1,
@@ -835,20 +869,22 @@ def test_one_row_is_read_in_one_round_trip(bench, monkeypatch):
     monkeypatch.setattr(bench.database, "transaction", lambda: pytest.fail("BEGIN and COMMIT are two more"))
     messages = MessageStore(bench.database)
 
-    for read in (bench.store.get, ScheduleStore(bench.database).get, messages.get, messages.forget):
+    for read in (bench.store.get, ScheduleStore(bench.database).get):
+        assert read(new_id(), reach=Reach.all()) is None
+    for read in (messages.get, messages.forget):
         assert read(new_id()) is None
 
 
 def test_the_keys_of_requests_answered_with_one_task_are_forgotten_while_it_lives(bench):
     task = bench.add(unique_key="daily")
     for key in ("old", "new"):
-        assert bench.store.by_unique_key("daily", answers=(key, b"hash")) is not None
+        assert bench.store.by_unique_key("daily", answers=(key, b"hash"), reach=Reach.all()) is not None
     bench.sql("UPDATE answered_keys SET created_at = now() - interval '31 days' WHERE idempotency_key = 'old'")
     relays = RelayStore(bench.database)
 
     assert "answered_keys" in relays.tables()
     assert relays.forget("answered_keys", REMEMBER_DAYS * 86_400) == 1
-    assert bench.store.by_key("old") is None
-    found = bench.store.by_key("new")
+    assert bench.store.by_key("old", reach=Reach.all()) is None
+    found = bench.store.by_key("new", reach=Reach.all())
     assert found is not None
     assert found[0].id == task

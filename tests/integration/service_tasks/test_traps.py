@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection
 from service_tasks.domain.task import HandedBack, LostTask, Outcome, State, Succeeded
 from service_tasks.engine.ports import READY
 from service_tasks.persistence.statements import Statements
+from servicekit.identity.reach import Reach
 from tests.integration.service_tasks.conftest import Bench, WorkerProcess, new_task
 from tests.support.postgres import TestServer
 from tests.support.task_workers import ForkedWorker
@@ -204,7 +205,7 @@ def test_a_result_that_waits_for_a_change_under_way_is_refused(site, change):
     CHANGES[change](site, task_id, let_it_return)
 
     worker.heard("late_result_refused")
-    task = site.bench.store.get(task_id)
+    task = site.bench.store.get(task_id, reach=Reach.all())
     if change == "purge":
         assert task is None
     else:
@@ -237,7 +238,7 @@ def test_a_result_that_comes_after_a_change_is_refused(site, change):
         assert (site.bench.get(task_id).state, site.bench.get(task_id).result) == (State.CANCELLED, None)
     else:
         site.state(site.add("is_deaf"), State.COMPLETED)
-        assert site.bench.store.get(task_id) is None
+        assert site.bench.store.get(task_id, reach=Reach.all()) is None
 
 
 def test_a_rescue_passes_over_a_task_whose_result_is_just_being_written(site):
@@ -352,7 +353,7 @@ def kill_while_it_is_handed_back(site: Site, worker: ForkedWorker, task_type: st
 def kill_while_its_handler_is_told_of_its_cancel(site: Site, worker: ForkedWorker, task_type: str) -> UUID:
     task_id = site.add(task_type)
     site.begun(task_id)
-    assert site.bench.store.cancel(task_id) is not None
+    assert site.bench.store.cancel(task_id, reach=Reach.all()) is not None
     worker.end()
     return task_id
 
@@ -586,7 +587,7 @@ def test_a_worker_whose_event_loop_is_blocked_hands_back_what_it_has_not_begun(s
     worker = site.start("blocks", "runs", **PATIENT)
     blocking = site.add("blocks")
     site.begun(blocking)
-    site.bench.store.add_many([new_task("runs", payload=site.payload) for _ in range(50)])
+    site.bench.store.add_many([new_task("runs", payload=site.payload) for _ in range(50)], reach=Reach.all())
     running = "SELECT count(*) FROM tasks WHERE state = 'running'"
     eventually(lambda: site.bench.sql(running) == [(51,)], timeout=LIMIT, what="it has claimed them all")
 

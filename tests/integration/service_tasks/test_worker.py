@@ -18,6 +18,7 @@ from service_tasks.engine.ports import READY
 from service_tasks.task_types import GiveUp, RetryAfter, TaskContext, TaskStopped, task_type
 from service_tasks.task_types.io import io
 from service_tasks.task_types.noop import noop
+from servicekit.identity.reach import Reach
 from tests.support.waiting import eventually
 
 # The promise is a second; the machine that runs the tests may be busy with others.
@@ -441,7 +442,7 @@ def test_a_task_cancelled_while_it_starts_never_completes(bench, start_worker, s
     ids = [bench.add("patient") for _ in range(30)]
     worker = start_worker(patient(seen))
     for task_id in ids:
-        bench.store.cancel(task_id)
+        bench.store.cancel(task_id, reach=Reach.all())
     seen.release.set()
 
     eventually(lambda: worker.worker.held == 0)

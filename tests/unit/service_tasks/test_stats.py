@@ -12,6 +12,7 @@ from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
 from service_tasks.metrics.stats import FROM_THE_DATABASE, StatsCollector
 from service_tasks.use_cases.stats import Census, Ended, Figures, Stats, Timed, WorkerState
+from servicekit.identity.reach import Reach
 from servicekit.wire import deadline
 from servicekit.wire.errors import DatabaseUnavailable, Unavailable
 
@@ -52,7 +53,7 @@ class Repository:
         self.found = found or figures()
         self.away = False
 
-    def figures(self) -> Figures:
+    def figures(self, *, reach: Reach) -> Figures:
         self.asked += 1
         self.now += self.takes
         if self.away:
@@ -71,11 +72,11 @@ def test_within_a_second_nobody_counts_again():
     repository = Repository()
     asked = stats(repository)
 
-    first = asked.show()
+    first = asked.show(reach=Reach.all())
     repository.now += 0.9
-    assert asked.show() is first
+    assert asked.show(reach=Reach.all()) is first
     repository.now += 0.2
-    assert asked.show() is not first
+    assert asked.show(reach=Reach.all()) is not first
     assert repository.asked == 2
 
 
@@ -84,12 +85,12 @@ def test_counting_takes_a_twentieth_of_the_time_at_most():
     repository.takes = 0.5
     asked = stats(repository)
 
-    asked.show()
+    asked.show(reach=Reach.all())
     repository.now += 9.9
-    asked.show()
+    asked.show(reach=Reach.all())
     assert repository.asked == 1
     repository.now += 0.2
-    asked.show()
+    asked.show(reach=Reach.all())
     assert repository.asked == 2
 
 
@@ -98,38 +99,38 @@ def test_a_database_that_is_away_is_asked_again_the_next_time():
     repository.away = True
     asked = stats(repository)
     with pytest.raises(DatabaseUnavailable):
-        asked.show()
+        asked.show(reach=Reach.all())
 
     repository.away = False
-    assert asked.show().counts.pending == 5
+    assert asked.show(reach=Reach.all()).counts.pending == 5
 
 
 def test_who_asks_while_another_counts_waits_no_longer_than_the_request_has():
     began, go_on = threading.Event(), threading.Event()
 
     class Slow(Repository):
-        def figures(self) -> Figures:
+        def figures(self, *, reach: Reach) -> Figures:
             began.set()
             assert go_on.wait(20)
             return self.found
 
     asked = Stats(Slow())
-    first = threading.Thread(target=asked.show)
+    first = threading.Thread(target=asked.show, kwargs={"reach": Reach.all()})
     first.start()
     assert began.wait(20)
 
     with deadline.within(0.05), pytest.raises(Unavailable, match="being counted"):
-        asked.show()
+        asked.show(reach=Reach.all())
 
     go_on.set()
     first.join(20)
-    assert asked.show().counts.completed == 10
+    assert asked.show(reach=Reach.all()).counts.completed == 10
 
 
 def test_states_are_shown_as_the_statuses_that_people_know():
     census = Census({State.SCHEDULED: 2, State.READY: 3}, {}, {}, frozenset({State.READY, State.COMPLETED}))
 
-    found = stats(Repository(figures(census=census))).show()
+    found = stats(Repository(figures(census=census))).show(reach=Reach.all())
 
     assert found.counts.pending == 5
     assert found.estimated == ["pending", "completed"]
@@ -144,7 +145,7 @@ def test_the_minutes_are_all_there_and_the_rates_are_of_whole_ones():
         MINUTE - timedelta(minutes=6): Ended(completed=700),
     }
 
-    found = stats(Repository(figures(minutes=minutes))).show().throughput
+    found = stats(Repository(figures(minutes=minutes))).show(reach=Reach.all()).throughput
 
     assert [one.minute for one in found.minutes] == [MINUTE - timedelta(minutes=back) for back in range(9, -1, -1)]
     assert [one.completed for one in found.minutes] == [0, 0, 0, 700, 5, 0, 0, 0, 10, 1000]
@@ -155,7 +156,7 @@ def test_the_minutes_are_all_there_and_the_rates_are_of_whole_ones():
 def test_each_type_has_its_own_figures_the_largest_first():
     timed = {"noop": Timed([0, 4] + [0] * (BUCKETS - 2), [8] + [0] * (BUCKETS - 1))}
 
-    found = stats(Repository(figures(types={"gone": Ended(completed=4)}, timed=timed))).show()
+    found = stats(Repository(figures(types={"gone": Ended(completed=4)}, timed=timed))).show(reach=Reach.all())
 
     assert [one.task_type for one in found.types] == ["noop", "crane", "gone"]
     noop, crane, gone = found.types
