@@ -38,12 +38,10 @@ from service_tasks.use_cases.tasks import (
 from servicekit.database.engine import Database
 from servicekit.events import tombstones
 from servicekit.identity.reach import Reach
-from servicekit.wire.errors import Invalid
+from servicekit.web.paging import MOST, too_far
 
 #: bytes of JSON above which a list leaves a value out
 LARGEST_IN_LIST = 16 * 1024
-#: how many tasks a list looks at besides those that an offset passes over, and counts at most
-MOST_LISTED = 10_000
 #: states with an index in the order of lists
 _INDEXED = frozenset({State.FAILED, State.CANCELLED})
 
@@ -146,7 +144,7 @@ class TaskStore:
             statement, filtered = "list_of_state", selection.task_type is not None
         elif filtered:
             statement += "_that_match"
-        look = selection.offset + (MOST_LISTED + 1 if filtered else selection.limit + 1)
+        look = selection.offset + (MOST + 1 if filtered else selection.limit + 1)
         values: dict[str, Any] = {
             "states": None if states is None else [state.value for state in states],
             "state": None if states is None else states[0].value,
@@ -156,13 +154,13 @@ class TaskStore:
             "limit": selection.limit + 1,
             "offset": selection.offset,
             "look": look,
-            "most": MOST_LISTED,
+            "most": MOST,
             "largest": LARGEST_IN_LIST,
             "waits": waits,
         }
         if owner is None and states is not None and LIVE_STATES.issuperset(states):
             few = self._looked("list_of_live", values)
-            if few.counted <= MOST_LISTED:
+            if few.counted <= MOST:
                 return _page(few, selection, ends=True)
         found = self._looked(statement, values)
         return _page(found, selection, ends=found.looked < look)
@@ -240,9 +238,9 @@ def _page(page: _Looked, selection: Selection, *, ends: bool) -> TasksFound:
     following = page.last_shown if page.found > selection.limit else None
     if following is None and not ends:
         if page.hits < selection.offset:
-            raise Invalid.field("offset", "goes beyond what one search looks at; send the `next` of a page as `after`")
+            raise too_far("this search goes no further:")
         following = page.last_looked
-    return TasksFound(page.tasks, min(page.total, MOST_LISTED), page.counted <= MOST_LISTED, following)
+    return TasksFound(page.tasks, min(page.total, MOST), page.counted <= MOST, following)
 
 
 def _stored(row: Sequence[Any]) -> StoredTask:

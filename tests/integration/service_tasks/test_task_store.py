@@ -728,7 +728,7 @@ def test_a_list_is_filtered_counted_and_paged_newest_first(bench):
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_list_looks_at_no_more_tasks_than_it_may_and_says_where_to_go_on(bench, monkeypatch, after):
-    monkeypatch.setattr("service_tasks.persistence.task_store.MOST_LISTED", 5)
+    monkeypatch.setattr("service_tasks.persistence.task_store.MOST", 5)
     user = uuid4()
     ids = [bench.add("rare" if n == 0 else "common", user_id=user) for n in range(12)]
     if after:
