@@ -12,6 +12,7 @@ from sqlalchemy import Text, bindparam, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service_orders.domain import OPEN, USER_DELETED, OrderStatus
+from service_orders.errors import OrderNotFound
 from service_orders.schemas import OrderView
 from service_orders.tables import Base, Order
 from servicekit.database.engine import Database
@@ -43,7 +44,7 @@ _ADD = Statement(
 
 #: Columns of an order that are shown.
 _SHOWN = [column for column in Order.__table__.columns if column.key != "products_key"]
-ROWS = RowsById(Order.id, *_SHOWN, owner=Order.user_id)
+ROWS = RowsById(Order.id, *_SHOWN, owner=Order.user_id, missing=OrderNotFound)
 
 
 def add(

@@ -18,7 +18,7 @@ from service_orders.domain import (
     step,
     total_of,
 )
-from service_orders.errors import OrderNotFound, UnknownUser
+from service_orders.errors import UnknownUser
 from service_orders.schemas import Item, ItemView, OrderCreate, OrderPage, OrderQuery, OrderUpdate, OrderView
 from service_orders.users_client import UserDirectory
 from servicekit.database.engine import Database
@@ -93,7 +93,7 @@ class Orders:
 
     def get(self, order_id: UUID, *, reach: Reach) -> OrderView:
         """Return one order. Raises `OrderNotFound`."""
-        return _view(self._found(order_id, reach))
+        return _view(repository.ROWS.find(self._database, order_id, reach=reach))
 
     def search(self, query: OrderQuery, *, reach: Reach) -> OrderPage:
         """Return one page of orders.
@@ -127,7 +127,7 @@ class Orders:
         """
         values = change.named()
         while True:
-            order = self._found(order_id, reach)
+            order = repository.ROWS.find(self._database, order_id, reach=reach)
             view = _view(order)
             if_match.require(view)
             change.require_unchanged(view)
@@ -153,7 +153,7 @@ class Orders:
     def delete(self, order_id: UUID, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> OrderView:
         """Remove and return an order. Raises `OrderNotFound`, `PreconditionFailed` and `OrderStateConflict`."""
         while True:
-            order = self._found(order_id, reach)
+            order = repository.ROWS.find(self._database, order_id, reach=reach)
             view = _view(order)
             if_match.require(view)
             require_deletable(OrderStatus(order.status))
@@ -167,12 +167,6 @@ class Orders:
         # One transaction, but in parts: a user may have any number of orders.
         while orders := repository.cancel_open(session, user_id, self._clock(), _PART):
             outbox.add_all(session, [events.status_changed(order, order.old_status) for order in orders])
-
-    def _found(self, order_id: UUID, reach: Reach) -> Any:
-        order = repository.ROWS.find(self._database, order_id, reach=reach)
-        if order is None:
-            raise OrderNotFound
-        return order
 
 
 def _total(items: Sequence[Item]) -> Decimal:

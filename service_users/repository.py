@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Text, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import array, insert
 
-from service_users.errors import EmailTaken
+from service_users.errors import EmailTaken, UserNotFound
 from service_users.schemas import UserView
 from service_users.tables import User
 from servicekit.database.engine import Database
@@ -30,7 +30,7 @@ SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email
 _SHOWN = (User.id, User.email, User.name, User.roles, User.created_at, User.updated_at)
 _HAS_PASSWORD = User.password_hash.is_not(None).label("has_password")
 #: What is shown of each, and whether there is a password.
-ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD, owner=User.id)
+ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD, owner=User.id, missing=UserNotFound)
 _VALUES = {column.key: bindparam(column.key, type_=column.type) for column in User.__table__.columns}
 _ADD = Statement(
     insert(User)

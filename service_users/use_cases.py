@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from service_users import events, repository
-from service_users.errors import EmailTaken, UserNotFound
+from service_users.errors import EmailTaken
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from servicekit.database.engine import Database
@@ -63,7 +63,7 @@ class Users:
 
     def get(self, user_id: UUID, *, reach: Reach) -> UserView:
         """Return one user. Raises `UserNotFound`."""
-        return _view(self._found(user_id, reach))
+        return _view(repository.ROWS.find(self._database, user_id, reach=reach))
 
     def search(self, query: UserQuery, *, reach: Reach) -> UserPage:
         """Return one page of users.
@@ -98,7 +98,7 @@ class Users:
         values.pop("password", None)
         password_hash: str | None = None
         while True:
-            user = self._found(user_id, reach)
+            user = repository.ROWS.find(self._database, user_id, reach=reach)
             view = _view(user)
             if_match.require(view)
             change.require_unchanged(view)
@@ -124,17 +124,11 @@ class Users:
     def delete(self, user_id: UUID, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> UserView:
         """Remove and return a user. Raises `UserNotFound` and `PreconditionFailed`."""
         while True:
-            user = self._found(user_id, reach)
+            user = repository.ROWS.find(self._database, user_id, reach=reach)
             view = _view(user)
             if_match.require(view)
             if repository.ROWS.delete(self._database, user, events.deleted(user_id, self._clock()), reach=reach):
                 return view
-
-    def _found(self, user_id: UUID, reach: Reach) -> Any:
-        user = repository.ROWS.find(self._database, user_id, reach=reach)
-        if user is None:
-            raise UserNotFound
-        return user
 
     def _hash(self, password: str | None) -> str | None:
         return None if password is None else self._passwords.hash(password)

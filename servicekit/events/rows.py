@@ -20,17 +20,28 @@ from servicekit.database.statement import Statement, within_reach
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event
 from servicekit.identity.reach import Reach
+from servicekit.wire.errors import NotFound
 
 
 class RowsById:
     """The rows of a model, for people: each within a `Reach`. Thread-safe."""
 
-    def __init__(self, id: InstrumentedAttribute[UUID], *shown: Any, owner: InstrumentedAttribute[UUID]) -> None:
-        """`id` is the primary key, `shown` are the columns that `find` reads, `owner` tells whose a row is."""
+    def __init__(
+        self,
+        id: InstrumentedAttribute[UUID],
+        *shown: Any,
+        owner: InstrumentedAttribute[UUID],
+        missing: type[NotFound],
+    ) -> None:
+        """`id` is the primary key, `shown` are the columns that `find` reads, `owner` tells whose a row is.
+
+        `missing` is the error for a row that does not exist or is out of reach.
+        """
         model = id.class_
         version: ColumnElement[Any] = literal_column("xmin")
         reached = (id == bindparam("id"), within_reach(owner))
         as_found = (*reached, version == bindparam("xmin"))
+        self._missing = missing
         self._find = Statement(select(*shown, version.label("xmin")).where(*reached))
         self._delete = Statement(delete(model).where(*as_found).returning(id))
 
@@ -42,8 +53,10 @@ class RowsById:
         self._update_of = update_of
 
     def find(self, database: Database, id: UUID, *, reach: Reach) -> Any:
-        """Return a named tuple of the shown columns and the row's version, or None."""
-        return next(iter(database.rows(self._find, {"id": id, "reach": reach.owner})), None)
+        """Return a named tuple of the shown columns and the row's version. Raises `missing`."""
+        for row in database.rows(self._find, {"id": id, "reach": reach.owner}):
+            return row
+        raise self._missing
 
     def update(
         self, database: Database, row: Any, changed: Mapping[str, Any], event: Event | None, *, reach: Reach
