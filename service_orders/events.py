@@ -6,17 +6,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from service_orders.domain import OrderStatus
 from servicekit.events.cloudevents import Event
+from servicekit.web.encoders import encoder_of
 from servicekit.web.schemas import Money, Timestamp
+from servicekit.wire.envelope import Written
 
 
 class OrderData(BaseModel):
     """An order, without its items."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     user_id: UUID
@@ -41,24 +41,21 @@ CATALOGUE: dict[str, type[BaseModel]] = {
 }
 
 
-def created(order: object) -> Event:
+def created(order: Any) -> Event:
     """An order was stored: any object with the attributes of `OrderData`."""
-    data = OrderData.model_validate(order)
-    return _event("order.created", data, data.created_at)
+    return _event("order.created", order, order.created_at)
 
 
 def status_changed(order: Any, old: str) -> Event:
     """An order took a step; `order` is as it is now."""
     present = {name: getattr(order, name) for name in OrderStepData.model_fields if name != "old_status"}
-    step = OrderStepData.model_validate({**present, "old_status": old})
-    return _event("order.status_changed", step, step.updated_at)
+    return _event("order.status_changed", OrderStepData.model_construct(**present, old_status=old), order.updated_at)
 
 
-def deleted(order: object, moment: datetime) -> Event:
+def deleted(order: Any, moment: datetime) -> Event:
     """An order was removed; the data is the order as it was."""
-    return _event("order.deleted", OrderData.model_validate(order), moment)
+    return _event("order.deleted", order, moment)
 
 
-def _event(type: str, data: OrderData, moment: datetime) -> Event:
-    content: dict[str, Any] = data.model_dump()
-    return Event(type=type, subject=data.id, data=content, time=moment)
+def _event(type: str, data: Any, moment: datetime) -> Event:
+    return Event(type=type, subject=data.id, data=Written(encoder_of(CATALOGUE[type])(data)), time=moment)

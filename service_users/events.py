@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from servicekit.events.cloudevents import Event
+from servicekit.web.encoders import encoder_of
 from servicekit.web.schemas import Timestamp
+from servicekit.wire.envelope import Written
 
 
 class UserData(BaseModel):
     """A user after the change; a password never leaves."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     email: str
@@ -38,20 +39,20 @@ CATALOGUE: dict[str, type[BaseModel]] = {
 }
 
 
-def created(user: object) -> Event:
+def created(user: Any) -> Event:
     """A user was stored: any object with the attributes of `UserData`."""
-    return _event("user.created", UserData.model_validate(user))
+    return _event("user.created", user, user.created_at)
 
 
-def updated(user: object) -> Event:
+def updated(user: Any) -> Event:
     """Fields of a user were changed; `user` is as it is now."""
-    return _event("user.updated", UserData.model_validate(user))
+    return _event("user.updated", user, user.updated_at)
 
 
 def deleted(user_id: UUID, moment: datetime) -> Event:
     """A user was removed."""
-    return Event(type="user.deleted", subject=user_id, data={"id": user_id}, time=moment)
+    return _event("user.deleted", UserDeletedData(id=user_id), moment)
 
 
-def _event(type: str, data: UserData) -> Event:
-    return Event(type=type, subject=data.id, data=data.model_dump(), time=data.updated_at)
+def _event(type: str, data: Any, moment: datetime) -> Event:
+    return Event(type=type, subject=data.id, data=Written(encoder_of(CATALOGUE[type])(data)), time=moment)

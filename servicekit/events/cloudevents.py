@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from servicekit.process.clock import rfc3339, utc_now
 from servicekit.process.ids import new_id
 from servicekit.web.schemas import Body, Id, JsonValue, Timestamp, invalid_from
-from servicekit.wire.envelope import dump
+from servicekit.wire.envelope import Written, dump
 from servicekit.wire.errors import FieldError, Invalid
 
 #: Where every service receives events; the gateway has no route to it.
@@ -38,7 +38,8 @@ class Event:
 
     type: str
     subject: UUID
-    data: dict[str, Any]
+    #: An object.
+    data: dict[str, Any] | Written
     id: UUID = field(default_factory=new_id)
     time: datetime = field(default_factory=utc_now)
 
