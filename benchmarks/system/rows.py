@@ -13,6 +13,7 @@ PRODUCT = "Чокопай"
 ORDERS_EACH = 50
 #: What a run may change: the oldest rows, which stand on no page that is asked for.
 CHANGED = 500
+_MANY = 100_000
 
 # The rows were made in 2025, one a second; whatever is newer was made by a run.
 _ID = "('00000000-0000-7000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
@@ -56,7 +57,17 @@ def owners(count: int) -> int:
 
 def fill(cursor: Any, part: str, count: int) -> None:
     """Store the first `count` rows of a part, unless they are there."""
+    indexes: list[tuple[str, str]] = []
+    if count >= _MANY:
+        # To make such an index of all rows takes a fraction of the time that it takes row by row.
+        cursor.execute("SELECT indexname, indexdef FROM pg_indexes WHERE indexname = %s", (f"ix_{part}_trigrams",))
+        indexes = cursor.fetchall()
+    for name, _ in indexes:
+        cursor.execute(f"DROP INDEX {name}")
     cursor.execute(_FILL[part], _values(count, count))
+    for _, definition in indexes:
+        cursor.execute("SET maintenance_work_mem = '256MB'")
+        cursor.execute(definition)
 
 
 def reset(cursor: Any, part: str, count: int) -> None:

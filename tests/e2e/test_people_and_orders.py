@@ -61,6 +61,7 @@ def test_orders_are_listed_by_user(system, user, order, parameter):
     assert page.data == {
         "orders": [order],
         "total": 1,
+        "total_is_exact": True,
         "total_amount": order["total_amount"],
         "limit": 50,
         "offset": 0,

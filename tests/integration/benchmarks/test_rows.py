@@ -18,7 +18,7 @@ _CHANGES = {
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_rows_of_a_benchmark_fit_the_tables_and_come_back_after_a_run(part, request):
-    url = request.getfixturevalue(f"{part}_database").url
+    url = request.getfixturevalue(f"{part}_database").superuser_url
     connection = psycopg2.connect(url.replace("+psycopg2", "", 1))
     connection.autocommit = True
     try:

@@ -30,6 +30,8 @@ def _run(answers: int, cpu: float) -> StackRun:
         ([1], [1, 2], False, [" is [1, 2] and not [1]"]),
         # Only we have it.
         ({"a": 1, "waiting_for": "x"}, {"a": 1}, False, []),
+        ({"total": 2, "total_is_exact": False}, {"total": 3}, False, []),
+        ({"total": 2, "total_is_exact": True}, {"total": 3}, False, [".total is 3 and not 2"]),
         # An id is new only where something was made.
         ({"id": "x"}, {"id": "y"}, True, []),
         ({"id": "x"}, {"id": "y"}, False, [".id is 'y' and not 'x'"]),
