@@ -34,6 +34,9 @@ def _problem_of(connection: http.client.HTTPConnection) -> str | None:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
         body = answer.read(2000).decode(errors="replace")
+    except ConnectionRefusedError:
+        # As for each process that has just begun; why one ends again, its log says.
+        return "no answer: nothing listens there yet"
     except (OSError, http.client.HTTPException) as exc:
         return f"no answer: {exc}"
     finally:
