@@ -6,6 +6,7 @@ lock → reclaim leftovers → ports → folder, secrets, initdb → supervisor 
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -109,6 +110,8 @@ def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool
         layout.remove_contents()
     own_broker = None if broker is None else broker.own
     ports.require_free(but=[*([] if broker else ["ingest"]), *([] if own_broker else ["rabbitmq"])])
+    # What killed processes left there.
+    shutil.rmtree(layout.temporary, ignore_errors=True)
     layout.create()
     if own_broker is not None:
         own_broker.prepare()

@@ -205,8 +205,10 @@ def test_a_killed_supervisor_leaves_processes_that_the_next_run_reclaims_and_no_
         eventually(lambda: not is_alive(supervisor), what="supervisor is gone")
         told = system.cli("status", check=False)
         assert told.returncode == 3 or "reclaims them" in told.stdout
+        (system.data / "tmp" / "left").touch()
         system.start("--workers", "1")
         eventually(lambda: not [p for p in left if is_alive(p)], timeout=15, what="the leftovers are gone")
+        assert not (system.data / "tmp" / "left").exists()
         assert bystander.poll() is None
         assert system.get(f"/users/{kept}").data["email"] == "kept@example.com"
     finally:
