@@ -1,0 +1,145 @@
+"""Who may do what: every operation, called as everybody, against a table that is written by hand from the design."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from api_gateway.control import make_control
+from scripts.reference import endpoints
+from scripts.reference.roles import operations
+from servicekit.identity.keys import SigningKey
+from servicekit.identity.roles import Role
+from servicekit.observing.metrics import Metrics
+from servicekit.process.services import services
+from servicekit.web.routes import Endpoint
+from tests.support.identity import KEY, NOW, issue, verifier_of
+
+#: The operation; which rows nobody, a user, an auditor and an administrator reach; the scopes of which a key needs one.
+TABLE = """
+GET    /users                       none own  all  all   read admin
+POST   /users                       none none none all   admin
+GET    /users/{id}                  none own  all  all   read admin
+PUT    /users/{id}                  none own  own  all   admin
+DELETE /users/{id}                  none none none all   admin
+GET    /orders                      none own  all  all   read orders
+POST   /orders                      none own  none all   orders
+GET    /orders/{id}                 none own  all  all   read orders
+PUT    /orders/{id}                 none own  none all   orders
+DELETE /orders/{id}                 none own  none all   orders
+GET    /tasks                       none own  all  all   read tasks
+POST   /tasks                       none own  none all   tasks
+POST   /tasks/batch                 none own  none all   tasks
+GET    /tasks/{id}                  none own  all  all   read tasks
+DELETE /tasks/{id}                  none own  none all   tasks
+GET    /tasks/{id}/status           none own  all  all   read tasks
+GET    /tasks/{id}/result           none own  all  all   read tasks
+GET    /tasks/{id}/events           none own  all  all   read tasks
+POST   /tasks/{id}/retry            none own  none all   tasks
+GET    /tasks/stats                 none own  all  all   read tasks
+GET    /users/{id}/tasks            none own  all  all   read tasks
+POST   /tasks/cancel                none none none all   admin
+POST   /tasks/retry                 none none none all   admin
+GET    /tasks/rejected              none none all  all   read admin
+GET    /tasks/rejected/{id}         none none all  all   read admin
+POST   /tasks/rejected/{id}/requeue none none none all   admin
+DELETE /tasks/rejected/{id}         none none none all   admin
+GET    /task-types                  none own  all  all   read tasks
+PUT    /task-types/{name}           none none none all   admin
+DELETE /task-types/{name}           none none none all   admin
+POST   /task-types/{name}/pause     none none none all   admin
+POST   /task-types/{name}/resume    none none none all   admin
+GET    /schedules                   none own  all  all   read tasks
+POST   /schedules                   none own  none all   tasks
+GET    /schedules/{id}              none own  all  all   read tasks
+PUT    /schedules/{id}              none own  none all   tasks
+DELETE /schedules/{id}              none own  none all   tasks
+POST   /schedules/{id}/pause        none own  none all   tasks
+POST   /schedules/{id}/resume       none own  none all   tasks
+POST   /schedules/{id}/run          none own  none all   tasks
+GET    /                            all  all  all  all
+GET    /health                      all  all  all  all
+GET    /status                      none none all  all   read admin
+POST   /admin/circuits/{name}       none none none all   admin
+"""
+#: Only for the services themselves, by their own token.
+INTERNAL = {"POST /internal/events"}
+ROWS = {f"{method} {path}": rest for method, path, *rest in (line.split() for line in TABLE.strip().splitlines())}
+SCOPES = ("read", "orders", "tasks", "sites", "admin")
+GOOD = issue(roles=["admin"])
+INVALID = {
+    "expired": issue(roles=["admin"], now=NOW - 400),
+    "tampered": GOOD[:-9] + ("A" if GOOD[-9] != "A" else "B") + GOOD[-8:],
+    "for others": issue(roles=["admin"], audience="others"),
+    "by an unknown key": issue(SigningKey.generate(), roles=["admin"]),
+    "nonsense": "nonsense",
+}
+
+
+def name_of(endpoint: Endpoint) -> str:
+    return f"{endpoint.method} {endpoint.path}"
+
+
+def test_every_operation_is_in_the_table_and_reaches_what_it_says():
+    known = {name_of(one): one for one in operations() if name_of(one) not in INTERNAL}
+    assert known.keys() == ROWS.keys()
+    for name, row in ROWS.items():
+        assert [known[name].action.extents[role] for role in Role] == row[:4], name
+        assert known[name].action.scopes == {*row[4:]}, name
+
+
+def asked_of() -> Iterator[str]:
+    yield from services()
+    yield "gateway"
+
+
+@pytest.fixture(params=asked_of())
+def app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """One of ours, with its database away: it answers whoever it admits with anything but a 401 or a 403."""
+    identify = verifier_of(KEY).identify
+    if request.param == "gateway":
+        return make_control(
+            circuits={}, routes=(), metrics=Metrics("g"), fetch_documents=dict, admin_token=None, identify=identify
+        )
+    monkeypatch.setattr(f"{services()[request.param].package}.app.identify_with", lambda settings: identify)
+    return endpoints.application(request.param)
+
+
+def expected(row: list[str], role: int, scope: str | None = None) -> int | None:
+    """The status of a refusal; None for whoever is admitted."""
+    if row[role] == "none":
+        return 403 if role else 401
+    needed = row[4:]
+    return 403 if scope is not None and needed and scope not in needed else None
+
+
+def test_each_operation_admits_whom_the_table_says_and_nobody_else(app):
+    client = app.test_client()
+    callers = {
+        "nobody": (None, 0, None),
+        "user": (issue(roles=["user"]), 1, None),
+        "auditor": (issue(roles=["auditor"]), 2, None),
+        "admin": (GOOD, 3, None),
+        **{f"an admin's key for {scope}": (issue(roles=["admin"], scopes=[scope]), 3, scope) for scope in SCOPES},
+        **{f"a user's key for {scope}": (issue(roles=["user"], scopes=[scope]), 1, scope) for scope in SCOPES},
+    }
+    for endpoint in app.endpoints:
+        name = name_of(endpoint).replace("PATCH", "PUT")
+        path = re.sub(r"\{\w+\}", "00000000-0000-4000-8000-000000000001", endpoint.path)
+
+        def ask(token: str | None, endpoint: Endpoint = endpoint, path: str = path) -> int | None:
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            status = client.open(path, method=endpoint.method, headers=headers).status_code
+            return status if status in (401, 403) else None
+
+        if name in INTERNAL:
+            assert {ask(token) for token, *_ in callers.values()} == {403}
+            continue
+        row = ROWS[name]
+        for who, (token, role, scope) in callers.items():
+            assert ask(token) == expected(row, role, scope), (who, name)
+        for why, token in INVALID.items():
+            assert ask(token) == (None if row[0] == "all" else 401), (why, name)
