@@ -1,5 +1,5 @@
-"""What the orders service may do with its tables."""
+"""What the orders service may do with its tables and functions."""
 
 from servicekit.database.privileges import READ_AND_WRITE
 
-PRIVILEGES = {"orders": READ_AND_WRITE}
+PRIVILEGES = {"orders": READ_AND_WRITE, "trigrams": "EXECUTE"}

@@ -42,7 +42,12 @@ SCHEMA = """
      ORDER BY 1, 2, 3
 """
 
-GRANTED = text("SELECT table_name, privilege_type FROM information_schema.table_privileges WHERE grantee = :role")
+GRANTED = text("""
+    SELECT table_name, privilege_type FROM information_schema.table_privileges WHERE grantee = :role
+    UNION SELECT routine_name, privilege_type FROM information_schema.routine_privileges
+     WHERE grantee = :role AND routine_schema = 'public'
+""")
+FUNCTIONS = text("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
 
 
 def _metadata(package: str) -> MetaData:
@@ -74,7 +79,7 @@ def test_the_history_goes_up_down_and_up_again_to_the_same(package, empty_databa
 def test_the_privileges_name_the_tables_of_the_service_and_are_granted_with_them(service, empty_database, engine):
     migrations.upgrade(service.package, empty_database)
     with engine.connect() as connection:
-        tables = inspect(connection).get_table_names()
+        tables = [*inspect(connection).get_table_names(), *connection.scalars(FUNCTIONS)]
         granted = connection.execute(GRANTED, {"role": service.name}).all()
     assert {*tables} - {*SHARED} == {*service.module("privileges").PRIVILEGES} - {*SHARED}
     assert {*granted} == {(table, verb) for table in tables for verb in declared(service)[table].split(", ") if verb}

@@ -82,7 +82,7 @@ class Instance:
                 f"REASSIGN OWNED BY {row.owner} TO {row.name}",
                 f"DROP OWNED BY {row.owner}",
                 f"DROP ROLE {row.owner}",
-                "GRANT USAGE ON SCHEMA public TO PUBLIC",
+                "GRANT USAGE ON SCHEMA public TO PUBLIC; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO PUBLIC",
             ):
                 ask(self.server.url(row.name), statement)
             (self.layout.secrets / row.owner).unlink()
@@ -94,8 +94,13 @@ def expected(row: Service, tables: dict[str, str]) -> set[tuple[str, str]]:
 
 
 def tables_of(instance: Instance, row: Service) -> list[str]:
-    rows = ask(instance.server.url(row.name), "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    return [table for (table,) in rows]
+    """And functions."""
+    rows = ask(
+        instance.server.url(row.name),
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'"
+        " UNION SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    )
+    return [name for (name,) in rows]
 
 
 @pytest.fixture(scope="module")
