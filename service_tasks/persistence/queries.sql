@@ -174,8 +174,14 @@ WITH looked AS MATERIALIZED (SELECT p.id, {matches} AS hit FROM tasks p WHERE {o
 -- name: list_of_state
 -- For failed and cancelled ones, which have an index in the order of the list.
 WITH looked AS MATERIALIZED (SELECT p.id, {is_of_type} AS hit FROM tasks p WHERE {of_state} AND {behind} {next_rows}),
-     first AS (SELECT {is_of_type} AS hit FROM tasks p WHERE {of_state} {first_rows})
+     first AS ({begun} UNION ALL
+               (SELECT {is_of_type} AS hit FROM tasks p WHERE {of_state} AND {is_continued} {first_rows}))
 {page}
+
+-- name: in_index_order
+-- Before a list of an owner or a state. The planner takes their tasks for spread over the table, and for many of them would
+-- walk the ids of everybody's, or sort all; they may be the oldest of a million, and a list looks at few.
+SET LOCAL enable_sort = off; SET LOCAL random_page_cost = 1; SET LOCAL seq_page_cost = 1000;
 
 -- name: list_of_live
 -- Pending and running tasks have indexes in other orders: where they are few, all of them are taken and sorted.
@@ -186,7 +192,7 @@ WITH live AS MATERIALIZED (
     UNION ALL
     SELECT l.id, l.task_type FROM tasks l
     WHERE l.worker_id IS NOT NULL AND l.state = 'running' AND 'running' = ANY (%(states)s::text[])
-    LIMIT %(most)s + 1
+    LIMIT %(few)s + 1
 ), first AS MATERIALIZED (SELECT p.id, {is_of_type} AS hit FROM live p),
    looked AS MATERIALIZED (SELECT p.id, p.hit FROM first p WHERE {behind})
 {page}

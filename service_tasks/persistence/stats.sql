@@ -20,6 +20,10 @@ WITH counted AS MATERIALIZED (
 )
 {groups}
 
+-- name: in_index_order
+-- As in queries.sql.
+SET LOCAL enable_sort = off; SET LOCAL random_page_cost = 1; SET LOCAL seq_page_cost = 1000
+
 -- name: of_owner
 -- Of the newest tasks of one owner, through ix_tasks_user: groups, without a minute; and what has ended, by minute, type
 -- and outcome, with how long each attempt waited and ran. Failed attempts that are made again are known from the errors

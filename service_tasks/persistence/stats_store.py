@@ -86,6 +86,7 @@ class StatsStore:
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             now = self._statements.row(session, "size").now
             together = self._statements.row(session, "workers_together")
+            self._statements.run(session, "in_index_order")
             rows = self._statements.rows(session, "of_owner", groups=GROUPS, minutes=WINDOW_MINUTES, **which)
         census = _census(row[1:] for row in rows if row.minute is None)
         minutes: dict[Any, dict[str, int]] = defaultdict(lambda: dict.fromkeys(Ended._fields, 0))

@@ -42,6 +42,8 @@ from servicekit.web.paging import MOST, too_far
 
 #: bytes of JSON above which a list leaves a value out
 LARGEST_IN_LIST = 16 * 1024
+#: up to so many tasks that have not ended are found by their own indexes
+FEW_LIVE = 2_000
 #: states with an index in the order of lists
 _INDEXED = frozenset({State.FAILED, State.CANCELLED})
 
@@ -141,7 +143,7 @@ class TaskStore:
         filtered = states is not None or selection.task_type is not None
         statement = "list_of_all" if owner is None else "list_of_owner"
         if owner is None and states is not None and len(states) == 1 and states[0] in _INDEXED:
-            statement, filtered = "list_of_state", selection.task_type is not None
+            statement = "list_of_state"
         elif filtered:
             statement += "_that_match"
         look = selection.offset + (MOST + 1 if filtered else selection.limit + 1)
@@ -155,18 +157,20 @@ class TaskStore:
             "offset": selection.offset,
             "look": look,
             "most": MOST,
+            "few": FEW_LIVE,
             "largest": LARGEST_IN_LIST,
             "waits": waits,
         }
         if owner is None and states is not None and LIVE_STATES.issuperset(states):
             few = self._looked("list_of_live", values)
-            if few.counted <= MOST:
+            if few.counted <= FEW_LIVE:
                 return _page(few, selection, ends=True)
         found = self._looked(statement, values)
         return _page(found, selection, ends=found.looked < look)
 
     def _looked(self, statement: str, values: Mapping[str, Any]) -> _Looked:
-        return _Looked._make(self._statements.once(statement, **values)[0])
+        before = "" if statement.startswith("list_of_all") else self._statements["in_index_order"]
+        return _Looked._make(self._statements.once(statement, before=before, **values)[0])
 
     def status(self, task_id: UUID, *, reach: Reach) -> TaskStanding | None:
         for id, state, created_at, duration in self._statements.once("get_status", **_one_of(task_id, reach)):

@@ -15,13 +15,16 @@ from tests.support.plans import scans_of
 from tests.support.postgres import TestServer
 
 WORKER = "a0000000-0000-4000-8000-000000000000"
+#: Of the oldest tenth.
+OWNER = "b0000000-0000-4000-8000-000000000000"
 #: Ids of version 7, a minute apart, so that the oldest are two years old; fifty workers.
-MILLION = """
+MILLION = f"""
     INSERT INTO tasks (id, state, task_type, payload, priority, max_attempts, attempts, lease_no, execute_at, user_id,
                        worker_id, started_at, deadline_at, completed_at, result)
     SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - (1000000 - n) * 60000::bigint), 12, '0')
             || '70008000000000000000')::uuid,
-           s.state, 'noop', '{}', n % 100, 3, 1, 1, now() + n * interval '1 s', NULL,
+           s.state, 'noop', '{{}}', n % 100, 3, 1, 1, now() + n * interval '1 s',
+           CASE WHEN n < 100000 THEN '{OWNER}'::uuid END,
            CASE WHEN s.state = 'running' THEN
                ('a0000000-0000-4000-8000-' || lpad((n / 100 % 50)::text, 12, '0'))::uuid END, now(),
            CASE WHEN s.state = 'running' THEN now() END,
@@ -119,6 +122,28 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"tasks_pkey"},
     ),
 }
+LIST = {
+    "states": ["failed"],
+    "state": "cancelled",
+    "task_type": "rare",
+    "reach": OWNER,
+    "after": None,
+    "limit": 51,
+    "offset": 0,
+    "look": 10_001,
+    "most": 10_000,
+    "largest": 16_384,
+    "waits": "{}",
+}
+#: Lists, and the index in whose order their tasks are looked at, before those of the page are read.
+LISTS = {
+    "list_of_all": set(),
+    "list_of_all_that_match": set(),
+    "list_of_owner": {"ix_tasks_user"},
+    "list_of_owner_that_match": {"ix_tasks_user"},
+    "list_of_state": {"ix_tasks_ended_badly"},
+}
+STATEMENTS |= {name: (LIST, {"tasks_pkey", *found}) for name, found in LISTS.items()}
 #: Those that are told to go through the ids, as the store does.
 BY_ID = {
     "lock_leases",
@@ -139,6 +164,8 @@ def plan_of(database: Database, name: str) -> dict[str, Any]:
         connection = session.connection()
         if name in BY_ID:
             connection.exec_driver_sql(queries["by_id"])
+        if LISTS.get(name):
+            connection.exec_driver_sql(queries["in_index_order"])
         explained = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + queries[name], STATEMENTS[name][0])
         (plan,) = explained.scalar_one()
         return plan["Plan"]
@@ -188,7 +215,7 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
         "id_by_key": "by a unique key alone",
         "get_by_key": "by a unique key of each table",
         "answer": "as live_keys",
-        "list": "by what people ask for",
+        "list_of_live": "by the index of each state",
         "choose": "by what people ask for",
         "retry_many": "by the ids, or by the state where it is rarer",
         "live_types": "reads workers",
@@ -201,5 +228,5 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
         or "UPDATE tasks AS t" in text
         or "DELETE FROM tasks AS t" in text
     }
-    parts = {"start", "completion", "cancelled", "prepare", "lock_limits_and_claim", "complete_briefly"}
+    parts = {"start", "completion", "cancelled", "prepare", "lock_limits_and_claim", "complete_briefly", "page"}
     assert touching - STATEMENTS.keys() <= {*once, *parts}

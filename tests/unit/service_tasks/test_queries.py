@@ -32,6 +32,7 @@ WITHOUT_REACH = {
         "makes what the use case has given its owner": """announce_and_enqueue enqueue insert insert_many first_past
             is_future""",
         "only for callers who reach all": "list_of_all list_of_all_that_match list_of_live list_of_state",
+        "settings": "in_index_order",
         "a program in its own transaction": "id_by_key live_id",
         "about types and workers": """control controls forget_control forget_empty_control live_types seen_type""",
         "follows a task that was found within reach": "forget_answers",
@@ -46,7 +47,7 @@ WITHOUT_REACH = {
     "stats.sql": {
         "only for callers who reach all": """by_index cancelled count_all count_some ended ended_of_types oldest_ready
             sample times with_sorting workers""",
-        "numbers of no owner": "size workers_together",
+        "numbers of no owner": "in_index_order size workers_together",
     },
     "messages.sql": {
         "only for callers who reach all": "briefly clock count forget get list note point_to reject",
