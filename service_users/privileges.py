@@ -2,4 +2,15 @@
 
 from servicekit.database.privileges import READ_AND_WRITE
 
-PRIVILEGES = {"users": READ_AND_WRITE, "trigrams": "EXECUTE"}
+PRIVILEGES = {
+    "users": READ_AND_WRITE,
+    "signing_keys": READ_AND_WRITE,
+    "sessions": READ_AND_WRITE,
+    "api_keys": READ_AND_WRITE,
+    "one_time_tokens": READ_AND_WRITE,
+    "throttles": READ_AND_WRITE,
+    "revocations": READ_AND_WRITE,
+    # What happened stays as it was.
+    "audit": "SELECT, INSERT",
+    "trigrams": "EXECUTE",
+}

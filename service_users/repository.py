@@ -31,7 +31,8 @@ _SHOWN = (User.id, User.email, User.name, User.roles, User.created_at, User.upda
 _HAS_PASSWORD = User.password_hash.is_not(None).label("has_password")
 #: What is shown of each, and whether there is a password.
 ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD, owner=User.id, missing=UserNotFound)
-_VALUES = {column.key: bindparam(column.key, type_=column.type) for column in User.__table__.columns}
+_STORED = (*_SHOWN, User.email_key, User.name_key, User.password_hash)
+_VALUES = {column.key: bindparam(column.key, type_=column.type) for column in _STORED}
 _ADD = Statement(
     insert(User)
     .from_select(list(_VALUES), select(*_VALUES.values()).where(within_reach(_VALUES["id"])))
