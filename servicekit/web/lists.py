@@ -7,6 +7,7 @@ match, and the index too many, a page ends early: its `next` is the place behind
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -129,11 +130,12 @@ class SortedList:
     def _expected(self, database: Database, values: Mapping[str, Any]) -> Iterator[float]:
         """How many rows the planner expects to find in each of the indexes."""
         plan = database.once(_EXPLAIN + self._estimates.text, values)[0][0][0]["Plan"]
-        rows = [each["Plan Rows"] for each in plan["Plans"][1:]]
+        whole, *rows = [each["Plan Rows"] for each in plan["Plans"]]
         if self._filters.others:
             yield rows.pop()
         if self._filters.part is not None:
-            yield min(rows)
+            # The whole of a small table is looked through at once.
+            yield min(rows) if whole > MOST else math.inf
 
     def _page(self, rows: list[Any]) -> Found:
         """A page for which all rows that match were there to choose from."""
@@ -191,13 +193,12 @@ class SortedList:
 
     @cached_property
     def _estimates(self) -> Statement:
-        """For EXPLAIN: what each index gives; last the others, of which the planner chooses."""
+        """For EXPLAIN: all rows, and what each index gives; last the others, of which the planner chooses."""
         filters = self._filters
         sought = [[self._has(name)] for name in TERMS] if filters.part is not None else []
         wanted = [*sought, *([filters.others] if filters.others else [])]
         rows = [select(_inline("1").label("row")).select_from(self._table).where(*conditions) for conditions in wanted]
-        # Of a single one there would be no union.
-        return Statement(union_all(select(_inline("1").label("row")), *rows))
+        return Statement(union_all(select(_inline("1").label("row")).select_from(self._table), *rows))
 
     def _has(self, name: str) -> Condition:
         assert self._filters.trigrams is not None
