@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -96,7 +96,7 @@ def search(
     return _list(page.sort, bool(place), page.total, *values).find(database, page, {**values, **place})
 
 
-@cache
+@lru_cache(maxsize=200)
 def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
     wanted = {"reach": Order.user_id, "user_id": Order.user_id, "status": Order.status}
     equal = [column == bindparam(name) for name, column in wanted.items() if name in given]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -83,7 +83,7 @@ def search(
     return _list(page.sort, bool(place), page.total, *values).find(database, page, {**values, **place})
 
 
-@cache
+@lru_cache(maxsize=200)
 def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
     filters = Filters()
     by_time = SORTING.column(sort).key == "created_at"

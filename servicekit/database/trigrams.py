@@ -7,6 +7,8 @@ long text would take longer to index than to store: it has the one word `long`, 
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import DDL, MetaData, event
 
 # The window passes over a text once; substr() would count characters from its beginning for each. The cost keeps the
@@ -22,7 +24,7 @@ $$
 """
 
 
-TERMS = tuple(f"term{number}" for number in range(6))
+_MANY_TERMS = 12
 
 
 def define_trigrams(metadata: MetaData, *names: str) -> None:
@@ -32,14 +34,14 @@ def define_trigrams(metadata: MetaData, *names: str) -> None:
     event.listen(metadata, "before_create", DDL(function))  # type: ignore[no-untyped-call]
 
 
-def sought(part: str) -> dict[str, str]:
-    """The parameters that ask the index for a part, which is not empty: `trigrams`, the `tsquery` that every text with
-    this part satisfies, and some of its terms under the names of TERMS, by which to tell how rare it is."""
+def sought(part: str) -> dict[str, Any]:
+    """What to ask the index for a part, which is not empty: `trigrams`, the `tsquery` that every text with this part
+    satisfies, and `terms`, a list of some that it is made of, to tell how rare it is."""
     terms = [f"{_quoted(part)}:*"]
     if len(part) >= 3:
         terms = list(dict.fromkeys(_quoted(part[at : at + 3]) for at in range(len(part) - 2)))
-    some = [f"{term} | long" for term in terms[:: -(-len(terms) // len(TERMS))]]
-    return {"trigrams": f"{' & '.join(terms)} | long", **dict(zip(TERMS, some * len(TERMS), strict=False))}
+    some = terms[:: -(-len(terms) // _MANY_TERMS)]
+    return {"trigrams": f"({' & '.join(terms)}) | long", "terms": [f"{term} | long" for term in some]}
 
 
 def _quoted(text: str) -> str:

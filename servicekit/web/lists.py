@@ -39,7 +39,6 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 
 from servicekit.database.engine import Database, DatabaseTooSlow
 from servicekit.database.statement import Statement
-from servicekit.database.trigrams import TERMS
 from servicekit.web.paging import MOST, SortedQuery, Sorting, too_far
 from servicekit.web.sql_encoders import sql_encoder_of
 from servicekit.wire.envelope import Written
@@ -73,7 +72,7 @@ class Filters:
 
     The index of the order gives only rows for which the `ordered` hold, and these are looked through for those that
     meet the `others` too. Each of the others has an index of its own. A `part` is found by `trigrams`, an expression
-    with an index: of the parameter `trigrams`, a `tsquery`, and of each of the parameters TERMS, which it consists of.
+    with an index, for the values that servicekit.database.trigrams gives.
     """
 
     ordered: list[Condition] = field(default_factory=list)
@@ -108,6 +107,8 @@ class SortedList:
         self._behind = [sorting.behind(sort)] if continued else []
         self._counted = counted
         self._added_up = added_up
+        #: By how many terms are sought.
+        self._estimates: dict[int, Statement] = {}
 
     def find(self, database: Database, query: SortedQuery, values: Mapping[str, Any]) -> Found:
         """Return a page. `values` are those of the filters and of the place.
@@ -129,7 +130,11 @@ class SortedList:
 
     def _expected(self, database: Database, values: Mapping[str, Any]) -> Iterator[float]:
         """How many rows the planner expects to find in each of the indexes."""
-        plan = database.once(_EXPLAIN + self._estimates.text, values)[0][0][0]["Plan"]
+        terms = {f"term{number}": term for number, term in enumerate(values.get("terms", ()))}
+        if len(terms) not in self._estimates:
+            self._estimates[len(terms)] = self._estimate(list(terms))
+        statement = self._estimates[len(terms)]
+        plan = database.once(_EXPLAIN + statement.text, {**values, **terms})[0][0][0]["Plan"]
         whole, *rows = [each["Plan Rows"] for each in plan["Plans"]]
         if self._filters.others:
             yield rows.pop()
@@ -191,12 +196,10 @@ class SortedList:
         found = [self._indexed(*filters.others)] if filters.others else []
         return found if filters.part is None else [*found, self._indexed(self._has("trigrams"))]
 
-    @cached_property
-    def _estimates(self) -> Statement:
+    def _estimate(self, terms: list[str]) -> Statement:
         """For EXPLAIN: all rows, and what each index gives; last the others, of which the planner chooses."""
         filters = self._filters
-        sought = [[self._has(name)] for name in TERMS] if filters.part is not None else []
-        wanted = [*sought, *([filters.others] if filters.others else [])]
+        wanted = [*([self._has(name)] for name in terms), *([filters.others] if filters.others else [])]
         rows = [select(_inline("1").label("row")).select_from(self._table).where(*conditions) for conditions in wanted]
         return Statement(union_all(select(_inline("1").label("row")).select_from(self._table), *rows))
 
