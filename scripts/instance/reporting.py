@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from scripts.instance.credentials import Credentials
 from scripts.instance.errors import InstanceError
@@ -16,7 +19,10 @@ from scripts.instance.ports import Ports, names
 from scripts.instance.readiness import cause_of, problems_of
 from scripts.instance.reclaim import leftovers
 from scripts.instance.supervision import ProcessState, Supervisor
+from servicekit.process.services import services as table
 
+#: Those besides the services whose first process only looks after the others.
+_MASTERS = ("events", "gateway")
 ALL_RUN = 0
 NOT_ALL_RUN = 3
 
@@ -25,7 +31,8 @@ NOT_ALL_RUN = 3
 class Row:
     """One line of `status`; `uptime` in seconds. `name` is unique; `service`, which verbs take, names all workers.
 
-    `problem` keeps it from being ready; None if it is.
+    `pid` is the first process, and `processes` how many serve where that only looks after them. `problem` keeps it from
+    being ready; None if it is.
     """
 
     name: str
@@ -34,6 +41,7 @@ class Row:
     pid: int | None
     uptime: int | None
     port: int | None
+    processes: int | None
     problem: str | None
 
 
@@ -57,14 +65,15 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
     processes = Supervisor(ports, Credentials(layout.secrets)["supervisor"]).processes()
     order = names()
     problems = problems_of(processes, layout, ports)
+    children = Counter(one.info["ppid"] for one in psutil.process_iter(["ppid"]))
     rows = [
-        _row(p, ports, problems[p.name] and (cause_of(p, layout) or problems[p.name]))
+        _row(p, ports, children, problems[p.name] and (cause_of(p, layout) or problems[p.name]))
         for p in sorted(processes, key=lambda p: (order.index(p.service), p.name))
     ]
     ready = not any(problems.values())
     if as_json:
-        services = [vars(row) for row in rows]
-        say(json.dumps({"running": True, "url": ports.url, "data": str(layout.data), "services": services}))
+        told = [vars(row) for row in rows]
+        say(json.dumps({"running": True, "url": ports.url, "data": str(layout.data), "services": told}))
     else:
         say(f"{ports.url}   data {layout.data}")
         for line in _table(rows):
@@ -75,7 +84,7 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
     return ALL_RUN if ready else NOT_ALL_RUN
 
 
-def _row(process: ProcessState, ports: Ports, problem: str | None) -> Row:
+def _row(process: ProcessState, ports: Ports, children: Mapping[int, int], problem: str | None) -> Row:
     alive = process.pid > 0
     return Row(
         name=process.name,
@@ -84,13 +93,15 @@ def _row(process: ProcessState, ports: Ports, problem: str | None) -> Row:
         pid=process.pid if alive else None,
         uptime=int(process.uptime) if alive else None,
         port=ports.by_name.get(process.service),
+        processes=children[process.pid] if alive and process.service in {*table(), *_MASTERS} else None,
         problem=problem,
     )
 
 
 def _table(rows: list[Row]) -> list[str]:
-    cells = [("SERVICE", "STATE", "PID", "UPTIME", "PORT")] + [
-        (row.name, _shown(row), _or_dash(row.pid), _duration(row.uptime), _or_dash(row.port)) for row in rows
+    cells = [("SERVICE", "STATE", "PID", "UPTIME", "PORT", "PROCESSES")] + [
+        (row.name, _shown(row), *map(_or_dash, (row.pid, _duration(row.uptime), row.port, row.processes)))
+        for row in rows
     ]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
@@ -100,7 +111,7 @@ def _shown(row: Row) -> str:
     return "not ready" if row.state == "running" and row.problem else row.state
 
 
-def _or_dash(value: int | None) -> str:
+def _or_dash(value: object) -> str:
     return "-" if value is None else str(value)
 
 

@@ -34,7 +34,8 @@ _NO_BROKER = "amqp://who:secret@127.0.0.1:9/"
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     running = RunningSystem(
-        tmp_path_factory.mktemp("50% #1 ;x Объект") / "data", environment={"WORKER_GRACE_SECONDS": "2"}
+        tmp_path_factory.mktemp("50% #1 ;x Объект") / "data",
+        environment={"WORKER_GRACE_SECONDS": "2", "SERVICE_PROCESSES": "2"},
     )
     running.start("--workers", "1")
     yield running
@@ -63,6 +64,8 @@ def test_status_names_every_process_and_answers_0_when_all_run(system: RunningSy
         "relay",
         "gateway",
     ]
+    serving = {name: one["processes"] for name, one in system.status().items() if one["processes"] is not None}
+    assert serving == {"users": 2, "orders": 2, "tasks": 2, "events": 1, "gateway": 1}
 
 
 def test_a_stopped_service_stays_stopped_and_comes_back_when_asked(system: RunningSystem) -> None:
