@@ -67,7 +67,7 @@ class KeyRing(Duty):
             self._is_away = True
         except AppError as exc:
             if not self._told:
-                log.warning("keys_away", cause=exc.code)
+                log.warning("keys_away", cause=repr(exc.__cause__ or exc)[:300])
             self._is_away = self._told = True
         else:
             if self._told:

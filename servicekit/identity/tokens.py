@@ -50,7 +50,8 @@ class InvalidToken(Unauthorized):
 class IdentityUnavailable(Unavailable):
     """Who calls cannot be found out at the moment; try again.
 
-    The users service, which publishes the keys of access tokens, could not be reached since this process knows none.
+    This process knows no keys of access tokens: the users service, which publishes them, could not be reached since
+    the start.
     """
 
     code = "identity_unavailable"
