@@ -108,6 +108,12 @@ def test_every_port_admits_whoever_shows_a_good_token_and_nobody_else(program: P
     expected = 403 if program.name in {"users", "tasks", "gateway"} else 503
     assert ask(program, *operation, f"Bearer {token('user')}")[0] == expected
 
+    def log() -> str:
+        return (program.folder / "log").read_text()
+
+    eventually(lambda: log().count('"request"') > 10, what="its lines")
+    assert not any(secret in log() for secret in (*good.split("."), "YWRtaW46YWRtaW4=", "for these tests only"))
+
 
 def test_the_pages_for_machines_need_no_token(program: Program) -> None:
     for path in ("/livez", "/metrics", "/openapi.json"):
