@@ -80,6 +80,9 @@ def run(app: App, threads: int, main: Callable[[WsgiHandler], Any]) -> None:
         finally:
             app.may_go_on.set()
             handler.end_threads()
+        for thread in handler._threads:
+            thread.join(SECONDS)
+            assert not thread.is_alive()
 
     asyncio.run(all_of_it())
 
