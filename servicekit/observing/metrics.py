@@ -46,14 +46,15 @@ def share_counts() -> None:
     if _DIRECTORY in os.environ:
         return
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix=_PREFIX)
+        room = Path(os.environ[_DIRECTORY], "room")
         # A full disk must show now.
-        (folder / "room").write_bytes(bytes(_FIRST_FILE_BYTES))
-        (folder / "room").unlink()
+        room.write_bytes(bytes(_FIRST_FILE_BYTES))
+        room.unlink()
     except OSError as error:
         _log.error("metrics_not_shared", error=str(error))
+        remove_counts()
         return
-    os.environ[_DIRECTORY] = str(folder)
     # It looked when it was imported.
     values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
 
@@ -63,6 +64,7 @@ def remove_counts() -> None:
     folder = Path(os.environ.get(_DIRECTORY, ""))
     if folder.name.startswith(_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
+        del os.environ[_DIRECTORY]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,15 @@ def leave_no_room() -> None:
 @pytest.fixture
 def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[GatewayProcess]:
     gateway = GatewayProcess(
-        tmp_path / "log", before=leave_no_room, GATEWAY_PROCESSES=request.param, GATEWAY_RATE_LIMIT="1000/60"
+        tmp_path / "log",
+        before=leave_no_room,
+        GATEWAY_PROCESSES=request.param,
+        GATEWAY_RATE_LIMIT="1000/60",
+        TMPDIR=str(tmp_path),
     )
     yield gateway
     assert gateway.stop() == 0
+    assert not list(tmp_path.glob("siteworks-metrics-*"))
 
 
 @pytest.mark.parametrize("gateway", ["1", "2"], indirect=True)
