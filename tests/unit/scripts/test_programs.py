@@ -138,8 +138,9 @@ def test_postgresql_accepts_all_connections_that_the_programs_may_open(
         monkeypatch.setattr(row.module("app"), "Database", recorded)
         row.module("app").create_app(load(settings_of(row)))
     pools = sum(one.engine.pool.size() for one in opened)  # type: ignore[attr-defined]
-    of_others = 16 * OF_A_PROCESS["worker"] + OF_THE_LEADER + OF_A_PROCESS["events"] + 3 * OF_A_PROCESS["relay"]
-    assert accepted(16) == 4 * pools + of_others + RESERVE
+    of_workers = 16 * OF_A_PROCESS["worker"] + OF_THE_LEADER
+    of_others = OF_A_PROCESS["events"] + len(services()) * OF_A_PROCESS["relay"]
+    assert accepted(16) == 4 * pools + of_workers + of_others + RESERVE
 
 
 @pytest.mark.parametrize("name", ["SERVICE_PROCESSES", "SERVICE_THREADS"])
