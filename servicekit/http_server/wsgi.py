@@ -382,4 +382,6 @@ def _environ(job: _Job, body: bytes) -> Environ:
         key = _UNPREFIXED.get(name) or "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
         text = value.decode("latin-1")
         environ[key] = f"{environ[key]},{text}" if key in environ else text
+    # Its log lines must name what its client is told, even where the event loop answers in its stead.
+    environ["HTTP_X_REQUEST_ID"] = job.request_id
     return environ

@@ -233,7 +233,7 @@ def test_without_a_free_thread_deadlines_are_kept_and_some_are_answered_at_once(
     ]  # fmt: skip
 
 
-def test_a_crash_is_a_500_that_tells_nothing_and_its_thread_goes_on() -> None:
+def test_a_crash_is_a_500_that_tells_nothing_and_its_thread_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     app, broken, after = App(), Connection(), Connection()
 
     async def main(handler: WsgiHandler) -> None:
@@ -243,6 +243,7 @@ def test_a_crash_is_a_500_that_tells_nothing_and_its_thread_goes_on() -> None:
     run(app, 1, main)
     ((status, body),) = broken.sent
     assert (status, json.loads(body)["error"]["code"], b"secret" in body) == (500, "internal_error", False)
+    assert app.seen[0]["HTTP_X_REQUEST_ID"] in capsys.readouterr().out
     assert [status for status, _ in after.sent] == [200]
     # The application could not.
     assert ['status="500"' in line for line in counted(app)] == [True]
