@@ -192,7 +192,7 @@ class _Text:
                     self._decoder.decode(piece[at : at + _DECODED_AT_ONCE])
             except UnicodeDecodeError as error:
                 raise BrokenAnswer("it is not UTF-8") from error
-        self._end = bytes(piece[-64:]).strip() or self._end
+        self._end = bytes(piece[-64:]).rstrip() or bytes(piece).rstrip()[-1:] or self._end
 
     def check_end(self) -> None:
         if self._decoder.getstate()[0]:

@@ -40,7 +40,7 @@ EXPIRY_CHECK_SECONDS = 0.01
 #: The least a kernel buffers for a connection, in bytes: a smaller request leaves whole if nothing else is unsent.
 SMALLEST_SEND_BUFFER = 4096
 #: Received bytes that may await the reader before the connection stops receiving.
-HIGH_WATER = 128 * 1024
+HIGH_WATER = SMALL
 #: The most received at a time, in bytes: a head, and enough of a large answer to begin it; below: of a body that is
 #: poured, little enough to be in the processor's cache still when it is sent.
 _READ = SMALL + 16 * 1024
@@ -257,6 +257,7 @@ class _Attempt:
         "error",
         "fields",
         "head",
+        "pours",
         "status",
     )
 
@@ -286,6 +287,8 @@ class _Attempt:
         #: Takes the body at once, instead of a reader; below: bytes that it took since receiving was paused.
         self._take: Take | None = None
         self._since_pause = 0
+        #: Received bytes are handed over at once, past the parser.
+        self.pours = False
 
     @property
     def reusable(self) -> bool:
@@ -333,7 +336,7 @@ class _Attempt:
             piece = self._pieces.popleft()
             self._waiting -= len(piece)
             take(piece)
-        self._take = take
+        self._take, self.pours = take, self._left > 0
         self._connection.resume(self)
         while self.error is None and not self.complete:
             await self._more()
@@ -352,7 +355,7 @@ class _Attempt:
             self._deadlines.drop(self)
             self._connection.give_up(self)
         self._pieces.clear()
-        self._take = None
+        self._take, self.pours = None, False
 
     def expire_at(self, when: float | None) -> None:
         """Fail with TimeoutError at `when` unless the answer is complete by then; None: never. The last call counts."""
@@ -375,11 +378,6 @@ class _Attempt:
             self._connection.give_up(self)
 
     # The connection's side.
-
-    @property
-    def pours(self) -> bool:
-        """Whether received bytes are handed over at once, past the parser."""
-        return self._take is not None and self._left > 0
 
     def feed(self, data: Piece) -> None:
         """Take received bytes, a view only while it `pours`; afterwards `complete` or `error` tells whether the attempt
@@ -505,6 +503,7 @@ class _Attempt:
             return
         if self._left:
             self._left -= len(piece)
+            self.pours = self.pours and self._left > 0
         if self._take is not None:
             self._pour(self._take, piece)
             return

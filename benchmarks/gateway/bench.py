@@ -1,7 +1,8 @@
-"""One gateway process beside its peers: throughput, added latency and memory.
+"""One gateway process beside its peers: throughput, processor time, added latency and memory.
 
-At 32 and at 1,000 connections, in front of an upstream that answers at once and of one that takes 50 ms. Every
-subject has the same core, the load and the upstream another; the subjects take turns in every round.
+At 32 and at 1,000 connections, in front of an upstream that answers at once and of one that takes 50 ms; and at 8, with
+answers of 0.5, 20 and 786 KB. Every subject has the same core, the load and the upstream another; the subjects take
+turns in every round.
 """
 
 from __future__ import annotations
@@ -38,7 +39,20 @@ WORKS = {
     "slow-32": Requests("GET, upstream takes 50 ms, 32 connections", f"/orders/{_ID}", 32),
     "fast-1000": Requests("GET, fast upstream, 1,000 connections", f"/users/{_ID}", 1000),
     "slow-1000": Requests("GET, upstream takes 50 ms, 1,000 connections", f"/orders/{_ID}", 1000),
+    "half-kb": Requests("GET, 0.5 KB, 8 connections", f"/users/{_ID}?size=500", 8),
+    "20-kb": Requests("GET, 20 KB, 8 connections", f"/users/{_ID}?size=20000", 8),
+    "786-kb": Requests("GET, 786 KB, 8 connections", f"/users/{_ID}?size=786000", 8),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A run: what the load saw, and of the subject's processes the resident memory at its end in MiB and the processor
+    time for an answer in µs."""
+
+    load: load.LoadResult
+    memory: float | None
+    cost: float | None
 
 
 class Running:
@@ -51,17 +65,20 @@ class Running:
         self._process: Process | None = None
         self._port = 0
 
-    def run(self, work: Requests, seconds: int, core: frozenset[int] | None) -> tuple[load.LoadResult, float | None]:
-        """One run; gives what the load saw and the resident memory at its end in MiB."""
+    def run(self, work: Requests, seconds: int, core: frozenset[int] | None) -> Seen:
         if self.subject.start is not None and self._process is None:
             self._process, self._port = self.subject.start(self._place)
             warm = WORKS["fast-32"]
             load.put(self._url(warm), connections=warm.connections, seconds=1, on=core)
+        before = None if self._process is None else self._process.cpu_seconds()
         seen = load.put(self._url(work), connections=work.connections, seconds=seconds, on=core)
-        memory = None if self._process is None else self._process.resident_mib()
+        memory = cost = None
+        if self._process is not None and before is not None:
+            memory = self._process.resident_mib()
+            cost = (self._process.cpu_seconds() - before) / max(seen.answers, 1) * 1e6
         if seen.errors or seen.per_second * seconds < work.connections:
             self.stop()
-        return seen, memory
+        return Seen(seen, memory, cost)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -127,14 +144,17 @@ def _measure(
                 print(f"\r\033[K{progress}" if sys.stderr.isatty() else progress, file=sys.stderr, end="", flush=True)
                 if not sys.stderr.isatty():
                     print(file=sys.stderr)
-                seen[name], memory = one.run(work, seconds, core)
-                runs[work.name, "good answers", "1/s", name].append(seen[name].per_second)
-                if memory is not None:
-                    runs[work.name, "resident memory", "MiB", name].append(memory)
-            for name, this in seen.items():
+                this = one.run(work, seconds, core)
+                seen[name] = this.load
+                runs[work.name, "good answers", "1/s", name].append(this.load.per_second)
+                if this.cost is not None:
+                    runs[work.name, "processor time for an answer", "µs", name].append(this.cost)
+                if this.memory is not None:
+                    runs[work.name, "resident memory", "MiB", name].append(this.memory)
+            for name, result in seen.items():
                 straight = seen.get("direct")
                 for quantile in ("p50", "p99"):
-                    value = getattr(this, quantile)
+                    value = getattr(result, quantile)
                     if name == "direct":
                         runs[work.name, f"{quantile} latency without a gateway", "ms", name].append(value)
                     elif straight is not None:
@@ -142,7 +162,7 @@ def _measure(
                         runs[work.name, f"added {quantile} latency", "ms", name].append(added)
                     else:
                         runs[work.name, f"{quantile} latency", "ms", name].append(value)
-                runs[work.name, "errors in a run", "1", name].append(this.errors)
+                runs[work.name, "errors in a run", "1", name].append(result.errors)
     if sys.stderr.isatty():
         print("\r\033[K", file=sys.stderr, end="", flush=True)
     order = {one.subject.name: at for at, one in enumerate(running)}

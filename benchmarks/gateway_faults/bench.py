@@ -1,10 +1,10 @@
-"""What other people notice of one service's trouble, and of clients that are idle or slow.
+"""What other people notice of one service's trouble, and of clients that are idle or slow or want much.
 
 One client asks users 200 times a second, at fixed times, while another asks orders 50 times a second; first with both
 services well, then with orders frozen, slow (3 s), failing (8 of 10) or resetting; then with both well again and 1,000
-idle connections, or 500 clients that send a byte of their request's head each second. What counts is the first client,
-from the moment in which the trouble begins. A frozen or slow service is waited for until the gateway gives it up and
-refuses at once, and the run goes on from there.
+idle connections, 500 clients that send a byte of their request's head each second, or one that asks users for 786 KB
+again and again. What counts is the first client, from the moment in which the trouble begins. A frozen or slow service
+is waited for until the gateway gives it up and refuses at once, and the run goes on from there.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ WORKS = {
     "resetting": Trouble("orders resets connections", "resetting"),
     "idle": Trouble("1,000 idle connections", crowd=(1000, "idle")),
     "slow-headers": Trouble("500 clients with slow headers", crowd=(500, "slow")),
+    "large": Trouble("one client asks for 786 KB without pause", crowd=(1, "large")),
 }
 
 
@@ -151,9 +152,8 @@ def _note(
     note("worst of users", "ms", whole.worst)
     if quiet is not None:
         usual = summary(quiet.requests)
-        if work.crowd is None:
-            note("p99 of users beside its quiet value", "x", whole.p99 / usual.p99)
-        else:
+        note("p99 of users beside its quiet value", "x", whole.p99 / usual.p99)
+        if work.crowd is not None:
             note("added p50 of users", "ms", whole.p50 - usual.p50)
             note("added p99 of users", "ms", whole.p99 - usual.p99)
         if seen.refused is not None:

@@ -496,6 +496,10 @@ class TestLargeAnswers:
         shown = gateway.circuit("users")
         assert (shown["calls"], shown["failures"]) == (2, 0)
 
+    def test_blanks_behind_it_are_part_of_it(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
+        users.script(answer(200, ASCII + b" " * 1000))
+        assert gateway.client.get("/users").body == ASCII + b" " * 1000
+
     def test_its_beginning_is_here_before_its_end_exists(
         self, gateway: GatewayProcess, users: ScriptedUpstream
     ) -> None:
