@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from service_tasks.domain.task import State
 from service_tasks.task_types import TaskContext, task_type
@@ -122,9 +123,15 @@ def test_a_worker_waits_for_a_database_that_is_not_there_yet(own_server, own_dat
     assert worker.stop() == 0
 
 
-def test_a_worker_waits_for_migrations_that_have_not_run_yet(empty_database):
-    worker = RunningWorker(empty_database, [noop])
-    database = Database(empty_database, application_name="test", pool_size=2)
+@pytest.fixture
+def as_tasks(postgres_server: TestServer, empty_database: str) -> str:
+    """The empty database, for the role of the tasks."""
+    return postgres_server.url(str(make_url(empty_database).database), "tasks")
+
+
+def test_a_worker_waits_for_migrations_that_have_not_run_yet(empty_database, as_tasks):
+    worker = RunningWorker(as_tasks, [noop])
+    database = Database(as_tasks, application_name="test", pool_size=2)
     bench = Bench(database)
     with pytest.raises(DatabaseUnavailable):
         bench.add()
@@ -138,10 +145,10 @@ def test_a_worker_waits_for_migrations_that_have_not_run_yet(empty_database):
 
 
 @pytest.mark.parametrize("reached", ["0001", "0006"])
-def test_a_worker_waits_for_the_last_of_the_migrations(empty_database, reached):
+def test_a_worker_waits_for_the_last_of_the_migrations(empty_database, as_tasks, reached):
     migrations.upgrade("service_tasks", empty_database, to=reached)
-    worker = RunningWorker(empty_database, [noop])
-    database = Database(empty_database, application_name="test", pool_size=2)
+    worker = RunningWorker(as_tasks, [noop])
+    database = Database(as_tasks, application_name="test", pool_size=2)
     bench = Bench(database)
     eventually(lambda: bench.sql("SELECT id FROM workers"), timeout=20, what="the first beat, which that table allows")
 
