@@ -31,6 +31,9 @@ class Announcer(Duty):
     def announce(self, announcement: str) -> None:
         """Send it soon; returns at once."""
         with self._lock:
+            if announcement in self._waiting:
+                # The thread is about to send it; to wake it for each of a thousand tasks would cost them a turn.
+                return
             self._waiting.add(announcement)
             self.start()
         self.wake()

@@ -650,6 +650,19 @@ def test_a_process_tells_something_itself_only_when_nobody_has_lately(bench):
     assert not waiting.may_announce()
 
 
+def test_many_announcements_of_one_thing_wake_the_thread_once(bench, monkeypatch):
+    announcer = Announcer(bench.store, on_death=lambda: pytest.fail("died"), interval_seconds=1e12)
+    assert announcer.may_announce()
+    woken = []
+    monkeypatch.setattr(announcer, "wake", lambda: woken.append(1))
+    for _ in range(100):
+        announcer.announce("ready")
+    announcer.announce("scheduled")
+    announcer.stop()
+
+    assert len(woken) == 2
+
+
 # Times and keys
 
 
