@@ -344,7 +344,7 @@ class Tasks(RuleBasedStateMachine):
         kind = data.draw(st.sampled_from([Succeeded, WillRetry, FailedForGood, HandedBack, StoppedAfterCancel]))
         if kind is Succeeded:
             return Succeeded(lease, str(lease.number))
-        task = self.tasks.get(lease.task_id, reach=Reach.all())
+        task = self.tasks.get(lease.task_id)
         if kind is WillRetry and task is not None and task.holds(lease) and task.attempts == task.max_attempts:
             # What domain.retry decides for a last attempt.
             kind = FailedForGood
@@ -367,7 +367,7 @@ class Tasks(RuleBasedStateMachine):
         # As the store does, one kind after the other.
         kinds = (Succeeded, (WillRetry, FailedForGood), HandedBack, StoppedAfterCancel)
         for outcome in [item for kind in kinds for item in outcomes if isinstance(item, kind)]:
-            task = self.tasks.get(outcome.lease.task_id, reach=Reach.all())
+            task = self.tasks.get(outcome.lease.task_id)
             if task is None:
                 continue
             if isinstance(outcome, StoppedAfterCancel):
@@ -403,7 +403,7 @@ class Tasks(RuleBasedStateMachine):
         """Of results alone the store accepts those again that it has: the answer may have been lost on the way."""
         if not all(isinstance(item, Succeeded) for item in outcomes):
             return set()
-        tasks = ((item.lease, self.tasks.get(item.lease.task_id, reach=Reach.all())) for item in outcomes)
+        tasks = ((item.lease, self.tasks.get(item.lease.task_id)) for item in outcomes)
         return {
             lease
             for lease, task in tasks
@@ -432,7 +432,7 @@ class Tasks(RuleBasedStateMachine):
         leases = self.leases_to_write(data, self.current() + self.leases)
         self.bench.engine.write_progress([Progress(lease, percent, None) for lease in leases])
         for lease in leases:
-            task = self.tasks.get(lease.task_id, reach=Reach.all())
+            task = self.tasks.get(lease.task_id)
             if task is not None and task.holds(lease):
                 task.percent = percent
 
@@ -441,7 +441,7 @@ class Tasks(RuleBasedStateMachine):
         return {
             item.lease
             for item in outcomes
-            if (task := self.tasks.get(item.lease.task_id, reach=Reach.all())) is not None
+            if (task := self.tasks.get(item.lease.task_id)) is not None
             and task.lease_no == item.lease.number
             and task.state in (State.RUNNING, State.CANCELLED)
         }
@@ -465,7 +465,7 @@ class Tasks(RuleBasedStateMachine):
         else:
             if not commits:
                 self.session.rollback()
-                self.tasks.update({task_id: self.before[task_id] for task_id in self.locked}, reach=Reach.all())
+                self.tasks.update({task_id: self.before[task_id] for task_id in self.locked})
             self.open.close()
             self.open, self.locked = None, frozenset()
 

@@ -651,7 +651,7 @@ def test_a_process_tells_something_itself_only_when_nobody_has_lately(bench):
 
 
 def test_many_announcements_of_one_thing_wake_the_thread_once(bench, monkeypatch):
-    announcer = Announcer(bench.store, on_death=lambda: pytest.fail("died"), interval_seconds=1e12)
+    announcer = Announcer(bench.store, on_death=lambda: pytest.fail("died"), interval_seconds=60)
     assert announcer.may_announce()
     woken = []
     monkeypatch.setattr(announcer, "wake", lambda: woken.append(1))
