@@ -194,7 +194,7 @@ def test_an_end_whose_callback_cannot_be_written_has_not_happened(bench, monkeyp
     task_id = bench.add(callback_url=URL)
     _, lease = claimed(bench, task_id)
 
-    def broken(session, tasks):
+    def broken(session, tasks, reach):
         raise DatabaseUnavailable
 
     with monkeypatch.context() as patched:
