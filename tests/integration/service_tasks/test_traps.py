@@ -183,7 +183,8 @@ def behind_a(statement: str) -> Callable[[Site, UUID, Callable[[], None]], None]
 
     def change(site: Site, task_id: UUID, then: Callable[[], None]) -> None:
         with site.bench.database.transaction() as session:
-            assert statements.row(session, statement, id=str(task_id), ids=[str(task_id)], reason=None) is not None
+            which = {"id": str(task_id), "ids": [str(task_id)], "reach": None}
+            assert statements.row(session, statement, **which, reason=None) is not None
             then()
 
     return change

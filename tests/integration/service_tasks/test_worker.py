@@ -417,7 +417,7 @@ def test_a_cancel_reaches_the_handler_long_before_the_next_poll_or_beat(bench, s
     worker = start_worker(kind, poll_seconds=60, lease_seconds=600)
     assert seen.started.wait(10)
 
-    getattr(bench.store, way)(task_id)
+    getattr(bench.store, way)(task_id, reach=Reach.all())
 
     assert seen.stopped.wait(CANCEL_LIMIT)
     eventually(lambda: worker.worker.held == 0)
