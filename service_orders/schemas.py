@@ -144,6 +144,6 @@ class OrderPage(SortedPage):
         description="how many were shown at most: fewer than asked for where that is over 1 MiB of items"
     )
     total_amount: Money | None = Field(
-        description="the sum of all orders that match the filters, also those of other pages; null if `total=false`"
+        description="the sum of all orders that match, also those of other pages; null if `total` is not exact"
     )
     orders: list[OrderView]
