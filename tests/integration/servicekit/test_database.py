@@ -269,12 +269,12 @@ def test_a_connection_that_breaks_with_a_word_of_the_server_unread_is_unavailabl
         cuts = []
         in_time = database._in_time
 
-        def cut(connection: object, statement: str) -> str:
+        def cut(*arguments: object) -> str:
             # Just before the statement: whether the connection lives has been looked at by now.
             if not cuts:
                 wire.cut_after(lambda: make_database().once("NOTIFY pumps", {}))
                 cuts.append(True)
-            return in_time(connection, statement)
+            return in_time(*arguments)
 
         monkeypatch.setattr(database, "_in_time", cut)
         with pytest.raises(DatabaseUnavailable):
