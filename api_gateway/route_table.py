@@ -86,6 +86,15 @@ def _merged(template: str, *parts: Part, name: str, summary: str) -> Route:
 
 
 ROUTES: tuple[Route, ...] = (
+    _row("/.well-known/jwks.json", "users", "GET"),
+    _row("/auth/login", "users", "POST", body=4096),
+    _row("/auth/refresh", "users", "POST", body=4096),
+    _row("/auth/logout", "users", "POST"),
+    _row("/auth/logout-all", "users", "POST"),
+    _row("/auth/me", "users", "GET"),
+    _row("/auth/password", "users", "PUT PATCH", body=4096),
+    _row("/auth/sessions", "users", "GET"),
+    _row("/auth/sessions/{id}", "users", "DELETE"),
     _row("/users", "users", "GET POST"),
     _row("/users/{id}", "users", "GET PUT PATCH DELETE"),
     _merged(

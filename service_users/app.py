@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from flask import Flask
+from flask import Flask, Response
 
+from service_users.account_routes import account_routes
+from service_users.accounts import Accounts
 from service_users.errors import EmailTaken
 from service_users.passwords import Passwords
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
+from service_users.signing import SigningKeys
 from service_users.use_cases import Users
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
-from servicekit.identity.enforcement import identify_with
+from servicekit.identity.enforcement import KEYS_PATH, identify_with
 from servicekit.web.app import make_app
 from servicekit.wire.browsers import BrowserRules
 
@@ -28,13 +31,34 @@ def create_app(settings: UsersSettings) -> Flask:
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     # At most half of the threads, so that requests without a password still run.
-    users = Users(database, Passwords(places=max(1, settings.service_threads // 2)))
-    return make_app(
+    passwords = Passwords(places=max(1, settings.service_threads // 2))
+    users = Users(database, passwords)
+    key = settings.key_of_accounts()
+    keys = None if key is None else SigningKeys(database, key, issuer=settings.auth_issuer)
+    has_logins = settings.auth == "required"
+    accounts = Accounts(database, passwords, keys, key) if has_logins and keys is not None and key is not None else None
+    app = make_app(
         "service_users",
         # No event of another service matters here yet: all are acknowledged and dropped.
-        routes=[user_routes(users), event_routes(Inbox(database, {}), settings.token)],
+        routes=[user_routes(users), account_routes(accounts, users), event_routes(Inbox(database, {}), settings.token)],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.users_bind),
         identify=identify_with(settings),
         description="The people of the building sites.",
+    )
+    if keys is not None:
+        _publish(app, keys)
+    return app
+
+
+def _publish(app: Flask, keys: SigningKeys) -> None:
+    """Show the key set, without an envelope, as every reader of such sets expects it."""
+
+    def show_keys() -> Response:
+        # Shorter than a key is published before it signs.
+        fields = {"Cache-Control": "public, max-age=60"}
+        return Response(keys.document(), 200, fields, mimetype="application/json")
+
+    app.add_url_rule(
+        KEYS_PATH, endpoint=KEYS_PATH, view_func=show_keys, methods=["GET"], provide_automatic_options=False
     )

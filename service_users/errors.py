@@ -1,13 +1,15 @@
 """Errors of the users service.
 
-NotFound  ⊃ UserNotFound
-Conflict  ⊃ EmailTaken
+NotFound  ⊃ UserNotFound, SessionNotFound
+Conflict  ⊃ EmailTaken, AuthIsOff
+Unauthorized ⊃ InvalidCredential
+TooManyRequests ⊃ TooManyAttempts
 Unavailable ⊃ TooManyPasswords
 """
 
 from __future__ import annotations
 
-from servicekit.wire.errors import Conflict, FieldError, NotFound, Unavailable
+from servicekit.wire.errors import Conflict, FieldError, NotFound, TooManyRequests, Unauthorized, Unavailable
 
 
 class UserNotFound(NotFound):
@@ -35,3 +37,39 @@ class TooManyPasswords(Unavailable):
 
     def __init__(self) -> None:
         super().__init__(retry_after=1)
+
+
+class SessionNotFound(NotFound):
+    """You have no session with this id."""
+
+    code = "session_not_found"
+
+
+class AuthIsOff(Conflict):
+    """Nobody logs in here: everybody is an administrator.
+
+    The processes run with AUTH=off.
+    """
+
+    code = "auth_is_off"
+
+
+class InvalidCredential(Unauthorized):
+    """The password, token or key is worth nothing; log in.
+
+    It is wrong or has ended, its account is disabled, or there is no such account: which of these is told to nobody.
+    """
+
+    code = "invalid_credential"
+
+
+class TooManyAttempts(TooManyRequests):
+    """Too many wrong passwords for this account came from your network; wait.
+
+    `Retry-After` says for how long, at most a minute. Whoever logged in from a device before need not wait there.
+    """
+
+    code = "too_many_attempts"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(headers={"Retry-After": str(seconds)})

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
-from argon2 import PasswordHasher
+from argon2 import Parameters, PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from service_users.errors import TooManyPasswords
@@ -13,6 +18,8 @@ from servicekit.wire import deadline
 
 #: How long a password may wait for its turn, in seconds.
 WAIT_SECONDS = 1.0
+
+T = TypeVar("T")
 
 
 class Passwords:
@@ -25,11 +32,27 @@ class Passwords:
 
     def __init__(self, *, places: int) -> None:
         self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
+        self._of_nobody = _hash_of_nothing(RFC_9106_LOW_MEMORY)
         self._places = threading.BoundedSemaphore(places)
         self._turn = Turn()
 
     def hash(self, password: str) -> str:
         """Return the hash. Raises `TooManyPasswords` if too many wait or for too long, and `DeadlineExceeded`."""
+        return self._in_turn(lambda: self._hasher.hash(password))
+
+    def verify(self, stored: str | None, password: str) -> bool:
+        """Whether this is the password of a stored hash. Without one it takes as long, and is not. Raises as `hash`."""
+        wanted = stored or self._of_nobody
+
+        def verify() -> bool:
+            try:
+                return self._hasher.verify(wanted, password)
+            except (VerificationError, InvalidHashError):
+                return False
+
+        return self._in_turn(verify) and stored is not None
+
+    def _in_turn(self, work: Callable[[], T]) -> T:
         if not self._places.acquire(blocking=False):
             raise TooManyPasswords
         try:
@@ -38,8 +61,16 @@ class Passwords:
                 deadline.remaining(wait)  # raises if the request's own time is over
                 raise TooManyPasswords
             try:
-                return self._hasher.hash(password)
+                return work()
             finally:
                 self._turn.release()
         finally:
             self._places.release()
+
+
+def _hash_of_nothing(like: Parameters) -> str:
+    """A hash, in the form of RFC 9106, that no password has, and that takes as long to try as any other."""
+    salt, digest = (
+        base64.b64encode(os.urandom(length)).decode("ascii").rstrip("=") for length in (like.salt_len, like.hash_len)
+    )
+    return f"$argon2id$v={like.version}$m={like.memory_cost},t={like.time_cost},p={like.parallelism}${salt}${digest}"

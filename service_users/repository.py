@@ -29,8 +29,8 @@ SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email
 
 _SHOWN = (User.id, User.email, User.name, User.roles, User.created_at, User.updated_at)
 _HAS_PASSWORD = User.password_hash.is_not(None).label("has_password")
-#: What is shown of each, and whether there is a password.
-ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD, owner=User.id, missing=UserNotFound)
+#: What is shown of each, whether there is a password, and the epoch.
+ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD, User.auth_epoch, owner=User.id, missing=UserNotFound)
 _STORED = (*_SHOWN, User.email_key, User.name_key, User.password_hash)
 _VALUES = {column.key: bindparam(column.key, type_=column.type) for column in _STORED}
 _ADD = Statement(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
+from service_users.changes import By
 from service_users.errors import EmailTaken, TooManyPasswords, UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
@@ -12,7 +13,7 @@ from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
 from servicekit.web import idempotency
 from servicekit.web.preconditions import IfMatch
-from servicekit.web.routes import Answer, Routes
+from servicekit.web.routes import Answer, Client, Routes
 from servicekit.wire.errors import Forbidden, IdempotencyKeyReused
 
 
@@ -48,13 +49,15 @@ def user_routes(users: Users) -> Routes:
         return users.get(id, reach=caller.reach(Action.READ_USERS))
 
     @api.put("/users/{id}", action=Action.CHANGE_USERS, errors=(UserNotFound, EmailTaken, TooManyPasswords, Forbidden))
-    def update_user(id: UUID, body: UserUpdate, if_match: IfMatch, caller: Principal) -> UserView:
+    def update_user(id: UUID, body: UserUpdate, if_match: IfMatch, caller: Principal, client: Client) -> UserView:
         """Change the named fields of a user."""
-        return users.update(id, body, if_match, reach=caller.reach(Action.CHANGE_USERS))
+        by = By(caller.user_id, client.address)
+        return users.update(id, body, if_match, reach=caller.reach(Action.CHANGE_USERS), by=by)
 
     @api.delete("/users/{id}", action=Action.MANAGE_USERS, errors=(UserNotFound,))
-    def delete_user(id: UUID, if_match: IfMatch, caller: Principal) -> UserView:
+    def delete_user(id: UUID, if_match: IfMatch, caller: Principal, client: Client) -> UserView:
         """Delete a user; the answer is the user as it was."""
-        return users.delete(id, if_match, reach=caller.reach(Action.MANAGE_USERS))
+        by = By(caller.user_id, client.address)
+        return users.delete(id, if_match, reach=caller.reach(Action.MANAGE_USERS), by=by)
 
     return api

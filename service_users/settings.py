@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, FilePath, SecretStr, model_validator
 
+from service_users.auth_key import AuthKey
 from servicekit.process.settings import Bind, DatabaseUrl, WebServiceSettings
+
+_MAKE_ONE = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 class UsersSettings(WebServiceSettings):
@@ -16,3 +19,31 @@ class UsersSettings(WebServiceSettings):
 
     users_database_url: DatabaseUrl = Field(description="where the users database is")
     users_bind: Bind = Field(default="127.0.0.1:8001", description="where the users service listens")
+    auth_key: SecretStr | None = Field(
+        default=None,
+        description="the key of accounts, which encrypts the keys of access tokens and makes refresh tokens: 32 random "
+        "bytes in base64url, needed with AUTH=required. Another one ends all sessions",
+    )
+    auth_key_file: FilePath | None = Field(
+        default=None, description="a file that holds the key of accounts; AUTH_KEY wins over it"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.key_of_accounts() is None and self.auth == "required":
+            raise ValueError(f"AUTH_KEY: is not set, but AUTH=required; {_MAKE_ONE}")
+        return self
+
+    def key_of_accounts(self) -> AuthKey | None:
+        """The key, from either variable."""
+        variable, text = "AUTH_KEY", None if self.auth_key is None else self.auth_key.get_secret_value()
+        if text is None and self.auth_key_file is not None:
+            variable = "AUTH_KEY_FILE"
+            try:
+                text = self.auth_key_file.read_text(encoding="ascii")
+            except (OSError, ValueError) as exc:
+                raise ValueError(f"{variable}: cannot be read") from exc
+        try:
+            return None if text is None else AuthKey.read(text)
+        except ValueError as exc:
+            raise ValueError(f"{variable}: {exc}; {_MAKE_ONE}") from None

@@ -79,7 +79,6 @@ class SigningKeyRow(Base):
     key_id: Mapped[str] = mapped_column(Text, primary_key=True)
     secret: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    signs_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class Session(Base):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from service_users import events, repository
+from service_users import changes, events, repository
+from service_users.changes import By
 from service_users.errors import EmailTaken
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from servicekit.database.engine import Database
+from servicekit.events.outbox import NOTHING_ELSE, Also
 from servicekit.identity.reach import Reach
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
@@ -18,6 +20,8 @@ from servicekit.web.idempotency import Made, RequestKey
 from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire.caseless import comparable
 from servicekit.wire.errors import Forbidden
+
+_NOBODY_IN_PARTICULAR = By()
 
 
 class Users:
@@ -87,11 +91,19 @@ class Users:
             users=found.rows,
         )
 
-    def update(self, user_id: UUID, change: UserUpdate, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> UserView:
-        """Change fields.
+    def update(
+        self,
+        user_id: UUID,
+        change: UserUpdate,
+        if_match: IfMatch = ANY_STATE,
+        *,
+        reach: Reach,
+        by: By = _NOBODY_IN_PARTICULAR,
+    ) -> UserView:
+        """Change fields. Other roles, or another password, end the user's access tokens; a password the sessions, too.
 
         Raises `UserNotFound`, `PreconditionFailed`, `EmailTaken`, `TooManyPasswords`, and `Forbidden` for somebody who
-        would give roles without having all users in reach.
+        would give roles without having all users in reach, or a password where people log in: those set their own.
         """
         values = change.named()
         names_password = "password" in values
@@ -105,6 +117,8 @@ class Users:
             changed = {name: value for name, value in values.items() if value != getattr(user, name)}
             if "roles" in changed and reach.owner is not None:
                 raise Forbidden.field("roles", "are given by an administrator")
+            if names_password and by.actor is not None:
+                raise Forbidden.field("password", "is changed by PUT /auth/password, and only by its owner")
             if "name" in changed:
                 changed["name_key"] = comparable(changed["name"])
             if "email" in changed:
@@ -118,16 +132,38 @@ class Users:
                 return view
             changed["updated_at"] = max(self._clock(), user.created_at)
             after = _view(user, **changed)
-            if repository.ROWS.update(self._database, user, changed, events.updated(after), reach=reach):
+            also = self._ending(user, changed, by)
+            if repository.ROWS.update(self._database, user, changed, events.updated(after), also, reach=reach):
                 return after
 
-    def delete(self, user_id: UUID, if_match: IfMatch = ANY_STATE, *, reach: Reach) -> UserView:
+    def _ending(self, user: Any, changed: dict[str, Any], by: By) -> Also:
+        """End what was issued for other roles or another password: raises the epoch, in `changed`."""
+        sets_password = "password_hash" in changed
+        if not sets_password and "roles" not in changed:
+            return NOTHING_ELSE
+        changed["auth_epoch"] = user.auth_epoch + 1
+        details = {"roles": {"before": user.roles, "after": changed["roles"]}} if "roles" in changed else {}
+        action = "user.password_changed" if sets_password else "user.roles_changed"
+        return changes.of_made(
+            action,
+            by,
+            self._clock(),
+            least_epoch=changed["auth_epoch"],
+            details=details,
+            ends_sessions=sets_password,
+        )
+
+    def delete(
+        self, user_id: UUID, if_match: IfMatch = ANY_STATE, *, reach: Reach, by: By = _NOBODY_IN_PARTICULAR
+    ) -> UserView:
         """Remove and return a user. Raises `UserNotFound` and `PreconditionFailed`."""
         while True:
             user = repository.ROWS.find(self._database, user_id, reach=reach)
             view = _view(user)
             if_match.require(view)
-            if repository.ROWS.delete(self._database, user, events.deleted(user_id, self._clock()), reach=reach):
+            now = self._clock()
+            also = changes.of_made("user.deleted", by, now, least_epoch=changes.GONE, details={}, ends_sessions=False)
+            if repository.ROWS.delete(self._database, user, events.deleted(user_id, now), also, reach=reach):
                 return view
 
     def _hash(self, password: str | None) -> str | None:

@@ -8,7 +8,8 @@ after a higher one. So never read "everything after the last position I saw".
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg2
@@ -88,15 +89,28 @@ def make(
         # Pruned in between, for its age.
 
 
-def change(database: Database, statement: Statement, values: Mapping[str, Any], event: Event | None) -> bool:
-    """Update or delete a row and write the event of that, if any, in one round trip.
+class Also(NamedTuple):
+    """Further changes of a statement, as common table expressions, each after a comma; `made` has the changed id."""
 
-    `statement` returns the row's id, or nothing where the row is not to be changed; then this returns False.
+    text: str = ""
+    values: Mapping[str, Any] = MappingProxyType({})
+
+
+NOTHING_ELSE = Also()
+
+
+def change(
+    database: Database, statement: Statement, values: Mapping[str, Any], event: Event | None, also: Also = NOTHING_ELSE
+) -> bool:
+    """Update or delete a row, write the event of that, if any, and make further changes, in one round trip.
+
+    `statement` returns the row's id, or nothing where the row is not to be changed; then this returns False, with
+    nothing done.
     """
     if event is None:
         return bool(database.rows(statement, values))
-    text = f"WITH made AS ({statement.text}){_INSERT_OF_MADE}"
-    return bool(database.once(text, {**statement.parameters(values), **_of_event(event)}))
+    text = f"WITH made AS ({statement.text}){also.text}{_INSERT_OF_MADE}"
+    return bool(database.once(text, {**statement.parameters(values), **also.values, **_of_event(event)}))
 
 
 def add_all(session: Session, events: Iterable[Event]) -> None:

@@ -19,6 +19,7 @@ from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, within_reach
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event
+from servicekit.events.outbox import NOTHING_ELSE, Also
 from servicekit.identity.reach import Reach
 from servicekit.wire.errors import NotFound
 
@@ -59,13 +60,20 @@ class RowsById:
         raise self._missing
 
     def update(
-        self, database: Database, row: Any, changed: Mapping[str, Any], event: Event | None, *, reach: Reach
+        self,
+        database: Database,
+        row: Any,
+        changed: Mapping[str, Any],
+        event: Event | None,
+        also: Also = NOTHING_ELSE,
+        *,
+        reach: Reach,
     ) -> bool:
         """Set these columns and write the event; False, with nothing done, if the row is no longer as it was found."""
         values = {**changed, "id": row.id, "xmin": row.xmin, "reach": reach.owner}
-        return outbox.change(database, self._update_of(*changed), values, event)
+        return outbox.change(database, self._update_of(*changed), values, event, also)
 
-    def delete(self, database: Database, row: Any, event: Event, *, reach: Reach) -> bool:
+    def delete(self, database: Database, row: Any, event: Event, also: Also = NOTHING_ELSE, *, reach: Reach) -> bool:
         """Delete the row and write the event; False, with nothing done, if it is no longer as it was found."""
         values = {"id": row.id, "xmin": row.xmin, "reach": reach.owner}
-        return outbox.change(database, self._delete, values, event)
+        return outbox.change(database, self._delete, values, event, also)

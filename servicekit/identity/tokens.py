@@ -107,15 +107,17 @@ class TokenIssuer:
         epoch: int,
         methods: Iterable[str] = (),
         scopes: Collection[str] | None = None,
+        token_id: UUID | None = None,
     ) -> str:
-        """A token for LIFETIME seconds; `scopes` are those of an API key. Raises ValueError if it grew too long."""
+        """A token for LIFETIME seconds; `scopes` are those of an API key, and `token_id` is of a token that may be
+        issued again. Raises ValueError if it grew too long."""
         issued_at = int(self._now())
         claims = _Claims(
             iss=self._issuer,
             aud=self._audience,
             sub=user_id,
             sid=session_id,
-            jti=new_id(),
+            jti=token_id or new_id(),
             iat=issued_at,
             exp=issued_at + LIFETIME,
             epoch=epoch,

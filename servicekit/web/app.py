@@ -29,7 +29,7 @@ from servicekit.web import openapi
 from servicekit.web.encoders import encoder_of
 from servicekit.web.health import Check, readiness
 from servicekit.web.preconditions import ETAG, IF_MATCH, IfMatch, Resource, tag_of
-from servicekit.web.routes import Answer, Endpoint, Routes
+from servicekit.web.routes import Answer, Client, Endpoint, Routes
 from servicekit.web.schemas import id_from_path, parse_body, parse_query
 from servicekit.wire import deadline, memory
 from servicekit.wire.browsers import BrowserRules
@@ -264,6 +264,8 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         }
         if endpoint.wants_caller:
             arguments["caller"] = caller
+        if endpoint.wants_client:
+            arguments["client"] = _client_of(request)
         if endpoint.query is not None:
             arguments["query"] = parse_query(endpoint.query, request.query_string)
         if endpoint.body is not None:
@@ -283,6 +285,7 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         data = encode(answer.data).encode()
         response = WholeAnswer(success_bytes(data), answer.status or endpoint.status)
         response.fields.extend(answer.headers.items())
+        response.fields.extend(("Set-Cookie", cookie) for cookie in answer.cookies)
         if endpoint.tagged:
             response.fields.append((ETAG, answer.data.etag if partly_tagged else tag_of(data)))
         return response
@@ -317,6 +320,14 @@ def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[Reque
 
         return guarded
     return lambda _: LOCAL
+
+
+def _client_of(request: Request) -> Client:
+    """The client, by the last values of the forwarded fields: those are the gateway's own."""
+    field = request.headers.get
+    address = (field("X-Forwarded-For") or request.remote_addr or "").rpartition(",")[2].strip()
+    secure = (field("X-Forwarded-Proto") or "").rpartition(",")[2].strip() == "https"
+    return Client(address, field("User-Agent") or "", secure, request.cookies)
 
 
 def _add_service_pages(

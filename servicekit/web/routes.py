@@ -92,6 +92,20 @@ class Answer(Generic[T]):
     data: T
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: The values of its Set-Cookie fields.
+    cookies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """From where a request comes, as the gateway tells."""
+
+    address: str
+    #: What its User-Agent says it is.
+    agent: str = ""
+    #: Whether it came by TLS.
+    secure: bool = False
+    cookies: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,8 @@ class Endpoint:
     path_parameters: Mapping[str, type]
     #: Whether it asks who calls.
     wants_caller: bool
+    #: Whether it asks from where they call.
+    wants_client: bool
     #: What it does, in the role table; None where the guard alone decides who may.
     action: Action | None
     guard: Guard | None
@@ -138,10 +154,10 @@ class Endpoint:
 class Routes:
     """The operations of one resource.
 
-    A handler's parameters are found by name: `caller` (a `Principal`), `body`, `query`, `headers` (a mapping of the
-    declared request fields to text or None), `if_match` (an `IfMatch`), and each `{name}` of the path, as the UUID or
-    str of its annotation. Its return annotation is a `View`, or `Answer[View]` when it sets a status or header fields
-    itself.
+    A handler's parameters are found by name: `caller` (a `Principal`), `client` (a `Client`), `body`, `query`,
+    `headers` (a mapping of the declared request fields to text or None), `if_match` (an `IfMatch`), and each `{name}`
+    of the path, as the UUID or str of its annotation. Its return annotation is a `View`, or `Answer[View]` when it sets
+    a status or header fields itself.
     """
 
     def __init__(self, tag: str, *, documented: bool = True) -> None:
@@ -200,7 +216,7 @@ class Routes:
             if get_origin(view) is Answer:
                 (view,) = get_args(view)
             path_parameters = {name: hints.get(name, UUID) for name in _PARAMETER.findall(path)}
-            known = {"caller", "body", "query", "headers", "if_match", *path_parameters}
+            known = {"caller", "client", "body", "query", "headers", "if_match", *path_parameters}
             named = set(inspect.signature(handler).parameters)
             strange = named - known
             if "caller" in named and action is None:
@@ -224,6 +240,7 @@ class Routes:
                     conditional="if_match" in named,
                     path_parameters=path_parameters,
                     wants_caller="caller" in named,
+                    wants_client="client" in named,
                     action=action,
                     guard=guard,
                     media_type=media_type,

@@ -25,6 +25,14 @@ POST   /users                       none none none all   admin
 GET    /users/{id}                  none own  all  all   read admin
 PUT    /users/{id}                  none own  own  all   admin
 DELETE /users/{id}                  none none none all   admin
+POST   /auth/login                  all  all  all  all
+POST   /auth/refresh                all  all  all  all
+POST   /auth/logout                 none own  own  own   admin
+POST   /auth/logout-all             none own  own  own   admin
+GET    /auth/me                     none own  all  all   read admin
+PUT    /auth/password               none own  own  own   admin
+GET    /auth/sessions               none own  own  own   admin
+DELETE /auth/sessions/{id}          none own  own  own   admin
 GET    /orders                      none own  all  all   read orders
 POST   /orders                      none own  none all   orders
 GET    /orders/{id}                 none own  all  all   read orders

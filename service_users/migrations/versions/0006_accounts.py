@@ -19,7 +19,6 @@ def upgrade() -> None:
         sa.Column("key_id", sa.Text, nullable=False),
         sa.Column("secret", sa.LargeBinary, nullable=False),
         sa.Column("created_at", TIME, nullable=False),
-        sa.Column("signs_from", TIME, nullable=False),
         sa.PrimaryKeyConstraint("key_id", name="pk_signing_keys"),
     )
     op.create_table(

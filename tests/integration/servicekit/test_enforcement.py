@@ -44,7 +44,13 @@ def keys() -> Iterator[ScriptedUpstream]:
 
 def start(name: str, folder: Path, keys: ScriptedUpstream) -> Program:
     return Program(
-        folder, name, "AUTH=required", f"AUTH_ISSUER={ISSUER}", f"USERS_URL={keys.url}", "AUTH_KEYS_FILE=keys"
+        folder,
+        name,
+        "AUTH=required",
+        f"AUTH_KEY={'A' * 43}",
+        f"AUTH_ISSUER={ISSUER}",
+        f"USERS_URL={keys.url}",
+        "AUTH_KEYS_FILE=keys",
     )
 
 

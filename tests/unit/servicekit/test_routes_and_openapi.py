@@ -201,7 +201,23 @@ def test_a_handler_that_a_guard_alone_protects_has_no_caller_to_ask_for():
     [
         (
             lambda: create_users(UsersSettings(users_database_url=NOWHERE)),
-            {"list_users", "create_user", "get_user", "update_user", "patch_user", "delete_user"},
+            {
+                "list_users",
+                "create_user",
+                "get_user",
+                "update_user",
+                "patch_user",
+                "delete_user",
+                "log_in",
+                "refresh",
+                "log_out",
+                "log_out_everywhere",
+                "show_me",
+                "update_password",
+                "patch_password",
+                "list_sessions",
+                "end_session",
+            },
         ),
         (
             lambda: create_orders(OrdersSettings(orders_database_url=NOWHERE)),

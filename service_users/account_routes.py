@@ -1,0 +1,111 @@
+"""The routes of accounts: parse, call, answer."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from service_users.account_schemas import Ended, Login, MeView, PasswordChange, Refresh, SessionList, TokensView
+from service_users.accounts import Accounts
+from service_users.errors import (
+    AuthIsOff,
+    InvalidCredential,
+    SessionNotFound,
+    TooManyAttempts,
+    TooManyPasswords,
+    UserNotFound,
+)
+from service_users.sessions import KNOWN, LASTS
+from service_users.use_cases import Users
+from servicekit.identity.principal import Principal
+from servicekit.identity.reach import Reach
+from servicekit.identity.roles import Action
+from servicekit.web.routes import Answer, Client, Routes
+
+#: Of the session, and of the device. Over TLS a browser takes it from nobody else (RFC 6265bis, section 4.1.3.2).
+COOKIE, DEVICE = "siteworks", "siteworks-device"
+_BODY = 4096
+_SECURE_PREFIX = "__Host-"
+
+
+def cookie_name(name: str, *, secure: bool) -> str:
+    """A cookie's name as it travels: prefixed over TLS, without which a browser refuses the prefix."""
+    return f"{_SECURE_PREFIX}{name}" if secure else name
+
+
+def _set_cookie(client: Client, name: str, value: str, seconds: float) -> str:
+    secure = "; Secure" if client.secure else ""
+    name = cookie_name(name, secure=client.secure)
+    return f"{name}={value}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"
+
+
+def account_routes(accounts: Accounts | None, users: Users) -> Routes:
+    """Declare the operations on accounts; without `accounts` nobody logs in."""
+    api = Routes("accounts")
+
+    def opened() -> Accounts:
+        if accounts is None:
+            raise AuthIsOff
+        return accounts
+
+    @api.post(
+        "/auth/login",
+        action=Action.PUBLIC,
+        errors=(InvalidCredential, TooManyAttempts, TooManyPasswords, AuthIsOff),
+        body_limit=_BODY,
+    )
+    def log_in(body: Login, client: Client) -> Answer[TokensView]:
+        """Log in by password. After a few wrong ones each makes the next wait, up to a minute."""
+        made = opened().log_in(body, client, client.cookies.get(cookie_name(DEVICE, secure=client.secure)))
+        if made.cookie is None:
+            return Answer(made.view)
+        session = _set_cookie(client, COOKIE, made.cookie, LASTS.total_seconds())
+        device = _set_cookie(client, DEVICE, made.device_token, KNOWN.total_seconds())
+        return Answer(made.view, cookies=(session, device))
+
+    @api.post("/auth/refresh", action=Action.PUBLIC, errors=(InvalidCredential, AuthIsOff), body_limit=_BODY)
+    def refresh(body: Refresh, client: Client) -> TokensView:
+        """Get the next access token. Sent again within 10 s, a refresh token gives the same answer; later it ends the
+        session, since somebody else may have it."""
+        return opened().refresh(body.refresh_token, client)
+
+    @api.post("/auth/logout", action=Action.OWN_ACCOUNT, errors=(AuthIsOff,))
+    def log_out(caller: Principal, client: Client) -> Answer[Ended]:
+        """End the session that this request came by."""
+        return Answer(opened().log_out(caller, client), cookies=(_set_cookie(client, COOKIE, "", 0),))
+
+    @api.post("/auth/logout-all", action=Action.OWN_ACCOUNT, errors=(InvalidCredential, AuthIsOff))
+    def log_out_everywhere(caller: Principal, client: Client) -> Answer[Ended]:
+        """End all of your sessions."""
+        return Answer(opened().log_out_everywhere(caller, client), cookies=(_set_cookie(client, COOKIE, "", 0),))
+
+    @api.get("/auth/me", action=Action.READ_USERS, errors=(UserNotFound,))
+    def show_me(caller: Principal) -> MeView:
+        """Show who you are."""
+        if caller.user_id is None:
+            return MeView(id=None, email=None, name=None, roles=[caller.role], session_id=None)
+        me = users.get(caller.user_id, reach=Reach.own(caller.user_id))
+        return MeView(id=me.id, email=me.email, name=me.name, roles=me.roles, session_id=caller.session_id)
+
+    @api.put(
+        "/auth/password",
+        action=Action.OWN_ACCOUNT,
+        errors=(InvalidCredential, TooManyAttempts, TooManyPasswords, AuthIsOff),
+        body_limit=_BODY,
+    )
+    def update_password(body: PasswordChange, caller: Principal, client: Client) -> Ended:
+        """Change your password and end your other sessions. Access tokens of before end, too: refresh yours."""
+        return opened().change_password(body, caller, client)
+
+    @api.get("/auth/sessions", action=Action.OWN_ACCOUNT)
+    def list_sessions(caller: Principal) -> SessionList:
+        """List your sessions."""
+        if accounts is None:
+            return SessionList(sessions=[])
+        return accounts.listed(caller, reach=caller.reach(Action.OWN_ACCOUNT))
+
+    @api.delete("/auth/sessions/{id}", action=Action.OWN_ACCOUNT, errors=(SessionNotFound, AuthIsOff))
+    def end_session(id: UUID, caller: Principal, client: Client) -> Ended:
+        """End one of your sessions."""
+        return opened().end(id, caller, client)
+
+    return api

@@ -1,0 +1,278 @@
+"""The use cases of accounts: to log in, to stay in, and to leave."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.orm import Session as Transaction
+
+from service_users import changes, sessions, throttles
+from service_users.account_schemas import Ended, Login, PasswordChange, SessionList, SessionView, TokensView
+from service_users.auth_key import AuthKey
+from service_users.changes import By
+from service_users.errors import InvalidCredential, SessionNotFound, TooManyPasswords
+from service_users.password_rules import weakness
+from service_users.passwords import Passwords
+from service_users.sessions import DeviceTokens, RefreshToken, RefreshTokens
+from service_users.signing import SigningKeys
+from service_users.tables import OneTimeToken, User
+from service_users.throttles import Throttles
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement
+from servicekit.identity.principal import Principal
+from servicekit.identity.reach import Reach
+from servicekit.identity.tokens import LIFETIME
+from servicekit.process.clock import Clock, utc_now
+from servicekit.process.ids import new_id
+from servicekit.web.routes import Client
+from servicekit.wire.caseless import comparable
+from servicekit.wire.errors import DeadlineExceeded, Invalid
+
+_COLUMNS: tuple[Any, ...] = (User.id, User.email, User.email_key, User.name, User.password_hash, User.disabled_at)
+_BY_ADDRESS = Statement(select(*_COLUMNS).where(User.email_key == bindparam("email_key")))
+_BY_ID = Statement(select(*_COLUMNS).where(User.id == bindparam("id")))
+
+_ALL = Reach.all()
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """A new session: what its client gets, and, for a browser, as cookies."""
+
+    view: TokensView
+    cookie: str | None
+    device_token: str
+
+
+class Accounts:
+    """The use cases; thread-safe."""
+
+    def __init__(
+        self, database: Database, passwords: Passwords, keys: SigningKeys, key: AuthKey, *, clock: Clock = utc_now
+    ) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._keys = keys
+        self._refresh_tokens = RefreshTokens(key)
+        self._device_tokens = DeviceTokens(key)
+        self._throttles = Throttles(database, clock=clock)
+        self._clock = clock
+
+    def log_in(self, login: Login, client: Client, device_token: str | None = None) -> LoggedIn:
+        """Begin a session. Raises `InvalidCredential`, after as much work whatever is wrong; `TooManyAttempts`, before
+        any, whether there is such an account or not; and as `Passwords.verify`."""
+        email_key = comparable(login.email)
+        user = next(iter(self._database.rows(_BY_ADDRESS, {"email_key": email_key})), None)
+        now = self._clock()
+        known = self._device_tokens.read(login.device_token or device_token, user and user.id, now)
+        subject = (
+            throttles.of_device(known, user.id)
+            if user is not None and known is not None
+            else throttles.of_network(email_key, client.address)
+        )
+        stored = None if user is None or user.disabled_at is not None else user.password_hash
+        if not self._is_right(login.password, stored, subject) or user is None:
+            raise InvalidCredential
+        cookie = sessions.new_cookie() if login.session == "cookie" else None
+        with self._database.transaction() as transaction:
+            present = _locked(transaction, user.id)
+            is_same = present is not None and present.disabled_at is None and present.password_hash == stored
+            if is_same:
+                session_id = sessions.add(
+                    transaction, user.id, now, address=client.address, agent=client.agent, cookie=cookie
+                )
+                for ended in sessions.surplus(transaction, user.id):
+                    changes.revoke(transaction, "session", ended, now)
+                changes.record(transaction, "session.began", By(user.id, client.address), user.id, now)
+        if not is_same:
+            raise InvalidCredential
+        self._throttles.settle(subject)
+        device = self._device_tokens.write(known or new_id(), user.id, now)
+        if cookie is None:
+            view = self._tokens(RefreshToken(session_id, 0), now, present, user.id, ["pwd"], device)
+        else:
+            none = {"access_token": None, "expires_in": None, "refresh_token": None, "device_token": None}
+            view = TokensView.unchecked(session_id=session_id, token_type="Bearer", **none)
+        return LoggedIn(view, cookie, device)
+
+    def refresh(self, text: str, client: Client) -> TokensView:
+        """Carry a session on. A token that was just used gives the same answer, for a client that lost it; one that
+        was used before that was stolen, by the one or the other, and ends the session. Raises `InvalidCredential`."""
+        token = self._refresh_tokens.read(text)
+        if token is None:
+            raise InvalidCredential
+        now = self._clock()
+        with self._database.transaction() as transaction:
+            row = sessions.locked(transaction, token.session_id)
+            if row is None:
+                raise InvalidCredential
+            if token.counter == row.counter and _is_live(row, now):
+                sessions.count_on(transaction, token.session_id, row.counter + 1, now)
+                refreshed_at = now
+            elif token.counter + 1 == row.counter and _is_live(row, now) and _is_forgiven(row, now):
+                refreshed_at = row.refreshed_at
+            else:
+                why = "session.token_reused" if _is_live(row, now) else "session.expired"
+                self._end(transaction, token.session_id, why, By(row.user_id, client.address), now)
+                row = None
+        if row is None:
+            raise InvalidCredential
+        successor = RefreshToken(token.session_id, token.counter + 1)
+        return self._tokens(successor, refreshed_at, row, row.user_id, row.methods)
+
+    def log_out(self, caller: Principal, client: Client) -> Ended:
+        """End the session that the caller came by; none, if that was an API key."""
+        assert caller.session_id is not None
+        try:
+            self.end(caller.session_id, caller, client)
+        except SessionNotFound:
+            return Ended(sessions=0)
+        return Ended(sessions=1)
+
+    def log_out_everywhere(self, caller: Principal, client: Client) -> Ended:
+        """End all sessions of the caller, and every access token, also those of API keys, which go on with the next."""
+        assert caller.user_id is not None
+        now = self._clock()
+        with self._database.transaction() as transaction:
+            if _locked(transaction, caller.user_id) is None:
+                raise InvalidCredential
+            ended = sessions.end_all(transaction, caller.user_id)
+            changes.raise_epoch(transaction, caller.user_id, now)
+            changes.record(transaction, "sessions.ended", By(caller.user_id, client.address), caller.user_id, now)
+        return Ended(sessions=ended)
+
+    def listed(self, caller: Principal, *, reach: Reach) -> SessionList:
+        """The sessions in reach."""
+        rows = sessions.listed(self._database, self._clock(), reach=reach)
+        return SessionList(
+            sessions=[
+                SessionView(
+                    id=row.id,
+                    current=row.id == caller.session_id,
+                    kind="cookie" if row.has_cookie else "token",
+                    address=row.address,
+                    agent=row.agent,
+                    created_at=row.created_at,
+                    refreshed_at=row.refreshed_at,
+                    expires_at=row.expires_at,
+                )
+                for row in rows
+            ]
+        )
+
+    def end(self, session_id: UUID, caller: Principal, client: Client) -> Ended:
+        """End one of the caller's sessions. Raises `SessionNotFound`."""
+        assert caller.user_id is not None
+        by = By(caller.user_id, client.address)
+        with self._database.transaction() as transaction:
+            if not self._end(
+                transaction, session_id, "session.ended", by, self._clock(), reach=Reach.own(caller.user_id)
+            ):
+                raise SessionNotFound
+        return Ended(sessions=1)
+
+    def change_password(self, change: PasswordChange, caller: Principal, client: Client) -> Ended:
+        """Set another password and end the caller's other sessions; theirs goes on, from its next refresh.
+
+        Raises `Invalid` for a wrong or a weak one, `TooManyAttempts`, and as `Passwords.hash`.
+        """
+        user = next(iter(self._database.rows(_BY_ID, {"id": caller.user_id})), None)
+        if user is None or user.disabled_at is not None:
+            raise InvalidCredential
+        if (wrong := weakness(change.new, (user.email, user.name))) is not None:
+            raise Invalid.field("new", wrong)
+        if change.new == change.current:
+            raise Invalid.field("new", "is the present one")
+        subject = throttles.of_network(user.email_key, client.address)
+        if not self._is_right(change.current, user.password_hash, subject):
+            raise Invalid.field("current", "is not the present password")
+        password_hash = self._passwords.hash(change.new)
+        now = self._clock()
+        with self._database.transaction() as transaction:
+            present = _locked(transaction, user.id)
+            if present is None or present.disabled_at is not None or present.password_hash != user.password_hash:
+                raise InvalidCredential
+            changes.raise_epoch(transaction, user.id, now, password_hash=password_hash)
+            ended = sessions.end_all(transaction, user.id, but=caller.session_id)
+            # A link that was mailed before must not set yet another one.
+            transaction.execute(
+                delete(OneTimeToken).where(OneTimeToken.user_id == user.id, OneTimeToken.purpose == "reset")
+            )
+            changes.record(transaction, "user.password_changed", By(user.id, client.address), user.id, now)
+        self._throttles.settle(subject)
+        return Ended(sessions=ended)
+
+    def _is_right(self, password: str, stored: str | None, subject: bytes) -> bool:
+        """Whether a password is the stored one; counted as a failure until it is settled."""
+        self._throttles.reserve(subject)
+        try:
+            return self._passwords.verify(stored, password)
+        except (TooManyPasswords, DeadlineExceeded):
+            self._throttles.give_back(subject)
+            raise
+
+    def _tokens(
+        self,
+        token: RefreshToken,
+        at: datetime,
+        user: Any,
+        user_id: UUID,
+        methods: list[str],
+        device_token: str | None = None,
+    ) -> TokensView:
+        """The tokens that a session goes on with, to the letter the same each time."""
+        refresh_token = self._refresh_tokens.write(token)
+        digest = hashlib.sha256(refresh_token.encode()).digest()
+        access_token = self._keys.issuer(at.timestamp).issue(
+            user_id,
+            user.roles,
+            session_id=token.session_id,
+            epoch=user.auth_epoch,
+            methods=methods,
+            token_id=UUID(bytes=digest[:16], version=4),
+        )
+        return TokensView.unchecked(
+            session_id=token.session_id,
+            token_type="Bearer",
+            access_token=access_token,
+            expires_in=LIFETIME,
+            refresh_token=refresh_token,
+            device_token=device_token,
+        )
+
+    def _end(
+        self,
+        transaction: Transaction,
+        session_id: UUID,
+        action: str,
+        by: By,
+        now: datetime,
+        *,
+        reach: Reach = _ALL,
+    ) -> bool:
+        if not sessions.end(transaction, session_id, reach=reach):
+            return False
+        changes.revoke(transaction, "session", session_id, now)
+        assert by.actor is not None
+        changes.record(transaction, action, by, by.actor, now, {"session": str(session_id)})
+        return True
+
+
+def _locked(transaction: Transaction, user_id: UUID) -> Any:
+    """What a change of an account needs of its user, locked; None if there is none."""
+    wanted = (User.password_hash, User.disabled_at, User.roles, User.auth_epoch)
+    return transaction.execute(select(*wanted).where(User.id == user_id).with_for_update()).one_or_none()
+
+
+def _is_live(row: Any, now: datetime) -> bool:
+    return row.expires_at > now and row.disabled_at is None and row.cookie_hash is None
+
+
+def _is_forgiven(row: Any, now: datetime) -> bool:
+    refreshed_at: datetime = row.refreshed_at
+    return now - refreshed_at <= sessions.FORGIVING

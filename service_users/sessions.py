@@ -1,0 +1,168 @@
+"""Sessions: one row for each login, until it ends; and the tokens that carry one on."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session as Transaction
+
+from service_users.auth_key import AuthKey, Signer
+from service_users.tables import Session, User
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement, within_reach
+from servicekit.identity.reach import Reach
+from servicekit.process.ids import new_id
+
+#: How long a session lasts, and how long a device is known.
+LASTS, KNOWN = timedelta(days=30), timedelta(days=180)
+#: How long after a refresh the token of before gives the same answer once more, for a client that lost it.
+FORGIVING = timedelta(seconds=10)
+#: Sessions of a user; the next login ends the oldest.
+MOST = 100
+_AGENT = 200
+
+_SHOWN: tuple[Any, ...] = (
+    Session.id,
+    Session.cookie_hash.is_not(None).label("has_cookie"),
+    Session.address,
+    Session.agent,
+    Session.created_at,
+    Session.refreshed_at,
+    Session.expires_at,
+)
+_LIST = Statement(
+    select(*_SHOWN)
+    .where(within_reach(Session.user_id), Session.expires_at > bindparam("now"))
+    .order_by(Session.created_at.desc(), Session.id.desc())
+    .limit(MOST)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """Which session goes on with it, and how often that has been refreshed."""
+
+    session_id: UUID
+    counter: int
+
+
+class RefreshTokens:
+    """Refresh tokens, which no table holds: a session, a counter, and our signature on both."""
+
+    _LAYOUT = struct.Struct("!16sI")
+
+    def __init__(self, key: AuthKey) -> None:
+        self._signer = Signer(key, "refresh tokens", "swr_")
+
+    def write(self, token: RefreshToken) -> str:
+        return self._signer.sign(self._LAYOUT.pack(token.session_id.bytes, token.counter))
+
+    def read(self, text: str) -> RefreshToken | None:
+        message = self._signer.read(text, self._LAYOUT.size)
+        if message is None:
+            return None
+        session_id, counter = self._LAYOUT.unpack(message)
+        return RefreshToken(UUID(bytes=session_id), counter)
+
+
+class DeviceTokens:
+    """By which a device is known on which a user has logged in. They open nothing."""
+
+    _LAYOUT = struct.Struct("!16s16sQ")
+
+    def __init__(self, key: AuthKey) -> None:
+        self._signer = Signer(key, "device tokens", "swd_")
+
+    def write(self, device: UUID, user_id: UUID, now: datetime) -> str:
+        return self._signer.sign(self._LAYOUT.pack(device.bytes, user_id.bytes, int(now.timestamp())))
+
+    def read(self, text: str | None, user_id: UUID | None, now: datetime) -> UUID | None:
+        """The device, if this user has logged in on it."""
+        message = None if text is None else self._signer.read(text, self._LAYOUT.size)
+        if message is None or user_id is None:
+            return None
+        device, user, at = self._LAYOUT.unpack(message)
+        is_known = user == user_id.bytes and now.timestamp() - at < KNOWN.total_seconds()
+        return UUID(bytes=device) if is_known else None
+
+
+def new_cookie() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def cookie_hash(cookie: str) -> bytes:
+    """As it stands in the session's row."""
+    return hashlib.sha256(cookie.encode("utf-8", "surrogateescape")).digest()
+
+
+def listed(database: Database, now: datetime, *, reach: Reach) -> list[Any]:
+    """The newest sessions, as rows of what is shown."""
+    return database.rows(_LIST, {"now": now, "reach": reach.owner})
+
+
+def add(
+    transaction: Transaction, user_id: UUID, now: datetime, *, address: str, agent: str, cookie: str | None
+) -> UUID:
+    """Begin a session by password; returns its id."""
+    session_id = new_id()
+    row = {
+        "id": session_id,
+        "user_id": user_id,
+        "cookie_hash": None if cookie is None else cookie_hash(cookie),
+        "counter": 0,
+        "methods": ["pwd"],
+        "address": address,
+        "agent": agent[:_AGENT],
+        "created_at": now,
+        "refreshed_at": now,
+        "expires_at": now + LASTS,
+    }
+    transaction.execute(insert(Session).values(row))
+    return session_id
+
+
+def surplus(transaction: Transaction, user_id: UUID) -> list[UUID]:
+    """End the oldest sessions of a user beyond MOST; returns their ids."""
+    oldest = select(Session.id).where(Session.user_id == user_id).order_by(Session.created_at.desc(), Session.id.desc())
+    return _ended(transaction, Session.id.in_(oldest.offset(MOST)))
+
+
+def locked(transaction: Transaction, session_id: UUID) -> Any:
+    """The row of a session and what matters of its user, locked; None if there is none."""
+    wanted = (
+        Session.user_id, Session.counter, Session.methods, Session.refreshed_at, Session.expires_at,
+        Session.cookie_hash, User.roles, User.auth_epoch, User.disabled_at,
+    )  # fmt: skip
+    found = select(*wanted).join(User, User.id == Session.user_id).where(Session.id == session_id)
+    return transaction.execute(found.with_for_update(of=Session)).one_or_none()
+
+
+def count_on(transaction: Transaction, session_id: UUID, counter: int, now: datetime) -> None:
+    """Note a refresh."""
+    transaction.execute(update(Session).where(Session.id == session_id).values(counter=counter, refreshed_at=now))
+
+
+def end(transaction: Transaction, session_id: UUID, *, reach: Reach) -> bool:
+    """End one session; whether there was one in reach."""
+    whose = [] if reach.owner is None else [Session.user_id == reach.owner]
+    return bool(_ended(transaction, Session.id == session_id, *whose))
+
+
+def end_all(transaction: Transaction, user_id: UUID, *, but: UUID | None = None) -> int:
+    """End those of a user, except one; returns how many."""
+    others = [] if but is None else [Session.id != but]
+    return len(_ended(transaction, Session.user_id == user_id, *others))
+
+
+def _ended(transaction: Transaction, *where: Any) -> list[UUID]:
+    deleted: Iterable[UUID] = transaction.execute(delete(Session).where(*where).returning(Session.id)).scalars()
+    return list(deleted)

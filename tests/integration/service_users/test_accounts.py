@@ -1,0 +1,354 @@
+"""Who logs in, stays in and leaves: the users service as a process, on a real database."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+import requests
+from argon2 import PasswordHasher
+from argon2.profiles import RFC_9106_LOW_MEMORY
+from sqlalchemy import text
+
+from service_users.account_schemas import Login
+from service_users.accounts import Accounts
+from service_users.app import create_app
+from service_users.auth_key import AuthKey
+from service_users.errors import InvalidCredential
+from service_users.passwords import Passwords
+from service_users.settings import UsersSettings
+from service_users.signing import SigningKeys
+from servicekit.identity.enforcement import KEYS_PATH
+from servicekit.process.ids import new_id
+from servicekit.web.routes import Client
+from tests.support.postgres import ServiceDatabase
+from tests.support.programs import Program
+from tests.support.waiting import eventually
+
+PASSWORD, OTHER = "seven brown cranes at noon", "nine grey mixers by night"
+HASH = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY).hash(PASSWORD)
+HOME, AWAY = "198.51.100.7", "203.0.113.9"
+
+
+class Users(Program):
+    """The service, which asks itself for its keys."""
+
+    def write_env(self, *lines: str) -> None:
+        super().write_env(*lines, f"USERS_URL=http://127.0.0.1:{self.port}")
+
+
+@pytest.fixture(scope="module")
+def process(cloned_database: ServiceDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
+    lines = (
+        "AUTH=required",
+        f"AUTH_KEY={'A' * 43}",
+        f"USERS_DATABASE_URL={cloned_database.url}",
+        "AUTH_KEYS_FILE=keys",
+    )
+    started = Users(tmp_path_factory.mktemp("users"), "users", *lines)
+    eventually((started.folder / "keys").is_file, timeout=20, what="it has its keys")
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def run(users_database: ServiceDatabase) -> Iterator[Callable[..., list[Any]]]:
+    """Give what runs a statement in the database; afterwards nothing is left there."""
+
+    def run(statement: str, **values: object) -> list[Any]:
+        with users_database.database.transaction() as transaction:
+            rows = transaction.execute(text(statement), values)
+            return list(rows) if rows.returns_rows else []
+
+    yield run
+    for table in ("revocations", "throttles"):
+        run(f"DELETE FROM {table}")
+    users_database.administer("TRUNCATE audit")
+
+
+@pytest.fixture
+def anna(run) -> str:
+    return add(run, "anna")
+
+
+def add(run: Callable[..., Any], name: str, *, password_hash: str | None = HASH, roles: str = "user") -> str:
+    """Store a user; returns the id."""
+    made = str(new_id())
+    run(
+        "INSERT INTO users (id, email, email_key, name, name_key, roles, password_hash, created_at, updated_at) "
+        "VALUES (:id, :email, :email, :name, :name, ARRAY[:roles], :hash, now(), now())",
+        id=made, email=f"{name}@example.com", name=name, roles=roles, hash=password_hash,
+    )  # fmt: skip
+    return made
+
+
+@pytest.fixture
+def ask(process: Users) -> Callable[..., requests.Response]:
+    def ask(
+        method: str, path: str, body: object = None, *, token: str | None = None, address: str = HOME, **headers: str
+    ) -> requests.Response:
+        fields = {"X-Forwarded-For": address, **headers}
+        if token is not None:
+            fields["Authorization"] = f"Bearer {token}"
+        return requests.request(method, f"http://127.0.0.1:{process.port}{path}", json=body, headers=fields, timeout=30)
+
+    return ask
+
+
+def login(ask: Callable[..., requests.Response], name: str = "anna", password: str = PASSWORD, **more: str) -> Any:
+    """The data of a login, or the answer that refuses it."""
+    address = more.pop("address", HOME)
+    body = {"email": f"{name}@example.com", "password": password, **more}
+    answer = ask("POST", "/auth/login", body, address=address)
+    return answer.json()["data"] if answer.ok else answer
+
+
+def refresh(ask: Callable[..., requests.Response], session: Any) -> Any:
+    answer = ask("POST", "/auth/refresh", {"refresh_token": session["refresh_token"]})
+    return answer.json()["data"] if answer.ok else answer.status_code
+
+
+def actions(run: Callable[..., Any]) -> list[str]:
+    return [row.action for row in run("SELECT action FROM audit ORDER BY happened_at, id")]
+
+
+def test_of_50_refreshes_at_once_each_gets_the_same_answer(ask, anna):
+    session = login(ask)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: refresh(ask, session), range(50)))
+    assert answers == [answers[0]] * 50
+    assert refresh(ask, answers[0])["refresh_token"] not in (session["refresh_token"], answers[0]["refresh_token"])
+
+
+def test_a_lost_answer_is_given_again_and_a_stolen_token_ends_its_session_alone(ask, anna, run):
+    first, second = login(ask), login(ask)
+    lost = refresh(ask, first)
+    assert refresh(ask, first) == lost, "a client that never saw it"
+    newest = refresh(ask, lost)
+    # An access token that a request carries while another refreshes stays good.
+    assert ask("GET", "/auth/me", token=first["access_token"]).json()["data"]["id"] == anna
+
+    run("UPDATE sessions SET refreshed_at = refreshed_at - interval '11 seconds'")
+    assert refresh(ask, lost) == 401
+    assert refresh(ask, newest) == 401, "the newest descendant ends with it"
+    assert refresh(ask, second)["session_id"] == second["session_id"]
+    assert [tuple(row) for row in run("SELECT kind, subject::text FROM revocations")] == [
+        ("session", first["session_id"])
+    ]
+    assert actions(run) == ["session.began", "session.began", "session.token_reused"]
+    for wrong in ("", "swr_", newest["refresh_token"][:-2], newest["refresh_token"] + "=", newest["access_token"][:99]):
+        assert refresh(ask, {"refresh_token": wrong}) == 401
+
+
+def test_a_session_that_was_ended_or_whose_user_is_disabled_does_not_go_on(ask, anna, run):
+    one, other, third = login(ask), login(ask), login(ask)
+    token = one["access_token"]
+    listed = ask("GET", "/auth/sessions", token=token).json()["data"]["sessions"]
+    assert [(row["id"], row["current"], row["address"]) for row in listed] == [
+        (session["session_id"], session is one, HOME) for session in (third, other, one)
+    ]
+    ended = f"/auth/sessions/{other['session_id']}"
+    assert ask("DELETE", ended, token=token).json()["data"] == {"sessions": 1}
+    assert ask("DELETE", ended, token=token).json()["error"]["code"] == "session_not_found"
+    assert refresh(ask, other) == 401
+    assert ask("POST", "/auth/logout", token=token).ok
+    assert refresh(ask, one) == 401
+    run("UPDATE users SET disabled_at = now()")
+    assert refresh(ask, third) == 401
+    revoked = {str(row.subject) for row in run("SELECT subject FROM revocations WHERE kind = 'session'")}
+    assert revoked == {session["session_id"] for session in (one, other, third)}
+
+
+def test_nobody_ends_or_sees_a_session_of_somebody_else(ask, anna, run):
+    add(run, "boris", roles="admin")
+    hers, his = login(ask), login(ask, "boris")
+    token = his["access_token"]
+    assert [row["id"] for row in ask("GET", "/auth/sessions", token=token).json()["data"]["sessions"]] == [
+        his["session_id"]
+    ]
+    assert ask("DELETE", f"/auth/sessions/{hers['session_id']}", token=token).status_code == 404
+    assert ask("POST", "/auth/logout-all", token=token).json()["data"] == {"sessions": 1}
+    assert (refresh(ask, his), refresh(ask, hers)["session_id"]) == (401, hers["session_id"])
+
+
+def test_whatever_is_wrong_with_a_login_it_gets_the_same_answer_for_the_same_work(run, users_database, monkeypatch):
+    tried: list[str] = []
+    verify = PasswordHasher.verify
+    monkeypatch.setattr(
+        PasswordHasher, "verify", lambda self, stored, given: tried.append(stored) or verify(self, stored, given)
+    )
+    database, key = users_database.database, AuthKey(bytes(32))
+    accounts = Accounts(database, Passwords(places=1), SigningKeys(database, key, issuer="x"), key)
+    add(run, "anna")
+    add(run, "boris", password_hash=None)
+    add(run, "clara")
+    run("UPDATE users SET disabled_at = now() WHERE name = 'clara'")
+    refused = set()
+    for name, given in (("anna", OTHER), ("boris", PASSWORD), ("clara", PASSWORD), ("nobody", PASSWORD)):
+        with pytest.raises(InvalidCredential) as error:
+            accounts.log_in(Login(email=f"{name}@example.com", password=given), Client(HOME))
+        refused.add(str(error.value))
+    assert len(refused) == 1
+    assert len(tried) == 4
+    assert {stored.rpartition("$")[0].rpartition("$")[0] for stored in tried} == {"$argon2id$v=19$m=65536,t=3,p=4"}
+    assert {len(stored) for stored in tried} == {len(HASH)}
+
+
+def test_who_guesses_keeps_out_neither_a_known_device_nor_another_network(ask, anna, run):
+    device = login(ask)["device_token"]
+    for name in ("anna", "nobody"):
+        # The last ones come together: each is counted before it is looked at.
+        answers = [login(ask, name, OTHER) for _ in range(4)]
+        with ThreadPoolExecutor(8) as pool:
+            answers += pool.map(lambda _, name=name: login(ask, name, OTHER), range(8))
+        assert Counter(answer.status_code for answer in answers) == {401: 5, 429: 7}, name
+        refused = answers[-1]
+        assert refused.json()["error"]["code"] == "too_many_attempts"
+    run("UPDATE throttles SET failures = 10000, until = now()")
+    assert login(ask, "anna", OTHER).status_code == 401
+    waits = int(login(ask, address="198.51.100.200").headers["Retry-After"])
+    assert 50 < waits <= 60, "the same network, after 10,000 wrong ones"
+    assert login(ask, address=AWAY)["session_id"]
+    assert login(ask, device_token=device)["session_id"]
+    # Known is a device for the account that was used there, and it too has an end.
+    assert [login(ask, "nobody", device_token=device).status_code for _ in range(2)] == [401, 429]
+    wrong = [login(ask, password=OTHER, device_token=device).status_code for _ in range(6)]
+    assert wrong == [401] * 5 + [429]
+    run("UPDATE throttles SET until = now()")
+    assert login(ask)["session_id"], "a minute later"
+    assert login(ask, password=OTHER).status_code == 401
+    assert login(ask)["session_id"], "the right one has settled it"
+
+
+def test_whoever_holds_a_session_cannot_guess_the_password_either(ask, anna):
+    token = login(ask)["access_token"]
+    change = {"current": "not it", "new": OTHER}
+    answers = [ask("PUT", "/auth/password", change, token=token) for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [400] * 5 + [429]
+    assert answers[0].json()["error"]["details"] == [{"field": "current", "message": "is not the present password"}]
+    assert login(ask).status_code == 429
+
+
+def test_another_password_ends_all_other_sessions_and_older_access_tokens(ask, anna, run):
+    mine, other = login(ask), login(ask)
+    token = mine["access_token"]
+    for weak, field in (("anna@example.com 12345678", "new"), ("short", "new"), (PASSWORD, "new")):
+        answer = ask("PUT", "/auth/password", {"current": PASSWORD, "new": weak}, token=token)
+        assert [detail["field"] for detail in answer.json()["error"]["details"]] == [field]
+    run(
+        "INSERT INTO one_time_tokens (id, user_id, purpose, created_at, expires_at) "
+        "VALUES (:id, :user, 'reset', now(), now() + interval '1 hour')",
+        id=new_id(), user=anna,
+    )  # fmt: skip
+    assert ask("PUT", "/auth/password", {"current": PASSWORD, "new": OTHER}, token=token).json()["data"] == {
+        "sessions": 1
+    }
+    assert run("SELECT * FROM one_time_tokens") == []
+    assert refresh(ask, other) == 401
+    assert refresh(ask, mine)["session_id"] == mine["session_id"]
+    assert [tuple(row) for row in run("SELECT kind, subject::text, least_epoch FROM revocations")] == [
+        ("user", anna, 1)
+    ]
+    assert login(ask).status_code == 401
+    assert login(ask, password=OTHER)["session_id"]
+    assert "user.password_changed" in actions(run)
+
+
+def test_a_browser_gets_cookies_that_no_script_reads_and_no_token(ask, anna, run):
+    body = {"email": "anna@example.com", "password": PASSWORD, "session": "cookie"}
+    for prefix, secure, proto in (("", "", "http"), ("__Host-", "; Secure", "https")):
+        answer = ask("POST", "/auth/login", body, **{"X-Forwarded-Proto": proto})
+        cookies = answer.raw.headers.getlist("Set-Cookie")
+        assert [cookie.partition("=")[0] for cookie in cookies] == [f"{prefix}siteworks", f"{prefix}siteworks-device"]
+        for cookie in cookies:
+            assert "; Path=/; Max-Age=" in cookie
+            assert cookie.endswith(f"; HttpOnly; SameSite=Lax{secure}")
+        assert {*answer.json()["data"].values()} == {answer.json()["data"]["session_id"], "Bearer", None}
+        value = cookies[0].partition("=")[2].partition(";")[0]
+        assert run("SELECT count(*) FROM sessions WHERE cookie_hash = sha256(:it)", it=value.encode())[0][0] == 1
+    # The device is known from then on.
+    for _ in range(6):
+        refused = login(ask, "anna", OTHER)
+    assert refused.status_code == 429
+    device = cookies[1].partition(";")[0]
+    assert ask("POST", "/auth/login", body, **{"X-Forwarded-Proto": "https", "Cookie": device}).ok
+
+
+def test_100_logins_at_once_and_passwords_of_a_megabyte_leave_the_memory_bounded(ask, anna, process):
+    server = psutil.Process(process.process.pid).children()[0]
+    before = server.memory_info().rss
+    huge = [ask("POST", "/auth/login", {"email": "anna@example.com", "password": "x" * 2**20}) for _ in range(3)]
+    assert {answer.status_code for answer in huge} == {413}
+    with ThreadPoolExecutor(25) as pool:
+        answers = list(pool.map(lambda at: login(ask, f"user{at}", address=f"192.0.{at}.1"), range(100)))
+    assert {answer.status_code for answer in answers} <= {401, 503}
+    # One hash takes 64 MiB, for as long as it takes.
+    assert server.memory_info().rss - before < 110 * 2**20
+
+
+def test_other_roles_another_password_and_the_end_of_a_user_end_what_was_issued(ask, anna, run):
+    boris = add(run, "boris", roles="admin")
+    hers, his = login(ask), login(ask, "boris")
+    token = his["access_token"]
+    assert ask("PUT", f"/users/{anna}", {"name": "Anna"}, token=token).ok
+    assert run("SELECT * FROM revocations") == []
+    assert ask("PUT", f"/users/{anna}", {"roles": ["auditor"]}, token=token).ok
+    row = run("SELECT * FROM audit WHERE action = 'user.roles_changed'")[0]
+    assert (str(row.actor), str(row.subject), row.address) == (boris, anna, HOME)
+    assert row.details == {"roles": {"before": ["user"], "after": ["auditor"]}}
+    again = refresh(ask, hers)
+    assert ask("GET", "/users", token=again["access_token"]).json()["data"]["total"] == 2, "an auditor at once"
+    # Where people log in, each sets only their own password.
+    for whose in (anna, boris):
+        refused = ask("PUT", f"/users/{whose}", {"password": OTHER}, token=token)
+        assert (refused.status_code, refused.json()["error"]["details"][0]["field"]) == (403, "password")
+    assert [tuple(row) for row in run("SELECT kind, subject::text, least_epoch FROM revocations")] == [
+        ("user", anna, 1)
+    ]
+    assert ask("DELETE", f"/users/{anna}", token=token).ok
+    assert refresh(ask, again) == 401
+    assert run("SELECT least_epoch FROM revocations")[0][0] == 2**31 - 1
+    assert actions(run)[-1] == "user.deleted"
+
+
+def test_a_password_that_is_set_without_logins_ends_the_sessions(run, anna, ask, users_database):
+    session = login(ask)
+    open_app = create_app(UsersSettings(users_database_url=users_database.url)).test_client()
+    assert open_app.put(f"/users/{anna}", json={"password": OTHER}).status_code == 200
+    assert refresh(ask, session) == 401
+    assert run("SELECT auth_epoch FROM users")[0][0] == 1
+    assert login(ask, password=OTHER)["session_id"]
+
+
+def test_where_nobody_logs_in_accounts_do_not_change(users_database):
+    client = create_app(UsersSettings(users_database_url=users_database.url)).test_client()
+    session = f"/auth/sessions/{UUID(int=1)}"
+    bodies = {
+        "/auth/login": {"email": "a@example.com", "password": "x"},
+        "/auth/refresh": {"refresh_token": "x"},
+        "/auth/password": {"current": "x", "new": "y"},
+    }
+    for method, path in (
+        ("POST", "/auth/login"), ("POST", "/auth/refresh"), ("POST", "/auth/logout"), ("POST", "/auth/logout-all"),
+        ("PUT", "/auth/password"), ("DELETE", session),
+    ):  # fmt: skip
+        refused = client.open(path, method=method, json=bodies.get(path))
+        assert (refused.status_code, refused.json["error"]["code"]) == (409, "auth_is_off"), path
+    assert client.get("/auth/me").json["data"]["roles"] == ["admin"]
+    assert client.get("/auth/sessions").json["data"] == {"sessions": []}
+
+
+def test_no_log_holds_a_password_or_a_token(ask, anna, process):
+    session = login(ask)
+    refresh(ask, session)
+    secrets = (PASSWORD, session["access_token"][-60:], session["refresh_token"][4:], session["device_token"][4:])
+    log = (process.folder / "log").read_text()
+    assert '"request"' in log
+    assert not any(secret in log for secret in secrets)
+    assert json.loads(requests.get(f"http://127.0.0.1:{process.port}{KEYS_PATH}", timeout=10).text)["keys"]
