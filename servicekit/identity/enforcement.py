@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from servicekit.circuits import Circuit
-from servicekit.http_client import ServiceClient
-from servicekit.identity.key_ring import KeyRing
 from servicekit.identity.principal import Identify
 from servicekit.identity.tokens import AUDIENCE, IdentityUnavailable, TokenVerifier
 from servicekit.process.lifecycle import stop_this_process
@@ -23,6 +21,10 @@ def identify_with(settings: CallerSettings) -> Identify | None:
     """
     if settings.auth == "off":
         return None
+    # Without a login, a process that has no other use for them need not load the libraries behind these.
+    from servicekit.http_client import ServiceClient
+    from servicekit.identity.key_ring import KeyRing
+
     users = ServiceClient(
         settings.users_url,
         # Of its own: what requests have met there must not keep us from the keys.

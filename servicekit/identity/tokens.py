@@ -7,17 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 import msgspec
 
-from servicekit.identity.keys import KeySet, SigningKey
 from servicekit.identity.principal import NOBODY, Principal
 from servicekit.identity.roles import Role
 from servicekit.process.ids import new_id
 from servicekit.wire.errors import InvalidJson, Unauthorized, Unavailable
 from servicekit.wire.json_reader import read_json
+
+if TYPE_CHECKING:
+    # It loads the cryptography, of which a process that asks for no login has no need.
+    from servicekit.identity.keys import KeySet, SigningKey
 
 #: Whom tokens are for: this system, whatever its address.
 AUDIENCE = "siteworks"

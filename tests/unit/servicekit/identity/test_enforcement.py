@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import subprocess
+import sys
 from base64 import urlsafe_b64encode
 from uuid import UUID
 
@@ -178,3 +180,12 @@ def test_a_service_without_keys_is_unavailable_and_refuses_nobody():
     assert (answer.status_code, answer.json["error"]["code"]) == (503, "identity_unavailable")
     assert answer.headers["Retry-After"] == "5"
     assert client_of().get("/orders").status_code == 401
+
+
+def test_without_a_login_nobody_loads_the_libraries_of_one() -> None:
+    script = (
+        "import sys; import api_gateway.app, service_tasks.app, service_tasks.streams.app; "
+        "print([name for name in ('cryptography', 'requests') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "[]\n"
