@@ -24,6 +24,8 @@ from servicekit.web.routes import Answer, Client, Routes
 #: Of the session, and of the device. Over TLS a browser takes it from nobody else (RFC 6265bis, section 4.1.3.2).
 COOKIE, DEVICE = "siteworks", "siteworks-device"
 _BODY = 4096
+#: Of answers with tokens (RFC 6749 section 5.1).
+_NOT_STORED = {"Cache-Control": "no-store"}
 _SECURE_PREFIX = "__Host-"
 
 
@@ -57,16 +59,16 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         """Log in by password. After a few wrong ones each makes the next wait, up to a minute."""
         made = opened().log_in(body, client, client.cookies.get(cookie_name(DEVICE, secure=client.secure)))
         if made.cookie is None:
-            return Answer(made.view)
+            return Answer(made.view, headers=_NOT_STORED)
         session = _set_cookie(client, COOKIE, made.cookie, LASTS.total_seconds())
         device = _set_cookie(client, DEVICE, made.device_token, KNOWN.total_seconds())
-        return Answer(made.view, cookies=(session, device))
+        return Answer(made.view, headers=_NOT_STORED, cookies=(session, device))
 
     @api.post("/auth/refresh", action=Action.PUBLIC, errors=(InvalidCredential, AuthIsOff), body_limit=_BODY)
-    def refresh(body: Refresh, client: Client) -> TokensView:
+    def refresh(body: Refresh, client: Client) -> Answer[TokensView]:
         """Get the next access token. Sent again within 10 s, a refresh token gives the same answer; later it ends the
         session, since somebody else may have it."""
-        return opened().refresh(body.refresh_token, client)
+        return Answer(opened().refresh(body.refresh_token, client), headers=_NOT_STORED)
 
     @api.post("/auth/logout", action=Action.OWN_ACCOUNT, errors=(AuthIsOff,))
     def log_out(caller: Principal, client: Client) -> Answer[Ended]:

@@ -33,14 +33,17 @@ def user_routes(users: Users) -> Routes:
         errors=(EmailTaken, IdempotencyKeyReused, UserNotFound, TooManyPasswords),
         headers=idempotency.HEADERS,
     )
-    def create_user(body: UserCreate, headers: Mapping[str, str | None], caller: Principal) -> Answer[UserView]:
+    def create_user(
+        body: UserCreate, headers: Mapping[str, str | None], caller: Principal, client: Client
+    ) -> Answer[UserView]:
         """Create a user; an e-mail address and a name suffice.
 
         A repeated Idempotency-Key answers with the user made before and `Idempotency-Replayed: true`, whatever the
         password; with 404 when that user was deleted.
         """
         key = idempotency.request_key(headers, body, secret=("password",))
-        made = users.create(body, key, reach=caller.reach(Action.MANAGE_USERS))
+        by = By(caller.user_id, client.address)
+        made = users.create(body, key, reach=caller.reach(Action.MANAGE_USERS), by=by)
         return Answer(made.view, headers={"Location": f"/users/{made.view.id}", **made.headers})
 
     @api.get("/users/{id}", action=Action.READ_USERS, errors=(UserNotFound,))

@@ -8,6 +8,7 @@ from uuid import UUID
 from service_users import changes, events, repository
 from service_users.changes import By
 from service_users.errors import EmailTaken
+from service_users.password_rules import weakness
 from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from servicekit.database.engine import Database
@@ -19,7 +20,7 @@ from servicekit.web import idempotency
 from servicekit.web.idempotency import Made, RequestKey
 from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire.caseless import comparable
-from servicekit.wire.errors import Forbidden
+from servicekit.wire.errors import Forbidden, Invalid
 
 _NOBODY_IN_PARTICULAR = By()
 
@@ -32,14 +33,25 @@ class Users:
         self._passwords = passwords
         self._clock = clock
 
-    def create(self, wanted: UserCreate, key: RequestKey | None = None, *, reach: Reach) -> Made[UserView]:
+    def create(
+        self,
+        wanted: UserCreate,
+        key: RequestKey | None = None,
+        *,
+        reach: Reach,
+        by: By = _NOBODY_IN_PARTICULAR,
+    ) -> Made[UserView]:
         """Store a new user, or return the one that the same request made before.
 
         Raises `EmailTaken`, `TooManyPasswords`, `IdempotencyKeyReused`, `UserNotFound` if the one made before was
-        deleted, and `Forbidden` for whom not all users are in reach.
+        deleted, `Forbidden` for whom not all users are in reach, and `Invalid` for a weak password where people log in.
         """
         if reach.owner is not None:
             raise Forbidden
+        if by.actor is not None and wanted.password is not None:
+            wrong = weakness(wanted.password, (wanted.email, wanted.name))
+            if wrong is not None:
+                raise Invalid.field("password", wrong)
         if key is not None:
             # Looked up first: a repetition must not cost another hash.
             earlier = idempotency.find_made(self._database, key)

@@ -111,6 +111,7 @@ def login(ask: Callable[..., requests.Response], name: str = "anna", password: s
 
 def refresh(ask: Callable[..., requests.Response], session: Any) -> Any:
     answer = ask("POST", "/auth/refresh", {"refresh_token": session["refresh_token"]})
+    assert answer.headers.get("Cache-Control") == ("no-store" if answer.ok else None)
     return answer.json()["data"] if answer.ok else answer.status_code
 
 
@@ -304,7 +305,9 @@ def test_other_roles_another_password_and_the_end_of_a_user_end_what_was_issued(
     assert row.details == {"roles": {"before": ["user"], "after": ["auditor"]}}
     again = refresh(ask, hers)
     assert ask("GET", "/users", token=again["access_token"]).json()["data"]["total"] == 2, "an auditor at once"
-    # Where people log in, each sets only their own password.
+    # Where people log in, a first password is a good one, and each sets only their own.
+    weak = ask("POST", "/users", {"email": "c@example.com", "name": "Clara", "password": "password"}, token=token)
+    assert [detail["field"] for detail in weak.json()["error"]["details"]] == ["password"]
     for whose in (anna, boris):
         refused = ask("PUT", f"/users/{whose}", {"password": OTHER}, token=token)
         assert (refused.status_code, refused.json()["error"]["details"][0]["field"]) == (403, "password")
