@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, delete, select
@@ -19,7 +19,6 @@ from service_users.errors import InvalidCredential, SessionNotFound, TooManyPass
 from service_users.password_rules import weakness
 from service_users.passwords import Passwords
 from service_users.sessions import DeviceTokens, RefreshToken, RefreshTokens
-from service_users.signing import SigningKeys
 from service_users.tables import OneTimeToken, User
 from service_users.throttles import Throttles
 from servicekit.database.engine import Database
@@ -32,6 +31,9 @@ from servicekit.process.ids import new_id
 from servicekit.web.routes import Client
 from servicekit.wire.caseless import comparable
 from servicekit.wire.errors import DeadlineExceeded, Invalid
+
+if TYPE_CHECKING:
+    from service_users.signing import SigningKeys
 
 _COLUMNS: tuple[Any, ...] = (User.id, User.email, User.email_key, User.name, User.password_hash, User.disabled_at)
 _BY_ADDRESS = Statement(select(*_COLUMNS).where(User.email_key == bindparam("email_key")))

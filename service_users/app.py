@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flask import Flask, Response
 
 from service_users.account_routes import account_routes
@@ -10,13 +12,15 @@ from service_users.errors import EmailTaken
 from service_users.passwords import Passwords
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
-from service_users.signing import SigningKeys
 from service_users.use_cases import Users
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.identity.enforcement import KEYS_PATH, identify_with
 from servicekit.web.app import make_app
 from servicekit.wire.browsers import BrowserRules
+
+if TYPE_CHECKING:
+    from service_users.signing import SigningKeys
 
 CONSTRAINTS = {"uq_users_email_key": EmailTaken}
 
@@ -33,10 +37,14 @@ def create_app(settings: UsersSettings) -> Flask:
     # At most half of the threads, so that requests without a password still run.
     passwords = Passwords(places=max(1, settings.service_threads // 2))
     users = Users(database, passwords)
-    key = settings.key_of_accounts()
-    keys = None if key is None else SigningKeys(database, key, issuer=settings.auth_issuer)
-    has_logins = settings.auth == "required"
-    accounts = Accounts(database, passwords, keys, key) if has_logins and keys is not None and key is not None else None
+    keys = accounts = None
+    if (key := settings.key_of_accounts()) is not None:
+        # Loads the cryptography that nobody needs without logins.
+        from service_users.signing import SigningKeys
+
+        keys = SigningKeys(database, key, issuer=settings.auth_issuer)
+        if settings.auth == "required":
+            accounts = Accounts(database, passwords, keys, key)
     app = make_app(
         "service_users",
         # No event of another service matters here yet: all are acknowledged and dropped.

@@ -8,11 +8,6 @@ import hashlib
 import hmac
 import os
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-
 _BYTES = 32
 _NONCE = 12
 
@@ -36,8 +31,8 @@ class AuthKey:
         return cls(secret)
 
     def derived(self, purpose: str) -> bytes:
-        """The 32 bytes of one purpose."""
-        return HKDFExpand(SHA256(), _BYTES, purpose.encode()).derive(self._secret)
+        """The 32 bytes of one purpose: HKDF-Expand of one block."""
+        return hmac.digest(self._secret, purpose.encode() + b"\x01", hashlib.sha256)
 
 
 class Signer:
@@ -66,6 +61,11 @@ class Box:
     """Encrypts what is stored (AES-256-GCM), bound to the name of its row."""
 
     def __init__(self, key: AuthKey, purpose: str) -> None:
+        # Not needed where nobody logs in.
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._invalid = InvalidTag
         self._cipher = AESGCM(key.derived(purpose))
 
     def seal(self, plain: bytes, name: str) -> bytes:
@@ -76,5 +76,5 @@ class Box:
         """What was sealed under this name; None if it was sealed with another key, or changed."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], name.encode())
-        except (InvalidTag, ValueError):
+        except (self._invalid, ValueError):
             return None

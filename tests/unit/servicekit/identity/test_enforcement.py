@@ -184,7 +184,7 @@ def test_a_service_without_keys_is_unavailable_and_refuses_nobody():
 
 def test_without_a_login_nobody_loads_the_libraries_of_one() -> None:
     script = (
-        "import sys; import api_gateway.app, service_tasks.app, service_tasks.streams.app; "
+        "import sys; import api_gateway.app, service_tasks.app, service_tasks.streams.app, service_users.app; "
         "print([name for name in ('cryptography', 'requests') if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
