@@ -60,6 +60,7 @@ class Orders:
         if reach.owner not in (None, wanted.user_id):
             raise Forbidden.field("user_id", "must be your own")
         if key is not None:
+            key = key.within(reach)
             # Looked up first: a repetition needs neither the users service nor its user.
             earlier = idempotency.find_made(self._database, key)
             if earlier is not None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from hashlib import sha256
 from sys import getsizeof
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -51,7 +50,7 @@ from service_tasks.schemas.tasks import (
 )
 from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
-from servicekit.web.idempotency import fingerprint
+from servicekit.web.idempotency import fingerprint, own_key
 from servicekit.web.schemas import invalid_from
 from servicekit.wire import memory
 from servicekit.wire.envelope import Written, dump
@@ -276,7 +275,7 @@ class TaskMaker(Generic[T]):
         Raises `Invalid` (also as `UserDeleted`), `Forbidden`, `PayloadTooLarge`, `IdempotencyKeyReused` and, if the
         live task with its unique key is beyond reach, `UniqueKeyTaken`.
         """
-        key = None if idempotency_key is None else (_own_key(idempotency_key, reach), fingerprint(body))
+        key = None if idempotency_key is None else (own_key(idempotency_key, reach), fingerprint(body))
         try:
             return self._make(body, key, reach)
         except (Invalid, PayloadTooLarge):
@@ -609,14 +608,6 @@ class Tasks:
         if task.obstacle is None:
             return None
         return self._waits.get(f"{task.obstacle} {task.task_type}") or self._waits[task.obstacle]
-
-
-def _own_key(idempotency_key: str, reach: Reach) -> str:
-    """An idempotency key as it is stored: that of somebody with rows of their own alone is apart from all others."""
-    if reach.owner is None:
-        return idempotency_key
-    # A request's key has no space.
-    return f"{reach.owner} {sha256(idempotency_key.encode('ascii')).hexdigest()}"
 
 
 def _error_view(item: Mapping[str, Any], *, trace: bool) -> AttemptErrorView:

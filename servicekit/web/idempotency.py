@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 
 from servicekit.database.engine import Database
+from servicekit.identity.reach import Reach
 from servicekit.web.schemas import Body
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import IdempotencyKeyReused, Invalid
@@ -59,6 +60,10 @@ class RequestKey:
 
     key: str
     fingerprint: bytes
+
+    def within(self, reach: Reach) -> RequestKey:
+        """The same with its key as it is stored."""
+        return replace(self, key=own_key(self.key, reach))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,14 @@ def checked_key(key: str, field: str = IDEMPOTENCY_KEY) -> str:
     if not _KEY.fullmatch(key):
         raise Invalid.field(field, f"must be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters without spaces")
     return key
+
+
+def own_key(key: str, reach: Reach) -> str:
+    """A key as it is stored: that of somebody with rows of their own alone is apart from all others."""
+    if reach.owner is None:
+        return key
+    # A request's key has no space.
+    return f"{reach.owner} {hashlib.sha256(key.encode('ascii')).hexdigest()}"
 
 
 def fingerprint(body: Body, *, secret: Collection[str] = ()) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -105,7 +106,7 @@ def test_of_the_orders_of_others_nothing_is_shown_changed_or_deleted(orders):
     assert everything(orders) == [order for order in truth if order.status in ("in_progress", "completed")]
 
 
-def test_an_order_of_ones_own_names_oneself_and_a_key_of_somebody_else_shows_nothing(orders):
+def test_an_order_of_ones_own_names_oneself_and_its_key_is_ones_own_too(orders):
     me, other = PEOPLE[:2]
     key = RequestKey("k", b"same")
     before = everything(orders)
@@ -115,8 +116,10 @@ def test_an_order_of_ones_own_names_oneself_and_a_key_of_somebody_else_shows_not
     assert everything(orders) == before
     mine = orders.create(wanted(me), key, reach=Reach.own(me))
     assert orders.create(wanted(me), key, reach=Reach.own(me)) == type(mine)(mine.view, replayed=True)
-    with pytest.raises(OrderNotFound):
-        orders.create(wanted(other), key, reach=Reach.own(other))
+    # The same key in other hands is another.
+    made = {orders.create(wanted(me), replace(key, fingerprint=b"other"), reach=ALL).view.id}
+    made.add(orders.create(wanted(other), key, reach=Reach.own(other)).view.id)
+    assert len(made - {mine.view.id}) == 2
 
 
 def test_the_statements_themselves_refuse_a_row_beyond_reach(orders, orders_database):
