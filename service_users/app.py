@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 
+from service_users.access_routes import access_routes
 from service_users.account_routes import account_routes
 from service_users.accounts import Accounts
+from service_users.administration import Administration
+from service_users.api_keys import ApiKeys
 from service_users.errors import EmailTaken
 from service_users.passwords import Passwords
 from service_users.routes import user_routes
@@ -48,7 +51,12 @@ def create_app(settings: UsersSettings) -> Flask:
     app = make_app(
         "service_users",
         # No event of another service matters here yet: all are acknowledged and dropped.
-        routes=[user_routes(users), account_routes(accounts, users), event_routes(Inbox(database, {}), settings.token)],
+        routes=[
+            user_routes(users),
+            account_routes(accounts, users),
+            access_routes(ApiKeys(database), Administration(database), accounts, users),
+            event_routes(Inbox(database, {}), settings.token),
+        ],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.users_bind),
         identify=identify_with(settings),

@@ -1,7 +1,7 @@
 """Errors of the users service.
 
-NotFound  ⊃ UserNotFound, SessionNotFound
-Conflict  ⊃ EmailTaken, AuthIsOff
+NotFound  ⊃ UserNotFound, SessionNotFound, ApiKeyNotFound
+Conflict  ⊃ EmailTaken, AuthIsOff, TooManyApiKeys, LastAdministrator
 Unauthorized ⊃ InvalidCredential
 TooManyRequests ⊃ TooManyAttempts
 Unavailable ⊃ TooManyPasswords
@@ -43,6 +43,27 @@ class SessionNotFound(NotFound):
     """You have no session with this id."""
 
     code = "session_not_found"
+
+
+class ApiKeyNotFound(NotFound):
+    """You have no API key with this id."""
+
+    code = "api_key_not_found"
+
+
+class TooManyApiKeys(Conflict):
+    """You have 50 API keys: delete one first."""
+
+    code = "too_many_api_keys"
+
+
+class LastAdministrator(Conflict):
+    """Nobody else could administer the system: make another administrator first.
+
+    `./scripts/create-admin` does without one.
+    """
+
+    code = "last_administrator"
 
 
 class AuthIsOff(Conflict):

@@ -31,10 +31,17 @@ class UserDeletedData(BaseModel):
     id: UUID
 
 
+class UserDisabledData(BaseModel):
+    """Who may not log in any more."""
+
+    id: UUID
+
+
 #: The data of each event.
 CATALOGUE: dict[str, type[BaseModel]] = {
     "user.created": UserData,
     "user.updated": UserData,
+    "user.disabled": UserDisabledData,
     "user.deleted": UserDeletedData,
 }
 
@@ -47,6 +54,11 @@ def created(user: Any) -> Event:
 def updated(user: Any) -> Event:
     """Fields of a user were changed; `user` is as it is now."""
     return _event("user.updated", user, user.updated_at)
+
+
+def disabled(user_id: UUID, moment: datetime) -> Event:
+    """A user may not log in any more."""
+    return _event("user.disabled", UserDisabledData(id=user_id), moment)
 
 
 def deleted(user_id: UUID, moment: datetime) -> Event:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from service_users.changes import By
-from service_users.errors import EmailTaken, TooManyPasswords, UserNotFound
+from service_users.errors import EmailTaken, LastAdministrator, TooManyPasswords, UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
 from servicekit.identity.principal import Principal
@@ -51,13 +51,17 @@ def user_routes(users: Users) -> Routes:
         """Show one user."""
         return users.get(id, reach=caller.reach(Action.READ_USERS))
 
-    @api.put("/users/{id}", action=Action.CHANGE_USERS, errors=(UserNotFound, EmailTaken, TooManyPasswords, Forbidden))
+    @api.put(
+        "/users/{id}",
+        action=Action.CHANGE_USERS,
+        errors=(UserNotFound, EmailTaken, TooManyPasswords, Forbidden, LastAdministrator),
+    )
     def update_user(id: UUID, body: UserUpdate, if_match: IfMatch, caller: Principal, client: Client) -> UserView:
         """Change the named fields of a user."""
         by = By(caller.user_id, client.address)
         return users.update(id, body, if_match, reach=caller.reach(Action.CHANGE_USERS), by=by)
 
-    @api.delete("/users/{id}", action=Action.MANAGE_USERS, errors=(UserNotFound,))
+    @api.delete("/users/{id}", action=Action.MANAGE_USERS, errors=(UserNotFound, LastAdministrator))
     def delete_user(id: UUID, if_match: IfMatch, caller: Principal, client: Client) -> UserView:
         """Delete a user; the answer is the user as it was."""
         by = By(caller.user_id, client.address)

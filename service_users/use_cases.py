@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from uuid import UUID
 
 from service_users import changes, events, repository
+from service_users.administration import another_admin_stays
 from service_users.changes import By
 from service_users.errors import EmailTaken
 from service_users.password_rules import weakness
@@ -14,6 +16,7 @@ from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, U
 from servicekit.database.engine import Database
 from servicekit.events.outbox import NOTHING_ELSE, Also
 from servicekit.identity.reach import Reach
+from servicekit.identity.roles import Role
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
 from servicekit.web import idempotency
@@ -114,8 +117,9 @@ class Users:
     ) -> UserView:
         """Change fields. Other roles, or another password, end the user's access tokens; a password the sessions, too.
 
-        Raises `UserNotFound`, `PreconditionFailed`, `EmailTaken`, `TooManyPasswords`, and `Forbidden` for somebody who
-        would give roles without having all users in reach, or a password where people log in: those set their own.
+        Raises `UserNotFound`, `PreconditionFailed`, `EmailTaken`, `TooManyPasswords`, `LastAdministrator`, and
+        `Forbidden` for somebody who would give roles without having all users in reach, or a password where people log
+        in: those set their own.
         """
         values = change.named()
         names_password = "password" in values
@@ -145,8 +149,10 @@ class Users:
             changed["updated_at"] = max(self._clock(), user.created_at)
             after = _view(user, **changed)
             also = self._ending(user, changed, by)
-            if repository.ROWS.update(self._database, user, changed, events.updated(after), also, reach=reach):
-                return after
+            ends_admin = _is_admin(user.roles) and not _is_admin(after.roles)
+            with self._unless_last(user_id, by) if ends_admin else nullcontext():
+                if repository.ROWS.update(self._database, user, changed, events.updated(after), also, reach=reach):
+                    return after
 
     def _ending(self, user: Any, changed: dict[str, Any], by: By) -> Also:
         """End what was issued for other roles or another password: raises the epoch, in `changed`."""
@@ -168,18 +174,27 @@ class Users:
     def delete(
         self, user_id: UUID, if_match: IfMatch = ANY_STATE, *, reach: Reach, by: By = _NOBODY_IN_PARTICULAR
     ) -> UserView:
-        """Remove and return a user. Raises `UserNotFound` and `PreconditionFailed`."""
+        """Remove and return a user. Raises `UserNotFound`, `PreconditionFailed` and `LastAdministrator`."""
         while True:
             user = repository.ROWS.find(self._database, user_id, reach=reach)
             view = _view(user)
             if_match.require(view)
             now = self._clock()
             also = changes.of_made("user.deleted", by, now, least_epoch=changes.GONE, details={}, ends_sessions=False)
-            if repository.ROWS.delete(self._database, user, events.deleted(user_id, now), also, reach=reach):
-                return view
+            with self._unless_last(user_id, by) if _is_admin(user.roles) else nullcontext():
+                if repository.ROWS.delete(self._database, user, events.deleted(user_id, now), also, reach=reach):
+                    return view
+
+    def _unless_last(self, user_id: UUID, by: By) -> AbstractContextManager[Any]:
+        """Holds back, on a second connection, others who cease to be administrators."""
+        return nullcontext() if by.actor is None else another_admin_stays(self._database, user_id, by)
 
     def _hash(self, password: str | None) -> str | None:
         return None if password is None else self._passwords.hash(password)
+
+
+def _is_admin(roles: list[str]) -> bool:
+    return Role.ADMIN.value in roles
 
 
 def _view(user: Any, **changed: Any) -> UserView:

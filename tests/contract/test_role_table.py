@@ -33,6 +33,14 @@ GET    /auth/me                     none own  all  all   read admin
 PUT    /auth/password               none own  own  own   admin
 GET    /auth/sessions               none own  own  own   admin
 DELETE /auth/sessions/{id}          none own  own  own   admin
+GET    /auth/keys                   none own  own  own   admin
+POST   /auth/keys                   none own  own  own   admin
+DELETE /auth/keys/{id}              none own  own  own   admin
+POST   /users/{id}/disable          none none none all   admin
+POST   /users/{id}/enable           none none none all   admin
+GET    /users/{id}/sessions         none none none all   admin
+DELETE /users/{id}/sessions         none none none all   admin
+GET    /audit                       none none all  all   read admin
 GET    /orders                      none own  all  all   read orders
 POST   /orders                      none own  none all   orders
 GET    /orders/{id}                 none own  all  all   read orders

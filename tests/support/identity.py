@@ -29,6 +29,6 @@ def verifier_of(*keys: SigningKey, now=lambda: NOW, since: float | None = None) 
     return TokenVerifier(Ring(*keys, since=since), issuer=ISSUER, audience=AUDIENCE, stale_seconds=3600, now=now)
 
 
-def issue(key: SigningKey = KEY, *, issuer=ISSUER, audience=AUDIENCE, now=NOW, roles=("user",), **more) -> str:
+def issue(key: SigningKey = KEY, *, me=ME, issuer=ISSUER, audience=AUDIENCE, now=NOW, roles=("user",), **more) -> str:
     made = TokenIssuer(key, issuer=issuer, audience=audience, now=lambda: now)
-    return made.issue(ME, roles, session_id=SESSION, epoch=3, **more)
+    return made.issue(me, roles, session_id=SESSION, epoch=3, **more)

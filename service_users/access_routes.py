@@ -1,0 +1,99 @@
+"""The routes of API keys, of what administrators do about accounts, and of the audit: parse, call, answer."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from service_users.access_schemas import (
+    AccountView,
+    ApiKeyCreate,
+    ApiKeyList,
+    ApiKeyView,
+    AuditPage,
+    AuditQuery,
+    NewApiKeyView,
+)
+from service_users.account_schemas import Ended, SessionList
+from service_users.accounts import Accounts
+from service_users.administration import Administration
+from service_users.api_keys import ApiKeys
+from service_users.changes import By
+from service_users.errors import (
+    ApiKeyNotFound,
+    AuthIsOff,
+    InvalidCredential,
+    LastAdministrator,
+    TooManyApiKeys,
+    UserNotFound,
+)
+from service_users.use_cases import Users
+from servicekit.identity.principal import Principal
+from servicekit.identity.reach import Reach
+from servicekit.identity.roles import Action
+from servicekit.web.routes import Answer, Client, Routes
+from servicekit.wire.errors import Forbidden
+
+_NOT_STORED = {"Cache-Control": "no-store"}
+
+
+def access_routes(keys: ApiKeys, administration: Administration, accounts: Accounts | None, users: Users) -> Routes:
+    """Declare the operations; without `accounts` nobody logs in, and there are no keys."""
+    api = Routes("access")
+
+    @api.post(
+        "/auth/keys",
+        action=Action.OWN_ACCOUNT,
+        status=201,
+        errors=(TooManyApiKeys, InvalidCredential, AuthIsOff, Forbidden),
+        body_limit=4096,
+    )
+    def create_key(body: ApiKeyCreate, caller: Principal, client: Client) -> Answer[NewApiKeyView]:
+        """Make an API key, for a program. Its text is shown only in this answer; a key cannot make keys."""
+        if accounts is None:
+            raise AuthIsOff
+        made = keys.create(body, caller, _by(caller, client), reach=caller.reach(Action.OWN_ACCOUNT))
+        return Answer(made, headers=_NOT_STORED)
+
+    @api.get("/auth/keys", action=Action.OWN_ACCOUNT)
+    def list_keys(caller: Principal) -> ApiKeyList:
+        """List your API keys."""
+        return keys.listed(reach=caller.reach(Action.OWN_ACCOUNT))
+
+    @api.delete("/auth/keys/{id}", action=Action.OWN_ACCOUNT, errors=(ApiKeyNotFound, AuthIsOff))
+    def delete_key(id: UUID, caller: Principal, client: Client) -> ApiKeyView:
+        """Delete one of your API keys, which ends it; the answer is the key as it was."""
+        if accounts is None:
+            raise AuthIsOff
+        return keys.delete(id, _by(caller, client), reach=caller.reach(Action.OWN_ACCOUNT))
+
+    @api.post("/users/{id}/disable", action=Action.MANAGE_USERS, errors=(UserNotFound, LastAdministrator))
+    def disable_user(id: UUID, caller: Principal, client: Client) -> AccountView:
+        """End all that lets somebody in: sessions, access tokens, and API keys until they are enabled."""
+        return administration.disable(id, _by(caller, client))
+
+    @api.post("/users/{id}/enable", action=Action.MANAGE_USERS, errors=(UserNotFound,))
+    def enable_user(id: UUID, caller: Principal, client: Client) -> AccountView:
+        """Let somebody log in again."""
+        return administration.enable(id, _by(caller, client))
+
+    @api.get("/users/{id}/sessions", action=Action.MANAGE_USERS, errors=(UserNotFound,))
+    def list_user_sessions(id: UUID, caller: Principal) -> SessionList:
+        """List somebody's sessions."""
+        users.get(id, reach=caller.reach(Action.MANAGE_USERS))
+        return SessionList(sessions=[]) if accounts is None else accounts.listed(caller, reach=Reach.own(id))
+
+    @api.delete("/users/{id}/sessions", action=Action.MANAGE_USERS, errors=(UserNotFound,))
+    def end_user_sessions(id: UUID, caller: Principal, client: Client) -> Ended:
+        """End all of somebody's sessions, and the access tokens that their API keys were turned into."""
+        return administration.end_sessions(id, _by(caller, client))
+
+    @api.get("/audit", action=Action.READ_SYSTEM)
+    def list_audit(query: AuditQuery) -> AuditPage:
+        """List who did what to whose account, the newest first."""
+        return administration.audit(query)
+
+    return api
+
+
+def _by(caller: Principal, client: Client) -> By:
+    return By(caller.user_id, client.address)

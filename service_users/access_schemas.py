@@ -1,0 +1,113 @@
+"""Request and response bodies of API keys, of what administrators do about accounts, and of the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from service_users.schemas import Name
+from servicekit.identity.roles import Action
+from servicekit.web.paging import QueryTime
+from servicekit.web.schemas import Body, Id, JsonValue, Query, QueryInt, QueryText, Timestamp, View
+
+SCOPES = sorted({scope for action in Action for scope in action.scopes})
+
+
+def _scopes(scopes: list[str]) -> list[str]:
+    if not set(scopes) <= set(SCOPES):
+        raise ValueError(f"may be {', '.join(SCOPES)}")
+    if len(set(scopes)) != len(scopes):
+        raise ValueError("must not name a scope twice")
+    return scopes
+
+
+_Scopes = Annotated[
+    list[str],
+    Field(min_length=1, max_length=8, json_schema_extra={"uniqueItems": True, "items": {"enum": SCOPES}}),
+    AfterValidator(_scopes),
+]
+
+
+class ApiKeyCreate(Body):
+    """A key for a program: what it is for, and what it may do."""
+
+    example: ClassVar[Mapping[str, Any]] = {"name": "Nightly import", "scopes": ["orders"]}
+
+    name: Name = Field(description="what it is for")
+    scopes: _Scopes = Field(description="what it may do, within what its owner may; see the role table")
+    expires_at: Timestamp | None = Field(default=None, description="when it ends by itself; never if left out")
+
+
+class ApiKeyView(View):
+    """An API key, without its text."""
+
+    id: UUID
+    name: str
+    hint: str = Field(description="its last characters")
+    scopes: list[str]
+    created_at: Timestamp
+    expires_at: Timestamp | None
+    last_used_at: Timestamp | None = Field(description="to the minute")
+
+
+class NewApiKeyView(ApiKeyView):
+    """A key that was made."""
+
+    key: str = Field(description="its text, shown only now")
+
+
+class ApiKeyList(View):
+    """API keys, the newest first."""
+
+    keys: list[ApiKeyView]
+
+
+class AccountView(View):
+    """Whether somebody may log in."""
+
+    id: UUID
+    disabled_at: Timestamp | None
+
+
+class AuditQuery(Query):
+    """Which part of the audit is wanted, the newest first."""
+
+    limit: QueryInt = Field(default=50, ge=1, le=100, description="how many at most")
+    after: Id | None = Field(default=None, description="the `next` of the page before")
+    subject: Id | None = Field(default=None, description="to whom it was done")
+    action: QueryText | None = Field(default=None, description="what was done, such as user.disabled")
+    happened_from: QueryTime | None = Field(default=None, description="at this moment or later")
+    happened_to: QueryTime | None = Field(default=None, description="before this moment")
+
+    @field_validator("happened_to")
+    @classmethod
+    def _not_before_its_beginning(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        begins = info.data.get("happened_from")
+        if value is not None and begins is not None and value < begins:
+            raise ValueError("must not be before happened_from")
+        return value
+
+
+class AuditEntry(View):
+    """Who did what to whom."""
+
+    id: UUID
+    happened_at: Timestamp
+    actor: UUID | None = Field(description="who did it; null for the machine's own")
+    action: str
+    subject: UUID | None = Field(description="to whom")
+    address: str | None = Field(description="from where")
+    request_id: str | None
+    details: JsonValue
+
+
+class AuditPage(View):
+    """A page of the audit."""
+
+    limit: int
+    next: UUID | None = Field(description="send it as `after` to get the next page; null on the last")
+    entries: list[AuditEntry]

@@ -1,0 +1,110 @@
+"""What administrators do about accounts, and what everybody did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, select, text
+from sqlalchemy.orm import Session as Transaction
+
+from service_users import changes, events, sessions
+from service_users.access_schemas import AccountView, AuditEntry, AuditPage, AuditQuery
+from service_users.account_schemas import Ended
+from service_users.changes import By
+from service_users.errors import LastAdministrator, UserNotFound
+from service_users.tables import AuditRow, OneTimeToken, User
+from servicekit.database.engine import Database
+from servicekit.events import outbox
+from servicekit.identity.roles import Role
+from servicekit.process.clock import Clock, utc_now
+
+#: The advisory lock under which somebody ceases to be an administrator, so that the last two do not at once.
+_LOCK = 0x5157_6164
+
+
+@contextmanager
+def another_admin_stays(database: Database, user_id: UUID, by: By) -> Iterator[Transaction]:
+    """A transaction during which nobody else ceases to be an administrator.
+
+    Raises `LastAdministrator` if nobody but this user is one who may log in; not for the machine's own, who needs none.
+    """
+    with database.transaction() as transaction:
+        if by.actor is not None:
+            transaction.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            can = (User.roles.contains([Role.ADMIN.value]), User.disabled_at.is_(None), User.password_hash.is_not(None))
+            if transaction.execute(select(User.id).where(*can, User.id != user_id).limit(1)).first() is None:
+                raise LastAdministrator
+        yield transaction
+
+
+class Administration:
+    """The use cases; thread-safe."""
+
+    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def disable(self, user_id: UUID, by: By) -> AccountView:
+        """End all that lets somebody in, until they are enabled. Raises `UserNotFound` and `LastAdministrator`."""
+        with another_admin_stays(self._database, user_id, by) as transaction:
+            user = _locked(transaction, user_id)
+            if user.disabled_at is not None:
+                return AccountView(id=user_id, disabled_at=user.disabled_at)
+            now = self._clock()
+            sessions.end_all(transaction, user_id)
+            transaction.execute(delete(OneTimeToken).where(OneTimeToken.user_id == user_id))
+            changes.raise_epoch(transaction, user_id, now, disabled_at=now)
+            changes.record(transaction, "user.disabled", by, user_id, now)
+            outbox.add_all(transaction, [events.disabled(user_id, now)])
+        return AccountView(id=user_id, disabled_at=now)
+
+    def enable(self, user_id: UUID, by: By) -> AccountView:
+        """Let somebody log in again, and their API keys work. Raises `UserNotFound`."""
+        now = self._clock()
+        with self._database.transaction() as transaction:
+            if _locked(transaction, user_id).disabled_at is not None:
+                changes.raise_epoch(transaction, user_id, now, disabled_at=None)
+                changes.record(transaction, "user.enabled", by, user_id, now)
+        return AccountView(id=user_id, disabled_at=None)
+
+    def end_sessions(self, user_id: UUID, by: By) -> Ended:
+        """Log somebody out everywhere. Raises `UserNotFound`."""
+        now = self._clock()
+        with self._database.transaction() as transaction:
+            _locked(transaction, user_id)
+            ended = sessions.end_all(transaction, user_id)
+            changes.raise_epoch(transaction, user_id, now)
+            changes.record(transaction, "sessions.ended", by, user_id, now)
+        return Ended(sessions=ended)
+
+    def audit(self, query: AuditQuery) -> AuditPage:
+        """One page of the audit, the newest first."""
+        conditions: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+            "after": AuditRow.id.__lt__,
+            "subject": AuditRow.subject.__eq__,
+            "action": AuditRow.action.__eq__,
+            "happened_from": AuditRow.happened_at.__ge__,
+            "happened_to": AuditRow.happened_at.__lt__,
+        }
+        asked = {name: value for name in conditions if (value := getattr(query, name)) is not None}
+        given = [conditions[name](value) for name, value in asked.items()]
+        columns: list[Any] = [getattr(AuditRow, name) for name in AuditEntry.model_fields]
+        wanted = select(*columns).where(*given).order_by(AuditRow.id.desc()).limit(query.limit + 1)
+        with self._database.transaction() as transaction:
+            rows = transaction.execute(wanted).all()
+        page = rows[: query.limit]
+        return AuditPage.unchecked(
+            limit=query.limit, next=page[-1].id if len(rows) > query.limit else None, entries=page
+        )
+
+
+def _locked(transaction: Transaction, user_id: UUID) -> Any:
+    """A user, locked. Raises `UserNotFound`."""
+    wanted = select(User.roles, User.disabled_at).where(User.id == user_id).with_for_update()
+    found = transaction.execute(wanted).one_or_none()
+    if found is None:
+        raise UserNotFound
+    return found

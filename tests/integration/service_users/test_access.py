@@ -1,0 +1,203 @@
+"""API keys, what administrators do about accounts, and the audit: the service's routes on a real database."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from service_users.app import create_app
+from service_users.settings import UsersSettings
+from servicekit.identity.api_keys import is_api_key
+from servicekit.process.ids import new_id
+from tests.support.identity import KEY, issue, verifier_of
+from tests.support.postgres import ServiceDatabase
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def run(users_database: ServiceDatabase) -> Iterator[Callable[..., list[Any]]]:
+    """Give what runs a statement in the database; afterwards nothing is left there."""
+
+    def run(statement: str, **values: object) -> list[Any]:
+        with users_database.database.transaction() as transaction:
+            rows = transaction.execute(text(statement), values)
+            return [tuple(row) for row in rows] if rows.returns_rows else []
+
+    yield run
+    for table in ("revocations", "throttles"):
+        run(f"DELETE FROM {table}")
+    users_database.administer("TRUNCATE audit")
+
+
+@pytest.fixture
+def add(run) -> Callable[..., UUID]:
+    """Store a user; returns the id."""
+
+    def add(name: str, roles: str = "user") -> UUID:
+        made = new_id()
+        run(
+            "INSERT INTO users (id, email, email_key, name, name_key, roles, password_hash, created_at, updated_at) "
+            "VALUES (:id, :email, :email, :name, :name, ARRAY[:roles], 'x', now(), now())",
+            id=made, email=f"{name}@example.com", name=name, roles=roles,
+        )  # fmt: skip
+        return made
+
+    return add
+
+
+@pytest.fixture
+def ask(users_database: ServiceDatabase, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Give what asks as somebody: the status, and the data or the error."""
+    monkeypatch.setattr("service_users.app.identify_with", lambda settings: verifier_of(KEY).identify)
+    settings = UsersSettings(users_database_url=users_database.url, auth="required", auth_key="A" * 43)
+    client = create_app(settings).test_client()
+
+    def ask(method: str, path: str, body: object = None, *, by: tuple[UUID, str] | None = None, **more: Any) -> Any:
+        fields = {"X-Forwarded-For": "198.51.100.7"}
+        if by is not None:
+            fields["Authorization"] = f"Bearer {issue(me=by[0], roles=[by[1]], **more)}"
+        answer = client.open(path, method=method, json=body, headers=fields)
+        return answer.status_code, answer.json["data"] if answer.status_code < 400 else answer.json["error"]
+
+    return ask
+
+
+def test_a_key_is_shown_once_and_its_row_holds_only_a_hash(ask, add, run):
+    anna = add("anna"), "user"
+    status, made = ask("POST", "/auth/keys", {"name": "import", "scopes": ["orders", "read"]}, by=anna)
+    assert (status, is_api_key(made["key"])) == (201, True)
+    ((row, stored),) = run("SELECT api_keys::text, hash FROM api_keys")
+    assert bytes(stored) == hashlib.sha256(made["key"].encode()).digest()
+    assert made["key"] not in row
+    shown = {name: value for name, value in made.items() if name != "key"}
+    assert ask("GET", "/auth/keys", by=anna) == (200, {"keys": [shown]})
+    assert ask("GET", "/auth/keys", by=(add("boris"), "user")) == (200, {"keys": []})
+
+
+def test_a_key_that_is_deleted_leaves_a_revocation_and_an_entry_at_once(ask, add, run):
+    anna = add("anna"), "user"
+    _, made = ask("POST", "/auth/keys", {"name": "import", "scopes": ["orders"]}, by=anna)
+    path = f"/auth/keys/{made['id']}"
+    assert ask("DELETE", path, by=(add("boris"), "admin"))[1]["code"] == "api_key_not_found"
+    assert run("SELECT 1 FROM revocations") == []
+    assert ask("DELETE", path, by=anna)[1]["id"] == made["id"]
+    assert run("SELECT kind, subject::text FROM revocations") == [("key", made["id"])]
+    assert run("SELECT action, actor FROM audit ORDER BY id") == [("key.created", anna[0]), ("key.deleted", anna[0])]
+    assert ask("DELETE", path, by=anna)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("role", "body", "more", "status", "said"),
+    [
+        ("user", {"scopes": ["everything"]}, {}, 400, "scopes"),
+        ("user", {"scopes": []}, {}, 400, "scopes"),
+        ("user", {"scopes": ["read"], "expires_at": "2020-01-01T00:00:00Z"}, {}, 400, "expires_at: has passed"),
+        ("admin", {"scopes": ["read"]}, {"scopes": ["admin"]}, 403, "log in"),
+    ],
+)
+def test_no_key_is_made_of(ask, add, run, role, body, more, status, said):
+    answer = ask("POST", "/auth/keys", {"name": "x", **body}, by=(add("anna", role), role), **more)
+    assert (answer[0], said in answer[1]["message"]) == (status, True)
+    assert run("SELECT 1 FROM api_keys") == []
+
+
+def test_nobody_has_more_than_50_keys_also_of_those_made_at_once(ask, add, run):
+    anna = add("anna")
+    run(
+        "INSERT INTO api_keys (id, user_id, name, hash, hint, scopes, created_at) SELECT gen_random_uuid(), :user, 'x',"
+        " sha256(n::text::bytea), 'x', '{read}', now() FROM generate_series(1, 48) n",
+        user=anna,
+    )
+    with ThreadPoolExecutor(4) as pool:
+        body = {"name": "x", "scopes": ["read"]}
+        asked = [pool.submit(ask, "POST", "/auth/keys", body, by=(anna, "user")) for _ in range(4)]
+    assert sorted(one.result()[0] for one in asked) == [201, 201, 409, 409]
+    assert run("SELECT count(*) FROM api_keys") == [(50,)]
+
+
+def test_whoever_is_disabled_has_no_session_and_old_tokens_are_refused_until_and_after_they_are_enabled(ask, add, run):
+    admin = add("admin", "admin"), "admin"
+    add("other", "admin")
+    anna = add("anna")
+    run(
+        "INSERT INTO sessions (id, user_id, counter, methods, address, agent, created_at, refreshed_at, expires_at) "
+        "VALUES (gen_random_uuid(), :user, 0, '{pwd}', '', '', now(), now(), now() + interval '1 hour')",
+        user=anna,
+    )
+    assert len(ask("GET", f"/users/{anna}/sessions", by=admin)[1]["sessions"]) == 1
+    first = ask("POST", f"/users/{anna}/disable", by=admin)
+    assert first[1]["disabled_at"]
+    assert ask("POST", f"/users/{anna}/disable", by=admin) == first
+    assert ask("GET", f"/users/{anna}/sessions", by=admin)[1] == {"sessions": []}
+    assert run("SELECT kind, subject, least_epoch FROM revocations") == [("user", anna, 1)]
+    assert run("SELECT type, subject FROM outbox") == [("user.disabled", anna)]
+    assert ask("POST", f"/users/{anna}/enable", by=admin)[1] == {"id": str(anna), "disabled_at": None}
+    assert run("SELECT auth_epoch FROM users WHERE name = 'anna'") == [(2,)]
+    assert ask("DELETE", f"/users/{anna}/sessions", by=admin)[1] == {"sessions": 0}
+    assert run("SELECT least_epoch FROM revocations") == [(3,)]
+    assert ask("POST", f"/users/{new_id()}/disable", by=admin)[1]["code"] == "user_not_found"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("POST", "/users/{}/disable", None), ("PUT", "/users/{}", {"roles": ["user"]}), ("DELETE", "/users/{}", None)],
+)
+def test_the_last_two_administrators_do_not_end_each_other(ask, add, run, method, path, body):
+    admins = [add(name, "admin") for name in ("one", "other")]
+    add("disabled", "admin")
+    run("UPDATE users SET disabled_at = now() WHERE name = 'disabled'")
+    both = threading.Barrier(2)
+
+    def end(me: UUID, other: UUID) -> Any:
+        both.wait(10)
+        return ask(method, path.format(other), body, by=(me, "admin"))
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(end, *pair) for pair in (admins, admins[::-1])]
+    assert sorted(one.result()[0] for one in asked) == [200, 409]
+    assert {one.result()[1].get("code") for one in asked} == {None, "last_administrator"}
+    ((left,),) = run("SELECT id FROM users WHERE 'admin' = ANY(roles) AND disabled_at IS NULL")
+    assert ask(method, path.format(left), body, by=(left, "admin"))[1]["code"] == "last_administrator"
+
+
+@pytest.mark.parametrize("body", [{"roles": ["admin"]}, {"id": str(new_id())}, {"user_id": str(new_id())}])
+def test_a_change_of_oneself_with_roles_or_an_id_stores_nothing(ask, add, run, body):
+    anna = add("anna")
+    before = run("SELECT users::text FROM users")
+    status, _ = ask("PUT", f"/users/{anna}", {"name": "new", **body}, by=(anna, "user"))
+    assert status == (403 if "roles" in body else 400)
+    assert run("SELECT users::text FROM users") == before
+
+
+def test_the_audit_is_read_page_by_page_and_by_whom_and_when(ask, add, run):
+    admin = add("admin", "admin"), "admin"
+    users = [add(f"user {number}") for number in range(3)]
+    add("other", "admin")
+    for user in users:
+        ask("POST", f"/users/{user}/disable", by=admin)
+        ask("POST", f"/users/{user}/enable", by=admin)
+    everything = ask("GET", "/audit", by=(add("clara", "auditor"), "auditor"))[1]["entries"]
+    assert [one["action"] for one in everything] == ["user.enabled", "user.disabled"] * 3
+    assert {(one["actor"], one["address"]) for one in everything} == {(str(admin[0]), "198.51.100.7")}
+    pages, after = [], ""
+    while after is not None:
+        page = ask("GET", f"/audit?limit=4{after and f'&after={after}'}", by=admin)[1]
+        pages += page["entries"]
+        after = page["next"]
+    assert pages == everything
+
+    def listed(query: str) -> list[Any]:
+        return ask("GET", f"/audit?{query}", by=admin)[1]["entries"]
+
+    assert listed(f"subject={users[1]}&action=user.disabled") == [everything[3]]
+    middle = everything[2]["happened_at"]
+    assert listed(f"happened_from={middle}") + listed(f"happened_to={middle}") == everything
+    assert ask("GET", "/audit?happened_from=2026-01-02T00:00:00Z&happened_to=2026-01-01T00:00:00Z", by=admin)[0] == 400
