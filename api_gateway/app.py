@@ -13,18 +13,21 @@ from api_gateway.control import make_control
 from api_gateway.forward import Lane
 from api_gateway.front import Front
 from api_gateway.headers import TrustedProxies
+from api_gateway.identity import Identity
 from api_gateway.limits import Bulkhead, EventLoopLag, LagWatch, RetryBudget
 from api_gateway.metrics import SAME_IN_EVERY_PROCESS, GatewayMetrics
+from api_gateway.revocations import Revocations
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
 from api_gateway.upstream import Upstream, fetch
 from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
 from servicekit.http_server.application import Application, AsgiApp, Scope, Send
 from servicekit.http_server.request import Receive
-from servicekit.identity.enforcement import identify_with
+from servicekit.identity.enforcement import verifier_with
 from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
+from servicekit.process.lifecycle import stop_this_process
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.memory import MIB, Budget
 
@@ -56,6 +59,7 @@ class Gateway(Application):
         self._lanes: dict[str, Lane] = {}
         self._prober: Prober | None = None
         self._watch: LagWatch | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.handler.page(scope, receive, send)
@@ -106,6 +110,7 @@ class Gateway(Application):
         shared = shared_state.inherited("api_gateway")
         table = RouteTable()
         token = settings.admin_token
+        verifier = verifier_with(settings)
         control = make_control(
             circuits=circuits,
             routes=table.routes,
@@ -113,14 +118,23 @@ class Gateway(Application):
             fetch_documents=fetch_documents,
             admin_token=None if token is None else token.get_secret_value(),
             processes=None if shared is None else shared.living,
-            identify=identify_with(settings),
+            identify=None if verifier is None else verifier.identify,
         )
         quota = settings.quota()
         lag = EventLoopLag(_LONGEST_LAG_SECONDS)
         gateway_metrics.watch_lag(lag)
         self._watch = LagWatch(lag)
         self._watch.start()
-        self.handler = Front(
+        identity = revocations = None
+        if verifier is not None:
+            assert settings.gateways_token is not None
+            users = lanes["users"]
+            revocations = Revocations(users.upstream, settings.gateways_token, file=settings.revocations_file())
+            identity = Identity(
+                verifier, revocations, users, settings.gateways_token, origins=settings.allowed_origins()
+            )
+            gateway_metrics.watch_revocations(revocations)
+        self.handler = front = Front(
             table=table,
             lanes=lanes,
             control=cast(AsgiApp, WSGIMiddleware(cast(Any, control), workers=_CONTROL_THREADS)),
@@ -133,7 +147,13 @@ class Gateway(Application):
             streams_per_client=settings.gateway_event_streams_per_client,
             lag=lag,
             budget=Budget(max(GATEWAY_MEMORY // settings.gateway_processes, LEAST_MEMORY)),
+            identity=identity,
         )
+        if revocations is not None:
+            known = revocations
+            known.on_change = lambda: front.end_revoked_streams(known)
+            self._asking = loop.create_task(known.run())
+            self._asking.add_done_callback(_asked_no_more)
         self._prober = Prober(
             list(circuits.values()),
             ask_ready,
@@ -150,8 +170,17 @@ class Gateway(Application):
             await asyncio.to_thread(self._prober.stop)
         if self._watch is not None:
             self._watch.stop()
+        if self._asking is not None:
+            self._asking.cancel()
         for lane in self._lanes.values():
             lane.upstream.close()
+
+
+def _asked_no_more(asking: asyncio.Task[None]) -> None:
+    """A process that learns of no revocations must not go on."""
+    if not asking.cancelled():
+        log.critical("revocations_died", exc_info=asking.exception())
+        stop_this_process()
 
 
 def create_app(settings: GatewaySettings) -> Gateway:

@@ -2,6 +2,7 @@
 
 Invalid ⊃ BadPath                  400 invalid_path
 TooManyRequests ⊃ TooManyStreams   429 too_many_streams
+                ⊃ TooManyCredentials 429 too_many_credentials
 Unavailable ⊃ UpstreamUnavailable  503 <name>_unavailable
             ⊃ UpstreamCircuitOpen  503 circuit_open
             ⊃ UpstreamSaturated    503 upstream_saturated
@@ -46,6 +47,19 @@ class TooManyStreams(TooManyRequests):
     """
 
     code = "too_many_streams"
+
+
+class TooManyCredentials(TooManyRequests):
+    """Too many tokens, keys or cookies from your address were worth nothing; wait.
+
+    What this gateway knows as good is let through all the same. Are all clients one because TRUSTED_PROXIES lacks a
+    proxy?
+    """
+
+    code = "too_many_credentials"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(headers={"Retry-After": str(seconds)})
 
 
 class UpstreamUnavailable(Unavailable):

@@ -6,18 +6,21 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import ClassVar
 
 from api_gateway import headers
 from api_gateway.errors import TooManyStreams
 from api_gateway.forward import Call, Flow, Lane, Notes, Reply, forward, has_no_body
-from api_gateway.headers import Passed, Peer, TrustedProxies
+from api_gateway.headers import CREDENTIALS, Passed, Peer, TrustedProxies
+from api_gateway.identity import Identity, Shown, other_cookies
 from api_gateway.limits import EventLoopLag, RateLimiter
 from api_gateway.metrics import GatewayMetrics
 from api_gateway.parts import fields_for_parts, forward_parts
 from api_gateway.paths import Target, split_target, without_alias
-from api_gateway.route_table import Match, RouteTable
+from api_gateway.revocations import Revocations
+from api_gateway.route_table import Match, Route, RouteTable
 from api_gateway.upstream import Piece, UpstreamAnswer, UpstreamError
 from servicekit.http_server.application import AsgiApp, Message, Scope, Send
 from servicekit.http_server.request import Fields, Receive, Request, RequestFields, field_lines
@@ -41,13 +44,17 @@ _log = get_logger(__name__)
 class _ClientCall(Exchange):
     """A client request in progress."""
 
-    __slots__ = ("account", "notes", "quota")
+    __slots__ = ("account", "cookies", "notes", "quota", "shown")
 
     #: Process memory that the request takes.
     account: Account
     notes: Notes
     #: Header fields about the client's quota.
     quota: Fields
+    #: By what its sender is known, where somebody has to log in.
+    shown: Shown | None
+    #: A field line of the cookies that go on.
+    cookies: bytes
 
     def note(self, values: dict[str, object]) -> None:
         notes = self.notes
@@ -83,7 +90,9 @@ class Front(ObservedHandler[_ClientCall]):
         budget: Budget,
         limiter: RateLimiter | None = None,
         streams_per_client: int,
+        identity: Identity | None = None,
     ) -> None:
+        """Without `identity` everybody may do everything."""
         self._loop = asyncio.get_running_loop()
         super().__init__(RequestRecord(metrics, later=partial(self._loop.call_later, _LOG_SECONDS)))
         self._table = table
@@ -97,11 +106,19 @@ class Front(ObservedHandler[_ClientCall]):
         self._budget = budget
         self._limiter = limiter
         #: Open answers without a time limit.
-        self._streams: set[UpstreamAnswer] = set()
+        self._streams: dict[UpstreamAnswer, Shown | None] = {}
         #: How many of them each client has.
         self._streams_of: Counter[str] = Counter()
         self._streams_per_client = streams_per_client
         self._ending = False
+        self._identity = identity
+        self._stay = frozenset[bytes]() if identity is None else CREDENTIALS
+
+    def end_revoked_streams(self, revocations: Revocations) -> None:
+        """End the streams of those whose access has been taken away."""
+        for stream, shown in self._streams.items():
+            if shown is not None and revocations.covers(shown.token):
+                stream.end()
 
     def end_streams(self) -> None:
         """End the answers without a time limit; a client that reconnects reaches another process."""
@@ -112,6 +129,7 @@ class Front(ObservedHandler[_ClientCall]):
     def begin(self, request: Request) -> _ClientCall:
         call = _ClientCall(request)
         call.account, call.notes, call.quota = Account(self._budget), Notes(), []
+        call.shown, call.cookies = None, b""
         return call
 
     async def handle(self, exchange: _ClientCall) -> bool:
@@ -125,6 +143,8 @@ class Front(ObservedHandler[_ClientCall]):
         if match is not None:
             exchange.route = match.route.template
             if not match.route.upstream and match.route.allows(request.method):
+                if self._identity is not None:
+                    await self._admit(self._identity, exchange, match.route)
                 return False
         # A refused preflight would hide from the page why its request is refused.
         if request.method != "OPTIONS":
@@ -133,6 +153,8 @@ class Front(ObservedHandler[_ClientCall]):
                 raise Overloaded
             if self._limiter is not None:
                 exchange.quota = self._take_quota(self._limiter, request)
+            if self._identity is not None and match is not None and match.route.allows(request.method):
+                await self._admit(self._identity, exchange, match.route)
         reply = await self._reply(exchange, target, match)
         if reply.flow is not None:
             await self._send_flow(exchange, reply, reply.flow)
@@ -168,8 +190,13 @@ class Front(ObservedHandler[_ClientCall]):
         """Pass a request to Flask, which logs and counts it itself."""
         fields = RequestFields(scope["headers"])
         with request_id.use(request_id.accept_or_make(fields.get(b"x-request-id"))) as made:
-            passed = [field for field in fields.pairs if field[0] != b"x-request-id"]
+            passed = [field for field in fields.pairs if field[0] != b"x-request-id" and field[0] not in self._stay]
             passed.append((b"x-request-id", made.encode("ascii")))
+            path = split_target(scope["raw_path"].decode("latin-1")).path
+            peer, port = scope["client"] or ("", 0)
+            client = headers.client_key(headers.client_address(fields.pairs, peer, self._trusted))
+            if self._identity is not None:
+                passed += await self._token_for_page(self._identity, scope, fields, path, client)
             extra = [(b"server", headers.VIA_NAME), *self._cors(scope["method"], fields, None)]
             if scope["scheme"] == "https":
                 extra += _strict_transport(fields)
@@ -181,11 +208,39 @@ class Front(ObservedHandler[_ClientCall]):
                     message = {**message, "headers": [*message["headers"], *guards, *extra]}
                 await send(message)
 
-            raw_path = scope["raw_path"].decode("latin-1")
-            peer, port = scope["client"] or ("", 0)
-            client = headers.client_key(headers.client_address(fields.pairs, peer, self._trusted))
-            ours = {"path": split_target(raw_path).path, "headers": passed, "client": (client, port)}
+            ours = {"path": path, "headers": passed, "client": (client, port)}
             await self._control({**scope, **ours}, receive, send_with_ours)
+
+    async def _token_for_page(
+        self, identity: Identity, scope: Scope, fields: RequestFields, path: str, client: str
+    ) -> Fields:
+        """The field by which Flask learns who sends a request that was admitted a moment ago."""
+        match, method = self._table.match(path), scope["method"]
+        if match is None or not match.route.allows(method):
+            return []
+        secure = scope["scheme"] == "https"
+        with suppress(AppError):
+            action = match.route.action(method)
+            shown = await identity.of(method, fields, action, secure=secure, whose=lambda: client)
+            return [] if shown is None else [(b"authorization", b"Bearer " + shown.text.encode("ascii"))]
+        return []
+
+    async def _admit(self, identity: Identity, exchange: _ClientCall, route: Route) -> None:
+        """Find out who sends a request; raises unless they may."""
+        request = exchange.request
+        try:
+            exchange.shown = await identity.of(
+                request.method,
+                request.fields,
+                route.action(request.method),
+                secure=exchange.client.scheme == "https",
+                whose=lambda: self._whose(request),
+            )
+        except AppError as error:
+            self._gateway_metrics.refused("", error.code)
+            raise
+        if exchange.shown is None:
+            exchange.cookies = other_cookies(request.fields)
 
     def _match(self, target: Target) -> Match | None:
         path = without_alias(target.path)
@@ -215,7 +270,7 @@ class Front(ObservedHandler[_ClientCall]):
         if passed is None or passed.of is not fields:
             host = fields.hosts[0].decode("latin-1") if fields.hosts else ""
             peer = Peer(client.address, client.scheme, host, client.address in self._trusted)
-            passed = client.memo = Passed(fields, peer, request.http_version)
+            passed = client.memo = Passed(fields, peer, request.http_version, without=self._stay)
         return passed
 
     def _whose(self, request: Request) -> str:
@@ -260,10 +315,13 @@ class Front(ObservedHandler[_ClientCall]):
         total = deadline.shortened(request.fields.get(b"x-request-timeout-ms"), route.limits.total)
         passed = self._passed(request)
         sent = field_lines(fields_for_parts(passed.fields)) if route.parts else passed.lines
+        sent += headers.lines_of_this_request(exchange.request_id, passed.traceparent)
+        if self._identity is not None:
+            sent += exchange.cookies if exchange.shown is None else exchange.shown.line
         call = Call(
             method=request.method,
             target=target.raw,
-            fields=sent + headers.lines_of_this_request(exchange.request_id, passed.traceparent),
+            fields=sent,
             body=body,
             limits=route.limits,
             ends_at=self._loop.time() + total,
@@ -347,7 +405,7 @@ class Front(ObservedHandler[_ClientCall]):
         try:
             if endless:
                 whose = self._take_stream(exchange.request)
-                self._streams.add(stream)
+                self._streams[stream] = exchange.shown
                 if self._ending:
                     stream.end()
             client.start_stream(reply.status, self._sent_fields(exchange, reply), endless=endless)
@@ -370,7 +428,7 @@ class Front(ObservedHandler[_ClientCall]):
             _log.warning("stream_cut_off", cause=repr(error))
         finally:
             # However it ends (usually the client left), the upstream's connection is not kept.
-            self._streams.discard(stream)
+            self._streams.pop(stream, None)
             stream.close()
             if whose is not None:
                 self._streams_of[whose] -= 1

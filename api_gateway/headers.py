@@ -33,6 +33,9 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+#: What shows who sends a request. Where somebody has to, services see access tokens alone, and no memory of fields has
+#: any.
+CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-act-as"})
 #: Not hop-by-hop, but set here: the body is reframed, and the gateway meets expectations.
 _SET_HERE_UP = HOP_BY_HOP | {
     b"content-length",
@@ -121,10 +124,11 @@ class Passed:
 
     __slots__ = ("fields", "lines", "of", "peer", "traceparent")
 
-    def __init__(self, of: RequestFields, peer: Peer, http_version: str) -> None:
+    def __init__(self, of: RequestFields, peer: Peer, http_version: str, *, without: frozenset[bytes] = _NONE) -> None:
+        """`without` are the names of fields that stay here."""
         self.of = of
         self.peer = peer
-        self.fields, self.traceparent = _passed_up(of.pairs, peer, http_version)
+        self.fields, self.traceparent = _passed_up(of.pairs, peer, http_version, without)
         #: The fields as sent.
         self.lines = field_lines(self.fields)
 
@@ -182,9 +186,11 @@ def lines_of_this_request(request_id: str, traceparent: bytes | None) -> bytes:
     return b"x-request-id: %b\r\ntraceparent: %b\r\n" % (request_id.encode("ascii"), traceparent or new_traceparent())
 
 
-def _passed_up(fields: Sequence[tuple[bytes, bytes]], peer: Peer, http_version: str) -> tuple[Fields, bytes | None]:
+def _passed_up(
+    fields: Sequence[tuple[bytes, bytes]], peer: Peer, http_version: str, without: frozenset[bytes]
+) -> tuple[Fields, bytes | None]:
     """The fields determined by head and connection alone, and the trace to continue, if any."""
-    dropped = named_by_connection(fields)
+    dropped = named_by_connection(fields) | without
     passed: Fields = []
     forwarded: dict[bytes, list[bytes]] = {}
     via: list[bytes] = []

@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api_gateway.limits import Bulkhead, EventLoopLag, RetryBudget
+from api_gateway.revocations import Revocations
 from servicekit.circuits import MOVES, Circuit, Transition
 from servicekit.observing.metrics import Named, Tallies, Tally
 
@@ -28,6 +29,7 @@ class GatewayMetrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._watched: list[tuple[Circuit, Bulkhead, RetryBudget]] = []
         self._lag = EventLoopLag(0)
+        self._revocations: Revocations | None = None
         self._transitions = Counter(
             "siteworks_circuit_transitions_total",
             "Changes of a circuit's state; every one that can be is there from the start, at 0.",
@@ -79,6 +81,9 @@ class GatewayMetrics(Collector):
     def watch_lag(self, lag: EventLoopLag) -> None:
         self._lag = lag
 
+    def watch_revocations(self, revocations: Revocations) -> None:
+        self._revocations = revocations
+
     def circuit_moved(self, transition: Transition) -> None:
         self._transitions.labels(transition.name, transition.old, transition.new, transition.reason).inc()
 
@@ -118,6 +123,11 @@ class GatewayMetrics(Collector):
         )
         lag = GaugeMetricFamily("siteworks_gateway_lag_seconds", "How late the event loop ran what was due last.")
         lag.add_metric([], self._lag.seconds)
+        age = GaugeMetricFamily(
+            "siteworks_gateway_revocations_age_seconds",
+            "How long ago this process last learned which logins have ended; +Inf if never, 0 where nobody logs in.",
+        )
+        age.add_metric([], 0.0 if self._revocations is None else self._revocations.age)
         left = GaugeMetricFamily(
             "siteworks_gateway_retry_budget", "Retries that may follow at once.", labels=["upstream"]
         )
@@ -130,4 +140,4 @@ class GatewayMetrics(Collector):
             busy.add_metric([circuit.name], bulkhead.in_use)
             waiting.add_metric([circuit.name], bulkhead.waiting)
             left.add_metric([circuit.name], budget.left)
-        return [state, rate, ready, busy, waiting, left, lag]
+        return [state, rate, ready, busy, waiting, left, lag, age]

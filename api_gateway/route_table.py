@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
+from servicekit.identity.roles import Action
 from servicekit.wire.memory import MIB
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 #: The only upstream that is not a service: the tasks' event streams. They have processes of their own, and a separate
 #: circuit and bulkhead here, because an open stream keeps its place.
@@ -65,6 +67,12 @@ class Route:
     #: Of a merged page, for the document: its operation's name, and what it shows.
     name: str = ""
     summary: str = ""
+    #: What each method does, in the role table.
+    actions: Mapping[str, Action] = field(default_factory=dict)
+
+    def action(self, method: str) -> Action:
+        """What a method that it allows does; raises KeyError for a row that does not say."""
+        return self.actions["GET" if method == "HEAD" else method]
 
     def allows(self, method: str) -> bool:
         """HEAD is answered wherever GET is."""
@@ -77,29 +85,41 @@ class Route:
         return ", ".join((*self.methods, *extra, "OPTIONS"))
 
 
-def _row(template: str, upstream: str, methods: str, **limits: float) -> Route:
-    return Route(template, upstream, tuple(methods.split()), Limits(**limits))  # type: ignore[arg-type]
+_USUAL = Limits()
 
 
-def _merged(template: str, *parts: Part, name: str, summary: str) -> Route:
-    return Route(template, parts[0].upstream, ("GET",), parts=parts, name=name, summary=summary)
+def _row(
+    template: str, upstream: str, *, body: int = _USUAL.body, seconds: float = _USUAL.total, **actions: Action
+) -> Route:
+    """A row with the action of each method; PATCH does what PUT does."""
+    if "PUT" in actions:
+        actions["PATCH"] = actions["PUT"]
+    limits = Limits(body=body, first_byte=seconds, total=seconds)
+    methods = tuple(method for method in _METHODS if method in actions)
+    return Route(template, upstream, methods, limits, actions=actions)
+
+
+def _merged(template: str, *parts: Part, name: str, summary: str, action: Action) -> Route:
+    return Route(
+        template, parts[0].upstream, ("GET",), parts=parts, name=name, summary=summary, actions={"GET": action}
+    )
 
 
 ROUTES: tuple[Route, ...] = (
-    _row("/.well-known/jwks.json", "users", "GET"),
-    _row("/auth/login", "users", "POST", body=4096),
-    _row("/auth/refresh", "users", "POST", body=4096),
-    _row("/auth/logout", "users", "POST"),
-    _row("/auth/logout-all", "users", "POST"),
-    _row("/auth/me", "users", "GET"),
-    _row("/auth/password", "users", "PUT PATCH", body=4096),
-    _row("/auth/sessions", "users", "GET"),
-    _row("/auth/sessions/{id}", "users", "DELETE"),
-    _row("/auth/keys", "users", "GET POST", body=4096),
-    _row("/auth/keys/{id}", "users", "DELETE"),
-    _row("/audit", "users", "GET"),
-    _row("/users", "users", "GET POST"),
-    _row("/users/{id}", "users", "GET PUT PATCH DELETE"),
+    _row("/.well-known/jwks.json", "users", GET=Action.PUBLIC),
+    _row("/auth/login", "users", POST=Action.PUBLIC, body=4096),
+    _row("/auth/refresh", "users", POST=Action.PUBLIC, body=4096),
+    _row("/auth/logout", "users", POST=Action.OWN_ACCOUNT),
+    _row("/auth/logout-all", "users", POST=Action.OWN_ACCOUNT),
+    _row("/auth/me", "users", GET=Action.READ_USERS),
+    _row("/auth/password", "users", PUT=Action.OWN_ACCOUNT, body=4096),
+    _row("/auth/sessions", "users", GET=Action.OWN_ACCOUNT),
+    _row("/auth/sessions/{id}", "users", DELETE=Action.OWN_ACCOUNT),
+    _row("/auth/keys", "users", GET=Action.OWN_ACCOUNT, POST=Action.OWN_ACCOUNT, body=4096),
+    _row("/auth/keys/{id}", "users", DELETE=Action.OWN_ACCOUNT),
+    _row("/audit", "users", GET=Action.READ_SYSTEM),
+    _row("/users", "users", GET=Action.READ_USERS, POST=Action.MANAGE_USERS),
+    _row("/users/{id}", "users", GET=Action.READ_USERS, PUT=Action.CHANGE_USERS, DELETE=Action.MANAGE_USERS),
     _merged(
         "/users/{id}/details",
         Part("users", "/users/{id}", {"user": None}),
@@ -111,52 +131,53 @@ ROUTES: tuple[Route, ...] = (
         ),
         name="user_details",
         summary="Show a user with the newest 50 orders, asked of both services at the same time",
+        action=Action.READ_USERS,
     ),
-    _row("/users/{id}/tasks", "tasks", "GET"),
-    _row("/users/{id}/disable", "users", "POST"),
-    _row("/users/{id}/enable", "users", "POST"),
-    _row("/users/{id}/sessions", "users", "GET DELETE"),
-    _row("/orders", "orders", "GET POST"),
-    _row("/orders/{id}", "orders", "GET PUT PATCH DELETE"),
-    _row("/tasks", "tasks", "GET POST"),
+    _row("/users/{id}/tasks", "tasks", GET=Action.READ_TASKS),
+    _row("/users/{id}/disable", "users", POST=Action.MANAGE_USERS),
+    _row("/users/{id}/enable", "users", POST=Action.MANAGE_USERS),
+    _row("/users/{id}/sessions", "users", GET=Action.MANAGE_USERS, DELETE=Action.MANAGE_USERS),
+    _row("/orders", "orders", GET=Action.READ_ORDERS, POST=Action.CHANGE_ORDERS),
+    _row("/orders/{id}", "orders", GET=Action.READ_ORDERS, PUT=Action.CHANGE_ORDERS, DELETE=Action.CHANGE_ORDERS),
+    _row("/tasks", "tasks", GET=Action.READ_TASKS, POST=Action.CHANGE_TASKS),
     # A literal wins over {id}.
-    _row("/tasks/batch", "tasks", "POST", body=16 * MIB, first_byte=30.0, total=30.0),
-    _row("/tasks/rejected", "tasks", "GET"),
-    _row("/tasks/rejected/{id}", "tasks", "GET DELETE"),
-    _row("/tasks/rejected/{id}/requeue", "tasks", "POST"),
-    _row("/tasks/stats", "tasks", "GET"),
-    _row("/tasks/cancel", "tasks", "POST", first_byte=30.0, total=30.0),
-    _row("/tasks/retry", "tasks", "POST", first_byte=30.0, total=30.0),
-    _row("/tasks/{id}", "tasks", "GET DELETE"),
-    _row("/tasks/{id}/status", "tasks", "GET"),
-    _row("/tasks/{id}/result", "tasks", "GET"),
+    _row("/tasks/batch", "tasks", POST=Action.CHANGE_TASKS, body=16 * MIB, seconds=30.0),
+    _row("/tasks/rejected", "tasks", GET=Action.INSPECT_TASKS),
+    _row("/tasks/rejected/{id}", "tasks", GET=Action.INSPECT_TASKS, DELETE=Action.OPERATE_TASKS),
+    _row("/tasks/rejected/{id}/requeue", "tasks", POST=Action.OPERATE_TASKS),
+    _row("/tasks/stats", "tasks", GET=Action.READ_TASKS),
+    _row("/tasks/cancel", "tasks", POST=Action.OPERATE_TASKS, seconds=30.0),
+    _row("/tasks/retry", "tasks", POST=Action.OPERATE_TASKS, seconds=30.0),
+    _row("/tasks/{id}", "tasks", GET=Action.READ_TASKS, DELETE=Action.CHANGE_TASKS),
+    _row("/tasks/{id}/status", "tasks", GET=Action.READ_TASKS),
+    _row("/tasks/{id}/result", "tasks", GET=Action.READ_TASKS),
     # Streams: the total limit applies until they begin, the idle limit afterwards.
-    _row("/tasks/{id}/events", EVENTS, "GET"),
-    _row("/tasks/{id}/retry", "tasks", "POST"),
-    _row("/task-types", "tasks", "GET"),
-    _row("/task-types/{name}", "tasks", "PUT PATCH DELETE"),
-    _row("/task-types/{name}/pause", "tasks", "POST"),
-    _row("/task-types/{name}/resume", "tasks", "POST"),
-    _row("/schedules", "tasks", "GET POST"),
-    _row("/schedules/{id}", "tasks", "GET PUT PATCH DELETE"),
-    _row("/schedules/{id}/pause", "tasks", "POST"),
-    _row("/schedules/{id}/resume", "tasks", "POST"),
-    _row("/schedules/{id}/run", "tasks", "POST"),
+    _row("/tasks/{id}/events", EVENTS, GET=Action.READ_TASKS),
+    _row("/tasks/{id}/retry", "tasks", POST=Action.CHANGE_TASKS),
+    _row("/task-types", "tasks", GET=Action.READ_TASKS),
+    _row("/task-types/{name}", "tasks", PUT=Action.OPERATE_TASKS, DELETE=Action.OPERATE_TASKS),
+    _row("/task-types/{name}/pause", "tasks", POST=Action.OPERATE_TASKS),
+    _row("/task-types/{name}/resume", "tasks", POST=Action.OPERATE_TASKS),
+    _row("/schedules", "tasks", GET=Action.READ_TASKS, POST=Action.CHANGE_TASKS),
+    _row("/schedules/{id}", "tasks", GET=Action.READ_TASKS, PUT=Action.CHANGE_TASKS, DELETE=Action.CHANGE_TASKS),
+    _row("/schedules/{id}/pause", "tasks", POST=Action.CHANGE_TASKS),
+    _row("/schedules/{id}/resume", "tasks", POST=Action.CHANGE_TASKS),
+    _row("/schedules/{id}/run", "tasks", POST=Action.CHANGE_TASKS),
 )
 
 #: The gateway's own pages; they have no alias.
 PAGES: tuple[Route, ...] = (
-    _row("/", "", "GET"),
-    _row("/health", "", "GET"),
-    _row("/status", "", "GET"),
-    _row("/livez", "", "GET"),
-    _row("/readyz", "", "GET"),
-    _row("/metrics", "", "GET"),
-    _row("/openapi.json", "", "GET"),
-    _row("/swagger", "", "GET"),
-    _row("/swagger/", "", "GET"),
-    _row("/swagger/{file}", "", "GET"),
-    _row("/admin/circuits/{name}", "", "POST"),
+    _row("/", "", GET=Action.PUBLIC),
+    _row("/health", "", GET=Action.PUBLIC),
+    _row("/status", "", GET=Action.READ_SYSTEM),
+    _row("/livez", "", GET=Action.PUBLIC),
+    _row("/readyz", "", GET=Action.PUBLIC),
+    _row("/metrics", "", GET=Action.READ_SYSTEM),
+    _row("/openapi.json", "", GET=Action.PUBLIC),
+    _row("/swagger", "", GET=Action.PUBLIC),
+    _row("/swagger/", "", GET=Action.PUBLIC),
+    _row("/swagger/{file}", "", GET=Action.PUBLIC),
+    _row("/admin/circuits/{name}", "", POST=Action.OPERATE_SYSTEM),
 )
 
 

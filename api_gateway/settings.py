@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, FilePath, create_model, model_validator
@@ -12,7 +13,7 @@ from api_gateway.route_table import EVENTS
 from servicekit.http_server.tls import BadTlsFile, ServerTls, read_context
 from servicekit.process.hosts import read_origins
 from servicekit.process.services import Service, services
-from servicekit.process.settings import Bind, CallerSettings, HttpUrl, Token
+from servicekit.process.settings import Bind, CallerSettings, GatewayToken, HttpUrl, Token
 
 
 def _proxies(value: str) -> str:
@@ -57,7 +58,7 @@ else:
     )
 
 
-class GatewaySettings(_Addresses):
+class GatewaySettings(GatewayToken, _Addresses):
     """All settings of the gateway."""
 
     process: ClassVar[str] = "gateway"
@@ -104,6 +105,12 @@ class GatewaySettings(_Addresses):
     )
 
     @model_validator(mode="after")
+    def _has_its_token(self) -> Self:
+        if self.auth == "required" and self.gateways_token is None:
+            raise ValueError("GATEWAY_TOKEN: is not set, nor GATEWAY_TOKEN_FILE, but AUTH=required")
+        return self
+
+    @model_validator(mode="after")
     def _certificate_and_key(self) -> Self:
         certificate, key = self.gateway_tls_cert_file, self.gateway_tls_key_file
         if (certificate is None) != (key is None):
@@ -130,6 +137,11 @@ class GatewaySettings(_Addresses):
     def places(self, upstream: str) -> int:
         """How many requests may be in flight at an upstream."""
         return self.gateway_event_streams if upstream == EVENTS else self.gateway_upstream_connections
+
+    def revocations_file(self) -> Path | None:
+        """Where revocations are kept: beside the keys of access tokens."""
+        keys = self.auth_keys_file
+        return None if keys is None else keys.with_name(f"{keys.name}.revocations")
 
     def quota(self) -> Quota | None:
         """The rate limit per client address, if there is one."""

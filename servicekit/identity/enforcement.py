@@ -14,8 +14,8 @@ KEYS_PATH = "/.well-known/jwks.json"
 _SECONDS = 2.0
 
 
-def identify_with(settings: CallerSettings) -> Identify | None:
-    """How this process finds out who calls; None if everybody is an administrator.
+def verifier_with(settings: CallerSettings) -> TokenVerifier | None:
+    """What verifies access tokens in this process; None if everybody is an administrator.
 
     Starts to ask for keys, on a thread that lives as long as the process.
     """
@@ -37,4 +37,10 @@ def identify_with(settings: CallerSettings) -> Identify | None:
     ring.start()
     return TokenVerifier(
         ring, issuer=settings.auth_issuer, audience=AUDIENCE, stale_seconds=settings.auth_stale_seconds
-    ).identify
+    )
+
+
+def identify_with(settings: CallerSettings) -> Identify | None:
+    """How this process finds out who calls; None as `verifier_with`."""
+    verifier = verifier_with(settings)
+    return None if verifier is None else verifier.identify

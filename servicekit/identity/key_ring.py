@@ -96,18 +96,26 @@ class KeyRing(Duty):
         """Whole or not at all; the file's time of change says when the keys were seen last."""
         if self._file is None or self._touched is None:
             return
-        new = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         try:
             if self._text != self._stored:
-                with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                    file.write(self._text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                new.replace(self._file)
+                write_whole(self._file, self._text)
                 self._stored = self._text
             os.utime(self._file, (self._touched, self._touched))
         except OSError as exc:
             log.warning("key_set_not_stored", file=self._file.name, cause=exc.strerror)
             self._stored = b""
-            with suppress(OSError):
-                new.unlink()
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Replace a file's content, which its owner alone may read, durably, as a whole or not at all; raises OSError."""
+    new = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as draft:
+            draft.write(content)
+            draft.flush()
+            os.fsync(draft.fileno())
+        new.replace(file)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise

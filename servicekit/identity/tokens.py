@@ -194,8 +194,11 @@ class TokenVerifier:
         # What is remembered does without its text, the larger half.
         return Principal(found.user_id, found.role, found.scopes, found.session_id, token)
 
-    def verify(self, token: str) -> AccessToken:
-        """What the token says; raises `InvalidToken`, or `IdentityUnavailable` without keys."""
+    def verify(self, token: str, *, before_work: Callable[[], None] = lambda: None) -> AccessToken:
+        """What the token says; raises `InvalidToken`, or `IdentityUnavailable` without keys.
+
+        `before_work` is called before the signature of a token that nothing is remembered of, and may raise.
+        """
         if len(token) > LONGEST or not token.isascii():
             raise InvalidToken
         digest = hashlib.sha256(token.encode("ascii")).digest()
@@ -206,7 +209,7 @@ class TokenVerifier:
         memory = self._memory
         if memory is None or memory.keys is not keys:
             memory = self._memory = _Memory(keys)
-        found = memory.good.get(digest) or self._read(token, digest, memory, now)
+        found = memory.good.get(digest) or self._read(token, digest, memory, now, before_work)
         if now > found.expires_at + SKEW and not self._is_honoured(found, now):
             raise InvalidToken("The access token has expired.")
         return found
@@ -215,9 +218,12 @@ class TokenVerifier:
         since = self._keys.out_of_touch_since()
         return since is not None and token.expires_at >= since and now <= since + self._stale_seconds
 
-    def _read(self, token: str, digest: bytes, memory: _Memory, now: float) -> AccessToken:
+    def _read(
+        self, token: str, digest: bytes, memory: _Memory, now: float, before_work: Callable[[], None]
+    ) -> AccessToken:
         if not memory.keys.knows(token) or memory.refused.get(digest, 0.0) > now:
             raise InvalidToken
+        before_work()
         try:
             read = self._judge(memory.keys.claims(token), now)
         except InvalidToken:

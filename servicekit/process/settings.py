@@ -171,24 +171,50 @@ class InternalToken(ServerSettings):
     )
 
     @model_validator(mode="after")
-    def _long_enough(self) -> Self:
-        if self.internal_token is None and self.internal_token_file is not None and len(self._read()) < _SHORTEST_TOKEN:
-            raise ValueError(f"INTERNAL_TOKEN_FILE: the token in it has less than {_SHORTEST_TOKEN} characters")
+    def _can_read_internal_token(self) -> Self:
+        _ = self.token
         return self
 
     @property
     def token(self) -> str | None:
         """The token, from either variable."""
-        if self.internal_token is not None:
-            return self.internal_token.get_secret_value()
-        return None if self.internal_token_file is None else self._read()
+        return _token_of("INTERNAL_TOKEN", self.internal_token, self.internal_token_file)
 
-    def _read(self) -> str:
-        assert self.internal_token_file is not None
-        try:
-            return self.internal_token_file.read_text(encoding="ascii").strip()
-        except (OSError, ValueError) as exc:
-            raise ValueError("INTERNAL_TOKEN_FILE: cannot be read") from exc
+
+class GatewayToken(ServerSettings):
+    """The token by which the users service knows the gateway, and nobody else."""
+
+    gateway_token: Token | None = Field(
+        default=None,
+        description="the token by which the users service knows the gateway, at least 16 characters; needed with "
+        "AUTH=required",
+    )
+    gateway_token_file: FilePath | None = Field(
+        default=None, description="a file that holds the gateway's token; GATEWAY_TOKEN wins over it"
+    )
+
+    @model_validator(mode="after")
+    def _can_read_gateway_token(self) -> Self:
+        _ = self.gateways_token
+        return self
+
+    @property
+    def gateways_token(self) -> str | None:
+        """The token, from either variable."""
+        return _token_of("GATEWAY_TOKEN", self.gateway_token, self.gateway_token_file)
+
+
+def _token_of(variable: str, value: SecretStr | None, file: Path | None) -> str | None:
+    """A token from a variable, or from the file that another one names; raises ValueError."""
+    if value is not None or file is None:
+        return None if value is None else value.get_secret_value()
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as exc:
+        raise ValueError(f"{variable}_FILE: cannot be read") from exc
+    if len(text) < _SHORTEST_TOKEN:
+        raise ValueError(f"{variable}_FILE: the token in it has less than {_SHORTEST_TOKEN} characters")
+    return text
 
 
 class WebServiceSettings(InternalToken, CallerSettings):

@@ -9,10 +9,11 @@ import pytest
 from flask import Flask
 
 from api_gateway.control import make_control
+from api_gateway.route_table import PAGES, ROUTES
 from scripts.reference import endpoints
 from scripts.reference.roles import operations
 from servicekit.identity.keys import SigningKey
-from servicekit.identity.roles import Role
+from servicekit.identity.roles import Action, Role
 from servicekit.observing.metrics import Metrics
 from servicekit.process.services import services
 from servicekit.web.routes import Endpoint
@@ -105,6 +106,16 @@ def test_every_operation_is_in_the_table_and_reaches_what_it_says():
     for name, row in ROWS.items():
         assert [known[name].action.extents[role] for role in Role] == row[:4], name
         assert known[name].action.scopes == {*row[4:]}, name
+
+
+def test_the_gateway_refuses_by_the_actions_of_the_services():
+    routed = {f"{method} {row.template}": action for row in ROUTES + PAGES for method, action in row.actions.items()}
+    known = {name_of(one).replace("PATCH", "PUT"): one.action for one in operations()}
+    for name, action in routed.items():
+        merged = name.endswith("/details")
+        page = known.get(name.replace("PATCH", "PUT").removesuffix("/details" if merged else ""), Action.PUBLIC)
+        assert action is (Action.READ_SYSTEM if name == "GET /metrics" else page), name
+    assert all(row.actions.keys() == {*row.methods} for row in ROUTES + PAGES)
 
 
 def asked_of() -> Iterator[str]:

@@ -17,7 +17,7 @@ from servicekit.identity.enforcement import KEYS_PATH
 from servicekit.identity.keys import SigningKey
 from servicekit.identity.tokens import AUDIENCE, TokenIssuer
 from tests.support.programs import SERVERS, Program
-from tests.support.upstream import ScriptedUpstream, answer
+from tests.support.upstream import ScriptedUpstream, answer, good
 from tests.support.waiting import eventually
 
 KEY = SigningKey.generate()
@@ -39,6 +39,7 @@ def keys() -> Iterator[ScriptedUpstream]:
     """The users service, as far as it publishes keys."""
     with ScriptedUpstream() as users:
         users.script_path(KEYS_PATH, answer(200, KEY_SET))
+        users.script_path("/internal/revocations", good({"sessions": [], "keys": [], "users": {}}))
         yield users
 
 
@@ -51,6 +52,7 @@ def start(name: str, folder: Path, keys: ScriptedUpstream) -> Program:
         f"AUTH_ISSUER={ISSUER}",
         f"USERS_URL={keys.url}",
         "AUTH_KEYS_FILE=keys",
+        "GATEWAY_TOKEN=for the gateway of these tests",
     )
 
 
@@ -123,6 +125,10 @@ def test_every_port_admits_whoever_shows_a_good_token_and_nobody_else(program: P
 
 def test_the_pages_for_machines_need_no_token(program: Program) -> None:
     for path in ("/livez", "/metrics", "/openapi.json"):
+        if program.name == "gateway" and path == "/metrics":
+            # Its port is for everybody.
+            assert ask(program, "GET", path)[0] == 401
+            continue
         assert ask(program, "GET", path)[0] == 200
         assert ask(program, "GET", path, "Bearer nonsense")[0] == 200
 

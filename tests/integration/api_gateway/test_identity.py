@@ -1,0 +1,266 @@
+"""The gateway where people log in: one credential counts, becomes an access token, and ends when it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from servicekit.identity.api_keys import new_api_key
+from servicekit.identity.enforcement import KEYS_PATH
+from servicekit.identity.keys import SigningKey
+from servicekit.identity.tokens import AUDIENCE, TokenIssuer
+from tests.support.gateway import GatewayProcess
+from tests.support.raw_http import RawAnswer, read_answer
+from tests.support.upstream import Pause, ScriptedUpstream, answer, bad, good
+from tests.support.waiting import eventually
+
+KEY = SigningKey.generate()
+KEY_SET = json.dumps({"keys": [KEY.public()]}).encode()
+ISSUER, SECRET = "https://sites.example", "what only the gateway knows"
+ME = UUID(int=1, version=4)
+COOKIE = "c" * 43
+EXCHANGE, REVOCATIONS = "/internal/exchange", "/internal/revocations"
+_numbers = iter(range(100, 10_000))
+
+
+def token(role: str = "user", *, session: UUID | None = None, key: SigningKey = KEY, epoch: int = 5, **more) -> str:
+    issuer = TokenIssuer(key, issuer=ISSUER, audience=AUDIENCE)
+    session = session or UUID(int=next(_numbers), version=4)
+    return issuer.issue(ME, [role], session_id=session, epoch=epoch, **more)
+
+
+def bearer(text: str) -> tuple[str, str]:
+    return "Authorization", f"Bearer {text}"
+
+
+def prepare(users: ScriptedUpstream) -> None:
+    users.reset()
+    users.script_path(KEYS_PATH, answer(200, KEY_SET))
+    revoke(users)
+    users.script_path(EXCHANGE, bad(401, "invalid_credential"))
+
+
+def revoke(upstream: ScriptedUpstream, **what: object) -> None:
+    body = {"sessions": [], "keys": [], "users": {}, **what}
+    upstream.script_path(REVOCATIONS, good(body, fields=[("ETag", f'"{next(_numbers)}"')]))
+
+
+def exchanges(users: ScriptedUpstream, text: str, *before: Pause) -> None:
+    users.script_path(EXCHANGE, *before, good({"access_token": text, "expires_in": 300}))
+
+
+def start(folder: Path, **settings: str) -> GatewayProcess:
+    login = {"AUTH": "required", "AUTH_ISSUER": ISSUER, "AUTH_KEYS_FILE": str(folder / "keys"), "GATEWAY_TOKEN": SECRET}
+    return GatewayProcess(folder / "log", **login, **settings)
+
+
+@pytest.fixture(scope="module")
+def _process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("identity")
+    # Known from before: users publishes nothing until the tests say what.
+    (folder / "keys").write_bytes(KEY_SET)
+    process = start(folder, CORS_ORIGINS="https://app.example.com")
+    yield process
+    process.stop()
+    log = (folder / "log").read_text()
+    planted = (SECRET, COOKIE, "swk_", token().split(".")[0])
+    assert not [secret for secret in planted if secret in log]
+
+
+@pytest.fixture
+def gateway(_process: GatewayProcess) -> GatewayProcess:
+    for upstream in _process.upstreams.values():
+        upstream.reset()
+    prepare(_process.upstreams["users"])
+    one = token()
+    eventually(lambda: _process.client.get("/tasks", bearer(one)).status == 200, what="it knows of the revocations")
+    for upstream in _process.upstreams.values():
+        upstream.seen.clear()
+    return _process
+
+
+@pytest.fixture
+def users(gateway: GatewayProcess) -> ScriptedUpstream:
+    return gateway.upstreams["users"]
+
+
+@pytest.fixture
+def tasks(gateway: GatewayProcess) -> ScriptedUpstream:
+    return gateway.upstreams["tasks"]
+
+
+def code(got: RawAnswer) -> tuple[int, str]:
+    return got.status, got.code
+
+
+def test_a_service_sees_one_access_token_and_no_other_credential(gateway: GatewayProcess, tasks: ScriptedUpstream):
+    mine = token()
+    others = (("Cookie", f"siteworks={COOKIE}; theme=dark"), ("X-Act-As", str(ME)))
+    for _ in range(2):  # the second time with fields that are remembered
+        assert gateway.client.get("/tasks", bearer(mine), *others).status == 200
+    for seen in tasks.requests("/tasks"):
+        assert seen.values("Authorization") == [f"Bearer {mine}"]
+        assert seen.values("Cookie") == seen.values("X-Act-As") == []
+
+
+def test_whoever_may_not_is_refused_before_any_service_is_asked(gateway: GatewayProcess):
+    client, key = gateway.client, token("admin", scopes=["orders"])
+    for method, path, fields, expected in (
+        ("GET", "/tasks", (), (401, "unauthorized")),
+        ("HEAD", "/tasks", (), 401),
+        ("POST", "/users", (bearer(token("user")),), (403, "forbidden")),
+        ("POST", "/orders", (bearer(token("auditor")),), (403, "forbidden")),
+        ("GET", "/api/v1/tasks/rejected", (bearer(token("user")),), (403, "forbidden")),
+        ("GET", "/tasks", (bearer(key),), (403, "forbidden")),
+        ("GET", "/metrics", (), (401, "unauthorized")),
+        ("GET", "/status", (bearer(token("user")),), (403, "forbidden")),
+        ("GET", "/tasks", (bearer(token()), bearer(token())), (401, "invalid_token")),
+        ("GET", "/tasks", (("Authorization", "Basic YWRtaW46YWRtaW4="),), (401, "invalid_token")),
+        ("GET", "/tasks", (bearer(token(key=SigningKey.generate())),), (401, "invalid_token")),
+        # Decided on the path that would be forwarded.
+        ("GET", "/health/../tasks", (), (400, "invalid_path")),
+        ("GET", "/health/%2e%2e/tasks", (), (400, "invalid_path")),
+        ("GET", "/health;x/tasks", (), (404, "not_found")),
+        ("GET", "//tasks", (), (404, "not_found")),
+    ):
+        got = client.request(method, path, fields=fields)
+        assert (got.status if method == "HEAD" else code(got)) == expected, (method, path)
+    for page in ("/metrics", "/status"):
+        assert client.get(page, bearer(token("auditor"))).status == 200
+    assert all(client.get(page).status == 200 for page in ("/", "/health", "/livez", "/openapi.json"))
+    asked = [seen.target for one in gateway.upstreams.values() for seen in one.requests()]
+    assert {*asked} <= {REVOCATIONS, KEYS_PATH}
+
+
+def test_a_key_is_exchanged_once_for_many_requests_at_once(
+    gateway: GatewayProcess, users: ScriptedUpstream, tasks: ScriptedUpstream
+):
+    key, made = new_api_key(), token(scopes=["read"])
+    exchanges(users, made, Pause(0.1))
+    with ThreadPoolExecutor(16) as pool:
+        got = list(pool.map(lambda _: gateway.client.get("/tasks", bearer(key)).status, range(64)))
+    assert {*got} == {200}
+    (asked,) = users.requests(EXCHANGE)
+    assert asked.values("Authorization") == [f"Bearer {SECRET}"]
+    assert json.loads(asked.body) == {"kind": "key", "credential": key}
+    assert {seen.value("Authorization") for seen in tasks.requests("/tasks")} == {f"Bearer {made}"}
+    wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
+    assert code(gateway.client.get("/tasks", bearer(wrong))) == (401, "invalid_token")
+    assert len(users.requests(EXCHANGE)) == 1
+
+
+def test_a_cookie_is_exchanged_unless_a_token_is_shown_and_a_broken_one_is_never_nobody(
+    gateway: GatewayProcess, users: ScriptedUpstream, tasks: ScriptedUpstream
+):
+    exchanges(users, token())
+    client = gateway.client
+    for cookie in ("siteworks=", "siteworks=short", f"siteworks={COOKIE}; siteworks={COOKIE}", f"siteworks={COOKIE}é"):
+        assert code(client.get("/tasks", ("Cookie", cookie))) == (401, "invalid_token"), cookie
+    assert code(client.get("/tasks", ("Cookie", "theme=dark"))) == (401, "unauthorized")
+    assert code(client.get("/tasks", bearer("x"), ("Cookie", f"siteworks={COOKIE}"))) == (401, "invalid_token")
+    assert users.requests(EXCHANGE) == []
+    for _ in range(2):
+        assert client.get("/tasks", ("Cookie", f"theme=dark; siteworks={COOKIE}")).status == 200
+    assert [json.loads(one.body) for one in users.requests(EXCHANGE)] == [{"kind": "cookie", "credential": COOKIE}]
+    assert tasks.requests("/tasks")[-1].values("Cookie") == []
+
+
+def test_only_a_page_of_ours_changes_something_by_a_cookie(gateway: GatewayProcess, users: ScriptedUpstream):
+    exchanges(users, token())
+    cookie = ("Cookie", f"siteworks={'d' * 43}")
+    for fields, status in (
+        ((), 403),
+        ((("Content-Type", "text/plain"),), 403),
+        ((("Origin", "http://localhost"),), 200),
+        ((("Sec-Fetch-Site", "same-origin"),), 200),
+        ((("Sec-Fetch-Site", "none"),), 403),
+        ((("Origin", "https://app.example.com"),), 403),
+        ((("Origin", "https://evil.example"),), 403),
+    ):
+        assert gateway.client.request("POST", "/tasks", b"{}", fields=(cookie, *fields)).status == status, fields
+
+
+def test_forged_tokens_are_soon_refused_unseen_and_known_ones_go_on(gateway: GatewayProcess):
+    client, mine = gateway.client, token()
+    assert client.get("/tasks", bearer(mine)).status == 200
+
+    def forged(number: int) -> str:
+        head, claims, _ = token(session=UUID(int=number, version=4)).split(".")
+        return f"{head}.{claims}.{'A' * 86}"
+
+    # Whatever address they claim to come from.
+    got = [client.get("/tasks", bearer(forged(n)), ("X-Forwarded-For", f"192.0.2.{n}")) for n in range(40)]
+    assert code(got[0]) == (401, "invalid_token")
+    assert code(got[-1]) == (429, "too_many_credentials")
+    assert got[-1].value("Retry-After") is not None
+    assert client.get("/tasks", bearer(mine)).status == 200
+    eventually(lambda: client.get("/tasks", bearer(token())).status == 200, timeout=15, what="it forgives")
+
+
+def test_what_was_revoked_is_refused_on_every_path_and_a_stream_ends(gateway: GatewayProcess, users: ScriptedUpstream):
+    client, session = gateway.client, UUID(int=7, version=4)
+    events = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ended = threading.Event()
+    gateway.upstreams["events"].script(events, b"6\r\n: hi\n\n\r\n", Pause(20))
+    key = new_api_key()
+    exchanges(users, token(session=UUID(int=8, version=4), scopes=["read"]))
+    of_session, of_epoch = token(session=session), token(epoch=4)
+    for text in (of_session, of_epoch, key):
+        assert client.get("/tasks", bearer(text)).status == 200
+
+    def watch() -> None:
+        with client.connect() as connection:
+            lines = f"GET /tasks/1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {of_session}\r\n\r\n"
+            connection.sendall(lines.encode())
+            assert read_answer(connection).body.startswith(b": hi")
+            ended.set()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    gateway.upstreams["events"].wait_for(1)
+    users.script_path(EXCHANGE, bad(401, "invalid_credential"))
+    revoke(users, sessions=[str(session)], keys=[str(UUID(int=8, version=4))], users={str(ME): 5})
+    for text in (of_session, of_epoch, key):
+        eventually(lambda text=text: client.get("/tasks", bearer(text)).status == 401, timeout=5, what="it is refused")
+        assert code(client.get("/tasks", bearer(text))) == (401, "invalid_token")
+    assert client.get("/tasks", bearer(token(epoch=5))).status == 200
+    assert ended.wait(5)
+    watching.join()
+
+
+def test_users_away_and_the_gateway_restarted_nobody_revoked_comes_back_and_the_others_stay(tmp_path: Path):
+    (tmp_path / "keys").write_bytes(KEY_SET)
+    gone, mine, key = UUID(int=9, version=4), token(), new_api_key()
+    gateway = start(tmp_path)
+    try:
+        users = gateway.upstreams["users"]
+        assert code(gateway.client.get("/tasks", bearer(mine))) == (503, "identity_unavailable")
+        prepare(users)
+        revoke(users, sessions=[str(gone)])
+        exchanges(users, token(scopes=["read"]))
+        eventually(lambda: gateway.client.get("/tasks", bearer(mine)).status == 200, what="it knows of the revocations")
+        assert gateway.client.get("/tasks", bearer(key)).status == 200
+        assert code(gateway.client.get("/tasks", bearer(token(session=gone)))) == (401, "invalid_token")
+        users.stop()
+        assert gateway.client.get("/tasks", bearer(key)).status == 200
+        assert code(gateway.client.get("/tasks", bearer(new_api_key()))) == (503, "identity_unavailable")
+    finally:
+        gateway.stop()
+    gateway = start(tmp_path)
+    try:
+        gateway.upstreams["users"].stop()
+        assert gateway.client.get("/tasks", bearer(mine)).status == 200
+        assert code(gateway.client.get("/tasks", bearer(token(session=gone)))) == (401, "invalid_token")
+        shown = gateway.client.get("/metrics", bearer(token("auditor"))).body.decode()
+        (age,) = [line for line in shown.splitlines() if line.startswith("siteworks_gateway_revocations_age_seconds ")]
+        assert 0 <= float(age.split()[1]) < 60
+    finally:
+        gateway.stop()
+    assert time.time() - (tmp_path / "keys.revocations").stat().st_mtime < 60
