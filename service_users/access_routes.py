@@ -57,6 +57,8 @@ def access_routes(keys: ApiKeys, administration: Administration, accounts: Accou
     @api.get("/auth/keys", action=Action.OWN_ACCOUNT)
     def list_keys(caller: Principal) -> ApiKeyList:
         """List your API keys."""
+        if accounts is None:
+            return ApiKeyList(keys=[])
         return keys.listed(reach=caller.reach(Action.OWN_ACCOUNT))
 
     @api.delete("/auth/keys/{id}", action=Action.OWN_ACCOUNT, errors=(ApiKeyNotFound, AuthIsOff))
