@@ -5,13 +5,21 @@ from __future__ import annotations
 from uuid import UUID
 
 from service_users.access_schemas import (
+    Accepted,
     AccountView,
     ApiKeyCreate,
     ApiKeyList,
     ApiKeyView,
     AuditPage,
     AuditQuery,
+    Confirm,
+    ConfirmedView,
+    Forgot,
+    LinkCreate,
+    LinkView,
     NewApiKeyView,
+    OtherEmail,
+    Reset,
 )
 from service_users.account_schemas import Ended, SessionList
 from service_users.accounts import Accounts
@@ -21,11 +29,16 @@ from service_users.changes import By
 from service_users.errors import (
     ApiKeyNotFound,
     AuthIsOff,
+    EmailTaken,
     InvalidCredential,
     LastAdministrator,
+    LoginNotFresh,
     TooManyApiKeys,
+    TooManyAttempts,
+    TooManyPasswords,
     UserNotFound,
 )
+from service_users.links import Links
 from service_users.use_cases import Users
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
@@ -33,19 +46,27 @@ from servicekit.identity.roles import Action
 from servicekit.web.routes import Answer, Client, Routes
 from servicekit.wire.errors import Forbidden
 
+_BODY = 4096
 _NOT_STORED = {"Cache-Control": "no-store"}
 
 
-def access_routes(keys: ApiKeys, administration: Administration, accounts: Accounts | None, users: Users) -> Routes:
+def access_routes(
+    keys: ApiKeys, administration: Administration, accounts: Accounts | None, links: Links | None, users: Users
+) -> Routes:
     """Declare the operations; without `accounts` nobody logs in, and there are no keys."""
     api = Routes("access")
+
+    def opened() -> Links:
+        if links is None:
+            raise AuthIsOff
+        return links
 
     @api.post(
         "/auth/keys",
         action=Action.OWN_ACCOUNT,
         status=201,
         errors=(TooManyApiKeys, InvalidCredential, AuthIsOff, Forbidden),
-        body_limit=4096,
+        body_limit=_BODY,
     )
     def create_key(body: ApiKeyCreate, caller: Principal, client: Client) -> Answer[NewApiKeyView]:
         """Make an API key, for a program. Its text is shown only in this answer; a key cannot make keys."""
@@ -88,6 +109,38 @@ def access_routes(keys: ApiKeys, administration: Administration, accounts: Accou
     def end_user_sessions(id: UUID, caller: Principal, client: Client) -> Ended:
         """End all of somebody's sessions, and the access tokens that their API keys were turned into."""
         return administration.end_sessions(id, _by(caller, client))
+
+    @api.post("/users/{id}/link", action=Action.MANAGE_USERS, status=201, errors=(UserNotFound, AuthIsOff))
+    def create_link(id: UUID, body: LinkCreate, caller: Principal, client: Client) -> Answer[LinkView]:
+        """Make a link for somebody, to hand it over: an invitation is good for three days, the others for an hour."""
+        return Answer(opened().make(id, body.purpose, _by(caller, client)), headers=_NOT_STORED)
+
+    @api.post("/auth/forgot", action=Action.PUBLIC, status=202, errors=(TooManyAttempts, AuthIsOff), body_limit=_BODY)
+    def forget_password(body: Forgot, client: Client) -> Accepted:
+        """Ask for a link that sets a new password. The answer is the same whether anybody has this address."""
+        return opened().forgot(body.email, client.address)
+
+    @api.post("/auth/reset", action=Action.PUBLIC, errors=(TooManyPasswords, AuthIsOff), body_limit=_BODY)
+    def reset_password(body: Reset, client: Client) -> Ended:
+        """Set a password by a link. It ends all sessions, access tokens and other links."""
+        return opened().reset(body.token, body.password, client.address)
+
+    @api.post(
+        "/auth/email",
+        action=Action.OWN_ACCOUNT,
+        status=202,
+        errors=(LoginNotFresh, InvalidCredential, TooManyAttempts, AuthIsOff),
+        body_limit=_BODY,
+    )
+    def ask_for_email(body: OtherEmail, caller: Principal) -> Accepted:
+        """Ask for another address, within five minutes of a login. It is yours once a link has proven it."""
+        caller.reach(Action.OWN_ACCOUNT)
+        return opened().ask_for_address(body.email, caller)
+
+    @api.post("/auth/email/confirm", action=Action.PUBLIC, errors=(EmailTaken, AuthIsOff), body_limit=_BODY)
+    def confirm_email(body: Confirm, client: Client) -> ConfirmedView:
+        """Prove an address by a link. It ends access tokens and other links: refresh yours."""
+        return opened().confirm_address(body.token, client.address)
 
     @api.get("/audit", action=Action.READ_SYSTEM)
     def list_audit(query: AuditQuery) -> AuditPage:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from service_users.schemas import Name
+from service_users.account_schemas import New, Shown
+from service_users.schemas import Email, EmailSought, Name
 from servicekit.identity.roles import Action
 from servicekit.web.paging import QueryTime
 from servicekit.web.schemas import Body, Id, JsonValue, Query, QueryInt, QueryText, Timestamp, View
@@ -71,6 +72,62 @@ class AccountView(View):
 
     id: UUID
     disabled_at: Timestamp | None
+
+
+class Forgot(Body):
+    """Whose password is forgotten."""
+
+    example: ClassVar[Mapping[str, Any]] = {"email": "user@example.com"}
+
+    email: EmailSought = Field(examples=["user@example.com"])
+
+
+class Reset(Body):
+    """The token of a link, and the new password."""
+
+    token: Shown
+    password: New
+
+
+class OtherEmail(Body):
+    """The address that one wants."""
+
+    email: Email
+
+
+class Confirm(Body):
+    """The token of a link that proves an address."""
+
+    token: Shown
+
+
+class Accepted(View):
+    """A link was made, if there is anybody whom it is for."""
+
+    expires_in: int = Field(description="how long it is good, in seconds")
+
+
+class ConfirmedView(View):
+    """Who has which address now."""
+
+    id: UUID
+    email: str
+
+
+class LinkCreate(Body):
+    """What a link is for."""
+
+    purpose: Literal["reset", "invitation", "email"] = Field(
+        description="reset and invitation set a password; email proves the address that they have asked for"
+    )
+
+
+class LinkView(View):
+    """A link to hand over."""
+
+    purpose: Literal["reset", "invitation", "email"]
+    token: str = Field(description="for POST /auth/reset or /auth/email/confirm; good once")
+    expires_at: Timestamp
 
 
 class AuditQuery(Query):

@@ -12,6 +12,7 @@ from service_users.accounts import Accounts
 from service_users.administration import Administration
 from service_users.api_keys import ApiKeys
 from service_users.errors import EmailTaken
+from service_users.links import Links
 from service_users.passwords import Passwords
 from service_users.routes import user_routes
 from service_users.settings import UsersSettings
@@ -40,7 +41,7 @@ def create_app(settings: UsersSettings) -> Flask:
     # At most half of the threads, so that requests without a password still run.
     passwords = Passwords(places=max(1, settings.service_threads // 2))
     users = Users(database, passwords)
-    keys = accounts = None
+    keys = accounts = links = None
     if (key := settings.key_of_accounts()) is not None:
         # Loads the cryptography that nobody needs without logins.
         from service_users.signing import SigningKeys
@@ -48,13 +49,14 @@ def create_app(settings: UsersSettings) -> Flask:
         keys = SigningKeys(database, key, issuer=settings.auth_issuer)
         if settings.auth == "required":
             accounts = Accounts(database, passwords, keys, key)
+            links = Links(database, passwords, key)
     app = make_app(
         "service_users",
         # No event of another service matters here yet: all are acknowledged and dropped.
         routes=[
             user_routes(users),
             account_routes(accounts, users),
-            access_routes(ApiKeys(database), Administration(database), accounts, users),
+            access_routes(ApiKeys(database), Administration(database), accounts, links, users),
             event_routes(Inbox(database, {}), settings.token),
         ],
         checks={"database": database.ping},

@@ -3,13 +3,14 @@
 NotFound  ⊃ UserNotFound, SessionNotFound, ApiKeyNotFound
 Conflict  ⊃ EmailTaken, AuthIsOff, TooManyApiKeys, LastAdministrator
 Unauthorized ⊃ InvalidCredential
+Forbidden ⊃ LoginNotFresh
 TooManyRequests ⊃ TooManyAttempts
 Unavailable ⊃ TooManyPasswords
 """
 
 from __future__ import annotations
 
-from servicekit.wire.errors import Conflict, FieldError, NotFound, TooManyRequests, Unauthorized, Unavailable
+from servicekit.wire.errors import Conflict, FieldError, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
 
 
 class UserNotFound(NotFound):
@@ -64,6 +65,12 @@ class LastAdministrator(Conflict):
     """
 
     code = "last_administrator"
+
+
+class LoginNotFresh(Forbidden):
+    """Log in again for this: your login is more than five minutes old."""
+
+    code = "login_not_fresh"
 
 
 class AuthIsOff(Conflict):

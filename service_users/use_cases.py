@@ -135,10 +135,13 @@ class Users:
                 raise Forbidden.field("roles", "are given by an administrator")
             if names_password and by.actor is not None:
                 raise Forbidden.field("password", "is changed by PUT /auth/password, and only by its owner")
+            if "email" in changed and by.actor is not None and reach.owner is not None:
+                raise Forbidden.field("email", "is changed by POST /auth/email, once it is proven")
             if "name" in changed:
                 changed["name_key"] = comparable(changed["name"])
             if "email" in changed:
                 changed["email_key"] = comparable(changed["email"])
+                changed["email_verified_at"] = None
                 repository.require_free(self._database, user_id, changed["email_key"])
             if names_password and (change.password is not None or user.has_password):
                 # Last, so that a refused change costs no hash, and only once.

@@ -41,6 +41,11 @@ POST   /users/{id}/disable          none none none all   admin
 POST   /users/{id}/enable           none none none all   admin
 GET    /users/{id}/sessions         none none none all   admin
 DELETE /users/{id}/sessions         none none none all   admin
+POST   /users/{id}/link             none none none all   admin
+POST   /auth/forgot                 all  all  all  all
+POST   /auth/reset                  all  all  all  all
+POST   /auth/email                  none own  own  own   admin
+POST   /auth/email/confirm          all  all  all  all
 GET    /audit                       none none all  all   read admin
 GET    /orders                      none own  all  all   read orders
 POST   /orders                      none own  none all   orders

@@ -16,7 +16,7 @@ from service_users.app import create_app
 from service_users.settings import UsersSettings
 from servicekit.identity.api_keys import is_api_key
 from servicekit.process.ids import new_id
-from tests.support.identity import KEY, issue, verifier_of
+from tests.support.identity import KEY, SESSION, issue, verifier_of
 from tests.support.postgres import ServiceDatabase
 
 Ask = Callable[..., Any]
@@ -201,3 +201,93 @@ def test_the_audit_is_read_page_by_page_and_by_whom_and_when(ask, add, run):
     middle = everything[2]["happened_at"]
     assert listed(f"happened_from={middle}") + listed(f"happened_to={middle}") == everything
     assert ask("GET", "/audit?happened_from=2026-01-02T00:00:00Z&happened_to=2026-01-01T00:00:00Z", by=admin)[0] == 400
+
+
+GOOD = "seven brown cranes at noon"
+
+
+def link(ask: Ask, user: UUID, purpose: str = "reset") -> str:
+    """The token of a link that an administrator makes, in the name of one who need not be stored."""
+    status, made = ask("POST", f"/users/{user}/link", {"purpose": purpose}, by=(new_id(), "admin"))
+    assert status == 201, made
+    return made["token"]
+
+
+def test_a_link_sets_a_password_once_and_ends_whatever_let_its_user_in(ask, add, run):
+    anna = add("anna")
+    run(
+        "INSERT INTO sessions (id, user_id, counter, methods, address, agent, created_at, refreshed_at, expires_at) "
+        "VALUES (gen_random_uuid(), :user, 0, '{pwd}', '', '', now(), now(), now() + interval '1 hour')",
+        user=anna,
+    )
+    token = link(ask, anna, "invitation")
+    assert token not in str(run("SELECT one_time_tokens::text FROM one_time_tokens"))
+    assert "guess" in ask("POST", "/auth/reset", {"token": token, "password": "anna anna anna anna"})[1]["message"]
+    with ThreadPoolExecutor(2) as pool:
+        body = {"token": token, "password": GOOD}
+        asked = [pool.submit(ask, "POST", "/auth/reset", body) for _ in range(2)]
+    assert sorted(one.result()[0] for one in asked) == [200, 400]
+    assert [one.result()[1] for one in asked if one.result()[0] == 200] == [{"sessions": 1}]
+    assert run("SELECT kind, subject, least_epoch FROM revocations") == [("user", anna, 1)]
+    assert run("SELECT action, actor FROM audit WHERE action LIKE 'user%'") == [("user.password_reset", anna)]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "UPDATE users SET password_hash = 'y'",
+        "UPDATE users SET email = 'b@example.com', email_key = 'b@example.com'",
+        "UPDATE users SET disabled_at = now()",
+        "UPDATE one_time_tokens SET expires_at = now()",
+        "UPDATE one_time_tokens SET id = gen_random_uuid()",
+    ],
+)
+def test_a_link_of_before_is_dead(ask, add, run, after):
+    token = link(ask, add("anna"))
+    run(after)
+    answer = ask("POST", "/auth/reset", {"token": token, "password": GOOD})
+    assert (answer[0], answer[1]["details"][0]["field"]) == (400, "token")
+
+
+def test_a_link_is_good_for_its_purpose_alone_and_to_the_letter(ask, add):
+    anna = add("anna")
+    token = link(ask, anna)
+    for wrong in ("", "swl_", token[:-1], token + "=", token[:-2] + "AA", f" {token}", token.removeprefix("swl_")):
+        assert ask("POST", "/auth/reset", {"token": wrong, "password": GOOD})[0] == 400, wrong
+    assert ask("POST", "/auth/email/confirm", {"token": token})[0] == 400
+    assert link(ask, anna) != token
+    assert ask("POST", "/auth/reset", {"token": token, "password": GOOD})[0] == 400
+
+
+def test_whoever_forgets_a_password_is_answered_as_if_nobody_had_the_address_and_slowed_down(ask, add, run):
+    anna = add("anna")
+    for email in ("ANNA@example.com", "anna@EXAMPLE.com", "nobody@example.com"):
+        assert ask("POST", "/auth/forgot", {"email": email}) == (202, {"expires_in": 3600})
+    # An address that only folds to the stored one: whatever is sent goes to the stored one.
+    assert run("SELECT user_id, purpose, email FROM one_time_tokens") == [(anna, "reset", None)]
+    for email in ("anna@example.com", "nobody@example.com"):
+        statuses = [ask("POST", "/auth/forgot", {"email": email})[0] for _ in range(6)]
+        assert (statuses[0], statuses[-1]) == (202, 429)
+
+
+def test_another_address_takes_a_fresh_login_and_a_proof(ask, add, run):
+    anna = add("anna")
+    add("boris")
+    run(
+        "INSERT INTO sessions (id, user_id, counter, methods, address, agent, created_at, refreshed_at, expires_at) "
+        "VALUES (:id, :user, 0, '{pwd}', '', '', now(), now(), now() + interval '1 hour')",
+        user=anna, id=SESSION,
+    )  # fmt: skip
+    by = anna, "user"
+    assert ask("PUT", f"/users/{anna}", {"email": "new@example.com"}, by=by)[0] == 403
+    for email in ("boris@example.com", "new@example.com"):
+        assert ask("POST", "/auth/email", {"email": email}, by=by) == (202, {"expires_in": 3600})
+        answer = ask("POST", "/auth/email/confirm", {"token": link(ask, anna, "email")})
+        assert answer[1].get("code") == ("email_taken" if email.startswith("boris") else None)
+    assert run("SELECT email, email_verified_at IS NULL FROM users WHERE id = :id", id=anna) == [
+        ("new@example.com", False)
+    ]
+    assert run("SELECT type FROM outbox") == [("user.updated",)]
+    assert ask("POST", "/auth/email", {"email": "x@example.com"}, by=by, scopes=["admin"])[0] == 403
+    run("UPDATE sessions SET created_at = now() - interval '6 minutes'")
+    assert ask("POST", "/auth/email", {"email": "x@example.com"}, by=by)[1]["code"] == "login_not_fresh"
