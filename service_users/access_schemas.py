@@ -85,6 +85,8 @@ class Forgot(Body):
 class Reset(Body):
     """The token of a link, and the new password."""
 
+    example: ClassVar[Mapping[str, Any]] = {"token": "swl_AZ8E2Yc5d3uT", "password": "correct pony accu paperclip"}
+
     token: Shown
     password: New
 
@@ -92,11 +94,15 @@ class Reset(Body):
 class OtherEmail(Body):
     """The address that one wants."""
 
+    example: ClassVar[Mapping[str, Any]] = {"email": "user@example.com"}
+
     email: Email
 
 
 class Confirm(Body):
     """The token of a link that proves an address."""
+
+    example: ClassVar[Mapping[str, Any]] = {"token": "swl_AZ8E2Yc5d3uT"}
 
     token: Shown
 
@@ -116,6 +122,8 @@ class ConfirmedView(View):
 
 class LinkCreate(Body):
     """What a link is for."""
+
+    example: ClassVar[Mapping[str, Any]] = {"purpose": "reset"}
 
     purpose: Literal["reset", "invitation", "email"] = Field(
         description="reset and invitation set a password; email proves the address that they have asked for"
