@@ -11,13 +11,13 @@ import ipaddress
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from service_users.errors import TooManyAttempts
 from servicekit.database.engine import Database
 from servicekit.process.clock import Clock, utc_now
+from servicekit.process.hosts import read_address
 
 #: Wrong attempts without a pause.
 FREE = 5
@@ -57,10 +57,10 @@ def of_device(device: UUID, user_id: UUID) -> bytes:
 
 def network(address: str) -> str:
     """The /24 or /64 of an address, which one person can fill; text that is no address stands for itself."""
-    with suppress(ValueError):
-        length = 24 if ipaddress.ip_address(address).version == 4 else 64
-        return str(ipaddress.ip_network(f"{address}/{length}", strict=False))
-    return address
+    parsed = read_address(address)
+    if parsed is None:
+        return address
+    return str(ipaddress.ip_network((parsed, 24 if parsed.version == 4 else 64), strict=False))
 
 
 class Throttles:
