@@ -13,7 +13,6 @@ from uuid import UUID
 import msgspec
 
 from api_gateway.upstream import Upstream, UpstreamAnswer, UpstreamError
-from servicekit.http_server.request import field_lines
 from servicekit.identity.key_ring import write_whole
 from servicekit.identity.tokens import AccessToken, Now
 from servicekit.observing.logs import get_logger
@@ -61,13 +60,12 @@ class Revocations:
     ) -> None:
         """`token` is that by which the users service knows the gateway; `file` keeps them over restarts."""
         self._upstream = upstream
-        self._fields = [(b"authorization", b"Bearer " + token.encode("ascii")), (b"accept", b"application/json")]
+        self._fields = f"authorization: Bearer {token}\r\naccept: application/json\r\n".encode("ascii")
         self._file = file
         #: Called when there are others.
         self.on_change: Callable[[], None] = lambda: None
         self._now = now
         self._known = _Stored()
-        self._etag: bytes | None = None
         self._told = False
         #: When the last good answer came, in seconds since 1970; None: never, so that no token can be judged.
         self.seen_at: float | None = None
@@ -95,17 +93,13 @@ class Revocations:
     async def ask(self) -> None:
         """Ask once; what was known stays unless there is a good answer."""
         answer: UpstreamAnswer | None = None
-        fields = self._fields if self._etag is None else [*self._fields, (b"if-none-match", self._etag)]
         try:
             until = self._upstream.loop.time() + _SECONDS
-            answer = await self._upstream.exchange(
-                "GET", _PATH, field_lines(fields), None, connect=_SECONDS, until=until
-            )
+            answer = await self._upstream.exchange("GET", _PATH, self._fields, None, connect=_SECONDS, until=until)
             body = await answer.read(_LARGEST)
-            if answer.status not in (200, 304):
+            if answer.status != 200:
                 raise ValueError(f"status {answer.status}")
-            live = msgspec.json.decode(body, type=_Envelope).data if answer.status == 200 else None
-            etag = next((value for name, value in answer.fields if name == b"etag"), None)
+            live = msgspec.json.decode(body, type=_Envelope).data
         except (UpstreamError, TimeoutError, OSError, ValueError) as exc:
             if not self._told:
                 log.warning("revocations_away", cause=repr(exc)[:300])
@@ -118,32 +112,25 @@ class Revocations:
             log.info("revocations_back")
             self._told = False
         self.seen_at = self._now()
-        changed = self._take(live) if live is not None else self._prune()
-        if live is not None:
-            self._etag = etag
+        changed = self._take(live, self.seen_at)
         if changed:
             self.on_change()
         await asyncio.to_thread(self._store, changed)
 
-    def _take(self, live: _Live) -> bool:
-        """Know what is listed, and for a while what was; whether anything is new."""
-        now, before = self.seen_at or 0.0, self._known
-        ended: dict[UUID, float | None] = {one: since or now for one, since in before.ended.items()}
-        users = {one: (least, since or now) for one, (least, since) in before.users.items()}
-        listed: dict[UUID, float | None] = dict.fromkeys([*live.sessions, *live.keys])
-        raised: dict[UUID, tuple[int, float | None]] = {one: (least, None) for one, least in live.users.items()}
-        self._known = _Stored({**ended, **listed}, {**users, **raised})
-        self._prune()
+    def _take(self, live: _Live, now: float) -> bool:
+        """Know what is listed, and for a while what was; whether anything has changed."""
+        before = self._known
+        ended = {one: since or now for one, since in before.ended.items() if since is None or now < since + _KEPT}
+        users = {
+            one: (least, since or now)
+            for one, (least, since) in before.users.items()
+            if since is None or now < since + _KEPT
+        }
+        listed = dict.fromkeys([*live.sessions, *live.keys])
+        self._known = _Stored(
+            {**ended, **listed}, {**users, **{one: (least, None) for one, least in live.users.items()}}
+        )
         return self._known != before
-
-    def _prune(self) -> bool:
-        known, oldest = self._known, (self.seen_at or 0.0) - _KEPT
-        ended = {one: since for one, since in known.ended.items() if since is None or since > oldest}
-        users = {one: pair for one, pair in known.users.items() if pair[1] is None or pair[1] > oldest}
-        if len(ended) + len(users) == len(known.ended) + len(known.users):
-            return False
-        self._known = _Stored(ended, users)
-        return True
 
     def _restore(self) -> None:
         if self._file is None:

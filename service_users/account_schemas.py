@@ -99,3 +99,25 @@ class Ended(View):
     """What is over."""
 
     sessions: int = Field(description="how many sessions")
+
+
+class Credential(Body):
+    """What a program or a browser shows to the gateway."""
+
+    kind: Literal["key", "cookie"]
+    credential: Known
+
+
+class ExchangedView(View):
+    """An access token that stands for it."""
+
+    access_token: str
+    expires_in: int
+
+
+class RevocationsView(View):
+    """Sessions and API keys that have ended, and of users the least epoch of a good token."""
+
+    sessions: list[UUID]
+    keys: list[UUID]
+    users: dict[UUID, int]

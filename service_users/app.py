@@ -12,6 +12,8 @@ from service_users.accounts import Accounts
 from service_users.administration import Administration
 from service_users.api_keys import ApiKeys
 from service_users.errors import EmailTaken
+from service_users.exchange import Exchange
+from service_users.exchange_routes import exchange_routes
 from service_users.links import Links
 from service_users.passwords import Passwords
 from service_users.routes import user_routes
@@ -41,7 +43,7 @@ def create_app(settings: UsersSettings) -> Flask:
     # At most half of the threads, so that requests without a password still run.
     passwords = Passwords(places=max(1, settings.service_threads // 2))
     users = Users(database, passwords)
-    keys = accounts = links = None
+    keys = accounts = links = exchange = None
     if (key := settings.key_of_accounts()) is not None:
         # Loads the cryptography that nobody needs without logins.
         from service_users.signing import SigningKeys
@@ -50,6 +52,7 @@ def create_app(settings: UsersSettings) -> Flask:
         if settings.auth == "required":
             accounts = Accounts(database, passwords, keys, key)
             links = Links(database, passwords, key)
+            exchange = Exchange(database, keys)
     app = make_app(
         "service_users",
         # No event of another service matters here yet: all are acknowledged and dropped.
@@ -57,6 +60,7 @@ def create_app(settings: UsersSettings) -> Flask:
             user_routes(users),
             account_routes(accounts, users),
             access_routes(ApiKeys(database), Administration(database), accounts, links, users),
+            exchange_routes(exchange, settings.gateways_token),
             event_routes(Inbox(database, {}), settings.token),
         ],
         checks={"database": database.ping},

@@ -7,12 +7,12 @@ from typing import ClassVar, Self
 from pydantic import Field, FilePath, SecretStr, model_validator
 
 from service_users.auth_key import AuthKey
-from servicekit.process.settings import Bind, DatabaseUrl, WebServiceSettings
+from servicekit.process.settings import Bind, DatabaseUrl, GatewayToken, WebServiceSettings
 
 _MAKE_ONE = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
-class UsersSettings(WebServiceSettings):
+class UsersSettings(GatewayToken, WebServiceSettings):
     """Settings of the users service."""
 
     process: ClassVar[str] = "users"

@@ -87,8 +87,8 @@ GET    /health                      all  all  all  all
 GET    /status                      none none all  all   read admin
 POST   /admin/circuits/{name}       none none none all   admin
 """
-#: Only for the services themselves, by their own token.
-INTERNAL = {"POST /internal/events"}
+#: Only for the services and the gateway themselves, by their own tokens.
+INTERNAL = {"POST /internal/events", "POST /internal/exchange", "GET /internal/revocations"}
 ROWS = {f"{method} {path}": rest for method, path, *rest in (line.split() for line in TABLE.strip().splitlines())}
 SCOPES = ("read", "orders", "tasks", "sites", "admin")
 GOOD = issue(roles=["admin"])

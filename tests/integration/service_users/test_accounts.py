@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import jwt
 import psutil
 import pytest
 import requests
@@ -26,6 +28,7 @@ from service_users.passwords import Passwords
 from service_users.settings import UsersSettings
 from service_users.signing import SigningKeys
 from service_users.throttles import REMEMBERED, Throttles
+from servicekit.identity.api_keys import new_api_key
 from servicekit.identity.enforcement import KEYS_PATH
 from servicekit.process.ids import new_id
 from servicekit.web.routes import Client
@@ -35,6 +38,7 @@ from tests.support.waiting import eventually
 
 PASSWORD, OTHER = "seven brown cranes at noon", "nine grey mixers by night"
 HASH = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY).hash(PASSWORD)
+GATEWAY = "what only the gateway knows"
 HOME, AWAY = "198.51.100.7", "203.0.113.9"
 
 
@@ -52,6 +56,7 @@ def process(cloned_database: ServiceDatabase, tmp_path_factory: pytest.TempPathF
         f"AUTH_KEY={'A' * 43}",
         f"USERS_DATABASE_URL={cloned_database.url}",
         "AUTH_KEYS_FILE=keys",
+        f"GATEWAY_TOKEN={GATEWAY}",
     )
     started = Users(tmp_path_factory.mktemp("users"), "users", *lines)
     eventually((started.folder / "keys").is_file, timeout=20, what="it has its keys")
@@ -303,6 +308,48 @@ def test_a_browser_gets_cookies_that_no_script_reads_and_no_token(ask, anna, run
     assert login(ask).status_code == 429
     device = cookies[1].partition(";")[0]
     assert ask("POST", "/auth/login", body, **{"X-Forwarded-Proto": "https", "Cookie": device}).ok
+
+
+def test_the_gateway_alone_gets_tokens_for_cookies_and_keys_and_learns_what_has_ended(ask, anna, run):
+    key, key_id = new_api_key(), new_id()
+    run(
+        "INSERT INTO api_keys (id, user_id, name, hash, hint, scopes, created_at) "
+        "VALUES (:id, :user, 'cron', :hash, 'abcd', ARRAY['orders'], now())",
+        id=key_id, user=anna, hash=hashlib.sha256(key.encode()).digest(),
+    )  # fmt: skip
+    answer = ask("POST", "/auth/login", {"email": "anna@example.com", "password": PASSWORD, "session": "cookie"})
+    cookie, session = answer.cookies["siteworks"], answer.json()["data"]["session_id"]
+
+    def exchange(kind: str, credential: str, token: str = GATEWAY) -> Any:
+        return ask("POST", "/internal/exchange", {"kind": kind, "credential": credential}, token=token)
+
+    made = {
+        kind: exchange(kind, text).json()["data"]["access_token"] for kind, text in (("cookie", cookie), ("key", key))
+    }
+    assert ask("GET", "/auth/me", token=made["cookie"]).json()["data"]["id"] == anna
+    claims = {kind: jwt.decode(one, options={"verify_signature": False}) for kind, one in made.items()}
+    assert [(claims[kind]["sid"], claims[kind].get("scope")) for kind in made] == [
+        (session, None),
+        (str(key_id), "orders"),
+    ]
+    used = run("SELECT last_used_at, xmin::text FROM api_keys")
+    for _ in range(3):
+        assert exchange("key", key).status_code == 200
+    assert run("SELECT last_used_at, xmin::text FROM api_keys") == used
+    for kind, shown in (("key", cookie), ("cookie", key), ("cookie", "x"), ("key", new_api_key())):
+        refused = exchange(kind, shown)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_credential")
+    for token in (None, "for these tests only", made["cookie"]):
+        assert exchange("key", key, token).status_code == 401
+        assert ask("GET", "/internal/revocations", token=token).status_code == 401
+
+    none = {"sessions": [], "keys": [], "users": {}}
+    assert ask("GET", "/internal/revocations", token=GATEWAY).json()["data"] == none
+    assert ask("POST", "/auth/logout", token=made["cookie"]).status_code == 200
+    assert ask("GET", "/internal/revocations", token=GATEWAY).json()["data"] == {**none, "sessions": [session]}
+    assert exchange("cookie", cookie).status_code == 401
+    run("UPDATE users SET disabled_at = now() WHERE id = :id", id=anna)
+    assert exchange("key", key).status_code == 401
 
 
 def test_100_logins_at_once_and_passwords_of_a_megabyte_leave_the_memory_bounded(ask, anna, process):
