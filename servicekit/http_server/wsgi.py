@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol
@@ -39,6 +40,8 @@ LOG_SECONDS = 0.05
 #: Where the application finds when the request was complete (`time.perf_counter()`), and the account of its memory.
 BEGAN = "siteworks.began"
 ACCOUNT = "siteworks.account"
+#: The status with which the client was answered meanwhile, if it was.
+ANSWERED = "siteworks.answered"
 
 #: Fields that an application must not set (PEP 3333): they belong to the connection.
 _OF_THE_CONNECTION = frozenset({"connection", "date", "keep-alive", "server", "transfer-encoding"})
@@ -257,6 +260,7 @@ class WsgiHandler(ObservedHandler[_Job]):
                 self._is_looking = True
             if job.ends_at + (LATE_SECONDS if job.begun else 0.0) <= now and not job.answered.done():
                 job.left = True
+                job.environ[ANSWERED] = HTTPStatus.GATEWAY_TIMEOUT.value
                 job.answered.set_result(False)
         if self._is_looking:
             self._loop.call_later(LOOK_SECONDS, self._look)

@@ -18,7 +18,7 @@ from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.routing import MapAdapter
 
 from servicekit.http_server.request_lifecycle import RequestRecord, error_answer, log_crash, log_failure
-from servicekit.http_server.wsgi import ACCOUNT, BEGAN
+from servicekit.http_server.wsgi import ACCOUNT, ANSWERED, BEGAN
 from servicekit.identity.principal import LOCAL, Identify, Principal
 from servicekit.identity.roles import Action
 from servicekit.observing import request_id
@@ -143,7 +143,8 @@ class ServiceApp(Flask):
             else:
                 response.headers[request_id.REQUEST_ID] = wanted
             route = UNMATCHED if present.url_rule is None else _template(present.url_rule.rule)
-            self.record.ended(present.method, route, response.status_code, time.perf_counter() - began)
+            status = field(ANSWERED, response.status_code)
+            self.record.ended(present.method, route, status, time.perf_counter() - began)
         return response
 
     def join(self, shared: Siblings) -> None:

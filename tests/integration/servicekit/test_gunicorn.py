@@ -273,6 +273,11 @@ def test_a_silent_database_keeps_no_request_past_its_deadline_and_no_thread_for_
             patient = read.replace(b"Timeout-Ms: 500", b"Timeout-Ms: 9000")
             refused(service.exchange(patient), 503, "database_unavailable")
         eventually(lambda: b" 404 " in service.exchange(change), timeout=SECONDS, what="the database is used again")
+        # What was told late counts as what its client was told.
+        eventually(
+            lambda: [[line.get("status") for line in service.lines()].count(told) for told in (503, 504)] == [1, 8],
+            what="the lines of the log",
+        )
     finally:
         service.process.terminate()
         assert service.process.wait(SECONDS) == 0
