@@ -372,8 +372,9 @@ class Front(ObservedHandler[_ClientCall]):
 
         def pass_on(piece: Piece) -> bool:
             nonlocal counted
-            # A client that is behind keeps no more than it has to.
-            client.send_piece(bytes(piece) if client.unsent else piece)
+            # A client that is behind keeps no more than it has to, and not the buffer.
+            was_behind = client.unsent > 0
+            client.send_piece(bytes(piece) if was_behind else piece)
             held = flow.ahead + client.unsent
             if held < counted:
                 account.give_back(counted - held)
@@ -381,7 +382,7 @@ class Front(ObservedHandler[_ClientCall]):
             elif flow.length is None:
                 account.take(held - counted)
                 counted = held
-            return client.unsent > 0
+            return not was_behind and client.unsent > 0
 
         try:
             client.start_stream(reply.status, fields)
