@@ -48,7 +48,7 @@ core. PostgreSQL accepts as many connections as all may open; the number is set 
 """
 _WIDTH = 118
 _MOST_WORKERS = 64
-_STARTING = frozenset({"port", "workers", "rabbitmq"})
+_STARTING = frozenset({"port", "workers", "rabbitmq", "auth"})
 #: The options of each verb; --data goes with all of them.
 _TAKES = {
     "start": _STARTING,
@@ -95,6 +95,11 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument(
         "--rabbitmq", action="store_true", help="take tasks from RabbitMQ: that of RABBITMQ_URL, else one of its own"
+    )
+    arguments.add_argument(
+        "--auth",
+        action=argparse.BooleanOptionalAction,
+        help="let nobody in without a login, from now on, and make an administrator; --no-auth opens it again",
     )
     arguments.add_argument("--detach", action="store_true", help="return when everything is ready")
     arguments.add_argument(
@@ -146,7 +151,7 @@ def _runs(layout: Layout, options: argparse.Namespace) -> bool:
             "changes the number of its workers"
         )
     # Anything else needs a start afresh, which the instance's lock refuses.
-    return options.verb is not None and options.port in {None, port} and not options.rabbitmq
+    return options.verb is not None and options.port in {None, port} and not options.rabbitmq and options.auth is None
 
 
 def _act(argv: Sequence[str] | None) -> int:
@@ -174,5 +179,6 @@ def _act(argv: Sequence[str] | None) -> int:
             detach=options.detach or options.verb is not None,
             reload=options.reload,
             rabbitmq=options.rabbitmq,
+            auth=options.auth,
         )
     return 0

@@ -10,8 +10,10 @@ from servicekit.process.services import services
 
 
 def password_names() -> tuple[str, ...]:
-    """Those of the database roles, PostgreSQL's superuser and supervisor, and the services' internal token."""
-    return (*services(), *(row.owner for row in services().values()), "postgres", "supervisor", "internal")
+    """Those of the database roles, PostgreSQL's superuser and supervisor, the tokens of the services and the gateway,
+    and the key of accounts."""
+    owners = (row.owner for row in services().values())
+    return (*services(), *owners, "postgres", "supervisor", "internal", "gateway_token", "auth_key")
 
 
 class Credentials:
@@ -33,7 +35,7 @@ class Credentials:
             draft = self._folder / f".{name}.{secrets.token_hex(4)}"
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(24) + "\n")
+                file.write((secrets.token_urlsafe(32) if name == "auth_key" else secrets.token_hex(24)) + "\n")
             try:
                 os.link(draft, path)
             except FileExistsError:

@@ -44,6 +44,16 @@ class Layout:
         return self.data / "secrets"
 
     @property
+    def identity(self) -> Path:
+        """What processes keep of who may call, over restarts."""
+        return self.data / "identity"
+
+    @property
+    def closed(self) -> Path:
+        """The mark of an instance where people log in."""
+        return self.identity / "closed"
+
+    @property
     def postgres(self) -> Path:
         return self.data / "postgres"
 
@@ -126,13 +136,23 @@ class Layout:
             partial = self.mark.with_suffix(".partial")
             partial.write_text(json.dumps(_MARK) + "\n")
             partial.replace(self.mark)
-        for folder in (self.secrets, self.logs, self.run, self.temporary):
+        for folder in (self.secrets, self.logs, self.run, self.temporary, self.identity):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def remove_contents(self) -> None:
         """Remove everything the instance made, and only that; the mark goes last."""
         unfinished = self.postgres.with_name(self.postgres.name + ".new")
-        for folder in (self.run, self.logs, self.temporary, self.postgres, unfinished, self.rabbitmq, self.secrets):
+        made = (
+            self.run,
+            self.logs,
+            self.temporary,
+            self.identity,
+            self.postgres,
+            unfinished,
+            self.rabbitmq,
+            self.secrets,
+        )
+        for folder in made:
             if folder.exists():
                 shutil.rmtree(folder)
         self.mark.unlink(missing_ok=True)

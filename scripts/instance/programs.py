@@ -96,8 +96,12 @@ def programs_of(
     server: EmbeddedPostgres,
     workers: int,
     broker: Broker | None = None,
+    *,
+    auth: bool = False,
 ) -> list[Program]:
     """Every program of the instance, PostgreSQL first, which accepts as many connections as the others may open.
+
+    With `auth` whoever calls must log in.
 
     Raises StartFailed for a wrong setting of a service.
     """
@@ -107,8 +111,11 @@ def programs_of(
         "TMPDIR": str(layout.temporary),
         **_default_log_format(),
     }
-    # Nobody needs to log in: only this machine reaches the instance.
-    callers = {"AUTH": "off"}
+    # Otherwise nobody needs to log in: only this machine reaches the instance.
+    keys = str(layout.identity / "keys.json")
+    callers = {"AUTH": "required", "AUTH_KEYS_FILE": keys} if auth else {"AUTH": "off"}
+    gateway = {"GATEWAY_TOKEN": credentials["gateway_token"]} if auth else {}
+    accounts = {**gateway, "AUTH_KEY": credentials["auth_key"]} if auth else {}
     internal = {"INTERNAL_TOKEN": credentials["internal"]}
     broker_url = {} if broker is None else {"RABBITMQ_URL": broker.url}
     rows = services()
@@ -129,7 +136,8 @@ def programs_of(
     def service(row: Service) -> Program:
         return Program(
             row.name, python("servicekit.web.serve", row.name),
-            {**listening(row.variable("BIND"), row.name), **callers, **internal, **peers, **databases[row.name]},
+            {**listening(row.variable("BIND"), row.name), **callers, **internal, **peers, **databases[row.name],
+             **(accounts if row.name == "users" else {})},
         )  # fmt: skip
 
     programs = [
@@ -166,7 +174,7 @@ def programs_of(
         Program(
             "gateway", gunicorn("api_gateway", "api_gateway.asgi:app"),
             {
-                **listening("GATEWAY_BIND", "gateway"), **callers, **peers,
+                **listening("GATEWAY_BIND", "gateway"), **callers, **gateway, **peers,
                 "EVENTS_URL": f"http://{HOST}:{ports['events']}",
             },
             priority=30,
@@ -204,7 +212,8 @@ def _addresses() -> list[str]:
     return [
         *(row.variable(what) for row in services().values() for what in of_services),
         "GATEWAY_BIND", "EVENTS_BIND", "EVENTS_URL", "INGEST_BIND", "RELAY_BIND", "WORKER_BIND", "RABBITMQ_URL",
-        "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE",
+        "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE", "GATEWAY_TOKEN", "GATEWAY_TOKEN_FILE", "AUTH_KEY", "AUTH_KEY_FILE",
+        "AUTH_KEYS_FILE",
     ]  # fmt: skip
 
 

@@ -47,8 +47,10 @@ def run(
     detach: bool = False,
     reload: bool = False,
     rabbitmq: bool = False,
+    auth: bool | None = None,
 ) -> None:
-    """Start the instance, with its own RabbitMQ if `rabbitmq` is set and RABBITMQ_URL is not.
+    """Start the instance, with its own RabbitMQ if `rabbitmq` is set and RABBITMQ_URL is not. `auth` tells whether
+    people log in; None: as before.
 
     Unless `detach`, wait until a signal comes or another command stops it; with `reload` restart on changes meanwhile.
     """
@@ -66,13 +68,16 @@ def run(
         try:
             server = _prepare(layout, ports, broker, reset=reset)
             credentials = Credentials(layout.secrets)
-            programs = programs_of(layout, ports, credentials, server, workers, broker)
+            if auth is False:
+                layout.closed.unlink(missing_ok=True)
+            closed = auth or layout.closed.exists()
+            programs = programs_of(layout, ports, credentials, server, workers, broker, auth=closed)
             supervision.write_run_files(layout, programs, ports["supervisor"], credentials["supervisor"])
             supervisor = supervision.Supervisor(ports, credentials["supervisor"])
             process = supervision.spawn(layout, lock)
             lock.close()  # supervisor holds it from here on
             supervision.wait_for_supervisor(supervisor, process, layout)
-            _start_everything(layout, ports, credentials, server, supervisor, process, broker)
+            _start_everything(layout, ports, credentials, server, supervisor, process, broker, closed=closed)
             _announce(layout, ports, broker, seconds=time.monotonic() - began, detach=detach)
             if not detach:
                 status = restart_on_changes(before, layout, supervisor, process) if reload else process.wait()
@@ -151,6 +156,8 @@ def _start_everything(
     supervisor: supervision.Supervisor,
     process: subprocess.Popen[bytes],
     broker: Broker | None,
+    *,
+    closed: bool,
 ) -> None:
     own_broker = broker is not None and broker.own is not None
     say("starting PostgreSQL and RabbitMQ …" if own_broker else "starting PostgreSQL …")
@@ -164,6 +171,10 @@ def _start_everything(
     create_databases(server, credentials)
     say("applying migrations …")
     migrate(server, credentials, layout.log("migrations"))
+    if closed and not layout.closed.exists():
+        from scripts.instance.closing import close
+
+        close(layout, server, credentials)
     say("starting the services …")
     supervisor.start([name for name in names() if name not in STORES])
     start.wait(lambda missing: say_more(f"starting the services … {f'{len(missing)} to go' if missing else ''}"))
@@ -172,7 +183,7 @@ def _start_everything(
 def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: float, detach: bool) -> None:
     lines = [
         f"Siteworks is ready on {ports.url}  ({seconds:.1f} s)",
-        "open to every user of this machine",
+        "people log in here" if layout.closed.exists() else "open to every user of this machine",
         "",
         f"try it     {ports.url}/swagger",
         f"health     {ports.url}/health",

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from scripts.instance.credentials import Credentials, password_names
+from service_users.auth_key import AuthKey
 
 
 def test_passwords_are_made_once_and_differ(tmp_path: Path) -> None:
@@ -13,7 +14,8 @@ def test_passwords_are_made_once_and_differ(tmp_path: Path) -> None:
     first.create()
     made = {name: first[name] for name in password_names()}
     assert len(set(made.values())) == len(password_names())
-    assert all(len(password) >= 32 and password.isalnum() for password in made.values())
+    AuthKey.read(made["auth_key"])
+    assert all(len(made[name]) >= 32 and made[name].isalnum() for name in made if name != "auth_key")
     again = Credentials(tmp_path / "secrets")
     again.create()
     assert {name: again[name] for name in password_names()} == made

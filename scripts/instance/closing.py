@@ -1,0 +1,41 @@
+"""The first login of an instance that was open: nothing that anybody made before lets them in."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from scripts.instance.command_line import say
+from scripts.instance.credentials import Credentials
+from scripts.instance.errors import StartFailed
+from scripts.instance.layout import Layout
+from scripts.instance.postgres import EmbeddedPostgres
+from scripts.instance.programs import database_urls
+from service_users.create_admin import NotMade, make_admin
+from servicekit.database.engine import Database
+
+#: The first administrator; others may be made with their own addresses.
+ADMINISTRATOR = "admin@example.com"
+_ENDS = (
+    # With the keys that signed them, access tokens end.
+    *(f"DELETE FROM {table}" for table in ("sessions", "api_keys", "one_time_tokens", "signing_keys")),
+    # Whoever asked for it was given these roles. ./scripts/create-admin confirms them.
+    "UPDATE users SET disabled_at = now() WHERE disabled_at IS NULL AND roles && ARRAY['admin', 'auditor']",
+)
+
+
+def close(layout: Layout, server: EmbeddedPostgres, credentials: Credentials) -> None:
+    """End all sessions and keys, disable whoever has more rights than a user, and make an administrator. Raises
+    StartFailed."""
+    url = database_urls(server, credentials)["users"]
+    database = Database(url, application_name="closing", pool_size=1)
+    try:
+        with database.transaction() as transaction:
+            for statement in _ENDS:
+                transaction.execute(text(statement))
+    finally:
+        database.dispose()
+    try:
+        say(make_admin(url, ADMINISTRATOR, file=layout.secrets / "administrator"))
+    except NotMade as exc:
+        raise StartFailed(f"no administrator was made: {exc}") from exc
+    layout.closed.touch(mode=0o600)
