@@ -13,9 +13,9 @@ from uuid import UUID
 import msgspec
 
 from api_gateway.upstream import Upstream, UpstreamAnswer, UpstreamError
-from servicekit.identity.key_ring import write_whole
 from servicekit.identity.tokens import AccessToken, Now
 from servicekit.observing.logs import get_logger
+from servicekit.process.files import write_whole
 
 _PATH = b"/internal/revocations"
 #: Between two questions, and how long one may take, in seconds.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from servicekit.identity.keys import BadKeySet, KeySet
 from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import Backoff, jittered
 from servicekit.process.clock import Clock, utc_now
+from servicekit.process.files import write_whole
 from servicekit.process.lifecycle import Duty
 from servicekit.wire.errors import AppError
 
@@ -104,18 +104,3 @@ class KeyRing(Duty):
         except OSError as exc:
             log.warning("key_set_not_stored", file=self._file.name, cause=exc.strerror)
             self._stored = b""
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Replace a file's content, which its owner alone may read, durably, as a whole or not at all; raises OSError."""
-    new = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as draft:
-            draft.write(content)
-            draft.flush()
-            os.fsync(draft.fileno())
-        new.replace(file)
-    except OSError:
-        with suppress(OSError):
-            new.unlink()
-        raise
