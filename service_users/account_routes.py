@@ -73,7 +73,8 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
     @api.post("/auth/logout", action=Action.OWN_ACCOUNT, errors=(AuthIsOff,))
     def log_out(caller: Principal, client: Client) -> Answer[Ended]:
         """End the session that this request came by."""
-        return Answer(opened().log_out(caller, client), cookies=(_set_cookie(client, COOKIE, "", 0),))
+        ended = opened().log_out(caller, client, reach=caller.reach(Action.OWN_ACCOUNT))
+        return Answer(ended, cookies=(_set_cookie(client, COOKIE, "", 0),))
 
     @api.post("/auth/logout-all", action=Action.OWN_ACCOUNT, errors=(InvalidCredential, AuthIsOff))
     def log_out_everywhere(caller: Principal, client: Client) -> Answer[Ended]:
@@ -108,6 +109,6 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
     @api.delete("/auth/sessions/{id}", action=Action.OWN_ACCOUNT, errors=(SessionNotFound, AuthIsOff))
     def end_session(id: UUID, caller: Principal, client: Client) -> Ended:
         """End one of your sessions."""
-        return opened().end(id, caller, client)
+        return opened().end(id, caller, client, reach=caller.reach(Action.OWN_ACCOUNT))
 
     return api

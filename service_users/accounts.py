@@ -127,11 +127,11 @@ class Accounts:
         successor = RefreshToken(token.session_id, token.counter + 1)
         return self._tokens(successor, refreshed_at, row, row.user_id, row.methods)
 
-    def log_out(self, caller: Principal, client: Client) -> Ended:
+    def log_out(self, caller: Principal, client: Client, *, reach: Reach) -> Ended:
         """End the session that the caller came by; none, if that was an API key."""
         assert caller.session_id is not None
         try:
-            self.end(caller.session_id, caller, client)
+            self.end(caller.session_id, caller, client, reach=reach)
         except SessionNotFound:
             return Ended(sessions=0)
         return Ended(sessions=1)
@@ -167,14 +167,11 @@ class Accounts:
             ]
         )
 
-    def end(self, session_id: UUID, caller: Principal, client: Client) -> Ended:
-        """End one of the caller's sessions. Raises `SessionNotFound`."""
-        assert caller.user_id is not None
+    def end(self, session_id: UUID, caller: Principal, client: Client, *, reach: Reach) -> Ended:
+        """End one of the sessions in reach. Raises `SessionNotFound`."""
         by = By(caller.user_id, client.address)
         with self._database.transaction() as transaction:
-            if not self._end(
-                transaction, session_id, "session.ended", by, self._clock(), reach=Reach.own(caller.user_id)
-            ):
+            if not self._end(transaction, session_id, "session.ended", by, self._clock(), reach=reach):
                 raise SessionNotFound
         return Ended(sessions=1)
 

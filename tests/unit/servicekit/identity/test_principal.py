@@ -17,8 +17,8 @@ from servicekit.wire.errors import Forbidden, Unauthorized
 ME = uuid4()
 ALL = Reach.all()
 OWN = Reach.own(ME)
-#: Operations on what has no owner, and one whose handler is not this function.
-OF_NO_OWNER = {"/task-types", "/tasks/{id}/events"}
+#: Operations on what has no owner, one whose handler is not this function, and those on the caller themselves.
+OF_NO_OWNER = {"/task-types", "/tasks/{id}/events", "/auth/me", "/auth/logout-all", "/auth/password"}
 SCOPES = {"read", "orders", "tasks", "sites", "admin"}
 
 
