@@ -120,4 +120,4 @@ class RevocationsView(View):
 
     sessions: list[UUID]
     keys: list[UUID]
-    users: dict[UUID, int]
+    users: dict[str, int]

@@ -70,7 +70,7 @@ class Exchange:
         return RevocationsView(
             sessions=[row.subject for row in rows if row.kind == "session"],
             keys=[row.subject for row in rows if row.kind == "key"],
-            users={row.subject: row.least_epoch for row in rows if row.kind == "user"},
+            users={str(row.subject): row.least_epoch for row in rows if row.kind == "user"},
         )
 
     def _made(self, rows: list[Any]) -> ExchangedView:
