@@ -63,13 +63,13 @@ def read_context(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         # It loads certificates alone, so that a fault is this file's.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
-    except ssl.SSLError as error:
+    except OSError as error:  # SSLError, or the file is gone again
         raise BadTlsFile(certificate, "holds no certificate in PEM") from error
     try:
         # Without a password it would ask for one on the terminal.
         context.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+    except OSError as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             raise BadTlsFile(key, f"is not the key of the certificate in {certificate}") from error
         raise BadTlsFile(key, "holds no private key in PEM, or one with a password") from error
     return context
