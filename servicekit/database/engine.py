@@ -283,6 +283,8 @@ class Database:
                     return cursor.fetchall() if cursor.description is not None else []
             except psycopg2.Error as exc:
                 if _is_of_the_server(exc):
+                    # First, lest the watchdog shuts whatever has this descriptor next.
+                    _WATCHDOG.answered(connection)
                     connection.close()
                     self._leave_server()
                 raise
