@@ -23,6 +23,10 @@ def test_a_key_with_one_other_character_is_none(place, character):
     assert is_api_key(other) == (other == KEY)
 
 
-@pytest.mark.parametrize("text", ["", "swk_", KEY[:-1], KEY + "0", KEY.upper(), f" {KEY[1:]}", "swk_" + "٣" * 49])
+@pytest.mark.parametrize(
+    "text",
+    ["", "swk_", KEY[:-1], KEY + "0", KEY.upper(), f" {KEY[1:]}", "swk_" + "٣" * 49],
+    ids=["nothing", "prefix", "shorter", "longer", "upper case", "another prefix", "other digits"],
+)
 def test_other_texts_are_no_keys(text):
     assert not is_api_key(text)
