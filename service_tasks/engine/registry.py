@@ -273,7 +273,8 @@ def load_registry(modules: Iterable[str]) -> Registry:
 def _right_name(name: str) -> str:
     """What to write instead of a module that does not exist, as the end of a sentence; empty if `own_tasks` is."""
     folder = importlib.util.find_spec(_OWN)
-    own = sorted(found.name for found in pkgutil.iter_modules((folder and folder.submodule_search_locations) or []))
+    found = pkgutil.iter_modules((folder and folder.submodule_search_locations) or [])
+    own = sorted(one.name for one in found if not one.name.startswith(("test_", "conftest")))
     if name in own:
         return f"; write {_OWN}.{name}"
     return f"; there are {', '.join(f'{_OWN}.{one}' for one in own)}" if own else ""

@@ -126,6 +126,7 @@ def test_the_modules_of_own_tasks_are_proposed_for_one_that_does_not_exist(name,
     (tmp_path / "own_tasks").mkdir()
     (tmp_path / "own_tasks" / "__init__.py").touch()
     (tmp_path / "own_tasks" / "concrete.py").touch()
+    (tmp_path / "own_tasks" / "test_concrete.py").touch()
     (tmp_path / "own_tasks" / "paint.py").write_text("import no_such_package")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_tasks", raising=False)
