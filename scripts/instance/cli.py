@@ -142,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _runs(layout: Layout, options: argparse.Namespace) -> bool:
     """Whether a start or restart is that of a running instance."""
+    layout.require_ours_or_empty()
     port = running_port(layout)
     if port is None:
         return False

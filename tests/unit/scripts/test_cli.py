@@ -33,3 +33,13 @@ def test_what_would_have_no_effect_is_refused(
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("verb", [[], ["status"], ["restart"], ["stop", "users"]])
+def test_a_file_instead_of_a_data_folder_is_one_clear_line(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert cli.main([*verb, "--data", str(file)]) == 1
+    assert capsys.readouterr().err == f"run: {file} is a file; name a folder with --data\n"
