@@ -73,7 +73,6 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "verb",
         nargs="?",
-        choices=_TAKES,
         metavar="VERB",
         help=f"{', '.join(_TAKES)}; without one: start, and stay until Ctrl-C",
     )
@@ -112,9 +111,13 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def _refuse(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Exit with one line if something was given that would have no effect."""
+def _refuse(arguments: argparse.ArgumentParser, options: argparse.Namespace, unknown: Sequence[str]) -> None:
+    """Exit with one line if something was given that is unknown or would have no effect."""
     verb = options.verb
+    if unknown:
+        arguments.error(f"there is no option {unknown[0]}")
+    if verb not in {None, *_TAKES}:
+        arguments.error(f"there is no verb {verb}; there are: {', '.join(_TAKES)}")
     if strange := [name for name in options.services if name not in names()]:
         if re.fullmatch(r"worker-\d+", strange[0]):
             arguments.error(f"there is no service {strange[0]}; workers are started and stopped together: worker")
@@ -158,8 +161,8 @@ def _runs(layout: Layout, options: argparse.Namespace) -> bool:
 def _act(argv: Sequence[str] | None) -> int:
     arguments = parser()
     # Intermixed, so that options may come before, between and after the words.
-    options = arguments.parse_intermixed_args(argv)
-    _refuse(arguments, options)
+    options, unknown = arguments.parse_known_intermixed_args(argv)
+    _refuse(arguments, options, unknown)
     layout = Layout.of(options.data)
     from scripts.instance import operating, reporting, starting, stopping
 

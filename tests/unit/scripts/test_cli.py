@@ -23,6 +23,8 @@ from scripts.instance import cli
         ("stop users taks", "there is no service taks; there are: postgres, "),
         ("stop worker-1", "there is no service worker-1; workers are started and stopped together: worker"),
         ("restart --workers 65", "--workers must be between 0 and 64"),
+        ("--prot 8000", "there is no option --prot"),
+        ("statsu --json", "there is no verb statsu; there are: start, stop, restart, status, logs"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(
