@@ -39,7 +39,7 @@ has_venv() {
 ensure_venv() {
     has_venv "$1" "$2" && return 0
     python=$(find_python) || exit 1
-    "$python" "$checkout/scripts/make_venv.py" "$venv" "$requirements" "$wanted" || exit 1
+    "$python" "$checkout/scripts/make_venv.py" "$venv" "$requirements" "$wanted" || exit
 }
 
 asks_for_help() {

@@ -18,6 +18,9 @@ from pathlib import Path
 def main(venv: Path, requirements: Path, stamp: str) -> int:
     try:
         return _make(venv, requirements, stamp)
+    except KeyboardInterrupt:
+        _say("make_venv: interrupted; the next start goes on")
+        return 130
     except OSError as exc:
         _say(f"make_venv: {venv} cannot be made: {exc}; the checkout must be a folder that you may write to")
         return 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scripts.instance.layout import CHECKOUT
@@ -93,6 +96,17 @@ def test_a_checkout_that_cannot_be_written_to_is_one_clear_line(checkout: Path) 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert f"{checkout}/.venv cannot be made: " in done.stderr
     assert "a folder that you may write to" in done.stderr
+
+
+def test_ctrl_c_before_the_environment_is_complete_is_one_clear_line(checkout: Path) -> None:
+    with (checkout / ".venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen([checkout / "scripts" / "run"], stderr=subprocess.PIPE, text=True) as call:
+            assert call.stderr is not None
+            assert "waiting for it" in call.stderr.readline()
+            psutil.Process(call.pid).children()[0].send_signal(signal.SIGINT)
+            said = call.stderr.read()
+    assert (call.returncode, said) == (130, "make_venv: interrupted; the next start goes on\n")
 
 
 @pytest.mark.parametrize("name", _SCRIPTS)
