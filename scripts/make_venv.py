@@ -22,7 +22,9 @@ def main(venv: Path, requirements: Path, stamp: str) -> int:
         _say("make_venv: interrupted; the next start goes on")
         return 130
     except OSError as exc:
-        _say(f"make_venv: {venv} cannot be made: {exc}; the checkout must be a folder that you may write to")
+        made = "is complete, but you cannot run its Python, and it cannot be made anew"
+        what = made if _is_complete(venv, stamp) else "cannot be made"
+        _say(f"make_venv: {venv} {what}: {exc}; the checkout must be a folder that you may write to")
         return 1
 
 
@@ -35,9 +37,10 @@ def _make(venv: Path, requirements: Path, stamp: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
     installed = venv / "installed"
-    if installed.exists() and installed.read_text() == stamp + "\n":
+    usable = _is_usable(venv, installed)
+    if usable and _is_complete(venv, stamp):
         return 0
-    if not _is_usable(venv, installed):
+    if not usable:
         _say(f"making {venv.name} with Python {sys.version.split()[0]} …")
         shutil.rmtree(venv, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(venv)], what=f"{venv.name} cannot be made")
@@ -77,14 +80,22 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _is_complete(venv: Path, stamp: str) -> bool:
+    installed = venv / "installed"
+    return installed.exists() and installed.read_text() == stamp + "\n"
+
+
 def _is_usable(venv: Path, installed: Path) -> bool:
     """Whether the environment can be added to: it was once complete, at this path, and its Python runs."""
     if not installed.exists() or not installed.read_text().endswith(f" {venv}\n"):
         return False
-    version = subprocess.run(
-        [str(venv / "bin" / "python"), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+    try:
+        version = subprocess.run(
+            [str(venv / "bin" / "python"), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+    except OSError:  # the Python that it was made with is gone
+        return False
     return version.returncode == 0
 
 

@@ -74,6 +74,8 @@ def test_the_second_call_installs_nothing_and_an_interrupted_or_outdated_one_is_
     assert "installing" in _run(checkout).stderr
     again = _run(checkout, "--port", "8100")
     assert (again.stdout, again.stderr) == ("started --port 8100\n", "")
+    (checkout / ".venv" / "bin" / "python").unlink()  # as when the Python it was made with is gone
+    assert "making .venv" in _run(checkout).stderr
     (checkout / ".venv" / "installed").unlink()
     repaired = _run(checkout)
     assert "making .venv" in repaired.stderr
@@ -96,6 +98,10 @@ def test_a_checkout_that_cannot_be_written_to_is_one_clear_line(checkout: Path) 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert f"{checkout}/.venv cannot be made: " in done.stderr
     assert "a folder that you may write to" in done.stderr
+    (checkout / ".venv").mkdir()
+    stamp = subprocess.run(["cksum"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+    (checkout / ".venv" / "installed").write_text(f"{stamp.strip()} {checkout}/.venv\n")
+    assert "/.venv is complete, but you cannot run its Python, and it cannot be made anew: " in _run(checkout).stderr
 
 
 def test_ctrl_c_before_the_environment_is_complete_is_one_clear_line(checkout: Path) -> None:
