@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,8 @@ def _duration(seconds: int | None) -> str:
 
 
 def follow_logs(layout: Layout, services: Sequence[str]) -> None:
-    """Replace this process with `tail` on the logs of the services, or of all; ends with Ctrl-C."""
+    """Replace this process with `tail` on the logs of the services, or of all; ends with Ctrl-C, or after the last
+    lines if the instance does not run."""
     layout.require_ours()
     found: list[Path] = []
     for service in services or names():
@@ -131,4 +133,8 @@ def follow_logs(layout: Layout, services: Sequence[str]) -> None:
     files = [str(path) for path in found if path.exists()]
     if not files:
         raise InstanceError(f"no log of {' or '.join(services) or 'any service'} in {layout.logs} yet")
-    os.execvp("tail", ["tail", "-n", "50" if len(files) == 1 else "10", "-F", *files])
+    follow = ["-F"]
+    if holder_of(layout.lock) is None:
+        print("run: not running; these are the last lines", file=sys.stderr)
+        follow = []
+    os.execvp("tail", ["tail", "-n", "50" if len(files) == 1 else "10", *follow, *files])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from scripts.instance import cli
+from scripts.instance.layout import CHECKOUT, Layout
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,15 @@ def test_a_file_instead_of_a_data_folder_is_one_clear_line(
     file.touch()
     assert cli.main([*verb, "--data", str(file)]) == 1
     assert capsys.readouterr().err == f"run: {file} is a file; name a folder with --data\n"
+
+
+def test_the_logs_of_an_instance_that_does_not_run_are_shown_and_not_followed(tmp_path: Path) -> None:
+    layout = Layout.of(tmp_path)
+    layout.create()
+    layout.log("gateway").write_text("the end\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.instance", "logs", "gateway", "--data", str(tmp_path)],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "the end\n")
+    assert done.stderr == "run: not running; these are the last lines\n"
