@@ -157,9 +157,27 @@ def test_things_start_in_order(services: dict[str, dict[str, Any]]) -> None:
 def test_postgresql_is_asked_over_tcp_because_it_answers_on_its_socket_before_the_databases_are_made(
     services: dict[str, dict[str, Any]],
 ) -> None:
-    command = services["postgres"]["healthcheck"]["test"]
-    assert command[1] == "pg_isready"
+    command = services["postgres"]["healthcheck"]["test"][-1].split()
+    assert command[0] == "pg_isready"
     assert command[command.index("-h") + 1] == "127.0.0.1"
+
+
+def test_postgresql_is_healthy_once_its_roles_are_those_of_today_and_makes_them_once(
+    services: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    for name, code in (("pg_isready", "exit 0"), ("psql", f'echo "$@" >> {tmp_path}/given; exit $FAILS')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{code}\n")
+        (tmp_path / name).chmod(0o755)
+    *_, script = services["postgres"]["healthcheck"]["test"]
+    command = ["sh", "-c", script.replace("/tmp/", f"{tmp_path}/")]
+    statuses = [
+        subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin", "FAILS": fails}, timeout=10).returncode
+        for fails in "300"
+    ]
+    assert statuses == [3, 0, 0]
+    (file,) = {line.split()[-1] for line in (tmp_path / "given").read_text().splitlines()}
+    assert len((tmp_path / "given").read_text().splitlines()) == 2
+    assert f"./deploy/postgres/databases.sql:{file}:ro,z" in services["postgres"]["volumes"]
 
 
 def test_a_worker_may_use_its_whole_grace_time(services: dict[str, dict[str, Any]]) -> None:
