@@ -134,6 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
             if "SITEWORKS_DEBUG" in os.environ:
                 raise
             reason = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
+            if "authentication failed" in reason:
+                reason += "; deploy/postgres/databases.sql makes the roles of a database and sets their passwords"
             print(f"{package}: the migration failed: {reason}", file=sys.stderr)
             return 1
         print(f"{package}: {'changed' if changed else 'nothing to do'}", flush=True)

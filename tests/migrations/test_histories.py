@@ -191,6 +191,14 @@ def test_a_database_that_is_away_is_one_clear_line(monkeypatch, capsys):
     assert "secret" not in said
 
 
+def test_an_owner_that_cannot_log_in_is_told_what_makes_the_roles(monkeypatch, capsys, postgres_server):
+    url = postgres_server.postgres.url("postgres", "users_owner", "another")
+    monkeypatch.setenv("USERS_OWNER_DATABASE_URL", url)
+
+    assert migrations.main(["service_users"]) == 1
+    assert 'for user "users_owner"; deploy/postgres/databases.sql makes the roles' in capsys.readouterr().err
+
+
 def test_a_missing_database_url_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
