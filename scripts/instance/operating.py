@@ -22,7 +22,7 @@ from scripts.instance.lock import running_port
 from scripts.instance.ports import STORES, Ports, names
 from scripts.instance.postgres import last_lines
 from scripts.instance.readiness import CANNOT_START, Start
-from scripts.instance.settings import OF_A_PROCESS, connections_needed, read_settings, service_settings
+from scripts.instance.settings import OF_A_PROCESS, connections_needed, read_settings
 from scripts.instance.stopping import stop_services
 from scripts.instance.supervision import ProcessState
 from servicekit.process.services import services as table
@@ -80,15 +80,13 @@ def _require_settings(
         for name, plan in plans.items()
         if name in {*table(), *OF_A_PROCESS, "gateway"}
     }
-    for name in meant:
-        if name in environments:
-            read_settings(name, environments[name])
+    settings = read_settings({name: one for name, one in environments.items() if name in {*table(), *meant}})
     if set(LOADERS) & set(meant):
-        _require_task_types(environments.get("worker", environments["tasks"]))
+        require_task_types(environments.get("worker", environments["tasks"]))
     counts = Counter(one.service for one in processes)
     if workers is not None:
         counts["worker"] = workers
-    needed = connections_needed(counts, {name: service_settings(name, environments[name]) for name in table()})
+    needed = connections_needed(counts, settings)
     accepted = next(
         int(one.partition("=")[2]) for one in plans["postgres"]["argv"] if one.startswith("--max_connections=")
     )
@@ -99,10 +97,11 @@ def _require_settings(
         )
 
 
-def _require_task_types(environment: Mapping[str, str]) -> None:
+def require_task_types(environment: Mapping[str, str]) -> None:
+    """Raise StartFailed, with the cause, if a worker in this environment could not load its task types."""
     done = subprocess.run(
         [sys.executable, "-m", "service_tasks.cli", "worker", "--check"],
-        cwd=CHECKOUT, env=dict(environment), capture_output=True, text=True, check=False,
+        cwd=CHECKOUT, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         _, _, cause = last_lines(done.stdout + done.stderr, 1).rpartition(CANNOT_START)

@@ -23,7 +23,7 @@ from scripts.instance.ports import HOST, STORES, Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.rabbitmq import Broker
 from scripts.instance.reclaim import MARK
-from scripts.instance.settings import connections_needed, service_settings
+from scripts.instance.settings import connections_needed, read_settings
 from servicekit.process.services import Service, services
 
 # Variables that would change how Python, gunicorn or libpq behave. A trailing * matches any ending.
@@ -64,6 +64,11 @@ class Program:
         """
         return f"logs/{self.name}.log" if self.name in STORES else None
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which it will run."""
+        return environment_of(self.settings, _unset(), os.environ)
+
     def launch_file(self) -> str:
         """What launch.py reads: JSON, because supervisor's file expands % and cuts at ; and #."""
         return json.dumps(
@@ -103,7 +108,7 @@ def programs_of(
 
     With `auth` whoever calls must log in.
 
-    Raises StartFailed for a wrong setting of a service.
+    Raises StartFailed for wrong settings.
     """
     everybody = {
         MARK: str(layout.data),
@@ -181,12 +186,8 @@ def programs_of(
         ),
     ]  # fmt: skip
     programs = [program for program in programs if program.copies > 0]
-    of_services = {
-        one.name: service_settings(one.name, environment_of(one.settings, _unset(), os.environ))
-        for one in programs
-        if one.name in rows
-    }
-    needed = connections_needed({one.name: one.copies for one in programs}, of_services)
+    settings = read_settings({one.name: one.environment for one in programs if one.name not in STORES})
+    needed = connections_needed({one.name: one.copies for one in programs}, settings)
     server.connections = max(server.connections, needed)
     postgres = Program(
         "postgres", tuple(server.command()), {MARK: str(layout.data), "LC_ALL": "C"}, server.identity,

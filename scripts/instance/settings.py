@@ -20,28 +20,31 @@ OF_THE_LEADER = 4
 RESERVE = 20
 
 
-def connections_needed(processes: Mapping[str, int], settings: Mapping[str, WebServiceSettings]) -> int:
+def connections_needed(processes: Mapping[str, int], settings: Mapping[str, Settings]) -> int:
     """The database connections for so many processes of each program, and for the services with these settings."""
-    of_services = sum(one.connections * one.service_processes for one in settings.values())
+    of_services = sum(
+        one.connections * one.service_processes for one in settings.values() if isinstance(one, WebServiceSettings)
+    )
     counts = {**processes, "relay": processes.get("relay", 0) * len(services())}
     of_others = sum(counts.get(name, 0) * each for name, each in OF_A_PROCESS.items())
     return of_services + of_others + OF_THE_LEADER + RESERVE
 
 
-def read_settings(name: str, environment: Mapping[str, str]) -> Settings:
-    """Read the settings of a program as it will. Raises StartFailed, which names the variable."""
-    with _as_if_in(environment):
-        try:
-            return load(_class_of(name))
-        except SettingsError as exc:
-            raise StartFailed(f"{name} does not start: {exc} (every variable is explained in .env.example)") from exc
-
-
-def service_settings(name: str, environment: Mapping[str, str]) -> WebServiceSettings:
-    """The same of a service."""
-    settings = read_settings(name, environment)
-    assert isinstance(settings, WebServiceSettings)
-    return settings
+def read_settings(environments: Mapping[str, Mapping[str, str]]) -> dict[str, Settings]:
+    """Read the settings of programs as they will, each in its environment. Raises StartFailed, which names every wrong
+    variable."""
+    found: dict[str, Settings] = {}
+    wrong: dict[str, str] = {}
+    for name, environment in environments.items():
+        with _as_if_in(environment):
+            try:
+                found[name] = load(_class_of(name))
+            except SettingsError as exc:
+                wrong.setdefault(str(exc), name)  # many programs read some of them
+    if wrong:
+        told = "; ".join(f"{name} does not start: {cause}" for cause, name in wrong.items())
+        raise StartFailed(f"{told} (every variable is explained in .env.example)")
+    return found
 
 
 def _class_of(name: str) -> type[Settings]:
@@ -53,7 +56,7 @@ def _class_of(name: str) -> type[Settings]:
 
         return GatewaySettings
     if name == "relay":
-        from servicekit.events.relay_process import relay_settings
+        from servicekit.events.relay_settings import relay_settings
 
         return relay_settings(required=tuple(services()))
     from service_tasks.settings import EventsSettings, IngestSettings, WorkerSettings

@@ -1,7 +1,7 @@
 """Start an instance, wait while it runs, and stop it in order without losing anything.
 
-lock → reclaim leftovers → ports → folder, secrets, initdb → supervisor (starts PostgreSQL)
-     → roles and databases → migrations → every service at once → /readyz of each
+lock → reclaim leftovers → ports → folder, secrets, settings → initdb → supervisor (starts PostgreSQL)
+     → roles and databases → task types → migrations → every service at once → /readyz of each
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +24,7 @@ from scripts.instance.errors import InstanceError, PortTaken
 from scripts.instance.identity import AS_WE_ARE, Identity
 from scripts.instance.layout import Layout
 from scripts.instance.lock import Holder, InstanceLock
+from scripts.instance.operating import require_task_types
 from scripts.instance.ports import GATEWAY_PORT, STORES, WORKERS, Ports, names
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.programs import programs_of
@@ -68,16 +71,19 @@ def run(
         try:
             server = _prepare(layout, ports, broker, reset=reset)
             credentials = Credentials(layout.secrets)
-            if auth is False:
-                layout.closed.unlink(missing_ok=True)
-            closed = auth or layout.closed.exists()
+            closed = layout.closed.exists() if auth is None else auth
             programs = programs_of(layout, ports, credentials, server, workers, broker, auth=closed)
+            if not closed:
+                layout.closed.unlink(missing_ok=True)
+            _make_database(server)
             supervision.write_run_files(layout, programs, ports["supervisor"], credentials["supervisor"])
             supervisor = supervision.Supervisor(ports, credentials["supervisor"])
             process = supervision.spawn(layout, lock)
             lock.close()  # supervisor holds it from here on
             supervision.wait_for_supervisor(supervisor, process, layout)
-            _start_everything(layout, ports, credentials, server, supervisor, process, broker, closed=closed)
+            by_name = {one.name: one for one in programs}
+            loader = by_name.get("worker", by_name["tasks"]).environment
+            _start_everything(layout, ports, credentials, server, supervisor, process, broker, loader, closed=closed)
             _announce(layout, ports, broker, seconds=time.monotonic() - began, detach=detach)
             if not detach:
                 status = restart_on_changes(before, layout, supervisor, process) if reload else process.wait()
@@ -126,13 +132,16 @@ def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool
     if server.identity.uid is not None:
         layout.data.chmod(0o711)  # PostgreSQL's user has to reach its own folder; the rest stays closed
     _require_port_for(server.identity, ports)
+    return server
+
+
+def _make_database(server: EmbeddedPostgres) -> None:
     if not server.initialised:
-        say(f"making a database in {layout.postgres} …")
+        say(f"making a database in {server.folder} …")
     server.initialise()
     server.require_version()
     server.require_access()
     server.remove_stale_pid_file()
-    return server
 
 
 def _require_port_for(identity: Identity, ports: Ports) -> None:
@@ -156,6 +165,7 @@ def _start_everything(
     supervisor: supervision.Supervisor,
     process: subprocess.Popen[bytes],
     broker: Broker | None,
+    loader: Mapping[str, str],
     *,
     closed: bool,
 ) -> None:
@@ -167,8 +177,11 @@ def _start_everything(
         start.require_nobody_failed()
         return process.poll() is None
 
-    server.wait_until_accepting(still_trying)
-    create_databases(server, credentials)
+    with ThreadPoolExecutor(1) as beside:
+        types = beside.submit(require_task_types, loader)
+        server.wait_until_accepting(still_trying)
+        create_databases(server, credentials)
+        types.result()
     say("applying migrations …")
     migrate(server, credentials, layout.log("migrations"))
     if closed and not layout.closed.exists():

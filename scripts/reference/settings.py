@@ -17,7 +17,7 @@ from scripts.reference.code import CHECKOUT, classes, sentence, table
 from service_tasks.engine.registry import load_registry
 from service_tasks.settings import BUILT_IN_MODULES
 from servicekit.database.migrations import migration_settings
-from servicekit.events.relay_process import relay_settings
+from servicekit.events.relay_settings import relay_settings
 from servicekit.process.services import services
 from servicekit.process.settings import ServiceSettings, Settings
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from servicekit.events.relay_process import PROCESS, redeliver, relay_settings, run_relays
+from servicekit.events.relay_process import redeliver, run_relays
+from servicekit.events.relay_settings import PROCESS, relay_settings
 from servicekit.process.services import BadServiceTable, services
 from servicekit.process.settings import load_or_exit
 

@@ -7,15 +7,14 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-from pydantic import Field, create_model, model_validator
+from typing import TYPE_CHECKING
 
 from servicekit.circuits import Circuit, CircuitSettings
 from servicekit.database.engine import Database
 from servicekit.events.cloudevents import BATCH_MEDIA_TYPE, PATH, Event, write_batch
 from servicekit.events.relay import EventRefused, Relay
 from servicekit.events.relay_metrics import RelayMetrics
+from servicekit.events.relay_settings import PROCESS, RelaySettings
 from servicekit.events.relay_store import OUTBOX, ActiveLock, RelayStore
 from servicekit.http_client import ServiceClient
 from servicekit.observing import logs
@@ -23,14 +22,12 @@ from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
 from servicekit.process.lifecycle import next_order, stop_orders
 from servicekit.process.services import services
-from servicekit.process.settings import Bind, BrokerUrl, DatabaseUrl, HttpUrl, InternalToken
 from servicekit.web.pages import serve_pages
 from servicekit.wire.errors import Unavailable
 
 if TYPE_CHECKING:
     from servicekit.events.broker_delivery import BrokerDelivery
 
-PROCESS = "relay"
 #: The destination that is not a service.
 BROKER = "rabbitmq"
 #: The whole call for a batch, in seconds: the other side stores it in one transaction.
@@ -45,54 +42,6 @@ _CIRCUIT = CircuitSettings(open_seconds=0.5, open_seconds_max=1.0, slow_seconds=
 _ABOUT_THE_EVENT = frozenset({400, 409, 413, 415, 422})
 _OWN_FAULT = 500
 _log = get_logger(__name__)
-
-
-class RelaySettings(InternalToken):
-    """The relay's settings; `relay_settings` adds the addresses of the services and their databases."""
-
-    process: ClassVar[str] = PROCESS
-
-    relay_bind: Bind = Field(default="127.0.0.1:8007", description="where the relay shows its pages")
-    relay_keep_days: float = Field(default=7.0, ge=0, le=3650, description="days that delivered events are kept")
-    rabbitmq_url: BrokerUrl | None = Field(
-        default=None,
-        description="where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2F for the usual vhost. Ingestion "
-        "needs it; a relay that has it publishes every event there too",
-    )
-
-    @model_validator(mode="after")
-    def _has_a_token(self) -> Self:
-        if self.token is None:
-            raise ValueError("INTERNAL_TOKEN is not set, nor INTERNAL_TOKEN_FILE")
-        return self
-
-    @property
-    def urls(self) -> dict[str, str]:
-        """The address of each service."""
-        return {name: getattr(self, service.variable("URL").lower()) for name, service in services().items()}
-
-    @property
-    def database_urls(self) -> dict[str, str]:
-        """The URLs of the databases that are set, by service."""
-        urls = {name: getattr(self, service.variable("DATABASE_URL").lower()) for name, service in services().items()}
-        return {name: url for name, url in urls.items() if url is not None}
-
-
-def relay_settings(required: Collection[str] = ()) -> type[RelaySettings]:
-    """Build the settings class from the table of services. The databases of the services in `required` must be set."""
-    fields: dict[str, Any] = {}
-    for service in services().values():
-        where = f"where the {service.name} database is"
-        fields[service.variable("DATABASE_URL").lower()] = (
-            (DatabaseUrl, Field(description=where))
-            if service.name in required
-            else (DatabaseUrl | None, Field(default=None, description=where))
-        )
-        fields[service.variable("URL").lower()] = (
-            HttpUrl,
-            Field(default=service.default_url, description=f"where the {service.name} service is"),
-        )
-    return create_model("RelaySettings", __base__=RelaySettings, **fields)
 
 
 class DestinationUnavailable(Unavailable):

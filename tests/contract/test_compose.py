@@ -25,7 +25,7 @@ from service_tasks.settings import (
     IngestSettings,
     WorkerSettings,
 )
-from servicekit.events.relay_process import relay_settings
+from servicekit.events.relay_settings import relay_settings
 from servicekit.process.services import Service
 from servicekit.process.services import services as table
 from servicekit.process.settings import ServiceSettings, settings_of

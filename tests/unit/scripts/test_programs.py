@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from configparser import RawConfigParser
@@ -150,6 +151,21 @@ def test_a_wrong_setting_of_the_services_is_named_before_anything_starts(
     monkeypatch.setenv(name, "0")
     with pytest.raises(StartFailed, match=f"users does not start: {name}: "):
         _programs(layout)
+
+
+def test_all_wrong_settings_are_named_at_once_each_by_one_program(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RELAY_KEEP_DAYS", "WORKER_GRACE_SECONDS", "WORKER_CONCURRENCY", "LOG_LEVEL"):
+        monkeypatch.setenv(name, "wrong")
+    with pytest.raises(StartFailed) as refused:
+        _programs(layout)
+    told = str(refused.value)
+    assert re.findall(r"(\w+) does not start", told) == ["users", "worker", "relay"]
+    assert {name: told.count(f"{name}: ") for name in ("RELAY_KEEP_DAYS", "WORKER_GRACE_SECONDS")} == {
+        "RELAY_KEEP_DAYS": 1,
+        "WORKER_GRACE_SECONDS": 1,
+    }
 
 
 def test_every_program_carries_the_mark_of_its_instance(layout: Layout) -> None:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from service_orders.settings import OrdersSettings
 from service_users.settings import UsersSettings
-from servicekit.events.relay_process import relay_settings
+from servicekit.events.relay_settings import relay_settings
 from servicekit.process.settings import SettingsError, load, load_or_exit
 
 URL = "postgresql://users:secret@127.0.0.1:5432/users"
