@@ -26,7 +26,7 @@ from service_tasks.settings import IngestSettings, WorkerSettings
 from servicekit.database.engine import Database
 from servicekit.observing import logs
 from servicekit.process.lifecycle import exit_within, freeze_heap, grow_file_table
-from servicekit.process.settings import load_or_exit
+from servicekit.process.settings import ServiceSize, load_or_exit
 from servicekit.wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -162,6 +162,9 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ[variable] = getattr(given, variable)
     settings = load_or_exit(WorkerSettings, "task_worker")
     logs.configure("task_worker", fmt=settings.log_format, level=settings.log_level)
+    if given.check:
+        # In compose PostgreSQL counts its connections by these, and takes a word for 0.
+        load_or_exit(ServiceSize, "the services")
     return run_worker(settings, given.types, check=given.check)
 
 

@@ -217,11 +217,8 @@ def _token_of(variable: str, value: SecretStr | None, file: Path | None) -> str 
     return text
 
 
-class WebServiceSettings(InternalToken, CallerSettings):
-    """Settings of every service of the table."""
-
-    #: The services that it calls, each through a circuit.
-    calls: ClassVar[tuple[str, ...]] = ()
+class ServiceSize(ServiceSettings):
+    """How much each service of the table does at once."""
 
     service_processes: int = Field(
         default=1,
@@ -236,6 +233,13 @@ class WebServiceSettings(InternalToken, CallerSettings):
         le=256,
         description="requests that each of them serves at once, each with a database connection",
     )
+
+
+class WebServiceSettings(ServiceSize, InternalToken, CallerSettings):
+    """Settings of every service of the table."""
+
+    #: The services that it calls, each through a circuit.
+    calls: ClassVar[tuple[str, ...]] = ()
 
     @property
     def connections(self) -> int:

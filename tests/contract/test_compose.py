@@ -198,8 +198,10 @@ def test_before_the_start_a_worker_of_the_same_image_and_settings_says_what_is_w
 ) -> None:
     worker, check = services["task_worker"], services["task_check"]
     assert check["command"] == [*worker["command"], "--check"]
-    for same in ("image", "pull_policy", "environment", "volumes"):
+    for same in ("image", "pull_policy", "volumes"):
         assert check[same] == worker[same]
+    # And what PostgreSQL calculates with.
+    assert check["environment"] == {**worker["environment"], "SERVICE_PROCESSES": None, "SERVICE_THREADS": None}
 
 
 def test_whoever_reads_task_modules_finds_task_types_of_your_own_where_python_looks(

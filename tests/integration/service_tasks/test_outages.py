@@ -364,6 +364,9 @@ def test_a_check_ends_after_the_settings_and_types_and_needs_no_database(start_p
 
     assert worker.process.wait(20) == 0
     assert "worker_started" not in worker.said()
+    wrong = start_process("--check", SERVICE_THREADS="lots")
+    assert wrong.process.wait(20) == 1
+    assert wrong.said().startswith("the services cannot start: SERVICE_THREADS: ")
     wrong = start_process("--check", TASK_MODULES="no_such_module")
     assert wrong.process.wait(20) == 1
     assert wrong.said().startswith("task_worker cannot start: TASK_MODULES: cannot import 'no_such_module'")
