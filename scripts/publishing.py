@@ -24,6 +24,7 @@ except (AMQPError, OSError, ValueError, IndexError) as exc:
     place = urlsplit(URL).netloc.rpartition("@")[2] or "the address in RABBITMQ_URL"
     sys.exit(
         f"publish: no RabbitMQ can be used at {place} ({type(exc).__name__}); start one with "
-        "./scripts/run --rabbitmq, or name one: RABBITMQ_URL=amqp://USER:PASSWORD@HOST:PORT/VHOST"
+        "./scripts/run --rabbitmq, or name one: RABBITMQ_URL=amqp://USER:PASSWORD@HOST:PORT/VHOST "
+        "(amqp://guest:guest@127.0.0.1:PORT/%2F is that of an instance; ./scripts/run status shows its port)"
     )
 print("published 1 message; its task appears in /tasks, or in /tasks/rejected")
