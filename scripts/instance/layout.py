@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,11 +126,25 @@ class Layout:
                 f"no Siteworks instance in {self.data}; start one with ./scripts/run{self.option}{elsewhere}"
             )
 
-    def create_folder(self) -> None:
+    def create_folder(self) -> list[Path]:
+        """Make the folder; return what was not there before, innermost first, for `withdraw`."""
+        made = [path for path in (self.data, *self.data.parents) if not path.exists()]
         try:
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise ForeignFolder(f"cannot make {self.data}: {exc.strerror}; choose another folder with --data") from exc
+        return made
+
+    def withdraw(self, made: Sequence[Path]) -> None:
+        """Remove the folders that `create_folder` has just made, and what the instance made in them, if nothing was
+        started. The caller holds the lock."""
+        if made:
+            self.remove_contents()
+            shutil.rmtree(self.unpacked, ignore_errors=True)
+            self.lock.unlink()
+            with contextlib.suppress(OSError):  # somebody else's file is in it
+                for folder in made:
+                    folder.rmdir()
 
     def create(self) -> None:
         """Make the folders, then the mark that shows whose folder it is. Idempotent."""

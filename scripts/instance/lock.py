@@ -5,6 +5,7 @@ The file also names the holder. Its content counts only while it is locked.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -35,17 +36,18 @@ class InstanceLock:
     @classmethod
     def acquire(cls, path: Path, holder: Holder, *, patience: float = 0.3) -> InstanceLock:
         """Raises InUse after `patience` seconds; another command may hold it for a moment to read it."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         limit = time.monotonic() + patience
         while True:
-            try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > limit:
-                    os.close(descriptor)
-                    raise InUse(_explain(path, _read(path))) from None
-                time.sleep(0.05)
+                # A refused start removes the file that it has locked.
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    break
+            os.close(descriptor)
+            if time.monotonic() > limit:
+                raise InUse(_explain(path, _read(path)))
+            time.sleep(0.05)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
         return cls(descriptor)

@@ -22,13 +22,14 @@ from servicekit.process.services import services
 def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manifest:
     """Make an instance in `layout` from the backup, and migrate it to this version.
 
-    The backup is checked before anything is changed. A failed restore leaves an empty data folder.
+    The backup is checked before anything is changed. A failed restore leaves an empty data folder, or none where
+    none was.
     """
     from scripts.instance.postgres import major_version
     from scripts.instance.reclaim import reclaim
 
     layout.require_ours_or_empty()
-    layout.create_folder()
+    made = layout.create_folder()
     lock = InstanceLock.acquire(layout.lock, Holder("./scripts/restore"))
     try:
         if layout.exists and not reset:
@@ -51,6 +52,9 @@ def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manif
         except BaseException:  # half an instance would look like a whole one
             layout.remove_contents()
             raise
+    except BaseException:
+        layout.withdraw(made)
+        raise
     finally:
         shutil.rmtree(layout.unpacked, ignore_errors=True)
         lock.close()

@@ -63,7 +63,7 @@ def run(
     warn_of_misspelt()
     layout.require_ours_or_empty()
     broker = choose_broker(layout, ports, wanted=rabbitmq)
-    layout.create_folder()
+    made = layout.create_folder()
     lock = InstanceLock.acquire(layout.lock, Holder("./scripts/run", ports.base, workers))
     with _Signals() as signals:
         supervisor: supervision.Supervisor | None = None
@@ -95,6 +95,8 @@ def run(
             if supervisor is not None and process is not None and process.poll() is None:
                 stop_in_order(supervisor, say)
                 process.wait()
+            if process is None:
+                layout.withdraw(made)
             lock.close()
             if not isinstance(reason, StopRequested):
                 raise
@@ -117,10 +119,10 @@ def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool
     reclaimed = reclaim(layout.data)
     if reclaimed:
         say(f"ended {reclaimed} processes that a killed supervisor had left behind")
-    if reset:
-        layout.remove_contents()
     own_broker = None if broker is None else broker.own
     ports.require_free(but=[*([] if broker else ["ingest"]), *([] if own_broker else ["rabbitmq"])])
+    if reset:
+        layout.remove_contents()
     # What killed processes left there.
     shutil.rmtree(layout.temporary, ignore_errors=True)
     layout.create()

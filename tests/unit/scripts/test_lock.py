@@ -32,3 +32,17 @@ def test_a_command_that_holds_the_folder_is_named(tmp_path: Path) -> None:
 def test_looking_at_a_folder_that_was_never_locked_makes_nothing(tmp_path: Path) -> None:
     assert holder_of(tmp_path / "lock") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_file_was_removed_keeps_nobody_out_of_the_new_one(tmp_path: Path) -> None:
+    refused = InstanceLock.acquire(tmp_path / "lock", Holder("./scripts/run", 8100))
+
+    def remove(_: float) -> None:
+        (tmp_path / "lock").unlink()
+        refused.close()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scripts.instance.lock.time.sleep", remove)
+        lock = InstanceLock.acquire(tmp_path / "lock", Holder("./scripts/run", 8200))
+    assert holder_of(tmp_path / "lock") == Holder("./scripts/run", 8200)
+    lock.close()
