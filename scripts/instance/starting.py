@@ -10,8 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -73,6 +72,9 @@ def run(
             credentials = Credentials(layout.secrets)
             closed = layout.closed.exists() if auth is None else auth
             programs = programs_of(layout, ports, credentials, server, workers, broker, auth=closed)
+            environments = {one.name: one.environment for one in programs}
+            # Importing them takes as long as PostgreSQL takes to start.
+            types = ThreadPoolExecutor(1).submit(require_task_types, environments.get("worker", environments["tasks"]))
             if not closed:
                 layout.closed.unlink(missing_ok=True)
             _make_database(server)
@@ -81,9 +83,7 @@ def run(
             process = supervision.spawn(layout, lock)
             lock.close()  # supervisor holds it from here on
             supervision.wait_for_supervisor(supervisor, process, layout)
-            by_name = {one.name: one for one in programs}
-            loader = by_name.get("worker", by_name["tasks"]).environment
-            _start_everything(layout, ports, credentials, server, supervisor, process, broker, loader, closed=closed)
+            _start_everything(layout, ports, credentials, server, supervisor, process, broker, types, closed=closed)
             _announce(layout, ports, broker, seconds=time.monotonic() - began, detach=detach)
             if not detach:
                 status = restart_on_changes(before, layout, supervisor, process) if reload else process.wait()
@@ -167,7 +167,7 @@ def _start_everything(
     supervisor: supervision.Supervisor,
     process: subprocess.Popen[bytes],
     broker: Broker | None,
-    loader: Mapping[str, str],
+    types: Future[None],
     *,
     closed: bool,
 ) -> None:
@@ -179,11 +179,9 @@ def _start_everything(
         start.require_nobody_failed()
         return process.poll() is None
 
-    with ThreadPoolExecutor(1) as beside:
-        types = beside.submit(require_task_types, loader)
-        server.wait_until_accepting(still_trying)
-        create_databases(server, credentials)
-        types.result()
+    server.wait_until_accepting(still_trying)
+    create_databases(server, credentials)
+    types.result()
     say("applying migrations …")
     migrate(server, credentials, layout.log("migrations"))
     if closed and not layout.closed.exists():
