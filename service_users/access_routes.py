@@ -134,8 +134,9 @@ def access_routes(
     )
     def ask_for_email(body: OtherEmail, caller: Principal) -> Accepted:
         """Ask for another address, within five minutes of a login. It is yours once a link has proven it."""
+        links = opened()
         caller.reach(Action.OWN_ACCOUNT)
-        return opened().ask_for_address(body.email, caller)
+        return links.ask_for_address(body.email, caller)
 
     @api.post("/auth/email/confirm", action=Action.PUBLIC, errors=(EmailTaken, AuthIsOff), body_limit=_BODY)
     def confirm_email(body: Confirm, client: Client) -> ConfirmedView:

@@ -173,7 +173,7 @@ def test_another_instance_on_the_same_ports_is_one_line(system: RunningSystem, t
 
 def test_everything_stays_inside_the_data_folder(system: RunningSystem) -> None:
     inside = sorted(path.name for path in system.data.iterdir())
-    assert inside == ["instance.json", "lock", "logs", "postgres", "run", "secrets", "tmp"]
+    assert inside == ["identity", "instance.json", "lock", "logs", "postgres", "run", "secrets", "tmp"]
     for process in _supervisor(system).children(recursive=True):
         for opened in process.open_files():
             path = Path(opened.path)
