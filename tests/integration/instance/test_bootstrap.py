@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -107,11 +108,23 @@ def test_a_checkout_that_cannot_be_written_to_is_one_clear_line(checkout: Path) 
 def test_ctrl_c_before_the_environment_is_complete_is_one_clear_line(checkout: Path) -> None:
     with (checkout / ".venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with subprocess.Popen([checkout / "scripts" / "run"], stderr=subprocess.PIPE, text=True) as call:
-            assert call.stderr is not None
-            assert "waiting for it" in call.stderr.readline()
-            psutil.Process(call.pid).children()[0].send_signal(signal.SIGINT)
-            said = call.stderr.read()
+        with subprocess.Popen(
+            [checkout / "scripts" / "run"],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # Tests that run in the background may have been told to ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as call:
+            try:
+                assert call.stderr is not None
+                assert "waiting for it" in call.stderr.readline()
+                psutil.Process(call.pid).children()[0].send_signal(signal.SIGINT)
+                said = call.stderr.read()
+                call.wait(20)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(call.pid, signal.SIGKILL)
     assert (call.returncode, said) == (130, "make_venv: interrupted; the next start goes on\n")
 
 
