@@ -34,6 +34,8 @@ def send(gateway: GatewayProcess) -> RawAnswer:
 
 
 def refused_well(seen: RawAnswer) -> bool:
+    if seen.status == 200:
+        return False
     told = (seen.status, seen.code, seen.value("Retry-After"), seen.value("Proxy-Status"))
     return told == (503, "overloaded", "1", "siteworks; error=proxy_internal_error")
 
