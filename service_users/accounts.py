@@ -82,7 +82,7 @@ class Accounts:
             raise InvalidCredential
         cookie = sessions.new_cookie() if login.session == "cookie" else None
         with self._database.transaction() as transaction:
-            present = _locked(transaction, user.id)
+            present = changes.locked_if_any(transaction, user.id)
             is_same = present is not None and present.disabled_at is None and present.password_hash == stored
             if is_same:
                 session_id = sessions.add(
@@ -141,7 +141,7 @@ class Accounts:
         assert caller.user_id is not None
         now = self._clock()
         with self._database.transaction() as transaction:
-            if _locked(transaction, caller.user_id) is None:
+            if changes.locked_if_any(transaction, caller.user_id) is None:
                 raise InvalidCredential
             ended = sessions.end_all(transaction, caller.user_id)
             changes.raise_epoch(transaction, caller.user_id, now)
@@ -193,7 +193,7 @@ class Accounts:
         password_hash = self._passwords.hash(change.new)
         now = self._clock()
         with self._database.transaction() as transaction:
-            present = _locked(transaction, user.id)
+            present = changes.locked_if_any(transaction, user.id)
             if present is None or present.disabled_at is not None or present.password_hash != user.password_hash:
                 raise InvalidCredential
             changes.raise_epoch(transaction, user.id, now, password_hash=password_hash)
@@ -260,12 +260,6 @@ class Accounts:
         assert by.actor is not None
         changes.record(transaction, action, by, by.actor, now, {"session": str(session_id)})
         return True
-
-
-def _locked(transaction: Transaction, user_id: UUID) -> Any:
-    """What a change of an account needs of its user, locked; None if there is none."""
-    wanted = (User.password_hash, User.disabled_at, User.roles, User.auth_epoch)
-    return transaction.execute(select(*wanted).where(User.id == user_id).with_for_update()).one_or_none()
 
 
 def _is_live(row: Any, now: datetime) -> bool:

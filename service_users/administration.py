@@ -14,7 +14,7 @@ from service_users import changes, events, sessions
 from service_users.access_schemas import AccountView, AuditEntry, AuditPage, AuditQuery
 from service_users.account_schemas import Ended
 from service_users.changes import By
-from service_users.errors import LastAdministrator, UserNotFound
+from service_users.errors import LastAdministrator
 from service_users.tables import AuditRow, OneTimeToken, User
 from servicekit.database.engine import Database
 from servicekit.events import outbox
@@ -50,7 +50,7 @@ class Administration:
     def disable(self, user_id: UUID, by: By) -> AccountView:
         """End all that lets somebody in, until they are enabled. Raises `UserNotFound` and `LastAdministrator`."""
         with another_admin_stays(self._database, user_id, by) as transaction:
-            user = _locked(transaction, user_id)
+            user = changes.locked(transaction, user_id)
             if user.disabled_at is not None:
                 return AccountView(id=user_id, disabled_at=user.disabled_at)
             now = self._clock()
@@ -65,7 +65,7 @@ class Administration:
         """Let somebody log in again, and their API keys work. Raises `UserNotFound`."""
         now = self._clock()
         with self._database.transaction() as transaction:
-            if _locked(transaction, user_id).disabled_at is not None:
+            if changes.locked(transaction, user_id).disabled_at is not None:
                 changes.raise_epoch(transaction, user_id, now, disabled_at=None)
                 changes.record(transaction, "user.enabled", by, user_id, now)
         return AccountView(id=user_id, disabled_at=None)
@@ -74,7 +74,7 @@ class Administration:
         """Log somebody out everywhere. Raises `UserNotFound`."""
         now = self._clock()
         with self._database.transaction() as transaction:
-            _locked(transaction, user_id)
+            changes.locked(transaction, user_id)
             ended = sessions.end_all(transaction, user_id)
             changes.raise_epoch(transaction, user_id, now)
             changes.record(transaction, "sessions.ended", by, user_id, now)
@@ -99,12 +99,3 @@ class Administration:
         return AuditPage.unchecked(
             limit=query.limit, next=page[-1].id if len(rows) > query.limit else None, entries=page
         )
-
-
-def _locked(transaction: Transaction, user_id: UUID) -> Any:
-    """A user, locked. Raises `UserNotFound`."""
-    wanted = select(User.roles, User.disabled_at).where(User.id == user_id).with_for_update()
-    found = transaction.execute(wanted).one_or_none()
-    if found is None:
-        raise UserNotFound
-    return found

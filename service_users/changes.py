@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as Transaction
 
+from service_users.errors import UserNotFound
 from service_users.tables import AuditRow, Revocation, User
 from servicekit.events.outbox import Also
 from servicekit.identity.tokens import LIFETIME, SKEW
@@ -44,6 +45,20 @@ def revoke(transaction: Transaction, kind: Kind, subject: UUID, now: datetime, l
     }
     transaction.execute(adding.on_conflict_do_update(constraint="pk_revocations", set_=later))
     transaction.execute(delete(Revocation).where(Revocation.revoked_at < now - timedelta(seconds=KEPT)))
+
+
+def locked_if_any(transaction: Transaction, user_id: UUID) -> Any:
+    """What changes of an account depend on, of a user, locked; None if there is none."""
+    wanted = (User.email_key, User.password_hash, User.disabled_at, User.roles, User.auth_epoch)
+    return transaction.execute(select(*wanted).where(User.id == user_id).with_for_update()).one_or_none()
+
+
+def locked(transaction: Transaction, user_id: UUID) -> Any:
+    """The same; raises `UserNotFound`."""
+    user = locked_if_any(transaction, user_id)
+    if user is None:
+        raise UserNotFound
+    return user
 
 
 def raise_epoch(transaction: Transaction, user_id: UUID, now: datetime, **values: Any) -> int:

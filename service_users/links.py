@@ -24,7 +24,7 @@ from service_users.account_schemas import Ended
 from service_users.api_keys import require_session
 from service_users.auth_key import AuthKey
 from service_users.changes import By
-from service_users.errors import InvalidCredential, LoginNotFresh, UserNotFound
+from service_users.errors import InvalidCredential, LoginNotFresh
 from service_users.password_rules import weakness
 from service_users.passwords import Passwords
 from service_users.schemas import UserView
@@ -86,7 +86,7 @@ class Links:
         one that they have asked for. Raises `UserNotFound`, and `Invalid` if they have asked for none."""
         now = self._clock()
         with self._database.transaction() as transaction:
-            user = _locked(transaction, user_id)
+            user = changes.locked(transaction, user_id)
             if purpose == "email":
                 mine = (OneTimeToken.user_id == user_id, OneTimeToken.purpose == "email")
                 found = select(OneTimeToken.id, OneTimeToken.expires_at).where(*mine, OneTimeToken.expires_at > now)
@@ -136,7 +136,7 @@ class Links:
                 raise LoginNotFresh
         self._throttles.reserve(throttles.of_network(f"email {caller.user_id}", ""))
         with self._database.transaction() as transaction:
-            _locked(transaction, caller.user_id)
+            changes.locked(transaction, caller.user_id)
             _put(transaction, caller.user_id, "email", now, email)
         return _accepted("email")
 
@@ -192,15 +192,6 @@ class Links:
 
 def _accepted(purpose: Purpose) -> Accepted:
     return Accepted(expires_in=int(LASTS[purpose].total_seconds()))
-
-
-def _locked(transaction: Transaction, user_id: UUID) -> Any:
-    """What a link depends on, locked. Raises `UserNotFound`."""
-    wanted = select(User.email_key, User.password_hash).where(User.id == user_id).with_for_update()
-    found = transaction.execute(wanted).one_or_none()
-    if found is None:
-        raise UserNotFound
-    return found
 
 
 def _put(

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, FilePath, SecretStr, model_validator
 
 from service_users.auth_key import AuthKey
-from servicekit.process.settings import Bind, DatabaseUrl, GatewayToken, WebServiceSettings
+from servicekit.process.settings import Bind, DatabaseUrl, GatewayToken, WebServiceSettings, secret_of
 
 _MAKE_ONE = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 
@@ -36,14 +36,9 @@ class UsersSettings(GatewayToken, WebServiceSettings):
 
     def key_of_accounts(self) -> AuthKey | None:
         """The key, from either variable."""
-        variable, text = "AUTH_KEY", None if self.auth_key is None else self.auth_key.get_secret_value()
-        if text is None and self.auth_key_file is not None:
-            variable = "AUTH_KEY_FILE"
-            try:
-                text = self.auth_key_file.read_text(encoding="ascii")
-            except (OSError, ValueError) as exc:
-                raise ValueError(f"{variable}: cannot be read") from exc
+        text = secret_of("AUTH_KEY", self.auth_key, self.auth_key_file)
         try:
             return None if text is None else AuthKey.read(text)
         except ValueError as exc:
+            variable = "AUTH_KEY" if self.auth_key is not None else "AUTH_KEY_FILE"
             raise ValueError(f"{variable}: {exc}; {_MAKE_ONE}") from None

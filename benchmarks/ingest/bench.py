@@ -28,8 +28,8 @@ from benchmarks.tasks.subjects import Server, TaskPlace, started_at
 from scripts.instance.own_broker import OwnBroker
 from scripts.instance.ports import HOST, free_base
 from scripts.instance.rabbitmq import installed
+from service_tasks.engine.ports import ANNOUNCE_SECONDS
 from service_tasks.ingest.topology import PLAIN, SURE, declare
-from service_tasks.persistence.task_ends import ANNOUNCE_SECONDS
 from servicekit.events.broker import Link, Queue
 
 #: metric, unit, value

@@ -29,7 +29,7 @@ from benchmarks.tasks.configurations import PEERS
 from benchmarks.tasks.figures import BATCH, Figure
 from benchmarks.tasks.peer import PeerFailed, PeerQueue, Servers
 from benchmarks.tasks.subjects import Server, TaskPlace, new_tasks, started_at, waiting_tasks
-from service_tasks.persistence.task_ends import ANNOUNCE_SECONDS
+from service_tasks.engine.ports import ANNOUNCE_SECONDS
 from service_tasks.schemas.tasks import TaskCreate
 from servicekit.identity.reach import Reach
 from servicekit.observing import logs

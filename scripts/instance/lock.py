@@ -38,7 +38,14 @@ class InstanceLock:
         """Raises InUse after `patience` seconds; another command may hold it for a moment to read it."""
         limit = time.monotonic() + patience
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                if time.monotonic() > limit:
+                    raise
+                # A refused start removes the folder that it has made.
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                continue
             with contextlib.suppress(BlockingIOError, FileNotFoundError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # A refused start removes the file that it has locked.

@@ -147,6 +147,8 @@ class WakeUps(Protocol):
 
 OpenWakeUps = Callable[[], WakeUps]
 
+#: The least time between two announcements of a process, in seconds.
+ANNOUNCE_SECONDS = 0.05
 READY = "ready"
 SCHEDULED = "scheduled"
 #: announces that schedules were made or changed

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from service_tasks.engine.ports import ANNOUNCE_SECONDS
 from service_tasks.persistence.task_store import TaskStore
 from servicekit.process.lifecycle import Duty
 from servicekit.wire.errors import DeadlineExceeded, Unavailable
@@ -19,7 +20,9 @@ class Announcer(Duty):
     """A commit with NOTIFY takes a server-wide lock, so each process announces at most once per
     `interval_seconds`. The thread starts with the first announcement. A lost one costs no more than a worker's poll."""
 
-    def __init__(self, store: TaskStore, *, on_death: Callable[[], None], interval_seconds: float = 0.05) -> None:
+    def __init__(
+        self, store: TaskStore, *, on_death: Callable[[], None], interval_seconds: float = ANNOUNCE_SECONDS
+    ) -> None:
         super().__init__("announcer", pause=self._next_pause, on_death=on_death)
         self._store = store
         self._interval = interval_seconds

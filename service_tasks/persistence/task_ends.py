@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service_tasks.domain.callback import CALLBACK_MAX_ATTEMPTS, CALLBACK_TYPE, LARGEST_RESULT_IN_CALLBACK
 from service_tasks.domain.task import DEFAULT_PRIORITY, Lease, State
-from service_tasks.engine.ports import READY, cancel_announcement
+from service_tasks.engine.ports import ANNOUNCE_SECONDS, READY, cancel_announcement
 from service_tasks.persistence.insertion import array, insert_many, optional_text
 from service_tasks.persistence.statements import Statements
 from service_tasks.use_cases.tasks import NewTask
@@ -27,9 +27,6 @@ from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 from servicekit.web.schemas import JsonValue, Timestamp
 from servicekit.wire.envelope import Written, dump
-
-#: the least time between two announcements of callbacks
-ANNOUNCE_SECONDS = 0.05
 
 
 class TaskData(BaseModel):

@@ -204,15 +204,20 @@ class GatewayToken(ServerSettings):
         return _token_of("GATEWAY_TOKEN", self.gateway_token, self.gateway_token_file)
 
 
-def _token_of(variable: str, value: SecretStr | None, file: Path | None) -> str | None:
-    """A token from a variable, or from the file that another one names; raises ValueError."""
+def secret_of(variable: str, value: SecretStr | None, file: Path | None) -> str | None:
+    """A secret from a variable, or from the file that `variable`_FILE names; raises ValueError."""
     if value is not None or file is None:
         return None if value is None else value.get_secret_value()
     try:
-        text = file.read_text(encoding="ascii").strip()
+        return file.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as exc:
         raise ValueError(f"{variable}_FILE: cannot be read") from exc
-    if len(text) < _SHORTEST_TOKEN:
+
+
+def _token_of(variable: str, value: SecretStr | None, file: Path | None) -> str | None:
+    """The same for a token, which is long."""
+    text = secret_of(variable, value, file)
+    if text is not None and value is None and len(text) < _SHORTEST_TOKEN:
         raise ValueError(f"{variable}_FILE: the token in it has less than {_SHORTEST_TOKEN} characters")
     return text
 

@@ -6,8 +6,6 @@ the fault ends, the service's routes answer again and its circuit closes, with n
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import threading
 import time
@@ -25,6 +23,7 @@ import pytest
 from scripts.instance.credentials import Credentials
 from scripts.instance.layout import Layout
 from tests.support.fault_proxy import Blame, Delay, Fail, FaultProxy, Garbage, Huge, Pass, Reset
+from tests.support.frozen import freezing
 from tests.support.gateway import ADMIN_TOKEN, UPSTREAMS, GatewayServer, circuit, force
 from tests.support.postgres import read_only
 from tests.support.raw_http import RawAnswer, RawClient
@@ -287,13 +286,8 @@ def frozen(system: RunningSystem, name: str) -> Iterator[None]:
         master = psutil.Process(int(status[name]["pid"]))
         pids = [master.pid, *(child.pid for child in master.children(recursive=True))]
         assert name in SINGLE or len(pids) > 1, "a master alone"
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with freezing(pids):
         yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_service_is_stopped(site: Site, broken: str) -> None:

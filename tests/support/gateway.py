@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import ssl
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.frozen import freezing
 from tests.support.ports import free_port
 from tests.support.raw_http import RawAnswer, RawClient
 from tests.support.upstream import ScriptedUpstream
@@ -91,14 +91,8 @@ class GatewayServer:
     @contextmanager
     def alone(self, pid: int) -> Iterator[None]:
         """Freeze every process but one, so that this one answers."""
-        others = [other for other in self.pids() if other != pid]
-        for other in others:
-            os.kill(other, signal.SIGSTOP)
-        try:
+        with freezing([other for other in self.pids() if other != pid]):
             yield
-        finally:
-            for other in others:
-                os.kill(other, signal.SIGCONT)
 
     @contextmanager
     def held_up(self, circuit: int) -> Iterator[None]:

@@ -86,16 +86,6 @@ def gateway(_process: GatewayProcess) -> GatewayProcess:
     return _process
 
 
-@pytest.fixture
-def users(gateway: GatewayProcess) -> ScriptedUpstream:
-    return gateway.upstreams["users"]
-
-
-@pytest.fixture
-def tasks(gateway: GatewayProcess) -> ScriptedUpstream:
-    return gateway.upstreams["tasks"]
-
-
 def code(got: RawAnswer) -> tuple[int, str]:
     return got.status, got.code
 

@@ -17,6 +17,7 @@ import pytest
 
 from service_users.app import create_app
 from service_users.settings import UsersSettings
+from tests.support.frozen import freezing
 from tests.support.gateway import UPSTREAMS, GatewayServer
 from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.programs import Program
@@ -47,14 +48,8 @@ class Several(Program):
     @contextmanager
     def alone(self, pid: int) -> Iterator[None]:
         """Freeze every process but one, so that this one answers."""
-        others = self.pids() - {pid}
-        for other in others:
-            os.kill(other, signal.SIGSTOP)
-        try:
+        with freezing(self.pids() - {pid}):
             yield
-        finally:
-            for other in others:
-                os.kill(other, signal.SIGCONT)
 
     def connections(self, pid: int) -> list[object]:
         """Those of clients."""

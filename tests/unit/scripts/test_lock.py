@@ -34,15 +34,20 @@ def test_looking_at_a_folder_that_was_never_locked_makes_nothing(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_whose_file_was_removed_keeps_nobody_out_of_the_new_one(tmp_path: Path) -> None:
-    refused = InstanceLock.acquire(tmp_path / "lock", Holder("./scripts/run", 8100))
+@pytest.mark.parametrize("gone", ["lock", "folder"])
+def test_a_lock_whose_file_was_removed_keeps_nobody_out_of_the_new_one(tmp_path: Path, gone: str) -> None:
+    path = tmp_path / "folder" / "lock"
+    path.parent.mkdir()
+    refused = InstanceLock.acquire(path, Holder("./scripts/run", 8100))
 
     def remove(_: float) -> None:
-        (tmp_path / "lock").unlink()
+        path.unlink()
+        if gone == "folder":
+            path.parent.rmdir()
         refused.close()
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("scripts.instance.lock.time.sleep", remove)
-        lock = InstanceLock.acquire(tmp_path / "lock", Holder("./scripts/run", 8200))
-    assert holder_of(tmp_path / "lock") == Holder("./scripts/run", 8200)
+        lock = InstanceLock.acquire(path, Holder("./scripts/run", 8200))
+    assert holder_of(path) == Holder("./scripts/run", 8200)
     lock.close()
