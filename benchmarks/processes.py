@@ -13,6 +13,7 @@ from pathlib import Path
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 8.0
+_LOOKS = 100
 _TICKS_IN_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -120,10 +121,21 @@ class Process:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and all that it started and that still runs; what cannot be read counts nothing."""
-    with contextlib.suppress(OSError):
-        return sum(_ticks(one) for one in _tree(pid)) / _TICKS_IN_A_SECOND
-    return 0.0
+    """CPU time of a process and all that it started, also of those that have ended; 0 if it cannot be read itself.
+
+    Raises RuntimeError if its processes come and go too fast to be looked at.
+    """
+    for _ in range(_LOOKS):
+        try:
+            tree = _tree(pid)
+            ticks = sum(_ticks(one) for one in tree)
+            # The time of one that ended meanwhile has moved to its parent: it may count twice, or not at all.
+            if _tree(pid) == tree:
+                return ticks / _TICKS_IN_A_SECOND
+        except OSError:
+            if not Path(f"/proc/{pid}/stat").exists():
+                return 0.0
+    raise RuntimeError(f"the processes of {pid} come and go too fast to tell their CPU time")
 
 
 def resident_mib(pid: int) -> float | None:
@@ -136,7 +148,8 @@ def resident_mib(pid: int) -> float | None:
 
 def _ticks(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    # utime and stime, and those of children that have ended and were waited for (proc_pid_stat(5)).
+    return sum(int(field) for field in fields[11:15])
 
 
 def _tree(pid: int) -> list[int]:
