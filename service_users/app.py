@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 
-from service_users.access_routes import access_routes
-from service_users.account_routes import account_routes
-from service_users.accounts import Accounts
-from service_users.administration import Administration
-from service_users.api_keys import ApiKeys
+from service_users.accounts.administration import Administration
+from service_users.accounts.api_keys import ApiKeys
+from service_users.accounts.exchange import Exchange
+from service_users.accounts.links import Links
+from service_users.accounts.passwords import Passwords
+from service_users.accounts.use_cases import Accounts
 from service_users.errors import EmailTaken
-from service_users.exchange import Exchange
-from service_users.exchange_routes import exchange_routes
-from service_users.links import Links
-from service_users.passwords import Passwords
-from service_users.routes import user_routes
+from service_users.routes.access import access_routes
+from service_users.routes.accounts import account_routes
+from service_users.routes.exchange import exchange_routes
+from service_users.routes.users import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
@@ -26,7 +26,7 @@ from servicekit.web.app import make_app
 from servicekit.wire.browsers import BrowserRules
 
 if TYPE_CHECKING:
-    from service_users.signing import SigningKeys
+    from service_users.accounts.signing import SigningKeys
 
 CONSTRAINTS = {"uq_users_email_key": EmailTaken}
 
@@ -46,7 +46,7 @@ def create_app(settings: UsersSettings) -> Flask:
     keys = accounts = links = exchange = None
     if (key := settings.key_of_accounts()) is not None:
         # Loads the cryptography that nobody needs without logins.
-        from service_users.signing import SigningKeys
+        from service_users.accounts.signing import SigningKeys
 
         keys = SigningKeys(database, key, issuer=settings.auth_issuer)
         if settings.auth == "required":

@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from uuid import UUID
 
-from service_users import changes, events, repository
-from service_users.administration import another_admin_stays
-from service_users.changes import By
+from service_users import events, repository
+from service_users.accounts import changes
+from service_users.accounts.administration import another_admin_stays
+from service_users.accounts.changes import By
+from service_users.accounts.password_rules import weakness
+from service_users.accounts.passwords import Passwords
 from service_users.errors import EmailTaken
-from service_users.password_rules import weakness
-from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from servicekit.database.engine import Database
 from servicekit.events.outbox import NOTHING_ELSE, Also

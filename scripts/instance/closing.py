@@ -10,7 +10,7 @@ from scripts.instance.errors import StartFailed
 from scripts.instance.layout import Layout
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.programs import database_urls
-from service_users.create_admin import NotMade, make_admin
+from service_users.accounts.create_admin import NotMade, make_admin
 from servicekit.database.engine import Database
 
 #: The first administrator; others may be made with their own addresses.

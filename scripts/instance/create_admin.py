@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Imported here because they need packages, and the help does without.
         from scripts.instance.databases import database_server
         from scripts.instance.programs import database_urls
-        from service_users.create_admin import NotMade, asked_password, make_admin
+        from service_users.accounts.create_admin import NotMade, asked_password, make_admin
 
         named = os.environ.get(_VARIABLE)
         if named and options.data:

@@ -19,15 +19,15 @@ from argon2 import PasswordHasher
 from argon2.profiles import RFC_9106_LOW_MEMORY
 from sqlalchemy import text
 
-from service_users.account_schemas import Login
-from service_users.accounts import Accounts
+from service_users.accounts.passwords import Passwords
+from service_users.accounts.schemas import Login
+from service_users.accounts.signing import SigningKeys
+from service_users.accounts.throttles import REMEMBERED, Throttles
+from service_users.accounts.use_cases import Accounts
 from service_users.app import create_app
 from service_users.auth_key import AuthKey
 from service_users.errors import InvalidCredential, TooManyAttempts
-from service_users.passwords import Passwords
 from service_users.settings import UsersSettings
-from service_users.signing import SigningKeys
-from service_users.throttles import REMEMBERED, Throttles
 from servicekit.identity.api_keys import new_api_key
 from servicekit.identity.enforcement import KEYS_PATH
 from servicekit.process.ids import new_id

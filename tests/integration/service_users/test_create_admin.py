@@ -8,8 +8,8 @@ import stat
 import pytest
 from sqlalchemy import text
 
-from service_users import create_admin
-from service_users.passwords import Passwords
+from service_users.accounts import create_admin
+from service_users.accounts.passwords import Passwords
 from service_users.schemas import UserCreate
 from service_users.use_cases import Users
 from servicekit.identity.reach import Reach

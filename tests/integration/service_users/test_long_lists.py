@@ -11,8 +11,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from service_users import repository
-from service_users.passwords import Passwords
-from service_users.routes import user_routes
+from service_users.accounts.passwords import Passwords
+from service_users.routes.users import user_routes
 from service_users.use_cases import Users
 from servicekit.database.engine import Database, DatabaseTooSlow
 from servicekit.database.statement import Statement

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from service_users import events, repository
+from service_users.accounts.passwords import Passwords
 from service_users.errors import UserNotFound
-from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
 from servicekit.identity.reach import Reach

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from service_users.accounts.signing import MOST_AGE, SigningKeys
 from service_users.app import create_app
 from service_users.auth_key import AuthKey
 from service_users.settings import UsersSettings
-from service_users.signing import MOST_AGE, SigningKeys
 from servicekit.identity.enforcement import KEYS_PATH
 from servicekit.identity.keys import KeySet
 from servicekit.identity.rotation import AHEAD, KEPT

@@ -14,9 +14,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import ExceptionContext
 
+from service_users.accounts.passwords import Passwords
 from service_users.app import create_app
-from service_users.passwords import Passwords
-from service_users.routes import user_routes
+from service_users.routes.users import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
 from servicekit.web.app import make_app

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
+from service_users.accounts.passwords import Passwords
 from service_users.errors import EmailTaken
-from service_users.passwords import Passwords
 from service_users.schemas import UserCreate, UserUpdate
 from service_users.use_cases import Users
 from servicekit.circuits import Circuit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service_users.password_rules import weakness
+from service_users.accounts.password_rules import weakness
 
 CONTEXT = ("anna.belova@beton-nord.example", "Белова Анна Сергеевна")
 

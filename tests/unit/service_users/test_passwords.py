@@ -7,9 +7,9 @@ import threading
 import pytest
 from argon2 import PasswordHasher
 
-from service_users import passwords
+from service_users.accounts import passwords
+from service_users.accounts.passwords import Passwords
 from service_users.errors import TooManyPasswords
-from service_users.passwords import Passwords
 from servicekit.wire import deadline
 from servicekit.wire.errors import DeadlineExceeded
 

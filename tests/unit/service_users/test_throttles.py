@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service_users.throttles import network
+from service_users.accounts.throttles import network
 
 
 @pytest.mark.parametrize(

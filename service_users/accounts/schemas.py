@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from service_users.password_rules import LONGEST, SHORTEST
+from service_users.accounts.password_rules import LONGEST, SHORTEST
 from service_users.schemas import EmailSought
 from servicekit.web.schemas import Body, Timestamp, View
 

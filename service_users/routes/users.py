@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from service_users.changes import By
+from service_users.accounts.changes import By
 from service_users.errors import EmailTaken, LastAdministrator, TooManyPasswords, UserNotFound
 from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users

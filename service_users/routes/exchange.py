@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from service_users.account_schemas import Credential, ExchangedView, RevocationsView
+from service_users.accounts.exchange import Exchange
+from service_users.accounts.schemas import Credential, ExchangedView, RevocationsView
 from service_users.errors import AuthIsOff, InvalidCredential
-from service_users.exchange import Exchange
 from servicekit.web.routes import Routes, bearer_guard
 
 _BODY = 4096

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from service_users.account_schemas import New, Shown
+from service_users.accounts.schemas import New, Shown
 from service_users.schemas import Email, EmailSought, Name
 from servicekit.identity.roles import Action
 from servicekit.web.paging import QueryTime

@@ -1,6 +1,6 @@
 """Make somebody an administrator from the machine itself: the way in when there is nobody yet, or nobody left.
 
-python -m service_users.create_admin EMAIL
+python -m service_users.accounts.create_admin EMAIL
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
-from service_users import changes, events, sessions
-from service_users.changes import By
-from service_users.password_rules import weakness
-from service_users.passwords import Passwords
+from service_users import events
+from service_users.accounts import changes, sessions
+from service_users.accounts.changes import By
+from service_users.accounts.password_rules import weakness
+from service_users.accounts.passwords import Passwords
 from service_users.schemas import UserCreate, UserView
 from service_users.settings import UsersSettings
 from service_users.tables import OneTimeToken, User
@@ -151,7 +152,7 @@ def asked_password() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m service_users.create_admin",
+        prog="python -m service_users.accounts.create_admin",
         description="Make somebody an administrator, in the database that USERS_DATABASE_URL names. Whoever has the "
         "address gets the role and a new password, is enabled, and is logged out everywhere.",
     )

@@ -10,10 +10,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, delete, select, text
 from sqlalchemy.orm import Session as Transaction
 
-from service_users import changes, events, sessions
-from service_users.access_schemas import AccountView, AuditEntry, AuditPage, AuditQuery
-from service_users.account_schemas import Ended
-from service_users.changes import By
+from service_users import events
+from service_users.accounts import changes, sessions
+from service_users.accounts.access_schemas import AccountView, AuditEntry, AuditPage, AuditQuery
+from service_users.accounts.changes import By
+from service_users.accounts.schemas import Ended
 from service_users.errors import LastAdministrator
 from service_users.tables import AuditRow, OneTimeToken, User
 from servicekit.database.engine import Database

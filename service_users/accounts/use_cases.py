@@ -11,16 +11,16 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session as Transaction
 
-from service_users import changes, sessions, throttles
-from service_users.account_schemas import Ended, Login, PasswordChange, SessionList, SessionView, TokensView
+from service_users.accounts import changes, sessions, throttles
+from service_users.accounts.changes import By
+from service_users.accounts.password_rules import weakness
+from service_users.accounts.passwords import Passwords
+from service_users.accounts.schemas import Ended, Login, PasswordChange, SessionList, SessionView, TokensView
+from service_users.accounts.sessions import DeviceTokens, RefreshToken, RefreshTokens
+from service_users.accounts.throttles import Throttles
 from service_users.auth_key import AuthKey
-from service_users.changes import By
 from service_users.errors import InvalidCredential, SessionNotFound, TooManyPasswords
-from service_users.password_rules import weakness
-from service_users.passwords import Passwords
-from service_users.sessions import DeviceTokens, RefreshToken, RefreshTokens
 from service_users.tables import OneTimeToken, User
-from service_users.throttles import Throttles
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 from servicekit.identity.principal import Principal
@@ -33,7 +33,7 @@ from servicekit.wire.caseless import comparable
 from servicekit.wire.errors import DeadlineExceeded, Invalid
 
 if TYPE_CHECKING:
-    from service_users.signing import SigningKeys
+    from service_users.accounts.signing import SigningKeys
 
 _COLUMNS: tuple[Any, ...] = (User.id, User.email, User.email_key, User.name, User.password_hash, User.disabled_at)
 _BY_ADDRESS = Statement(select(*_COLUMNS).where(User.email_key == bindparam("email_key")))

@@ -18,18 +18,19 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as Transaction
 
-from service_users import changes, events, sessions, throttles
-from service_users.access_schemas import Accepted, ConfirmedView, LinkView
-from service_users.account_schemas import Ended
-from service_users.api_keys import require_session
+from service_users import events
+from service_users.accounts import changes, sessions, throttles
+from service_users.accounts.access_schemas import Accepted, ConfirmedView, LinkView
+from service_users.accounts.api_keys import require_session
+from service_users.accounts.changes import By
+from service_users.accounts.password_rules import weakness
+from service_users.accounts.passwords import Passwords
+from service_users.accounts.schemas import Ended
+from service_users.accounts.throttles import Throttles
 from service_users.auth_key import AuthKey
-from service_users.changes import By
 from service_users.errors import InvalidCredential, LoginNotFresh
-from service_users.password_rules import weakness
-from service_users.passwords import Passwords
 from service_users.schemas import UserView
 from service_users.tables import OneTimeToken, Session, User
-from service_users.throttles import Throttles
 from servicekit.database.engine import Database
 from servicekit.events import outbox
 from servicekit.identity.principal import Principal

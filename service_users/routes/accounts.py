@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from service_users.account_schemas import Ended, Login, MeView, PasswordChange, Refresh, SessionList, TokensView
-from service_users.accounts import Accounts
+from service_users.accounts.schemas import Ended, Login, MeView, PasswordChange, Refresh, SessionList, TokensView
+from service_users.accounts.sessions import KNOWN, LASTS
+from service_users.accounts.use_cases import Accounts
 from service_users.errors import (
     AuthIsOff,
     InvalidCredential,
@@ -14,7 +15,6 @@ from service_users.errors import (
     TooManyPasswords,
     UserNotFound,
 )
-from service_users.sessions import KNOWN, LASTS
 from service_users.use_cases import Users
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from service_users import changes
-from service_users.access_schemas import ApiKeyCreate, ApiKeyList, ApiKeyView, NewApiKeyView
-from service_users.changes import By
+from service_users.accounts import changes
+from service_users.accounts.access_schemas import ApiKeyCreate, ApiKeyList, ApiKeyView, NewApiKeyView
+from service_users.accounts.changes import By
 from service_users.errors import ApiKeyNotFound, InvalidCredential, TooManyApiKeys
 from service_users.tables import ApiKey, User
 from servicekit.database.engine import Database

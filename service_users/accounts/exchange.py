@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, or_, select, update
 
-from service_users import changes, sessions
-from service_users.account_schemas import ExchangedView, RevocationsView
+from service_users.accounts import changes, sessions
+from service_users.accounts.schemas import ExchangedView, RevocationsView
 from service_users.errors import InvalidCredential
 from service_users.tables import ApiKey, Revocation, Session, User
 from servicekit.database.engine import Database
@@ -18,7 +18,7 @@ from servicekit.identity.tokens import LIFETIME
 from servicekit.process.clock import Clock, utc_now
 
 if TYPE_CHECKING:
-    from service_users.signing import SigningKeys
+    from service_users.accounts.signing import SigningKeys
 
 #: How often the use of a key is noted.
 _NOTED = timedelta(minutes=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from service_users.access_schemas import (
+from service_users.accounts.access_schemas import (
     Accepted,
     AccountView,
     ApiKeyCreate,
@@ -21,11 +21,12 @@ from service_users.access_schemas import (
     OtherEmail,
     Reset,
 )
-from service_users.account_schemas import Ended, SessionList
-from service_users.accounts import Accounts
-from service_users.administration import Administration
-from service_users.api_keys import ApiKeys
-from service_users.changes import By
+from service_users.accounts.administration import Administration
+from service_users.accounts.api_keys import ApiKeys
+from service_users.accounts.changes import By
+from service_users.accounts.links import Links
+from service_users.accounts.schemas import Ended, SessionList
+from service_users.accounts.use_cases import Accounts
 from service_users.errors import (
     ApiKeyNotFound,
     AuthIsOff,
@@ -38,7 +39,6 @@ from service_users.errors import (
     TooManyPasswords,
     UserNotFound,
 )
-from service_users.links import Links
 from service_users.use_cases import Users
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
