@@ -9,6 +9,7 @@ from flask import Flask, Response
 from service_users.accounts.administration import Administration
 from service_users.accounts.api_keys import ApiKeys
 from service_users.accounts.exchange import Exchange
+from service_users.accounts.factors import Factors
 from service_users.accounts.links import Links
 from service_users.accounts.passwords import Passwords
 from service_users.accounts.use_cases import Accounts
@@ -16,6 +17,7 @@ from service_users.errors import EmailTaken
 from service_users.routes.access import access_routes
 from service_users.routes.accounts import account_routes
 from service_users.routes.exchange import exchange_routes
+from service_users.routes.factors import factor_routes
 from service_users.routes.users import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
@@ -43,14 +45,15 @@ def create_app(settings: UsersSettings) -> Flask:
     # At most half of the threads, so that requests without a password still run.
     passwords = Passwords(places=max(1, settings.service_threads // 2))
     users = Users(database, passwords)
-    keys = accounts = links = exchange = None
+    keys = accounts = factors = links = exchange = None
     if (key := settings.key_of_accounts()) is not None:
         # Loads the cryptography that nobody needs without logins.
         from service_users.accounts.signing import SigningKeys
 
         keys = SigningKeys(database, key, issuer=settings.auth_issuer)
         if settings.auth == "required":
-            accounts = Accounts(database, passwords, keys, key)
+            factors = Factors(database, key)
+            accounts = Accounts(database, passwords, keys, key, factors)
             links = Links(database, passwords, key)
             exchange = Exchange(database, keys)
     app = make_app(
@@ -59,6 +62,7 @@ def create_app(settings: UsersSettings) -> Flask:
         routes=[
             user_routes(users),
             account_routes(accounts, users),
+            factor_routes(factors),
             access_routes(ApiKeys(database), Administration(database), accounts, links, users),
             exchange_routes(exchange, settings.gateways_token),
             event_routes(Inbox(database, {}), settings.token),

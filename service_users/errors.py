@@ -1,7 +1,7 @@
 """Errors of the users service.
 
-NotFound  ⊃ UserNotFound, SessionNotFound, ApiKeyNotFound
-Conflict  ⊃ EmailTaken, AuthIsOff, TooManyApiKeys, LastAdministrator
+NotFound  ⊃ UserNotFound, SessionNotFound, ApiKeyNotFound, FactorNotFound
+Conflict  ⊃ EmailTaken, AuthIsOff, TooManyApiKeys, TooManyFactors, LastAdministrator
 Unauthorized ⊃ InvalidCredential
 Forbidden ⊃ LoginNotFresh
 TooManyRequests ⊃ TooManyAttempts
@@ -58,6 +58,21 @@ class TooManyApiKeys(Conflict):
     code = "too_many_api_keys"
 
 
+class FactorNotFound(NotFound):
+    """You have no second factor with this id, or none that waits to be confirmed.
+
+    It waits for ten minutes, and until another one is begun.
+    """
+
+    code = "factor_not_found"
+
+
+class TooManyFactors(Conflict):
+    """You have 5 second factors: remove one first."""
+
+    code = "too_many_factors"
+
+
 class LastAdministrator(Conflict):
     """Nobody else could administer the system: make another administrator first.
 
@@ -83,7 +98,7 @@ class AuthIsOff(Conflict):
 
 
 class InvalidCredential(Unauthorized):
-    """The password, token or key is worth nothing; log in.
+    """The password, code, token or key is worth nothing; log in.
 
     It is wrong or has ended, its account is disabled, or there is no such account: which of these is told to nobody.
     """
@@ -92,7 +107,7 @@ class InvalidCredential(Unauthorized):
 
 
 class TooManyAttempts(TooManyRequests):
-    """Too many wrong passwords for this account came from your network; wait.
+    """Too many wrong passwords or codes for this account; wait.
 
     `Retry-After` says for how long, at most a minute. Whoever logged in from a device before need not wait there.
     """

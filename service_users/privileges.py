@@ -7,6 +7,7 @@ PRIVILEGES = {
     "signing_keys": READ_AND_WRITE,
     "sessions": READ_AND_WRITE,
     "api_keys": READ_AND_WRITE,
+    "factors": READ_AND_WRITE,
     "one_time_tokens": READ_AND_WRITE,
     "throttles": READ_AND_WRITE,
     "revocations": READ_AND_WRITE,

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -134,6 +135,32 @@ class ApiKey(Base):
         CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="ck_api_keys_name"),
         CheckConstraint("cardinality(scopes) BETWEEN 1 AND 8", name="ck_api_keys_scopes"),
         Index("ix_api_keys_user_id", "user_id", "created_at"),
+    )
+
+
+class Factor(Base):
+    """An authenticator app of a user, which is asked for once it is confirmed, and its recovery codes."""
+
+    __tablename__ = "factors"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", name="fk_factors_user_id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(Text)
+    #: Encrypted.
+    secret: Mapped[bytes] = mapped_column(LargeBinary)
+    #: The newest step of which a code was used: that one and older ones are good no more.
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    #: Hashes of the recovery codes that are left.
+    recovery: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    confirmed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    last_used_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    __table_args__ = (
+        CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="ck_factors_name"),
+        CheckConstraint("last_step >= 0", name="ck_factors_last_step"),
+        CheckConstraint("cardinality(recovery) <= 10", name="ck_factors_recovery"),
+        Index("ix_factors_user_id", "user_id"),
     )
 
 

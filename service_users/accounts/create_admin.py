@@ -18,7 +18,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from service_users import events
-from service_users.accounts import changes, sessions
+from service_users.accounts import changes, factors, sessions
 from service_users.accounts.changes import By
 from service_users.accounts.password_rules import weakness
 from service_users.accounts.passwords import Passwords
@@ -54,8 +54,8 @@ def create_admin(
 ) -> UserView:
     """Store an administrator with this password, or make one of whoever has the address.
 
-    That one is enabled, keeps their name and other roles, and whatever let them in before ends: password, sessions and
-    access tokens. Raises as `Database.transaction` does.
+    That one is enabled, keeps their name and other roles, and whatever let them in before ends: password, second
+    factors, sessions and access tokens. Raises as `Database.transaction` does.
     """
     password_hash = passwords.hash(password)
     now = clock()
@@ -82,6 +82,7 @@ def create_admin(
             shown = {name: getattr(found, name) for name in UserView.model_fields}
             user = UserView.unchecked(**shown | {"roles": roles, "updated_at": max(now, found.created_at)})
             sessions.end_all(transaction, user.id)
+            factors.forget(transaction, user.id)
             transaction.execute(delete(OneTimeToken).where(OneTimeToken.user_id == user.id))
             changes.raise_epoch(
                 transaction,

@@ -28,9 +28,8 @@ from service_users.accounts.passwords import Passwords
 from service_users.accounts.schemas import Ended
 from service_users.accounts.throttles import Throttles
 from service_users.auth_key import AuthKey
-from service_users.errors import InvalidCredential, LoginNotFresh
 from service_users.schemas import UserView
-from service_users.tables import OneTimeToken, Session, User
+from service_users.tables import OneTimeToken, User
 from servicekit.database.engine import Database
 from servicekit.events import outbox
 from servicekit.identity.principal import Principal
@@ -42,8 +41,6 @@ from servicekit.wire.errors import Invalid
 Purpose = Literal["reset", "invitation", "email"]
 
 LASTS = {"reset": timedelta(hours=1), "invitation": timedelta(hours=72), "email": timedelta(hours=1)}
-#: How long after a login one may change what the login depends on.
-FRESH = timedelta(minutes=5)
 _PREFIX = "swl_"
 _ID = 16
 
@@ -129,12 +126,7 @@ class Links:
         now = self._clock()
         assert caller.user_id is not None
         with self._database.transaction() as transaction:
-            mine = (Session.id == caller.session_id, Session.user_id == caller.user_id)
-            began_at = transaction.execute(select(Session.created_at).where(*mine)).scalar_one_or_none()
-            if began_at is None:
-                raise InvalidCredential
-            if now - began_at > FRESH:
-                raise LoginNotFresh
+            sessions.require_fresh(transaction, caller, now)
         self._throttles.reserve(throttles.of_network(f"email {caller.user_id}", ""))
         with self._database.transaction() as transaction:
             changes.locked(transaction, caller.user_id)

@@ -15,15 +15,22 @@ from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as Transaction
 
+from service_users.accounts import changes
+from service_users.accounts.changes import By
 from service_users.auth_key import AuthKey, Signer
+from service_users.errors import InvalidCredential, LoginNotFresh
 from service_users.tables import Session, User
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, within_reach
+from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
+from servicekit.web.routes import Client
 
 #: How long a session lasts, and how long a device is known.
 LASTS, KNOWN = timedelta(days=30), timedelta(days=180)
+#: How long after a login one may change what the login depends on, and how long a login may wait for its code.
+FRESH = timedelta(minutes=5)
 #: How long after a refresh the token of before gives the same answer once more, for a client that lost it.
 FORGIVING = timedelta(seconds=10)
 #: Sessions of a user; the next login ends the oldest.
@@ -104,36 +111,79 @@ def cookie_hash(cookie: str) -> bytes:
     return hashlib.sha256(cookie.encode("utf-8", "surrogateescape")).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class PendingLogin:
+    """Who has shown a password and has yet to show a code."""
+
+    user_id: UUID
+    #: Of then: what has ended sessions since ends this, too.
+    epoch: int
+    device: UUID
+    is_known: bool
+    wants_cookie: bool
+
+
+class PendingLogins:
+    """Pending logins as tokens, which no table holds."""
+
+    _LAYOUT = struct.Struct("!16sI16s??Q")
+
+    def __init__(self, key: AuthKey) -> None:
+        self._signer = Signer(key, "pending logins", "swp_")
+
+    def write(self, login: PendingLogin, now: datetime) -> str:
+        user, device = login.user_id.bytes, login.device.bytes
+        flags = (login.is_known, login.wants_cookie)
+        return self._signer.sign(self._LAYOUT.pack(user, login.epoch, device, *flags, int(now.timestamp())))
+
+    def read(self, text: str, now: datetime) -> PendingLogin | None:
+        message = self._signer.read(text, self._LAYOUT.size)
+        if message is None:
+            return None
+        user, epoch, device, is_known, wants_cookie, at = self._LAYOUT.unpack(message)
+        if now.timestamp() - at > FRESH.total_seconds():
+            return None
+        return PendingLogin(UUID(bytes=user), epoch, UUID(bytes=device), is_known, wants_cookie)
+
+
 def listed(database: Database, now: datetime, *, reach: Reach) -> list[Any]:
     """The newest sessions, as rows of what is shown."""
     return database.rows(_LIST, {"now": now, "reach": reach.owner})
 
 
-def add(
-    transaction: Transaction, user_id: UUID, now: datetime, *, address: str, agent: str, cookie: str | None
+def begin(
+    transaction: Transaction, user_id: UUID, now: datetime, *, client: Client, cookie: str | None, methods: list[str]
 ) -> UUID:
-    """Begin a session by password; returns its id."""
+    """Begin a session, and end the oldest of the user beyond MOST; returns its id. `methods` is as in RFC 8176."""
     session_id = new_id()
     row = {
         "id": session_id,
         "user_id": user_id,
         "cookie_hash": None if cookie is None else cookie_hash(cookie),
         "counter": 0,
-        "methods": ["pwd"],
-        "address": address,
-        "agent": agent[:_AGENT],
+        "methods": methods,
+        "address": client.address,
+        "agent": client.agent[:_AGENT],
         "created_at": now,
         "refreshed_at": now,
         "expires_at": now + LASTS,
     }
     transaction.execute(insert(Session).values(row))
+    oldest = select(Session.id).where(Session.user_id == user_id).order_by(Session.created_at.desc(), Session.id.desc())
+    for ended in _ended(transaction, Session.id.in_(oldest.offset(MOST))):
+        changes.revoke(transaction, "session", ended, now)
+    changes.record(transaction, "session.began", By(user_id, client.address), user_id, now)
     return session_id
 
 
-def surplus(transaction: Transaction, user_id: UUID) -> list[UUID]:
-    """End the oldest sessions of a user beyond MOST; returns their ids."""
-    oldest = select(Session.id).where(Session.user_id == user_id).order_by(Session.created_at.desc(), Session.id.desc())
-    return _ended(transaction, Session.id.in_(oldest.offset(MOST)))
+def require_fresh(transaction: Transaction, caller: Principal, now: datetime) -> None:
+    """Raises `LoginNotFresh` unless the caller has just logged in, and `InvalidCredential` if that session is over."""
+    mine = (Session.id == caller.session_id, Session.user_id == caller.user_id)
+    began_at = transaction.execute(select(Session.created_at).where(*mine)).scalar_one_or_none()
+    if began_at is None:
+        raise InvalidCredential
+    if now - began_at > FRESH:
+        raise LoginNotFresh
 
 
 def locked(transaction: Transaction, session_id: UUID) -> Any:

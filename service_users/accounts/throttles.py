@@ -55,6 +55,12 @@ def of_device(device: UUID, user_id: UUID) -> bytes:
     return hashlib.sha256(f"device {device} {user_id}".encode()).digest()
 
 
+def of_codes(user_id: UUID, known_device: UUID | None) -> bytes:
+    """What is counted for the codes of a second factor. Whoever sends one knows the password, so it is the account's
+    count, from wherever: six digits would not last against many networks. A known device has its own."""
+    return hashlib.sha256(f"codes {user_id} {known_device}".encode()).digest()
+
+
 def network(address: str) -> str:
     """The /24 or /64 of an address, which one person can fill; text that is no address stands for itself."""
     parsed = read_address(address)

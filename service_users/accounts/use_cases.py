@@ -11,12 +11,13 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session as Transaction
 
-from service_users.accounts import changes, sessions, throttles
+from service_users.accounts import changes, factors, sessions, throttles
 from service_users.accounts.changes import By
+from service_users.accounts.factors import Factors
 from service_users.accounts.password_rules import weakness
 from service_users.accounts.passwords import Passwords
 from service_users.accounts.schemas import Ended, Login, PasswordChange, SessionList, SessionView, TokensView
-from service_users.accounts.sessions import DeviceTokens, RefreshToken, RefreshTokens
+from service_users.accounts.sessions import DeviceTokens, PendingLogin, PendingLogins, RefreshToken, RefreshTokens
 from service_users.accounts.throttles import Throttles
 from service_users.auth_key import AuthKey
 from service_users.errors import InvalidCredential, SessionNotFound, TooManyPasswords
@@ -40,34 +41,45 @@ _BY_ADDRESS = Statement(select(*_COLUMNS).where(User.email_key == bindparam("ema
 _BY_ID = Statement(select(*_COLUMNS).where(User.id == bindparam("id")))
 
 _ALL = Reach.all()
+_NO_TOKENS: Any = {"access_token": None, "expires_in": None, "refresh_token": None, "device_token": None}
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """A new session: what its client gets, and, for a browser, as cookies."""
+    """A new session, or a pending login: what its client gets, and, for a browser, as cookies."""
 
     view: TokensView
     cookie: str | None
-    device_token: str
+    device_token: str | None
 
 
 class Accounts:
     """The use cases; thread-safe."""
 
     def __init__(
-        self, database: Database, passwords: Passwords, keys: SigningKeys, key: AuthKey, *, clock: Clock = utc_now
+        self,
+        database: Database,
+        passwords: Passwords,
+        keys: SigningKeys,
+        key: AuthKey,
+        second_factors: Factors,
+        *,
+        clock: Clock = utc_now,
     ) -> None:
         self._database = database
         self._passwords = passwords
         self._keys = keys
         self._refresh_tokens = RefreshTokens(key)
         self._device_tokens = DeviceTokens(key)
+        self._pending_logins = PendingLogins(key)
+        self._factors = second_factors
         self._throttles = Throttles(database, clock=clock)
         self._clock = clock
 
     def log_in(self, login: Login, client: Client, device_token: str | None = None) -> LoggedIn:
-        """Begin a session. Raises `InvalidCredential`, after as much work whatever is wrong; `TooManyAttempts`, before
-        any, whether there is such an account or not; and as `Passwords.verify`."""
+        """Begin a session, or for a second factor a pending login. Raises `InvalidCredential`, after as much work
+        whatever is wrong; `TooManyAttempts`, before any, whether there is such an account or not; and as
+        `Passwords.verify`."""
         email_key = comparable(login.email)
         user = next(iter(self._database.rows(_BY_ADDRESS, {"email_key": email_key})), None)
         now = self._clock()
@@ -80,27 +92,57 @@ class Accounts:
         stored = None if user is None or user.disabled_at is not None else user.password_hash
         if not self._is_right(login.password, stored, subject) or user is None:
             raise InvalidCredential
-        cookie = sessions.new_cookie() if login.session == "cookie" else None
+        device, wants_cookie = known or new_id(), login.session == "cookie"
+        cookie = sessions.new_cookie() if wants_cookie else None
+        session_id, methods = None, ["pwd"]
         with self._database.transaction() as transaction:
             present = changes.locked_if_any(transaction, user.id)
-            is_same = present is not None and present.disabled_at is None and present.password_hash == stored
-            if is_same:
-                session_id = sessions.add(
-                    transaction, user.id, now, address=client.address, agent=client.agent, cookie=cookie
-                )
-                for ended in sessions.surplus(transaction, user.id):
-                    changes.revoke(transaction, "session", ended, now)
-                changes.record(transaction, "session.began", By(user.id, client.address), user.id, now)
-        if not is_same:
-            raise InvalidCredential
+            if present is None or present.disabled_at is not None or present.password_hash != stored:
+                raise InvalidCredential
+            if not factors.asked_of(transaction, user.id):
+                session_id = sessions.begin(transaction, user.id, now, client=client, cookie=cookie, methods=methods)
         self._throttles.settle(subject)
-        device = self._device_tokens.write(known or new_id(), user.id, now)
+        if session_id is None:
+            pending = PendingLogin(user.id, present.auth_epoch, device, known is not None, wants_cookie)
+            view = TokensView(**_NO_TOKENS, session_id=None, pending_token=self._pending_logins.write(pending, now))
+            return LoggedIn(view, None, None)
+        return self._logged_in(session_id, user.id, present, device, cookie, methods, now)
+
+    def log_in_by_code(self, text: str, code: str, client: Client) -> LoggedIn:
+        """Begin the session of a pending login. Raises `InvalidCredential`, and `TooManyAttempts`, before any work."""
+        now = self._clock()
+        pending = self._pending_logins.read(text, now)
+        if pending is None:
+            raise InvalidCredential
+        subject = throttles.of_codes(pending.user_id, pending.device if pending.is_known else None)
+        self._throttles.reserve(subject)
+        cookie = sessions.new_cookie() if pending.wants_cookie else None
+        user_id, methods = pending.user_id, ["pwd", "otp"]
+        with self._database.transaction() as transaction:
+            present = changes.locked_if_any(transaction, user_id)
+            is_same = present is not None and present.disabled_at is None and present.auth_epoch == pending.epoch
+            if not is_same or not self._factors.use(transaction, user_id, code, now):
+                raise InvalidCredential
+            session_id = sessions.begin(transaction, user_id, now, client=client, cookie=cookie, methods=methods)
+        self._throttles.settle(subject)
+        return self._logged_in(session_id, user_id, present, pending.device, cookie, methods, now)
+
+    def _logged_in(
+        self,
+        session_id: UUID,
+        user_id: UUID,
+        user: Any,
+        device: UUID,
+        cookie: str | None,
+        methods: list[str],
+        now: datetime,
+    ) -> LoggedIn:
+        device_token = self._device_tokens.write(device, user_id, now)
         if cookie is None:
-            view = self._tokens(RefreshToken(session_id, 0), now, present, user.id, ["pwd"], device)
+            view = self._tokens(RefreshToken(session_id, 0), now, user, user_id, methods, device_token)
         else:
-            none = {"access_token": None, "expires_in": None, "refresh_token": None, "device_token": None}
-            view = TokensView.unchecked(session_id=session_id, token_type="Bearer", **none)
-        return LoggedIn(view, cookie, device)
+            view = TokensView(**_NO_TOKENS, session_id=session_id)
+        return LoggedIn(view, cookie, device_token)
 
     def refresh(self, text: str, client: Client) -> TokensView:
         """Carry a session on. A token that was just used gives the same answer, for a client that lost it; one that
@@ -242,6 +284,7 @@ class Accounts:
             expires_in=LIFETIME,
             refresh_token=refresh_token,
             device_token=device_token,
+            pending_token=None,
         )
 
     def _end(

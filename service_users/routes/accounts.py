@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from service_users.accounts.schemas import Ended, Login, MeView, PasswordChange, Refresh, SessionList, TokensView
+from service_users.accounts.schemas import (
+    Ended,
+    Login,
+    LoginCode,
+    MeView,
+    PasswordChange,
+    Refresh,
+    SessionList,
+    TokensView,
+)
 from service_users.accounts.sessions import KNOWN, LASTS
-from service_users.accounts.use_cases import Accounts
+from service_users.accounts.use_cases import Accounts, LoggedIn
 from service_users.errors import (
     AuthIsOff,
     InvalidCredential,
@@ -40,6 +49,15 @@ def _set_cookie(client: Client, name: str, value: str, seconds: float) -> str:
     return f"{name}={value}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"
 
 
+def _began(made: LoggedIn, client: Client) -> Answer[TokensView]:
+    if made.cookie is None:
+        return Answer(made.view, headers=_NOT_STORED)
+    assert made.device_token is not None
+    session = _set_cookie(client, COOKIE, made.cookie, LASTS.total_seconds())
+    device = _set_cookie(client, DEVICE, made.device_token, KNOWN.total_seconds())
+    return Answer(made.view, headers=_NOT_STORED, cookies=(session, device))
+
+
 def account_routes(accounts: Accounts | None, users: Users) -> Routes:
     """Declare the operations on accounts; without `accounts` nobody logs in."""
     api = Routes("accounts")
@@ -56,13 +74,20 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         body_limit=_BODY,
     )
     def log_in(body: Login, client: Client) -> Answer[TokensView]:
-        """Log in by password. After a few wrong ones each makes the next wait, up to a minute."""
-        made = opened().log_in(body, client, client.cookies.get(cookie_name(DEVICE, secure=client.secure)))
-        if made.cookie is None:
-            return Answer(made.view, headers=_NOT_STORED)
-        session = _set_cookie(client, COOKIE, made.cookie, LASTS.total_seconds())
-        device = _set_cookie(client, DEVICE, made.device_token, KNOWN.total_seconds())
-        return Answer(made.view, headers=_NOT_STORED, cookies=(session, device))
+        """Log in by password. After a few wrong ones each makes the next wait, up to a minute. Whoever has a second
+        factor gets only a `pending_token`."""
+        device = client.cookies.get(cookie_name(DEVICE, secure=client.secure))
+        return _began(opened().log_in(body, client, device), client)
+
+    @api.post(
+        "/auth/login/code",
+        action=Action.PUBLIC,
+        errors=(InvalidCredential, TooManyAttempts, AuthIsOff),
+        body_limit=_BODY,
+    )
+    def log_in_by_code(body: LoginCode, client: Client) -> Answer[TokensView]:
+        """Log in with a second factor, within five minutes of the password."""
+        return _began(opened().log_in_by_code(body.pending_token, body.code, client), client)
 
     @api.post("/auth/refresh", action=Action.PUBLIC, errors=(InvalidCredential, AuthIsOff), body_limit=_BODY)
     def refresh(body: Refresh, client: Client) -> Answer[TokensView]:

@@ -40,7 +40,7 @@ class Action(Enum):
     PUBLIC = "Pages and keys for everybody", _ALL, _ALL, _ALL, _ALL, ""
     READ_USERS = "List and read users", _NONE, _OWN, _ALL, _ALL, "read admin"
     CHANGE_USERS = "Change a user's name and address", _NONE, _OWN, _OWN, _ALL, "admin"
-    OWN_ACCOUNT = "Own password, sessions and keys", _NONE, _OWN, _OWN, _OWN, "admin"
+    OWN_ACCOUNT = "Own password, factors, sessions and keys", _NONE, _OWN, _OWN, _OWN, "admin"
     MANAGE_USERS = "Create, disable and delete users, give roles", _NONE, _NONE, _NONE, _ALL, "admin"
     READ_ORDERS = "List and read orders", _NONE, _OWN, _ALL, _ALL, "read orders"
     CHANGE_ORDERS = "Create, change, step and delete orders", _NONE, _OWN, _NONE, _ALL, "orders"

@@ -27,6 +27,7 @@ GET    /users/{id}                  none own  all  all   read admin
 PUT    /users/{id}                  none own  own  all   admin
 DELETE /users/{id}                  none none none all   admin
 POST   /auth/login                  all  all  all  all
+POST   /auth/login/code             all  all  all  all
 POST   /auth/refresh                all  all  all  all
 POST   /auth/logout                 none own  own  own   admin
 POST   /auth/logout-all             none own  own  own   admin
@@ -37,6 +38,11 @@ DELETE /auth/sessions/{id}          none own  own  own   admin
 GET    /auth/keys                   none own  own  own   admin
 POST   /auth/keys                   none own  own  own   admin
 DELETE /auth/keys/{id}              none own  own  own   admin
+GET    /auth/factors                none own  own  own   admin
+POST   /auth/factors                none own  own  own   admin
+DELETE /auth/factors/{id}           none own  own  own   admin
+POST   /auth/factors/{id}/confirm   none own  own  own   admin
+DELETE /users/{id}/factors          none none none all   admin
 POST   /users/{id}/disable          none none none all   admin
 POST   /users/{id}/enable           none none none all   admin
 GET    /users/{id}/sessions         none none none all   admin

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +21,15 @@ from argon2 import PasswordHasher
 from argon2.profiles import RFC_9106_LOW_MEMORY
 from sqlalchemy import text
 
+from service_users.accounts.factors import Factors
 from service_users.accounts.passwords import Passwords
 from service_users.accounts.schemas import Login
 from service_users.accounts.signing import SigningKeys
 from service_users.accounts.throttles import REMEMBERED, Throttles
-from service_users.accounts.use_cases import Accounts
+from service_users.accounts.totp import one_time_code
+from service_users.accounts.use_cases import Accounts, LoggedIn
 from service_users.app import create_app
-from service_users.auth_key import AuthKey
+from service_users.auth_key import AuthKey, Box
 from service_users.errors import InvalidCredential, TooManyAttempts
 from service_users.settings import UsersSettings
 from servicekit.identity.api_keys import new_api_key
@@ -192,7 +196,9 @@ def test_whatever_is_wrong_with_a_login_it_gets_the_same_answer_for_the_same_wor
         PasswordHasher, "verify", lambda self, stored, given: tried.append(stored) or verify(self, stored, given)
     )
     database, key = users_database.database, AuthKey(bytes(32))
-    accounts = Accounts(database, Passwords(places=1), SigningKeys(database, key, issuer="x"), key)
+    accounts = Accounts(
+        database, Passwords(places=1), SigningKeys(database, key, issuer="x"), key, Factors(database, key)
+    )
     add(run, "anna")
     add(run, "boris", password_hash=None)
     add(run, "clara")
@@ -426,3 +432,160 @@ def test_no_log_holds_a_password_or_a_token(ask, anna, process):
     assert '"request"' in log
     assert not any(secret in log for secret in secrets)
     assert json.loads(requests.get(f"http://127.0.0.1:{process.port}{KEYS_PATH}", timeout=10).text)["keys"]
+
+
+def enrolled(ask: Callable[..., requests.Response], session: Any) -> tuple[bytes, int, list[str]]:
+    """A second factor of this session's user: its secret, the step that confirmed it, and the recovery codes."""
+    made = ask("POST", "/auth/factors", {"name": "Phone"}, token=session["access_token"]).json()["data"]
+    secret = base64.b32decode(made["secret"])
+    path, step = f"/auth/factors/{made['id']}/confirm", int(time.time()) // 30
+    confirmed = ask("POST", path, {"code": one_time_code(secret, step)}, token=session["access_token"])
+    assert confirmed.headers["Cache-Control"] == "no-store"
+    return secret, step, confirmed.json()["data"]["recovery_codes"]
+
+
+def with_code(ask: Callable[..., requests.Response], pending: Any, code: str, address: str = HOME) -> requests.Response:
+    body = {"pending_token": pending["pending_token"], "code": code}
+    return ask("POST", "/auth/login/code", body, address=address)
+
+
+def test_a_second_factor_counts_once_it_is_confirmed_and_ends_the_sessions_begun_without_it(ask, anna, run):
+    mine, other = login(ask), login(ask)
+    token = mine["access_token"]
+    made = ask("POST", "/auth/factors", {"name": "Tablet"}, token=token).json()["data"]
+    path = f"/auth/factors/{made['id']}/confirm"
+    secret = base64.b32decode(made["secret"])
+    stale = one_time_code(secret, int(time.time()) // 30 - 5)
+    assert ask("POST", path, {"code": stale}, token=token).json()["error"]["details"][0]["field"] == "code"
+    assert login(ask)["session_id"], "not yet asked for"
+    # Another one that is begun takes its place.
+    secret, _, codes = enrolled(ask, mine)
+    assert ask("POST", path, {"code": stale}, token=token).json()["error"]["code"] == "factor_not_found"
+    assert (refresh(ask, other), refresh(ask, mine)["session_id"]) == (401, mine["session_id"])
+    assert [tuple(row) for row in run("SELECT kind, least_epoch FROM revocations WHERE kind = 'user'")] == [("user", 1)]
+    ((stored,),) = run("SELECT factors::text FROM factors")
+    assert not [one for one in (secret.hex(), made["secret"], *codes) if one in stored]
+    assert len({*codes}) == 10
+
+    pending = login(ask)
+    assert [name for name, value in pending.items() if value] == ["token_type", "pending_token"]
+    assert run("SELECT count(*) FROM sessions")[0][0] == 1
+    body = {"email": "anna@example.com", "password": PASSWORD, "session": "cookie"}
+    answer = ask("POST", "/auth/login", body)
+    assert "Set-Cookie" not in answer.headers
+    answer = with_code(ask, answer.json()["data"], codes[0])
+    assert [one.partition("=")[0] for one in answer.raw.headers.getlist("Set-Cookie")] == [
+        "siteworks", "siteworks-device"
+    ]  # fmt: skip
+    assert not answer.json()["data"]["access_token"]
+
+
+def test_a_code_is_good_once_also_of_many_requests_at_once(ask, anna, run):
+    secret, step, recovery = enrolled(ask, login(ask))
+    pending = login(ask)
+    assert with_code(ask, pending, one_time_code(secret, step)).status_code == 401, "it has confirmed the factor"
+    with ThreadPoolExecutor(4) as pool:
+        for code in (one_time_code(secret, step + 1), recovery[3]):
+            answers = list(pool.map(lambda _, code=code: with_code(ask, pending, code), range(4)))
+            assert sorted(answer.status_code for answer in answers) == [200, 401, 401, 401]
+            run("DELETE FROM throttles")
+    (made,) = (answer.json()["data"] for answer in answers if answer.ok)
+    for session in (made, refresh(ask, made)):
+        claims = jwt.decode(session["access_token"], options={"verify_signature": False})
+        assert claims["amr"] == ["pwd", "otp"]
+    assert with_code(ask, pending, recovery[3]).status_code == 401
+    typed = recovery[4].upper().replace("-", " ")
+    assert with_code(ask, pending, typed).ok
+    listed = ask("GET", "/auth/factors", token=made["access_token"]).json()["data"]["factors"]
+    assert [(one["name"], one["recovery_codes_left"]) for one in listed] == [("Phone", 8)]
+
+
+def test_wrong_codes_slow_down_from_wherever_they_come_but_not_a_known_device(ask, anna, run):
+    known = login(ask)
+    _, _, recovery = enrolled(ask, known)
+    pending, at_home = login(ask), login(ask, device_token=known["device_token"])
+    for number in range(5):
+        assert with_code(ask, pending, "000000", f"203.0.{number}.1").status_code == 401
+    assert with_code(ask, pending, recovery[0], AWAY).json()["error"]["code"] == "too_many_attempts"
+    # The right password does not settle it.
+    assert with_code(ask, login(ask, address=AWAY), recovery[0], AWAY).status_code == 429
+    assert with_code(ask, at_home, recovery[0]).ok
+    assert run("SELECT count(*) FROM throttles WHERE failures = 5")[0][0] == 1
+
+
+def test_a_pending_login_ends_with_whatever_ends_sessions_and_opens_nothing_else(ask, anna, run):
+    session = login(ask)
+    _, _, recovery = enrolled(ask, session)
+    pending = login(ask)
+    for wrong in ("", "swp_", pending["pending_token"][:-2], session["device_token"], session["refresh_token"]):
+        assert with_code(ask, {"pending_token": wrong}, recovery[0]).status_code == 401
+    assert ask("GET", "/auth/me", token=pending["pending_token"]).status_code == 401
+    assert refresh(ask, {"refresh_token": pending["pending_token"]}) == 401
+    run("UPDATE users SET auth_epoch = auth_epoch + 1")
+    assert with_code(ask, pending, recovery[0]).status_code == 401
+    pending = login(ask)
+    run("UPDATE users SET disabled_at = now()")
+    assert with_code(ask, pending, recovery[0]).status_code == 401
+
+
+def test_a_pending_login_waits_five_minutes_and_a_secret_opens_by_its_own_key_and_row(anna, run, users_database):
+    database, key, clock = users_database.database, AuthKey(bytes(32)), [datetime.now(UTC)]
+
+    def ours(key: AuthKey) -> Accounts:
+        keys = SigningKeys(database, key, issuer="x")
+        factors = Factors(database, key, clock=lambda: clock[0])
+        return Accounts(database, Passwords(places=1), keys, key, factors, clock=lambda: clock[0])
+
+    secret, factor_id = b"x" * 20, str(new_id())
+    run(
+        "INSERT INTO factors (id, user_id, name, secret, last_step, recovery, created_at, confirmed_at) "
+        "VALUES (:id, :user, 'x', :secret, 0, '{}', now(), now())",
+        id=factor_id, user=anna, secret=Box(key, "factors").seal(secret, factor_id),
+    )  # fmt: skip
+
+    def log_in(key: AuthKey = key, wait: float = 0.0) -> LoggedIn:
+        accounts = ours(key)
+        token = accounts.log_in(Login(email="anna@example.com", password=PASSWORD), Client(HOME)).view.pending_token
+        clock[0] += timedelta(seconds=wait)
+        code = one_time_code(secret, int(clock[0].timestamp()) // 30)
+        return accounts.log_in_by_code(token or "", code, Client(HOME))
+
+    for wait, other in ((302, key), (0, AuthKey(bytes(31) + b"x"))):
+        with pytest.raises(InvalidCredential):
+            log_in(other, wait)
+    run("UPDATE factors SET id = gen_random_uuid()")
+    with pytest.raises(InvalidCredential):
+        log_in()
+    run("UPDATE factors SET id = :id", id=factor_id)
+    assert log_in(wait=298).view.session_id
+
+
+def test_a_factor_is_begun_and_removed_after_a_fresh_login_alone_and_by_an_administrator(ask, anna, run):
+    session = login(ask)
+    _, _, recovery = enrolled(ask, session)
+    session = with_code(ask, login(ask), recovery[0]).json()["data"]
+    token = session["access_token"]
+    (factor,) = ask("GET", "/auth/factors", token=token).json()["data"]["factors"]
+    path = f"/auth/factors/{factor['id']}"
+    add(run, "boris", roles="admin")
+    boss = login(ask, "boris")["access_token"]
+    assert ask("DELETE", path, token=boss).json()["error"]["code"] == "factor_not_found"
+    run("UPDATE sessions SET created_at = now() - interval '6 minutes'")
+    assert ask("DELETE", path, token=token).json()["error"]["code"] == "login_not_fresh"
+    assert ask("POST", "/auth/factors", {"name": "x"}, token=token).json()["error"]["code"] == "login_not_fresh"
+    run("UPDATE sessions SET created_at = now()")
+    for number in range(4):
+        run(
+            "INSERT INTO factors (id, user_id, name, secret, last_step, recovery, created_at, confirmed_at) "
+            "VALUES (gen_random_uuid(), :user, 'x', 'x', 0, '{}', now(), now())",
+            user=anna,
+        )
+        status = ask("POST", "/auth/factors", {"name": "x"}, token=token).status_code
+        assert status == (201 if number < 3 else 409)
+    assert ask("DELETE", path, token=token).json()["data"] == {**factor, "last_used_at": factor["last_used_at"]}
+    assert ask("DELETE", f"/users/{anna}/factors", token=token).status_code == 403
+    assert ask("DELETE", f"/users/{anna}/factors", token=boss).json()["data"] == {"factors": 4}
+    assert login(ask)["session_id"]
+    assert [action for action in actions(run) if action.startswith("factor")] == [
+        "factor.confirmed", "factor.removed", "factors.removed"
+    ]  # fmt: skip

@@ -64,13 +64,20 @@ def test_whoever_has_the_address_becomes_one_and_what_let_them_in_before_ends(us
             ),
             {"user": user.id},
         )
+        transaction.execute(
+            text(
+                "INSERT INTO factors (id, user_id, name, secret, last_step, recovery, created_at, confirmed_at) "
+                "VALUES (gen_random_uuid(), :user, 'x', 'x', 0, '{}', now(), now())"
+            ),
+            {"user": user.id},
+        )
     monkeypatch.setattr("sys.stdin", io.StringIO("seven brown cranes at noon\n"))
     monkeypatch.setenv("USERS_DATABASE_URL", users_database.url)
     assert create_admin.main(["ANNA@example.com", "--ask"]) == 0
     row = "SELECT id, name, roles, disabled_at, auth_epoch FROM users"
     assert table(row) == [(user.id, "Anna", ["engineer", "admin"], None, 1)]
     assert verifies(table, "seven brown cranes at noon")
-    assert table("SELECT 1 FROM sessions") == []
+    assert table("SELECT 1 FROM sessions UNION ALL SELECT 1 FROM factors") == []
     assert table("SELECT kind, subject, least_epoch FROM revocations") == [("user", user.id, 1)]
 
 
