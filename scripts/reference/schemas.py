@@ -8,7 +8,7 @@ from typing import Any
 from scripts.reference.code import sentence, table
 
 _KINDS = {"integer": "whole number", "string": "text", "boolean": "true or false", "array": "list"}
-_FORMATS = {"uuid": "UUID", "date-time": "time", "email": "e-mail address"}
+_FORMATS = {"uuid": "UUID", "date-time": "time", "date": "date", "email": "e-mail address"}
 
 
 def field_rows(schema: Mapping[str, Any], schemas: Mapping[str, Any], *, input: bool = False) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
@@ -100,6 +100,7 @@ _SIMPLE = {
     float: "number({0})",
     UUID: "f'\"{{{0}}}\"'",
     datetime: "time({0})",
+    date: "f'\"{{{0}}}\"'",
 }
 
 

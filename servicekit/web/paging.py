@@ -11,7 +11,7 @@ import base64
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -28,6 +28,7 @@ from servicekit.web.schemas import (
     QueryInt,
     Timestamp,
     View,
+    parse_date,
     parse_timestamp,
     parse_uuid,
 )
@@ -42,6 +43,7 @@ _NEXT = "send it as `after` to get the next page; null on the last"
 _MAX_PLACE = 4000
 _PLACE = re.compile(r"(-?[a-z_]+) (\S+) (.*)", re.DOTALL)
 _MONEY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 
 def _query_time(value: Any) -> Any:
@@ -140,10 +142,18 @@ def _read_money(text: str) -> Decimal:
     return Decimal(text)
 
 
+def _read_integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError("no integer")
+    return int(text)
+
+
 _FORMS = {
     datetime: _Form(datetime.isoformat, parse_timestamp),
     Decimal: _Form(str, _read_money),
     str: _Form(str, _read_text),
+    date: _Form(date.isoformat, parse_date),
+    int: _Form(str, _read_integer),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 from urllib.parse import parse_qsl
@@ -36,6 +36,7 @@ _IN_MESSAGE = 3
 MAX_QUERY_FIELDS = 50
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(?:\.0{1,18})?")
 _MONEY = re.compile(r"[0-9]{1,18}\.[0-9]{2}")
 _JOINERS = "\u200c\u200d"
@@ -45,6 +46,7 @@ _UNSEEN = re.compile("[\u115f\u1160\u2065\u2800\u3164\uffa0\ufff0-\ufff8\U000e00
 __all__ = [
     "Amount",
     "Body",
+    "Date",
     "Id",
     "JsonValue",
     "Money",
@@ -89,6 +91,18 @@ def parse_timestamp(value: Any) -> Any:
         return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         raise ValueError("is not a time that exists") from exc
+
+
+def parse_date(value: Any) -> Any:
+    """Accept only a full date of RFC 3339, without a time."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise ValueError("must be a date such as 2026-01-31")
+    try:
+        return date.fromisoformat(value)
+    except ValueError as exc:
+        raise ValueError("is not a date that exists") from exc
 
 
 def _number(value: Any) -> Any:
@@ -152,6 +166,7 @@ def _no_nul(value: str) -> str:
 
 Id = Annotated[UUID, BeforeValidator(parse_uuid)]
 Timestamp = Annotated[datetime, BeforeValidator(parse_timestamp)]
+Date = Annotated[date, BeforeValidator(parse_date)]
 #: For the name of a person or a thing, in any script: one line in which something can be seen.
 Visible = AfterValidator(_visible)
 #: An exact JSON number, or a string as `Money` writes it; add bounds and decimals with Field.

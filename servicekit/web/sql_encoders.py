@@ -6,14 +6,14 @@ A row of a page is then one text, which is neither read into Python's values nor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from json.encoder import encode_basestring
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Text, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Text, case, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
@@ -60,7 +60,9 @@ def _pieces(kind: Any, value: Sql, in_json: bool) -> list[Sql]:
         return [value]
     if kind is str or origin is Literal or (origin is list and arguments == (str,)):
         return [func.to_json(value)]
-    if kind is UUID:
+    if kind is bool:
+        return [cast(value, Text())]
+    if kind in (UUID, date):
         return [quote, value, quote]
     if kind is datetime:
         # As isoformat() does: six decimals, or none.

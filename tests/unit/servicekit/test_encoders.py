@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from types import NoneType, UnionType
@@ -59,6 +59,7 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     datetime: st.datetimes(
         min_value=datetime(2, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
     ),
+    date: st.dates(),
     Any: JSON,
 }
 
@@ -92,6 +93,7 @@ class Odd(Resource):
     either: int | str
     cheapest: Money | None
     when: datetime
+    due: date | None
 
 
 class OwnSerializer(View):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
-from sqlalchemy import DateTime, Numeric, Text, Uuid
+from sqlalchemy import Date, DateTime, Integer, Numeric, Text, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from servicekit.web.paging import SortedQuery, Sorting
@@ -30,9 +30,11 @@ class Crate(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     label: Mapped[str] = mapped_column(Text)
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    due: Mapped[date] = mapped_column(Date)
+    number: Mapped[int] = mapped_column(Integer)
 
 
-SORTING = Sorting(Crate.id, Crate.created_at, label=Crate.label, price=Crate.price)
+SORTING = Sorting(Crate.id, Crate.created_at, label=Crate.label, price=Crate.price, due=Crate.due, number=Crate.number)
 
 
 def place(text: str) -> str:
@@ -53,6 +55,8 @@ def query(sort: str, after: str) -> SortedQuery:
         ("label", "\U0001d160" * 3 * 200),  # the longest that a name of 200 characters can become
         ("price", Decimal("99999999.99")),
         ("-price", Decimal("0.00")),
+        ("due", date(9999, 12, 31)),
+        ("-number", 123456789),
     ],
 )
 def test_a_place_is_read_as_it_was_written(sort, value):
@@ -84,6 +88,9 @@ def test_without_after_there_is_no_place():
         ("price", place(f"price {AN_ID} 1e999999")),
         ("price", place(f"price {AN_ID} -1")),
         ("price", place(f"price {AN_ID} ١")),
+        ("due", place(f"due {AN_ID} 2026-02-30")),
+        ("due", place(f"due {AN_ID} 20260228")),
+        ("number", place(f"number {AN_ID} 1e9")),
     ],
 )
 def test_whatever_no_page_gave_is_refused_as_after(sort, after):

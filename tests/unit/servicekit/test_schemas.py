@@ -15,6 +15,7 @@ from pydantic_core.core_schema import ErrorType
 from servicekit.web.schemas import (
     Amount,
     Body,
+    Date,
     Id,
     JsonValue,
     Money,
@@ -49,6 +50,7 @@ class Wanted(Body):
     lines: Annotated[list[Line], Field(min_length=1, max_length=2)] = Field(default_factory=list)
     owner: Id | None = None
     at: Timestamp | None = None
+    on: Date | None = None
     price: Annotated[Amount, Field(ge=0, le=Decimal("9.99"))] = Decimal(0)
     wait: Annotated[Seconds, Field(gt=0, lt=60)] = 1.0
     sure: bool = False
@@ -123,6 +125,9 @@ def refused_body(raw: str, model: type[Body] = Wanted) -> Invalid:
         ('{"at": 1769871600}', "at", "must be a time with its offset, such as 2026-01-31T15:00:00Z"),
         ('{"at": "2026-02-30T15:00:00Z"}', "at", "is not a time that exists"),
         ('{"at": "0001-01-01T00:00:00+23:59"}', "at", "is not a time that exists"),
+        ('{"on": "2026-01-31T00:00:00Z"}', "on", "must be a date such as 2026-01-31"),
+        ('{"on": 20260131}', "on", "must be a date such as 2026-01-31"),
+        ('{"on": "2026-02-30"}', "on", "is not a date that exists"),
         ('{"unheard": 1}', "unheard", "unknown field"),
     ],
 )
