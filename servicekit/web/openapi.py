@@ -58,6 +58,10 @@ ERROR_SCHEMA: dict[str, Any] = {
                         "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
                     },
                 },
+                "present": {
+                    "type": "object",
+                    "description": "of precondition_failed, for some resources: what GET shows now",
+                },
             },
         },
     },

@@ -47,6 +47,7 @@ class IfMatch:
 
     def __init__(self, field: str | None = None) -> None:
         """Raises `Invalid` for a field that holds neither `*` nor entity tags."""
+        self.is_given = field is not None
         self._tags = None if field is None or field.strip(" \t") == "*" else _tags(field)
 
     def require(self, present: Resource) -> None:
@@ -54,8 +55,17 @@ class IfMatch:
 
         The comparison is strong: a weak tag never matches.
         """
-        if self._tags is not None and present.etag not in self._tags:
+        if not self.admits(present.etag):
             raise PreconditionFailed(headers={ETAG: present.etag})
+
+    def admits(self, etag: str) -> bool:
+        """Whether the client has seen the state with this strong tag."""
+        return self._tags is None or etag in self._tags
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that were sent, in their quotes."""
+        return self._tags or frozenset()
 
 
 #: Demands nothing.

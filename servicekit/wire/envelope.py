@@ -29,6 +29,7 @@ from servicekit.wire.errors import (
     NotFound,
     NotSupported,
     PreconditionFailed,
+    PreconditionRequired,
     RequestTimeout,
     TooLarge,
     TooManyRequests,
@@ -52,6 +53,7 @@ STATUS_OF: Mapping[type[AppError], int] = {
     UriTooLong: 414,
     UnsupportedMediaType: 415,
     MisdirectedRequest: 421,
+    PreconditionRequired: 428,
     TooManyRequests: 429,
     HeadersTooLarge: 431,
     NotSupported: 501,
@@ -79,10 +81,12 @@ def success_bytes(data: bytes) -> bytes:
 
 
 def failure(error: AppError) -> dict[str, Any]:
-    """Wrap an error; `details` appears only if there are any."""
+    """Wrap an error; `details` and `present` appear only if there are any."""
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.details:
         body["details"] = [{"field": item.field, "message": item.message} for item in error.details]
+    if isinstance(error, PreconditionFailed) and error.present is not None:
+        body["present"] = error.present
     return {"success": False, "error": body}
 
 

@@ -13,6 +13,7 @@ AppError                      500 internal_error
 ├── Conflict                  409 conflict
 │   └── IdempotencyKeyReused  409 idempotency_key_reused
 ├── PreconditionFailed        412 precondition_failed
+├── PreconditionRequired      428 precondition_required
 ├── TooLarge                  413 body_too_large
 ├── UriTooLong                414 uri_too_long
 ├── UnsupportedMediaType      415 unsupported_media_type
@@ -33,7 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,27 @@ class PreconditionFailed(AppError):
     """The resource has changed since the ETag in If-Match, or that is a weak one; read it again and retry."""
 
     code = "precondition_failed"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        details: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        present: Any = None,
+    ) -> None:
+        """`present` is the resource as it is now, where the answer shows it."""
+        super().__init__(message, details=details, headers=headers)
+        self.present = present
+
+
+class PreconditionRequired(AppError):
+    """Send the ETag of what you have seen in If-Match, lest this undoes what others have done since.
+
+    Work items change only for those who have seen their present state (RFC 6585 section 3).
+    """
+
+    code = "precondition_required"
 
 
 class TooLarge(AppError):

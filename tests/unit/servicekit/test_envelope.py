@@ -40,6 +40,7 @@ from servicekit.wire.json_reader import read_json
         (errors.MethodNotAllowed, 405, "method_not_allowed"),
         (errors.Conflict, 409, "conflict"),
         (errors.PreconditionFailed, 412, "precondition_failed"),
+        (errors.PreconditionRequired, 428, "precondition_required"),
         (errors.TooLarge, 413, "body_too_large"),
         (errors.UnsupportedMediaType, 415, "unsupported_media_type"),
         (errors.TooManyRequests, 429, "too_many_requests"),
@@ -58,6 +59,11 @@ def test_each_error_class_has_its_status_its_code_and_a_sentence(error, status, 
     assert body == {"success": False, "error": {"code": code, "message": error().message}}
     assert body["error"]["message"].endswith((".", "again"))
     assert "\n" not in body["error"]["message"]
+
+
+def test_a_failed_precondition_may_show_what_there_is_now():
+    error = errors.PreconditionFailed("x", present=Written('{"a":1}'))
+    assert failure(error)["error"] == {"code": "precondition_failed", "message": "x", "present": {"a": 1}}
 
 
 def test_a_new_leaf_takes_the_status_of_its_nearest_class():
