@@ -173,6 +173,7 @@ ROUTES: tuple[Route, ...] = (
     _row("/schedules/{id}/pause", "tasks", POST=Action.CHANGE_TASKS),
     _row("/schedules/{id}/resume", "tasks", POST=Action.CHANGE_TASKS),
     _row("/schedules/{id}/run", "tasks", POST=Action.CHANGE_TASKS),
+    _row("/sites", "sites", GET=Action.READ_SITES),
 )
 
 #: The gateway's own pages; they have no alias.

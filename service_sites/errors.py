@@ -1,13 +1,25 @@
 """Errors of the sites service.
 
+NotFound   ⊃ SiteNotFound, WorkItemNotFound
+Conflict   ⊃ SiteKeyTaken, StepNotPossible
 Forbidden  ⊃ ReasonRequired
-NotFound   ⊃ WorkItemNotFound
-Conflict   ⊃ StepNotPossible
 """
 
 from __future__ import annotations
 
 from servicekit.wire.errors import Conflict, FieldError, Forbidden, NotFound
+
+
+class SiteNotFound(NotFound):
+    """There is no site with this id, or you are not one of its people."""
+
+    code = "site_not_found"
+
+
+class SiteKeyTaken(Conflict):
+    """Another site has this key."""
+
+    code = "site_key_taken"
 
 
 class WorkItemNotFound(NotFound):

@@ -93,6 +93,14 @@ def orders_database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
 
 
 @pytest.fixture
+def sites_database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
+    """Give a migrated sites database."""
+    from service_sites.app import CONSTRAINTS
+
+    yield from postgres_server.service_database("service_sites", dict(CONSTRAINTS))
+
+
+@pytest.fixture
 def tasks_database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
     """Give a migrated tasks database."""
     yield from postgres_server.service_database("service_tasks")

@@ -15,6 +15,8 @@
 \getenv orders_owner_password ORDERS_OWNER_DATABASE_PASSWORD
 \getenv tasks_password TASKS_DATABASE_PASSWORD
 \getenv tasks_owner_password TASKS_OWNER_DATABASE_PASSWORD
+\getenv sites_password SITES_DATABASE_PASSWORD
+\getenv sites_owner_password SITES_OWNER_DATABASE_PASSWORD
 
 \if :{?users_password} \else \set users_password '' \endif
 \if :{?users_owner_password} \else \set users_owner_password '' \endif
@@ -22,6 +24,8 @@
 \if :{?orders_owner_password} \else \set orders_owner_password '' \endif
 \if :{?tasks_password} \else \set tasks_password '' \endif
 \if :{?tasks_owner_password} \else \set tasks_owner_password '' \endif
+\if :{?sites_password} \else \set sites_password '' \endif
+\if :{?sites_owner_password} \else \set sites_owner_password '' \endif
 
 SELECT set_config('siteworks.passwords', json_build_object(
     'users', :'users_password',
@@ -29,7 +33,9 @@ SELECT set_config('siteworks.passwords', json_build_object(
     'orders', :'orders_password',
     'orders_owner', :'orders_owner_password',
     'tasks', :'tasks_password',
-    'tasks_owner', :'tasks_owner_password'
+    'tasks_owner', :'tasks_owner_password',
+    'sites', :'sites_password',
+    'sites_owner', :'sites_owner_password'
 )::text, false) AS ignored \gset
 
 DO $$
@@ -122,3 +128,4 @@ $statement$ AS divide_rights \gset
 \connect users \\ :divide_rights
 \connect orders \\ :divide_rights
 \connect tasks \\ :divide_rights
+\connect sites \\ :divide_rights

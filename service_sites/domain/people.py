@@ -1,4 +1,4 @@
-"""(pure) The people of a site."""
+"""The people of a site."""
 
 from __future__ import annotations
 

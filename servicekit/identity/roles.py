@@ -51,6 +51,9 @@ class Action(Enum):
         "Act on all tasks that match, pause and limit types, requeue rejected messages",
         _NONE, _NONE, _NONE, _ALL, "admin",
     )  # fmt: skip
+    READ_SITES = "Read sites and their work", _NONE, _OWN, _ALL, _ALL, "read sites"
+    CHANGE_SITES = "Change sites and their work", _NONE, _OWN, _NONE, _ALL, "sites"
+    CREATE_SITES = "Open sites", _NONE, _NONE, _NONE, _ALL, "sites"
     READ_SYSTEM = "Read the whole status, metrics and audit", _NONE, _NONE, _ALL, _ALL, "read admin"
     OPERATE_SYSTEM = "Force circuits", _NONE, _NONE, _NONE, _ALL, "admin"
 

@@ -12,15 +12,21 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 #: Queries of people and of nobody; those of workers and of their leader are of nobody alone.
 REPOSITORIES = [
     path
-    for pattern in ("service_*/repository.py", "service_*/persistence/*_store.py", "servicekit/events/rows.py")
+    for pattern in (
+        "service_*/repository.py",
+        "service_*/persistence/*_store.py",
+        "service_sites/persistence/*.py",
+        "servicekit/events/rows.py",
+    )
     for path in sorted(CHECKOUT.glob(pattern))
-    if path.name not in ("engine_store.py", "maintenance_store.py")
+    if path.name not in ("engine_store.py", "maintenance_store.py", "__init__.py")
 ]
 #: What a function needs to ask a database.
 DATABASE = {"database", "_database", "session", "_statements"}
 #: Those without a reach, with why.
 WITHOUT_REACH = {
     "service_orders/repository.py": {"follows the deletion of a user": "cancel_open"},
+    "service_sites/persistence/members.py": {"follows the accounts of users": "disable forget rename"},
     "service_users/repository.py": {"an address is taken, whosever it is": "require_free"},
     "service_tasks/persistence/message_store.py": {
         "only for callers who reach all": "accept forget get search",

@@ -88,6 +88,7 @@ DELETE /schedules/{id}              none own  none all   tasks
 POST   /schedules/{id}/pause        none own  none all   tasks
 POST   /schedules/{id}/resume       none own  none all   tasks
 POST   /schedules/{id}/run          none own  none all   tasks
+GET    /sites                       none own  all  all   read sites
 GET    /                            all  all  all  all
 GET    /health                      all  all  all  all
 GET    /status                      none none all  all   read admin

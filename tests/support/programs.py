@@ -28,6 +28,7 @@ SERVERS = {
     "gateway": (_gunicorn("api_gateway", "api_gateway.asgi:app"), "GATEWAY_BIND", "GATEWAY_RATE_LIMIT=many"),
     "users": (["servicekit.web.serve", "users"], "USERS_BIND", "SERVICE_THREADS=0"),
     "orders": (["servicekit.web.serve", "orders"], "ORDERS_BIND", "USERS_URL=nowhere"),
+    "sites": (["servicekit.web.serve", "sites"], "SITES_BIND", "SERVICE_THREADS=0"),
     "tasks": (["servicekit.web.serve", "tasks"], "TASKS_BIND", "TASK_EVENTS=all"),
     "events": (
         _gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"), "EVENTS_BIND", "EVENTS_WATCHERS=x"

@@ -7,6 +7,8 @@ from uuid import uuid4
 from scripts.reference.code import named
 from service_orders.app import create_app as create_orders
 from service_orders.settings import OrdersSettings
+from service_sites.app import create_app as create_sites
+from service_sites.settings import SitesSettings
 from service_tasks.app import create_app as create_tasks
 from service_tasks.settings import TasksSettings
 from service_users.app import create_app as create_users
@@ -18,15 +20,27 @@ from tests.support.events import TOKEN, send, user_deleted
 MODELS = {type: model for catalogue in named("CATALOGUE") for type, model in catalogue.items()}
 
 
-def test_each_service_acts_on_what_it_hears_and_on_nothing_else(users_database, orders_database, tasks_database):
+def test_each_service_acts_on_what_it_hears_and_on_nothing_else(
+    users_database, orders_database, tasks_database, sites_database
+):
     users = UsersSettings(users_database_url=users_database.url, internal_token=TOKEN)
     orders = OrdersSettings(orders_database_url=orders_database.url, internal_token=TOKEN)
     tasks = TasksSettings(tasks_database_url=tasks_database.url, internal_token=TOKEN)
-    apps = {"users": create_users(users), "orders": create_orders(orders), "tasks": create_tasks(tasks)}
+    sites = SitesSettings(sites_database_url=sites_database.url, internal_token=TOKEN)
+    apps = {
+        "users": create_users(users),
+        "orders": create_orders(orders),
+        "tasks": create_tasks(tasks),
+        "sites": create_sites(sites),
+    }
 
     for name, app in apps.items():
         client = app.test_client()
-        answers = {type: send(client, user_deleted(uuid4(), type=type)).json["data"] for type in MODELS}
+        answers = {}
+        for type in MODELS:
+            user_id = uuid4()
+            event = user_deleted(user_id, type=type, data={"id": str(user_id), "name": "Ada"})
+            answers[type] = send(client, event).json["data"]
         assert tuple(type for type in MODELS if answers[type]["processed"]) == services()[name].hears, name
 
 

@@ -1,0 +1,18 @@
+"""What the sites service may do with its tables and functions. What happened it can only add to."""
+
+from servicekit.database.privileges import READ_AND_WRITE
+
+PRIVILEGES = {
+    "sites": "SELECT, INSERT, UPDATE",
+    "memberships": READ_AND_WRITE,
+    "locations": READ_AND_WRITE,
+    "calendar_days": READ_AND_WRITE,
+    "work_items": READ_AND_WRITE,
+    "history": "SELECT, INSERT",
+    "removals": "SELECT, INSERT",
+    "operations": "SELECT, INSERT, DELETE",
+    "comments": READ_AND_WRITE,
+    "watchers": "SELECT, INSERT, DELETE",
+    "links": "SELECT, INSERT, DELETE",
+    "trigrams": "EXECUTE",
+}

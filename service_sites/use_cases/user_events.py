@@ -1,0 +1,38 @@
+"""What happens on sites when somebody's account changes."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from service_sites.persistence import members
+from servicekit.events import tombstones
+from servicekit.events.cloudevents import Event, EventData, SubjectId, read_data
+from servicekit.process.clock import Clock, utc_now
+from servicekit.web.schemas import Id
+
+
+class _Named(EventData):
+    id: Id
+    name: str
+
+
+class UserEvents:
+    """The handlers; each raises `Invalid` for bad data."""
+
+    def __init__(self, *, clock: Clock = utc_now) -> None:
+        self._clock = clock
+
+    def updated(self, session: Session, event: Event) -> None:
+        """Show people under their new name."""
+        user = read_data(_Named, event)
+        members.rename(session, user.id, user.name, self._clock())
+
+    def disabled(self, session: Session, event: Event) -> None:
+        """Show who may not log in any more; they stay, with their work."""
+        members.disable(session, read_data(SubjectId, event).id, self._clock())
+
+    def deleted(self, session: Session, event: Event) -> None:
+        """Remove them from all sites, and let nobody add them again."""
+        user_id = read_data(SubjectId, event).id
+        tombstones.bury(session, user_id, event.time)
+        members.forget(session, user_id)
