@@ -1,17 +1,96 @@
-"""An instance that was open, and then asks for a login."""
+"""An instance that was open, and then asks for a login: who may do what there, and what ends what."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import socket
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import psutil
+import pytest
 
 from scripts.instance.closing import ADMINISTRATOR
+from servicekit.identity.keys import SigningKey
+from servicekit.identity.roles import Role
+from tests.contract.test_role_table import ROWS, expected
+from tests.support.frozen import freezing
+from tests.support.gateway import GatewayServer
+from tests.support.logins import (
+    PASSWORD,
+    ClosedSystem,
+    Fields,
+    bearer,
+    by_cookie,
+    signed_with_the_public_key,
+    tampered,
+    unsigned,
+)
 from tests.support.markdown import CHECKOUT, Document
+from tests.support.raw_http import RawAnswer, RawClient
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
+
+MALLORY = {"email": "mallory@example.com", "name": "Mallory", "roles": ["admin"], "password": PASSWORD}
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClosedSystem]:
+    """An instance that Mallory used while it was open."""
+    system = RunningSystem(tmp_path_factory.mktemp("closed") / "data")
+    try:
+        system.start("--workers", "0")
+        assert system.post("/users", MALLORY).status == 201
+        system.cli("stop")
+        system.start("--workers", "1", "--auth")
+        closed = ClosedSystem(system)
+        closed.log_in_administrator()
+        # The gateway asks for the keys again a few seconds after users was away.
+        eventually(
+            lambda: system.get("/users", headers=closed.admin).status == 200, timeout=20, what="the keys are known"
+        )
+        yield closed
+    finally:
+        system.stop()
+
+
+@pytest.fixture(scope="module")
+def four(closed: ClosedSystem, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
+    """A gateway of four processes in front of the same services."""
+    gateway = closed.another_gateway(tmp_path_factory.mktemp("four"), GATEWAY_PROCESSES="4")
+    yield gateway
+    gateway.stop()
+
+
+#: Asks a certain process of a gateway for what auditors may see (or another page), with these fields; the status.
+Way = Callable[..., int]
+
+
+@pytest.fixture
+def ways(closed: ClosedSystem, four: GatewayServer) -> Iterator[list[Way]]:
+    """To the one process of the instance's gateway, and to each of the four."""
+
+    def way(client: RawClient, connection: socket.socket | None) -> Way:
+        return lambda fields, page="/audit": (
+            client.request("GET", page, fields=tuple(fields.items()), connection=connection).status
+        )
+
+    pids = [child.pid for child in psutil.Process(four.process.pid).children()]
+    with ExitStack() as stack:
+        found = [way(RawClient(closed.system.port), None)]
+        for pid in pids:
+            with freezing([other for other in pids if other != pid]):
+                connection = stack.enter_context(four.client.connect())
+                found.append(way(four.client, connection))
+                assert found[-1]({}, "/livez") == 200
+        assert len(found) == 5
+        yield found
 
 
 def as_the_readme_says(system: RunningSystem) -> str:
@@ -22,25 +101,241 @@ def as_the_readme_says(system: RunningSystem) -> str:
     return subprocess.check_output(["sh", "-c", f"{curl}\n{text}"], cwd=CHECKOUT, text=True, timeout=60)
 
 
-def test_closing_an_open_instance_leaves_no_way_in_but_the_new_administrator(tmp_path: Path) -> None:
-    system = RunningSystem(tmp_path / "data")
-    password = "seven brown cranes at noon"
-    mallory = {"email": "mallory@example.com", "name": "Mallory", "roles": ["admin"], "password": password}
-    try:
-        system.start("--workers", "0")
-        assert system.post("/users", mallory).status == 201
-        system.cli("stop")
-        system.start("--workers", "0", "--auth")
-        assert system.get("/users").status == 401
-        assert system.post("/auth/login", {"email": mallory["email"], "password": password}).status == 401
-        file = system.data / "secrets" / "administrator"
-        assert file.stat().st_mode & 0o777 == 0o600
-        login = {"email": ADMINISTRATOR, "password": file.read_text().strip()}
-        token = system.post("/auth/login", login).data["access_token"]
-        fields = {"Authorization": f"Bearer {token}"}
-        # The gateway asks for the keys again a few seconds after users was away.
-        eventually(lambda: system.get("/users", headers=fields).status == 200, timeout=20, what="the keys are known")
-        shown = json.loads(as_the_readme_says(system))
-        assert {user["email"] for user in shown["data"]["users"]} == {ADMINISTRATOR, mallory["email"]}
-    finally:
-        system.stop()
+def test_closing_an_open_instance_leaves_no_way_in_but_the_new_administrator(closed: ClosedSystem) -> None:
+    system = closed.system
+    assert system.get("/users").status == 401
+    assert system.post("/auth/login", {"email": MALLORY["email"], "password": PASSWORD}).status == 401
+    assert (system.data / "secrets" / "administrator").stat().st_mode & 0o777 == 0o600
+    shown = json.loads(as_the_readme_says(system))
+    assert {user["email"] for user in shown["data"]["users"]} == {ADMINISTRATOR, MALLORY["email"]}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A credential, and as whom it is taken by the gateway and by a service: a column of the role table, None for
+    nobody in particular; with the scope of a key."""
+
+    fields: Fields
+    gateway: Role | None
+    service: Role | None
+    scope: str | None = None
+
+
+@dataclass
+class Rows:
+    """Something of each kind that is a stranger's."""
+
+    closed: ClosedSystem
+    paths: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        stranger = self.closed.person()
+        fields = bearer(self.closed.token(stranger))
+        self.paths["/users"] = stranger.id
+        items = [{"product": "nails", "quantity": 1, "price": 1}]
+        for path, body in {
+            "/orders": {"user_id": stranger.id, "items": items},
+            "/tasks": {"user_id": stranger.id},
+            "/schedules": {"user_id": stranger.id, "name": stranger.id, "cron": "0 3 * * *", "task_type": "noop"},
+        }.items():
+            self.paths[path] = self.closed.system.post(path, body, headers=fields).data["id"]
+        eventually(lambda: self.shown()["/tasks"]["status"] == "completed", what="the stranger's task has ended")
+
+    def shown(self) -> dict[str, dict]:
+        system, admin = self.closed.system, self.closed.admin
+        return {path: system.get(f"{path}/{id}", headers=admin).data for path, id in self.paths.items()}
+
+    def target(self, operation: str, role: Role | None) -> str:
+        """The path of a stranger's row; for whoever might change it, of none."""
+        method, path = operation.split()
+        id = self.paths.get(f"/{path.split('/')[1]}")
+        if id is None or "/rejected" in path or (method != "GET" and role is Role.ADMIN):
+            id = "00000000-0000-4000-8000-000000000001"
+        return re.sub(r"\{\w+\}", id, path)
+
+
+def refusal(answer: RawAnswer) -> int | None:
+    """The status of an answer that refuses whoever asks, not what they ask for."""
+    if answer.status in (401, 403):
+        assert answer.code in ("unauthorized", "invalid_token", "forbidden"), answer
+        return answer.status
+    return None
+
+
+def test_each_operation_admits_whom_the_table_says_by_whatever_credential(
+    closed: ClosedSystem, ways: list[Way]
+) -> None:
+    system, rows = closed.system, Rows(closed)
+    before = rows.shown()
+    user, auditor, admin = (closed.person(role) for role in ("user", "auditor", "admin"))
+    gone, disabled, browsing = closed.person(), closed.person(), closed.person()
+    good = closed.token(user)
+    ended = closed.log_in(gone.email)["access_token"]
+    of_disabled = {"token": bearer(closed.log_in(disabled.email)["access_token"])}
+    of_disabled |= {"cookie": by_cookie(closed.cookie(disabled)), "key": bearer(closed.api_key(disabled, "read"))}
+    assert system.post("/auth/logout", headers=bearer(ended)).status == 200
+    assert system.post(f"/users/{disabled.id}/disable", headers=closed.admin).status == 200
+    credentials = {
+        "nothing": Shown({}, Role.NOBODY, Role.NOBODY),
+        "a user's token": Shown(bearer(good), Role.USER, Role.USER),
+        "an auditor's": Shown(bearer(closed.token(auditor)), Role.AUDITOR, Role.AUDITOR),
+        "an administrator's": Shown(bearer(closed.token(admin)), Role.ADMIN, Role.ADMIN),
+        "expired": Shown(bearer(closed.token(user, ago=400)), None, None),
+        "tampered": Shown(bearer(tampered(good)), None, None),
+        "of a wrong audience": Shown(bearer(closed.token(admin, audience="others")), None, None),
+        "by another key": Shown(bearer(closed.token(admin, key=SigningKey.generate())), None, None),
+        "alg: none": Shown(bearer(unsigned(good)), None, None),
+        "HS256 with the public key": Shown(
+            bearer(signed_with_the_public_key(good, closed.signing_key)), None, None
+        ),
+        # A service takes them until they expire.
+        "of a session that has ended": Shown(bearer(ended), None, Role.USER),
+        "of somebody disabled": Shown(of_disabled["token"], None, Role.USER),
+        # For the gateway alone: to a service a cookie is nothing, and a key no token.
+        "the cookie of somebody disabled": Shown(of_disabled["cookie"], None, Role.NOBODY),
+        "the key of somebody disabled": Shown(of_disabled["key"], None, None),
+        "a cookie": Shown(by_cookie(closed.cookie(browsing)), Role.USER, Role.NOBODY),
+        "a broken cookie": Shown(by_cookie("short"), None, Role.NOBODY),
+        "a user's key for orders": Shown(bearer(closed.api_key(user, "orders")), Role.USER, None, "orders"),
+        "an administrator's key for orders": Shown(bearer(closed.api_key(admin, "orders")), Role.ADMIN, None, "orders"),
+        "an administrator's key to read": Shown(bearer(closed.api_key(admin, "read")), Role.ADMIN, None, "read"),
+    }  # fmt: skip
+    eventually(
+        lambda: (
+            {system.get("/auth/me", headers=fields).status for fields in (bearer(ended), *of_disabled.values())}
+            == {401}
+        ),
+        timeout=5,
+        what="the gateway has heard of what has ended",
+    )
+
+    roles = [*Role]
+    wrong: list[str] = []
+
+    def compare(where: str, port: int, listed: list[str], who: str) -> None:
+        shown = credentials[who]
+        role = shown.gateway if where == "gateway" else shown.service
+        answers = RawClient(port).pipeline(
+            [tuple((one.split()[0], rows.target(one, role))) for one in listed], shown.fields
+        )
+        for operation, answer in zip(listed, answers, strict=True):
+            row = ROWS[operation]
+            wanted = None if row[0] == "all" else 401
+            if role is not None:
+                wanted = expected(row, roles.index(role), shown.scope)
+            seen = refusal(answer)
+            if seen == wanted and seen is None and role is not None and operation in shows_one:
+                # Somebody else's row: there for whoever reaches all, and nowhere for the others.
+                seen, wanted = answer.status, 404 if row[roles.index(role)] == "own" else 200
+            if seen != wanted:
+                wrong.append(f"{where}, {operation}, {who}: {seen} instead of {wanted}")
+
+    names = ("gateway", "users", "orders", "tasks", "events")
+    documents = {name: system.port + at for at, name in enumerate(names)}
+    listed = {where: documented(port) for where, port in documents.items()}
+    shows_one = {one for one in ROWS if re.fullmatch(r"GET /(users|orders|tasks|schedules)/\{id\}.*", one)} - {
+        "GET /users/{id}/tasks", "GET /tasks/{id}/result",
+    }  # fmt: skip
+    assert {*listed["gateway"]} == ROWS.keys(), "an operation is not in the table, or not at the gateway"
+    assert {one for where in listed if where != "gateway" for one in listed[where]} >= {
+        one for one in ROWS if one.split()[1] not in ("/", "/health", "/status", "/admin/circuits/{name}")
+    }
+    with ThreadPoolExecutor(4) as pool:
+        cells = [(where, documents[where], listed[where], who) for where in listed for who in credentials]
+        for one in [pool.submit(compare, *cell) for cell in cells]:
+            one.result()
+    assert wrong == []
+    assert rows.shown() == before
+
+
+def refused_everywhere(
+    ways: list[Way], credentials: Mapping[Hashable, Fields], by: Collection[int] = frozenset({401})
+) -> None:
+    """Insist that no process of a gateway takes any of these after five seconds, and from then on."""
+
+    def taken() -> list[Hashable]:
+        return [name for way in ways for name, fields in credentials.items() if way(fields) not in by]
+
+    eventually(lambda: not taken(), timeout=5, what="every process has heard of it")
+    assert taken() == []
+
+
+def test_whatever_ends_is_refused_by_every_process_of_every_gateway_within_five_seconds(
+    closed: ClosedSystem, ways: list[Way]
+) -> None:
+    system, admin = closed.system, closed.admin
+    people = {name: closed.person("auditor") for name in ("disabled", "one session", "sessions", "out", "demoted")}
+    sessions = {name: (closed.log_in(one.email), closed.log_in(one.email)) for name, one in people.items()}
+    shown: dict[tuple[str, str], Fields] = {}
+    for name, person in people.items():
+        for number, session in enumerate(sessions[name]):
+            shown[name, str(number)] = bearer(session["access_token"])
+        shown[name, "cookie"] = by_cookie(closed.cookie(person))
+        shown[name, "key"] = bearer(closed.api_key(person, "read"))
+    assert {way(fields) for way in ways for fields in shown.values()} == {200}
+
+    second = f"/auth/sessions/{sessions['one session'][1]['session_id']}"
+    for method, path, body, fields in (
+        ("POST", f"/users/{people['disabled'].id}/disable", None, admin),
+        ("DELETE", second, None, shown["one session", "0"]),
+        ("DELETE", f"/users/{people['sessions'].id}/sessions", None, admin),
+        ("POST", "/auth/logout-all", None, shown["out", "0"]),
+        ("PUT", f"/users/{people['demoted'].id}", {"roles": ["user"]}, admin),
+    ):
+        assert system.request(method, path, body, headers=fields).status == 200, path
+    demoted = {what: shown.pop(("demoted", what)) for what in ("0", "1", "cookie", "key")}
+    kept = {("one session", what) for what in ("0", "cookie", "key")} | {("sessions", "key"), ("out", "key")}
+    refused_everywhere(ways, {one: fields for one, fields in shown.items() if one not in kept} | demoted, {401, 403})
+    # The others stay, and what is turned into tokens is turned into such with the new roles, without another login.
+    assert {way(shown[one]) for way in ways for one in kept} == {200}
+    again = bearer(closed.refresh(sessions["demoted"][0]).data["access_token"])
+    assert {way(demoted[what]) for way in ways for what in ("0", "1")} == {401}
+    assert {way(fields) for way in ways for fields in (again, demoted["cookie"], demoted["key"])} == {403}
+    for name, number in (("disabled", 0), ("one session", 1), ("sessions", 0), ("out", 1)):
+        assert closed.refresh(sessions[name][number]).status == 401, name
+    assert closed.refresh(sessions["one session"][0]).status == 200
+
+
+def test_refreshes_at_once_through_four_processes_give_one_successor_and_a_replay_ends_the_session_everywhere(
+    closed: ClosedSystem, four: GatewayServer, ways: list[Way]
+) -> None:
+    session = closed.log_in(closed.person("auditor").email)
+
+    def refresh(token: str) -> RawAnswer:
+        body = json.dumps({"refresh_token": token}).encode()
+        return four.client.request("POST", "/auth/refresh", body, fields=(("Content-Type", "application/json"),))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(refresh, [session["refresh_token"]] * 32))
+    assert {answer.status for answer in answers} == {200}
+    (successor,) = {answer.body for answer in answers}
+    first = json.loads(successor)["data"]
+    second = refresh(first["refresh_token"]).json["data"]
+    tokens = {str(at): bearer(one["access_token"]) for at, one in enumerate((session, first, second))}
+    assert {way(fields) for way in ways for fields in tokens.values()} == {200}
+    # Two steps back: somebody else has it.
+    assert refresh(session["refresh_token"]).status == 401
+    refused_everywhere(ways, tokens)
+    assert refresh(second["refresh_token"]).status == 401
+
+
+def test_no_process_that_remembers_a_good_token_takes_a_forged_one(closed: ClosedSystem, ways: list[Way]) -> None:
+    good = closed.token(closed.person("auditor"))
+    head, claims, signature = good.split(".")
+    forged = [f"{good}=", f"{head}.{claims}.{signature[:-2]}AA", tampered(good), unsigned(good)]
+    for way in ways:
+        assert way(bearer(good)) == 200
+        assert {way(bearer(one)) for one in forged} == {401}
+        assert way(bearer(good)) == 200
+
+
+def documented(port: int) -> list[str]:
+    """The operations of an /openapi.json that the table has rows for; those that end a login come last."""
+    paths = RawClient(port).get("/openapi.json").json["paths"]
+    found = [
+        f"{method.upper()} {path}"
+        for path, item in paths.items()
+        for method in item
+        if method not in ("patch", "parameters") and not path.startswith("/internal/") and not path.endswith("/details")
+    ]
+    return sorted(found, key=lambda one: "/auth/logout" in one)

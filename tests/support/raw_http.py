@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,21 @@ class RawClient:
 
     def get(self, target: str, *fields: tuple[str, str]) -> RawAnswer:
         return self.request("GET", target, fields=fields)
+
+    def pipeline(self, requests: Sequence[tuple[str, str]], fields: Mapping[str, str]) -> list[RawAnswer]:
+        """The answers to many requests without a body, sent before the first of them is read."""
+        answers: list[RawAnswer] = []
+        lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **fields}.items())
+        while len(answers) < len(requests):
+            left = requests[len(answers) :]
+            with self.connect() as connection, connection.makefile("rb") as stream:
+                heads = (f"{method} {target} HTTP/1.1\r\n{lines}\r\n" for method, target in left)
+                connection.sendall("".join(heads).encode("latin-1"))
+                for method, _ in left:
+                    answers.append(RawAnswer(*_read(stream, method == "HEAD"), seconds=0.0))
+                    if answers[-1].value("connection") == "close":
+                        break
+        return answers
 
 
 class KeptClient(RawClient):

@@ -150,6 +150,10 @@ class RunningSystem:
             answer.elapsed.total_seconds(),
         )
 
+    def forget_cookies(self) -> None:
+        """Be a client that was given none."""
+        self._session.cookies.clear()
+
     def get(self, path: str, **options: Any) -> Reply:
         """GET a path."""
         return self.request("GET", path, **options)
