@@ -56,7 +56,8 @@ def create_app(settings: TasksSettings) -> Flask:
     ends = TaskEnds(settings.event_states)
     store = TaskStore(database, ends)
     schedule_store = ScheduleStore(database)
-    inbox = Inbox(database, {"user.deleted": UserDeletion(ends, schedule_store).act})
+    of_users = UserDeletion(ends, schedule_store)
+    inbox = Inbox(database, {"user.deleted": of_users.act, "user.disabled": of_users.act_on_disabled})
     announcer = Announcer(store, on_death=stop_this_process)
     registry = load_registry(settings.modules)
     tasks = Tasks(

@@ -88,6 +88,14 @@ FROM (
 ) AS x
 WHERE s.id = x.id
 
+-- name: pause_of_disabled
+-- Waits for locked ones, because nothing else would pause them.
+UPDATE schedules AS s
+SET paused_at = coalesce(s.paused_at, now()), next_run_at = NULL, problem = coalesce(s.problem, %(problem)s),
+    updated_at = now()
+FROM (SELECT c.id FROM schedules c WHERE c.user_id = %(user_id)s::uuid ORDER BY c.id FOR UPDATE) AS x
+WHERE s.id = x.id
+
 -- name: due
 -- Two schedulers at once share the work: SKIP LOCKED.
 SELECT {columns} FROM schedules s WHERE s.next_run_at <= now()

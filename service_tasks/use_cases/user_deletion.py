@@ -1,4 +1,4 @@
-"""Ends a user's tasks and schedules once the users service has deleted the user."""
+"""Ends a user's tasks and schedules once the users service has deleted the user, or lets them in no longer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from service_tasks.domain.task import USER_DELETED
+from service_tasks.domain.task import USER_DELETED, USER_DISABLED
 from servicekit.events import tombstones
 from servicekit.events.cloudevents import Event, SubjectId, read_data
 
@@ -20,7 +20,10 @@ class TasksOfUsers(Protocol):
 
 class SchedulesOfUsers(Protocol):
     def pause_of_users(self, session: Session, user_ids: Collection[UUID]) -> None:
-        """Pause every schedule of these users."""
+        """Pause every schedule of these users, who were deleted."""
+
+    def pause_of_disabled(self, session: Session, user_id: UUID) -> None:
+        """Pause every schedule of this user; waits for those that are just being run or changed."""
 
 
 class UserDeletion:
@@ -39,3 +42,13 @@ class UserDeletion:
         tombstones.bury(session, user_id, event.time)
         self._tasks.cancel_of_user(session, user_id, USER_DELETED)
         self._schedules.pause_of_users(session, {user_id})
+
+    def act_on_disabled(self, session: Session, event: Event) -> None:
+        """Pause the schedules of a user who may not log in any more, and cancel the tasks.
+
+        Raises `Invalid` for bad data, and `DatabaseLocked`.
+        """
+        user_id = read_data(SubjectId, event).id
+        # In this order: what a schedule is just making is there when its lock is given.
+        self._schedules.pause_of_disabled(session, user_id)
+        self._tasks.cancel_of_user(session, user_id, USER_DISABLED)

@@ -34,7 +34,7 @@ WITHOUT_REACH = {
     },
     "service_tasks/persistence/schedule_store.py": {
         "makes what the use case has given its owner": "add",
-        "follows the deletion of a user": "pause_of_users",
+        "follows what became of a user": "pause_of_users pause_of_disabled",
         "the scheduler's own": "fire",
     },
     "service_tasks/persistence/task_store.py": {

@@ -329,6 +329,27 @@ def test_no_process_that_remembers_a_good_token_takes_a_forged_one(closed: Close
         assert way(bearer(good)) == 200
 
 
+def test_a_task_outlives_its_owners_logout_and_ends_with_its_owners_right_to_it(closed: ClosedSystem) -> None:
+    system, owner = closed.system, closed.person()
+    fields = bearer(closed.log_in(owner.email)["access_token"])
+    tasks = [
+        system.post("/tasks", {"user_id": owner.id, **body}, headers=fields).data["id"]
+        for body in ({"task_type": "io", "payload": {"seconds": 100}}, {"execute_at": "2099-01-01T00:00:00Z"})
+    ]
+
+    def shown() -> list[tuple[str, str | None]]:
+        answers = [system.get(f"/tasks/{id}", headers=closed.admin).data for id in tasks]
+        return [(task["status"], task["error"]) for task in answers]
+
+    eventually(lambda: shown()[0][0] == "processing", what="the worker has begun")
+    assert system.post("/auth/logout", headers=fields).status == 200
+    eventually(lambda: system.get("/auth/me", headers=fields).status == 401, timeout=5, what="the owner is out")
+    assert shown() == [("processing", None), ("pending", None)]
+    assert system.post(f"/users/{owner.id}/disable", headers=closed.admin).status == 200
+    cancelled = ("cancelled", "the user was disabled")
+    eventually(lambda: shown() == [cancelled, cancelled], what="the tasks have ended")
+
+
 def documented(port: int) -> list[str]:
     """The operations of an /openapi.json that the table has rows for; those that end a login come last."""
     paths = RawClient(port).get("/openapi.json").json["paths"]

@@ -56,7 +56,8 @@ class Bench:
         ends = TaskEnds(event_states)
         self.store = TaskStore(database, ends)
         self.engine = EngineStore(database, ends)
-        self.user_deleted = UserDeletion(ends, ScheduleStore(database)).act
+        of_users = UserDeletion(ends, ScheduleStore(database))
+        self.user_deleted, self.user_disabled = of_users.act, of_users.act_on_disabled
 
     def add(self, task_type: str = "noop", **changes) -> UUID:
         stored = self.store.add(new_task(task_type, **changes))

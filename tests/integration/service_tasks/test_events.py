@@ -105,6 +105,20 @@ def test_the_live_tasks_of_a_deleted_user_are_cancelled_with_the_reason_and_the_
     assert {row[1] for row in told(telling)} == {ready, future}
 
 
+def test_the_live_tasks_of_a_disabled_user_are_cancelled_and_later_ones_taken(telling):
+    anna = uuid4()
+    done, ready, other = (telling.add(user_id=user) for user in (anna, anna, uuid4()))
+    telling.sql("UPDATE tasks SET state = 'completed', completed_at = now(), result = 'null' WHERE id = %s", str(done))
+    inbox = Inbox(telling.database, {"user.disabled": telling.user_disabled})
+
+    assert inbox.take([user_deleted(anna, type="user.disabled")]).processed == 1
+
+    assert (telling.get(ready).state, telling.get(ready).error) == ("cancelled", "the user was disabled")
+    assert [telling.get(one).state for one in (done, other)] == ["completed", "ready"]
+    # Once they may log in again.
+    assert telling.get(telling.add(user_id=anna)).state == "ready"
+
+
 def test_a_running_task_of_a_deleted_user_is_stopped(bench, start_worker):
     began, stopped = threading.Event(), threading.Event()
 

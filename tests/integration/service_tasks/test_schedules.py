@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
+from sqlalchemy import text
 
 from service_tasks.app import create_app
 from service_tasks.domain.schedule import MAX_RUNS_AT_ONCE, Missed, Timing, plan_of, read_timezone
@@ -20,6 +21,7 @@ from service_tasks.task_types.noop import noop
 from service_tasks.use_cases.schedules import NewSchedule
 from servicekit.events.inbox import Inbox
 from servicekit.process.ids import new_id
+from servicekit.wire.errors import AppError
 from tests.integration.service_tasks.conftest import Bench
 from tests.integration.service_tasks.test_http import Client, ask, fields, soon
 from tests.support.events import user_deleted
@@ -636,6 +638,31 @@ def test_a_worker_runs_what_schedules_make(ask, bench, start_worker):
 
 def delete_user(bench: Bench, user_id: UUID) -> None:
     Inbox(bench.database, {"user.deleted": bench.user_deleted}).take([user_deleted(user_id)])
+
+
+def test_the_schedules_of_a_disabled_user_are_paused_with_the_reason_until_they_are_resumed(ask, bench, schedules):
+    anna = uuid4()
+    hers, hand_paused, others = (
+        create(ask, name=name, user_id=str(user))["id"] for name, user in (("a", anna), ("b", anna), ("c", uuid4()))
+    )
+    ask("POST", f"/schedules/{hand_paused}/pause", status=200)
+    inbox = Inbox(bench.database, {"user.disabled": bench.user_disabled})
+    event = user_deleted(anna, type="user.disabled")
+    # One that is just run or changed: the event waits for it, and is sent again if that takes long.
+    with bench.database.transaction() as busy:
+        busy.execute(text("SELECT FROM schedules WHERE id = :id FOR UPDATE"), {"id": hers})
+        with pytest.raises(AppError, match="keeps locked"):
+            inbox.take([event])
+    assert inbox.take([event]).processed == 1
+
+    for schedule_id in (hers, hand_paused):
+        shown = ask("GET", f"/schedules/{schedule_id}", status=200)
+        assert (shown["status"], shown["problem"]) == ("paused", "the user was disabled")
+    assert ask("GET", f"/schedules/{others}", status=200)["status"] == "active"
+    # Other times alone do not let it go on.
+    assert ask("PUT", f"/schedules/{hers}", {"every": 60}, status=200)["status"] == "paused"
+    resumed = ask("POST", f"/schedules/{hers}/resume", status=200)
+    assert (resumed["status"], resumed["problem"]) == ("active", None)
 
 
 def test_the_schedules_of_a_deleted_user_are_paused_with_the_reason_and_make_no_tasks(ask, bench, schedules):

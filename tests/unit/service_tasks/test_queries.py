@@ -42,7 +42,7 @@ WITHOUT_REACH = {
         "the scheduler's own": "add_ticks advance announce clock due next_due",
         "on a row that is locked within reach": "delete ran update",
         "makes what the use case has given its owner": "count_before insert",
-        "follows the deletion of a user": "pause_of_users",
+        "follows what became of a user": "pause_of_users pause_of_disabled",
     },
     "stats.sql": {
         "only for callers who reach all": """by_index cancelled count_all count_some ended ended_of_types oldest_ready
