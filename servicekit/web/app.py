@@ -251,7 +251,8 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
     limit = endpoint.body_limit or default_limit
     name = f"{endpoint.method} {endpoint.path}"
     encode = encoder_of(endpoint.view)
-    partly_tagged = issubclass(endpoint.view, Resource) and bool(endpoint.view.untagged)
+    encoders = {view: encoder_of(view) for view in endpoint.views}
+    tags_itself = {view for view in endpoint.views if issubclass(view, Resource) and view.tags_itself()}
     app.endpoints.append(endpoint)
     if endpoint.body is not None:
         app.body_limits[name] = limit
@@ -283,12 +284,13 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         answer = endpoint.handler(**arguments)
         if not isinstance(answer, Answer):
             answer = Answer(answer)
-        data = encode(answer.data).encode()
+        shown = type(answer.data)
+        data = encoders.get(shown, encode)(answer.data).encode()
         response = WholeAnswer(success_bytes(data), answer.status or endpoint.status)
         response.fields.extend(answer.headers.items())
         response.fields.extend(("Set-Cookie", cookie) for cookie in answer.cookies)
         if endpoint.tagged:
-            response.fields.append((ETAG, answer.data.etag if partly_tagged else tag_of(data)))
+            response.fields.append((ETAG, answer.data.etag if shown in tags_itself else tag_of(data)))
         return response
 
     app.declared[name] = view

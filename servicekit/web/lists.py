@@ -8,7 +8,7 @@ match, and the index too many, a page ends early: its `next` is the place behind
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -51,6 +51,8 @@ SEARCH_SECONDS = 0.25
 LARGEST_PAGE = 1024 * 1024
 
 Condition = ColumnElement[bool]
+#: What a page is read from, given its rows, and the JSON of a row.
+RowWriter = Callable[[FromClause], tuple[FromClause, ColumnElement[str]]]
 
 
 class Found(NamedTuple):
@@ -84,13 +86,14 @@ class Filters:
 class SortedList:
     """A table's rows in one order, filtered in one way. Keep it: its statements take longer to make than to run.
 
-    `continued`: behind the place of an `after`. `counted`: with the total and, of the amount `added_up`, the sum.
+    `view` is that of a row whose columns have its names, or what writes a row. `continued`: behind the place of an
+    `after`. `counted`: with the total and, of the amount `added_up`, the sum.
     """
 
     def __init__(
         self,
         model: type[DeclarativeBase],
-        view: type[BaseModel],
+        view: type[BaseModel] | RowWriter,
         sorting: Sorting,
         sort: str,
         filters: Filters,
@@ -100,7 +103,9 @@ class SortedList:
         added_up: InstrumentedAttribute[Decimal] | None = None,
     ) -> None:
         self._table = cast_to(Table, model.__table__)
-        self._view = view
+        self._written: RowWriter = (
+            view if not isinstance(view, type) else lambda rows: (rows, sql_encoder_of(view, rows.c))
+        )
         self._sorting = sorting
         self._sort = sort
         self._filters = filters
@@ -242,9 +247,9 @@ class SortedList:
         small enough are written."""
         key = self._key(page)
         place = func.row_number().over(order_by=self._sorting.order(self._sort, page))
-        written = select(
-            page.c.id, key.label("key"), sql_encoder_of(self._view, page.c).label("row"), place.label("place")
-        ).subquery("written")
+        source, row = self._written(page)
+        columns = [page.c.id, key.label("key"), row.label("row"), place.label("place")]
+        written = select(*columns).select_from(source).subquery("written")
         size = func.sum(func.octet_length(written.c.row)).over(order_by=written.c.place)
         shown = and_(written.c.place <= _LIMIT, size <= _inline(str(LARGEST_PAGE)))
         sized = select(written, shown.label("shown")).subquery("sized")
@@ -254,7 +259,7 @@ class SortedList:
             values = func.array_agg(aggregate_order_by(column, sized.c.place.desc()), type_=ARRAY(column.type))
             return values.filter(sized.c.shown)[_inline("1")]
 
-        columns: list[ColumnElement[Any]] = [
+        columns = [
             func.concat(_inline("'['"), array.filter(sized.c.shown), _inline("']'")).label("rows"),
             func.count().label("found"),
             func.count().filter(sized.c.shown).label("shown"),

@@ -133,7 +133,7 @@ def _schemas(endpoints: Iterable[Endpoint]) -> _Schemas:
 def _views(endpoint: Endpoint) -> list[type[BaseModel]]:
     """The views of a successful answer; of a stream, the data of each event."""
     if endpoint.media_type == "application/json":
-        return [endpoint.view]
+        return [*endpoint.views]
     return [cast("type[BaseModel]", field.annotation) for field in endpoint.view.model_fields.values()]
 
 
@@ -253,11 +253,12 @@ def _responses(endpoint: Endpoint, schemas: _Schemas, judged: bool) -> dict[str,
 
 
 def _envelope_of(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    data = [schemas.ref(view, "serialization") for view in endpoint.views]
     return {
         "type": "object",
         "required": ["success", "data"],
         "additionalProperties": False,
-        "properties": {"success": {"const": True}, "data": schemas.ref(endpoint.view, "serialization")},
+        "properties": {"success": {"const": True}, "data": data[0] if len(data) == 1 else {"anyOf": data}},
     }
 
 

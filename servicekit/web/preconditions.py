@@ -30,6 +30,11 @@ class Resource(View):
     #: Fields that change by themselves, and do not affect the tag.
     untagged: ClassVar[frozenset[str]] = frozenset()
 
+    @classmethod
+    def tags_itself(cls) -> bool:
+        """Whether its tag is another than that of all that is sent."""
+        return bool(cls.untagged) or cls.etag is not Resource.etag
+
     @property
     def etag(self) -> str:
         """The strong tag of this representation, quoted."""

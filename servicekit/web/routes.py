@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -123,6 +124,8 @@ class Endpoint:
     body_limit: int | None
     query: type[Query] | None
     view: type[View]
+    #: All that it may answer with, `view` first.
+    views: tuple[type[View], ...]
     headers: Mapping[str, str]
     #: Whether it reads If-Match.
     conditional: bool
@@ -157,7 +160,7 @@ class Routes:
     A handler's parameters are found by name: `caller` (a `Principal`), `client` (a `Client`), `body`, `query`,
     `headers` (a mapping of the declared request fields to text or None), `if_match` (an `IfMatch`), and each `{name}`
     of the path, as the UUID or str of its annotation. Its return annotation is a `View`, or `Answer[View]` when it sets
-    a status or header fields itself.
+    a status or header fields itself; a union of views where not everybody is shown the same.
     """
 
     def __init__(self, tag: str, *, documented: bool = True) -> None:
@@ -215,6 +218,7 @@ class Routes:
             view = hints["return"]
             if get_origin(view) is Answer:
                 (view,) = get_args(view)
+            views: tuple[type[View], ...] = get_args(view) if isinstance(view, UnionType) else (view,)
             path_parameters = {name: hints.get(name, UUID) for name in _PARAMETER.findall(path)}
             known = {"caller", "client", "body", "query", "headers", "if_match", *path_parameters}
             named = set(inspect.signature(handler).parameters)
@@ -235,7 +239,8 @@ class Routes:
                     body_may_be_empty=body_may_be_empty,
                     body_limit=body_limit,
                     query=hints.get("query"),
-                    view=view,
+                    view=views[0],
+                    views=views,
                     headers=headers or {},
                     conditional="if_match" in named,
                     path_parameters=path_parameters,

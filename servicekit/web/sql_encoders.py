@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from json.encoder import encode_basestring
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,7 +15,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Text, case, cast, func, literal_column, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from servicekit.web.schemas import Money
@@ -25,8 +26,9 @@ Sql = ColumnElement[Any]
 def sql_encoder_of(model: type[BaseModel], columns: ReadOnlyColumnCollection[str, Any]) -> ColumnElement[str]:
     """An expression for the JSON of a row with these columns, named after the model's fields.
 
-    Lists are arrays, or jsonb if they hold views, whose amounts have two decimals there. Raises TypeError for a field
-    of another kind than those of users and orders.
+    Lists are arrays, or jsonb if they hold views, whose amounts have two decimals there. A column of the type JSON is
+    written as it is. Raises TypeError for a field
+    of another kind than those of users, orders and work items.
     """
     return _object(model, {name: (columns[name], isinstance(columns[name].type, JSONB)) for name in model.model_fields})
 
@@ -42,6 +44,8 @@ def _object(model: type[BaseModel], values: Mapping[str, tuple[Sql, bool]]) -> C
 
 def _pieces(kind: Any, value: Sql, in_json: bool) -> list[Sql]:
     """What is written of a value, one behind the other; `in_json`: it is jsonb."""
+    if isinstance(value.type, JSON) and not isinstance(value.type, JSONB):
+        return [value]
     origin, arguments = get_origin(kind), get_args(kind)
     quote = _constant('"')
     if kind == Money:
@@ -56,7 +60,7 @@ def _pieces(kind: Any, value: Sql, in_json: bool) -> list[Sql]:
         fields = {name: (item.op("->")(_constant(name)), True) for name in arguments[0].model_fields}
         items = select(func.string_agg(_object(arguments[0], fields), _constant(","))).scalar_subquery()
         return [_constant("["), items, _constant("]")]
-    if kind is int or (kind is str and in_json):
+    if kind in (int, Decimal) or (kind is str and in_json):
         return [value]
     if kind is str or origin is Literal or (origin is list and arguments == (str,)):
         return [func.to_json(value)]
