@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     Date,
     DateTime,
     ForeignKey,
@@ -158,6 +159,11 @@ class CalendarDay(Base):
     works: Mapped[bool]
 
 
+_NEWEST = (text("created_at DESC"), text("id DESC"))
+#: persistence/items.py says the same.
+_CAN_BE_LATE = text("state IN ('open', 'in_progress', 'returned', 'disputed')")
+
+
 class WorkItem(Base):
     """A defect, a task, or a customer's remark."""
 
@@ -187,7 +193,7 @@ class WorkItem(Base):
     done_by_id: Mapped[UUID | None]
     done_by_organisation: Mapped[str]
     subject: Mapped[str]
-    requirement_refs: Mapped[list[Any]] = mapped_column(JSONB)
+    requirement_refs: Mapped[list[str]]
     location_id: Mapped[UUID | None]
     place: Mapped[str]
     axes: Mapped[str]
@@ -215,8 +221,16 @@ class WorkItem(Base):
     duplicate_of: Mapped[UUID | None]
     #: SHA-256 of the body that made it.
     created_digest: Mapped[bytes]
-    #: The title as it is searched (servicekit.wire.caseless). Not read with an item.
+    #: Its name on the site and, on a line of its own, its title, as they are searched (servicekit.wire.caseless). Not
+    #: read with an item.
     title_key: Mapped[str] = mapped_column(Text(collation="C"), deferred=True)
+    #: For sorting: those without a date, and those without a priority, come last.
+    due_key: Mapped[date] = mapped_column(
+        Computed("coalesce(due_on, '9999-12-31'::date)", persisted=True), deferred=True
+    )
+    priority_key: Mapped[int] = mapped_column(
+        SmallInteger, Computed("coalesce(priority, 5::smallint)", persisted=True), deferred=True
+    )
 
     __table_args__ = (
         UniqueConstraint("site_id", "number", name="uq_work_items_number"),
@@ -244,10 +258,7 @@ class WorkItem(Base):
         CheckConstraint("priority BETWEEN 1 AND 4", name="ck_work_items_priority"),
         CheckConstraint("char_length(organisation) <= 200", name="ck_work_items_organisation"),
         CheckConstraint("char_length(subject) <= 500", name="ck_work_items_subject"),
-        CheckConstraint(
-            "jsonb_typeof(requirement_refs) = 'array' AND jsonb_array_length(requirement_refs) <= 20",
-            name="ck_work_items_requirement_refs",
-        ),
+        CheckConstraint("cardinality(requirement_refs) <= 20", name="ck_work_items_requirement_refs"),
         CheckConstraint("char_length(place) <= 500", name="ck_work_items_place"),
         CheckConstraint("char_length(axes) <= 100", name="ck_work_items_axes"),
         CheckConstraint(
@@ -263,15 +274,26 @@ class WorkItem(Base):
         CheckConstraint("version >= 1", name="ck_work_items_version"),
         CheckConstraint("cardinality(tags) <= 20", name="ck_work_items_tags"),
         CheckConstraint("octet_length(created_digest) = 32", name="ck_work_items_created_digest"),
-        Index("ix_work_items_newest", text("created_at DESC"), text("id DESC")),
-        Index("ix_work_items_site_newest", "site_id", text("created_at DESC"), text("id DESC")),
-        Index("ix_work_items_site_due", "site_id", "due_on", "id"),
-        Index("ix_work_items_site_state", "site_id", "state", text("created_at DESC"), text("id DESC")),
-        Index("ix_work_items_site_organisation", "site_id", "organisation", text("created_at DESC"), text("id DESC")),
+        Index("ix_work_items_newest", *_NEWEST),
+        Index("ix_work_items_due", "due_key", "id"),
+        Index("ix_work_items_priority", "priority_key", "id"),
+        Index("ix_work_items_late", "due_on", "id", postgresql_where=_CAN_BE_LATE),
+        Index("ix_work_items_site_newest", "site_id", *_NEWEST),
+        Index("ix_work_items_site_due", "site_id", "due_key", "id"),
+        Index("ix_work_items_site_priority", "site_id", "priority_key", "id"),
+        Index("ix_work_items_site_late", "site_id", "due_on", "id", postgresql_where=_CAN_BE_LATE),
         Index("ix_work_items_site_changes", "site_id", "change_seq"),
+        Index("ix_work_items_site_visible", "site_id", *_NEWEST, postgresql_where=text("visible_to_customer")),
+        # The value first, so that they serve a search of all sites too.
+        Index("ix_work_items_state", "state", "site_id", *_NEWEST),
+        Index("ix_work_items_organisation", "organisation", "site_id", *_NEWEST),
+        Index("ix_work_items_type", "type", "site_id"),
+        Index("ix_work_items_severity", "severity", "site_id"),
+        Index("ix_work_items_kind", "kind", "site_id"),
         Index(
             "ix_work_items_assignee", "assignee_id", "due_on", "id", postgresql_where=text("assignee_id IS NOT NULL")
         ),
+        Index("ix_work_items_author", "author_id", *_NEWEST),
         Index("ix_work_items_location", "location_id"),
         Index("ix_work_items_trigrams", text("trigrams(title_key)"), postgresql_using="gin"),
     )

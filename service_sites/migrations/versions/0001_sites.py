@@ -222,7 +222,7 @@ def _items() -> None:
         sa.Column("done_by_id", sa.Uuid),
         sa.Column("done_by_organisation", sa.Text, nullable=False),
         sa.Column("subject", sa.Text, nullable=False),
-        sa.Column("requirement_refs", JSONB, nullable=False),
+        sa.Column("requirement_refs", ARRAY(sa.Text), nullable=False),
         sa.Column("location_id", sa.Uuid),
         sa.Column("place", sa.Text, nullable=False),
         sa.Column("axes", sa.Text, nullable=False),
@@ -247,6 +247,15 @@ def _items() -> None:
         sa.Column("duplicate_of", sa.Uuid),
         sa.Column("created_digest", sa.LargeBinary, nullable=False),
         sa.Column("title_key", sa.Text(collation="C"), nullable=False),
+        sa.Column(
+            "due_key", sa.Date, sa.Computed("coalesce(due_on, '9999-12-31'::date)", persisted=True), nullable=False
+        ),
+        sa.Column(
+            "priority_key",
+            sa.SmallInteger,
+            sa.Computed("coalesce(priority, 5::smallint)", persisted=True),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_work_items"),
         sa.UniqueConstraint("site_id", "number", name="uq_work_items_number"),
         sa.ForeignKeyConstraint(
@@ -274,10 +283,7 @@ def _items() -> None:
         sa.CheckConstraint("priority BETWEEN 1 AND 4", name="ck_work_items_priority"),
         sa.CheckConstraint("char_length(organisation) <= 200", name="ck_work_items_organisation"),
         sa.CheckConstraint("char_length(subject) <= 500", name="ck_work_items_subject"),
-        sa.CheckConstraint(
-            "jsonb_typeof(requirement_refs) = 'array' AND jsonb_array_length(requirement_refs) <= 20",
-            name="ck_work_items_requirement_refs",
-        ),
+        sa.CheckConstraint("cardinality(requirement_refs) <= 20", name="ck_work_items_requirement_refs"),
         sa.CheckConstraint("char_length(place) <= 500", name="ck_work_items_place"),
         sa.CheckConstraint("char_length(axes) <= 100", name="ck_work_items_axes"),
         sa.CheckConstraint(
@@ -294,27 +300,29 @@ def _items() -> None:
         sa.CheckConstraint("cardinality(tags) <= 20", name="ck_work_items_tags"),
         sa.CheckConstraint("octet_length(created_digest) = 32", name="ck_work_items_created_digest"),
     )
-    op.create_index(
-        "ix_work_items_assignee",
-        "work_items",
-        ["assignee_id", "due_on", "id"],
-        postgresql_where=sa.text("assignee_id IS NOT NULL"),
-    )
-    op.create_index("ix_work_items_location", "work_items", ["location_id"])
-    op.create_index("ix_work_items_newest", "work_items", [sa.text("created_at DESC"), sa.text("id DESC")])
-    op.create_index("ix_work_items_site_changes", "work_items", ["site_id", "change_seq"])
-    op.create_index("ix_work_items_site_due", "work_items", ["site_id", "due_on", "id"])
-    op.create_index(
-        "ix_work_items_site_newest", "work_items", ["site_id", sa.text("created_at DESC"), sa.text("id DESC")]
-    )
-    op.create_index(
-        "ix_work_items_site_organisation",
-        "work_items",
-        ["site_id", "organisation", sa.text("created_at DESC"), sa.text("id DESC")],
-    )
-    op.create_index(
-        "ix_work_items_site_state", "work_items", ["site_id", "state", sa.text("created_at DESC"), sa.text("id DESC")]
-    )
+    newest = [sa.text("created_at DESC"), sa.text("id DESC")]
+    late = sa.text("state IN ('open', 'in_progress', 'returned', 'disputed')")
+    for name, columns, where in (
+        ("newest", newest, None),
+        ("due", ["due_key", "id"], None),
+        ("priority", ["priority_key", "id"], None),
+        ("late", ["due_on", "id"], late),
+        ("site_newest", ["site_id", *newest], None),
+        ("site_due", ["site_id", "due_key", "id"], None),
+        ("site_priority", ["site_id", "priority_key", "id"], None),
+        ("site_late", ["site_id", "due_on", "id"], late),
+        ("site_changes", ["site_id", "change_seq"], None),
+        ("site_visible", ["site_id", *newest], sa.text("visible_to_customer")),
+        ("state", ["state", "site_id", *newest], None),
+        ("organisation", ["organisation", "site_id", *newest], None),
+        ("type", ["type", "site_id"], None),
+        ("severity", ["severity", "site_id"], None),
+        ("kind", ["kind", "site_id"], None),
+        ("assignee", ["assignee_id", "due_on", "id"], sa.text("assignee_id IS NOT NULL")),
+        ("author", ["author_id", *newest], None),
+        ("location", ["location_id"], None),
+    ):
+        op.create_index(f"ix_work_items_{name}", "work_items", columns, postgresql_where=where)
     op.create_index("ix_work_items_trigrams", "work_items", [sa.text("trigrams(title_key)")], postgresql_using="gin")
 
 
