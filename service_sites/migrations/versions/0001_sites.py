@@ -1,5 +1,7 @@
 """Sites, their people, places and calendars, and their work with its history."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -300,7 +302,7 @@ def _items() -> None:
         sa.CheckConstraint("cardinality(tags) <= 20", name="ck_work_items_tags"),
         sa.CheckConstraint("octet_length(created_digest) = 32", name="ck_work_items_created_digest"),
     )
-    newest = [sa.text("created_at DESC"), sa.text("id DESC")]
+    newest: list[Any] = [sa.text("created_at DESC"), sa.text("id DESC")]
     late = sa.text("state IN ('open', 'in_progress', 'returned', 'disputed')")
     for name, columns, where in (
         ("newest", newest, None),

@@ -1,0 +1,367 @@
+"""Every query about work items; who sees one, and what is overdue, are said here once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Date,
+    DateTime,
+    Integer,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal_column,
+    not_,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from service_sites.domain.item import ItemKind, WorkState
+from service_sites.domain.people import Actor, SiteRole
+from service_sites.domain.visibility import lost_sight
+from service_sites.errors import SiteNotFound, WorkItemNotFound
+from service_sites.tables import Base, History, Location, Membership, Removal, Site, WorkItem
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement
+from servicekit.identity.reach import Reach
+from servicekit.web.idempotency import RequestKey
+from servicekit.wire.caseless import comparable
+from servicekit.wire.envelope import dump
+
+Sql = ColumnElement[Any] | InstrumentedAttribute[Any]
+Condition = ColumnElement[bool]
+
+#: An item can be late in these: in the others nobody is to do anything, or it waits for who examines it.
+_CAN_BE_LATE = (WorkState.OPEN, WorkState.IN_PROGRESS, WorkState.RETURNED, WorkState.DISPUTED)
+_NOW = bindparam("now", type_=DateTime(timezone=True))
+_REACH = bindparam("reach", type_=Uuid())
+#: Of history's rows, everything but the item's fields: they have columns of their own there, or only say when.
+_NOT_TOLD = frozenset(
+    {"state", "resolution", "original_due_on", "submitted_at", "first_closed_at", "closed_at", "reopen_count"}
+    | {"done_by_id", "done_by_organisation"}
+)
+
+
+def _constant(word: str) -> Sql:
+    return literal_column(f"'{word}'", Text())
+
+
+def today_at(time_zone: Sql) -> ColumnElement[date]:
+    """The date in a time zone, at the moment in the parameter `now`."""
+    return cast(func.timezone(time_zone, _NOW), Date())
+
+
+def overdue(today: ColumnElement[date]) -> Condition:
+    """The condition that an item is late: its date has passed at the site, and whoever is to do it has not reported it
+    done."""
+    return and_(WorkItem.state.in_([_constant(state) for state in _CAN_BE_LATE]), WorkItem.due_on < today)
+
+
+def visible_to(role: SiteRole, user_id: Sql, organisation: Sql) -> Condition:
+    """The condition that a member with this role sees an item of their site: `domain.visibility.sees` in SQL."""
+    is_author = WorkItem.author_id == user_id
+    is_remark = WorkItem.kind == _constant(ItemKind.CUSTOMER_REMARK)
+    is_draft = WorkItem.state == _constant(WorkState.DRAFT)
+    submitted: list[Condition] = [not_(is_draft)]
+    if role is SiteRole.CONTRACTOR:
+        # An empty name is nobody's.
+        theirs = WorkItem.organisation == func.nullif(organisation, _constant(""))
+        submitted.append(or_(WorkItem.assignee_id == user_id, theirs))
+    elif role is SiteRole.CUSTOMER:
+        shown = or_(WorkItem.visible_to_customer, and_(is_author, is_remark))
+        submitted += [WorkItem.state != _constant(WorkState.VOID), shown]
+    draft = or_(is_author, is_remark) if role is SiteRole.MANAGER else is_author
+    return or_(and_(*submitted), and_(is_draft, draft))
+
+
+class SiteNow(NamedTuple):
+    """A site during a change to its items or people, which alone changes it."""
+
+    id: UUID
+    key: str
+    time_zone: str
+    calendar: str | None
+    deadline_rules: Mapping[str, int | None]
+    #: Of this change.
+    change_seq: int
+    #: Of the first work item that it makes.
+    number: int
+    #: The date there.
+    today: date
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What history says of a change, besides the change itself."""
+
+    step: str
+    actor: Actor
+    reason: str = ""
+    note: str = ""
+    #: Whether an administrator did what no role on the site allowed them.
+    override: bool = False
+    #: By the clock of a phone.
+    phone_at: datetime | None = None
+    op_id: UUID | None = None
+    batch_id: UUID | None = None
+
+
+_NUMBERS = bindparam("numbers", type_=Integer())
+_AT_SITE: list[Any] = [
+    *(Site.id, Site.key, Site.time_zone, Site.calendar, Site.deadline_rules, Site.change_seq),
+    (Site.next_number - _NUMBERS).label("number"),
+    today_at(Site.time_zone).label("today"),
+]
+_BEGIN = Statement(
+    update(Site)
+    .where(Site.id == bindparam("site_id"))
+    .values(change_seq=Site.change_seq + 1, next_number=Site.next_number + _NUMBERS)
+    .returning(*_AT_SITE)
+)
+
+
+def begin(session: Session, site_id: UUID, now: datetime, *, numbers: int = 0) -> SiteNow:
+    """Begin a change to a site's items or people, and take as many new numbers: until the transaction ends, others that
+    would change them wait. So its `change_seq` is later than that of every change that was committed before.
+
+    Raises `SiteNotFound`.
+    """
+    for row in _run(session, _BEGIN, {"site_id": site_id, "now": now, "numbers": numbers}):
+        return SiteNow(**row._asdict(), now=now)
+    raise SiteNotFound
+
+
+def _computed(time_zone: Sql, today: ColumnElement[date]) -> list[ColumnElement[Any]]:
+    """What is shown of an item and not stored with it."""
+    name = select(Location.name).where(Location.id == WorkItem.location_id).scalar_subquery()
+    return [
+        func.coalesce(overdue(today), literal_column("false")).label("overdue"),
+        cast(func.timezone(time_zone, WorkItem.closed_at), Date()).label("closed_on"),
+        name.label("location"),
+    ]
+
+
+_OF_SITE = _computed(bindparam("time_zone", type_=Text()), bindparam("today", type_=Date()))
+#: What is read of an item, besides what only serves a search.
+_ITEM = [column for column in WorkItem.__table__.columns if column.computed is None and column.key != "title_key"]
+_ROLES = {role: visible_to(role, Membership.user_id, Membership.organisation) for role in SiteRole}
+_REACHED = or_(
+    cast(_REACH, Uuid()).is_(None),
+    *(and_(Membership.role == _constant(role), condition) for role, condition in _ROLES.items()),
+)
+_FOUND = (
+    select(
+        *_ITEM,
+        Site.key.label("site_key"),
+        today_at(Site.time_zone).label("today"),
+        *_computed(Site.time_zone, today_at(Site.time_zone)),
+        Membership.name.label("reader_name"),
+        Membership.role.label("reader_role"),
+        Membership.organisation.label("reader_organisation"),
+        Membership.position.label("reader_position"),
+    )
+    .join(Site, Site.id == WorkItem.site_id)
+    .outerjoin(
+        Membership,
+        and_(Membership.site_id == WorkItem.site_id, Membership.user_id == bindparam("user_id", type_=Uuid())),
+    )
+    .where(WorkItem.id == bindparam("id"), _REACHED)
+)
+_FIND = Statement(_FOUND)
+_LOCK = Statement(_FOUND.with_for_update(of=WorkItem))
+
+
+def _sought(item_id: UUID, user_id: UUID | None, now: datetime, reach: Reach) -> dict[str, Any]:
+    return {"id": item_id, "user_id": user_id, "now": now, "reach": reach.owner}
+
+
+def find(database: Database, item_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
+    """Return an item that somebody sees, with its site's key and date, and what they are on that site.
+
+    `reach` has their id, or all. Raises `WorkItemNotFound`.
+    """
+    for row in database.rows(_FIND, _sought(item_id, user_id, now, reach)):
+        return row
+    raise WorkItemNotFound
+
+
+def lock(session: Session, item_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
+    """Return the same as `find` during a change to its site: nobody changes it until the transaction ends."""
+    for row in _run(session, _LOCK, _sought(item_id, user_id, now, reach)):
+        return row
+    raise WorkItemNotFound
+
+
+_HISTORY = [column for column in History.__table__.columns if column.key != "seq"]
+
+
+def _told() -> CTE:
+    """Adds the row of history."""
+    values = [bindparam(f"told_{column.key}", type_=column.type) for column in _HISTORY]
+    return insert(History).from_select([column.key for column in _HISTORY], select(*values)).cte("told")
+
+
+def _of_history(
+    site: SiteNow, item: Any, after: Mapping[str, Any], entry: Entry, changes: Mapping[str, Any], at: datetime
+) -> dict[str, Any]:
+    """The parameters of `_told`. `item` is as it was before, if it was; `after` are all columns as they are."""
+    values = {
+        "site_id": site.id,
+        "item_id": after["id"],
+        "change_seq": site.change_seq,
+        "version": after["version"],
+        "step": entry.step,
+        "from_state": None if item is None else item.state,
+        "to_state": after["state"],
+        "organisation": after["organisation"],
+        "assignee_name": after["assignee_name"],
+        "due_on": after["due_on"],
+        "original_due_on": after["original_due_on"],
+        "resolution": after["resolution"],
+        "visible_to_customer": after["visible_to_customer"],
+        "changes": dump(changes).decode("utf-8"),
+        "reason": entry.reason,
+        "note": entry.note,
+        "actor_id": entry.actor.user_id,
+        "actor_name": entry.actor.name,
+        "actor_role": entry.actor.role or "",
+        "actor_organisation": entry.actor.organisation,
+        "actor_position": entry.actor.position,
+        "override": entry.override,
+        "at": at,
+        "phone_at": entry.phone_at,
+        "op_id": entry.op_id,
+        "batch_id": entry.batch_id,
+    }
+    return {f"told_{name}": value for name, value in values.items()}
+
+
+_INSERTED = [column for column in WorkItem.__table__.columns if column.computed is None]
+_NEVER_THERE = ~select(History.seq).where(History.item_id == bindparam("id")).exists()
+
+
+@cache
+def _add(keyed: bool) -> Statement:
+    values = [bindparam(column.key, type_=column.type) for column in _INSERTED]
+    made = (
+        insert(WorkItem)
+        .from_select([column.key for column in _INSERTED], select(*values).where(_NEVER_THERE))
+        .returning(WorkItem.id, *_OF_SITE)
+        .cte("made")
+    )
+    more = [_told()]
+    if keyed:
+        keys = Base.metadata.tables["idempotency_keys"]
+        remembered = select(bindparam("idempotency_key", type_=Text()), bindparam("fingerprint"), made.c.id)
+        more.append(insert(keys).from_select(["key", "fingerprint", "made"], remembered).cte("remembered"))
+    return Statement(select(*made.c).add_cte(*more))
+
+
+def add(session: Session, site: SiteNow, values: Mapping[str, Any], entry: Entry, key: RequestKey | None) -> Any:
+    """Insert an item, its history and the key of its request; None if there was one with its id, deleted or not.
+
+    `values` are all of its columns that its site does not give: it must be visible to whoever makes it.
+    """
+    values = {
+        **values,
+        "site_id": site.id,
+        "number": site.number,
+        "version": 1,
+        "change_seq": site.change_seq,
+        "created_at": site.now,
+        "updated_at": site.now,
+        "title_key": title_key(site.key, site.number, values["title"]),
+    }
+    parameters = values | _of_history(site, None, values, entry, {}, site.now) | _of_site(site)
+    if key is not None:
+        parameters |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
+    for made in _run(session, _add(key is not None), parameters):
+        return SimpleNamespace(**{**values, **made._asdict(), "site_key": site.key})
+    return None
+
+
+def _of_site(site: SiteNow) -> dict[str, Any]:
+    return {"time_zone": site.time_zone, "today": site.today}
+
+
+@cache
+def _write(*names: str) -> Statement:
+    changed = update(WorkItem).where(WorkItem.id == bindparam("item_id"))
+    made = changed.values({name: bindparam(name) for name in names}).returning(*_OF_SITE).cte("made")
+    return Statement(select(*made.c).add_cte(_told(), _gone()))
+
+
+def _gone() -> CTE:
+    """Adds a row of removals for each of the parameter `audiences`."""
+    audiences = func.unnest(bindparam("audiences", type_=ARRAY(Text))).column_valued("audience")
+    columns = ["site_id", "change_seq", "item_id", "audience"]
+    names = ("told_site_id", "told_change_seq", "item_id")
+    rows = select(
+        *(bindparam(name, type_=Removal.__table__.c[name.removeprefix("told_")].type) for name in names), audiences
+    )
+    return insert(Removal).from_select(columns, rows).cte("gone")
+
+
+def write(session: Session, site: SiteNow, item: Any, values: Mapping[str, Any], entry: Entry) -> Any:
+    """Change a locked item: its columns, its version, its history, and who has lost sight of it. Returns it as it is.
+
+    History's `changes` are those of `values` that differ.
+    """
+    at = max(site.now, item.updated_at)
+    changes = {name: [before, value] for name, value in values.items() if (before := getattr(item, name)) != value}
+    after = item._replace(**values, version=item.version + 1, change_seq=site.change_seq, updated_at=at)
+    changed = {name: value for name, value in after._asdict().items() if name in values or name in _RAISED}
+    if "title" in changes:
+        changed["title_key"] = title_key(site.key, item.number, after.title)
+    told = {name: pair for name, pair in changes.items() if name not in _NOT_TOLD}
+    parameters = {
+        **changed,
+        **_of_history(site, item, after._asdict(), entry, told, at),
+        **_of_site(site),
+        "item_id": item.id,
+        "audiences": list(dict.fromkeys(lost_sight(item, after))),
+    }
+    (made,) = _run(session, _write(*changed), parameters)
+    computed: dict[str, Any] = made._asdict()
+    return after._replace(**computed)
+
+
+_RAISED = frozenset({"version", "change_seq", "updated_at"})
+_REMOVED = delete(WorkItem).where(WorkItem.id == bindparam("item_id")).returning(WorkItem.id).cte("made")
+_REMOVE = Statement(select(_REMOVED.c.id).add_cte(_told(), _gone()))
+
+
+def remove(session: Session, site: SiteNow, item: Any, entry: Entry) -> None:
+    """Delete a locked item, which nobody sees any longer; its history stays, and nobody gets its number or id again."""
+    after = {**item._asdict(), "version": item.version + 1, "state": None}
+    told = _of_history(site, item, after, entry, {}, max(site.now, item.updated_at))
+    _run(session, _REMOVE, {**told, "item_id": item.id, "audiences": ["all"]})
+
+
+def title_key(site_key: str, number: int, title: str) -> str:
+    """How an item is searched: its name, and on a line of its own its title."""
+    return f"{site_key.lower()}-{number}\n{comparable(title)}"
+
+
+def _run(session: Session, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+    """Run a compiled statement in a transaction, and return its rows as named tuples."""
+    rows: Iterable[Any] = session.connection().exec_driver_sql(statement.text, statement.parameters(values))
+    return statement.named(map(tuple, rows))
