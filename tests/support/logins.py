@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.instance.closing import ADMINISTRATOR
+from scripts.instance.ports import Ports
 from service_users.accounts.signing import SigningKeys
 from service_users.auth_key import AuthKey
 from servicekit.database.engine import Database
 from servicekit.identity.keys import SigningKey
 from servicekit.identity.tokens import AUDIENCE, TokenIssuer
 from servicekit.process.ids import new_id
+from servicekit.process.services import services
 from servicekit.process.settings import CallerSettings
 from tests.support.gateway import GatewayServer
 from tests.support.system import Reply, RunningSystem
@@ -59,6 +61,12 @@ class ClosedSystem:
         self.system = system
         self.admin: Fields = {}
         self._key: SigningKey | None = None
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Of the gateway, every service and the event streams."""
+        ports = Ports(self.system.port)
+        return {name: ports[name] for name in ("gateway", *services(), "events")}
 
     def secret(self, name: str) -> str:
         return (self.system.data / "secrets" / name).read_text().strip()
@@ -123,8 +131,7 @@ class ClosedSystem:
 
     def another_gateway(self, folder: Path, **settings: str) -> GatewayServer:
         """In front of the same services."""
-        ports = {"users": 1, "orders": 2, "tasks": 3, "events": 4}
-        urls = {name: f"http://127.0.0.1:{self.system.port + at}" for name, at in ports.items()}
+        urls = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items() if name != "gateway"}
         login = {"AUTH": "required", "GATEWAY_TOKEN": self.secret("gateway_token"), "AUTH_KEYS_FILE": f"{folder}/keys"}
         return GatewayServer(folder / "log", urls, **login, **settings)
 
