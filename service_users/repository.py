@@ -31,7 +31,7 @@ _SHOWN = (User.id, User.email, User.name, User.roles, User.created_at, User.upda
 _HAS_PASSWORD = User.password_hash.is_not(None).label("has_password")
 #: What is shown of each, whether there is a password, and the epoch.
 ROWS = RowsById(User.id, *_SHOWN, _HAS_PASSWORD, User.auth_epoch, owner=User.id, missing=UserNotFound)
-_STORED = (*_SHOWN, User.email_key, User.name_key, User.password_hash)
+_STORED = (*_SHOWN, User.email_key, User.name_key, User.password_hash, User.must_change_password)
 _VALUES = {column.key: bindparam(column.key, type_=column.type) for column in _STORED}
 _ADD = Statement(
     insert(User)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -59,6 +60,8 @@ class User(Base):
     email_verified_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     #: Rises whenever what was issued before must end: with roles, password and disabling.
     auth_epoch: Mapped[int] = mapped_column(Integer, server_default="0")
+    #: Whether an administrator has set the password, and knows it.
+    must_change_password: Mapped[bool] = mapped_column(Boolean, server_default="false")
 
     __table_args__ = (
         UniqueConstraint("email_key", name="uq_users_email_key"),

@@ -74,6 +74,8 @@ class Users:
             "email_key": comparable(wanted.email),
             "name_key": comparable(wanted.name),
             "password_hash": self._hash(wanted.password),
+            # Who has set it is somebody else.
+            "must_change_password": by.actor is not None and wanted.password is not None,
         }
         values = {"id": user.id, **shown, **hidden}
         made = repository.add(self._database, values, events.created(user), key, reach=reach)

@@ -49,7 +49,9 @@ def revoke(transaction: Transaction, kind: Kind, subject: UUID, now: datetime, l
 
 def locked_if_any(transaction: Transaction, user_id: UUID) -> Any:
     """What changes of an account depend on, of a user, locked; None if there is none."""
-    wanted = (User.email_key, User.password_hash, User.disabled_at, User.roles, User.auth_epoch)
+    wanted = (
+        User.email_key, User.password_hash, User.must_change_password, User.disabled_at, User.roles, User.auth_epoch
+    )  # fmt: skip
     return transaction.execute(select(*wanted).where(User.id == user_id).with_for_update()).one_or_none()
 
 

@@ -90,6 +90,7 @@ def create_admin(
                 now,
                 roles=roles,
                 password_hash=password_hash,
+                must_change_password=False,
                 disabled_at=None,
                 updated_at=user.updated_at,
             )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: How often the use of a key is noted.
 _NOTED = timedelta(minutes=1)
-_OF_USER: tuple[Any, ...] = (User.id.label("user_id"), User.roles, User.auth_epoch)
+_OF_USER: tuple[Any, ...] = (User.id.label("user_id"), User.roles, User.auth_epoch, User.must_change_password)
 _BY_COOKIE = Statement(
     select(Session.id, Session.methods, *_OF_USER)
     .join(User, User.id == Session.user_id)
@@ -84,6 +84,7 @@ class Exchange:
             epoch=row.auth_epoch,
             methods=getattr(row, "methods", ()),
             scopes=getattr(row, "scopes", None),
+            must_change_password=row.must_change_password,
         )
         return ExchangedView(access_token=token, expires_in=LIFETIME)
 

@@ -73,7 +73,7 @@ class Factors:
         self._recovery_key = key.derived("recovery codes")
         self._clock = clock
 
-    def enrol(self, wanted: FactorCreate, caller: Principal) -> NewFactorView:
+    def enrol(self, wanted: FactorCreate, caller: Principal, *, reach: Reach) -> NewFactorView:
         """A new secret for an app, which counts once it is confirmed; the one before that was not is forgotten.
 
         Raises `Forbidden` for who came by a key, `LoginNotFresh` and `TooManyFactors`.
@@ -83,13 +83,13 @@ class Factors:
         secret, factor_id = secrets.token_bytes(SECRET_BYTES), new_id()
         with self._database.transaction() as transaction:
             sessions.require_fresh(transaction, caller, now)
-            user = self._locked(transaction, caller)
-            mine = Factor.user_id == caller.user_id
+            user = self._locked(transaction, reach)
+            mine = Factor.user_id == reach.owner
             transaction.execute(delete(Factor).where(mine, Factor.confirmed_at.is_(None)))
             if transaction.execute(select(func.count()).select_from(Factor).where(mine)).scalar_one() >= MOST:
                 raise TooManyFactors
             sealed = self._box.seal(secret, str(factor_id))
-            row = {"id": factor_id, "user_id": caller.user_id, "name": wanted.name, "secret": sealed}
+            row = {"id": factor_id, "user_id": reach.owner, "name": wanted.name, "secret": sealed}
             transaction.execute(insert(Factor).values(**row, recovery=[], last_step=0, created_at=now))
         return NewFactorView(
             id=factor_id,
@@ -99,17 +99,19 @@ class Factors:
             expires_in=int(ENROLLING.total_seconds()),
         )
 
-    def confirm(self, factor_id: UUID, code: str, caller: Principal, by: By) -> ConfirmedFactorView:
+    def confirm(self, factor_id: UUID, code: str, caller: Principal, by: By, *, reach: Reach) -> ConfirmedFactorView:
         """Ask for this factor from now on. Whoever logged in without it, elsewhere, is logged out.
 
-        Raises `FactorNotFound`, also for one that was confirmed or has waited too long, and `Invalid` for a wrong code.
+        Raises `FactorNotFound`, also for one that was confirmed or has waited too long, `Invalid` for a wrong code, and
+        `Forbidden` for who came by a key.
         """
+        require_session(caller)
         now = self._clock()
         codes = [_new_recovery_code() for _ in range(RECOVERY_CODES)]
         with self._database.transaction() as transaction:
-            self._locked(transaction, caller)
+            self._locked(transaction, reach)
             waits = (
-                Factor.user_id == caller.user_id,
+                Factor.user_id == reach.owner,
                 Factor.confirmed_at.is_(None),
                 Factor.created_at > now - ENROLLING,
             )
@@ -121,13 +123,13 @@ class Factors:
             step = self._step(factor_id, row.secret, _plain(code), now)
             if step is None:
                 raise Invalid.field("code", "is not what the app shows now: does its clock go right?")
-            assert caller.user_id is not None
-            hashes = [self._hash(caller.user_id, one) for one in codes]
+            assert reach.owner is not None
+            hashes = [self._hash(reach.owner, one) for one in codes]
             confirming = update(Factor).where(Factor.id == factor_id)
             transaction.execute(confirming.values(confirmed_at=now, last_step=step, recovery=hashes))
-            sessions.end_all(transaction, caller.user_id, but=caller.session_id)
-            changes.raise_epoch(transaction, caller.user_id, now)
-            changes.record(transaction, "factor.confirmed", by, caller.user_id, now, {"factor": str(factor_id)})
+            sessions.end_all(transaction, reach.owner, but=caller.session_id)
+            changes.raise_epoch(transaction, reach.owner, now)
+            changes.record(transaction, "factor.confirmed", by, reach.owner, now, {"factor": str(factor_id)})
         return ConfirmedFactorView(
             id=factor_id,
             name=row.name,
@@ -181,9 +183,9 @@ class Factors:
                     return True
         return False
 
-    def _locked(self, transaction: Transaction, caller: Principal) -> Any:
-        """The caller, locked, so that two requests at once do not make one too many."""
-        owner = (User.id == caller.user_id, User.disabled_at.is_(None))
+    def _locked(self, transaction: Transaction, reach: Reach) -> Any:
+        """The one in reach, locked, so that two requests at once do not make one too many."""
+        owner = (User.id == reach.owner, User.disabled_at.is_(None))
         user = transaction.execute(select(User.email).where(*owner).with_for_update()).one_or_none()
         if user is None:
             raise InvalidCredential

@@ -113,7 +113,7 @@ class Links:
             self._opened(transaction, token, "reset", "invitation")
             ended = sessions.end_all(transaction, user.id)
             _forget(transaction, user.id)
-            changes.raise_epoch(transaction, user.id, now, password_hash=password_hash)
+            changes.raise_epoch(transaction, user.id, now, password_hash=password_hash, must_change_password=False)
             changes.record(transaction, "user.password_reset", By(user.id, address), user.id, now)
         return Ended(sessions=ended)
 

@@ -103,6 +103,7 @@ class MeView(View):
     name: str | None
     roles: list[str]
     session_id: UUID | None = Field(description="the session or the API key")
+    must_change_password: bool
 
 
 class SessionView(View):

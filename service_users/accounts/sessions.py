@@ -190,7 +190,7 @@ def locked(transaction: Transaction, session_id: UUID) -> Any:
     """The row of a session and what matters of its user, locked; None if there is none."""
     wanted = (
         Session.user_id, Session.counter, Session.methods, Session.refreshed_at, Session.expires_at,
-        Session.cookie_hash, User.roles, User.auth_epoch, User.disabled_at,
+        Session.cookie_hash, User.roles, User.auth_epoch, User.must_change_password, User.disabled_at,
     )  # fmt: skip
     found = select(*wanted).join(User, User.id == Session.user_id).where(Session.id == session_id)
     return transaction.execute(found.with_for_update(of=Session)).one_or_none()

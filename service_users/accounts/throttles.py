@@ -88,7 +88,8 @@ class Throttles:
             self._database.once(_PRUNE, {"forgotten": _forgotten(now)})
         while not self._database.once(_RESERVE, {"subject": subject, "now": now, "forgotten": _forgotten(now)}):
             for (until,) in self._database.once(_UNTIL, {"subject": subject}):
-                if until > now:
+                # Read again: another attempt may have been counted at a later moment, and leave no pause.
+                if until > (now := self._clock()):
                     raise TooManyAttempts(math.ceil((until - now).total_seconds()))
 
     def settle(self, subject: bytes) -> None:

@@ -238,7 +238,7 @@ class Accounts:
             present = changes.locked_if_any(transaction, user.id)
             if present is None or present.disabled_at is not None or present.password_hash != user.password_hash:
                 raise InvalidCredential
-            changes.raise_epoch(transaction, user.id, now, password_hash=password_hash)
+            changes.raise_epoch(transaction, user.id, now, password_hash=password_hash, must_change_password=False)
             ended = sessions.end_all(transaction, user.id, but=caller.session_id)
             # A link that was mailed before must not set yet another one.
             transaction.execute(
@@ -276,6 +276,7 @@ class Accounts:
             epoch=user.auth_epoch,
             methods=methods,
             token_id=UUID(bytes=digest[:16], version=4),
+            must_change_password=user.must_change_password,
         )
         return TokensView.unchecked(
             session_id=token.session_id,

@@ -95,28 +95,37 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         session, since somebody else may have it."""
         return Answer(opened().refresh(body.refresh_token, client), headers=_NOT_STORED)
 
-    @api.post("/auth/logout", action=Action.OWN_ACCOUNT, errors=(AuthIsOff,))
+    @api.post("/auth/logout", action=Action.OWN_LOGIN, errors=(AuthIsOff,))
     def log_out(caller: Principal, client: Client) -> Answer[Ended]:
         """End the session that this request came by."""
-        ended = opened().log_out(caller, client, reach=caller.reach(Action.OWN_ACCOUNT))
+        ended = opened().log_out(caller, client, reach=caller.reach(Action.OWN_LOGIN))
         return Answer(ended, cookies=(_set_cookie(client, COOKIE, "", 0),))
 
-    @api.post("/auth/logout-all", action=Action.OWN_ACCOUNT, errors=(InvalidCredential, AuthIsOff))
+    @api.post("/auth/logout-all", action=Action.OWN_LOGIN, errors=(InvalidCredential, AuthIsOff))
     def log_out_everywhere(caller: Principal, client: Client) -> Answer[Ended]:
         """End all of your sessions."""
         return Answer(opened().log_out_everywhere(caller, client), cookies=(_set_cookie(client, COOKIE, "", 0),))
 
-    @api.get("/auth/me", action=Action.READ_USERS, errors=(UserNotFound,))
+    @api.get("/auth/me", action=Action.SEE_ONESELF, errors=(UserNotFound,))
     def show_me(caller: Principal) -> MeView:
         """Show who you are."""
         if caller.user_id is None:
-            return MeView(id=None, email=None, name=None, roles=[caller.role], session_id=None)
+            return MeView(
+                id=None, email=None, name=None, roles=[caller.role], session_id=None, must_change_password=False
+            )
         me = users.get(caller.user_id, reach=Reach.own(caller.user_id))
-        return MeView(id=me.id, email=me.email, name=me.name, roles=me.roles, session_id=caller.session_id)
+        return MeView(
+            id=me.id,
+            email=me.email,
+            name=me.name,
+            roles=me.roles,
+            session_id=caller.session_id,
+            must_change_password=caller.must_change_password,
+        )
 
     @api.put(
         "/auth/password",
-        action=Action.OWN_ACCOUNT,
+        action=Action.OWN_LOGIN,
         errors=(InvalidCredential, TooManyAttempts, TooManyPasswords, AuthIsOff),
         body_limit=_BODY,
     )

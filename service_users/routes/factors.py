@@ -56,7 +56,7 @@ def factor_routes(factors: Factors | None) -> Routes:
     )
     def create_factor(body: FactorCreate, caller: Principal) -> Answer[NewFactorView]:
         """Begin a second factor, within five minutes of a login. It counts once you confirm it."""
-        return Answer(opened().enrol(body, caller), headers=_NOT_STORED)
+        return Answer(opened().enrol(body, caller, reach=caller.reach(Action.OWN_ACCOUNT)), headers=_NOT_STORED)
 
     @api.post(
         "/auth/factors/{id}/confirm",
@@ -67,7 +67,8 @@ def factor_routes(factors: Factors | None) -> Routes:
     def confirm_factor(id: UUID, body: FactorCode, caller: Principal, client: Client) -> Answer[ConfirmedFactorView]:
         """Confirm a second factor by a code of its app. Your other sessions end, and access tokens of before: refresh
         yours."""
-        confirmed = opened().confirm(id, body.code, caller, By(caller.user_id, client.address))
+        by = By(caller.user_id, client.address)
+        confirmed = opened().confirm(id, body.code, caller, by, reach=caller.reach(Action.OWN_ACCOUNT))
         return Answer(confirmed, headers=_NOT_STORED)
 
     @api.delete(

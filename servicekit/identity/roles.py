@@ -40,7 +40,9 @@ class Action(Enum):
     PUBLIC = "Pages and keys for everybody", _ALL, _ALL, _ALL, _ALL, ""
     READ_USERS = "List and read users", _NONE, _OWN, _ALL, _ALL, "read admin"
     CHANGE_USERS = "Change a user's name and address", _NONE, _OWN, _OWN, _ALL, "admin"
-    OWN_ACCOUNT = "Own password, factors, sessions and keys", _NONE, _OWN, _OWN, _OWN, "admin"
+    SEE_ONESELF = "See who one is", _NONE, _OWN, _ALL, _ALL, "read admin"
+    OWN_LOGIN = "Change the own password, log out", _NONE, _OWN, _OWN, _OWN, "admin"
+    OWN_ACCOUNT = "Own address, factors, sessions and keys", _NONE, _OWN, _OWN, _OWN, "admin"
     MANAGE_USERS = "Create, disable and delete users, give roles", _NONE, _NONE, _NONE, _ALL, "admin"
     READ_ORDERS = "List and read orders", _NONE, _OWN, _ALL, _ALL, "read orders"
     CHANGE_ORDERS = "Create, change, step and delete orders", _NONE, _OWN, _NONE, _ALL, "orders"
@@ -61,3 +63,7 @@ class Action(Enum):
         self.meaning = meaning
         self.extents: Mapping[Role, Extent] = dict(zip(Role, (nobody, user, auditor, admin), strict=True))
         self.scopes = frozenset(scopes.split())
+
+
+#: What somebody may do who must change their password.
+OF_ANY_SESSION = frozenset({Action.PUBLIC, Action.SEE_ONESELF, Action.OWN_LOGIN})

@@ -78,6 +78,7 @@ class _Claims(msgspec.Struct, omit_defaults=True):
     amr: list[str] = []
     #: Of an API key alone.
     scope: str | None = None
+    must_change_password: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class TokenIssuer:
         methods: Iterable[str] = (),
         scopes: Collection[str] | None = None,
         token_id: UUID | None = None,
+        must_change_password: bool = False,
     ) -> str:
         """A token for LIFETIME seconds; `scopes` are those of an API key, and `token_id` is of a token that may be
         issued again. Raises ValueError if it grew too long."""
@@ -127,6 +129,7 @@ class TokenIssuer:
             roles=[Role.highest(roles)],
             amr=list(methods),
             scope=None if scopes is None else " ".join(sorted(scopes)),
+            must_change_password=must_change_password,
         )
         token = self._key.sign(msgspec.json.encode(claims))
         if len(token) > LONGEST_ISSUED:
@@ -192,7 +195,7 @@ class TokenVerifier:
             return NOBODY
         found = self.verify(token).principal
         # What is remembered does without its text, the larger half.
-        return Principal(found.user_id, found.role, found.scopes, found.session_id, token)
+        return Principal(found.user_id, found.role, found.scopes, found.session_id, token, found.must_change_password)
 
     def verify(self, token: str, *, before_work: Callable[[], None] = lambda: None) -> AccessToken:
         """What the token says; raises `InvalidToken`, or `IdentityUnavailable` without keys.
@@ -247,7 +250,13 @@ class TokenVerifier:
             raise InvalidToken("The access token is of the future: a clock is wrong.")
         scopes = None if claims.scope is None else frozenset(claims.scope.split())
         return AccessToken(
-            principal=Principal(claims.sub, Role.highest(claims.roles), scopes, claims.sid),
+            principal=Principal(
+                claims.sub,
+                Role.highest(claims.roles),
+                scopes,
+                claims.sid,
+                must_change_password=claims.must_change_password,
+            ),
             epoch=claims.epoch,
             issued_at=claims.iat,
             expires_at=claims.exp,

@@ -97,6 +97,8 @@ POST   /admin/circuits/{name}       none none none all   admin
 #: Only for the services and the gateway themselves, by their own tokens.
 INTERNAL = {"POST /internal/events", "POST /internal/exchange", "GET /internal/revocations"}
 ROWS = {f"{method} {path}": rest for method, path, *rest in (line.split() for line in TABLE.strip().splitlines())}
+#: What else may be done by whoever must change their password.
+OF_ANY_SESSION = {"GET /auth/me", "PUT /auth/password", "POST /auth/logout", "POST /auth/logout-all"}
 SCOPES = ("read", "orders", "tasks", "sites", "admin")
 GOOD = issue(roles=["admin"])
 INVALID = {
@@ -180,5 +182,7 @@ def test_each_operation_admits_whom_the_table_says_and_nobody_else(app):
         row = ROWS[name]
         for who, (token, role, scope) in callers.items():
             assert ask(token) == expected(row, role, scope), (who, name)
+        if row[0] != "all":
+            assert ask(issue(roles=["admin"], must_change_password=True)) == (None if name in OF_ANY_SESSION else 403)
         for why, token in INVALID.items():
             assert ask(token) == (None if row[0] == "all" else 401), (why, name)

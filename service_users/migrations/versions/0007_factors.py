@@ -1,4 +1,4 @@
-"""Second factors."""
+"""Second factors, and passwords that are to be changed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +11,7 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    op.add_column("users", sa.Column("must_change_password", sa.Boolean, nullable=False, server_default="false"))
     op.create_table(
         "factors",
         sa.Column("id", sa.Uuid, nullable=False),
@@ -33,3 +34,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("factors")
+    op.drop_column("users", "must_change_password")

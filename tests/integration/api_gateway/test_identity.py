@@ -109,6 +109,7 @@ def test_whoever_may_not_is_refused_before_any_service_is_asked(gateway: Gateway
         ("POST", "/orders", (bearer(token("auditor")),), (403, "forbidden")),
         ("GET", "/api/v1/tasks/rejected", (bearer(token("user")),), (403, "forbidden")),
         ("GET", "/tasks", (bearer(key),), (403, "forbidden")),
+        ("GET", "/tasks", (bearer(token(must_change_password=True)),), (403, "password_change_required")),
         ("GET", "/metrics", (), (401, "unauthorized")),
         ("GET", "/status", (bearer(token("user")),), (403, "forbidden")),
         ("GET", "/tasks", (bearer(token()), bearer(token())), (401, "invalid_token")),

@@ -486,9 +486,9 @@ def test_a_code_is_good_once_also_of_many_requests_at_once(ask, anna, run):
     assert with_code(ask, pending, one_time_code(secret, step)).status_code == 401, "it has confirmed the factor"
     with ThreadPoolExecutor(4) as pool:
         for code in (one_time_code(secret, step + 1), recovery[3]):
+            run("DELETE FROM throttles")
             answers = list(pool.map(lambda _, code=code: with_code(ask, pending, code), range(4)))
             assert sorted(answer.status_code for answer in answers) == [200, 401, 401, 401]
-            run("DELETE FROM throttles")
     (made,) = (answer.json()["data"] for answer in answers if answer.ok)
     for session in (made, refresh(ask, made)):
         claims = jwt.decode(session["access_token"], options={"verify_signature": False})
@@ -589,3 +589,20 @@ def test_a_factor_is_begun_and_removed_after_a_fresh_login_alone_and_by_an_admin
     assert [action for action in actions(run) if action.startswith("factor")] == [
         "factor.confirmed", "factor.removed", "factors.removed"
     ]  # fmt: skip
+
+
+def test_whoever_has_a_password_that_an_administrator_set_can_do_nothing_but_change_it(ask, anna, run):
+    add(run, "boris", roles="admin")
+    boss = login(ask, "boris")["access_token"]
+    body = {"email": "clara@example.com", "name": "Clara", "password": PASSWORD}
+    clara = ask("POST", "/users", body, token=boss).json()["data"]["id"]
+    session = refresh(ask, login(ask, "clara"))
+    token = session["access_token"]
+    for method, path in (("GET", "/users"), ("GET", f"/users/{clara}"), ("POST", "/auth/keys"), ("GET", "/auth/keys")):
+        refused = ask(method, path, {"name": "x", "scopes": ["read"]} if method == "POST" else None, token=token)
+        assert refused.json()["error"]["code"] == "password_change_required"
+    assert ask("GET", "/auth/me", token=token).json()["data"]["must_change_password"] is True
+    assert ask("PUT", "/auth/password", {"current": PASSWORD, "new": OTHER}, token=token).ok
+    token = refresh(ask, session)["access_token"]
+    assert ask("GET", f"/users/{clara}", token=token).ok
+    assert ask("GET", "/auth/me", token=token).json()["data"]["must_change_password"] is False
