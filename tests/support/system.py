@@ -15,7 +15,10 @@ from typing import Any
 import psutil
 import requests
 
-from scripts.instance.ports import row_length
+from scripts.instance.credentials import Credentials
+from scripts.instance.layout import Layout
+from scripts.instance.ports import Ports, row_length
+from scripts.instance.supervision import ProcessState, Supervisor
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
@@ -98,9 +101,17 @@ class RunningSystem:
         told = json.loads(self.cli("status", "--json", check=False).stdout)
         return {process["name"]: process for process in told["services"]}
 
+    def processes(self) -> dict[str, ProcessState]:
+        """What its supervisor says of each process, by name: sooner than `status`, which also asks each of them."""
+        supervisor = Supervisor(Ports(self.port), Credentials(Layout(self.data).secrets)["supervisor"])
+        try:
+            return {process.name: process for process in supervisor.processes()}
+        finally:
+            supervisor.close()
+
     def kill(self, name: str) -> int:
         """Kill a process with SIGKILL; return its pid."""
-        pid = int(self.status()[name]["pid"])
+        pid = self.processes()[name].pid
         self.kill_pid(pid)
         return pid
 
@@ -117,8 +128,8 @@ class RunningSystem:
         """
 
         def replaced() -> int:
-            seen = self.status()[name]
-            return int(seen["pid"]) if seen["state"] == "running" and int(seen["pid"] or 0) != pid else 0
+            seen = self.processes()[name]
+            return seen.pid if seen.state == "RUNNING" and seen.pid != pid else 0
 
         _, alive = psutil.wait_procs(self._left_behind.pop(pid, []), timeout=timeout)
         assert not alive, f"the killed {name} left {alive} behind"

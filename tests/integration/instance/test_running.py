@@ -48,6 +48,10 @@ def _user(system: RunningSystem, email: str) -> str:
     return str(created.data["id"])
 
 
+def _pids(system: RunningSystem) -> dict[str, int]:
+    return {name: process.pid for name, process in system.processes().items()}
+
+
 def _supervisor(system: RunningSystem) -> psutil.Process:
     return psutil.Process(int((system.data / "run" / "supervisord.pid").read_text()))
 
@@ -75,9 +79,9 @@ def test_a_stopped_service_stays_stopped_and_comes_back_when_asked(system: Runni
     assert system.status()["orders"]["state"] == "stopped"
     system.cli("start", "orders")
     assert system.cli("status").returncode == 0
-    before = system.status()["worker-1"]["pid"]
+    before = system.processes()["worker-1"].pid
     system.cli("restart", "worker")
-    assert system.status()["worker-1"]["pid"] != before
+    assert system.processes()["worker-1"].pid != before
 
 
 def test_a_service_that_cannot_start_again_is_one_line_and_status_tells_it_too(system: RunningSystem) -> None:
@@ -104,7 +108,7 @@ def test_a_service_that_cannot_start_again_is_one_line_and_status_tells_it_too(s
 def test_a_restart_that_could_not_succeed_stops_nothing(system: RunningSystem) -> None:
     launch = system.data / "run" / "relay.json"
     right = launch.read_text()
-    before = system.status()
+    before = _pids(system)
     wrong = {**json.loads(right)["set"], "RELAY_KEEP_DAYS": "many"}
     launch.write_text(json.dumps(json.loads(right) | {"set": wrong}))
     done = system.cli("restart", check=False)
@@ -112,8 +116,7 @@ def test_a_restart_that_could_not_succeed_stops_nothing(system: RunningSystem) -
     assert done.stderr.startswith("run: relay does not start: RELAY_KEEP_DAYS: ")
     refused = system.cli("restart", "--workers", "64", check=False).stderr
     assert re.search(r"may take \d+ database connections, and PostgreSQL accepts 200 until", refused)
-    assert system.status().keys() == before.keys()
-    assert [one["pid"] for one in system.status().values()] == [one["pid"] for one in before.values()]
+    assert _pids(system) == before
 
 
 def test_nobody_opens_more_connections_than_postgresql_is_told_of(system: RunningSystem) -> None:
@@ -131,14 +134,14 @@ def test_nobody_opens_more_connections_than_postgresql_is_told_of(system: Runnin
 
 
 def test_a_restart_of_all_spares_postgresql_and_may_change_the_number_of_workers(system: RunningSystem) -> None:
-    before = system.status()
+    before = _pids(system)
     said = system.cli("restart", "--workers", "2").stdout
     assert said.splitlines()[-1] == "users, orders, tasks, events, worker, relay, gateway: ready again"
-    after = system.status()
+    after = _pids(system)
     assert after.keys() == before.keys() | {"worker-2"}
-    assert [name for name in before if before[name]["pid"] == after[name]["pid"]] == ["postgres"]
+    assert [name for name in before if before[name] == after[name]] == ["postgres"]
     system.cli("start", "worker", "--workers", "1")
-    assert system.status().keys() == before.keys()
+    assert _pids(system).keys() == before.keys()
     refused = system.cli("--workers", "3", check=False).stderr
     assert f"./scripts/run restart --workers 3 --data '{system.data}' changes" in refused
 
@@ -150,7 +153,7 @@ def test_the_logs_of_all_are_followed_at_once(system: RunningSystem) -> None:
     ) as following:  # fmt: skip
         assert following.stdout is not None
         heads = (line.split("/")[-1].split(".log")[0] for line in following.stdout if line.startswith("==> "))
-        wanted = {*system.status()}
+        wanted = {*system.processes()}
         while wanted:
             wanted.discard(next(heads))
         following.terminate()
@@ -219,11 +222,33 @@ def test_a_killed_supervisor_leaves_processes_that_the_next_run_reclaims_and_no_
         bystander.communicate()
 
 
-def test_a_backup_of_the_running_instance_restores_into_a_new_one(system: RunningSystem, tmp_path: Path) -> None:
+def test_a_backup_restores_into_a_new_instance_where_an_order_is_of_a_user_in_it_or_cancelled_soon(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = _user(system, "backed-up@example.com")
-    _order(system, kept)
+    goes = [_user(system, f"goes-{number}@example.com") for number in range(3)]
+    for user_id in (kept, *goes):
+        _order(system, user_id)
+    run_tool = EmbeddedPostgres.tool
+    dumps = []
+
+    def meanwhile(server: EmbeddedPostgres, name: str, *arguments: str, **options: Any) -> Any:
+        """Each dump, and before the next one a user comes and orders, and another who had ordered goes."""
+        done = run_tool(server, name, *arguments, **options)
+        if name == "pg_dump":
+            dumps.append(arguments[-1])
+            _order(system, _user(system, f"comes-{len(dumps)}@example.com"))
+            gone = goes[len(dumps) - 1]
+            assert system.delete(f"/users/{gone}").status == 200
+            # Its event has been delivered: nothing of it waits any more when the next dump begins.
+            eventually(lambda: not _open_orders(system, gone), what="the orders of the deleted user are cancelled")
+        return done
+
     file = tmp_path / "backup.tar"
-    assert _script("backup", str(file), "--data", str(system.data)).returncode == 0
+    monkeypatch.setattr(EmbeddedPostgres, "tool", meanwhile)
+    backup(Layout(system.data), file)
+    monkeypatch.undo()
+    assert len(dumps) == 3
     assert file.stat().st_mode & 0o777 == 0o600
     again = _script("backup", str(file), "--data", str(system.data))
     assert again.returncode == 1
@@ -248,40 +273,6 @@ def test_a_backup_of_the_running_instance_restores_into_a_new_one(system: Runnin
         assert "started without workers" in other.cli("restart", "--workers", "1", check=False).stderr
         assert other.get(f"/users/{kept}").data["email"] == "backed-up@example.com"
         assert other.get(f"/users/{kept}/details").data["orders"][0]["total_amount"] == "520.00"
-    finally:
-        other.stop()
-
-
-def test_an_order_in_a_backup_is_of_a_user_in_it_or_cancelled_once_the_restored_instance_runs(
-    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    goes = [_user(system, f"goes-{number}@example.com") for number in range(3)]
-    for user_id in goes:
-        _order(system, user_id)
-    run_tool = EmbeddedPostgres.tool
-    dumps = []
-
-    def meanwhile(server: EmbeddedPostgres, name: str, *arguments: str, **options: Any) -> Any:
-        """Each dump, and before the next one a user comes and orders, and another who had ordered goes."""
-        done = run_tool(server, name, *arguments, **options)
-        if name == "pg_dump":
-            dumps.append(arguments[-1])
-            _order(system, _user(system, f"comes-{len(dumps)}@example.com"))
-            gone = goes[len(dumps) - 1]
-            assert system.delete(f"/users/{gone}").status == 200
-            # Its event has been delivered: nothing of it waits any more when the next dump begins.
-            eventually(lambda: not _open_orders(system, gone), what="the orders of the deleted user are cancelled")
-        return done
-
-    monkeypatch.setattr(EmbeddedPostgres, "tool", meanwhile)
-    backup(Layout(system.data), tmp_path / "backup.tar")
-    monkeypatch.undo()
-    assert len(dumps) == 3
-
-    other = RunningSystem(tmp_path / "restored")
-    assert _script("restore", str(tmp_path / "backup.tar"), "--data", str(other.data)).returncode == 0
-    other.start("--workers", "0")
-    try:
         users = {str(user["id"]) for user in other.get("/users?limit=100").data["users"]}
         of_nobody = lambda: [order for order in _open_orders(other) if order["user_id"] not in users]  # noqa: E731
         eventually(lambda: not of_nobody(), what="no open order is of a user who does not exist")
@@ -316,8 +307,17 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(system: RunningS
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_the_foreground_reloads_on_a_change_and_at_ctrl_c_stops_everything_in_order(tmp_path: Path) -> None:
-    system = RunningSystem(tmp_path / "data")
+@pytest.fixture(scope="module")
+def stopped(system: RunningSystem) -> RunningSystem:
+    """The same instance once it was stopped: the tests of a running one come before."""
+    system.stop()
+    return system
+
+
+def test_the_foreground_reloads_on_a_change_and_at_ctrl_c_stops_everything_in_order(stopped: RunningSystem) -> None:
+    system = stopped
+    log = system.data / "logs" / "postgres.log"
+    logged = log.stat().st_size
     foreground = subprocess.Popen(
         [
             sys.executable, "-m", "scripts.instance",
@@ -338,7 +338,7 @@ def test_the_foreground_reloads_on_a_change_and_at_ctrl_c_stops_everything_in_or
     foreground.send_signal(signal.SIGINT)
     said, _ = foreground.communicate(timeout=60)
     assert foreground.returncode == 0
-    again = f"./scripts/run --port {system.port} --workers 1 --data {system.data}"
+    again = f"./scripts/run --port {system.port} --workers 1 --data '{system.data}'"
     assert said.splitlines()[-1] == f"stopped; nothing was lost. Start again with {again}"
     steps = [
         line.removeprefix("  stopping ").split(", ") for line in said.splitlines() if line.startswith("  stopping ")
@@ -349,7 +349,7 @@ def test_the_foreground_reloads_on_a_change_and_at_ctrl_c_stops_everything_in_or
         (False, False, True),
     ]
     assert not [process for process in everything if is_alive(process)]
-    assert "database system is shut down" in (system.data / "logs" / "postgres.log").read_text()
+    assert b"database system is shut down" in log.read_bytes()[logged:]
 
 
 def test_a_service_that_cannot_start_ends_the_start_with_its_own_words(tmp_path: Path) -> None:
@@ -362,10 +362,8 @@ def test_a_service_that_cannot_start_ends_the_start_with_its_own_words(tmp_path:
         free.bind(("127.0.0.1", system.port))
 
 
-def test_a_failed_migration_ends_the_start_with_its_own_words(tmp_path: Path) -> None:
-    system = RunningSystem(tmp_path / "data")
-    system.start("--workers", "0")
-    system.stop()
+def test_a_failed_migration_ends_the_start_with_its_own_words(stopped: RunningSystem) -> None:
+    system = stopped
     # A database that a later version has already changed.
     script = """if True:
         import sys
