@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,18 +19,19 @@ def leave_no_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
 
 
-@pytest.fixture
-def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[GatewayProcess]:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("gateway")
     gateway = GatewayProcess(
-        tmp_path / "log",
+        folder / "log",
         before=leave_no_room,
         GATEWAY_PROCESSES=request.param,
         GATEWAY_RATE_LIMIT="1000/60",
-        TMPDIR=str(tmp_path),
+        TMPDIR=str(folder),
     )
     yield gateway
     assert gateway.stop() == 0
-    assert not list(tmp_path.glob("siteworks-metrics-*"))
+    assert not list(folder.glob("siteworks-metrics-*"))
 
 
 @pytest.mark.parametrize("gateway", ["1", "2"], indirect=True)

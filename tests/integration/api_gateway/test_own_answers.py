@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ import pytest
 from tests.support.gateway import ADMIN_TOKEN, GatewayProcess
 from tests.support.markdown import CHECKOUT, Document
 from tests.support.raw_http import RawAnswer, RawClient, read_answer
-from tests.support.upstream import Pause, ScriptedUpstream, Wait, answer, good
+from tests.support.upstream import ScriptedUpstream, Wait, answer, good
 from tests.support.waiting import eventually
 
 
@@ -314,6 +315,11 @@ class TestPages:
         assert "/api/v1" in document["info"]["description"]
 
 
+def test_without_a_limit_no_field_tells_of_one(client: RawClient) -> None:
+    seen = client.get("/users")
+    assert (seen.values("RateLimit"), seen.values("RateLimit-Policy")) == ([], [])
+
+
 def test_a_client_that_guesses_the_admin_token_is_put_off(tmp_path: Path) -> None:
     gateway = GatewayProcess(tmp_path / "log", TRUSTED_PROXIES="127.0.0.1")
 
@@ -344,36 +350,23 @@ def test_without_a_token_the_admin_route_is_closed(tmp_path: Path) -> None:
         gateway.stop()
 
 
-def test_sigterm_lets_requests_under_way_finish_and_takes_no_new_ones(tmp_path: Path) -> None:
-    gateway = GatewayProcess(tmp_path / "log")
-    try:
-        gateway.upstreams["users"].script(Pause(2.5), good("late"))
-        answers: list[RawAnswer] = []
-        asking = threading.Thread(target=lambda: answers.append(gateway.client.get("/users")))
-        with gateway.client.connect() as idle:
-            gateway.client.request("GET", "/health", connection=idle)
-            asking.start()
-            eventually(lambda: gateway.upstreams["users"].requests(), what="the request to arrive")
-            gateway.process.send_signal(signal.SIGTERM)
-            asking.join(10)
-            assert [one.status for one in answers] == [200]
-            # It would wait half a minute for a request.
-            assert gateway.process.wait(10) == 0
-            assert idle.recv(1) == b""
-    finally:
-        gateway.stop()
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway for what other tests would feel."""
+    process = GatewayProcess(tmp_path_factory.mktemp("own") / "log")
+    yield process
+    process.stop()
 
 
-def test_clients_that_come_while_the_worker_is_busy_wait_to_be_accepted(tmp_path: Path) -> None:
-    gateway = GatewayProcess(tmp_path / "log")
-    worker = gateway.client.get("/status").json["data"]["processes"][0]["pid"]
+def test_clients_that_come_while_the_worker_is_busy_wait_to_be_accepted(own: GatewayProcess) -> None:
+    (worker,) = own.pids()
     waiting = []
     try:
         os.kill(worker, signal.SIGSTOP)
         try:
             # More than the backlog that asyncio listens with; one too many would be told to come again in a second.
             for _ in range(300):
-                waiting.append(socket.create_connection(("127.0.0.1", gateway.port), timeout=0.9))
+                waiting.append(socket.create_connection(("127.0.0.1", own.port), timeout=0.9))
                 waiting[-1].sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
         finally:
             os.kill(worker, signal.SIGCONT)
@@ -383,47 +376,35 @@ def test_clients_that_come_while_the_worker_is_busy_wait_to_be_accepted(tmp_path
     finally:
         for connection in waiting:
             connection.close()
-        gateway.stop()
 
 
-def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
-    gateway = GatewayProcess(tmp_path / "log")
-    try:
-        first = gateway.client.get("/status").json["data"]["processes"][0]["pid"]
-        os.kill(first, signal.SIGKILL)
-
-        def other_answers() -> bool:
-            try:
-                return bool(gateway.client.get("/status").json["data"]["processes"][0]["pid"] != first)
-            except OSError:
-                return False
-
-        eventually(other_answers, timeout=20, what="a new worker")
-    finally:
-        gateway.stop()
+def test_a_killed_worker_is_replaced(own: GatewayProcess) -> None:
+    (first,) = own.pids()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: own.pids() not in ([], [first]), timeout=20, what="a new worker")
 
 
-def test_a_process_whose_master_was_killed_ends_with_the_answers_under_way(tmp_path: Path) -> None:
-    gateway = GatewayProcess(tmp_path / "log")
-    worker = psutil.Process(gateway.client.get("/status").json["data"]["processes"][0]["pid"])
+def test_a_process_whose_master_was_killed_ends_with_the_answers_under_way(own: GatewayProcess) -> None:
+    own.reset()
+    (pid,) = own.pids()
+    worker = psutil.Process(pid)
     try:
         go_on = threading.Event()
-        gateway.upstreams["users"].script(Wait(go_on), good("late"))
-        with gateway.client.connect() as kept:
+        own.upstreams["users"].script(Wait(go_on), good("late"))
+        with own.client.connect() as kept:
             kept.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            gateway.upstreams["users"].wait_for(1)
-            gateway.process.kill()
-            eventually(lambda: "Worker shutting down" in gateway.log.read_text(), what="it to see that")
+            own.upstreams["users"].wait_for(1)
+            own.process.kill()
+            eventually(lambda: "Worker shutting down" in own.log.read_text(), what="it to see that")
             go_on.set()
             last = read_answer(kept)
             assert (last.json["data"], last.value("connection")) == ("late", "close")
             assert kept.recv(1) == b""
         worker.wait(10)
     finally:
-        gateway.process.wait()
+        own.process.wait()
         if worker.is_running():
             worker.kill()
-        gateway.stop()
 
 
 def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:

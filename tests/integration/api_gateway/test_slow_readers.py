@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Iterator
 from http.client import HTTPResponse
-from pathlib import Path
 
 import psutil
 import pytest
@@ -35,13 +34,14 @@ def post_fork(server, worker):
 """
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
-    conf = tmp_path / "impatient.conf.py"
+@pytest.fixture(scope="module")
+def _process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("gateway")
+    conf = folder / "impatient.conf.py"
     conf.write_text(IMPATIENT)
-    gateway = GatewayProcess(tmp_path / "log", conf=conf)
-    yield gateway
-    gateway.stop()
+    process = GatewayProcess(folder / "log", conf=conf)
+    yield process
+    process.stop()
 
 
 def connect(gateway: GatewayProcess) -> socket.socket:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -189,18 +188,15 @@ def test_a_client_that_closed_its_side_before_a_stream_began_gets_all_of_it(
 
 
 class TestTheEnd:
-    @pytest.fixture
-    def own(self, tmp_path: Path) -> Iterator[GatewayProcess]:
-        gateway = GatewayProcess(tmp_path / "log")
-        yield gateway
-        gateway.stop()
-
-    def test_sigterm_answers_what_is_under_way_refuses_what_is_new_and_ends(self, own: GatewayProcess) -> None:
+    def test_sigterm_answers_what_is_under_way_refuses_what_is_new_and_ends(self, tmp_path: Path) -> None:
+        own = GatewayProcess(tmp_path / "log")
         users = own.upstreams["users"]
         go_on = threading.Event()
         users.script(Wait(go_on), good("late"))
         waiting = [own.client.connect() for _ in range(50)]
+        idle = own.client.connect()
         try:
+            assert own.client.request("GET", "/health", connection=idle).status == 200
             for number, connection in enumerate(waiting):
                 # With an empty line before it, gunicorn's parser reads it.
                 connection.sendall(b"\r\n" + GET if number % 2 else GET)
@@ -222,15 +218,35 @@ class TestTheEnd:
             # Who would ask again on these connections is told not to.
             assert [one.values("Connection") for one in answers] == [["close"]] * 50
             assert [one.recv(1) for one in waiting] == [b""] * 50
+            # It would wait half a minute for a request.
             assert own.process.wait(15) == 0
+            assert idle.recv(1) == b""
         finally:
-            for connection in waiting:
+            for connection in (*waiting, idle):
                 connection.close()
+            own.stop()
 
-    def test_sigterm_under_load_loses_no_request_of_two_processes(self, tmp_path: Path) -> None:
+    def test_sigterm_of_one_of_two_processes_answers_what_it_has_and_later_of_both_under_load_loses_no_request(
+        self, tmp_path: Path
+    ) -> None:
         own = GatewayProcess(tmp_path / "log", GATEWAY_PROCESSES="2")
         try:
             eventually(lambda: len(own.pids()) == 2, what="both processes")
+            users = own.upstreams["users"]
+            go_on = threading.Event()
+            users.script(Wait(go_on), good("late"))
+            before = own.pids()
+            with own.alone(before[0]), own.client.connect() as waiting:
+                waiting.sendall(GET)
+                users.wait_for(1)
+                os.kill(before[0], signal.SIGTERM)
+                eventually(lambda: "Worker shutting down" in own.log.read_text(), what="it to be told")
+                go_on.set()
+                assert read_answer(waiting).json["data"] == "late"
+            eventually(lambda: len(own.pids()) == 2 and before[0] not in own.pids(), timeout=20, what="another one")
+            assert own.client.get("/users").status == 200
+
+            users.reset()
             own.upstreams["users"].script(Pause(0.02), good("here"))
             answers: list[RawAnswer] = []
             failures: list[Exception] = []
@@ -292,28 +308,8 @@ def post_worker_init(worker):
             go_on.touch()
             own.stop()
 
-    def test_sigterm_of_one_of_two_processes_answers_what_it_has_and_another_comes(self, tmp_path: Path) -> None:
-        own = GatewayProcess(tmp_path / "log", GATEWAY_PROCESSES="2")
-        try:
-            eventually(lambda: len(own.pids()) == 2, what="both processes")
-            users = own.upstreams["users"]
-            go_on = threading.Event()
-            users.script(Wait(go_on), good("late"))
-            before = own.pids()
-            with own.alone(before[0]), own.client.connect() as waiting:
-                waiting.sendall(GET)
-                users.wait_for(1)
-                os.kill(before[0], signal.SIGTERM)
-                eventually(lambda: "Worker shutting down" in own.log.read_text(), what="it to be told")
-                go_on.set()
-                assert read_answer(waiting).json["data"] == "late"
-            eventually(lambda: len(own.pids()) == 2 and before[0] not in own.pids(), timeout=20, what="another one")
-            assert own.client.get("/users").status == 200
-        finally:
-            own.stop()
-
-    def test_not_one_request_is_lost_while_the_workers_are_replaced(self, own: GatewayProcess) -> None:
-        own.upstreams["users"].script(Pause(0.02), good("here"))
+    def test_not_one_request_is_lost_while_the_workers_are_replaced(self, gateway: GatewayProcess) -> None:
+        gateway.upstreams["users"].script(Pause(0.02), good("here"))
         answers: list[RawAnswer] = []
         failures: list[Exception] = []
         enough = threading.Event()
@@ -321,7 +317,7 @@ def post_worker_init(worker):
         def ask() -> None:
             while not enough.is_set():
                 try:
-                    answers.append(own.client.get("/users"))
+                    answers.append(gateway.client.get("/users"))
                 except Exception as error:  # whatever it is, the test shows it
                     failures.append(error)
 
@@ -330,10 +326,10 @@ def post_worker_init(worker):
             thread.start()
         try:
             for _ in range(2):
-                old = worker_of(own)
-                own.process.send_signal(signal.SIGHUP)
+                old = worker_of(gateway)
+                gateway.process.send_signal(signal.SIGHUP)
                 eventually(lambda: not old.is_running(), timeout=20, what="the old worker to end")  # noqa: B023  # called at once
-                assert worker_of(own) != old
+                assert worker_of(gateway) != old
         finally:
             enough.set()
             for thread in threads:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -35,7 +34,7 @@ def _process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProces
         + f"_request.ARRIVAL_SECONDS, _connection.HEAD_SECONDS = {BODY_SECONDS}, {HEAD_SECONDS}\n",
         encoding="utf-8",
     )
-    process = GatewayProcess(folder / "log", conf=conf)
+    process = GatewayProcess(folder / "log", conf=conf, GUNICORN_CMD_ARGS="--keep-alive 3")
     yield process
     process.stop()
 
@@ -123,12 +122,8 @@ def test_a_connection_that_never_asks_is_closed_without_a_word(client: RawClient
         assert connection.recv(1) == b""
 
 
-def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
-    gateway = GatewayProcess(tmp_path / "log", GUNICORN_CMD_ARGS="--keep-alive 1")
-    try:
-        with gateway.client.connect() as connection:
-            assert gateway.client.request("GET", "/users", connection=connection).status == 200
-            connection.settimeout(PATIENCE)
-            assert connection.recv(1) == b""
-    finally:
-        gateway.stop()
+def test_an_idle_connection_is_closed(client: RawClient) -> None:
+    with client.connect() as connection:
+        assert client.request("GET", "/users", connection=connection).status == 200
+        connection.settimeout(PATIENCE)
+        assert connection.recv(1) == b""
