@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import psutil
+import psycopg2
 import pytest
 
 from scripts.instance.closing import ADMINISTRATOR
+from scripts.instance.ports import Ports
+from service_users.accounts.totp import one_time_code
 from servicekit.identity.keys import SigningKey
 from servicekit.identity.roles import Role
+from servicekit.process.services import services
 from tests.contract.test_role_table import ROWS, expected
 from tests.support.frozen import freezing
 from tests.support.gateway import GatewayServer
@@ -28,6 +35,7 @@ from tests.support.logins import (
     Fields,
     bearer,
     by_cookie,
+    forms_of,
     signed_with_the_public_key,
     tampered,
     unsigned,
@@ -341,6 +349,134 @@ def test_a_task_outlives_its_owners_logout_and_ends_with_its_owners_right_to_it(
     assert system.post(f"/users/{owner.id}/disable", headers=closed.admin).status == 200
     cancelled = ("cancelled", "the user was disabled")
     eventually(lambda: shown() == [cancelled, cancelled], what="the tasks have ended")
+
+
+class Planted:
+    """Secrets of every kind, and what they were shown to with every mistake that we can think of."""
+
+    def __init__(self, closed: ClosedSystem) -> None:
+        self.closed, self.answers = closed, list[RawAnswer]()
+        system, person = closed.system, closed.person()
+        session = closed.log_in(person.email)
+        mine = bearer(session["access_token"])
+        factor = system.post("/auth/factors", {"name": "Phone"}, headers=mine).data
+        code = one_time_code(base64.b32decode(factor["secret"]), int(time.time()) // 30)
+        confirmed = system.post(f"/auth/factors/{factor['id']}/confirm", {"code": code}, headers=mine).data
+        browsing, program = closed.person(), closed.person()
+        purpose = {"purpose": "reset"}
+        #: Those that somebody may send to us.
+        self.shown = {
+            "password": PASSWORD,
+            "mistyped password": "eight green mixers at dawn",
+            "access token": session["access_token"],
+            "refresh token": session["refresh_token"],
+            "device token": session["device_token"],
+            "recovery code": confirmed["recovery_codes"][0],
+            "secret of an app": factor["secret"],
+            "cookie": closed.cookie(browsing),
+            "API key": closed.api_key(program, "read"),
+            "link": system.post(f"/users/{program.id}/link", purpose, headers=closed.admin).data["token"],
+            "the gateway's token": closed.secret("gateway_token"),
+            "the services' token": closed.secret("internal"),
+        }
+        passwords = {file.name: file.read_text().strip() for file in (system.data / "secrets").iterdir()}
+        self.secrets = {**self.shown, **passwords, "signing key": json.loads(closed.signing_key.secret())["d"]}
+
+    def ask(self, port: int, method: str, path: str, body: bytes | None = None, **fields: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in fields.items()}
+        if body is not None:
+            named.setdefault("Content-Type", "application/json")
+        # A process that was just killed may not be there.
+        with suppress(OSError):
+            self.answers.append(RawClient(port).request(method, path, body, fields=tuple(named.items())))
+
+    def show_in_fields(self) -> None:
+        """To every process that listens, right or wrong."""
+        for port in self.closed.ports.values():
+            for secret in self.shown.values():
+                for path in ("/auth/me", "/users", "/orders", "/tasks", "/internal/exchange", "/nothing"):
+                    self.ask(port, "GET", path, Authorization=f"Bearer {secret}", Cookie=f"siteworks={secret}")
+                self.ask(port, "POST", "/orders", b"{", Authorization=f"Basic {secret}", X_Act_As=secret)
+
+    def show_in_bodies(self, port: int) -> None:
+        """In all that are meant for secrets: whole, of another shape, and cut off."""
+        for secret in self.shown.values():
+            for path, names in (
+                ("/auth/login", ("email", "password", "device_token", "session")),
+                ("/auth/login/code", ("challenge", "code")),
+                ("/auth/refresh", ("refresh_token",)),
+                ("/auth/reset", ("token", "password")),
+                ("/auth/email/confirm", ("token",)),
+                ("/internal/exchange", ("kind", "credential")),
+            ):
+                for value in (secret, [secret], {secret: 1}, secret * 30):
+                    self.ask(port, "POST", path, json.dumps(dict.fromkeys(names, value)).encode())
+                self.ask(port, "POST", path, f'{{"{names[0]}": "{secret}'.encode())
+                self.ask(port, "POST", path, secret.encode(), Content_Type="text/plain")
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Everything that people or programs can read later."""
+        system = self.closed.system
+        for file in (*(system.data / "logs").iterdir(), *(system.data / "identity").iterdir()):
+            yield file.name, file.read_text(errors="replace")
+        yield "the error answers", "\n".join(answer.body.decode() for answer in self.answers if answer.status >= 400)
+        yield "what was printed", system.printed
+        processes = [psutil.Process(int(one["pid"])) for one in system.status().values()]
+        family = {child for one in processes for child in (one, *one.children(recursive=True))}
+        yield "the command lines", "\n".join(" ".join(one.cmdline()) for one in family)
+        (worker,) = re.findall(r"worker_pages +port=(\d+)", (system.data / "logs" / "worker-1.log").read_text())[-1:]
+        for port in (*self.closed.ports.values(), Ports(system.port)["relay"], int(worker)):
+            metrics = RawClient(port).get("/metrics", *self.closed.admin.items())
+            assert metrics.status == 200
+            yield f"the metrics at {port}", metrics.body.decode()
+        yield "the audit", json.dumps(system.get("/audit?limit=100", headers=self.closed.admin).data)
+        for name in services():
+            url = f"postgresql://postgres:{self.closed.secret('postgres')}@127.0.0.1:{system.port + 5}/{name}"
+            yield f"the database {name}", everything_in(url)
+
+
+def everything_in(url: str) -> str:
+    """Every row of a database, as text."""
+    copied = io.StringIO()
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'public'")
+            for (table,) in cursor.fetchall():
+                cursor.copy_expert(f"COPY (SELECT * FROM {table}) TO STDOUT", copied)
+    finally:
+        connection.close()
+    return copied.getvalue()
+
+
+def test_no_secret_that_was_planted_is_found_anywhere(closed: ClosedSystem) -> None:
+    planted, system = Planted(closed), closed.system
+    planted.show_in_fields()
+    for name in ("gateway", "users"):
+        planted.show_in_bodies(closed.ports[name])
+    # Services that fail while they hold one: the database is away, and one of them is killed.
+    pids = {name: system.kill(name) for name in ("postgres", "orders")}
+    for port in closed.ports.values():
+        planted.ask(port, "GET", "/orders", **closed.admin)
+        planted.ask(port, "GET", "/users", **closed.admin)
+    for name, pid in pids.items():
+        system.wait_until_replaced(name, pid)
+    for path in ("/users", "/orders", "/tasks"):
+        answers = lambda path=path: system.get(path, headers=closed.admin).status == 200  # noqa: E731
+        eventually(answers, timeout=30, what=f"{path} answers again")
+
+    places = dict(planted.places())
+    assert len(planted.answers) > 1000
+    assert places["users.log"].count("request") > 100
+    assert len(planted.secrets) > 20
+    found = {
+        (what, where)
+        for what, secret in planted.secrets.items()
+        for form in forms_of(secret)
+        for where, text in places.items()
+        if form in text
+    }
+    assert found == set()
 
 
 def documented(port: int) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from scripts.instance.closing import ADMINISTRATOR
 from scripts.instance.ports import Ports
@@ -134,6 +135,14 @@ class ClosedSystem:
         urls = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items() if name != "gateway"}
         login = {"AUTH": "required", "GATEWAY_TOKEN": self.secret("gateway_token"), "AUTH_KEYS_FILE": f"{folder}/keys"}
         return GatewayServer(folder / "log", urls, **login, **settings)
+
+
+def forms_of(secret: str) -> list[str]:
+    """How a text may stand somewhere: as it is, escaped, or encoded."""
+    raw = secret.encode()
+    # The middle of the base64 at each of the three places where it may begin; an encoding of base64 ends otherwise.
+    shifted = [base64.b64encode(b"-" * at + raw + b"---").decode()[4:-8] for at in range(3)]
+    return list(dict.fromkeys([secret, quote(secret, safe=""), json.dumps(secret)[1:-1], raw.hex(), *shifted]))
 
 
 def unsigned(token: str) -> str:

@@ -71,6 +71,8 @@ class RunningSystem:
         self._session = requests.Session()
         self._session.trust_env = False
         self._left_behind: dict[int, list[psutil.Process]] = {}
+        #: By all commands.
+        self.printed = ""
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `./scripts/run ARGUMENTS` in the tests' Python environment."""
@@ -83,6 +85,7 @@ class RunningSystem:
             text=True,
             check=False,
         )
+        self.printed += done.stdout + done.stderr
         if check:
             assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done
