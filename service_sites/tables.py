@@ -277,11 +277,11 @@ class WorkItem(Base):
         Index("ix_work_items_newest", *_NEWEST),
         Index("ix_work_items_due", "due_key", "id"),
         Index("ix_work_items_priority", "priority_key", "id"),
-        Index("ix_work_items_late", "due_on", "id", postgresql_where=_CAN_BE_LATE),
+        Index("ix_work_items_late", "due_key", "id", postgresql_where=_CAN_BE_LATE),
         Index("ix_work_items_site_newest", "site_id", *_NEWEST),
         Index("ix_work_items_site_due", "site_id", "due_key", "id"),
         Index("ix_work_items_site_priority", "site_id", "priority_key", "id"),
-        Index("ix_work_items_site_late", "site_id", "due_on", "id", postgresql_where=_CAN_BE_LATE),
+        Index("ix_work_items_site_late", "site_id", "due_key", "id", postgresql_where=_CAN_BE_LATE),
         Index("ix_work_items_site_changes", "site_id", "change_seq"),
         Index("ix_work_items_site_visible", "site_id", *_NEWEST, postgresql_where=text("visible_to_customer")),
         # The value first, so that they serve a search of all sites too.

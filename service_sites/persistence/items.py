@@ -68,10 +68,15 @@ def today_at(time_zone: Sql) -> ColumnElement[date]:
     return cast(func.timezone(time_zone, _NOW), Date())
 
 
-def overdue(today: ColumnElement[date]) -> Condition:
+def overdue(today: Sql, item: Any = WorkItem) -> Condition:
     """The condition that an item is late: its date has passed at the site, and whoever is to do it has not reported it
     done."""
-    return and_(WorkItem.state.in_([_constant(state) for state in _CAN_BE_LATE]), WorkItem.due_on < today)
+    return and_(item.state.in_([_constant(state) for state in _CAN_BE_LATE]), item.due_key < today)
+
+
+def closed_on(time_zone: Sql, item: Any = WorkItem) -> ColumnElement[date]:
+    """The date at the site when an item was closed last."""
+    return cast(func.timezone(time_zone, item.closed_at), Date())
 
 
 def visible_to(role: SiteRole, user_id: Sql, organisation: Sql) -> Condition:
@@ -144,7 +149,7 @@ def begin(session: Session, site_id: UUID, now: datetime, *, numbers: int = 0) -
 
     Raises `SiteNotFound`.
     """
-    for row in _run(session, _BEGIN, {"site_id": site_id, "now": now, "numbers": numbers}):
+    for row in run(session, _BEGIN, {"site_id": site_id, "now": now, "numbers": numbers}):
         return SiteNow(**row._asdict(), now=now)
     raise SiteNotFound
 
@@ -153,8 +158,8 @@ def _computed(time_zone: Sql, today: ColumnElement[date]) -> list[ColumnElement[
     """What is shown of an item and not stored with it."""
     name = select(Location.name).where(Location.id == WorkItem.location_id).scalar_subquery()
     return [
-        func.coalesce(overdue(today), literal_column("false")).label("overdue"),
-        cast(func.timezone(time_zone, WorkItem.closed_at), Date()).label("closed_on"),
+        overdue(today).label("overdue"),
+        closed_on(time_zone).label("closed_on"),
         name.label("location"),
     ]
 
@@ -205,7 +210,7 @@ def find(database: Database, item_id: UUID, user_id: UUID | None, now: datetime,
 
 def lock(session: Session, item_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
     """Return the same as `find` during a change to its site: nobody changes it until the transaction ends."""
-    for row in _run(session, _LOCK, _sought(item_id, user_id, now, reach)):
+    for row in run(session, _LOCK, _sought(item_id, user_id, now, reach)):
         return row
     raise WorkItemNotFound
 
@@ -293,7 +298,7 @@ def add(session: Session, site: SiteNow, values: Mapping[str, Any], entry: Entry
     parameters = values | _of_history(site, None, values, entry, {}, site.now) | _of_site(site)
     if key is not None:
         parameters |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
-    for made in _run(session, _add(key is not None), parameters):
+    for made in run(session, _add(key is not None), parameters):
         return SimpleNamespace(**{**values, **made._asdict(), "site_key": site.key})
     return None
 
@@ -339,7 +344,7 @@ def write(session: Session, site: SiteNow, item: Any, values: Mapping[str, Any],
         "item_id": item.id,
         "audiences": list(dict.fromkeys(lost_sight(item, after))),
     }
-    (made,) = _run(session, _write(*changed), parameters)
+    (made,) = run(session, _write(*changed), parameters)
     computed: dict[str, Any] = made._asdict()
     return after._replace(**computed)
 
@@ -353,7 +358,7 @@ def remove(session: Session, site: SiteNow, item: Any, entry: Entry) -> None:
     """Delete a locked item, which nobody sees any longer; its history stays, and nobody gets its number or id again."""
     after = {**item._asdict(), "version": item.version + 1, "state": None}
     told = _of_history(site, item, after, entry, {}, max(site.now, item.updated_at))
-    _run(session, _REMOVE, {**told, "item_id": item.id, "audiences": ["all"]})
+    run(session, _REMOVE, {**told, "item_id": item.id, "audiences": ["all"]})
 
 
 def title_key(site_key: str, number: int, title: str) -> str:
@@ -361,7 +366,7 @@ def title_key(site_key: str, number: int, title: str) -> str:
     return f"{site_key.lower()}-{number}\n{comparable(title)}"
 
 
-def _run(session: Session, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+def run(session: Session, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
     """Run a compiled statement in a transaction, and return its rows as named tuples."""
     rows: Iterable[Any] = session.connection().exec_driver_sql(statement.text, statement.parameters(values))
     return statement.named(map(tuple, rows))

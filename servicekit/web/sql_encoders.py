@@ -23,7 +23,9 @@ from servicekit.web.schemas import Money
 Sql = ColumnElement[Any]
 
 
-def sql_encoder_of(model: type[BaseModel], columns: ReadOnlyColumnCollection[str, Any]) -> ColumnElement[str]:
+def sql_encoder_of(
+    model: type[BaseModel], columns: ReadOnlyColumnCollection[str, Any] | Mapping[str, Any]
+) -> ColumnElement[str]:
     """An expression for the JSON of a row with these columns, named after the model's fields.
 
     Lists are arrays, or jsonb if they hold views, whose amounts have two decimals there. A column of the type JSON is
