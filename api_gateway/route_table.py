@@ -173,7 +173,10 @@ ROUTES: tuple[Route, ...] = (
     _row("/schedules/{id}/pause", "tasks", POST=Action.CHANGE_TASKS),
     _row("/schedules/{id}/resume", "tasks", POST=Action.CHANGE_TASKS),
     _row("/schedules/{id}/run", "tasks", POST=Action.CHANGE_TASKS),
-    _row("/sites", "sites", GET=Action.READ_SITES),
+    _row("/sites", "sites", GET=Action.READ_SITES, POST=Action.CREATE_SITES),
+    _row("/sites/{id}", "sites", GET=Action.READ_SITES, PUT=Action.CHANGE_SITES),
+    _row("/sites/{id}/members", "sites", GET=Action.READ_SITES, POST=Action.CHANGE_SITES),
+    _row("/sites/{id}/members/{user_id}", "sites", PUT=Action.CHANGE_SITES, DELETE=Action.CHANGE_SITES),
 )
 
 #: The gateway's own pages; they have no alias.

@@ -6,20 +6,33 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from service_sites.errors import SiteKeyTaken
+from service_sites.errors import MemberExists, PeopleUnavailable, SiteKeyTaken
+from service_sites.routes.members import member_routes
 from service_sites.routes.sites import site_routes
 from service_sites.settings import SitesSettings
+from service_sites.use_cases.members import Members
 from service_sites.use_cases.sites import Sites
 from service_sites.use_cases.user_events import UserEvents
+from service_sites.users_client import PeopleDirectory, UsersClient
+from servicekit.circuits import Circuit, CircuitSettings, shared_state
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
+from servicekit.http_client import ServiceClient
 from servicekit.identity.enforcement import identify_with
 from servicekit.web.app import make_app
+from servicekit.web.routes import Routes
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.errors import AppError
 
 #: The errors that violated constraints become.
-CONSTRAINTS: Mapping[str, type[AppError]] = {"uq_sites_key": SiteKeyTaken}
+CONSTRAINTS: Mapping[str, type[AppError]] = {"pk_memberships": MemberExists, "uq_sites_key": SiteKeyTaken}
+#: Less than the gateway's limit, so that the answer names a slow users service instead of a plain 504.
+PEOPLE_TOTAL_SECONDS = 3.0
+
+
+def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
+    """Everything that people and programs may ask."""
+    return [site_routes(Sites(database, people)), member_routes(Members(database, people))]
 
 
 def create_app(settings: SitesSettings) -> Flask:
@@ -31,11 +44,24 @@ def create_app(settings: SitesSettings) -> Flask:
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
+    people = UsersClient(
+        ServiceClient(
+            settings.users_url,
+            circuit=Circuit("users", store=shared_state.store_for("service_sites", "users", CircuitSettings())),
+            unavailable=PeopleUnavailable,
+            pool_size=settings.service_threads,
+            total_seconds=PEOPLE_TOTAL_SECONDS,
+        ),
+        settings.token_for_people,
+    )
     users = UserEvents()
     handlers = {"user.updated": users.updated, "user.disabled": users.disabled, "user.deleted": users.deleted}
     return make_app(
         "service_sites",
-        routes=[site_routes(Sites(database)), event_routes(Inbox(database, handlers), settings.token)],
+        routes=[
+            *public_routes(database, people),
+            event_routes(Inbox(database, handlers), settings.token),
+        ],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.sites_bind),
         identify=identify_with(settings),

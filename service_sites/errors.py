@@ -1,13 +1,27 @@
 """Errors of the sites service.
 
-NotFound   ⊃ SiteNotFound, WorkItemNotFound
-Conflict   ⊃ SiteKeyTaken, StepNotPossible
-Forbidden  ⊃ ReasonRequired
+Invalid      ⊃ UnknownPerson
+Forbidden    ⊃ ReasonRequired
+NotFound     ⊃ LocationNotFound, MemberNotFound, SiteNotFound, WorkItemNotFound
+Conflict     ⊃ LastManager, LocationInUse, LocationNameTaken, MemberExists, SiteKeyTaken, StepNotPossible
+Unavailable  ⊃ PeopleUnavailable
 """
 
 from __future__ import annotations
 
-from servicekit.wire.errors import Conflict, FieldError, Forbidden, NotFound
+from servicekit.wire.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unavailable
+
+
+class UnknownPerson(Invalid):
+    """There is nobody with this address or id who could work on a site.
+
+    An account may also be disabled.
+    """
+
+    code = "person_not_found"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(details=[FieldError(field, "there is nobody to be found by this")])
 
 
 class SiteNotFound(NotFound):
@@ -16,10 +30,52 @@ class SiteNotFound(NotFound):
     code = "site_not_found"
 
 
+class MemberNotFound(NotFound):
+    """Nobody with this id is one of the site's people."""
+
+    code = "member_not_found"
+
+
+class LocationNotFound(NotFound):
+    """There is no location with this id on the site."""
+
+    code = "location_not_found"
+
+
 class SiteKeyTaken(Conflict):
     """Another site has this key."""
 
     code = "site_key_taken"
+
+
+class MemberExists(Conflict):
+    """They are one of the site's people already.
+
+    Change their role by PUT.
+    """
+
+    code = "member_exists"
+
+
+class LastManager(Conflict):
+    """The site would have no manager left.
+
+    Make somebody else a manager first.
+    """
+
+    code = "last_manager"
+
+
+class LocationInUse(Conflict):
+    """Something is in this location: work items, or other locations."""
+
+    code = "location_in_use"
+
+
+class LocationNameTaken(Conflict):
+    """Another location beside it has this name."""
+
+    code = "location_name_taken"
 
 
 class WorkItemNotFound(NotFound):
@@ -47,3 +103,9 @@ class StepNotPossible(Conflict):
     """
 
     code = "step_not_possible"
+
+
+class PeopleUnavailable(Unavailable):
+    """The users service is not available at the moment, so the person cannot be found; try again."""
+
+    code = "users_unavailable"

@@ -18,6 +18,7 @@ from service_users.routes.access import access_routes
 from service_users.routes.accounts import account_routes
 from service_users.routes.exchange import exchange_routes
 from service_users.routes.factors import factor_routes
+from service_users.routes.people import people_routes
 from service_users.routes.users import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
@@ -65,6 +66,7 @@ def create_app(settings: UsersSettings) -> Flask:
             factor_routes(factors),
             access_routes(ApiKeys(database), Administration(database), accounts, links, users),
             exchange_routes(exchange, settings.gateways_token),
+            people_routes(users, settings.token_for_people),
             event_routes(Inbox(database, {}), settings.token),
         ],
         checks={"database": database.ping},

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, bindparam, func, or_, select
+from sqlalchemy import Text, Uuid, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import array, insert
 
 from service_users.errors import EmailTaken, UserNotFound
@@ -39,6 +39,13 @@ _ADD = Statement(
     .on_conflict_do_nothing(constraint="uq_users_email_key")
     .returning(User.id)
 )
+_PERSON: tuple[Any, ...] = (User.id, User.name)
+_PEOPLE = Statement(
+    select(*_PERSON).where(
+        or_(User.email_key == bindparam("email_key"), User.id == bindparam("id", type_=Uuid())),
+        User.disabled_at.is_(None),
+    )
+)
 _OTHER = Statement(select(User.id).where(User.email_key == bindparam("email_key"), User.id != bindparam("id")))
 
 
@@ -53,6 +60,11 @@ def require_free(database: Database, user_id: UUID, email_key: str) -> None:
     """Raises `EmailTaken` if another user, in whomever's reach, has this address; the constraint settles races."""
     if database.rows(_OTHER, {"id": user_id, "email_key": email_key}):
         raise EmailTaken
+
+
+def people(database: Database, *, email_key: str | None, user_id: UUID | None) -> list[Any]:
+    """Id and name of whoever has this address or this id, and an account that is not disabled."""
+    return database.rows(_PEOPLE, {"email_key": email_key, "id": user_id})
 
 
 def search(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from service_users.domain import DEFAULT_ROLES
 from servicekit.web.paging import SortedPage, SortedQuery
 from servicekit.web.preconditions import Resource
-from servicekit.web.schemas import Body, QueryText, Timestamp, Update, Visible, unsent
+from servicekit.web.schemas import Body, Id, QueryText, Timestamp, Update, View, Visible, unsent
 
 MAX_EMAIL = 254
 #: What stands before the @ of most addresses, and is in its normal form.
@@ -114,6 +114,32 @@ class UserView(Resource):
     roles: list[str]
     created_at: Timestamp
     updated_at: Timestamp
+
+
+class PersonSought(Body):
+    """Somebody whom a service asks about, by exactly one of address and id."""
+
+    email: EmailSought | None = None
+    id: Id | None = None
+
+    @model_validator(mode="after")
+    def _is_named_once(self) -> Self:
+        if (self.email is None) == (self.id is None):
+            raise ValueError("must have either email or id")
+        return self
+
+
+class PersonView(View):
+    """Somebody, as others may know them."""
+
+    id: UUID
+    name: str
+
+
+class PeopleView(View):
+    """Whoever was found."""
+
+    people: list[PersonView]
 
 
 class UserUpdate(Update):

@@ -7,12 +7,12 @@ from typing import ClassVar, Self
 from pydantic import Field, FilePath, SecretStr, model_validator
 
 from service_users.auth_key import AuthKey
-from servicekit.process.settings import Bind, DatabaseUrl, GatewayToken, WebServiceSettings, secret_of
+from servicekit.process.settings import Bind, DatabaseUrl, GatewayToken, PeopleToken, WebServiceSettings, secret_of
 
 _MAKE_ONE = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
-class UsersSettings(GatewayToken, WebServiceSettings):
+class UsersSettings(GatewayToken, PeopleToken, WebServiceSettings):
     """Settings of the users service."""
 
     process: ClassVar[str] = "users"

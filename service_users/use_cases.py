@@ -13,7 +13,7 @@ from service_users.accounts.changes import By
 from service_users.accounts.password_rules import weakness
 from service_users.accounts.passwords import Passwords
 from service_users.errors import EmailTaken
-from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
+from service_users.schemas import PeopleView, PersonSought, UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from servicekit.database.engine import Database
 from servicekit.events.outbox import NOTHING_ELSE, Also
 from servicekit.identity.reach import Reach
@@ -86,6 +86,12 @@ class Users:
     def get(self, user_id: UUID, *, reach: Reach) -> UserView:
         """Return one user. Raises `UserNotFound`."""
         return _view(repository.ROWS.find(self._database, user_id, reach=reach))
+
+    def people(self, sought: PersonSought) -> PeopleView:
+        """Return whoever has this address or id, unless their account is disabled."""
+        email_key = None if sought.email is None else comparable(sought.email)
+        found = repository.people(self._database, email_key=email_key, user_id=sought.id)
+        return PeopleView.unchecked(people=found)
 
     def search(self, query: UserQuery, *, reach: Reach) -> UserPage:
         """Return one page of users.

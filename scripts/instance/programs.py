@@ -121,6 +121,7 @@ def programs_of(
     callers = {"AUTH": "required", "AUTH_KEYS_FILE": keys} if auth else {"AUTH": "off"}
     gateway = {"GATEWAY_TOKEN": credentials["gateway_token"]} if auth else {}
     accounts = {**gateway, "AUTH_KEY": credentials["auth_key"]} if auth else {}
+    people = {"PEOPLE_TOKEN": credentials["people_token"]}
     internal = {"INTERNAL_TOKEN": credentials["internal"]}
     broker_url = {} if broker is None else {"RABBITMQ_URL": broker.url}
     rows = services()
@@ -142,7 +143,7 @@ def programs_of(
         return Program(
             row.name, python("servicekit.web.serve", row.name),
             {**listening(row.variable("BIND"), row.name), **callers, **internal, **peers, **databases[row.name],
-             **(accounts if row.name == "users" else {})},
+             **(accounts if row.name == "users" else {}), **(people if row.name in ("users", "sites") else {})},
         )  # fmt: skip
 
     programs = [
@@ -213,7 +214,8 @@ def _addresses() -> list[str]:
     return [
         *(row.variable(what) for row in services().values() for what in of_services),
         "GATEWAY_BIND", "EVENTS_BIND", "EVENTS_URL", "INGEST_BIND", "RELAY_BIND", "WORKER_BIND", "RABBITMQ_URL",
-        "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE", "GATEWAY_TOKEN", "GATEWAY_TOKEN_FILE", "AUTH_KEY", "AUTH_KEY_FILE",
+        "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE", "GATEWAY_TOKEN", "GATEWAY_TOKEN_FILE", "PEOPLE_TOKEN",
+        "PEOPLE_TOKEN_FILE", "AUTH_KEY", "AUTH_KEY_FILE",
         "AUTH_KEYS_FILE",
     ]  # fmt: skip
 

@@ -29,7 +29,7 @@ class UserEvents:
 
     def disabled(self, session: Session, event: Event) -> None:
         """Show who may not log in any more; they stay, with their work."""
-        members.disable(session, read_data(SubjectId, event).id, self._clock())
+        members.mark(session, read_data(SubjectId, event).id, True, self._clock())
 
     def deleted(self, session: Session, event: Event) -> None:
         """Remove them from all sites, and let nobody add them again."""

@@ -204,6 +204,29 @@ class GatewayToken(ServerSettings):
         return _token_of("GATEWAY_TOKEN", self.gateway_token, self.gateway_token_file)
 
 
+class PeopleToken(ServerSettings):
+    """The token by which the users service knows who may look up people by their addresses."""
+
+    people_token: Token | None = Field(
+        default=None,
+        description="the token by which a service finds people by their addresses at the users service, at least 16 "
+        "characters; without it nobody is found",
+    )
+    people_token_file: FilePath | None = Field(
+        default=None, description="a file that holds the token for people; PEOPLE_TOKEN wins over it"
+    )
+
+    @model_validator(mode="after")
+    def _can_read_people_token(self) -> Self:
+        _ = self.token_for_people
+        return self
+
+    @property
+    def token_for_people(self) -> str | None:
+        """The token, from either variable."""
+        return _token_of("PEOPLE_TOKEN", self.people_token, self.people_token_file)
+
+
 def secret_of(variable: str, value: SecretStr | None, file: Path | None) -> str | None:
     """A secret from a variable, or from the file that `variable`_FILE names; raises ValueError."""
     if value is not None or file is None:

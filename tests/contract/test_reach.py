@@ -26,8 +26,19 @@ DATABASE = {"database", "_database", "session", "_statements"}
 #: Those without a reach, with why.
 WITHOUT_REACH = {
     "service_orders/repository.py": {"follows the deletion of a user": "cancel_open"},
-    "service_sites/persistence/members.py": {"follows the accounts of users": "disable forget rename"},
-    "service_users/repository.py": {"an address is taken, whosever it is": "require_free"},
+    "service_sites/persistence/members.py": {
+        "follows the accounts of users": "forget mark rename",
+        "where the use case knows the caller's role": "add has_another_manager held remove search update_held",
+    },
+    "service_sites/persistence/sites.py": {
+        "opened by administrators alone": "add",
+        "the use case then asks what the caller is there": "count_change hold update_held",
+        "of nobody": "knows_time_zone",
+    },
+    "service_users/repository.py": {
+        "an address is taken, whosever it is": "require_free",
+        "for services, by a token of their own": "people",
+    },
     "service_tasks/persistence/message_store.py": {
         "only for callers who reach all": "accept forget get search",
         "the broker's": "store",

@@ -89,13 +89,20 @@ POST   /schedules/{id}/pause        none own  none all   tasks
 POST   /schedules/{id}/resume       none own  none all   tasks
 POST   /schedules/{id}/run          none own  none all   tasks
 GET    /sites                       none own  all  all   read sites
+POST   /sites                       none none none all   sites
+GET    /sites/{id}                  none own  all  all   read sites
+PUT    /sites/{id}                  none own  none all   sites
+GET    /sites/{id}/members          none own  all  all   read sites
+POST   /sites/{id}/members          none own  none all   sites
+PUT    /sites/{id}/members/{user_id} none own none all sites
+DELETE /sites/{id}/members/{user_id} none own none all sites
 GET    /                            all  all  all  all
 GET    /health                      all  all  all  all
 GET    /status                      none none all  all   read admin
 POST   /admin/circuits/{name}       none none none all   admin
 """
 #: Only for the services and the gateway themselves, by their own tokens.
-INTERNAL = {"POST /internal/events", "POST /internal/exchange", "GET /internal/revocations"}
+INTERNAL = {"POST /internal/events", "POST /internal/people", "POST /internal/exchange", "GET /internal/revocations"}
 ROWS = {f"{method} {path}": rest for method, path, *rest in (line.split() for line in TABLE.strip().splitlines())}
 #: What else may be done by whoever must change their password.
 OF_ANY_SESSION = {"GET /auth/me", "PUT /auth/password", "POST /auth/logout", "POST /auth/logout-all"}
