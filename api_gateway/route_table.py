@@ -177,6 +177,10 @@ ROUTES: tuple[Route, ...] = (
     _row("/sites/{id}", "sites", GET=Action.READ_SITES, PUT=Action.CHANGE_SITES),
     _row("/sites/{id}/members", "sites", GET=Action.READ_SITES, POST=Action.CHANGE_SITES),
     _row("/sites/{id}/members/{user_id}", "sites", PUT=Action.CHANGE_SITES, DELETE=Action.CHANGE_SITES),
+    _row("/sites/{id}/work-items", "sites", POST=Action.CHANGE_SITES),
+    _row("/work-items", "sites", GET=Action.READ_SITES),
+    _row("/work-items/{id}", "sites", GET=Action.READ_SITES, PUT=Action.CHANGE_SITES, DELETE=Action.CHANGE_SITES),
+    _row("/work-items/{id}/history", "sites", GET=Action.READ_SITES),
 )
 
 #: The gateway's own pages; they have no alias.

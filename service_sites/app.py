@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from service_sites.errors import MemberExists, PeopleUnavailable, SiteKeyTaken
+from service_sites.errors import MemberExists, PeopleUnavailable, SiteKeyTaken, UnknownLocation
+from service_sites.routes.items import item_routes
 from service_sites.routes.members import member_routes
 from service_sites.routes.sites import site_routes
 from service_sites.settings import SitesSettings
+from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.members import Members
 from service_sites.use_cases.sites import Sites
 from service_sites.use_cases.user_events import UserEvents
@@ -25,14 +27,22 @@ from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.errors import AppError
 
 #: The errors that violated constraints become.
-CONSTRAINTS: Mapping[str, type[AppError]] = {"pk_memberships": MemberExists, "uq_sites_key": SiteKeyTaken}
+CONSTRAINTS: Mapping[str, type[AppError]] = {
+    "fk_work_items_location_id": UnknownLocation,
+    "pk_memberships": MemberExists,
+    "uq_sites_key": SiteKeyTaken,
+}
 #: Less than the gateway's limit, so that the answer names a slow users service instead of a plain 504.
 PEOPLE_TOTAL_SECONDS = 3.0
 
 
 def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
     """Everything that people and programs may ask."""
-    return [site_routes(Sites(database, people)), member_routes(Members(database, people))]
+    return [
+        site_routes(Sites(database, people)),
+        member_routes(Members(database, people)),
+        item_routes(WorkItems(database)),
+    ]
 
 
 def create_app(settings: SitesSettings) -> Flask:

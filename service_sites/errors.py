@@ -1,6 +1,6 @@
 """Errors of the sites service.
 
-Invalid      ⊃ UnknownPerson
+Invalid      ⊃ UnknownLocation, UnknownPerson
 Forbidden    ⊃ ReasonRequired
 NotFound     ⊃ LocationNotFound, MemberNotFound, SiteNotFound, WorkItemNotFound
 Conflict     ⊃ LastManager, LocationInUse, LocationNameTaken, MemberExists, SiteKeyTaken, StepNotPossible
@@ -82,6 +82,13 @@ class WorkItemNotFound(NotFound):
     """There is no work item with this id."""
 
     code = "work_item_not_found"
+
+
+class UnknownLocation(Invalid):
+    """The site has no location with this id."""
+
+    def __init__(self) -> None:
+        super().__init__(details=[FieldError("location_id", "must be one of the site's locations")])
 
 
 class ReasonRequired(Forbidden):

@@ -34,10 +34,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_sites.domain.item import ItemKind, WorkState
-from service_sites.domain.people import Actor, SiteRole
+from service_sites.domain.people import Actor, Member, SiteRole
 from service_sites.domain.visibility import lost_sight
 from service_sites.errors import SiteNotFound, WorkItemNotFound
-from service_sites.tables import Base, History, Location, Membership, Removal, Site, WorkItem
+from service_sites.tables import Base, CalendarDay, History, Location, Membership, Removal, Site, WorkItem
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 from servicekit.identity.reach import Reach
@@ -135,21 +135,32 @@ _AT_SITE: list[Any] = [
     (Site.next_number - _NUMBERS).label("number"),
     today_at(Site.time_zone).label("today"),
 ]
+_MEMBER = bindparam("member", type_=Uuid())
 _BEGIN = Statement(
     update(Site)
-    .where(Site.id == bindparam("site_id"))
+    .where(
+        Site.id == bindparam("site_id"),
+        or_(
+            cast(bindparam("role"), Text).is_(None),
+            select(Membership.role)
+            .where(Membership.site_id == Site.id, Membership.user_id == _MEMBER, Membership.role == bindparam("role"))
+            .exists(),
+        ),
+    )
     .values(change_seq=Site.change_seq + 1, next_number=Site.next_number + _NUMBERS)
     .returning(*_AT_SITE)
 )
 
 
-def begin(session: Session, site_id: UUID, now: datetime, *, numbers: int = 0) -> SiteNow:
+def begin(session: Session, site_id: UUID, now: datetime, *, numbers: int = 0, member: Actor | None = None) -> SiteNow:
     """Begin a change to a site's items or people, and take as many new numbers: until the transaction ends, others that
     would change them wait. So its `change_seq` is later than that of every change that was committed before.
 
-    Raises `SiteNotFound`.
+    Raises `SiteNotFound`, also if the `member`, who was one of its people, no longer has their role.
     """
-    for row in run(session, _BEGIN, {"site_id": site_id, "now": now, "numbers": numbers}):
+    values = {"site_id": site_id, "now": now, "numbers": numbers}
+    values |= {"member": member and member.user_id, "role": member and member.role}
+    for row in run(session, _BEGIN, values):
         return SiteNow(**row._asdict(), now=now)
     raise SiteNotFound
 
@@ -167,6 +178,13 @@ def _computed(time_zone: Sql, today: ColumnElement[date]) -> list[ColumnElement[
 _OF_SITE = _computed(bindparam("time_zone", type_=Text()), bindparam("today", type_=Date()))
 #: What is read of an item, besides what only serves a search.
 _ITEM = [column for column in WorkItem.__table__.columns if column.computed is None and column.key != "title_key"]
+#: What the reader is on the site.
+_READER: list[Any] = [
+    Membership.name.label("reader_name"),
+    Membership.role.label("reader_role"),
+    Membership.organisation.label("reader_organisation"),
+    Membership.position.label("reader_position"),
+]
 _ROLES = {role: visible_to(role, Membership.user_id, Membership.organisation) for role in SiteRole}
 _REACHED = or_(
     cast(_REACH, Uuid()).is_(None),
@@ -178,10 +196,7 @@ _FOUND = (
         Site.key.label("site_key"),
         today_at(Site.time_zone).label("today"),
         *_computed(Site.time_zone, today_at(Site.time_zone)),
-        Membership.name.label("reader_name"),
-        Membership.role.label("reader_role"),
-        Membership.organisation.label("reader_organisation"),
-        Membership.position.label("reader_position"),
+        *_READER,
     )
     .join(Site, Site.id == WorkItem.site_id)
     .outerjoin(
@@ -206,6 +221,47 @@ def find(database: Database, item_id: UUID, user_id: UUID | None, now: datetime,
     for row in database.rows(_FIND, _sought(item_id, user_id, now, reach)):
         return row
     raise WorkItemNotFound
+
+
+_READ = Statement(
+    select(*_READER)
+    .select_from(Site)
+    .outerjoin(
+        Membership, and_(Membership.site_id == Site.id, Membership.user_id == bindparam("user_id", type_=Uuid()))
+    )
+    .where(Site.id == bindparam("site_id"), or_(cast(_REACH, Uuid()).is_(None), Membership.user_id == _REACH))
+)
+
+
+def reader(database: Database, site_id: UUID, user_id: UUID | None, *, reach: Reach) -> Any:
+    """Return what somebody is on a site, as `find` does. Raises `SiteNotFound`."""
+    for row in database.rows(_READ, {"site_id": site_id, "user_id": user_id, "reach": reach.owner}):
+        return row
+    raise SiteNotFound
+
+
+_MEMBERSHIP: list[Any] = [Membership.name, Membership.role, Membership.organisation]
+_FIND_MEMBER = Statement(
+    select(*_MEMBERSHIP).where(
+        Membership.site_id == bindparam("site_id"), Membership.user_id == bindparam("user_id"), ~Membership.disabled
+    )
+)
+
+
+def member(session: Session, site_id: UUID, user_id: UUID) -> Member | None:
+    """One of a site's people, unless their account is disabled."""
+    for row in run(session, _FIND_MEMBER, {"site_id": site_id, "user_id": user_id}):
+        return Member(user_id, row.name, SiteRole(row.role), row.organisation)
+    return None
+
+
+_DAY: list[Any] = [CalendarDay.day, CalendarDay.works]
+_DAYS = Statement(select(*_DAY).where(CalendarDay.site_id == bindparam("site_id"), CalendarDay.day >= bindparam("day")))
+
+
+def calendar_exceptions(session: Session, site_id: UUID, day: date) -> dict[date, bool]:
+    """On which days since this one a site works although its calendar says otherwise, or does not."""
+    return {row.day: row.works for row in run(session, _DAYS, {"site_id": site_id, "day": day})}
 
 
 def lock(session: Session, item_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:

@@ -236,6 +236,10 @@ class Update(Body):
         if wrong := [name for name in sorted(sent) if self._sent_back[name] != shown[name]]:
             raise _invalid(FieldError(name, "cannot be changed") for name in wrong)
 
+    def sent_back(self, name: str) -> Any:
+        """What was sent as a field that only the service sets; None for nothing."""
+        return self._sent_back.get(name)
+
     def named(self) -> dict[str, Any]:
         """The fields that were sent, with their values."""
         return {name: getattr(self, name) for name in self.model_fields_set}

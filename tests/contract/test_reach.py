@@ -39,6 +39,12 @@ WITHOUT_REACH = {
         "an address is taken, whosever it is": "require_free",
         "for services, by a token of their own": "people",
     },
+    "service_sites/persistence/history.py": {"of an item that was found": "page page_for_contractor"},
+    "service_sites/persistence/items.py": {
+        "changes a site, or an item that was locked": "add begin remove write",
+        "of a site that is changed": "calendar_exceptions member",
+        "any statement": "run",
+    },
     "service_tasks/persistence/message_store.py": {
         "only for callers who reach all": "accept forget get search",
         "the broker's": "store",

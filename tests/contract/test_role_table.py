@@ -96,6 +96,12 @@ GET    /sites/{id}/members          none own  all  all   read sites
 POST   /sites/{id}/members          none own  none all   sites
 PUT    /sites/{id}/members/{user_id} none own none all sites
 DELETE /sites/{id}/members/{user_id} none own none all sites
+POST   /sites/{id}/work-items       none own  none all   sites
+GET    /work-items                  none own  all  all   read sites
+GET    /work-items/{id}             none own  all  all   read sites
+PUT    /work-items/{id}             none own  none all   sites
+DELETE /work-items/{id}             none own  none all   sites
+GET    /work-items/{id}/history     none own  all  all   read sites
 GET    /                            all  all  all  all
 GET    /health                      all  all  all  all
 GET    /status                      none none all  all   read admin

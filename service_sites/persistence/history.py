@@ -1,0 +1,74 @@
+"""Every query about the history of work items, which nobody changes: the service has no right to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Integer, Text, Uuid, bindparam, cast, func, literal_column, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from service_sites.persistence.items import run
+from service_sites.tables import History
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement
+
+#: What only the people who lead a site know.
+UNTOLD_TO_CONTRACTORS = ("priority", "visible_to_customer", "root_cause", "tags")
+
+_OF_ITEM = (History.item_id == bindparam("item_id", type_=Uuid()), History.seq > bindparam("after", type_=BigInteger()))
+_USER, _ORGANISATION = bindparam("user_id", type_=Uuid()), bindparam("organisation", type_=Text())
+_COLUMNS: list[Any] = [*History.__table__.columns]
+_UNTOLD = cast(bindparam("untold"), ARRAY(Text))
+_TOLD = History.changes.op("-")(_UNTOLD)
+#: Since the item came to be theirs, and what they did themselves.
+_CONCERNS = or_(
+    History.actor_id == _USER,
+    History.organisation == func.nullif(_ORGANISATION, literal_column("''")),
+    History.seq >= bindparam("since", type_=BigInteger()),
+)
+_SAYS_SOMETHING = or_(History.step != literal_column("'changed'"), literal_column("'{}'::jsonb") != _TOLD)
+_LIMIT = bindparam("limit", type_=Integer())
+_PAGE = Statement(select(*_COLUMNS).where(*_OF_ITEM).order_by(History.seq).limit(_LIMIT))
+_THEIRS = Statement(
+    select(*(_TOLD.label("changes") if column.key == "changes" else column for column in _COLUMNS))
+    .where(*_OF_ITEM, _CONCERNS, _SAYS_SOMETHING)
+    .order_by(History.seq)
+    .limit(_LIMIT)
+)
+#: When somebody became the assignee.
+_ASSIGNED = Statement(
+    select(func.max(History.seq).label("seq")).where(
+        History.item_id == bindparam("item_id"),
+        History.changes.op("#>>")(literal_column("'{assignee_id,1}'")) == cast(_USER, Text),
+    )
+)
+_NEVER = 2**62
+
+
+def page(database: Database | Session, item: Any, after: int, limit: int) -> Sequence[Any]:
+    """Return what happened to an item behind a row, the oldest first."""
+    return _rows(database, _PAGE, {"item_id": item.id, "after": after, "limit": limit})
+
+
+def page_for_contractor(
+    database: Database | Session, item: Any, after: int, limit: int, user_id: UUID | None, organisation: str
+) -> Sequence[Any]:
+    """Return the same, as far as it concerns somebody to whom the item is given, or their organisation."""
+    values = {"item_id": item.id, "user_id": user_id}
+    since = None
+    if item.assignee_id is not None and item.assignee_id == user_id:
+        since = _rows(database, _ASSIGNED, values)[0].seq
+    values |= {
+        "after": after,
+        "limit": limit,
+        "organisation": organisation,
+        "since": _NEVER if since is None else since,
+    }
+    return _rows(database, _THEIRS, {**values, "untold": list(UNTOLD_TO_CONTRACTORS)})
+
+
+def _rows(source: Database | Session, statement: Statement, values: dict[str, Any]) -> Sequence[Any]:
+    return source.rows(statement, values) if isinstance(source, Database) else run(source, statement, values)

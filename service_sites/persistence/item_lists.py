@@ -1,0 +1,366 @@
+"""Lists of work items: of one site or several, each row as its reader may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    FromClause,
+    Integer,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    not_,
+    null,
+    or_,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
+
+from service_sites.domain.item import ItemKind
+from service_sites.domain.people import SiteRole
+from service_sites.persistence.items import Condition, closed_on, overdue, today_at, visible_to
+from service_sites.schemas.items import (
+    CUSTOMER_STATES,
+    INNER_FILTERS,
+    CustomerWorkItemView,
+    WorkItemQuery,
+    WorkItemView,
+)
+from service_sites.tables import Location, Membership, Site, WorkItem
+from servicekit.database.engine import Database
+from servicekit.database.statement import Statement, containing
+from servicekit.database.trigrams import sought
+from servicekit.identity.reach import Reach
+from servicekit.web.lists import Filters, Found, RowWriter, SortedList
+from servicekit.web.paging import Sorting
+from servicekit.web.sql_encoders import sql_encoder_of
+from servicekit.wire.caseless import comparable
+from servicekit.wire.envelope import Written
+
+SORTING = Sorting(
+    WorkItem.id, WorkItem.created_at, due_on=WorkItem.due_key, priority=WorkItem.priority_key, number=WorkItem.number
+)
+#: Orders that customers are told nothing of.
+_INNER_SORTS = ("priority", "number")
+_USER = bindparam("user_id", type_=Uuid())
+#: Stands before and behind the code of the permitted steps. JSON never has it.
+_MARK = "\x01"
+
+
+class Facts(NamedTuple):
+    """All that decides which steps somebody may take on an item, and that a statement can tell of it."""
+
+    state: str
+    kind: str
+    #: The reader's on its site; empty: none.
+    role: str
+    is_author: bool
+    is_assignee: bool
+    is_responsible_organisation: bool
+    did_report: bool
+    organisation_did_report: bool
+
+
+class _Group(NamedTuple):
+    """Sites on which the reader sees alike."""
+
+    role: SiteRole
+    #: Only a contractor's matters.
+    organisation: str
+    sites: list[UUID]
+
+
+_MEMBERSHIP: list[Any] = [Membership.site_id, Membership.role, Membership.organisation]
+_MEMBERSHIPS = Statement(
+    select(*_MEMBERSHIP)
+    .where(Membership.user_id == bindparam("reach", type_=Uuid()))
+    .order_by(Membership.role, Membership.organisation)
+)
+_TODAY = Statement(select(today_at(Site.time_zone).label("today")).where(Site.id == bindparam("site_id")))
+_below = select(Location.id).where(Location.id == bindparam("location_id")).cte("below", recursive=True)
+_below = _below.union_all(select(Location.id).join(_below, Location.parent_id == _below.c.id))
+_LOCATIONS = Statement(select(_below.c.id))
+
+
+def search(
+    database: Database,
+    query: WorkItemQuery,
+    user_id: UUID | None,
+    now: datetime,
+    permitted: Callable[[Facts], str],
+    *,
+    reach: Reach,
+) -> Found | None:
+    """Return one page of the matching items that somebody sees; None if there can be none.
+
+    `permitted` gives the JSON of the steps that the reader may take. Raises `Invalid` as `Sorting.place` and
+    `SortedList.find` do.
+    """
+    place = SORTING.place(query)
+    groups = None if reach.owner is None else _groups(database, query, reach)
+    if groups == []:
+        return None
+    values = _values(database, query, now)
+    for number, group in enumerate(groups or ()):
+        values |= {f"sites{number}": group.sites, f"organisation{number}": group.organisation}
+    one_site = query.site_id is not None or (groups is not None and [len(group.sites) for group in groups] == [1])
+    if one_site and groups:
+        values["site_id"] = groups[0].sites[0]
+    given = [name for name, value in values.items() if value is not None]
+    listed = _list(
+        query.sort,
+        bool(place),
+        query.total,
+        one_site,
+        None if groups is None else tuple(one.role for one in groups),
+        *given,
+    )
+    found = listed.find(database, query, {**values, **place, "user_id": user_id, "now": now})
+    return found._replace(rows=_with_steps(found.rows, permitted))
+
+
+def _groups(database: Database, query: WorkItemQuery, reach: Reach) -> list[_Group]:
+    """The sites whose items the reader sees, if any of these can be in the list."""
+    rows = database.rows(_MEMBERSHIPS, {"reach": reach.owner})
+    found: dict[tuple[SiteRole, str], list[UUID]] = {}
+    for row in rows:
+        role = SiteRole(row.role)
+        if query.site_id in (None, row.site_id) and (role is not SiteRole.CUSTOMER or _is_for_customers(query)):
+            found.setdefault((role, row.organisation if role is SiteRole.CONTRACTOR else ""), []).append(row.site_id)
+    return [_Group(role, organisation, sites) for (role, organisation), sites in found.items()]
+
+
+def _is_for_customers(query: WorkItemQuery) -> bool:
+    """Whether a list shows nothing of a customer's items but what they are told: what it leaves out tells, too."""
+    if any(getattr(query, name) is not None for name in INNER_FILTERS):
+        return False
+    return query.sort.removeprefix("-") not in _INNER_SORTS and (query.state is None or bool(_told_states(query.state)))
+
+
+def _told_states(words: str) -> list[str]:
+    return [state for word in words.split(",") for state in CUSTOMER_STATES.get(word, ())]  # type: ignore[call-overload]
+
+
+def _values(database: Database, query: WorkItemQuery, now: datetime) -> dict[str, Any]:
+    """The parameters of the filters, None for those that are not given."""
+    values: dict[str, Any] = {
+        name: getattr(query, name)
+        for name in ("site_id", "assignee_id", "organisation", "kind", "type", "severity", "priority", "due_from")
+    }
+    values |= {name: getattr(query, name) for name in ("due_to", "created_from", "created_to")}
+    values["mine"] = True if query.mine else None
+    values["late" if query.overdue else "not_late"] = None if query.overdue is None else True
+    if query.overdue is not None and query.site_id is not None:
+        values["today"] = next(
+            (row.today for row in database.rows(_TODAY, {"site_id": query.site_id, "now": now})), None
+        )
+    if query.state is not None:
+        told = _told_states(query.state)
+        states = [*dict.fromkeys([*told, *(word for word in query.state.split(",") if word not in CUSTOMER_STATES)])]
+        values |= {"state": states[0]} if len(states) == 1 else {"states": states}
+        values["told_states"] = told
+    if query.location_id is not None:
+        found = database.rows(_LOCATIONS, {"location_id": query.location_id})
+        values["locations"] = [row.id for row in found]
+    if query.q:
+        part = comparable(query.q)
+        values |= {"part": containing(part), "part_of_title": f"%\n{containing(part)}", **sought(part)}
+    return values
+
+
+def _equal(name: str, column: Any) -> Condition:
+    condition: Condition = column == bindparam(name, type_=column.type)
+    return condition
+
+
+def _among(name: str, column: Any) -> Condition:
+    condition: Condition = column == any_(cast(bindparam(name), ARRAY(column.type)))
+    return condition
+
+
+@lru_cache(maxsize=500)
+def _list(
+    sort: str, continued: bool, counted: bool, one_site: bool, roles: tuple[SiteRole, ...] | None, *given: str
+) -> SortedList:
+    names = {*given}
+    key = sort.removeprefix("-")
+    filters = Filters()
+    if one_site:
+        filters.ordered.append(_equal("site_id", WorkItem.site_id))
+    is_customer = [] if roles is None else [role is SiteRole.CUSTOMER for role in roles]
+    mixed = any(is_customer) and not all(is_customer)
+    # An index that has the order of time for each value of a column gives only the rows of one value.
+    leading = ("organisation", "state") if one_site and key == "created_at" and not any(is_customer) else ()
+    lead = next((name for name in leading if name in names), None)
+    for name in ("organisation", "assignee_id", "kind", "type", "severity"):
+        if name in names:
+            (filters.ordered if name == lead else filters.others).append(_equal(name, getattr(WorkItem, name)))
+    if "priority" in names:
+        filters.others.append(_equal("priority", WorkItem.priority_key))
+    if "locations" in names:
+        filters.others.append(_among("locations", WorkItem.location_id))
+    (filters.ordered if key == "created_at" else filters.others).extend(SORTING.filters(names))
+    (filters.ordered if key == "due_on" else filters.others).extend(_due(names))
+    if "part" in names:
+        filters.part = WorkItem.title_key.like(bindparam("part", type_=Text), escape="/")
+        filters.trigrams = func.trigrams(WorkItem.title_key)
+    if not mixed:
+        asked = _asked(names, customer=any(is_customer))
+        (filters.ordered if lead == "state" else filters.others).extend(asked)
+    if roles is not None:
+        seen = [
+            and_(
+                *([] if one_site else [_among(f"sites{number}", WorkItem.site_id)]),
+                visible_to(role, _USER, bindparam(f"organisation{number}", type_=Text())),
+                *(_asked(names, customer=role is SiteRole.CUSTOMER) if mixed else ()),
+            )
+            for number, role in enumerate(roles)
+        ]
+        # These see nearly everything; for the others an index gives what is theirs.
+        nearly_all = one_site and roles[0] not in (SiteRole.CONTRACTOR, SiteRole.CUSTOMER)
+        (filters.ordered if nearly_all else filters.others).append(or_(*seen))
+    return SortedList(WorkItem, _writer(roles), SORTING, sort, filters, continued=continued, counted=counted)
+
+
+def _asked(names: set[str], *, customer: bool) -> list[Condition]:
+    """The filters that are others for customers: these know other words, have no work, and search no numbers."""
+    conditions: list[Condition] = []
+    if customer:
+        if names & {"state", "states"}:
+            conditions.append(_among("told_states", WorkItem.state))
+        if "mine" in names:
+            conditions += [_equal("user_id", WorkItem.author_id), WorkItem.kind == _REMARK]
+        if "part" in names:
+            conditions.append(WorkItem.title_key.like(bindparam("part_of_title", type_=Text), escape="/"))
+        return conditions
+    if "state" in names:
+        conditions.append(_equal("state", WorkItem.state))
+    if "states" in names:
+        conditions.append(_among("states", WorkItem.state))
+    if "mine" in names:
+        conditions.append(_equal("user_id", WorkItem.assignee_id))
+    return conditions
+
+
+def _due(names: set[str]) -> list[Condition]:
+    conditions: list[Condition] = [WorkItem.due_on.is_not(None)] if names & {"due_from", "due_to"} else []
+    if "due_from" in names:
+        conditions.append(WorkItem.due_key >= bindparam("due_from", type_=Date()))
+    if "due_to" in names:
+        conditions.append(WorkItem.due_key <= bindparam("due_to", type_=Date()))
+    if "today" in names:
+        late = [overdue(bindparam("today", type_=Date()))]
+    else:
+        # No site is further, so that an index serves; then each site's own date decides.
+        today = select(today_at(Site.time_zone)).where(Site.id == WorkItem.site_id).scalar_subquery()
+        late = [overdue(today_at(literal_column("'Etc/GMT-14'", Text()))), WorkItem.due_key < today]
+    if "late" in names:
+        conditions += late
+    if "not_late" in names:
+        conditions.append(not_(and_(*late)))
+    return conditions
+
+
+def _writer(roles: tuple[SiteRole, ...] | None) -> RowWriter:
+    """Writes each row as a reader with these roles on their sites sees it, or one who sees everything."""
+
+    def write(page: FromClause) -> tuple[FromClause, ColumnElement[str]]:
+        columns = page.c
+        source = page.join(Site, Site.id == columns.site_id).outerjoin(
+            Membership, and_(Membership.site_id == columns.site_id, Membership.user_id == _USER)
+        )
+        location = select(Location.name).where(Location.id == columns.location_id).scalar_subquery()
+        inner = {
+            **{name: columns[name] for name in WorkItemView.model_fields if name in columns},
+            "key": func.concat(Site.key, literal_column("'-'"), columns.number, type_=Text()),
+            "assignee": _person(columns.assignee_id, columns.assignee_name),
+            "author": _person(columns.author_id, columns.author_name),
+            "location": location,
+            "overdue": overdue(today_at(Site.time_zone), columns),
+            "permitted_steps": _facts(columns),
+        }
+        if roles is None or SiteRole.CUSTOMER not in roles:
+            return source, sql_encoder_of(WorkItemView, inner)
+        words: list[Any] = [
+            (columns.state.in_([literal_column(f"'{state}'", Text()) for state in states]), literal_column(f"'{word}'"))
+            for word, states in CUSTOMER_STATES.items()
+        ]
+        is_own = and_(columns.author_id == _USER, columns.kind == _REMARK)
+        told = {
+            **{name: columns[name] for name in CustomerWorkItemView.model_fields if name in columns},
+            "description": case((is_own, columns.description), else_=null()),
+            "location": location,
+            "state": case(*words),
+            "done_on": case(
+                (columns.state == literal_column("'closed'"), closed_on(Site.time_zone, columns)), else_=null()
+            ),
+        }
+        customers = sql_encoder_of(CustomerWorkItemView, told)
+        if {*roles} == {SiteRole.CUSTOMER}:
+            return source, customers
+        is_customer = Membership.role == literal_column(f"'{SiteRole.CUSTOMER}'")
+        return source, case((is_customer, customers), else_=sql_encoder_of(WorkItemView, inner))
+
+    return write
+
+
+_REMARK = literal_column(f"'{ItemKind.CUSTOMER_REMARK}'", Text())
+_QUOTE = literal_column("'\"'", Text())
+
+
+def _person(user_id: Any, name: Any) -> ColumnElement[Any]:
+    """JSON of a `PersonView`, or null for nobody."""
+    quoted = func.coalesce(func.concat(_QUOTE, user_id, _QUOTE), literal_column("'null'"))
+    known = case((user_id.is_(None), literal_column("'null'")), else_=quoted)
+    written = func.concat(
+        literal_column("""'{"id":'"""),
+        known,
+        literal_column("""',"name":'"""),
+        func.to_json(name),
+        literal_column("'}'"),
+    )
+    nobody = and_(user_id.is_(None), name == literal_column("''"))
+    return type_coerce(case((nobody, literal_column("'null'")), else_=written), JSON)
+
+
+def _facts(columns: Any) -> ColumnElement[Any]:
+    """`Facts` of a row and its reader, between two marks."""
+    facts = (
+        columns.author_id == _USER,
+        columns.assignee_id == _USER,
+        columns.organisation == func.nullif(Membership.organisation, literal_column("''")),
+        columns.done_by_id == _USER,
+        columns.done_by_organisation == func.nullif(Membership.organisation, literal_column("''")),
+    )
+    written = [cast(cast(func.coalesce(one, literal_column("false")), Integer), Text) for one in facts]
+    role = func.coalesce(Membership.role, literal_column("''"))
+    mark, comma = literal_column(f"chr({ord(_MARK)})", Text()), literal_column("','", Text())
+    parts = [part for one in (columns.state, columns.kind, role, *written) for part in (one, comma)]
+    return type_coerce(func.concat(mark, *parts[:-1], mark), JSON)
+
+
+def _with_steps(rows: Written, permitted: Callable[[Facts], str]) -> Written:
+    """The page with the steps that its reader may take on each item."""
+    parts = rows.encoded_json.split(_MARK)
+    parts[1::2] = [permitted(_read(code)) for code in parts[1::2]]
+    return Written("".join(parts))
+
+
+@cache
+def _read(code: str) -> Facts:
+    state, kind, role, *facts = code.split(",")
+    return Facts(state, kind, role, *(one == "1" for one in facts))

@@ -1,0 +1,512 @@
+"""The use cases of work items, but for their steps: one method, one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from functools import cache
+from sys import getsizeof
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+from pydantic import ValidationError
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service_sites.domain.deadlines import WorkingDays, default_due_on
+from service_sites.domain.item import ItemKind, ItemState, WorkState
+from service_sites.domain.people import Actor, SiteRole
+from service_sites.domain.steps import permitted_steps
+from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
+from service_sites.persistence import history, item_lists, items
+from service_sites.persistence.item_lists import Facts
+from service_sites.persistence.items import Entry, SiteNow
+from service_sites.schemas.history import ActorView, HistoryEntry, HistoryPage, HistoryQuery
+from service_sites.schemas.items import (
+    CUSTOMER_STATES,
+    CustomerStateWord,
+    CustomerWorkItemView,
+    PersonView,
+    WorkItemCreate,
+    WorkItemPage,
+    WorkItemPut,
+    WorkItemQuery,
+    WorkItemView,
+)
+from servicekit.database.engine import Database
+from servicekit.identity.principal import Principal
+from servicekit.identity.roles import Action, Role
+from servicekit.process.clock import Clock, rfc3339, utc_now
+from servicekit.process.ids import new_id
+from servicekit.web import idempotency
+from servicekit.web.encoders import encoder_of
+from servicekit.web.idempotency import Made, RequestKey
+from servicekit.web.preconditions import ETAG, IfMatch
+from servicekit.web.schemas import invalid_from
+from servicekit.wire import memory
+from servicekit.wire.envelope import Written, dump
+from servicekit.wire.errors import FieldError, Forbidden, Invalid, PreconditionFailed, PreconditionRequired
+
+AnyItemView = WorkItemView | CustomerWorkItemView
+
+#: A page is in memory twice as text and twice in UTF-8, which may take twice as much.
+_COPIES = 6
+#: How many changes the answer to a stale one names.
+_MOST_CHANGES = 20
+_INSPECTORS = (SiteRole.ENGINEER, SiteRole.MANAGER)
+_WORKERS = (*_INSPECTORS, SiteRole.CONTRACTOR)
+#: What a customer may say in a remark.
+_OF_REMARKS = frozenset(
+    {"title", "description", "location_id", "place", "axes", "plan_version_id", "pin_x", "pin_y", "latitude"}
+    | {"longitude", "occurred_at"}
+)
+#: What only managers change of an item that is no draft of their own.
+_OF_MANAGERS = frozenset({"priority", "visible_to_customer"})
+#: What is a proposal while the item is a draft, and then changes by these steps.
+_BY_STEPS = {"organisation": "assign", "assignee_id": "assign", "due_on": "move_deadline"}
+#: What never changes.
+_FIXED = ("site_id", "kind", "occurred_at")
+#: What may change of an item that has come to its end.
+_AFTER_THE_END = frozenset({"visible_to_customer", "tags"})
+#: Fields that are both given or neither.
+_PAIRS = (("pin_x", "pin_y"), ("latitude", "longitude"))
+_OF_NEW_ITEMS = {
+    "resolution": None,
+    "done_by_id": None,
+    "done_by_organisation": "",
+    "first_closed_at": None,
+    "closed_at": None,
+    "reopen_count": 0,
+    "duplicate_of": None,
+}
+
+
+def actor_of(row: Any, caller: Principal, name: str = "administrator") -> Actor:
+    """Who the caller is on the site of an item that was found for them. `name` is what an administrator is called who
+    is none of its people."""
+    override = caller.role is Role.ADMIN
+    if row.reader_role is None:
+        return Actor(caller.user_id, "local" if caller.user_id is None else name, None, override=override)
+    role = SiteRole(row.reader_role)
+    return Actor(caller.user_id, row.reader_name, role, row.reader_organisation, row.reader_position, override=override)
+
+
+def shown(row: Any, who: Actor, caller: Principal) -> AnyItemView:
+    """An item as the caller, who sees it, is shown it."""
+    if who.role is SiteRole.CUSTOMER and caller.reach(Action.READ_SITES).owner is not None:
+        is_own = who.is_person(row.author_id) and row.kind == ItemKind.CUSTOMER_REMARK
+        return CustomerWorkItemView.unchecked(
+            id=row.id,
+            site_id=row.site_id,
+            kind=row.kind,
+            title=row.title,
+            description=row.description if is_own else None,
+            location=row.location,
+            state=_WORDS[row.state],
+            created_at=row.created_at,
+            due_on=row.due_on,
+            done_on=row.closed_on if row.state == WorkState.CLOSED else None,
+        )
+    values = {name: getattr(row, name) for name in _PLAIN}
+    nobody = row.assignee_id is None and not row.assignee_name
+    return WorkItemView.unchecked(
+        **values,
+        key=f"{row.site_key}-{row.number}",
+        assignee=None if nobody else PersonView.unchecked(id=row.assignee_id, name=row.assignee_name),
+        author=PersonView.unchecked(id=row.author_id, name=row.author_name),
+        permitted_steps=list(permitted_steps(row, who)) if _may_change(caller) else [],
+    )
+
+
+def require_seen(session: Session, item: Any, who: Actor, caller: Principal, if_match: IfMatch) -> None:
+    """Raise `PreconditionRequired` unless the caller says which state of a locked item they have seen, and
+    `PreconditionFailed` unless it is the present one: with the item as it is, and who has changed which field since."""
+    if not if_match.is_given:
+        raise PreconditionRequired
+    view = shown(item, who, caller)
+    if if_match.admits(view.etag):
+        return
+    seen = max((int(tag[1:-1]) for tag in if_match.tags if tag[1:-1].isdecimal() and len(tag) < 12), default=None)
+    told: list[FieldError] = []
+    if seen is not None and isinstance(view, WorkItemView):
+        for row in _told(session, item, who, caller, 0, _ALL):
+            if row.version > seen:
+                told += _changes_of(row)
+    raise PreconditionFailed(
+        details=told[-_MOST_CHANGES:],
+        headers={ETAG: view.etag},
+        present=Written(encoder_of(type(view))(view)),
+    )
+
+
+class WorkItems:
+    """The use cases; thread-safe."""
+
+    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, item_id: UUID, caller: Principal) -> AnyItemView:
+        """Return one item. Raises `WorkItemNotFound`."""
+        row = self._find(item_id, caller)
+        return shown(row, actor_of(row, caller), caller)
+
+    def search(self, query: WorkItemQuery, caller: Principal) -> WorkItemPage:
+        """Return one page of the items that the caller sees.
+
+        Raises `Invalid` for an `after` that was not the `next` of a page, an `offset` that goes too far, or an order
+        by number without a site, and `Overloaded` while other requests hold too much memory.
+        """
+        if query.sort.removeprefix("-") == "number" and query.site_id is None:
+            raise Invalid.field("sort", "by number takes a site_id")
+        override, may_change = caller.role is Role.ADMIN, _may_change(caller)
+
+        def permitted(facts: Facts) -> str:
+            return _permitted(facts, override) if may_change else "[]"
+
+        reach = caller.reach(Action.READ_SITES)
+        found = item_lists.search(self._database, query, caller.user_id, self._clock(), permitted, reach=reach)
+        if found is None:
+            return WorkItemPage.unchecked(
+                total=0 if query.total else None,
+                total_is_exact=query.total,
+                limit=query.limit,
+                offset=query.offset,
+                next=None,
+                work_items=[],
+            )
+        memory.take(_COPIES * getsizeof(found.rows.encoded_json))
+        return WorkItemPage.unchecked(
+            total=found.total,
+            total_is_exact=found.total_is_exact,
+            limit=min(query.limit, found.shown) if found.next else query.limit,
+            offset=query.offset,
+            next=found.next,
+            work_items=found.rows,
+        )
+
+    def history(self, item_id: UUID, query: HistoryQuery, caller: Principal) -> HistoryPage:
+        """Return what happened to an item, the oldest first. Raises `WorkItemNotFound`; customers get `Forbidden`."""
+        row = self._find(item_id, caller)
+        who = actor_of(row, caller)
+        if isinstance(shown(row, who, caller), CustomerWorkItemView):
+            raise Forbidden("Customers are not told what happened to a work item.")
+        rows = _told(self._database, row, who, caller, query.after, query.limit + 1)
+        more = len(rows) > query.limit
+        return HistoryPage.unchecked(
+            history=[_entry(one) for one in rows[: query.limit]], next=rows[query.limit - 1].seq if more else None
+        )
+
+    def create(
+        self, site_id: UUID, wanted: WorkItemCreate, caller: Principal, key: RequestKey | None = None
+    ) -> Made[AnyItemView]:
+        """Make an item on a site, or return the one that the same request made before.
+
+        Raises `SiteNotFound`, `Forbidden`, `ReasonRequired`, `Invalid`, `UnknownLocation`, `IdempotencyKeyReused`, and
+        `WorkItemNotFound` if that item was deleted.
+        """
+        if key is not None:
+            key = key.within(caller.reach(Action.CHANGE_SITES))
+        while True:
+            if key is not None and (earlier := idempotency.find_made(self._database, key)) is not None:
+                return Made(self.get(earlier, caller), replayed=True)
+            made = self._create(new_id(), site_id, wanted, idempotency.fingerprint(wanted), caller, key)
+            if made is not None:
+                return Made(made)
+
+    def put(
+        self, item_id: UUID, body: WorkItemPut, if_match: IfMatch, caller: Principal
+    ) -> tuple[Made[AnyItemView], bool]:
+        """Make an item with this id, return the one that the same request made before, or change one that was seen; and
+        whether it was made now.
+
+        Raises as `create` and `update` do, and `PreconditionRequired` for another request for an item that exists.
+        """
+        while True:
+            try:
+                row = self._find(item_id, caller)
+            except WorkItemNotFound:
+                if if_match.is_given or "site_id" not in body.model_fields_set:
+                    raise
+            else:
+                if if_match.is_given:
+                    return Made(self._update(row, body, if_match, caller)), False
+                same = bytes(row.created_digest) == idempotency.fingerprint(body) and row.author_id == caller.user_id
+                if not same:
+                    raise PreconditionRequired
+                return Made(shown(row, actor_of(row, caller), caller), replayed=True), False
+            digest = idempotency.fingerprint(body)
+            made = self._create(item_id, body.site_id, _new(item_id, body), digest, caller, None)
+            if made is not None:
+                return Made(made), True
+            # Made meanwhile by somebody; or it is gone, or hidden.
+            self._find(item_id, caller)
+
+    def delete(self, item_id: UUID, reason: str | None, if_match: IfMatch, caller: Principal) -> AnyItemView:
+        """Remove and return a draft.
+
+        Raises `WorkItemNotFound`, `PreconditionRequired`, `PreconditionFailed`, `Forbidden`, `ReasonRequired`, and
+        `StepNotPossible` for an item that is no draft.
+        """
+        reach = caller.reach(Action.CHANGE_SITES)
+        now = self._clock()
+        site_id = self._find(item_id, caller).site_id
+        with self._database.transaction() as session:
+            site = items.begin(session, site_id, now)
+            row = items.lock(session, item_id, caller.user_id, now, reach=reach)
+            who = actor_of(row, caller)
+            require_seen(session, row, who, caller, if_match)
+            if row.state != WorkState.DRAFT:
+                raise StepNotPossible(f"A work item that is {_said(row.state)} cannot be deleted, only a draft.")
+            override = not who.is_person(row.author_id)
+            _require_right(override, who, reason, "Only its author may delete a draft.")
+            items.remove(session, site, row, Entry("deleted", who, reason=reason or "", override=override))
+        return shown(row, who, caller)
+
+    def _find(self, item_id: UUID, caller: Principal) -> Any:
+        reach = caller.reach(Action.READ_SITES)
+        return items.find(self._database, item_id, caller.user_id, self._clock(), reach=reach)
+
+    def _create(
+        self,
+        item_id: UUID,
+        site_id: UUID,
+        wanted: WorkItemCreate,
+        digest: bytes,
+        caller: Principal,
+        key: RequestKey | None,
+    ) -> AnyItemView | None:
+        """Make an item; None if one with its id, or made by the same request, is in the way."""
+        reach = caller.reach(Action.CHANGE_SITES)
+        now = self._clock()
+        # First, so that nobody waits for whoever may not.
+        who = actor_of(items.reader(self._database, site_id, caller.user_id, reach=reach), caller)
+        override = _judge_new(wanted, who)
+        is_draft = wanted.draft or (who.role is SiteRole.CUSTOMER)
+        values: dict[str, Any] = {name: getattr(wanted, name) for name in _OF_BODY}
+        try:
+            with self._database.transaction() as session:
+                site = items.begin(session, site_id, now, numbers=1, member=who)
+                _set_assignee(session, site, values)
+                if not is_draft:
+                    _submit(session, site, values)
+                values |= {
+                    **_OF_NEW_ITEMS,
+                    "id": item_id,
+                    "state": (WorkState.DRAFT if is_draft else WorkState.OPEN).value,
+                    "author_id": who.user_id,
+                    "author_name": who.name,
+                    "original_due_on": None if is_draft else values["due_on"],
+                    "submitted_at": None if is_draft else now,
+                    "created_digest": digest,
+                }
+                entry = Entry("created", who, reason=wanted.reason or "", override=override)
+                row = items.add(session, site, values, entry, key)
+                if row is None:
+                    session.rollback()
+                    return None
+        except IntegrityError as exc:
+            if key is not None and idempotency.is_taken(cast(Any, exc.orig)):
+                return None
+            raise
+        return shown(row, who, caller)
+
+    def _update(self, row: Any, body: WorkItemPut, if_match: IfMatch, caller: Principal) -> AnyItemView:
+        """Change the fields that are named."""
+        reach = caller.reach(Action.CHANGE_SITES)
+        now = self._clock()
+        with self._database.transaction() as session:
+            site = items.begin(session, row.site_id, now)
+            row = items.lock(session, row.id, caller.user_id, now, reach=reach)
+            who = actor_of(row, caller)
+            require_seen(session, row, who, caller, if_match)
+            body.require_unchanged(shown(row, who, caller))
+            named = body.named()
+            reason = named.pop("reason", None)
+            named.pop("draft", None)
+            _require_fixed(row, named)
+            changed = {name: value for name, value in named.items() if value != getattr(row, name)}
+            if not changed:
+                # The change that was begun is none.
+                session.rollback()
+                return shown(row, who, caller)
+            override = _judge_change(row, changed, who, reason)
+            _require_pairs(SimpleNamespace(**{**row._asdict(), **changed}))
+            _set_assignee(session, site, changed)
+            entry = Entry("changed", who, reason=reason or "", override=override)
+            row = items.write(session, site, row, changed, entry)
+        return shown(row, who, caller)
+
+
+def _new(item_id: UUID, body: WorkItemPut) -> WorkItemCreate:
+    """What a PUT says of an item that is not there yet."""
+    if body.sent_back("id") not in (None, str(item_id)):
+        raise Invalid.field("id", "must be that of the path")
+    named = body.named()
+    del named["site_id"]
+    try:
+        return WorkItemCreate.model_validate(named)
+    except ValidationError as exc:
+        raise invalid_from(exc) from exc
+
+
+def _judge_new(wanted: WorkItemCreate, who: Actor) -> bool:
+    """Whether it takes an administrator to make such an item; raises for others."""
+    _require_pairs(wanted)
+    by_customer = ItemKind(wanted.kind) is ItemKind.CUSTOMER_REMARK
+    allowed = who.role is SiteRole.CUSTOMER if by_customer else who.role in _INSPECTORS
+    words = "a customer's remark" if by_customer else "this"
+    whose = "customers" if by_customer else "engineers and managers"
+    _require_right(not allowed, who, wanted.reason, f"Only {whose} of the site may make {words}.", "kind")
+    if allowed and by_customer:
+        _require_of_remarks(wanted.model_fields_set - {"kind", "draft", "reason"}, who)
+    return not allowed
+
+
+def _require_of_remarks(names: frozenset[str] | set[str], who: Actor) -> None:
+    others = sorted(names - _OF_REMARKS)
+    if others and not who.override:
+        details = [FieldError(name, "is not for customers to set") for name in others]
+        raise Forbidden("; ".join(f"{one.field}: {one.message}" for one in details), details=details)
+
+
+def _judge_change(row: Any, changed: Mapping[str, Any], who: Actor, reason: str | None) -> bool:
+    """Whether it takes an administrator to change these fields; raises for others."""
+    is_draft = row.state == WorkState.DRAFT
+    is_own_draft = is_draft and who.is_person(row.author_id)
+    if not is_draft and (by_step := next((name for name in _BY_STEPS if name in changed), None)):
+        raise Invalid.field(by_step, f"changes by the step {_BY_STEPS[by_step]}")
+    if row.state in (WorkState.CLOSED, WorkState.VOID) and not changed.keys() <= _AFTER_THE_END:
+        raise StepNotPossible(f"A work item that is {row.state} changes no more, but by a step.")
+    if is_own_draft and who.role in (*_INSPECTORS, SiteRole.CUSTOMER):
+        if who.role is SiteRole.CUSTOMER:
+            _require_of_remarks({*changed}, who)
+        return False
+    refused = sorted(changed)
+    if who.role is SiteRole.MANAGER:
+        refused = [name for name in refused if name in _BY_STEPS]
+    elif who.role is SiteRole.ENGINEER:
+        refused = [name for name in refused if name in _BY_STEPS or name in _OF_MANAGERS]
+    if refused:
+        _require_right(True, who, reason, "Your role on this site does not allow this change.", *refused)
+    return bool(refused)
+
+
+def _require_right(lacks: bool, who: Actor, reason: str | None, refusal: str, *fields: str) -> None:
+    """Raise unless somebody may do something, or is an administrator who says why."""
+    if lacks and not who.override:
+        raise Forbidden(refusal, details=[FieldError(name, "is not for you to set") for name in fields])
+    if lacks and reason is None:
+        raise ReasonRequired
+
+
+def _require_fixed(row: Any, named: dict[str, Any]) -> None:
+    for name in _FIXED:
+        if name in named and named.pop(name) != getattr(row, name):
+            raise Invalid.field(name, "cannot be changed")
+
+
+def _require_pairs(item: Any) -> None:
+    for one, other in _PAIRS:
+        if (getattr(item, one) is None) != (getattr(item, other) is None):
+            missing = one if getattr(item, one) is None else other
+            raise Invalid.field(missing, f"belongs to {other if missing == one else one}")
+
+
+def _set_assignee(session: Session, site: SiteNow, values: dict[str, Any]) -> None:
+    """Give an item the name, and unless another is named the organisation, of its new assignee."""
+    if "assignee_id" not in values:
+        return
+    values["assignee_name"] = ""
+    if values["assignee_id"] is None:
+        return
+    member = items.member(session, site.id, values["assignee_id"])
+    if member is None or member.role not in _WORKERS:
+        raise Invalid.field("assignee_id", "must be an engineer, a manager or a contractor of this site")
+    values["assignee_name"] = member.name
+    values["organisation"] = values.get("organisation") or member.organisation
+
+
+def _submit(session: Session, site: SiteNow, values: dict[str, Any]) -> None:
+    """Set when a new item is due, or check it."""
+    due_on: date | None = values["due_on"]
+    if due_on is not None and due_on < site.today:
+        raise Invalid.field("due_on", f"must not be before {site.today}, today at the site")
+    values["due_on"] = due_on or due_by_rules(session, site, values["severity"])
+
+
+def due_by_rules(session: Session, site: SiteNow, severity: str | None) -> date | None:
+    """When an item is due by the rules of its site, if it is submitted today."""
+    if severity is None or site.deadline_rules.get(severity) is None:
+        return None
+    exceptions = items.calendar_exceptions(session, site.id, site.today)
+    return default_due_on(severity, site.deadline_rules, site.today, WorkingDays(exceptions=exceptions))
+
+
+def _may_change(caller: Principal) -> bool:
+    try:
+        caller.reach(Action.CHANGE_SITES)
+    except Forbidden:
+        return False
+    return True
+
+
+_WORDS: Mapping[str, CustomerStateWord] = {state: word for word, states in CUSTOMER_STATES.items() for state in states}
+#: Fields of the view that a row has too.
+_PLAIN = [name for name in WorkItemView.model_fields if name not in ("key", "assignee", "author", "permitted_steps")]
+#: Columns that a new item has from its body.
+_OF_BODY = [name for name in WorkItemCreate.model_fields if name not in ("draft", "reason")]
+_ALL = 1_000_000
+_READER = UUID(int=1)
+_ANOTHER = UUID(int=2)
+
+
+@cache
+def _permitted(facts: Facts, override: bool) -> str:
+    """The JSON of the steps that somebody may take on an item that they see."""
+    role = SiteRole(facts.role) if facts.role else None
+    who = Actor(_READER, "", role, "theirs", override=override)
+    item = SimpleNamespace(
+        state=facts.state,
+        kind=facts.kind,
+        author_id=_READER if facts.is_author else _ANOTHER,
+        assignee_id=_READER if facts.is_assignee else _ANOTHER,
+        organisation="theirs" if facts.is_responsible_organisation else "",
+        done_by_id=_READER if facts.did_report else _ANOTHER,
+        done_by_organisation="theirs" if facts.organisation_did_report else "",
+        visible_to_customer=True,
+    )
+    return dump(list(permitted_steps(cast(ItemState, item), who))).decode("utf-8")
+
+
+def _told(source: Database | Session, item: Any, who: Actor, caller: Principal, after: int, limit: int) -> Any:
+    """The history of an item, as far as somebody who is no customer may know it."""
+    if who.role is SiteRole.CONTRACTOR and caller.reach(Action.READ_SITES).owner is not None:
+        return history.page_for_contractor(source, item, after, limit, who.user_id, who.organisation)
+    return history.page(source, item, after, limit)
+
+
+def _changes_of(row: Any) -> list[FieldError]:
+    """Which fields a row of history changed, and who did that."""
+    by = f"by {row.actor_name} ({row.actor_role or 'administrator'}) at {rfc3339(row.at)}"
+    moved = row.from_state != row.to_state
+    said = [FieldError("state", f"went from {_said(row.from_state)} to {_said(row.to_state)} {by}")] if moved else []
+    return said + [FieldError(name, f"changed {by}") for name in row.changes]
+
+
+def _entry(row: Any) -> HistoryEntry:
+    actor = ActorView.unchecked(
+        id=row.actor_id,
+        name=row.actor_name,
+        role=row.actor_role,
+        organisation=row.actor_organisation,
+        position=row.actor_position,
+    )
+    return HistoryEntry.unchecked(
+        actor=actor, **{name: getattr(row, name) for name in HistoryEntry.model_fields if name != "actor"}
+    )
+
+
+def _said(state: str) -> str:
+    return state.replace("_", " ")
