@@ -13,7 +13,7 @@ from api_gateway.control import make_control
 from api_gateway.forward import Lane
 from api_gateway.front import Front
 from api_gateway.headers import TrustedProxies
-from api_gateway.identity import Identity
+from api_gateway.identity import ActAs, Identity
 from api_gateway.limits import Bulkhead, EventLoopLag, LagWatch, RetryBudget
 from api_gateway.metrics import SAME_IN_EVERY_PROCESS, GatewayMetrics
 from api_gateway.revocations import Revocations
@@ -23,7 +23,7 @@ from api_gateway.upstream import Upstream, fetch
 from servicekit.circuits import Circuit, CircuitSettings, Prober, shared_state
 from servicekit.http_server.application import Application, AsgiApp, Scope, Send
 from servicekit.http_server.request import Receive
-from servicekit.identity.enforcement import verifier_with
+from servicekit.identity.enforcement import open_to_all, verifier_with
 from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
@@ -111,6 +111,8 @@ class Gateway(Application):
         table = RouteTable()
         token = settings.admin_token
         verifier = verifier_with(settings)
+        # Where nobody logs in.
+        everybody = open_to_all(settings)
         control = make_control(
             circuits=circuits,
             routes=table.routes,
@@ -118,17 +120,19 @@ class Gateway(Application):
             fetch_documents=fetch_documents,
             admin_token=None if token is None else token.get_secret_value(),
             processes=None if shared is None else shared.living,
-            identify=None if verifier is None else verifier.identify,
+            identify=everybody if verifier is None else verifier.identify,
         )
         quota = settings.quota()
         lag = EventLoopLag(_LONGEST_LAG_SECONDS)
         gateway_metrics.watch_lag(lag)
         self._watch = LagWatch(lag)
         self._watch.start()
-        identity = revocations = None
-        if verifier is not None:
+        users, revocations = lanes["users"], None
+        identity: Identity | ActAs
+        if verifier is None:
+            identity = ActAs(everybody, users, settings.gateways_token)
+        else:
             assert settings.gateways_token is not None
-            users = lanes["users"]
             revocations = Revocations(users.upstream, settings.gateways_token, file=settings.revocations_file())
             identity = Identity(
                 verifier, revocations, users, settings.gateways_token, origins=settings.allowed_origins()

@@ -20,6 +20,7 @@ from api_gateway.errors import CircuitHeldUp
 from api_gateway.openapi import merge_documents
 from api_gateway.route_table import Route
 from servicekit.circuits import Circuit, CircuitLockTimeout, CircuitSnapshot
+from servicekit.identity.enforcement import asks_for_login
 from servicekit.identity.principal import Identify
 from servicekit.identity.roles import Action
 from servicekit.observing.metrics import Metrics
@@ -250,7 +251,7 @@ def make_control(
     if processes is not None:
         app.processes = lambda: len(processes())
     _add_start_page(app)
-    own = own_document(api, list(circuits), login=identify is not None)
+    own = own_document(api, list(circuits), login=asks_for_login(identify))
     _add_documentation(app, own, routes, fetch_documents, list(circuits))
     return app
 

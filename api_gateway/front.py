@@ -12,19 +12,21 @@ from typing import ClassVar
 
 from api_gateway import headers
 from api_gateway.errors import TooManyStreams
+from api_gateway.exchanges import Shown
 from api_gateway.forward import Call, Flow, Lane, Notes, Reply, forward, has_no_body
-from api_gateway.headers import CREDENTIALS, Passed, Peer, TrustedProxies
-from api_gateway.identity import Identity, Shown, other_cookies
+from api_gateway.headers import CREDENTIALS, CREDENTIALS_OF_OPEN, Passed, Peer, TrustedProxies
+from api_gateway.identity import ACT_AS, ActAs, Identity, other_cookies
 from api_gateway.limits import EventLoopLag, RateLimiter
 from api_gateway.metrics import GatewayMetrics
 from api_gateway.parts import fields_for_parts, forward_parts
 from api_gateway.paths import Target, split_target, without_alias
 from api_gateway.revocations import Revocations
-from api_gateway.route_table import Match, Route, RouteTable
+from api_gateway.route_table import SHOWS_MORE, Match, Route, RouteTable
 from api_gateway.upstream import Piece, UpstreamAnswer, UpstreamError
 from servicekit.http_server.application import AsgiApp, Message, Scope, Send
 from servicekit.http_server.request import Fields, Receive, Request, RequestFields, field_lines
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer
+from servicekit.identity.roles import Action
 from servicekit.observing import request_id
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
@@ -90,9 +92,9 @@ class Front(ObservedHandler[_ClientCall]):
         budget: Budget,
         limiter: RateLimiter | None = None,
         streams_per_client: int,
-        identity: Identity | None = None,
+        identity: Identity | ActAs,
     ) -> None:
-        """Without `identity` everybody may do everything."""
+        """With an `ActAs` everybody may do everything, but for who acts as somebody."""
         self._loop = asyncio.get_running_loop()
         super().__init__(RequestRecord(metrics, later=partial(self._loop.call_later, _LOG_SECONDS)))
         self._table = table
@@ -112,7 +114,8 @@ class Front(ObservedHandler[_ClientCall]):
         self._streams_per_client = streams_per_client
         self._ending = False
         self._identity = identity
-        self._stay = frozenset[bytes]() if identity is None else CREDENTIALS
+        self._is_closed = isinstance(identity, Identity)
+        self._stay = CREDENTIALS if self._is_closed else CREDENTIALS_OF_OPEN
 
     def end_revoked_streams(self, revocations: Revocations) -> None:
         """End the streams of those whose access has been taken away."""
@@ -140,11 +143,12 @@ class Front(ObservedHandler[_ClientCall]):
             verdict = request.fields.verdict or self._verdict(request)
             if verdict is not NOTHING_FOREIGN:
                 verdict.check(request.method)
+        asks_who = self._is_closed or ACT_AS in request.fields.first
         if match is not None:
             exchange.route = match.route.template
             if not match.route.upstream and match.route.allows(request.method):
-                if self._identity is not None:
-                    await self._admit(self._identity, exchange, match.route)
+                if asks_who:
+                    await self._admit(exchange, match.route)
                 return False
         # A refused preflight would hide from the page why its request is refused.
         if request.method != "OPTIONS":
@@ -153,8 +157,8 @@ class Front(ObservedHandler[_ClientCall]):
                 raise Overloaded
             if self._limiter is not None:
                 exchange.quota = self._take_quota(self._limiter, request)
-            if self._identity is not None and match is not None and match.route.allows(request.method):
-                await self._admit(self._identity, exchange, match.route)
+            if asks_who and match is not None and match.route.allows(request.method):
+                await self._admit(exchange, match.route)
         reply = await self._reply(exchange, target, match)
         if reply.flow is not None:
             await self._send_flow(exchange, reply, reply.flow)
@@ -195,8 +199,7 @@ class Front(ObservedHandler[_ClientCall]):
             path = split_target(scope["raw_path"].decode("latin-1")).path
             peer, port = scope["client"] or ("", 0)
             client = headers.client_key(headers.client_address(fields.pairs, peer, self._trusted))
-            if self._identity is not None:
-                passed += await self._token_for_page(self._identity, scope, fields, path, client)
+            passed += await self._token_for_page(scope, fields, path, client)
             extra = [(b"server", headers.VIA_NAME), *self._cors(scope["method"], fields, None)]
             if scope["scheme"] == "https":
                 extra += _strict_transport(fields)
@@ -211,25 +214,29 @@ class Front(ObservedHandler[_ClientCall]):
             ours = {"path": path, "headers": passed, "client": (client, port)}
             await self._control({**scope, **ours}, receive, send_with_ours)
 
-    async def _token_for_page(
-        self, identity: Identity, scope: Scope, fields: RequestFields, path: str, client: str
-    ) -> Fields:
+    async def _token_for_page(self, scope: Scope, fields: RequestFields, path: str, client: str) -> Fields:
         """The field by which Flask learns who sends a request that was admitted a moment ago."""
         match, method = self._table.match(path), scope["method"]
         if match is None or not match.route.allows(method):
             return []
+        action, acts = match.route.action(method), ACT_AS in fields.first
+        if not self._is_closed and not acts:
+            # That page has a token of its own.
+            return [pair for pair in fields.pairs if pair[0] == b"authorization" and action is Action.OPERATE_SYSTEM]
+        if action is Action.PUBLIC and match.route.template != SHOWS_MORE:
+            return []
         secure = scope["scheme"] == "https"
         with suppress(AppError):
-            action = match.route.action(method)
-            shown = await identity.of(method, fields, action, secure=secure, whose=lambda: client)
+            shown = await self._identity.sender(method, fields, secure=secure, whose=lambda: client)
             return [] if shown is None else [(b"authorization", b"Bearer " + shown.text.encode("ascii"))]
-        return []
+        # Whoever acts as somebody is not taken for nobody, who may do everything.
+        return [(b"authorization", b"")] if acts else []
 
-    async def _admit(self, identity: Identity, exchange: _ClientCall, route: Route) -> None:
+    async def _admit(self, exchange: _ClientCall, route: Route) -> None:
         """Find out who sends a request; raises unless they may."""
         request = exchange.request
         try:
-            exchange.shown = await identity.of(
+            exchange.shown = await self._identity.of(
                 request.method,
                 request.fields,
                 route.action(request.method),
@@ -316,8 +323,7 @@ class Front(ObservedHandler[_ClientCall]):
         passed = self._passed(request)
         sent = field_lines(fields_for_parts(passed.fields)) if route.parts else passed.lines
         sent += headers.lines_of_this_request(exchange.request_id, passed.traceparent)
-        if self._identity is not None:
-            sent += exchange.cookies if exchange.shown is None else exchange.shown.line
+        sent += exchange.cookies if exchange.shown is None else exchange.shown.line
         call = Call(
             method=request.method,
             target=target.raw,

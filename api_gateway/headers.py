@@ -36,6 +36,8 @@ HOP_BY_HOP = frozenset(
 #: What shows who sends a request. Where somebody has to, services see access tokens alone, and no memory of fields has
 #: any.
 CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-act-as"})
+#: The same where nobody has to: a token that is shown there says nothing, and services would believe it.
+CREDENTIALS_OF_OPEN = frozenset({b"authorization", b"x-act-as"})
 #: Not hop-by-hop, but set here: the body is reframed, and the gateway meets expectations.
 _SET_HERE_UP = HOP_BY_HOP | {
     b"content-length",

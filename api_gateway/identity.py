@@ -4,110 +4,70 @@ any service is asked."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TypeVar
 
-import msgspec
-
-from api_gateway.errors import TooManyCredentials
-from api_gateway.forward import Call, Lane, Notes, forward
-from api_gateway.limits import Quota, RateLimiter
+from api_gateway.exchanges import Exchanges, Shown
+from api_gateway.forward import Lane
 from api_gateway.revocations import Revocations
-from api_gateway.route_table import Limits
 from servicekit.http_server.request import Fields, RequestFields
 from servicekit.identity.api_keys import PREFIX, is_api_key
+from servicekit.identity.enforcement import OpenToAll
 from servicekit.identity.principal import NOBODY
 from servicekit.identity.roles import Action
-from servicekit.identity.tokens import (
-    AccessToken,
-    IdentityUnavailable,
-    InvalidToken,
-    TokenVerifier,
-    bearer_token,
-)
-from servicekit.observing.logs import get_logger
-from servicekit.observing.request_id import current_request_id
-from servicekit.wire.errors import AppError, ForeignPage, Overloaded
+from servicekit.identity.tokens import AccessToken, IdentityUnavailable, InvalidToken, TokenVerifier, bearer_token
+from servicekit.web.schemas import id_from_path
+from servicekit.wire.errors import Forbidden, ForeignPage, Invalid
 
 #: The session's cookie; over TLS a browser lets only this host set it (RFC 6265bis section 4.1.3.2).
 COOKIE = b"siteworks"
 HOST_COOKIE = b"__Host-" + COOKIE
 _COOKIE_VALUE = re.compile(rb"[A-Za-z0-9_-]{32,128}")
-#: What one client may try that turns out to be worth nothing.
-WORTHLESS = Quota(20, 10)
-#: Exchanges under way: fewer than a client may try, so that no good one is refused for others that wait.
-_AT_ONCE = 16
-#: Exchanged credentials that a process remembers, good ones and refused ones, and for how long the latter, in seconds.
-_GOOD, _REFUSED = 20_000, 2000
-_REFUSED_SECONDS = 10.0
-#: How long before its end a token is replaced, and until another try if that failed, in seconds.
-_AHEAD, _AGAIN = 30.0, 2.0
-_EXCHANGE = Limits(first_byte=2.0, total=2.0)
+#: Names the user whom somebody acts as.
+ACT_AS = b"x-act-as"
+_ACT_AS = "X-Act-As"
+#: How long before its end a token is replaced, in seconds.
+_AHEAD = 30.0
+#: How long one is used where no revocations are known, in seconds.
+_UNREVOKED = 1.0
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
-T = TypeVar("T")
 
-log = get_logger(__name__)
-
-
-class _Made(msgspec.Struct):
-    access_token: str
-    expires_in: int
-
-
-class _Envelope(msgspec.Struct):
-    data: _Made
-
-
-@dataclass(slots=True)
-class Shown:
-    """An access token, as text and as read."""
-
-    text: str
-    token: AccessToken
-    #: On the event loop's clock; of an exchanged one.
-    renew_at: float = 0.0
-
-    @property
-    def line(self) -> bytes:
-        """The field line by which a service learns of it."""
-        return b"authorization: Bearer %b\r\n" % self.text.encode("ascii")
-
-
-class Identity:
-    """Finds out who sends a request. Belongs to the event loop."""
+class Identity(Exchanges):
+    """Finds out who sends a request, where people log in. Belongs to the event loop."""
 
     def __init__(
         self, verifier: TokenVerifier, revocations: Revocations, users: Lane, token: str, origins: frozenset[str]
     ) -> None:
         """`token` is that by which the users service knows the gateway; `origins` are those of CORS."""
+        super().__init__(users, token)
         self._verifier = verifier
         self._revocations = revocations
-        self._users = users
-        self._token = token
         self._origins = origins
-        self._loop = users.upstream.loop
-        self._worthless = RateLimiter(WORTHLESS)
-        self._places = asyncio.Semaphore(_AT_ONCE)
-        #: By SHA-256 of the credential.
-        self._exchanged: dict[bytes, Shown] = {}
-        self._refused: dict[bytes, float] = {}
-        self._running: dict[bytes, asyncio.Task[Shown]] = {}
 
     async def of(
         self, method: str, fields: RequestFields, action: Action, *, secure: bool, whose: Callable[[], str]
     ) -> Shown | None:
         """The access token of whoever may do this; None where everybody may.
 
-        `whose` tells what counts as one client. Raises `InvalidToken`, `IdentityUnavailable`, `TooManyCredentials`,
-        `ForeignPage`, and as `Principal.reach` does.
+        `whose` tells what counts as one client. Raises as `sender` and `Principal.reach` do, and `Invalid` for who
+        would act as somebody else.
         """
+        if ACT_AS in fields.first:
+            raise Invalid.field(_ACT_AS, "is not taken where people log in")
         if action is Action.PUBLIC:
             return None
+        shown = await self.sender(method, fields, secure=secure, whose=whose)
+        (NOBODY if shown is None else shown.token.principal).reach(action)
+        return shown
+
+    async def sender(
+        self, method: str, fields: RequestFields, *, secure: bool, whose: Callable[[], str]
+    ) -> Shown | None:
+        """The access token of the sender, whatever they may do; None for who shows nothing.
+
+        Raises `InvalidToken`, `IdentityUnavailable`, `TooManyCredentials`, `ForeignPage`.
+        """
         authorization = fields.get(b"authorization")
         if authorization is not None:
             # With it a cookie is ignored: a program's request is what it says, whatever the browser adds.
@@ -122,17 +82,24 @@ class Identity:
         else:
             cookie = session_cookie(fields.pairs, secure=secure)
             if cookie is None:
-                NOBODY.reach(action)
                 return None
             if method not in _SAFE:
                 self._require_own_page(fields)
-            shown = await self._exchange("cookie", cookie, whose)
+            shown = await self.exchange("cookie", cookie, whose)
         if self._revocations.seen_at is None:
             raise IdentityUnavailable
         if self._revocations.covers(shown.token):
             raise InvalidToken("The login has ended, or its user's rights have changed.")
-        shown.token.principal.reach(action)
         return shown
+
+    async def read(self, text: str) -> AccessToken:
+        return self._verifier.verify(text)
+
+    def covers(self, token: AccessToken) -> bool:
+        return self._revocations.covers(token)
+
+    def used_for(self, expires_in: float) -> float:
+        return expires_in - _AHEAD
 
     def _require_own_page(self, fields: RequestFields) -> None:
         """Only a page of ours may change something by a cookie, which browsers add to whatever request. A foreign
@@ -146,107 +113,58 @@ class Identity:
 
         def spend() -> None:
             nonlocal spent
-            spent = self._spend(whose)
+            spent = self.spend(whose)
 
         token = self._verifier.verify(text, before_work=spend)
         if spent:
-            self._worthless.give_back(spent)
+            self.give_back(spent)
         return token
-
-    def _spend(self, whose: Callable[[], str]) -> str:
-        client = whose()
-        allowance = self._worthless.take(client, self._loop.time())
-        if not allowance.allowed:
-            raise TooManyCredentials(allowance.seconds)
-        return client
 
     async def _of_key(self, key: str, whose: Callable[[], str]) -> Shown:
         if not is_api_key(key):
             raise InvalidToken("The API key is not whole.")
-        return await self._exchange("key", key, whose)
+        return await self.exchange("key", key, whose)
 
-    async def _exchange(self, kind: str, credential: str, whose: Callable[[], str]) -> Shown:
-        """The access token that stands for a credential. While the users service is away, the last one goes on."""
-        digest = hashlib.sha256(f"{kind} {credential}".encode("ascii")).digest()
-        kept, now = self._exchanged.get(digest), self._loop.time()
-        if kept is not None and now < kept.renew_at and not self._revocations.covers(kept.token):
-            return kept
-        if self._refused.get(digest, 0.0) > now:
-            raise InvalidToken("The API key or session is worth nothing; log in again.")
-        running = self._running.get(digest)
-        if running is None:
-            running = self._loop.create_task(self._ask(kind, credential, digest, whose))
-            self._running[digest] = running
-            running.add_done_callback(lambda task: self._settle(digest, task))
-        try:
-            # Whoever waits may leave; the others wait on.
-            return await asyncio.shield(running)
-        except IdentityUnavailable:
-            if kept is None:
-                raise
-            with suppress(InvalidToken):
-                self._verifier.verify(kept.text)
-                kept.renew_at = now + _AGAIN
-                return kept
-            # Nobody can tell that the credential is worth nothing.
-            raise
 
-    def _settle(self, digest: bytes, task: asyncio.Task[Shown]) -> None:
-        del self._running[digest]
-        if not task.cancelled():
-            task.exception()
+class ActAs(Exchanges):
+    """The same where nobody logs in, for requests that act as somebody: they get what that person would."""
 
-    async def _ask(self, kind: str, credential: str, digest: bytes, whose: Callable[[], str]) -> Shown:
-        async with self._places:
-            client = self._spend(whose)
-            try:
-                made = await self._made(kind, credential)
-            except InvalidToken:
-                _keep(self._refused, digest, self._loop.time() + _REFUSED_SECONDS, _REFUSED)
-                self._exchanged.pop(digest, None)
-                raise
-            except BaseException:
-                self._worthless.give_back(client)
-                raise
-            self._worthless.give_back(client)
-        try:
-            token = self._verifier.verify(made.access_token)
-        except InvalidToken as exc:
-            log.error("exchanged_token_invalid")
-            raise IdentityUnavailable from exc
-        shown = Shown(made.access_token, token, self._loop.time() + made.expires_in - _AHEAD)
-        _keep(self._exchanged, digest, shown, _GOOD)
+    def __init__(self, open_to_all: OpenToAll, users: Lane, token: str | None) -> None:
+        """`token` is that by which the users service knows the gateway; without it, nobody acts as anybody."""
+        super().__init__(users, token or "")
+        self._open_to_all = open_to_all
+        self._is_closed = token is None
+
+    async def of(
+        self, method: str, fields: RequestFields, action: Action, *, secure: bool, whose: Callable[[], str]
+    ) -> Shown:
+        """As `Identity.of`; raises `Invalid` for somebody who does not exist, and `Forbidden` where it is closed."""
+        shown = await self.sender(method, fields, secure=secure, whose=whose)
+        shown.token.principal.reach(action)
         return shown
 
-    async def _made(self, kind: str, credential: str) -> _Made:
-        lines = (
-            f"authorization: Bearer {self._token}\r\ncontent-type: application/json\r\n"
-            f"accept: application/json\r\nx-request-id: {current_request_id()}\r\n"
-        )
-        call = Call(
-            method="POST",
-            target="/internal/exchange",
-            fields=lines.encode("ascii"),
-            body=msgspec.json.encode({"kind": kind, "credential": credential}),
-            limits=_EXCHANGE,
-            ends_at=self._loop.time() + _EXCHANGE.total,
-            shortened=False,
-        )
+    async def sender(self, method: str, fields: RequestFields, *, secure: bool, whose: Callable[[], str]) -> Shown:
+        """As `Identity.sender`; raises as `of`."""
+        if self._is_closed:
+            raise Forbidden(f"{_ACT_AS} is closed: GATEWAY_TOKEN is not set.")
+        named = b",".join(value for name, value in fields.pairs if name == ACT_AS)
+        user_id = id_from_path(_ACT_AS, named.decode("latin-1"))
         try:
-            reply = await forward(self._users, call, Notes())
-        except Overloaded:
-            raise
-        except AppError as exc:
-            raise IdentityUnavailable from exc
-        if reply.status == 401 and reply.code == "invalid_credential":
-            raise InvalidToken("The API key or session is worth nothing; log in again.")
-        try:
-            if reply.status == 200:
-                return msgspec.json.decode(reply.body, type=_Envelope).data
-            log.error("exchange_refused", status=reply.status, code=reply.code)
-        except msgspec.MsgspecError as exc:
-            raise IdentityUnavailable from exc
-        raise IdentityUnavailable
+            return await self.exchange("act_as", str(user_id), whose)
+        except InvalidToken as exc:
+            raise Invalid.field(_ACT_AS, "is the id of no user, or of one who is disabled") from exc
+
+    async def read(self, text: str) -> AccessToken:
+        # The first waits for the keys.
+        verifier = await asyncio.to_thread(self._open_to_all.verifier)
+        return verifier.verify(text)
+
+    def covers(self, token: AccessToken) -> bool:
+        return False
+
+    def used_for(self, expires_in: float) -> float:
+        # Whoever is disabled, or gets other roles, is soon seen as that.
+        return _UNREVOKED
 
 
 def session_cookie(fields: Fields, *, secure: bool) -> str | None:
@@ -279,9 +197,3 @@ def _cookies(fields: Fields) -> list[tuple[bytes, bytes]]:
 
 def _occurs_twice(fields: RequestFields, wanted: bytes) -> bool:
     return sum(name == wanted for name, _ in fields.pairs) > 1
-
-
-def _keep(memory: dict[bytes, T], digest: bytes, value: T, most: int) -> None:
-    memory[digest] = value
-    if len(memory) > most:
-        del memory[next(iter(memory))]

@@ -183,10 +183,12 @@ ROUTES: tuple[Route, ...] = (
     _row("/work-items/{id}/history", "sites", GET=Action.READ_SITES),
 )
 
+#: The page for everybody that shows more to whoever may read the system.
+SHOWS_MORE = "/health"
 #: The gateway's own pages; they have no alias.
 PAGES: tuple[Route, ...] = (
     _row("/", "", GET=Action.PUBLIC),
-    _row("/health", "", GET=Action.PUBLIC),
+    _row(SHOWS_MORE, "", GET=Action.PUBLIC),
     _row("/status", "", GET=Action.READ_SYSTEM),
     _row("/livez", "", GET=Action.PUBLIC),
     _row("/readyz", "", GET=Action.PUBLIC),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response
@@ -13,6 +15,7 @@ from service_users.accounts.factors import Factors
 from service_users.accounts.links import Links
 from service_users.accounts.passwords import Passwords
 from service_users.accounts.use_cases import Accounts
+from service_users.auth_key import AuthKey
 from service_users.errors import EmailTaken
 from service_users.routes.access import access_routes
 from service_users.routes.accounts import account_routes
@@ -46,17 +49,16 @@ def create_app(settings: UsersSettings) -> Flask:
     # At most half of the threads, so that requests without a password still run.
     passwords = Passwords(places=max(1, settings.service_threads // 2))
     users = Users(database, passwords)
-    keys = accounts = factors = links = exchange = None
+    signing_keys = accounts = factors = links = exchange = acting = None
     if (key := settings.key_of_accounts()) is not None:
-        # Loads the cryptography that nobody needs without logins.
-        from service_users.accounts.signing import SigningKeys
-
-        keys = SigningKeys(database, key, issuer=settings.auth_issuer)
+        signing_keys = _signing_keys(database, key, settings.auth_issuer)
         if settings.auth == "required":
             factors = Factors(database, key)
-            accounts = Accounts(database, passwords, keys, key, factors)
+            accounts = Accounts(database, passwords, signing_keys(), key, factors)
             links = Links(database, passwords, key)
-            exchange = Exchange(database, keys)
+            exchange = Exchange(database, signing_keys)
+        else:
+            acting = Exchange(database, signing_keys)
     app = make_app(
         "service_users",
         # No event of another service matters here yet: all are acknowledged and dropped.
@@ -65,7 +67,7 @@ def create_app(settings: UsersSettings) -> Flask:
             account_routes(accounts, users),
             factor_routes(factors),
             access_routes(ApiKeys(database), Administration(database), accounts, links, users),
-            exchange_routes(exchange, settings.gateways_token),
+            exchange_routes(exchange, settings.gateways_token, acting),
             people_routes(users, settings.token_for_people),
             event_routes(Inbox(database, {}), settings.token),
         ],
@@ -74,18 +76,30 @@ def create_app(settings: UsersSettings) -> Flask:
         identify=identify_with(settings),
         description="The people of the building sites.",
     )
-    if keys is not None:
-        _publish(app, keys)
+    if signing_keys is not None:
+        _publish(app, signing_keys)
     return app
 
 
-def _publish(app: Flask, keys: SigningKeys) -> None:
+def _signing_keys(database: Database, key: AuthKey, issuer: str) -> Callable[[], SigningKeys]:
+    """Makes the signing keys at first need, because they load cryptography."""
+
+    @cache
+    def made() -> SigningKeys:
+        from service_users.accounts.signing import SigningKeys
+
+        return SigningKeys(database, key, issuer=issuer)
+
+    return made
+
+
+def _publish(app: Flask, keys: Callable[[], SigningKeys]) -> None:
     """Show the key set, without an envelope, as every reader of such sets expects it."""
 
     def show_keys() -> Response:
         # Shorter than a key is published before it signs.
         fields = {"Cache-Control": "public, max-age=60"}
-        return Response(keys.document(), 200, fields, mimetype="application/json")
+        return Response(keys().document(), 200, fields, mimetype="application/json")
 
     app.add_url_rule(
         KEYS_PATH, endpoint=KEYS_PATH, view_func=show_keys, methods=["GET"], provide_automatic_options=False

@@ -22,7 +22,7 @@ class UsersSettings(GatewayToken, PeopleToken, WebServiceSettings):
     auth_key: SecretStr | None = Field(
         default=None,
         description="the key of accounts, which encrypts the keys of access tokens and makes refresh tokens: 32 random "
-        "bytes in base64url, needed with AUTH=required. Another one ends all sessions",
+        "bytes in base64url, needed with AUTH=required, and for X-Act-As. Another one ends all sessions",
     )
     auth_key_file: FilePath | None = Field(
         default=None, description="a file that holds the key of accounts; AUTH_KEY wins over it"

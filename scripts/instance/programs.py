@@ -119,8 +119,9 @@ def programs_of(
     # Otherwise nobody needs to log in: only this machine reaches the instance.
     keys = str(layout.identity / "keys.json")
     callers = {"AUTH": "required", "AUTH_KEYS_FILE": keys} if auth else {"AUTH": "off"}
-    gateway = {"GATEWAY_TOKEN": credentials["gateway_token"]} if auth else {}
-    accounts = {**gateway, "AUTH_KEY": credentials["auth_key"]} if auth else {}
+    # Where nobody logs in, whoever acts as somebody else needs them.
+    gateway = {"GATEWAY_TOKEN": credentials["gateway_token"]}
+    accounts = {**gateway, "AUTH_KEY": credentials["auth_key"]}
     people = {"PEOPLE_TOKEN": credentials["people_token"]}
     internal = {"INTERNAL_TOKEN": credentials["internal"]}
     broker_url = {} if broker is None else {"RABBITMQ_URL": broker.url}

@@ -14,7 +14,7 @@ from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.streams.routes import stream_routes
 from servicekit.database.engine import Database
 from servicekit.http_server.application import Application
-from servicekit.identity.enforcement import identify_with
+from servicekit.identity.enforcement import asks_for_login, identify_with
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
 from servicekit.process.lifecycle import stop_this_process
@@ -55,7 +55,7 @@ class StreamsApp(Application):
                 version=VERSION,
                 description="Tasks as they change.",
                 routes=[stream_routes()],
-                login=identify is not None,
+                login=asks_for_login(identify),
             ),
             keep_alive_seconds=_KEEP_ALIVE_SECONDS,
             browsers=BrowserRules(settings.allowed_hosts, settings.events_bind),

@@ -18,6 +18,7 @@ from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.streams.routes import LAST_EVENT_ID
 from servicekit.http_server.request import Fields, Request
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer, log_failure
+from servicekit.identity.enforcement import OpenToAll
 from servicekit.identity.principal import LOCAL, Identify, Principal
 from servicekit.identity.roles import Action
 from servicekit.observing.metrics import Metrics
@@ -137,6 +138,9 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
 
     async def _stream(self, exchange: StreamExchange, raw_id: str) -> None:
         fields = exchange.request.fields
+        if isinstance(self._identify, OpenToAll) and b"authorization" in fields.first:
+            # The first asks for the keys.
+            await asyncio.to_thread(self._identify.verifier)
         reach = self._caller(exchange.request).reach(Action.READ_TASKS)
         task_id = id_from_path("id", raw_id)
         seconds = deadline.shortened(fields.get(b"x-request-timeout-ms"), FIRST_SECONDS)

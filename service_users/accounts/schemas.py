@@ -170,9 +170,9 @@ class Ended(View):
 
 
 class Credential(Body):
-    """What a program or a browser shows to the gateway."""
+    """What a program or a browser shows to the gateway; where nobody logs in, the id of whom somebody acts as."""
 
-    kind: Literal["key", "cookie"]
+    kind: Literal["key", "cookie", "act_as"]
     credential: Known
 
 

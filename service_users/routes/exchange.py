@@ -6,12 +6,13 @@ from service_users.accounts.exchange import Exchange
 from service_users.accounts.schemas import Credential, ExchangedView, RevocationsView
 from service_users.errors import AuthIsOff, InvalidCredential
 from servicekit.web.routes import Routes, bearer_guard
+from servicekit.wire.errors import Forbidden
 
 _BODY = 4096
 
 
-def exchange_routes(exchange: Exchange | None, token: str | None) -> Routes:
-    """Declare them; without `exchange` nobody logs in."""
+def exchange_routes(exchange: Exchange | None, token: str | None, acting: Exchange | None = None) -> Routes:
+    """Declare them; without `exchange` nobody logs in, and without `acting` nobody acts as somebody else."""
     api = Routes("internal", documented=False)
     guard = bearer_guard(
         token, name="gateway's", closed="This is for the gateway: GATEWAY_TOKEN is not set.", puts_off=False
@@ -22,9 +23,13 @@ def exchange_routes(exchange: Exchange | None, token: str | None) -> Routes:
             raise AuthIsOff
         return exchange
 
-    @api.post("/internal/exchange", errors=(InvalidCredential, AuthIsOff), body_limit=_BODY, guard=guard)
+    @api.post("/internal/exchange", errors=(InvalidCredential, AuthIsOff, Forbidden), body_limit=_BODY, guard=guard)
     def exchange_credential(body: Credential) -> ExchangedView:
-        """Give the access token that stands for an API key or a browser's cookie."""
+        """Give the access token that stands for an API key, a browser's cookie or, where nobody logs in, a user."""
+        if body.kind == "act_as":
+            if acting is None:
+                raise Forbidden("Nobody acts as somebody else here.")
+            return acting.user(body.credential)
         return opened().key(body.credential) if body.kind == "key" else opened().cookie(body.credential)
 
     @api.get("/internal/revocations", errors=(AuthIsOff,), guard=guard)

@@ -197,6 +197,11 @@ class TokenVerifier:
         # What is remembered does without its text, the larger half.
         return Principal(found.user_id, found.role, found.scopes, found.session_id, token, found.must_change_password)
 
+    def knows(self, token: str) -> bool:
+        """Whether a text has the header of a token by a key that is known."""
+        keys = self._keys.keys
+        return keys is not None and keys.knows(token)
+
     def verify(self, token: str, *, before_work: Callable[[], None] = lambda: None) -> AccessToken:
         """What the token says; raises `InvalidToken`, or `IdentityUnavailable` without keys.
 

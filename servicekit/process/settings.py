@@ -187,7 +187,7 @@ class GatewayToken(ServerSettings):
     gateway_token: Token | None = Field(
         default=None,
         description="the token by which the users service knows the gateway, at least 16 characters; needed with "
-        "AUTH=required",
+        "AUTH=required, and for X-Act-As",
     )
     gateway_token_file: FilePath | None = Field(
         default=None, description="a file that holds the gateway's token; GATEWAY_TOKEN wins over it"

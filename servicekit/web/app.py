@@ -19,6 +19,7 @@ from werkzeug.routing import MapAdapter
 
 from servicekit.http_server.request_lifecycle import RequestRecord, error_answer, log_crash, log_failure
 from servicekit.http_server.wsgi import ACCOUNT, ANSWERED, BEGAN
+from servicekit.identity.enforcement import OpenToAll, asks_for_login
 from servicekit.identity.principal import LOCAL, Identify, Principal
 from servicekit.identity.roles import Action
 from servicekit.observing import request_id
@@ -196,7 +197,7 @@ def make_app(
         for endpoint in group.endpoints:
             _add(app, endpoint, body_limit, identify)
     public = [group for group in routes if group.documented]
-    login = identify is not None
+    login = asks_for_login(identify)
     document = openapi.document(title=service, version=VERSION, description=description, routes=public, login=login)
     _add_service_pages(app, service, checks, metrics, document)
     return app
@@ -306,6 +307,7 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
 def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[Request], Principal]:
     """How an operation finds out who calls; raises for whoever may not do it."""
     action, guard = endpoint.action, endpoint.guard
+    is_open = isinstance(identify, OpenToAll)
     # What everybody may do asks for nothing, so that an old token keeps nobody from logging in.
     if identify is not None and action is not None and (action is not Action.PUBLIC or endpoint.wants_caller):
 
@@ -314,11 +316,17 @@ def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[Reque
             caller.reach(action)
             return caller
 
-        return judged
+        if not is_open:
+            return judged
+        if guard is None:
+            return lambda request: judged(request) if "HTTP_AUTHORIZATION" in request.environ else LOCAL
     if guard is not None:
 
         def guarded(request: Request) -> Principal:
-            guard(request.headers.get("Authorization"), request.remote_addr)
+            field = request.headers.get("Authorization")
+            if action is not None and isinstance(identify, OpenToAll) and identify.knows(field):
+                return judged(request)
+            guard(field, request.remote_addr)
             return LOCAL
 
         return guarded

@@ -47,14 +47,68 @@ from tests.support.waiting import eventually
 
 MALLORY = {"email": "mallory@example.com", "name": "Mallory", "roles": ["admin"], "password": PASSWORD}
 
+UNA = {"email": "una@example.com", "name": "Una", "password": PASSWORD}
+
+
+@dataclass
+class WhileOpen:
+    """What somebody did who acted as Una: ids of hers and of Mallory's, and the answers."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    answers: list[object] = field(default_factory=list)
+
+
+def as_una_sees(system: RunningSystem, fields: Fields, ids: dict[str, str]) -> list[object]:
+    """What Una is answered who reads, and tries to change, what is hers and what is not."""
+    item = {"product": "cement", "quantity": 1, "price": "1.00"}
+    seen: list[object] = []
+    for method, path, body in (
+        *(("GET", path, None) for path in (
+            "/users", "/users/{mine}", "/users/{other}", "/users/{mine}/details", "/users/{other}/details",
+            "/orders", "/orders?user_id={other}", "/orders/{my_order}", "/orders/{their_order}",
+            "/tasks", "/tasks/{my_task}", "/tasks/{their_task}", "/tasks/{their_task}/events",
+            "/tasks/rejected", "/schedules", "/audit", "/status", "/users/{mine}/sessions",
+        )),
+        ("POST", "/users", {"email": "new@example.com", "name": "New"}),
+        ("PUT", "/users/{mine}", {"roles": ["admin"]}),
+        ("PUT", "/users/{other}", {"name": "Somebody"}),
+        ("POST", "/users/{mine}/disable", None),
+        ("POST", "/orders", {"user_id": ids["other"], "items": [item]}),
+        ("PUT", "/orders/{their_order}", {"status": "cancelled"}),
+        ("DELETE", "/tasks/{their_task}", None),
+        ("POST", "/tasks/cancel", {"task_type": "noop"}),
+    ):  # fmt: skip
+        reply = system.request(method, path.format_map(ids), body, headers=dict(fields))
+        seen.append((method, path, reply.status, reply.body))
+    me = system.get("/auth/me", headers=dict(fields)).data
+    return [*seen, me["id"], me["roles"]]
+
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClosedSystem]:
+def while_open() -> WhileOpen:
+    return WhileOpen()
+
+
+def use_openly(system: RunningSystem, noted: WhileOpen) -> None:
+    """Store something of Una's and of Mallory's, and act as Una."""
+    for (whose, name), person in {("my", "mine"): UNA, ("their", "other"): MALLORY}.items():
+        user = noted.ids[name] = system.post("/users", person).data["id"]
+        items = [{"product": "cement", "quantity": 2, "price": "3.50"}]
+        noted.ids[f"{whose}_order"] = system.post("/orders", {"user_id": user, "items": items}).data["id"]
+        task = {"task_type": "noop", "user_id": user}
+        task_id = noted.ids[f"{whose}_task"] = system.post("/tasks", task).data["id"]
+        # As it stays: no worker is here yet.
+        assert system.delete(f"/tasks/{task_id}").status == 200
+    noted.answers = as_una_sees(system, {"X-Act-As": noted.ids["mine"]}, noted.ids)
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory, while_open: WhileOpen) -> Iterator[ClosedSystem]:
     """An instance that Mallory used while it was open."""
     system = RunningSystem(tmp_path_factory.mktemp("closed") / "data")
     try:
         system.start("--workers", "0")
-        assert system.post("/users", MALLORY).status == 201
+        use_openly(system, while_open)
         system.cli("stop")
         system.start("--workers", "1", "--auth")
         closed = ClosedSystem(system)
@@ -115,7 +169,16 @@ def test_closing_an_open_instance_leaves_no_way_in_but_the_new_administrator(clo
     assert system.post("/auth/login", {"email": MALLORY["email"], "password": PASSWORD}).status == 401
     assert (system.data / "secrets" / "administrator").stat().st_mode & 0o777 == 0o600
     shown = json.loads(as_the_readme_says(system))
-    assert {user["email"] for user in shown["data"]["users"]} == {ADMINISTRATOR, MALLORY["email"]}
+    assert {user["email"] for user in shown["data"]["users"]} == {ADMINISTRATOR, MALLORY["email"], UNA["email"]}
+
+
+def test_acting_as_somebody_showed_what_they_see_themselves(closed: ClosedSystem, while_open: WhileOpen) -> None:
+    fields = bearer(closed.log_in(UNA["email"])["access_token"])
+    acting, own = while_open.answers, as_una_sees(closed.system, fields, while_open.ids)
+    for one, other in zip(acting, own, strict=True):
+        assert one == other
+    assert [user["id"] for user in acting[0][3]["data"]["users"]] == [while_open.ids["mine"]]
+    assert {answer[2] for answer in acting[:-2]} == {200, 400, 403, 404}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The gateway where people log in: one credential counts, becomes an access token, and ends when it is told."""
+"""One credential counts, becomes an access token, and ends when it is told; where nobody logs in, one may act as
+somebody."""
 
 from __future__ import annotations
 
@@ -92,12 +93,12 @@ def code(got: RawAnswer) -> tuple[int, str]:
 
 def test_a_service_sees_one_access_token_and_no_other_credential(gateway: GatewayProcess, tasks: ScriptedUpstream):
     mine = token()
-    others = (("Cookie", f"siteworks={COOKIE}; theme=dark"), ("X-Act-As", str(ME)))
+    others = (("Cookie", f"siteworks={COOKIE}; theme=dark"),)
     for _ in range(2):  # the second time with fields that are remembered
         assert gateway.client.get("/tasks", bearer(mine), *others).status == 200
     for seen in tasks.requests("/tasks"):
         assert seen.values("Authorization") == [f"Bearer {mine}"]
-        assert seen.values("Cookie") == seen.values("X-Act-As") == []
+        assert seen.values("Cookie") == []
 
 
 def test_whoever_may_not_is_refused_before_any_service_is_asked(gateway: GatewayProcess):
@@ -113,6 +114,9 @@ def test_whoever_may_not_is_refused_before_any_service_is_asked(gateway: Gateway
         ("GET", "/metrics", (), (401, "unauthorized")),
         ("GET", "/status", (bearer(token("user")),), (403, "forbidden")),
         ("GET", "/tasks", (bearer(token()), bearer(token())), (401, "invalid_token")),
+        ("GET", "/tasks", (bearer(token()), ("X-Act-As", str(ME))), (400, "invalid_input")),
+        ("GET", "/status", (bearer(token("admin")), ("X-Act-As", str(ME))), (400, "invalid_input")),
+        ("POST", "/auth/login", (("X-Act-As", str(ME)),), (400, "invalid_input")),
         ("GET", "/tasks", (("Authorization", "Basic YWRtaW46YWRtaW4="),), (401, "invalid_token")),
         ("GET", "/tasks", (bearer(token(key=SigningKey.generate())),), (401, "invalid_token")),
         # Decided on the path that would be forwarded.
@@ -255,3 +259,62 @@ def test_forged_tokens_are_soon_refused_unseen_and_known_ones_go_on(gateway: Gat
     assert got[-1].value("Retry-After") is not None
     assert client.get("/tasks", bearer(mine)).status == 200
     eventually(lambda: client.get("/tasks", bearer(token())).status == 200, timeout=15, what="it forgives")
+
+
+def test_where_nobody_logs_in_who_acts_as_somebody_gets_what_that_person_would(tmp_path: Path):
+    gateway = GatewayProcess(tmp_path / "log", AUTH_ISSUER=ISSUER, GATEWAY_TOKEN=SECRET)
+    client, users, tasks = gateway.client, gateway.upstreams["users"], gateway.upstreams["tasks"]
+    act_as = ("X-Act-As", str(ME))
+
+    def asked() -> list[object]:
+        return [json.loads(one.body) for one in users.requests(EXCHANGE)]
+
+    try:
+        # Whatever a client shows: nobody logs in.
+        assert client.get("/tasks", bearer("x"), ("Authorization", "Basic x")).status == 200
+        assert tasks.requests()[-1].values("Authorization") == []
+        assert asked() == []
+
+        users.script_path(KEYS_PATH, answer(200, KEY_SET))
+        made = token()
+        exchanges(users, made, Pause(0.1))
+        with ThreadPoolExecutor(8) as pool:
+            got = pool.map(lambda _: client.get("/tasks", act_as, bearer(token("admin"))).status, range(8))
+        assert {*got} == {200}
+        assert asked() == [{"kind": "act_as", "credential": str(ME)}]
+        for seen in tasks.requests()[1:]:
+            assert (seen.values("Authorization"), seen.values("X-Act-As")) == ([f"Bearer {made}"], [])
+        for method, path in (("POST", "/users"), ("GET", "/status"), ("GET", "/metrics"), ("POST", "/tasks/cancel")):
+            assert code(client.request(method, path, fields=(act_as,))) == (403, "forbidden"), path
+        force = {"method": "POST", "target": "/admin/circuits/users", "body": b'{"state": "auto"}'}
+        json_type = ("Content-Type", "application/json")
+        assert code(client.request(**force, fields=(act_as, json_type))) == (403, "forbidden")
+        assert code(client.request(**force, fields=(bearer("x"), json_type))) == (401, "unauthorized")
+        assert gateway.force("users", "auto").status == 200
+
+        # Soon seen as who they are now.
+        exchanges(users, token("admin"))
+        eventually(lambda: client.get("/status", act_as).status == 200, timeout=5, what="the other role is known")
+        assert client.request(**force, fields=(act_as, json_type)).status == 200
+
+        # No page of others does it through somebody's browser.
+        wanted = (("Origin", "https://evil.example"), ("Access-Control-Request-Headers", "x-act-as"))
+        assert code(client.get("/tasks", act_as, *wanted)) == (403, "foreign_page")
+        assert client.request("OPTIONS", "/tasks", fields=wanted).values("Access-Control-Allow-Headers") == []
+
+        users.script_path(EXCHANGE, bad(401, "invalid_credential"))
+        for wrong in ("me", "", f"{{{ME}}}", f"{ME}, {ME}", str(UUID(int=5, version=4))):
+            for path in ("/tasks", "/health"):
+                refused = client.get(path, ("X-Act-As", wrong))
+                assert (*code(refused), refused.json["error"]["details"][0]["field"]) == (
+                    400, "invalid_input", "X-Act-As",
+                ), wrong  # fmt: skip
+        assert code(client.get("/tasks", act_as, act_as)) == (400, "invalid_input")
+        users.script_path(EXCHANGE, bad(403, "forbidden"))
+        other = ("X-Act-As", str(UUID(int=6, version=4)))
+        assert code(client.get("/tasks", other)) == (403, "forbidden")
+        users.stop()
+        assert code(client.get("/tasks", other)) == (503, "identity_unavailable")
+        assert client.get("/tasks").status == 200
+    finally:
+        gateway.stop()

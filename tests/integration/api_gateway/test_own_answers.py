@@ -320,6 +320,13 @@ def test_without_a_limit_no_field_tells_of_one(client: RawClient) -> None:
     assert (seen.values("RateLimit"), seen.values("RateLimit-Policy")) == ([], [])
 
 
+def test_without_a_token_for_it_nobody_acts_as_somebody_and_is_told(client: RawClient) -> None:
+    for path in ("/tasks", "/status", "/health"):
+        refused = client.get(path, ("X-Act-As", "0d0e5a5e-6d3c-4c1c-9d55-0a1c5d1f7e21"))
+        assert (refused.status, refused.code) == (403, "forbidden")
+        assert "GATEWAY_TOKEN" in refused.json["error"]["message"]
+
+
 def test_a_client_that_guesses_the_admin_token_is_put_off(tmp_path: Path) -> None:
     gateway = GatewayProcess(tmp_path / "log", TRUSTED_PROXIES="127.0.0.1")
 

@@ -57,18 +57,14 @@ def test_no_netrc_and_no_proxy_is_used(orders_database: ServiceDatabase, tmp_pat
 
             eventually(answers, timeout=30, what="the orders service to answer")
             order = {"user_id": USER, "items": [{"product": "cement", "quantity": 1, "price": 1}]}
-            for authorization in ((), (("Authorization", "Bearer t"),)):
-                made = client.request(
-                    "POST",
-                    "/orders",
-                    json.dumps(order).encode(),
-                    fields=(("Content-Type", "application/json"), *authorization),
-                )
-                assert made.status == 201, made
+            made = client.request(
+                "POST", "/orders", json.dumps(order).encode(), fields=(("Content-Type", "application/json"),)
+            )
+            assert made.status == 201, made
         finally:
             process.terminate()
             process.wait(20)
-        assert [seen.target for seen in users.requests()] == [f"/users/{USER}"] * 2
-        assert [seen.values("Authorization") for seen in users.requests()] == [[], []]
-        assert [seen.values("Host") for seen in users.requests()] == [[f"127.0.0.1:{users.port}"]] * 2
+        assert [seen.target for seen in users.requests()] == [f"/users/{USER}"]
+        assert [seen.values("Authorization") for seen in users.requests()] == [[]]
+        assert [seen.values("Host") for seen in users.requests()] == [[f"127.0.0.1:{users.port}"]]
         assert proxy.seen == []

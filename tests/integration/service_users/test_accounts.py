@@ -345,6 +345,8 @@ def test_the_gateway_alone_gets_tokens_for_cookies_and_keys_and_learns_what_has_
     for kind, shown in (("key", cookie), ("cookie", key), ("cookie", "x"), ("key", new_api_key())):
         refused = exchange(kind, shown)
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_credential")
+    refused = exchange("act_as", anna)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
     for token in (None, "for these tests only", made["cookie"]):
         assert exchange("key", key, token).status_code == 401
         assert ask("GET", "/internal/revocations", token=token).status_code == 401

@@ -11,9 +11,11 @@ from uuid import UUID
 
 import pytest
 
+from servicekit.identity.enforcement import OpenToAll
 from servicekit.identity.keys import SigningKey
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
+from servicekit.identity.tokens import TokenVerifier
 from servicekit.web.app import make_app
 from servicekit.web.routes import Routes
 from servicekit.web.schemas import Body, View
@@ -142,6 +144,41 @@ def test_each_credential_opens_what_its_role_and_scopes_allow(
             wanted = "Bearer" if field is None else 'Bearer error="invalid_token"'
             assert answer.headers["WWW-Authenticate"] == wanted
             assert answer.json["error"]["code"] == ("unauthorized" if field is None else "invalid_token")
+
+
+def test_where_nobody_logs_in_whoever_shows_nothing_may_do_everything_and_a_token_counts():
+    made = []
+
+    def make() -> TokenVerifier:
+        made.append(1)
+        return verifier_of(KEY)
+
+    client = make_app("orders", routes=[routes()], checks={}, identify=OpenToAll(make)).test_client()
+
+    def statuses(field: str | None) -> list[int]:
+        headers = {} if field is None else {"Authorization": field}
+        return [
+            client.get("/orders", headers=headers).status_code,
+            client.post("/orders", headers=headers, json={"text": "made"}).status_code,
+            client.get("/login", headers=headers).status_code,
+            client.get("/front", headers=headers).status_code,
+            client.post("/circuits", headers=headers).status_code,
+            client.post("/internal/events", headers=headers).status_code,
+        ]
+
+    assert statuses(None) == [200, 200, 200, 200, 403, 403]
+    assert client.get("/orders").json["data"] == {"role": "admin", "owner": None}
+    assert client.post("/circuits", headers={"Authorization": "Bearer internal"}).status_code == 200
+    assert made == []
+    for name in ("user", "auditor", "admin", "expired", "tampered", "unsigned", "two at once", "an empty field"):
+        field, listed, stored, login, front, *_ = CREDENTIALS[name]
+        assert statuses(field)[:4] == [listed, stored, login, front], name
+    # A key of ours opens what has a token of its own; anything else is for that token.
+    assert [client.post("/circuits", headers={"Authorization": f"Bearer {one}"}).status_code for one in (
+        TOKEN, BY_ADMIN, "internal", "x",
+    )] == [403, 200, 200, 403]  # fmt: skip
+    assert made == [1]
+    assert "security" not in client.get("/openapi.json").json["paths"]["/orders"]["get"]
 
 
 def test_a_user_reaches_their_own_rows_and_an_auditor_all(client):
