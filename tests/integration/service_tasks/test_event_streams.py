@@ -16,10 +16,24 @@ from service_tasks.domain.task import AttemptError, FailedForGood, Progress, Suc
 from service_tasks.persistence.task_store import LARGEST_IN_LIST
 from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
+from tests.integration.service_tasks.conftest import Bench
 from tests.support.event_stream import EventsProcess, EventStream
-from tests.support.postgres import TestServer
+from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.raw_http import read_answer
 from tests.support.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def tasks_database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
+    yield from postgres_server.service_database("service_tasks")
+
+
+@pytest.fixture
+def bench(tasks_database: ServiceDatabase) -> Iterator[Bench]:
+    """Leaves no task behind."""
+    made = Bench(tasks_database.database)
+    yield made
+    made.sql("DELETE FROM tasks")
 
 
 @pytest.fixture
@@ -38,9 +52,18 @@ def start_events(tmp_path: Path, tasks_database) -> Iterator[Callable[..., Event
         process.stop()
 
 
+@pytest.fixture(scope="module")
+def _process(tmp_path_factory: pytest.TempPathFactory, tasks_database: ServiceDatabase) -> Iterator[EventsProcess]:
+    process = EventsProcess(tmp_path_factory.mktemp("events") / "log", tasks_database.url)
+    yield process
+    process.stop()
+
+
 @pytest.fixture
-def events(start_events) -> EventsProcess:
-    return start_events()
+def events(_process: EventsProcess) -> EventsProcess:
+    """One process for all tests that need no other settings; each finds it without watchers."""
+    eventually(lambda: _process.metric("siteworks_task_watchers") == 0, what="the watchers of before to be forgotten")
+    return _process
 
 
 class Running:
@@ -134,17 +157,19 @@ class TestTheEnd:
     def test_is_told_when_a_task_is_cancelled_without_waiting_for_the_next_look(
         self, running: Running, start_events
     ) -> None:
+        before = connections(running.bench, saying="LISTEN%")
         events = start_events("_POLL_SECONDS=10")
-        eventually(
-            lambda: running.bench.sql(
-                "SELECT 1 FROM pg_stat_activity WHERE application_name = 'task_events' AND query LIKE 'LISTEN%%'"
-            ),
-            what="the process to listen",
-        )
+        eventually(lambda: connections(running.bench, saying="LISTEN%") == before + 1, what="the process to listen")
         with events.watch(running.id, timeout=5) as stream:
             next(stream), next(stream)
             running.bench.store.cancel(running.id, reach=Reach.all())
             assert names(stream) == ["status", "end"]
+
+
+def connections(bench: Bench, *, saying: str = "%") -> int:
+    """How many event streams have to the database, or of those the ones that said this last."""
+    counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'task_events' AND query LIKE %s"
+    return int(bench.sql(counted, saying)[0][0])
 
 
 class TestComingBack:
@@ -250,6 +275,7 @@ def test_a_stream_without_news_says_that_it_lives(running: Running, start_events
 
 class TestTheCost:
     def test_is_one_statement_for_all_watchers_and_none_without(self, bench, start_events) -> None:
+        before = connections(bench)
         events = start_events("_POLL_SECONDS=0.2")
         ids = [bench.add() for _ in range(20)]
         assert events.metric("siteworks_task_looks_total") == 0
@@ -258,15 +284,14 @@ class TestTheCost:
             for stream in streams:
                 assert next(stream).name == "status"
             assert (events.metric("siteworks_task_watchers"), events.metric("siteworks_task_watched")) == (60, 20)
-            before = events.metric("siteworks_task_looks_total")
+            looks = events.metric("siteworks_task_looks_total")
             # One look shows the changes of all.
             bench.sql("UPDATE tasks SET progress_percent = 50, updated_at = now()")
             for stream in streams:
                 while (event := next(stream)).data.get("percent") != 50:
                     assert event.name == "progress"
-            assert events.metric("siteworks_task_looks_total") - before < 60
-            connections = bench.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'task_events'")
-            assert connections[0][0] <= 3
+            assert events.metric("siteworks_task_looks_total") - looks < 60
+            assert connections(bench) - before <= 3
         for metric in ("siteworks_task_watchers", "siteworks_task_watched"):
             eventually(lambda metric=metric: events.metric(metric) == 0, what="everybody to be forgotten")
 
@@ -337,8 +362,6 @@ class TestAnOutage:
     def test_leaves_streams_open_refuses_new_ones_and_goes_on_afterwards(
         self, server: TestServer, tmp_path: Path
     ) -> None:
-        from tests.integration.service_tasks.conftest import Bench
-
         for database in server.service_database("service_tasks"):
             running = Running(Bench(database.database))
             other = running.bench.add()

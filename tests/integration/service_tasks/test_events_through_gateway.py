@@ -18,23 +18,31 @@ from servicekit.process.ids import new_id
 from servicekit.process.lifecycle import allow_many_files
 from tests.support.event_stream import Event, EventsProcess, EventStream, Reader
 from tests.support.gateway import GatewayProcess
+from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.waiting import eventually
 
 WATCHERS = 1000
 
 
-@pytest.fixture
-def events(tmp_path: Path, tasks_database) -> Iterator[EventsProcess]:
-    process = EventsProcess(tmp_path / "events.log", tasks_database.url)
+@pytest.fixture(scope="module")
+def tasks_database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
+    yield from postgres_server.service_database("service_tasks")
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory, tasks_database: ServiceDatabase) -> Iterator[EventsProcess]:
+    process = EventsProcess(tmp_path_factory.mktemp("events") / "log", tasks_database.url)
     yield process
     process.stop()
 
 
-@pytest.fixture
-def gateway(tmp_path: Path, events: EventsProcess) -> Iterator[GatewayProcess]:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, events: EventsProcess) -> Iterator[GatewayProcess]:
     """In front of the real event streams and of scripted services."""
     process = GatewayProcess(
-        tmp_path / "gateway.log", EVENTS_URL=events.url, GATEWAY_EVENT_STREAMS_PER_CLIENT=str(WATCHERS)
+        tmp_path_factory.mktemp("gateway") / "log",
+        EVENTS_URL=events.url,
+        GATEWAY_EVENT_STREAMS_PER_CLIENT=str(WATCHERS),
     )
     yield process
     process.stop()
@@ -250,16 +258,6 @@ def test_a_client_has_a_limited_number_of_streams_and_leaves_the_others_to_other
         gateway.stop()
 
 
-def test_a_gateway_told_to_stop_ends_its_streams_and_itself(bench, gateway: GatewayProcess) -> None:
-    task_id = bench.add()
-    with EventStream(gateway.port, task_id) as stream:
-        next(stream), next(stream)
-        gateway.process.send_signal(signal.SIGTERM)
-        # Ended as it should be: a stream that is cut off would raise.
-        assert list(stream) == []
-    assert gateway.process.wait(15) == 0
-
-
 def test_the_streams_are_in_the_document_of_the_whole_system(gateway: GatewayProcess) -> None:
     def shown() -> dict | None:
         return gateway.client.get("/openapi.json").json["paths"].get("/tasks/{id}/events")
@@ -269,3 +267,13 @@ def test_the_streams_are_in_the_document_of_the_whole_system(gateway: GatewayPro
     content = described["get"]["responses"]["200"]["content"]
     assert list(content) == ["text/event-stream"]
     assert described["get"]["tags"] == ["tasks"]
+
+
+def test_a_gateway_told_to_stop_ends_its_streams_and_itself(bench, gateway: GatewayProcess) -> None:
+    task_id = bench.add()
+    with EventStream(gateway.port, task_id) as stream:
+        next(stream), next(stream)
+        gateway.process.send_signal(signal.SIGTERM)
+        # Ended as it should be: a stream that is cut off would raise.
+        assert list(stream) == []
+    assert gateway.process.wait(15) == 0
