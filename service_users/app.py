@@ -22,6 +22,7 @@ from service_users.routes.accounts import account_routes
 from service_users.routes.exchange import exchange_routes
 from service_users.routes.factors import factor_routes
 from service_users.routes.people import people_routes
+from service_users.routes.sign_in import sign_in_routes
 from service_users.routes.users import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
@@ -49,7 +50,8 @@ def create_app(settings: UsersSettings) -> Flask:
     # At most half of the threads, so that requests without a password still run.
     passwords = Passwords(places=max(1, settings.service_threads // 2))
     users = Users(database, passwords)
-    signing_keys = accounts = factors = links = exchange = acting = None
+    signing_keys = accounts = factors = links = exchange = acting = sign_ins = None
+    provider = settings.provider()
     if (key := settings.key_of_accounts()) is not None:
         signing_keys = _signing_keys(database, key, settings.auth_issuer)
         if settings.auth == "required":
@@ -57,6 +59,12 @@ def create_app(settings: UsersSettings) -> Flask:
             accounts = Accounts(database, passwords, signing_keys(), key, factors)
             links = Links(database, passwords, key)
             exchange = Exchange(database, signing_keys)
+            if provider is not None:
+                from service_users.accounts.provider import Provider
+                from service_users.accounts.sign_in import SignIns
+
+                waiting = max(1, settings.service_threads // 4)
+                sign_ins = SignIns(database, Provider(provider, places=waiting), accounts, links, key)
         else:
             acting = Exchange(database, signing_keys)
     app = make_app(
@@ -66,6 +74,7 @@ def create_app(settings: UsersSettings) -> Flask:
             user_routes(users),
             account_routes(accounts, users),
             factor_routes(factors),
+            sign_in_routes(sign_ins, None if provider is None else provider.name, login=accounts is not None),
             access_routes(ApiKeys(database), Administration(database), accounts, links, users),
             exchange_routes(exchange, settings.gateways_token, acting),
             people_routes(users, settings.token_for_people),

@@ -1,11 +1,11 @@
 """Errors of the users service.
 
-NotFound  ⊃ UserNotFound, SessionNotFound, ApiKeyNotFound, FactorNotFound
-Conflict  ⊃ EmailTaken, AuthIsOff, TooManyApiKeys, TooManyFactors, LastAdministrator
+NotFound  ⊃ UserNotFound, SessionNotFound, ApiKeyNotFound, FactorNotFound, IdentityNotFound
+Conflict  ⊃ EmailTaken, AuthIsOff, TooManyApiKeys, TooManyFactors, LastAdministrator, IdentityTaken, NoProvider
 Unauthorized ⊃ InvalidCredential
-Forbidden ⊃ LoginNotFresh
+Forbidden ⊃ LoginNotFresh, SignInRefused, UnknownIdentity
 TooManyRequests ⊃ TooManyAttempts
-Unavailable ⊃ TooManyPasswords
+Unavailable ⊃ TooManyPasswords, ProviderUnavailable
 """
 
 from __future__ import annotations
@@ -80,6 +80,54 @@ class LastAdministrator(Conflict):
     """
 
     code = "last_administrator"
+
+
+class NoProvider(Conflict):
+    """There is no sign-in provider here: log in by password.
+
+    The users service runs without OIDC_ISSUER.
+    """
+
+    code = "no_provider"
+
+
+class ProviderUnavailable(Unavailable):
+    """The sign-in provider cannot be reached, or its answers cannot be used; try again, or log in by password.
+
+    The log of the users service says what is wrong: `provider_answer_refused`.
+    """
+
+    code = "provider_unavailable"
+
+    def __init__(self, *, retry_after: float = 5) -> None:
+        super().__init__(retry_after=retry_after)
+
+
+class IdentityNotFound(NotFound):
+    """You have linked no identity with this id."""
+
+    code = "identity_not_found"
+
+
+class IdentityTaken(Conflict):
+    """This identity is linked to another user, or you to another identity there: remove that link first."""
+
+    code = "identity_taken"
+
+
+class UnknownIdentity(Forbidden):
+    """Nobody here is linked to this identity.
+
+    Log in by password and link it, or ask an administrator for an invitation. An equal e-mail address links nobody.
+    """
+
+    code = "unknown_identity"
+
+
+class SignInRefused(Forbidden):
+    """The sign-in provider lets you in no more, or not for this: begin again."""
+
+    code = "sign_in_refused"
 
 
 class LoginNotFresh(Forbidden):

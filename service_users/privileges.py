@@ -8,6 +8,8 @@ PRIVILEGES = {
     "sessions": READ_AND_WRITE,
     "api_keys": READ_AND_WRITE,
     "factors": READ_AND_WRITE,
+    "identities": READ_AND_WRITE,
+    "sign_ins": READ_AND_WRITE,
     "one_time_tokens": READ_AND_WRITE,
     "throttles": READ_AND_WRITE,
     "revocations": READ_AND_WRITE,

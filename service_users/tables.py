@@ -167,6 +167,47 @@ class Factor(Base):
     )
 
 
+class Identity(Base):
+    """By which a user signs in at a provider (OpenID Connect)."""
+
+    __tablename__ = "identities"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", name="fk_identities_user_id", ondelete="CASCADE"))
+    issuer: Mapped[str] = mapped_column(Text)
+    subject: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    last_used_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    __table_args__ = (
+        UniqueConstraint("issuer", "subject", name="uq_identities_subject"),
+        UniqueConstraint("user_id", "issuer", name="uq_identities_user_id"),
+        CheckConstraint("char_length(subject) BETWEEN 1 AND 255", name="ck_identities_subject"),
+    )
+
+
+class SignIn(Base):
+    """Somebody on the way to a provider and back. What they are known by derives from their browser's cookie."""
+
+    __tablename__ = "sign_ins"
+
+    #: SHA-256 of the cookie.
+    browser: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    #: Who links an identity, in which session; null for whoever logs in.
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", name="fk_sign_ins_user_id", ondelete="CASCADE"))
+    session_id: Mapped[UUID | None] = mapped_column(Uuid)
+    #: The page to show afterwards.
+    next: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+    __table_args__ = (
+        CheckConstraint("octet_length(browser) = 32", name="ck_sign_ins_browser"),
+        CheckConstraint("(user_id IS NULL) = (session_id IS NULL)", name="ck_sign_ins_session_id"),
+        Index("ix_sign_ins_expires_at", "expires_at"),
+        Index("ix_sign_ins_user_id", "user_id"),
+    )
+
+
 class OneTimeToken(Base):
     """A link that was sent, whose text is derived and never stored. One that was used is no row."""
 

@@ -185,6 +185,22 @@ class ServiceClient:
         self._judge(status, raw, permit, seconds)
         raise self._unavailable(retry_after=1)
 
+    def plain(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Ask a server that speaks no envelope, and may receive the request twice; returns status and body, unread.
+
+        Raises the `unavailable` error, also for a 429 or a status from 500 on, `DeadlineExceeded` and `Overloaded`, as
+        `get` does.
+        """
+        status, raw, permit, seconds = self._send(method, path, body, headers)
+        if status < 500 and status != 429:
+            permit.success(seconds)
+            return status, raw
+        if status == 429:
+            permit.neutral()
+        else:
+            permit.failure(seconds, f"status {status}")
+        raise self._unavailable(retry_after=1)
+
     def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Envelope:
         return self._judge(*self._send(method, path, body, headers))
 

@@ -117,6 +117,21 @@ class Links:
             changes.record(transaction, "user.password_reset", By(user.id, address), user.id, now)
         return Ended(sessions=ended)
 
+    def invited(self, transaction: Transaction, token: str) -> UUID:
+        """Whom an invitation is for, locked. Raises `Invalid` for one that is worth nothing."""
+        user_id: UUID = self._opened(transaction, token, "invitation").id
+        return user_id
+
+    def take_up(self, transaction: Transaction, token: str, address: str) -> UUID:
+        """Take up an invitation without a password: whatever let its user in before ends, their password with it.
+        Raises `Invalid`."""
+        user_id, now = self.invited(transaction, token), self._clock()
+        sessions.end_all(transaction, user_id)
+        _forget(transaction, user_id)
+        changes.raise_epoch(transaction, user_id, now, password_hash=None, must_change_password=False)
+        changes.record(transaction, "user.invitation_taken", By(user_id, address), user_id, now)
+        return user_id
+
     def ask_for_address(self, email: str, caller: Principal) -> Accepted:
         """Note that the caller wants another address, which they have yet to prove; the same for one that is taken.
 

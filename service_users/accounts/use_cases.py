@@ -127,6 +127,15 @@ class Accounts:
         self._throttles.settle(subject)
         return self._logged_in(session_id, user_id, present, pending.device, cookie, methods, now)
 
+    def begin_with_cookie(
+        self, transaction: Transaction, user_id: UUID, client: Client, methods: list[str], now: datetime
+    ) -> LoggedIn:
+        """Begin the session of a browser whose user has shown elsewhere who they are."""
+        cookie = sessions.new_cookie()
+        session_id = sessions.begin(transaction, user_id, now, client=client, cookie=cookie, methods=methods)
+        device_token = self._device_tokens.write(new_id(), user_id, now)
+        return LoggedIn(TokensView(**_NO_TOKENS, session_id=session_id), cookie, device_token)
+
     def _logged_in(
         self,
         session_id: UUID,

@@ -43,19 +43,24 @@ def cookie_name(name: str, *, secure: bool) -> str:
     return f"{_SECURE_PREFIX}{name}" if secure else name
 
 
-def _set_cookie(client: Client, name: str, value: str, seconds: float) -> str:
+def set_cookie(client: Client, name: str, value: str, seconds: float) -> str:
+    """The value of a Set-Cookie field, for so many seconds; none of them ends it."""
     secure = "; Secure" if client.secure else ""
     name = cookie_name(name, secure=client.secure)
     return f"{name}={value}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"
 
 
-def _began(made: LoggedIn, client: Client) -> Answer[TokensView]:
+def session_cookies(made: LoggedIn, client: Client) -> tuple[str, ...]:
+    """The cookies of a new session; none for one that is no browser's."""
     if made.cookie is None:
-        return Answer(made.view, headers=_NOT_STORED)
+        return ()
     assert made.device_token is not None
-    session = _set_cookie(client, COOKIE, made.cookie, LASTS.total_seconds())
-    device = _set_cookie(client, DEVICE, made.device_token, KNOWN.total_seconds())
-    return Answer(made.view, headers=_NOT_STORED, cookies=(session, device))
+    session = set_cookie(client, COOKIE, made.cookie, LASTS.total_seconds())
+    return (session, set_cookie(client, DEVICE, made.device_token, KNOWN.total_seconds()))
+
+
+def _began(made: LoggedIn, client: Client) -> Answer[TokensView]:
+    return Answer(made.view, headers=_NOT_STORED, cookies=session_cookies(made, client))
 
 
 def account_routes(accounts: Accounts | None, users: Users) -> Routes:
@@ -99,12 +104,12 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
     def log_out(caller: Principal, client: Client) -> Answer[Ended]:
         """End the session that this request came by."""
         ended = opened().log_out(caller, client, reach=caller.reach(Action.OWN_LOGIN))
-        return Answer(ended, cookies=(_set_cookie(client, COOKIE, "", 0),))
+        return Answer(ended, cookies=(set_cookie(client, COOKIE, "", 0),))
 
     @api.post("/auth/logout-all", action=Action.OWN_LOGIN, errors=(InvalidCredential, AuthIsOff))
     def log_out_everywhere(caller: Principal, client: Client) -> Answer[Ended]:
         """End all of your sessions."""
-        return Answer(opened().log_out_everywhere(caller, client), cookies=(_set_cookie(client, COOKIE, "", 0),))
+        return Answer(opened().log_out_everywhere(caller, client), cookies=(set_cookie(client, COOKIE, "", 0),))
 
     @api.get("/auth/me", action=Action.SEE_ONESELF, errors=(UserNotFound,))
     def show_me(caller: Principal) -> MeView:

@@ -14,9 +14,11 @@ CallOutcome = Literal["success", "failure", "neutral"]
 MISDIRECTED = 421
 _TOO_MANY_REQUESTS = 429
 _FAILING_STATUSES = frozenset({MISDIRECTED, 502, 503, 504})
-#: Codes with which a healthy service says that it ran out of time or accepts no more. A failure behind it has the
-#: `unavailable_code` of another row of the table.
-_NO_FAULT_OF_ITS_OWN = re.compile(r"deadline_exceeded|identity_unavailable|overloaded|circuit_open|too_many_\w+")
+#: Codes with which a healthy service says that it ran out of time or accepts no more, or that a server of others is
+#: away. A failure behind it has the `unavailable_code` of another row of the table.
+_NO_FAULT_OF_ITS_OWN = re.compile(
+    r"deadline_exceeded|(identity|provider)_unavailable|overloaded|circuit_open|too_many_\w+"
+)
 
 
 def outcome_of(status: int, service: str, code: str | None = None) -> CallOutcome:

@@ -51,6 +51,16 @@ def read_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | N
     return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, normalised for comparison, is this machine by its name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def _read_host(text: str) -> str:
     read = read_authority(text)
     if read is None or text.endswith(":") or read[1] is not None:

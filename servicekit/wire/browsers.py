@@ -14,12 +14,11 @@ Clients other than browsers send neither of the last two.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
-from servicekit.process.hosts import DEFAULT_PORTS, ORIGIN, read_authority, read_hosts
+from servicekit.process.hosts import DEFAULT_PORTS, ORIGIN, is_loopback, read_authority, read_hosts
 from servicekit.wire.errors import AppError, ForeignPage, MisdirectedRequest
 
 #: For machines, which may use any address: these change nothing and reveal no data.
@@ -83,22 +82,13 @@ class BrowserRules:
         forwarded = [part.strip() for part in forwarded_host.split(",") if part.strip()]
         for name in (*named, *forwarded):
             read = read_authority(name)
-            if read is None or not (read[0] in self._hosts or _is_loopback(read[0])):
+            if read is None or not (read[0] in self._hosts or is_loopback(read[0])):
                 return Verdict(MisdirectedRequest, MisdirectedRequest)
         if origin is not None and origin in self._origins:
             return NOTHING_FOREIGN
         if origin is not None and not any(_is_same(origin, name) for name in forwarded or named):
             return Verdict(ForeignPage, ForeignPage)
         return NOTHING_FOREIGN if site in _OWN_SITES else Verdict(None, ForeignPage)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_same(origin: str, host: str) -> bool:

@@ -48,6 +48,12 @@ POST   /users/{id}/enable           none none none all   admin
 GET    /users/{id}/sessions         none none none all   admin
 DELETE /users/{id}/sessions         none none none all   admin
 POST   /users/{id}/link             none none none all   admin
+GET    /auth/oidc                   all  all  all  all
+POST   /auth/oidc/start             all  all  all  all
+POST   /auth/oidc/link              none own  own  own   admin
+GET    /auth/oidc/callback          all  all  all  all
+GET    /auth/identities             none own  own  own   admin
+DELETE /auth/identities/{id}        none own  own  own   admin
 POST   /auth/forgot                 all  all  all  all
 POST   /auth/reset                  all  all  all  all
 POST   /auth/email                  none own  own  own   admin
