@@ -28,6 +28,7 @@ from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
 from servicekit.process.lifecycle import stop_this_process
+from servicekit.web.health import Check
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.memory import MIB, Budget
 
@@ -113,22 +114,9 @@ class Gateway(Application):
         verifier = verifier_with(settings)
         # Where nobody logs in.
         everybody = open_to_all(settings)
-        control = make_control(
-            circuits=circuits,
-            routes=table.routes,
-            metrics=metrics,
-            fetch_documents=fetch_documents,
-            admin_token=None if token is None else token.get_secret_value(),
-            processes=None if shared is None else shared.living,
-            identify=everybody if verifier is None else verifier.identify,
-        )
-        quota = settings.quota()
-        lag = EventLoopLag(_LONGEST_LAG_SECONDS)
-        gateway_metrics.watch_lag(lag)
-        self._watch = LagWatch(lag)
-        self._watch.start()
         users, revocations = lanes["users"], None
         identity: Identity | ActAs
+        checks: dict[str, Check] = {}
         if verifier is None:
             identity = ActAs(everybody, users, settings.gateways_token)
         else:
@@ -138,6 +126,22 @@ class Gateway(Application):
                 verifier, revocations, users, settings.gateways_token, origins=settings.allowed_origins()
             )
             gateway_metrics.watch_revocations(revocations)
+            checks["identity"] = identity.require_ready
+        control = make_control(
+            circuits=circuits,
+            routes=table.routes,
+            metrics=metrics,
+            fetch_documents=fetch_documents,
+            admin_token=None if token is None else token.get_secret_value(),
+            processes=None if shared is None else shared.living,
+            identify=everybody if verifier is None else verifier.identify,
+            checks=checks,
+        )
+        quota = settings.quota()
+        lag = EventLoopLag(_LONGEST_LAG_SECONDS)
+        gateway_metrics.watch_lag(lag)
+        self._watch = LagWatch(lag)
+        self._watch.start()
         self.handler = front = Front(
             table=table,
             lanes=lanes,

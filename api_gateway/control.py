@@ -21,13 +21,14 @@ from api_gateway.openapi import merge_documents
 from api_gateway.route_table import Route
 from servicekit.circuits import Circuit, CircuitLockTimeout, CircuitSnapshot
 from servicekit.identity.enforcement import asks_for_login
-from servicekit.identity.principal import Identify
+from servicekit.identity.principal import Identify, Principal
 from servicekit.identity.roles import Action
 from servicekit.observing.metrics import Metrics
 from servicekit.process.clock import utc_now
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
 from servicekit.web.app import ServiceApp, WholeAnswer, make_app
+from servicekit.web.health import Check
 from servicekit.web.routes import Routes, bearer_guard
 from servicekit.web.schemas import Body, Timestamp, View
 from servicekit.wire.envelope import dump
@@ -121,6 +122,19 @@ class HealthView(View):
     upstreams: dict[str, CircuitView]
 
 
+class StateView(View):
+    """The state of one upstream's circuit."""
+
+    state: Literal["closed", "open", "half_open"]
+
+
+class StatesView(View):
+    """The same for whoever may not read the system: the states alone."""
+
+    status: Literal["healthy", "degraded"]
+    upstreams: dict[str, StateView]
+
+
 class ProcessView(View):
     """One process of the gateway."""
 
@@ -173,8 +187,9 @@ def make_control(
     admin_token: str | None,
     processes: ListProcesses | None = None,
     identify: Identify | None = None,
+    checks: Mapping[str, Check] | None = None,
 ) -> ServiceApp:
-    """Build the Flask application for these pages."""
+    """Build the Flask application for these pages; `checks` decide /readyz."""
     began = time.monotonic()
     started_at = utc_now()
     api = Routes(tag="gateway")
@@ -185,8 +200,9 @@ def make_control(
         return StartView(name="Siteworks", version=VERSION, links=_LINKS)
 
     @api.get("/health", action=Action.PUBLIC)
-    def health() -> HealthView:
-        """Tell whether the gateway lives, and how each upstream's circuit stands.
+    def health(caller: Principal) -> HealthView | StatesView:
+        """Tell whether the gateway lives, and how each upstream's circuit stands: in full to whoever may read the
+        system.
 
         Always 200: an open circuit is the gateway doing its job. What happens to a service that nobody calls shows
         within 10 seconds.
@@ -195,8 +211,12 @@ def make_control(
         well = not any(
             one.state != "closed" or one.seen_away or one.sharing_failed or one.held_up for one in seen.values()
         )
-        views = {name: _circuit_view(one) for name, one in seen.items()}
-        return HealthView(status="healthy" if well else "degraded", upstreams=views)
+        status: Literal["healthy", "degraded"] = "healthy" if well else "degraded"
+        try:
+            caller.reach(Action.READ_SYSTEM)
+        except (Unauthorized, Forbidden):
+            return StatesView(status=status, upstreams={n: StateView(state=one.state) for n, one in seen.items()})
+        return HealthView(status=status, upstreams={name: _circuit_view(one) for name, one in seen.items()})
 
     @api.get("/status", action=Action.READ_SYSTEM)
     def status() -> StatusView:
@@ -242,7 +262,7 @@ def make_control(
     app = make_app(
         "api_gateway",
         routes=[api],
-        checks={},
+        checks=checks or {},
         metrics=metrics,
         description=DESCRIPTION,
         browsers=None,

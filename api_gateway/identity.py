@@ -92,6 +92,12 @@ class Identity(Exchanges):
             raise InvalidToken("The login has ended, or its user's rights have changed.")
         return shown
 
+    def require_ready(self) -> None:
+        """Raise `IdentityUnavailable` unless tokens can be judged."""
+        self._verifier.require_keys()
+        if self._revocations.seen_at is None:
+            raise IdentityUnavailable
+
     async def read(self, text: str) -> AccessToken:
         return self._verifier.verify(text)
 

@@ -197,6 +197,11 @@ class TokenVerifier:
         # What is remembered does without its text, the larger half.
         return Principal(found.user_id, found.role, found.scopes, found.session_id, token, found.must_change_password)
 
+    def require_keys(self) -> None:
+        """Raise `IdentityUnavailable` without keys."""
+        if self._keys.keys is None:
+            raise IdentityUnavailable
+
     def knows(self, token: str) -> bool:
         """Whether a text has the header of a token by a key that is known."""
         keys = self._keys.keys

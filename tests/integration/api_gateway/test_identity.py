@@ -134,6 +134,22 @@ def test_whoever_may_not_is_refused_before_any_service_is_asked(gateway: Gateway
     assert {*asked} <= {REVOCATIONS, KEYS_PATH}
 
 
+def test_health_shows_whoever_may_not_read_the_system_the_states_alone(
+    gateway: GatewayProcess, users: ScriptedUpstream
+):
+    def health(*fields: tuple[str, str]) -> dict[str, dict]:
+        answer = gateway.client.get("/health", *fields)
+        assert answer.status == 200
+        return answer.json["data"]["upstreams"]
+
+    few = token("admin", scopes=["orders"])
+    for fields in ((), (bearer("x"),), (bearer(token("user")),), (bearer(few),), (("Cookie", "siteworks=short"),)):
+        assert [{*shown} for shown in health(*fields).values()] == [{"state"}] * len(health()), fields
+    exchanges(users, token("auditor"))
+    for fields in ((bearer(token("admin")),), (bearer(token("auditor")),), (("Cookie", f"siteworks={'e' * 43}"),)):
+        assert {"failure_rate", "last_probe"} <= health(*fields)["users"].keys(), fields
+
+
 def test_a_key_is_exchanged_once_for_many_requests_at_once(
     gateway: GatewayProcess, users: ScriptedUpstream, tasks: ScriptedUpstream
 ):
@@ -220,6 +236,8 @@ def test_users_away_and_the_gateway_restarted_nobody_revoked_comes_back_and_the_
     try:
         users = gateway.upstreams["users"]
         assert code(gateway.client.get("/tasks", bearer(mine))) == (503, "identity_unavailable")
+        waiting = gateway.client.get("/readyz")
+        assert (*code(waiting), waiting.json["error"]["details"][0]["field"]) == (503, "not_ready", "identity")
         prepare(users)
         revoke(users, sessions=[str(gone)])
         exchanges(users, token(scopes=["read"]))
@@ -234,6 +252,7 @@ def test_users_away_and_the_gateway_restarted_nobody_revoked_comes_back_and_the_
     gateway = start(tmp_path)
     try:
         gateway.upstreams["users"].stop()
+        assert gateway.client.get("/readyz").status == 200
         assert gateway.client.get("/tasks", bearer(mine)).status == 200
         assert code(gateway.client.get("/tasks", bearer(token(session=gone)))) == (401, "invalid_token")
         shown = gateway.client.get("/metrics", bearer(token("auditor"))).body.decode()
@@ -284,6 +303,7 @@ def test_where_nobody_logs_in_who_acts_as_somebody_gets_what_that_person_would(t
         assert asked() == [{"kind": "act_as", "credential": str(ME)}]
         for seen in tasks.requests()[1:]:
             assert (seen.values("Authorization"), seen.values("X-Act-As")) == ([f"Bearer {made}"], [])
+        assert client.get("/health", act_as).json["data"]["upstreams"]["users"] == {"state": "closed"}
         for method, path in (("POST", "/users"), ("GET", "/status"), ("GET", "/metrics"), ("POST", "/tasks/cancel")):
             assert code(client.request(method, path, fields=(act_as,))) == (403, "forbidden"), path
         force = {"method": "POST", "target": "/admin/circuits/users", "body": b'{"state": "auto"}'}
@@ -296,6 +316,7 @@ def test_where_nobody_logs_in_who_acts_as_somebody_gets_what_that_person_would(t
         exchanges(users, token("admin"))
         eventually(lambda: client.get("/status", act_as).status == 200, timeout=5, what="the other role is known")
         assert client.request(**force, fields=(act_as, json_type)).status == 200
+        assert "calls" in client.get("/health", act_as).json["data"]["upstreams"]["users"]
 
         # No page of others does it through somebody's browser.
         wanted = (("Origin", "https://evil.example"), ("Access-Control-Request-Headers", "x-act-as"))
