@@ -277,6 +277,9 @@ class Front(ObservedHandler[_ClientCall]):
         if passed is None or passed.of is not fields:
             host = fields.hosts[0].decode("latin-1") if fields.hosts else ""
             peer = Peer(client.address, client.scheme, host, client.address in self._trusted)
+            if peer.trusted:
+                address = headers.client_address(fields.pairs, peer.address, self._trusted)
+                peer.client = "" if address == peer.address else address
             passed = client.memo = Passed(fields, peer, request.http_version, without=self._stay)
         return passed
 

@@ -118,6 +118,8 @@ class Peer:
     scheme: str
     host: str
     trusted: bool
+    #: The client's address, as `client_address` tells it, if that is another.
+    client: str = ""
 
 
 class Passed:
@@ -211,6 +213,9 @@ def _passed_up(
     if traceparent is None:
         passed = [field for field in passed if field[0] != b"tracestate"]
     passed += _forwarded_fields(forwarded, peer)
+    if peer.client:
+        # Services know no proxies: to them the last of the others is the client.
+        passed.append((b"x-real-ip", peer.client.encode("ascii")))
     via.append(http_version.encode("ascii") + b" " + VIA_NAME)
     passed.append((b"via", b", ".join(via)))
     return passed, traceparent

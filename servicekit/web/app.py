@@ -334,9 +334,11 @@ def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[Reque
 
 
 def _client_of(request: Request) -> Client:
-    """The client, by the last values of the forwarded fields: those are the gateway's own."""
+    """The client, by X-Real-IP, which the gateway alone sets, or else by the last values of the forwarded fields: those
+    are the gateway's own."""
     field = request.headers.get
-    address = (field("X-Forwarded-For") or request.remote_addr or "").rpartition(",")[2].strip()
+    forwarded = field("X-Real-IP") or field("X-Forwarded-For") or request.remote_addr or ""
+    address = forwarded.rpartition(",")[2].strip()
     secure = (field("X-Forwarded-Proto") or "").rpartition(",")[2].strip() == "https"
     return Client(address, field("User-Agent") or "", secure, request.cookies)
 

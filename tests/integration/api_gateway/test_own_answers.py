@@ -327,7 +327,9 @@ def test_without_a_token_for_it_nobody_acts_as_somebody_and_is_told(client: RawC
         assert "GATEWAY_TOKEN" in refused.json["error"]["message"]
 
 
-def test_a_client_that_guesses_the_admin_token_is_put_off(tmp_path: Path) -> None:
+def test_behind_a_proxy_services_learn_who_the_client_is_and_one_that_guesses_the_admin_token_is_put_off(
+    tmp_path: Path,
+) -> None:
     gateway = GatewayProcess(tmp_path / "log", TRUSTED_PROXIES="127.0.0.1")
 
     def force(token: str, client: str) -> RawAnswer:
@@ -338,7 +340,20 @@ def test_a_client_that_guesses_the_admin_token_is_put_off(tmp_path: Path) -> Non
         )
         return gateway.client.request("POST", "/admin/circuits/users", b'{"state": "auto"}', fields=fields)
 
+    def told(*fields: tuple[str, str]) -> list[str]:
+        assert gateway.client.get("/users", ("X-Real-IP", "6.6.6.6"), *fields).status == 200
+        return gateway.upstreams["users"].requests()[-1].values("X-Real-IP")
+
     try:
+        for forwarded, clients in (
+            (("X-Forwarded-For", "6.6.6.6, 198.51.100.7"), ["198.51.100.7"]),
+            (("X-Forwarded-For", "198.51.100.8, 127.0.0.1"), ["198.51.100.8"]),
+            (("Forwarded", "for=198.51.100.9"), ["198.51.100.9"]),
+            # Broken, or none: then it is the proxy.
+            (("X-Forwarded-For", "198.51.100.7, nobody"), []),
+            (("Forwarded", "for=_hidden"), []),
+        ):
+            assert told(forwarded) == clients, forwarded
         guesses = [force(f"guess {n}", f"2001:db8::{n}") for n in range(11)]
         assert [one.status for one in guesses] == [401] * 10 + [429]
         assert (guesses[-1].code, 0 < int(guesses[-1].value("Retry-After") or 0) <= 60) == ("too_many_requests", True)

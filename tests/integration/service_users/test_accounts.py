@@ -360,6 +360,16 @@ def test_the_gateway_alone_gets_tokens_for_cookies_and_keys_and_learns_what_has_
     assert exchange("key", key).status_code == 401
 
 
+def test_the_client_that_the_gateway_names_is_the_one_that_is_slowed_down(ask, anna, run):
+    def tried(password: str, client: str) -> int:
+        body = {"email": "anna@example.com", "password": password}
+        return ask("POST", "/auth/login", body, address=f"{HOME}, 10.0.0.1", **{"X-Real-IP": client}).status_code
+
+    assert [tried(OTHER, f"198.51.{number}.7") for number in range(6)] == [401] * 6
+    assert tried(PASSWORD, AWAY) == 200
+    assert run("SELECT address FROM sessions") == [(AWAY,)]
+
+
 def test_100_logins_at_once_and_passwords_of_a_megabyte_leave_the_memory_bounded(ask, anna, process):
     server = psutil.Process(process.process.pid).children()[0]
     before = server.memory_info().rss

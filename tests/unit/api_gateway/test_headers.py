@@ -97,6 +97,12 @@ class TestForwarded:
         assert values(sent, b"x-forwarded-host") == [b"api.example.com"]
         assert values(sent, b"forwarded") == [b'for=198.51.100.7, for=10.0.0.1;host="inside:8000";proto=http']
 
+    @pytest.mark.parametrize("client", ["198.51.100.7", ""])
+    def test_the_client_that_a_proxy_tells_of_is_named_and_no_other(self, client: str) -> None:
+        peer = Peer(address="10.0.0.1", scheme="http", host="inside:8000", trusted=True, client=client)
+        sent = up([(b"x-real-ip", b"6.6.6.6"), (b"x-forwarded-for", b"198.51.100.7")], peer)
+        assert values(sent, b"x-real-ip") == [client.encode()] * bool(client)
+
     def test_an_ipv6_peer_is_quoted(self) -> None:
         peer = Peer(address="2001:db8::1", scheme="https", host='evil";for=x', trusted=False)
         assert values(up([], peer), b"forwarded") == [b'for="[2001:db8::1]";host="evilforx";proto=https']
