@@ -149,7 +149,7 @@ class Gateway(Application):
             metrics=metrics,
             trusted=TrustedProxies(settings.trusted_proxies),
             origins=settings.allowed_origins(),
-            browsers=BrowserRules(settings.allowed_hosts, settings.gateway_bind, origins=settings.allowed_origins()),
+            browsers=BrowserRules(settings.own_names(), settings.gateway_bind, origins=settings.allowed_origins()),
             gateway_metrics=gateway_metrics,
             limiter=None if quota is None else shared_quotas.limiter_for(quota),
             streams_per_client=settings.gateway_event_streams_per_client,

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, FilePath, create_model, model_valida
 from api_gateway.headers import TrustedProxies
 from api_gateway.limits import Quota
 from api_gateway.route_table import EVENTS
-from servicekit.http_server.tls import BadTlsFile, ServerTls, read_context
+from servicekit.http_server.tls import BadTlsFile, ServerTls, names_of, read_context
 from servicekit.process.hosts import read_origins
 from servicekit.process.services import Service, services
 from servicekit.process.settings import Bind, CallerSettings, GatewayToken, HttpUrl, Token
@@ -128,6 +128,11 @@ class GatewaySettings(GatewayToken, _Addresses):
         """How the gateway's port speaks TLS, if it does."""
         certificate, key = self.gateway_tls_cert_file, self.gateway_tls_key_file
         return None if certificate is None or key is None else ServerTls(certificate, key)
+
+    def own_names(self) -> str:
+        """The names by which the gateway may be asked: those that are allowed, and those of its certificate."""
+        certificate = self.gateway_tls_cert_file
+        return ",".join([self.allowed_hosts, *([] if certificate is None else names_of(certificate))])
 
     def upstream_urls(self) -> dict[str, str]:
         """The address of each upstream, by name."""

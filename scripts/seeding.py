@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
+from scripts.instance.listening import Listening
 from scripts.instance.lock import running_port
-from scripts.instance.ports import GATEWAY_PORT, Ports
+from scripts.instance.ports import GATEWAY_PORT
 
 T = TypeVar("T")
 
@@ -211,7 +212,7 @@ def _url_of(data: str | None) -> str:
     port = running_port(layout)
     if port is None and data is not None:
         raise SeedingError(f"the instance in {layout.data} does not run; start it with ./scripts/run{layout.option}")
-    return Ports(port or GATEWAY_PORT).url
+    return Listening.of(layout).url(port or GATEWAY_PORT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from textwrap import fill
 from scripts.instance.command_line import exit_status, say
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
+from scripts.instance.listening import Listening
 from scripts.instance.lock import running_port
 from scripts.instance.ports import GATEWAY_PORT, WORKERS, Ports, names
 from servicekit.process.version import VERSION
@@ -48,7 +49,7 @@ core. PostgreSQL accepts as many connections as all may open; the number is set 
 """
 _WIDTH = 118
 _MOST_WORKERS = 64
-_STARTING = frozenset({"port", "workers", "rabbitmq", "auth"})
+_STARTING = frozenset({"port", "workers", "rabbitmq", "auth", "listen", "tls"})
 #: The options of each verb; --data goes with all of them.
 _TAKES = {
     "start": _STARTING,
@@ -99,6 +100,18 @@ def parser() -> argparse.ArgumentParser:
         "--auth",
         action=argparse.BooleanOptionalAction,
         help="let nobody in without a login, from now on, and make an administrator; --no-auth opens it again",
+    )
+    arguments.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        help="with --auth: where the gateway listens from now on, such as 0.0.0.0 for phones in the same network "
+        "(127.0.0.1)",
+    )
+    arguments.add_argument(
+        "--tls",
+        nargs=2,
+        metavar=("CERT", "KEY"),
+        help="with --auth: files of the certificate, with its chain, and of its key, by which the gateway speaks TLS",
     )
     arguments.add_argument("--detach", action="store_true", help="return when everything is ready")
     arguments.add_argument(
@@ -151,11 +164,12 @@ def _runs(layout: Layout, options: argparse.Namespace) -> bool:
         return False
     if options.verb is None and options.workers is not None:
         raise InstanceError(
-            f"already running on {Ports(port).url}; ./scripts/run restart --workers {options.workers}{layout.option} "
-            "changes the number of its workers"
+            f"already running on {Listening.of(layout).url(port)}; ./scripts/run restart --workers {options.workers}"
+            f"{layout.option} changes the number of its workers"
         )
     # Anything else needs a start afresh, which the instance's lock refuses.
-    return options.verb is not None and options.port in {None, port} and not options.rabbitmq and options.auth is None
+    anew = (options.auth, options.listen, options.tls) != (None, None, None) or options.rabbitmq
+    return options.verb is not None and options.port in {None, port} and not anew
 
 
 def _act(argv: Sequence[str] | None) -> int:
@@ -184,5 +198,7 @@ def _act(argv: Sequence[str] | None) -> int:
             reload=options.reload,
             rabbitmq=options.rabbitmq,
             auth=options.auth,
+            listen=options.listen,
+            tls=options.tls,
         )
     return 0

@@ -56,6 +56,11 @@ class Layout:
         return self.identity / "closed"
 
     @property
+    def listening(self) -> Path:
+        """Where its gateway listens, if not on loopback alone."""
+        return self.identity / "listening.json"
+
+    @property
     def postgres(self) -> Path:
         return self.data / "postgres"
 

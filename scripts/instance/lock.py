@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scripts.instance.errors import InUse
 from scripts.instance.layout import Layout
-from scripts.instance.ports import Ports
+from scripts.instance.listening import Listening
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _explain(path: Path, holder: Holder) -> str:
     layout = Layout.of(path.parent)
     if holder.port is not None:
         return (
-            f"already running on {Ports(holder.port).url} (data folder {layout.data}); "
+            f"already running on {Listening.of(layout).url(holder.port)} (data folder {layout.data}); "
             f"stop it with ./scripts/run stop{layout.option}"
         )
     return f"{layout.data} is in use by {holder.command}; try again when that has ended"

@@ -5,6 +5,7 @@ All are on 127.0.0.1, each at a fixed distance from the gateway's, which is --po
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from collections.abc import Collection, Mapping
@@ -35,6 +36,7 @@ _OTHERS = {
 _RESERVED = {*_OTHERS, "worker", "internal"}
 #: So that gateways a hundred ports apart never collide.
 _FARTHEST = 99
+_NOT_HERE = "is no address of this machine"
 # Below the kernel's ephemeral ports, and apart from the range of tests/support/ports.py, where a port may be free for a
 # moment only because a test restarts a killed server on it.
 _FOR_FREE_BASES = range(14_000, 20_000)
@@ -87,21 +89,20 @@ class Ports:
     def by_name(self) -> dict[str, int]:
         return {name: self.base + distance for name, distance in _distances().items()}
 
-    @property
-    def url(self) -> str:
-        return f"http://localhost:{self.base}"
-
-    def require_free(self, but: Collection[str] = ()) -> None:
+    def require_free(self, but: Collection[str] = (), *, gateway: str = HOST) -> None:
         """Raises PortTaken, which names the first port that cannot be bound and its use.
 
-        `but` names programs that this instance does not run.
+        `but` names programs that this instance does not run; `gateway` is where the gateway listens.
         """
         for name, port in self.by_name.items():
             if name.partition("'")[0] in but:
                 continue
-            reason = _why_not_bindable(port)
+            address = gateway if name == "gateway" else HOST
+            reason = _why_not_bindable(port, address)
             if reason is None:
                 continue
+            if reason == _NOT_HERE:
+                raise PortTaken(f"--listen {address} {reason}")
             offset = "" if port == self.base else f" (--port {self.base} + {port - self.base})"
             raise PortTaken(
                 f"port {port} for {name}{offset} {reason}; choose other ports, for instance --port {self._another()}"
@@ -122,13 +123,13 @@ def free_base() -> int:
             return base
 
 
-def _why_not_bindable(port: int) -> str | None:
-    with socket.socket() as probe:
+def _why_not_bindable(port: int, address: str = HOST) -> str | None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((address, port))
         except PermissionError:
             return "may not be used by this user"
-        except OSError:
-            return "is taken by another program"
+        except OSError as exc:
+            return _NOT_HERE if exc.errno == errno.EADDRNOTAVAIL else "is taken by another program"
     return None

@@ -19,6 +19,7 @@ from scripts.instance.env_file import names_in
 from scripts.instance.identity import Identity
 from scripts.instance.launch import environment_of
 from scripts.instance.layout import CHECKOUT, Layout
+from scripts.instance.listening import Listening
 from scripts.instance.ports import HOST, STORES, Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.rabbitmq import Broker
@@ -39,6 +40,8 @@ _STRAY = (
     MARK,
     "SITEWORKS_LAUNCH",
 )
+
+_LOOPBACK = Listening()
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,11 @@ def programs_of(
     broker: Broker | None = None,
     *,
     auth: bool = False,
+    listening: Listening = _LOOPBACK,
 ) -> list[Program]:
     """Every program of the instance, PostgreSQL first, which accepts as many connections as the others may open.
 
-    With `auth` whoever calls must log in.
+    With `auth` whoever calls must log in; `listening` is where the gateway does.
 
     Raises StartFailed for wrong settings.
     """
@@ -131,7 +135,7 @@ def programs_of(
         name: {rows[name].variable("DATABASE_URL"): url} for name, url in database_urls(server, credentials).items()
     }
 
-    def listening(variable: str, name: str) -> dict[str, str]:
+    def on_loopback(variable: str, name: str) -> dict[str, str]:
         return {**everybody, variable: f"{HOST}:{ports[name]}"}
 
     def python(*arguments: str) -> tuple[str, ...]:
@@ -143,7 +147,7 @@ def programs_of(
     def service(row: Service) -> Program:
         return Program(
             row.name, python("servicekit.web.serve", row.name),
-            {**listening(row.variable("BIND"), row.name), **callers, **internal, **peers, **databases[row.name],
+            {**on_loopback(row.variable("BIND"), row.name), **callers, **internal, **peers, **databases[row.name],
              **(accounts if row.name == "users" else {}), **(people if row.name in ("users", "sites") else {})},
         )  # fmt: skip
 
@@ -151,7 +155,7 @@ def programs_of(
         *map(service, rows.values()),
         Program(
             "events", gunicorn("service_tasks/streams", "service_tasks.streams.asgi:app"),
-            {**listening("EVENTS_BIND", "events"), **callers, **peers, **databases["tasks"]},
+            {**on_loopback("EVENTS_BIND", "events"), **callers, **peers, **databases["tasks"]},
         ),
         Program(
             "worker", python("service_tasks.cli", "worker"),
@@ -162,14 +166,14 @@ def programs_of(
         Program(
             "relay", python("servicekit.events", "relay"),
             {
-                **listening("RELAY_BIND", "relay"), **internal, **broker_url, **peers,
+                **on_loopback("RELAY_BIND", "relay"), **internal, **broker_url, **peers,
                 **{variable: url for database in databases.values() for variable, url in database.items()},
             },
             stop_seconds=20,
         ),
         Program(
             "ingest", python("service_tasks.cli", "ingest"),
-            {**listening("INGEST_BIND", "ingest"), **broker_url, **databases["tasks"]},
+            {**on_loopback("INGEST_BIND", "ingest"), **broker_url, **databases["tasks"]},
             copies=0 if broker is None else 1, stop_seconds=20,
         ),
         Program(
@@ -181,7 +185,8 @@ def programs_of(
         Program(
             "gateway", gunicorn("api_gateway", "api_gateway.asgi:app"),
             {
-                **listening("GATEWAY_BIND", "gateway"), **callers, **gateway, **peers,
+                **everybody, **callers, **gateway, **peers, **listening.settings,
+                "GATEWAY_BIND": f"{listening.host}:{ports.base}",
                 "EVENTS_URL": f"http://{HOST}:{ports['events']}",
             },
             priority=30,

@@ -13,6 +13,7 @@ import psutil
 from scripts.instance.credentials import Credentials
 from scripts.instance.errors import StartFailed
 from scripts.instance.layout import Layout
+from scripts.instance.listening import Listening
 from scripts.instance.ports import STORES, Ports
 from scripts.instance.postgres import EmbeddedPostgres, last_lines
 from scripts.instance.supervision import ProcessState, Supervisor
@@ -89,6 +90,8 @@ def problems_of(processes: Sequence[ProcessState], layout: Layout, ports: Ports)
         if process.service == "worker":
             # A connection to the database is the only outward sign of valid settings.
             return None if _is_connected_to(process.pid, ports["postgres"]) else "is not connected to the database"
+        if process.service == "gateway":
+            return problem_of(ports.base, host=Listening.of(layout).asked)
         return None if process.service in STORES else problem_of(ports[process.service])
 
     with ThreadPoolExecutor(max(1, len(processes))) as pool:

@@ -15,6 +15,7 @@ import psutil
 from scripts.instance.credentials import Credentials
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
+from scripts.instance.listening import Listening
 from scripts.instance.lock import holder_of
 from scripts.instance.ports import Ports, names
 from scripts.instance.readiness import cause_of, problems_of
@@ -63,6 +64,7 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
             say("not running" if holder is None else f"not running; {holder.command} is at work")
         return NOT_ALL_RUN
     ports = Ports(holder.port)
+    url = Listening.of(layout).url(ports.base)
     processes = Supervisor(ports, Credentials(layout.secrets)["supervisor"]).processes()
     order = names()
     problems = problems_of(processes, layout, ports)
@@ -74,9 +76,9 @@ def status(layout: Layout, say: Callable[[str], None], *, as_json: bool) -> int:
     ready = not any(problems.values())
     if as_json:
         told = [vars(row) for row in rows]
-        say(json.dumps({"running": True, "url": ports.url, "data": str(layout.data), "services": told}))
+        say(json.dumps({"running": True, "url": url, "data": str(layout.data), "services": told}))
     else:
-        say(f"{ports.url}   data {layout.data}")
+        say(f"{url}   data {layout.data}")
         for line in _table(rows):
             say(line)
         for row in rows:

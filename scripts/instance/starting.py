@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from scripts.instance.env_file import warn_of_misspelt
 from scripts.instance.errors import InstanceError, PortTaken
 from scripts.instance.identity import AS_WE_ARE, Identity
 from scripts.instance.layout import Layout
+from scripts.instance.listening import Listening, choose_listening
 from scripts.instance.lock import Holder, InstanceLock
 from scripts.instance.operating import require_task_types
 from scripts.instance.ports import GATEWAY_PORT, STORES, WORKERS, Ports, names
@@ -50,9 +52,11 @@ def run(
     reload: bool = False,
     rabbitmq: bool = False,
     auth: bool | None = None,
+    listen: str | None = None,
+    tls: Sequence[str] | None = None,
 ) -> None:
     """Start the instance, with its own RabbitMQ if `rabbitmq` is set and RABBITMQ_URL is not. `auth` tells whether
-    people log in; None: as before.
+    people log in, `listen` and `tls` where and by which certificate and key; None: as before.
 
     Unless `detach`, wait until a signal comes or another command stops it; with `reload` restart on changes meanwhile.
     """
@@ -61,6 +65,8 @@ def run(
     before = last_writes() if reload else {}
     warn_of_misspelt()
     layout.require_ours_or_empty()
+    closed = (layout.closed.exists() and not reset) if auth is None else auth
+    listening = choose_listening(Listening() if reset else Listening.of(layout), listen, tls, closed=closed)
     broker = choose_broker(layout, ports, wanted=rabbitmq)
     made = layout.create_folder()
     lock = InstanceLock.acquire(layout.lock, Holder("./scripts/run", ports.base, workers))
@@ -68,15 +74,17 @@ def run(
         supervisor: supervision.Supervisor | None = None
         process: subprocess.Popen[bytes] | None = None
         try:
-            server = _prepare(layout, ports, broker, reset=reset)
+            server = _prepare(layout, ports, broker, listening, reset=reset)
             credentials = Credentials(layout.secrets)
-            closed = layout.closed.exists() if auth is None else auth
-            programs = programs_of(layout, ports, credentials, server, workers, broker, auth=closed)
+            programs = programs_of(
+                layout, ports, credentials, server, workers, broker, auth=closed, listening=listening
+            )
             environments = {one.name: one.environment for one in programs}
             # Importing them takes as long as PostgreSQL takes to start.
             types = ThreadPoolExecutor(1).submit(require_task_types, environments.get("worker", environments["tasks"]))
             if not closed:
                 layout.closed.unlink(missing_ok=True)
+            listening.remember(layout)
             _make_database(server)
             supervision.write_run_files(layout, programs, ports["supervisor"], credentials["supervisor"])
             supervisor = supervision.Supervisor(ports, credentials["supervisor"])
@@ -84,7 +92,7 @@ def run(
             lock.close()  # supervisor holds it from here on
             supervision.wait_for_supervisor(supervisor, process, layout)
             _start_everything(layout, ports, credentials, server, supervisor, process, broker, types, closed=closed)
-            _announce(layout, ports, broker, seconds=time.monotonic() - began, detach=detach)
+            _announce(layout, listening.url(ports.base), broker, seconds=time.monotonic() - began, detach=detach)
             if not detach:
                 status = restart_on_changes(before, layout, supervisor, process) if reload else process.wait()
                 _explain_end(layout, status, again)
@@ -115,12 +123,15 @@ def _command(layout: Layout, ports: Ports, *, workers: int, rabbitmq: bool) -> s
     return f"./scripts/run{''.join(options)}{layout.option}"
 
 
-def _prepare(layout: Layout, ports: Ports, broker: Broker | None, *, reset: bool) -> EmbeddedPostgres:
+def _prepare(
+    layout: Layout, ports: Ports, broker: Broker | None, listening: Listening, *, reset: bool
+) -> EmbeddedPostgres:
     reclaimed = reclaim(layout.data)
     if reclaimed:
         say(f"ended {reclaimed} processes that a killed supervisor had left behind")
     own_broker = None if broker is None else broker.own
-    ports.require_free(but=[*([] if broker else ["ingest"]), *([] if own_broker else ["rabbitmq"])])
+    without = [*([] if broker else ["ingest"]), *([] if own_broker else ["rabbitmq"])]
+    ports.require_free(but=without, gateway=listening.address)
     if reset:
         layout.remove_contents()
     # What killed processes left there.
@@ -193,13 +204,13 @@ def _start_everything(
     start.wait(lambda missing: say_more(f"starting the services … {f'{len(missing)} to go' if missing else ''}"))
 
 
-def _announce(layout: Layout, ports: Ports, broker: Broker | None, *, seconds: float, detach: bool) -> None:
+def _announce(layout: Layout, url: str, broker: Broker | None, *, seconds: float, detach: bool) -> None:
     lines = [
-        f"Siteworks is ready on {ports.url}  ({seconds:.1f} s)",
+        f"Siteworks is ready on {url}  ({seconds:.1f} s)",
         "people log in here" if layout.closed.exists() else "open to every user of this machine",
         "",
-        f"try it     {ports.url}/swagger",
-        f"health     {ports.url}/health",
+        f"try it     {url}/swagger",
+        f"health     {url}/health",
         *([f"rabbitmq   {broker.url}"] if broker is not None and broker.own is not None else []),
         f"logs       {layout.logs}",
         f"status     ./scripts/run status{layout.option}",

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 from servicekit.observing.logs import get_logger
+from servicekit.process.hosts import read_authority
 
 #: Seconds between two looks at the files.
 LOOK_SECONDS = 5.0
@@ -73,6 +74,24 @@ def read_context(certificate: Path, key: Path) -> ssl.SSLContext:
             raise BadTlsFile(key, f"is not the key of the certificate in {certificate}") from error
         raise BadTlsFile(key, "holds no private key in PEM, or one with a password") from error
     return context
+
+
+def names_of(certificate: Path) -> list[str]:
+    """The host names and addresses that a certificate is for, as `read_hosts` takes them: no wildcards. Raises
+    `BadTlsFile`."""
+    # Of no use without TLS.
+    from cryptography import x509
+
+    try:
+        first = x509.load_pem_x509_certificate(certificate.read_bytes())
+        names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    except (OSError, ValueError) as error:
+        raise BadTlsFile(certificate, "holds no certificate in PEM") from error
+    addresses = [str(one) for one in names.get_values_for_type(x509.IPAddress)]
+    found = [*names.get_values_for_type(x509.DNSName), *(f"[{one}]" if ":" in one else one for one in addresses)]
+    return [one.lower() for one in found if read_authority(one) is not None]
 
 
 def _state_of(file: Path) -> tuple[int, int, int] | None:

@@ -14,17 +14,17 @@ _PATIENCE_SECONDS = 4
 _TLS_REQUIRED = '"tls_required"'
 
 
-def problem_of(port: int, patience: float = _PATIENCE_SECONDS) -> str | None:
-    """Describe what keeps the process on this loopback port from being ready, or None. Ignores proxies.
+def problem_of(port: int, patience: float = _PATIENCE_SECONDS, *, host: str = "127.0.0.1") -> str | None:
+    """Describe what keeps the process on this port of this machine from being ready, or None. Ignores proxies.
 
     `patience`: seconds for each step, from connecting to each part of the answer.
     """
-    problem = _problem_of(http.client.HTTPConnection("127.0.0.1", port, timeout=patience))
+    problem = _problem_of(http.client.HTTPConnection(host, port, timeout=patience))
     if problem is not None and _TLS_REQUIRED in problem:
         # Whose certificate it is does not matter here: nothing secret is sent.
         any_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         any_certificate.check_hostname, any_certificate.verify_mode = False, ssl.CERT_NONE
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=patience, context=any_certificate)
+        connection = http.client.HTTPSConnection(host, port, timeout=patience, context=any_certificate)
         problem = _problem_of(connection)
     return problem
 
