@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from service_sites.errors import MemberExists, PeopleUnavailable, SiteKeyTaken, UnknownLocation
+from service_sites.errors import LocationNameTaken, MemberExists, PeopleUnavailable, SiteKeyTaken, UnknownLocation
 from service_sites.routes.items import item_routes
 from service_sites.routes.members import member_routes
+from service_sites.routes.places import place_routes
 from service_sites.routes.sites import site_routes
 from service_sites.settings import SitesSettings
 from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.members import Members
+from service_sites.use_cases.places import Calendars, Places
 from service_sites.use_cases.sites import Sites
 from service_sites.use_cases.user_events import UserEvents
 from service_sites.users_client import PeopleDirectory, UsersClient
@@ -30,6 +32,7 @@ from servicekit.wire.errors import AppError
 CONSTRAINTS: Mapping[str, type[AppError]] = {
     "fk_work_items_location_id": UnknownLocation,
     "pk_memberships": MemberExists,
+    "uq_locations_name": LocationNameTaken,
     "uq_sites_key": SiteKeyTaken,
 }
 #: Less than the gateway's limit, so that the answer names a slow users service instead of a plain 504.
@@ -41,6 +44,7 @@ def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
     return [
         site_routes(Sites(database, people)),
         member_routes(Members(database, people)),
+        place_routes(Places(database), Calendars(database)),
         item_routes(WorkItems(database)),
     ]
 

@@ -2,8 +2,9 @@
 
 Invalid      ⊃ UnknownLocation, UnknownPerson
 Forbidden    ⊃ ReasonRequired
-NotFound     ⊃ LocationNotFound, MemberNotFound, SiteNotFound, WorkItemNotFound
-Conflict     ⊃ LastManager, LocationInUse, LocationNameTaken, MemberExists, SiteKeyTaken, StepNotPossible
+NotFound     ⊃ CalendarDayNotFound, LocationNotFound, MemberNotFound, SiteNotFound, WorkItemNotFound
+Conflict     ⊃ LastManager, LocationInUse, LocationNameTaken, MemberExists, SiteKeyTaken, StepNotPossible,
+               TooManyLocations
 Unavailable  ⊃ PeopleUnavailable
 """
 
@@ -42,6 +43,12 @@ class LocationNotFound(NotFound):
     code = "location_not_found"
 
 
+class CalendarDayNotFound(NotFound):
+    """The site has said nothing itself of this day."""
+
+    code = "calendar_day_not_found"
+
+
 class SiteKeyTaken(Conflict):
     """Another site has this key."""
 
@@ -76,6 +83,12 @@ class LocationNameTaken(Conflict):
     """Another location beside it has this name."""
 
     code = "location_name_taken"
+
+
+class TooManyLocations(Conflict):
+    """The site has as many locations as a site can have."""
+
+    code = "too_many_locations"
 
 
 class WorkItemNotFound(NotFound):

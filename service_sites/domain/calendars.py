@@ -35,7 +35,7 @@ def national(country: str | None) -> Callable[[date], bool]:
     return is_weekday if country is None else partial(_works, country)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def country_year(country: str, year: int) -> CountryYear:
     """A year of a country that `is_country` knows."""
     # Not above: it takes 20 MB and a sixth of a second, which a service whose sites have no country need not spend.
@@ -50,6 +50,11 @@ def country_year(country: str, year: int) -> CountryYear:
         worked=frozenset(day for day in all_days if days.is_working_day(day)),
         names={day: name for day in all_days if (name := days.get(day)) is not None},
     )
+
+
+def holiday(country: str | None, day: date) -> str | None:
+    """The name of a country's holiday, if the day is one."""
+    return None if country is None else country_year(country, day.year).names.get(day)
 
 
 def _works(country: str, day: date) -> bool:

@@ -253,7 +253,7 @@ def unsent(description: str | None = None) -> Any:
 class Query(BaseModel):
     """A query string: each parameter at most once, unknown ones refused by name."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class PageQuery(Query):

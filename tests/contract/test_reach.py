@@ -30,9 +30,13 @@ WITHOUT_REACH = {
         "follows the accounts of users": "forget mark rename",
         "where the use case knows the caller's role": "add has_another_manager held remove search update_held",
     },
+    "service_sites/persistence/places.py": {
+        "where the use case knows the caller's role": "add_location count_locations exceptions forget_day is_used"
+        " levels_of location locations path_up remove_location set_day update_location",
+    },
     "service_sites/persistence/sites.py": {
         "opened by administrators alone": "add",
-        "the use case then asks what the caller is there": "count_change hold update_held",
+        "the use case then asks what the caller is there": "count_change hold show update_held",
         "of nobody": "knows_time_zone",
     },
     "service_users/repository.py": {

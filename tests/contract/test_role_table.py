@@ -102,6 +102,13 @@ GET    /sites/{id}/members          none own  all  all   read sites
 POST   /sites/{id}/members          none own  none all   sites
 PUT    /sites/{id}/members/{user_id} none own none all sites
 DELETE /sites/{id}/members/{user_id} none own none all sites
+GET    /sites/{id}/locations        none own  all  all   read sites
+POST   /sites/{id}/locations        none own  none all   sites
+PUT    /sites/{id}/locations/{location_id} none own none all sites
+DELETE /sites/{id}/locations/{location_id} none own none all sites
+GET    /sites/{id}/calendar         none own  all  all   read sites
+PUT    /sites/{id}/calendar/{day}   none own  none all   sites
+DELETE /sites/{id}/calendar/{day}   none own  none all   sites
 POST   /sites/{id}/work-items       none own  none all   sites
 GET    /work-items                  none own  all  all   read sites
 GET    /work-items/{id}             none own  all  all   read sites
