@@ -165,9 +165,9 @@ def begin(session: Session, site_id: UUID, now: datetime, *, numbers: int = 0, m
     raise SiteNotFound
 
 
-def _computed(time_zone: Sql, today: ColumnElement[date]) -> list[ColumnElement[Any]]:
+def _computed(time_zone: Sql, today: ColumnElement[date], location_id: Sql) -> list[ColumnElement[Any]]:
     """What is shown of an item and not stored with it."""
-    name = select(Location.name).where(Location.id == WorkItem.location_id).scalar_subquery()
+    name = select(Location.name).where(Location.id == location_id).scalar_subquery()
     return [
         overdue(today).label("overdue"),
         closed_on(time_zone).label("closed_on"),
@@ -175,7 +175,9 @@ def _computed(time_zone: Sql, today: ColumnElement[date]) -> list[ColumnElement[
     ]
 
 
-_OF_SITE = _computed(bindparam("time_zone", type_=Text()), bindparam("today", type_=Date()))
+_OF_SITE = _computed(
+    bindparam("time_zone", type_=Text()), bindparam("today", type_=Date()), bindparam("location_id", type_=Uuid())
+)
 #: What is read of an item, besides what only serves a search.
 _ITEM = [column for column in WorkItem.__table__.columns if column.computed is None and column.key != "title_key"]
 #: What the reader is on the site.
@@ -195,7 +197,7 @@ _FOUND = (
         *_ITEM,
         Site.key.label("site_key"),
         today_at(Site.time_zone).label("today"),
-        *_computed(Site.time_zone, today_at(Site.time_zone)),
+        *_computed(Site.time_zone, today_at(Site.time_zone), WorkItem.location_id),
         *_READER,
     )
     .join(Site, Site.id == WorkItem.site_id)
@@ -397,6 +399,7 @@ def write(session: Session, site: SiteNow, item: Any, values: Mapping[str, Any],
         **changed,
         **_of_history(site, item, after._asdict(), entry, told, at),
         **_of_site(site),
+        "location_id": after.location_id,
         "item_id": item.id,
         "audiences": list(dict.fromkeys(lost_sight(item, after))),
     }
