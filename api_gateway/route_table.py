@@ -189,6 +189,8 @@ ROUTES: tuple[Route, ...] = (
     _row("/sites/{id}/calendar/{day}", "sites", PUT=Action.CHANGE_SITES, DELETE=Action.CHANGE_SITES),
     _row("/sites/{id}/work-items", "sites", POST=Action.CHANGE_SITES),
     _row("/work-items", "sites", GET=Action.READ_SITES),
+    _row("/work-items/steps", "sites", POST=Action.CHANGE_SITES, seconds=30.0),
+    _row("/work-items/{id}/steps", "sites", POST=Action.CHANGE_SITES),
     _row("/work-items/{id}", "sites", GET=Action.READ_SITES, PUT=Action.CHANGE_SITES, DELETE=Action.CHANGE_SITES),
     _row("/work-items/{id}/history", "sites", GET=Action.READ_SITES),
 )

@@ -6,16 +6,25 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from service_sites.errors import LocationNameTaken, MemberExists, PeopleUnavailable, SiteKeyTaken, UnknownLocation
+from service_sites.errors import (
+    LocationNameTaken,
+    MemberExists,
+    OperationReused,
+    PeopleUnavailable,
+    SiteKeyTaken,
+    UnknownLocation,
+)
 from service_sites.routes.items import item_routes
 from service_sites.routes.members import member_routes
 from service_sites.routes.places import place_routes
 from service_sites.routes.sites import site_routes
+from service_sites.routes.steps import step_routes
 from service_sites.settings import SitesSettings
 from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.members import Members
 from service_sites.use_cases.places import Calendars, Places
 from service_sites.use_cases.sites import Sites
+from service_sites.use_cases.steps import Steps
 from service_sites.use_cases.user_events import UserEvents
 from service_sites.users_client import PeopleDirectory, UsersClient
 from servicekit.circuits import Circuit, CircuitSettings, shared_state
@@ -32,6 +41,7 @@ from servicekit.wire.errors import AppError
 CONSTRAINTS: Mapping[str, type[AppError]] = {
     "fk_work_items_location_id": UnknownLocation,
     "pk_memberships": MemberExists,
+    "pk_operations": OperationReused,
     "uq_locations_name": LocationNameTaken,
     "uq_sites_key": SiteKeyTaken,
 }
@@ -46,6 +56,7 @@ def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
         member_routes(Members(database, people)),
         place_routes(Places(database), Calendars(database)),
         item_routes(WorkItems(database)),
+        step_routes(Steps(database)),
     ]
 
 

@@ -3,8 +3,8 @@
 Invalid      ⊃ UnknownLocation, UnknownPerson
 Forbidden    ⊃ ReasonRequired
 NotFound     ⊃ CalendarDayNotFound, LocationNotFound, MemberNotFound, SiteNotFound, WorkItemNotFound
-Conflict     ⊃ LastManager, LocationInUse, LocationNameTaken, MemberExists, SiteKeyTaken, StepNotPossible,
-               TooManyLocations
+Conflict     ⊃ LastManager, LocationInUse, LocationNameTaken, MemberExists, OperationReused, SiteKeyTaken,
+               StepNotPossible, TooManyLocations
 Unavailable  ⊃ PeopleUnavailable
 """
 
@@ -123,6 +123,15 @@ class StepNotPossible(Conflict):
     """
 
     code = "step_not_possible"
+
+
+class OperationReused(Conflict):
+    """This op_id came before with a different request.
+
+    Make a new one for each step and comment, and keep it for repetitions of the same.
+    """
+
+    code = "op_id_reused"
 
 
 class PeopleUnavailable(Unavailable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from datetime import date
 from enum import StrEnum
@@ -164,8 +164,8 @@ FIELDS: Mapping[Step, Fields] = {
     Step.REOPEN: Fields(needs=_REASON | {"due_on"}),
     Step.VOID: Fields(needs=frozenset({"resolution"}), takes=_ENDING),
 }
-#: How an item becomes void; the other resolutions are how it is closed.
-VOIDING = (Resolution.DUPLICATE, Resolution.NO_DEFECT, Resolution.MISTAKE)
+#: What makes an item of a draft.
+SUBMITTING = (Step.SUBMIT, Step.ADMIT)
 _WORKERS = (SiteRole.ENGINEER, SiteRole.MANAGER, SiteRole.CONTRACTOR)
 
 
@@ -178,7 +178,7 @@ def permitted_steps(item: ItemState, actor: Actor) -> tuple[Step, ...]:
     return tuple(dict.fromkeys(rule.step for rule in fitting if actor.override or rule.who.includes(item, actor)))
 
 
-def misfits(request: StepRequest) -> list[FieldError]:
+def misfit(request: StepRequest) -> Invalid | None:
     """What is wrong with a request whatever the item is."""
     needs, takes = FIELDS[request.step]
     named = {one.name for one in fields(request) if getattr(request, one.name) is not None} - {"step"}
@@ -192,7 +192,7 @@ def misfits(request: StepRequest) -> list[FieldError]:
         wrong.append(FieldError("resolution", "is required for what becomes void"))
     if not unfit and (request.resolution is Resolution.DUPLICATE) != (request.duplicate_of is not None):
         wrong.append(FieldError("duplicate_of", "goes with the resolution duplicate, and with no other"))
-    return wrong + [FieldError(name, "is not for this step") for name in sorted(unfit)]
+    return _invalid(wrong + [FieldError(name, "is not for this step") for name in sorted(unfit)])
 
 
 def decide(
@@ -219,22 +219,27 @@ def decide(
         return Forbidden(f"Only {rules[-1].who.words} may take the step {request.step}.")
     if not fitting:
         return StepNotPossible(f"A {item.kind} in the state {item.state} does not allow the step {request.step}.")
-    wrong = misfits(request) or _wrong_references(item, request, actor, assignee, original)
-    wrong = wrong or _wrong_dates(item, request, today)
-    if wrong:
-        return Invalid("; ".join(f"{one.field}: {one.message}" for one in wrong), details=wrong)
+    wrong = misfit(request) or _invalid(
+        _wrong_references(item, request, actor, assignee, original) + _wrong_dates(item, request, today)
+    )
+    if wrong is not None:
+        return wrong
     if override and request.reason is None:
         return ReasonRequired()
     values = _values(item, request, actor, assignee, default_due_on)
     if after := fitting[0].after:
         values["state"] = request.outcome or after[0]
     stamped: tuple[str, ...] = ()
-    if request.step in (Step.SUBMIT, Step.ADMIT):
+    if request.step in SUBMITTING:
         stamped = ("submitted_at",)
     elif values.get("state") is CLOSED:
         stamped = ("closed_at",) if item.first_closed_at else ("first_closed_at", "closed_at")
     changed = {name: value for name, value in values.items() if value != getattr(item, name)}
     return Change(changed, stamped, override)
+
+
+def _invalid(wrong: Sequence[FieldError]) -> Invalid | None:
+    return Invalid("; ".join(f"{one.field}: {one.message}" for one in wrong), details=wrong) if wrong else None
 
 
 def _wrong_references(
@@ -252,7 +257,7 @@ def _wrong_references(
 
 def _wrong_dates(item: ItemState, request: StepRequest, today: date) -> list[FieldError]:
     due_on = request.due_on
-    if request.step in (Step.SUBMIT, Step.ADMIT):
+    if request.step in SUBMITTING:
         # A draft's own may have passed since it was written.
         due_on = due_on or item.due_on
     elif request.step is Step.MOVE_DEADLINE and due_on == item.due_on:

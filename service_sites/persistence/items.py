@@ -266,6 +266,14 @@ def calendar_exceptions(session: Session, site_id: UUID, day: date) -> dict[date
     return {row.day: row.works for row in run(session, _DAYS, {"site_id": site_id, "day": day})}
 
 
+def find_beside(
+    session: Session, item: Any, other_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach
+) -> Any | None:
+    """Another item of the site of a locked one, as `find` returns it, if it is there."""
+    rows = run(session, _FIND, _sought(other_id, user_id, now, reach))
+    return next((row for row in rows if row.site_id == item.site_id), None)
+
+
 def lock(session: Session, item_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
     """Return the same as `find` during a change to its site: nobody changes it until the transaction ends."""
     for row in run(session, _LOCK, _sought(item_id, user_id, now, reach)):

@@ -22,6 +22,7 @@ MEMORIES = {
     "processed_events": "processed_at",
     "idempotency_keys": "created_at",
     "answered_keys": "created_at",
+    "operations": "created_at",
 }
 #: Rows that one statement spreads or removes.
 AT_ONCE = 1000

@@ -49,6 +49,7 @@ WITHOUT_REACH = {
         "of a site that is changed": "calendar_exceptions member",
         "any statement": "run",
     },
+    "service_sites/persistence/operations.py": {"of a step that was just taken": "remember"},
     "service_tasks/persistence/message_store.py": {
         "only for callers who reach all": "accept forget get search",
         "the broker's": "store",

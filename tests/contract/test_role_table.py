@@ -111,10 +111,12 @@ PUT    /sites/{id}/calendar/{day}   none own  none all   sites
 DELETE /sites/{id}/calendar/{day}   none own  none all   sites
 POST   /sites/{id}/work-items       none own  none all   sites
 GET    /work-items                  none own  all  all   read sites
+POST   /work-items/steps            none own  none all   sites
 GET    /work-items/{id}             none own  all  all   read sites
 PUT    /work-items/{id}             none own  none all   sites
 DELETE /work-items/{id}             none own  none all   sites
 GET    /work-items/{id}/history     none own  all  all   read sites
+POST   /work-items/{id}/steps       none own  none all   sites
 GET    /                            all  all  all  all
 GET    /health                      all  all  all  all
 GET    /status                      none none all  all   read admin

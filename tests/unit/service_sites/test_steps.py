@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from service_sites.domain.item import ItemKind, Resolution, WorkState
 from service_sites.domain.people import Actor, Member, SiteRole
-from service_sites.domain.steps import FIELDS, Change, Step, StepRequest, decide, misfits, permitted_steps
+from service_sites.domain.steps import FIELDS, TABLE, Change, Step, StepRequest, decide, misfit, permitted_steps
 from servicekit.wire.envelope import status_of
 
 # What each person may do with an item in each state. A draft is one of a defect or task, a remark one of a customer
@@ -280,7 +282,7 @@ def test_a_step_changes_what_it_says_and_nothing_else(item, step, fields, values
     ],
 )
 def test_missing_and_unfit_fields_are_named(step, fields, wrong):
-    assert {one.field for one in misfits(request_of(Step(step), **fields))} == wrong
+    assert {one.field for one in misfit(request_of(Step(step), **fields)).details} == wrong
 
 
 @pytest.mark.parametrize(
@@ -331,3 +333,23 @@ def test_the_machine_itself_is_nobody_in_particular():
     assert decide(item, request_of(Step.ACCEPT), local, TODAY).override
     member = Actor(ME, "Анна", SiteRole.CONTRACTOR)
     assert permitted_steps(replace(item, organisation=""), member) == ()
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "work_item_states.md").read_text(encoding="utf-8")
+
+
+def test_the_diagram_in_the_docs_shows_exactly_the_steps_that_change_the_state():
+    diagram = PAGE.partition("```mermaid")[2].partition("```")[0]
+    arrows = re.findall(r"^\s*(\w+) --> (\w+): (.*)$", diagram, re.MULTILINE)
+    shown = {(before, after, step) for before, after, steps in arrows for step in steps.split(", ")}
+    assert shown == {(before, after, rule.step) for rule in TABLE for before in rule.before for after in rule.after}
+
+
+def test_the_table_in_the_docs_says_of_every_step_whose_it_is_and_what_it_needs():
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ?(.*?) ?\|$", PAGE, re.MULTILINE)
+    assert [step for step, _, _ in rows] == [*Step]
+    for step, by, needs in rows:
+        assert FIELDS[Step(step)].needs <= {*re.findall(r"`(\w+)`", needs)}
+        assert any(
+            by in (rule.who.words, f"{rule.who.words}, or of a draft its author") for rule in TABLE if rule.step == step
+        )
