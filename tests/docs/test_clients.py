@@ -58,9 +58,9 @@ class Workshop:
         return "\n".join(self.run("sh", "-c", self.text(line) + options) for line in lines)
 
     def operations(self) -> set[tuple[str, str]]:
-        """The tag and id of every operation."""
-        items = self.described["paths"].values()
-        return {(operation["tags"][0], operation["operationId"]) for item in items for operation in item.values()}
+        """The tag and id of every operation, as a client names them."""
+        operations = [one for item in self.described["paths"].values() for one in item.values()]
+        return {(one["tags"][0].replace(" ", "_"), one["operationId"]) for one in operations}
 
     def walk(self, language: str, tour: str) -> None:
         """Run the tour, or a part of it, with that client."""
