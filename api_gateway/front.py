@@ -267,12 +267,14 @@ class Front(ObservedHandler[_ClientCall]):
         verdict = self._browsers.verdict(host, origin, site)
         if b"x-forwarded-host" not in fields.first:
             # Requests with equal heads share these fields, whoever sent them.
-            fields.verdict = verdict
+            fields.verdict = fields.common.verdict = verdict
         return verdict
 
     def _passed(self, request: Request) -> Passed:
         """The forwarded part of the request's head, reused while the connection repeats its head."""
         client, fields = request.client, request.fields
+        if self._identity is not None:
+            fields = fields.common  # the credential stays here
         passed: Passed | None = client.memo
         if passed is None or passed.of is not fields:
             host = fields.hosts[0].decode("latin-1") if fields.hosts else ""

@@ -73,11 +73,12 @@ def messages(host: str, asks: str) -> Iterator[bytes]:
     """The requests of these lines, again and again; `#n#` counts up from 1."""
     number = 0
     for line in cycle(asks.splitlines()):
-        method, path, body = line.split("\t")
+        method, path, body, token = line.split("\t")
         if "#n#" in body:
             number += 1
         sent = body.replace("#n#", str(number)).encode()
         about = f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n" if sent else ""
+        about += f"Authorization: Bearer {token}\r\n" if token else ""
         yield f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{about}\r\n".encode() + sent
 
 
@@ -86,7 +87,7 @@ async def generate(
 ) -> dict[str, float]:
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
-    message = messages(f"{host}:{port}", f"GET\t{parts.path}\t" if asks is None else asks).__next__
+    message = messages(f"{host}:{port}", f"GET\t{parts.path}\t\t" if asks is None else asks).__next__
     loop, counts = asyncio.get_running_loop(), AnswerCounts()
     began = time.perf_counter()
     counts.ends_at = began + seconds

@@ -35,11 +35,13 @@ class LoadResult:
 
 
 class Ask(NamedTuple):
-    """One request. `NUMBER` in the body becomes another whole number each time; the body is JSON in one line."""
+    """One request. `NUMBER` in the body becomes another whole number each time; the body is JSON in one line. With an
+    access token it is somebody's who has logged in."""
 
     method: str
     path: str
     body: str = ""
+    token: str = ""
 
 
 def generator() -> str:
@@ -56,7 +58,7 @@ def put_asks(
     base: str, asks: Sequence[Ask], file: Path, *, connections: int, seconds: int, on: frozenset[int] | None
 ) -> LoadResult:
     """Like `put`, with these requests one after another and from the beginning again. `file` is written."""
-    file.write_text("".join(f"{ask.method}\t{ask.path}\t{ask.body}\n" for ask in asks), encoding="utf-8")
+    file.write_text("".join("\t".join(ask) + "\n" for ask in asks), encoding="utf-8")
     return _load(base, file, connections, seconds, on)
 
 

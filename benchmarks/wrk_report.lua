@@ -1,11 +1,14 @@
--- With a file after `--`: its requests in turn, a line each of method, path and body between tabs. `#n#` becomes a number.
+-- With a file after `--`: its requests in turn, a line each of method, path, body and token between tabs. `#n#` becomes a
+-- number.
 function init(args)
   if args[1] == nil then return end
-  local fields = { ["Content-Type"] = "application/json", ["Host"] = wrk.headers["Host"] or (wrk.host .. ":" .. wrk.port) }
+  local host = wrk.headers["Host"] or (wrk.host .. ":" .. wrk.port)
   local asks, at, number = {}, 0, 0
   for line in io.lines(args[1]) do
-    local method, path, body = line:match("^([^\t]*)\t([^\t]*)\t(.*)$")
-    local ask = { method = method, path = path, body = body }
+    local method, path, body, token = line:match("^([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$")
+    local fields = { ["Content-Type"] = "application/json", ["Host"] = host }
+    if token ~= "" then fields["Authorization"] = "Bearer " .. token end
+    local ask = { method = method, path = path, body = body, fields = fields }
     if not body:find("#n#", 1, true) then
       ask.whole = wrk.format(method, path, fields, body ~= "" and body or nil)
     end
@@ -16,7 +19,7 @@ function init(args)
     local ask = asks[at]
     if ask.whole then return ask.whole end
     number = number + 1
-    return wrk.format(ask.method, ask.path, fields, (ask.body:gsub("#n#", number)))
+    return wrk.format(ask.method, ask.path, ask.fields, (ask.body:gsub("#n#", number)))
   end
 end
 

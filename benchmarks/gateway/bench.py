@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import load
-from benchmarks.gateway import subjects
+from benchmarks.gateway import logins, subjects
 from benchmarks.gateway.subjects import GatewayPlace, Subject
 from benchmarks.installing import Missing
 from benchmarks.processes import Process, cores, free_port
@@ -95,13 +95,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     peers, works = ", ".join(subjects.PEERS), ", ".join(WORKS)
     parser.add_argument("--peers", metavar="A,B", help=f"only these of: {peers}")
     parser.add_argument("--works", metavar="A,B", help=f"only these of: {works}")
+    parser.add_argument("--auth", action="store_true", help="ours alone, with and without logins")
     parser.add_argument("--beside", metavar="CHECKOUT", type=Path, help="the gateway of another checkout too")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each subject (3, and never fewer)")
     parser.add_argument("--seconds", type=int, help="length of a run (5; quick: 1)")
 
 
 def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
-    found = _subjects(arguments)
+    found = [] if arguments.auth else _subjects(arguments)
     works = _chosen(arguments.works, WORKS)
     seconds = arguments.seconds or (1 if arguments.quick else 5)
     rounds = max(arguments.rounds, 3)
@@ -125,6 +126,8 @@ def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
             cwd=CHECKOUT,
         )
         stack.callback(upstream.stop)
+        if arguments.auth:
+            return logins.measure(stack, place, outer, rounds=rounds, seconds=seconds)
         running = [Running(subject, place) for subject in found]
         for one in running:
             stack.callback(one.stop)

@@ -45,9 +45,10 @@ class Subject:
     start: Callable[[GatewayPlace], tuple[Process, int]] | None
 
 
-def ours(checkout: Path = CHECKOUT, **settings: str) -> Subject:
-    """Our gateway out of a checkout, with the command, settings and log line of production."""
-    name = OURS if checkout == CHECKOUT else f"{OURS} {checkout.name} {revision(checkout)}"
+def ours(checkout: Path = CHECKOUT, label: str = "", settings: Mapping[str, str] | None = None) -> Subject:
+    """Our gateway out of a checkout, with the command, settings and log line of production. `label` tells it from
+    others with other settings."""
+    name = (OURS if checkout == CHECKOUT else f"{OURS} {checkout.name} {revision(checkout)}") + label
 
     def start(place: GatewayPlace) -> tuple[Process, int]:
         port = free_port()
@@ -60,7 +61,7 @@ def ours(checkout: Path = CHECKOUT, **settings: str) -> Subject:
             "LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(checkout),
-            **settings,
+            **(settings or {}),
         }
         return _process(place, name, [sys.executable, *command], port, checkout, environment), port
 

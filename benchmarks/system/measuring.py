@@ -16,6 +16,7 @@ import requests
 from benchmarks import load
 from benchmarks.installing import Missing
 from benchmarks.load import NUMBER, Ask
+from benchmarks.logins import with_tokens
 from benchmarks.processes import cores, free_port, pinned
 from benchmarks.report import ReportRow
 from benchmarks.system.stacks import GATEWAY, PEERS, RunningStack, Stack, Tables, ours, running
@@ -61,6 +62,7 @@ def add_arguments(
     also = "" if not lists else f"; for --rows also {', '.join(name for name in lists if name not in works)}"
     parser.add_argument("--works", metavar="A,B", help=f"only these of: {', '.join(works)}{also}")
     parser.add_argument("--peers", metavar="A,B", help=f"only these of: {', '.join(PEERS)}; with '' none")
+    parser.add_argument("--auth", action="store_true", help="ours a second time, where everybody has logged in")
     parser.add_argument("--beside", metavar="CHECKOUT", type=Path, help="the same of another checkout too")
     parser.add_argument("--clients", metavar="A,B", default=str(clients), help=f"connections kept ({clients})")
     parser.add_argument("--rows", metavar="A,B", help=f"rows of each table ({_ROWS}, and at least 100)")
@@ -94,7 +96,7 @@ def numbers(what: str, text: str, *, least: int) -> list[int]:
 
 def stacks_of(arguments: argparse.Namespace) -> list[Stack]:
     """Ours first; a peer that cannot be had is said to be missing."""
-    found = [ours()]
+    found = [ours(), *([ours(has_logins=True)] if arguments.auth else [])]
     if arguments.beside is not None:
         found.append(ours(arguments.beside.resolve()))
     names = list(PEERS) if arguments.peers is None else [name for name in arguments.peers.split(",") if name]
@@ -189,8 +191,10 @@ class _Rounds:
 
     def _load(self, stack: RunningStack, work: StackWork, clients: int, seconds: int) -> load.LoadResult:
         file = self._folder / "asks.tsv"
-        base = self._base(stack, work)
-        return load.put_asks(base, self._asks(work), file, connections=clients, seconds=seconds, on=self._core)
+        base, asks = self._base(stack, work), self._asks(work)
+        if stack.logins is not None:
+            asks = with_tokens(asks, stack.logins.tokens())
+        return load.put_asks(base, asks, file, connections=clients, seconds=seconds, on=self._core)
 
     def _asks(self, work: StackWork) -> list[Ask]:
         self._runs += 1
@@ -218,7 +222,7 @@ def require_same(
                     ask.method,
                     base(stack, work) + ask.path,
                     data=ask.body.replace(NUMBER, "1") or None,
-                    headers={"Content-Type": "application/json"} if ask.body else {},
+                    headers={**({"Content-Type": "application/json"} if ask.body else {}), **fields_of(stack)},
                     timeout=_PATIENCE,
                 )
                 if not answer.ok:
@@ -232,6 +236,10 @@ def require_same(
                     raise RuntimeError(
                         f"{stack.name} answers {ask.method} {ask.path} otherwise: {'; '.join(found[:5])}"
                     )
+
+
+def fields_of(stack: RunningStack) -> dict[str, str]:
+    return {} if stack.logins is None else {"Authorization": f"Bearer {stack.logins.tokens()[0]}"}
 
 
 def report(runs: Mapping[str, Mapping[str, Sequence[StackRun]]], *, whole: bool) -> list[ReportRow]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import requests
+
 from benchmarks.installing import pins, python_environment
+from benchmarks.logins import GATEWAY_TOKEN, ISSUER, Logins
 from benchmarks.processes import Process, free_port
 from benchmarks.report import CHECKOUT, OURS, revision
 from benchmarks.system.rows import PARTS, fill, reset
 from benchmarks.tasks.subjects import Server, TaskPlace
+from service_users.accounts.signing import SigningKeys
+from service_users.auth_key import AuthKey
+from servicekit.database.engine import Database
 
 _HERE = Path(__file__).resolve().parent / "peers"
 _REQUIREMENTS = _HERE / "requirements.txt"
@@ -24,6 +32,11 @@ _RELAY = "relay"
 #: As many as a service of ours has by default; a gateway that waits needs more.
 _THREADS = {GATEWAY: 32}
 _SERVICE_THREADS = 8
+#: Of stacks that ask for logins: the key of accounts, the tokens that are shown in turn, and how long it may take until
+#: all of the stack know by what they are signed, in seconds.
+_AUTH_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
+_TOKENS = 100
+_START_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +51,11 @@ class Stack:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: Its events are delivered by a process that listens too.
     has_relay: bool = False
+    #: Whoever asks must show an access token.
+    has_logins: bool = False
 
 
-def ours(checkout: Path = CHECKOUT) -> Stack:
+def ours(checkout: Path = CHECKOUT, *, has_logins: bool = False) -> Stack:
     """The processes of a checkout, with the commands, settings and log lines of production."""
 
     def command(part: str, port: int) -> list[str]:
@@ -53,7 +68,10 @@ def ours(checkout: Path = CHECKOUT) -> Stack:
 
     name = OURS if checkout == CHECKOUT else f"{OURS} {checkout.name} {revision(checkout)}"
     own = {"PYTHONPATH": str(checkout), "LOG_FORMAT": "json", "AUTH": "off", "INTERNAL_TOKEN": "of-a-benchmark-alone"}
-    return Stack(name, command, checkout, checkout, own, has_relay=True)
+    if has_logins:
+        name += ", with logins"
+        own |= {"AUTH": "required", "AUTH_KEY": _AUTH_KEY, "GATEWAY_TOKEN": GATEWAY_TOKEN}
+    return Stack(name, command, checkout, checkout, own, has_relay=True, has_logins=has_logins)
 
 
 def flask_stack() -> Stack:
@@ -92,10 +110,31 @@ class RunningStack:
     databases: dict[str, TaskPlace]
     processes: dict[str, Process] = field(default_factory=dict)
     urls: dict[str, str] = field(default_factory=dict)
+    logins: Logins | None = None
 
     @property
     def name(self) -> str:
         return self.stack.name
+
+    def log_in(self) -> None:
+        """Know the key that its users service signs with, once the other processes know it too."""
+        if not self.stack.has_logins:
+            return
+        database = Database(self.databases["users"].url, application_name="benchmark", pool_size=1)
+        try:
+            keys = SigningKeys(database, AuthKey.read(_AUTH_KEY), issuer=ISSUER)
+            self.logins = Logins(keys.issuer(), _TOKENS)
+        finally:
+            database.dispose()
+        until = time.monotonic() + _START_SECONDS
+        waiting = [f"{self.urls[part]}/{part}?limit=1" for part in PARTS]
+        waiting += [f"{self.urls[part]}/users?limit=1" for part in self.urls if part == GATEWAY]
+        while waiting:
+            fields = {"Authorization": f"Bearer {self.logins.tokens()[0]}"}
+            waiting = [url for url in waiting if requests.get(url, headers=fields, timeout=5).status_code != 200]
+            if time.monotonic() > until:
+                raise RuntimeError(f"{self.name}: no login is taken at {', '.join(waiting)}")
+            time.sleep(0.1)
 
     def reset(self) -> None:
         """Take back what the runs have done to the tables."""
@@ -119,14 +158,14 @@ class Tables:
 
     def _make(self, checkout: Path) -> dict[str, TaskPlace]:
         found = {part: self._server.empty_place() for part in PARTS}
-        subprocess.run(
-            [sys.executable, "-P", "-m", "servicekit.database.migrations", "all"],
-            cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(checkout), **_database_urls(found)},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
         for part, database in found.items():
+            subprocess.run(
+                [sys.executable, "-P", "-m", "servicekit.database.migrations", f"service_{part}"],
+                cwd=checkout,
+                env={**os.environ, "PYTHONPATH": str(checkout), **_database_urls(found)},
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
             with database.cursor() as cursor:
                 fill(cursor, part, self._count)
             database.settle()
@@ -162,6 +201,7 @@ def running(
             )
             started.callback(process.stop)
             found.processes[part] = process
+        found.log_in()
         yield found
 
 

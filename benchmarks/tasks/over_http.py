@@ -43,7 +43,7 @@ def create(place: TaskPlace, quick: bool) -> Iterator[Figure]:
             },
         )
         stack.callback(service.stop)
-        subject = gateways.ours(TASKS_URL=f"http://127.0.0.1:{port}")
+        subject = gateways.ours(settings={"TASKS_URL": f"http://127.0.0.1:{port}"})
         assert subject.start is not None
         gateway, gateway_port = subject.start(gateways.GatewayPlace(place.folder, None, free_port(), free_port()))
         stack.callback(gateway.stop)

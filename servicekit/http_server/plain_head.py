@@ -27,6 +27,9 @@ MAX_ANSWER_FIELDS = 100
 _LINES = re.compile(rb"(?:[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+(?<![\t ])\r\n)*\r\n")
 _LINE = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 _REQUEST_LINE = re.compile(rb"(?!CONNECT)([A-Z]{3,20}+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n")
+#: As clients write it, after its first letter.
+_CREDENTIAL = b"uthorization: "
+_AUTHORIZATION = re.compile(rb"[Aa]uthorization: ([A-Za-z]++ [\x21-\x7e]++)\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*+\r\n")
 
 #: Fields that determine the framing or the connection.
@@ -68,7 +71,8 @@ def read_request(data: bytes) -> PlainRequest | None:
     end = data.find(b"\r\n\r\n", line.end() - 2) + 4
     if not line.end() < end <= MAX_REQUEST:
         return None
-    fields = _request_fields(data[line.end() : end])
+    lines = data[line.end() : end]
+    fields = _request_fields(lines) if _CREDENTIAL not in lines else _fields_with_credential(lines)
     if fields is None:
         return None
     length = fields.first.get(b"content-length")
@@ -98,6 +102,16 @@ def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
     if length != len(data) - end or len(fields) > MAX_ANSWER_FIELDS:
         return None
     return int(line[1]), fields, data[end:]
+
+
+def _fields_with_credential(lines: bytes) -> RequestFields | None:
+    """The same as `_request_fields`. No credential is kept, and clients that differ in nothing else share the rest."""
+    at = lines.find(_CREDENTIAL) - 1
+    line = _AUTHORIZATION.match(lines, at) if at == 0 or lines[at - 2 : at] == b"\r\n" else None
+    others = None if line is None else _request_fields(lines[:at] + lines[line.end() :])
+    if line is None or others is None or b"authorization" in others.first or len(others.pairs) == MAX_REQUEST_FIELDS:
+        return _request_fields(lines)
+    return others.with_authorization(line[1], lines.count(b"\r\n", 0, at))
 
 
 @lru_cache(maxsize=1024)

@@ -48,7 +48,7 @@ def origin_form(target: bytes, fields: Fields, version: tuple[int, int]) -> tupl
 class RequestFields:
     """The fields of a request, with common look-ups. Immutable: equal heads share one instance."""
 
-    __slots__ = ("first", "has_valid_host", "hosts", "pairs", "verdict")
+    __slots__ = ("common", "first", "has_valid_host", "hosts", "pairs", "verdict")
 
     def __init__(self, pairs: Fields) -> None:
         self.pairs = pairs
@@ -58,6 +58,18 @@ class RequestFields:
         self.first = dict(reversed(pairs))
         #: The verdict of BrowserRules, once known; it does not depend on the sender.
         self.verdict: Verdict | None = None
+        #: Those that requests by other credentials share.
+        self.common = self
+
+    def with_authorization(self, value: bytes, at: int) -> RequestFields:
+        """These fields and an Authorization before the one at this place. Nobody else shares them."""
+        whole: RequestFields = object.__new__(RequestFields)
+        field = (b"authorization", value)
+        whole.pairs = [*self.pairs[:at], field, *self.pairs[at:]]
+        whole.first = {**self.first, b"authorization": value}
+        whole.hosts, whole.has_valid_host = self.hosts, self.has_valid_host
+        whole.verdict, whole.common = self.verdict, self
+        return whole
 
     def get(self, name: bytes) -> str | None:
         """The first value of a field, as text; None if there is none. `name` is in lower case."""

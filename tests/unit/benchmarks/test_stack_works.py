@@ -67,7 +67,7 @@ def test_requests_are_one_line_and_name_rows_that_are_there(count):
 
 
 def test_messages_go_round_and_numbers_never_come_twice():
-    lines = f'GET\t/a\t\nPOST\t/b\t{{"name": "é{NUMBER}"}}\n'
+    lines = f'GET\t/a\t\t\nPOST\t/b\t{{"name": "é{NUMBER}"}}\ta.token\n'
     sent = list(itertools.islice(messages("h:1", lines), 4))
     assert sent[0] == sent[2] == b"GET /a HTTP/1.1\r\nHost: h:1\r\n\r\n"
     assert [one.partition(b"\r\n\r\n")[2] for one in sent[1::2]] == [
@@ -76,6 +76,7 @@ def test_messages_go_round_and_numbers_never_come_twice():
     ]
     # In bytes: é has two.
     assert b"Content-Length: 15\r\n" in sent[1]
+    assert b"Authorization: Bearer a.token\r\n" in sent[1]
 
 
 def test_cpu_is_told_for_each_answer_with_the_least_of_the_rounds():

@@ -20,6 +20,12 @@ PLAIN_REQUESTS = (
     b'POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{"a":"\r\n\r\n"}',
     b"PUT /users/1 HTTP/1.1\r\nHost: a\r\ncontent-length:3\r\n\r\nabc",
     b"DELETE /users/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 00\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a.b-c_d\r\nAccept: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nauthorization: Bearer a\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nX-A: Authorization: Bearer a\r\nHost: a\r\nAuthorization: Bearer b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Digest a=b, c=d\r\n\r\n",
+    b"GET / HTTP/1.1\r\nAuthorization: Bearer a\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: a\r\nX-Request-ID: r-1\r\nTraceparent: 00-1-2-01\r\nVia: 1.1 b\r\n\r\n",
 )
 
@@ -53,6 +59,11 @@ OTHER_REQUESTS = {
     "settings of HTTP/2": HEAD + b"HTTP2-Settings: a\r\n\r\n",
     "an expectation": HEAD + b"Expect: 100-continue\r\n\r\n",
     "an underscore": HEAD + b"X_Forwarded_For: a\r\n\r\n",
+    "a folded line behind a credential": HEAD + b"Authorization: Bearer a\r\n b\r\n\r\n",
+    "a credential with a space at its end": HEAD + b"Authorization: Bearer a \r\n\r\n",
+    "a credential and many fields": HEAD
+    + b"X: 1\r\n" * (plain_head.MAX_REQUEST_FIELDS - 1)
+    + b"Authorization: Bearer a\r\n\r\n",
     "a folded line": HEAD + b"X: 1\r\n  2\r\n\r\n",
     "space before the colon": HEAD + b"X : 1\r\n\r\n",
     "space at the end of a value": HEAD + b"X: 1 \r\n\r\n",
@@ -119,6 +130,21 @@ def test_a_plain_request_is_what_gunicorn_reads(data: bytes) -> None:
 @pytest.mark.parametrize("name", OTHER_REQUESTS)
 def test_any_other_request_is_for_the_parser(name: str) -> None:
     assert plain_head.read_request(OTHER_REQUESTS[name]) is None
+
+
+def test_requests_that_differ_by_their_credentials_share_the_rest_and_no_credential_is_kept() -> None:
+    first, second, other = (
+        plain_head.read_request(b"GET /a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\nAccept: %b\r\n\r\n" % pair)
+        for pair in ((b"one", b"a"), (b"two", b"a"), (b"two", b"b"))
+    )
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert first.fields.get(b"authorization") == "Bearer one"
+    assert second.fields.pairs == [(b"host", b"a"), (b"authorization", b"Bearer two"), (b"accept", b"a")]
+    assert second.fields.first[b"authorization"] == b"Bearer two"
+    assert first.fields.common is second.fields.common is not other.fields.common
+    assert first.fields.common.pairs == [(b"host", b"a"), (b"accept", b"a")]
 
 
 def test_a_request_without_its_empty_line_is_not_taken_whatever_the_regular_expressions_say(
