@@ -8,7 +8,7 @@ from api_gateway import shared_quotas
 from servicekit.circuits import CircuitSettings, shared_state
 from servicekit.http_server.event_loop_defaults import *  # noqa: F403 - gunicorn reads a module's names
 from servicekit.observing import logs
-from servicekit.observing.metrics import remove_counts, share_counts
+from servicekit.observing.metrics import share_counts
 from servicekit.process.gunicorn_reload import keep_what_works
 from servicekit.process.lifecycle import allow_many_files
 from servicekit.process.services import BadServiceTable
@@ -51,8 +51,3 @@ def on_reload(server: Any) -> None:
     if workers > 1:
         prepare_siblings()
         share_counts()
-
-
-def on_exit(server: Any) -> None:
-    """Remove the metrics files."""
-    remove_counts()

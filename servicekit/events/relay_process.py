@@ -20,7 +20,7 @@ from servicekit.http_client import ServiceClient
 from servicekit.observing import logs
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
-from servicekit.process.lifecycle import next_order, stop_orders
+from servicekit.process.lifecycle import freeze_heap, next_order, stop_orders
 from servicekit.process.services import services
 from servicekit.web.pages import serve_pages
 from servicekit.wire.errors import Unavailable
@@ -119,6 +119,7 @@ def run_relays(settings: RelaySettings, names: Collection[str]) -> int:
             )
         checks = {f"{name}_database": partial(database.ping, writing=True) for name, database in databases.items()}
         pages = serve_pages(PROCESS, settings.relay_bind, checks, metrics, allowed_hosts=settings.allowed_hosts)
+        freeze_heap()
         for relay in relays:
             relay.start()
         _log.info("relay_started", sources=list(databases))

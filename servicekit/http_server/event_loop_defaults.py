@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
+from servicekit.observing.metrics import remove_counts
 from servicekit.process import gunicorn_defaults
 from servicekit.process.gunicorn_defaults import *  # noqa: F403 - gunicorn reads a module's names
 
@@ -11,6 +15,7 @@ __all__ = [
     "backlog",
     "forwarded_allow_ips",
     "http_parser",
+    "on_exit",
     "worker_class",
 ]
 __all__ += gunicorn_defaults.__all__
@@ -24,3 +29,9 @@ forwarded_allow_ips = ""
 # A client that leaves frees its resources at once.
 asgi_disconnect_grace_period = 0
 backlog = 2048
+
+
+def on_exit(server: Any) -> None:
+    """Remove the metrics files, and end without a search of all modules for garbage (0.2 s)."""
+    remove_counts()
+    gc.freeze()

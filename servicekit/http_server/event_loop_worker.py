@@ -52,6 +52,7 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         self.connections: set[HttpConnection] = set()
         self.listeners: list[socket.socket] = []
         self.joining: set[asyncio.Task[Any]] = set()
+        self.serving: asyncio.Task[Any] | None = None
 
     def init_process(self) -> None:
         # gunicorn names these itself; only this process sees the change.
@@ -74,6 +75,7 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
             signal.signal(number, lambda *_, handle=handle: handle())
 
     async def _serve(self) -> None:
+        self.serving = asyncio.current_task()
         for number, handle in self._endings():
             self.loop.add_signal_handler(number, handle)
         await super()._serve()
@@ -84,6 +86,20 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
             (signal.SIGINT, self.handle_quit_signal),
             (signal.SIGQUIT, self.handle_quit_signal),
         )
+
+    def handle_exit_signal(self) -> None:
+        super().handle_exit_signal()
+        self._end_pause()
+
+    def handle_quit_signal(self) -> None:
+        super().handle_quit_signal()
+        self._end_pause()
+
+    def _end_pause(self) -> None:
+        """End the pause of a second between two heartbeats, in which gunicorn hears of no order to stop."""
+        # It accepts connections from the first heartbeat on, and no more once it shuts down.
+        if self.serving is not None and self.listeners:
+            self.serving.cancel()
 
     # Accepting.
 

@@ -16,7 +16,7 @@ from servicekit.database import engine as database  # noqa: F401 - libraries rea
 from servicekit.http_server import event_loop_defaults
 from servicekit.http_server.wsgi import WsgiServer
 from servicekit.observing import logs
-from servicekit.observing.metrics import remove_counts, share_counts
+from servicekit.observing.metrics import share_counts
 from servicekit.process.lifecycle import allow_many_files
 from servicekit.process.services import BadServiceTable, Service, services
 from servicekit.process.settings import SettingsError, WebServiceSettings, load_or_exit, loaded_or_exit, settings_of
@@ -41,7 +41,6 @@ class ServiceServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
             "workers": settings.service_processes,
             "on_starting": self._on_starting,
             "on_reload": self._on_reload,
-            "on_exit": lambda server: remove_counts(),
         }
         for name in event_loop_defaults.__all__:
             self.cfg.set(name, getattr(event_loop_defaults, name))

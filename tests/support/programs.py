@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from servicekit.process.services import services
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -61,7 +62,7 @@ class Program:
         eventually(self.answers, timeout=30, what="it answers")
 
     def write_env(self, *lines: str) -> None:
-        urls = [f"{name}_DATABASE_URL={AWAY}" for name in ("USERS", "ORDERS", "TASKS")]
+        urls = [f"{service.variable('DATABASE_URL')}={AWAY}" for service in services().values()]
         settings = [
             f"{self._bind}=127.0.0.1:{self.port}", *urls, "INTERNAL_TOKEN=for these tests only", "AUTH=off",
             "RABBITMQ_URL=amqp://guest:guest@127.0.0.1:1/", *lines,
