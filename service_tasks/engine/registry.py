@@ -58,6 +58,7 @@ class TaskType:
         max_running: int | None = None,
         max_running_per_user: int | None = None,
         settings: type[Settings] | None = None,
+        internal: bool = False,
     ) -> None:
         if not name or len(name) > MAX_TASK_TYPE_CHARACTERS:
             raise BadTaskTypes(f"the task type {name!r} needs a name of 1 to {MAX_TASK_TYPE_CHARACTERS} characters")
@@ -82,6 +83,8 @@ class TaskType:
         #: the same for the tasks of one user; tasks without a user are not counted
         self.max_running_per_user = max_running_per_user
         self.settings_model = settings
+        #: whether only the services themselves make tasks of this type
+        self.internal = internal
         self.is_async = inspect.iscoroutinefunction(function)
         self.description = inspect.getdoc(function) or ""
 
@@ -108,6 +111,7 @@ class TaskType:
             max_attempts=self.max_attempts,
             max_running=self.max_running,
             max_running_per_user=self.max_running_per_user,
+            internal=self.internal,
         )
         bound.settings_model, bound.description = self.settings_model, self.description
         return bound
@@ -160,6 +164,7 @@ def task_type(
     max_running: int | None = None,
     max_running_per_user: int | None = None,
     settings: type[Settings] | None = None,
+    internal: bool = False,
 ) -> Callable[[Handler], TaskType]:
     """Make `(ctx, payload) -> result` a task type.
 
@@ -172,6 +177,8 @@ def task_type(
 
     With a `settings` class, the function is called as `(ctx, payload, settings=…)`. A worker reads the settings when it
     starts: an invalid value stops it, and without a required one it leaves the type to other workers.
+
+    Nobody can ask for a task of an `internal` type, by whatever way: the service makes them itself, of events.
 
     An exception fails the attempt, `GiveUp` the task; `RetryAfter` sets the time of the next attempt.
     """
@@ -188,6 +195,7 @@ def task_type(
             max_running=max_running,
             max_running_per_user=max_running_per_user,
             settings=settings,
+            internal=internal,
         )
 
     return make

@@ -99,6 +99,8 @@ class CallbackAnswer(BaseModel):
     timeout=60,
     retry=RetryPolicy(base_seconds=5, cap_seconds=3600),
     max_attempts=CALLBACK_MAX_ATTEMPTS,
+    # Their requests are signed by the service.
+    internal=True,
 )
 async def callback(ctx: TaskContext, payload: Any, *, settings: CallbackSettings) -> CallbackAnswer:
     """Reports the end of a task to its callback_url, signed, until an answer of 2xx comes.

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from service_tasks.domain.callback import CALLBACK_TYPE
 from service_tasks.domain.destinations import AllowedHost, destination_of, is_allowed
 from service_tasks.domain.task import (
     DEFAULT_MAX_ATTEMPTS,
@@ -329,15 +328,14 @@ class TaskMaker(Generic[T]):
                 raise Forbidden(f"{problem.field}: {problem.message}", details=[problem])
             owner = reach.owner
         task_type = body.task_type or DEFAULT_TASK_TYPE
-        if task_type == CALLBACK_TYPE:
-            # Their requests are signed by the service, so only the service may make them.
-            raise Invalid.field("task_type", f"tasks of the type {CALLBACK_TYPE} are made by the service alone")
+        known_type = self._registry.get(task_type)
+        if known_type is not None and known_type.internal:
+            raise Invalid.field("task_type", f"tasks of the type {task_type} are made by the service alone")
         if body.callback_url is not None:
             self._check_callback_url(body.callback_url)
         payload = b"{}" if body.payload == {} else dump(body.payload)
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise PayloadTooLarge(len(payload))
-        known_type = self._registry.get(task_type)
         # Without a model any payload is valid; its JSON was checked already.
         if known_type is not None and known_type.payload_model is not None:
             try:
