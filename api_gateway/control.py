@@ -201,11 +201,10 @@ def make_control(
 
     @api.get("/health", action=Action.PUBLIC)
     def health(caller: Principal) -> HealthView | StatesView:
-        """Tell whether the gateway lives, and how each upstream's circuit stands: in full to whoever may read the
-        system.
+        """Tell whether the gateway lives, and how each upstream's circuit stands.
 
         Always 200: an open circuit is the gateway doing its job. What happens to a service that nobody calls shows
-        within 10 seconds.
+        within 10 seconds. Whoever may not read the system sees the states alone.
         """
         seen = {name: circuit.snapshot() for name, circuit in circuits.items()}
         well = not any(
