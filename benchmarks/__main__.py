@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.gateway import bench as gateway
 from benchmarks.gateway_faults import bench as gateway_faults
+from benchmarks.guessing import bench as guessing
 from benchmarks.ingest import bench as ingest
 from benchmarks.report import ReportRow, describe_machine, print_table, revision, write_json
 from benchmarks.services import bench as services
@@ -22,6 +23,7 @@ BENCHMARKS: dict[
 ] = {
     "gateway": (gateway.__doc__ or "", gateway.add_arguments, gateway.run),
     "gateway-faults": (gateway_faults.__doc__ or "", gateway_faults.add_arguments, gateway_faults.run),
+    "guessing": (guessing.__doc__ or "", guessing.add_arguments, guessing.run),
     "ingest": (ingest.__doc__ or "", ingest.add_arguments, ingest.run),
     "services": (services.__doc__ or "", services.add_arguments, services.run),
     "system": (system.__doc__ or "", system.add_arguments, system.run),

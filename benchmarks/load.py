@@ -58,8 +58,13 @@ def put_asks(
     base: str, asks: Sequence[Ask], file: Path, *, connections: int, seconds: int, on: frozenset[int] | None
 ) -> LoadResult:
     """Like `put`, with these requests one after another and from the beginning again. `file` is written."""
-    file.write_text("".join("\t".join(ask) + "\n" for ask in asks), encoding="utf-8")
+    write_asks(file, asks)
     return _load(base, file, connections, seconds, on)
+
+
+def write_asks(file: Path, asks: Sequence[Ask]) -> None:
+    """Write the requests as the generators of load read them."""
+    file.write_text("".join("\t".join(ask) + "\n" for ask in asks), encoding="utf-8")
 
 
 def _load(url: str, asks: Path | None, connections: int, seconds: int, on: frozenset[int] | None) -> LoadResult:

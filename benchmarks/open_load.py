@@ -1,9 +1,9 @@
-"""Load at a fixed rate, whatever the answers do: `python -m benchmarks.open_load URL RATE SECONDS PATIENCE`.
+"""Load at a fixed rate, whatever the answers do: `python -m benchmarks.open_load URL RATE SECONDS PATIENCE [ASKS]`.
 
 Each request has its time in a plan made beforehand, and its latency counts from there, so that a server which holds
 everything up for a second is charged for every request of that second (no coordinated omission). A request goes out
 on a free kept connection, or on a new one. The plan ends after SECONDS, or with SIGTERM; then what is under way is
-waited for. A request without an answer after PATIENCE seconds is lost.
+waited for. A request without an answer after PATIENCE seconds is lost. A file of ASKS is as generator.py reads it.
 
 Prints one JSON object a line: `{"began": T}`; `{"refused": T}` when the first answer of 500 or more came at once; and
 in the end `{"requests": [[due, late, seconds, status], …]}`: when each was due, how late the load itself was with it,
@@ -22,12 +22,14 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
 import uvloop
 
+from benchmarks.generator import messages
 from servicekit.process.lifecycle import grow_file_table
 
 LOST = 0
@@ -105,10 +107,17 @@ class Connection(asyncio.Protocol):
 class OpenLoad:
     """`tell` hears of events by name and time; see the module."""
 
-    def __init__(self, url: str, patience: float, tell: Callable[[str, float], None] = lambda _name, _at: None) -> None:
+    def __init__(
+        self,
+        url: str,
+        patience: float,
+        tell: Callable[[str, float], None] = lambda _name, _at: None,
+        asks: str | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        self._message = f"GET {parts.path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n\r\n".encode()
+        wanted = f"GET\t{parts.path}\t\t" if asks is None else asks
+        self._next_message = messages(f"{self._host}:{self._port}", wanted).__next__
         self._patience = patience
         self._tell = tell
         self._free: deque[Connection] = deque()
@@ -162,7 +171,7 @@ class OpenLoad:
                     connection = kept if kept.usable else None
                 if connection is None:
                     _, connection = await loop.create_connection(Connection, self._host, self._port)
-                status = await connection.ask(self._message)
+                status = await connection.ask(self._next_message())
         except (OSError, TimeoutError):
             self.requests.append(TimedRequest(due, late, self._patience, LOST))
             if connection is not None:
@@ -179,15 +188,16 @@ class OpenLoad:
             connection.transport.abort()
 
 
-async def main(url: str, rate: float, seconds: float, patience: float) -> None:
-    load = OpenLoad(url, patience, lambda name, at: print(json.dumps({name: at}), flush=True))
+async def main(url: str, rate: float, seconds: float, patience: float, asks: str | None) -> None:
+    load = OpenLoad(url, patience, lambda name, at: print(json.dumps({name: at}), flush=True), asks)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.end)
     print(json.dumps({"requests": await load.run(rate, seconds)}), flush=True)
 
 
 if __name__ == "__main__":
     address, how_many, how_long, how_patient = sys.argv[1:5]
+    wanted = Path(sys.argv[5]).read_text(encoding="utf-8") if sys.argv[5:] else None
     # What would hold this process up would be charged to the server.
     grow_file_table()
     gc.freeze()
-    uvloop.run(main(address, float(how_many), float(how_long), float(how_patient)))
+    uvloop.run(main(address, float(how_many), float(how_long), float(how_patient), wanted))
