@@ -80,7 +80,12 @@ def create_app(settings: SitesSettings) -> Flask:
         settings.token_for_people,
     )
     users = UserEvents()
-    handlers = {"user.updated": users.updated, "user.disabled": users.disabled, "user.deleted": users.deleted}
+    handlers = {
+        "user.updated": users.updated,
+        "user.disabled": users.disabled,
+        "user.enabled": users.enabled,
+        "user.deleted": users.deleted,
+    }
     return make_app(
         "service_sites",
         routes=[

@@ -69,7 +69,6 @@ def create_app(settings: UsersSettings) -> Flask:
             acting = Exchange(database, signing_keys)
     app = make_app(
         "service_users",
-        # No event of another service matters here yet: all are acknowledged and dropped.
         routes=[
             user_routes(users),
             account_routes(accounts, users),
@@ -78,7 +77,7 @@ def create_app(settings: UsersSettings) -> Flask:
             access_routes(ApiKeys(database), Administration(database), accounts, links, users),
             exchange_routes(exchange, settings.gateways_token, acting),
             people_routes(users, settings.token_for_people),
-            event_routes(Inbox(database, {}), settings.token),
+            event_routes(Inbox(database, {"membership.changed": users.membership_changed}), settings.token),
         ],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.users_bind),

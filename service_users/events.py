@@ -37,11 +37,18 @@ class UserDisabledData(BaseModel):
     id: UUID
 
 
+class UserEnabledData(BaseModel):
+    """Who may log in again."""
+
+    id: UUID
+
+
 #: The data of each event.
 CATALOGUE: dict[str, type[BaseModel]] = {
     "user.created": UserData,
     "user.updated": UserData,
     "user.disabled": UserDisabledData,
+    "user.enabled": UserEnabledData,
     "user.deleted": UserDeletedData,
 }
 
@@ -59,6 +66,11 @@ def updated(user: Any) -> Event:
 def disabled(user_id: UUID, moment: datetime) -> Event:
     """A user may not log in any more."""
     return _event("user.disabled", UserDisabledData(id=user_id), moment)
+
+
+def enabled(user_id: UUID, moment: datetime) -> Event:
+    """A user may log in again."""
+    return _event("user.enabled", UserEnabledData(id=user_id), moment)
 
 
 def deleted(user_id: UUID, moment: datetime) -> Event:

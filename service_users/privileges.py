@@ -4,6 +4,7 @@ from servicekit.database.privileges import READ_AND_WRITE
 
 PRIVILEGES = {
     "users": READ_AND_WRITE,
+    "site_members": "SELECT, INSERT, DELETE",
     "signing_keys": READ_AND_WRITE,
     "sessions": READ_AND_WRITE,
     "api_keys": READ_AND_WRITE,

@@ -7,12 +7,13 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, Uuid, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Text, Uuid, and_, bindparam, case, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import array, insert
+from sqlalchemy.orm import Session, aliased
 
 from service_users.errors import EmailTaken, UserNotFound
-from service_users.schemas import UserView
-from service_users.tables import User
+from service_users.schemas import ColleagueView, UserView
+from service_users.tables import SiteMember, User
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, containing, within_reach
 from servicekit.database.trigrams import sought
@@ -23,6 +24,7 @@ from servicekit.identity.reach import Reach
 from servicekit.web.idempotency import RequestKey
 from servicekit.web.lists import Filters, Found, SortedList
 from servicekit.web.paging import SortedQuery, Sorting
+from servicekit.web.sql_encoders import sql_encoder_of
 
 SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email_key)
 
@@ -46,6 +48,18 @@ _PEOPLE = Statement(
         User.disabled_at.is_(None),
     )
 )
+_ME, _THEM = aliased(SiteMember), aliased(SiteMember)
+#: Whoever works on a site with the owner of a reach.
+_KNOWN = (
+    select(_THEM.user_id).join(_ME, _ME.site_id == _THEM.site_id).where(_ME.user_id == bindparam("reach", type_=Uuid()))
+)
+_COLLEAGUE = Statement(
+    select(*_PERSON).where(User.id == bindparam("id"), _KNOWN.where(_THEM.user_id == User.id).exists())
+)
+_JOIN = """
+INSERT INTO site_members (site_id, user_id)
+SELECT %(site_id)s::uuid, id FROM users WHERE id = %(user_id)s::uuid ON CONFLICT DO NOTHING
+"""
 _OTHER = Statement(select(User.id).where(User.email_key == bindparam("email_key"), User.id != bindparam("id")))
 
 
@@ -65,6 +79,21 @@ def require_free(database: Database, user_id: UUID, email_key: str) -> None:
 def people(database: Database, *, email_key: str | None, user_id: UUID | None) -> list[Any]:
     """Id and name of whoever has this address or this id, and an account that is not disabled."""
     return database.rows(_PEOPLE, {"email_key": email_key, "id": user_id})
+
+
+def colleague(database: Database, user_id: UUID, *, reach: Reach) -> Any | None:
+    """Id and name of somebody who works on a site with the owner of this reach, if they do."""
+    return next(iter(database.rows(_COLLEAGUE, {"id": user_id, "reach": reach.owner})), None)
+
+
+def join_site(session: Session, site_id: UUID, user_id: UUID) -> None:
+    """Remember that somebody works on a site; of nobody nothing is remembered."""
+    session.connection().exec_driver_sql(_JOIN, {"site_id": site_id, "user_id": user_id})
+
+
+def leave_site(session: Session, site_id: UUID, user_id: UUID) -> None:
+    """Forget that somebody works on a site."""
+    session.execute(delete(SiteMember).where(SiteMember.site_id == site_id, SiteMember.user_id == user_id))
 
 
 def search(
@@ -100,14 +129,29 @@ def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
     filters = Filters()
     by_time = SORTING.column(sort).key == "created_at"
     (filters.ordered if by_time else filters.others).extend(SORTING.filters(given))
+    is_own = User.id == bindparam("reach", type_=Uuid())
     if "reach" in given:
-        filters.ordered.append(User.id == bindparam("reach"))
+        # Addresses and roles are those of oneself alone, whatever asks about them.
+        if SORTING.column(sort).key == "email_key" or {"email_key", "role"} & {*given}:
+            filters.ordered.append(is_own)
+        else:
+            filters.others.append(or_(is_own, User.id.in_(_KNOWN)))
     if "email_key" in given:
         filters.ordered.append(User.email_key == bindparam("email_key"))
     if "role" in given:
         filters.others.append(User.roles.contains(array([bindparam("role", type_=Text)])))
     if "part" in given:
         part = bindparam("part", type_=Text)
-        filters.part = or_(User.name_key.like(part, escape="/"), User.email_key.like(part, escape="/"))
+        by_email = User.email_key.like(part, escape="/")
+        filters.part = or_(
+            User.name_key.like(part, escape="/"), and_(is_own, by_email) if "reach" in given else by_email
+        )
         filters.trigrams = func.trigrams(User.name_key, User.email_key)
-    return SortedList(User, UserView, SORTING, sort, filters, continued=continued, counted=counted)
+    view = _as_known if "reach" in given else UserView
+    return SortedList(User, view, SORTING, sort, filters, continued=continued, counted=counted)
+
+
+def _as_known(rows: FromClause) -> tuple[FromClause, ColumnElement[str]]:
+    """Each row as the owner of a reach may see it: their own whole."""
+    is_own = rows.c.id == bindparam("reach", type_=Uuid())
+    return rows, case((is_own, sql_encoder_of(UserView, rows.c)), else_=sql_encoder_of(ColleagueView, rows.c))

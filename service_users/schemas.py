@@ -129,8 +129,8 @@ class PersonSought(Body):
         return self
 
 
-class PersonView(View):
-    """Somebody, as others may know them."""
+class ColleagueView(Resource):
+    """Somebody as the others on their sites know them."""
 
     id: UUID
     name: str
@@ -139,7 +139,7 @@ class PersonView(View):
 class PeopleView(View):
     """Whoever was found."""
 
-    people: list[PersonView]
+    people: list[ColleagueView]
 
 
 class UserUpdate(Update):
@@ -157,4 +157,4 @@ class UserUpdate(Update):
 class UserPage(SortedPage):
     """A page of users."""
 
-    users: list[UserView]
+    users: list[UserView | ColleagueView]

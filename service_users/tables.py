@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from servicekit.database.trigrams import define_trigrams
+from servicekit.events.inbox import define_inbox
 from servicekit.events.outbox import define_outbox
 from servicekit.web.idempotency import define_idempotency_keys
 
@@ -36,6 +37,7 @@ class Base(DeclarativeBase):
 
 
 define_outbox(Base.metadata)
+define_inbox(Base.metadata)
 define_idempotency_keys(Base.metadata)
 define_trigrams(Base.metadata, "name_key", "email_key")
 
@@ -73,6 +75,19 @@ class User(Base):
         Index("ix_users_roles", "roles", postgresql_using="gin"),
         Index("ix_users_trigrams", text("trigrams(name_key, email_key)"), postgresql_using="gin"),
     )
+
+
+class SiteMember(Base):
+    """Somebody who works on a site, as the sites service tells: they know the others there."""
+
+    __tablename__ = "site_members"
+
+    site_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("users.id", name="fk_site_members_user_id", ondelete="CASCADE"), primary_key=True
+    )
+
+    __table_args__ = (Index("ix_site_members_user_id", "user_id"),)
 
 
 class SigningKeyRow(Base):

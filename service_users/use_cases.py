@@ -6,15 +6,27 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
 from service_users import events, repository
 from service_users.accounts import changes
 from service_users.accounts.administration import another_admin_stays
 from service_users.accounts.changes import By
 from service_users.accounts.password_rules import weakness
 from service_users.accounts.passwords import Passwords
-from service_users.errors import EmailTaken
-from service_users.schemas import PeopleView, PersonSought, UserCreate, UserPage, UserQuery, UserUpdate, UserView
+from service_users.errors import EmailTaken, UserNotFound
+from service_users.schemas import (
+    ColleagueView,
+    PeopleView,
+    PersonSought,
+    UserCreate,
+    UserPage,
+    UserQuery,
+    UserUpdate,
+    UserView,
+)
 from servicekit.database.engine import Database
+from servicekit.events.cloudevents import Event, EventData, read_data
 from servicekit.events.outbox import NOTHING_ELSE, Also
 from servicekit.identity.reach import Reach
 from servicekit.identity.roles import Role
@@ -23,10 +35,18 @@ from servicekit.process.ids import new_id
 from servicekit.web import idempotency
 from servicekit.web.idempotency import Made, RequestKey
 from servicekit.web.preconditions import ANY_STATE, IfMatch
+from servicekit.web.schemas import Id
 from servicekit.wire.caseless import comparable
 from servicekit.wire.errors import Forbidden, Invalid
 
 _NOBODY_IN_PARTICULAR = By()
+
+
+class _Membership(EventData):
+    #: Of the site.
+    id: Id
+    user_id: Id
+    present: bool
 
 
 class Users:
@@ -86,6 +106,24 @@ class Users:
     def get(self, user_id: UUID, *, reach: Reach) -> UserView:
         """Return one user. Raises `UserNotFound`."""
         return _view(repository.ROWS.find(self._database, user_id, reach=reach))
+
+    def show(self, user_id: UUID, *, reach: Reach) -> UserView | ColleagueView:
+        """Return one user, whole or, to whoever may only see themselves, as the others on their sites know them.
+
+        Raises `UserNotFound`.
+        """
+        if reach.owner in (None, user_id):
+            return self.get(user_id, reach=reach)
+        person = repository.colleague(self._database, user_id, reach=reach)
+        if person is None:
+            raise UserNotFound
+        return ColleagueView.unchecked(id=person.id, name=person.name)
+
+    def membership_changed(self, session: Session, event: Event) -> None:
+        """Note who works on which site. Raises `Invalid` for bad data."""
+        membership = read_data(_Membership, event)
+        note = repository.join_site if membership.present else repository.leave_site
+        note(session, membership.id, membership.user_id)
 
     def people(self, sought: PersonSought) -> PeopleView:
         """Return whoever has this address or id, unless their account is disabled."""

@@ -31,6 +31,10 @@ class UserEvents:
         """Show who may not log in any more; they stay, with their work."""
         members.mark(session, read_data(SubjectId, event).id, True, self._clock())
 
+    def enabled(self, session: Session, event: Event) -> None:
+        """Show that somebody may log in again."""
+        members.mark(session, read_data(SubjectId, event).id, False, self._clock())
+
     def deleted(self, session: Session, event: Event) -> None:
         """Remove them from all sites, and let nobody add them again."""
         user_id = read_data(SubjectId, event).id

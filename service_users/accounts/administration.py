@@ -69,6 +69,7 @@ class Administration:
             if changes.locked(transaction, user_id).disabled_at is not None:
                 changes.raise_epoch(transaction, user_id, now, disabled_at=None)
                 changes.record(transaction, "user.enabled", by, user_id, now)
+                outbox.add_all(transaction, [events.enabled(user_id, now)])
         return AccountView(id=user_id, disabled_at=None)
 
     def end_sessions(self, user_id: UUID, by: By) -> Ended:

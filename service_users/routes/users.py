@@ -7,7 +7,7 @@ from uuid import UUID
 
 from service_users.accounts.changes import By
 from service_users.errors import EmailTaken, LastAdministrator, TooManyPasswords, UserNotFound
-from service_users.schemas import UserCreate, UserPage, UserQuery, UserUpdate, UserView
+from service_users.schemas import ColleagueView, UserCreate, UserPage, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
@@ -23,7 +23,11 @@ def user_routes(users: Users) -> Routes:
 
     @api.get("/users", action=Action.READ_USERS)
     def list_users(query: UserQuery, caller: Principal) -> UserPage:
-        """List users, the newest first unless sorted otherwise."""
+        """List users, the newest first unless sorted otherwise.
+
+        Whoever may not read everything finds themselves and, with id and name, the others on their sites; by address
+        or role, themselves alone.
+        """
         return users.search(query, reach=caller.reach(Action.READ_USERS))
 
     @api.post(
@@ -47,9 +51,9 @@ def user_routes(users: Users) -> Routes:
         return Answer(made.view, headers={"Location": f"/users/{made.view.id}", **made.headers})
 
     @api.get("/users/{id}", action=Action.READ_USERS, errors=(UserNotFound,))
-    def get_user(id: UUID, caller: Principal) -> UserView:
-        """Show one user."""
-        return users.get(id, reach=caller.reach(Action.READ_USERS))
+    def get_user(id: UUID, caller: Principal) -> UserView | ColleagueView:
+        """Show one user; of the others on your sites id and name, unless you may read everything."""
+        return users.show(id, reach=caller.reach(Action.READ_USERS))
 
     @api.put(
         "/users/{id}",

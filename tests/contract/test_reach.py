@@ -42,6 +42,7 @@ WITHOUT_REACH = {
     "service_users/repository.py": {
         "an address is taken, whosever it is": "require_free",
         "for services, by a token of their own": "people",
+        "follows the people of sites": "join_site leave_site",
     },
     "service_sites/persistence/history.py": {"of an item that was found": "page page_for_contractor"},
     "service_sites/persistence/items.py": {

@@ -20,9 +20,9 @@ RIGHTS = {"Ed": "engineer", "Xi": "executive", "Cat": "customer", "Con": "contra
 def tell(database: ServiceDatabase, type: str, user_id: UUID | None, **data: str) -> None:
     assert user_id is not None
     events = UserEvents()
-    handlers = {"user.updated": events.updated, "user.disabled": events.disabled, "user.deleted": events.deleted}
+    handler = getattr(events, type.removeprefix("user."))
     with database.database.transaction() as session:
-        handlers[type](session, Event(type=type, subject=user_id, data={"id": str(user_id), **data}))
+        handler(session, Event(type=type, subject=user_id, data={"id": str(user_id), **data}))
 
 
 def outbox(database: ServiceDatabase) -> list[tuple[str, str, bool]]:
@@ -233,6 +233,8 @@ def test_people_are_shown_as_their_accounts_are_and_those_deleted_are_not_added_
     tell(sites_database, "user.disabled", ed)
     (shown,) = (one for one in site["Mara"].data("GET", f"{site.path}/members")["members"] if one["role"] == "engineer")
     assert (shown["name"], shown["disabled"]) == ("Edward", True)
+    tell(sites_database, "user.enabled", ed)
+    assert not any(one["disabled"] for one in site["Mara"].data("GET", f"{site.path}/members")["members"])
     tell(sites_database, "user.deleted", ed)
     assert site["Mara"].data("GET", f"{site.path}/members")["total"] == 1
     # The directory may still know them for a moment.
