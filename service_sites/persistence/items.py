@@ -37,7 +37,7 @@ from service_sites.domain.item import ItemKind, WorkState
 from service_sites.domain.people import Actor, Member, SiteRole
 from service_sites.domain.visibility import lost_sight
 from service_sites.errors import SiteNotFound, WorkItemNotFound
-from service_sites.tables import Base, CalendarDay, History, Location, Membership, Removal, Site, WorkItem
+from service_sites.tables import Base, History, Location, Membership, Removal, Site, WorkItem
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 from servicekit.identity.reach import Reach
@@ -255,15 +255,6 @@ def member(session: Session, site_id: UUID, user_id: UUID) -> Member | None:
     for row in run(session, _FIND_MEMBER, {"site_id": site_id, "user_id": user_id}):
         return Member(user_id, row.name, SiteRole(row.role), row.organisation)
     return None
-
-
-_DAY: list[Any] = [CalendarDay.day, CalendarDay.works]
-_DAYS = Statement(select(*_DAY).where(CalendarDay.site_id == bindparam("site_id"), CalendarDay.day >= bindparam("day")))
-
-
-def calendar_exceptions(session: Session, site_id: UUID, day: date) -> dict[date, bool]:
-    """On which days since this one a site works although its calendar says otherwise, or does not."""
-    return {row.day: row.works for row in run(session, _DAYS, {"site_id": site_id, "day": day})}
 
 
 def find_beside(

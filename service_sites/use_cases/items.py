@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service_sites.domain.deadlines import WorkingDays, default_due_on
+from service_sites.domain.deadlines import default_due_on
 from service_sites.domain.item import ItemKind, ItemState, WorkState
 from service_sites.domain.people import Actor, SiteRole
 from service_sites.domain.steps import permitted_steps
@@ -34,6 +34,7 @@ from service_sites.schemas.items import (
     WorkItemQuery,
     WorkItemView,
 )
+from service_sites.use_cases.places import working_days
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action, Role
@@ -440,8 +441,8 @@ def due_by_rules(session: Session, site: SiteNow, severity: str | None) -> date 
     """When an item is due by the rules of its site, if it is submitted today."""
     if severity is None or site.deadline_rules.get(severity) is None:
         return None
-    exceptions = items.calendar_exceptions(session, site.id, site.today)
-    return default_due_on(severity, site.deadline_rules, site.today, WorkingDays(exceptions=exceptions))
+    days = working_days(session, site.id, site.calendar)
+    return default_due_on(severity, site.deadline_rules, site.today, days)
 
 
 def _may_change(caller: Principal) -> bool:

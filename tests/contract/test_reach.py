@@ -47,7 +47,7 @@ WITHOUT_REACH = {
     "service_sites/persistence/history.py": {"of an item that was found": "page page_for_contractor"},
     "service_sites/persistence/items.py": {
         "changes a site, or an item that was locked": "add begin remove write",
-        "of a site that is changed": "calendar_exceptions member",
+        "of a site that is changed": "member",
         "any statement": "run",
     },
     "service_sites/persistence/operations.py": {"of a step that was just taken": "remember"},

@@ -445,3 +445,18 @@ def test_a_date_is_one_at_the_site_and_late_when_it_has_passed_there(database, z
     refused = take(site, "Вера", create(site), "move_deadline", due_on=due, reason="Вчера")
     assert (refused.status, refused.body["details"][0]["field"]) == (400, "due_on")
     assert [seen(site, "Анна", one)["overdue"] for one in (item, late, done)] == [True, True, False]
+
+
+def test_what_is_due_in_two_working_days_is_due_after_the_days_off_and_those_that_were_moved(database):
+    """Trap 12: 1 November 2025, a Saturday, is worked in Russia, and Monday the 3rd is not; the site itself works on
+    Sunday the 2nd."""
+    app = app_of(database, clock=lambda: datetime(2025, 10, 31, 12, tzinfo=UTC))
+    site = BuildingSite(app, database, calendar="RU", deadline_rules={"significant": 2, "minor": None})
+    draft = create(site, severity="significant", draft=True)
+    assert (draft["due_on"], taken(site, "Анна", draft, "submit")["due_on"]) == (None, "2025-11-05")
+    database.administer(f"INSERT INTO calendar_days VALUES ('{site.id}', '2025-11-02', true)")
+    assert create(site, severity="significant")["due_on"] == "2025-11-02"
+    remark = site.call("Вера", "GET", f"/work-items/{create(site, 'Дина')['id']}").body
+    rated = site.call("Вера", "PUT", f"/work-items/{remark['id']}", {"severity": "significant"}, if_match='"1"').body
+    assert taken(site, "Вера", rated, "admit")["due_on"] == "2025-11-02"
+    assert create(site, severity="minor")["due_on"] is None
