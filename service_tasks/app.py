@@ -22,6 +22,7 @@ from service_tasks.routes.schedules import schedule_routes
 from service_tasks.routes.stats import stats_routes
 from service_tasks.routes.tasks import task_routes
 from service_tasks.settings import TasksSettings
+from service_tasks.use_cases.account_mail import MailOfAccounts
 from service_tasks.use_cases.bulk import Bulk
 from service_tasks.use_cases.messages import Messages
 from service_tasks.use_cases.schedules import Schedules
@@ -57,7 +58,14 @@ def create_app(settings: TasksSettings) -> Flask:
     store = TaskStore(database, ends)
     schedule_store = ScheduleStore(database)
     of_users = UserDeletion(ends, schedule_store)
-    inbox = Inbox(database, {"user.deleted": of_users.act, "user.disabled": of_users.act_on_disabled})
+    inbox = Inbox(
+        database,
+        {
+            "user.deleted": of_users.act,
+            "user.disabled": of_users.act_on_disabled,
+            "mail.wanted": MailOfAccounts(store).act,
+        },
+    )
     announcer = Announcer(store, on_death=stop_this_process)
     registry = load_registry(settings.modules)
     tasks = Tasks(

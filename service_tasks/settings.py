@@ -20,7 +20,8 @@ from servicekit.process.settings import (
 )
 
 BUILT_IN_MODULES = tuple(
-    f"service_tasks.task_types.{name}" for name in ("callback", "http_request", "io", "noop", "send_email")
+    f"service_tasks.task_types.{name}"
+    for name in ("account_mail", "callback", "http_request", "io", "noop", "send_email")
 )
 
 

@@ -21,6 +21,7 @@ from service_users.routes.access import access_routes
 from service_users.routes.accounts import account_routes
 from service_users.routes.exchange import exchange_routes
 from service_users.routes.factors import factor_routes
+from service_users.routes.mails import mail_routes
 from service_users.routes.people import people_routes
 from service_users.routes.sign_in import sign_in_routes
 from service_users.routes.users import user_routes
@@ -57,7 +58,7 @@ def create_app(settings: UsersSettings) -> Flask:
         if settings.auth == "required":
             factors = Factors(database, key)
             accounts = Accounts(database, passwords, signing_keys(), key, factors)
-            links = Links(database, passwords, key)
+            links = Links(database, passwords, key, public_url=settings.public_url)
             exchange = Exchange(database, signing_keys)
             if provider is not None:
                 from service_users.accounts.provider import Provider
@@ -77,6 +78,7 @@ def create_app(settings: UsersSettings) -> Flask:
             access_routes(ApiKeys(database), Administration(database), accounts, links, users),
             exchange_routes(exchange, settings.gateways_token, acting),
             people_routes(users, settings.token_for_people),
+            mail_routes(links, settings.token_for_mail),
             event_routes(Inbox(database, {"membership.changed": users.membership_changed}), settings.token),
         ],
         checks={"database": database.ping},

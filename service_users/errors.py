@@ -1,6 +1,6 @@
 """Errors of the users service.
 
-NotFound  ⊃ UserNotFound, SessionNotFound, ApiKeyNotFound, FactorNotFound, IdentityNotFound
+NotFound  ⊃ UserNotFound, SessionNotFound, ApiKeyNotFound, FactorNotFound, IdentityNotFound, MailNotFound
 Conflict  ⊃ EmailTaken, AuthIsOff, TooManyApiKeys, TooManyFactors, LastAdministrator, IdentityTaken, NoProvider
 Unauthorized ⊃ InvalidCredential
 Forbidden ⊃ LoginNotFresh, SignInRefused, UnknownIdentity
@@ -107,6 +107,12 @@ class IdentityNotFound(NotFound):
     """You have linked no identity with this id."""
 
     code = "identity_not_found"
+
+
+class MailNotFound(NotFound):
+    """There is no such message any more: its link was used, has expired, or its user may not log in."""
+
+    code = "mail_not_found"
 
 
 class IdentityTaken(Conflict):

@@ -43,6 +43,12 @@ class UserEnabledData(BaseModel):
     id: UUID
 
 
+class MailWantedData(BaseModel):
+    """Which message is to be sent. Whoever sends it fetches it from the users service."""
+
+    id: UUID
+
+
 #: The data of each event.
 CATALOGUE: dict[str, type[BaseModel]] = {
     "user.created": UserData,
@@ -50,6 +56,7 @@ CATALOGUE: dict[str, type[BaseModel]] = {
     "user.disabled": UserDisabledData,
     "user.enabled": UserEnabledData,
     "user.deleted": UserDeletedData,
+    "mail.wanted": MailWantedData,
 }
 
 
@@ -76,6 +83,11 @@ def enabled(user_id: UUID, moment: datetime) -> Event:
 def deleted(user_id: UUID, moment: datetime) -> Event:
     """A user was removed."""
     return _event("user.deleted", UserDeletedData(id=user_id), moment)
+
+
+def mail_wanted(link_id: UUID, moment: datetime) -> Event:
+    """Somebody is to get a link by mail."""
+    return _event("mail.wanted", MailWantedData(id=link_id), moment)
 
 
 def _event(type: str, data: Any, moment: datetime) -> Event:

@@ -15,6 +15,7 @@ from servicekit.process.settings import (
     DatabaseUrl,
     GatewayToken,
     HttpUrl,
+    MailToken,
     PeopleToken,
     WebServiceSettings,
     secret_of,
@@ -43,7 +44,7 @@ class OidcSettings:
     name: str
 
 
-class UsersSettings(GatewayToken, PeopleToken, WebServiceSettings):
+class UsersSettings(GatewayToken, PeopleToken, MailToken, WebServiceSettings):
     """Settings of the users service."""
 
     process: ClassVar[str] = "users"
@@ -61,7 +62,8 @@ class UsersSettings(GatewayToken, PeopleToken, WebServiceSettings):
 
     public_url: HttpUrl | None = Field(
         default=None,
-        description="where people reach the gateway, such as https://sites.example.com; needed with OIDC_ISSUER",
+        description="where people reach the gateway, such as https://sites.example.com; needed with OIDC_ISSUER, and "
+        "for mail: without it no link is sent",
     )
     oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = Field(
         default=None,

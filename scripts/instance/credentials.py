@@ -10,10 +10,20 @@ from servicekit.process.services import services
 
 
 def password_names() -> tuple[str, ...]:
-    """Those of the database roles, PostgreSQL's superuser and supervisor, the tokens of the services, of the gateway
-    and for people, and the key of accounts."""
+    """Those of the database roles, PostgreSQL's superuser and supervisor, the tokens of the services, of the gateway,
+    for people and for mail, and the key of accounts."""
     owners = (row.owner for row in services().values())
-    return (*services(), *owners, "postgres", "supervisor", "internal", "gateway_token", "people_token", "auth_key")
+    return (
+        *services(),
+        *owners,
+        "postgres",
+        "supervisor",
+        "internal",
+        "gateway_token",
+        "people_token",
+        "mail_token",
+        "auth_key",
+    )
 
 
 class Credentials:

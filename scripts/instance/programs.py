@@ -125,7 +125,8 @@ def programs_of(
     callers = {"AUTH": "required", "AUTH_KEYS_FILE": keys} if auth else {"AUTH": "off"}
     # Where nobody logs in, whoever acts as somebody else needs them.
     gateway = {"GATEWAY_TOKEN": credentials["gateway_token"]}
-    accounts = {**gateway, "AUTH_KEY": credentials["auth_key"]}
+    mail = {"MAIL_TOKEN": credentials["mail_token"]}
+    accounts = {**gateway, **mail, "AUTH_KEY": credentials["auth_key"]}
     people = {"PEOPLE_TOKEN": credentials["people_token"]}
     internal = {"INTERNAL_TOKEN": credentials["internal"]}
     broker_url = {} if broker is None else {"RABBITMQ_URL": broker.url}
@@ -160,7 +161,7 @@ def programs_of(
         Program(
             "worker", python("service_tasks.cli", "worker"),
             # There may be many on this machine: each takes a free port and logs it.
-            {**everybody, **databases["tasks"], "WORKER_BIND": f"{HOST}:0"},
+            {**everybody, **databases["tasks"], **mail, "USERS_URL": peers["USERS_URL"], "WORKER_BIND": f"{HOST}:0"},
             copies=workers, stop_seconds=60,  # WORKER_GRACE_SECONDS is 30; the rest is for handing tasks back
         ),
         Program(
@@ -221,7 +222,7 @@ def _addresses() -> list[str]:
         *(row.variable(what) for row in services().values() for what in of_services),
         "GATEWAY_BIND", "EVENTS_BIND", "EVENTS_URL", "INGEST_BIND", "RELAY_BIND", "WORKER_BIND", "RABBITMQ_URL",
         "INTERNAL_TOKEN", "INTERNAL_TOKEN_FILE", "GATEWAY_TOKEN", "GATEWAY_TOKEN_FILE", "PEOPLE_TOKEN",
-        "PEOPLE_TOKEN_FILE", "AUTH_KEY", "AUTH_KEY_FILE",
+        "PEOPLE_TOKEN_FILE", "MAIL_TOKEN", "MAIL_TOKEN_FILE", "AUTH_KEY", "AUTH_KEY_FILE",
         "AUTH_KEYS_FILE",
     ]  # fmt: skip
 

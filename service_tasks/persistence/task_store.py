@@ -8,8 +8,10 @@ from uuid import UUID
 
 import psycopg2
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from service_tasks.domain.task import LIVE_STATES, State
+from service_tasks.engine.ports import READY
 from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
 from service_tasks.persistence.insertion import (
     LARGEST_INSERT,
@@ -88,6 +90,10 @@ class TaskStore:
             if gone:
                 raise UserDeleted(f"tasks.{next(i for i, task in enumerate(tasks) if task.user_id in gone)}.user_id")
             return insert_many(session, tasks, reach=reach)
+
+    def add_within(self, session: Session, task: NewTask) -> None:
+        insert_many(session, [task], reach=Reach.all())
+        self._statements.run(session, "announce", announcement=READY)
 
     def by_unique_key(
         self, unique_key: str, *, answers: tuple[str, bytes] | None = None, reach: Reach

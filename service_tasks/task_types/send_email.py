@@ -206,13 +206,24 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
     An answer of 4xx and a broken connection are tried again, 5xx fails the task. A message may be sent twice when a
     worker dies in the middle; both carry the same Message-ID.
     """
-    # Imported here: the API needs only the models.
-    import aiosmtplib
-
     message = message_of(payload, settings.smtp_from, task_id=ctx.task_id)
     # On a thread: a hundred long non-ASCII names take the standard library seconds.
     raw = await asyncio.to_thread(message_bytes, message)
     recipients = list(dict.fromkeys(_parsed(address).addr_spec for address in (*payload.to, *payload.cc)))
+    refused = await deliver(raw, recipients, settings)
+    return SentEmail(
+        message_id=str(message["Message-ID"]),
+        accepted=[address for address in recipients if address not in refused],
+        refused={address: f"{reply.code} {reply.message}" for address, reply in refused.items()},
+    )
+
+
+async def deliver(raw: bytes, recipients: list[str], settings: SendEmailSettings) -> dict[str, Any]:
+    """Give a message to the server; returns its answers about those whom it refused. Raises `GiveUp` for a refusal for
+    good, and `EmailNotSent`."""
+    # Imported here: the API needs only the models.
+    import aiosmtplib
+
     try:
         refused, _ = await aiosmtplib.send(
             raw,
@@ -239,11 +250,7 @@ async def send_email(ctx: TaskContext, payload: Email, *, settings: SendEmailSet
         raise EmailNotSent(said) from exc
     except (aiosmtplib.SMTPException, OSError) as exc:
         raise EmailNotSent(f"{settings.smtp_host}:{settings.smtp_port}: {type(exc).__name__}: {exc}") from exc
-    return SentEmail(
-        message_id=str(message["Message-ID"]),
-        accepted=[address for address in recipients if address not in refused],
-        refused={address: f"{reply.code} {reply.message}" for address, reply in refused.items()},
-    )
+    return refused
 
 
 def _is_final(code: int) -> bool:

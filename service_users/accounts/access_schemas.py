@@ -136,13 +136,16 @@ class LinkCreate(Body):
     purpose: Literal["reset", "invitation", "email"] = Field(
         description="reset and invitation set a password; email proves the address that they have asked for"
     )
+    mail: bool = Field(default=False, description="whether they get it by mail, instead of you")
 
 
 class LinkView(View):
     """A link to hand over."""
 
     purpose: Literal["reset", "invitation", "email"]
-    token: str = Field(description="for POST /auth/reset or /auth/email/confirm; good once")
+    token: str | None = Field(
+        description="for POST /auth/reset or /auth/email/confirm; good once, and null if it goes by mail"
+    )
     expires_at: Timestamp
 
 
@@ -206,6 +209,20 @@ class IdentityList(View):
     """Identities, the oldest first."""
 
     identities: list[IdentityView]
+
+
+class MailWanted(Body):
+    """Which message."""
+
+    id: Id
+
+
+class MailView(View):
+    """A message to send, now."""
+
+    to: str
+    subject: str
+    text: str
 
 
 class AuditQuery(Query):

@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as Transaction
 
 from service_users import events
-from service_users.accounts import changes, sessions, throttles
-from service_users.accounts.access_schemas import Accepted, ConfirmedView, LinkView
+from service_users.accounts import changes, mails, sessions, throttles
+from service_users.accounts.access_schemas import Accepted, ConfirmedView, LinkView, MailView
 from service_users.accounts.api_keys import require_session
 from service_users.accounts.changes import By
 from service_users.accounts.password_rules import weakness
@@ -28,6 +28,7 @@ from service_users.accounts.passwords import Passwords
 from service_users.accounts.schemas import Ended
 from service_users.accounts.throttles import Throttles
 from service_users.auth_key import AuthKey
+from service_users.errors import MailNotFound
 from service_users.schemas import UserView
 from service_users.tables import OneTimeToken, User
 from servicekit.database.engine import Database
@@ -47,22 +48,33 @@ _ID = 16
 # Writes as much whether there is such a user or not.
 _FORGOT = """
 WITH touched AS (UPDATE throttles SET failures = failures WHERE subject = %(subject)s),
-gone AS (DELETE FROM one_time_tokens WHERE expires_at <= %(now)s)
-INSERT INTO one_time_tokens (id, user_id, purpose, created_at, expires_at)
+gone AS (DELETE FROM one_time_tokens WHERE expires_at <= %(now)s),
+made AS (INSERT INTO one_time_tokens (id, user_id, purpose, created_at, expires_at)
 SELECT %(id)s, id, 'reset', %(now)s, %(expires_at)s FROM users
 WHERE email_key = %(email_key)s AND disabled_at IS NULL
   AND NOT EXISTS (SELECT FROM one_time_tokens
                   WHERE user_id = users.id AND purpose = 'reset' AND expires_at > %(now)s)
+RETURNING id)
 """
 
 
 class Links:
     """The use cases; thread-safe."""
 
-    def __init__(self, database: Database, passwords: Passwords, key: AuthKey, *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        key: AuthKey,
+        *,
+        public_url: str | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        """`public_url` is where people reach the system; without it no mail is sent."""
         self._database = database
         self._passwords = passwords
         self._key = key.derived("one-time tokens")
+        self._public_url = public_url
         self._throttles = Throttles(database, clock=clock)
         self._clock = clock
 
@@ -75,14 +87,21 @@ class Links:
         subject = throttles.of_network(f"forgot {email_key}", address)
         self._throttles.reserve(subject)
         now = self._clock()
-        values = {"subject": subject, "now": now, "id": str(new_id()), "email_key": email_key}
-        self._database.once(_FORGOT, {**values, "expires_at": now + LASTS["reset"]})
+        row_id = new_id()
+        values = {"subject": subject, "now": now, "id": str(row_id), "email_key": email_key}
+        told = outbox.Also("SELECT FROM made")
+        if self._public_url is not None:
+            told = outbox.event_of_made(events.mail_wanted(row_id, now))
+        self._database.once(_FORGOT + told.text, {**values, **told.values, "expires_at": now + LASTS["reset"]})
         return _accepted("reset")
 
-    def make(self, user_id: UUID, purpose: Purpose, by: By) -> LinkView:
-        """A link for somebody to whom an administrator gives it; the one before ends. For another address it is the
-        one that they have asked for. Raises `UserNotFound`, and `Invalid` if they have asked for none."""
+    def make(self, user_id: UUID, purpose: Purpose, by: By, *, mail: bool = False) -> LinkView:
+        """A link for somebody, which an administrator hands over or has sent by mail; the one before ends. For another
+        address it is the one that they have asked for. Raises `UserNotFound`, and `Invalid` if they have asked for none
+        or no mail is sent."""
         now = self._clock()
+        if mail and self._public_url is None:
+            raise Invalid.field("mail", "none is sent here: PUBLIC_URL is not set for the users service")
         with self._database.transaction() as transaction:
             user = changes.locked(transaction, user_id)
             if purpose == "email":
@@ -94,8 +113,29 @@ class Links:
                 row_id, expires_at = row.id, row.expires_at
             else:
                 row_id, expires_at = _put(transaction, user_id, purpose, now)
-            changes.record(transaction, "link.made", by, user_id, now, {"purpose": purpose})
-        return LinkView(purpose=purpose, token=self._text(row_id, purpose, user), expires_at=expires_at)
+            changes.record(transaction, "link.made", by, user_id, now, {"purpose": purpose, "mail": mail})
+            if mail:
+                self._send(transaction, row_id, now)
+        token = None if mail else self._text(row_id, purpose, user)
+        return LinkView(purpose=purpose, token=token, expires_at=expires_at)
+
+    def message(self, row_id: UUID) -> MailView:
+        """The message with a link, for whoever sends it at this moment. Raises `MailNotFound`."""
+        wanted = (
+            User.email, User.email_key, User.password_hash, User.name,
+            OneTimeToken.purpose, OneTimeToken.email.label("new_email"), OneTimeToken.expires_at,
+        )  # fmt: skip
+        is_live = (OneTimeToken.expires_at > self._clock(), User.disabled_at.is_(None))
+        found = select(*wanted).join(OneTimeToken, OneTimeToken.user_id == User.id)
+        with self._database.transaction() as transaction:
+            row = transaction.execute(found.where(OneTimeToken.id == row_id, *is_live)).one_or_none()
+        if row is None or self._public_url is None:
+            raise MailNotFound
+        token = self._text(row_id, row.purpose, row)
+        # To the stored address, however somebody wrote it who asked for the link.
+        to = row.new_email or row.email
+        subject, text = mails.written(row.purpose, row.name, token, row.expires_at, self._public_url)
+        return MailView(to=to, subject=subject, text=text)
 
     def reset(self, token: str, password: str, address: str) -> Ended:
         """Set a password by a link, which ends all sessions, access tokens and other links of the user.
@@ -145,7 +185,9 @@ class Links:
         self._throttles.reserve(throttles.of_network(f"email {caller.user_id}", ""))
         with self._database.transaction() as transaction:
             changes.locked(transaction, caller.user_id)
-            _put(transaction, caller.user_id, "email", now, email)
+            row_id, _ = _put(transaction, caller.user_id, "email", now, email)
+            if self._public_url is not None:
+                self._send(transaction, row_id, now)
         return _accepted("email")
 
     def confirm_address(self, token: str, address: str) -> ConfirmedView:
@@ -169,6 +211,9 @@ class Links:
             changes.record(transaction, "user.email_changed", By(user.id, address), user.id, now)
             outbox.add_all(transaction, [events.updated(after)])
         return ConfirmedView(id=user.id, email=email)
+
+    def _send(self, transaction: Transaction, row_id: UUID, now: datetime) -> None:
+        outbox.add_all(transaction, [events.mail_wanted(row_id, now)])
 
     def _text(self, row_id: UUID, purpose: str, user: Any) -> str:
         state = (purpose, user.email_key, user.password_hash or "")

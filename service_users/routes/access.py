@@ -112,8 +112,10 @@ def access_routes(
 
     @api.post("/users/{id}/link", action=Action.MANAGE_USERS, status=201, errors=(UserNotFound, AuthIsOff))
     def create_link(id: UUID, body: LinkCreate, caller: Principal, client: Client) -> Answer[LinkView]:
-        """Make a link for somebody, to hand it over: an invitation is good for three days, the others for an hour."""
-        return Answer(opened().make(id, body.purpose, _by(caller, client)), headers=_NOT_STORED)
+        """Make a link for somebody, to hand it over, or send it by mail. An invitation is good for three days, the
+        others for an hour."""
+        made = opened().make(id, body.purpose, _by(caller, client), mail=body.mail)
+        return Answer(made, headers=_NOT_STORED)
 
     @api.post("/auth/forgot", action=Action.PUBLIC, status=202, errors=(TooManyAttempts, AuthIsOff), body_limit=_BODY)
     def forget_password(body: Forgot, client: Client) -> Accepted:

@@ -113,6 +113,12 @@ def change(
     return bool(database.once(text, {**statement.parameters(values), **also.values, **_of_event(event)}))
 
 
+def event_of_made(event: Event) -> Also:
+    """The end of a statement that writes the event of `made`, a common table expression that has the id of its row, or
+    none, and then there is no event. `event` may name any subject."""
+    return Also(_INSERT_OF_MADE, _of_event(event))
+
+
 def add_all(session: Session, events: Iterable[Event]) -> None:
     """Write events in the transaction of their change, once the changed rows are locked; for none it does nothing."""
     given = list(events)

@@ -227,6 +227,29 @@ class PeopleToken(ServerSettings):
         return _token_of("PEOPLE_TOKEN", self.people_token, self.people_token_file)
 
 
+class MailToken(ServerSettings):
+    """The token by which the users service knows who may fetch its mail."""
+
+    mail_token: Token | None = Field(
+        default=None,
+        description="the token by which the workers fetch the mail of accounts at the users service, at least 16 "
+        "characters; without it they send none",
+    )
+    mail_token_file: FilePath | None = Field(
+        default=None, description="a file that holds the token for mail; MAIL_TOKEN wins over it"
+    )
+
+    @model_validator(mode="after")
+    def _can_read_mail_token(self) -> Self:
+        _ = self.token_for_mail
+        return self
+
+    @property
+    def token_for_mail(self) -> str | None:
+        """The token, from either variable."""
+        return _token_of("MAIL_TOKEN", self.mail_token, self.mail_token_file)
+
+
 def secret_of(variable: str, value: SecretStr | None, file: Path | None) -> str | None:
     """A secret from a variable, or from the file that `variable`_FILE names; raises ValueError."""
     if value is not None or file is None:

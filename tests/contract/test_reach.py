@@ -62,6 +62,7 @@ WITHOUT_REACH = {
     },
     "service_tasks/persistence/task_store.py": {
         "makes what the use case has given its owner": "add",
+        "makes what an event wants, of nobody": "add_within",
         "about types and workers": "announce control controls forget_control has_seen live_types",
     },
     "service_tasks/persistence/watch_store.py": {"each watch has a reach": "changed"},

@@ -123,7 +123,10 @@ GET    /status                      none none all  all   read admin
 POST   /admin/circuits/{name}       none none none all   admin
 """
 #: Only for the services and the gateway themselves, by their own tokens.
-INTERNAL = {"POST /internal/events", "POST /internal/people", "POST /internal/exchange", "GET /internal/revocations"}
+INTERNAL = {
+    "POST /internal/events", "POST /internal/people", "POST /internal/mail", "POST /internal/exchange",
+    "GET /internal/revocations",
+}  # fmt: skip
 ROWS = {f"{method} {path}": rest for method, path, *rest in (line.split() for line in TABLE.strip().splitlines())}
 #: What else may be done by whoever must change their password.
 OF_ANY_SESSION = {"GET /auth/me", "PUT /auth/password", "POST /auth/logout", "POST /auth/logout-all"}

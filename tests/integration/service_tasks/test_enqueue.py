@@ -140,6 +140,7 @@ WAITING = """
 REFUSED = [
     ({"task_type": ""}, "task_type", "must have at least 1 character"),
     ({"task_type": "callback"}, "task_type", "made by the service alone"),
+    ({"task_type": "account_mail", "payload": {"id": str(uuid4())}}, "task_type", "made by the service alone"),
     ({"task_type": "io", "payload": {"seconds": "5"}}, "payload.seconds", "number"),
     ({"payload": {1, 2}}, "payload", "cannot be written as JSON"),
     ({"payload": float("nan")}, "payload", "cannot be written as JSON"),

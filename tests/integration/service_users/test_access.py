@@ -53,17 +53,40 @@ def add(run) -> Callable[..., UUID]:
     return add
 
 
+MAIL = "what only the workers know"
+
+
 @pytest.fixture
 def ask(users_database: ServiceDatabase, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Give what asks as somebody: the status, and the data or the error."""
+    return _asking(users_database, monkeypatch)
+
+
+@pytest.fixture
+def ask_mailing(users_database: ServiceDatabase, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """The same of a service that sends mail."""
+    return _asking(users_database, monkeypatch, public_url="https://sites.example.com", mail_token=MAIL)
+
+
+def _asking(database: ServiceDatabase, monkeypatch: pytest.MonkeyPatch, **more_settings: str) -> Ask:
     monkeypatch.setattr("service_users.app.identify_with", lambda settings: verifier_of(KEY).identify)
-    settings = UsersSettings(users_database_url=users_database.url, auth="required", auth_key="A" * 43)
+    settings = UsersSettings(users_database_url=database.url, auth="required", auth_key="A" * 43, **more_settings)
     client = create_app(settings).test_client()
 
-    def ask(method: str, path: str, body: object = None, *, by: tuple[UUID, str] | None = None, **more: Any) -> Any:
+    def ask(
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        by: tuple[UUID, str] | None = None,
+        token: str = "",
+        **more: Any,
+    ) -> Any:
         fields = {"X-Forwarded-For": "198.51.100.7"}
         if by is not None:
-            fields["Authorization"] = f"Bearer {issue(me=by[0], roles=[by[1]], **more)}"
+            token = issue(me=by[0], roles=[by[1]], **more)
+        if token:
+            fields["Authorization"] = f"Bearer {token}"
         answer = client.open(path, method=method, json=body, headers=fields)
         return answer.status_code, answer.json["data"] if answer.status_code < 400 else answer.json["error"]
 
@@ -294,3 +317,47 @@ def test_another_address_takes_a_fresh_login_and_a_proof(ask, add, run):
     assert ask("POST", "/auth/email", {"email": "x@example.com"}, by=by, scopes=["admin"])[0] == 403
     run("UPDATE sessions SET created_at = now() - interval '6 minutes'")
     assert ask("POST", "/auth/email", {"email": "x@example.com"}, by=by)[1]["code"] == "login_not_fresh"
+
+
+def test_a_link_goes_by_mail_to_the_stored_address_and_no_table_ever_holds_it(ask_mailing, add, run):
+    ask, anna = ask_mailing, add("anna")
+    for email in ("ANNA@example.com", "nobody@example.com", "anna@EXAMPLE.com"):
+        assert ask("POST", "/auth/forgot", {"email": email})[0] == 202
+    ((wanted,),) = run("SELECT id FROM one_time_tokens")
+    assert run("SELECT type, subject, data FROM outbox") == [("mail.wanted", wanted, {"id": str(wanted)})]
+
+    def fetch(link: UUID, token: str = MAIL) -> Any:
+        return ask("POST", "/internal/mail", {"id": str(link)}, token=token)
+
+    assert fetch(wanted, "a guess")[0] == 401
+    status, mail = fetch(wanted)
+    assert (status, mail["to"], mail["subject"]) == (200, "anna@example.com", "Set a new password")
+    token = next(line for line in mail["text"].splitlines() if line.startswith("swl_"))
+    assert "https://sites.example.com/auth/reset" in mail["text"]
+    assert fetch(wanted) == (status, mail), "the mail server may not have taken it"
+    for table in ("one_time_tokens", "outbox", "audit", "users"):
+        assert token not in str(run(f"SELECT {table}::text FROM {table}"))
+    assert ask("POST", "/auth/reset", {"token": token, "password": GOOD})[0] == 200
+    assert fetch(wanted)[1]["code"] == "mail_not_found"
+    assert ask("POST", "/auth/reset", {"token": token, "password": GOOD})[0] == 400
+
+    run(
+        "INSERT INTO sessions (id, user_id, counter, methods, address, agent, created_at, refreshed_at, expires_at) "
+        "VALUES (:id, :user, 0, '{pwd}', '', '', now(), now(), now() + interval '1 hour')",
+        user=anna, id=SESSION,
+    )  # fmt: skip
+    assert ask("POST", "/auth/email", {"email": "new@example.com"}, by=(anna, "user"))[0] == 202
+    body = {"purpose": "invitation", "mail": True}
+    assert ask("POST", f"/users/{anna}/link", body, by=(new_id(), "admin"))[1]["token"] is None
+    _, *others = [link for (link,) in run("SELECT subject FROM outbox WHERE type = 'mail.wanted' ORDER BY position")]
+    assert [fetch(link)[1]["to"] for link in others] == ["new@example.com", "anna@example.com"]
+    run("UPDATE users SET disabled_at = now()")
+    assert [fetch(link)[0] for link in others] == [404, 404]
+
+
+def test_without_an_address_of_the_system_no_mail_is_wanted(ask, add, run):
+    anna = add("anna")
+    assert ask("POST", "/auth/forgot", {"email": "anna@example.com"})[0] == 202
+    refused = ask("POST", f"/users/{anna}/link", {"purpose": "reset", "mail": True}, by=(new_id(), "admin"))
+    assert (refused[0], refused[1]["details"][0]["field"]) == (400, "mail")
+    assert run("SELECT type FROM outbox") == []
