@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 
-from service_users.accounts.administration import Administration
+from service_users.accounts.administration import Administration, AuditPruning
 from service_users.accounts.api_keys import ApiKeys
 from service_users.accounts.exchange import Exchange
 from service_users.accounts.factors import Factors
@@ -86,6 +86,7 @@ def create_app(settings: UsersSettings) -> Flask:
         identify=identify_with(settings),
         description="The people of the building sites.",
     )
+    AuditPruning(database).start()
     if signing_keys is not None:
         _publish(app, signing_keys)
     return app

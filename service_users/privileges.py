@@ -1,6 +1,6 @@
 """What the users service may do with its tables and functions."""
 
-from servicekit.database.privileges import READ_AND_WRITE
+from servicekit.database.privileges import READ_AND_WRITE, KeptFor
 
 PRIVILEGES = {
     "users": READ_AND_WRITE,
@@ -18,3 +18,5 @@ PRIVILEGES = {
     "audit": "SELECT, INSERT",
     "trigrams": "EXECUTE",
 }
+
+KEPT = {"audit": KeptFor("happened_at", days=365)}

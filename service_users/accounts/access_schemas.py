@@ -230,6 +230,7 @@ class AuditQuery(Query):
 
     limit: QueryInt = Field(default=50, ge=1, le=100, description="how many at most")
     after: Id | None = Field(default=None, description="the `next` of the page before")
+    actor: Id | None = Field(default=None, description="who did it")
     subject: Id | None = Field(default=None, description="to whom it was done")
     action: QueryText | None = Field(default=None, description="what was done, such as user.disabled")
     happened_from: QueryTime | None = Field(default=None, description="at this moment or later")

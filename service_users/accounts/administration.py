@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,12 +19,21 @@ from service_users.accounts.schemas import Ended
 from service_users.errors import LastAdministrator
 from service_users.tables import AuditRow, OneTimeToken, User
 from servicekit.database.engine import Database
+from servicekit.database.privileges import PRUNED
 from servicekit.events import outbox
 from servicekit.identity.roles import Role
+from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import jittered
 from servicekit.process.clock import Clock, utc_now
+from servicekit.process.lifecycle import Duty, stop_this_process
+from servicekit.wire.errors import AppError
 
 #: The advisory lock under which somebody ceases to be an administrator, so that the last two do not at once.
 _LOCK = 0x5157_6164
+#: In seconds.
+_PRUNE_EVERY = 3600.0
+
+log = get_logger(__name__)
 
 
 @contextmanager
@@ -39,6 +49,26 @@ def another_admin_stays(database: Database, user_id: UUID, by: By) -> Iterator[T
             if transaction.execute(select(User.id).where(*can, User.id != user_id).limit(1)).first() is None:
                 raise LastAdministrator
         yield transaction
+
+
+class AuditPruning(Duty):
+    """Has the database remove what is older than AUDIT_KEEP_DAYS, which only the owner of the audit may change."""
+
+    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+        super().__init__("audit", pause=lambda: jittered(_PRUNE_EVERY), on_death=stop_this_process, clock=clock)
+        self._database = database
+        self._is_first = True
+
+    def run_once(self, now: datetime) -> None:
+        if self._is_first:
+            # A process that has just started has other things to do.
+            self._is_first = False
+            return
+        try:
+            while not self.stopping and self._database.once("SELECT prune_audit()", {})[0][0] == PRUNED:
+                pass
+        except AppError as exc:
+            log.warning("audit_not_pruned", cause=repr(exc.__cause__ or exc)[:300])
 
 
 class Administration:
@@ -86,6 +116,7 @@ class Administration:
         """One page of the audit, the newest first."""
         conditions: dict[str, Callable[[Any], ColumnElement[bool]]] = {
             "after": AuditRow.id.__lt__,
+            "actor": AuditRow.actor.__eq__,
             "subject": AuditRow.subject.__eq__,
             "action": AuditRow.action.__eq__,
             "happened_from": AuditRow.happened_at.__ge__,

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ from pydantic import Field, create_model
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from servicekit.database.privileges import grant
+from servicekit.database.privileges import grant, kept, make_pruning
 from servicekit.process.services import BadServiceTable, Service, services
 from servicekit.process.settings import DatabaseUrl, ServiceSettings, SettingsError, load
 
 # Any number will do as long as all migrations of this database use the same.
 _LOCK_KEY = 0x517E_0001
 _LOCK_POLL_SECONDS = 0.1
+#: How many days rows are kept: as their tables say.
+_DEFAULT_DAYS: Mapping[str, int] = {}
 
 
 def _service(package: str) -> Service:
@@ -48,7 +50,7 @@ def _config(package: str) -> Config:
     return config
 
 
-def _change(package: str, url: str, *, to: str, up: bool) -> bool:
+def _change(package: str, url: str, *, to: str, up: bool, days: Mapping[str, int] = _DEFAULT_DAYS) -> bool:
     config = _config(package)
     service = _service(package)
     engine = create_engine(
@@ -73,7 +75,8 @@ def _change(package: str, url: str, *, to: str, up: bool) -> bool:
                 (command.upgrade if up else command.downgrade)(config, to)
                 connection.commit()
             changed = MigrationContext.configure(connection).get_current_heads() != before
-            # Even if there was nothing to apply: a restored database has no privileges.
+            # Even if there was nothing to apply: a restored database has no privileges, and settings change.
+            changed = make_pruning(connection, service, days) or changed
             changed = grant(connection, service) or changed
             connection.commit()
             return changed
@@ -96,6 +99,7 @@ def downgrade(package: str, url: str, *, to: str) -> bool:
 
 def migration_settings(packages: Iterable[Service]) -> type[ServiceSettings]:
     """The settings of the migrations of these services."""
+    packages = list(packages)
     fields: dict[str, Any] = {
         service.variable("OWNER_DATABASE_URL").lower(): (
             DatabaseUrl,
@@ -103,12 +107,19 @@ def migration_settings(packages: Iterable[Service]) -> type[ServiceSettings]:
         )
         for service in packages
     }
+    for service in packages:
+        for table, (_, days) in kept(service).items():
+            description = f"days after which rows of {table} are removed"
+            fields[f"{table}_keep_days"] = int, Field(default=days, ge=1, le=36_500, description=description)
     return create_model("MigrationSettings", __base__=ServiceSettings, **fields)
 
 
-def _url(package: str) -> str:
+def _change_by_settings(package: str, *, to: str, up: bool) -> bool:
     service = _service(package)
-    return str(getattr(load(migration_settings([service])), service.variable("OWNER_DATABASE_URL").lower()))
+    settings = load(migration_settings([service]))
+    url = str(getattr(settings, service.variable("OWNER_DATABASE_URL").lower()))
+    days = {table: int(getattr(settings, f"{table}_keep_days")) for table in kept(service)}
+    return _change(package, url, to=to, up=up, days=days)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     packages = known if options.package == "all" else [options.package]
     for package in packages:
         try:
-            changed = _change(package, _url(package), to=options.to, up=not (options.down or options.to == "base"))
+            changed = _change_by_settings(package, to=options.to, up=not (options.down or options.to == "base"))
         except (SettingsError, BadServiceTable) as exc:
             print(f"{package}: {exc}", file=sys.stderr)
             return 1

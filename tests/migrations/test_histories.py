@@ -81,7 +81,7 @@ def test_the_privileges_name_the_tables_of_the_service_and_are_granted_with_them
     with engine.connect() as connection:
         tables = [*inspect(connection).get_table_names(), *connection.scalars(FUNCTIONS)]
         granted = connection.execute(GRANTED, {"role": service.name}).all()
-    assert {*tables} - {*SHARED} == {*service.module("privileges").PRIVILEGES} - {*SHARED}
+    assert {*tables} - {*SHARED} == {*declared(service)} - {*SHARED}
     assert {*granted} == {(table, verb) for table in tables for verb in declared(service)[table].split(", ") if verb}
 
 
@@ -164,6 +164,24 @@ def test_the_products_of_orders_made_before_they_could_be_searched_are_found(emp
 def test_a_second_upgrade_changes_nothing(package, empty_database):
     assert migrations.upgrade(package, empty_database)
     assert not migrations.upgrade(package, empty_database)
+
+
+def test_the_audit_is_kept_as_long_as_the_setting_says(empty_database, engine, monkeypatch):
+    monkeypatch.setenv("USERS_OWNER_DATABASE_URL", empty_database)
+    for days, left in ((None, [364, 31, 29]), ("30", [29])):
+        if days is not None:
+            monkeypatch.setenv("AUDIT_KEEP_DAYS", days)
+        assert migrations.main(["service_users"]) == 0
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM audit"))
+            for age in (366, 364, 31, 29):
+                connection.execute(text(
+                    "INSERT INTO audit (id, happened_at, action, details) "
+                    f"VALUES (gen_random_uuid(), now() - interval '{age} days', 'x', '{{}}')"
+                ))  # fmt: skip
+            assert connection.scalar(text("SELECT prune_audit()")) == 4 - len(left)
+            ages = text("SELECT extract(day FROM now() - happened_at)::int FROM audit ORDER BY happened_at")
+            assert [*connection.scalars(ages)] == left
 
 
 def test_several_upgrades_at_once_apply_the_history_once(empty_database):

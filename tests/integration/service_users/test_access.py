@@ -6,15 +6,18 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from service_users.accounts.administration import AuditPruning
 from service_users.app import create_app
 from service_users.settings import UsersSettings
 from servicekit.identity.api_keys import is_api_key
+from servicekit.process.clock import utc_now
 from servicekit.process.ids import new_id
 from tests.support.identity import KEY, SESSION, issue, verifier_of
 from tests.support.postgres import ServiceDatabase
@@ -200,6 +203,27 @@ def test_a_change_of_oneself_with_roles_or_an_id_stores_nothing(ask, add, run, b
     assert run("SELECT users::text FROM users") == before
 
 
+def test_the_service_has_old_rows_of_the_audit_removed_and_touches_no_other(run, users_database):
+    for days in (1, 400):
+        run(
+            "INSERT INTO audit (id, happened_at, action, details) VALUES (:id, :at, 'x', '{}')",
+            id=str(new_id()),
+            at=utc_now() - timedelta(days=days),
+        )
+    pruning = AuditPruning(users_database.database)
+    pruning.run_once(utc_now())
+    assert run("SELECT count(*) FROM audit") == [(2,)]
+    pruning.run_once(utc_now())
+    assert run("SELECT happened_at > now() - interval '2 days' FROM audit") == [(True,)]
+    for statement in (
+        "DELETE FROM audit",
+        "UPDATE audit SET action = 'y'",
+        "CREATE OR REPLACE FUNCTION prune_audit() RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint'",
+    ):
+        with pytest.raises(Exception, match=r"permission denied|must be owner"):
+            run(statement)
+
+
 def test_the_audit_is_read_page_by_page_and_by_whom_and_when(ask, add, run):
     admin = add("admin", "admin"), "admin"
     users = [add(f"user {number}") for number in range(3)]
@@ -221,6 +245,7 @@ def test_the_audit_is_read_page_by_page_and_by_whom_and_when(ask, add, run):
         return ask("GET", f"/audit?{query}", by=admin)[1]["entries"]
 
     assert listed(f"subject={users[1]}&action=user.disabled") == [everything[3]]
+    assert (listed(f"actor={admin[0]}"), listed(f"actor={users[1]}")) == (everything, [])
     middle = everything[2]["happened_at"]
     assert listed(f"happened_from={middle}") + listed(f"happened_to={middle}") == everything
     assert ask("GET", "/audit?happened_from=2026-01-02T00:00:00Z&happened_to=2026-01-01T00:00:00Z", by=admin)[0] == 400
