@@ -198,7 +198,13 @@ def make_app(
             _add(app, endpoint, body_limit, identify)
     public = [group for group in routes if group.documented]
     login = asks_for_login(identify)
-    document = openapi.document(title=service, version=VERSION, description=description, routes=public, login=login)
+
+    @cache
+    def document() -> bytes:
+        return dump(
+            openapi.document(title=service, version=VERSION, description=description, routes=public, login=login)
+        )
+
     _add_service_pages(app, service, checks, metrics, document)
     return app
 
@@ -348,9 +354,8 @@ def _add_service_pages(
     service: str,
     checks: Mapping[str, Check],
     metrics: Metrics,
-    document: Mapping[str, Any],
+    document: Callable[[], bytes],
 ) -> None:
-    api_document = dump(document)
 
     def page(path: str, view: Callable[[], Response]) -> None:
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["GET"], provide_automatic_options=False)
@@ -361,7 +366,7 @@ def _add_service_pages(
     app.immediate["/livez"] = show_life
     page("/livez", lambda: Response(show_life(), 200, mimetype="application/json"))
     page("/readyz", lambda: json_response(success(readiness(checks)), 200))
-    page("/openapi.json", lambda: Response(api_document, 200, mimetype="application/json"))
+    page("/openapi.json", lambda: Response(document(), 200, mimetype="application/json"))
 
     def show_metrics() -> Response:
         body, media_type = metrics.render()
