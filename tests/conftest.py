@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support import guard
 from tests.support.postgres import ServiceDatabase, TestServer
@@ -37,6 +39,30 @@ _OURS = (
 )
 
 
+#: Files that share a running system, by the first of them: one process runs them, one after the other.
+_SHARE = {
+    "tests/docs/test_readme_tour.py": "tests/docs/test_coming_from.py",
+    "tests/e2e/test_events.py": "tests/e2e/test_bad_input.py",
+    "tests/e2e/test_outages.py": "tests/e2e/test_bad_input.py",
+    "tests/e2e/test_tasks.py": "tests/e2e/test_people_and_orders.py",
+    "tests/e2e/test_the_seed.py": "tests/e2e/test_people_and_orders.py",
+}
+
+
+class _ByFile(LoadFileScheduling):
+    """Tests of a file, or of files that share a system, go to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return _SHARE.get(file, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
+    """Distribute the tests of `./scripts/test` among its processes."""
+    return _ByFile(config, log)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_settings_from_outside() -> Iterator[None]:
     """Keep the caller's own settings out of the tests, in which nobody logs in unless one says so."""
@@ -62,7 +88,7 @@ def _no_words_of_pika() -> None:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestServer]:
     """One real PostgreSQL for this test process."""
-    server = TestServer(tmp_path_factory.mktemp("server"))
+    server = TestServer(guard.folder_in_memory(tmp_path_factory.mktemp("server")))
     server.start()
     try:
         yield server

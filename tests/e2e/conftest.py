@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.system import RunningSystem
+from tests.support.waiting import eventually
 
 _HERE = Path(__file__).parent
 
@@ -21,9 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(240))
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Start a system of this file's own, with short times where waiting would teach nothing."""
+@pytest.fixture(scope="session")
+def _instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """Start a system, with short times where waiting would teach nothing."""
     running = RunningSystem(
         tmp_path_factory.mktemp("instance") / "data",
         environment={
@@ -36,6 +37,21 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def system(_instance: RunningSystem) -> RunningSystem:
+    """The system as good as new: the file before may have left a service or its circuit on the way back."""
+    for path in ("/users", "/orders", "/tasks"):
+        eventually(lambda path=path: _answers(_instance, path), timeout=60, what=f"{path} answers")
+    return _instance
+
+
+def _answers(system: RunningSystem, path: str) -> bool:
+    try:
+        return system.get(path).status == 200
+    except OSError:
+        return False
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ _KILLED = [
 @pytest.mark.parametrize("names", _KILLED, ids=" ".join)
 def test_whatever_is_killed_in_between_everything_is_cancelled_once(person, names):
     system = person.system
-    pids = {name: int(process["pid"]) for name, process in system.status().items()}
+    pids = {name: process.pid for name, process in system.processes().items()}
     person.delete()
     for name in names:
         system.kill_pid(pids[name])

@@ -106,7 +106,7 @@ def test_a_killed_worker_loses_no_task(system):
     for task_id in tasks:
         system.wait_for_task(task_id, "processing", "completed")
 
-    workers = [name for name in system.status() if name.startswith("worker")]
+    workers = [name for name in system.processes() if name.startswith("worker")]
     for name in workers:
         system.wait_until_replaced(name, system.kill(name))
 

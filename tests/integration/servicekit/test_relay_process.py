@@ -24,8 +24,8 @@ from tests.support.upstream import ScriptedUpstream, good
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-_USERS = 400
-_EVENTS = 10  # of each user, all of the type that orders and tasks hear; the first has an effect
+_USERS = 300
+_EVENTS = 5  # of each user, all of the type that orders and tasks hear; the first has an effect
 
 
 class Processes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.programs import OTHERS, SERVERS, Program
+from tests.support.programs import Program
 from tests.support.waiting import eventually
 
 Start = Callable[[str], Program]
@@ -28,24 +28,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for one in started:
         one.stop()
-
-
-@pytest.mark.parametrize("name", SERVERS)
-def test_a_wrong_setting_at_a_reload_is_named_and_changes_nothing(start: Start, name: str) -> None:
-    server = start(name)
-    before = server.pids()
-    server.write_env(server.wrong)
-    server.hang_up()
-    cause = server.refuses()
-    assert f"{server.wrong.partition('=')[0]}: " in cause
-    assert "secret" not in cause
-    assert server.pids() == before
-    assert server.answers()
-
-    server.write_env()
-    server.hang_up()
-    eventually(lambda: server.pids() and not server.pids() & before, timeout=40, what="new processes")
-    eventually(server.answers, what="they answer")
 
 
 def test_a_process_that_replaces_one_has_the_settings_of_the_others(start: Start) -> None:
@@ -80,30 +62,3 @@ def test_a_reload_moves_to_a_new_address_and_stays_where_that_is_taken(start: St
         assert server.pids() == before
     server.hang_up()
     eventually(server.answers, timeout=40, what="it answers at the new address")
-
-
-@pytest.mark.parametrize("name", SERVERS)
-def test_a_hangup_that_reaches_a_worker_ends_nothing(start: Start, name: str) -> None:
-    server = start(name)
-    (worker,) = server.pids()
-    os.kill(worker, signal.SIGHUP)
-    # The signal was delivered before this request was taken.
-    assert server.answers()
-    assert server.pids() == {worker}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_process_that_cannot_reload_says_so_and_goes_on(start: Start, name: str) -> None:
-    program = start(name)
-    # The pages of a worker are there before it hears of signals; the other two hear before.
-    eventually(lambda: _catches_hangups(program.process.pid), what="it hears")
-    program.write_env(program.wrong)
-    program.hang_up()
-    assert program.refuses() == "this process reads its settings when it starts: restart it"
-    assert program.answers()
-    assert program.stop() == 0
-
-
-def _catches_hangups(pid: int) -> bool:
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return bool(int(status["SigCgt"], 16) & 1 << signal.SIGHUP - 1)

@@ -1,20 +1,25 @@
-"""Pages of others in somebody's browser, at every port of ours."""
+"""Every program of ours: what pages of others in somebody's browser get at its port, and what it does at SIGHUP."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.programs import PROGRAMS, Program
+from tests.support.programs import OTHERS, PROGRAMS, SERVERS, Program
+from tests.support.waiting import eventually
 
 Seen = tuple[int, str | None]
 
 
 @pytest.fixture(scope="module", params=PROGRAMS)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """One for all tests of it, in their order here."""
     folder = tmp_path_factory.mktemp(request.param)
     started = Program(folder, request.param, "ALLOWED_HOSTS=api.example.com, siteworks_users")
     yield started
@@ -67,3 +72,45 @@ def test_every_port_takes_what_others_send(program: Program) -> None:
     for path in ("/livez", "/readyz", "/metrics"):
         assert ask(program, "GET", path, Host="10.9.8.7:8000", Origin="https://evil.example")[0] in {200, 404, 503}
     assert ask(program, "GET", "/livez", Host="10.9.8.7:8000") == (200, None)
+
+
+@pytest.mark.parametrize("program", SERVERS, indirect=True)
+def test_a_hangup_that_reaches_a_worker_ends_nothing(program: Program) -> None:
+    (worker,) = program.pids()
+    os.kill(worker, signal.SIGHUP)
+    # The signal was delivered before this request was taken.
+    assert program.answers()
+    assert program.pids() == {worker}
+
+
+@pytest.mark.parametrize("program", SERVERS, indirect=True)
+def test_a_wrong_setting_at_a_reload_is_named_and_changes_nothing(program: Program) -> None:
+    before = program.pids()
+    program.write_env(program.wrong)
+    program.hang_up()
+    cause = program.refuses()
+    assert f"{program.wrong.partition('=')[0]}: " in cause
+    assert "secret" not in cause
+    assert program.pids() == before
+    assert program.answers()
+
+    program.write_env()
+    program.hang_up()
+    eventually(lambda: program.pids() and not program.pids() & before, timeout=40, what="new processes")
+    eventually(program.answers, what="they answer")
+
+
+@pytest.mark.parametrize("program", OTHERS, indirect=True)
+def test_a_process_that_cannot_reload_says_so_and_goes_on(program: Program) -> None:
+    # The pages of a worker are there before it hears of signals; the other two hear before.
+    eventually(lambda: _catches_hangups(program.process.pid), what="it hears")
+    program.write_env(program.wrong)
+    program.hang_up()
+    assert program.refuses() == "this process reads its settings when it starts: restart it"
+    assert program.answers()
+    assert program.stop() == 0
+
+
+def _catches_hangups(pid: int) -> bool:
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) & 1 << signal.SIGHUP - 1)
