@@ -1,4 +1,4 @@
-"""What `./scripts/seed` makes. By its name the last file of those that share a system: the tasks keep workers busy."""
+"""What `./scripts/seed` makes."""
 
 from __future__ import annotations
 
