@@ -178,15 +178,22 @@ def _act(argv: Sequence[str] | None) -> int:
     options, unknown = arguments.parse_known_intermixed_args(argv)
     _refuse(arguments, options, unknown)
     layout = Layout.of(options.data)
-    from scripts.instance import operating, reporting, starting, stopping
+    if options.verb in {"status", "logs"}:
+        from scripts.instance import reporting
 
-    if options.verb == "status":
-        return reporting.status(layout, say, as_json=options.json)
-    if options.verb == "logs":
+        if options.verb == "status":
+            return reporting.status(layout, say, as_json=options.json)
         reporting.follow_logs(layout, options.services)
-    elif options.verb == "stop" and not options.services:
+        return 0
+    if options.verb == "stop" and not options.services:
+        from scripts.instance import stopping
+
         stopping.stop(layout, say)
-    elif options.services or _runs(layout, options):
+        return 0
+    # Settings take as long to import as all the rest.
+    from scripts.instance import operating, starting
+
+    if options.services or _runs(layout, options):
         operating.act(layout, options.verb, options.services, options.workers)
     else:
         starting.run(

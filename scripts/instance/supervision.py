@@ -18,7 +18,7 @@ import xmlrpc.client
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scripts.instance.errors import InstanceError, StartFailed
 from scripts.instance.layout import CHECKOUT, Layout
@@ -26,8 +26,10 @@ from scripts.instance.lock import InstanceLock
 from scripts.instance.log_files import BACKUPS, MOST_BYTES
 from scripts.instance.ports import HOST, Ports
 from scripts.instance.postgres import last_lines_of
-from scripts.instance.programs import Program
 from scripts.instance.reclaim import MARK
+
+if TYPE_CHECKING:
+    from scripts.instance.programs import Program
 
 _USER = "siteworks"
 _LAUNCH_VARIABLE = "SITEWORKS_LAUNCH"
