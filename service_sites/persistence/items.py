@@ -257,6 +257,24 @@ def member(session: Session, site_id: UUID, user_id: UUID) -> Member | None:
     return None
 
 
+_ENDED = [_constant(state) for state in (WorkState.CLOSED, WorkState.VOID)]
+_ASSIGNED_COLUMNS: list[Any] = [WorkItem.id]
+_ASSIGNED = Statement(
+    select(*_ASSIGNED_COLUMNS)
+    .where(
+        WorkItem.site_id == bindparam("site_id"),
+        WorkItem.assignee_id == bindparam("user_id"),
+        WorkItem.state.not_in(_ENDED),
+    )
+    .order_by(WorkItem.id)
+)
+
+
+def assigned(session: Session, site_id: UUID, user_id: UUID) -> list[UUID]:
+    """The ids of the items of a site on which somebody is to work."""
+    return [row.id for row in run(session, _ASSIGNED, {"site_id": site_id, "user_id": user_id})]
+
+
 def find_beside(
     session: Session, item: Any, other_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach
 ) -> Any | None:

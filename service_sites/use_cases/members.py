@@ -14,6 +14,7 @@ from service_sites.errors import LastManager, SiteNotFound, UnknownPerson
 from service_sites.persistence import members, sites
 from service_sites.schemas.members import MemberCreate, MemberPage, MemberQuery, MemberUpdate, MemberView
 from service_sites.schemas.sites import PersonNamed
+from service_sites.use_cases.leaving import leave
 from service_sites.users_client import Names, PeopleDirectory, Person
 from servicekit.database.engine import Database
 from servicekit.events import outbox, tombstones
@@ -171,6 +172,7 @@ class Members:
             view = _view(row, who)
             if_match.require(view)
             _require_another_manager(session, row)
+            leave(session, site_id, user_id, self._clock())
             members.remove(session, site_id, user_id)
             outbox.add_all(session, [events.membership_changed(site_id, user_id, False, self._clock())])
         return view

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from service_sites.persistence import members
+from service_sites.use_cases.leaving import leave_all
 from servicekit.events import tombstones
 from servicekit.events.cloudevents import Event, EventData, SubjectId, read_data
 from servicekit.process.clock import Clock, utc_now
@@ -28,8 +29,10 @@ class UserEvents:
         members.rename(session, user.id, user.name, self._clock())
 
     def disabled(self, session: Session, event: Event) -> None:
-        """Show who may not log in any more; they stay, with their work."""
-        members.mark(session, read_data(SubjectId, event).id, True, self._clock())
+        """Show who may not log in any more, and take them off their work."""
+        user_id, now = read_data(SubjectId, event).id, self._clock()
+        leave_all(session, user_id, now)
+        members.mark(session, user_id, True, now)
 
     def enabled(self, session: Session, event: Event) -> None:
         """Show that somebody may log in again."""
@@ -39,4 +42,5 @@ class UserEvents:
         """Remove them from all sites, and let nobody add them again."""
         user_id = read_data(SubjectId, event).id
         tombstones.bury(session, user_id, event.time)
+        leave_all(session, user_id, self._clock())
         members.forget(session, user_id)

@@ -27,7 +27,7 @@ DATABASE = {"database", "_database", "session", "_statements"}
 WITHOUT_REACH = {
     "service_orders/repository.py": {"follows the deletion of a user": "cancel_open"},
     "service_sites/persistence/members.py": {
-        "follows the accounts of users": "forget mark rename",
+        "follows the accounts of users": "forget mark rename sites_of",
         "where the use case knows the caller's role": "add has_another_manager held remove search update_held",
     },
     "service_sites/persistence/places.py": {
@@ -49,6 +49,7 @@ WITHOUT_REACH = {
         "changes a site, or an item that was locked": "add begin remove write",
         "of a site that is changed": "member",
         "any statement": "run",
+        "follows those who leave": "assigned",
     },
     "service_sites/persistence/operations.py": {"of a step that was just taken": "remember"},
     "service_tasks/persistence/message_store.py": {

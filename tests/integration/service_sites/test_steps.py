@@ -23,7 +23,10 @@ from service_sites.routes.items import item_routes
 from service_sites.routes.steps import step_routes
 from service_sites.schemas.steps import StepBody
 from service_sites.use_cases.items import WorkItems
+from service_sites.use_cases.leaving import leave
 from service_sites.use_cases.steps import Steps
+from service_sites.use_cases.user_events import UserEvents
+from servicekit.events.cloudevents import Event
 from servicekit.process.clock import Clock, utc_now
 from servicekit.web.app import make_app
 from servicekit.web.preconditions import IfMatch
@@ -120,7 +123,7 @@ def require_history_equals_state(site: BuildingSite, item: dict[str, Any]) -> li
     assert told == {name: getattr(row, name) for name in told}
     assert [one.version for one in history] == [*range(1, row.version + 1)]
     assert all(one.change_seq < other.change_seq and one.at <= other.at for one, other in pairwise(history))
-    assert (row.assignee_id is None) == (row.assignee_name == "")
+    assert row.assignee_id is None or row.assignee_name
     return history
 
 
@@ -460,3 +463,31 @@ def test_what_is_due_in_two_working_days_is_due_after_the_days_off_and_those_tha
     rated = site.call("Вера", "PUT", f"/work-items/{remark['id']}", {"severity": "significant"}, if_match='"1"').body
     assert taken(site, "Вера", rated, "admit")["due_on"] == "2025-11-02"
     assert create(site, severity="minor")["due_on"] is None
+
+
+@pytest.mark.parametrize("how", ["deleted", "disabled", "removed"])
+def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
+    """Trap 17."""
+    site = BuildingSite(app, database)
+    to = {"assignee_id": str(site.ids["Егор"])}
+    item, closed, other = (taken(site, "Вера", create(site), "assign", **to) for _ in range(3))
+    closed = taken(site, "Вера", closed, "accept_as_is")
+    other = taken(site, "Вера", other, "assign", assignee_id=str(site.ids["Зоя"]))
+    with database.database.transaction() as session:
+        if how == "removed":
+            leave(session, site.id, site.ids["Егор"], utc_now())
+        else:
+            event = Event(f"user.{how}", site.ids["Егор"], {"id": str(site.ids["Егор"])})
+            getattr(UserEvents(), how)(session, event)
+    left = seen(site, "Вера", item)
+    assert left["assignee"] == {"id": None, "name": "Егор"}
+    last = require_history_equals_state(site, item)[-1]
+    told = (last.step, last.actor_name, last.actor_role, last.actor_organisation)
+    assert told == ("person_left", "Егор", "contractor", OURS)
+    assert last.changes == {"assignee_id": [str(site.ids["Егор"]), None]}
+    assert [row_of(site, one).version for one in (closed, other)] == [closed["version"], other["version"]]
+    # Whoever edits it assigns nobody.
+    edited = site.call("Анна", "PUT", f"/work-items/{item['id']}", {"title": "Щель"}, if_match='"3"').body
+    assert edited["assignee"] == left["assignee"]
+    assert take(site, "Вера", edited, "assign", **to).status == (200 if how == "removed" else 400)
+    assert taken(site, "Вера", seen(site, "Вера", item), "assign", organisation=THEIRS)["assignee"] is None
