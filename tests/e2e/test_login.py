@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 import psutil
 import psycopg2
@@ -42,12 +43,23 @@ from tests.support.logins import (
 )
 from tests.support.markdown import CHECKOUT, Document
 from tests.support.raw_http import RawAnswer, RawClient
-from tests.support.system import RunningSystem
+from tests.support.system import Reply, RunningSystem
 from tests.support.waiting import eventually
 
 MALLORY = {"email": "mallory@example.com", "name": "Mallory", "roles": ["admin"], "password": PASSWORD}
 
 UNA = {"email": "una@example.com", "name": "Una", "password": PASSWORD}
+#: Who works on a site, and as what.
+CREW = {"mara": "manager", "eva": "engineer", "conrad": "contractor", "cuno": "customer"}
+#: The steps of one work item, and who takes them.
+LIFE = (
+    ("mara", {"step": "assign", "organisation": "Masons"}),
+    ("conrad", {"step": "start"}),
+    ("conrad", {"step": "report_done", "note": "closed with mortar"}),
+    ("eva", {"step": "return", "reason": "still wet"}),
+    ("conrad", {"step": "report_done", "note": "dried"}),
+    ("eva", {"step": "accept"}),
+)
 
 
 @dataclass
@@ -56,6 +68,8 @@ class WhileOpen:
 
     ids: dict[str, str] = field(default_factory=dict)
     answers: list[object] = field(default_factory=list)
+    crew: dict[str, str] = field(default_factory=dict)
+    life: list[object] = field(default_factory=list)
 
 
 def as_una_sees(system: RunningSystem, fields: Fields, ids: dict[str, str]) -> list[object]:
@@ -84,6 +98,38 @@ def as_una_sees(system: RunningSystem, fields: Fields, ids: dict[str, str]) -> l
     return [*seen, me["id"], me["roles"]]
 
 
+def life_of_an_item(
+    system: RunningSystem, key: str, crew: Mapping[str, str], fields: Mapping[str, Fields]
+) -> list[object]:
+    """What the people of a new site see of a work item, and are answered who try its steps."""
+
+    def ask(who: str, method: str, path: str, body: object = None, **more: str) -> Reply:
+        return system.request(method, path, body, headers={**fields[who], **more})
+
+    wanted = {"key": key, "name": "Yard", "time_zone": "Europe/Moscow", "manager": {"user_id": crew["mara"]}}
+    site = ask("admin", "POST", "/sites", wanted).data["id"]
+    for name, role in CREW.items():
+        if name != "mara":
+            member = {"user_id": crew[name], "role": role, "organisation": "Masons" if role == "contractor" else "Yard"}
+            assert ask("mara", "POST", f"/sites/{site}/members", member).status == 201
+    item = ask("eva", "POST", f"/sites/{site}/work-items", {"title": "Crack"}).data["id"]
+    seen: list[object] = []
+    for taker, step in LIFE:
+        for who in CREW:
+            shown = ask(who, "GET", f"/work-items/{item}")
+            permitted = shown.data.get("permitted_steps", []) if shown.status == 200 else []
+            seen.append((who, shown.status, permitted))
+            if step["step"] not in permitted:
+                refused = ask(
+                    who, "POST", f"/work-items/{item}/steps", {**step, "op_id": str(uuid4())}, **{"If-Match": "*"}
+                )
+                seen.append((who, step["step"], refused.status, refused.error["code"]))
+        taken = ask(taker, "POST", f"/work-items/{item}/steps", {**step, "op_id": str(uuid4())}, **{"If-Match": "*"})
+        seen.append((taker, taken.status, taken.data["state"], taken.data["version"]))
+    told = ask("eva", "GET", f"/work-items/{item}/history").data["history"]
+    return [*seen, [(one["step"], one["actor"]["id"], one["actor"]["name"], one["actor"]["role"]) for one in told]]
+
+
 @pytest.fixture(scope="module")
 def while_open() -> WhileOpen:
     return WhileOpen()
@@ -100,6 +146,11 @@ def use_openly(system: RunningSystem, noted: WhileOpen) -> None:
         # As it stays: no worker is here yet.
         assert system.delete(f"/tasks/{task_id}").status == 200
     noted.answers = as_una_sees(system, {"X-Act-As": noted.ids["mine"]}, noted.ids)
+    for name in CREW:
+        person = {"email": f"{name}@example.com", "name": name.title(), "password": PASSWORD}
+        noted.crew[name] = system.post("/users", person).data["id"]
+    fields: dict[str, Fields] = {name: {"X-Act-As": user_id} for name, user_id in noted.crew.items()}
+    noted.life = life_of_an_item(system, "OPEN", noted.crew, {"admin": {}, **fields})
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +220,9 @@ def test_closing_an_open_instance_leaves_no_way_in_but_the_new_administrator(clo
     assert system.post("/auth/login", {"email": MALLORY["email"], "password": PASSWORD}).status == 401
     assert (system.data / "secrets" / "administrator").stat().st_mode & 0o777 == 0o600
     shown = json.loads(as_the_readme_says(system))
-    assert {user["email"] for user in shown["data"]["users"]} == {ADMINISTRATOR, MALLORY["email"], UNA["email"]}
+    assert {user["email"] for user in shown["data"]["users"]} == {ADMINISTRATOR, MALLORY["email"], UNA["email"]} | {
+        f"{name}@example.com" for name in CREW
+    }
 
 
 def test_acting_as_somebody_showed_what_they_see_themselves(closed: ClosedSystem, while_open: WhileOpen) -> None:
@@ -179,6 +232,19 @@ def test_acting_as_somebody_showed_what_they_see_themselves(closed: ClosedSystem
         assert one == other
     assert [user["id"] for user in acting[0][3]["data"]["users"]] == [while_open.ids["mine"]]
     assert {answer[2] for answer in acting[:-2]} == {200, 403, 404}
+
+
+def test_the_people_of_a_site_take_the_steps_of_a_work_item_as_those_who_act_as_them(
+    closed: ClosedSystem, while_open: WhileOpen
+) -> None:
+    fields = {name: bearer(closed.log_in(f"{name}@example.com")["access_token"]) for name in CREW}
+    own = life_of_an_item(closed.system, "CLOSED", while_open.crew, {"admin": closed.admin, **fields})
+    for one, other in zip(while_open.life, own, strict=True):
+        assert one == other
+    assert [(step, name) for step, _, name, _ in own[-1]] == [
+        ("created", "Eva"),
+        *((step["step"], who.title()) for who, step in LIFE),
+    ]
 
 
 @dataclass(frozen=True)
