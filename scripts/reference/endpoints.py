@@ -145,7 +145,8 @@ def _codes(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _shape(answer: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     for media_type, content in answer.get("content", {}).items():
         if media_type == "application/json":
-            return kind(content["schema"]["properties"]["data"], schemas)
+            others = "".join(f", or `{one}`" for one in answer["content"] if one != media_type)
+            return kind(content["schema"]["properties"]["data"], schemas) + others
         said = (one["properties"] for one in content["schema"]["anyOf"] if "properties" in one)
         shapes = [f"`{one['event']['const']}` {kind(one['data']['contentSchema'], schemas)}" for one in said]
         return f"`{media_type}` of {', '.join(shapes)}"

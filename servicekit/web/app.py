@@ -27,6 +27,7 @@ from servicekit.observing.metrics import UNMATCHED, Metrics
 from servicekit.process.siblings import Siblings
 from servicekit.process.version import VERSION
 from servicekit.web import openapi
+from servicekit.web.csv_tables import CSV, CSV_CONTENT_TYPE, as_csv
 from servicekit.web.encoders import encoder_of
 from servicekit.web.health import Check, readiness
 from servicekit.web.preconditions import ETAG, IF_MATCH, IfMatch, Resource, tag_of
@@ -51,6 +52,8 @@ BODY_LIMIT = 1024 * 1024
 #: Bytes that all processes of a service may hold of their requests.
 MEMORY = 72 * memory.MIB
 _LOOPBACK = BrowserRules()
+#: In our order, for whoever has none.
+_TABLES = ("application/json", CSV, CSV_CONTENT_TYPE)
 _PLAIN_HOST = re.compile(r"([a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}(:[0-9]{1,5})?")
 
 
@@ -60,10 +63,10 @@ class WholeAnswer:
 
     __slots__ = ("_body", "fields", "status_code")
 
-    def __init__(self, body: bytes, status_code: int) -> None:
+    def __init__(self, body: bytes, status_code: int, content_type: str = "application/json") -> None:
         self._body = body
         self.status_code = status_code
-        self.fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        self.fields = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         start_response(_status_line(self.status_code), self.fields)
@@ -291,10 +294,14 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         answer = endpoint.handler(**arguments)
         if not isinstance(answer, Answer):
             answer = Answer(answer)
+        if endpoint.csv and request.accept_mimetypes.best_match(_TABLES) in (CSV, CSV_CONTENT_TYPE):
+            return _table(endpoint, answer)
         shown = type(answer.data)
         data = encoders.get(shown, encode)(answer.data).encode()
         response = WholeAnswer(success_bytes(data), answer.status or endpoint.status)
         response.fields.extend(answer.headers.items())
+        if endpoint.csv:
+            response.fields.append(("Vary", "Accept"))
         response.fields.extend(("Set-Cookie", cookie) for cookie in answer.cookies)
         if endpoint.tagged:
             response.fields.append((ETAG, answer.data.etag if shown in tags_itself else tag_of(data)))
@@ -308,6 +315,14 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
         methods=[endpoint.method],
         provide_automatic_options=False,
     )
+
+
+def _table(endpoint: Endpoint, answer: Answer[Any]) -> WholeAnswer:
+    """The answer for a spreadsheet, as a file named after the path."""
+    name = endpoint.path.rpartition("/")[2]
+    response = WholeAnswer(as_csv(answer.data.table()), answer.status or endpoint.status, CSV_CONTENT_TYPE)
+    response.fields += [("Content-Disposition", f'attachment; filename="{name}.csv"'), ("Vary", "Accept")]
+    return response
 
 
 def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[Request], Principal]:

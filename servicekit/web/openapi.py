@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema
 
 from servicekit.identity.roles import Action
 from servicekit.identity.tokens import IdentityUnavailable, InvalidToken
+from servicekit.web.csv_tables import CSV
 from servicekit.web.preconditions import ETAG, IF_MATCH
 from servicekit.web.routes import Endpoint, Routes
 from servicekit.wire.envelope import status_of
@@ -237,6 +238,8 @@ def _responses(endpoint: Endpoint, schemas: _Schemas, judged: bool) -> dict[str,
     responses: dict[str, Any] = {
         str(endpoint.status): {"description": "Done.", "content": {endpoint.media_type: {"schema": good}}}
     }
+    if endpoint.csv:
+        responses[str(endpoint.status)]["content"][CSV] = {"schema": {"type": "string"}}
     if endpoint.tagged:
         responses[str(endpoint.status)]["headers"] = _ETAG_FIELD
     if endpoint.no_content:

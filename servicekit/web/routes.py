@@ -142,6 +142,8 @@ class Endpoint:
     media_type: str = "application/json"
     #: Describes when it answers 204 instead; empty if never.
     no_content: str = ""
+    #: Whether it answers with the view's `table` to whoever prefers text/csv.
+    csv: bool = False
 
     @property
     def tagged(self) -> bool:
@@ -201,13 +203,15 @@ class Routes:
         guard: Guard | None = None,
         media_type: str = "application/json",
         no_content: str = "",
+        csv: bool = False,
     ) -> Callable[[F], F]:
         """Each operation names its `action`, has a `guard` for callers without a login, or both: then the guard decides
         where nobody logs in.
 
         `headers` maps each request field that the operation reads to its description.
 
-        With another `media_type` (for an event stream), the view holds each event's data under the event's name.
+        With another `media_type` (for an event stream), the view holds each event's data under the event's name. With
+        `csv`, the view has a method `table` that returns the rows of `as_csv`.
         """
 
         if action is None and guard is None:
@@ -250,6 +254,7 @@ class Routes:
                     guard=guard,
                     media_type=media_type,
                     no_content=no_content,
+                    csv=csv,
                 )
             )
             return handler
