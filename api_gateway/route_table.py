@@ -193,6 +193,14 @@ ROUTES: tuple[Route, ...] = (
     _row("/work-items/{id}/steps", "sites", POST=Action.CHANGE_SITES),
     _row("/work-items/{id}", "sites", GET=Action.READ_SITES, PUT=Action.CHANGE_SITES, DELETE=Action.CHANGE_SITES),
     _row("/work-items/{id}/history", "sites", GET=Action.READ_SITES),
+    _row("/reports/contractors", "sites", GET=Action.READ_SITES, seconds=30.0),
+    _row("/reports/ageing", "sites", GET=Action.READ_SITES, seconds=30.0),
+    _row("/reports/burndown", "sites", GET=Action.READ_SITES, seconds=30.0),
+    _row("/reports/time-to-close", "sites", GET=Action.READ_SITES, seconds=30.0),
+    _row("/reports/on-time", "sites", GET=Action.READ_SITES, seconds=30.0),
+    _row("/reports/returns", "sites", GET=Action.READ_SITES, seconds=30.0),
+    _row("/reports/counts", "sites", GET=Action.READ_SITES, seconds=30.0),
+    _row("/reports/progress", "sites", GET=Action.READ_SITES, seconds=30.0),
 )
 
 #: The page for everybody that shows more to whoever may read the system.

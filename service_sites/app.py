@@ -17,12 +17,14 @@ from service_sites.errors import (
 from service_sites.routes.items import item_routes
 from service_sites.routes.members import member_routes
 from service_sites.routes.places import place_routes
+from service_sites.routes.reports import report_routes
 from service_sites.routes.sites import site_routes
 from service_sites.routes.steps import step_routes
 from service_sites.settings import SitesSettings
 from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.members import Members
 from service_sites.use_cases.places import Calendars, Places
+from service_sites.use_cases.reports import Reports
 from service_sites.use_cases.sites import Sites
 from service_sites.use_cases.steps import Steps
 from service_sites.use_cases.user_events import UserEvents
@@ -57,6 +59,7 @@ def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
         place_routes(Places(database), Calendars(database)),
         item_routes(WorkItems(database)),
         step_routes(Steps(database)),
+        report_routes(Reports(database)),
     ]
 
 

@@ -341,7 +341,26 @@ class History(Base):
         CheckConstraint("char_length(reason) <= 2000", name="ck_history_reason"),
         CheckConstraint("char_length(note) <= 2000", name="ck_history_note"),
         Index("ix_history_item", "item_id", "seq"),
-        Index("ix_history_site", "site_id", "at"),
+        # For the reports (persistence/reports.sql). Their rows have all that these read.
+        Index(
+            "ix_history_turns",
+            "site_id",
+            "at",
+            postgresql_include=[
+                *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
+            ],
+            postgresql_where=text("from_state IS DISTINCT FROM to_state"),
+        ),
+        Index(
+            "ix_history_turns_of_contractors",
+            "item_id",
+            postgresql_include=["at", "to_state", "organisation"],
+            postgresql_where=text(
+                "(coalesce(from_state IN ('open', 'in_progress', 'returned'), false)"
+                " AND coalesce(changes #>> '{organisation,0}', organisation) <> '')"
+                " <> (coalesce(to_state IN ('open', 'in_progress', 'returned'), false) AND organisation <> '')"
+            ),
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from service_sites.domain.item import ItemKind
 from service_sites.domain.people import SiteRole
 from service_sites.persistence.items import Condition, closed_on, overdue, today_at, visible_to
+from service_sites.persistence.reports import Counted
 from service_sites.schemas.items import (
     CUSTOMER_STATES,
     INNER_FILTERS,
@@ -102,12 +103,14 @@ def search(
     user_id: UUID | None,
     now: datetime,
     permitted: Callable[[Facts], str],
+    counted: tuple[Counted, Mapping[str, Any]] | None = None,
     *,
     reach: Reach,
 ) -> Found | None:
     """Return one page of the matching items that somebody sees; None if there can be none.
 
-    `permitted` gives the JSON of the steps that the reader may take. Raises `Invalid` as `Sorting.place` and
+    `permitted` gives the JSON of the steps that the reader may take. `counted` are the only items that match, by a
+    condition on parameters. Raises `Invalid` as `Sorting.place` and
     `SortedList.find` do.
     """
     place = SORTING.place(query)
@@ -127,8 +130,11 @@ def search(
         query.total,
         one_site,
         None if groups is None else tuple(one.role for one in groups),
+        None if counted is None else counted[0],
         *given,
     )
+    if counted is not None:
+        values |= counted[1]
     found = listed.find(database, query, {**values, **place, "user_id": user_id, "now": now})
     return found._replace(rows=_with_steps(found.rows, permitted))
 
@@ -194,7 +200,13 @@ def _among(name: str, column: Any) -> Condition:
 
 @lru_cache(maxsize=500)
 def _list(
-    sort: str, continued: bool, counted: bool, one_site: bool, roles: tuple[SiteRole, ...] | None, *given: str
+    sort: str,
+    continued: bool,
+    counted: bool,
+    one_site: bool,
+    roles: tuple[SiteRole, ...] | None,
+    counted_in: Counted | None,
+    *given: str,
 ) -> SortedList:
     names = {*given}
     key = sort.removeprefix("-")
@@ -209,6 +221,8 @@ def _list(
     for name in ("organisation", "assignee_id", "kind", "type", "severity"):
         if name in names:
             (filters.ordered if name == lead else filters.others).append(_equal(name, getattr(WorkItem, name)))
+    if counted_in is not None:
+        filters.others.append(counted_in.condition)
     if "priority" in names:
         filters.others.append(_equal("priority", WorkItem.priority_key))
     if "locations" in names:

@@ -270,6 +270,9 @@ class WorkItemQuery(SortedQuery):
     assignee_id: Id | None = Field(default=None, description="assigned to this person")
     organisation: Organisation | None = Field(default=None, description="of which this organisation is responsible")
     location_id: Id | None = Field(default=None, description="at this location or within it")
+    counted_in: str | None = Field(
+        default=None, max_length=4000, description="counted in a figure of a report, as its link has it"
+    )
     kind: KindWord | None = None
     type: Annotated[QueryText, Field(max_length=100)] | None = None
     severity: SeverityWord | None = None

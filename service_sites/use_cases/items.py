@@ -35,6 +35,7 @@ from service_sites.schemas.items import (
     WorkItemView,
 )
 from service_sites.use_cases.places import working_days
+from service_sites.use_cases.reports import counted_in
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action, Role
@@ -167,7 +168,9 @@ class WorkItems:
             return _permitted(facts, override) if may_change else "[]"
 
         reach = caller.reach(Action.READ_SITES)
-        found = item_lists.search(self._database, query, caller.user_id, self._clock(), permitted, reach=reach)
+        now = self._clock()
+        counted = None if query.counted_in is None else counted_in(query.counted_in, now, reach=reach)
+        found = item_lists.search(self._database, query, caller.user_id, now, permitted, counted, reach=reach)
         if found is None:
             return WorkItemPage.unchecked(
                 total=0 if query.total else None,

@@ -117,6 +117,14 @@ PUT    /work-items/{id}             none own  none all   sites
 DELETE /work-items/{id}             none own  none all   sites
 GET    /work-items/{id}/history     none own  all  all   read sites
 POST   /work-items/{id}/steps       none own  none all   sites
+GET    /reports/contractors         none own  all  all   read sites
+GET    /reports/ageing              none own  all  all   read sites
+GET    /reports/burndown            none own  all  all   read sites
+GET    /reports/time-to-close       none own  all  all   read sites
+GET    /reports/on-time             none own  all  all   read sites
+GET    /reports/returns             none own  all  all   read sites
+GET    /reports/counts              none own  all  all   read sites
+GET    /reports/progress            none own  all  all   read sites
 GET    /                            all  all  all  all
 GET    /health                      all  all  all  all
 GET    /status                      none none all  all   read admin

@@ -365,7 +365,26 @@ def _history() -> None:
         sa.CheckConstraint("char_length(note) <= 2000", name="ck_history_note"),
     )
     op.create_index("ix_history_item", "history", ["item_id", "seq"])
-    op.create_index("ix_history_site", "history", ["site_id", "at"])
+    op.create_index(
+        "ix_history_turns",
+        "history",
+        ["site_id", "at"],
+        postgresql_include=[
+            *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
+        ],
+        postgresql_where=sa.text("from_state IS DISTINCT FROM to_state"),
+    )
+    op.create_index(
+        "ix_history_turns_of_contractors",
+        "history",
+        ["item_id"],
+        postgresql_include=["at", "to_state", "organisation"],
+        postgresql_where=sa.text(
+            "(coalesce(from_state IN ('open', 'in_progress', 'returned'), false)"
+            " AND coalesce(changes #>> '{organisation,0}', organisation) <> '')"
+            " <> (coalesce(to_state IN ('open', 'in_progress', 'returned'), false) AND organisation <> '')"
+        ),
+    )
     op.create_table(
         "removals",
         sa.Column("site_id", sa.Uuid, nullable=False),

@@ -1,0 +1,248 @@
+-- Reports over work items. Each statement `X_counted` gives one row for each item that a report counts, with the key of
+-- the row that it is counted in and a column for each figure; persistence/reports.py counts them, or lists the items of
+-- one figure, so that both are of the same rows. It fills in {key}; {open}, the states of open items; {late}, whether an
+-- item is overdue; and {shown}, whether a customer sees it.
+--
+-- What happened is known from history: the state before and after, and the organisation and dates as they were then. A
+-- day begins at the first moment that has its date at the site. Items that are void now are in no rate.
+
+-- name: scope
+-- The sites on which the caller may see the report; for a contractor only what is their organisation's.
+scope AS MATERIALIZED (
+    SELECT s.id, s.time_zone, CAST(timezone(s.time_zone, CAST(:now AS timestamptz)) AS date) AS today, m.role,
+           CASE WHEN m.role = 'contractor' THEN m.organisation END AS organisation
+    FROM sites s LEFT JOIN memberships m ON m.site_id = s.id AND m.user_id = CAST(:reach AS uuid)
+    WHERE (CAST(:reach AS uuid) IS NULL OR m.role = ANY (CAST(:may AS text[])))
+      AND (CAST(:of_site AS uuid) IS NULL OR s.id = CAST(:of_site AS uuid))
+)
+
+-- name: scope_of_report
+-- For the use case: the sites, whatever the caller is on them.
+SELECT s.id, s.key, s.name, m.role, CAST(timezone(s.time_zone, CAST(:now AS timestamptz)) AS date) AS today
+FROM sites s LEFT JOIN memberships m ON m.site_id = s.id AND m.user_id = CAST(:reach AS uuid)
+WHERE (CAST(:reach AS uuid) IS NULL OR m.user_id IS NOT NULL)
+  AND (CAST(:of_site AS uuid) IS NULL OR s.id = CAST(:of_site AS uuid))
+ORDER BY s.key
+
+-- name: paths
+-- Every location with what holds it.
+paths AS (
+    SELECT l.id, l.site_id, ARRAY[CAST(l.id AS text)] AS ids, ARRAY[l.name] AS names, ARRAY[l.position] AS places
+    FROM locations l JOIN scope ON scope.id = l.site_id WHERE l.parent_id IS NULL
+    UNION ALL
+    SELECT l.id, l.site_id, paths.ids || CAST(l.id AS text), paths.names || l.name, paths.places || l.position
+    FROM paths JOIN locations l ON l.parent_id = paths.id
+)
+
+-- name: places
+WITH RECURSIVE {scope}, {paths}
+SELECT paths.site_id, paths.ids, paths.names FROM paths JOIN sites s ON s.id = paths.site_id
+ORDER BY s.key, paths.places, paths.names
+
+-- name: below
+-- In a location, or in one that it holds.
+key IN (WITH RECURSIVE {scope}, {paths} SELECT CAST(paths.id AS text) FROM paths WHERE :row = ANY (paths.ids)
+        UNION ALL SELECT '' WHERE :row = '')
+
+-- name: midnights
+-- When days begin. Where the hour of midnight comes twice, PostgreSQL takes the second.
+midnights AS MATERIALIZED (
+    SELECT scope.id, d.day, scope.organisation,
+           m.at - CASE WHEN CAST(timezone(scope.time_zone, m.at - interval '1 hour') AS date) = d.day
+                       THEN interval '1 hour' ELSE interval '0' END AS at
+    FROM scope CROSS JOIN unnest(CAST(:days AS date[])) AS d(day)
+    CROSS JOIN LATERAL (SELECT timezone(scope.time_zone, CAST(d.day AS timestamp)) AS at) m
+)
+
+-- name: period
+-- From the beginning of the first of two days to that of the second.
+{midnights}, period AS MATERIALIZED (
+    SELECT scope.id, scope.time_zone, scope.organisation, min(midnights.at) AS begins, max(midnights.at) AS ends
+    FROM scope JOIN midnights ON midnights.id = scope.id
+    GROUP BY scope.id, scope.time_zone, scope.organisation
+)
+
+-- name: in_period
+-- In two parts: the first, with a day to spare, tells the planner how many rows to expect. CASE, because it expects too
+-- few of two comparisons with what it does not know.
+h.at >= CAST(CAST(:first AS date) AS timestamptz) - interval '1 day'
+AND h.at < CAST(CAST(:behind AS date) AS timestamptz) + interval '1 day'
+AND CASE WHEN h.at >= period.begins THEN h.at < period.ends ELSE false END
+
+-- name: is_turn
+-- As in ix_history_turns.
+h.from_state IS DISTINCT FROM h.to_state
+
+-- name: theirs
+(scope.organisation IS NULL OR work_items.organisation = nullif(scope.organisation, ''))
+
+-- name: items
+FROM scope JOIN work_items ON work_items.site_id = scope.id AND work_items.state <> 'draft'
+AND {theirs}
+
+-- name: item_key_site
+CAST(work_items.site_id AS text)
+
+-- name: item_key_organisation
+work_items.organisation
+
+-- name: item_key_severity
+coalesce(work_items.severity, '')
+
+-- name: item_key_type
+work_items.type
+
+-- name: item_key_root_cause
+work_items.root_cause
+
+-- name: item_key_location
+coalesce(CAST(work_items.location_id AS text), '')
+
+-- name: turn_key_site
+CAST(period.id AS text)
+
+-- name: turn_key_organisation
+h.organisation
+
+-- name: turn_key_resolution
+h.resolution
+
+-- name: turn_key_week
+CAST(CAST(date_trunc('week', timezone(period.time_zone, h.at)) AS date) AS text)
+
+-- name: turn_key_month
+CAST(CAST(date_trunc('month', timezone(period.time_zone, h.at)) AS date) AS text)
+
+-- name: contractors_counted
+counted AS (
+    SELECT work_items.id AS item_id, {key} AS key, true AS open, {late} AS overdue,
+           work_items.state = 'ready' AS awaiting_us
+    {items} AND work_items.state IN {open}
+)
+
+-- name: ageing_counted
+aged AS (
+    SELECT work_items.id AS item_id, {key} AS key,
+           scope.today - CAST(timezone(scope.time_zone, work_items.submitted_at) AS date) AS days
+    {items} AND work_items.state IN {open}
+), counted AS (
+    SELECT item_id, key, days <= 7 AS days_0_7, days BETWEEN 8 AND 14 AS days_8_14, days BETWEEN 15 AND 30 AS days_15_30,
+           days > 30 AS days_over_30
+    FROM aged
+)
+
+-- name: counts_counted
+{period}, counted AS (
+    SELECT work_items.id AS item_id, {key} AS key, true AS items, work_items.state IN {open} AS open,
+           {late} AS overdue, work_items.state = 'closed' AS closed
+    {items} AND work_items.state <> 'void'
+    JOIN period ON period.id = scope.id
+    WHERE work_items.submitted_at >= period.begins AND work_items.submitted_at < period.ends
+)
+
+-- name: progress_counted
+counted AS (
+    SELECT work_items.id AS item_id, {key} AS key, true AS items, work_items.state = 'closed' AS closed
+    FROM scope JOIN work_items ON work_items.site_id = scope.id
+    WHERE work_items.state <> 'void' AND CASE WHEN scope.role = 'customer' THEN {shown}
+          ELSE work_items.visible_to_customer AND work_items.state <> 'draft' END
+)
+
+-- name: closings
+-- What was closed when the period ended and had been closed last in it: a reopened item counts once it is closed again.
+{period}, last AS (
+    SELECT DISTINCT ON (h.item_id) h.item_id, {key} AS key, h.to_state = 'closed' AS closed, h.at, h.organisation,
+           h.due_on, h.original_due_on, period.organisation AS theirs,
+           CAST(timezone(period.time_zone, h.at) AS date) AS day
+    FROM period JOIN history h ON h.site_id = period.id AND {in_period}
+    WHERE {is_turn} AND (h.to_state = 'closed' OR h.from_state = 'closed')
+    ORDER BY h.item_id, h.seq DESC
+), closings AS (
+    SELECT last.*, work_items.submitted_at, work_items.first_closed_at
+    FROM last JOIN work_items ON work_items.id = last.item_id AND work_items.state <> 'void'
+    WHERE last.closed AND (last.theirs IS NULL OR last.theirs <> '' AND last.theirs = last.organisation
+                           AND last.theirs = work_items.organisation)
+)
+
+-- name: on_time_counted
+{closings}, counted AS (
+    SELECT item_id, key, closed, original_due_on IS NOT NULL AS with_original_date,
+           day <= original_due_on AS by_original_date, due_on IS NOT NULL AS with_final_date,
+           day <= due_on AS by_final_date
+    FROM closings
+)
+
+-- name: is_turn_of_contractor
+-- Whether the ball came to a contractor or left one, as in ix_history_turns_of_contractors: it is with them while their
+-- organisation is responsible, before they report done or dispute.
+(coalesce(h.from_state IN ('open', 'in_progress', 'returned'), false)
+ AND coalesce(h.changes #>> '{organisation,0}', h.organisation) <> '')
+<> (coalesce(h.to_state IN ('open', 'in_progress', 'returned'), false) AND h.organisation <> '')
+
+-- name: time_to_close_counted
+-- How long a contractor had the ball is the sum of the times when it left them, less that of the times when it came.
+{closings}, had AS (
+    SELECT h.item_id, sum(CASE WHEN h.to_state IN ('open', 'in_progress', 'returned') AND h.organisation <> ''
+                               THEN -date_part('epoch', h.at) ELSE date_part('epoch', h.at) END) AS seconds
+    FROM closings JOIN history h ON h.item_id = closings.item_id AND h.at <= closings.at
+    WHERE {is_turn_of_contractor}
+    GROUP BY h.item_id
+), counted AS (
+    SELECT closings.item_id, closings.key, closings.closed,
+           date_part('epoch', closings.at - closings.submitted_at) / 86400 AS days,
+           date_part('epoch', closings.first_closed_at - closings.submitted_at) / 86400 AS first_days,
+           coalesce(had.seconds, 0) / 86400 AS contractor_days
+    FROM closings LEFT JOIN had ON had.item_id = closings.item_id
+)
+
+-- name: time_to_close_measured
+percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY days) AS days,
+percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY first_days) AS first_days,
+percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY contractor_days) AS contractor_days
+
+-- name: returns_counted
+-- Each item once in each row, and (without a key) once in the total.
+{period}, turns AS (
+    SELECT h.item_id, {key} AS key, h.to_state = 'ready' AS reported_done, h.to_state = 'returned' AS returned,
+           h.to_state = 'closed' AS closed, h.from_state = 'closed' AS reopened
+    FROM period JOIN history h ON h.site_id = period.id AND {in_period}
+    WHERE {is_turn} AND (h.to_state IN ('ready', 'returned', 'closed') OR h.from_state = 'closed')
+      AND (period.organisation IS NULL OR h.organisation = nullif(period.organisation, ''))
+), grouped AS (
+    SELECT item_id, key, bool_or(reported_done) AS reported_done, bool_or(returned) AS returned,
+           bool_or(closed) AS closed, coalesce(bool_or(reopened), false) AS reopened
+    FROM turns GROUP BY GROUPING SETS ((item_id, key), (item_id))
+), counted AS (
+    SELECT grouped.* FROM grouped
+    JOIN work_items ON work_items.id = grouped.item_id AND work_items.state <> 'void'
+    JOIN scope ON scope.id = work_items.site_id AND {theirs}
+)
+
+-- name: opened
+-- By how many more items are open after a turn.
+CASE WHEN h.to_state IN {open} THEN 1 ELSE 0 END - CASE WHEN h.from_state IN {open} THEN 1 ELSE 0 END
+
+-- name: burndown
+-- How the number of open items changed by the end of each day, from the beginning on; `days` are those that follow.
+WITH {scope}, {midnights}, ends AS (
+    SELECT id, organisation, array_agg(at ORDER BY day) AS moments FROM midnights GROUP BY id, organisation
+), changed AS (
+    SELECT width_bucket(h.at, ends.moments) AS number, sum({opened}) AS change
+    FROM ends JOIN history h ON h.site_id = ends.id {and_theirs}
+    WHERE {is_turn} GROUP BY 1
+)
+SELECT number, CAST(change AS int) AS change FROM changed ORDER BY number
+
+-- name: and_theirs_alone
+JOIN work_items ON work_items.id = h.item_id AND work_items.site_id = ends.id
+AND (ends.organisation IS NULL OR work_items.organisation = nullif(ends.organisation, ''))
+
+-- name: burndown_counted
+-- The items that were open when a day began.
+{midnights}, counted AS (
+    SELECT h.item_id, true AS open
+    FROM midnights JOIN history h ON h.site_id = midnights.id AND h.at < midnights.at
+    JOIN work_items ON work_items.id = h.item_id
+    JOIN scope ON scope.id = midnights.id AND {theirs}
+    WHERE {is_turn} GROUP BY h.item_id HAVING sum({opened}) > 0
+)

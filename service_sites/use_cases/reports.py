@@ -1,0 +1,218 @@
+"""The reports: who may see which, and how their rows become answers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode
+
+from service_sites.domain.people import SiteRole
+from service_sites.errors import SiteNotFound
+from service_sites.persistence import reports
+from service_sites.persistence.reports import Counted, Question, SiteInScope
+from service_sites.schemas.reports import (
+    LONGEST_PERIOD,
+    REPORTS,
+    CountsReport,
+    Figure,
+    PeriodQuery,
+    ReportQuery,
+    ReportRow,
+    ReportView,
+    TimeToCloseRow,
+)
+from servicekit.database.engine import Database
+from servicekit.identity.principal import Principal
+from servicekit.identity.reach import Reach
+from servicekit.identity.roles import Action
+from servicekit.process.clock import Clock, utc_now
+from servicekit.web.schemas import parse_query
+from servicekit.wire.caseless import comparable
+from servicekit.wire.errors import Forbidden, Invalid
+
+R = TypeVar("R", bound=ReportView)
+
+_INNER = (SiteRole.ENGINEER, SiteRole.MANAGER, SiteRole.EXECUTIVE)
+_DAY = timedelta(days=1)
+#: From the first day to the last, if nobody says.
+_USUAL = timedelta(days=29)
+
+
+def roles_of(report: str) -> tuple[SiteRole, ...]:
+    """Who may see a report. A contractor is shown their organisation's rows, a customer what customers see."""
+    return (*_INNER, SiteRole.CUSTOMER if report == "progress" else SiteRole.CONTRACTOR)
+
+
+class Reports:
+    """The use cases; thread-safe."""
+
+    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def show(self, view: type[R], query: ReportQuery, caller: Principal) -> R:
+        """Make a report on all sites on which the caller may see it, or on one.
+
+        Raises `SiteNotFound`; `Forbidden` for who has another role on it, or on all theirs; and `Invalid` for a period
+        that is too long.
+        """
+        reach = caller.reach(Action.READ_SITES)
+        now = self._clock()
+        roles = roles_of(view.report)
+        reached = reports.scope_of(self._database, query.site_id, now, reach=reach)
+        if query.site_id is not None and not reached:
+            raise SiteNotFound
+        sites = [site for site in reached if reach.owner is None or site.role in roles]
+        if reached and not sites:
+            raise Forbidden(f"This report is for the roles {', '.join(roles)}.")
+        today = max((site.today for site in sites), default=now.date())
+        question = _asked(view, query, now, *_period(view, query, today))
+        if view.report == "burndown":
+            rows = self._burn_down(view, question, sites, today, reach)
+        else:
+            rows = self._rows(view, question, sites, reach)
+        total = {"total": rows.pop()} if "total" in view.model_fields else {}
+        return view.unchecked(by=query.by, first_day=question.first, last_day=question.last, rows=rows, **total)
+
+    def _rows(
+        self, view: type[ReportView], question: Question, sites: Sequence[SiteInScope], reach: Reach
+    ) -> list[ReportRow]:
+        """The rows, and last the total."""
+        figures = view.row.figures()
+        found = {row.key: row for row in reports.count(self._database, question, figures, reach=reach)}
+        counts: dict[Any, Mapping[str, int]] = {
+            key: {name: getattr(row, name) for name in figures} for key, row in found.items()
+        }
+        total = counts.pop(None, dict.fromkeys(figures, 0))
+        names = {key: key for key in sorted(counts, key=lambda key: (key == "", comparable(key), key))}
+        if question.by == "site":
+            names = {str(site.id): site.name for site in sites if str(site.id) in counts}
+        if question.by == "location":
+            places = reports.places(self._database, question, reach=reach)
+            of_site = {site.id: [site.name] for site in sites if len(sites) > 1}
+            names = {place.ids[-1]: " / ".join([*of_site.get(place.site_id, []), *place.names]) for place in places}
+            counts = _with_what_they_hold(counts, {place.ids[-1]: place.ids for place in places})
+            names = {key: name for key, name in {**names, "": ""}.items() if key in counts}
+        rows: list[tuple[str | None, str | None, Mapping[str, int]]] = [
+            *((key, name, counts[key]) for key, name in names.items()),
+            (None, None, total),
+        ]
+        return [_row(view, question, key, name, numbers, found.get(key)) for key, name, numbers in rows]
+
+    def _burn_down(
+        self, view: type[ReportView], question: Question, sites: Sequence[SiteInScope], today: date, reach: Reach
+    ) -> list[ReportRow]:
+        days = list(_days(question, today))
+        theirs = any(site.role == SiteRole.CONTRACTOR for site in sites)
+        numbers = reports.burn_down(self._database, question, days, theirs=theirs, reach=reach)
+        return [
+            _row(view, question, day.isoformat(), day.isoformat(), {"open": number}, None)
+            for day, number in zip(days, numbers, strict=True)
+        ]
+
+
+def counted_in(link: str, now: datetime, *, reach: Reach) -> tuple[Counted, Mapping[str, Any]]:
+    """The items of a report's figure, by the `counted_in` of its link, and the parameters of their condition. Raises
+    `Invalid`."""
+    name, _, asked = link.partition("?")
+    parts = dict(parse_qsl(asked, keep_blank_values=True))
+    figure, row = parts.pop("figure", ""), parts.pop("key", None)
+    view = REPORTS.get(name)
+    with suppress(Invalid):
+        query = None if view is None else parse_query(view.query, urlencode(parts))
+        is_row = _is_day(row) if name == "burndown" else "\0" not in (row or "")
+        if view is not None and query is not None and is_row and figure in view.row.figures():
+            first, last = (query.first, query.last) if isinstance(query, PeriodQuery) else (None, None)
+            question = _asked(view, query, now, first, last)
+            counted = Counted(question.report, question.by, figure, row is not None)
+            return counted, reports.counted_values(question, row, reach=reach)
+    raise Invalid.field("counted_in", "must be as a report's link has it")
+
+
+def _is_day(text: str | None) -> bool:
+    try:
+        return date.min < date.fromisoformat(text or "") < date.max
+    except ValueError:
+        return False
+
+
+def _asked(
+    view: type[ReportView], query: ReportQuery, now: datetime, first: date | None, last: date | None
+) -> Question:
+    name = view.report.replace("-", "_")
+    return Question(name, query.by, now, query.site_id, roles_of(view.report), first, last)
+
+
+def _period(view: type[ReportView], query: ReportQuery, today: date) -> tuple[date | None, date | None]:
+    """The first and last day. Raises `Invalid`."""
+    if not isinstance(query, PeriodQuery):
+        return None, None
+    if view is CountsReport:
+        return query.first, query.last
+    last = query.last or max(today, query.first or today)
+    first = query.first or (last - _USUAL if last - date.min > _USUAL else date.min)
+    if last - first >= LONGEST_PERIOD:
+        raise Invalid.field("from", f"must be less than {LONGEST_PERIOD.days} days before the last")
+    return first, last
+
+
+def _days(question: Question, today: date) -> Iterable[date]:
+    """The days at whose end open items are counted: none that has not begun anywhere."""
+    assert question.first is not None
+    assert question.last is not None
+    last = min(question.last, today)
+    for number in range((last - question.first).days + 1):
+        day = question.first + number * _DAY
+        following = day + _DAY
+        ends = {"day": True, "week": following.weekday() == 0, "month": following.day == 1}
+        if day == last or ends[question.by]:
+            yield day
+
+
+def _with_what_they_hold(
+    counts: Mapping[str, Mapping[str, int]], paths: Mapping[str, Sequence[str]]
+) -> dict[str, Mapping[str, int]]:
+    """The counts of each location and of those that it holds together."""
+    summed: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for key, numbers in counts.items():
+        for place in paths.get(key, [key]):
+            for figure, number in numbers.items():
+                summed[place][figure] += number
+    return {**summed}
+
+
+def _row(
+    view: type[ReportView],
+    question: Question,
+    key: str | None,
+    name: str | None,
+    numbers: Mapping[str, int],
+    measured: Any,
+) -> ReportRow:
+    def link(figure: str) -> str:
+        asked = {"by": question.by, "from": question.first, "to": question.last, "figure": figure, "key": key}
+        named = urlencode({part: value for part, value in asked.items() if value is not None})
+        query = {"site_id": question.site_id, "counted_in": f"{view.report}?{named}"}
+        return "/work-items?" + urlencode({part: value for part, value in query.items() if value is not None})
+
+    figures = {figure: Figure.unchecked(count=number, items=link(figure)) for figure, number in numbers.items()}
+    rates = {
+        rate: round(numbers[part] / numbers[whole], 4) if numbers[whole] else None
+        for rate, (part, whole) in view.row.rates.items()
+    }
+    times = _times(measured) if view.row is TimeToCloseRow else {}
+    return view.row.unchecked(key=key, name=name, **figures, **rates, **times)
+
+
+def _times(measured: Any) -> dict[str, float | None]:
+    """The median and the ninth decile of each of the three times, in days."""
+    names = {"": "days", "first_close_": "first_days", "contractor_": "contractor_days"}
+    pairs = {name: getattr(measured, column, None) or (None, None) for name, column in names.items()}
+    return {
+        f"{name}{part}_days": None if value is None else round(value, 2)
+        for name, pair in pairs.items()
+        for part, value in zip(("median", "p90"), pair, strict=True)
+    }
