@@ -28,7 +28,7 @@ from service_sites.use_cases.reports import Reports
 from service_sites.use_cases.sites import Sites
 from service_sites.use_cases.steps import Steps
 from service_sites.use_cases.user_events import UserEvents
-from service_sites.users_client import PeopleDirectory, UsersClient
+from service_sites.users_client import Names, PeopleDirectory, UsersClient
 from servicekit.circuits import Circuit, CircuitSettings, shared_state
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
@@ -53,12 +53,13 @@ PEOPLE_TOTAL_SECONDS = 3.0
 
 def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
     """Everything that people and programs may ask."""
+    names = Names(people)
     return [
         site_routes(Sites(database, people)),
         member_routes(Members(database, people)),
         place_routes(Places(database), Calendars(database)),
-        item_routes(WorkItems(database)),
-        step_routes(Steps(database)),
+        item_routes(WorkItems(database, names)),
+        step_routes(Steps(database, names)),
         report_routes(Reports(database)),
     ]
 

@@ -14,8 +14,8 @@ from servicekit.wire.envelope import dump
 from servicekit.wire.errors import AppError
 
 _PATH = "/internal/people"
-#: How long a name is known, in seconds.
-_KNOWN = 300.0
+#: How long a name is known, and how long nobody asks again after a failure, in seconds.
+_KNOWN, _UNKNOWN = 300.0, 10.0
 _MOST = 1000
 
 log = get_logger(__name__)
@@ -71,9 +71,14 @@ class Names:
         try:
             found = self._people.find(id=user_id)
         except AppError:
+            # Whoever does much at once does not wait for it each time.
+            self._remember(user_id, name, _UNKNOWN)
             return name
         name = None if found is None else found.name
+        self._remember(user_id, name, _KNOWN)
+        return name
+
+    def _remember(self, user_id: UUID, name: str | None, seconds: float) -> None:
         if len(self._known) >= _MOST:
             self._known.clear()
-        self._known[user_id] = (name, self._now() + _KNOWN)
-        return name
+        self._known[user_id] = (name, self._now() + seconds)

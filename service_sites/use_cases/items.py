@@ -34,8 +34,10 @@ from service_sites.schemas.items import (
     WorkItemQuery,
     WorkItemView,
 )
+from service_sites.use_cases.members import name_of
 from service_sites.use_cases.places import working_days
 from service_sites.use_cases.reports import counted_in
+from service_sites.users_client import Names
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action, Role
@@ -145,8 +147,9 @@ def require_seen(session: Session, item: Any, who: Actor, caller: Principal, if_
 class WorkItems:
     """The use cases; thread-safe."""
 
-    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, names: Names | None = None, *, clock: Clock = utc_now) -> None:
         self._database = database
+        self._names = names
         self._clock = clock
 
     def get(self, item_id: UUID, caller: Principal) -> AnyItemView:
@@ -256,10 +259,11 @@ class WorkItems:
         reach = caller.reach(Action.CHANGE_SITES)
         now = self._clock()
         site_id = self._find(item_id, caller).site_id
+        name = name_of(caller, self._names)
         with self._database.transaction() as session:
             site = items.begin(session, site_id, now)
             row = items.lock(session, item_id, caller.user_id, now, reach=reach)
-            who = actor_of(row, caller)
+            who = actor_of(row, caller, name)
             require_seen(session, row, who, caller, if_match)
             if row.state != WorkState.DRAFT:
                 raise StepNotPossible(f"A work item that is {_said(row.state)} cannot be deleted, only a draft.")
@@ -285,7 +289,8 @@ class WorkItems:
         reach = caller.reach(Action.CHANGE_SITES)
         now = self._clock()
         # First, so that nobody waits for whoever may not.
-        who = actor_of(items.reader(self._database, site_id, caller.user_id, reach=reach), caller)
+        reader = items.reader(self._database, site_id, caller.user_id, reach=reach)
+        who = actor_of(reader, caller, name_of(caller, self._names))
         override = _judge_new(wanted, who)
         is_draft = wanted.draft or (who.role is SiteRole.CUSTOMER)
         values: dict[str, Any] = {name: getattr(wanted, name) for name in _OF_BODY}
@@ -320,10 +325,11 @@ class WorkItems:
         """Change the fields that are named."""
         reach = caller.reach(Action.CHANGE_SITES)
         now = self._clock()
+        name = name_of(caller, self._names)
         with self._database.transaction() as session:
             site = items.begin(session, row.site_id, now)
             row = items.lock(session, row.id, caller.user_id, now, reach=reach)
-            who = actor_of(row, caller)
+            who = actor_of(row, caller, name)
             require_seen(session, row, who, caller, if_match)
             body.require_unchanged(shown(row, who, caller))
             named = body.named()

@@ -46,9 +46,9 @@ def actor(source: Database | Session, site_id: UUID, caller: Principal, name: st
     return Actor(caller.user_id, _LOCAL if caller.user_id is None else name, None, override=is_admin)
 
 
-def name_of(caller: Principal, names: Names) -> str:
+def name_of(caller: Principal, names: Names | None) -> str:
     """What history calls an administrator, who may be none of a site's people. Ask before a transaction."""
-    if caller.user_id is None or caller.role is not Role.ADMIN:
+    if names is None or caller.user_id is None or caller.role is not Role.ADMIN:
         return _ADMINISTRATOR
     return names.of(caller.user_id) or _ADMINISTRATOR
 

@@ -20,6 +20,8 @@ from service_sites.schemas.steps import (
     StepOutcomes,
 )
 from service_sites.use_cases.items import actor_of, due_by_rules, require_seen, shown
+from service_sites.use_cases.members import name_of
+from service_sites.users_client import Names
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
@@ -35,8 +37,9 @@ from servicekit.wire.errors import AppError, DeadlineExceeded, PreconditionRequi
 class Steps:
     """The use cases; thread-safe."""
 
-    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, names: Names | None = None, *, clock: Clock = utc_now) -> None:
         self._database = database
+        self._names = names
         self._clock = clock
 
     def take(self, item_id: UUID, wanted: StepBody, if_match: IfMatch, caller: Principal) -> Made[WorkItemView]:
@@ -90,6 +93,7 @@ class Steps:
         now = self._clock()
         # First, so that whoever does not see the item keeps nobody waiting.
         site_id = items.find(self._database, item_id, caller.user_id, now, reach=reach).site_id
+        name = name_of(caller, self._names)
         with self._database.transaction() as session:
             site = items.begin(session, site_id, now)
             # The same request may have been here until now.
@@ -97,7 +101,7 @@ class Steps:
                 session.rollback()
                 return _again(answer)
             item = items.lock(session, item_id, caller.user_id, now, reach=reach)
-            who = actor_of(item, caller)
+            who = actor_of(item, caller, name)
             require_seen(session, item, who, caller, if_match)
             request = wanted.request()
             assignee = original = default_due_on = None
