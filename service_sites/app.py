@@ -14,6 +14,8 @@ from service_sites.errors import (
     SiteKeyTaken,
     UnknownLocation,
 )
+from service_sites.routes.changes import change_routes
+from service_sites.routes.comments import comment_routes
 from service_sites.routes.items import item_routes
 from service_sites.routes.members import member_routes
 from service_sites.routes.places import place_routes
@@ -21,6 +23,8 @@ from service_sites.routes.reports import report_routes
 from service_sites.routes.sites import site_routes
 from service_sites.routes.steps import step_routes
 from service_sites.settings import SitesSettings
+from service_sites.use_cases.changes import Changes
+from service_sites.use_cases.comments import Comments
 from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.members import Members
 from service_sites.use_cases.places import Calendars, Places
@@ -61,6 +65,8 @@ def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
         item_routes(WorkItems(database, names)),
         step_routes(Steps(database, names)),
         report_routes(Reports(database)),
+        comment_routes(Comments(database, names)),
+        change_routes(Changes(database)),
     ]
 
 

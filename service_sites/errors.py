@@ -2,9 +2,10 @@
 
 Invalid      ⊃ UnknownLocation, UnknownPerson
 Forbidden    ⊃ ReasonRequired
-NotFound     ⊃ CalendarDayNotFound, LocationNotFound, MemberNotFound, SiteNotFound, WorkItemNotFound
-Conflict     ⊃ LastManager, LocationInUse, LocationNameTaken, MemberExists, OperationReused, SiteKeyTaken,
-               StepNotPossible, TooManyLocations
+NotFound     ⊃ CalendarDayNotFound, CommentNotFound, LinkNotFound, LocationNotFound, MemberNotFound, SiteNotFound,
+               WorkItemNotFound
+Conflict     ⊃ CommentSettled, LastManager, LocationInUse, LocationNameTaken, MemberExists, OperationReused,
+               SiteKeyTaken, StepNotPossible, TooManyLocations
 Unavailable  ⊃ PeopleUnavailable
 """
 
@@ -132,6 +133,27 @@ class OperationReused(Conflict):
     """
 
     code = "op_id_reused"
+
+
+class CommentNotFound(NotFound):
+    """There is no comment with this id on this work item."""
+
+    code = "comment_not_found"
+
+
+class CommentSettled(Conflict):
+    """Comments can be changed for 15 minutes.
+
+    Add another one.
+    """
+
+    code = "comment_settled"
+
+
+class LinkNotFound(NotFound):
+    """The work item has no such link."""
+
+    code = "link_not_found"
 
 
 class PeopleUnavailable(Unavailable):

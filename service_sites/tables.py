@@ -214,7 +214,7 @@ class WorkItem(Base):
     reopen_count: Mapped[int] = mapped_column(Integer)
     #: Of its fields and steps, from 1.
     version: Mapped[int] = mapped_column(Integer)
-    #: Of its last change, comments included.
+    #: Of its last change.
     change_seq: Mapped[int] = mapped_column(BigInteger)
     visible_to_customer: Mapped[bool]
     tags: Mapped[list[str]]
@@ -407,6 +407,8 @@ class Comment(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     item_id: Mapped[UUID] = mapped_column(ForeignKey("work_items.id", name="fk_comments_item_id", ondelete="CASCADE"))
+    site_id: Mapped[UUID]
+    change_seq: Mapped[int] = mapped_column(BigInteger)
     author_id: Mapped[UUID | None]
     author_name: Mapped[str]
     author_role: Mapped[str]
@@ -419,7 +421,8 @@ class Comment(Base):
     __table_args__ = (
         CheckConstraint("audience IN ('internal', 'parties', 'customer')", name="ck_comments_audience"),
         CheckConstraint("char_length(text) BETWEEN 1 AND 10000", name="ck_comments_text"),
-        Index("ix_comments_item", "item_id", "created_at", "id"),
+        Index("ix_comments_item", "item_id", "id"),
+        Index("ix_comments_site_changes", "site_id", "change_seq"),
     )
 
 

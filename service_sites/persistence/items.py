@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     ColumnElement,
     Date,
     DateTime,
@@ -192,7 +193,7 @@ _REACHED = or_(
     cast(_REACH, Uuid()).is_(None),
     *(and_(Membership.role == _constant(role), condition) for role, condition in _ROLES.items()),
 )
-_FOUND = (
+_SEEN = (
     select(
         *_ITEM,
         Site.key.label("site_key"),
@@ -205,8 +206,9 @@ _FOUND = (
         Membership,
         and_(Membership.site_id == WorkItem.site_id, Membership.user_id == bindparam("user_id", type_=Uuid())),
     )
-    .where(WorkItem.id == bindparam("id"), _REACHED)
+    .where(_REACHED)
 )
+_FOUND = _SEEN.where(WorkItem.id == bindparam("id"))
 _FIND = Statement(_FOUND)
 _LOCK = Statement(_FOUND.with_for_update(of=WorkItem))
 
@@ -223,6 +225,52 @@ def find(database: Database, item_id: UUID, user_id: UUID | None, now: datetime,
     for row in database.rows(_FIND, _sought(item_id, user_id, now, reach)):
         return row
     raise WorkItemNotFound
+
+
+_CHANGED = Statement(
+    _SEEN.where(
+        WorkItem.site_id == bindparam("site_id"),
+        WorkItem.change_seq > bindparam("since", type_=BigInteger()),
+        WorkItem.change_seq <= bindparam("until", type_=BigInteger()),
+    )
+    .order_by(WorkItem.change_seq)
+    .limit(bindparam("limit", type_=Integer()))
+)
+
+
+def changed(
+    database: Database,
+    site_id: UUID,
+    user_id: UUID | None,
+    now: datetime,
+    *,
+    since: int,
+    until: int,
+    limit: int,
+    reach: Reach,
+) -> list[Any]:
+    """The items of a site that somebody sees and whose last change is in a range of its `change_seq`, in its order, as
+    `find` returns them."""
+    values = {"site_id": site_id, "user_id": user_id, "now": now, "reach": reach.owner}
+    return database.rows(_CHANGED, {**values, "since": since, "until": until, "limit": limit})
+
+
+_VISIBLE = Statement(
+    select(WorkItem.id)
+    .outerjoin(
+        Membership,
+        and_(Membership.site_id == WorkItem.site_id, Membership.user_id == bindparam("user_id", type_=Uuid())),
+    )
+    .where(WorkItem.id == bindparam("ids", type_=ARRAY(Uuid)).any_(), _REACHED)
+)
+
+
+def visible(database: Database, ids: Collection[UUID], user_id: UUID | None, *, reach: Reach) -> frozenset[UUID]:
+    """Those of these items that somebody sees."""
+    if not ids:
+        return frozenset()
+    values = {"ids": list(ids), "user_id": user_id, "reach": reach.owner}
+    return frozenset(row.id for row in database.rows(_VISIBLE, values))
 
 
 _READ = Statement(

@@ -67,6 +67,9 @@ class WholeAnswer:
         self._body = body
         self.status_code = status_code
         self.fields = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+        if status_code == HTTPStatus.NOT_MODIFIED:
+            # It says nothing but that what the client has is still so (RFC 9110 section 15.4.5).
+            self._body, self.fields = b"", []
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         start_response(_status_line(self.status_code), self.fields)

@@ -244,6 +244,8 @@ def _responses(endpoint: Endpoint, schemas: _Schemas, judged: bool) -> dict[str,
         responses[str(endpoint.status)]["headers"] = _ETAG_FIELD
     if endpoint.no_content:
         responses["204"] = {"description": endpoint.no_content}
+    if endpoint.not_modified:
+        responses["304"] = {"description": endpoint.not_modified}
     by_status: dict[int, list[type[AppError]]] = {}
     for error in dict.fromkeys(errors):
         by_status.setdefault(status_of(error), []).append(error)

@@ -144,6 +144,8 @@ class Endpoint:
     no_content: str = ""
     #: Whether it answers with the view's `table` to whoever prefers text/csv.
     csv: bool = False
+    #: Describes when it answers 304 instead; empty if never.
+    not_modified: str = ""
 
     @property
     def tagged(self) -> bool:
@@ -204,6 +206,7 @@ class Routes:
         media_type: str = "application/json",
         no_content: str = "",
         csv: bool = False,
+        not_modified: str = "",
     ) -> Callable[[F], F]:
         """Each operation names its `action`, has a `guard` for callers without a login, or both: then the guard decides
         where nobody logs in.
@@ -255,6 +258,7 @@ class Routes:
                     media_type=media_type,
                     no_content=no_content,
                     csv=csv,
+                    not_modified=not_modified,
                 )
             )
             return handler

@@ -44,6 +44,12 @@ WITHOUT_REACH = {
         "for services, by a token of their own": "people",
         "follows the people of sites": "join_site leave_site",
     },
+    "service_sites/persistence/changes.py": {"of a site that was found, for whom the use case knows": "removals"},
+    "service_sites/persistence/comments.py": {
+        "of an item that was found or locked": "add link lock page reword unlink unwatch watch",
+        "the use case looks which of the items are seen": "changed",
+        "follows what became of a user": "forget_watcher",
+    },
     "service_sites/persistence/history.py": {"of an item that was found": "page page_for_contractor"},
     "service_sites/persistence/items.py": {
         "changes a site, or an item that was locked": "add begin remove write",

@@ -116,6 +116,16 @@ GET    /work-items/{id}             none own  all  all   read sites
 PUT    /work-items/{id}             none own  none all   sites
 DELETE /work-items/{id}             none own  none all   sites
 GET    /work-items/{id}/history     none own  all  all   read sites
+GET    /work-items/{id}/comments    none own  all  all   read sites
+POST   /work-items/{id}/comments    none own  none all   sites
+PUT    /work-items/{id}/comments/{comment_id} none own none all sites
+GET    /work-items/{id}/watchers    none own  all  all   read sites
+PUT    /work-items/{id}/watchers/{user_id} none own none all sites
+DELETE /work-items/{id}/watchers/{user_id} none own none all sites
+GET    /work-items/{id}/links       none own  all  all   read sites
+PUT    /work-items/{id}/links/{kind}/{target_id} none own none all sites
+DELETE /work-items/{id}/links/{kind}/{target_id} none own none all sites
+GET    /sites/{id}/changes          none own  all  all   read sites
 POST   /work-items/{id}/steps       none own  none all   sites
 GET    /reports/contractors         none own  all  all   read sites
 GET    /reports/ageing              none own  all  all   read sites

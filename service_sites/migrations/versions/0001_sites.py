@@ -415,6 +415,8 @@ def _talk() -> None:
         "comments",
         sa.Column("id", sa.Uuid, nullable=False),
         sa.Column("item_id", sa.Uuid, nullable=False),
+        sa.Column("site_id", sa.Uuid, nullable=False),
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
         sa.Column("author_id", sa.Uuid),
         sa.Column("author_name", sa.Text, nullable=False),
         sa.Column("author_role", sa.Text, nullable=False),
@@ -428,7 +430,8 @@ def _talk() -> None:
         sa.CheckConstraint("audience IN ('internal', 'parties', 'customer')", name="ck_comments_audience"),
         sa.CheckConstraint("char_length(text) BETWEEN 1 AND 10000", name="ck_comments_text"),
     )
-    op.create_index("ix_comments_item", "comments", ["item_id", "created_at", "id"])
+    op.create_index("ix_comments_item", "comments", ["item_id", "id"])
+    op.create_index("ix_comments_site_changes", "comments", ["site_id", "change_seq"])
     op.create_table(
         "watchers",
         sa.Column("item_id", sa.Uuid, nullable=False),

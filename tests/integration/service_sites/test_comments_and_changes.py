@@ -1,0 +1,215 @@
+"""What people say of work items, and the feed by which a client keeps a copy of what it may see."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.support.postgres import ServiceDatabase
+from tests.support.sites import Caller, Site, SitesSystem
+
+PEOPLE = {
+    "Eva": "engineer",
+    "Ed": "engineer",
+    "Xenia": "executive",
+    "Cora": "customer",
+    "Carl": "contractor/Lift",
+    "Bob": "contractor/Lift",
+    "Otto": "contractor/Roof",
+}
+
+
+#: What some steps need to be said.
+NEEDED = {
+    "reopen": {"reason": "Again", "due_on": "2099-01-01"},
+    "return": {"reason": "Not straight"},
+    "accept_as_is": {"reason": "Nobody sees it"},
+    "settle": {"outcome": "void", "resolution": "no_defect"},
+    "void": {"resolution": "mistake"},
+}
+
+
+@pytest.fixture
+def site(system: SitesSystem) -> Site:
+    return system.site(people=PEOPLE)
+
+
+def make(site: Site, who: str = "Eva", **fields: Any) -> dict[str, Any]:
+    return site[who].data("POST", f"{site.path}/work-items", {"title": "Crack", **fields})
+
+
+def step(site: Site, who: str, item: dict[str, Any], name: str, **fields: Any) -> dict[str, Any]:
+    now = site["Mara"].data("GET", f"/work-items/{item['id']}")
+    body = {"step": name, "op_id": str(uuid4()), **fields}
+    return site[who].data("POST", f"/work-items/{item['id']}/steps", body, If_Match=f'"{now["version"]}"')
+
+
+def said(who: Caller, item: dict[str, Any]) -> list[str]:
+    return [one["text"] for one in who.data("GET", f"/work-items/{item['id']}/comments")["comments"]]
+
+
+def comment(who: Caller, item: dict[str, Any], text: str, **fields: Any) -> Any:
+    return who.data("POST", f"/work-items/{item['id']}/comments", {"text": text, **fields})
+
+
+def test_a_comment_is_read_by_its_audience_alone_and_changes_no_state(site: Site, system: SitesSystem) -> None:
+    item = make(site, organisation="Lift", visible_to_customer=False)
+    item = step(site, "Carl", item, "start")
+    site["Mara"].data(
+        "PUT", f"/work-items/{item['id']}", {"visible_to_customer": True}, If_Match=f'"{item["version"]}"'
+    )
+    before = site["Mara"].data("GET", f"/work-items/{item['id']}")
+    for who, audience in (("Eva", None), ("Xenia", "parties"), ("Carl", None), ("Mara", "customer"), ("Cora", None)):
+        comment(site[who], item, f"by {who}", **({"audience": audience} if audience else {}))
+    assert said(site["Mara"], item) == ["by Eva", "by Xenia", "by Carl", "by Mara", "by Cora"]
+    assert said(system.auditor, item) == said(site["Mara"], item)
+    assert said(site["Carl"], item) == ["by Xenia", "by Carl", "by Mara", "by Cora"]
+    assert said(site["Cora"], item) == ["by Mara", "by Cora"]
+    for who, audience in (("Carl", "internal"), ("Cora", "parties"), ("Cora", "internal")):
+        path = f"/work-items/{item['id']}/comments"
+        assert site[who].refusal("POST", path, {"text": "?", "audience": audience}) == (403, "forbidden")
+    assert site["Otto"].refusal("GET", f"/work-items/{item['id']}/comments") == (404, "work_item_not_found")
+    assert system.auditor.refusal("POST", f"/work-items/{item['id']}/comments", {"text": "?"})[0] == 403
+    assert site["Mara"].data("GET", f"/work-items/{item['id']}") == before
+
+
+def test_a_comment_sent_twice_is_there_once_and_its_author_alone_may_reword_it(
+    site: Site, sites_database: ServiceDatabase
+) -> None:
+    item, op_id = make(site), str(uuid4())
+    first = comment(site["Eva"], item, "Look", op_id=op_id)
+    again = site["Eva"].ask("POST", f"/work-items/{item['id']}/comments", {"text": "Look", "op_id": op_id})
+    assert (again.json["data"], again.headers["Idempotency-Replayed"]) == (first, "true")
+    path = f"/work-items/{item['id']}/comments"
+    assert site["Eva"].refusal("POST", path, {"text": "Other", "op_id": op_id}) == (409, "op_id_reused")
+    assert site["Mara"].refusal("PUT", f"{path}/{first['id']}", {"text": "Mine"}) == (403, "forbidden")
+    assert site["Eva"].refusal("PUT", f"{path}/{uuid4()}", {"text": "None"}) == (404, "comment_not_found")
+    assert site["Eva"].data("PUT", f"{path}/{first['id']}", {"text": "Look here"})["edited_at"] is not None
+    assert said(site["Mara"], item) == ["Look here"]
+    sites_database.administer("UPDATE comments SET created_at = created_at - interval '16 minutes'")
+    assert site["Eva"].refusal("PUT", f"{path}/{first['id']}", {"text": "Too late"}) == (409, "comment_settled")
+
+
+def test_people_watch_and_leaders_let_others_watch_and_link(site: Site, system: SitesSystem) -> None:
+    item, other = make(site, organisation="Lift"), make(site)
+    path = f"/work-items/{item['id']}"
+    ids = {name: str(caller.user_id) for name, caller in site.people.items()}
+    site["Carl"].data("PUT", f"{path}/watchers/{ids['Carl']}")
+    site["Eva"].data("PUT", f"{path}/watchers/{ids['Xenia']}")
+    twice = site["Eva"].data("PUT", f"{path}/watchers/{ids['Xenia']}")
+    assert [one["name"] for one in twice["watchers"]] == ["Carl", "Xenia"]
+    assert site["Carl"].refusal("PUT", f"{path}/watchers/{ids['Bob']}") == (403, "forbidden")
+    assert site["Eva"].refusal("PUT", f"{path}/watchers/{system.stranger.user_id}") == (400, "invalid_input")
+    assert site["Carl"].data("DELETE", f"{path}/watchers/{ids['Carl']}")["watchers"] == [
+        {"id": ids["Xenia"], "name": "Xenia"}
+    ]
+    order = uuid4()
+    site["Eva"].data("PUT", f"{path}/links/order/{order}")
+    linked = site["Mara"].data("PUT", f"{path}/links/item/{other['id']}")["links"]
+    assert [(one["kind"], one["target_id"]) for one in linked] == [("order", str(order)), ("item", other["id"])]
+    assert site["Carl"].data("GET", f"{path}/links")["links"] == linked
+    assert site["Mara"].refusal("PUT", f"{path}/links/item/{item['id']}") == (400, "invalid_input")
+    assert site["Mara"].refusal("PUT", f"{path}/links/plan/{order}") == (400, "invalid_input")
+    assert site["Carl"].refusal("DELETE", f"{path}/links/order/{order}") == (403, "forbidden")
+    assert len(site["Eva"].data("DELETE", f"{path}/links/order/{order}")["links"]) == 1
+    assert site["Eva"].refusal("DELETE", f"{path}/links/order/{order}") == (404, "link_not_found")
+
+
+class Copy:
+    """What a client knows of a site that asks for nothing but its changes."""
+
+    def __init__(self, site: Site, who: str) -> None:
+        self._path, self._caller = f"{site.path}/changes", site[who]
+        self.items: dict[str, Any] = {}
+        self.comments: dict[str, Any] = {}
+        self.cursor: str | None = None
+        self.resets = 0
+
+    def follow(self, limit: int) -> None:
+        """Ask until there is nothing more."""
+        while True:
+            since = "" if self.cursor is None else f"&since={self.cursor}"
+            answer = self._caller.data("GET", f"{self._path}?limit={limit}{since}")
+            if answer["reset"]:
+                self.items, self.comments, self.resets = {}, {}, self.resets + 1
+            for change in answer["changes"]:
+                if change["kind"] == "gone":
+                    self.items.pop(change["id"], None)
+                elif change["kind"] == "item":
+                    self.items[change["id"]] = change["item"]
+                else:
+                    self.comments[change["id"]] = change["comment"]
+            self.cursor = answer["cursor"]
+            if not answer["more"]:
+                return
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_copy_kept_by_the_feed_equals_what_its_reader_may_see(site: Site, seed: int) -> None:
+    chance = random.Random(seed)
+    copies = {who: Copy(site, who) for who in ("Mara", "Eva", "Xenia", "Cora", "Carl", "Bob", "Otto")}
+    made: list[dict[str, Any]] = []
+
+    def present(item: dict[str, Any]) -> dict[str, Any]:
+        return site["Mara"].data("GET", f"/work-items/{item['id']}")
+
+    def change() -> None:
+        if len(made) < 4 or chance.random() < 0.15:
+            organisation = chance.choice(["", "Lift", "Roof"])
+            made.append(make(site, organisation=organisation))
+            return
+        item = present(chance.choice(made))
+        deed = chance.choice(["shown", "assign", "comment", "step", "step", "rights"])
+        if deed == "shown":
+            wanted = {"visible_to_customer": chance.random() < 0.5}
+            site["Mara"].ask("PUT", f"/work-items/{item['id']}", wanted, If_Match=f'"{item["version"]}"')
+        elif deed == "assign":
+            fields = {"assignee_id": str(site[chance.choice(["Carl", "Bob", "Otto"])].user_id)}
+            body = {"step": "assign", "op_id": str(uuid4()), **fields}
+            site["Mara"].ask("POST", f"/work-items/{item['id']}/steps", body, If_Match=f'"{item["version"]}"')
+        elif deed == "comment":
+            comment(site["Mara"], item, "Look", audience=chance.choice(["internal", "parties", "customer"]))
+        elif deed == "rights":
+            organisation = chance.choice(["Lift", "Roof"])
+            site["Mara"].data("PUT", f"{site.path}/members/{site['Bob'].user_id}", {"organisation": organisation})
+        elif steps := [one for one in item["permitted_steps"] if one not in ("assign", "move_deadline")]:
+            name = chance.choice(steps)
+            body = {"step": name, "op_id": str(uuid4()), **NEEDED.get(name, {})}
+            taken = site["Mara"].ask("POST", f"/work-items/{item['id']}/steps", body, If_Match=f'"{item["version"]}"')
+            assert taken.status_code == 200, taken.json
+
+    for _ in range(12):
+        for _ in range(chance.randrange(1, 5)):
+            change()
+        for who, copy in copies.items():
+            copy.follow(limit=chance.choice([1, 2, 100]))
+            listed = site[who].data("GET", f"/work-items?site_id={site.id}&limit=100")["work_items"]
+            assert copy.items == {item["id"]: item for item in listed}, who
+            heard = {
+                one["id"]: one
+                for item in listed
+                for one in site[who].data("GET", f"/work-items/{item['id']}/comments")["comments"]
+            }
+            # Of an item that came back later, what was said while it was hidden is asked of the item itself.
+            assert copy.comments.items() >= {k: v for k, v in heard.items() if k in copy.comments}.items()
+    assert copies["Mara"].resets == 0
+
+
+def test_an_unchanged_site_is_a_304_and_another_sites_cursor_is_refused(site: Site, system: SitesSystem) -> None:
+    make(site)
+    path = f"{site.path}/changes"
+    first = site["Eva"].ask("GET", path)
+    tag, cursor = first.headers["ETag"], first.json["data"]["cursor"]
+    unchanged = site["Eva"].ask("GET", path, If_None_Match=tag)
+    assert (unchanged.status_code, unchanged.data, unchanged.headers["ETag"]) == (304, b"", tag)
+    make(site)
+    assert site["Eva"].ask("GET", path, If_None_Match=tag).status_code == 200
+    behind = site["Eva"].data("GET", f"{path}?since={cursor}")
+    assert len(behind["changes"]) == 1
+    other = system.site("SOUTH", {"Eva": "engineer"})
+    for since in (cursor, "nonsense", "", "é", cursor[:-1]):
+        assert other["Eva"].refusal("GET", f"{other.path}/changes?since={since}") == (400, "invalid_input")
+    assert system.stranger.refusal("GET", path) == (404, "site_not_found")
