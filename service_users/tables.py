@@ -231,14 +231,14 @@ class OneTimeToken(Base):
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", name="fk_one_time_tokens_user_id", ondelete="CASCADE"))
     purpose: Mapped[str] = mapped_column(Text)
-    #: The new address that is to be proven.
+    #: The new address that is to be proven, or the old one that is to be told.
     email: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
     __table_args__ = (
-        CheckConstraint("purpose IN ('reset', 'invitation', 'email')", name="ck_one_time_tokens_purpose"),
-        CheckConstraint("(email IS NOT NULL) = (purpose = 'email')", name="ck_one_time_tokens_email"),
+        CheckConstraint("purpose IN ('reset', 'invitation', 'email', 'moved')", name="ck_one_time_tokens_purpose"),
+        CheckConstraint("(email IS NOT NULL) = (purpose IN ('email', 'moved'))", name="ck_one_time_tokens_email"),
         Index("ix_one_time_tokens_user_id", "user_id"),
         Index("ix_one_time_tokens_expires_at", "expires_at"),
     )

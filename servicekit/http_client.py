@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -150,8 +151,8 @@ class ServiceClient:
         self._total_seconds = total_seconds
         # Without a session: it follows no redirects, keeps no cookies and reads no environment.
         self._adapter = _Adapter(str(base.url).removesuffix(base.path_url), pool_size)
-        #: The certificates to trust: those of requests, or a file.
-        self._trusted: bool | str = True
+        #: The certificates to trust: those of a file, as for whatever else speaks TLS, or those of requests.
+        self._trusted: bool | str = os.environ.get("SSL_CERT_FILE") or True
 
     def get(self, path: str, *, token: str = "") -> Any | None:
         """GET a path; returns the envelope's data, or None for a 404. `token` is that of whoever caused the call.

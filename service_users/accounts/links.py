@@ -41,7 +41,13 @@ from servicekit.wire.errors import Invalid
 
 Purpose = Literal["reset", "invitation", "email"]
 
-LASTS = {"reset": timedelta(hours=1), "invitation": timedelta(hours=72), "email": timedelta(hours=1)}
+LASTS = {
+    "reset": timedelta(hours=1),
+    "invitation": timedelta(hours=72),
+    "email": timedelta(hours=1),
+    # No link, but a message to the address of before.
+    "moved": timedelta(hours=72),
+}
 _PREFIX = "swl_"
 _ID = 16
 
@@ -123,7 +129,7 @@ class Links:
         """The message with a link, for whoever sends it at this moment. Raises `MailNotFound`."""
         wanted = (
             User.email, User.email_key, User.password_hash, User.name,
-            OneTimeToken.purpose, OneTimeToken.email.label("new_email"), OneTimeToken.expires_at,
+            OneTimeToken.purpose, OneTimeToken.email.label("other_email"), OneTimeToken.expires_at,
         )  # fmt: skip
         is_live = (OneTimeToken.expires_at > self._clock(), User.disabled_at.is_(None))
         found = select(*wanted).join(OneTimeToken, OneTimeToken.user_id == User.id)
@@ -133,7 +139,7 @@ class Links:
             raise MailNotFound
         token = self._text(row_id, row.purpose, row)
         # To the stored address, however somebody wrote it who asked for the link.
-        to = row.new_email or row.email
+        to = row.other_email or row.email
         subject, text = mails.written(row.purpose, row.name, token, row.expires_at, self._public_url)
         return MailView(to=to, subject=subject, text=text)
 
@@ -209,6 +215,9 @@ class Links:
                 updated_at=after.updated_at,
             )
             changes.record(transaction, "user.email_changed", By(user.id, address), user.id, now)
+            if self._public_url is not None:
+                row_id, _ = _put(transaction, user.id, "moved", now, user.email)
+                self._send(transaction, row_id, now)
             outbox.add_all(transaction, [events.updated(after)])
         return ConfirmedView(id=user.id, email=email)
 
@@ -248,7 +257,7 @@ def _accepted(purpose: Purpose) -> Accepted:
 
 
 def _put(
-    transaction: Transaction, user_id: UUID, purpose: Purpose, now: datetime, email: str | None = None
+    transaction: Transaction, user_id: UUID, purpose: str, now: datetime, email: str | None = None
 ) -> tuple[UUID, datetime]:
     """Store a link in the place of those for the same purpose; returns its id and its end."""
     transaction.execute(delete(OneTimeToken).where(OneTimeToken.user_id == user_id, OneTimeToken.purpose == purpose))

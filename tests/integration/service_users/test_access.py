@@ -376,8 +376,14 @@ def test_a_link_goes_by_mail_to_the_stored_address_and_no_table_ever_holds_it(as
     assert ask("POST", f"/users/{anna}/link", body, by=(new_id(), "admin"))[1]["token"] is None
     _, *others = [link for (link,) in run("SELECT subject FROM outbox WHERE type = 'mail.wanted' ORDER BY position")]
     assert [fetch(link)[1]["to"] for link in others] == ["new@example.com", "anna@example.com"]
-    run("UPDATE users SET disabled_at = now()")
+    proof = next(line for line in fetch(others[0])[1]["text"].splitlines() if line.startswith("swl_"))
+    assert ask("POST", "/auth/email/confirm", {"token": proof})[0] == 200
     assert [fetch(link)[0] for link in others] == [404, 404]
+    ((told,),) = run("SELECT id FROM one_time_tokens")
+    status, mail = fetch(told)
+    assert (status, mail["to"], "swl_" in mail["text"]) == (200, "anna@example.com", False)
+    run("UPDATE users SET disabled_at = now()")
+    assert fetch(told)[0] == 404
 
 
 def test_without_an_address_of_the_system_no_mail_is_wanted(ask, add, run):

@@ -284,14 +284,14 @@ class TlsPumps(LoopbackServer):
     ids=["good", "another's certificate", "an authority that nobody knows"],
 )
 def test_over_tls_the_name_is_verified_whatever_the_address(
-    make_client, circuit, names, tmp_path, host, trusts, report
+    make_client, circuit, names, tmp_path, host, trusts, report, monkeypatch
 ):
     names[host] = ["127.0.0.3", "127.0.0.1"]
     authority = Authority()
     with TlsPumps(authority) as pumps:
-        client = make_client(f"https://{host}:{pumps.port}", total_seconds=GENEROUS)
         if trusts:
-            client._trusted = str(authority.write(tmp_path))
+            monkeypatch.setenv("SSL_CERT_FILE", str(authority.write(tmp_path)))
+        client = make_client(f"https://{host}:{pumps.port}", total_seconds=GENEROUS)
         if report == "success":
             assert client.get("/pumps") == {}
         else:

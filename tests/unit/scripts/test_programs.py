@@ -80,6 +80,13 @@ def test_those_who_send_and_take_events_share_a_word_that_nobody_else_knows(layo
     assert len({told[name] for name in knowing}) == 1
 
 
+def test_the_mail_of_accounts_is_for_the_workers_alone(layout: Layout) -> None:
+    programs = _programs(layout)
+    told = {name: token for name, one in programs.items() if (token := one.settings.get("MAIL_TOKEN"))}
+    assert told == dict.fromkeys(("users", "worker"), told["users"])
+    assert programs["worker"].settings["USERS_URL"] == "http://127.0.0.1:8001"
+
+
 def test_the_relay_knows_every_service_and_its_database_and_has_a_page_of_its_own(layout: Layout) -> None:
     settings = _programs(layout)["relay"].settings
     assert settings["RELAY_BIND"] == "127.0.0.1:8007"
