@@ -18,7 +18,7 @@ from service_users.tables import SigningKeyRow
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 from servicekit.identity.keys import SigningKey
-from servicekit.identity.rotation import DatedKey, keys_needed, signing_key
+from servicekit.identity.rotation import AHEAD, DatedKey, keys_needed, signing_key
 from servicekit.identity.tokens import AUDIENCE, Now, TokenIssuer
 from servicekit.observing.logs import get_logger
 
@@ -58,6 +58,19 @@ class SigningKeys:
         needed = keys_needed(self._present(), self._now())
         return msgspec.json.encode({"keys": [one.key.public() for one in needed]})
 
+    def rotate(self) -> float:
+        """Make the next key now; returns when it signs, in seconds since 1970. One that waits to sign is the next
+        already, so that never are there more keys than verifiers take. Raises as `Database.transaction` does."""
+        now = self._now()
+        with self._database.transaction() as transaction:
+            transaction.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            keys = self._opened(transaction.execute(select(*_COLUMNS)).all())
+            newest = max(keys, key=lambda one: one.made_at, default=None)
+            if newest is None or newest is signing_key(keys, now):
+                newest = self._make(transaction, now)
+        # The first one ever need not wait.
+        return newest.made_at + AHEAD if keys else now
+
     def _present(self) -> list[DatedKey]:
         with self._lock:
             now = self._now()
@@ -74,7 +87,9 @@ class SigningKeys:
             transaction.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             keys = self._opened(transaction.execute(select(*_COLUMNS)).all())
             if _lacks_one(keys, now):
-                keys.append(self._make(transaction, now))
+                made = self._make(transaction, now)
+                log.info("signing_key_made", key_id=made.key.key_id)
+                keys.append(made)
             needed = keys_needed(keys, now)
             gone = [one.key.key_id for one in keys if one not in needed]
             if gone:
@@ -86,7 +101,6 @@ class SigningKeys:
         secret = self._box.seal(key.secret(), key.key_id)
         row = {"key_id": key.key_id, "secret": secret, "created_at": datetime.fromtimestamp(now, UTC)}
         transaction.execute(insert(SigningKeyRow).values(row))
-        log.info("signing_key_made", key_id=key.key_id)
         return DatedKey(now, key)
 
     def _opened(self, rows: Iterable[Any]) -> list[DatedKey]:

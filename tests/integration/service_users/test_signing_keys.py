@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from service_users.accounts import rotate_keys
 from service_users.accounts.signing import MOST_AGE, SigningKeys
 from service_users.app import create_app
 from service_users.auth_key import AuthKey
@@ -15,6 +18,7 @@ from service_users.settings import UsersSettings
 from servicekit.identity.enforcement import KEYS_PATH
 from servicekit.identity.keys import KeySet
 from servicekit.identity.rotation import AHEAD, KEPT
+from servicekit.identity.tokens import LIFETIME
 from servicekit.process.settings import SettingsError, load
 
 AUTH_KEY = AuthKey(bytes(32))
@@ -65,6 +69,42 @@ def test_a_key_is_replaced_by_age_without_a_token_that_anybody_refuses(keys_of, 
             clock[0] += MOST_AGE
     assert len(signers) == 2
     assert one.document().count(b'"kid"') == 1
+
+
+def test_keys_are_rotated_by_hand_whenever_and_however_often_without_a_token_that_anybody_refuses(keys_of, clock):
+    one, other = keys_of(), keys_of()
+    live: list[tuple[float, str]] = []
+    seen, signers = KeySet.read(one.document()), set()
+    for step in range(3 * (AHEAD + KEPT) // 20):
+        if step % 7 in (3, 4):
+            signs_at = keys_of().rotate()
+            assert clock[0] < signs_at <= clock[0] + AHEAD
+        live = [(at, text) for at, text in live if at > clock[0] - LIFETIME]
+        live += [(clock[0], token(keys)) for keys in (one, other)]
+        signers.add(live[-1][1].partition(".")[0])
+        assert all(seen.claims(text) is not None for _, text in live)
+        seen = KeySet.read(other.document())
+        assert other.document().count(b'"kid"') <= 3
+        clock[0] += 20
+    assert len(signers) >= 4
+
+
+def test_the_command_makes_the_next_key_and_says_when_it_signs(users_database, keys_of, clock, monkeypatch, capsys):
+    clock[0] = time.time() - AHEAD
+    keys_of().document()
+    capsys.readouterr()
+    monkeypatch.setenv("USERS_DATABASE_URL", users_database.url)
+    assert rotate_keys.main([]) == 1
+    assert "AUTH_KEY: is not set" in capsys.readouterr().err
+    monkeypatch.setenv("AUTH_KEY", "A" * 43)
+    assert [rotate_keys.main([]), rotate_keys.main([])] == [0, 0]
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == told[1]
+    assert re.fullmatch(
+        r"The next key signs access tokens from \d\d:\d\d:\d\d UTC on; those of before stay good\.", told[0]
+    )
+    with users_database.database.transaction() as transaction:
+        assert transaction.execute(text("SELECT count(*) FROM signing_keys")).scalar() == 2
 
 
 def test_the_database_holds_keys_that_only_the_key_of_accounts_opens(keys_of, users_database):
