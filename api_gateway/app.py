@@ -16,6 +16,7 @@ from api_gateway.headers import TrustedProxies
 from api_gateway.identity import ActAs, Identity
 from api_gateway.limits import Bulkhead, EventLoopLag, LagWatch, RetryBudget
 from api_gateway.metrics import SAME_IN_EVERY_PROCESS, GatewayMetrics
+from api_gateway.refusals import Refusals
 from api_gateway.revocations import Revocations
 from api_gateway.route_table import RouteTable
 from api_gateway.settings import GatewaySettings
@@ -61,6 +62,8 @@ class Gateway(Application):
         self._prober: Prober | None = None
         self._watch: LagWatch | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._refusals: Refusals | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.handler.page(scope, receive, send)
@@ -142,6 +145,9 @@ class Gateway(Application):
         gateway_metrics.watch_lag(lag)
         self._watch = LagWatch(lag)
         self._watch.start()
+        if settings.gateways_token is not None:
+            self._refusals = Refusals(users.upstream, settings.gateways_token)
+            self._telling = loop.create_task(self._refusals.run())
         self.handler = front = Front(
             table=table,
             lanes=lanes,
@@ -156,6 +162,7 @@ class Gateway(Application):
             lag=lag,
             budget=Budget(max(GATEWAY_MEMORY // settings.gateway_processes, LEAST_MEMORY)),
             identity=identity,
+            refusals=self._refusals,
         )
         if revocations is not None:
             known = revocations
@@ -180,6 +187,9 @@ class Gateway(Application):
             self._watch.stop()
         if self._asking is not None:
             self._asking.cancel()
+        if self._telling is not None and self._refusals is not None:
+            self._telling.cancel()
+            await self._refusals.tell_all()
         for lane in self._lanes.values():
             lane.upstream.close()
 

@@ -20,6 +20,7 @@ from api_gateway.limits import EventLoopLag, RateLimiter
 from api_gateway.metrics import GatewayMetrics
 from api_gateway.parts import fields_for_parts, forward_parts
 from api_gateway.paths import Target, split_target, without_alias
+from api_gateway.refusals import Refusals
 from api_gateway.revocations import Revocations
 from api_gateway.route_table import SHOWS_MORE, Match, Route, RouteTable
 from api_gateway.upstream import Piece, UpstreamAnswer, UpstreamError
@@ -37,6 +38,8 @@ from servicekit.wire.memory import Account, Budget
 
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+#: Why a page of Flask's refuses somebody.
+_REASONS = {401: "unauthorized", 403: "forbidden"}
 #: Log lines of requests that end within this time, in seconds, are written together.
 _LOG_SECONDS = 0.005
 
@@ -93,6 +96,7 @@ class Front(ObservedHandler[_ClientCall]):
         limiter: RateLimiter | None = None,
         streams_per_client: int,
         identity: Identity | ActAs,
+        refusals: Refusals | None = None,
     ) -> None:
         """With an `ActAs` everybody may do everything, but for who acts as somebody."""
         self._loop = asyncio.get_running_loop()
@@ -114,6 +118,7 @@ class Front(ObservedHandler[_ClientCall]):
         self._streams_per_client = streams_per_client
         self._ending = False
         self._identity = identity
+        self._refusals = refusals
         self._is_closed = isinstance(identity, Identity)
         self._stay = CREDENTIALS if self._is_closed else CREDENTIALS_OF_OPEN
 
@@ -169,6 +174,8 @@ class Front(ObservedHandler[_ClientCall]):
         else:
             await self._send_stream(exchange, reply, reply.stream)
         exchange.status = reply.status
+        if reply.code is not None and self._refusals is not None:
+            self._refusals.note(reply.status, reply.code, self._whose(request))
         return True
 
     def refuse(self, exchange: _ClientCall, error: AppError) -> None:
@@ -182,6 +189,8 @@ class Front(ObservedHandler[_ClientCall]):
         answer = error_answer(error)
         self._send(exchange, Reply(answer.status, [*answer.fields, *headers.GUARDS], answer.body))
         exchange.status = answer.status
+        if self._refusals is not None:
+            self._refusals.note(answer.status, error.code, self._whose(exchange.request))
 
     def parser_refused(self, status: int, fields: Fields) -> Fields:
         super().parser_refused(status, fields)
@@ -206,6 +215,8 @@ class Front(ObservedHandler[_ClientCall]):
 
             async def send_with_ours(message: Message) -> None:
                 if message["type"] == "http.response.start":
+                    if self._refusals is not None and (reason := _REASONS.get(message["status"])) is not None:
+                        self._refusals.note(message["status"], reason, client)
                     own = dict(message["headers"])
                     guards = [field for field in headers.GUARDS if field[0] not in own]
                     message = {**message, "headers": [*message["headers"], *guards, *extra]}

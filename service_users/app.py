@@ -51,6 +51,7 @@ def create_app(settings: UsersSettings) -> Flask:
     # At most half of the threads, so that requests without a password still run.
     passwords = Passwords(places=max(1, settings.service_threads // 2))
     users = Users(database, passwords)
+    administration = Administration(database)
     signing_keys = accounts = factors = links = exchange = acting = sign_ins = None
     provider = settings.provider()
     if (key := settings.key_of_accounts()) is not None:
@@ -75,8 +76,8 @@ def create_app(settings: UsersSettings) -> Flask:
             account_routes(accounts, users),
             factor_routes(factors),
             sign_in_routes(sign_ins, None if provider is None else provider.name, login=accounts is not None),
-            access_routes(ApiKeys(database), Administration(database), accounts, links, users),
-            exchange_routes(exchange, settings.gateways_token, acting),
+            access_routes(ApiKeys(database), administration, accounts, links, users),
+            exchange_routes(exchange, settings.gateways_token, acting, administration),
             people_routes(users, settings.token_for_people),
             mail_routes(links, settings.token_for_mail),
             event_routes(Inbox(database, {"membership.changed": users.membership_changed}), settings.token),

@@ -225,6 +225,38 @@ class MailView(View):
     text: str
 
 
+class Refusal(Body):
+    """How often the gateway answered an address with the same refusal in a minute."""
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "id": "01a1fbc0-c864-7227-8405-f11570df12c1",
+        "minute": "2026-11-20T10:00:00Z",
+        "address": "198.51.100.7",
+        "reason": "invalid_token",
+        "count": 3,
+    }
+
+    id: Id
+    minute: Timestamp
+    address: Annotated[str, Field(max_length=64)] | None
+    reason: str = Field(pattern=r"^[a-z_]{1,64}$")
+    count: int = Field(ge=1)
+
+
+class Refusals(Body):
+    """What the gateway tells about those whom it refused something."""
+
+    example: ClassVar[Mapping[str, Any]] = {"refusals": [Refusal.example]}
+
+    refusals: list[Refusal] = Field(min_length=1, max_length=200)
+
+
+class AppendedView(View):
+    """What was written."""
+
+    entries: int
+
+
 class AuditQuery(Query):
     """Which part of the audit is wanted, the newest first."""
 

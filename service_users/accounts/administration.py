@@ -9,11 +9,19 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as Transaction
 
 from service_users import events
 from service_users.accounts import changes, sessions
-from service_users.accounts.access_schemas import AccountView, AuditEntry, AuditPage, AuditQuery
+from service_users.accounts.access_schemas import (
+    AccountView,
+    AppendedView,
+    AuditEntry,
+    AuditPage,
+    AuditQuery,
+    Refusals,
+)
 from service_users.accounts.changes import By
 from service_users.accounts.schemas import Ended
 from service_users.errors import LastAdministrator
@@ -111,6 +119,22 @@ class Administration:
             changes.raise_epoch(transaction, user_id, now)
             changes.record(transaction, "sessions.ended", by, user_id, now)
         return Ended(sessions=ended)
+
+    def append(self, told: Refusals) -> AppendedView:
+        """Write what was refused to whom; what was told before is not written again."""
+        rows = [
+            {
+                "id": one.id,
+                "happened_at": one.minute,
+                "action": "request.refused",
+                "address": one.address,
+                "details": {"reason": one.reason, "count": one.count},
+            }
+            for one in told.refusals
+        ]
+        with self._database.transaction() as transaction:
+            written = transaction.execute(insert(AuditRow).values(rows).on_conflict_do_nothing().returning(AuditRow.id))
+            return AppendedView(entries=len(written.all()))
 
     def audit(self, query: AuditQuery) -> AuditPage:
         """One page of the audit, the newest first."""

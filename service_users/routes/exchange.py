@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from service_users.accounts.access_schemas import AppendedView, Refusals
+from service_users.accounts.administration import Administration
 from service_users.accounts.exchange import Exchange
 from service_users.accounts.schemas import Credential, ExchangedView, RevocationsView
 from service_users.errors import AuthIsOff, InvalidCredential
 from servicekit.web.routes import Routes, bearer_guard
 from servicekit.wire.errors import Forbidden
 
-_BODY = 4096
+_BODY, _AUDIT = 4096, 65_536
 
 
-def exchange_routes(exchange: Exchange | None, token: str | None, acting: Exchange | None = None) -> Routes:
+def exchange_routes(
+    exchange: Exchange | None, token: str | None, acting: Exchange | None, administration: Administration
+) -> Routes:
     """Declare them; without `exchange` nobody logs in, and without `acting` nobody acts as somebody else."""
     api = Routes("internal", documented=False)
     guard = bearer_guard(
@@ -36,5 +40,10 @@ def exchange_routes(exchange: Exchange | None, token: str | None, acting: Exchan
     def list_revocations() -> RevocationsView:
         """Tell which access tokens are refused before they expire."""
         return opened().revocations()
+
+    @api.post("/internal/audit", body_limit=_AUDIT, guard=guard)
+    def append_audit(body: Refusals) -> AppendedView:
+        """Write who was refused what into the audit."""
+        return administration.append(body)
 
     return api

@@ -143,7 +143,7 @@ POST   /admin/circuits/{name}       none none none all   admin
 #: Only for the services and the gateway themselves, by their own tokens.
 INTERNAL = {
     "POST /internal/events", "POST /internal/people", "POST /internal/mail", "POST /internal/exchange",
-    "GET /internal/revocations",
+    "POST /internal/audit", "GET /internal/revocations",
 }  # fmt: skip
 ROWS = {f"{method} {path}": rest for method, path, *rest in (line.split() for line in TABLE.strip().splitlines())}
 #: What else may be done by whoever must change their password.

@@ -27,7 +27,7 @@ KEY_SET = json.dumps({"keys": [KEY.public()]}).encode()
 ISSUER, SECRET = "https://sites.example", "what only the gateway knows"
 ME = UUID(int=1, version=4)
 COOKIE = "c" * 43
-EXCHANGE, REVOCATIONS = "/internal/exchange", "/internal/revocations"
+EXCHANGE, REVOCATIONS, AUDIT = "/internal/exchange", "/internal/revocations", "/internal/audit"
 _numbers = iter(range(100, 10_000))
 
 
@@ -70,6 +70,8 @@ def _process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProces
     process = start(folder, CORS_ORIGINS="https://app.example.com")
     yield process
     process.stop()
+    told = json.loads(process.upstreams["users"].requests(AUDIT)[-1].body)["refusals"]
+    assert {(one["address"], one["reason"]) for one in told} >= {("127.0.0.1", "invalid_token")}
     log = (folder / "log").read_text()
     planted = (SECRET, COOKIE, "swk_", token().split(".")[0])
     assert not [secret for secret in planted if secret in log]
@@ -131,7 +133,7 @@ def test_whoever_may_not_is_refused_before_any_service_is_asked(gateway: Gateway
         assert client.get(page, bearer(token("auditor"))).status == 200
     assert all(client.get(page).status == 200 for page in ("/", "/health", "/livez", "/openapi.json"))
     asked = [seen.target for one in gateway.upstreams.values() for seen in one.requests()]
-    assert {*asked} <= {REVOCATIONS, KEYS_PATH}
+    assert {*asked} <= {REVOCATIONS, KEYS_PATH, AUDIT}
 
 
 def test_health_shows_whoever_may_not_read_the_system_the_states_alone(

@@ -360,6 +360,28 @@ def test_the_gateway_alone_gets_tokens_for_cookies_and_keys_and_learns_what_has_
     assert exchange("key", key).status_code == 401
 
 
+def test_the_audit_takes_what_the_gateway_refused_once(ask, run):
+    told = {"id": str(new_id()), "minute": "2026-11-20T10:00:00Z", "address": HOME, "reason": "forbidden", "count": 7}
+    others = {**told, "id": str(new_id()), "address": None}
+
+    def tell(*refusals: object, token: str | None = GATEWAY) -> tuple[int, Any]:
+        answer = ask("POST", "/internal/audit", {"refusals": refusals}, token=token)
+        return answer.status_code, answer.json().get("data")
+
+    assert tell(told) == (200, {"entries": 1})
+    assert tell(told, others) == (200, {"entries": 1})
+    for wrong in ({**told, "count": 0}, {**told, "reason": "it's me"}, {**told, "action": "user.created"}):
+        assert tell(wrong)[0] == 400
+    for token in (None, "for these tests only"):
+        assert tell(others, token=token)[0] == 401
+    shown = run("SELECT action, actor, subject, address, details, happened_at::text FROM audit ORDER BY address")
+    details = {"reason": "forbidden", "count": 7}
+    assert [row[:5] for row in shown] == [
+        ("request.refused", None, None, HOME, details),
+        ("request.refused", None, None, None, details),
+    ]
+
+
 def test_the_client_that_the_gateway_names_is_the_one_that_is_slowed_down(ask, anna, run):
     def tried(password: str, client: str) -> int:
         body = {"email": "anna@example.com", "password": password}
