@@ -40,11 +40,12 @@ _PATIENCE = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attempts", type=int, help=f"wrong logins ({_ATTEMPTS:,}; quick: {_QUICK_ATTEMPTS:,})")
+    parser.add_argument("--rate", type=float, default=_GUESSES, help="how many of them a second (%(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
     attempts = arguments.attempts or (_QUICK_ATTEMPTS if arguments.quick else _ATTEMPTS)
-    seconds = attempts / _GUESSES
+    seconds = attempts / arguments.rate
     with ExitStack() as started:
         folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="bench-guessing-")))
         # PostgreSQL may run as another user than we do.
@@ -55,10 +56,10 @@ def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
         stack = ours(has_logins=True)
         databases = Tables(server, _ROWS).of(stack)
         up = started.enter_context(running(stack, databases, _ROWS, folder, None, whole=True))
-        return _measure(up, folder, seconds)
+        return _measure(up, folder, seconds, arguments.rate)
 
 
-def _measure(stack: RunningStack, folder: Path, seconds: float) -> list[ReportRow]:
+def _measure(stack: RunningStack, folder: Path, seconds: float, rate: float) -> list[ReportRow]:
     assert stack.logins is not None
     users, base = stack.processes["users"], stack.urls[GATEWAY]
     make_admin(stack.databases["users"].url, _ADMINISTRATOR, password=_PASSWORD)
@@ -70,8 +71,8 @@ def _measure(stack: RunningStack, folder: Path, seconds: float) -> list[ReportRo
     print(f"{_PEOPLE} requests a second for {seconds:g} s, alone", file=sys.stderr)
     quiet = summary(_ended(_load(base, _PEOPLE, seconds, people)))
     before = users.resident_mib() or 0.0
-    print(f"and beside {_GUESSES} guesses a second", file=sys.stderr)
-    guessing = _load(base, _GUESSES, seconds, guesses)
+    print(f"and beside {rate:g} guesses a second", file=sys.stderr)
+    guessing = _load(base, rate, seconds, guesses)
     asking = _load(base, _PEOPLE, seconds, people)
     time.sleep(seconds * 0.8)
     elsewhere, _ = _log_in(base)

@@ -16,8 +16,9 @@ from service_users.errors import TooManyPasswords
 from servicekit.process.siblings import Turn
 from servicekit.wire import deadline
 
-#: How long a password may wait for its turn, in seconds.
+#: How long a password may wait for its turn, in seconds; below: one from a known device.
 WAIT_SECONDS = 1.0
+_WAIT_SECONDS_OF_KNOWN = 3.0
 
 T = TypeVar("T")
 
@@ -27,21 +28,32 @@ class Passwords:
     recommended option).
 
     `places` is the most requests of a process that may hash or wait. Each occupies a thread, so it must be well below
-    their number. Never hash inside a transaction: its connection would wait too.
+    their number. One more is for known devices, which those who guess can therefore not keep out. Never hash inside a
+    transaction: its connection would wait too.
     """
 
     def __init__(self, *, places: int) -> None:
         self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
         self._of_nobody = _hash_of_nothing(RFC_9106_LOW_MEMORY)
         self._places = threading.BoundedSemaphore(places)
+        self._place_of_known = threading.BoundedSemaphore(1)
         self._turn = Turn()
 
     def hash(self, password: str) -> str:
         """Return the hash. Raises `TooManyPasswords` if too many wait or for too long, and `DeadlineExceeded`."""
         return self._in_turn(lambda: self._hasher.hash(password))
 
-    def verify(self, stored: str | None, password: str) -> bool:
-        """Whether this is the password of a stored hash. Without one it takes as long, and is not. Raises as `hash`."""
+    def verify(
+        self,
+        stored: str | None,
+        password: str,
+        *,
+        is_known: bool = False,
+        before: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Whether this is the password of a stored hash. Without one it takes as long, and is not. Raises as `hash`.
+
+        `before` is called with a place and before the turn, and may raise; `is_known` is for a known device."""
         wanted = stored or self._of_nobody
 
         def verify() -> bool:
@@ -50,13 +62,17 @@ class Passwords:
             except (VerificationError, InvalidHashError):
                 return False
 
-        return self._in_turn(verify) and stored is not None
+        return self._in_turn(verify, is_known, before) and stored is not None
 
-    def _in_turn(self, work: Callable[[], T]) -> T:
-        if not self._places.acquire(blocking=False):
-            raise TooManyPasswords
+    def _in_turn(self, work: Callable[[], T], is_known: bool = False, before: Callable[[], None] = lambda: None) -> T:
+        place = self._places
+        if not place.acquire(blocking=False):
+            place = self._place_of_known
+            if not (is_known and place.acquire(blocking=False)):
+                raise TooManyPasswords
         try:
-            wait = deadline.remaining(WAIT_SECONDS)
+            before()
+            wait = deadline.remaining(_WAIT_SECONDS_OF_KNOWN if is_known else WAIT_SECONDS)
             if not self._turn.acquire(timeout=wait):
                 deadline.remaining(wait)  # raises if the request's own time is over
                 raise TooManyPasswords
@@ -65,7 +81,7 @@ class Passwords:
             finally:
                 self._turn.release()
         finally:
-            self._places.release()
+            place.release()
 
 
 def _hash_of_nothing(like: Parameters) -> str:

@@ -86,11 +86,14 @@ class Throttles:
         if self._monotonic() - self._pruned_at > _PRUNE_EVERY:
             self._pruned_at = self._monotonic()
             self._database.once(_PRUNE, {"forgotten": _forgotten(now)})
-        while not self._database.once(_RESERVE, {"subject": subject, "now": now, "forgotten": _forgotten(now)}):
+        while True:
+            # Read first: counting locks the row, and a flood of attempts must not wait for each other.
             for (until,) in self._database.once(_UNTIL, {"subject": subject}):
-                # Read again: another attempt may have been counted at a later moment, and leave no pause.
                 if until > (now := self._clock()):
                     raise TooManyAttempts(math.ceil((until - now).total_seconds()))
+            # Again if another attempt was counted in between: it may have left a pause.
+            if self._database.once(_RESERVE, {"subject": subject, "now": now, "forgotten": _forgotten(now)}):
+                return
 
     def settle(self, subject: bytes) -> None:
         """Forget the failures: the attempt has succeeded."""

@@ -90,7 +90,7 @@ class Accounts:
             else throttles.of_network(email_key, client.address)
         )
         stored = None if user is None or user.disabled_at is not None else user.password_hash
-        if not self._is_right(login.password, stored, subject) or user is None:
+        if not self._is_right(login.password, stored, subject, is_known=known is not None) or user is None:
             raise InvalidCredential
         device, wants_cookie = known or new_id(), login.session == "cookie"
         cookie = sessions.new_cookie() if wants_cookie else None
@@ -239,7 +239,7 @@ class Accounts:
         if change.new == change.current:
             raise Invalid.field("new", "is the present one")
         subject = throttles.of_network(user.email_key, client.address)
-        if not self._is_right(change.current, user.password_hash, subject):
+        if not self._is_right(change.current, user.password_hash, subject, is_known=True):
             raise Invalid.field("current", "is not the present password")
         password_hash = self._passwords.hash(change.new)
         now = self._clock()
@@ -257,13 +257,20 @@ class Accounts:
         self._throttles.settle(subject)
         return Ended(sessions=ended)
 
-    def _is_right(self, password: str, stored: str | None, subject: bytes) -> bool:
+    def _is_right(self, password: str, stored: str | None, subject: bytes, *, is_known: bool) -> bool:
         """Whether a password is the stored one; counted as a failure until it is settled."""
-        self._throttles.reserve(subject)
+        counted = False
+
+        def count() -> None:
+            nonlocal counted
+            self._throttles.reserve(subject)
+            counted = True
+
         try:
-            return self._passwords.verify(stored, password)
+            return self._passwords.verify(stored, password, is_known=is_known, before=count)
         except (TooManyPasswords, DeadlineExceeded):
-            self._throttles.give_back(subject)
+            if counted:
+                self._throttles.give_back(subject)
             raise
 
     def _tokens(

@@ -12,6 +12,7 @@ from service_users.accounts.passwords import Passwords
 from service_users.errors import TooManyPasswords
 from servicekit.wire import deadline
 from servicekit.wire.errors import DeadlineExceeded
+from tests.support.waiting import eventually
 
 
 class Hashing:
@@ -78,3 +79,20 @@ def test_nobody_waits_longer_than_the_lane_or_the_request_allows(
             lane.hash("y")
     hashing.let_go.release()
     first.join(10)
+
+
+def test_whoever_guesses_leaves_a_known_device_its_place_and_is_not_even_counted(hashing: Hashing) -> None:
+    lane, counted = Passwords(places=1), list[str]()
+    first = in_thread(lane, [])
+    assert hashing.began.acquire(timeout=10)
+    with pytest.raises(TooManyPasswords):
+        lane.verify(None, "y", before=lambda: counted.append("somebody"))
+    known = threading.Thread(
+        target=lambda: lane.verify(None, "y", is_known=True, before=lambda: counted.append("known device"))
+    )
+    known.start()
+    eventually(lambda: counted == ["known device"], what="it waits for its turn")
+    hashing.let_go.release()
+    for thread in (first, known):
+        thread.join(10)
+        assert not thread.is_alive()
