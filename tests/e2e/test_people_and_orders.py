@@ -6,6 +6,8 @@ import uuid
 
 import pytest
 
+from tests.support.waiting import eventually
+
 
 def test_a_user_is_created_once(system):
     body = {"email": f"{uuid.uuid4().hex}@example.com", "name": "Белов Ярослав"}
@@ -72,6 +74,24 @@ def test_an_order_goes_through_its_steps_and_not_otherwise(system, order):
     assert system.put(path, {"status": "cancelled"}).data["status"] == "cancelled"
     assert system.delete(path).data["id"] == order["id"]
     assert system.get(path).error["code"] == "order_not_found"
+
+
+def test_people_of_one_site_know_each_others_names_for_as_long_as_they_work_there(system, user):
+    other = system.post("/users", {"email": f"{uuid.uuid4().hex}@example.com", "name": "Ann"}).data
+    manager = {"email": user["email"].upper(), "position": "site manager"}
+    wanted = {"key": f"S{uuid.uuid4().hex[:8].upper()}", "name": "North", "time_zone": "Europe/Moscow"}
+    site = system.post("/sites", {**wanted, "manager": manager})
+    assert site.status == 201, site.body
+    members = f"/sites/{site.data['id']}/members"
+    assert system.post(members, {"user_id": other["id"], "role": "engineer"}).status == 201
+
+    def sees() -> object:
+        return system.get(f"/users/{user['id']}", headers={"X-Act-As": other["id"]}).body.get("data")
+
+    eventually(lambda: sees() == {"id": user["id"], "name": user["name"]}, what="users hears who works there")
+    assert system.get(f"/users/{user['id']}/details", headers={"X-Act-As": other["id"]}).data["orders"] == []
+    assert system.delete(f"{members}/{other['id']}").status == 200
+    eventually(lambda: sees() is None, what="users hears who left")
 
 
 def test_an_order_of_nobody_is_refused(system):
