@@ -109,6 +109,18 @@ TIMES = {
     "/tasks/cancel": (1, 30, 30, 60),
     "/tasks/retry": (1, 30, 30, 60),
     "/tasks/batch": (1, 30, 30, 60),
+    "/work-items/steps": (1, 30, 30, 60),
+    "/reports/contractors": (1, 30, 30, 60),
+    "/reports/ageing": (1, 30, 30, 60),
+    "/reports/burndown": (1, 30, 30, 60),
+    "/reports/time-to-close": (1, 30, 30, 60),
+    "/reports/on-time": (1, 30, 30, 60),
+    "/reports/returns": (1, 30, 30, 60),
+    "/reports/counts": (1, 30, 30, 60),
+    "/reports/progress": (1, 30, 30, 60),
+    "/auth/oidc/start": (1, 10, 10, 60),
+    "/auth/oidc/callback": (1, 10, 10, 60),
+    "/auth/oidc/link": (1, 10, 10, 60),
 }
 
 
