@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import ProgrammingError
 
 from service_sites.domain.steps import Step
+from service_sites.persistence.items import begin
 from service_sites.routes.items import item_routes
 from service_sites.routes.steps import step_routes
-from service_sites.schemas.steps import StepBody
+from service_sites.schemas.steps import BulkStepBody, StepBody
 from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.leaving import leave
 from service_sites.use_cases.steps import Steps
 from service_sites.use_cases.user_events import UserEvents
+from servicekit.database.engine import Database
 from servicekit.events.cloudevents import Event
 from servicekit.process.clock import Clock, utc_now
 from servicekit.web.app import make_app
@@ -491,3 +493,20 @@ def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
     assert edited["assignee"] == left["assignee"]
     assert take(site, "Вера", edited, "assign", **to).status == (200 if how == "removed" else 400)
     assert taken(site, "Вера", seen(site, "Вера", item), "assign", organisation=THEIRS)["assignee"] is None
+
+
+def test_while_somebody_holds_a_site_its_steps_are_refused_in_time_and_may_be_sent_again(site, database):
+    """Trap 8."""
+    impatient = Database(database.url, application_name="tests", pool_size=2, lock_timeout_ms=50)
+    items = [create(site) for _ in range(3)]
+    every = [{"id": one["id"], "version": 1, "op_id": str(uuid4())} for one in items]
+    body = BulkStepBody.model_validate({"step": "assign", "organisation": OURS, "items": every})
+    steps, vera = Steps(impatient), identify(f"Bearer Вера {site.ids['Вера']}")
+    with database.database.transaction() as session:
+        begin(session, site.id, utc_now())
+        outcomes = steps.take_each(body, vera)
+    # The others are not tried: that would take as long for each.
+    assert [(one.status, one.error.code) for one in outcomes.items] == [(503, "overloaded")] * 3
+    assert [row_of(site, one).version for one in items] == [1, 1, 1]
+    assert steps.take_each(body, vera).taken == 3
+    impatient.dispose()
