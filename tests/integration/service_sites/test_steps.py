@@ -324,14 +324,6 @@ def test_people_who_work_at_the_same_time_never_lose_a_step(site, seed):
         assert len(require_history_equals_state(site, item)) == 2 + done[item["id"]]
 
 
-def test_fifty_items_made_at_once_have_fifty_numbers(app, database):
-    """Trap 1."""
-    site = BuildingSite(app, database)
-    with ThreadPoolExecutor(10) as pool:
-        numbers = [*pool.map(lambda _: create(site)["number"], range(50))]
-    assert sorted(numbers) == [*range(1, 51)]
-
-
 def test_no_step_is_lost_or_taken_twice_while_connections_are_killed(site, database):
     item = create(site)
     # Of whoever is in the middle of something.
