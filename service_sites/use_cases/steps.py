@@ -32,6 +32,7 @@ from servicekit.web.idempotency import Made
 from servicekit.web.preconditions import IfMatch
 from servicekit.wire.envelope import status_of
 from servicekit.wire.errors import AppError, DeadlineExceeded, PreconditionRequired, Unavailable
+from servicekit.wire.json_reader import read_stored
 
 
 class Steps:
@@ -146,7 +147,7 @@ def _require_fit(wanted: StepFields) -> None:
 
 
 def _again(answer: bytes) -> Made[WorkItemView]:
-    return Made(WorkItemView.model_validate_json(answer), replayed=True)
+    return Made(WorkItemView.model_validate(read_stored(answer.decode())), replayed=True)
 
 
 def _taken(one: ItemSeen, made: Made[WorkItemView]) -> StepOutcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -38,6 +38,7 @@ class Reply:
     #: The data, or the error.
     body: Any
     headers: dict[str, str]
+    raw: bytes = field(repr=False)
 
     @property
     def code(self) -> str:
@@ -73,7 +74,7 @@ class BuildingSite:
             fields["If-Match"] = if_match
         answer = self.app.test_client().open(path, method=method, json=body, headers=fields)
         read = json.loads(answer.data)
-        return Reply(answer.status_code, read.get("data", read.get("error")), dict(answer.headers))
+        return Reply(answer.status_code, read.get("data", read.get("error")), dict(answer.headers), answer.data)
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         return self.database.database.once(statement, values, with_names=True)
