@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service_sites.persistence import members
+from service_sites.persistence import comments, members
 from service_sites.use_cases.leaving import leave_all
 from servicekit.events import tombstones
 from servicekit.events.cloudevents import Event, EventData, SubjectId, read_data
@@ -43,4 +43,5 @@ class UserEvents:
         user_id = read_data(SubjectId, event).id
         tombstones.bury(session, user_id, event.time)
         leave_all(session, user_id, self._clock())
+        comments.forget_watcher(session, user_id)
         members.forget(session, user_id)

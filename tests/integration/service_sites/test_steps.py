@@ -469,12 +469,16 @@ def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
     item, closed, other = (taken(site, "Вера", create(site), "assign", **to) for _ in range(3))
     closed = taken(site, "Вера", closed, "accept_as_is")
     other = taken(site, "Вера", other, "assign", assignee_id=str(site.ids["Зоя"]))
+    watching = "SELECT count(*) FROM watchers WHERE user_id = %(id)s"
+    database.administer(f"INSERT INTO watchers VALUES ('{item['id']}', '{site.ids['Егор']}', now())")
     with database.database.transaction() as session:
         if how == "removed":
             leave(session, site.id, site.ids["Егор"], utc_now())
         else:
             event = Event(f"user.{how}", site.ids["Егор"], {"id": str(site.ids["Егор"])})
             getattr(UserEvents(), how)(session, event)
+    # A disabled account may be enabled again.
+    assert site.rows(watching, id=site.ids["Егор"])[0].count == (0 if how == "deleted" else 1)
     left = seen(site, "Вера", item)
     assert left["assignee"] == {"id": None, "name": "Егор"}
     last = require_history_equals_state(site, item)[-1]
