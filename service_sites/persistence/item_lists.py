@@ -115,9 +115,9 @@ def search(
     """
     place = SORTING.place(query)
     groups = None if reach.owner is None else _groups(database, query, reach)
-    if groups == []:
-        return None
     values = _values(database, query, now)
+    if groups == [] or (query.mine and user_id is None) or values.get("locations") == []:
+        return None
     for number, group in enumerate(groups or ()):
         values |= {f"sites{number}": group.sites, f"organisation{number}": group.organisation}
     one_site = query.site_id is not None or (groups is not None and [len(group.sites) for group in groups] == [1])
@@ -188,6 +188,11 @@ def _values(database: Database, query: WorkItemQuery, now: datetime) -> dict[str
     return values
 
 
+def _like(name: str) -> Condition:
+    condition: Condition = WorkItem.title_key.like(bindparam(name, type_=Text), escape="/")
+    return condition
+
+
 def _equal(name: str, column: Any) -> Condition:
     condition: Condition = column == bindparam(name, type_=column.type)
     return condition
@@ -230,7 +235,7 @@ def _list(
     (filters.ordered if key == "created_at" else filters.others).extend(SORTING.filters(names))
     (filters.ordered if key == "due_on" else filters.others).extend(_due(names))
     if "part" in names:
-        filters.part = WorkItem.title_key.like(bindparam("part", type_=Text), escape="/")
+        filters.part = _like("part_of_title" if any(is_customer) and not mixed else "part")
         filters.trigrams = func.trigrams(WorkItem.title_key)
     if not mixed:
         asked = _asked(names, customer=any(is_customer))
@@ -241,25 +246,27 @@ def _list(
                 *([] if one_site else [_among(f"sites{number}", WorkItem.site_id)]),
                 visible_to(role, _USER, bindparam(f"organisation{number}", type_=Text())),
                 *(_asked(names, customer=role is SiteRole.CUSTOMER) if mixed else ()),
+                *([_like("part_of_title")] if mixed and role is SiteRole.CUSTOMER and "part" in names else ()),
             )
             for number, role in enumerate(roles)
         ]
         # These see nearly everything; for the others an index gives what is theirs.
         nearly_all = one_site and roles[0] not in (SiteRole.CONTRACTOR, SiteRole.CUSTOMER)
         (filters.ordered if nearly_all else filters.others).append(or_(*seen))
+    if filters.others:
+        # An index of one of the others gives no more rows than it must.
+        filters.others = [*filters.ordered, *filters.others]
     return SortedList(WorkItem, _writer(roles), SORTING, sort, filters, continued=continued, counted=counted)
 
 
 def _asked(names: set[str], *, customer: bool) -> list[Condition]:
-    """The filters that are others for customers: these know other words, have no work, and search no numbers."""
+    """The filters that are others for customers: these know other words, and have no work."""
     conditions: list[Condition] = []
     if customer:
         if names & {"state", "states"}:
             conditions.append(_among("told_states", WorkItem.state))
         if "mine" in names:
             conditions += [_equal("user_id", WorkItem.author_id), WorkItem.kind == _REMARK]
-        if "part" in names:
-            conditions.append(WorkItem.title_key.like(bindparam("part_of_title", type_=Text), escape="/"))
         return conditions
     if "state" in names:
         conditions.append(_equal("state", WorkItem.state))
@@ -279,9 +286,10 @@ def _due(names: set[str]) -> list[Condition]:
     if "today" in names:
         late = [overdue(bindparam("today", type_=Date()))]
     else:
-        # No site is further, so that an index serves; then each site's own date decides.
+        # No site is further ahead or behind; an index serves, and between the two each site's own date decides.
+        ahead, behind = (today_at(literal_column(f"'Etc/GMT{hours}'", Text())) for hours in ("-14", "+12"))
         today = select(today_at(Site.time_zone)).where(Site.id == WorkItem.site_id).scalar_subquery()
-        late = [overdue(today_at(literal_column("'Etc/GMT-14'", Text()))), WorkItem.due_key < today]
+        late = [overdue(ahead), or_(WorkItem.due_key < behind, WorkItem.due_key < today)]
     if "late" in names:
         conditions += late
     if "not_late" in names:
