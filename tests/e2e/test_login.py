@@ -502,6 +502,7 @@ class Planted:
             "device token": session["device_token"],
             "recovery code": confirmed["recovery_codes"][0],
             "secret of an app": factor["secret"],
+            "pending login": closed.log_in(person.email)["pending_token"],
             "cookie": closed.cookie(browsing),
             "API key": closed.api_key(program, "read"),
             "link": system.post(f"/users/{program.id}/link", purpose, headers=closed.admin).data["token"],
@@ -532,7 +533,7 @@ class Planted:
         for secret in self.shown.values():
             for path, names in (
                 ("/auth/login", ("email", "password", "device_token", "session")),
-                ("/auth/login/code", ("challenge", "code")),
+                ("/auth/login/code", ("pending_token", "code")),
                 ("/auth/refresh", ("refresh_token",)),
                 ("/auth/reset", ("token", "password")),
                 ("/auth/email/confirm", ("token",)),
