@@ -47,7 +47,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # PATCH, since in every service it does what PUT does.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Media types that pass through without an envelope.
-_PASSING_MEDIA_TYPES = frozenset({"text/event-stream", "text/csv"})
+_PASSING_MEDIA_TYPES = frozenset({"text/event-stream", "text/csv", "application/jwk-set+json"})
 
 
 #: How a call ended for its circuit; `not_permitted` was never sent.

@@ -111,7 +111,7 @@ def _publish(app: Flask, keys: Callable[[], SigningKeys]) -> None:
     def show_keys() -> Response:
         # Shorter than a key is published before it signs.
         fields = {"Cache-Control": "public, max-age=60"}
-        return Response(keys().document(), 200, fields, mimetype="application/json")
+        return Response(keys().document(), 200, fields, mimetype="application/jwk-set+json")
 
     app.add_url_rule(
         KEYS_PATH, endpoint=KEYS_PATH, view_func=show_keys, methods=["GET"], provide_automatic_options=False

@@ -69,6 +69,7 @@ def _process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProces
     (folder / "keys").write_bytes(KEY_SET)
     process = start(folder, CORS_ORIGINS="https://app.example.com")
     yield process
+    assert process.client.get("/tasks", bearer("x")).status == 401
     process.stop()
     told = json.loads(process.upstreams["users"].requests(AUDIT)[-1].body)["refusals"]
     assert {(one["address"], one["reason"]) for one in told} >= {("127.0.0.1", "invalid_token")}
@@ -134,6 +135,12 @@ def test_whoever_may_not_is_refused_before_any_service_is_asked(gateway: Gateway
     assert all(client.get(page).status == 200 for page in ("/", "/health", "/livez", "/openapi.json"))
     asked = [seen.target for one in gateway.upstreams.values() for seen in one.requests()]
     assert {*asked} <= {REVOCATIONS, KEYS_PATH, AUDIT}
+
+
+def test_the_key_set_is_passed_as_it_is(gateway: GatewayProcess, users: ScriptedUpstream):
+    users.script_path(KEYS_PATH, answer(200, KEY_SET, media_type="application/jwk-set+json"))
+    got = gateway.client.get(KEYS_PATH)
+    assert (got.status, got.value("Content-Type"), got.body) == (200, "application/jwk-set+json", KEY_SET)
 
 
 def test_health_shows_whoever_may_not_read_the_system_the_states_alone(

@@ -123,6 +123,8 @@ def test_the_key_set_is_a_page_without_an_envelope(users_database, keys_of):
     app = create_app(UsersSettings(users_database_url=url, auth_key="A" * 43))
     answer = app.test_client().get(KEYS_PATH)
     assert answer.headers["Cache-Control"] == "public, max-age=60"
+    # RFC 7517 section 8.5.2; the gateway passes it as it is.
+    assert answer.mimetype == "application/jwk-set+json"
     assert KeySet.read(answer.data)
     assert create_app(UsersSettings(users_database_url=url)).test_client().get(KEYS_PATH).status_code == 404
 
