@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from scripts import seeding_logins
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.listening import Listening
@@ -26,6 +28,7 @@ T = TypeVar("T")
 USERS, ORDERS, TASKS = 30, 200, 300
 _AT_ONCE = 4
 _TIMEOUT = 10
+_LOGIN = "/auth/login"
 #: What a key or a change answers that an earlier run has used or made; 404 if the record is gone since.
 _MADE_BEFORE = (404, 409)
 
@@ -104,12 +107,34 @@ class GatewayClient:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=_AT_ONCE))
+        self._login: dict[str, str] | None = None
+        self._token, self._renew_at = "", 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether it takes nothing from somebody who has not logged in."""
+        refused, _ = self.call("GET", "/users?limit=1", also=[401])
+        return refused
+
+    def log_in(self, email: str, password: str) -> None:
+        """Be this person from now on."""
+        self._login = {"email": email, "password": password}
+
+    def _authorization(self) -> dict[str, str]:
+        with self._lock:
+            if self._login is not None and time.monotonic() > self._renew_at:
+                _, tokens = self.call("POST", _LOGIN, self._login)
+                self._token = tokens["access_token"]
+                self._renew_at = time.monotonic() + tokens["expires_in"] / 2
+            return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def call(
         self, method: str, path: str, body: Any = None, *, also: Sequence[int] = (), key: str | None = None
     ) -> tuple[bool, Any]:
         """Return whether an earlier run made it, and the data; `also` lists error statuses that say so too."""
         headers = {} if key is None else {"Idempotency-Key": key}
+        headers |= {} if path == _LOGIN else self._authorization()
         try:
             answer = self._session.request(method, self._url + path, json=body, headers=headers, timeout=_TIMEOUT)
             envelope = answer.json()
@@ -121,18 +146,21 @@ class GatewayClient:
             raise SeedingError(f"{method} {path} answered {answer.status_code}: {envelope['error']['message']}")
         return "Idempotency-Replayed" in answer.headers, envelope["data"]
 
+    def user(self, email: str, name: str, roles: Sequence[str]) -> tuple[bool, str]:
+        """Whether an earlier run made this user, and the id."""
+        before, user = self.call("POST", "/users", {"email": email, "name": name, "roles": roles}, also=[409])
+        if before:
+            _, page = self.call("GET", f"/users?email={email}")
+            (user,) = page["users"]
+        return before, str(user["id"])
+
 
 def create_users(gateway: GatewayClient) -> list[str]:
     """Create the users, or find existing ones; return their ids."""
 
     def one(person: tuple[str, str, list[str]]) -> tuple[bool, str]:
         name, mailbox, roles = person
-        email = f"{mailbox}@example.com"
-        before, user = gateway.call("POST", "/users", {"email": email, "name": name, "roles": roles}, also=[409])
-        if before:
-            _, page = gateway.call("GET", f"/users?email={email}")
-            (user,) = page["users"]
-        return before, str(user["id"])
+        return gateway.user(f"{mailbox}@example.com", name, roles)
 
     return _all(one, PEOPLE[:USERS], "users")
 
@@ -219,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the system; 0 when done, 1 with one clear line otherwise."""
     parser = argparse.ArgumentParser(
         prog="./scripts/seed",
-        description=f"Fill a running system with {USERS} users, {ORDERS} orders and {TASKS} tasks.",
+        description=f"Fill a running system with {USERS} users, {ORDERS} orders and {TASKS} tasks. Where people log in "
+        "it makes somebody with each role too, whose passwords it shows on a terminal; otherwise it writes them to "
+        "secrets/seeded in the data folder.",
     )
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--url", help="the gateway, wherever it runs (that of the instance on this machine)")
@@ -232,7 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         url = options.url or _url_of(options.data)
         gateway = GatewayClient(url)
-        user_ids = create_users(gateway)
+        owners: list[str] = []
+        if gateway.asks_for_login:
+            if options.url:
+                raise SeedingError("people log in there; on its own machine, --data DIR says whose secrets to read")
+            owners = seeding_logins.log_in(gateway, Layout.of(options.data))
+        user_ids = create_users(gateway) + owners
         create_orders(gateway, user_ids, options.seed)
         create_tasks(gateway, user_ids, options.seed)
     except (SeedingError, InstanceError) as exc:

@@ -21,6 +21,7 @@ import psutil
 import psycopg2
 import pytest
 
+from scripts import seeding
 from scripts.instance.closing import ADMINISTRATOR
 from scripts.instance.ports import Ports
 from service_users.accounts.totp import one_time_code
@@ -478,6 +479,28 @@ def test_a_task_outlives_its_owners_logout_and_ends_with_its_owners_right_to_it(
     assert system.post(f"/users/{owner.id}/disable", headers=closed.admin).status == 200
     cancelled = ("cancelled", "the user was disabled")
     eventually(lambda: shown() == [cancelled, cancelled], what="the tasks have ended")
+
+
+def test_the_seed_makes_somebody_with_each_role_who_can_log_in_and_data_of_several_people(
+    closed: ClosedSystem, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, few in (("USERS", 3), ("ORDERS", 20), ("TASKS", 3)):
+        monkeypatch.setattr(seeding, name, few)
+    system, file = closed.system, closed.system.data / "secrets" / "seeded"
+    for _ in range(2):
+        assert seeding.main(["--data", str(system.data)]) == 0
+        assert (file.stat().st_mode & 0o777, str(file) in capsys.readouterr().out) == (0o600, True)
+    seeded = dict(line.split() for line in file.read_text().splitlines())
+    sessions = {email: closed.log_in(email, password) for email, password in seeded.items()}
+    roles, orders = {}, {}
+    for email, session in sessions.items():
+        fields = bearer(session["access_token"])
+        roles[email] = system.get("/auth/me", headers=fields).data["roles"]
+        orders[email] = system.get("/orders?limit=1", headers=fields).data["total"]
+    assert sorted(roles.values()) == [["admin"], ["auditor"], ["user"]]
+    assert 0 < orders["seed.user@example.com"] < orders["seed.auditor@example.com"]
+    assert seeding.main(["--url", system.url]) == 1
+    assert "people log in there" in capsys.readouterr().err
 
 
 class Planted:
