@@ -11,6 +11,13 @@ from api_gateway.route_table import Part, Route
 
 _VARIABLE = re.compile(r"\{[^}]*\}")
 _SCHEMAS = "#/components/schemas/"
+#: What a service takes as an access token the gateway takes as a browser's session too, and makes the one of the other.
+_COOKIE = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": "siteworks",
+    "description": "the session of a browser, which it sends by itself; over TLS `__Host-siteworks`",
+}
 
 
 def merge_documents(
@@ -40,6 +47,8 @@ def merge_documents(
                 if operation.get("operationId") in used_ids:
                     operation["operationId"] = f"{service}_{operation['operationId']}"
                 used_ids.add(operation.get("operationId"))
+                if "security" in operation:
+                    operation["security"] = [*operation["security"], {"cookie": []}]
             tags += _tags([taken])
             paths[path] = {**paths.get(path, {}), **taken}
     for route in routes:
@@ -55,7 +64,11 @@ def merge_documents(
         # Readers show groups in this order: most wanted first.
         "tags": [{"name": name} for name in dict.fromkeys((*tags, *_tags(own["paths"].values())))],
         "paths": dict(sorted(paths.items())),
-        "components": {**own["components"], "schemas": dict(sorted(schemas.items()))},
+        "components": {
+            **own["components"],
+            "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": {**own["components"].get("securitySchemes", {}), "cookie": _COOKIE},
+        },
     }
 
 

@@ -71,7 +71,9 @@ ERROR_SCHEMA: dict[str, Any] = {
 
 #: The only way to say who calls: RFC 6750.
 _BEARER = "bearer"
-_SECURITY_SCHEMES: dict[str, Any] = {_BEARER: {"type": "http", "scheme": "bearer"}}
+_SECURITY_SCHEMES: dict[str, Any] = {
+    _BEARER: {"type": "http", "scheme": "bearer", "description": "an access token, or at the gateway an API key"}
+}
 #: How pydantic names a bound in the schema of a type with a validator of its own, and how JSON Schema does.
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 

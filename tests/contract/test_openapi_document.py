@@ -143,4 +143,6 @@ def test_only_what_needs_a_token_says_so(described: dict[str, Any]) -> None:
     assert described["security"] == []
     guarded = {path: operation["security"] for _, path, operation in operations(described) if "security" in operation}
     assert guarded == {"/admin/circuits/{name}": [{"bearer": []}]}
-    assert described["components"]["securitySchemes"]["bearer"] == {"type": "http", "scheme": "bearer"}
+    schemes = described["components"]["securitySchemes"]
+    assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
+    assert (schemes["cookie"]["in"], schemes["cookie"]["name"]) == ("cookie", "siteworks")

@@ -368,6 +368,10 @@ def test_each_operation_admits_whom_the_table_says_by_whatever_credential(
         "GET /users/{id}/tasks", "GET /tasks/{id}/result",
     }  # fmt: skip
     assert {*listed["gateway"]} == ROWS.keys(), "an operation is not in the table, or not at the gateway"
+    for operation, ways_in in secured(closed.ports["gateway"]).items():
+        is_page = operation.split()[1] in ("/", "/health", "/status", "/admin/circuits/{name}")
+        wanted = set() if ROWS[operation][0] == "all" else {"bearer"} if is_page else {"bearer", "cookie"}
+        assert ways_in == wanted, operation
     assert {one for where in listed if where != "gateway" for one in listed[where]} >= {
         one for one in ROWS if one.split()[1] not in ("/", "/health", "/status", "/admin/circuits/{name}")
     }
@@ -630,6 +634,17 @@ def test_no_secret_that_was_planted_is_found_anywhere(closed: ClosedSystem) -> N
         if form in text
     }
     assert found == set()
+
+
+def secured(port: int) -> dict[str, set[str]]:
+    """By what the document says that each operation of the table may be asked for."""
+    paths = RawClient(port).get("/openapi.json").json["paths"]
+    found = {
+        f"{method.upper()} {path}": {scheme for one in operation.get("security", []) for scheme in one}
+        for path, item in paths.items()
+        for method, operation in item.items()
+    }
+    return {name: schemes for name, schemes in found.items() if name in ROWS}
 
 
 def documented(port: int) -> list[str]:
