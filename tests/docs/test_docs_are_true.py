@@ -19,6 +19,7 @@ from service_tasks.domain.task import Status, status_named
 from servicekit.events.cloudevents import PATH
 from servicekit.identity.enforcement import KEYS_PATH
 from servicekit.process.services import services
+from tests.contract.test_role_table import INTERNAL
 from tests.support.markdown import CHECKOUT, Block, Document, documents
 
 DOCUMENTS = documents()
@@ -35,6 +36,13 @@ by_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document
 
 
 # Links, paths and commands
+
+
+def test_the_table_of_credentials_between_processes_has_every_internal_path_and_token() -> None:
+    text = Document(CHECKOUT / "docs" / "security.md").text.partition("## Between processes")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(/internal/\w+)`", text)) == {one.split()[1] for one in INTERNAL}
+    tokens = {variable.name for variable in settings.variables() if variable.name.endswith("_TOKEN")}
+    assert set(re.findall(r"`([A-Z]+_TOKEN)`", text)) == tokens
 
 
 @by_document
