@@ -90,7 +90,7 @@ def _no_words_of_pika() -> None:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestServer]:
     """One real PostgreSQL for this test process."""
-    server = TestServer(guard.folder_in_memory(tmp_path_factory.mktemp("server")))
+    server = TestServer(tmp_path_factory.mktemp("server"))
     server.start()
     try:
         yield server

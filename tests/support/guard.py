@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 
 import psutil
 
@@ -40,9 +41,9 @@ def folder_in_memory(otherwise: Path) -> Path:
     """
     if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM:
         return otherwise
-    made = _in_memory(os.getpid())
-    made.mkdir(mode=0o700)
-    return made
+    mine = _in_memory(os.getpid())
+    mine.mkdir(mode=0o700, exist_ok=True)
+    return Path(mkdtemp(dir=mine))
 
 
 def _in_memory(process: int) -> Path:

@@ -17,6 +17,7 @@ from servicekit.database import migrations
 from servicekit.database.engine import Database
 from servicekit.process.services import services
 from servicekit.wire.errors import AppError
+from tests.support.guard import folder_in_memory
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -44,11 +45,12 @@ class TestServer:
     __test__ = False
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
-        """A `durable` server keeps every commit when it is killed; otherwise it is faster."""
+        """A `durable` server keeps every commit when it is killed; otherwise it is faster. Its files are in memory, or
+        in `folder` where there is no room."""
         # Even then without fsync: the tests kill processes, not machines.
         settings = {"max_wal_size": "256MB", **({"fsync": "off"} if durable else dict.fromkeys(_FAST, "off"))}
         self.postgres = EmbeddedPostgres(
-            folder / "postgres", free_port(), "superuser of a throw-away server", settings=settings
+            folder_in_memory(folder) / "postgres", free_port(), "superuser of a throw-away server", settings=settings
         )
         self._has_roles = False
         self._templates: dict[str, str] = {}

@@ -31,10 +31,10 @@ from tests.support.waiting import eventually
 CHECKOUT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def own_server(tmp_path) -> Iterator[TestServer]:
-    """A server that a test may stop."""
-    server = TestServer(tmp_path)
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory) -> Iterator[TestServer]:
+    """A server that a test may stop, and starts again."""
+    server = TestServer(tmp_path_factory.mktemp("own server"))
     server.start()
     try:
         yield server
@@ -324,6 +324,7 @@ def test_a_worker_leaves_out_types_whose_settings_are_missing_and_takes_them_onc
     assert set(bench.store.live_types()) == {"io", "noop"}
     left_out = [json.loads(line) for line in first.said().splitlines() if "task_type_left_out" in line]
     assert {line["task_type"]: line["not_set"] for line in left_out} == {
+        "account_mail": ["SMTP_HOST", "SMTP_FROM", "MAIL_TOKEN"],
         "callback": ["CALLBACK_HOSTS"],
         "http_request": ["HTTP_REQUEST_ALLOWED_HOSTS"],
         "send_email": ["SMTP_HOST", "SMTP_FROM"],
@@ -333,43 +334,74 @@ def test_a_worker_leaves_out_types_whose_settings_are_missing_and_takes_them_onc
     eventually(lambda: set(bench.store.live_types()) == {"http_request", "io", "noop", "send_email"}, timeout=20)
 
 
+#: How a command line and its environment end before there is any work: the status, and what is said on the one line.
+_MAIL = {"SMTP_HOST": "mail.test", "SMTP_FROM": "robot@example.com"}
+_ENDS = [
+    (["--types", "send_email"], {**_MAIL, "SMTP_TLS": "maybe"}, "the task type 'send_email': SMTP_TLS"),
+    (
+        [],
+        {"HTTP_REQUEST_ALLOWED_HOSTS": "a, https://x/"},
+        "'http_request': HTTP_REQUEST_ALLOWED_HOSTS: entry 2 is no host",
+    ),
+    ([], {"WORKER_CONCURRENCY": "many"}, "WORKER_CONCURRENCY"),
+    ([], {"TASKS_DATABASE_URL": "mysql://x"}, "TASKS_DATABASE_URL"),
+    ([], {"TASK_MODULES": "no_such_module"}, "TASK_MODULES: cannot import 'no_such_module'"),
+    (
+        ["--types", "noop,paint"],
+        {},
+        "there is no task type paint; there are account_mail, callback, http_request, io, noop",
+    ),
+    (["--types", ","], {}, "there is no task type (none named)"),
+    (["--concurrency", "0"], {}, "WORKER_CONCURRENCY"),
+    (["--grace", "long"], {}, "WORKER_GRACE_SECONDS"),
+    (["--check"], {"TASK_MODULES": "no_such_module"}, "TASK_MODULES: cannot import 'no_such_module'"),
+    (["--check"], {"SERVICE_THREADS": "lots"}, "the services cannot start: SERVICE_THREADS: "),
+    (["--check"], {}, ""),
+    (["--help"], {}, "WORKER_GRACE_SECONDS"),
+]
+#: Runs each in a process of its own, which need not import everything again.
+_RUN_EACH = """if True:
+    import json, os, sys
+    from service_tasks.cli import main
+    for number, (options, environment) in enumerate(json.load(sys.stdin)):
+        if os.fork() == 0:
+            os.environ.update(environment)
+            for stream in (1, 2):
+                os.dup2(os.open(str(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+            sys.exit(main(["worker", *options]))
+        print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory) -> list[tuple[int, str]]:
+    """The status and the words of each."""
+    folder = tmp_path_factory.mktemp("ends")
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN_EACH],
+        input=json.dumps([(options, environment) for options, environment, _ in _ENDS]),
+        env={"PYTHONPATH": str(CHECKOUT), "TASKS_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"},
+        cwd=folder, stdout=subprocess.PIPE, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return [(int(status), (folder / str(number)).read_text()) for number, status in enumerate(done.stdout.split())]
+
+
 @pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        (
-            {"SMTP_HOST": "mail.test", "SMTP_FROM": "robot@example.com", "SMTP_TLS": "maybe"},
-            "the task type 'send_email': SMTP_TLS",
-        ),
-        (
-            {"HTTP_REQUEST_ALLOWED_HOSTS": "a, https://x/"},
-            "'http_request': HTTP_REQUEST_ALLOWED_HOSTS: entry 2 is no host",
-        ),
-        ({"WORKER_CONCURRENCY": "many"}, "WORKER_CONCURRENCY"),
-        ({"TASKS_DATABASE_URL": "mysql://x"}, "TASKS_DATABASE_URL"),
-        ({"TASK_MODULES": "no_such_module"}, "TASK_MODULES: cannot import 'no_such_module'"),
-    ],
+    "number", range(len(_ENDS)), ids=[f"{options} {environment}" for options, environment, _ in _ENDS]
 )
-def test_a_wrong_setting_is_one_clear_line_that_names_it(start_process, environment, said):
-    worker = start_process(**environment)
+def test_what_is_wrong_with_the_start_is_one_clear_line_and_a_check_needs_no_database(ends, number):
+    options, environment, expected = _ENDS[number]
+    status, said = ends[number]
 
-    assert worker.process.wait(20) == 1
-    lines = worker.said().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("task_worker cannot start: ")
-    assert said in lines[0]
-
-
-def test_a_check_ends_after_the_settings_and_types_and_needs_no_database(start_process):
-    worker = start_process("--check", TASKS_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
-
-    assert worker.process.wait(20) == 0
-    assert "worker_started" not in worker.said()
-    wrong = start_process("--check", SERVICE_THREADS="lots")
-    assert wrong.process.wait(20) == 1
-    assert wrong.said().startswith("the services cannot start: SERVICE_THREADS: ")
-    wrong = start_process("--check", TASK_MODULES="no_such_module")
-    assert wrong.process.wait(20) == 1
-    assert wrong.said().startswith("task_worker cannot start: TASK_MODULES: cannot import 'no_such_module'")
+    assert expected in said
+    assert "worker_started" not in said
+    if options == ["--help"] or (options, environment) == (["--check"], {}):
+        assert status == 0
+    else:
+        assert status == 1
+        (line,) = said.splitlines()
+        who = "the services" if "SERVICE_THREADS" in environment else "task_worker"
+        assert line.startswith(f"{who} cannot start: ")
 
 
 def test_options_of_the_command_go_before_the_environment(bench, start_process):
@@ -381,28 +413,3 @@ def test_options_of_the_command_go_before_the_environment(bench, start_process):
     assert bench.get(other).state is State.READY
     assert worker.end(signal.SIGTERM) == 0
     assert '"concurrency": 7' in worker.said()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--types", "noop,paint"), "there is no task type paint; there are callback, http_request, io, noop"),
-        (("--types", ","), "there is no task type (none named)"),
-        (("--concurrency", "0"), "WORKER_CONCURRENCY"),
-        (("--grace", "long"), "WORKER_GRACE_SECONDS"),
-    ],
-)
-def test_a_wrong_option_is_one_clear_line(start_process, options, said):
-    worker = start_process(*options)
-
-    assert worker.process.wait(20) == 1
-    (line,) = worker.said().splitlines()
-    assert line.startswith("task_worker cannot start: ")
-    assert said in line
-
-
-def test_the_worker_command_explains_itself(start_process):
-    worker = start_process("--help")
-
-    assert worker.process.wait(20) == 0
-    assert "WORKER_GRACE_SECONDS" in worker.said()
