@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg2 import IntegrityError
 from sqlalchemy import (
     CTE,
     BigInteger,
     ColumnElement,
     Date,
     DateTime,
-    Integer,
     Text,
     Uuid,
     and_,
@@ -29,6 +29,7 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -42,6 +43,7 @@ from service_sites.tables import Base, History, Location, Membership, Removal, S
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 from servicekit.identity.reach import Reach
+from servicekit.web import idempotency
 from servicekit.web.idempotency import RequestKey
 from servicekit.wire.caseless import comparable
 from servicekit.wire.envelope import dump
@@ -52,6 +54,7 @@ Condition = ColumnElement[bool]
 #: An item can be late in these: in the others nobody is to do anything, or it waits for who examines it.
 _CAN_BE_LATE = (WorkState.OPEN, WorkState.IN_PROGRESS, WorkState.RETURNED, WorkState.DISPUTED)
 _NOW = bindparam("now", type_=DateTime(timezone=True))
+_USER = bindparam("user_id", type_=Uuid())
 _REACH = bindparam("reach", type_=Uuid())
 #: Of history's rows, everything but the item's fields: they have columns of their own there, or only say when.
 _NOT_TOLD = frozenset(
@@ -107,8 +110,6 @@ class SiteNow(NamedTuple):
     deadline_rules: Mapping[str, int | None]
     #: Of this change.
     change_seq: int
-    #: Of the first work item that it makes.
-    number: int
     #: The date there.
     today: date
     now: datetime
@@ -130,38 +131,23 @@ class Entry:
     batch_id: UUID | None = None
 
 
-_NUMBERS = bindparam("numbers", type_=Integer())
 _AT_SITE: list[Any] = [
     *(Site.id, Site.key, Site.time_zone, Site.calendar, Site.deadline_rules, Site.change_seq),
-    (Site.next_number - _NUMBERS).label("number"),
     today_at(Site.time_zone).label("today"),
 ]
-_MEMBER = bindparam("member", type_=Uuid())
 _BEGIN = Statement(
-    update(Site)
-    .where(
-        Site.id == bindparam("site_id"),
-        or_(
-            cast(bindparam("role"), Text).is_(None),
-            select(Membership.role)
-            .where(Membership.site_id == Site.id, Membership.user_id == _MEMBER, Membership.role == bindparam("role"))
-            .exists(),
-        ),
-    )
-    .values(change_seq=Site.change_seq + 1, next_number=Site.next_number + _NUMBERS)
-    .returning(*_AT_SITE)
+    update(Site).where(Site.id == bindparam("site_id")).values(change_seq=Site.change_seq + 1).returning(*_AT_SITE)
 )
 
 
-def begin(session: Session, site_id: UUID, now: datetime, *, numbers: int = 0, member: Actor | None = None) -> SiteNow:
-    """Begin a change to a site's items or people, and take as many new numbers: until the transaction ends, others that
-    would change them wait. So its `change_seq` is later than that of every change that was committed before.
+def begin(session: Session, site_id: UUID, now: datetime) -> SiteNow:
+    """Begin a change to a site's items or people: until the transaction ends, others that would change them wait.
 
-    Raises `SiteNotFound`, also if the `member`, who was one of its people, no longer has their role.
+    So its `change_seq` is later than that of every change that was committed before.
+
+    Raises `SiteNotFound`.
     """
-    values = {"site_id": site_id, "now": now, "numbers": numbers}
-    values |= {"member": member and member.user_id, "role": member and member.role}
-    for row in run(session, _BEGIN, values):
+    for row in run(session, _BEGIN, {"site_id": site_id, "now": now}):
         return SiteNow(**row._asdict(), now=now)
     raise SiteNotFound
 
@@ -204,7 +190,7 @@ _SEEN = (
     .join(Site, Site.id == WorkItem.site_id)
     .outerjoin(
         Membership,
-        and_(Membership.site_id == WorkItem.site_id, Membership.user_id == bindparam("user_id", type_=Uuid())),
+        and_(Membership.site_id == WorkItem.site_id, Membership.user_id == _USER),
     )
     .where(_REACHED)
 )
@@ -274,18 +260,16 @@ def visible(database: Database, ids: Collection[UUID], user_id: UUID | None, *, 
 
 
 _READ = Statement(
-    select(*_READER)
+    select(*_AT_SITE, *_READER)
     .select_from(Site)
-    .outerjoin(
-        Membership, and_(Membership.site_id == Site.id, Membership.user_id == bindparam("user_id", type_=Uuid()))
-    )
+    .outerjoin(Membership, and_(Membership.site_id == Site.id, Membership.user_id == _USER))
     .where(Site.id == bindparam("site_id"), or_(cast(_REACH, Uuid()).is_(None), Membership.user_id == _REACH))
 )
 
 
-def reader(database: Database, site_id: UUID, user_id: UUID | None, *, reach: Reach) -> Any:
-    """Return what somebody is on a site, as `find` does. Raises `SiteNotFound`."""
-    for row in database.rows(_READ, {"site_id": site_id, "user_id": user_id, "reach": reach.owner}):
+def reader(database: Database, site_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
+    """Return a site, as a `SiteNow` has it, and what somebody is there, as `find` does. Raises `SiteNotFound`."""
+    for row in database.rows(_READ, {"site_id": site_id, "user_id": user_id, "now": now, "reach": reach.owner}):
         return row
     raise SiteNotFound
 
@@ -341,20 +325,26 @@ def lock(session: Session, item_id: UUID, user_id: UUID | None, now: datetime, *
 _HISTORY = [column for column in History.__table__.columns if column.key != "seq"]
 
 
-def _told() -> CTE:
-    """Adds the row of history."""
-    values = [bindparam(f"told_{column.key}", type_=column.type) for column in _HISTORY]
+def _told(**given: ColumnElement[Any]) -> CTE:
+    """Adds the row of history, with values that are given by other parts of the statement."""
+    values = [given.get(column.key, bindparam(f"told_{column.key}", type_=column.type)) for column in _HISTORY]
     return insert(History).from_select([column.key for column in _HISTORY], select(*values)).cte("told")
 
 
 def _of_history(
-    site: SiteNow, item: Any, after: Mapping[str, Any], entry: Entry, changes: Mapping[str, Any], at: datetime
+    site_id: UUID,
+    change_seq: int | None,
+    item: Any,
+    after: Mapping[str, Any],
+    entry: Entry,
+    changes: Mapping[str, Any],
+    at: datetime,
 ) -> dict[str, Any]:
     """The parameters of `_told`. `item` is as it was before, if it was; `after` are all columns as they are."""
     values = {
-        "site_id": site.id,
+        "site_id": site_id,
         "item_id": after["id"],
-        "change_seq": site.change_seq,
+        "change_seq": change_seq,
         "version": after["version"],
         "step": entry.step,
         "from_state": None if item is None else item.state,
@@ -383,51 +373,68 @@ def _of_history(
 
 
 _INSERTED = [column for column in WorkItem.__table__.columns if column.computed is None]
-_NEVER_THERE = ~select(History.seq).where(History.item_id == bindparam("id")).exists()
+#: What the site gives an item that is made.
+_GIVEN = ("number", "change_seq", "title_key")
 
 
 @cache
 def _add(keyed: bool) -> Statement:
-    values = [bindparam(column.key, type_=column.type) for column in _INSERTED]
+    still_a_member = (
+        select(Membership.role)
+        .where(Membership.site_id == Site.id, Membership.user_id == _USER, Membership.role == bindparam("role"))
+        .exists()
+    )
+    site = (
+        update(Site)
+        .where(
+            Site.id == bindparam("site_id"),
+            or_(cast(bindparam("role"), Text).is_(None), still_a_member),
+            ~select(History.seq).where(History.item_id == bindparam("id")).exists(),
+        )
+        .values(change_seq=Site.change_seq + 1, next_number=Site.next_number + 1)
+        .returning(Site.key.label("site_key"), (Site.next_number - 1).label("number"), Site.change_seq)
+        .cte("site")
+    )
+    name = func.concat(func.lower(site.c.site_key), _constant("-"), site.c.number, literal_column("chr(10)"))
+    given: dict[str, ColumnElement[Any]] = {"number": site.c.number, "change_seq": site.c.change_seq}
+    given["title_key"] = func.concat(name, bindparam("title_part", type_=Text()))
+    values = [given.get(column.key, bindparam(column.key, type_=column.type)) for column in _INSERTED]
     made = (
         insert(WorkItem)
-        .from_select([column.key for column in _INSERTED], select(*values).where(_NEVER_THERE))
+        .from_select([column.key for column in _INSERTED], select(*values))
         .returning(WorkItem.id, *_OF_SITE)
         .cte("made")
     )
-    more = [_told()]
+    more = [_told(change_seq=site.c.change_seq)]
     if keyed:
         keys = Base.metadata.tables["idempotency_keys"]
         remembered = select(bindparam("idempotency_key", type_=Text()), bindparam("fingerprint"), made.c.id)
         more.append(insert(keys).from_select(["key", "fingerprint", "made"], remembered).cte("remembered"))
-    return Statement(select(*made.c).add_cte(*more))
+    return Statement(select(*site.c, *made.c).select_from(site.join(made, true())).add_cte(*more))
 
 
-def add(session: Session, site: SiteNow, values: Mapping[str, Any], entry: Entry, key: RequestKey | None) -> Any:
-    """Insert an item, its history and the key of its request; None if there was one with its id, deleted or not.
+def add(
+    database: Database, site: Any, values: Mapping[str, Any], entry: Entry, now: datetime, key: RequestKey | None
+) -> Any:
+    """Insert an item with the next number of its site, its history and the key of its request, in one round trip.
 
-    `values` are all of its columns that its site does not give: it must be visible to whoever makes it.
+    `values` are all of its columns that the site, which `reader` gave, does not give: it must be visible to whoever
+    makes it. None, with nothing done, if there was an item with its id, deleted or not, if the same request is making
+    one, or if whoever makes it is no longer what they were on the site.
     """
-    values = {
-        **values,
-        "site_id": site.id,
-        "number": site.number,
-        "version": 1,
-        "change_seq": site.change_seq,
-        "created_at": site.now,
-        "updated_at": site.now,
-        "title_key": title_key(site.key, site.number, values["title"]),
-    }
-    parameters = values | _of_history(site, None, values, entry, {}, site.now) | _of_site(site)
+    values = {**values, "site_id": site.id, "version": 1, "created_at": now, "updated_at": now}
+    parameters = values | _of_history(site.id, None, None, values, entry, {}, now)
+    parameters |= {"time_zone": site.time_zone, "today": site.today, "title_part": comparable(values["title"])}
+    parameters |= {"user_id": entry.actor.user_id, "role": entry.actor.role}
     if key is not None:
         parameters |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
-    for made in run(session, _add(key is not None), parameters):
-        return SimpleNamespace(**{**values, **made._asdict(), "site_key": site.key})
+    try:
+        for made in database.rows(_add(key is not None), parameters):
+            return SimpleNamespace(**{**values, **made._asdict()})
+    except IntegrityError as exc:
+        if not (idempotency.is_taken(exc) or exc.diag.constraint_name == "pk_work_items"):
+            raise
     return None
-
-
-def _of_site(site: SiteNow) -> dict[str, Any]:
-    return {"time_zone": site.time_zone, "today": site.today}
 
 
 @cache
@@ -462,8 +469,9 @@ def write(session: Session, site: SiteNow, item: Any, values: Mapping[str, Any],
     told = {name: pair for name, pair in changes.items() if name not in _NOT_TOLD}
     parameters = {
         **changed,
-        **_of_history(site, item, after._asdict(), entry, told, at),
-        **_of_site(site),
+        **_of_history(site.id, site.change_seq, item, after._asdict(), entry, told, at),
+        "time_zone": site.time_zone,
+        "today": site.today,
         "location_id": after.location_id,
         "item_id": item.id,
         "audiences": list(dict.fromkeys(lost_sight(item, after))),
@@ -481,7 +489,7 @@ _REMOVE = Statement(select(_REMOVED.c.id).add_cte(_told(), _gone()))
 def remove(session: Session, site: SiteNow, item: Any, entry: Entry) -> None:
     """Delete a locked item, which nobody sees any longer; its history stays, and nobody gets its number or id again."""
     after = {**item._asdict(), "version": item.version + 1, "state": None}
-    told = _of_history(site, item, after, entry, {}, max(site.now, item.updated_at))
+    told = _of_history(site.id, site.change_seq, item, after, entry, {}, max(site.now, item.updated_at))
     run(session, _REMOVE, {**told, "item_id": item.id, "audiences": ["all"]})
 
 

@@ -11,7 +11,6 @@ from typing import Any, cast
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service_sites.domain.deadlines import default_due_on
@@ -21,7 +20,7 @@ from service_sites.domain.steps import permitted_steps
 from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
 from service_sites.persistence import history, item_lists, items
 from service_sites.persistence.item_lists import Facts
-from service_sites.persistence.items import Entry, SiteNow
+from service_sites.persistence.items import Entry
 from service_sites.schemas.history import ActorView, HistoryEntry, HistoryPage, HistoryQuery
 from service_sites.schemas.items import (
     CUSTOMER_STATES,
@@ -288,38 +287,33 @@ class WorkItems:
         """Make an item; None if one with its id, or made by the same request, is in the way."""
         reach = caller.reach(Action.CHANGE_SITES)
         now = self._clock()
-        # First, so that nobody waits for whoever may not.
-        reader = items.reader(self._database, site_id, caller.user_id, reach=reach)
-        who = actor_of(reader, caller, name_of(caller, self._names))
+        site = items.reader(self._database, site_id, caller.user_id, now, reach=reach)
+        who = actor_of(site, caller, name_of(caller, self._names))
         override = _judge_new(wanted, who)
         is_draft = wanted.draft or (who.role is SiteRole.CUSTOMER)
         values: dict[str, Any] = {name: getattr(wanted, name) for name in _OF_BODY}
-        try:
+        if not is_draft and wanted.due_on is not None and wanted.due_on < site.today:
+            raise Invalid.field("due_on", f"must not be before {site.today}, today at the site")
+        has_rule = wanted.due_on is None and site.deadline_rules.get(wanted.severity) is not None
+        values["assignee_name"] = ""
+        if wanted.assignee_id is not None or (has_rule and not is_draft):
             with self._database.transaction() as session:
-                site = items.begin(session, site_id, now, numbers=1, member=who)
-                _set_assignee(session, site, values)
+                _set_assignee(session, site_id, values)
                 if not is_draft:
-                    _submit(session, site, values)
-                values |= {
-                    **_OF_NEW_ITEMS,
-                    "id": item_id,
-                    "state": (WorkState.DRAFT if is_draft else WorkState.OPEN).value,
-                    "author_id": who.user_id,
-                    "author_name": who.name,
-                    "original_due_on": None if is_draft else values["due_on"],
-                    "submitted_at": None if is_draft else now,
-                    "created_digest": digest,
-                }
-                entry = Entry("created", who, reason=wanted.reason or "", override=override)
-                row = items.add(session, site, values, entry, key)
-                if row is None:
-                    session.rollback()
-                    return None
-        except IntegrityError as exc:
-            if key is not None and idempotency.is_taken(cast(Any, exc.orig)):
-                return None
-            raise
-        return shown(row, who, caller)
+                    values["due_on"] = wanted.due_on or due_by_rules(session, site, wanted.severity)
+        values |= {
+            **_OF_NEW_ITEMS,
+            "id": item_id,
+            "state": (WorkState.DRAFT if is_draft else WorkState.OPEN).value,
+            "author_id": who.user_id,
+            "author_name": who.name,
+            "original_due_on": None if is_draft else values["due_on"],
+            "submitted_at": None if is_draft else now,
+            "created_digest": digest,
+        }
+        entry = Entry("created", who, reason=wanted.reason or "", override=override)
+        row = items.add(self._database, site, values, entry, now, key)
+        return None if row is None else shown(row, who, caller)
 
     def _update(self, row: Any, body: WorkItemPut, if_match: IfMatch, caller: Principal) -> AnyItemView:
         """Change the fields that are named."""
@@ -343,7 +337,7 @@ class WorkItems:
                 return shown(row, who, caller)
             override = _judge_change(row, changed, who, reason)
             _require_pairs(SimpleNamespace(**{**row._asdict(), **changed}))
-            _set_assignee(session, site, changed)
+            _set_assignee(session, site.id, changed)
             entry = Entry("changed", who, reason=reason or "", override=override)
             row = items.write(session, site, row, changed, entry)
         return shown(row, who, caller)
@@ -424,30 +418,22 @@ def _require_pairs(item: Any) -> None:
             raise Invalid.field(missing, f"belongs to {other if missing == one else one}")
 
 
-def _set_assignee(session: Session, site: SiteNow, values: dict[str, Any]) -> None:
+def _set_assignee(session: Session, site_id: UUID, values: dict[str, Any]) -> None:
     """Give an item the name, and unless another is named the organisation, of its new assignee."""
     if "assignee_id" not in values:
         return
     values["assignee_name"] = ""
     if values["assignee_id"] is None:
         return
-    member = items.member(session, site.id, values["assignee_id"])
+    member = items.member(session, site_id, values["assignee_id"])
     if member is None or member.role not in _WORKERS:
         raise Invalid.field("assignee_id", "must be an engineer, a manager or a contractor of this site")
     values["assignee_name"] = member.name
     values["organisation"] = values.get("organisation") or member.organisation
 
 
-def _submit(session: Session, site: SiteNow, values: dict[str, Any]) -> None:
-    """Set when a new item is due, or check it."""
-    due_on: date | None = values["due_on"]
-    if due_on is not None and due_on < site.today:
-        raise Invalid.field("due_on", f"must not be before {site.today}, today at the site")
-    values["due_on"] = due_on or due_by_rules(session, site, values["severity"])
-
-
-def due_by_rules(session: Session, site: SiteNow, severity: str | None) -> date | None:
-    """When an item is due by the rules of its site, if it is submitted today."""
+def due_by_rules(session: Session, site: Any, severity: str | None) -> date | None:
+    """When an item is due by the rules of its site, a `SiteNow` or the like, if it is submitted today."""
     if severity is None or site.deadline_rules.get(severity) is None:
         return None
     days = working_days(session, site.id, site.calendar)
