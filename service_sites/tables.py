@@ -352,6 +352,16 @@ class History(Base):
             postgresql_where=text("from_state IS DISTINCT FROM to_state"),
         ),
         Index(
+            "ix_history_openings",
+            "site_id",
+            "at",
+            postgresql_include=["item_id", "from_state", "to_state"],
+            postgresql_where=text(
+                "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+                " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+            ),
+        ),
+        Index(
             "ix_history_turns_of_contractors",
             "item_id",
             postgresql_include=["at", "to_state", "organisation"],

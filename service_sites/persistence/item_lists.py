@@ -228,6 +228,7 @@ def _list(
             (filters.ordered if name == lead else filters.others).append(_equal(name, getattr(WorkItem, name)))
     if counted_in is not None:
         filters.others.append(counted_in.condition)
+        filters.whole = True
     if "priority" in names:
         filters.others.append(_equal("priority", WorkItem.priority_key))
     if "locations" in names:

@@ -218,9 +218,13 @@ percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY contractor
     JOIN scope ON scope.id = work_items.site_id AND {theirs}
 )
 
+-- name: is_opening
+-- Whether an open item comes or goes, as in ix_history_openings.
+coalesce(h.from_state IN {open}, false) <> coalesce(h.to_state IN {open}, false)
+
 -- name: opened
--- By how many more items are open after a turn.
-CASE WHEN h.to_state IN {open} THEN 1 ELSE 0 END - CASE WHEN h.from_state IN {open} THEN 1 ELSE 0 END
+-- By how many more items are open then.
+CASE WHEN h.to_state IN {open} THEN 1 ELSE -1 END
 
 -- name: burndown
 -- How the number of open items changed by the end of each day, from the beginning on; `days` are those that follow.
@@ -229,7 +233,7 @@ WITH {scope}, {midnights}, ends AS (
 ), changed AS (
     SELECT width_bucket(h.at, ends.moments) AS number, sum({opened}) AS change
     FROM ends JOIN history h ON h.site_id = ends.id {and_theirs}
-    WHERE {is_turn} GROUP BY 1
+    WHERE {is_opening} GROUP BY 1
 )
 SELECT number, CAST(change AS int) AS change FROM changed ORDER BY number
 
@@ -244,5 +248,5 @@ AND (ends.organisation IS NULL OR work_items.organisation = nullif(ends.organisa
     FROM midnights JOIN history h ON h.site_id = midnights.id AND h.at < midnights.at
     JOIN work_items ON work_items.id = h.item_id
     JOIN scope ON scope.id = midnights.id AND {theirs}
-    WHERE {is_turn} GROUP BY h.item_id HAVING sum({opened}) > 0
+    WHERE {is_opening} GROUP BY h.item_id HAVING sum({opened}) > 0
 )

@@ -81,6 +81,8 @@ class Filters:
     others: list[Condition] = field(default_factory=list)
     part: Condition | None = None
     trigrams: ColumnElement[Any] | None = None
+    #: Look through all rows for which the `others` hold, however many, so that they are counted.
+    whole: bool = False
 
 
 class SortedList:
@@ -123,6 +125,8 @@ class SortedList:
         values = {**values, "limit": query.limit, "offset": query.offset}
         if not self._filters.others and self._filters.part is None:
             return self._page(database.rows(self._plain, values))
+        if self._filters.whole:
+            return self._page(database.rows(self._indexes[0], values))
         few, index = min(zip(self._expected(database, values), self._indexes, strict=True), key=itemgetter(0))
         if few > MOST:
             near = database.rows(self._near, values)

@@ -375,6 +375,16 @@ def _history() -> None:
         postgresql_where=sa.text("from_state IS DISTINCT FROM to_state"),
     )
     op.create_index(
+        "ix_history_openings",
+        "history",
+        ["site_id", "at"],
+        postgresql_include=["item_id", "from_state", "to_state"],
+        postgresql_where=sa.text(
+            "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+            " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+        ),
+    )
+    op.create_index(
         "ix_history_turns_of_contractors",
         "history",
         ["item_id"],
