@@ -204,7 +204,9 @@ class ReportView(View):
         """Its names and numbers, the heading first and the total last."""
         columns = [name for name in self.row.model_fields if name not in ("key", "name")]
         yield [self.by, *columns]
-        rows: list[ReportRow] = [*self.rows, *([self.total] if "total" in self.model_fields else [])]  # type: ignore[attr-defined]  # of subclasses
+        rows: list[ReportRow] = self.rows  # type: ignore[attr-defined]  # of subclasses
+        if "total" in type(self).model_fields:
+            rows = [*rows, self.total]  # type: ignore[attr-defined]
         for row in rows:
             values = [getattr(row, name) for name in columns]
             cells = [value.count if isinstance(value, Figure) else value for value in values]

@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from service_sites.routes.items import item_routes
+from service_sites.routes.reports import report_routes
+from service_sites.routes.steps import step_routes
 from service_sites.schemas.items import WorkItemQuery
 from service_sites.schemas.reports import REPORTS, Figure, PeriodQuery, ReportRow, ReportView, TimeToCloseRow
 from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.reports import Reports
+from service_sites.use_cases.steps import Steps
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Role
+from servicekit.web.app import make_app
 from servicekit.web.schemas import parse_query
 from servicekit.wire.errors import Forbidden
 from tests.support import site_histories
+from tests.support.building_site import OURS, THEIRS, BuildingSite, identify
 from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.site_histories import Question, Times, Viewer, World, make_up, quantile, store
 
@@ -132,3 +139,153 @@ def assert_times(row: TimeToCloseRow, times: Times, key: str | None) -> None:
     for name, pair in said.items():
         values = getattr(times, name)[key]
         assert pair == pytest.approx((quantile(values, 0.5), quantile(values, 0.9)), abs=0.006), (name, key)
+
+
+class Story:
+    """A site on Kamchatka, where it is noon at midnight UTC, and its people as they work at times that a test sets."""
+
+    def __init__(self, database: ServiceDatabase) -> None:
+        self.now = datetime(2026, 3, 2, tzinfo=UTC)
+
+        def clock() -> datetime:
+            return self.now
+
+        items, steps = WorkItems(database.database, clock=clock), Steps(database.database, clock=clock)
+        routes = [item_routes(items), step_routes(steps), report_routes(Reports(database.database, clock=clock))]
+        app = make_app("service_sites", routes=routes, checks={}, identify=identify)
+        self.site = BuildingSite(app, database, time_zone="Asia/Kamchatka")
+
+    def at(self, day: int, hour: int = 12, minute: int = 0) -> Story:
+        """Go to a time of March there."""
+        self.now = datetime(2026, 3, day, hour, minute, tzinfo=ZoneInfo("Asia/Kamchatka")).astimezone(UTC)
+        return self
+
+    def make(self, who: str, **fields: Any) -> str:
+        made = self.site.call(who, "POST", f"/sites/{self.site.id}/work-items", {"title": "Crack", **fields})
+        assert made.status == 201, made
+        return str(made.body["id"])
+
+    def step(self, who: str, item: str, step: str, **fields: Any) -> None:
+        etag = self.site.call("admin", "GET", f"/work-items/{item}").headers["ETag"]
+        body = {"step": step, "op_id": str(uuid4()), **fields}
+        taken = self.site.call(who, "POST", f"/work-items/{item}/steps", body, if_match=etag)
+        assert taken.status == 200, taken
+
+    def report(self, who: str, asked: str) -> Any:
+        answer = self.site.call(who, "GET", f"/reports/{asked}")
+        assert answer.status == 200, answer
+        return answer.body
+
+    def total(self, who: str, asked: str) -> dict[str, Any]:
+        """The numbers of the total."""
+        row = self.report(who, asked)["total"]
+        numbers = {name: one["count"] if isinstance(one, dict) else one for name, one in row.items()}
+        return {name: number for name, number in numbers.items() if name not in ("key", "name")}
+
+
+@pytest.fixture
+def story(sites_database: ServiceDatabase) -> Story:
+    return Story(sites_database)
+
+
+def test_a_defect_that_is_returned_closed_late_on_a_sunday_and_reopened_is_told_so_by_each_report(story: Story) -> None:
+    item = story.at(2).make("Анна", due_on="2026-03-06")
+    story.step("Вера", item, "assign", organisation=OURS)
+    story.at(3).step("Егор", item, "start")
+    story.at(5).step("Егор", item, "report_done", note="done")
+    story.at(6).step("Анна", item, "return", reason="it is not")
+    story.step("Вера", item, "move_deadline", due_on="2026-03-08", reason="rain")
+    story.at(7).step("Жанна", item, "report_done", note="done now")
+    story.at(8, 23, 30).step("Борис", item, "accept")
+    first_week = "from=2026-03-02&to=2026-03-08"
+    closed = story.report("Вера", f"time-to-close?{first_week}&by=week")
+    on_time = story.total("Глеб", f"on-time?{first_week}")
+    returned = story.total("Анна", f"returns?{first_week}")
+
+    # Before it is Monday there, though it is no longer Sunday noon in London.
+    assert [row["key"] for row in closed["rows"]] == ["2026-03-02"]
+    assert closed["total"]["median_days"] == 6.48
+    # Two days and a day and a half: from noon on the 2nd to the 5th, and from the 6th to the 7th.
+    assert closed["total"]["contractor_median_days"] == 4.0
+    assert (on_time["by_original_date"], on_time["by_final_date"]) == (0, 1)
+    assert (on_time["by_original_date_rate"], on_time["by_final_date_rate"]) == (0.0, 1.0)
+    assert (returned["returned"], returned["reported_done"], returned["returned_rate"]) == (1, 1, 1.0)
+    assert (returned["reopened"], returned["reopened_rate"]) == (0, 0.0)
+
+    story.at(10).step("Вера", item, "reopen", reason="it leaks", due_on="2026-03-12")
+    story.at(12)
+    assert story.report("Вера", f"time-to-close?{first_week}&by=week") == closed
+    second_week = "from=2026-03-09&to=2026-03-15"
+    assert story.report("Вера", f"time-to-close?{second_week}")["total"]["median_days"] is None
+    assert story.total("Вера", f"on-time?{second_week}")["by_final_date_rate"] is None
+    assert story.total("Вера", f"returns?{second_week}")["reopened_rate"] is None
+    # Due today is not late; ten days and no more, whatever was reopened.
+    assert story.total("Вера", "contractors") == {"open": 1, "overdue": 0, "awaiting_us": 0}
+    assert story.total("Вера", "ageing")["days_8_14"] == 1
+    assert story.at(13).total("Вера", "contractors")["overdue"] == 1
+    burndown = story.report("Вера", "burndown?from=2026-03-01")["rows"]
+    assert "".join(str(row["open"]["count"]) for row in burndown) == "0111111001111"
+    (late,) = story.site.call("Вера", "GET", story.report("Вера", "contractors")["total"]["overdue"]["items"]).body[
+        "work_items"
+    ]
+    assert (late["id"], late["overdue"]) == (item, True)
+
+
+def test_each_is_shown_their_reports_and_theirs_alone(story: Story) -> None:
+    for organisation in (OURS, THEIRS):
+        story.step("Вера", story.make("Анна", visible_to_customer=False), "assign", organisation=organisation)
+    remark = story.make("Дина", kind="customer_remark")
+    call = story.site.call
+
+    assert story.total("Вера", "contractors")["open"] == 2
+    assert story.total("auditor", "contractors")["open"] == 2
+    ours = story.report("Егор", "contractors")
+    assert [(row["key"], row["open"]["count"]) for row in ours["rows"]] == [(OURS, 1)]
+    assert call("Егор", "GET", ours["total"]["open"]["items"]).body["total"] == 1
+    assert call("Дина", "GET", "/reports/contractors").code == "forbidden"
+    assert call("Егор", "GET", "/reports/progress").code == "forbidden"
+    # The remark is a draft, and its author's alone.
+    assert story.total("Дина", "progress")["items"] == 1
+    (own,) = call("Дина", "GET", story.report("Дина", "progress")["total"]["items"]["items"]).body["work_items"]
+    assert own["id"] == remark
+    assert story.total("Вера", "progress") == {"items": 0, "closed": 0, "closed_rate": None}
+    assert call("stranger", "GET", f"/reports/contractors?site_id={story.site.id}").code == "site_not_found"
+    assert story.total("stranger", "contractors")["open"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/reports/burndown?from=2026-02-30", "from"),
+        ("/reports/burndown?from=2026-03-02&to=2026-03-01", "to"),
+        ("/reports/burndown?from=2000-01-01&to=2026-01-01", "from"),
+        ("/reports/returns?from_day=2026-03-01", "from_day"),
+        ("/reports/ageing?from=2026-03-01", "from"),
+        ("/reports/counts?by=floor", "by"),
+        ("/work-items?counted_in=", "counted_in"),
+        ("/work-items?counted_in=salaries?figure=open", "counted_in"),
+        ("/work-items?counted_in=ageing?figure=open", "counted_in"),
+        ("/work-items?counted_in=ageing?figure=days_0_7%26by=floor", "counted_in"),
+        ("/work-items?counted_in=ageing?figure=days_0_7%26key=%2500", "counted_in"),
+        ("/work-items?counted_in=burndown?figure=open%26key=today", "counted_in"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused_by_the_name_of_its_field(story: Story, path: str, field: str) -> None:
+    refused = story.site.call("Вера", "GET", path)
+
+    assert (refused.status, refused.body["details"][0]["field"]) == (400, field)
+
+
+def test_a_spreadsheet_has_the_rows_of_the_report_in_their_order_and_no_formula(story: Story) -> None:
+    for organisation in ("Ясень", "=1+1", "акация"):
+        story.step("Вера", story.make("Анна"), "assign", organisation=organisation)
+    story.make("Анна")
+    shown = [row["name"] for row in story.report("Вера", "contractors")["rows"]]
+    fields = {"Accept": "text/csv", "Authorization": f"Bearer Вера {story.site.ids['Вера']}"}
+    answer = story.site.app.test_client().get("/reports/contractors", headers=fields)
+
+    assert shown == ["=1+1", "акация", "Ясень", ""]
+    assert answer.get_data().decode("utf-8") == (
+        "\ufefforganisation;open;overdue;awaiting_us\r\n'=1+1;1;0;0\r\nакация;1;0;0\r\nЯсень;1;0;0\r\n;1;0;0\r\n"
+        "total;4;0;0\r\n"
+    )
