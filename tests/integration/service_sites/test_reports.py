@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,17 @@ from service_sites.routes.items import item_routes
 from service_sites.routes.reports import report_routes
 from service_sites.routes.steps import step_routes
 from service_sites.schemas.items import WorkItemQuery
-from service_sites.schemas.reports import REPORTS, Figure, PeriodQuery, ReportRow, ReportView, TimeToCloseRow
+from service_sites.schemas.reports import (
+    REPORTS,
+    BurndownReport,
+    Figure,
+    PeriodQuery,
+    ReportRow,
+    ReportView,
+    ReturnsReport,
+    TimeToCloseReport,
+    TimeToCloseRow,
+)
 from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.reports import Reports
 from service_sites.use_cases.steps import Steps
@@ -27,6 +38,7 @@ from servicekit.web.schemas import parse_query
 from servicekit.wire.errors import Forbidden
 from tests.support import site_histories
 from tests.support.building_site import OURS, THEIRS, BuildingSite, identify
+from tests.support.plans import selects_of
 from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.site_histories import Question, Times, Viewer, World, make_up, quantile, store
 
@@ -139,6 +151,28 @@ def assert_times(row: TimeToCloseRow, times: Times, key: str | None) -> None:
     for name, pair in said.items():
         values = getattr(times, name)[key]
         assert pair == pytest.approx((quantile(values, 0.5), quantile(values, 0.9)), abs=0.006), (name, key)
+
+
+@pytest.mark.parametrize(
+    ("view", "indexes"),
+    [
+        (BurndownReport, {"ix_history_openings"}),
+        (ReturnsReport, {"ix_history_turns"}),
+        (TimeToCloseReport, {"ix_history_turns", "ix_history_turns_of_contractors"}),
+    ],
+)
+def test_a_report_on_what_happened_can_read_an_index_made_for_it(
+    stored: Stored, view: type[ReportView], indexes: set[str]
+) -> None:
+    with selects_of(stored.database) as seen:
+        stored.reports.show(view, view.query(), Principal(None, Role.ADMIN))
+    statement, parameters = seen[-1]
+    statement = statement.rpartition("SET LOCAL")[2].partition(";")[2] or statement
+    with stored.database.transaction() as session:
+        connection = session.connection()
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+        assert indexes <= {*re.findall(r"Index Only Scan using (\w+)", "\n".join(plan))}
 
 
 class Story:
