@@ -86,7 +86,14 @@ def test_a_payload_is_checked_strictly_by_its_model():
 
 
 def test_the_built_in_types_are_found():
-    assert load_registry(BUILT_IN_MODULES).names() == ("callback", "http_request", "io", "noop", "send_email")
+    assert load_registry(BUILT_IN_MODULES).names() == (
+        "account_mail",
+        "callback",
+        "http_request",
+        "io",
+        "noop",
+        "send_email",
+    )
 
 
 def test_types_are_found_in_modules_and_a_name_twice_is_refused(monkeypatch):
