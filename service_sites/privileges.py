@@ -10,7 +10,7 @@ PRIVILEGES = {
     "work_items": READ_AND_WRITE,
     "history": "SELECT, INSERT",
     "removals": "SELECT, INSERT",
-    "operations": "SELECT, INSERT, DELETE",
+    "operations": READ_AND_WRITE,
     "comments": READ_AND_WRITE,
     "watchers": "SELECT, INSERT, DELETE",
     "links": "SELECT, INSERT, DELETE",
