@@ -119,14 +119,14 @@ def run(script: str, *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
 def test_a_process_goes_on_and_ends_although_nobody_reads_what_it_writes(write: str) -> None:
     reader, writer = os.pipe()
     answers, answer = os.pipe()
-    script = f"{write}; os.write({answer}, b'went on'); sys.exit(3)"
+    script = f"logs.LAST_SECONDS = 0.1\n{write}; os.write({answer}, b'went on'); sys.exit(3)"
     process = subprocess.Popen(
         [sys.executable, "-c", PREPARE + script], stdout=writer, stderr=writer, pass_fds=(answer,)
     )
     os.close(answer)
     try:
         assert os.read(answers, 100) == b"went on"
-        # It gives the reader a second, who never comes.
+        # It gives the reader a moment, who never comes.
         assert process.wait(timeout=10) == 3
     finally:
         process.kill()
@@ -159,7 +159,7 @@ def test_where_nothing_can_be_written_a_process_goes_on_and_ends(place: str) -> 
         os.close(reader)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PREPARE + "log.info('one'); log.info('two'); sys.exit(3)"],
+            [sys.executable, "-c", PREPARE + "logs.LAST_SECONDS = 0.1; log.info('one'); log.info('two'); sys.exit(3)"],
             stdout=target, stderr=subprocess.PIPE, timeout=30, check=False,
         )  # fmt: skip
     finally:
