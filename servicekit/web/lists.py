@@ -218,7 +218,8 @@ class SortedList:
 
     def _indexed(self, *conditions: Condition) -> Statement:
         columns = [*self._looked_at(*self._filters.ordered), and_(true(), *self._behind).label("behind")]
-        looked = select(*columns).where(*conditions).cte("looked")
+        # Materialized, or the planner may go along the order after all.
+        looked = select(*columns).where(*conditions).cte("looked").prefix_with("MATERIALIZED")
         totals = self._totals(select(looked.c.amount).where(looked.c.hit).subquery("counted"))
         return self._statement(self._chosen(looked, and_(looked.c.hit, looked.c.behind)), *totals)
 
