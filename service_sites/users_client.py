@@ -45,6 +45,9 @@ class UsersClient:
     def find(self, *, email: str | None = None, id: UUID | None = None) -> Person | None:
         body = {"email": email} if id is None else {"id": id}
         answer = self._client.post(_PATH, dump(body), self._headers)
+        if answer.status == 400:
+            # Nobody can have such an address.
+            return None
         if answer.code is not None:
             # Such as another token there than here.
             log.error("people_refused", status=answer.status, code=answer.code)

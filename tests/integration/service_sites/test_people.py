@@ -52,12 +52,13 @@ def test_users_are_asked_with_the_token_for_people_by_what_was_given(composed: F
     ("script", "status", "code"),
     [
         (good({"people": []}), 400, "person_not_found"),
+        (bad(400, "invalid_input"), 400, "person_not_found"),
         (bad(401, "unauthorized"), 503, "users_unavailable"),
         (bad(403, "forbidden"), 503, "users_unavailable"),
         (bad(503, "database_unavailable"), 503, "users_unavailable"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 502, "bad_upstream_answer"),
     ],
-    ids=["unknown", "another token", "no token", "away", "nonsense"],
+    ids=["unknown", "no address", "another token", "no token", "away", "nonsense"],
 )
 def test_what_users_answer_becomes_a_refusal_with_nothing_stored(
     composed: FlaskClient, upstream: ScriptedUpstream, script: Step, status: int, code: str
@@ -80,6 +81,7 @@ def test_people_are_found_by_exact_address_or_id_while_their_account_is_enabled(
     known = [{"id": anna["id"], "name": "Anna"}]
     assert find(email="ANNA@EXAMPLE.com") == find(id=anna["id"]) == known
     assert find(email="anna@example.co") == find(email="%") == find(id=str(uuid4())) == []
+    assert find(email="an\0na@example.com") == 400
     assert find() == find(email="anna@example.com", id=anna["id"]) == 400
     assert find("another token than that") == find("") == 401
     users.post(f"/users/{anna['id']}/disable")
