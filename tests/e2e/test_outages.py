@@ -114,7 +114,26 @@ def test_a_killed_worker_loses_no_task(system):
         assert system.wait_for_task(task_id, "completed", timeout=60)["result"] is not None
 
 
-def test_a_killed_postgres_comes_back_and_nothing_answered_201_is_lost(system):
+def test_a_killed_postgres_comes_back_and_nothing_answered_201_is_lost_nor_any_step_taken_twice(system, user):
+    wanted = {"key": "KILLED", "name": "Yard", "time_zone": "UTC", "manager": {"user_id": user["id"]}}
+    site = system.post("/sites", wanted).data["id"]
+    acting = {"X-Act-As": user["id"]}
+    item = system.post(f"/sites/{site}/work-items", {"title": "Crack"}, headers=acting).data["id"]
+    steps_taken = []
+
+    def step(number):
+        body = {"step": "assign", "organisation": f"Nr {number}", "op_id": str(uuid.uuid4())}
+
+        def taken():
+            try:
+                answer = system.post(f"/work-items/{item}/steps", body, headers=acting | {"If-Match": "*"})
+            except OSError:
+                return False
+            return answer.status == 200
+
+        eventually(taken, timeout=60, what=f"step {number} is answered")
+        steps_taken.append(number)
+
     def create(number):
         answer = system.post("/users", {"email": f"{uuid.uuid4().hex}@example.com", "name": f"Nr {number}"})
         return answer.data if answer.status == 201 else None
@@ -123,12 +142,20 @@ def test_a_killed_postgres_comes_back_and_nothing_answered_201_is_lost(system):
     for task_id in running:
         system.wait_for_task(task_id, "processing", "completed")
 
-    pid = system.kill("postgres")
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(4) as pool, ThreadPoolExecutor(4) as site_pool:
+        stepping = site_pool.map(step, range(40))
+        eventually(lambda: len(steps_taken) >= 4, what="steps are taken")
+        system.kill("sites")
+        pid = system.kill("postgres")
         created = [user for user in pool.map(create, range(40)) if user]
-    system.wait_until_replaced("postgres", pid, timeout=60)
-    for path in ("/users", "/orders", "/tasks"):
-        _heals(system, path)
+        system.wait_until_replaced("postgres", pid, timeout=60)
+        for path in ("/users", "/orders", "/tasks", "/sites"):
+            _heals(system, path)
+        assert len([*stepping]) == 40
+
+    told = system.get(f"/work-items/{item}/history?limit=100", headers=acting).data["history"]
+    assert sorted(one["organisation"] for one in told[1:]) == sorted(f"Nr {number}" for number in range(40))
+    assert [one["version"] for one in told] == [*range(1, 42)]
 
     for user in created:
         assert system.get(f"/users/{user['id']}").data == user
