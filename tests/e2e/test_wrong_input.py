@@ -11,6 +11,7 @@ import pytest
 import requests
 
 ANY_ID = "018f3c1e-7b1a-7c3e-9d2b-0a1b2c3d4e5f"
+ITEMS = f"/sites/{ANY_ID}/work-items"
 SQL = "'; DROP TABLE users; --"
 SEED = "20261121"
 SECONDS = 40
@@ -80,6 +81,18 @@ WRONG_FIELDS = [
     ("/orders", {"user_id": ANY_ID, "items": [{"product": "a", "quantity": 1, "price": 1, "tax": 1}]}, "items.0.tax"),
     # 1,000,000 x 99,999.99 is beyond 99,999,999.99
     ("/orders", {"user_id": ANY_ID, "items": [{"product": "a", "quantity": 10**6, "price": 99999.99}]}, "items"),
+    (ITEMS, {}, "title"),
+    (ITEMS, {"title": "x" * 256}, "title"),
+    (ITEMS, {"title": "\u200b"}, "title"),
+    (ITEMS, {"title": "x", "kind": "order"}, "kind"),
+    (ITEMS, {"title": "x", "priority": 5}, "priority"),
+    (ITEMS, {"title": "x", "due_on": "2026-02-30"}, "due_on"),
+    (ITEMS, {"title": "x", "due_on": "2026-02-28T00:00:00Z"}, "due_on"),
+    (ITEMS, {"title": "x", "pin_x": 1.1, "pin_y": 0}, "pin_x"),
+    (ITEMS, {"title": "x", "latitude": 90.5, "longitude": 0}, "latitude"),
+    (ITEMS, {"title": "x", "tags": ["a" * 51]}, "tags.0"),
+    (ITEMS, {"title": "x", "requirement_refs": ["a"] * 21}, "requirement_refs"),
+    (ITEMS, {"title": "x", "state": "closed"}, "state"),
     ("/tasks", {"task_type": 5}, "task_type"),
     ("/tasks", {"task_type": ""}, "task_type"),
     ("/tasks", {"timeout": 0}, "timeout"),
