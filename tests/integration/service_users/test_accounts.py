@@ -171,6 +171,7 @@ def test_a_session_that_was_ended_or_whose_user_is_disabled_does_not_go_on(ask, 
     assert refresh(ask, other) == 401
     assert ask("POST", "/auth/logout", token=token).ok
     assert refresh(ask, one) == 401
+    assert run("SELECT type FROM outbox") == [], "whatever goes on in their name goes on"
     run("UPDATE users SET disabled_at = now()")
     assert refresh(ask, third) == 401
     revoked = {str(row.subject) for row in run("SELECT subject FROM revocations WHERE kind = 'session'")}

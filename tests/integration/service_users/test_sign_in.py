@@ -20,6 +20,7 @@ from service_users.settings import UsersSettings
 from servicekit.process.ids import new_id
 from tests.support.identity import KEY, SESSION, issue, verifier_of
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, REALM
+from tests.support.ports import free_port
 from tests.support.postgres import ServiceDatabase
 
 HERE = "https://sites.example.com"
@@ -130,19 +131,23 @@ def code(answer: Any) -> tuple[int, str]:
 def make_browser(users_database: ServiceDatabase, provider: Provider, monkeypatch) -> Callable[..., Browser]:
     """Give what makes browsers that share a service, which has asked the provider for nothing yet."""
     monkeypatch.setattr("service_users.app.identify_with", lambda settings: verifier_of(KEY).identify)
+    client = client_of(users_database, provider.issuer)
+    return lambda me=None: Browser(client, me)
+
+
+def client_of(database: ServiceDatabase, issuer: str) -> Any:
     settings = UsersSettings(
-        users_database_url=users_database.url,
+        users_database_url=database.url,
         auth="required",
         auth_key="A" * 43,
         public_url=HERE,
-        oidc_issuer=provider.issuer,
+        oidc_issuer=issuer,
         oidc_client_id=CLIENT_ID,
         oidc_client_secret=CLIENT_SECRET,
         oidc_name="Our directory",
     )
-    # A client of its own would keep the cookies, and requests are what is tried here.
-    client = create_app(settings).test_client(use_cookies=False)
-    return lambda me=None: Browser(client, me)
+    # It would keep the cookies, which are what is tried here.
+    return create_app(settings).test_client(use_cookies=False)
 
 
 @pytest.fixture
@@ -331,7 +336,12 @@ def test_another_key_is_asked_for_once_in_a_while_and_the_known_ones_outlast_its
     assert browser.sign_in().status_code == 303
 
 
-def test_a_provider_that_is_slow_or_away_takes_few_threads_and_no_time_from_others(make_browser, provider, anna, run):
+def test_a_provider_that_is_slow_or_away_takes_few_threads_and_no_time_from_others(
+    make_browser, provider, anna, users_database
+):
+    nowhere = Browser(client_of(users_database, f"http://127.0.0.1:{free_port()}/"))
+    assert code(nowhere.ask("POST", "/auth/oidc/start", {})) == (503, "provider_unavailable")
+    assert nowhere.ask("GET", "/auth/oidc").json["data"] == {"name": "Our directory"}
     browser = make_browser()
     make_browser(anna).sign_in("/auth/oidc/link")
     backs = [(one, one.start()) for one in (make_browser(), make_browser(), make_browser())]
