@@ -295,4 +295,5 @@ class AuditRow(Base):
     __table_args__ = (
         Index("ix_audit_newest", text("happened_at DESC"), text("id DESC")),
         Index("ix_audit_subject", "subject", text("happened_at DESC")),
+        Index("ix_audit_actor", "actor", text("id DESC"), postgresql_where=text("actor IS NOT NULL")),
     )

@@ -64,7 +64,7 @@ _ALONE = _STARTING | {"reset", "detach", "reload"}
 def parser() -> argparse.ArgumentParser:
     services = f"Services: {', '.join(names())} (rabbitmq and ingest with --rabbitmq alone)."
     ports = [f"{name} P+{port - 1}" for name, port in Ports(1).by_name.items() if port > 1]
-    listed = f"Ports, all on 127.0.0.1: gateway P (--port), {', '.join(ports)}."
+    listed = f"Ports, all on 127.0.0.1 unless --listen moves the gateway: gateway P (--port), {', '.join(ports)}."
     arguments = argparse.ArgumentParser(
         prog="./scripts/run",
         description=_DESCRIPTION.format(services=fill(services, _WIDTH)),
