@@ -25,8 +25,10 @@ from scripts import seeding
 from scripts.instance.closing import ADMINISTRATOR
 from scripts.instance.ports import Ports
 from service_users.accounts.totp import one_time_code
+from servicekit.identity.api_keys import new_api_key
 from servicekit.identity.keys import SigningKey
 from servicekit.identity.roles import Role
+from servicekit.identity.tokens import LIFETIME, SKEW
 from servicekit.process.services import services
 from tests.contract.test_role_table import ROWS, expected
 from tests.support.frozen import freezing
@@ -505,6 +507,90 @@ def test_the_seed_makes_somebody_with_each_role_who_can_log_in_and_data_of_sever
     assert 0 < orders["seed.user@example.com"] < orders["seed.auditor@example.com"]
     assert seeding.main(["--url", system.url]) == 1
     assert "people log in there" in capsys.readouterr().err
+
+
+#: Something that a user reads of each service, by its name.
+PAGES = {"users": "/auth/me", "orders": "/orders?limit=1", "tasks": "/tasks?limit=1"}
+
+
+@pytest.mark.big
+@pytest.mark.parametrize("stopped", ["orders", "tasks"])
+def test_a_service_is_stopped_and_who_has_logged_in_uses_the_others(
+    closed: ClosedSystem, ways: list[Way], stopped: str
+) -> None:
+    person = closed.person()
+    shown = [
+        bearer(closed.log_in(person.email)["access_token"]),
+        by_cookie(closed.cookie(person)),
+        bearer(closed.api_key(person, "read")),
+    ]
+    asked = [(way, fields) for way in ways for fields in shown]
+    assert {way(fields, page) for way, fields in asked for page in PAGES.values()} == {200}
+    closed.system.cli("stop", stopped)
+    try:
+        for _ in range(10):
+            seen = {(name, way(fields, page)) for way, fields in asked for name, page in PAGES.items()}
+            assert seen == {(name, 503 if name == stopped else 200) for name in PAGES}
+    finally:
+        closed.system.cli("start", stopped)
+    eventually(
+        lambda: {way(fields, PAGES[stopped]) for way, fields in asked} == {200}, timeout=30, what=f"{stopped} is back"
+    )
+
+
+@pytest.mark.big
+def test_users_away_for_longer_than_a_token_lives_leaves_in_whoever_was_in_and_out_whoever_was_out(
+    closed: ClosedSystem, ways: list[Way], four: GatewayServer
+) -> None:
+    system, person, gone = closed.system, closed.person(), closed.person()
+    session = closed.log_in(person.email)
+    ended = bearer(closed.log_in(gone.email)["access_token"])
+    cookie, key = by_cookie(closed.cookie(person)), bearer(closed.api_key(person, "read"))
+    ports = closed.ports
+    straight: list[Way] = [
+        lambda fields, page, port=ports[name]: RawClient(port).get(page, *fields.items()).status
+        for name in ("orders", "tasks")
+    ]
+    assert system.post("/auth/logout", headers=ended).status == 200
+    refused_everywhere(ways, {"ended": ended})
+    # As long as it lives otherwise, it outlives the users service by some seconds.
+    lived = time.time()
+    last = bearer(closed.token(person, ago=LIFETIME - 10))
+    assert {way(fields, PAGES["tasks"]) for way in ways for fields in (last, cookie, key)} == {200}
+
+    def everybody_stays_where_they_are(gateways: list[Way], inside: list[Fields]) -> None:
+        assert {way(fields, PAGES["tasks"]) for way in gateways for fields in inside} == {200}
+        assert {way(ended, PAGES["tasks"]) for way in gateways} == {401}
+        unknown = bearer(new_api_key())
+        assert {way(unknown, PAGES["tasks"]) for way in gateways} == {503}, "nobody can tell"
+        for way, name in zip(straight, ("orders", "tasks"), strict=True):
+            assert way(last, PAGES[name]) == 200
+
+    system.cli("stop", "users")
+    try:
+        until = lived + 10 + SKEW + 5
+        while time.time() < until:
+            everybody_stays_where_they_are(ways, [last, cookie, key])
+        # The next process knows what this one knew, of tokens; what stands for one has to be asked for.
+        system.cli("restart", "gateway")
+        instance = [ways[0]]
+        everybody_stays_where_they_are(instance, [last])
+        assert {way(fields, PAGES["tasks"]) for way in instance for fields in (cookie, key)} == {503}
+    finally:
+        system.cli("start", "users")
+    tokens = eventually(
+        lambda: reply.data if (reply := closed.refresh(session)).status == 200 else None, timeout=30, what="a refresh"
+    )
+    again = bearer(tokens["access_token"])
+    eventually(
+        lambda: {way(fields, PAGES["tasks"]) for way in ways for fields in (again, cookie, key)} == {200},
+        timeout=30,
+        what="everybody is in again",
+    )
+    assert {way(ended, PAGES["tasks"]) for way in ways} == {401}
+    eventually(
+        lambda: {way(last, PAGES["tasks"]) for way in ways} == {401}, timeout=60, what="it could have been renewed"
+    )
 
 
 class Planted:
