@@ -14,6 +14,7 @@ from benchmarks.guessing import bench as guessing
 from benchmarks.ingest import bench as ingest
 from benchmarks.report import ReportRow, describe_machine, print_table, revision, write_json
 from benchmarks.services import bench as services
+from benchmarks.sites import bench as sites
 from benchmarks.system import bench as system
 from benchmarks.tasks import bench as tasks
 
@@ -26,6 +27,7 @@ BENCHMARKS: dict[
     "guessing": (guessing.__doc__ or "", guessing.add_arguments, guessing.run),
     "ingest": (ingest.__doc__ or "", ingest.add_arguments, ingest.run),
     "services": (services.__doc__ or "", services.add_arguments, services.run),
+    "sites": (sites.__doc__ or "", sites.add_arguments, sites.run),
     "system": (system.__doc__ or "", system.add_arguments, system.run),
     "tasks": (tasks.__doc__ or "", tasks.add_arguments, tasks.run),
 }

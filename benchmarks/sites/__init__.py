@@ -1,0 +1,1 @@
+"""What work items take at the sites service: see bench.py."""
