@@ -386,8 +386,8 @@ def test_the_task_types_show_what_their_payload_must_be(ask, bench):
     answer = ask("GET", "/task-types", status=200)
 
     kinds = {kind["name"]: kind for kind in answer["task_types"]}
-    assert list(kinds) == ["callback", "elsewhere", "http_request", "io", "noop", "send_email"]
-    assert (answer["total"], answer["default"]) == (6, "noop")
+    assert list(kinds) == ["account_mail", "callback", "elsewhere", "http_request", "io", "noop", "send_email"]
+    assert (answer["total"], answer["default"]) == (7, "noop")
     assert kinds["io"]["payload_schema"]["properties"]["seconds"]["maximum"] == 3600
     assert (kinds["io"]["workers"], kinds["noop"]["workers"], kinds["elsewhere"]["workers"]) == (1, 0, 1)
     assert kinds["noop"]["payload_schema"] == {}
@@ -614,8 +614,8 @@ def test_a_setting_that_says_nothing_leaves_no_row_and_there_are_at_most_a_thous
     )
     assert ask("POST", "/task-types/noop/pause", status=409)["code"] == "limit_reached"
     ask("PUT", "/task-types/type 7", {"max_running": 1}, status=200)
-    page = ask("GET", "/task-types?limit=2&offset=5", status=200)
+    page = ask("GET", "/task-types?limit=2&offset=6", status=200)
     assert [kind["name"] for kind in page["task_types"]] == ["type 1", "type 10"]
-    assert (page["total"], page["limit"], page["offset"]) == (1005, 2, 5)
+    assert (page["total"], page["limit"], page["offset"]) == (1006, 2, 6)
     ask("DELETE", "/task-types/type 1000", status=200)
     ask("POST", "/task-types/noop/pause", status=200)
