@@ -84,7 +84,7 @@ def as_una_sees(system: RunningSystem, fields: Fields, ids: dict[str, str]) -> l
             "/users", "/users/{mine}", "/users/{other}", "/users/{mine}/details", "/users/{other}/details",
             "/orders", "/orders?user_id={other}", "/orders/{my_order}", "/orders/{their_order}",
             "/tasks", "/tasks/{my_task}", "/tasks/{their_task}", "/tasks/{their_task}/events",
-            "/tasks/rejected", "/schedules", "/audit", "/status", "/users/{mine}/sessions",
+            "/tasks/rejected", "/schedules", "/sites", "/work-items", "/audit", "/status", "/users/{mine}/sessions",
         )),
         ("POST", "/users", {"email": "new@example.com", "name": "New"}),
         ("PUT", "/users/{mine}", {"roles": ["admin"]}),
