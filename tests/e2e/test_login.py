@@ -166,7 +166,6 @@ def closed(tmp_path_factory: pytest.TempPathFactory, while_open: WhileOpen) -> I
         system.cli("stop")
         system.start("--workers", "1", "--auth")
         closed = ClosedSystem(system)
-        closed.log_in_administrator()
         # The gateway asks for the keys again a few seconds after users was away.
         eventually(
             lambda: system.get("/users", headers=closed.admin).status == 200, timeout=20, what="the keys are known"
@@ -657,6 +656,17 @@ class Planted:
                 self.ask(port, "POST", path, f'{{"{names[0]}": "{secret}'.encode())
                 self.ask(port, "POST", path, secret.encode(), Content_Type="text/plain")
 
+    def metrics_of(self, name: str) -> str:
+        """Empty while nobody answers."""
+        log = self.closed.system.data / "logs" / f"{name}.log"
+        found = re.findall(r"worker_pages +port=(\d+)", log.read_text()) if name.startswith("worker") else []
+        with suppress(OSError):
+            answer = RawClient(int(found[-1]) if found else Ports(self.closed.system.port)[name]).get(
+                "/metrics", *self.closed.admin.items()
+            )
+            return answer.body.decode() if answer.status == 200 else ""
+        return ""
+
     def places(self) -> Iterator[tuple[str, str]]:
         """Everything that people or programs can read later."""
         system = self.closed.system
@@ -667,11 +677,9 @@ class Planted:
         processes = [psutil.Process(int(one["pid"])) for one in system.status().values()]
         family = {child for one in processes for child in (one, *one.children(recursive=True))}
         yield "the command lines", "\n".join(" ".join(one.cmdline()) for one in family)
-        (worker,) = re.findall(r"worker_pages +port=(\d+)", (system.data / "logs" / "worker-1.log").read_text())[-1:]
-        for port in (*self.closed.ports.values(), Ports(system.port)["relay"], int(worker)):
-            metrics = RawClient(port).get("/metrics", *self.closed.admin.items())
-            assert metrics.status == 200
-            yield f"the metrics at {port}", metrics.body.decode()
+        for name in (*self.closed.ports, "relay", "worker-1"):
+            # Whoever was killed, or has lost the database, is on the way back.
+            yield f"the metrics of {name}", eventually(lambda name=name: self.metrics_of(name), timeout=60, what=name)
         yield "the audit", json.dumps(system.get("/audit?limit=100", headers=self.closed.admin).data)
         for name in services():
             url = f"postgresql://postgres:{self.closed.secret('postgres')}@127.0.0.1:{system.port + 5}/{name}"

@@ -21,7 +21,7 @@ from service_users.accounts.signing import SigningKeys
 from service_users.auth_key import AuthKey
 from servicekit.database.engine import Database
 from servicekit.identity.keys import SigningKey
-from servicekit.identity.tokens import AUDIENCE, TokenIssuer
+from servicekit.identity.tokens import AUDIENCE, LIFETIME, TokenIssuer
 from servicekit.process.ids import new_id
 from servicekit.process.services import services
 from servicekit.process.settings import CallerSettings
@@ -60,7 +60,8 @@ class ClosedSystem:
 
     def __init__(self, system: RunningSystem) -> None:
         self.system = system
-        self.admin: Fields = {}
+        self._admin: Fields = {}
+        self._admin_until = float("-inf")
         self._key: SigningKey | None = None
 
     @property
@@ -72,9 +73,13 @@ class ClosedSystem:
     def secret(self, name: str) -> str:
         return (self.system.data / "secrets" / name).read_text().strip()
 
-    def log_in_administrator(self) -> None:
-        """Anew: access tokens last for five minutes."""
-        self.admin = bearer(self.log_in(ADMINISTRATOR, self.secret("administrator"))["access_token"])
+    @property
+    def admin(self) -> Fields:
+        """The administrator's, of a login that has more than half of its life before it."""
+        if time.monotonic() > self._admin_until:
+            self._admin_until = time.monotonic() + LIFETIME / 2
+            self._admin = bearer(self.log_in(ADMINISTRATOR, self.secret("administrator"))["access_token"])
+        return self._admin
 
     def log_in(self, email: str, password: str = PASSWORD, **more: str) -> dict[str, Any]:
         reply = self.system.post("/auth/login", {"email": email, "password": password, **more})
