@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 import re
 import shlex
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -37,6 +39,7 @@ from tests.support.logins import (
     PASSWORD,
     ClosedSystem,
     Fields,
+    Person,
     bearer,
     by_cookie,
     forms_of,
@@ -739,6 +742,72 @@ def secured(port: int) -> dict[str, set[str]]:
         for method, operation in item.items()
     }
     return {name: schemes for name, schemes in found.items() if name in ROWS}
+
+
+#: Lists, by the field that says whose a row is; each is asked for by each of these queries.
+LISTS = {
+    "users": ("id", ("", "q=worker", "role=user", "sort=-name")),
+    "orders": ("user_id", ("", "status=cancelled", "product=product 1", "sort=-total_amount")),
+    "tasks": ("user_id", ("", "status=cancelled", "task_type=io")),
+    "schedules": ("user_id", ("", "status=paused")),
+}
+
+
+def test_each_of_twenty_people_gets_the_whole_truth_of_their_own_and_of_nobody_elses(closed: ClosedSystem) -> None:
+    system, admin, chance = closed.system, closed.admin, random.Random(20)
+    fields: dict[str, Fields] = {}
+    for number in range(20):
+        body = {"email": f"{uuid4().hex}@example.com", "name": f"Worker {number}"}
+        person = Person(system.post("/users", body, headers=admin).data["id"], body["email"], "user")
+        mine = fields[person.id] = bearer(closed.token(person))
+        for _ in range(chance.randrange(4)):
+            items = [{"product": f"product {chance.randrange(3)}", "quantity": 1, "price": chance.randrange(1, 9)}]
+            order = system.post("/orders", {"user_id": person.id, "items": items}, headers=mine).data
+            if chance.random() < 0.5:
+                system.put(f"/orders/{order['id']}", {"status": "cancelled"}, headers=mine)
+        later = [
+            {"task_type": chance.choice(["noop", "io"]), "execute_at": "2099-01-01T00:00:00Z"}
+            for _ in range(chance.randrange(1, 6))
+        ]
+        made = system.post("/tasks/batch", {"tasks": later}, headers=mine).data["ids"]
+        for task_id in made[: len(made) // 2]:
+            assert system.delete(f"/tasks/{task_id}", headers=mine).status == 200
+        schedule = system.post("/schedules", {"name": person.id, "every": 3600}, headers=mine).data
+        if chance.random() < 0.5:
+            assert system.post(f"/schedules/{schedule['id']}/pause", headers=mine).status == 200
+
+    def listed(who: Fields, name: str, query: str) -> list[dict]:
+        rows: list[dict] = []
+        after = ""
+        while True:
+            page = system.get(f"/{name}?limit=100&{query}{after}", headers=who).data
+            rows += page[name]
+            if page.get("next") is None:
+                assert page["total"] == len(rows)
+                return rows
+            after = f"&after={page['next']}"
+
+    for name, (owner, queries) in LISTS.items():
+        for query in queries:
+            truth = listed(admin, name, query)
+            assert {row[owner] for row in truth} & fields.keys(), "there is something to be seen"
+            for user_id, mine in fields.items():
+                assert listed(mine, name, query) == [row for row in truth if row[owner] == user_id], (name, query)
+    tasks = listed(admin, "tasks", "")
+    others = closed.person()
+    for user_id, mine in fields.items():
+        truth = Counter(task["status"] for task in tasks if task["user_id"] == user_id)
+        counts = system.get("/tasks/stats", headers=mine).data["counts"]
+        assert {status: count for status, count in counts.items() if count} == truth
+        assert system.get(f"/users/{user_id}/tasks", headers=mine).data["total"] == truth.total()
+        assert system.get(f"/users/{others.id}/tasks", headers=mine).data["total"] == 0
+    for task in tasks:
+        seen = {
+            whose: system.get(f"/tasks/{task['id']}/events", headers=fields[whose]).status
+            for whose in list(fields)[:2]
+            if task["user_id"] != whose
+        }
+        assert {*seen.values()} <= {404}
 
 
 def documented(port: int) -> list[str]:
