@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support import guard
@@ -38,6 +39,10 @@ _OURS = (
     "SITEWORKS_",
 )
 
+
+# No test times a speed: a busy machine may take seconds for an example.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 #: Files that share a running system: one process runs them, in this order, which is that of their names.
 _SHARE = (

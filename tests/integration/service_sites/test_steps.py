@@ -282,7 +282,7 @@ def fields_for(site: BuildingSite, step: str, chance: random.Random) -> dict[str
 
 
 # Shrinking would take minutes, and say little.
-FEW = settings(max_examples=8, deadline=None, phases=[Phase.generate])
+FEW = settings(max_examples=8, phases=[Phase.generate])
 
 
 @FEW

@@ -131,7 +131,7 @@ trees = st.recursive(
 
 def test_the_database_keeps_and_gives_back_every_result_that_is_not_refused(bench):
     @given(trees)
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def holds(result):
         try:
             text = _json_text(result)

@@ -586,7 +586,6 @@ def test_two_workers_a_rescuer_and_people_never_leave_the_model(machine):
             # The same steps each time; more and others by hand.
             derandomize=STEPS == 2000,
             database=None,
-            deadline=None,
             # A step that waits for a lock takes seconds: no shorter example is looked for.
             phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),

@@ -38,7 +38,7 @@ def written(database: ServiceDatabase, model: type, view: type, row: dict) -> st
     return text
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(email=TEXT, name=TEXT, roles=st.lists(TEXT, min_size=1, max_size=3), created=TIMES, updated=TIMES)
 def test_a_user_has_the_same_bytes(users_database, email, name, roles, created, updated):
     row = {"id": uuid4(), "email": email, "name": name, "roles": roles, "created_at": created, "updated_at": updated}
@@ -48,7 +48,7 @@ def test_a_user_has_the_same_bytes(users_database, email, name, roles, created, 
     )(view)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     items=st.lists(ITEMS, min_size=1, max_size=3),
     reason=st.none() | TEXT,

@@ -11,7 +11,7 @@ from servicekit.database.trigrams import sought
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(before=TEXT | st.just(""), part=TEXT, after=TEXT | st.just(""))
 @example(before="", part="'", after="")
 @example(before="a", part="\\'", after="b")

@@ -270,7 +270,7 @@ def test_at_every_change_of_every_clock_runs_are_those_that_the_clock_on_the_wal
     zone=st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"})),
     minutes=st.integers(0, 10 * 366 * 24 * 60),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_next_run_is_the_first_that_the_clock_on_the_wall_tells(expression, zone, minutes):
     after = NOW + timedelta(minutes=minutes)
 
@@ -370,7 +370,7 @@ def test_times_that_make_no_sense_name_their_field(timing, field):
     begin=st.integers(0, 400 * 24 * 60),
     length=st.integers(0, 10 * 24 * 60),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_last_run_of_a_span_is_the_one_that_walking_finds(timing, begin, length):
     first = NOW + timedelta(minutes=begin)
     last = first + timedelta(minutes=length)

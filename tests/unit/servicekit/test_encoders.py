@@ -111,7 +111,7 @@ class Outer(View):
 @pytest.mark.parametrize(
     "model", [*dict.fromkeys(every()), Odd, OwnSerializer, Outer], ids=lambda model: model.__name__
 )
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_an_encoder_writes_what_pydantic_writes(model, data):
     view = data.draw(values_of(model))

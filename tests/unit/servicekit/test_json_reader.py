@@ -175,7 +175,7 @@ _values = st.recursive(
 
 
 @given(_values, st.booleans(), st.sampled_from([None, 2]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_a_json_library_writes_within_the_limits_reads_back_equal(value, ascii_only, indent):
     raw = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     assert _with_floats(read_json(raw)) == value
@@ -192,7 +192,7 @@ def _with_floats(value):
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_bytes_at_all_raise_anything_but_a_refusal(raw):
     with contextlib.suppress(InvalidJson):
         read_json(raw)
