@@ -343,19 +343,19 @@ class History(Base):
         Index("ix_history_item", "item_id", "seq"),
         # For the reports (persistence/reports.sql). Their rows have all that these read.
         Index(
-            "ix_history_turns",
+            "ix_history_reports",
             "site_id",
             "at",
-            postgresql_include=[
-                *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
-            ],
-            postgresql_where=text("from_state IS DISTINCT FROM to_state"),
+            postgresql_include=["item_id", "to_state", "organisation"],
+            postgresql_where=text("from_state IS DISTINCT FROM to_state AND to_state IN ('ready', 'returned')"),
         ),
         Index(
             "ix_history_openings",
             "site_id",
             "at",
-            postgresql_include=["item_id", "from_state", "to_state"],
+            postgresql_include=[
+                *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
+            ],
             postgresql_where=text(
                 "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
                 " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"

@@ -69,12 +69,20 @@ h.at >= CAST(CAST(:first AS date) AS timestamptz) - interval '1 day'
 AND h.at < CAST(CAST(:behind AS date) AS timestamptz) + interval '1 day'
 AND CASE WHEN h.at >= period.begins THEN h.at < period.ends ELSE false END
 
--- name: is_turn
--- As in ix_history_turns.
-h.from_state IS DISTINCT FROM h.to_state
+-- name: is_opening
+-- Whether an open item comes or goes, as in ix_history_openings.
+coalesce(h.from_state IN {open}, false) <> coalesce(h.to_state IN {open}, false)
+
+-- name: is_closing
+-- Whether an item is closed or reopened.
+{is_opening} AND (h.to_state = 'closed' OR h.from_state = 'closed')
+
+-- name: is_report
+-- Whether an item is reported done or returned, as in ix_history_reports.
+h.from_state IS DISTINCT FROM h.to_state AND h.to_state IN ('ready', 'returned')
 
 -- name: theirs
-(scope.organisation IS NULL OR work_items.organisation = nullif(scope.organisation, ''))
+CASE WHEN scope.organisation IS NULL THEN true ELSE work_items.organisation = nullif(scope.organisation, '') END
 
 -- name: items
 FROM scope JOIN work_items ON work_items.site_id = scope.id AND work_items.state <> 'draft'
@@ -155,7 +163,7 @@ counted AS (
            h.due_on, h.original_due_on, period.organisation AS theirs,
            CAST(timezone(period.time_zone, h.at) AS date) AS day
     FROM period JOIN history h ON h.site_id = period.id AND {in_period}
-    WHERE {is_turn} AND (h.to_state = 'closed' OR h.from_state = 'closed')
+    WHERE {is_closing}
     ORDER BY h.item_id, h.seq DESC
 ), closings AS (
     SELECT last.*, work_items.submitted_at, work_items.first_closed_at
@@ -204,23 +212,29 @@ percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY contractor
 -- Each item once in each row, and (without a key) once in the total.
 {period}, turns AS (
     SELECT h.item_id, {key} AS key, h.to_state = 'ready' AS reported_done, h.to_state = 'returned' AS returned,
-           h.to_state = 'closed' AS closed, h.from_state = 'closed' AS reopened
+           false AS closed, false AS reopened
     FROM period JOIN history h ON h.site_id = period.id AND {in_period}
-    WHERE {is_turn} AND (h.to_state IN ('ready', 'returned', 'closed') OR h.from_state = 'closed')
-      AND (period.organisation IS NULL OR h.organisation = nullif(period.organisation, ''))
-), grouped AS (
+    WHERE {is_report} AND {of_theirs}
+    UNION ALL
+    SELECT h.item_id, {key}, false, false, h.to_state = 'closed', h.to_state <> 'closed'
+    FROM period JOIN history h ON h.site_id = period.id AND {in_period}
+    WHERE {is_closing} AND {of_theirs}
+), grouped AS MATERIALIZED (
     SELECT item_id, key, bool_or(reported_done) AS reported_done, bool_or(returned) AS returned,
-           bool_or(closed) AS closed, coalesce(bool_or(reopened), false) AS reopened
-    FROM turns GROUP BY GROUPING SETS ((item_id, key), (item_id))
-), counted AS (
-    SELECT grouped.* FROM grouped
-    JOIN work_items ON work_items.id = grouped.item_id AND work_items.state <> 'void'
+           bool_or(closed) AS closed, bool_or(reopened) AS reopened
+    FROM turns JOIN work_items ON work_items.id = turns.item_id AND work_items.state <> 'void'
     JOIN scope ON scope.id = work_items.site_id AND {theirs}
+    GROUP BY item_id, key
+), counted AS (
+    SELECT * FROM grouped
+    UNION ALL
+    SELECT item_id, NULL, bool_or(reported_done), bool_or(returned), bool_or(closed), bool_or(reopened)
+    FROM grouped GROUP BY item_id
 )
 
--- name: is_opening
--- Whether an open item comes or goes, as in ix_history_openings.
-coalesce(h.from_state IN {open}, false) <> coalesce(h.to_state IN {open}, false)
+-- name: of_theirs
+-- What happened while the organisation was responsible.
+CASE WHEN period.organisation IS NULL THEN true ELSE h.organisation = nullif(period.organisation, '') END
 
 -- name: opened
 -- By how many more items are open then.

@@ -366,19 +366,19 @@ def _history() -> None:
     )
     op.create_index("ix_history_item", "history", ["item_id", "seq"])
     op.create_index(
-        "ix_history_turns",
+        "ix_history_reports",
         "history",
         ["site_id", "at"],
-        postgresql_include=[
-            *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
-        ],
-        postgresql_where=sa.text("from_state IS DISTINCT FROM to_state"),
+        postgresql_include=["item_id", "to_state", "organisation"],
+        postgresql_where=sa.text("from_state IS DISTINCT FROM to_state AND to_state IN ('ready', 'returned')"),
     )
     op.create_index(
         "ix_history_openings",
         "history",
         ["site_id", "at"],
-        postgresql_include=["item_id", "from_state", "to_state"],
+        postgresql_include=[
+            *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
+        ],
         postgresql_where=sa.text(
             "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
             " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
