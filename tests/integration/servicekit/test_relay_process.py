@@ -31,7 +31,7 @@ _EVENTS = 5  # of each user, all of the type that orders and tasks hear; the fir
 class Processes:
     """The relay and the orders service, each started again as often as it is wanted."""
 
-    def __init__(self, users_url: str, orders_url: str, tasks_address: str) -> None:
+    def __init__(self, users_url: str, orders_url: str, **addresses: str) -> None:
         self.port = free_ports(2)
         token = {"INTERNAL_TOKEN": TOKEN, "LOG_LEVEL": "warning", "PATH": os.environ["PATH"]}
         self._plans = {
@@ -42,7 +42,7 @@ class Processes:
                     "USERS_DATABASE_URL": users_url,
                     "RELAY_BIND": f"127.0.0.1:{self.port}",
                     "ORDERS_URL": f"http://127.0.0.1:{self.port + 1}",
-                    "TASKS_URL": tasks_address,
+                    **addresses,
                 },
             ),
             "orders": (
@@ -84,16 +84,19 @@ class Processes:
             return None
 
 
-@pytest.fixture
-def tasks() -> Iterator[ScriptedUpstream]:
+def inbox() -> Iterator[ScriptedUpstream]:
     with ScriptedUpstream() as upstream:
         upstream.script(good({"processed": 1, "duplicates": 0, "ignored": 0}))
         yield upstream
 
 
+tasks = pytest.fixture(name="tasks")(inbox)
+sites = pytest.fixture(name="sites")(inbox)
+
+
 @pytest.fixture
-def processes(users_database, orders_database, tasks) -> Iterator[Processes]:
-    made = Processes(users_database.url, orders_database.url, tasks.url)
+def processes(users_database, orders_database, tasks, sites) -> Iterator[Processes]:
+    made = Processes(users_database.url, orders_database.url, TASKS_URL=tasks.url, SITES_URL=sites.url)
     yield made
     made.stop()
 
@@ -197,10 +200,11 @@ DATABASE = "postgresql://u:p@127.0.0.1:1/d"
         (
             ["relay"],
             {"INTERNAL_TOKEN": TOKEN},
-            "relay cannot start: none of USERS_DATABASE_URL, ORDERS_DATABASE_URL, TASKS_DATABASE_URL is set",
+            "relay cannot start: none of USERS_DATABASE_URL, ORDERS_DATABASE_URL, TASKS_DATABASE_URL,"
+            " SITES_DATABASE_URL is set",
         ),
         (["redeliver", "tasks"], {"INTERNAL_TOKEN": TOKEN}, "relay cannot start: TASKS_DATABASE_URL: is not set"),
-        (["relay", "sites"], {}, "there is no service sites; there are users, orders, tasks"),
+        (["relay", "toys"], {}, "there is no service toys; there are users, orders, tasks, sites"),
     ],
 )
 def test_what_is_missing_is_named_on_the_last_line(arguments, environment, complaint, tmp_path):
