@@ -222,6 +222,28 @@ def create_tasks(gateway: GatewayClient, user_ids: Sequence[str], seed: int) -> 
     _all(one, list(plans()), "tasks")
 
 
+def create_sites(layout: Layout, user_ids: Sequence[str], seed: int) -> None:
+    """Make two sites and six months of work on them."""
+    from uuid import UUID
+
+    from scripts.instance.credentials import Credentials
+    from scripts.instance.databases import database_server
+    from scripts.instance.programs import database_urls
+    from scripts.seeding_sites import fill
+    from service_sites.users_client import Person
+    from servicekit.database.engine import Database
+
+    people = [Person(UUID(one), name) for one, (name, _, _) in zip(user_ids, PEOPLE, strict=False)]
+    with database_server(layout, "./scripts/seed") as server:
+        url = database_urls(server, Credentials(layout.secrets))["sites"]
+        database = Database(url, application_name="seeding", pool_size=_AT_ONCE)
+        try:
+            made, there = fill(database, people, seed)
+        finally:
+            database.dispose()
+    print(f"work items {made}/{made}{f', {there} of them already there' if there else ''}", flush=True)
+
+
 def _all(one: Callable[[Any], tuple[bool, T]], plans: Sequence[Any], what: str) -> list[T]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         done, there = [], 0
@@ -247,7 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the system; 0 when done, 1 with one clear line otherwise."""
     parser = argparse.ArgumentParser(
         prog="./scripts/seed",
-        description=f"Fill a running system with {USERS} users, {ORDERS} orders and {TASKS} tasks. Where people log in "
+        description=f"Fill a running system with {USERS} users, {ORDERS} orders and {TASKS} tasks, and, unless a --url "
+        "is given, with two sites and six months of work on them. Where people log in "
         "it makes somebody with each role too, whose passwords it shows on a terminal; otherwise it writes them to "
         "secrets/seeded in the data folder.",
     )
@@ -270,10 +293,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         user_ids = create_users(gateway) + owners
         create_orders(gateway, user_ids, options.seed)
         create_tasks(gateway, user_ids, options.seed)
+        if options.url is None:
+            create_sites(Layout.of(options.data), user_ids, options.seed)
     except (SeedingError, InstanceError) as exc:
         print(f"seed: {exc}", file=sys.stderr)
         return 1
-    print(f"done in {time.monotonic() - began:.1f} s; look at {url}/users, /orders and /tasks")
+    print(f"done in {time.monotonic() - began:.1f} s; look at {url}/users, /orders, /tasks and /work-items")
     return 0
 
 

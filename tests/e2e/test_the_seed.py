@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from scripts.seeding import ORDERS, PEOPLE, TASKS
+from scripts.seeding_sites import ITEMS
 from tests.support.system import CHECKOUT
 
 _ORDER_STATUSES = ("created", "in_progress", "completed", "cancelled")
@@ -28,6 +29,7 @@ def _totals(system):
 
 def test_the_seed_fills_the_system_and_a_second_run_adds_nothing(system):
     users, orders, tasks = _totals(system)
+    items = system.get("/work-items?limit=1").data["total"]
     first = _seed("--url", system.url)
     assert (first.returncode, "already there" in first.stdout) == (0, False), first.stderr
     assert _totals(system) == [users + 30, orders + ORDERS, tasks + TASKS]
@@ -40,7 +42,8 @@ def test_the_seed_fills_the_system_and_a_second_run_adds_nothing(system):
     assert second.returncode == 0, second.stderr
     counts = (("users", 30), ("orders", ORDERS), ("tasks", TASKS))
     there = [f"{what} {count}/{count}, {count} of them already there" for what, count in counts]
-    assert second.stdout.splitlines()[:3] == there
+    assert second.stdout.splitlines()[:4] == [*there, f"work items {ITEMS}/{ITEMS}"]
+    assert system.get("/work-items?limit=1").data["total"] == items + ITEMS
     assert _totals(system) == [users + 30, orders + ORDERS, tasks + TASKS]
     assert [system.get(f"/orders?limit=1&status={status}").data["total"] for status in _ORDER_STATUSES] == statuses
 
