@@ -177,7 +177,7 @@ class Consumer(Duty):
                 link, self._link = self._link, None
                 link.close()
         except QueueRefused as error:
-            log.error("queue_refused", cause=str(error), see="docs/operations.md#rabbitmq")
+            log.error("queue_refused", cause=str(error), see="docs/messages.md#rabbitmq-310-to-4")
             if self._plain and str(error).startswith(PLAIN.name):
                 self._plain = False  # the other queues go on without it
             else:

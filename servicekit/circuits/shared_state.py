@@ -1,6 +1,6 @@
 """Circuits in memory shared by all processes of a server.
 
-It lies in a SharedMemory. docs/circuit_states.md describes the layout and why nothing is ever read half-written:
+It lies in a SharedMemory, laid out as the constants below say. Nothing is ever read half-written:
 
 * Every value is one aligned 8-byte word, written and read in one piece, and includes its generation or second if it has
   one.
