@@ -65,7 +65,7 @@ def comment_routes(comments: Comments) -> Routes:
         return comments.watchers(id, caller)
 
     @api.put("/work-items/{id}/watchers/{user_id}", action=Action.CHANGE_SITES, errors=(WorkItemNotFound, Forbidden))
-    def add_watcher(id: UUID, user_id: UUID, caller: Principal) -> WatcherList:
+    def update_watcher(id: UUID, user_id: UUID, caller: Principal) -> WatcherList:
         """Watch a work item, or as an engineer or manager let another of the site's people watch it."""
         return comments.watch(id, user_id, caller, on=True)
 
@@ -82,7 +82,7 @@ def comment_routes(comments: Comments) -> Routes:
     @api.put(
         "/work-items/{id}/links/{kind}/{target_id}", action=Action.CHANGE_SITES, errors=(WorkItemNotFound, Forbidden)
     )
-    def add_link(id: UUID, kind: str, target_id: UUID, caller: Principal) -> LinkList:
+    def update_link(id: UUID, kind: str, target_id: UUID, caller: Principal) -> LinkList:
         """Link a work item with an `order`, a `task` or an `item` of its site. Orders and tasks are not looked up."""
         return comments.link(id, link_kind(kind), target_id, caller)
 

@@ -81,7 +81,7 @@ class WatcherList(View):
     watchers: list[PersonView]
 
 
-class LinkView(View):
+class ItemLinkView(View):
     """What a work item has to do with something else."""
 
     kind: LinkKind
@@ -92,4 +92,4 @@ class LinkView(View):
 class LinkList(View):
     """The links of a work item, the oldest first."""
 
-    links: list[LinkView]
+    links: list[ItemLinkView]

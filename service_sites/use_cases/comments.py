@@ -19,9 +19,9 @@ from service_sites.schemas.comments import (
     CommentQuery,
     CommentUpdate,
     CommentView,
+    ItemLinkView,
     LinkKind,
     LinkList,
-    LinkView,
     WatcherList,
 )
 from service_sites.schemas.items import PersonView
@@ -241,4 +241,4 @@ def _watchers(source: Database | Session, item: Any) -> WatcherList:
 
 def _links(source: Database | Session, item: Any) -> LinkList:
     rows = comments.links(source, item)
-    return LinkList.unchecked(links=[LinkView.unchecked(**row._asdict()) for row in rows])
+    return LinkList.unchecked(links=[ItemLinkView.unchecked(**row._asdict()) for row in rows])
