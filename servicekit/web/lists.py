@@ -144,7 +144,10 @@ class SortedList:
             self._estimates[len(terms)] = self._estimate(list(terms))
         statement = self._estimates[len(terms)]
         plan = database.once(_EXPLAIN + statement.text, {**values, **terms})[0][0][0]["Plan"]
-        whole, *rows = [each["Plan Rows"] for each in plan["Plans"]]
+        whole, *rows = [each["Plan Rows"] for each in plan.get("Plans", [plan])]
+        if len(rows) < len(terms) + bool(self._filters.others):
+            # It has left out what contradicts itself: there is no such row.
+            whole, rows = math.inf, [0] * (len(terms) + 1)
         if self._filters.others:
             yield rows.pop()
         if self._filters.part is not None:

@@ -168,6 +168,10 @@ FILTERS: list[tuple[str, Filter]] = [
     ("overdue=true", lambda world, item, who: _late(world, item)),
     ("overdue=false", lambda world, item, who: not _late(world, item)),
     ("mine=true", _mine),
+    # Two that contradict each other, of which the planner makes nothing: for customers, and for all others.
+    ("mine=true&kind=defect", lambda world, item, who: _mine(world, item, who) and item.kind == "defect"),
+    (f"mine=true&assignee_id={uuid4()}", lambda world, item, who: False),
+    (f"mine=true&assignee_id={uuid4()}&q=щель", lambda world, item, who: False),
     ("organisation=Ромашка", lambda world, item, who: item.organisation == "Ромашка"),
     ("kind=customer_remark", lambda world, item, who: item.kind == "customer_remark"),
     ("type=трещина&severity=minor", lambda world, item, who: (item.type, item.severity) == ("трещина", "minor")),
