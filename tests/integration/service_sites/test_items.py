@@ -414,6 +414,20 @@ def test_a_customer_sees_the_text_of_their_own_remark_only(site):
     assert (get(site, "Дина", mine).body["description"], listed(site, "Дина")[0]["description"]) == (None, None)
 
 
+def test_a_customer_changes_what_they_have_seen_and_is_not_told_by_whom_it_was_changed(site):
+    mine = remark(site)
+    seen = get(site, "Дина", mine).headers["ETag"]
+    # What a customer is not told of does not make their copy stale.
+    assert put(site, "Вера", mine, priority=1).status == 200
+    assert put(site, "Дина", mine, seen, title="Дует").status == 200
+
+    stale = put(site, "Дина", mine, seen, title="Сквозит")
+
+    assert (stale.status, "details" in stale.body) == (412, False)
+    assert stale.body["present"] == get(site, "Дина", mine).body
+    assert [row.step for row in history(site, mine)] == ["created", "changed", "changed"]
+
+
 def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concerns_them(site):
     item = create(site, draft=True, organisation=THEIRS)
     move(site, item, "open")
