@@ -72,7 +72,8 @@ def read_request(data: bytes) -> PlainRequest | None:
     if not line.end() < end <= MAX_REQUEST:
         return None
     lines = data[line.end() : end]
-    fields = _request_fields(lines) if _CREDENTIAL not in lines else _fields_with_credential(lines)
+    at = lines.find(_CREDENTIAL)
+    fields = _request_fields(lines) if at < 0 else _fields_with_credential(lines, at - 1)
     if fields is None:
         return None
     length = fields.first.get(b"content-length")
@@ -104,9 +105,9 @@ def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
     return int(line[1]), fields, data[end:]
 
 
-def _fields_with_credential(lines: bytes) -> RequestFields | None:
-    """The same as `_request_fields`. No credential is kept, and clients that differ in nothing else share the rest."""
-    at = lines.find(_CREDENTIAL) - 1
+def _fields_with_credential(lines: bytes, at: int) -> RequestFields | None:
+    """The same as `_request_fields`, for lines with an Authorization that may begin there. No credential is kept, and
+    clients that differ in nothing else share the rest."""
     line = _AUTHORIZATION.match(lines, at) if at == 0 or lines[at - 2 : at] == b"\r\n" else None
     others = None if line is None else _request_fields(lines[:at] + lines[line.end() :])
     if line is None or others is None or b"authorization" in others.first or len(others.pairs) == MAX_REQUEST_FIELDS:
