@@ -23,6 +23,7 @@ from scripts.instance.ports import Ports
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.reclaim import is_alive
 from scripts.instance.settings import OF_A_PROCESS, OF_THE_LEADER
+from servicekit.process.services import services
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
 
@@ -63,13 +64,14 @@ def test_status_names_every_process_and_answers_0_when_all_run(system: RunningSy
         "users",
         "orders",
         "tasks",
+        "sites",
         "events",
         "worker-1",
         "relay",
         "gateway",
     ]
     serving = {name: one["processes"] for name, one in system.status().items() if one["processes"] is not None}
-    assert serving == {"users": 2, "orders": 2, "tasks": 2, "events": 1, "gateway": 1}
+    assert serving == {"users": 2, "orders": 2, "tasks": 2, "sites": 2, "events": 1, "gateway": 1}
 
 
 def test_a_stopped_service_stays_stopped_and_comes_back_when_asked(system: RunningSystem) -> None:
@@ -129,14 +131,14 @@ def test_nobody_opens_more_connections_than_postgresql_is_told_of(system: Runnin
     opened = {name: int(count) for name, _, count in (line.rpartition("|") for line in counts)}
     assert 0 < opened["task_worker"] + opened["task_worker heartbeat"] <= OF_A_PROCESS["worker"] + OF_THE_LEADER
     assert 0 < opened["task_events"] <= OF_A_PROCESS["events"]
-    assert 0 < opened["relay"] <= 3 * OF_A_PROCESS["relay"]
+    assert 0 < opened["relay"] <= len(services()) * OF_A_PROCESS["relay"]
     assert accepted == "200"
 
 
 def test_a_restart_of_all_spares_postgresql_and_may_change_the_number_of_workers(system: RunningSystem) -> None:
     before = _pids(system)
     said = system.cli("restart", "--workers", "2").stdout
-    assert said.splitlines()[-1] == "users, orders, tasks, events, worker, relay, gateway: ready again"
+    assert said.splitlines()[-1] == "users, orders, tasks, sites, events, worker, relay, gateway: ready again"
     after = _pids(system)
     assert after.keys() == before.keys() | {"worker-2"}
     assert [name for name in before if before[name] == after[name]] == ["postgres"]
@@ -226,7 +228,7 @@ def test_a_backup_restores_into_a_new_instance_where_an_order_is_of_a_user_in_it
     system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = _user(system, "backed-up@example.com")
-    goes = [_user(system, f"goes-{number}@example.com") for number in range(3)]
+    goes = [_user(system, f"goes-{number}@example.com") for number in range(len(services()))]
     for user_id in (kept, *goes):
         _order(system, user_id)
     run_tool = EmbeddedPostgres.tool
@@ -248,7 +250,7 @@ def test_a_backup_restores_into_a_new_instance_where_an_order_is_of_a_user_in_it
     monkeypatch.setattr(EmbeddedPostgres, "tool", meanwhile)
     backup(Layout(system.data), file)
     monkeypatch.undo()
-    assert len(dumps) == 3
+    assert len(dumps) == len(goes)
     assert file.stat().st_mode & 0o777 == 0o600
     again = _script("backup", str(file), "--data", str(system.data))
     assert again.returncode == 1
@@ -263,7 +265,7 @@ def test_a_backup_restores_into_a_new_instance_where_an_order_is_of_a_user_in_it
     twice = _script("restore", str(file), "--data", str(other.data))
     assert twice.returncode == 1
     assert "already holds an instance" in twice.stderr
-    assert _script("migrate", "--data", str(other.data)).stdout.count("nothing to do") == 3
+    assert _script("migrate", "--data", str(other.data)).stdout.count("nothing to do") == len(goes)
 
     # Of a stopped instance too, whose PostgreSQL is started for it alone.
     second = tmp_path / "second.tar"
@@ -276,8 +278,8 @@ def test_a_backup_restores_into_a_new_instance_where_an_order_is_of_a_user_in_it
         users = {str(user["id"]) for user in other.get("/users?limit=100").data["users"]}
         of_nobody = lambda: [order for order in _open_orders(other) if order["user_id"] not in users]  # noqa: E731
         eventually(lambda: not of_nobody(), what="no open order is of a user who does not exist")
-        assert {goes[2]} == users & set(goes), "deleted after the last dump"
-        assert _open_orders(other, goes[2])
+        assert {goes[-1]} == users & set(goes), "deleted after the last dump"
+        assert _open_orders(other, goes[-1])
     finally:
         other.stop()
 
