@@ -22,11 +22,14 @@ _STOP_SECONDS = 15
 _MEMORY = Path("/dev/shm")
 #: In bytes; more than the databases of all processes of tests take.
 _ROOM = 8 * 1024**3
+#: Processes that `start` was called in; not those forked from them.
+_watched: set[int] = set()
 
 
 def start(folder: Path) -> None:
     """Watch this process from another; everything it starts from now on has the folder in its environment."""
     os.environ["FOLDER_OF_THESE_TESTS"] = str(folder)
+    _watched.add(os.getpid())
     # Not by subprocess, which warns of a child that was never waited for.
     command = [sys.executable, __file__, str(os.getpid()), str(folder)]
     silence = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in (0, 1)]
@@ -34,12 +37,13 @@ def start(folder: Path) -> None:
 
 
 def folder_in_memory(otherwise: Path) -> Path:
-    """A folder in memory that goes with this process of tests, or the given one where there is no room.
+    """A folder in memory that goes with this process of tests, or the given one where nobody watches this process, or
+    there is no room.
 
     A test's database is 400 files. On ext4 without a journal it takes 0.2 s of CPU to make them shortly after others
     were deleted (recently_deleted in fs/ext4/ialloc.c); in memory, 0.02 s.
     """
-    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM:
+    if os.getpid() not in _watched or not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM:
         return otherwise
     mine = _in_memory(os.getpid())
     mine.mkdir(mode=0o700, exist_ok=True)
