@@ -375,7 +375,8 @@ class History(Base):
 
 
 class Removal(Base):
-    """A work item that some can no longer see: `all`, `customer`, `organisation:NAME` or `user:ID`."""
+    """A work item that some can no longer see: `all` (who may read everything), `customer`, `manager`,
+    `organisation:NAME` or `user:ID`."""
 
     __tablename__ = "removals"
 
@@ -386,7 +387,8 @@ class Removal(Base):
 
     __table_args__ = (
         CheckConstraint(
-            "audience IN ('all', 'customer') OR audience ~ '^(organisation|user):.'", name="ck_removals_audience"
+            "audience IN ('all', 'customer', 'manager') OR audience ~ '^(organisation|user):.'",
+            name="ck_removals_audience",
         ),
     )
 

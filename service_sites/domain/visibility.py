@@ -23,6 +23,15 @@ def sees(item: ItemState, actor: Actor) -> bool:
     return True
 
 
+def knew_draft(draft: ItemState) -> Iterator[str]:
+    """Name the audiences that saw a draft which is deleted; nobody else is told that there was one."""
+    yield "all"
+    if draft.author_id is not None:
+        yield f"user:{draft.author_id}"
+    if draft.kind == ItemKind.CUSTOMER_REMARK:
+        yield "manager"
+
+
 def lost_sight(before: ItemState, after: ItemState) -> Iterator[str]:
     """Name the audiences in which somebody may no longer see a changed item, as the table of removals does.
 

@@ -38,7 +38,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_sites.domain.item import ItemKind, WorkState
 from service_sites.domain.people import Actor, Member, SiteRole
-from service_sites.domain.visibility import lost_sight
+from service_sites.domain.visibility import knew_draft, lost_sight
 from service_sites.errors import SiteNotFound, WorkItemNotFound
 from service_sites.tables import Base, History, Location, Membership, Removal, Site, WorkItem
 from servicekit.database.engine import Database
@@ -488,10 +488,10 @@ _REMOVE = Statement(select(_REMOVED.c.id).add_cte(_told(), _gone()))
 
 
 def remove(session: Session, site: SiteNow, item: Any, entry: Entry) -> None:
-    """Delete a locked item, which nobody sees any longer; its history stays, and nobody gets its number or id again."""
+    """Delete a locked draft, which nobody sees any longer; its history stays, its number and id are not given again."""
     after = {**item._asdict(), "version": item.version + 1, "state": None}
     told = _of_history(site.id, site.change_seq, item, after, entry, {}, max(site.now, item.updated_at))
-    run(session, _REMOVE, {**told, "item_id": item.id, "audiences": ["all"]})
+    run(session, _REMOVE, {**told, "item_id": item.id, "audiences": [*knew_draft(item)]})
 
 
 def title_key(site_key: str, number: int, title: str) -> str:

@@ -14,6 +14,7 @@ from service_sites.use_cases.comments import audiences_of, comment_view
 from service_sites.use_cases.items import actor_of, shown
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
+from servicekit.identity.reach import Reach
 from servicekit.identity.roles import Action
 from servicekit.process.clock import Clock, utc_now
 from servicekit.wire.errors import Invalid
@@ -90,7 +91,7 @@ class Changes:
             for row in said
             if row.item_id in visible
         ]
-        gone = changes.removals(self._database, site_id, _audiences(who), **within)
+        gone = changes.removals(self._database, site_id, _audiences(who, reach), **within)
         still = items.visible(self._database, {row.item_id for row in gone}, caller.user_id, reach=reach)
         found += [(row.change_seq, _change("gone", row.item_id)) for row in gone if row.item_id not in still]
         # A source that was cut says nothing of what comes behind its last row.
@@ -115,11 +116,13 @@ def _change(kind: str, id: UUID, **about: Any) -> ChangeView:
     return ChangeView.unchecked(kind=kind, id=id, **{"item": None, "comment": None, **about})
 
 
-def _audiences(who: Actor) -> list[str]:
+def _audiences(who: Actor, reach: Reach) -> list[str]:
     """Those in which somebody hears that an item is gone, as the table of removals names them."""
-    named = ["all", f"user:{who.user_id}"]
-    if who.role is SiteRole.CUSTOMER:
-        named.append("customer")
+    named = [f"user:{who.user_id}"]
+    if reach.owner is None:
+        named.append("all")
+    if who.role in (SiteRole.CUSTOMER, SiteRole.MANAGER):
+        named.append(who.role.value)
     if who.role is SiteRole.CONTRACTOR and who.organisation:
         named.append(f"organisation:{who.organisation}")
     return named

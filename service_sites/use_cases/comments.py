@@ -177,10 +177,17 @@ class Comments:
             return _watchers(session, item)
 
     def links(self, item_id: UUID, caller: Principal) -> LinkList:
-        """Return what an item is linked with. Raises `WorkItemNotFound`; customers get `Forbidden`."""
+        """Return what an item is linked with, but for items that the caller does not see.
+
+        Raises `WorkItemNotFound`; customers get `Forbidden`.
+        """
         item, who = self._find(item_id, caller)
         _refuse_customers(who)
-        return _links(self._database, item)
+        rows = comments.links(self._database, item)
+        others = {row.target_id for row in rows if row.kind == "item"}
+        seen = items.visible(self._database, others, caller.user_id, reach=caller.reach(Action.READ_SITES))
+        shown = [row for row in rows if row.kind != "item" or row.target_id in seen]
+        return LinkList.unchecked(links=[ItemLinkView.unchecked(**row._asdict()) for row in shown])
 
     def link(self, item_id: UUID, kind: LinkKind, target_id: UUID, caller: Principal) -> LinkList:
         """Link an item with an order, a task or another item that the caller sees; orders and tasks are not asked.
@@ -200,7 +207,7 @@ class Comments:
             if len(comments.links(session, item)) >= MOST_LINKS:
                 raise Invalid.field("target_id", f"a work item has at most {MOST_LINKS} links")
             comments.link(session, item, kind, target_id, caller.user_id, now)
-            return _links(session, item)
+        return self.links(item_id, caller)
 
     def unlink(self, item_id: UUID, kind: LinkKind, target_id: UUID, caller: Principal) -> LinkList:
         """Remove a link. Raises as `link` does, and `LinkNotFound`."""
@@ -208,7 +215,7 @@ class Comments:
             item = self._lock_for_links(session, item_id, caller)
             if not comments.unlink(session, item, kind, target_id):
                 raise LinkNotFound
-            return _links(session, item)
+        return self.links(item_id, caller)
 
     def _find(self, item_id: UUID, caller: Principal) -> tuple[Any, Actor]:
         reach = caller.reach(Action.READ_SITES)
@@ -237,8 +244,3 @@ def _refuse_customers(who: Actor) -> None:
 def _watchers(source: Database | Session, item: Any) -> WatcherList:
     people = [PersonView.unchecked(id=row.user_id, name=row.name) for row in comments.watchers(source, item)]
     return WatcherList.unchecked(watchers=people)
-
-
-def _links(source: Database | Session, item: Any) -> LinkList:
-    rows = comments.links(source, item)
-    return LinkList.unchecked(links=[ItemLinkView.unchecked(**row._asdict()) for row in rows])

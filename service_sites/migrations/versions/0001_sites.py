@@ -403,7 +403,8 @@ def _history() -> None:
         sa.Column("audience", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("site_id", "change_seq", "item_id", "audience", name="pk_removals"),
         sa.CheckConstraint(
-            "audience IN ('all', 'customer') OR audience ~ '^(organisation|user):.'", name="ck_removals_audience"
+            "audience IN ('all', 'customer', 'manager') OR audience ~ '^(organisation|user):.'",
+            name="ck_removals_audience",
         ),
     )
     op.create_table(

@@ -123,6 +123,12 @@ def test_a_repeated_post_with_its_key_makes_one_item_and_no_gap_in_the_numbers(s
     assert create(site)["number"] == 2
     other = site.call("Анна", "POST", f"/sites/{site.id}/work-items", {"title": "x"}, Idempotency_Key="k1")
     assert (other.status, other.code) == (409, "idempotency_key_reused")
+    elsewhere = BuildingSite(site.app, site.database)
+    asked = [
+        site.call("local", "POST", f"/sites/{one.id}/work-items", {"title": "x", "reason": "y"}, Idempotency_Key="k2")
+        for one in (site, elsewhere)
+    ]
+    assert (asked[0].status, asked[1].code) == (201, "idempotency_key_reused")
 
 
 def test_a_put_needs_what_was_seen_and_an_identical_one_is_answered_again_whatever_others_did(site):
@@ -269,17 +275,19 @@ def test_a_draft_names_who_should_do_it(site):
         assert (refused.status, refused.body["details"][0]["field"]) == (400, "assignee_id")
 
 
-def test_a_deleted_draft_is_gone_for_all_and_its_number_and_id_come_never_again(site):
+def test_a_deleted_draft_is_gone_for_those_who_saw_it_and_its_number_and_id_come_never_again(site):
     path, body = f"/work-items/{uuid4()}", {"site_id": str(site.id), "title": "Трещина", "draft": True}
     item = site.call("Анна", "PUT", path, body).body
     assert site.call("Анна", "DELETE", path).code == "precondition_required"
-    assert site.call("Анна", "DELETE", path, if_match='"7"').code == "precondition_failed"
+    for never_seen in ('"7"', '"0"'):
+        assert site.call("Анна", "DELETE", path, if_match=never_seen).code == "precondition_failed"
     assert site.call("admin", "DELETE", path, if_match="*").code == "reason_required"
 
     assert site.call("Анна", "DELETE", path, if_match='"1"').body["title"] == "Трещина"
 
-    (gone,) = site.rows("SELECT * FROM removals WHERE site_id = %(id)s", id=site.id)
-    assert (str(gone.item_id), gone.audience, gone.change_seq) == (item["id"], "all", 2)
+    gone = site.rows("SELECT * FROM removals WHERE site_id = %(id)s ORDER BY audience", id=site.id)
+    told = [(item["id"], audience, 2) for audience in ("all", f"user:{site.ids['Анна']}")]
+    assert [(str(row.item_id), row.audience, row.change_seq) for row in gone] == told
     assert [(row.step, row.to_state) for row in history(site, item)] == [("created", "draft"), ("deleted", None)]
     # A late repetition of a phone's.
     assert site.call("Анна", "PUT", path, body).code == "work_item_not_found"
