@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from sys import getsizeof
@@ -214,6 +216,8 @@ class WorkItems:
         """
         if key is not None:
             key = key.within(caller.reach(Action.CHANGE_SITES))
+            # The same body for another site is another request.
+            key = replace(key, fingerprint=hashlib.sha256(site_id.bytes + key.fingerprint).digest())
         while True:
             if key is not None and (earlier := idempotency.find_made(self._database, key)) is not None:
                 return Made(self.get(earlier, caller), replayed=True)
@@ -486,7 +490,7 @@ def _told(source: Database | Session, item: Any, who: Actor, caller: Principal, 
 def _changes_of(row: Any) -> list[FieldError]:
     """Which fields a row of history changed, and who did that."""
     by = f"by {row.actor_name} ({row.actor_role or 'administrator'}) at {rfc3339(row.at)}"
-    moved = row.from_state != row.to_state
+    moved = row.from_state not in (None, row.to_state)
     said = [FieldError("state", f"went from {_said(row.from_state)} to {_said(row.to_state)} {by}")] if moved else []
     return said + [FieldError(name, f"changed {by}") for name in row.changes]
 
