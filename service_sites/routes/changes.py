@@ -17,7 +17,7 @@ _IF_NONE_MATCH = "If-None-Match"
 
 
 def change_routes(changes: Changes) -> Routes:
-    """Declare it."""
+    """Declare the operation."""
     api = Routes("changes")
 
     @api.get(
@@ -30,11 +30,11 @@ def change_routes(changes: Changes) -> Routes:
     def list_changes(
         id: UUID, query: ChangesQuery, headers: Mapping[str, str | None], caller: Principal
     ) -> Answer[ChangesView]:
-        """Tell what changed on a site since the last answer, in the order in which it did: work items that you see as
-        they are now, what was said of them, and which of them you no longer see.
+        """Tell what changed on a site since the last answer, in the order in which it changed.
 
-        An item that changed twice is there once, at its last change; what was said of one before you saw it is under
-        its comments. Ask again with `cursor` as `since`.
+        That is: work items as they are now, comments on them, and which of them you no longer see. An item that changed
+        twice is there once, at its last change; comments from before you saw an item are under its comments. Ask again
+        with `cursor` as `since`.
         """
         view, tag = changes.since(id, query, caller, headers[_IF_NONE_MATCH])
         fields = {ETAG: tag, "Cache-Control": "private, no-cache"}

@@ -33,7 +33,7 @@ def comment_routes(comments: Comments) -> Routes:
 
     @api.get("/work-items/{id}/comments", action=Action.READ_SITES, errors=(WorkItemNotFound,))
     def list_comments(id: UUID, query: CommentQuery, caller: Principal) -> CommentPage:
-        """List what was said of a work item to the audiences that you belong to, the oldest first."""
+        """List the comments on a work item for the audiences that you belong to, the oldest first."""
         return comments.listed(id, query, caller)
 
     @api.post(
@@ -43,7 +43,7 @@ def comment_routes(comments: Comments) -> Routes:
         errors=(WorkItemNotFound, Forbidden, OperationReused),
     )
     def create_comment(id: UUID, body: CommentCreate, caller: Principal) -> Answer[CommentView]:
-        """Say something of a work item, to an audience that you belong to.
+        """Comment on a work item, for an audience that you belong to.
 
         The same `op_id` and body again answer as the first time, with `Idempotency-Replayed: true`.
         """
@@ -71,12 +71,12 @@ def comment_routes(comments: Comments) -> Routes:
 
     @api.delete("/work-items/{id}/watchers/{user_id}", action=Action.CHANGE_SITES, errors=(WorkItemNotFound, Forbidden))
     def remove_watcher(id: UUID, user_id: UUID, caller: Principal) -> WatcherList:
-        """Watch a work item no longer, or let another of the site's people do so."""
+        """Stop watching a work item, or as an engineer or manager take another of its watchers off."""
         return comments.watch(id, user_id, caller, on=False)
 
     @api.get("/work-items/{id}/links", action=Action.READ_SITES, errors=(WorkItemNotFound, Forbidden))
     def list_links(id: UUID, caller: Principal) -> LinkList:
-        """List the orders, tasks and other work items that a work item has to do with."""
+        """List the orders, tasks and other work items that a work item is linked with."""
         return comments.links(id, caller)
 
     @api.put(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from service_sites.errors import ReasonRequired, SiteNotFound, StepNotPossible, UnknownLocation, WorkItemNotFound
+from service_sites.errors import ReasonRequired, SiteNotFound, StepNotPossible, WorkItemNotFound
 from service_sites.schemas.history import HistoryPage, HistoryQuery
 from service_sites.schemas.items import (
     CustomerWorkItemView,
@@ -35,7 +35,7 @@ def item_routes(items: WorkItems) -> Routes:
         "/sites/{id}/work-items",
         action=Action.CHANGE_SITES,
         status=201,
-        errors=(SiteNotFound, *_REFUSALS, UnknownLocation, WorkItemNotFound, IdempotencyKeyReused),
+        errors=(SiteNotFound, *_REFUSALS, WorkItemNotFound, IdempotencyKeyReused),
         headers=idempotency.HEADERS,
     )
     def create_work_item(
@@ -62,7 +62,7 @@ def item_routes(items: WorkItems) -> Routes:
     @api.put(
         "/work-items/{id}",
         action=Action.CHANGE_SITES,
-        errors=(SiteNotFound, WorkItemNotFound, *_REFUSALS, UnknownLocation, StepNotPossible, PreconditionRequired),
+        errors=(SiteNotFound, WorkItemNotFound, *_REFUSALS, StepNotPossible, PreconditionRequired),
     )
     def update_work_item(
         id: UUID, body: WorkItemPut, if_match: IfMatch, caller: Principal

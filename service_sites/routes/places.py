@@ -80,7 +80,7 @@ def place_routes(places: Places, calendars: Calendars) -> Routes:
 
     @api.put("/sites/{id}/calendar/{day}", action=Action.CHANGE_SITES, errors=(SiteNotFound, Forbidden))
     def update_calendar_day(id: UUID, day: str, body: DayUpdate, caller: Principal) -> DayView:
-        """Say of a day whether the site works, as its manager."""
+        """Decide whether the site works on a day, as its manager."""
         return calendars.set(id, _day(day), body.works, caller)
 
     @api.delete(
@@ -89,7 +89,7 @@ def place_routes(places: Places, calendars: Calendars) -> Routes:
         errors=(SiteNotFound, CalendarDayNotFound, Forbidden),
     )
     def delete_calendar_day(id: UUID, day: str, caller: Principal) -> DayView:
-        """Let the country's calendar decide of a day again, as the manager; the answer is the day as it then is."""
+        """Leave a day to the country's calendar again, as the manager; the answer is the day as it then is."""
         return calendars.forget(id, _day(day), caller)
 
     return api

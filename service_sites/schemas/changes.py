@@ -23,7 +23,7 @@ class ChangeView(View):
     """One change; what it is about has its own kind."""
 
     kind: Literal["item", "comment", "gone"] = Field(
-        description="item: there is one like this now; comment: this was said; gone: you no longer see this item"
+        description="item: as it is now; comment: as it is now; gone: you no longer see this item"
     )
     id: UUID = Field(description="of the item or the comment")
     item: WorkItemView | CustomerWorkItemView | None

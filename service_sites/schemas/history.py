@@ -31,7 +31,7 @@ class ActorView(View):
 class HistoryEntry(View):
     """Something that happened to a work item."""
 
-    seq: int = Field(description="later ones have a greater one")
+    seq: int = Field(description="greater for what happened later")
     step: str = Field(description="`created`, `changed`, `deleted`, `person_left`, or the step that was taken")
     from_state: StateWord | None
     to_state: StateWord | None
@@ -42,8 +42,8 @@ class HistoryEntry(View):
     override: bool = Field(description="an administrator did what no role on the site allowed them")
     at: Timestamp
     phone_at: Timestamp | None = Field(description="by the clock of a phone")
-    batch_id: UUID | None = Field(description="what was done with several items at once shares it")
-    version: int = Field(description="of the item since then, as what follows")
+    batch_id: UUID | None = Field(description="shared by what was done to several items at once")
+    version: int = Field(description="of the item from then on, like the fields below")
     organisation: str
     assignee_name: str
     due_on: Date | None

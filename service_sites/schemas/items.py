@@ -163,7 +163,7 @@ class WorkItemView(Resource):
     subject: str
     requirement_refs: list[str]
     location_id: UUID | None
-    location: str | None = Field(description="the name of that")
+    location: str | None = Field(description="its name")
     place: str
     axes: str
     plan_version_id: UUID | None
@@ -265,13 +265,13 @@ class WorkItemQuery(SortedQuery):
     state: States | None = Field(
         default=None, description="one or several, with commas between them; or what customers are told of a state"
     )
-    overdue: QueryFlag | None = Field(default=None, description="late, or not late")
+    overdue: QueryFlag | None = Field(default=None, description="whether it is late")
     mine: QueryFlag = Field(default=False, description="assigned to you; of a customer: your own remarks")
     assignee_id: Id | None = Field(default=None, description="assigned to this person")
     organisation: Organisation | None = Field(default=None, description="of which this organisation is responsible")
     location_id: Id | None = Field(default=None, description="at this location or within it")
     counted_in: str | None = Field(
-        default=None, max_length=4000, description="counted in a figure of a report, as its link has it"
+        default=None, max_length=4000, description="counted in this figure of a report, as its link says"
     )
     kind: KindWord | None = None
     type: Annotated[QueryText, Field(max_length=100)] | None = None

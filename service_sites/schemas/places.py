@@ -90,7 +90,7 @@ class DayView(View):
     day: Date
     works: bool
     holiday: str | None = Field(description="its name, in the language of the site's country")
-    is_exception: bool = Field(description="whether the site has said so itself")
+    is_exception: bool = Field(description="whether the site itself decided so")
 
 
 class CalendarView(View):

@@ -79,8 +79,8 @@ class ReturnsQuery(PeriodQuery):
 class CountsQuery(PeriodQuery):
     """How many items were submitted, ever or in a period."""
 
-    first: Date | None = Field(default=None, alias="from", description="the first day; else since ever")
-    last: Date | None = Field(default=None, alias="to", description="the last day; else for ever")
+    first: Date | None = Field(default=None, alias="from", description="the first day; else from the beginning")
+    last: Date | None = Field(default=None, alias="to", description="the last day; else until now")
 
     by: Literal["location", "type", "root_cause"] = Field(
         default="type", description="a row of each; a location has the items of those that it holds, too"
@@ -168,10 +168,10 @@ class ReturnsRow(ReportRow):
 
     reported_done: Figure = Field(description="reported done in the period, each once")
     returned: Figure = Field(description="returned in it")
-    returned_rate: float | None = Field(description="returned by reported done; null: none was", ge=0)
+    returned_rate: float | None = Field(description="returned divided by reported_done; null: none was", ge=0)
     closed: Figure = Field(description="closed in it")
     reopened: Figure = Field(description="reopened in it")
-    reopened_rate: float | None = Field(description="reopened by closed; null: none was", ge=0)
+    reopened_rate: float | None = Field(description="reopened divided by closed; null: none was", ge=0)
 
 
 class CountsRow(ReportRow):
@@ -197,8 +197,10 @@ class ReportView(View):
     row: ClassVar[type[ReportRow]]
 
     by: str
-    first_day: date | None = Field(description="of the period, at each site; null: since ever, or it is about now")
-    last_day: date | None = Field(description="null: for ever, or it is about now")
+    first_day: date | None = Field(
+        description="of the period, at each site; null: from the beginning, or it is about now"
+    )
+    last_day: date | None = Field(description="null: until now, or it is about now")
 
     def table(self) -> Iterator[Sequence[Cell]]:
         """Its names and numbers, the heading first and the total last."""

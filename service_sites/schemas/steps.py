@@ -51,7 +51,7 @@ class StepFields(Body):
     step: StepWord
     reason: Remark | None = Field(
         default=None,
-        description="why; needed to dispute, return, reopen, move a deadline, and to override as an administrator",
+        description="needed to dispute, return, reopen or move a deadline, and to override as an administrator",
     )
     note: Remark | None = Field(default=None, description="report_done: what was done")
     assignee_id: Id | None = Field(default=None, description="assign: an engineer, manager or contractor of the site")
@@ -157,7 +157,7 @@ class StepOutcome(View):
 class StepOutcomes(View):
     """What became of a step of many work items, in the order of the request."""
 
-    batch_id: UUID = Field(description="of all that history tells of this request")
+    batch_id: UUID = Field(description="shared by the whole history of this request")
     taken: int
     refused: int
     items: list[StepOutcome]

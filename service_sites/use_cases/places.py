@@ -138,7 +138,7 @@ class Calendars:
         return CalendarView.unchecked(days=[_day(site.calendar, day, said) for day in days])
 
     def set(self, site_id: UUID, day: date, works: bool, caller: Principal) -> DayView:
-        """Say of a day whether the site works. Raises `SiteNotFound` and `Forbidden`."""
+        """Decide whether the site works on a day. Raises `SiteNotFound` and `Forbidden`."""
         with self._database.transaction() as session:
             site = sites.hold(session, site_id)
             require_manager(actor(session, site_id, caller))
@@ -146,7 +146,7 @@ class Calendars:
         return _day(site.calendar, day, {day: works})
 
     def forget(self, site_id: UUID, day: date, caller: Principal) -> DayView:
-        """Let the country's calendar decide again; return the day as it then is.
+        """Leave a day to the country's calendar again; return the day as it then is.
 
         Raises `SiteNotFound`, `Forbidden` and `CalendarDayNotFound`.
         """
