@@ -9,6 +9,7 @@ from typing import Any, cast
 from a2wsgi import WSGIMiddleware
 
 from api_gateway import shared_quotas
+from api_gateway.console import ConsoleFiles
 from api_gateway.control import make_control
 from api_gateway.forward import Lane
 from api_gateway.front import Front
@@ -161,6 +162,7 @@ class Gateway(Application):
             streams_per_client=settings.gateway_event_streams_per_client,
             lag=lag,
             budget=Budget(max(GATEWAY_MEMORY // settings.gateway_processes, LEAST_MEMORY)),
+            console=ConsoleFiles(),
             identity=identity,
             refusals=self._refusals,
         )

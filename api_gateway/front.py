@@ -11,6 +11,7 @@ from functools import partial
 from typing import ClassVar
 
 from api_gateway import headers
+from api_gateway.console import PAGE, ConsoleFiles
 from api_gateway.errors import TooManyStreams
 from api_gateway.exchanges import Shown
 from api_gateway.forward import Call, Flow, Lane, Notes, Reply, forward, has_no_body
@@ -95,6 +96,7 @@ class Front(ObservedHandler[_ClientCall]):
         budget: Budget,
         limiter: RateLimiter | None = None,
         streams_per_client: int,
+        console: ConsoleFiles,
         identity: Identity | ActAs,
         refusals: Refusals | None = None,
     ) -> None:
@@ -117,6 +119,7 @@ class Front(ObservedHandler[_ClientCall]):
         self._streams_of: Counter[str] = Counter()
         self._streams_per_client = streams_per_client
         self._ending = False
+        self._console = console
         self._identity = identity
         self._refusals = refusals
         self._is_closed = isinstance(identity, Identity)
@@ -154,7 +157,14 @@ class Front(ObservedHandler[_ClientCall]):
             if not match.route.upstream and match.route.allows(request.method):
                 if asks_who:
                     await self._admit(exchange, match.route)
-                return False
+                file = self._console.answer(target.path, request.fields) if target.path.startswith(PAGE) else None
+                if file is None:
+                    return False
+                self._send(exchange, file)
+                if exchange.client.is_behind:
+                    await exchange.client.drain()
+                exchange.status = file.status
+                return True
         # A refused preflight would hide from the page why its request is refused.
         if request.method != "OPTIONS":
             if self._lag.overloaded:

@@ -224,6 +224,11 @@ PAGES: tuple[Route, ...] = (
     _row("/swagger", "", GET=Action.PUBLIC),
     _row("/swagger/", "", GET=Action.PUBLIC),
     _row("/swagger/{file}", "", GET=Action.PUBLIC),
+    _row("/console", "", GET=Action.PUBLIC),
+    _row("/console/", "", GET=Action.PUBLIC),
+    _row("/console/{build}/{file}", "", GET=Action.PUBLIC),
+    _row("/console/{build}/{folder}/{file}", "", GET=Action.PUBLIC),
+    _row("/console/{build}/{folder}/{page}/{file}", "", GET=Action.PUBLIC),
     _row("/admin/circuits/{name}", "", POST=Action.OPERATE_SYSTEM),
 )
 

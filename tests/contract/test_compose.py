@@ -455,6 +455,8 @@ class TestEveryDockerfile:
         copied = [rest for word, rest in instructions(dockerfile) if word in {"COPY", "ADD"}]
         package = dockerfile.partition("/")[0]
         own = ["services.toml ./", "servicekit servicekit", f"{package} {package}"]
+        if package == "api_gateway":
+            own.append("console console")
         # The migrations are those of every package; .dockerignore says what else there is.
         assert copied == (own if package != "deploy" else [". ."])
 
@@ -510,7 +512,7 @@ def test_the_build_sees_no_secret_and_no_data() -> None:
     assert rules[0] == "*"
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
     assert let_in == {
-        "deploy/image", "requirements/*.txt", "services.toml", "servicekit", "api_gateway", "service_*"
+        "deploy/image", "requirements/*.txt", "services.toml", "servicekit", "api_gateway", "console", "service_*"
     }  # fmt: skip
 
 

@@ -1,0 +1,122 @@
+// The public API: one function, the envelope opened, errors in words.
+
+/** The gateway's address: the page is at …/console, whatever stands before it. */
+const ROOT = new URL(".", location.href).pathname;
+
+/**
+ * @typedef {{field: string, message: string}} FieldError
+ * @typedef {{method?: string, body?: unknown, query?: Record<string, unknown>, headers?: Record<string, string>,
+ *   signal?: AbortSignal}} Options
+ * @typedef {{data: any, etag: string | null, status: number}} Answer
+ */
+
+/** A refusal of the API, or none at all. */
+export class ApiError extends Error {
+  /**
+   * @param {number} status 0: there was no answer
+   * @param {string} code
+   * @param {string} message
+   * @param {FieldError[]} details
+   * @param {string | null} requestId
+   */
+  constructor(status, code, message, details = [], requestId = null) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.details = details;
+    this.requestId = requestId;
+  }
+
+  /** What is wrong with a field, if anything. @param {string} field */
+  of(field) {
+    return this.details.find((detail) => detail.field === field)?.message;
+  }
+}
+
+/** Whom the console acts as where nobody logs in; null: the machine's own administrator. */
+let actingAs = sessionStorage.getItem("act-as");
+/** Called when the API no longer knows the caller. */
+let onLoggedOut = () => {};
+
+/** @param {() => void} callback */
+export function whenLoggedOut(callback) {
+  onLoggedOut = callback;
+}
+
+export const actAs = {
+  get: () => actingAs,
+  /** @param {string | null} userId */
+  set(userId) {
+    actingAs = userId;
+    if (userId) sessionStorage.setItem("act-as", userId);
+    else sessionStorage.removeItem("act-as");
+  },
+};
+
+/** A path with a query; values that are empty are left out. @param {string} path @param {Record<string, unknown>} query */
+export function withQuery(path, query) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  return text ? `${path}?${text}` : path;
+}
+
+/** An id or a name as one segment of a path. @param {TemplateStringsArray} texts @param {...unknown} values */
+export function path(texts, ...values) {
+  return texts.reduce((made, text, at) => made + encodeURIComponent(String(values[at - 1])) + text);
+}
+
+/** @param {string} target @param {Options} options @returns {Promise<Answer>} raises ApiError */
+export async function ask(target, options = {}) {
+  const { method = "GET", body, query = {}, signal } = options;
+  /** @type {Record<string, string>} */
+  const headers = { Accept: "application/json", ...options.headers };
+  if (actingAs) headers["X-Act-As"] = actingAs;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(ROOT + withQuery(target, query).slice(1), {
+      method, headers, signal, credentials: "same-origin", cache: "no-store",
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "no_answer", "");
+  }
+  const etag = answer.headers.get("ETag");
+  if (answer.status === 304 || answer.status === 204) return { data: null, etag, status: answer.status };
+  const requestId = answer.headers.get("X-Request-ID");
+  let envelope;
+  try {
+    envelope = await answer.json();
+  } catch {
+    throw new ApiError(answer.status, "bad_answer", "", [], requestId);
+  }
+  if (answer.ok) return { data: envelope.data, etag, status: answer.status };
+  const { code, message, details } = envelope.error ?? {};
+  if (answer.status === 401 && !target.startsWith("/auth/login")) onLoggedOut();
+  throw new ApiError(answer.status, code, message, details, requestId);
+}
+
+/** The data of a GET. @param {string} target @param {Record<string, unknown>} [query] @param {AbortSignal} [signal] */
+export async function read(target, query, signal) {
+  return (await ask(target, { query, signal })).data;
+}
+
+/** The data of a deed. @param {string} method @param {string} target @param {unknown} [body] @param {Record<string, string>} [headers] */
+export async function send(method, target, body, headers) {
+  return (await ask(target, { method, body, headers })).data;
+}
+
+/** The same deed at a terminal. @param {string} method @param {string} target @param {unknown} [body] @param {Record<string, string>} [headers] */
+export function curl(method, target, body, headers = {}) {
+  const words = ["curl", "-X", method, quoted(location.origin + ROOT + target.slice(1))];
+  if (actingAs) words.push("-H", quoted(`X-Act-As: ${actingAs}`));
+  for (const [name, value] of Object.entries(headers)) words.push("-H", quoted(`${name}: ${value}`));
+  if (body !== undefined) words.push("-H", quoted("Content-Type: application/json"), "-d", quoted(JSON.stringify(body)));
+  return words.join(" ");
+}
+
+/** @param {string} text */
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,83 @@
+// What keeps a page up to date.
+import { useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
+import { ask, withQuery } from "./api.js";
+
+/**
+ * What a GET answers, asked for again every `seconds` (0: never): not while the page is hidden, and never twice at a
+ * time. What was there stays while it fails.
+ * @param {string | null} target null: nothing yet
+ * @param {{query?: Record<string, unknown>, seconds?: number}} [options]
+ * @returns {{data: any, error: import("./api.js").ApiError | null, again: () => void}}
+ */
+export function useLive(target, { query = {}, seconds = 0 } = {}) {
+  const address = target === null ? null : withQuery(target, query);
+  const [seen, setSeen] = useState(/** @type {any} */ ({ address: null, data: null, error: null }));
+  const asked = useRef(/** @type {() => void} */ (() => {}));
+
+  useEffect(() => {
+    if (address === null) return undefined;
+    const ending = new AbortController();
+    let timer = 0, underWay = false, wanted = false;
+    /** @type {string | null} */
+    let etag = null;
+    const look = async () => {
+      clearTimeout(timer);
+      if (underWay) {
+        wanted = true;
+        return;
+      }
+      underWay = true;
+      try {
+        const answer = await ask(address, { signal: ending.signal, headers: etag ? { "If-None-Match": etag } : {} });
+        etag = answer.etag;
+        if (answer.status !== 304) setSeen({ address, data: answer.data, error: null });
+      } catch (error) {
+        if (ending.signal.aborted) return;
+        setSeen((/** @type {any} */ before) => ({ address, data: before.address === address ? before.data : null, error }));
+      }
+      underWay = false;
+      if (wanted) {
+        wanted = false;
+        look();
+      } else if (seconds && !document.hidden) timer = setTimeout(look, seconds * 1000);
+    };
+    const shown = () => {
+      if (!document.hidden && seconds) look();
+    };
+    document.addEventListener("visibilitychange", shown);
+    asked.current = look;
+    look();
+    return () => {
+      ending.abort();
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", shown);
+    };
+  }, [address, seconds]);
+
+  const again = useCallback(() => asked.current(), []);
+  const current = seen.address === address;
+  return { data: current ? seen.data : null, error: current ? seen.error : null, again };
+}
+
+/** The state of a deed: run it, and know whether it is under way and what went wrong. */
+export function useDeed() {
+  const [state, setState] = useState(/** @type {{busy: boolean, error: any}} */ ({ busy: false, error: null }));
+  const busy = useRef(false);
+  const run = useCallback(async (/** @type {() => Promise<any>} */ deed) => {
+    // A second press while the first is under way does nothing.
+    if (busy.current) return undefined;
+    busy.current = true;
+    setState({ busy: true, error: null });
+    try {
+      const made = await deed();
+      setState({ busy: false, error: null });
+      return made ?? true;
+    } catch (error) {
+      setState({ busy: false, error });
+      return undefined;
+    } finally {
+      busy.current = false;
+    }
+  }, []);
+  return { ...state, run, forget: () => setState({ busy: false, error: null }) };
+}

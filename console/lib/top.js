@@ -1,0 +1,65 @@
+// What stands above every page: where one can go, who one is, language and colours.
+import { html, useState } from "../vendor/preact.js";
+import { actAs, send } from "./api.js";
+import { useLive } from "./live.js";
+import { Button, Dialog, Field, Link, Problem } from "./ui.js";
+import { language, speak, t } from "./words.js";
+
+const THEMES = ["", "light", "dark"];
+const theme = localStorage.getItem("theme") ?? "";
+if (theme) document.documentElement.dataset.theme = theme;
+
+function nextTheme() {
+  const now = document.documentElement.dataset.theme ?? "";
+  const next = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
+  document.documentElement.dataset.theme = next;
+  localStorage.setItem("theme", next);
+}
+
+/** @param {{place: any, session: any}} props */
+export function Top({ place, session }) {
+  const [choosing, setChoosing] = useState(false);
+  const current = place.parts[0] ?? session.home;
+  const pages = ["work", "sites", "reports", "orders", "users", "tasks", ...(session.inspects ? ["services"] : [])];
+  const leave = async () => {
+    await send("POST", "/auth/logout").catch(() => {});
+    session.again();
+  };
+  return html`
+    <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => {
+      event.preventDefault();
+      document.getElementById("main")?.focus();
+    }}>${t("skip")}</a>
+    <header class="top">
+      <${Link} to="/" class="brand">Siteworks<//>
+      <nav aria-label=${t("nav")}><ul>${pages.map((name) => html`<li key=${name}>
+        <${Link} to=${`/${name}`} aria-current=${name === current ? "page" : undefined}>${t(`nav.${name}`)}<//></li>`)}</ul></nav>
+      <div class="deeds end">
+        <${Button} class="plain" onClick=${nextTheme} aria-label=${t("theme")} title=${t("theme")}>◐<//>
+        <${Button} class="plain" onClick=${() => speak(language === "en" ? "ru" : "en")} lang=${language === "en" ? "ru" : "en"}>${language === "en" ? "Русский" : "English"}<//>
+        ${session.me.id !== null && html`<${Link} to="/account">${session.me.name}<//>`}
+        ${session.open
+          ? html`<${Button} onClick=${() => setChoosing(true)}>${t("act_as")}<//>`
+          : html`<${Button} onClick=${leave}>${t("logout")}<//>`}
+      </div>
+    </header>
+    ${actAs.get() && html`<div class="banner">${t("act_as.now", { name: session.me.name })}
+      <${Button} class="plain" onClick=${() => choose(null)}>${t("act_as.end")}<//></div>`}
+    <${Dialog} title=${t("act_as")} open=${choosing} onClose=${() => setChoosing(false)}><${People} /><//>`;
+}
+
+/** @param {string | null} userId */
+function choose(userId) {
+  actAs.set(userId);
+  location.hash = "";
+  location.reload();
+}
+
+function People() {
+  const [sought, setSought] = useState("");
+  const live = useLive("/users", { query: { q: sought, limit: 20 } });
+  return html`<${Field} label=${t("act_as.search")} type="search" value=${sought} onInput=${(/** @type {any} */ event) => setSought(event.target.value)} />
+    <${Problem} error=${live.error} />
+    <ul class="cards">${live.data?.users.map((/** @type {any} */ user) => html`<li key=${user.id}>
+      <${Button} onClick=${() => choose(user.id)}>${user.name}<//></li>`)}</ul>`;
+}

@@ -1,0 +1,129 @@
+// The parts that pages are made of.
+import { html, useEffect, useId, useRef } from "../vendor/preact.js";
+import { curl } from "./api.js";
+import { useDeed } from "./live.js";
+import { link } from "./router.js";
+import { since, t, time } from "./words.js";
+
+/** What went wrong, in words, with the id by which the logs tell more. @param {{error: any}} props */
+export function Problem({ error }) {
+  if (!error) return null;
+  const known = t(`error.${error.code}`);
+  const words = known !== `error.${error.code}` ? known : error.message || t("error.unknown");
+  return html`<div class="problem" role="alert">
+    <p>${words}</p>
+    ${error.details?.length > 0 && html`<ul>${error.details.map((/** @type {any} */ detail) => html`<li><b>${detail.field}</b> ${detail.message}</li>`)}</ul>`}
+    ${error.requestId && html`<p class="soft">${t("error.request")} <code>${error.requestId}</code></p>`}
+  </div>`;
+}
+
+/** A page: its title, what can be done there, and whatever `live` brings. @param {any} props */
+export function Page({ title, deeds, live, children }) {
+  useEffect(() => {
+    document.title = `${title} · Siteworks`;
+  }, [title]);
+  return html`<main id="main" tabindex="-1">
+    <header class="title"><h1>${title}</h1><div class="deeds">${deeds}</div></header>
+    ${live && html`<${Problem} error=${live.error} />`}
+    ${live && live.data === null && !live.error ? html`<p class="soft" aria-busy="true">${t("loading")}</p>` : children}
+  </main>`;
+}
+
+/** @param {{to: string, query?: Record<string, unknown>, children?: any, class?: string}} props */
+export function Link({ to, query, children, ...rest }) {
+  return html`<a href=${link(to, query)} ...${rest}>${children}</a>`;
+}
+
+/** @param {{kind?: string, children?: any}} props kind: good, bad, unsure or nothing */
+export function Badge({ kind = "", children }) {
+  return html`<span class=${`badge ${kind}`}>${children}</span>`;
+}
+
+/** A moment: how long ago, and on hover exactly. @param {{at: string | null | undefined}} props */
+export function Moment({ at }) {
+  if (!at) return null;
+  return html`<time datetime=${at} title=${`${time(at)} · ${at}`}>${since(at)}</time>`;
+}
+
+/** @param {any} props label, hint, error and a control of its own as children, given its attributes */
+export function Field({ label, hint, error, children, ...input }) {
+  const id = useId();
+  const described = [hint && `${id}-hint`, error && `${id}-error`].filter(Boolean).join(" ");
+  const attributes = { id, ...(described && { "aria-describedby": described }), ...(error && { "aria-invalid": "true" }) };
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    ${typeof children === "function" ? children(attributes) : html`<input ...${attributes} ...${input} />`}
+    ${hint && html`<p class="soft" id=${`${id}-hint`}>${hint}</p>`}
+    ${error && html`<p class="bad" id=${`${id}-error`}>${error}</p>`}
+  </div>`;
+}
+
+/** @param {{label: string, value: string, options: [string, string][], onChange: (value: string) => void, error?: string}} props */
+export function Choice({ label, value, options, onChange, error }) {
+  return html`<${Field} label=${label} error=${error}>${(/** @type {any} */ attributes) => html`<select ...${attributes} value=${value}
+    onChange=${(/** @type {any} */ event) => onChange(event.target.value)}>
+    ${options.map(([key, words]) => html`<option value=${key} selected=${key === value}>${words}</option>`)}
+  </select>`}<//>`;
+}
+
+/**
+ * A table, and on narrow screens a list of cards. Columns are [heading, cell of a row, class].
+ * @param {{caption: string, columns: [string, (row: any) => any, string?][], rows: any[], id?: (row: any) => string, empty?: string}} props
+ */
+export function Table({ caption, columns, rows, id = (row) => row.id, empty = t("list.empty") }) {
+  if (rows.length === 0) return html`<p class="soft">${empty}</p>`;
+  return html`<div class="scroll"><table>
+    <caption class="hidden">${caption}</caption>
+    <thead><tr>${columns.map(([heading, , name]) => html`<th scope="col" class=${name ?? ""}>${heading}</th>`)}</tr></thead>
+    <tbody>${rows.map((row) => html`<tr key=${id(row)}>
+      ${columns.map(([heading, cell, name]) => html`<td class=${name ?? ""} data-label=${heading}><div>${cell(row)}</div></td>`)}
+    </tr>`)}</tbody>
+  </table></div>`;
+}
+
+/** A modal window while `open`. @param {{title: string, open: boolean, onClose: () => void, children?: any}} props */
+export function Dialog({ title, open, onClose, children }) {
+  const element = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  const id = useId();
+  useEffect(() => {
+    if (open) element.current?.showModal();
+    else element.current?.close();
+  }, [open]);
+  return html`<dialog ref=${element} aria-labelledby=${id} onClose=${onClose}>
+    <header class="title"><h2 id=${id}>${title}</h2>
+      <button type="button" class="plain" onClick=${onClose} aria-label=${t("close")}>✕</button></header>
+    ${open && children}
+  </dialog>`;
+}
+
+/** @param {any} props */
+export function Button({ busy, class: name = "", children, ...rest }) {
+  return html`<button type="button" class=${name} aria-disabled=${busy ? "true" : undefined} ...${rest}>${children}</button>`;
+}
+
+/**
+ * A form that does one deed: its fields as children, its problem shown, and the same deed as a line for a terminal.
+ * @param {{does: () => Promise<any>, done?: (made: any) => void, label: string, danger?: boolean, children?: any,
+ *   request?: () => [string, string, unknown?, Record<string, string>?]}} props
+ */
+export function Form({ does, done, label, danger = false, children, request }) {
+  const deed = useDeed();
+  const submit = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    const made = await deed.run(does);
+    if (made !== undefined) done?.(made);
+  };
+  return html`<form onSubmit=${submit}>
+    ${typeof children === "function" ? children(deed.error) : children}
+    <${Problem} error=${deed.error} />
+    <div class="deeds"><${Button} type="submit" busy=${deed.busy} class=${danger ? "danger" : "main"}>${label}<//></div>
+    ${request && html`<details class="curl"><summary>${t("curl")}</summary><code>${curl(...request())}</code></details>`}
+  </form>`;
+}
+
+/** Names and what they are. @param {{of: [string, any][]}} props */
+export function Facts({ of }) {
+  return html`<dl class="facts">${of.filter(([, value]) => value !== null && value !== undefined && value !== "").map(
+    ([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`,
+  )}</dl>`;
+}

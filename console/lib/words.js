@@ -1,0 +1,70 @@
+// The words of the console in the reader's language, and numbers and times as they write them.
+import en from "./words.en.js";
+import ru from "./words.ru.js";
+
+/** @type {Record<string, Record<string, any>>} */
+const CATALOGUES = { en, ru };
+
+/** The language in use. */
+export const language = (() => {
+  const chosen = localStorage.getItem("language") ?? navigator.language.slice(0, 2);
+  return chosen in CATALOGUES ? chosen : "en";
+})();
+document.documentElement.lang = language;
+
+const plural = new Intl.PluralRules(language);
+const catalogue = CATALOGUES[language];
+
+/** @param {string} chosen */
+export function speak(chosen) {
+  localStorage.setItem("language", chosen);
+  location.reload();
+}
+
+/**
+ * The words for a key, with {name} replaced; of words that differ by number, those for `values.count`.
+ * @param {string} key @param {Record<string, unknown>} [values] @returns {string}
+ */
+export function t(key, values = {}) {
+  const found = catalogue[key] ?? key;
+  const words = typeof found === "string" ? found : found[plural.select(Number(values.count))] ?? found.other;
+  return words.replace(/\{(\w+)\}/g, (/** @type {string} */ _, /** @type {string} */ name) => {
+    const value = values[name];
+    return typeof value === "number" ? number(value) : String(value ?? "");
+  });
+}
+
+/** Words for a value of the API, which is shown as it is if there are none. @param {string} kind @param {unknown} value */
+export function word(kind, value) {
+  const key = `${kind}.${value}`;
+  return key in catalogue ? t(key) : String(value ?? "");
+}
+
+const numbers = new Intl.NumberFormat(language);
+/** @param {number} value */
+export const number = (value) => numbers.format(value);
+
+const times = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
+const days = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeZone: "UTC" });
+/** @param {string | null | undefined} value */
+export const time = (value) => (value ? times.format(new Date(value)) : "");
+/** A day of the calendar, the same in every time zone. @param {string | null | undefined} value */
+export const day = (value) => (value ? days.format(new Date(`${value}T00:00:00Z`)) : "");
+
+const ago = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
+/** @type {[Intl.RelativeTimeFormatUnit, number][]} */
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+/** @param {string} value */
+export function since(value) {
+  const seconds = (Date.parse(value) - Date.now()) / 1000;
+  const [unit, size] = UNITS.find(([, length]) => Math.abs(seconds) >= length) ?? ["second", 1];
+  return ago.format(Math.round(seconds / size), unit);
+}
+
+/** How long, in seconds. @param {number} seconds */
+export function duration(seconds) {
+  if (seconds < 1) return `${number(Math.round(seconds * 1000))} ${t("unit.ms")}`;
+  if (seconds < 120) return `${number(Math.round(seconds * 10) / 10)} ${t("unit.s")}`;
+  if (seconds < 7200) return `${number(Math.round(seconds / 60))} ${t("unit.min")}`;
+  return `${number(Math.round(seconds / 3600))} ${t("unit.h")}`;
+}

@@ -1,0 +1,36 @@
+// Building sites: the list; one site is in site.js.
+import { html, useState } from "../../vendor/preact.js";
+import { send } from "../../lib/api.js";
+import { ListTable, useList } from "../../lib/list.js";
+import { go } from "../../lib/router.js";
+import { Button, Dialog, Field, Form, Link, Page } from "../../lib/ui.js";
+import { t } from "../../lib/words.js";
+import { Site } from "./site.js";
+
+/** @param {any} props */
+export default function Sites({ place, session }) {
+  if (place.parts[1]) return html`<${Site} key=${place.parts[1]} id=${place.parts[1]} place=${place} session=${session} />`;
+  const list = useList("/sites", "sites");
+  const [opening, setOpening] = useState(false);
+  return html`<${Page} title=${t("nav.sites")} live=${list} deeds=${session.operates && html`<${Button} class="main" onClick=${() => setOpening(true)}>${t("site.open")}<//>`}>
+    <${ListTable} list=${list} caption=${t("nav.sites")} empty=${t("sites.none")} columns=${[
+      [t("site"), (/** @type {any} */ site) => html`<${Link} to=${`/sites/${site.id}`}>${site.name}<//>`],
+      [t("site.key"), (/** @type {any} */ site) => site.key],
+      [t("site.zone"), (/** @type {any} */ site) => site.time_zone],
+    ]} />
+    <${Dialog} title=${t("site.open")} open=${opening} onClose=${() => setOpening(false)}><${Open} /><//>
+  <//>`;
+}
+
+function Open() {
+  const [site, setSite] = useState(/** @type {Record<string, string>} */ ({ key: "", name: "", time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone, email: "" }));
+  const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setSite({ ...site, [name]: event.target.value });
+  const body = () => ({ key: site.key, name: site.name, time_zone: site.time_zone, manager: { email: site.email } });
+  return html`<${Form} label=${t("site.open")} does=${() => send("POST", "/sites", body())} done=${(/** @type {any} */ made) => go(`/sites/${made.id}`)} request=${() => ["POST", "/sites", body()]}>
+    ${(/** @type {any} */ error) => html`
+      <${Field} label=${t("site.name")} required value=${site.name} error=${error?.of?.("name")} onInput=${set("name")} />
+      <${Field} label=${t("site.key")} hint=${t("site.key.hint")} required value=${site.key} error=${error?.of?.("key")} onInput=${set("key")} />
+      <${Field} label=${t("site.zone")} required value=${site.time_zone} error=${error?.of?.("time_zone")} onInput=${set("time_zone")} />
+      <${Field} label=${t("site.manager")} type="email" required value=${site.email} error=${error?.of?.("manager.email")} onInput=${set("email")} />`}
+  <//>`;
+}
