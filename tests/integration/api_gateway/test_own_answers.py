@@ -166,7 +166,7 @@ class TestPages:
         health = client.get("/health").json
         assert health["success"] is True
         assert health["data"]["status"] == "healthy"
-        assert sorted(health["data"]["upstreams"]) == ["events", "orders", "tasks", "users"]
+        assert sorted(health["data"]["upstreams"]) == ["events", "orders", "sites", "tasks", "users"]
         assert set(health["data"]["upstreams"]["users"]) == {
             "state",
             "generation",
