@@ -50,7 +50,7 @@ class TooManyStreams(TooManyRequests):
 
 
 class TooManyCredentials(TooManyRequests):
-    """Too many tokens, keys or cookies from your address were worth nothing; wait.
+    """Too many tokens, keys or cookies from your address were not valid; wait.
 
     What this gateway knows as good is let through all the same. Are all clients one because TRUSTED_PROXIES lacks a
     proxy?

@@ -21,7 +21,7 @@ from servicekit.observing.logs import get_logger
 from servicekit.observing.request_id import current_request_id
 from servicekit.wire.errors import AppError, Forbidden, Overloaded
 
-#: What one client may try that turns out to be worth nothing.
+#: How many invalid credentials one client may try.
 WORTHLESS = Quota(20, 10)
 #: Exchanges under way: fewer than a client may try, so that no good one is refused for others that wait.
 _AT_ONCE = 16
@@ -32,7 +32,7 @@ _REFUSED_SECONDS = 10.0
 _AGAIN = 2.0
 _EXCHANGE = Limits(first_byte=2.0, total=2.0)
 
-_WORTH_NOTHING = "The API key or session is worth nothing; log in again."
+_NOT_VALID = "The API key or session is not valid; log in again."
 
 Kind = Literal["key", "cookie", "act_as"]
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class Exchanges(ABC):
         return client
 
     def give_back(self, client: str) -> None:
-        """Count a client's try no longer: it was worth something."""
+        """Take back the count of a client's try: it showed something valid."""
         self._worthless.give_back(client)
 
     async def exchange(self, kind: Kind, credential: str, whose: Callable[[], str]) -> Shown:
@@ -113,7 +113,7 @@ class Exchanges(ABC):
         if kept is not None and now < kept.renew_at and not self.covers(kept.token):
             return kept
         if self._refused.get(digest, 0.0) > now:
-            raise InvalidToken(_WORTH_NOTHING)
+            raise InvalidToken(_NOT_VALID)
         running = self._running.get(digest)
         if running is None:
             running = self._loop.create_task(self._ask(kind, credential, digest, whose))
@@ -129,7 +129,7 @@ class Exchanges(ABC):
                 await self.read(kept.text)
                 kept.renew_at = now + _AGAIN
                 return kept
-            # Nobody can tell that the credential is worth nothing.
+            # Nobody can tell whether the credential is valid.
             raise
 
     def _settle(self, digest: bytes, task: asyncio.Task[Shown]) -> None:
@@ -180,7 +180,7 @@ class Exchanges(ABC):
         except AppError as exc:
             raise IdentityUnavailable from exc
         if reply.status == 401 and reply.code == "invalid_credential":
-            raise InvalidToken(_WORTH_NOTHING)
+            raise InvalidToken(_NOT_VALID)
         if reply.status == 403 and kind == "act_as":
             raise Forbidden("X-Act-As is closed: the users service has no AUTH_KEY, or no GATEWAY_TOKEN.")
         try:

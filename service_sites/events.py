@@ -13,7 +13,7 @@ from servicekit.wire.envelope import Written
 
 
 class MembershipData(BaseModel):
-    """Somebody is one of a site's people, or no more; `id` is the site's."""
+    """Somebody is one of a site's people, or no longer is; `id` is the site's."""
 
     id: UUID
     user_id: UUID

@@ -131,7 +131,7 @@ class UnknownIdentity(Forbidden):
 
 
 class SignInRefused(Forbidden):
-    """The sign-in provider lets you in no more, or not for this: begin again."""
+    """The sign-in provider did not let you in for this: begin again."""
 
     code = "sign_in_refused"
 
@@ -152,9 +152,9 @@ class AuthIsOff(Conflict):
 
 
 class InvalidCredential(Unauthorized):
-    """The password, code, token or key is worth nothing; log in.
+    """The password, code, token or key is not valid; log in.
 
-    It is wrong or has ended, its account is disabled, or there is no such account: which of these is told to nobody.
+    It is wrong or has ended, its account is disabled, or there is no such account: nobody is told which.
     """
 
     code = "invalid_credential"

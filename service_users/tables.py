@@ -166,7 +166,7 @@ class Factor(Base):
     name: Mapped[str] = mapped_column(Text)
     #: Encrypted.
     secret: Mapped[bytes] = mapped_column(LargeBinary)
-    #: The newest step of which a code was used: that one and older ones are good no more.
+    #: The newest step of which a code was used: codes of that one and of older ones are refused.
     last_step: Mapped[int] = mapped_column(BigInteger)
     #: Hashes of the recovery codes that are left.
     recovery: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary))

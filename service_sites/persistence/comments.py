@@ -96,12 +96,12 @@ def watch(session: Session, item: Any, user_id: UUID, now: datetime) -> None:
 
 
 def unwatch(session: Session, item: Any, user_id: UUID) -> None:
-    """Let somebody watch an item no longer."""
+    """Stop somebody watching an item."""
     session.execute(delete(Watcher).where(Watcher.item_id == item.id, Watcher.user_id == user_id))
 
 
 def forget_watcher(session: Session, user_id: UUID) -> None:
-    """Let somebody watch nothing any longer."""
+    """Stop somebody watching anything."""
     session.execute(delete(Watcher).where(Watcher.user_id == user_id))
 
 

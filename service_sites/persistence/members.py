@@ -100,7 +100,7 @@ def rename(session: Session, user_id: UUID, name: str, moment: datetime) -> None
 
 
 def mark(session: Session, user_id: UUID, disabled: bool, moment: datetime) -> None:
-    """Mark somebody's memberships as those of an account that is disabled, or no more."""
+    """Mark somebody's memberships as those of an account that is disabled, or no longer is."""
     marked = update(Membership).where(Membership.user_id == user_id, Membership.disabled != disabled)
     session.execute(marked.values(disabled=disabled, updated_at=moment))
 

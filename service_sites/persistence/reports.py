@@ -44,7 +44,7 @@ class Question:
     site_id: UUID | None
     #: The roles on a site that may ask it.
     roles: Collection[SiteRole]
-    #: The first and last day, at each site; None: since ever and for ever.
+    #: The first and last day, at each site; None: from the beginning, and until now.
     first: date | None = None
     last: date | None = None
 

@@ -386,7 +386,7 @@ def _judge_change(row: Any, changed: Mapping[str, Any], who: Actor, reason: str 
     if not is_draft and (by_step := next((name for name in _BY_STEPS if name in changed), None)):
         raise Invalid.field(by_step, f"changes by the step {_BY_STEPS[by_step]}")
     if row.state in (WorkState.CLOSED, WorkState.VOID) and not changed.keys() <= _AFTER_THE_END:
-        raise StepNotPossible(f"A work item that is {row.state} changes no more, but by a step.")
+        raise StepNotPossible(f"A work item that is {row.state} changes only by a step.")
     if is_own_draft and who.role in (*_INSPECTORS, SiteRole.CUSTOMER):
         if who.role is SiteRole.CUSTOMER:
             _require_of_remarks({*changed}, who)

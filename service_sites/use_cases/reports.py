@@ -56,8 +56,8 @@ class Reports:
     def show(self, view: type[R], query: ReportQuery, caller: Principal) -> R:
         """Make a report on all sites on which the caller may see it, or on one.
 
-        Raises `SiteNotFound`; `Forbidden` for who has another role on it, or on all theirs; and `Invalid` for a period
-        that is too long.
+        Raises `SiteNotFound`; `Forbidden` for whoever has another role on it, or on all theirs; and `Invalid` for a
+        period that is too long.
         """
         reach = caller.reach(Action.READ_SITES)
         now = self._clock()

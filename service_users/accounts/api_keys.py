@@ -34,7 +34,7 @@ _LIST = Statement(
 def require_session(caller: Principal) -> None:
     """Raises `Forbidden` for a caller who came by an API key."""
     if caller.scopes is not None:
-        raise Forbidden("An API key does not do for this: log in.")
+        raise Forbidden("An API key is not enough for this: log in.")
 
 
 class ApiKeys:
@@ -45,7 +45,7 @@ class ApiKeys:
         self._clock = clock
 
     def create(self, wanted: ApiKeyCreate, caller: Principal, by: By, *, reach: Reach) -> NewApiKeyView:
-        """Make a key. Raises `TooManyApiKeys`, `Forbidden` for who came by a key, and `Invalid` for an end that has
+        """Make a key. Raises `TooManyApiKeys`, `Forbidden` for whoever came by a key, and `Invalid` for an end that has
         passed. Its scopes only cut what its owner's role allows, at each request."""
         require_session(caller)
         now = self._clock()

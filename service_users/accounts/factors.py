@@ -76,7 +76,7 @@ class Factors:
     def enrol(self, wanted: FactorCreate, caller: Principal, *, reach: Reach) -> NewFactorView:
         """A new secret for an app, which counts once it is confirmed; the one before that was not is forgotten.
 
-        Raises `Forbidden` for who came by a key, `LoginNotFresh` and `TooManyFactors`.
+        Raises `Forbidden` for whoever came by a key, `LoginNotFresh` and `TooManyFactors`.
         """
         require_session(caller)
         now = self._clock()
@@ -103,7 +103,7 @@ class Factors:
         """Ask for this factor from now on. Whoever logged in without it, elsewhere, is logged out.
 
         Raises `FactorNotFound`, also for one that was confirmed or has waited too long, `Invalid` for a wrong code, and
-        `Forbidden` for who came by a key.
+        `Forbidden` for whoever came by a key.
         """
         require_session(caller)
         now = self._clock()
@@ -144,7 +144,10 @@ class Factors:
         return FactorList.unchecked(factors=self._database.rows(_LIST, {"reach": reach.owner}))
 
     def remove(self, factor_id: UUID, caller: Principal, by: By, *, reach: Reach) -> FactorView:
-        """Ask for a factor no more. Raises `FactorNotFound`, `Forbidden` for who came by a key, and `LoginNotFresh`."""
+        """Stop asking for a factor.
+
+        Raises `FactorNotFound`, `Forbidden` for whoever came by a key, and `LoginNotFresh`.
+        """
         require_session(caller)
         now = self._clock()
         with self._database.transaction() as transaction:

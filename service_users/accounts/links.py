@@ -45,7 +45,7 @@ LASTS = {
     "reset": timedelta(hours=1),
     "invitation": timedelta(hours=72),
     "email": timedelta(hours=1),
-    # No link, but a message to the address of before.
+    # No link, but a message to the previous address.
     "moved": timedelta(hours=72),
 }
 _PREFIX = "swl_"
@@ -146,7 +146,7 @@ class Links:
     def reset(self, token: str, password: str, address: str) -> Ended:
         """Set a password by a link, which ends all sessions, access tokens and other links of the user.
 
-        Raises `Invalid` for a link that is worth nothing, or a weak password, and as `Passwords.hash`.
+        Raises `Invalid` for a link that is not valid, or a weak password, and as `Passwords.hash`.
         """
         with self._database.transaction() as transaction:
             user = self._opened(transaction, token, "reset", "invitation")
@@ -164,7 +164,7 @@ class Links:
         return Ended(sessions=ended)
 
     def invited(self, transaction: Transaction, token: str) -> UUID:
-        """Whom an invitation is for, locked. Raises `Invalid` for one that is worth nothing."""
+        """Whom an invitation is for, locked. Raises `Invalid` for one that is not valid."""
         user_id: UUID = self._opened(transaction, token, "invitation").id
         return user_id
 
@@ -181,7 +181,7 @@ class Links:
     def ask_for_address(self, email: str, caller: Principal) -> Accepted:
         """Note that the caller wants another address, which they have yet to prove; the same for one that is taken.
 
-        Raises `Forbidden` for who came by a key, `LoginNotFresh`, and `TooManyAttempts`.
+        Raises `Forbidden` for whoever came by a key, `LoginNotFresh`, and `TooManyAttempts`.
         """
         require_session(caller)
         now = self._clock()
@@ -197,7 +197,7 @@ class Links:
         return _accepted("email")
 
     def confirm_address(self, token: str, address: str) -> ConfirmedView:
-        """Give a user the address that a link proves. Raises `Invalid` for one worth nothing, and `EmailTaken`."""
+        """Give a user the address that a link proves. Raises `Invalid` for a wrong one, and `EmailTaken`."""
         now = self._clock()
         with self._database.transaction() as transaction:
             user = self._opened(transaction, token, "email")

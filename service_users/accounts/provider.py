@@ -124,7 +124,7 @@ class Provider:
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}"
 
     def subject(self, code: str, secrets: Secrets) -> str:
-        """Who signed in. Raises `SignInRefused` for a code that is worth nothing, and `ProviderUnavailable`."""
+        """Who signed in. Raises `SignInRefused` for a code that is not valid, and `ProviderUnavailable`."""
         return self._within(lambda: self._subject(code, secrets))
 
     def _within(self, work: Callable[[], T]) -> T:

@@ -158,7 +158,7 @@ class ConfirmedFactorView(FactorView):
 
 
 class FactorsRemoved(View):
-    """What is asked for no more."""
+    """What is no longer asked for."""
 
     factors: int = Field(description="how many factors")
 

@@ -31,7 +31,7 @@ from servicekit.web.routes import Client
 LASTS, KNOWN = timedelta(days=30), timedelta(days=180)
 #: How long after a login one may change what the login depends on, and how long a login may wait for its code.
 FRESH = timedelta(minutes=5)
-#: How long after a refresh the token of before gives the same answer once more, for a client that lost it.
+#: How long after a refresh the previous token gives the same answer again, for a client that lost it.
 FORGIVING = timedelta(seconds=10)
 #: Sessions of a user; the next login ends the oldest.
 MOST = 100

@@ -91,15 +91,15 @@ class SignIns:
         self._clock = clock
 
     def begin(self, next: str | None, invitation: str | None) -> Begun:
-        """Begin a login, or by the token of an invitation the first one. Raises `Invalid` for a token that is worth
-        nothing, and `ProviderUnavailable`."""
+        """Begin a login, or by the token of an invitation the first one. Raises `Invalid` for a token that is not
+        valid, and `ProviderUnavailable`."""
         if invitation is not None:
             with self._database.transaction() as transaction:
                 self._links.invited(transaction, invitation)
         return self._begun(next, invitation)
 
     def begin_link(self, next: str | None, caller: Principal, *, reach: Reach) -> Begun:
-        """Begin to link an identity. Raises `Forbidden` for who came by a key, `LoginNotFresh`, and
+        """Begin to link an identity. Raises `Forbidden` for whoever came by a key, `LoginNotFresh`, and
         `ProviderUnavailable`."""
         require_session(caller)
         with self._database.transaction() as transaction:
@@ -150,7 +150,7 @@ class SignIns:
         return IdentityList.unchecked(identities=self._database.rows(_LIST, {"reach": reach.owner}))
 
     def remove(self, identity_id: UUID, caller: Principal, by: By, *, reach: Reach) -> IdentityView:
-        """Let an identity in no more. Raises `IdentityNotFound`, `Forbidden` for who came by a key, and
+        """Stop letting an identity in. Raises `IdentityNotFound`, `Forbidden` for whoever came by a key, and
         `LoginNotFresh`."""
         require_session(caller)
         now = self._clock()
@@ -186,7 +186,7 @@ class SignIns:
         return Secrets(derived("state"), derived("nonce"), verifier, challenge)
 
     def _subject(self, code: str, known_by: Secrets, client: Client) -> str:
-        """Who has signed in; codes that are worth nothing are counted as wrong passwords are."""
+        """Who has signed in; invalid codes are counted as wrong passwords are."""
         subject = throttles.of_network("sign-in", client.address)
         self._throttles.reserve(subject)
         try:

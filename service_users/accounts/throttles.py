@@ -1,6 +1,6 @@
 """Slows down whoever guesses: a pause after each wrong password of one account from one network.
 
-It grows, and nothing is ever locked: who guesses keeps nobody else out, except for moments from the same network.
+It grows, and nothing is ever locked: whoever guesses keeps nobody else out, except for moments from the same network.
 An attempt is counted before it is looked at, so that many at once gain nothing.
 """
 
@@ -100,7 +100,7 @@ class Throttles:
         self._database.once(_SETTLE, {"subject": subject})
 
     def give_back(self, subject: bytes) -> None:
-        """Count an attempt no longer, since nobody looked at it."""
+        """Take back the count of an attempt that nobody looked at."""
         self._database.once(_GIVE_BACK, {"subject": subject, "now": self._clock()})
 
 

@@ -135,7 +135,7 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         body_limit=_BODY,
     )
     def update_password(body: PasswordChange, caller: Principal, client: Client) -> Ended:
-        """Change your password and end your other sessions. Access tokens of before end, too: refresh yours."""
+        """Change your password and end your other sessions. Earlier access tokens end, too: refresh yours."""
         return opened().change_password(body, caller, client)
 
     @api.get("/auth/sessions", action=Action.OWN_ACCOUNT)

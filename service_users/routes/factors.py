@@ -55,7 +55,7 @@ def factor_routes(factors: Factors | None) -> Routes:
         body_limit=_BODY,
     )
     def create_factor(body: FactorCreate, caller: Principal) -> Answer[NewFactorView]:
-        """Begin a second factor, within five minutes of a login. It counts once you confirm it."""
+        """Begin to set up a second factor, within five minutes of a login. It counts once you confirm it."""
         return Answer(opened().enrol(body, caller, reach=caller.reach(Action.OWN_ACCOUNT)), headers=_NOT_STORED)
 
     @api.post(
@@ -65,7 +65,7 @@ def factor_routes(factors: Factors | None) -> Routes:
         body_limit=_BODY,
     )
     def confirm_factor(id: UUID, body: FactorCode, caller: Principal, client: Client) -> Answer[ConfirmedFactorView]:
-        """Confirm a second factor by a code of its app. Your other sessions end, and access tokens of before: refresh
+        """Confirm a second factor by a code of its app. Your other sessions and earlier access tokens end: refresh
         yours."""
         by = By(caller.user_id, client.address)
         confirmed = opened().confirm(id, body.code, caller, by, reach=caller.reach(Action.OWN_ACCOUNT))
@@ -83,7 +83,7 @@ def factor_routes(factors: Factors | None) -> Routes:
 
     @api.delete("/users/{id}/factors", action=Action.MANAGE_USERS, errors=(UserNotFound, AuthIsOff))
     def delete_user_factors(id: UUID, caller: Principal, client: Client) -> FactorsRemoved:
-        """Remove all of somebody's second factors, of which they have lost the last."""
+        """Remove all second factors of somebody who has lost them."""
         return opened().remove_all(id, By(caller.user_id, client.address))
 
     return api
