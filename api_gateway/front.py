@@ -100,7 +100,7 @@ class Front(ObservedHandler[_ClientCall]):
         identity: Identity | ActAs,
         refusals: Refusals | None = None,
     ) -> None:
-        """With an `ActAs` everybody may do everything, but for who acts as somebody."""
+        """With an `ActAs` everybody may do everything, except whoever acts as somebody."""
         self._loop = asyncio.get_running_loop()
         super().__init__(RequestRecord(metrics, later=partial(self._loop.call_later, _LOG_SECONDS)))
         self._table = table

@@ -64,7 +64,7 @@ class Identity(Exchanges):
     async def sender(
         self, method: str, fields: RequestFields, *, secure: bool, whose: Callable[[], str]
     ) -> Shown | None:
-        """The access token of the sender, whatever they may do; None for who shows nothing.
+        """The access token of the sender, whatever they may do; None for whoever shows nothing.
 
         Raises `InvalidToken`, `IdentityUnavailable`, `TooManyCredentials`, `ForeignPage`.
         """

@@ -89,7 +89,7 @@ def watchers(source: Session | Database, item: Any) -> Sequence[Any]:
 
 
 def watch(session: Session, item: Any, user_id: UUID, now: datetime) -> None:
-    """Let somebody watch an item, who may do so already."""
+    """Let somebody watch an item, if they do not already."""
     session.execute(
         insert_unless(Watcher).values(item_id=item.id, user_id=user_id, created_at=now).on_conflict_do_nothing()
     )
@@ -112,7 +112,7 @@ def links(source: Session | Database, item: Any) -> Sequence[Any]:
 
 
 def link(session: Session, item: Any, kind: str, target_id: UUID, user_id: UUID | None, now: datetime) -> None:
-    """Link an item, which may have the link already."""
+    """Link an item, unless it has the link already."""
     values = {"item_id": item.id, "kind": kind, "target_id": target_id, "created_at": now, "created_by": user_id}
     session.execute(insert_unless(Link).values(values).on_conflict_do_nothing())
 

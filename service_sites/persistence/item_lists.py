@@ -55,7 +55,7 @@ from servicekit.wire.envelope import Written
 SORTING = Sorting(
     WorkItem.id, WorkItem.created_at, due_on=WorkItem.due_key, priority=WorkItem.priority_key, number=WorkItem.number
 )
-#: Orders that customers are told nothing of.
+#: To sort by what customers are not told.
 _INNER_SORTS = ("priority", "number")
 _USER = bindparam("user_id", type_=Uuid())
 #: Stands before and behind the code of the permitted steps. JSON never has it.
@@ -261,7 +261,7 @@ def _list(
 
 
 def _asked(names: set[str], *, customer: bool) -> list[Condition]:
-    """The filters that are others for customers: these know other words, and have no work."""
+    """The filters that differ for customers, who know other words and are assigned no work."""
     conditions: list[Condition] = []
     if customer:
         if names & {"state", "states"}:

@@ -68,7 +68,7 @@ def find(database: Database, site_id: UUID, caller: UUID | None, *, reach: Reach
 
 
 def knows_time_zone(database: Database, name: str) -> bool:
-    """Whether PostgreSQL, which reckons with it, knows a time zone too."""
+    """Whether PostgreSQL, which calculates with it, knows a time zone too."""
     return bool(database.once(_ZONE, {"name": name})[0][0])
 
 
