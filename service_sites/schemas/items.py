@@ -208,6 +208,12 @@ class CustomerWorkItemView(Resource):
     done_on: Date | None = Field(description="a date at the site")
 
 
+class _AnyWorkItemView(WorkItemView):
+    """All that GET shows to anybody."""
+
+    done_on: Date | None
+
+
 class WorkItemPut(Update):
     """A new work item under the id of the path, or the fields to change. What GET shows may be sent back whole."""
 
@@ -215,7 +221,7 @@ class WorkItemPut(Update):
         "site_id": "01a1fbc0-c7b2-73cb-959e-ecfd3cf6f650",
         "title": "Crack above the window",
     }
-    shown = WorkItemView
+    shown = _AnyWorkItemView
     fixed = frozenset({"id"})
 
     site_id: Id = unsent("of a new one required; then it stays")

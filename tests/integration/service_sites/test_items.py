@@ -418,6 +418,7 @@ def test_a_customer_sees_the_text_of_their_own_remark_only(site):
     mine = remark(site, description="дует")
     assert mine["description"] == "дует" == listed(site, "Дина")[0]["description"]
     assert listed(site, "Дина", "mine=true") == [mine]
+    assert site.call("Дина", "PUT", f"/work-items/{mine['id']}", mine, if_match="*").body == mine
     set_columns(site, mine, f"author_id = '{uuid4()}', visible_to_customer = true, state = 'open'")
     assert (get(site, "Дина", mine).body["description"], listed(site, "Дина")[0]["description"]) == (None, None)
 
