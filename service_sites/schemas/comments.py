@@ -61,7 +61,7 @@ class CommentView(View):
     item_id: UUID
     author: PersonView
     author_role: str = Field(description="on the site; empty: an administrator who was none of its people")
-    author_organisation: str
+    author_organisation: str | None = Field(description="null where customers and contractors read others")
     audience: AudienceWord
     text: str
     created_at: Timestamp

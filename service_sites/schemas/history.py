@@ -24,8 +24,8 @@ class ActorView(View):
     id: UUID | None
     name: str
     role: str = Field(description="on the site; empty: an administrator who was none of its people")
-    organisation: str
-    position: str
+    organisation: str | None = Field(description="null, as the position, where contractors ask about others")
+    position: str | None
 
 
 class HistoryEntry(View):

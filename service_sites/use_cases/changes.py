@@ -87,7 +87,7 @@ class Changes:
         about = {row.item_id for row in said} - seen
         visible = seen | items.visible(self._database, about, caller.user_id, reach=reach)
         found += [
-            (row.change_seq, _change("comment", row.id, comment=comment_view(row)))
+            (row.change_seq, _change("comment", row.id, comment=comment_view(row, who)))
             for row in said
             if row.item_id in visible
         ]

@@ -26,7 +26,7 @@ from service_sites.schemas.comments import (
 )
 from service_sites.schemas.items import PersonView
 from service_sites.use_cases.items import actor_of
-from service_sites.use_cases.members import name_of
+from service_sites.use_cases.members import knows_employer, name_of
 from service_sites.users_client import Names
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
@@ -52,9 +52,11 @@ def audiences_of(who: Actor) -> tuple[AudienceWord, ...]:
     return ("parties", "customer") if who.role is SiteRole.CONTRACTOR else _ALL
 
 
-def comment_view(row: Any) -> CommentView:
-    """A comment as whoever may read it is shown it."""
+def comment_view(row: Any, who: Actor) -> CommentView:
+    """A comment as somebody who may read it is shown it."""
     values = {name: getattr(row, name) for name in CommentView.model_fields if name != "author"}
+    if not knows_employer(who, row.author_id):
+        values["author_organisation"] = None
     return CommentView.unchecked(author=PersonView.unchecked(id=row.author_id, name=row.author_name), **values)
 
 
@@ -80,7 +82,7 @@ class Comments:
         item, who = self._find(item_id, caller)
         rows = comments.page(self._database, item, audiences_of(who), query.after, query.limit + 1)
         more = len(rows) > query.limit
-        shown = [comment_view(row) for row in rows[: query.limit]]
+        shown = [comment_view(row, who) for row in rows[: query.limit]]
         return CommentPage.unchecked(comments=shown, next=shown[-1].id if more else None)
 
     def add(self, item_id: UUID, wanted: CommentCreate, caller: Principal) -> Made[CommentView]:
@@ -147,8 +149,8 @@ class Comments:
                 raise CommentSettled
             if comment.text == wanted.text:
                 session.rollback()
-                return comment_view(comment)
-            return comment_view(comments.reword(session, comment, wanted.text, site.change_seq, now))
+                return comment_view(comment, who)
+            return comment_view(comments.reword(session, comment, wanted.text, site.change_seq, now), who)
 
     def watchers(self, item_id: UUID, caller: Principal) -> WatcherList:
         """Return who watches an item. Raises `WorkItemNotFound`; customers get `Forbidden`."""

@@ -35,7 +35,7 @@ from service_sites.schemas.items import (
     WorkItemQuery,
     WorkItemView,
 )
-from service_sites.use_cases.members import name_of
+from service_sites.use_cases.members import knows_employer, name_of
 from service_sites.use_cases.places import working_days
 from service_sites.use_cases.reports import counted_in
 from service_sites.users_client import Names
@@ -203,7 +203,7 @@ class WorkItems:
         rows = _told(self._database, row, who, caller, query.after, query.limit + 1)
         more = len(rows) > query.limit
         return HistoryPage.unchecked(
-            history=[_entry(one) for one in rows[: query.limit]], next=rows[query.limit - 1].seq if more else None
+            history=[_entry(one, who) for one in rows[: query.limit]], next=rows[query.limit - 1].seq if more else None
         )
 
     def create(
@@ -495,13 +495,14 @@ def _changes_of(row: Any) -> list[FieldError]:
     return said + [FieldError(name, f"changed {by}") for name in row.changes]
 
 
-def _entry(row: Any) -> HistoryEntry:
+def _entry(row: Any, who: Actor) -> HistoryEntry:
+    told = knows_employer(who, row.actor_id)
     actor = ActorView.unchecked(
         id=row.actor_id,
         name=row.actor_name,
         role=row.actor_role,
-        organisation=row.actor_organisation,
-        position=row.actor_position,
+        organisation=row.actor_organisation if told else None,
+        position=row.actor_position if told else None,
     )
     return HistoryEntry.unchecked(
         actor=actor, **{name: getattr(row, name) for name in HistoryEntry.model_fields if name != "actor"}

@@ -53,6 +53,11 @@ def name_of(caller: Principal, names: Names | None) -> str:
     return names.of(caller.user_id) or _ADMINISTRATOR
 
 
+def knows_employer(who: Actor, user_id: UUID | None) -> bool:
+    """Whether somebody is told whom a person of their site works for."""
+    return who.role in _INNER or who.is_person(user_id) or who.override
+
+
 def require_manager(who: Actor) -> None:
     """Raise `Forbidden` for whoever is neither a manager of the site nor an administrator."""
     if who.role is not SiteRole.MANAGER and not who.override:
@@ -152,6 +157,8 @@ class Members:
             changed = {name: value for name, value in change.named().items() if value != getattr(row, name)}
             if changed.get("role", SiteRole.MANAGER) != SiteRole.MANAGER:
                 _require_another_manager(session, row)
+            if changed.get("role") in (SiteRole.EXECUTIVE, SiteRole.CUSTOMER):
+                leave(session, site_id, user_id, self._clock())
             if changed.keys() & {"role", "organisation"}:
                 # What they may see depends on these.
                 changed["changed_seq"] = seq
@@ -187,6 +194,6 @@ def _require_another_manager(session: Session, row: Any) -> None:
 
 def _view(row: Any, who: Actor) -> MemberView:
     values = {name: getattr(row, name) for name in MemberView.model_fields}
-    if who.role not in _INNER and not who.is_person(row.user_id) and not who.override:
+    if not knows_employer(who, row.user_id):
         values |= {"organisation": None, "position": None}
     return MemberView.unchecked(**values)

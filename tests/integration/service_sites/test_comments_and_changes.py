@@ -68,6 +68,12 @@ def test_a_comment_is_read_by_its_audience_alone_and_changes_no_state(site: Site
     assert said(system.auditor, item) == said(site["Mara"], item)
     assert said(site["Carl"], item) == ["by Xenia", "by Carl", "by Mara", "by Cora"]
     assert said(site["Cora"], item) == ["by Mara", "by Cora"]
+    comment(site["Carl"], item, "for all", audience="customer")
+    for who, knows in (("Mara", "Lift"), ("Carl", "Lift"), ("Bob", None), ("Cora", None)):
+        last = site[who].data("GET", f"/work-items/{item['id']}/comments")["comments"][-1]
+        changes = site[who].data("GET", f"{site.path}/changes")["changes"]
+        assert last in [one["comment"] for one in changes]
+        assert (last["text"], last["author"]["name"], last["author_organisation"]) == ("for all", "Carl", knows), who
     for who, audience in (("Carl", "internal"), ("Cora", "parties"), ("Cora", "internal")):
         path = f"/work-items/{item['id']}/comments"
         assert site[who].refusal("POST", path, {"text": "?", "audience": audience}) == (403, "forbidden")

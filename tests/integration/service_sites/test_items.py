@@ -459,6 +459,9 @@ def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concern
     ]
     assert told("Анна") == told("auditor") == told("local") == everything
     assert told("Егор") == [("changed", "Вера", {"severity": [None, "minor"]})] == told("Жанна")
+    for who, employer in (("Анна", "Технадзор"), ("Егор", None)):
+        last = site.call(who, "GET", f"/work-items/{item['id']}/history").body["history"][-1]
+        assert last["actor"]["organisation"] == employer
     assert site.call("Зоя", "GET", f"/work-items/{item['id']}/history").code == "work_item_not_found"
     first = site.call("Анна", "GET", f"/work-items/{item['id']}/history?limit=3").body
     assert len(first["history"]) == 3

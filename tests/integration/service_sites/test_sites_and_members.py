@@ -187,6 +187,12 @@ def test_only_managers_change_people_and_what_changes_their_sight_is_numbered(
     assert numbers()[1] == before
     site["Mara"].data("PUT", con, {"organisation": "Masons"})
     assert numbers()[0] == numbers()[1] > before
+    work = site["Mara"].data("POST", f"{site.path}/work-items", {"title": "Crack"})
+    given = {"step": "assign", "op_id": str(uuid4()), "assignee_id": str(site["Con"].user_id)}
+    site["Mara"].data("POST", f"/work-items/{work['id']}/steps", given, If_Match='"1"')
+    site["Mara"].data("PUT", con, {"role": "customer"})
+    # Customers are given no work.
+    assert site["Mara"].data("GET", f"/work-items/{work['id']}")["assignee"] == {"id": None, "name": "Con"}
     assert site["Mara"].refusal("PUT", f"{site.path}/members/{uuid4()}", {}) == (404, "member_not_found")
     assert site["Mara"].refusal("PUT", con, {"role": "boss"}) == (400, "invalid_input")
     etag = system.admin.ask("PUT", con, {"position": "none"}).headers["ETag"]
