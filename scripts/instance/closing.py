@@ -38,4 +38,6 @@ def close(layout: Layout, server: EmbeddedPostgres, credentials: Credentials) ->
         say(make_admin(url, ADMINISTRATOR, file=layout.secrets / "administrator"))
     except NotMade as exc:
         raise StartFailed(f"no administrator was made: {exc}") from exc
+    # What was stored would let such tokens in, and those of the new keys not, until it is asked for again.
+    layout.keys.unlink(missing_ok=True)
     layout.closed.touch(mode=0o600)

@@ -51,6 +51,11 @@ class Layout:
         return self.data / "identity"
 
     @property
+    def keys(self) -> Path:
+        """The keys by which they verify access tokens."""
+        return self.identity / "keys.json"
+
+    @property
     def closed(self) -> Path:
         """The mark of an instance where people log in."""
         return self.identity / "closed"

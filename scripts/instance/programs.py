@@ -121,7 +121,7 @@ def programs_of(
         **_default_log_format(),
     }
     # Otherwise nobody needs to log in: only this machine reaches the instance.
-    keys = str(layout.identity / "keys.json")
+    keys = str(layout.keys)
     callers = {"AUTH": "required", "AUTH_KEYS_FILE": keys} if auth else {"AUTH": "off"}
     # Where nobody logs in, whoever acts as somebody else needs them.
     gateway = {"GATEWAY_TOKEN": credentials["gateway_token"]}
