@@ -34,6 +34,7 @@ def merge_documents(
     used_ids = {operation["operationId"] for item in paths.values() for operation in item.values()}
     tags: list[str] = []
     missing = []
+    logins = False
     for service, document in services.items():
         if document is None:
             missing.append(service)
@@ -48,6 +49,7 @@ def merge_documents(
                     operation["operationId"] = f"{service}_{operation['operationId']}"
                 used_ids.add(operation.get("operationId"))
                 if "security" in operation:
+                    logins = True
                     operation["security"] = [*operation["security"], {"cookie": []}]
             tags += _tags([taken])
             paths[path] = {**paths.get(path, {}), **taken}
@@ -67,7 +69,7 @@ def merge_documents(
         "components": {
             **own["components"],
             "schemas": dict(sorted(schemas.items())),
-            "securitySchemes": {**own["components"].get("securitySchemes", {}), "cookie": _COOKIE},
+            "securitySchemes": own["components"].get("securitySchemes", {}) | ({"cookie": _COOKIE} if logins else {}),
         },
     }
 

@@ -91,7 +91,7 @@ class TokensView(View):
     refresh_token: str | None = Field(description="good once: the answer has the next one")
     device_token: str | None = Field(description="only after a login: by it the next one knows this device")
     pending_token: str | None = Field(
-        default=None, description="only of a login that waits for a code: send both to POST /auth/login/code"
+        description="only of a login that waits for a code: send both to POST /auth/login/code"
     )
 
 

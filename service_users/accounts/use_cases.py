@@ -41,7 +41,7 @@ _BY_ADDRESS = Statement(select(*_COLUMNS).where(User.email_key == bindparam("ema
 _BY_ID = Statement(select(*_COLUMNS).where(User.id == bindparam("id")))
 
 _ALL = Reach.all()
-_NO_TOKENS: Any = {"access_token": None, "expires_in": None, "refresh_token": None, "device_token": None}
+_NO_TOKENS: Any = dict.fromkeys(("access_token", "expires_in", "refresh_token", "device_token", "pending_token"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,8 @@ class Accounts:
         self._throttles.settle(subject)
         if session_id is None:
             pending = PendingLogin(user.id, present.auth_epoch, device, known is not None, wants_cookie)
-            view = TokensView(**_NO_TOKENS, session_id=None, pending_token=self._pending_logins.write(pending, now))
+            waits = {**_NO_TOKENS, "pending_token": self._pending_logins.write(pending, now)}
+            view = TokensView(**waits, session_id=None)
             return LoggedIn(view, None, None)
         return self._logged_in(session_id, user.id, present, device, cookie, methods, now)
 

@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 ADMIN_TOKEN = "a token for tests"
 CHECKOUT = Path(__file__).resolve().parents[2]
-UPSTREAMS = ("users", "orders", "tasks", "events")
+UPSTREAMS = ("users", "orders", "tasks", "sites", "events")
 
 
 class GatewayServer:

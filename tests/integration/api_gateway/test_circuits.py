@@ -164,7 +164,7 @@ class TestDetails:
         users.script(Wait(both_are_asked), self.USER)
         orders.script(Wait(both_are_asked), self.ORDERS)
         with ThreadPoolExecutor(1) as person:
-            asked = person.submit(client.get, "/users/1/details", ("Accept-Language", "de"))
+            asked = person.submit(client.get, "/users/1/details", ("X-Team", "blue"))
             users.wait_for(1)
             orders.wait_for(1)
             both_are_asked.set()
@@ -178,7 +178,7 @@ class TestDetails:
         }
         assert users.requests()[-1].target == "/users/1"
         assert orders.requests()[-1].target == "/orders?user_id=1&limit=50&offset=0"
-        assert orders.requests()[-1].values("Accept-Language") == ["de"]
+        assert orders.requests()[-1].values("X-Team") == ["blue"]
         assert orders.requests()[-1].values("X-Request-ID") == seen.values("X-Request-ID")
 
     @pytest.mark.parametrize(

@@ -242,10 +242,11 @@ def test_who_guesses_keeps_out_neither_a_known_device_nor_another_network(ask, a
     for name in ("anna", "nobody"):
         assert login(ask, name, OTHER).status_code == 401
         run("UPDATE throttles SET failures = 10000, until = now()")
-        # Each is counted before it is looked at.
+        # Each is counted before it is looked at; one for which there is no place is neither.
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _, name=name: login(ask, name, OTHER), range(8)))
-        assert Counter(answer.status_code for answer in answers) == {401: 1, 429: 7}, name
+        seen = Counter(answer.status_code for answer in answers)
+        assert (seen.pop(401), seen.pop(503, 0) + seen.pop(429), seen) == (1, 7, {}), name
         refused = login(ask, name, address="198.51.100.200")
         assert refused.json()["error"]["code"] == "too_many_attempts"
         assert 0 < int(refused.headers["Retry-After"]) <= 60

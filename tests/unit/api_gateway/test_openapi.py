@@ -105,3 +105,16 @@ def test_a_service_that_does_not_answer_is_named() -> None:
     made = merge_documents(OWN, {"users": None}, ROUTES)
     assert "users" in made["info"]["description"]
     assert OWN["info"]["description"] == "All of it."
+
+
+def test_a_browsers_session_opens_what_a_token_does_where_people_log_in() -> None:
+    document = service("/users", schema={"type": "string"})
+    for security in ([], [{"bearer": []}]):
+        operation = document["paths"]["/users"]["get"]
+        operation.pop("security", None)
+        if security:
+            operation["security"] = security
+        made = merge_documents(OWN, {"users": document}, ROUTES)
+        opens = made["paths"]["/users"]["get"].get("security", [])
+        assert opens == ([*security, {"cookie": []}] if security else [])
+        assert ("cookie" in made["components"]["securitySchemes"]) is bool(security)
