@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from service_tasks.engine.ports import WorkerStore
 from service_tasks.engine.registry import Registry
 from service_tasks.engine.runner import decide_lost
 from servicekit.observing.logs import get_logger
-from servicekit.process.backoff import jittered
+from servicekit.process.backoff import draw, jittered
 
 LARGEST_BATCH = 500
 LONGEST_PAUSE_SECONDS = 5.0
@@ -82,7 +81,7 @@ class Rescuer(DatabaseDuty):
             key = task.worker_id, task.suspects
             company[key] = max(task.company, company.get(key, 0))
             with_all = replace(task, company=company[key])
-            return decide_lost(with_all, random.random(), self._policy_of(task.task_type))
+            return decide_lost(with_all, draw(), self._policy_of(task.task_type))
 
         while not self.stopping:
             lost.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import threading
 import time
 from collections import deque
@@ -34,6 +33,7 @@ from service_tasks.engine.context import GiveUp, RetryAfter, TaskStopped
 from service_tasks.engine.registry import BadPayload, BadResult
 from service_tasks.engine.traces import trace_of
 from servicekit.observing.logs import get_logger
+from servicekit.process.backoff import draw
 from servicekit.process.lifecycle import end_if_forked
 from servicekit.web.schemas import invalid_from
 from servicekit.wire.envelope import dump
@@ -133,7 +133,7 @@ class Runner:
         end: Callable[[list[Ended]], None],
         on_idle: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = draw,
     ) -> None:
         """`end` gets tasks with their outcomes, None if the lease is lost and there is none to write. `on_idle` is
         called once every task taken has been started. `holds` is the heartbeat's."""

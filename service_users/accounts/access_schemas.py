@@ -33,9 +33,11 @@ _Scopes = Annotated[
 ]
 
 
+#: So long that it fits into a body whose client writes every character as \uXXXX.
+LONGEST_PAGE = 500
 Page = Annotated[
     str,
-    StringConstraints(max_length=1000),
+    StringConstraints(max_length=LONGEST_PAGE),
     Field(description="the page to show afterwards, such as /console; the first one instead of any other host's"),
 ]
 _Returned = Annotated[QueryText, StringConstraints(max_length=4096)]

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as Transaction
 
 from service_users.accounts import changes, sessions, throttles
-from service_users.accounts.access_schemas import Callback, IdentityList, IdentityView
+from service_users.accounts.access_schemas import LONGEST_PAGE, Callback, IdentityList, IdentityView
 from service_users.accounts.api_keys import require_session
 from service_users.accounts.changes import By
 from service_users.accounts.links import Links
@@ -46,7 +46,6 @@ _LASTS = timedelta(minutes=10)
 _METHODS = ["fed"]
 #: Pages of ours: segments that no browser reads as another host, whatever it makes of backslashes and escapes.
 _PAGE = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?([?#][A-Za-z0-9._~!$&'()*+,;=:@/?#%-]*)?")
-_LONGEST_PAGE = 1000
 _SHOWN: tuple[Any, ...] = tuple(getattr(Identity, name) for name in IdentityView.model_fields)
 _LIST = Statement(select(*_SHOWN).where(Identity.user_id == bindparam("reach")).order_by(Identity.created_at))
 
@@ -237,7 +236,7 @@ class SignIns:
 
 def own_page(text: str | None) -> str:
     """The page, if it is plainly one of ours; else the first one."""
-    if not text or len(text) > _LONGEST_PAGE or not text.startswith("/") or not _PAGE.fullmatch(text):
+    if not text or len(text) > LONGEST_PAGE or not text.startswith("/") or not _PAGE.fullmatch(text):
         return "/"
     return text
 

@@ -9,7 +9,6 @@ process's own, or one shared by all processes of a server (shared_state.py).
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from servicekit.circuits.state import (
 )
 from servicekit.circuits.window import WindowTotals
 from servicekit.observing.logs import get_logger
-from servicekit.process.backoff import backoff, jittered
+from servicekit.process.backoff import backoff, draw, jittered
 
 Reason = Literal[
     "failure_rate",
@@ -289,7 +288,7 @@ class Circuit:
         store: StateStore | None = None,
         clock: Callable[[], float] = time.monotonic,
         listeners: Sequence[Callable[[Transition], None]] = (),
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = draw,
         on_uncounted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from servicekit.circuits.circuit import Circuit
 from servicekit.observing.logs import get_logger
 from servicekit.observing.shortage import is_shortage, report
-from servicekit.process.backoff import jittered
+from servicekit.process.backoff import draw, jittered
 
 log = get_logger(__name__)
 
@@ -33,7 +32,7 @@ class Prober:
         interval: float = 1.0,
         well_interval: float = 5.0,
         jitter: float = 0.3,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = draw,
         clock: Callable[[], float] = time.monotonic,
         elected: Callable[[], bool] = lambda: True,
     ) -> None:

@@ -6,11 +6,13 @@ import random
 
 #: 2.0 ** 2000 overflows; every limit is reached long before.
 _MOST_DOUBLINGS = 64
+#: Draws from 0.0 to 1.0. It has no state, which processes forked from one would share.
+draw = random.SystemRandom().random
 
 
 def jittered(seconds: float, share: float = 0.25, chance: float | None = None) -> float:
     """`seconds`, varied by up to `share` of them: `chance` 0.0 gives the least, 1.0 the most; None draws one."""
-    return seconds * (1.0 + share * (2.0 * (random.random() if chance is None else chance) - 1.0))
+    return seconds * (1.0 + share * (2.0 * (draw() if chance is None else chance) - 1.0))
 
 
 def backoff(failures: int, first: float, longest: float, factor: float = 2.0) -> float:
