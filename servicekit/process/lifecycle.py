@@ -59,6 +59,8 @@ class Duty(ABC):
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        #: One may stop what another is just starting.
+        self._starting = threading.Lock()
 
     @abstractmethod
     def run_once(self, now: datetime) -> None:
@@ -71,9 +73,10 @@ class Duty(ABC):
 
     def start(self) -> None:
         """Start the thread; a duty stopped before it was started never runs."""
-        if self._thread is None and not self.stopping:
-            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None and not self.stopping:
+                self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+                self._thread.start()
 
     def wake(self) -> None:
         """End the current pause early."""
@@ -83,7 +86,8 @@ class Duty(ABC):
         """End after the current run, waiting at most `timeout` seconds; idempotent, also before `start`."""
         self._stopping.set()
         self._wake.set()
-        thread = self._thread
+        with self._starting:
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
