@@ -9,7 +9,7 @@ import { t } from "./lib/words.js";
 
 /** Each page: the first part of its address, and the file that shows it. @type {Record<string, () => Promise<any>>} */
 const PAGES = {
-  work: () => import("./pages/work/page.js"),
+  items: () => import("./pages/items/page.js"),
   sites: () => import("./pages/sites/page.js"),
   reports: () => import("./pages/reports/page.js"),
   orders: () => import("./pages/orders/page.js"),

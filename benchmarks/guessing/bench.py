@@ -74,11 +74,14 @@ def _measure(stack: RunningStack, folder: Path, seconds: float, rate: float) -> 
     print(f"and beside {rate:g} guesses a second", file=sys.stderr)
     guessing = _load(base, rate, seconds, guesses)
     asking = _load(base, _PEOPLE, seconds, people)
+    # When most guesses have been made, so that the pause is at its longest.
     time.sleep(seconds * 0.8)
-    elsewhere, _ = _log_in(base)
     began = time.perf_counter()
     status, _ = _log_in(base, device_token=device)
     took = time.perf_counter() - began
+    if guessing.poll() is not None:
+        raise RuntimeError("the guesses had ended when the administrator was in: take more --attempts")
+    elsewhere, _ = _log_in(base)
     busy, wrong = summary(_ended(asking)), Counter(request.status for request in _ended(guessing))
     after = users.resident_mib() or 0.0
 

@@ -15,7 +15,7 @@ export function useSession() {
       const admin = me.roles.includes("admin");
       setSeen({
         state: "in", me, open: me.session_id === null, operates: admin, inspects: admin || me.roles.includes("auditor"),
-        home: me.id === null ? "services" : "work",
+        home: me.id === null ? "services" : "items",
       });
     } catch (error) {
       const status = /** @type {any} */ (error).status;

@@ -20,7 +20,7 @@ function nextTheme() {
 export function Top({ place, session }) {
   const [choosing, setChoosing] = useState(false);
   const current = place.parts[0] ?? session.home;
-  const pages = ["work", "sites", "reports", "orders", "users", "tasks", ...(session.inspects ? ["services"] : [])];
+  const pages = ["items", "sites", "reports", "orders", "users", "tasks", ...(session.inspects ? ["services"] : [])];
   const leave = async () => {
     await send("POST", "/auth/logout").catch(() => {});
     session.again();

@@ -16,7 +16,7 @@ export default {
   "skip": "Skip to the page",
   "theme": "Light, dark or as the system",
   "nav": "Pages",
-  "nav.work": "Work",
+  "nav.items": "Work",
   "nav.sites": "Sites",
   "nav.reports": "Reports",
   "nav.orders": "Orders",

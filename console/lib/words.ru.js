@@ -16,7 +16,7 @@ export default {
   "skip": "К содержанию",
   "theme": "Светлая, тёмная или как в системе",
   "nav": "Страницы",
-  "nav.work": "Работа",
+  "nav.items": "Работа",
   "nav.sites": "Объекты",
   "nav.reports": "Отчёты",
   "nav.orders": "Заказы",

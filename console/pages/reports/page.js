@@ -4,7 +4,7 @@ import { useLive } from "../../lib/live.js";
 import { refine } from "../../lib/router.js";
 import { Choice, Field, Link, Page, Table } from "../../lib/ui.js";
 import { number, t, word } from "../../lib/words.js";
-import { ItemList } from "../work/items.js";
+import { ItemList } from "../items/list.js";
 import { Chart } from "./chart.js";
 
 /** What each report can have a row of, the usual first. @type {Record<string, string[]>} */

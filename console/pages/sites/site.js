@@ -5,7 +5,7 @@ import { useLive } from "../../lib/live.js";
 import { refine } from "../../lib/router.js";
 import { Button, Choice, Dialog, Field, Form, Link, Page, Problem, Table } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
-import { ItemList } from "../work/items.js";
+import { ItemList } from "../items/list.js";
 
 const STATES = ["open", "in_progress", "returned", "ready", "disputed", "closed", "void", "draft"];
 
@@ -22,10 +22,10 @@ export function Site({ id, place, session }) {
     setAsked(null);
     people.again();
   };
-  return html`<${Page} title=${live.data?.name ?? t("site")} live=${live} deeds=${html`<${Link} class="button main" to="/work/new" query=${{ site_id: id }}>${t("item.new")}<//>
+  return html`<${Page} title=${live.data?.name ?? t("site")} live=${live} deeds=${html`<${Link} class="button main" to="/items/new" query=${{ site_id: id }}>${t("item.new")}<//>
     <${Link} class="button" to="/reports" query=${{ site_id: id }}>${t("nav.reports")}<//>`}>
     <div class="stack">
-      <section aria-labelledby="board"><h2 id="board">${t("nav.work")}</h2>
+      <section aria-labelledby="board"><h2 id="board">${t("nav.items")}</h2>
         <div class="filters">
           <${Field} label=${t("item.search")} type="search" value=${q} onInput=${(/** @type {any} */ event) => refine({ q: event.target.value })} />
           <${Choice} label=${t("item.state")} value=${state} onChange=${(/** @type {string} */ chosen) => refine({ state: chosen })} options=${[["", t("any")], ...STATES.map((one) => [one, word("state", one)])]} />

@@ -4,7 +4,7 @@ import { path, read, send } from "../../lib/api.js";
 import { useDeed, useLive } from "../../lib/live.js";
 import { Badge, Button, Choice, Dialog, Facts, Field, Form, Link, Moment, Page, Problem } from "../../lib/ui.js";
 import { day, t, word } from "../../lib/words.js";
-import { State } from "./items.js";
+import { State } from "./list.js";
 import { StepForm } from "./step.js";
 
 /** @param {{id: string, session: any}} props */

@@ -4,7 +4,7 @@ import { refine } from "../../lib/router.js";
 import { Choice, Link, Page } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";
 import { Item } from "./item.js";
-import { ItemList } from "./items.js";
+import { ItemList } from "./list.js";
 import { NewItem } from "./new.js";
 
 /** What each choice asks the API for. @type {Record<string, Record<string, unknown>>} */
@@ -20,7 +20,7 @@ export default function Work({ place, session }) {
   if (place.parts[1] === "new") return html`<${NewItem} siteId=${place.query.site_id} />`;
   if (place.parts[1]) return html`<${Item} key=${place.parts[1]} id=${place.parts[1]} session=${session} />`;
   const chosen = place.query.view in VIEWS ? place.query.view : session.me.id === null ? "overdue" : "mine";
-  return html`<${Page} title=${t("nav.work")} deeds=${html`<${Link} to="/work/new" class="button main">${t("item.new")}<//>`}>
+  return html`<${Page} title=${t("nav.items")} deeds=${html`<${Link} to="/items/new" class="button main">${t("item.new")}<//>`}>
     <div class="filters"><${Choice} label=${t("work.view")} value=${chosen} onChange=${(/** @type {string} */ view) => refine({ view })}
       options=${Object.keys(VIEWS).map((view) => [view, t(`work.view.${view}`)])} /></div>
     <${ItemList} query=${VIEWS[chosen]} />

@@ -31,7 +31,7 @@ function Fields({ site }) {
   const headers = { "Idempotency-Key": key };
   const done = (/** @type {any} */ made) => {
     localStorage.setItem("site", site);
-    go(`/work/${made.data.id}`);
+    go(`/items/${made.data.id}`);
   };
   return html`<${Form} label=${t("item.register")} done=${done} does=${() => ask(target, { method: "POST", body: body(), headers })}
     request=${() => ["POST", target, body(), headers]}>

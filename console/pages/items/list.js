@@ -18,8 +18,8 @@ export function ItemList({ query, seconds = 15 }) {
   const list = useList("/work-items", "work_items", { query, seconds });
   return html`<${Problem} error=${list.error} />
     ${list.data === null && !list.error && html`<p class="soft" aria-busy="true">${t("loading")}</p>`}
-    ${list.data !== null && html`<${ListTable} list=${list} caption=${t("nav.work")} columns=${[
-      [t("item"), (/** @type {any} */ item) => html`<${Link} to=${`/work/${item.id}`}>${item.key ? `${item.key} ` : ""}${item.title}<//>`],
+    ${list.data !== null && html`<${ListTable} list=${list} caption=${t("nav.items")} columns=${[
+      [t("item"), (/** @type {any} */ item) => html`<${Link} to=${`/items/${item.id}`}>${item.key ? `${item.key} ` : ""}${item.title}<//>`],
       [t("item.state"), (/** @type {any} */ item) => html`<${State} item=${item} />`],
       [t("item.due"), (/** @type {any} */ item) => day(item.due_on)],
       [t("item.place"), (/** @type {any} */ item) => item.location ?? item.place ?? ""],
