@@ -14,7 +14,7 @@ export function useSession() {
       const me = await read("/auth/me");
       const admin = me.roles.includes("admin");
       setSeen({
-        state: "in", me, open: me.session_id === null, operates: admin, inspects: admin || me.roles.includes("auditor"),
+        state: "in", me, open: me.session_id === null || actAs.get() !== null, operates: admin, inspects: admin || me.roles.includes("auditor"),
         home: me.id === null ? "services" : "items",
       });
     } catch (error) {

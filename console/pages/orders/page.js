@@ -10,8 +10,13 @@ import { Order } from "./order.js";
 export const KINDS = { in_progress: "unsure", completed: "good", cancelled: "bad" };
 
 /** @param {any} props */
-export default function Orders({ place }) {
-  if (place.parts[1]) return html`<${Order} key=${place.parts[1]} id=${place.parts[1]} />`;
+export default function Orders(props) {
+  const [, id] = props.place.parts;
+  return id ? html`<${Order} key=${id} id=${id} ...${props} />` : html`<${List} ...${props} />`;
+}
+
+/** @param {any} props */
+function List({ place }) {
   const { status = "", product = "", user_id = "" } = place.query;
   const list = useList("/orders", "orders", { query: { status, product, user_id } });
   return html`<${Page} title=${t("nav.orders")} live=${list}>

@@ -8,8 +8,13 @@ import { t } from "../../lib/words.js";
 import { Site } from "./site.js";
 
 /** @param {any} props */
-export default function Sites({ place, session }) {
-  if (place.parts[1]) return html`<${Site} key=${place.parts[1]} id=${place.parts[1]} place=${place} session=${session} />`;
+export default function Sites(props) {
+  const [, id] = props.place.parts;
+  return id ? html`<${Site} key=${id} id=${id} ...${props} />` : html`<${List} ...${props} />`;
+}
+
+/** @param {any} props */
+function List({ session }) {
   const list = useList("/sites", "sites");
   const [opening, setOpening] = useState(false);
   return html`<${Page} title=${t("nav.sites")} live=${list} deeds=${session.operates && html`<${Button} class="main" onClick=${() => setOpening(true)}>${t("site.open")}<//>`}>

@@ -11,8 +11,13 @@ const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"];
 export const KINDS = { processing: "unsure", completed: "good", failed: "bad" };
 
 /** @param {any} props */
-export default function Tasks({ place, session }) {
-  if (place.parts[1]) return html`<${Task} key=${place.parts[1]} id=${place.parts[1]} session=${session} />`;
+export default function Tasks(props) {
+  const [, id] = props.place.parts;
+  return id ? html`<${Task} key=${id} id=${id} ...${props} />` : html`<${List} ...${props} />`;
+}
+
+/** @param {any} props */
+function List({ place }) {
   const { status = "", task_type = "", user_id = "" } = place.query;
   const list = useList("/tasks", "tasks", { query: { status, task_type, user_id }, seconds: 3 });
   return html`<${Page} title=${t("nav.tasks")} live=${list}>

@@ -7,8 +7,13 @@ import { t, word } from "../../lib/words.js";
 import { User } from "./user.js";
 
 /** @param {any} props */
-export default function Users({ place, session }) {
-  if (place.parts[1]) return html`<${User} key=${place.parts[1]} id=${place.parts[1]} session=${session} />`;
+export default function Users(props) {
+  const [, id] = props.place.parts;
+  return id ? html`<${User} key=${id} id=${id} ...${props} />` : html`<${List} ...${props} />`;
+}
+
+/** @param {any} props */
+function List({ place }) {
   const { q = "" } = place.query;
   const list = useList("/users", "users", { query: { q } });
   return html`<${Page} title=${t("nav.users")} live=${list}>
