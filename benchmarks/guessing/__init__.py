@@ -1,1 +1,1 @@
-"""What the trouble of one service, or of clients, costs everybody else: see bench.py."""
+"""What wrong logins cost everybody else: see bench.py."""

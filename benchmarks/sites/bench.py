@@ -28,8 +28,8 @@ from servicekit.process.ids import new_id
 
 _ITEMS, _QUICK_ITEMS = (1_000, 1_000_000), (1_000, 50_000)
 _ROUNDS, _QUICK_ROUNDS = 3, 2
-#: Of each kind, and of reports.
-_ASKS, _ASKS_OF_REPORTS = 200, 20
+#: Of each kind, and of a report on this many items or more.
+_ASKS, _ASKS_OF_REPORTS, _MANY = 200, 20, 10_000
 _REPORTS = ("contractors", "burn-down of a year")
 _PATIENCE = 10
 _SITE = UUID("00000000-0000-7000-8000-000000000000")
@@ -163,12 +163,9 @@ def _measured(base: str, items: int) -> dict[str, tuple[float, float]]:
             "burn-down of a year": lambda: ask("GET", f"/reports/burndown?{of_site}&from=2025-01-01&to=2025-12-31"),
         }
         return {
-            name: _times(work, _ASKS if items < _SLOW or name not in _REPORTS else 10) for name, work in works.items()
+            name: _times(work, _ASKS_OF_REPORTS if items >= _MANY and name in _REPORTS else _ASKS)
+            for name, work in works.items()
         }
-
-
-_SLOW = 10_000
-_REPORTS = ("contractors", "burn-down of a year")
 
 
 def _times(work: Callable[[], Any], asks: int) -> tuple[float, float]:

@@ -129,12 +129,14 @@ class RunningStack:
         until = time.monotonic() + _START_SECONDS
         waiting = [f"{self.urls[part]}/{part}?limit=1" for part in PARTS]
         waiting += [f"{self.urls[part]}/users?limit=1" for part in self.urls if part == GATEWAY]
-        while waiting:
-            fields = {"Authorization": f"Bearer {self.logins.tokens()[0]}"}
-            waiting = [url for url in waiting if requests.get(url, headers=fields, timeout=5).status_code != 200]
-            if time.monotonic() > until:
-                raise RuntimeError(f"{self.name}: no login is taken at {', '.join(waiting)}")
-            time.sleep(0.1)
+        with requests.Session() as session:
+            session.trust_env = False
+            while waiting:
+                fields = {"Authorization": f"Bearer {self.logins.tokens()[0]}"}
+                waiting = [url for url in waiting if session.get(url, headers=fields, timeout=5).status_code != 200]
+                if waiting and time.monotonic() > until:
+                    raise RuntimeError(f"{self.name}: no login is taken at {', '.join(waiting)}")
+                time.sleep(0.1)
 
     def reset(self) -> None:
         """Take back what the runs have done to the tables."""
