@@ -42,7 +42,7 @@ def _instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSyste
 @pytest.fixture(scope="module")
 def system(_instance: RunningSystem) -> RunningSystem:
     """The system as good as new: the file before may have left a service or its circuit on the way back."""
-    for path in ("/users", "/orders", "/tasks"):
+    for path in ("/users", "/orders", "/tasks", "/sites"):
         eventually(lambda path=path: _answers(_instance, path), timeout=60, what=f"{path} answers")
     return _instance
 
