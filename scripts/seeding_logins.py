@@ -5,13 +5,13 @@ Made from the machine itself, as ./scripts/create-admin does: whoever may read t
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from typing import TYPE_CHECKING
 
 from scripts.instance.credentials import Credentials
 from scripts.instance.layout import Layout
+from servicekit.process.files import write_whole
 
 if TYPE_CHECKING:
     from scripts.seeding import GatewayClient
@@ -53,8 +53,5 @@ def _show(passwords: dict[str, str], layout: Layout) -> None:
         print(f"Who may log in, with passwords that are shown only now:\n{lines}", end="", flush=True)
         return
     file = layout.secrets / "seeded"
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(lines)
-    draft.replace(file)
+    write_whole(file, lines.encode())
     print(f"Who may log in, with their passwords, is in {file}, which only its owner can read.", flush=True)
