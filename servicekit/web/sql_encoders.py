@@ -29,8 +29,7 @@ def sql_encoder_of(
     """An expression for the JSON of a row with these columns, named after the model's fields.
 
     Lists are arrays, or jsonb if they hold views, whose amounts have two decimals there. A column of the type JSON is
-    written as it is. Raises TypeError for a field
-    of another kind than those of users, orders and work items.
+    written as it is. Raises TypeError for a field of a kind that no list has yet.
     """
     return _object(model, {name: (columns[name], isinstance(columns[name].type, JSONB)) for name in model.model_fields})
 
