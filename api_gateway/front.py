@@ -293,9 +293,8 @@ class Front(ObservedHandler[_ClientCall]):
 
     def _passed(self, request: Request) -> Passed:
         """The forwarded part of the request's head, reused while the connection repeats its head."""
-        client, fields = request.client, request.fields
-        if self._identity is not None:
-            fields = fields.common  # the credential stays here
+        # Without the credential, which stays here.
+        client, fields = request.client, request.fields.common
         passed: Passed | None = client.memo
         if passed is None or passed.of is not fields:
             host = fields.hosts[0].decode("latin-1") if fields.hosts else ""
