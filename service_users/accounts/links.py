@@ -260,12 +260,14 @@ def _put(
     transaction: Transaction, user_id: UUID, purpose: str, now: datetime, email: str | None = None
 ) -> tuple[UUID, datetime]:
     """Store a link in the place of those for the same purpose; returns its id and its end."""
-    transaction.execute(delete(OneTimeToken).where(OneTimeToken.user_id == user_id, OneTimeToken.purpose == purpose))
+    _forget(transaction, user_id, OneTimeToken.purpose == purpose)
     row_id, expires_at = new_id(), now + LASTS[purpose]
     row = {"user_id": user_id, "purpose": purpose, "email": email, "created_at": now, "expires_at": expires_at}
     transaction.execute(insert(OneTimeToken).values(id=row_id, **row))
     return row_id, expires_at
 
 
-def _forget(transaction: Transaction, user_id: UUID) -> None:
-    transaction.execute(delete(OneTimeToken).where(OneTimeToken.user_id == user_id))
+def _forget(transaction: Transaction, user_id: UUID, *which: Any) -> None:
+    """Remove links. Whoever had the address before is told of that whatever comes after."""
+    links = (OneTimeToken.user_id == user_id, OneTimeToken.purpose != "moved", *which)
+    transaction.execute(delete(OneTimeToken).where(*links))

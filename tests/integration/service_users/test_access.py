@@ -382,6 +382,13 @@ def test_a_link_goes_by_mail_to_the_stored_address_and_no_table_ever_holds_it(as
     ((told,),) = run("SELECT id FROM one_time_tokens")
     status, mail = fetch(told)
     assert (status, mail["to"], "swl_" in mail["text"]) == (200, "anna@example.com", False)
+    # Nor does whoever took the account keep that mail from them by what they do next.
+    assert ask("POST", "/auth/email", {"email": "third@example.com"}, by=(anna, "user"))[0] == 202
+    for purpose, path, more in (("email", "/auth/email/confirm", {}), ("reset", "/auth/reset", {"password": GOOD})):
+        link = ask("POST", f"/users/{anna}/link", {"purpose": purpose}, by=(new_id(), "admin"))[1]["token"]
+        assert ask("POST", path, {"token": link, **more})[0] == 200
+    kept = run("SELECT id FROM one_time_tokens ORDER BY id")
+    assert [fetch(one)[1]["to"] for (one,) in kept] == ["anna@example.com", "new@example.com"]
     run("UPDATE users SET disabled_at = now()")
     assert fetch(told)[0] == 404
 
