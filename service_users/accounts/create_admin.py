@@ -42,13 +42,6 @@ class NotMade(Exception):
     """Nobody was made an administrator; the text is one line that says why."""
 
 
-def has_admin(database: Database) -> bool:
-    """Whether there is an administrator who could log in."""
-    can = (User.roles.contains([Role.ADMIN.value]), User.disabled_at.is_(None), User.password_hash.is_not(None))
-    with database.transaction() as transaction:
-        return transaction.execute(select(User.id).where(*can).limit(1)).first() is not None
-
-
 def create_admin(
     database: Database, passwords: Passwords, wanted: UserCreate, password: str, *, clock: Clock = utc_now
 ) -> UserView:

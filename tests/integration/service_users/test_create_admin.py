@@ -36,7 +36,7 @@ def test_the_first_administrator_gets_a_password_in_a_file_that_only_its_owner_r
 ):
     file = tmp_path / "password"
     monkeypatch.setenv("USERS_DATABASE_URL", users_database.url)
-    assert not create_admin.has_admin(users_database.database)
+    assert table("SELECT email FROM users") == []
     assert create_admin.main(["Admin@example.com", "--password-file", str(file)]) == 0
     password = file.read_text().strip()
     said = capsys.readouterr()
@@ -45,8 +45,9 @@ def test_the_first_administrator_gets_a_password_in_a_file_that_only_its_owner_r
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(password) == 24
     assert verifies(table, password)
-    assert create_admin.has_admin(users_database.database)
-    assert table("SELECT email, name, roles FROM users") == [("Admin@example.com", "Administrator", ["admin"])]
+    assert table("SELECT email, name, roles, disabled_at FROM users") == [
+        ("Admin@example.com", "Administrator", ["admin"], None)
+    ]
     assert table("SELECT type FROM outbox") == [("user.created",)]
     assert table("SELECT action, actor FROM audit") == [("admin.created", None)]
 
