@@ -182,7 +182,7 @@ class Factor(Base):
     )
 
 
-class Identity(Base):
+class IdentityRow(Base):
     """By which a user signs in at a provider (OpenID Connect)."""
 
     __tablename__ = "identities"

@@ -24,7 +24,7 @@ from service_users.accounts.password_rules import weakness
 from service_users.accounts.passwords import Passwords
 from service_users.schemas import UserCreate, UserView
 from service_users.settings import UsersSettings
-from service_users.tables import Identity, OneTimeToken, User
+from service_users.tables import IdentityRow, OneTimeToken, User
 from servicekit.database.engine import Database
 from servicekit.events import outbox
 from servicekit.identity.roles import Role
@@ -76,7 +76,7 @@ def create_admin(
             user = UserView.unchecked(**shown | {"roles": roles, "updated_at": max(now, found.created_at)})
             sessions.end_all(transaction, user.id)
             factors.forget(transaction, user.id)
-            transaction.execute(delete(Identity).where(Identity.user_id == user.id))
+            transaction.execute(delete(IdentityRow).where(IdentityRow.user_id == user.id))
             transaction.execute(delete(OneTimeToken).where(OneTimeToken.user_id == user.id))
             changes.raise_epoch(
                 transaction,

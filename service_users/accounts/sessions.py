@@ -107,7 +107,7 @@ def new_cookie() -> str:
 
 
 def cookie_hash(cookie: str) -> bytes:
-    """As it stands in the session's row."""
+    """As it stands in a row."""
     return hashlib.sha256(cookie.encode("utf-8", "surrogateescape")).digest()
 
 

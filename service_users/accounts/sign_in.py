@@ -10,7 +10,6 @@ import base64
 import hashlib
 import hmac
 import re
-import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,16 +20,16 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as Transaction
 
 from service_users.accounts import changes, sessions, throttles
-from service_users.accounts.access_schemas import LONGEST_PAGE, Callback, IdentityList, IdentityView
 from service_users.accounts.api_keys import require_session
 from service_users.accounts.changes import By
 from service_users.accounts.links import Links
 from service_users.accounts.provider import Provider, Secrets
+from service_users.accounts.sign_in_schemas import LONGEST_PAGE, IdentityList, IdentityView, ProviderAnswer
 from service_users.accounts.throttles import Throttles
 from service_users.accounts.use_cases import Accounts, LoggedIn
 from service_users.auth_key import AuthKey
 from service_users.errors import IdentityNotFound, IdentityTaken, InvalidCredential, SignInRefused, UnknownIdentity
-from service_users.tables import Identity, Session, SignIn, User
+from service_users.tables import IdentityRow, Session, SignIn, User
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 from servicekit.identity.principal import Principal
@@ -46,8 +45,8 @@ _LASTS = timedelta(minutes=10)
 _METHODS = ["fed"]
 #: Pages of ours: segments that no browser reads as another host, whatever it makes of backslashes and escapes.
 _PAGE = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?([?#][A-Za-z0-9._~!$&'()*+,;=:@/?#%-]*)?")
-_SHOWN: tuple[Any, ...] = tuple(getattr(Identity, name) for name in IdentityView.model_fields)
-_LIST = Statement(select(*_SHOWN).where(Identity.user_id == bindparam("reach")).order_by(Identity.created_at))
+_SHOWN: tuple[Any, ...] = tuple(getattr(IdentityRow, name) for name in IdentityView.model_fields)
+_LIST = Statement(select(*_SHOWN).where(IdentityRow.user_id == bindparam("reach")).order_by(IdentityRow.created_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,32 +104,32 @@ class SignIns:
             sessions.require_fresh(transaction, caller, self._clock())
         return self._begun(next, None, user_id=reach.owner, session_id=caller.session_id)
 
-    def finish(self, callback: Callback, cookie: str | None, client: Client) -> Finished:
+    def finish(self, answer: ProviderAnswer, cookie: str | None, client: Client) -> Finished:
         """End a sign-in: log in, or link the identity.
 
         Raises `Invalid` for one that this browser did not begin, `SignInRefused`, `UnknownIdentity`, `IdentityTaken`,
         `InvalidCredential` if the session that began it is over, `TooManyAttempts`, and `ProviderUnavailable`.
         """
         foreign = Invalid.field("state", "was begun in another browser, was used, or has expired: begin again")
-        if cookie is None or callback.state is None:
+        if cookie is None or answer.state is None:
             raise foreign
         known_by = self._secrets(cookie)
-        if not hmac.compare_digest(known_by.state.encode(), callback.state.encode()):
+        if not hmac.compare_digest(known_by.state.encode(), answer.state.encode()):
             raise foreign
         now = self._clock()
         with self._database.transaction() as transaction:
-            mine = (SignIn.browser == _hash(cookie), SignIn.expires_at > now)
+            mine = (SignIn.browser == sessions.cookie_hash(cookie), SignIn.expires_at > now)
             begun = transaction.execute(
                 delete(SignIn).where(*mine).returning(SignIn.user_id, SignIn.session_id, SignIn.next)
             ).one_or_none()
         if begun is None:
             raise foreign
-        if callback.iss is not None and callback.iss != self._provider.issuer:
+        if answer.iss is not None and answer.iss != self._provider.issuer:
             # RFC 9207: the answer of another provider.
             raise Invalid.field("iss", "is not the provider at which this was begun")
-        if callback.code is None:
+        if answer.code is None:
             raise SignInRefused
-        subject = self._subject(callback.code, known_by, client)
+        subject = self._subject(answer.code, known_by, client)
         invitation = cookie.partition(".")[2]
         with self._database.transaction() as transaction:
             if begun.user_id is not None:
@@ -155,8 +154,10 @@ class SignIns:
         now = self._clock()
         with self._database.transaction() as transaction:
             sessions.require_fresh(transaction, caller, now)
-            mine = (Identity.id == identity_id, Identity.user_id == reach.owner)
-            gone = transaction.execute(delete(Identity).where(*mine).returning(*_SHOWN, Identity.user_id)).one_or_none()
+            mine = (IdentityRow.id == identity_id, IdentityRow.user_id == reach.owner)
+            gone = transaction.execute(
+                delete(IdentityRow).where(*mine).returning(*_SHOWN, IdentityRow.user_id)
+            ).one_or_none()
             if gone is None:
                 raise IdentityNotFound
             changes.record(transaction, "identity.removed", by, gone.user_id, now, {"identity": str(identity_id)})
@@ -165,13 +166,13 @@ class SignIns:
     def _begun(
         self, next: str | None, invitation: str | None, *, user_id: UUID | None = None, session_id: UUID | None = None
     ) -> Begun:
-        cookie = secrets.token_urlsafe(32) + (f".{invitation}" if invitation else "")
+        cookie = sessions.new_cookie() + (f".{invitation}" if invitation else "")
         address = self._provider.address(self._secrets(cookie))
         now = self._clock()
-        row = {"browser": _hash(cookie), "user_id": user_id, "session_id": session_id, "next": own_page(next)}
+        row = {"user_id": user_id, "session_id": session_id, "next": own_page(next), "expires_at": now + _LASTS}
         with self._database.transaction() as transaction:
             transaction.execute(delete(SignIn).where(SignIn.expires_at <= now))
-            transaction.execute(insert(SignIn).values(**row, expires_at=now + _LASTS))
+            transaction.execute(insert(SignIn).values(browser=sessions.cookie_hash(cookie), **row))
         return Begun(address, cookie, int(_LASTS.total_seconds()))
 
     def _secrets(self, cookie: str) -> Secrets:
@@ -200,12 +201,14 @@ class SignIns:
 
     def _linked(self, transaction: Transaction, subject: str, now: datetime) -> UUID:
         """Whom an identity lets in."""
-        ours = (Identity.issuer == self._provider.issuer, Identity.subject == subject)
-        found = select(User.id).join(Identity, Identity.user_id == User.id).where(*ours, User.disabled_at.is_(None))
+        ours = (IdentityRow.issuer == self._provider.issuer, IdentityRow.subject == subject)
+        found = (
+            select(User.id).join(IdentityRow, IdentityRow.user_id == User.id).where(*ours, User.disabled_at.is_(None))
+        )
         user_id = transaction.execute(found.with_for_update(of=User)).scalar_one_or_none()
         if user_id is None:
             raise UnknownIdentity
-        transaction.execute(update(Identity).where(*ours).values(last_used_at=now))
+        transaction.execute(update(IdentityRow).where(*ours).values(last_used_at=now))
         return user_id
 
     def _link_in_session(
@@ -225,7 +228,7 @@ class SignIns:
 
     def _link(self, transaction: Transaction, user_id: UUID, subject: str, client: Client, now: datetime) -> None:
         row = {"id": new_id(), "user_id": user_id, "issuer": self._provider.issuer, "subject": subject}
-        adding = insert(Identity).values(**row, created_at=now).on_conflict_do_nothing().returning(Identity.id)
+        adding = insert(IdentityRow).values(**row, created_at=now).on_conflict_do_nothing().returning(IdentityRow.id)
         identity_id = transaction.execute(adding).scalar_one_or_none()
         if identity_id is None:
             raise IdentityTaken
@@ -239,10 +242,6 @@ def own_page(text: str | None) -> str:
     if not text or len(text) > LONGEST_PAGE or not text.startswith("/") or not _PAGE.fullmatch(text):
         return "/"
     return text
-
-
-def _hash(cookie: str) -> bytes:
-    return hashlib.sha256(cookie.encode("utf-8", "surrogateescape")).digest()
 
 
 def _base64(digest: bytes) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from service_users.accounts.access_schemas import (
-    Callback,
+from service_users.accounts.changes import By
+from service_users.accounts.sign_in_schemas import (
     IdentityLink,
     IdentityList,
     IdentityView,
+    ProviderAnswer,
     ProviderView,
     SignedInView,
     SignInCreate,
     SignInView,
 )
-from service_users.accounts.changes import By
 from service_users.errors import (
     AuthIsOff,
     IdentityNotFound,
@@ -101,7 +101,7 @@ def sign_in_routes(sign_ins: SignIns | None, name: str | None, *, login: bool) -
             AuthIsOff,
         ),
     )
-    def finish_sign_in(query: Callback, client: Client) -> Answer[SignedInView]:
+    def finish_sign_in(query: ProviderAnswer, client: Client) -> Answer[SignedInView]:
         """Come back from the sign-in provider, in the browser that went there. A login then has its cookie."""
         cookie = client.cookies.get(cookie_name(_COOKIE, secure=client.secure))
         done = opened().finish(query, cookie, client)
