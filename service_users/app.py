@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 
-from service_users.accounts.administration import Administration, AuditPruning
+from service_users.accounts.administration import Administration
 from service_users.accounts.api_keys import ApiKeys
+from service_users.accounts.audit import Audit, AuditPruning
 from service_users.accounts.exchange import Exchange
 from service_users.accounts.factors import Factors
 from service_users.accounts.links import Links
@@ -51,7 +52,7 @@ def create_app(settings: UsersSettings) -> Flask:
     # At most half of the threads, so that requests without a password still run.
     passwords = Passwords(places=max(1, settings.service_threads // 2))
     users = Users(database, passwords)
-    administration = Administration(database)
+    audit = Audit(database)
     signing_keys = accounts = factors = links = exchange = acting = sign_ins = None
     provider = settings.provider()
     if (key := settings.key_of_accounts()) is not None:
@@ -76,8 +77,8 @@ def create_app(settings: UsersSettings) -> Flask:
             account_routes(accounts, users),
             factor_routes(factors),
             sign_in_routes(sign_ins, None if provider is None else provider.name, login=accounts is not None),
-            access_routes(ApiKeys(database), administration, accounts, links, users),
-            exchange_routes(exchange, settings.gateways_token, acting, administration),
+            access_routes(ApiKeys(database), Administration(database), audit, accounts, links, users),
+            exchange_routes(exchange, settings.gateways_token, acting, audit),
             people_routes(users, settings.token_for_people),
             mail_routes(links, settings.token_for_mail),
             event_routes(Inbox(database, {"membership.changed": users.membership_changed}), settings.token),

@@ -1,19 +1,17 @@
-"""Request and response bodies of API keys, of what administrators do about accounts, of links, and of the audit."""
+"""Request and response bodies of API keys, of what administrators do about accounts, and of links."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field
 
 from service_users.accounts.schemas import New, Shown
 from service_users.schemas import Email, EmailSought, Name
 from servicekit.identity.roles import Action
-from servicekit.web.paging import QueryTime
-from servicekit.web.schemas import Body, Id, JsonValue, Query, QueryInt, QueryText, Timestamp, View
+from servicekit.web.schemas import Body, Id, Timestamp, View
 
 SCOPES = sorted({scope for action in Action for scope in action.scopes})
 
@@ -153,76 +151,3 @@ class MailView(View):
     to: str
     subject: str
     text: str
-
-
-class Refusal(Body):
-    """How often the gateway answered an address with the same refusal in a minute."""
-
-    example: ClassVar[Mapping[str, Any]] = {
-        "id": "01a1fbc0-c864-7227-8405-f11570df12c1",
-        "minute": "2026-11-20T10:00:00Z",
-        "address": "198.51.100.7",
-        "reason": "invalid_token",
-        "count": 3,
-    }
-
-    id: Id
-    minute: Timestamp
-    address: Annotated[str, Field(max_length=64)] | None
-    reason: str = Field(pattern=r"^[a-z_]{1,64}$")
-    count: int = Field(ge=1)
-
-
-class Refusals(Body):
-    """What the gateway tells about those whom it refused something."""
-
-    example: ClassVar[Mapping[str, Any]] = {"refusals": [Refusal.example]}
-
-    refusals: list[Refusal] = Field(min_length=1, max_length=200)
-
-
-class AppendedView(View):
-    """What was written."""
-
-    entries: int
-
-
-class AuditQuery(Query):
-    """Which part of the audit is wanted, the newest first."""
-
-    limit: QueryInt = Field(default=50, ge=1, le=100, description="how many at most")
-    after: Id | None = Field(default=None, description="the `next` of the page before")
-    actor: Id | None = Field(default=None, description="who did it")
-    subject: Id | None = Field(default=None, description="to whom it was done")
-    action: QueryText | None = Field(default=None, description="what was done, such as user.disabled")
-    happened_from: QueryTime | None = Field(default=None, description="at this moment or later")
-    happened_to: QueryTime | None = Field(default=None, description="before this moment")
-
-    @field_validator("happened_to")
-    @classmethod
-    def _not_before_its_beginning(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
-        begins = info.data.get("happened_from")
-        if value is not None and begins is not None and value < begins:
-            raise ValueError("must not be before happened_from")
-        return value
-
-
-class AuditEntry(View):
-    """Who did what to whom."""
-
-    id: UUID
-    happened_at: Timestamp
-    actor: UUID | None = Field(description="who did it; null for the machine's own")
-    action: str
-    subject: UUID | None = Field(description="to whom")
-    address: str | None = Field(description="from where")
-    request_id: str | None
-    details: JsonValue
-
-
-class AuditPage(View):
-    """A page of the audit."""
-
-    limit: int
-    next: UUID | None = Field(description="send it as `after` to get the next page; null on the last")
-    entries: list[AuditEntry]

@@ -1,47 +1,28 @@
-"""What administrators do about accounts, and what everybody did."""
+"""What administrators do about accounts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, select, text
 from sqlalchemy.orm import Session as Transaction
 
 from service_users import events
 from service_users.accounts import changes, sessions
-from service_users.accounts.access_schemas import (
-    AccountView,
-    AppendedView,
-    AuditEntry,
-    AuditPage,
-    AuditQuery,
-    Refusals,
-)
+from service_users.accounts.access_schemas import AccountView
 from service_users.accounts.changes import By
 from service_users.accounts.schemas import Ended
 from service_users.errors import LastAdministrator
-from service_users.tables import AuditRow, OneTimeToken, User
+from service_users.tables import OneTimeToken, User
 from servicekit.database.engine import Database
-from servicekit.database.privileges import PRUNED
 from servicekit.events import outbox
 from servicekit.identity.roles import Role
-from servicekit.observing.logs import get_logger
-from servicekit.process.backoff import jittered
 from servicekit.process.clock import Clock, utc_now
-from servicekit.process.lifecycle import Duty, stop_this_process
-from servicekit.wire.errors import AppError
 
 #: The advisory lock under which somebody ceases to be an administrator, so that the last two do not at once.
 _LOCK = 0x5157_6164
-#: In seconds.
-_PRUNE_EVERY = 3600.0
-
-log = get_logger(__name__)
 
 
 @contextmanager
@@ -57,26 +38,6 @@ def another_admin_stays(database: Database, user_id: UUID, by: By) -> Iterator[T
             if transaction.execute(select(User.id).where(*can, User.id != user_id).limit(1)).first() is None:
                 raise LastAdministrator
         yield transaction
-
-
-class AuditPruning(Duty):
-    """Has the database remove what is older than AUDIT_KEEP_DAYS, which only the owner of the audit may change."""
-
-    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
-        super().__init__("audit", pause=lambda: jittered(_PRUNE_EVERY), on_death=stop_this_process, clock=clock)
-        self._database = database
-        self._is_first = True
-
-    def run_once(self, now: datetime) -> None:
-        if self._is_first:
-            # A process that has just started has other things to do.
-            self._is_first = False
-            return
-        try:
-            while not self.stopping and self._database.once("SELECT prune_audit()", {})[0][0] == PRUNED:
-                pass
-        except AppError as exc:
-            log.warning("audit_not_pruned", cause=repr(exc.__cause__ or exc)[:300])
 
 
 class Administration:
@@ -119,40 +80,3 @@ class Administration:
             changes.raise_epoch(transaction, user_id, now)
             changes.record(transaction, "sessions.ended", by, user_id, now)
         return Ended(sessions=ended)
-
-    def append(self, told: Refusals) -> AppendedView:
-        """Write what was refused to whom; what was told before is not written again."""
-        rows = [
-            {
-                "id": one.id,
-                "happened_at": one.minute,
-                "action": "request.refused",
-                "address": one.address,
-                "details": {"reason": one.reason, "count": one.count},
-            }
-            for one in told.refusals
-        ]
-        with self._database.transaction() as transaction:
-            written = transaction.execute(insert(AuditRow).values(rows).on_conflict_do_nothing().returning(AuditRow.id))
-            return AppendedView(entries=len(written.all()))
-
-    def audit(self, query: AuditQuery) -> AuditPage:
-        """One page of the audit, the newest first."""
-        conditions: dict[str, Callable[[Any], ColumnElement[bool]]] = {
-            "after": AuditRow.id.__lt__,
-            "actor": AuditRow.actor.__eq__,
-            "subject": AuditRow.subject.__eq__,
-            "action": AuditRow.action.__eq__,
-            "happened_from": AuditRow.happened_at.__ge__,
-            "happened_to": AuditRow.happened_at.__lt__,
-        }
-        asked = {name: value for name in conditions if (value := getattr(query, name)) is not None}
-        given = [conditions[name](value) for name, value in asked.items()]
-        columns: list[Any] = [getattr(AuditRow, name) for name in AuditEntry.model_fields]
-        wanted = select(*columns).where(*given).order_by(AuditRow.id.desc()).limit(query.limit + 1)
-        with self._database.transaction() as transaction:
-            rows = transaction.execute(wanted).all()
-        page = rows[: query.limit]
-        return AuditPage.unchecked(
-            limit=query.limit, next=page[-1].id if len(rows) > query.limit else None, entries=page
-        )

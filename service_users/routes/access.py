@@ -10,8 +10,6 @@ from service_users.accounts.access_schemas import (
     ApiKeyCreate,
     ApiKeyList,
     ApiKeyView,
-    AuditPage,
-    AuditQuery,
     Confirm,
     ConfirmedView,
     Forgot,
@@ -23,6 +21,8 @@ from service_users.accounts.access_schemas import (
 )
 from service_users.accounts.administration import Administration
 from service_users.accounts.api_keys import ApiKeys
+from service_users.accounts.audit import Audit
+from service_users.accounts.audit_schemas import AuditPage, AuditQuery
 from service_users.accounts.changes import By
 from service_users.accounts.links import Links
 from service_users.accounts.schemas import Ended, SessionList
@@ -51,7 +51,12 @@ _NOT_STORED = {"Cache-Control": "no-store"}
 
 
 def access_routes(
-    keys: ApiKeys, administration: Administration, accounts: Accounts | None, links: Links | None, users: Users
+    keys: ApiKeys,
+    administration: Administration,
+    audit: Audit,
+    accounts: Accounts | None,
+    links: Links | None,
+    users: Users,
 ) -> Routes:
     """Declare the operations; without `accounts` nobody logs in, and there are no keys."""
     api = Routes("access")
@@ -148,7 +153,7 @@ def access_routes(
     @api.get("/audit", action=Action.READ_SYSTEM)
     def list_audit(query: AuditQuery) -> AuditPage:
         """List who did what to whose account, the newest first."""
-        return administration.audit(query)
+        return audit.page(query)
 
     return api
 

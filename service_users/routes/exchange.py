@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service_users.accounts.access_schemas import AppendedView, Refusals
-from service_users.accounts.administration import Administration
+from service_users.accounts.audit import Audit
+from service_users.accounts.audit_schemas import AppendedView, RefusalReport
 from service_users.accounts.exchange import Exchange
 from service_users.accounts.schemas import Credential, ExchangedView, RevocationsView
 from service_users.errors import AuthIsOff, InvalidCredential
@@ -13,9 +13,7 @@ from servicekit.wire.errors import Forbidden
 _BODY, _AUDIT = 4096, 65_536
 
 
-def exchange_routes(
-    exchange: Exchange | None, token: str | None, acting: Exchange | None, administration: Administration
-) -> Routes:
+def exchange_routes(exchange: Exchange | None, token: str | None, acting: Exchange | None, audit: Audit) -> Routes:
     """Declare them; without `exchange` nobody logs in, and without `acting` nobody acts as somebody else."""
     api = Routes("internal", documented=False)
     guard = bearer_guard(
@@ -42,8 +40,8 @@ def exchange_routes(
         return opened().revocations()
 
     @api.post("/internal/audit", body_limit=_AUDIT, guard=guard)
-    def append_audit(body: Refusals) -> AppendedView:
+    def append_audit(body: RefusalReport) -> AppendedView:
         """Write who was refused what into the audit."""
-        return administration.append(body)
+        return audit.append(body)
 
     return api

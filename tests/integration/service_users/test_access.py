@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from service_users.accounts.administration import AuditPruning
+from service_users.accounts.audit import AuditPruning
 from service_users.app import create_app
 from service_users.settings import UsersSettings
 from servicekit.identity.api_keys import is_api_key
