@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
+from service_sites.schemas.text import Label, Remark, Tidied
 from servicekit.web.paging import SortedPage, SortedQuery
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import (
@@ -43,11 +43,6 @@ CUSTOMER_STATES: Mapping[CustomerStateWord, tuple[StateWord, ...]] = {
 }
 
 
-def _tidy(text: str) -> str:
-    # As organisations are written in memberships, so that equal ones are the same.
-    return unicodedata.normalize("NFC", text).strip()
-
-
 def _decimals(places: int) -> Any:
     unit = Decimal(1).scaleb(-places)
     return AfterValidator(lambda value: abs(rounded) if (rounded := value.quantize(unit)) == 0 else rounded)
@@ -68,7 +63,6 @@ Title = Annotated[str, Field(min_length=1, max_length=255), Visible]
 Description = Annotated[str, Field(max_length=10_000)]
 Word = Annotated[str, Field(max_length=100), Visible]
 Line = Annotated[str, Field(max_length=500), Visible]
-Organisation = Annotated[str, Field(max_length=200), Visible, AfterValidator(_tidy)]
 Tags = Annotated[list[Annotated[str, Field(min_length=1, max_length=50), Visible]], Field(max_length=20)]
 Requirements = Annotated[list[Annotated[str, Field(min_length=1, max_length=500), Visible]], Field(max_length=20)]
 Priority = Annotated[int, Field(ge=1, le=4)]
@@ -79,7 +73,6 @@ Latitude = Annotated[
 Longitude = Annotated[
     Amount, Field(ge=-180, le=180), _decimals(6), WithJsonSchema({"type": "number", "minimum": -180, "maximum": 180})
 ]
-Reason = Annotated[str, Field(min_length=1, max_length=2000)]
 States = Annotated[QueryText, AfterValidator(_sent_states)]
 
 _KIND = "`customer_remark` is what a customer makes, and nobody else"
@@ -111,7 +104,7 @@ class WorkItemCreate(Body):
     root_cause: Word = ""
     severity: SeverityWord | None = Field(default=None, description=_SEVERITY)
     priority: Priority | None = Field(default=None, description=_PRIORITY)
-    organisation: Organisation = Field(default="", description=_ORGANISATION)
+    organisation: Label = Field(default="", description=_ORGANISATION)
     assignee_id: Id | None = Field(default=None, description=_ASSIGNEE)
     due_on: Date | None = Field(default=None, description=_DUE)
     subject: Line = Field(default="", description="the work or the element that is concerned")
@@ -128,7 +121,7 @@ class WorkItemCreate(Body):
     visible_to_customer: bool = False
     tags: Tags = Field(default_factory=list)
     draft: bool = Field(default=False, description=_DRAFT)
-    reason: Reason | None = Field(default=None, description=_REASON)
+    reason: Remark | None = Field(default=None, description=_REASON)
 
 
 class PersonView(View):
@@ -233,7 +226,7 @@ class WorkItemPut(Update):
     root_cause: Word = unsent()
     severity: SeverityWord | None = unsent(_SEVERITY)
     priority: Priority | None = unsent(_PRIORITY)
-    organisation: Organisation = unsent(f"{_ORGANISATION}; once submitted by the step `assign` alone")
+    organisation: Label = unsent(f"{_ORGANISATION}; once submitted by the step `assign` alone")
     assignee_id: Id | None = unsent(f"{_ASSIGNEE}; once submitted by the step `assign` alone")
     due_on: Date | None = unsent("a date at the site; once submitted by the step `move_deadline` alone")
     subject: Line = unsent("the work or the element that is concerned")
@@ -250,7 +243,7 @@ class WorkItemPut(Update):
     visible_to_customer: bool = unsent()
     tags: Tags = unsent()
     draft: bool = unsent(f"of a new one: {_DRAFT}")
-    reason: Reason = unsent(_REASON)
+    reason: Remark = unsent(_REASON)
 
 
 #: Filters by what a customer is not told. With one of these a list has nothing that its reader sees as a customer.
@@ -274,7 +267,7 @@ class WorkItemQuery(SortedQuery):
     overdue: QueryFlag | None = Field(default=None, description="whether it is late")
     mine: QueryFlag = Field(default=False, description="assigned to you; of a customer: your own remarks")
     assignee_id: Id | None = Field(default=None, description="assigned to this person")
-    organisation: Organisation | None = Field(default=None, description="of which this organisation is responsible")
+    organisation: Label | None = Field(default=None, description="of which this organisation is responsible")
     location_id: Id | None = Field(default=None, description="at this location or within it")
     counted_in: str | None = Field(
         default=None, max_length=4000, description="counted in this figure of a report, as its link says"
@@ -301,7 +294,7 @@ class WorkItemQuery(SortedQuery):
 class WorkItemDelete(Query):
     """How a draft is deleted."""
 
-    reason: Annotated[QueryText, Field(min_length=1)] | None = Field(default=None, description=_REASON)
+    reason: Annotated[QueryText, Field(min_length=1), Tidied] | None = Field(default=None, description=_REASON)
 
 
 class WorkItemPage(SortedPage):

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from service_sites.domain.item import Resolution, WorkState
 from service_sites.domain.steps import Step, StepRequest
+from service_sites.schemas.text import Label, Remark
 from servicekit.web.schemas import Body, Date, Id, Timestamp, View
 
 StepWord = Literal[
     "submit", "admit", "assign", "move_deadline", "start", "report_done", "dispute", "settle", "accept", "return",
     "accept_as_is", "reopen", "void",
 ]  # fmt: skip
-MOST_CHARACTERS = 2_000
 #: The most items of one request.
 MOST_ITEMS = 500
-
-
-def _tidied(most: int) -> Any:
-    def tidy(text: str) -> str:
-        tidied = unicodedata.normalize("NFC", text).strip()
-        # Rarely, the normal form is the longer one.
-        if len(tidied) > most:
-            raise ValueError(f"must have at most {most} characters")
-        return tidied
-
-    return AfterValidator(tidy)
-
-
-def _not_blank(text: str) -> str:
-    if not text:
-        raise ValueError("must not be blank")
-    return text
-
-
-#: What somebody says in sentences, in several lines if they like.
-Remark = Annotated[
-    str, Field(min_length=1, max_length=MOST_CHARACTERS), _tidied(MOST_CHARACTERS), AfterValidator(_not_blank)
-]
 
 
 class StepFields(Body):
@@ -55,7 +31,7 @@ class StepFields(Body):
     )
     note: Remark | None = Field(default=None, description="report_done: what was done")
     assignee_id: Id | None = Field(default=None, description="assign: an engineer, manager or contractor of the site")
-    organisation: Annotated[str, Field(max_length=200), _tidied(200)] | None = Field(
+    organisation: Label | None = Field(
         default=None, description="assign: who is responsible, unless that is the assignee's; alone, it is nobody yet"
     )
     due_on: Date | None = Field(

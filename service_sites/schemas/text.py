@@ -1,4 +1,4 @@
-"""Short texts that people write: one line, kept without the spaces around it and in Unicode's form C."""
+"""Texts that people write, kept without the spaces around them and in Unicode's form C."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ def _tidied(value: Any) -> Any:
     return unicodedata.normalize("NFC", value.strip()) if isinstance(value, str) else value
 
 
-Title = Annotated[str, BeforeValidator(_tidied), StringConstraints(min_length=1, max_length=200), Visible]
+#: Before the limits, because the normal form may be the longer one.
+Tidied = BeforeValidator(_tidied)
+Title = Annotated[str, Tidied, StringConstraints(min_length=1, max_length=200), Visible]
 #: May be empty.
-Label = Annotated[str, BeforeValidator(_tidied), StringConstraints(max_length=200), Visible]
+Label = Annotated[str, Tidied, StringConstraints(max_length=200), Visible]
+#: What somebody says in sentences, in several lines if they like.
+Remark = Annotated[str, Tidied, StringConstraints(min_length=1, max_length=2000)]

@@ -237,6 +237,8 @@ MAKERS: list[tuple[str, dict[str, Any], int, str]] = [
     ("Анна", {"due_on": "2020-01-01"}, 400, "invalid_input"),
     ("Анна", {"due_on": "2020-01-01", "draft": True}, 201, "draft"),
     ("Анна", {"latitude": 55.75}, 400, "invalid_input"),
+    ("Анна", {"organisation": "\u0958" * 101}, 400, "invalid_input"),  # two characters each in NFC
+    ("admin", {"reason": " "}, 400, "invalid_input"),
 ]
 
 

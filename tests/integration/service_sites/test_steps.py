@@ -208,6 +208,7 @@ def test_a_refused_operation_may_be_tried_again(site):
         ({"step": "reopen", "due_on": "12.03.2026"}, {"due_on"}),
         ({"step": "reopen"}, {"due_on", "reason"}),
         ({"step": "void", "resolution": "fixed"}, {"resolution"}),
+        ({"step": "assign", "organisation": "a\u202eb"}, {"organisation"}),
         ({"step": "start", "colour": "red"}, {"colour"}),
     ],
 )
