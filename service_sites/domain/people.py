@@ -17,6 +17,14 @@ class SiteRole(StrEnum):
     CONTRACTOR = "contractor"
 
 
+#: They find what is wrong, and examine what was done.
+INSPECTORS = (SiteRole.ENGINEER, SiteRole.MANAGER)
+#: Work is assigned to these.
+WORKERS = (*INSPECTORS, SiteRole.CONTRACTOR)
+#: Those whose site it is.
+INTERNAL = (*INSPECTORS, SiteRole.EXECUTIVE)
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A person of a site, as others refer to them."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from service_sites.domain.item import ItemKind, ItemState, Resolution, WorkState
-from service_sites.domain.people import Actor, Member, SiteRole
+from service_sites.domain.people import INSPECTORS, WORKERS, Actor, Member, SiteRole
 from service_sites.domain.visibility import sees
 from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
 from servicekit.wire.errors import AppError, FieldError, Forbidden, Invalid
@@ -93,29 +93,24 @@ class Fields(NamedTuple):
     takes: frozenset[str] = frozenset()
 
 
-def _inspects(actor: Actor) -> bool:
-    return actor.role in (SiteRole.ENGINEER, SiteRole.MANAGER)
-
-
 def _did_report(item: ItemState, actor: Actor) -> bool:
     return actor.is_person(item.done_by_id) or actor.works_for(item.done_by_organisation)
 
 
 def _is_responsible(item: ItemState, actor: Actor) -> bool:
-    works = _inspects(actor) or actor.role is SiteRole.CONTRACTOR
-    return works and (actor.is_person(item.assignee_id) or actor.works_for(item.organisation))
+    return actor.role in WORKERS and (actor.is_person(item.assignee_id) or actor.works_for(item.organisation))
 
 
 MANAGER = Who("a manager of the site", lambda _, actor: actor.role is SiteRole.MANAGER)
-INSPECTOR = Who("an engineer or manager of the site", lambda _, actor: _inspects(actor))
+INSPECTOR = Who("an engineer or manager of the site", lambda _, actor: actor.role in INSPECTORS)
 AUTHOR = Who(
     "its author, an engineer or manager of the site",
-    lambda item, actor: _inspects(actor) and actor.is_person(item.author_id),
+    lambda item, actor: actor.role in INSPECTORS and actor.is_person(item.author_id),
 )
 RESPONSIBLE = Who("its assignee or their organisation", _is_responsible)
 EXAMINER = Who(
     "an engineer or manager of the site who neither reported it done nor works for whoever did",
-    lambda item, actor: _inspects(actor) and not _did_report(item, actor),
+    lambda item, actor: actor.role in INSPECTORS and not _did_report(item, actor),
 )
 
 DRAFT, OPEN, IN_PROGRESS, READY, RETURNED, DISPUTED, CLOSED, VOID = WorkState
@@ -166,7 +161,6 @@ FIELDS: Mapping[Step, Fields] = {
 }
 #: What makes an item of a draft.
 SUBMITTING = (Step.SUBMIT, Step.ADMIT)
-_WORKERS = (SiteRole.ENGINEER, SiteRole.MANAGER, SiteRole.CONTRACTOR)
 
 
 def permitted_steps(item: ItemState, actor: Actor) -> tuple[Step, ...]:
@@ -245,7 +239,7 @@ def _invalid(wrong: Sequence[FieldError]) -> Invalid | None:
 def _wrong_references(
     item: ItemState, request: StepRequest, actor: Actor, assignee: Member | None, original: ItemState | None
 ) -> list[FieldError]:
-    if request.assignee_id is not None and (assignee is None or assignee.role not in _WORKERS):
+    if request.assignee_id is not None and (assignee is None or assignee.role not in WORKERS):
         return [FieldError("assignee_id", "must be an engineer, a manager or a contractor of this site")]
     if request.duplicate_of is not None:
         if original is None or original.id == item.id or not sees(original, actor):

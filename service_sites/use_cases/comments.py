@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from service_sites.domain.people import Actor, SiteRole
+from service_sites.domain.people import INSPECTORS, Actor, SiteRole
 from service_sites.errors import CommentNotFound, CommentSettled, LinkNotFound
 from service_sites.persistence import comments, items, operations
 from service_sites.persistence.operations import Asked
@@ -42,7 +42,6 @@ REWORDED_WITHIN = timedelta(minutes=15)
 #: The most links of one item.
 MOST_LINKS = 100
 _ALL: tuple[AudienceWord, ...] = ("internal", "parties", "customer")
-_LEADERS = (SiteRole.ENGINEER, SiteRole.MANAGER)
 
 
 def audiences_of(who: Actor) -> tuple[AudienceWord, ...]:
@@ -168,7 +167,7 @@ class Comments:
         with self._database.transaction() as session:
             item, who = self._lock(session, item_id, caller)
             _refuse_customers(who)
-            if not (who.is_person(user_id) or who.role in _LEADERS or who.override):
+            if not (who.is_person(user_id) or who.role in INSPECTORS or who.override):
                 raise Forbidden("Only engineers and managers may choose who else watches a work item.")
             if not on:
                 comments.unwatch(session, item, user_id)
@@ -233,7 +232,7 @@ class Comments:
 
     def _lock_for_links(self, session: Session, item_id: UUID, caller: Principal) -> Any:
         item, who = self._lock(session, item_id, caller)
-        if not (who.role in _LEADERS or who.override):
+        if not (who.role in INSPECTORS or who.override):
             raise Forbidden("Only engineers and managers may link a work item.")
         return item
 

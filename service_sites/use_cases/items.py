@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service_sites.domain.deadlines import default_due_on
 from service_sites.domain.item import ItemKind, ItemState, WorkState
-from service_sites.domain.people import Actor, SiteRole
+from service_sites.domain.people import INSPECTORS, WORKERS, Actor, SiteRole
 from service_sites.domain.steps import permitted_steps
 from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
 from service_sites.persistence import history, item_lists, items
@@ -59,8 +59,6 @@ AnyItemView = WorkItemView | CustomerWorkItemView
 _COPIES = 6
 #: How many changes the answer to a stale one names.
 _MOST_CHANGES = 20
-_INSPECTORS = (SiteRole.ENGINEER, SiteRole.MANAGER)
-_WORKERS = (*_INSPECTORS, SiteRole.CONTRACTOR)
 #: What a customer may say in a remark.
 _OF_REMARKS = frozenset(
     {"title", "description", "location_id", "place", "axes", "plan_version_id", "pin_x", "pin_y", "latitude"}
@@ -363,7 +361,7 @@ def _judge_new(wanted: WorkItemCreate, who: Actor) -> bool:
     """Whether it takes an administrator to make such an item; raises for others."""
     _require_pairs(wanted)
     by_customer = ItemKind(wanted.kind) is ItemKind.CUSTOMER_REMARK
-    allowed = who.role is SiteRole.CUSTOMER if by_customer else who.role in _INSPECTORS
+    allowed = who.role is SiteRole.CUSTOMER if by_customer else who.role in INSPECTORS
     words = "a customer's remark" if by_customer else "this"
     whose = "customers" if by_customer else "engineers and managers"
     _require_right(not allowed, who, wanted.reason, f"Only {whose} of the site may make {words}.", "kind")
@@ -387,7 +385,7 @@ def _judge_change(row: Any, changed: Mapping[str, Any], who: Actor, reason: str 
         raise Invalid.field(by_step, f"changes by the step {_BY_STEPS[by_step]}")
     if row.state in (WorkState.CLOSED, WorkState.VOID) and not changed.keys() <= _AFTER_THE_END:
         raise StepNotPossible(f"A work item that is {row.state} changes only by a step.")
-    if is_own_draft and who.role in (*_INSPECTORS, SiteRole.CUSTOMER):
+    if is_own_draft and who.role in (*INSPECTORS, SiteRole.CUSTOMER):
         if who.role is SiteRole.CUSTOMER:
             _require_of_remarks({*changed}, who)
         return False
@@ -430,7 +428,7 @@ def _set_assignee(session: Session, site_id: UUID, values: dict[str, Any]) -> No
     if values["assignee_id"] is None:
         return
     member = items.member(session, site_id, values["assignee_id"])
-    if member is None or member.role not in _WORKERS:
+    if member is None or member.role not in WORKERS:
         raise Invalid.field("assignee_id", "must be an engineer, a manager or a contractor of this site")
     values["assignee_name"] = member.name
     values["organisation"] = values.get("organisation") or member.organisation

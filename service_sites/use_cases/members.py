@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from service_sites import events
-from service_sites.domain.people import Actor, SiteRole
+from service_sites.domain.people import INTERNAL, Actor, SiteRole
 from service_sites.errors import LastManager, SiteNotFound, UnknownPerson
 from service_sites.persistence import members, sites
 from service_sites.schemas.members import MemberCreate, MemberPage, MemberQuery, MemberUpdate, MemberView
@@ -27,8 +27,6 @@ from servicekit.wire.errors import Forbidden
 #: Whoever is not logged in, where nobody needs to be.
 _LOCAL = "local"
 _ADMINISTRATOR = "administrator"
-#: They know whom everybody works for.
-_INNER = frozenset({None, SiteRole.ENGINEER, SiteRole.MANAGER, SiteRole.EXECUTIVE})
 
 
 def actor(source: Database | Session, site_id: UUID, caller: Principal, name: str = _ADMINISTRATOR) -> Actor:
@@ -55,7 +53,7 @@ def name_of(caller: Principal, names: Names | None) -> str:
 
 def knows_employer(who: Actor, user_id: UUID | None) -> bool:
     """Whether somebody is told whom a person of their site works for."""
-    return who.role in _INNER or who.is_person(user_id) or who.override
+    return who.role in (None, *INTERNAL) or who.is_person(user_id) or who.override
 
 
 def require_manager(who: Actor) -> None:

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
-from service_sites.domain.people import SiteRole
+from service_sites.domain.people import INTERNAL, SiteRole
 from service_sites.errors import SiteNotFound
 from service_sites.persistence import reports
 from service_sites.persistence.reports import Counted, Question, SiteInScope
@@ -35,7 +35,6 @@ from servicekit.wire.errors import Forbidden, Invalid
 
 R = TypeVar("R", bound=ReportView)
 
-_INNER = (SiteRole.ENGINEER, SiteRole.MANAGER, SiteRole.EXECUTIVE)
 _DAY = timedelta(days=1)
 #: From the first day to the last, if nobody says.
 _USUAL = timedelta(days=29)
@@ -43,7 +42,7 @@ _USUAL = timedelta(days=29)
 
 def roles_of(report: str) -> tuple[SiteRole, ...]:
     """Who may see a report. A contractor is shown their organisation's rows, a customer what customers see."""
-    return (*_INNER, SiteRole.CUSTOMER if report == "progress" else SiteRole.CONTRACTOR)
+    return (*INTERNAL, SiteRole.CUSTOMER if report == "progress" else SiteRole.CONTRACTOR)
 
 
 class Reports:
