@@ -37,7 +37,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_sites.domain.item import ItemKind, WorkState
-from service_sites.domain.people import Actor, Member, SiteRole
+from service_sites.domain.people import WORKERS, Actor, Member, SiteRole
 from service_sites.domain.visibility import knew_draft, lost_sight
 from service_sites.errors import SiteNotFound, WorkItemNotFound
 from service_sites.tables import Base, History, Location, Membership, Removal, Site, WorkItem
@@ -378,18 +378,23 @@ _INSERTED = [column for column in WorkItem.__table__.columns if column.computed 
 _GIVEN = ("number", "change_seq", "title_key")
 
 
+#: A statement before the one that adds, so that this sees who is on the site once nobody else changes it.
+_HOLD = "SELECT FROM sites WHERE id = %(site_id)s FOR NO KEY UPDATE; "
+
+
 @cache
 def _add(keyed: bool) -> Statement:
-    still_a_member = (
-        select(Membership.role)
-        .where(Membership.site_id == Site.id, Membership.user_id == _USER, Membership.role == bindparam("role"))
-        .exists()
-    )
+    of_site = select(Membership.role).where(Membership.site_id == Site.id)
+    still_a_member = of_site.where(Membership.user_id == _USER, Membership.role == bindparam("role")).exists()
+    assignee = bindparam("assignee_id", type_=Uuid())
+    can_work = (Membership.role.in_([_constant(role) for role in WORKERS]), ~Membership.disabled)
+    still_works = of_site.where(Membership.user_id == assignee, *can_work).exists()
     site = (
         update(Site)
         .where(
             Site.id == bindparam("site_id"),
             or_(cast(bindparam("role"), Text).is_(None), still_a_member),
+            or_(cast(assignee, Uuid()).is_(None), still_works),
             ~select(History.seq).where(History.item_id == bindparam("id")).exists(),
         )
         .values(change_seq=Site.change_seq + 1, next_number=Site.next_number + 1)
@@ -421,7 +426,7 @@ def add(
 
     `values` are all of its columns that the site, which `reader` gave, does not give: it must be visible to whoever
     makes it. None, with nothing done, if there was an item with its id, deleted or not, if the same request is making
-    one, or if whoever makes it is no longer what they were on the site.
+    one, if whoever makes it is no longer what they were on the site, or if its assignee no longer works there.
     """
     values = {**values, "site_id": site.id, "version": 1, "created_at": now, "updated_at": now}
     parameters = values | _of_history(site.id, None, None, values, entry, {}, now)
@@ -430,7 +435,8 @@ def add(
     if key is not None:
         parameters |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
     try:
-        for made in database.rows(_add(key is not None), parameters):
+        statement = _add(key is not None)
+        for made in statement.named(database.once(_HOLD + statement.text, statement.parameters(parameters))):
             return SimpleNamespace(**{**values, **made._asdict()})
     except IntegrityError as exc:
         if not (idempotency.is_taken(exc) or exc.diag.constraint_name == "pk_work_items"):

@@ -315,7 +315,12 @@ class WorkItems:
         }
         entry = Entry("created", who, reason=wanted.reason or "", override=override)
         row = items.add(self._database, site, values, entry, now, key)
-        return None if row is None else shown(row, who, caller)
+        if row is not None:
+            return shown(row, who, caller)
+        with self._database.transaction() as session:
+            # The assignee may be gone.
+            _set_assignee(session, site_id, values)
+        return None
 
     def _update(self, row: Any, body: WorkItemPut, if_match: IfMatch, caller: Principal) -> AnyItemView:
         """Change the fields that are named."""

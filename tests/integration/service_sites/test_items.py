@@ -13,6 +13,8 @@ import pytest
 from flask import Flask
 
 from service_sites.app import CONSTRAINTS
+from service_sites.persistence import members
+from service_sites.persistence.items import begin
 from service_sites.routes.items import item_routes
 from service_sites.schemas.items import CustomerWorkItemView
 from service_sites.use_cases.items import WorkItems
@@ -20,6 +22,7 @@ from servicekit.process.clock import Clock, utc_now
 from servicekit.web.app import make_app
 from tests.support.building_site import OURS, THEIRS, BuildingSite, Reply, identify
 from tests.support.postgres import ServiceDatabase, TestServer
+from tests.support.waiting import eventually
 
 SOON = (datetime.now(UTC).date() + timedelta(days=30)).isoformat()
 STATES = ("draft", "open", "in_progress", "ready", "returned", "disputed", "closed", "void")
@@ -275,6 +278,32 @@ def test_a_draft_names_who_should_do_it(site):
     for wrong in ("Дина", "stranger"):
         refused = put(site, "Анна", draft, assignee_id=str(site.ids[wrong]))
         assert (refused.status, refused.body["details"][0]["field"]) == (400, "assignee_id")
+
+
+@pytest.mark.parametrize(
+    ("gone", "method", "status", "code"),
+    [
+        ("Анна", "POST", 404, "site_not_found"),
+        ("Анна", "PUT", 404, "work_item_not_found"),
+        ("Егор", "POST", 400, "invalid_input"),
+        ("Егор", "PUT", 400, "invalid_input"),
+    ],
+)
+def test_whoever_leaves_while_a_new_item_waits_neither_makes_it_nor_has_it_to_do(site, gone, method, status, code):
+    path = f"/sites/{site.id}/work-items" if method == "POST" else f"/work-items/{uuid4()}"
+    body = {"title": "Трещина", "assignee_id": str(site.ids["Егор"])}
+    body |= {} if method == "POST" else {"site_id": str(site.id)}
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as threads:
+        with site.database.database.transaction() as session:
+            begin(session, site.id, utc_now())
+            members.remove(session, site.id, site.ids[gone])
+            answer = threads.submit(site.call, "Анна", method, path, body)
+            eventually(lambda: site.rows(waiting), what="an item that waits for its site")
+        refused = answer.result(10)
+
+    assert (refused.status, refused.code) == (status, code), refused
+    assert listed(site, "admin") == []
 
 
 def test_a_deleted_draft_is_gone_for_those_who_saw_it_and_its_number_and_id_come_never_again(site):
