@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from service_sites.schemas.text import Label, Remark, Tidied
 from servicekit.web.paging import SortedPage, SortedQuery
@@ -25,6 +25,7 @@ from servicekit.web.schemas import (
     Update,
     View,
     Visible,
+    not_before,
     unsent,
 )
 
@@ -277,18 +278,12 @@ class WorkItemQuery(SortedQuery):
     severity: SeverityWord | None = None
     priority: Annotated[QueryInt, Field(ge=1, le=4)] | None = None
     due_from: Date | None = Field(default=None, description="due on this date or later")
-    due_to: Date | None = Field(default=None, description="due on this date or earlier")
+    due_to: Annotated[Date, not_before("due_from")] | None = Field(
+        default=None, description="due on this date or earlier"
+    )
     q: Annotated[QueryText, Field(max_length=200)] | None = Field(
         default=None, description="part of the title or, unless you are a customer, of the key; whatever the case"
     )
-
-    @field_validator("due_to")
-    @classmethod
-    def _not_before_due_from(cls, value: Any, info: ValidationInfo) -> Any:
-        begins = info.data.get("due_from")
-        if value is not None and begins is not None and value < begins:
-            raise ValueError("must not be before due_from")
-        return value
 
 
 class WorkItemDelete(Query):

@@ -7,11 +7,11 @@ from datetime import date
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field
 
 from service_sites.schemas.text import Title
 from servicekit.web.preconditions import Resource
-from servicekit.web.schemas import Body, Date, Id, Query, Update, View, unsent
+from servicekit.web.schemas import Body, Date, Id, Query, Update, View, not_before, unsent
 
 #: A calendar reaches so far, and shows so many days at once.
 FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2199, 12, 31)
@@ -71,17 +71,9 @@ class CalendarQuery(Query):
     """Which days are wanted."""
 
     from_: CalendarDate | None = Field(default=None, alias="from", description="the first; today at the site if absent")
-    to: CalendarDate | None = Field(
+    to: Annotated[CalendarDate, not_before("from_", "from")] | None = Field(
         default=None, description=f"the last; 30 days later if absent, and at most {MOST_DAYS - 1}"
     )
-
-    @field_validator("to")
-    @classmethod
-    def _not_before_the_first(cls, value: date | None, info: ValidationInfo) -> date | None:
-        first = info.data.get("from_")
-        if value is not None and first is not None and value < first:
-            raise ValueError("must not be before from")
-        return value
 
 
 class DayView(View):

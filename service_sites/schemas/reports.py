@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from servicekit.web.csv_tables import Cell
-from servicekit.web.schemas import Date, Id, Query, View
+from servicekit.web.schemas import Date, Id, Query, View, not_before
 
 #: From the first day to the last it takes less.
 LONGEST_PERIOD = timedelta(days=3660)
+_LastDay = Annotated[Date, not_before("first", "from")]
 _RATE = "of their items; null: of none"
 
 
 class ReportQuery(Query):
     """What a report is about. Subclasses have `by`: what there is a row of."""
-
-    model_config = ConfigDict(populate_by_name=False)
 
     site_id: Id | None = Field(
         default=None, description="this site alone; without it all on which you may see the report"
@@ -31,15 +30,7 @@ class PeriodQuery(ReportQuery):
     """A report on a period."""
 
     first: Date | None = Field(default=None, alias="from", description="the first day, at each site; else there are 30")
-    last: Date | None = Field(default=None, alias="to", description="the last day; else today")
-
-    @field_validator("last")
-    @classmethod
-    def _not_before_its_beginning(cls, value: date | None, info: ValidationInfo) -> date | None:
-        begins = info.data.get("first")
-        if value is not None and begins is not None and value < begins:
-            raise ValueError("must not be before from")
-        return value
+    last: _LastDay | None = Field(default=None, alias="to", description="the last day; else today")
 
 
 class ContractorsQuery(ReportQuery):
@@ -80,7 +71,7 @@ class CountsQuery(PeriodQuery):
     """How many items were submitted, ever or in a period."""
 
     first: Date | None = Field(default=None, alias="from", description="the first day; else from the beginning")
-    last: Date | None = Field(default=None, alias="to", description="the last day; else until now")
+    last: _LastDay | None = Field(default=None, alias="to", description="the last day; else until now")
 
     by: Literal["location", "type", "root_cause"] = Field(
         default="type", description="a row of each; a location has the items of those that it holds, too"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from servicekit.web.paging import QueryTime
-from servicekit.web.schemas import Body, Id, JsonValue, Query, QueryInt, QueryText, Timestamp, View
+from servicekit.web.schemas import Body, Id, JsonValue, Query, QueryInt, QueryText, Timestamp, View, not_before
 
 
 class Refusal(Body):
@@ -54,15 +53,9 @@ class AuditQuery(Query):
     subject: Id | None = Field(default=None, description="to whom it was done")
     action: QueryText | None = Field(default=None, description="what was done, such as user.disabled")
     happened_from: QueryTime | None = Field(default=None, description="at this moment or later")
-    happened_to: QueryTime | None = Field(default=None, description="before this moment")
-
-    @field_validator("happened_to")
-    @classmethod
-    def _not_before_its_beginning(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
-        begins = info.data.get("happened_from")
-        if value is not None and begins is not None and value < begins:
-            raise ValueError("must not be before happened_from")
-        return value
+    happened_to: Annotated[QueryTime, not_before("happened_from")] | None = Field(
+        default=None, description="before this moment"
+    )
 
 
 class AuditEntry(View):

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 from sqlalchemy import ColumnElement, FromClause, Uuid, bindparam, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -28,6 +28,7 @@ from servicekit.web.schemas import (
     QueryInt,
     Timestamp,
     View,
+    not_before,
     parse_date,
     parse_timestamp,
     parse_uuid,
@@ -101,15 +102,9 @@ class SortedQuery(PageQuery):
     )
     total: QueryFlag = Field(default=True, description="false: nothing is counted, which is faster for long lists")
     created_from: QueryTime | None = Field(default=None, description="created at this moment or later")
-    created_to: QueryTime | None = Field(default=None, description="created before this moment")
-
-    @field_validator("created_to")
-    @classmethod
-    def _not_before_its_beginning(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
-        begins = info.data.get("created_from")
-        if value is not None and begins is not None and value < begins:
-            raise ValueError("must not be before created_from")
-        return value
+    created_to: Annotated[QueryTime, not_before("created_from")] | None = Field(
+        default=None, description="created before this moment"
+    )
 
 
 class SortedPage(View):

@@ -21,6 +21,7 @@ from pydantic import (
     PlainSerializer,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "id_from_path",
     "invalid_from",
     "make_whole",
+    "not_before",
     "parse_body",
     "parse_query",
     "plain_message",
@@ -243,6 +245,18 @@ class Update(Body):
     def named(self) -> dict[str, Any]:
         """The fields that were sent, with their values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def not_before(first: str, as_sent: str | None = None) -> AfterValidator:
+    """What ends a period is not before the field that begins it, which is sent as `as_sent` if not by its own name."""
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        begins = info.data.get(first)
+        if begins is not None and value < begins:
+            raise ValueError(f"must not be before {as_sent or first}")
+        return value
+
+    return AfterValidator(check)
 
 
 def unsent(description: str | None = None) -> Any:
