@@ -2,8 +2,9 @@
 import { html, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
+import { ListTable, useList } from "../../lib/list.js";
 import { refine } from "../../lib/router.js";
-import { Button, Choice, Dialog, Field, Form, Link, Page, Problem, Table } from "../../lib/ui.js";
+import { Button, Choice, Dialog, Field, Form, Link, Page, Problem } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
 import { ItemList } from "../items/list.js";
 
@@ -12,12 +13,11 @@ const STATES = ["open", "in_progress", "returned", "ready", "disputed", "closed"
 /** @param {any} props */
 export function Site({ id, place, session }) {
   const live = useLive(path`/sites/${id}`);
-  const people = useLive(path`/sites/${id}/members`, { query: { limit: 100 } });
+  const people = useList(path`/sites/${id}/members`, "members");
   const [asked, setAsked] = useState(/** @type {any} */ (null));
   const { state = "", overdue = "", organisation = "", q = "" } = place.query;
-  const members = people.data?.members ?? [];
-  const leads = session.operates || members.some((/** @type {any} */ one) => one.user_id === session.me.id && one.role === "manager");
-  const organisations = [...new Set(members.map((/** @type {any} */ one) => one.organisation).filter(Boolean))].sort();
+  const leads = session.operates || live.data?.role === "manager";
+  const organisations = [...new Set(people.rows.map((/** @type {any} */ one) => one.organisation).filter(Boolean))].sort();
   const again = () => {
     setAsked(null);
     people.again();
@@ -35,7 +35,7 @@ export function Site({ id, place, session }) {
         <${ItemList} query=${{ site_id: id, state, overdue, organisation, q }} /></section>
       <section aria-labelledby="people"><header class="title"><h2 id="people">${t("site.people")}</h2>${leads && html`<${Button} onClick=${() => setAsked("add")}>${t("site.people.add")}<//>`}</header>
         <${Problem} error=${people.error} />
-        <${Table} caption=${t("site.people")} rows=${members} id=${(/** @type {any} */ one) => one.user_id} columns=${[
+        <${ListTable} caption=${t("site.people")} list=${people} columns=${[
           [t("user.name"), (/** @type {any} */ one) => one.name],
           [t("site.role"), (/** @type {any} */ one) => word("member", one.role)],
           [t("item.organisation"), (/** @type {any} */ one) => one.organisation],
