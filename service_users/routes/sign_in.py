@@ -44,7 +44,7 @@ _NOT_STORED = {"Cache-Control": "no-store"}
 
 def sign_in_routes(sign_ins: SignIns | None, name: str | None, *, login: bool) -> Routes:
     """Declare the operations; without `sign_ins` there is no provider, and without `login` nobody logs in."""
-    api = Routes("sign-in")
+    api = Routes("sign in")
 
     def opened() -> SignIns:
         if not login:
