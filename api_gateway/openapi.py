@@ -124,8 +124,10 @@ def _fields_of(part: Part, operations: Mapping[str, Any], schemas: Mapping[str, 
     try:
         operation = operations[_shape(part.target.partition("?")[0])]
         whole = operation["responses"]["200"]["content"]["application/json"]["schema"]["properties"]["data"]
-        given = schemas[whole["$ref"].removeprefix(_SCHEMAS)]["properties"]
-        return {name: whole if field is None else given[field] for name, field in part.fields.items()}
+        return {
+            name: whole if field is None else schemas[whole["$ref"].removeprefix(_SCHEMAS)]["properties"][field]
+            for name, field in part.fields.items()
+        }
     except (TypeError, LookupError):
         return {name: {} for name in part.fields}
 

@@ -54,7 +54,11 @@ def test_a_merged_page_is_described_by_what_its_parts_say() -> None:
 
 def test_a_merged_page_needs_the_document_of_its_required_part_alone() -> None:
     users = page_of("/users/{id}", "UserView", {})
+    # What is not one view is described all the same.
+    envelope = users["paths"]["/users/{id}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    whole = envelope["properties"]["data"] = {"anyOf": [{"$ref": "#/components/schemas/UserView"}, {"type": "null"}]}
     made = merge_documents(OWN, {"users": users, "orders": None}, ROUTES)
+    assert made["components"]["schemas"]["UserDetails"]["properties"]["user"] == whole
     assert made["components"]["schemas"]["UserDetails"]["properties"]["orders"] == {"anyOf": [{}, {"type": "null"}]}
     assert "/users/{id}/details" not in merge_documents(OWN, {"users": None, "orders": None}, ROUTES)["paths"]
 
