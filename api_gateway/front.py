@@ -185,7 +185,7 @@ class Front(ObservedHandler[_ClientCall]):
             await self._send_stream(exchange, reply, reply.stream)
         exchange.status = reply.status
         if reply.code is not None and self._refusals is not None:
-            self._refusals.note(reply.status, reply.code, self._whose(request))
+            self._refusals.note(reply.status, reply.code, partial(self._whose, request))
         return True
 
     def refuse(self, exchange: _ClientCall, error: AppError) -> None:
@@ -200,7 +200,7 @@ class Front(ObservedHandler[_ClientCall]):
         self._send(exchange, Reply(answer.status, [*answer.fields, *headers.GUARDS], answer.body))
         exchange.status = answer.status
         if self._refusals is not None:
-            self._refusals.note(answer.status, error.code, self._whose(exchange.request))
+            self._refusals.note(answer.status, error.code, partial(self._whose, exchange.request))
 
     def parser_refused(self, status: int, fields: Fields) -> Fields:
         super().parser_refused(status, fields)
@@ -226,7 +226,7 @@ class Front(ObservedHandler[_ClientCall]):
             async def send_with_ours(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     if self._refusals is not None and (reason := _REASONS.get(message["status"])) is not None:
-                        self._refusals.note(message["status"], reason, client)
+                        self._refusals.note(message["status"], reason, lambda: client)
                     own = dict(message["headers"])
                     guards = [field for field in headers.GUARDS if field[0] not in own]
                     message = {**message, "headers": [*message["headers"], *guards, *extra]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -44,12 +45,12 @@ class Refusals:
         self._untold: deque[bytes] = deque(maxlen=_MINUTES)
         self._is_away = False
 
-    def note(self, status: int, code: str, address: str) -> None:
-        """Count an answer, if it refuses somebody."""
+    def note(self, status: int, code: str, whose: Callable[[], str]) -> None:
+        """Count an answer, if it refuses somebody; `whose` tells the client's address."""
         if status not in _STATUSES and code not in _CODES:
             return
         self._close_minute()
-        key: tuple[str | None, str] = (address, code)
+        key: tuple[str | None, str] = (whose(), code)
         if key not in self._counts and len(self._counts) >= _APART:
             key = (None, code)
         self._counts[key] = self._counts.get(key, 0) + 1

@@ -52,11 +52,11 @@ async def _tell_a_minute() -> None:
         (429, "too_many_requests", HOME),
         (503, "circuit_open", HOME),
     ):
-        refusals.note(status, code, address)
+        refusals.note(status, code, lambda address=address: address)
     await refusals.tell()
     assert users.told == []
     now += 60
-    refusals.note(421, "misdirected_request", AWAY)
+    refusals.note(421, "misdirected_request", lambda: AWAY)
     users.status = 503
     await refusals.tell()
     users.status = 200
@@ -86,7 +86,7 @@ async def _flood() -> None:
     for minute in range(1, 200):
         now = minute * 60.0
         for client in range(500):
-            refusals.note(401, "invalid_token", f"2001:db8:{client:x}::/64")
+            refusals.note(401, "invalid_token", lambda client=client: f"2001:db8:{client:x}::/64")
         await refusals.tell()
     users.status, users.told = 200, []
     await refusals.tell_all()
