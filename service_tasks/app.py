@@ -28,7 +28,7 @@ from service_tasks.use_cases.messages import Messages
 from service_tasks.use_cases.schedules import Schedules
 from service_tasks.use_cases.stats import Stats
 from service_tasks.use_cases.tasks import Tasks
-from service_tasks.use_cases.user_deletion import UserDeletion
+from service_tasks.use_cases.user_departure import UserDeparture
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.identity.enforcement import identify_with
@@ -57,11 +57,11 @@ def create_app(settings: TasksSettings) -> Flask:
     ends = TaskEnds(settings.event_states)
     store = TaskStore(database, ends)
     schedule_store = ScheduleStore(database)
-    of_users = UserDeletion(ends, schedule_store)
+    of_users = UserDeparture(ends, schedule_store)
     inbox = Inbox(
         database,
         {
-            "user.deleted": of_users.act,
+            "user.deleted": of_users.act_on_deleted,
             "user.disabled": of_users.act_on_disabled,
             "mail.wanted": MailOfAccounts(store).act,
         },

@@ -26,14 +26,14 @@ class SchedulesOfUsers(Protocol):
         """Pause every schedule of this user; waits for those that are just being run or changed."""
 
 
-class UserDeletion:
+class UserDeparture:
     """Works in the given transaction, which also records the event."""
 
     def __init__(self, tasks: TasksOfUsers, schedules: SchedulesOfUsers) -> None:
         self._tasks = tasks
         self._schedules = schedules
 
-    def act(self, session: Session, event: Event) -> None:
+    def act_on_deleted(self, session: Session, event: Event) -> None:
         """Cancel the user's tasks, pause their schedules, and refuse new ones from now on.
 
         Raises `Invalid` for bad data.

@@ -24,7 +24,7 @@ from service_tasks.persistence.task_ends import TaskEnds
 from service_tasks.persistence.task_store import TaskStore
 from service_tasks.persistence.wake_ups import PostgresWakeUps
 from service_tasks.use_cases.tasks import NewTask, StoredTask
-from service_tasks.use_cases.user_deletion import UserDeletion
+from service_tasks.use_cases.user_departure import UserDeparture
 from servicekit.database.engine import Database
 from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
@@ -56,8 +56,8 @@ class Bench:
         ends = TaskEnds(event_states)
         self.store = TaskStore(database, ends)
         self.engine = EngineStore(database, ends)
-        of_users = UserDeletion(ends, ScheduleStore(database))
-        self.user_deleted, self.user_disabled = of_users.act, of_users.act_on_disabled
+        of_users = UserDeparture(ends, ScheduleStore(database))
+        self.user_deleted, self.user_disabled = of_users.act_on_deleted, of_users.act_on_disabled
 
     def add(self, task_type: str = "noop", **changes) -> UUID:
         stored = self.store.add(new_task(task_type, **changes))
