@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ async def account_mail(ctx: TaskContext, payload: AccountMail, *, settings: Acco
     try:
         await deliver(raw, [fetched.to], settings)
     except (GiveUp, EmailNotSent) as exc:
-        gives_up, said = isinstance(exc, GiveUp), str(exc).replace(fetched.to, "the recipient")
+        # Servers repeat the address as they like to write it.
+        said = re.sub(re.escape(fetched.to), "the recipient", str(exc), flags=re.IGNORECASE)
+        gives_up = isinstance(exc, GiveUp)
     if said:
         # Outside the handler: what was raised there names the recipient, and would be kept with the task.
         raise GiveUp(said) if gives_up else EmailNotSent(said)

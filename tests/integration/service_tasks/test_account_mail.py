@@ -79,7 +79,7 @@ def test_a_message_is_fetched_when_it_is_sent_and_nothing_of_it_is_kept(users):
         (bad(404, "mail_not_found"), "", GiveUp, "used"),
         (bad(401, "unauthorized"), "", EmailNotSent, "401"),
         (good(WRITTEN), "550 no such user", GiveUp, "550 no such user"),
-        (good(WRITTEN), "451 later", EmailNotSent, "451 later"),
+        (good(WRITTEN), "451 <Anna@EXAMPLE.com>: later", EmailNotSent, "451 <the recipient>: later"),
     ],
 )
 def test_what_goes_wrong_is_told_without_the_address(users, answer, reply, error, said):
@@ -90,5 +90,5 @@ def test_what_goes_wrong_is_told_without_the_address(users, answer, reply, error
         with pytest.raises(error, match=said) as refused:
             send(users, server.port, uuid4())
     assert server.taken == []
-    assert "anna@example.com" not in str(refused.value)
+    assert "anna@example.com" not in str(refused.value).lower()
     assert refused.value.__context__ is refused.value.__cause__ is None
