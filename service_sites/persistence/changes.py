@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, Text, Uuid, bindparam, cast, func, or_, select
+from sqlalchemy import BigInteger, Integer, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from service_sites.errors import SiteNotFound
-from service_sites.persistence.items import today_at
-from service_sites.tables import Membership, Removal, Site
+from service_sites.tables import Removal
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
-from servicekit.identity.reach import Reach
 
-_REACH = bindparam("reach", type_=Uuid())
-_SITE: list[Any] = [
-    Site.change_seq,
-    today_at(Site.time_zone).label("today"),
-    func.coalesce(Membership.changed_seq, 0).label("changed_seq"),
-    Membership.role.label("reader_role"),
-    Membership.organisation.label("reader_organisation"),
-    Membership.name.label("reader_name"),
-    Membership.position.label("reader_position"),
-]
-_STATE = Statement(
-    select(*_SITE)
-    .select_from(Site)
-    .outerjoin(Membership, (Membership.site_id == Site.id) & (Membership.user_id == bindparam("user_id", type_=Uuid())))
-    .where(Site.id == bindparam("site_id"), or_(cast(_REACH, Uuid()).is_(None), Membership.user_id == _REACH))
-)
 _REMOVED: list[Any] = [Removal.change_seq, Removal.item_id]
 _REMOVALS = Statement(
     select(*_REMOVED)
@@ -46,14 +26,6 @@ _REMOVALS = Statement(
     .order_by(Removal.change_seq)
     .limit(bindparam("limit", type_=Integer()))
 )
-
-
-def state(database: Database, site_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
-    """How far a site has come, its date, and what somebody is there since when. Raises `SiteNotFound`."""
-    values = {"site_id": site_id, "user_id": user_id, "now": now, "reach": reach.owner}
-    for row in database.rows(_STATE, values):
-        return row
-    raise SiteNotFound
 
 
 def removals(

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as insert_unless
 from sqlalchemy.orm import Session
 
-from service_sites.persistence.items import run
+from service_sites.persistence.sites import run
 from service_sites.tables import Comment, Link, Membership, Watcher
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
@@ -45,6 +45,15 @@ _SINCE = Statement(
     .order_by(Comment.change_seq)
     .limit(_LIMIT)
 )
+_WATCHER: list[Any] = [Watcher.user_id, Membership.name]
+_WATCHERS = Statement(
+    select(*_WATCHER)
+    .join(Membership, Membership.user_id == Watcher.user_id)
+    .where(Watcher.item_id == _ITEM, Membership.site_id == bindparam("site_id"))
+    .order_by(Membership.name, Watcher.user_id)
+)
+_LINK: list[Any] = [Link.kind, Link.target_id, Link.created_at]
+_LINKS = Statement(select(*_LINK).where(Link.item_id == _ITEM).order_by(Link.created_at, Link.kind, Link.target_id))
 
 
 def page(database: Database, item: Any, audiences: Collection[str], after: UUID | None, limit: int) -> Sequence[Any]:
@@ -81,11 +90,7 @@ def reword(session: Session, comment: Any, text: str, change_seq: int, now: date
 
 def watchers(source: Session | Database, item: Any) -> Sequence[Any]:
     """The people of an item's site who watch it, by name."""
-    named = select(Watcher.user_id, Membership.name).join(
-        Membership, (Membership.user_id == Watcher.user_id) & (Membership.site_id == item.site_id)
-    )
-    wanted = named.where(Watcher.item_id == item.id).order_by(Membership.name, Watcher.user_id)
-    return _all(source, wanted)
+    return run(source, _WATCHERS, {"item_id": item.id, "site_id": item.site_id})
 
 
 def watch(session: Session, item: Any, user_id: UUID, now: datetime) -> None:
@@ -107,8 +112,7 @@ def forget_watcher(session: Session, user_id: UUID) -> None:
 
 def links(source: Session | Database, item: Any) -> Sequence[Any]:
     """What an item is linked with, the oldest link first."""
-    wanted = select(Link.kind, Link.target_id, Link.created_at).where(Link.item_id == item.id)
-    return _all(source, wanted.order_by(Link.created_at, Link.kind, Link.target_id))
+    return run(source, _LINKS, {"item_id": item.id})
 
 
 def link(session: Session, item: Any, kind: str, target_id: UUID, user_id: UUID | None, now: datetime) -> None:
@@ -121,10 +125,3 @@ def unlink(session: Session, item: Any, kind: str, target_id: UUID) -> bool:
     """Remove a link, if it is there."""
     is_it = tuple_(Link.item_id, Link.kind, Link.target_id) == tuple_(item.id, kind, target_id)
     return session.execute(delete(Link).where(is_it).returning(Link.item_id)).first() is not None
-
-
-def _all(source: Session | Database, wanted: Any) -> Sequence[Any]:
-    if isinstance(source, Session):
-        return source.execute(wanted).all()
-    with source.transaction() as session:
-        return session.execute(wanted).all()

@@ -10,13 +10,13 @@ from sqlalchemy import BigInteger, Integer, Text, Uuid, bindparam, cast, func, l
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from service_sites.persistence.items import run
+from service_sites.persistence.sites import run
 from service_sites.tables import History
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 
 #: What only the people who lead a site know.
-UNTOLD_TO_CONTRACTORS = ("priority", "visible_to_customer", "root_cause", "tags")
+_UNTOLD_TO_CONTRACTORS = ("priority", "visible_to_customer", "root_cause", "tags")
 
 _OF_ITEM = (History.item_id == bindparam("item_id", type_=Uuid()), History.seq > bindparam("after", type_=BigInteger()))
 _USER, _ORGANISATION = bindparam("user_id", type_=Uuid()), bindparam("organisation", type_=Text())
@@ -50,7 +50,7 @@ _NEVER = 2**62
 
 def page(database: Database | Session, item: Any, after: int, limit: int) -> Sequence[Any]:
     """Return what happened to an item behind a row, the oldest first."""
-    return _rows(database, _PAGE, {"item_id": item.id, "after": after, "limit": limit})
+    return run(database, _PAGE, {"item_id": item.id, "after": after, "limit": limit})
 
 
 def page_for_contractor(
@@ -60,15 +60,11 @@ def page_for_contractor(
     values = {"item_id": item.id, "user_id": user_id}
     since = None
     if item.assignee_id is not None and item.assignee_id == user_id:
-        since = _rows(database, _ASSIGNED, values)[0].seq
+        since = run(database, _ASSIGNED, values)[0].seq
     values |= {
         "after": after,
         "limit": limit,
         "organisation": organisation,
         "since": _NEVER if since is None else since,
     }
-    return _rows(database, _THEIRS, {**values, "untold": list(UNTOLD_TO_CONTRACTORS)})
-
-
-def _rows(source: Database | Session, statement: Statement, values: dict[str, Any]) -> Sequence[Any]:
-    return source.rows(statement, values) if isinstance(source, Database) else run(source, statement, values)
+    return run(database, _THEIRS, {**values, "untold": list(_UNTOLD_TO_CONTRACTORS)})

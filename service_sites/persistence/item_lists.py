@@ -32,8 +32,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
 from service_sites.domain.item import ItemKind
 from service_sites.domain.people import SiteRole
-from service_sites.persistence.items import Condition, closed_on, overdue, today_at, visible_to
+from service_sites.persistence.items import Condition, closed_on, overdue, visible_to
 from service_sites.persistence.reports import Counted
+from service_sites.persistence.sites import today_at
 from service_sites.schemas.items import (
     CUSTOMER_STATES,
     INNER_FILTERS,

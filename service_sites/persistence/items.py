@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from psycopg2 import IntegrityError
@@ -16,7 +16,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Date,
-    DateTime,
     Integer,
     Text,
     Uuid,
@@ -34,12 +33,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from service_sites.domain.item import ItemKind, WorkState
-from service_sites.domain.people import WORKERS, Actor, Member, SiteRole
+from service_sites.domain.people import WORKERS, Actor, SiteRole
 from service_sites.domain.visibility import knew_draft, lost_sight
-from service_sites.errors import SiteNotFound, WorkItemNotFound
+from service_sites.errors import WorkItemNotFound
+from service_sites.persistence.sites import READER, SiteNow, Sql, run, today_at
 from service_sites.tables import Base, History, Location, Membership, Removal, Site, WorkItem
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
@@ -49,12 +49,10 @@ from servicekit.web.idempotency import RequestKey
 from servicekit.wire.caseless import comparable
 from servicekit.wire.envelope import dump
 
-Sql = ColumnElement[Any] | InstrumentedAttribute[Any]
 Condition = ColumnElement[bool]
 
 #: An item can be late in these: in the others nobody is to do anything, or it waits for who examines it.
 _CAN_BE_LATE = (WorkState.OPEN, WorkState.IN_PROGRESS, WorkState.RETURNED, WorkState.DISPUTED)
-_NOW = bindparam("now", type_=DateTime(timezone=True))
 _USER = bindparam("user_id", type_=Uuid())
 _REACH = bindparam("reach", type_=Uuid())
 #: Of history's rows, everything but the item's fields: they have columns of their own there, or only say when.
@@ -66,11 +64,6 @@ _NOT_TOLD = frozenset(
 
 def _constant(word: str) -> Sql:
     return literal_column(f"'{word}'", Text())
-
-
-def today_at(time_zone: Sql) -> ColumnElement[date]:
-    """The date in a time zone, at the moment in the parameter `now`."""
-    return cast(func.timezone(time_zone, _NOW), Date())
 
 
 def overdue(today: Sql, item: Any = WorkItem) -> Condition:
@@ -101,21 +94,6 @@ def visible_to(role: SiteRole, user_id: Sql, organisation: Sql) -> Condition:
     return or_(and_(*submitted), and_(is_draft, draft))
 
 
-class SiteNow(NamedTuple):
-    """A site during a change to its items or people, which alone changes it."""
-
-    id: UUID
-    key: str
-    time_zone: str
-    calendar: str | None
-    deadline_rules: Mapping[str, int | None]
-    #: Of this change.
-    change_seq: int
-    #: The date there.
-    today: date
-    now: datetime
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What history says of a change, besides the change itself."""
@@ -130,27 +108,6 @@ class Entry:
     phone_at: datetime | None = None
     op_id: UUID | None = None
     batch_id: UUID | None = None
-
-
-_AT_SITE: list[Any] = [
-    *(Site.id, Site.key, Site.time_zone, Site.calendar, Site.deadline_rules, Site.change_seq),
-    today_at(Site.time_zone).label("today"),
-]
-_BEGIN = Statement(
-    update(Site).where(Site.id == bindparam("site_id")).values(change_seq=Site.change_seq + 1).returning(*_AT_SITE)
-)
-
-
-def begin(session: Session, site_id: UUID, now: datetime) -> SiteNow:
-    """Begin a change to a site's items or people: until the transaction ends, others that would change them wait.
-
-    So its `change_seq` is later than that of every change that was committed before.
-
-    Raises `SiteNotFound`.
-    """
-    for row in run(session, _BEGIN, {"site_id": site_id, "now": now}):
-        return SiteNow(**row._asdict(), now=now)
-    raise SiteNotFound
 
 
 def _computed(time_zone: Sql, today: ColumnElement[date], location_id: Sql) -> list[ColumnElement[Any]]:
@@ -168,13 +125,6 @@ _OF_SITE = _computed(
 )
 #: What is read of an item, besides what only serves a search.
 _ITEM = [column for column in WorkItem.__table__.columns if column.computed is None and column.key != "title_key"]
-#: What the reader is on the site.
-_READER: list[Any] = [
-    Membership.name.label("reader_name"),
-    Membership.role.label("reader_role"),
-    Membership.organisation.label("reader_organisation"),
-    Membership.position.label("reader_position"),
-]
 _ROLES = {role: visible_to(role, Membership.user_id, Membership.organisation) for role in SiteRole}
 _REACHED = or_(
     cast(_REACH, Uuid()).is_(None),
@@ -186,7 +136,7 @@ _SEEN = (
         Site.key.label("site_key"),
         today_at(Site.time_zone).label("today"),
         *_computed(Site.time_zone, today_at(Site.time_zone), WorkItem.location_id),
-        *_READER,
+        *READER,
     )
     .join(Site, Site.id == WorkItem.site_id)
     .outerjoin(
@@ -258,36 +208,6 @@ def visible(database: Database, ids: Collection[UUID], user_id: UUID | None, *, 
         return frozenset()
     values = {"ids": list(ids), "user_id": user_id, "reach": reach.owner}
     return frozenset(row.id for row in database.rows(_VISIBLE, values))
-
-
-_READ = Statement(
-    select(*_AT_SITE, *_READER)
-    .select_from(Site)
-    .outerjoin(Membership, and_(Membership.site_id == Site.id, Membership.user_id == _USER))
-    .where(Site.id == bindparam("site_id"), or_(cast(_REACH, Uuid()).is_(None), Membership.user_id == _REACH))
-)
-
-
-def reader(database: Database, site_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
-    """Return a site, as a `SiteNow` has it, and what somebody is there, as `find` does. Raises `SiteNotFound`."""
-    for row in database.rows(_READ, {"site_id": site_id, "user_id": user_id, "now": now, "reach": reach.owner}):
-        return row
-    raise SiteNotFound
-
-
-_MEMBERSHIP: list[Any] = [Membership.name, Membership.role, Membership.organisation]
-_FIND_MEMBER = Statement(
-    select(*_MEMBERSHIP).where(
-        Membership.site_id == bindparam("site_id"), Membership.user_id == bindparam("user_id"), ~Membership.disabled
-    )
-)
-
-
-def member(session: Session, site_id: UUID, user_id: UUID) -> Member | None:
-    """One of a site's people, unless their account is disabled."""
-    for row in run(session, _FIND_MEMBER, {"site_id": site_id, "user_id": user_id}):
-        return Member(user_id, row.name, SiteRole(row.role), row.organisation)
-    return None
 
 
 _ENDED = [_constant(state) for state in (WorkState.CLOSED, WorkState.VOID)]
@@ -503,9 +423,3 @@ def remove(session: Session, site: SiteNow, item: Any, entry: Entry) -> None:
 def title_key(site_key: str, number: int, title: str) -> str:
     """How an item is searched: its name, and on a line of its own its title."""
     return f"{site_key.lower()}-{number}\n{comparable(title)}"
-
-
-def run(session: Session, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
-    """Run a compiled statement in a transaction, and return its rows as named tuples."""
-    rows: Iterable[Any] = session.connection().exec_driver_sql(statement.text, statement.parameters(values))
-    return statement.named(map(tuple, rows))

@@ -11,18 +11,22 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, u
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.orm import Session
 
-from service_sites.domain.people import SiteRole
+from service_sites.domain.people import Member, SiteRole
 from service_sites.errors import MemberNotFound
-from service_sites.tables import Membership, Site
+from service_sites.persistence.sites import run
+from service_sites.tables import Membership
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 
 _SITE, _USER = (bindparam(name, type_=UuidType()) for name in ("site_id", "user_id"))
 _COLUMNS = Membership.__table__.columns
-_ONE = select(*_COLUMNS).where(Membership.site_id == _SITE, Membership.user_id == _USER)
-_ONE_AT_ONCE = Statement(_ONE)
-_SITE_EXISTS = select(Site.id).where(Site.id == _SITE)
-_SITE_EXISTS_AT_ONCE = Statement(_SITE_EXISTS)
+_ONE = Statement(select(*_COLUMNS).where(Membership.site_id == _SITE, Membership.user_id == _USER))
+_SHORT: list[Any] = [Membership.name, Membership.role, Membership.organisation]
+_ENABLED = Statement(
+    select(*_SHORT).where(
+        Membership.site_id == bindparam("site_id"), Membership.user_id == bindparam("user_id"), ~Membership.disabled
+    )
+)
 _PAGE = Statement(
     select(*_COLUMNS)
     .where(Membership.site_id == _SITE)
@@ -40,22 +44,6 @@ class FoundMembers(NamedTuple):
     total: int
 
 
-def find(source: Database | Session, site_id: UUID, user_id: UUID) -> Any | None:
-    """Somebody's membership of a site, if any."""
-    values = {"site_id": site_id, "user_id": user_id}
-    if isinstance(source, Database):
-        return next(iter(source.rows(_ONE_AT_ONCE, values)), None)
-    return source.execute(_ONE, values).first()
-
-
-def site_exists(source: Database | Session, site_id: UUID) -> bool:
-    """Whether there is such a site."""
-    values = {"site_id": site_id}
-    if isinstance(source, Database):
-        return bool(source.rows(_SITE_EXISTS_AT_ONCE, values))
-    return source.execute(_SITE_EXISTS, values).first() is not None
-
-
 def search(database: Database, site_id: UUID, limit: int, offset: int) -> FoundMembers:
     """One page of a site's people, by their names."""
     rows = database.rows(_PAGE, {"site_id": site_id, "limit": limit, "offset": offset})
@@ -69,10 +57,16 @@ def add(session: Session, values: Mapping[str, Any]) -> None:
 
 def held(session: Session, site_id: UUID, user_id: UUID) -> Any:
     """Somebody's membership of a site that is held. Raises `MemberNotFound`."""
-    row = find(session, site_id, user_id)
-    if row is None:
-        raise MemberNotFound
-    return row
+    for row in run(session, _ONE, {"site_id": site_id, "user_id": user_id}):
+        return row
+    raise MemberNotFound
+
+
+def enabled(session: Session, site_id: UUID, user_id: UUID) -> Member | None:
+    """One of a site's people, unless their account is disabled."""
+    for row in run(session, _ENABLED, {"site_id": site_id, "user_id": user_id}):
+        return Member(user_id, row.name, SiteRole(row.role), row.organisation)
+    return None
 
 
 def update_held(session: Session, site_id: UUID, user_id: UUID, changed: Mapping[str, Any]) -> None:

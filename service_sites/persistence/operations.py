@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from service_sites.errors import OperationReused
-from service_sites.persistence.items import run
+from service_sites.persistence.sites import run
 from service_sites.tables import Operation
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
@@ -41,9 +41,7 @@ class Asked(NamedTuple):
 
 def find_answer(source: Database | Session, asked: Asked) -> bytes | None:
     """What was answered to this operation before, if it was. Raises `OperationReused` if it was another one."""
-    values = {"op_id": asked.op_id}
-    rows = source.rows(_FIND, values) if isinstance(source, Database) else run(source, _FIND, values)
-    for row in rows:
+    for row in run(source, _FIND, {"op_id": asked.op_id}):
         if row.user_id != asked.user_id or bytes(row.digest) != asked.digest:
             raise OperationReused
         return bytes(row.answer)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    DateTime,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy import Uuid as UuidType
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_sites.errors import SiteNotFound
 from service_sites.tables import Membership, Site
@@ -16,16 +29,35 @@ from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 from servicekit.identity.reach import Reach
 
+Sql = ColumnElement[Any] | InstrumentedAttribute[Any]
+
+_NOW = bindparam("now", type_=DateTime(timezone=True))
+_USER = bindparam("user_id", type_=UuidType())
+_REACH = bindparam("reach", type_=UuidType())
 _CALLER = bindparam("caller", type_=UuidType())
 _OWN = and_(Membership.site_id == Site.id, Membership.user_id == _CALLER)
 _COLUMNS = Site.__table__.columns
 _SHOWN = (*_COLUMNS, Membership.role)
 
 
-def of_site(site_id: Any, owner: Any) -> ColumnElement[bool]:
-    """The condition that a person is one of a site's people."""
-    of = aliased(Membership)
-    return exists().where(of.site_id == site_id, of.user_id == owner)
+def today_at(time_zone: Sql) -> ColumnElement[date]:
+    """The date in a time zone, at the moment in the parameter `now`."""
+    return cast(func.timezone(time_zone, _NOW), Date())
+
+
+class SiteNow(NamedTuple):
+    """A site during a change to its items or people, which alone changes it."""
+
+    id: UUID
+    key: str
+    time_zone: str
+    calendar: str | None
+    deadline_rules: Mapping[str, int | None]
+    #: Of this change.
+    change_seq: int
+    #: The date there.
+    today: date
+    now: datetime
 
 
 class FoundSites(NamedTuple):
@@ -40,7 +72,7 @@ def _page(*conditions: ColumnElement[bool]) -> Statement:
     return Statement(page.limit(bindparam("limit")).offset(bindparam("offset")))
 
 
-_ALL, _THEIRS = _page(), _page(of_site(Site.id, _CALLER))
+_ALL, _THEIRS = _page(), _page(Membership.user_id.is_not(None))
 _COUNT_ALL = Statement(select(func.count().label("total")).select_from(Site))
 _COUNT_THEIRS = Statement(
     select(func.count().label("total")).select_from(Membership).where(Membership.user_id == _CALLER)
@@ -88,22 +120,60 @@ def hold(session: Session, site_id: UUID) -> Any:
     raise SiteNotFound
 
 
-def show(session: Session, site_id: UUID) -> Any:
-    """A site as it is. Raises `SiteNotFound`."""
-    for row in session.execute(select(*_COLUMNS).where(Site.id == site_id)):
-        return row
-    raise SiteNotFound
-
-
 def update_held(session: Session, site_id: UUID, changed: Mapping[str, Any]) -> None:
     """Set these columns of a site that is held."""
     session.execute(update(Site).where(Site.id == site_id).values(**changed))
 
 
-def count_change(session: Session, site_id: UUID) -> int:
-    """Hold a site as `hold` does, and return the number of a change that is about to be made. Raises `SiteNotFound`."""
-    counted = text("UPDATE sites SET change_seq = change_seq + 1 WHERE id = :id RETURNING change_seq")
-    number: int | None = session.execute(counted, {"id": site_id}).scalar()
-    if number is None:
-        raise SiteNotFound
-    return number
+#: What the reader is on the site.
+READER: list[Any] = [
+    Membership.name.label("reader_name"),
+    Membership.role.label("reader_role"),
+    Membership.organisation.label("reader_organisation"),
+    Membership.position.label("reader_position"),
+]
+_AT_SITE: list[Any] = [
+    *(Site.id, Site.key, Site.time_zone, Site.calendar, Site.deadline_rules, Site.change_seq),
+    today_at(Site.time_zone).label("today"),
+]
+_BEGIN = Statement(
+    update(Site).where(Site.id == bindparam("site_id")).values(change_seq=Site.change_seq + 1).returning(*_AT_SITE)
+)
+
+
+def begin(session: Session, site_id: UUID, now: datetime) -> SiteNow:
+    """Begin a change to a site's items or people: until the transaction ends, others that would change them wait.
+
+    So its `change_seq` is later than that of every change that was committed before.
+
+    Raises `SiteNotFound`.
+    """
+    for row in run(session, _BEGIN, {"site_id": site_id, "now": now}):
+        return SiteNow(**row._asdict(), now=now)
+    raise SiteNotFound
+
+
+_READ = Statement(
+    select(*_AT_SITE, *READER, func.coalesce(Membership.changed_seq, 0).label("changed_seq"))
+    .select_from(Site)
+    .outerjoin(Membership, and_(Membership.site_id == Site.id, Membership.user_id == _USER))
+    .where(Site.id == bindparam("site_id"), or_(cast(_REACH, UuidType()).is_(None), Membership.user_id == _REACH))
+)
+
+
+def reader(source: Database | Session, site_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
+    """Return a site, as a `SiteNow` has it, and what somebody is there, and since which change.
+
+    `reach` has their id, or all. Raises `SiteNotFound`.
+    """
+    for row in run(source, _READ, {"site_id": site_id, "user_id": user_id, "now": now, "reach": reach.owner}):
+        return row
+    raise SiteNotFound
+
+
+def run(source: Database | Session, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+    """Run a compiled statement by itself or in a transaction, and return its rows as named tuples."""
+    if isinstance(source, Database):
+        return source.rows(statement, values)
+    rows: Iterable[Any] = source.connection().exec_driver_sql(statement.text, statement.parameters(values))
+    return statement.named(map(tuple, rows))

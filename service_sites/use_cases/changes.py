@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from service_sites.domain.people import Actor, SiteRole
-from service_sites.persistence import changes, comments, items
+from service_sites.persistence import changes, comments, items, sites
 from service_sites.schemas.changes import ChangesQuery, ChangesView, ChangeView
 from service_sites.use_cases.comments import audiences_of, comment_view
-from service_sites.use_cases.items import actor_of, shown
+from service_sites.use_cases.items import shown
+from service_sites.use_cases.members import actor_of
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
@@ -66,7 +67,7 @@ class Changes:
         """
         reach = caller.reach(Action.READ_SITES)
         now = self._clock()
-        site = changes.state(self._database, site_id, caller.user_id, now, reach=reach)
+        site = sites.reader(self._database, site_id, caller.user_id, now, reach=reach)
         sent = None if query.since is None else _Cursor.read(site_id, query.since)
         reset = sent is not None and (sent.rights != site.changed_seq or sent.seq > site.change_seq)
         since = 0 if sent is None or reset else sent.seq

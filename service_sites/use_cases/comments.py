@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service_sites.domain.people import INSPECTORS, Actor, SiteRole
 from service_sites.errors import CommentNotFound, CommentSettled, LinkNotFound
-from service_sites.persistence import comments, items, operations
+from service_sites.persistence import comments, items, members, operations, sites
 from service_sites.persistence.operations import Asked
 from service_sites.schemas.comments import (
     AudienceWord,
@@ -25,8 +25,7 @@ from service_sites.schemas.comments import (
     WatcherList,
 )
 from service_sites.schemas.items import PersonView
-from service_sites.use_cases.items import actor_of
-from service_sites.use_cases.members import knows_employer, name_of
+from service_sites.use_cases.members import actor_of, knows_employer, name_of
 from service_sites.users_client import Names
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
@@ -98,7 +97,7 @@ class Comments:
         site_id = self._find(item_id, caller)[0].site_id
         now, name = self._clock(), name_of(caller, self._names)
         with self._database.transaction() as session:
-            site = items.begin(session, site_id, now)
+            site = sites.begin(session, site_id, now)
             if asked is not None and (answer := operations.find_answer(session, asked)) is not None:
                 session.rollback()
                 return Made(CommentView.model_validate_json(answer), replayed=True)
@@ -137,7 +136,7 @@ class Comments:
         site_id = self._find(item_id, caller)[0].site_id
         now = self._clock()
         with self._database.transaction() as session:
-            site = items.begin(session, site_id, now)
+            site = sites.begin(session, site_id, now)
             item, who = self._lock(session, item_id, caller)
             comment = comments.lock(session, item, comment_id, audiences_of(who))
             if comment is None:
@@ -171,7 +170,7 @@ class Comments:
                 raise Forbidden("Only engineers and managers may choose who else watches a work item.")
             if not on:
                 comments.unwatch(session, item, user_id)
-            elif items.member(session, item.site_id, user_id) is None:
+            elif members.enabled(session, item.site_id, user_id) is None:
                 raise Invalid.field("user_id", "must be one of the site's people")
             else:
                 comments.watch(session, item, user_id, now)

@@ -20,7 +20,7 @@ from service_sites.domain.item import ItemKind, ItemState, WorkState
 from service_sites.domain.people import INSPECTORS, WORKERS, Actor, SiteRole
 from service_sites.domain.steps import permitted_steps
 from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
-from service_sites.persistence import history, item_lists, items
+from service_sites.persistence import history, item_lists, items, members, sites
 from service_sites.persistence.item_lists import Facts
 from service_sites.persistence.items import Entry
 from service_sites.schemas.history import ActorView, HistoryEntry, HistoryPage, HistoryQuery
@@ -35,7 +35,7 @@ from service_sites.schemas.items import (
     WorkItemQuery,
     WorkItemView,
 )
-from service_sites.use_cases.members import knows_employer, name_of
+from service_sites.use_cases.members import actor_of, knows_employer, name_of
 from service_sites.use_cases.places import working_days
 from service_sites.use_cases.reports import counted_in
 from service_sites.users_client import Names
@@ -83,16 +83,6 @@ _OF_NEW_ITEMS = {
     "reopen_count": 0,
     "duplicate_of": None,
 }
-
-
-def actor_of(row: Any, caller: Principal, name: str = "administrator") -> Actor:
-    """Who the caller is on the site of an item that was found for them. `name` is what an administrator is called who
-    is none of its people."""
-    override = caller.role is Role.ADMIN
-    if row.reader_role is None:
-        return Actor(caller.user_id, "local" if caller.user_id is None else name, None, override=override)
-    role = SiteRole(row.reader_role)
-    return Actor(caller.user_id, row.reader_name, role, row.reader_organisation, row.reader_position, override=override)
 
 
 def shown(row: Any, who: Actor, caller: Principal) -> AnyItemView:
@@ -262,7 +252,7 @@ class WorkItems:
         site_id = self._find(item_id, caller).site_id
         name = name_of(caller, self._names)
         with self._database.transaction() as session:
-            site = items.begin(session, site_id, now)
+            site = sites.begin(session, site_id, now)
             row = items.lock(session, item_id, caller.user_id, now, reach=reach)
             who = actor_of(row, caller, name)
             require_seen(session, row, who, caller, if_match)
@@ -289,7 +279,7 @@ class WorkItems:
         """Make an item; None if one with its id, or made by the same request, is in the way."""
         reach = caller.reach(Action.CHANGE_SITES)
         now = self._clock()
-        site = items.reader(self._database, site_id, caller.user_id, now, reach=reach)
+        site = sites.reader(self._database, site_id, caller.user_id, now, reach=reach)
         who = actor_of(site, caller, name_of(caller, self._names))
         override = _judge_new(wanted, who)
         is_draft = wanted.draft or (who.role is SiteRole.CUSTOMER)
@@ -328,7 +318,7 @@ class WorkItems:
         now = self._clock()
         name = name_of(caller, self._names)
         with self._database.transaction() as session:
-            site = items.begin(session, row.site_id, now)
+            site = sites.begin(session, row.site_id, now)
             row = items.lock(session, row.id, caller.user_id, now, reach=reach)
             who = actor_of(row, caller, name)
             require_seen(session, row, who, caller, if_match)
@@ -432,7 +422,7 @@ def _set_assignee(session: Session, site_id: UUID, values: dict[str, Any]) -> No
     values["assignee_name"] = ""
     if values["assignee_id"] is None:
         return
-    member = items.member(session, site_id, values["assignee_id"])
+    member = members.enabled(session, site_id, values["assignee_id"])
     if member is None or member.role not in WORKERS:
         raise Invalid.field("assignee_id", "must be an engineer, a manager or a contractor of this site")
     values["assignee_name"] = member.name

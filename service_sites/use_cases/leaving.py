@@ -28,7 +28,7 @@ def leave(session: Session, site_id: UUID, user_id: UUID, now: datetime) -> None
     """Take somebody off the work of a held site that has not come to its end: their name stays, for managers to assign
     it anew. Call it while they still are one of the site's people, so that history says what they were."""
     for item_id in items.assigned(session, site_id, user_id):
-        site = items.begin(session, site_id, now)
+        site = sites.begin(session, site_id, now)
         row = items.lock(session, item_id, user_id, now, reach=Reach.all())
         role = SiteRole(row.reader_role)
         who = Actor(user_id, row.reader_name, role, row.reader_organisation, row.reader_position)

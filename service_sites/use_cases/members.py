@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service_sites import events
 from service_sites.domain.people import INTERNAL, Actor, SiteRole
-from service_sites.errors import LastManager, SiteNotFound, UnknownPerson
+from service_sites.errors import LastManager, UnknownPerson
 from service_sites.persistence import members, sites
 from service_sites.schemas.members import MemberCreate, MemberPage, MemberQuery, MemberUpdate, MemberView
 from service_sites.schemas.sites import PersonNamed
@@ -19,7 +19,7 @@ from service_sites.users_client import Names, PeopleDirectory, Person
 from servicekit.database.engine import Database
 from servicekit.events import outbox, tombstones
 from servicekit.identity.principal import Principal
-from servicekit.identity.roles import Role
+from servicekit.identity.roles import Action, Role
 from servicekit.process.clock import Clock, utc_now
 from servicekit.web.preconditions import ANY_STATE, IfMatch
 from servicekit.wire.errors import Forbidden
@@ -29,19 +29,23 @@ _LOCAL = "local"
 _ADMINISTRATOR = "administrator"
 
 
-def actor(source: Database | Session, site_id: UUID, caller: Principal, name: str = _ADMINISTRATOR) -> Actor:
-    """Who the caller is on a site: one of its people, or an administrator or auditor of the whole system, who is called
-    `name`: see `name_of`.
+def actor(source: Database | Session, site_id: UUID, caller: Principal) -> Actor:
+    """Who the caller is on a site: one of its people, or an administrator or auditor of the whole system.
 
     Raises `SiteNotFound` for everybody else, and if there is no such site.
     """
-    is_admin = caller.role is Role.ADMIN
-    row = None if caller.user_id is None else members.find(source, site_id, caller.user_id)
-    if row is not None:
-        return Actor(caller.user_id, row.name, SiteRole(row.role), row.organisation, row.position, override=is_admin)
-    if caller.role not in (Role.ADMIN, Role.AUDITOR) or not members.site_exists(source, site_id):
-        raise SiteNotFound
-    return Actor(caller.user_id, _LOCAL if caller.user_id is None else name, None, override=is_admin)
+    reach = caller.reach(Action.READ_SITES)
+    return actor_of(sites.reader(source, site_id, caller.user_id, utc_now(), reach=reach), caller)
+
+
+def actor_of(row: Any, caller: Principal, name: str = _ADMINISTRATOR) -> Actor:
+    """Who the caller is on the site of a row that was found for them. `name` is what an administrator is called who
+    is none of its people."""
+    override = caller.role is Role.ADMIN
+    if row.reader_role is None:
+        return Actor(caller.user_id, _LOCAL if caller.user_id is None else name, None, override=override)
+    role = SiteRole(row.reader_role)
+    return Actor(caller.user_id, row.reader_name, role, row.reader_organisation, row.reader_position, override=override)
 
 
 def name_of(caller: Principal, names: Names | None) -> str:
@@ -132,10 +136,10 @@ class Members:
         person = found(self._people, wanted)
         with self._database.transaction() as session:
             require_alive(session, person, wanted)
-            seq = sites.count_change(session, site_id)
+            site = sites.begin(session, site_id, self._clock())
             who = actor(session, site_id, caller)
             require_manager(who)
-            join(session, site_id, person, wanted, wanted.role, seq, self._clock())
+            join(session, site_id, person, wanted, wanted.role, site.change_seq, self._clock())
             row = members.held(session, site_id, person.id)
         return _view(row, who)
 
@@ -147,7 +151,7 @@ class Members:
         Raises `SiteNotFound`, `MemberNotFound`, `Forbidden`, `PreconditionFailed` and `LastManager`.
         """
         with self._database.transaction() as session:
-            seq = sites.count_change(session, site_id)
+            site = sites.begin(session, site_id, self._clock())
             who = actor(session, site_id, caller)
             require_manager(who)
             row = members.held(session, site_id, user_id)
@@ -159,7 +163,7 @@ class Members:
                 leave(session, site_id, user_id, self._clock())
             if changed.keys() & {"role", "organisation"}:
                 # What they may see depends on these.
-                changed["changed_seq"] = seq
+                changed["changed_seq"] = site.change_seq
             if changed:
                 changed["updated_at"] = max(self._clock(), row.created_at)
                 members.update_held(session, site_id, user_id, changed)
@@ -169,7 +173,7 @@ class Members:
     def remove(self, site_id: UUID, user_id: UUID, caller: Principal, if_match: IfMatch = ANY_STATE) -> MemberView:
         """Remove somebody from a site, or leave it. Raises as `update` does."""
         with self._database.transaction() as session:
-            sites.count_change(session, site_id)
+            sites.begin(session, site_id, self._clock())
             who = actor(session, site_id, caller)
             if not who.is_person(user_id):
                 require_manager(who)

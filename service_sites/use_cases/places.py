@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
@@ -28,6 +27,7 @@ from service_sites.schemas.places import (
 from service_sites.use_cases.members import actor, require_manager
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
+from servicekit.identity.roles import Action
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
 from servicekit.web.preconditions import ANY_STATE, IfMatch
@@ -127,9 +127,9 @@ class Calendars:
     def days(self, site_id: UUID, query: CalendarQuery, caller: Principal) -> CalendarView:
         """Return days at a site to one of its people. Raises `SiteNotFound`, and `Invalid` for too many."""
         with self._database.transaction() as session:
-            actor(session, site_id, caller)
-            site = sites.show(session, site_id)
-            first = query.from_ or _today(site.time_zone, self._clock())
+            reach = caller.reach(Action.READ_SITES)
+            site = sites.reader(session, site_id, caller.user_id, self._clock(), reach=reach)
+            first = query.from_ or site.today
             last = query.to or min(first + _SHOWN_DAYS, LAST_DAY)
             if not 0 <= (last - first).days < MOST_DAYS:
                 raise Invalid.field("to", f"must be from {first} to {first + timedelta(days=MOST_DAYS - 1)}")
@@ -165,10 +165,6 @@ def _require_room(session: Session, site_id: UUID, parent_id: UUID, levels: int)
     if len(path) + levels > MOST_LEVELS:
         raise Invalid.field("parent_id", f"is too deep: there are {MOST_LEVELS} levels at most")
     return path
-
-
-def _today(time_zone: str, now: datetime) -> date:
-    return now.astimezone(ZoneInfo(time_zone)).date()
 
 
 def _day(country: str | None, day: date, said: Mapping[date, bool]) -> DayView:

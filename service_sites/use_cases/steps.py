@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from service_sites.domain.steps import SUBMITTING, Change, decide, misfit
-from service_sites.persistence import items, operations
+from service_sites.persistence import items, members, operations, sites
 from service_sites.persistence.items import Entry
 from service_sites.persistence.operations import Asked
 from service_sites.schemas.items import WorkItemView
@@ -19,8 +19,8 @@ from service_sites.schemas.steps import (
     StepOutcome,
     StepOutcomes,
 )
-from service_sites.use_cases.items import actor_of, due_by_rules, require_seen, shown
-from service_sites.use_cases.members import name_of
+from service_sites.use_cases.items import due_by_rules, require_seen, shown
+from service_sites.use_cases.members import actor_of, name_of
 from service_sites.users_client import Names
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
@@ -96,7 +96,7 @@ class Steps:
         site_id = items.find(self._database, item_id, caller.user_id, now, reach=reach).site_id
         name = name_of(caller, self._names)
         with self._database.transaction() as session:
-            site = items.begin(session, site_id, now)
+            site = sites.begin(session, site_id, now)
             # The same request may have been here until now.
             if (answer := operations.find_answer(session, asked)) is not None:
                 session.rollback()
@@ -107,7 +107,7 @@ class Steps:
             request = wanted.request()
             assignee = original = default_due_on = None
             if request.assignee_id is not None:
-                assignee = items.member(session, site.id, request.assignee_id)
+                assignee = members.enabled(session, site.id, request.assignee_id)
             if request.duplicate_of is not None:
                 original = items.find_beside(session, item, request.duplicate_of, caller.user_id, now, reach=reach)
             if request.step in SUBMITTING:

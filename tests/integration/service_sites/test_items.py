@@ -14,7 +14,7 @@ from flask import Flask
 
 from service_sites.app import CONSTRAINTS
 from service_sites.persistence import members
-from service_sites.persistence.items import begin
+from service_sites.persistence.sites import begin
 from service_sites.routes.items import item_routes
 from service_sites.schemas.items import CustomerWorkItemView
 from service_sites.use_cases.items import WorkItems

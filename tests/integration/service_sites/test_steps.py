@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import ProgrammingError
 
 from service_sites.domain.steps import Step
-from service_sites.persistence.items import begin
+from service_sites.persistence.sites import begin
 from service_sites.routes.items import item_routes
 from service_sites.routes.steps import step_routes
 from service_sites.schemas.steps import BulkStepBody, StepBody
