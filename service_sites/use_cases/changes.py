@@ -11,7 +11,7 @@ from service_sites.domain.people import Actor, SiteRole
 from service_sites.persistence import changes, comments, items, sites
 from service_sites.schemas.changes import ChangesQuery, ChangesView, ChangeView
 from service_sites.use_cases.comments import audiences_of, comment_view
-from service_sites.use_cases.items import shown
+from service_sites.use_cases.item_views import shown
 from service_sites.use_cases.members import actor_of
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal

@@ -6,59 +6,57 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from functools import cache
 from sys import getsizeof
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from service_sites.domain.deadlines import default_due_on
-from service_sites.domain.item import ItemKind, ItemState, WorkState
+from service_sites.domain.item import ItemKind, WorkState
 from service_sites.domain.people import INSPECTORS, WORKERS, Actor, SiteRole
-from service_sites.domain.steps import permitted_steps
 from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
-from service_sites.persistence import history, item_lists, items, members, sites
+from service_sites.persistence import item_lists, items, members, sites
 from service_sites.persistence.item_lists import Facts
 from service_sites.persistence.items import Entry
-from service_sites.schemas.history import ActorView, HistoryEntry, HistoryPage, HistoryQuery
+from service_sites.schemas.history import HistoryPage, HistoryQuery
 from service_sites.schemas.items import (
-    CUSTOMER_STATES,
-    CustomerStateWord,
     CustomerWorkItemView,
-    PersonView,
     WorkItemCreate,
     WorkItemPage,
     WorkItemPut,
     WorkItemQuery,
-    WorkItemView,
 )
-from service_sites.use_cases.members import actor_of, knows_employer, name_of
+from service_sites.use_cases.item_views import (
+    AnyItemView,
+    entry_view,
+    history_told,
+    in_words,
+    may_change,
+    permitted_json,
+    require_seen,
+    shown,
+)
+from service_sites.use_cases.members import actor_of, name_of
 from service_sites.use_cases.places import working_days
 from service_sites.use_cases.reports import counted_in
 from service_sites.users_client import Names
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action, Role
-from servicekit.process.clock import Clock, rfc3339, utc_now
+from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
 from servicekit.web import idempotency
-from servicekit.web.encoders import encoder_of
 from servicekit.web.idempotency import Made, RequestKey
-from servicekit.web.preconditions import ETAG, IfMatch
+from servicekit.web.preconditions import IfMatch
 from servicekit.web.schemas import invalid_from
 from servicekit.wire import memory
-from servicekit.wire.envelope import Written, dump
-from servicekit.wire.errors import FieldError, Forbidden, Invalid, PreconditionFailed, PreconditionRequired
-
-AnyItemView = WorkItemView | CustomerWorkItemView
+from servicekit.wire.errors import FieldError, Forbidden, Invalid, PreconditionRequired
 
 #: A page is in memory twice as text and twice in UTF-8, which may take twice as much.
 _COPIES = 6
-#: How many changes the answer to a stale one names.
-_MOST_CHANGES = 20
 #: What a customer may say in a remark.
 _OF_REMARKS = frozenset(
     {"title", "description", "location_id", "place", "axes", "plan_version_id", "pin_x", "pin_y", "latitude"}
@@ -72,6 +70,8 @@ _BY_STEPS = {"organisation": "assign", "assignee_id": "assign", "due_on": "move_
 _FIXED = ("site_id", "kind", "occurred_at")
 #: What may change of an item that has come to its end.
 _AFTER_THE_END = frozenset({"visible_to_customer", "tags"})
+#: Columns that a new item has from its body.
+_OF_BODY = [name for name in WorkItemCreate.model_fields if name not in ("draft", "reason")]
 #: Fields that are both given or neither.
 _PAIRS = (("pin_x", "pin_y"), ("latitude", "longitude"))
 _OF_NEW_ITEMS = {
@@ -83,54 +83,6 @@ _OF_NEW_ITEMS = {
     "reopen_count": 0,
     "duplicate_of": None,
 }
-
-
-def shown(row: Any, who: Actor, caller: Principal) -> AnyItemView:
-    """An item as the caller, who sees it, is shown it."""
-    if who.role is SiteRole.CUSTOMER and caller.reach(Action.READ_SITES).owner is not None:
-        is_own = who.is_person(row.author_id) and row.kind == ItemKind.CUSTOMER_REMARK
-        return CustomerWorkItemView.unchecked(
-            id=row.id,
-            site_id=row.site_id,
-            kind=row.kind,
-            title=row.title,
-            description=row.description if is_own else None,
-            location=row.location,
-            state=_WORDS[row.state],
-            created_at=row.created_at,
-            due_on=row.due_on,
-            done_on=row.closed_on if row.state == WorkState.CLOSED else None,
-        )
-    values = {name: getattr(row, name) for name in _PLAIN}
-    nobody = row.assignee_id is None and not row.assignee_name
-    return WorkItemView.unchecked(
-        **values,
-        key=f"{row.site_key}-{row.number}",
-        assignee=None if nobody else PersonView.unchecked(id=row.assignee_id, name=row.assignee_name),
-        author=PersonView.unchecked(id=row.author_id, name=row.author_name),
-        permitted_steps=list(permitted_steps(row, who)) if _may_change(caller) else [],
-    )
-
-
-def require_seen(session: Session, item: Any, who: Actor, caller: Principal, if_match: IfMatch) -> None:
-    """Raise `PreconditionRequired` unless the caller says which state of a locked item they have seen, and
-    `PreconditionFailed` unless it is the present one: with the item as it is, and who has changed which field since."""
-    if not if_match.is_given:
-        raise PreconditionRequired
-    view = shown(item, who, caller)
-    if if_match.admits(view.etag):
-        return
-    seen = max((int(tag[1:-1]) for tag in if_match.tags if tag[1:-1].isdecimal() and len(tag) < 12), default=None)
-    told: list[FieldError] = []
-    if seen is not None and isinstance(view, WorkItemView):
-        for row in _told(session, item, who, caller, 0, _ALL):
-            if row.version > seen:
-                told += _changes_of(row)
-    raise PreconditionFailed(
-        details=told[-_MOST_CHANGES:],
-        headers={ETAG: view.etag},
-        present=Written(encoder_of(type(view))(view)),
-    )
 
 
 class WorkItems:
@@ -154,10 +106,10 @@ class WorkItems:
         """
         if query.sort.removeprefix("-") == "number" and query.site_id is None:
             raise Invalid.field("sort", "by number takes a site_id")
-        override, may_change = caller.role is Role.ADMIN, _may_change(caller)
+        override, changes = caller.role is Role.ADMIN, may_change(caller)
 
         def permitted(facts: Facts) -> str:
-            return _permitted(facts, override) if may_change else "[]"
+            return permitted_json(facts, override) if changes else "[]"
 
         reach = caller.reach(Action.READ_SITES)
         now = self._clock()
@@ -188,10 +140,11 @@ class WorkItems:
         who = actor_of(row, caller)
         if isinstance(shown(row, who, caller), CustomerWorkItemView):
             raise Forbidden("Customers are not told what happened to a work item.")
-        rows = _told(self._database, row, who, caller, query.after, query.limit + 1)
+        rows = history_told(self._database, row, who, caller, query.after, query.limit + 1)
         more = len(rows) > query.limit
         return HistoryPage.unchecked(
-            history=[_entry(one, who) for one in rows[: query.limit]], next=rows[query.limit - 1].seq if more else None
+            history=[entry_view(one, who) for one in rows[: query.limit]],
+            next=rows[query.limit - 1].seq if more else None,
         )
 
     def create(
@@ -257,7 +210,7 @@ class WorkItems:
             who = actor_of(row, caller, name)
             require_seen(session, row, who, caller, if_match)
             if row.state != WorkState.DRAFT:
-                raise StepNotPossible(f"A work item that is {_said(row.state)} cannot be deleted, only a draft.")
+                raise StepNotPossible(f"A work item that is {in_words(row.state)} cannot be deleted, only a draft.")
             override = not who.is_person(row.author_id)
             _require_right(override, who, reason, "Only its author may delete a draft.")
             items.remove(session, site, row, Entry("deleted", who, reason=reason or "", override=override))
@@ -435,72 +388,3 @@ def due_by_rules(session: Session, site: Any, severity: str | None) -> date | No
         return None
     days = working_days(session, site.id, site.calendar)
     return default_due_on(severity, site.deadline_rules, site.today, days)
-
-
-def _may_change(caller: Principal) -> bool:
-    try:
-        caller.reach(Action.CHANGE_SITES)
-    except Forbidden:
-        return False
-    return True
-
-
-_WORDS: Mapping[str, CustomerStateWord] = {state: word for word, states in CUSTOMER_STATES.items() for state in states}
-#: Fields of the view that a row has too.
-_PLAIN = [name for name in WorkItemView.model_fields if name not in ("key", "assignee", "author", "permitted_steps")]
-#: Columns that a new item has from its body.
-_OF_BODY = [name for name in WorkItemCreate.model_fields if name not in ("draft", "reason")]
-_ALL = 1_000_000
-_READER = UUID(int=1)
-_ANOTHER = UUID(int=2)
-
-
-@cache
-def _permitted(facts: Facts, override: bool) -> str:
-    """The JSON of the steps that somebody may take on an item that they see."""
-    role = SiteRole(facts.role) if facts.role else None
-    who = Actor(_READER, "", role, "theirs", override=override)
-    item = SimpleNamespace(
-        state=facts.state,
-        kind=facts.kind,
-        author_id=_READER if facts.is_author else _ANOTHER,
-        assignee_id=_READER if facts.is_assignee else _ANOTHER,
-        organisation="theirs" if facts.is_responsible_organisation else "",
-        done_by_id=_READER if facts.did_report else _ANOTHER,
-        done_by_organisation="theirs" if facts.organisation_did_report else "",
-        visible_to_customer=True,
-    )
-    return dump(list(permitted_steps(cast(ItemState, item), who))).decode("utf-8")
-
-
-def _told(source: Database | Session, item: Any, who: Actor, caller: Principal, after: int, limit: int) -> Any:
-    """The history of an item, as far as somebody who is no customer may know it."""
-    if who.role is SiteRole.CONTRACTOR and caller.reach(Action.READ_SITES).owner is not None:
-        return history.page_for_contractor(source, item, after, limit, who.user_id, who.organisation)
-    return history.page(source, item, after, limit)
-
-
-def _changes_of(row: Any) -> list[FieldError]:
-    """Which fields a row of history changed, and who did that."""
-    by = f"by {row.actor_name} ({row.actor_role or 'administrator'}) at {rfc3339(row.at)}"
-    moved = row.from_state not in (None, row.to_state)
-    said = [FieldError("state", f"went from {_said(row.from_state)} to {_said(row.to_state)} {by}")] if moved else []
-    return said + [FieldError(name, f"changed {by}") for name in row.changes]
-
-
-def _entry(row: Any, who: Actor) -> HistoryEntry:
-    told = knows_employer(who, row.actor_id)
-    actor = ActorView.unchecked(
-        id=row.actor_id,
-        name=row.actor_name,
-        role=row.actor_role,
-        organisation=row.actor_organisation if told else None,
-        position=row.actor_position if told else None,
-    )
-    return HistoryEntry.unchecked(
-        actor=actor, **{name: getattr(row, name) for name in HistoryEntry.model_fields if name != "actor"}
-    )
-
-
-def _said(state: str) -> str:
-    return state.replace("_", " ")
