@@ -402,7 +402,6 @@ class Operation(Base):
     user_id: Mapped[UUID | None]
     #: SHA-256 of the request.
     digest: Mapped[bytes]
-    status: Mapped[int] = mapped_column(SmallInteger)
     answer: Mapped[bytes]
     created_at: Mapped[datetime]
 

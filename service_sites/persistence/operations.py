@@ -50,4 +50,4 @@ def find_answer(source: Database | Session, asked: Asked) -> bytes | None:
 
 def remember(session: Session, asked: Asked, answer: bytes, now: datetime) -> None:
     """Keep an answer in the transaction of what it answers, so that either both are there or neither is."""
-    run(session, _ADD, {**asked._asdict(), "status": 200, "answer": answer, "created_at": now})
+    run(session, _ADD, {**asked._asdict(), "answer": answer, "created_at": now})

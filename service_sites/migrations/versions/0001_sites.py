@@ -412,7 +412,6 @@ def _history() -> None:
         sa.Column("op_id", sa.Uuid, nullable=False),
         sa.Column("user_id", sa.Uuid),
         sa.Column("digest", sa.LargeBinary, nullable=False),
-        sa.Column("status", sa.SmallInteger, nullable=False),
         sa.Column("answer", sa.LargeBinary, nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("op_id", name="pk_operations"),
