@@ -58,13 +58,9 @@ def page_for_contractor(
 ) -> Sequence[Any]:
     """Return the same, as far as it concerns somebody to whom the item is given, or their organisation."""
     values = {"item_id": item.id, "user_id": user_id}
-    since = None
+    since = _NEVER
     if item.assignee_id is not None and item.assignee_id == user_id:
-        since = run(database, _ASSIGNED, values)[0].seq
-    values |= {
-        "after": after,
-        "limit": limit,
-        "organisation": organisation,
-        "since": _NEVER if since is None else since,
-    }
+        # If no change gave it to them, it was theirs from the beginning.
+        since = run(database, _ASSIGNED, values)[0].seq or 0
+    values |= {"after": after, "limit": limit, "organisation": organisation, "since": since}
     return run(database, _THEIRS, {**values, "untold": list(_UNTOLD_TO_CONTRACTORS)})

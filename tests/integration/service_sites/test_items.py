@@ -472,7 +472,7 @@ def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concern
     item = create(site, draft=True, organisation=THEIRS)
     move(site, item, "open")
     put(site, "Вера", item, title="Дыра", priority=1)
-    set_columns(site, item, f"organisation = '{OURS}', assignee_id = '{site.ids['Жанна']}'")
+    set_columns(site, item, f"organisation = '{OURS}'")
     put(site, "Вера", item, priority=2, severity="minor")
     put(site, "Вера", item, priority=3)
     site.database.administer("UPDATE memberships SET name = 'Вера П.', role = 'executive' WHERE name = 'Вера'")
@@ -498,6 +498,21 @@ def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concern
     assert len(first["history"]) == 3
     assert told("Анна", f"limit=3&after={first['next']}") == everything[3:]
     assert site.call("Анна", "GET", f"/work-items/{item['id']}/history?limit=4").body["next"] is None
+
+
+def test_an_assignees_history_begins_when_the_item_came_to_them_or_with_the_item(site):
+    theirs = {"assignee_id": str(site.ids["Егор"]), "organisation": THEIRS}
+    item, draft = create(site, **theirs), create(site, draft=True)
+    put(site, "Анна", draft, title="Щель")
+    put(site, "Анна", draft, **theirs)
+    move(site, draft, "open")
+    for one in (item, draft):
+        put(site, "Вера", one, title="Дыра", priority=1)
+
+    for one, first in ((item, "created"), (draft, "changed")):
+        told = site.call("Егор", "GET", f"/work-items/{one['id']}/history").body["history"]
+        assert (len(told), told[0]["step"]) == (2, first)
+        assert [*told[1]["changes"]] == ["title"]
 
 
 @pytest.mark.parametrize("statement", ["UPDATE history SET reason = 'x'", "DELETE FROM history", "TRUNCATE history"])
