@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
-from service_sites.domain.steps import SUBMITTING, Change, decide, misfit
+from sqlalchemy.orm import Session
+
+from service_sites.domain.people import WORKERS
+from service_sites.domain.steps import SUBMITTING, Change, Step, decide, misfit
 from service_sites.persistence import items, members, operations, sites
 from service_sites.persistence.items import Entry
 from service_sites.persistence.operations import Asked
@@ -125,6 +129,8 @@ class Steps:
             if not isinstance(judged, Change):
                 raise judged
             values = {**judged.values, **dict.fromkeys(judged.stamped, max(now, item.updated_at))}
+            if request.step is Step.REOPEN and not _has_worker(session, item):
+                values["assignee_id"] = None
             entry = Entry(
                 request.step,
                 who,
@@ -140,6 +146,14 @@ class Steps:
             assert isinstance(view, WorkItemView)
             operations.remember(session, asked, encoder_of(WorkItemView)(view).encode(), now)
         return Made(view)
+
+
+def _has_worker(session: Session, item: Any) -> bool:
+    """Whether the assignee of an item can still work on it; while it is closed, nobody takes them off it."""
+    if item.assignee_id is None:
+        return False
+    member = members.enabled(session, item.site_id, item.assignee_id)
+    return member is not None and member.role in WORKERS
 
 
 def _require_fit(wanted: StepFields) -> None:

@@ -492,6 +492,9 @@ def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
     assert edited["assignee"] == left["assignee"]
     assert take(site, "Вера", edited, "assign", **to).status == (200 if how == "removed" else 400)
     assert taken(site, "Вера", seen(site, "Вера", item), "assign", organisation=THEIRS)["assignee"] is None
+    reopened = taken(site, "Анна", closed, "reopen", reason="Опять течёт", due_on="2999-01-01")
+    assert reopened["assignee"] == {"id": to["assignee_id"] if how == "removed" else None, "name": "Егор"}
+    require_history_equals_state(site, closed)
 
 
 def test_while_somebody_holds_a_site_its_steps_are_refused_in_time_and_may_be_sent_again(site, database):
