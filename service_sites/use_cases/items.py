@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
 from sys import getsizeof
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,6 @@ from uuid import UUID
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from service_sites.domain.deadlines import default_due_on
 from service_sites.domain.item import ItemKind, WorkState
 from service_sites.domain.people import INSPECTORS, WORKERS, Actor, SiteRole
 from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
@@ -40,7 +38,7 @@ from service_sites.use_cases.item_views import (
     shown,
 )
 from service_sites.use_cases.members import actor_of, name_of
-from service_sites.use_cases.places import working_days
+from service_sites.use_cases.places import due_by_rules
 from service_sites.use_cases.reports import counted_in
 from service_sites.users_client import Names
 from servicekit.database.engine import Database
@@ -380,11 +378,3 @@ def _set_assignee(session: Session, site_id: UUID, values: dict[str, Any]) -> No
         raise Invalid.field("assignee_id", "must be an engineer, a manager or a contractor of this site")
     values["assignee_name"] = member.name
     values["organisation"] = values.get("organisation") or member.organisation
-
-
-def due_by_rules(session: Session, site: Any, severity: str | None) -> date | None:
-    """When an item is due by the rules of its site, a `SiteNow` or the like, if it is submitted today."""
-    if severity is None or site.deadline_rules.get(severity) is None:
-        return None
-    days = working_days(session, site.id, site.calendar)
-    return default_due_on(severity, site.deadline_rules, site.today, days)

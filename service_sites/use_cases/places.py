@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from service_sites.domain.calendars import holiday, national
-from service_sites.domain.deadlines import WorkingDays
+from service_sites.domain.deadlines import WorkingDays, default_due_on
 from service_sites.errors import LocationInUse, TooManyLocations
 from service_sites.persistence import places, sites
 from service_sites.schemas.places import (
@@ -39,9 +40,12 @@ MOST_LOCATIONS = 5_000
 _SHOWN_DAYS = timedelta(days=30)
 
 
-def working_days(session: Session, site_id: UUID, country: str | None) -> WorkingDays:
-    """The working days of a site with this calendar."""
-    return WorkingDays(national(country), places.exceptions(session, site_id, FIRST_DAY, LAST_DAY))
+def due_by_rules(session: Session, site: Any, severity: str | None) -> date | None:
+    """When an item is due by the rules of its site, a `SiteNow` or the like, if it is submitted today."""
+    if severity is None or site.deadline_rules.get(severity) is None:
+        return None
+    days = WorkingDays(national(site.calendar), places.exceptions(session, site.id, FIRST_DAY, LAST_DAY))
+    return default_due_on(severity, site.deadline_rules, site.today, days)
 
 
 class Places:

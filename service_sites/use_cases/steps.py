@@ -24,8 +24,8 @@ from service_sites.schemas.steps import (
     StepOutcomes,
 )
 from service_sites.use_cases.item_views import require_seen, shown
-from service_sites.use_cases.items import due_by_rules
 from service_sites.use_cases.members import actor_of, name_of
+from service_sites.use_cases.places import due_by_rules
 from service_sites.users_client import Names
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
