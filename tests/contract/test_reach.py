@@ -22,12 +22,13 @@ REPOSITORIES = [
     if path.name not in ("engine_store.py", "maintenance_store.py", "__init__.py")
 ]
 #: What a function needs to ask a database.
-DATABASE = {"database", "_database", "session", "_statements"}
+DATABASE = {"database", "_database", "session", "source", "_statements"}
 #: Those without a reach, with why.
 WITHOUT_REACH = {
     "service_orders/repository.py": {"follows the deletion of a user": "cancel_open"},
     "service_sites/persistence/members.py": {
         "follows the accounts of users": "forget mark rename sites_of",
+        "of a site that is changed": "enabled",
         "where the use case knows the caller's role": "add has_another_manager held remove search update_held",
     },
     "service_sites/persistence/places.py": {
@@ -36,7 +37,8 @@ WITHOUT_REACH = {
     },
     "service_sites/persistence/sites.py": {
         "opened by administrators alone": "add",
-        "the use case then asks what the caller is there": "count_change hold show update_held",
+        "the use case then asks what the caller is there": "begin hold update_held",
+        "any statement": "run",
         "of nobody": "knows_time_zone",
     },
     "service_users/repository.py": {
@@ -46,18 +48,19 @@ WITHOUT_REACH = {
     },
     "service_sites/persistence/changes.py": {"of a site that was found, for whom the use case knows": "removals"},
     "service_sites/persistence/comments.py": {
-        "of an item that was found or locked": "add link lock page reword unlink unwatch watch",
+        "of an item that was found or locked": "add link links lock page reword unlink unwatch watch watchers",
         "the use case looks which of the items are seen": "changed",
         "follows what became of a user": "forget_watcher",
     },
     "service_sites/persistence/history.py": {"of an item that was found": "page page_for_contractor"},
     "service_sites/persistence/items.py": {
-        "changes a site, or an item that was locked": "add begin remove write",
-        "of a site that is changed": "member",
-        "any statement": "run",
+        "changes a site, or an item that was locked": "add remove write",
         "follows those who leave": "assigned",
     },
-    "service_sites/persistence/operations.py": {"of a step that was just taken": "remember"},
+    "service_sites/persistence/operations.py": {
+        "of a step that was just taken": "remember",
+        "compares who asked before": "find_answer",
+    },
     "service_tasks/persistence/message_store.py": {
         "only for callers who reach all": "accept forget get search",
         "the broker's": "store",
