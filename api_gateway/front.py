@@ -470,7 +470,7 @@ class Front(ObservedHandler[_ClientCall]):
 
 def _read_target(request: Request) -> Target:
     """The request's target; raises BadPath, or BadRequest unless there is a single Host."""
-    request.check_host()
+    request.check_fields()
     return Target("*", None) if request.target == "*" else split_target(request.target)
 
 

@@ -100,7 +100,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
 
     async def handle(self, exchange: StreamExchange) -> bool:
         request = exchange.request
-        request.check_host()
+        request.check_fields()
         field = request.fields.get
         path = unquote(request.target.partition("?")[0])
         self._browsers.check(request.method, path, field(b"host"), field(b"origin"), field(b"sec-fetch-site"))

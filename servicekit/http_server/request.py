@@ -19,6 +19,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 #: How long a body may take to arrive, in seconds.
 ARRIVAL_SECONDS = 30.0
 
+#: Fields of one value each, in lower case: from two of them one reader would take the first, another both.
+_OF_ONE_VALUE = (b"authorization", b"content-type", b"idempotency-key", b"x-act-as")
+
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
@@ -48,7 +51,7 @@ def origin_form(target: bytes, fields: Fields, version: tuple[int, int]) -> tupl
 class RequestFields:
     """The fields of a request, with common look-ups. Immutable: equal heads share one instance."""
 
-    __slots__ = ("common", "first", "has_valid_host", "hosts", "pairs", "verdict")
+    __slots__ = ("common", "first", "has_valid_host", "hosts", "pairs", "repeated", "verdict")
 
     def __init__(self, pairs: Fields) -> None:
         self.pairs = pairs
@@ -56,6 +59,9 @@ class RequestFields:
         self.has_valid_host = not self.hosts or is_valid_host(self.hosts[0])
         #: The first value of each field.
         self.first = dict(reversed(pairs))
+        names = [] if len(self.first) == len(pairs) else [name for name, _ in pairs]
+        #: A field that may come once and comes again.
+        self.repeated = next((name for name in _OF_ONE_VALUE if names.count(name) > 1), None)
         #: The verdict of BrowserRules, once known; it does not depend on the sender.
         self.verdict: Verdict | None = None
         #: Those that requests by other credentials share.
@@ -68,7 +74,7 @@ class RequestFields:
         whole.pairs = [*self.pairs[:at], field, *self.pairs[at:]]
         whole.first = {**self.first, b"authorization": value}
         whole.hosts, whole.has_valid_host = self.hosts, self.has_valid_host
-        whole.verdict, whole.common = self.verdict, self
+        whole.verdict, whole.common, whole.repeated = self.verdict, self, self.repeated
         return whole
 
     def get(self, name: bytes) -> str | None:
@@ -197,10 +203,13 @@ class Request:
     body: RequestBody
     client: Client
 
-    def check_host(self) -> None:
-        """Raise `BadRequest` unless there is exactly one valid Host (RFC 9112 section 3.2); optional in HTTP/1.0."""
+    def check_fields(self) -> None:
+        """Raise `BadRequest` unless there is exactly one valid Host (RFC 9112 section 3.2; optional in HTTP/1.0), or
+        where a field of one value comes twice."""
         hosts = self.fields.hosts
         if len(hosts) > 1 or (not hosts and self.http_version != "1.0"):
             raise BadRequest("A request names exactly one Host.")
         if not self.fields.has_valid_host:
             raise BadRequest("The Host field is not valid.")
+        if self.fields.repeated is not None:
+            raise BadRequest.field(self.fields.repeated.decode("ascii").title(), "may be sent only once")

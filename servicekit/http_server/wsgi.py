@@ -204,7 +204,7 @@ class WsgiHandler(ObservedHandler[_Job]):
 
     async def handle(self, exchange: _Job) -> bool:
         request = exchange.request
-        request.check_host()
+        request.check_fields()
         immediate = self._app.immediate.get(request.target)
         if immediate is not None and request.method in ("GET", "HEAD"):
             exchange.answer_at_once(immediate())

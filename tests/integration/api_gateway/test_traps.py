@@ -154,6 +154,12 @@ def test_the_upstream_sees_exactly_this(either: RawClient, users: ScriptedUpstre
         pytest.param(get(b"/users/"), id="an empty segment at the end"),
         pytest.param(b"GET /users HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n", id="two Hosts"),
         pytest.param(b"GET /users HTTP/1.1\r\nHost: a, b\r\n\r\n", id="two Hosts in one"),
+        *(
+            pytest.param(
+                post(b"%b: a\r\n%b: b\r\nContent-Length: 2\r\n" % (name, name.lower()), b"{}"), id=f"two of {name!r}"
+            )
+            for name in (b"Authorization", b"Content-Type", b"Idempotency-Key", b"X-Act-As")
+        ),
         pytest.param(get(b"http://other.example/users"), id="a strange host in the target"),
         pytest.param(get(b"http:///users"), id="no host in the target"),
         pytest.param(get(b"http://localhost/users/../admin"), id="dots behind a host"),

@@ -39,17 +39,30 @@ def test_of_a_field_that_comes_twice_the_first_value_is_asked_for() -> None:
 )
 def test_host_is_one_host_with_an_optional_port(host: bytes, valid: bool) -> None:
     if valid:
-        request([(b"host", host)]).check_host()
+        request([(b"host", host)]).check_fields()
     else:
         with pytest.raises(BadRequest):
-            request([(b"host", host)]).check_host()
+            request([(b"host", host)]).check_fields()
 
 
 def test_a_request_names_one_host_unless_it_is_older_than_that() -> None:
-    request([], http_version="1.0").check_host()
+    request([], http_version="1.0").check_fields()
     for fields in ([], [(b"host", b"a"), (b"host", b"a")]):
         with pytest.raises(BadRequest):
-            request(fields).check_host()
+            request(fields).check_fields()
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Content-Type", "Idempotency-Key", "X-Act-As"])
+def test_a_field_of_one_value_is_named_when_it_comes_twice(name: str) -> None:
+    once: list[tuple[bytes, bytes]] = [(b"host", b"a"), (name.lower().encode(), b"1"), (b"if-match", b'"1"')]
+    request([*once, (b"if-match", b'"2"')]).check_fields()
+    for credential in (b"", b"Bearer a"):
+        fields = RequestFields([*once, (name.lower().encode(), b"1")])
+        if credential:
+            fields = fields.with_authorization(credential, 1)
+        with pytest.raises(BadRequest) as refused:
+            Request("GET", "/", "1.1", fields, NO_BODY, None).check_fields()  # type: ignore[arg-type]
+        assert [detail.field for detail in refused.value.details] == [name]
 
 
 @pytest.mark.parametrize(
