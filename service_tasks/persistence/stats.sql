@@ -54,9 +54,9 @@ WHERE t.errors <> '[]' AND e.failed_at >= begin.at
 
 -- name: count_some
 -- For a large table: of each state with an index the first `most`, in the order of that index, so that no more rows are
--- read. A smaller number is exact. There are never more running tasks than the workers hold. Completed ones have no
--- index: see the sample below.
-WITH chosen AS MATERIALIZED (
+-- read: an order that another index gives too is written as the planner cannot know. A smaller number is exact. There are
+-- never more running tasks than the workers hold. Completed ones have no index: see the sample below.
+WITH chosen AS (
     (SELECT r.task_type, r.state, r.execute_at FROM tasks r WHERE r.state = 'ready'
      ORDER BY r.task_type, {turn}, r.id LIMIT %(most)s)
     UNION ALL
@@ -66,9 +66,11 @@ WITH chosen AS MATERIALIZED (
     (SELECT a.task_type, a.state, NULL FROM tasks a WHERE a.worker_id IS NOT NULL AND a.state = 'running'
      ORDER BY a.worker_id, a.task_type LIMIT %(most_running)s)
     UNION ALL
-    (SELECT f.task_type, f.state, NULL FROM tasks f WHERE f.state = 'failed' ORDER BY f.id DESC LIMIT %(most)s)
+    (SELECT f.task_type, f.state, NULL FROM tasks f WHERE f.state IN ('failed', 'cancelled') AND f.state > 'cancelled'
+     ORDER BY f.state, f.id DESC LIMIT %(most)s)
     UNION ALL
-    (SELECT c.task_type, c.state, NULL FROM tasks c WHERE c.state = 'cancelled' ORDER BY c.id DESC LIMIT %(most)s)
+    (SELECT c.task_type, c.state, NULL FROM tasks c WHERE c.state = 'cancelled'
+     ORDER BY c.completed_at DESC LIMIT %(most)s)
 ), counted AS MATERIALIZED (
     SELECT x.task_type, x.state, count(*) AS many, min(x.execute_at) AS first FROM chosen x GROUP BY x.task_type, x.state
 )
@@ -137,15 +139,13 @@ FROM task_minutes m WHERE m.minute > date_trunc('minute', now()) - make_interval
 GROUP BY m.task_type
 
 -- name: times
--- The non-empty buckets of each type: how long its tasks waited and ran.
-SELECT m.task_type, b.kind, b.number::int - 1, sum(b.many)::bigint
-FROM task_minutes m CROSS JOIN LATERAL (
-    SELECT 'wait' AS kind, w.number, w.many FROM unnest(m.waits) WITH ORDINALITY AS w(many, number) WHERE w.many > 0
-    UNION ALL
-    SELECT 'run', w.number, w.many FROM unnest(m.runs) WITH ORDINALITY AS w(many, number) WHERE w.many > 0
-) b
-WHERE m.minute > date_trunc('minute', now()) - make_interval(mins => %(minutes)s)
-GROUP BY m.task_type, b.kind, b.number
+-- The non-empty buckets of each type: how long its tasks waited and ran. Unnested side by side in the SELECT list, which
+-- takes half the time of a join with unnest.
+SELECT b.task_type, b.number - 1 AS bucket, sum(b.wait)::bigint AS waits, sum(b.run)::bigint AS runs
+FROM (SELECT m.task_type, generate_subscripts(m.waits, 1) AS number, unnest(m.waits) AS wait, unnest(m.runs) AS run
+      FROM task_minutes m WHERE m.minute > date_trunc('minute', now()) - make_interval(mins => %(minutes)s)) b
+WHERE b.wait > 0 OR b.run > 0
+GROUP BY b.task_type, b.number
 
 -- name: workers
 SELECT w.name, w.task_types, w.slots, w.busy, w.threads, w.busy_threads, w.started_at, w.heartbeat_at,

@@ -23,7 +23,7 @@ SMALL_PAGES = 4096
 MOST = 2_000
 MOST_RUNNING = 10_000
 #: pages in the sample from which the rest is estimated
-SAMPLED_PAGES = 500
+SAMPLED_PAGES = 250
 #: the most pairs of type and state returned
 GROUPS = 500
 #: when more are ready than were counted, the oldest is sought among the first tasks of this many types
@@ -146,10 +146,10 @@ class StatsStore:
 
     def _timed(self, session: Session) -> dict[str, Timed]:
         found: dict[str, Timed] = {}
-        for name, kind, bucket, many in self._statements.rows(session, "times", minutes=WINDOW_MINUTES):
+        for name, bucket, waits, runs in self._statements.rows(session, "times", minutes=WINDOW_MINUTES):
             timed = found.setdefault(name, Timed([0] * BUCKETS, [0] * BUCKETS))
-            counts = timed.waits if kind == "wait" else timed.runs
-            counts[min(bucket, BUCKETS - 1)] += many
+            timed.waits[min(bucket, BUCKETS - 1)] += waits
+            timed.runs[min(bucket, BUCKETS - 1)] += runs
         return found
 
 

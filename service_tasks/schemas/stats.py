@@ -98,7 +98,7 @@ class TaskStatsView(View):
     """How the task service stands.
 
     Counts are exact while the table is small (32 MB, some 60,000 tasks); beyond that up to 2,000 tasks of a status are
-    counted by an index, and more are estimated from 500 pages. The workers count throughput, wait and run, and report
+    counted by an index, and more are estimated from 250 pages. The workers count throughput, wait and run, and report
     them with their heartbeats: a killed worker's unreported counts are lost. Of more than 2,000 ready tasks
     the oldest is looked for among the first 500 of each type.
     """

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
+from servicekit.database.places import Places
 from servicekit.database.statement import Statement
 from servicekit.database.watchdog import Watchdog
 from servicekit.wire import deadline
@@ -145,9 +145,7 @@ class Database:
             },
         )
         # The pool's own wait ignores the deadline, so the wait is here: a place is a connection of the pool.
-        self._places: SimpleQueue[None] = SimpleQueue()
-        for _ in range(pool_size):
-            self._places.put(None)
+        self._places = Places(pool_size)
         #: Connections between two uses by `once`, in autocommit, with the times when they left the pool and were last
         #: used. To fetch one from the pool takes as much of a processor as to ask the server.
         self._kept: deque[tuple[Any, float, float]] = deque()
@@ -312,7 +310,7 @@ class Database:
             without_values(exc)
             raise
         finally:
-            self._places.put(None)
+            self._places.give_back()
 
     def _take(self) -> tuple[Any, float]:
         """A connection in autocommit, and when it left the pool."""
@@ -377,16 +375,14 @@ class Database:
         try:
             yield
         finally:
-            self._places.put(None)
+            self._places.give_back()
 
     def _take_place(self) -> None:
         """Wait for a free connection, no longer than the request has left."""
         wait = deadline.remaining(self._wait_seconds)
-        try:
-            self._places.get(timeout=wait)
-        except Empty:
+        if not self._places.take(wait):
             deadline.remaining(wait)  # raises if it was the request's time that ran out
-            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1) from None
+            raise DatabaseUnavailable("Too many requests wait for the database.", retry_after=1)
 
     def ping(self, *, writing: bool = False) -> None:
         """Raise `DatabaseUnavailable` when the database does not answer or, with `writing`, takes no writes."""

@@ -122,6 +122,10 @@ STATEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"tasks_pkey"},
     ),
 }
+STATEMENTS["count_some"] = (
+    {"most": 2001, "most_running": 10_001, "groups": 500},
+    {"ix_tasks_ready", "ix_tasks_scheduled", "ix_tasks_worker", "ix_tasks_ended_badly", "ix_tasks_cancelled_at"},
+)
 LIST = {
     "states": ["failed"],
     "state": "cancelled",
@@ -159,9 +163,11 @@ BY_ID = {
 
 
 def plan_of(database: Database, name: str) -> dict[str, Any]:
-    queries = {**load_queries("maintenance.sql"), **load_queries()}
+    queries = {**load_queries("stats.sql"), **load_queries("maintenance.sql"), **load_queries()}
     with database.transaction() as session:
         connection = session.connection()
+        if name == "count_some":
+            connection.exec_driver_sql(queries["by_index"])
         if name in BY_ID:
             connection.exec_driver_sql(queries["by_id"])
         if LISTS.get(name):

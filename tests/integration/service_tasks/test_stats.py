@@ -121,7 +121,7 @@ def test_in_a_large_table_nothing_but_indexes_and_the_sample_is_read(bench, task
     queries = load_queries("stats.sql")
     expected = {
         "count_some": {
-            "ix_tasks_ready", "ix_tasks_scheduled", "ix_tasks_worker", "ix_tasks_ended_badly",
+            "ix_tasks_ready", "ix_tasks_scheduled", "ix_tasks_worker", "ix_tasks_ended_badly", "ix_tasks_cancelled_at",
         },
         "sample": {"Sample Scan"},
         "oldest_ready": {"ix_tasks_ready"},
