@@ -55,8 +55,8 @@ CONSTRAINTS: Mapping[str, type[AppError]] = {
 PEOPLE_TOTAL_SECONDS = 3.0
 
 
-def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
-    """Everything that people and programs may ask."""
+def public_routes(database: Database, people: PeopleDirectory, secret: str = "") -> list[Routes]:
+    """Everything that people and programs may ask. `secret` seals what they are to send back."""
     names = Names(people)
     return [
         site_routes(Sites(database, people)),
@@ -66,7 +66,7 @@ def public_routes(database: Database, people: PeopleDirectory) -> list[Routes]:
         step_routes(Steps(database, names)),
         report_routes(Reports(database)),
         comment_routes(Comments(database, names)),
-        change_routes(Changes(database)),
+        change_routes(Changes(database, secret)),
     ]
 
 
@@ -99,7 +99,7 @@ def create_app(settings: SitesSettings) -> Flask:
     return make_app(
         "service_sites",
         routes=[
-            *public_routes(database, people),
+            *public_routes(database, people, settings.token or ""),
             event_routes(Inbox(database, handlers), settings.token),
         ],
         checks={"database": database.ping},

@@ -1,4 +1,7 @@
-"""What the sites service may do with its tables and functions. What happened it can only add to."""
+"""What the sites service may do with its tables and functions. What happened it can only add to.
+
+It deletes work items because an author may delete a draft; of others it asks for no such thing.
+"""
 
 from servicekit.database.privileges import READ_AND_WRITE
 
@@ -11,7 +14,7 @@ PRIVILEGES = {
     "history": "SELECT, INSERT",
     "removals": "SELECT, INSERT",
     "operations": READ_AND_WRITE,
-    "comments": READ_AND_WRITE,
+    "comments": "SELECT, INSERT, UPDATE",
     "watchers": "SELECT, INSERT, DELETE",
     "links": "SELECT, INSERT, DELETE",
     "trigrams": "EXECUTE",

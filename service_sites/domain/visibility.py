@@ -9,7 +9,11 @@ from service_sites.domain.people import Actor, SiteRole
 
 
 def sees(item: ItemState, actor: Actor) -> bool:
-    """Whether an item of their site exists for somebody. persistence/items.py says the same in SQL."""
+    """Whether an item of their site exists for somebody. persistence/items.py says the same in SQL.
+
+    Whoever lost it is told by the feed that it is gone, and no more: neither what becomes of it nor, in reports and
+    answers to repeated requests, what was theirs. Who has the work now may be their competitor.
+    """
     if actor.override or actor.role is None:
         return True
     is_author = actor.is_person(item.author_id)

@@ -9,9 +9,11 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Integer, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from service_sites.persistence.items import is_visible
 from service_sites.tables import Removal
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
+from servicekit.identity.reach import Reach
 
 _REMOVED: list[Any] = [Removal.change_seq, Removal.item_id]
 _REMOVALS = Statement(
@@ -21,6 +23,7 @@ _REMOVALS = Statement(
         Removal.change_seq > bindparam("since", type_=BigInteger()),
         Removal.change_seq <= bindparam("until", type_=BigInteger()),
         Removal.audience == bindparam("audiences", type_=ARRAY(Text)).any_(),
+        ~is_visible(Removal.item_id),
     )
     .distinct()
     .order_by(Removal.change_seq)
@@ -29,8 +32,16 @@ _REMOVALS = Statement(
 
 
 def removals(
-    database: Database, site_id: UUID, audiences: Collection[str], *, since: int, until: int, limit: int
+    database: Database,
+    site_id: UUID,
+    audiences: Collection[str],
+    user_id: UUID | None,
+    *,
+    since: int,
+    until: int,
+    limit: int,
+    reach: Reach,
 ) -> Sequence[Any]:
-    """The items that some of these audiences may no longer see, each with when that was; one may be seen again."""
-    values = {"site_id": site_id, "audiences": list(audiences), "since": since, "until": until, "limit": limit}
-    return database.rows(_REMOVALS, values)
+    """The items that somebody of these audiences sees no longer, each with when that was."""
+    values = {"site_id": site_id, "audiences": list(audiences), "user_id": user_id, "reach": reach.owner}
+    return database.rows(_REMOVALS, {**values, "since": since, "until": until, "limit": limit})

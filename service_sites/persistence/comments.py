@@ -12,10 +12,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as insert_unless
 from sqlalchemy.orm import Session
 
+from service_sites.persistence.items import is_visible
 from service_sites.persistence.sites import run
 from service_sites.tables import Comment, Link, Membership, Watcher
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
+from servicekit.identity.reach import Reach
 
 _ITEM = bindparam("item_id", type_=Uuid())
 _COMMENT: list[Any] = [*Comment.__table__.columns]
@@ -41,6 +43,7 @@ _SINCE = Statement(
         Comment.change_seq > bindparam("since", type_=BigInteger()),
         Comment.change_seq <= bindparam("until", type_=BigInteger()),
         _HEARD,
+        is_visible(Comment.item_id),
     )
     .order_by(Comment.change_seq)
     .limit(_LIMIT)
@@ -63,12 +66,20 @@ def page(database: Database, item: Any, audiences: Collection[str], after: UUID 
 
 
 def changed(
-    database: Database, site_id: UUID, audiences: Collection[str], *, since: int, until: int, limit: int
+    database: Database,
+    site_id: UUID,
+    audiences: Collection[str],
+    user_id: UUID | None,
+    *,
+    since: int,
+    until: int,
+    limit: int,
+    reach: Reach,
 ) -> Sequence[Any]:
     """What was said on a site to some of these audiences, and not changed since, in a range of its `change_seq`, of
-    whatever item."""
-    values = {"site_id": site_id, "audiences": list(audiences), "since": since, "until": until, "limit": limit}
-    return database.rows(_SINCE, values)
+    items that somebody sees."""
+    values = {"site_id": site_id, "audiences": list(audiences), "user_id": user_id, "reach": reach.owner}
+    return database.rows(_SINCE, {**values, "since": since, "until": until, "limit": limit})
 
 
 def add(session: Session, values: Mapping[str, Any]) -> None:

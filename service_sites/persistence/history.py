@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Integer, Text, Uuid, bindparam, cast, func, literal_column, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from service_sites.persistence.sites import run
@@ -15,29 +14,17 @@ from service_sites.tables import History
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 
-#: What only the people who lead a site know.
-_UNTOLD_TO_CONTRACTORS = ("priority", "visible_to_customer", "root_cause", "tags")
-
 _OF_ITEM = (History.item_id == bindparam("item_id", type_=Uuid()), History.seq > bindparam("after", type_=BigInteger()))
 _USER, _ORGANISATION = bindparam("user_id", type_=Uuid()), bindparam("organisation", type_=Text())
 _COLUMNS: list[Any] = [*History.__table__.columns]
-_UNTOLD = cast(bindparam("untold"), ARRAY(Text))
-_TOLD = History.changes.op("-")(_UNTOLD)
 #: Since the item came to be theirs, and what they did themselves.
 _CONCERNS = or_(
     History.actor_id == _USER,
     History.organisation == func.nullif(_ORGANISATION, literal_column("''")),
     History.seq >= bindparam("since", type_=BigInteger()),
 )
-_SAYS_SOMETHING = or_(History.step != literal_column("'changed'"), literal_column("'{}'::jsonb") != _TOLD)
-_LIMIT = bindparam("limit", type_=Integer())
-_PAGE = Statement(select(*_COLUMNS).where(*_OF_ITEM).order_by(History.seq).limit(_LIMIT))
-_THEIRS = Statement(
-    select(*(_TOLD.label("changes") if column.key == "changes" else column for column in _COLUMNS))
-    .where(*_OF_ITEM, _CONCERNS, _SAYS_SOMETHING)
-    .order_by(History.seq)
-    .limit(_LIMIT)
-)
+_ALL = select(*_COLUMNS).where(*_OF_ITEM).order_by(History.seq).limit(bindparam("limit", type_=Integer()))
+_PAGE, _THEIRS = Statement(_ALL), Statement(_ALL.where(_CONCERNS))
 #: When somebody became the assignee.
 _ASSIGNED = Statement(
     select(func.max(History.seq).label("seq")).where(
@@ -56,11 +43,12 @@ def page(database: Database | Session, item: Any, after: int, limit: int) -> Seq
 def page_for_contractor(
     database: Database | Session, item: Any, after: int, limit: int, user_id: UUID | None, organisation: str
 ) -> Sequence[Any]:
-    """Return the same, as far as it concerns somebody to whom the item is given, or their organisation."""
+    """Return the same, as far as it concerns somebody to whom the item is given, or their organisation: of that time
+    all that the item itself shows them."""
     values = {"item_id": item.id, "user_id": user_id}
     since = _NEVER
     if item.assignee_id is not None and item.assignee_id == user_id:
         # If no change gave it to them, it was theirs from the beginning.
         since = run(database, _ASSIGNED, values)[0].seq or 0
     values |= {"after": after, "limit": limit, "organisation": organisation, "since": since}
-    return run(database, _THEIRS, {**values, "untold": list(_UNTOLD_TO_CONTRACTORS)})
+    return run(database, _THEIRS, values)

@@ -192,14 +192,17 @@ def changed(
     return database.rows(_CHANGED, {**values, "since": since, "until": until, "limit": limit})
 
 
-_VISIBLE = Statement(
+_OF_READER = (
     select(WorkItem.id)
-    .outerjoin(
-        Membership,
-        and_(Membership.site_id == WorkItem.site_id, Membership.user_id == bindparam("user_id", type_=Uuid())),
-    )
-    .where(WorkItem.id == bindparam("ids", type_=ARRAY(Uuid)).any_(), _REACHED)
+    .outerjoin(Membership, and_(Membership.site_id == WorkItem.site_id, Membership.user_id == _USER))
+    .where(_REACHED)
 )
+_VISIBLE = Statement(_OF_READER.where(WorkItem.id == bindparam("ids", type_=ARRAY(Uuid)).any_()))
+
+
+def is_visible(item_id: Sql) -> Condition:
+    """The condition that an item is there and seen by whom the parameters `user_id` and `reach` say."""
+    return _OF_READER.where(WorkItem.id == item_id).correlate_except(WorkItem, Membership).exists()
 
 
 def visible(database: Database, ids: Collection[UUID], user_id: UUID | None, *, reach: Reach) -> frozenset[UUID]:

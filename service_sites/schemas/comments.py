@@ -6,23 +6,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, StringConstraints
 
 from service_sites.schemas.items import PersonView
+from service_sites.schemas.text import Sentences
 from servicekit.web.schemas import Body, Id, Query, QueryInt, Timestamp, View
 
 AudienceWord = Literal["internal", "parties", "customer"]
 LinkKind = Literal["order", "task", "item"]
-MOST_CHARACTERS = 10_000
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
-
-
-Said = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS), AfterValidator(_not_blank)]
+Said = Annotated[Sentences, StringConstraints(min_length=1, max_length=10_000)]
 
 
 class CommentCreate(Body):

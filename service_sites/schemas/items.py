@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
-from service_sites.schemas.text import Label, Remark, Tidied
+from service_sites.schemas.text import Label, Legible, Remark, Sentences, Tidied
 from servicekit.web.paging import SortedPage, SortedQuery
 from servicekit.web.preconditions import Resource
 from servicekit.web.schemas import (
@@ -61,7 +61,7 @@ _STATE_WORDS = (
     *CUSTOMER_STATES,
 )
 Title = Annotated[str, Field(min_length=1, max_length=255), Visible]
-Description = Annotated[str, Field(max_length=10_000)]
+Description = Annotated[Sentences, StringConstraints(max_length=10_000)]
 Word = Annotated[str, Field(max_length=100), Visible]
 Line = Annotated[str, Field(max_length=500), Visible]
 Tags = Annotated[list[Annotated[str, Field(min_length=1, max_length=50), Visible]], Field(max_length=20)]
@@ -289,7 +289,7 @@ class WorkItemQuery(SortedQuery):
 class WorkItemDelete(Query):
     """How a draft is deleted."""
 
-    reason: Annotated[QueryText, Field(min_length=1), Tidied] | None = Field(default=None, description=_REASON)
+    reason: Annotated[QueryText, Field(min_length=1), Tidied, Legible] | None = Field(default=None, description=_REASON)
 
 
 class WorkItemPage(SortedPage):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import hmac
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,40 +24,57 @@ from servicekit.wire.errors import Invalid
 
 #: How many of a site's changes one request looks through, whoever sees how many of them.
 _LOOKED_THROUGH = 10_000
+#: A cursor moves on by so many changes of which its reader sees nothing, so that they are not always looked through.
+_UNSEEN = 1_000
 
 
 class _Cursor(NamedTuple):
     """How much of a site somebody knows."""
 
-    site_id: UUID
     #: Everything up to this one of the site's changes.
     seq: int
     #: Since when they have the rights by which they know it.
     rights: int
 
-    def __str__(self) -> str:
-        text = self.site_id.bytes + self.seq.to_bytes(8) + self.rights.to_bytes(8)
-        return base64.urlsafe_b64encode(text).decode("ascii").rstrip("=")
 
-    @classmethod
-    def read(cls, site_id: UUID, text: str) -> _Cursor:
-        """Raises `Invalid` for anything but a cursor of this site."""
+class _Cursors:
+    """Cursors as texts that tell nobody how much happens on a site: equal for equal ones, and sealed with a secret."""
+
+    def __init__(self, secret: str) -> None:
+        self._key = hmac.digest(secret.encode(), b"cursors of changes", "sha256")
+
+    def written(self, site_id: UUID, cursor: _Cursor) -> str:
+        plain = cursor.seq.to_bytes(8) + cursor.rights.to_bytes(8)
+        seal = self._digest(b"seal", site_id.bytes + plain)
+        return base64.urlsafe_b64encode(site_id.bytes + seal + self._masked(seal, plain)).decode("ascii")
+
+    def read(self, site_id: UUID, text: str) -> _Cursor | None:
+        """None for one that was sealed with another secret. Raises `Invalid` for all that is no cursor of this site."""
         try:
-            read = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            cursor = cls(UUID(bytes=read[:16]), int.from_bytes(read[16:24]), int.from_bytes(read[24:32]))
+            read = base64.b64decode(text, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
-            cursor = None
-        if cursor is None or len(read) != 32 or cursor.site_id != site_id or max(cursor[1:]) >= 2**63:
+            read = b""
+        if len(read) != 48 or read[:16] != site_id.bytes:
             raise Invalid.field("since", "must be the `cursor` of an answer about this site")
-        return cursor
+        seal, plain = read[16:32], self._masked(read[16:32], read[32:])
+        if seal != self._digest(b"seal", site_id.bytes + plain):
+            return None
+        return _Cursor(int.from_bytes(plain[:8]), int.from_bytes(plain[8:]))
+
+    def _masked(self, seal: bytes, text: bytes) -> bytes:
+        return bytes(one ^ other for one, other in zip(text, self._digest(b"mask", seal), strict=True))
+
+    def _digest(self, purpose: bytes, text: bytes) -> bytes:
+        return hmac.digest(self._key, purpose + text, "sha256")[:16]
 
 
 class Changes:
-    """The use case; thread-safe."""
+    """The use case; thread-safe. `secret` is known to all processes of the service, and to nobody else."""
 
-    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, secret: str = "", *, clock: Clock = utc_now) -> None:
         self._database = database
         self._clock = clock
+        self._cursors = _Cursors(secret)
 
     def since(
         self, site_id: UUID, query: ChangesQuery, caller: Principal, known: str | None
@@ -64,37 +83,48 @@ class Changes:
         None while that is the `known` one. Raises `SiteNotFound`, and `Invalid` for a strange cursor.
 
         A change's `change_seq` is taken under the site's row lock, so whoever reads one has seen all that are less.
+        Cursor and tag stay as they are while the caller sees nothing new, or they would tell how much others do: they
+        move on by a thousand changes at the least.
         """
         reach = caller.reach(Action.READ_SITES)
         now = self._clock()
         site = sites.reader(self._database, site_id, caller.user_id, now, reach=reach)
-        sent = None if query.since is None else _Cursor.read(site_id, query.since)
-        reset = sent is not None and (sent.rights != site.changed_seq or sent.seq > site.change_seq)
-        since = 0 if sent is None or reset else sent.seq
+        sent = None if query.since is None else self._cursors.read(site_id, query.since)
+        knows = sent is not None and sent.rights == site.changed_seq and sent.seq <= site.change_seq
+        since = sent.seq if sent is not None and knows else 0
+        reset = query.since is not None and not knows
+        found, until = self._found(site, query, caller, since)
+        more = until < site.change_seq
+        if not more:
+            until = max(found[-1][0] if found else since, until - until % _UNSEEN)
+        cursor = self._cursors.written(site_id, _Cursor(until, site.changed_seq))
         # By the date, things become late.
-        parts = (site.change_seq, site.changed_seq, since, query.limit, int(reset), f"{site.today:%Y%m%d}")
-        tag = f'"{"-".join(map(str, parts))}"'
+        parts = (cursor, query.since, query.limit, reset, site.today)
+        tag = f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
         if tag == known:
             return None, tag
+        shown = [change for _, change in found]
+        return ChangesView.unchecked(changes=shown, cursor=cursor, more=more, reset=reset), tag
+
+    def _found(
+        self, site: Any, query: ChangesQuery, caller: Principal, since: int
+    ) -> tuple[list[tuple[int, ChangeView]], int]:
+        """The changes behind one that the caller sees, each with its number, and up to which they are all."""
+        reach = caller.reach(Action.READ_SITES)
+        now, site_id = self._clock(), site.id
         until = min(site.change_seq, since + _LOOKED_THROUGH)
-        within = {"since": since, "until": until, "limit": query.limit + 1}
+        if until == since:
+            return [], until
+        within: Any = {"since": since, "until": until, "limit": query.limit + 1, "reach": reach}
         who = actor_of(site, caller)
-        rows = items.changed(self._database, site_id, caller.user_id, now, **within, reach=reach)
-        seen = {row.id for row in rows}
+        rows = items.changed(self._database, site_id, caller.user_id, now, **within)
+        said = comments.changed(self._database, site_id, audiences_of(who), caller.user_id, **within)
+        gone = changes.removals(self._database, site_id, _audiences(who, reach), caller.user_id, **within)
         found: list[tuple[int, ChangeView]] = [
-            (row.change_seq, _change("item", row.id, item=shown(row, who, caller))) for row in rows
+            *((row.change_seq, _change("item", row.id, item=shown(row, who, caller))) for row in rows),
+            *((row.change_seq, _change("comment", row.id, comment=comment_view(row, who))) for row in said),
+            *((row.change_seq, _change("gone", row.item_id)) for row in gone),
         ]
-        said = comments.changed(self._database, site_id, audiences_of(who), **within)
-        about = {row.item_id for row in said} - seen
-        visible = seen | items.visible(self._database, about, caller.user_id, reach=reach)
-        found += [
-            (row.change_seq, _change("comment", row.id, comment=comment_view(row, who)))
-            for row in said
-            if row.item_id in visible
-        ]
-        gone = changes.removals(self._database, site_id, _audiences(who, reach), **within)
-        still = items.visible(self._database, {row.item_id for row in gone}, caller.user_id, reach=reach)
-        found += [(row.change_seq, _change("gone", row.item_id)) for row in gone if row.item_id not in still]
         # A source that was cut says nothing of what comes behind its last row.
         for source in (rows, said, gone):
             if len(source) > query.limit:
@@ -104,13 +134,7 @@ class Changes:
             # What changed at once stays together.
             until = found[query.limit - 1][0]
             found = [pair for pair in found if pair[0] <= until]
-        view = ChangesView.unchecked(
-            changes=[change for _, change in found],
-            cursor=str(_Cursor(site_id, until, site.changed_seq)),
-            more=until < site.change_seq,
-            reset=reset,
-        )
-        return view, tag
+        return found, until
 
 
 def _change(kind: str, id: UUID, **about: Any) -> ChangeView:

@@ -88,24 +88,20 @@ class Comments:
 
         Raises `WorkItemNotFound`, `OperationReused`, and `Forbidden` for an audience that the caller is not of.
         """
-        asked = None
-        if wanted.op_id is not None:
-            said = {"item": item_id, "comment": wanted.text, "audience": wanted.audience}
-            asked = Asked.of(wanted.op_id, caller.user_id, said)
-            if (answer := operations.find_answer(self._database, asked)) is not None:
-                return Made(CommentView.model_validate_json(answer), replayed=True)
-        site_id = self._find(item_id, caller)[0].site_id
+        said = {"item": item_id, "comment": wanted.text, "audience": wanted.audience}
+        asked = None if wanted.op_id is None else Asked.of(wanted.op_id, caller.user_id, said)
+        found, who = self._find(item_id, caller)
+        if asked is not None and (answer := operations.find_answer(self._database, asked)) is not None:
+            return _again(answer, who)
         now, name = self._clock(), name_of(caller, self._names)
         with self._database.transaction() as session:
-            site = sites.begin(session, site_id, now)
+            site = sites.begin(session, found.site_id, now)
+            item, who = self._lock(session, item_id, caller, name)
             if asked is not None and (answer := operations.find_answer(session, asked)) is not None:
                 session.rollback()
-                return Made(CommentView.model_validate_json(answer), replayed=True)
-            item, who = self._lock(session, item_id, caller, name)
-            heard = audiences_of(who)
-            audience = wanted.audience or heard[0]
-            if audience not in heard:
-                raise Forbidden.field("audience", f"must be one of {', '.join(heard)} for your role on this site")
+                return _again(answer, who)
+            audience = wanted.audience or audiences_of(who)[0]
+            _require_heard(audience, who)
             values = {
                 "id": new_id(),
                 "item_id": item.id,
@@ -234,6 +230,19 @@ class Comments:
         if not (who.role in INSPECTORS or who.override):
             raise Forbidden("Only engineers and managers may link a work item.")
         return item
+
+
+def _again(answer: bytes, who: Actor) -> Made[CommentView]:
+    """What was answered before. Raises `Forbidden` for who is no longer of the comment's audience."""
+    view = CommentView.model_validate_json(answer)
+    _require_heard(view.audience, who)
+    return Made(view, replayed=True)
+
+
+def _require_heard(audience: AudienceWord, who: Actor) -> None:
+    heard = audiences_of(who)
+    if audience not in heard:
+        raise Forbidden.field("audience", f"must be one of {', '.join(heard)} for your role on this site")
 
 
 def _refuse_customers(who: Actor) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from service_sites.domain.people import WORKERS
+from service_sites.domain.people import WORKERS, Actor, SiteRole
 from service_sites.domain.steps import SUBMITTING, Change, Step, decide, misfit
 from service_sites.persistence import items, members, operations, sites
 from service_sites.persistence.items import Entry
@@ -36,7 +36,7 @@ from servicekit.web.encoders import encoder_of
 from servicekit.web.idempotency import Made
 from servicekit.web.preconditions import IfMatch
 from servicekit.wire.envelope import status_of
-from servicekit.wire.errors import AppError, DeadlineExceeded, PreconditionRequired, Unavailable
+from servicekit.wire.errors import AppError, DeadlineExceeded, Forbidden, PreconditionRequired, Unavailable
 from servicekit.wire.json_reader import read_stored
 
 
@@ -94,20 +94,20 @@ class Steps:
     ) -> Made[WorkItemView]:
         reach = caller.reach(Action.CHANGE_SITES)
         asked = Asked.of(op_id, caller.user_id, {"item": item_id, **wanted.said()})
-        if (answer := operations.find_answer(self._database, asked)) is not None:
-            return _again(answer)
         now = self._clock()
-        # First, so that whoever does not see the item keeps nobody waiting.
-        site_id = items.find(self._database, item_id, caller.user_id, now, reach=reach).site_id
+        # First, so that whoever does not see the item keeps nobody waiting, and is told no answer of before either.
+        found = items.find(self._database, item_id, caller.user_id, now, reach=reach)
+        if (answer := operations.find_answer(self._database, asked)) is not None:
+            return _again(answer, actor_of(found, caller))
         name = name_of(caller, self._names)
         with self._database.transaction() as session:
-            site = sites.begin(session, site_id, now)
+            site = sites.begin(session, found.site_id, now)
+            item = items.lock(session, item_id, caller.user_id, now, reach=reach)
+            who = actor_of(item, caller, name)
             # The same request may have been here until now.
             if (answer := operations.find_answer(session, asked)) is not None:
                 session.rollback()
-                return _again(answer)
-            item = items.lock(session, item_id, caller.user_id, now, reach=reach)
-            who = actor_of(item, caller, name)
+                return _again(answer, who)
             require_seen(session, item, who, caller, if_match)
             request = wanted.request()
             assignee = original = default_due_on = None
@@ -161,7 +161,10 @@ def _require_fit(wanted: StepFields) -> None:
         raise wrong
 
 
-def _again(answer: bytes) -> Made[WorkItemView]:
+def _again(answer: bytes, who: Actor) -> Made[WorkItemView]:
+    """What was answered before, to somebody who sees the item still. Raises `Forbidden` for who is a customer now."""
+    if who.role is SiteRole.CUSTOMER and not who.override:
+        raise Forbidden
     return Made(WorkItemView.model_validate(read_stored(answer.decode())), replayed=True)
 
 

@@ -70,11 +70,10 @@ class Caller:
 class SitesSystem:
     """The service, its directory, and who asks."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, secret: str = "of the service") -> None:
         self.directory = Directory()
-        self.app: Flask = make_app(
-            "service_sites", routes=public_routes(database, self.directory), checks={}, identify=_identify
-        )
+        routes = public_routes(database, self.directory, secret)
+        self.app: Flask = make_app("service_sites", routes=routes, checks={}, identify=_identify)
         self.client = self.app.test_client()
         #: As everybody is where nobody logs in.
         self.local = Caller(self.client, None, Role.ADMIN)

@@ -222,6 +222,76 @@ def test_only_those_who_saw_a_draft_are_told_that_it_is_gone(
     assert told == {name: [("gone", draft["id"])] for name in saw}
 
 
+def test_a_company_that_lost_an_item_is_told_that_it_is_gone_and_no_more(site: Site) -> None:
+    item = make(site, organisation="Lift", visible_to_customer=False)
+    path, carl = f"/work-items/{item['id']}", site["Carl"]
+    started, talk = {"step": "start", "op_id": str(uuid4())}, {"text": "Mine", "op_id": str(uuid4())}
+
+    def again() -> list[int]:
+        sent = [carl.ask("POST", f"{path}/steps", started, If_Match='"1"'), carl.ask("POST", f"{path}/comments", talk)]
+        return [answer.status_code for answer in sent]
+
+    def counted(name: str) -> list[int]:
+        rows = carl.data("GET", f"/reports/{name}")["rows"]
+        return [value["count"] for row in rows for value in row.values() if isinstance(value, dict)]
+
+    reports = ("contractors", "ageing", "burndown", "time-to-close", "on-time", "returns", "counts")
+    assert again() == [200, 201] == again()
+    item = step(site, "Carl", item, "report_done", note="Done")
+    assert any(any(counted(name)) for name in reports)
+    site["Mara"].data("PUT", path, {"visible_to_customer": True}, If_Match='"3"')
+    member = f"{site.path}/members/{carl.user_id}"
+    site["Mara"].data("PUT", member, {"role": "customer"})
+    assert again() == [403, 403]
+    site["Mara"].data("PUT", member, {"role": "contractor"})
+    assert again() == [200, 201]
+    since = carl.data("GET", f"{site.path}/changes")["cursor"]
+    step(site, "Mara", item, "assign", organisation="Roof")
+    assert again() == [404, 404]
+    told = [carl.ask("GET", f"{path}{of}").status_code for of in ("", "/history", "/comments", "/watchers", "/links")]
+    assert told == [404] * 5
+    assert carl.data("GET", "/work-items")["total"] == 0
+    assert not any(any(counted(name)) for name in reports)
+    news = carl.data("GET", f"{site.path}/changes?since={since}")["changes"]
+    assert [(one["kind"], one["id"], one["item"], one["comment"]) for one in news] == [("gone", item["id"], None, None)]
+    site["Mara"].data("DELETE", member)
+    assert again() == [404, 404]
+
+
+def test_what_somebody_does_not_see_changes_nothing_of_what_the_feed_tells_them(site: Site) -> None:
+    item = make(site, organisation="Lift")
+    paths = [f"{site.path}/changes?limit={limit}" for limit in (1, 100)]
+
+    def known() -> list[Any]:
+        answers = [site[who].ask("GET", path) for who in ("Cora", "Otto") for path in paths]
+        return [(answer.json["data"], answer.headers["ETag"]) for answer in answers]
+
+    before = known()
+    for text in ("One", "Two"):
+        comment(site["Carl"], item, text)
+    step(site, "Carl", item, "start")
+    step(site, "Mara", item, "assign", organisation="")
+    make(site)
+    assert known() == before
+    (nothing, tag), *_ = before
+    since = f"{paths[0]}&since={nothing['cursor']}"
+    assert site["Cora"].data("GET", since) == nothing
+    seen = make(site, "Cora", kind="customer_remark")
+    assert [one["id"] for one in site["Cora"].data("GET", since)["changes"]] == [seen["id"]]
+    assert site["Cora"].ask("GET", paths[0], If_None_Match=tag).status_code == 200
+    assert known()[2:] == before[2:]
+
+
+def test_a_cursor_that_another_secret_has_sealed_begins_anew(
+    site: Site, system: SitesSystem, sites_database: ServiceDatabase
+) -> None:
+    item = make(site)
+    cursor = site["Eva"].data("GET", f"{site.path}/changes")["cursor"]
+    now = Caller(SitesSystem(sites_database.database, "another").client, site["Eva"].user_id)
+    answer = now.data("GET", f"{site.path}/changes?since={cursor}")
+    assert (answer["reset"], [one["id"] for one in answer["changes"]]) == (True, [item["id"]])
+
+
 def test_an_unchanged_site_is_a_304_and_another_sites_cursor_is_refused(site: Site, system: SitesSystem) -> None:
     make(site)
     path = f"{site.path}/changes"

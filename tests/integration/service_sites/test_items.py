@@ -489,7 +489,7 @@ def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concern
         ("changed", "Вера", {"priority": [2, 3]}),
     ]
     assert told("Анна") == told("auditor") == told("local") == everything
-    assert told("Егор") == [("changed", "Вера", {"severity": [None, "minor"]})] == told("Жанна")
+    assert told("Егор") == everything[2:] == told("Жанна")
     for who, employer in (("Анна", "Технадзор"), ("Егор", None)):
         last = site.call(who, "GET", f"/work-items/{item['id']}/history").body["history"][-1]
         assert last["actor"]["organisation"] == employer
@@ -512,10 +512,13 @@ def test_an_assignees_history_begins_when_the_item_came_to_them_or_with_the_item
     for one, first in ((item, "created"), (draft, "changed")):
         told = site.call("Егор", "GET", f"/work-items/{one['id']}/history").body["history"]
         assert (len(told), told[0]["step"]) == (2, first)
-        assert [*told[1]["changes"]] == ["title"]
+        assert {*told[1]["changes"]} == {"title", "priority"}
 
 
-@pytest.mark.parametrize("statement", ["UPDATE history SET reason = 'x'", "DELETE FROM history", "TRUNCATE history"])
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE history SET reason = 'x'", "DELETE FROM history", "TRUNCATE history", "DELETE FROM comments"],
+)
 def test_the_service_itself_cannot_alter_what_happened(site, statement):
     create(site)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):

@@ -203,6 +203,7 @@ def test_a_refused_operation_may_be_tried_again(site):
         ({"step": "start", "op_id": "1"}, {"op_id"}),
         ({"step": "start", "due_on": "2999-01-01", "note": "x"}, {"due_on", "note"}),
         ({"step": "return", "reason": " \n"}, {"reason"}),
+        ({"step": "report_done", "note": "\u202e\u200b"}, {"note"}),
         ({"step": "return", "reason": "x" * 2001}, {"reason"}),
         ({"step": "return", "reason": "\u0958" * 1001}, {"reason"}),  # two characters each in NFC
         ({"step": "reopen", "due_on": "12.03.2026"}, {"due_on"}),
