@@ -1,37 +1,67 @@
-// A list that grows page by page.
-import { html, useEffect, useState } from "../vendor/preact.js";
-import { ApiError, read } from "./api.js";
-import { useLive } from "./live.js";
+// A list that grows page by page, and whose rows stay where they are until its reader wants the new ones.
+import { html, useRef, useState } from "../vendor/preact.js";
+import { read } from "./api.js";
+import { useDeed, useLive } from "./live.js";
 import { Button, Problem, Table } from "./ui.js";
 import { number, t } from "./words.js";
 
+const PAGE = 50;
+
 /**
- * The first page of a list, kept up to date, and those after it once they are asked for: by its `next`, or where it has
- * none by how many rows are there.
+ * The first page of a list, and those after it once they are asked for: by its `next`, or where it has none by how many
+ * rows are there. What is read again every `seconds` changes rows in their places; `waiting` is how many are new, and
+ * `moved` whether any came, went or changed places. `again` shows the list as it is now, as many rows of it.
  * @param {string} target @param {string} name the field with the rows
  * @param {{query?: Record<string, unknown>, seconds?: number}} [options]
  */
 export function useList(target, name, { query = {}, seconds = 0 } = {}) {
-  const first = useLive(target, { query: { limit: 50, ...query }, seconds });
+  const asked = { limit: PAGE, ...query };
+  const first = useLive(target, { query: asked, seconds });
+  const deed = useDeed();
+  const [, show] = useState({});
   const key = JSON.stringify([target, query]);
-  const [more, setMore] = useState(/** @type {any} */ ({ key, rows: [], next: null, error: null, busy: false }));
-  useEffect(() => setMore({ key, rows: [], next: null, error: null, busy: false }), [key]);
-  const grown = more.key === key && more.rows.length > 0;
-  const rows = first.data === null ? [] : unique([...first.data[name], ...(more.key === key ? more.rows : [])]);
-  const isKeyed = first.data !== null && "next" in first.data;
-  const after = grown ? more.next : first.data?.next;
-  const hasMore = isKeyed ? after !== null : rows.length < (first.data?.total ?? 0);
+  const held = useRef(/** @type {any} */ ({}));
+  if (held.current.key !== key) held.current = { key, rows: [], page: null, seen: null, waiting: 0, moved: false };
+  const list = held.current;
+  if (first.data !== null && first.data !== list.seen) take(list, first.data, first.data[name]);
 
-  const load = async () => {
-    setMore({ ...more, key, busy: true, error: null });
-    try {
-      const page = await read(target, { limit: 50, ...query, ...(isKeyed ? { after } : { offset: rows.length }) });
-      setMore({ key, rows: [...more.rows, ...page[name]], next: page.next, error: null, busy: false });
-    } catch (error) {
-      setMore({ ...more, key, busy: false, error: /** @type {ApiError} */ (error) });
-    }
+  const grow = async (/** @type {any} */ into) => {
+    const page = await read(target, { ...asked, ...(into.page !== null && ("next" in into.page ? { after: into.page.next } : { offset: into.rows.length })) });
+    into.rows = unique([...into.rows, ...page[name]]);
+    into.page = into.latest = page;
   };
-  return { ...first, rows, total: total(first.data), hasMore, load, busy: more.busy, loadError: more.error };
+  const load = () => deed.run(() => grow(list));
+  const reload = () => deed.run(async () => {
+    const fresh = { ...list, rows: /** @type {any[]} */ ([]), page: null, waiting: 0, moved: false };
+    do await grow(fresh);
+    while (fresh.rows.length < list.rows.length && hasMore(fresh));
+    if (held.current === list) held.current = { ...fresh, seen: list.seen };
+    show({});
+  });
+  return {
+    ...first, data: list.page, rows: list.rows, total: total(list.latest), waiting: list.waiting, moved: list.moved, hasMore: hasMore(list), load,
+    again: () => (first.error ? first.again() : reload()), busy: deed.busy, loadError: deed.error,
+  };
+}
+
+/** Put what the first page says now into the rows that are shown. @param {any} list @param {any} page @param {any[]} rows */
+function take(list, page, rows) {
+  list.seen = list.latest = page;
+  if (list.page === null) {
+    Object.assign(list, { page, rows: unique(rows) });
+    return;
+  }
+  const now = new Map(rows.map((row) => [idOf(row), row]));
+  const before = list.rows.slice(0, rows.length).map(idOf);
+  list.rows = list.rows.map((/** @type {any} */ row) => now.get(idOf(row)) ?? row);
+  const shown = new Set(list.rows.map(idOf));
+  list.waiting = rows.filter((row) => !shown.has(idOf(row))).length;
+  list.moved = rows.length < Math.min(list.rows.length, PAGE) || rows.some((row, at) => idOf(row) !== before[at]);
+}
+
+/** @param {any} list */
+function hasMore({ page, rows }) {
+  return page !== null && ("next" in page ? page.next !== null : rows.length < page.total);
 }
 
 /** What came in since the first page was read shifts the next one. @param {any[]} rows */
@@ -48,10 +78,12 @@ function total(page) {
   return page.total_is_exact === false ? `${number(page.total)}+` : number(page.total);
 }
 
-/** A list as a table with a button for more. @param {any} props */
-export function ListTable({ list, caption, columns, empty }) {
+/** A list as a table with a button for more. What `below` holds stays in sight. @param {any} props */
+export function ListTable({ list, caption, columns, empty, below }) {
   return html`<${Table} caption=${caption} columns=${columns} rows=${list.rows} id=${idOf} empty=${empty} />
     <p class="soft" role="status">${t("list.shown", { shown: list.rows.length, total: list.total })}</p>
     <${Problem} error=${list.loadError} />
-    ${list.hasMore && html`<${Button} busy=${list.busy} onClick=${list.load}>${t("list.more")}<//>`}`;
+    ${list.hasMore && html`<${Button} busy=${list.busy} onClick=${list.load}>${t("list.more")}<//>`}
+    ${(list.moved || below) && html`<div class="below">
+      ${list.moved && html`<${Button} class="main" busy=${list.busy} onClick=${list.again}>${list.waiting ? t("list.new", { count: list.waiting }) : t("list.moved")}<//>`}${below}</div>`}`;
 }

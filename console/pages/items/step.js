@@ -1,49 +1,82 @@
 // One step of a work item, with the fields that it takes.
-import { html, useMemo, useState } from "../../vendor/preact.js";
-import { path, send } from "../../lib/api.js";
-import { useLive } from "../../lib/live.js";
+import { html, useId, useMemo, useState } from "../../vendor/preact.js";
+import { path } from "../../lib/api.js";
 import { Choice, Field, Form } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
+import { ItemChoice, employers, usePeople, useSeen } from "./choices.js";
+
+/** @typedef {{step: string, site: string | null, isDue: boolean, overrides: boolean}} Shape site: null: of several */
 
 /** The fields of each step; the API says what is missing. @type {Record<string, string[]>} */
 const FIELDS = {
-  assign: ["assignee_id", "due_on"],
+  submit: ["due_on"],
+  admit: ["due_on"],
+  assign: ["assignee_id", "organisation", "due_on"],
   move_deadline: ["due_on", "reason"],
   report_done: ["note"],
   dispute: ["reason"],
-  settle: ["outcome", "resolution"],
+  settle: ["outcome"],
   return: ["reason"],
   accept_as_is: ["reason"],
-  reopen: ["reason", "due_on"],
+  reopen: ["due_on", "reason"],
   void: ["resolution", "reason"],
 };
 /** @type {Record<string, string[]>} */
-const WORDS = { outcome: ["open", "void"], resolution: ["", "no_defect", "mistake", "duplicate"] };
+const NEEDED = { move_deadline: ["due_on", "reason"], report_done: ["note"], dispute: ["reason"], return: ["reason"], reopen: ["due_on", "reason"] };
+const ENDINGS = ["no_defect", "mistake", "duplicate"];
 
-/** @param {{item: any, step: string, session: any, done: () => void}} props */
-export function StepForm({ item, step, done }) {
-  const [said, setSaid] = useState(/** @type {Record<string, string>} */ ({ outcome: "open", ...(step === "void" && { resolution: "mistake" }) }));
-  // Sent again, it is taken once.
-  const key = useMemo(() => crypto.randomUUID(), [item.id, step]);
-  const names = FIELDS[step] ?? [];
-  const target = path`/work-items/${item.id}/steps`;
-  const body = () => ({ step, op_id: key, ...Object.fromEntries(Object.entries(said).filter(([name, value]) => value && [...names, "reason"].includes(name))) });
-  const headers = { "If-Match": `"${item.version}"` };
-  const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setSaid({ ...said, [name]: event?.target ? event.target.value : event });
-  return html`<${Form} label=${word("step", step)} done=${done} does=${() => send("POST", target, body(), headers)} request=${() => ["POST", target, body(), headers]}>
-    ${(/** @type {any} */ error) => [...new Set([...names, ...(error?.of?.("reason") ? ["reason"] : [])])].map((name) => {
-      const props = { label: t(`step.field.${name}`), error: error?.of?.(name), key: name };
-      if (name === "assignee_id") return html`<${People} ...${props} site=${item.site_id} value=${said.assignee_id ?? ""} onChange=${set(name)} />`;
-      if (name in WORDS) return html`<${Choice} ...${props} value=${said[name] ?? ""} onChange=${set(name)} options=${WORDS[name].map((one) => [one, one ? word(name === "outcome" ? "state" : "resolution", one) : "–"])} />`;
-      if (name === "due_on") return html`<${Field} ...${props} type="date" value=${said.due_on ?? ""} onInput=${set(name)} />`;
-      return html`<${Field} ...${props}>${(/** @type {any} */ attributes) => html`<textarea ...${attributes} maxlength="2000" value=${said[name] ?? ""} onInput=${set(name)}></textarea>`}<//>`;
-    })}
-  <//>`;
+/** The fields to be filled in, by what was said so far. @param {Shape} shape @param {Record<string, string>} said */
+function namesOf({ step, site, isDue, overrides }, said) {
+  const names = (FIELDS[step] ?? []).filter((name) => site !== null || name !== "assignee_id");
+  if (step === "settle" && said.outcome === "void") names.push("resolution", "reason");
+  if (names.includes("resolution") && said.resolution === "duplicate" && site !== null) names.splice(names.indexOf("resolution") + 1, 0, "duplicate_of");
+  const isMoved = step === "assign" && isDue && Boolean(said.due_on);
+  if ((isMoved || overrides) && !names.includes("reason")) names.push("reason");
+  return names;
 }
 
-/** @param {any} props */
-function People({ site, ...props }) {
-  const members = useLive(path`/sites/${site}/members`, { query: { limit: 100 } });
-  const people = (members.data?.members ?? []).filter((/** @type {any} */ one) => ["engineer", "manager", "contractor"].includes(one.role));
-  return html`<${Choice} ...${props} options=${[["", "–"], ...people.map((/** @type {any} */ one) => [one.user_id, [one.name, one.organisation].filter(Boolean).join(", ")])]} />`;
+/** What was said, as the API takes it. @param {Shape} shape @param {Record<string, string>} said */
+export function fieldsOf(shape, said) {
+  return Object.fromEntries(namesOf(shape, said).filter((name) => said[name]).map((name) => [name, said[name]]));
+}
+
+/** @param {string} step @param {Record<string, string>} [first] */
+export function useSaid(step, first = {}) {
+  return useState(/** @type {Record<string, string>} */ ({ outcome: "open", resolution: step === "void" ? "mistake" : "no_defect", ...first }));
+}
+
+/** @param {Shape & {said: Record<string, string>, setSaid: (said: any) => void, error: any}} props */
+export function StepFields({ said, setSaid, error, ...shape }) {
+  const { step, site } = shape;
+  const people = usePeople(step === "assign" ? site : null);
+  const list = useId();
+  const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setSaid({ ...said, [name]: event?.target ? event.target.value : event });
+  return namesOf(shape, said).map((name) => {
+    const props = { label: t(`step.field.${name}`), error: error?.of?.(name), key: name };
+    const required = NEEDED[step]?.includes(name) || undefined;
+    if (name === "assignee_id") return html`<${Choice} ...${props} value=${said.assignee_id ?? ""} onChange=${set(name)} options=${[["", "–"], ...people.filter((one) =>
+      ["engineer", "manager", "contractor"].includes(one.role) && !one.disabled).map((one) => [one.user_id, [one.name, one.organisation, word("member", one.role)].filter(Boolean).join(", ")])]} />`;
+    if (name === "organisation") return html`<${Field} ...${props} hint=${site !== null && t("step.field.organisation.hint")} list=${list} maxlength="200" value=${said.organisation ?? ""} onInput=${set(name)} />
+      <datalist id=${list}>${employers(people).map((one) => html`<option value=${one} />`)}</datalist>`;
+    if (name === "outcome") return html`<${Choice} ...${props} value=${said.outcome} onChange=${set(name)} options=${["open", "void"].map((one) => [one, word("state", one)])} />`;
+    if (name === "resolution") return html`<${Choice} ...${props} value=${said.resolution} onChange=${set(name)} options=${ENDINGS.filter((one) => site !== null || one !== "duplicate").map((one) => [one, word("resolution", one)])} />`;
+    if (name === "duplicate_of") return html`<${ItemChoice} ...${props} site=${site} value=${said.duplicate_of ?? ""} onChange=${set(name)} />`;
+    if (name === "due_on") return html`<${Field} ...${props} type="date" required=${required} value=${said.due_on ?? ""} onInput=${set(name)} />`;
+    return html`<${Field} ...${props} hint=${name === "reason" && !FIELDS[step]?.includes("reason") && shape.overrides ? t("step.field.reason.hint") : undefined}>${(/** @type {any} */ attributes) =>
+      html`<textarea ...${attributes} required=${required} maxlength="2000" value=${said[name] ?? ""} onInput=${set(name)}></textarea>`}<//>`;
+  });
+}
+
+/** @param {{item: any, step: string, session: any, done: () => void, again: () => void}} props */
+export function StepForm({ item, step, session, done, again }) {
+  const [said, setSaid] = useSaid(step, step === "assign" && item.assignee?.id ? { assignee_id: item.assignee.id } : {});
+  // Sent again, it is taken once.
+  const key = useMemo(() => crypto.randomUUID(), [item.id, step]);
+  const seen = useSeen(item, again);
+  const target = path`/work-items/${item.id}/steps`;
+  const shape = { step, site: item.site_id, isDue: item.due_on !== null, overrides: session.operates };
+  const body = () => ({ step, op_id: key, ...fieldsOf(shape, said) });
+  return html`<${Form} label=${word("step", step)} danger=${step === "void"} done=${done} does=${() => seen.send("POST", target, body())} request=${() => ["POST", target, body(), seen.headers]}>
+    ${(/** @type {any} */ error) => html`<${StepFields} ...${shape} said=${said} setSaid=${setSaid} error=${error} />`}
+  <//>`;
 }

@@ -21,7 +21,7 @@ const REPORTS = {
 const OF_A_PERIOD = ["burndown", "time-to-close", "on-time", "returns", "counts"];
 
 /** @param {any} props */
-export default function Reports({ place }) {
+export default function Reports({ place, session }) {
   const name = place.parts[1] in REPORTS ? place.parts[1] : "progress";
   const { site_id = "", from = "", to = "", counted_in = "" } = place.query;
   const by = REPORTS[name].includes(place.query.by) ? place.query.by : REPORTS[name][0];
@@ -42,7 +42,7 @@ export default function Reports({ place }) {
         <${Field} label=${t("report.to")} type="date" value=${to} error=${live.error?.of?.("to")} onChange=${(/** @type {any} */ event) => refine({ to: event.target.value, counted_in: "" })} />`}
     </div>
     ${report && html`<div class="stack"><${Chart} title=${t(`report.${name}`)} rows=${report.rows} figure=${columns(report)[0]} /><${Figures} report=${report} name=${name} /></div>`}
-    ${counted_in && html`<section aria-labelledby="counted"><h2 id="counted">${t("report.counted")}</h2><${ItemList} query=${{ counted_in }} seconds=${0} /></section>`}
+    ${counted_in && html`<section aria-labelledby="counted"><h2 id="counted">${t("report.counted")}</h2><${ItemList} query=${{ counted_in }} session=${session} seconds=${0} /></section>`}
   <//>`;
 }
 

@@ -32,7 +32,7 @@ export function Site({ id, place, session }) {
           <${Choice} label=${t("item.overdue")} value=${overdue} onChange=${(/** @type {string} */ chosen) => refine({ overdue: chosen })} options=${[["", t("any")], ["true", t("yes")], ["false", t("no")]]} />
           ${organisations.length > 0 && html`<${Choice} label=${t("item.organisation")} value=${organisation} onChange=${(/** @type {string} */ chosen) => refine({ organisation: chosen })} options=${[["", t("any")], ...organisations.map((one) => [one, one])]} />`}
         </div>
-        <${ItemList} query=${{ site_id: id, state, overdue, organisation, q }} /></section>
+        <${ItemList} query=${{ site_id: id, state, overdue, organisation, q }} session=${session} /></section>
       <section aria-labelledby="people"><header class="title"><h2 id="people">${t("site.people")}</h2>${leads && html`<${Button} onClick=${() => setAsked("add")}>${t("site.people.add")}<//>`}</header>
         <${Problem} error=${people.error} />
         <${ListTable} caption=${t("site.people")} list=${people} columns=${[

@@ -1,0 +1,83 @@
+// What forms about work items choose from: a site's people, locations and items; and which version their reader saw.
+import { html, useEffect, useState } from "../../vendor/preact.js";
+import { path, read, send } from "../../lib/api.js";
+import { useLive } from "../../lib/live.js";
+import { Choice, Field } from "../../lib/ui.js";
+import { t } from "../../lib/words.js";
+
+/** All people of a site; none while they are read. @param {string | null} site @returns {any[]} */
+export function usePeople(site) {
+  const [people, setPeople] = useState(/** @type {any} */ ({ site: null, rows: [] }));
+  useEffect(() => {
+    let wanted = site !== null;
+    const load = async () => {
+      /** @type {any[]} */
+      const rows = [];
+      let page;
+      do {
+        page = await read(path`/sites/${site}/members`, { limit: 100, offset: rows.length });
+        rows.push(...page.members);
+      } while (page.members.length > 0 && rows.length < page.total && wanted);
+      if (wanted) setPeople({ site, rows });
+    };
+    if (wanted) load().catch(() => {});
+    return () => {
+      wanted = false;
+    };
+  }, [site]);
+  return people.site === site ? people.rows : [];
+}
+
+/** The organisations that people work for. @param {any[]} people @returns {string[]} */
+export function employers(people) {
+  return [...new Set(people.map((one) => one.organisation).filter(Boolean))].sort();
+}
+
+/** The locations of a site as choices, each below what holds it, indented. @param {any[]} locations @returns {[string, string][]} */
+export function places(locations) {
+  return branches(locations).map(({ location, depth }) => [location.id, `${"\u2003".repeat(depth)}${location.name}`]);
+}
+
+/** The tree of a site's locations, each before what it holds. @param {any[]} locations */
+export function branches(locations, parent = null, depth = 0) {
+  /** @type {{location: any, depth: number}[]} */
+  const found = [];
+  for (const location of locations) {
+    if (location.parent_id === parent) found.push({ location, depth }, ...branches(locations, location.id, depth + 1));
+  }
+  return found;
+}
+
+/** Another work item of a site, by its key or a part of its title. @param {any} props */
+export function ItemChoice({ site, value, onChange, label, error }) {
+  const [sought, setSought] = useState("");
+  const found = useLive(sought.length > 1 ? "/work-items" : null, { query: { site_id: site, q: sought, limit: 20, total: false } });
+  const items = found.data?.work_items ?? [];
+  return html`<${Field} label=${t("item.search")} type="search" value=${sought} onInput=${(/** @type {any} */ event) => setSought(event.target.value)} />
+    <${Choice} label=${label} error=${error} value=${value} onChange=${onChange} options=${[["", "–"], ...items.map((/** @type {any} */ one) => [one.id, `${one.key} ${one.title}`])]} />`;
+}
+
+/**
+ * Deeds on the version of an item that was shown when a form was opened; where somebody has changed it meanwhile, the
+ * next try is on what is there then.
+ * @param {any} item @param {() => void} again
+ */
+export function useSeen(item, again) {
+  const [version, setVersion] = useState(item.version);
+  const headers = { "If-Match": `"${version}"` };
+  return {
+    headers,
+    /** @param {string} method @param {string} target @param {unknown} [body] */
+    async send(method, target, body) {
+      try {
+        return await send(method, target, body, headers);
+      } catch (error) {
+        if (/** @type {any} */ (error).status === 412) {
+          setVersion((await read(path`/work-items/${item.id}`)).version);
+          again();
+        }
+        throw error;
+      }
+    },
+  };
+}
