@@ -114,7 +114,7 @@ ROUTES: tuple[Route, ...] = (
     _row("/auth/logout-all", "users", POST=Action.OWN_LOGIN),
     _row("/auth/me", "users", GET=Action.SEE_ONESELF),
     _row("/auth/password", "users", PUT=Action.OWN_LOGIN, body=4096),
-    _row("/auth/sessions", "users", GET=Action.OWN_ACCOUNT),
+    _row("/auth/sessions", "users", GET=Action.OWN_ACCOUNT, DELETE=Action.OWN_ACCOUNT),
     _row("/auth/sessions/{id}", "users", DELETE=Action.OWN_ACCOUNT),
     _row("/auth/keys", "users", GET=Action.OWN_ACCOUNT, POST=Action.OWN_ACCOUNT, body=4096),
     _row("/auth/keys/{id}", "users", DELETE=Action.OWN_ACCOUNT),

@@ -46,7 +46,7 @@ function App() {
   const session = useSession();
   if (session.state === "asking") return html`<${Page} title="Siteworks"><p class="soft" aria-busy="true">${t("loading")}</p><//>`;
   if (session.state === "failed") return html`<${Page} title="Siteworks"><${Problem} error=${session.error} /><button class="main" onClick=${session.again}>${t("again")}</button><//>`;
-  if (session.state === "out") return html`<${Entrance} onIn=${session.again} />`;
+  if (session.state === "out") return html`<${Entrance} session=${session} place=${place} />`;
   return html`<${Top} place=${place} session=${session} /><${Shown} place=${place} session=${session} />`;
 }
 

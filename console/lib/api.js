@@ -18,13 +18,15 @@ export class ApiError extends Error {
    * @param {string} message
    * @param {FieldError[]} details
    * @param {string | null} requestId
+   * @param {number} retryAfter in how many seconds to try again; 0: nobody said
    */
-  constructor(status, code, message, details = [], requestId = null) {
+  constructor(status, code, message, details = [], requestId = null, retryAfter = 0) {
     super(message);
     this.status = status;
     this.code = code;
     this.details = details;
     this.requestId = requestId;
+    this.retryAfter = retryAfter;
   }
 
   /** What is wrong with a field, if anything. @param {string} field */
@@ -94,7 +96,7 @@ export async function ask(target, options = {}) {
   if (answer.ok) return { data: envelope.data, etag, status: answer.status };
   const { code, message, details } = envelope.error ?? {};
   if (answer.status === 401 && !target.startsWith("/auth/login")) onLoggedOut();
-  throw new ApiError(answer.status, code, message, details, requestId);
+  throw new ApiError(answer.status, code, message, details, requestId, Number(answer.headers.get("Retry-After")) || 0);
 }
 
 /** The data of a GET. @param {string} target @param {Record<string, unknown>} [query] @param {AbortSignal} [signal] */

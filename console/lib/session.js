@@ -1,35 +1,57 @@
 // Who uses the console.
-import { useCallback, useEffect, useState } from "../vendor/preact.js";
+import { useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
 import { actAs, read, whenLoggedOut } from "./api.js";
 
+/** How soon somebody learns that they are out, or have other roles, in milliseconds. */
+const LOOKS_EVERY = 3000;
+
 /**
- * Who is here: `state` asking, in, out (somebody has to log in) or failed; in, also `me`, whether logins are `open`
- * (nobody logs in here), whether they `inspect` and `operate` the system, and the page to begin at.
+ * Who is here: `state` asking, in, out (somebody has to log in, or, with `me`, to change their password) or failed; in,
+ * also `me`, whether logins are `open` (nobody logs in here), whether they `inspect` and `operate` the system, and the
+ * page to begin at.
  * @returns {any}
  */
 export function useSession() {
   const [seen, setSeen] = useState(/** @type {any} */ ({ state: "asking" }));
+  const underWay = useRef(false);
+  const out = () => setSeen((/** @type {any} */ before) => ({ state: "out", ended: before.ended || (before.state === "in" && !before.open) }));
   const again = useCallback(async () => {
+    underWay.current = true;
     try {
       const me = await read("/auth/me");
       const admin = me.roles.includes("admin");
-      setSeen({
+      const now = me.must_change_password ? { state: "out", me } : {
         state: "in", me, open: me.session_id === null || actAs.get() !== null, operates: admin, inspects: admin || me.roles.includes("auditor"),
         home: me.id === null ? "services" : "items",
-      });
+      };
+      setSeen((/** @type {any} */ before) => (JSON.stringify(before) === JSON.stringify(now) ? before : now));
     } catch (error) {
       const status = /** @type {any} */ (error).status;
-      if (status === 401) setSeen({ state: "out" });
+      if (status === 401) out();
       else if (actAs.get() && (status === 404 || status === 400)) {
         // The person whom this tab acted as is no longer there.
         actAs.set(null);
         again();
-      } else setSeen({ state: "failed", error });
+      } else setSeen((/** @type {any} */ before) => (before.state === "in" ? before : { state: "failed", error }));
     }
+    underWay.current = false;
   }, []);
   useEffect(() => {
-    whenLoggedOut(() => setSeen({ state: "out" }));
+    whenLoggedOut(out);
     again();
   }, []);
+  const watched = seen.state === "in" && !seen.open;
+  useEffect(() => {
+    if (!watched) return undefined;
+    const look = () => {
+      if (!document.hidden && !underWay.current) again();
+    };
+    const timer = setInterval(look, LOOKS_EVERY);
+    document.addEventListener("visibilitychange", look);
+    return () => {
+      clearInterval(timer);
+      document.removeEventListener("visibilitychange", look);
+    };
+  }, [watched]);
   return { ...seen, again };
 }

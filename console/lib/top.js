@@ -2,18 +2,15 @@
 import { html, useState } from "../vendor/preact.js";
 import { actAs, send } from "./api.js";
 import { useLive } from "./live.js";
+import { Look } from "./look.js";
 import { Button, Dialog, Field, Link, Problem } from "./ui.js";
-import { language, speak, t } from "./words.js";
+import { t } from "./words.js";
 
-const THEMES = ["", "light", "dark"];
-const theme = localStorage.getItem("theme") ?? "";
-if (theme) document.documentElement.dataset.theme = theme;
-
-function nextTheme() {
-  const now = document.documentElement.dataset.theme ?? "";
-  const next = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
-  document.documentElement.dataset.theme = next;
-  localStorage.setItem("theme", next);
+/** Log out; nothing of whoever was here stays in the page. */
+export async function leave() {
+  await send("POST", "/auth/logout").catch(() => {});
+  location.hash = "";
+  location.reload();
 }
 
 /** @param {{place: any, session: any}} props */
@@ -21,10 +18,6 @@ export function Top({ place, session }) {
   const [choosing, setChoosing] = useState(false);
   const current = place.parts[0] ?? session.home;
   const pages = ["items", "sites", "reports", "orders", "users", "tasks", ...(session.inspects ? ["services"] : [])];
-  const leave = async () => {
-    await send("POST", "/auth/logout").catch(() => {});
-    session.again();
-  };
   return html`
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => {
       event.preventDefault();
@@ -35,8 +28,7 @@ export function Top({ place, session }) {
       <nav aria-label=${t("nav")}><ul>${pages.map((name) => html`<li key=${name}>
         <${Link} to=${`/${name}`} aria-current=${name === current ? "page" : undefined}>${t(`nav.${name}`)}<//></li>`)}</ul></nav>
       <div class="deeds end">
-        <${Button} class="plain" onClick=${nextTheme} aria-label=${t("theme")} title=${t("theme")}>◐<//>
-        <${Button} class="plain" onClick=${() => speak(language === "en" ? "ru" : "en")} lang=${language === "en" ? "ru" : "en"}>${language === "en" ? "Русский" : "English"}<//>
+        <${Look} />
         ${session.me.id !== null && html`<${Link} to="/account">${session.me.name}<//>`}
         ${session.open
           ? html`<${Button} onClick=${() => setChoosing(true)}>${t("act_as")}<//>`

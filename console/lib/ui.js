@@ -11,7 +11,7 @@ export function Problem({ error }) {
   const known = t(`error.${error.code}`);
   const words = known !== `error.${error.code}` ? known : error.message || t("error.unknown");
   return html`<div class="problem" role="alert">
-    <p>${words}</p>
+    <p>${words} ${error.retryAfter > 0 && t("error.wait", { count: error.retryAfter })}</p>
     ${error.details?.length > 0 && html`<ul>${error.details.map((/** @type {any} */ detail) => html`<li><b>${detail.field}</b> ${detail.message}</li>`)}</ul>`}
     ${error.requestId && html`<p class="soft">${t("error.request")} <code>${error.requestId}</code></p>`}
   </div>`;

@@ -190,15 +190,12 @@ class Accounts:
 
     def log_out_everywhere(self, caller: Principal, client: Client) -> Ended:
         """End all sessions of the caller, and every access token, also those of API keys, which go on with the next."""
-        assert caller.user_id is not None
-        now = self._clock()
-        with self._database.transaction() as transaction:
-            if changes.locked_if_any(transaction, caller.user_id) is None:
-                raise InvalidCredential
-            ended = sessions.end_all(transaction, caller.user_id)
-            changes.raise_epoch(transaction, caller.user_id, now)
-            changes.record(transaction, "sessions.ended", By(caller.user_id, client.address), caller.user_id, now)
-        return Ended(sessions=ended)
+        return self._end_all(caller, client)
+
+    def end_others(self, caller: Principal, client: Client, *, reach: Reach) -> Ended:
+        """The same, but the session that the caller came by goes on, from its next refresh."""
+        assert reach.owner == caller.user_id
+        return self._end_all(caller, client, but=caller.session_id)
 
     def listed(self, caller: Principal, *, reach: Reach) -> SessionList:
         """The sessions in reach."""
@@ -304,6 +301,17 @@ class Accounts:
             device_token=device_token,
             pending_token=None,
         )
+
+    def _end_all(self, caller: Principal, client: Client, *, but: UUID | None = None) -> Ended:
+        assert caller.user_id is not None
+        now = self._clock()
+        with self._database.transaction() as transaction:
+            if changes.locked_if_any(transaction, caller.user_id) is None:
+                raise InvalidCredential
+            ended = sessions.end_all(transaction, caller.user_id, but=but)
+            changes.raise_epoch(transaction, caller.user_id, now)
+            changes.record(transaction, "sessions.ended", By(caller.user_id, client.address), caller.user_id, now)
+        return Ended(sessions=ended)
 
     def _end(
         self,

@@ -145,6 +145,11 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
             return SessionList(sessions=[])
         return accounts.listed(caller, reach=caller.reach(Action.OWN_ACCOUNT))
 
+    @api.delete("/auth/sessions", action=Action.OWN_ACCOUNT, errors=(InvalidCredential, AuthIsOff))
+    def end_other_sessions(caller: Principal, client: Client) -> Ended:
+        """End your other sessions. Earlier access tokens end, too: refresh yours."""
+        return opened().end_others(caller, client, reach=caller.reach(Action.OWN_ACCOUNT))
+
     @api.delete("/auth/sessions/{id}", action=Action.OWN_ACCOUNT, errors=(SessionNotFound, AuthIsOff))
     def end_session(id: UUID, caller: Principal, client: Client) -> Ended:
         """End one of your sessions."""

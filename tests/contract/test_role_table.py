@@ -34,6 +34,7 @@ POST   /auth/logout-all             none own  own  own   admin
 GET    /auth/me                     none own  all  all   read admin
 PUT    /auth/password               none own  own  own   admin
 GET    /auth/sessions               none own  own  own   admin
+DELETE /auth/sessions               none own  own  own   admin
 DELETE /auth/sessions/{id}          none own  own  own   admin
 GET    /auth/keys                   none own  own  own   admin
 POST   /auth/keys                   none own  own  own   admin

@@ -1,66 +1,65 @@
-// One's own account: password, sessions and keys.
+// One's own account: who one is, and all that lets one in.
 import { html, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
-import { useLive } from "../../lib/live.js";
-import { Button, Dialog, Facts, Field, Form, Moment, Page, Problem, Table } from "../../lib/ui.js";
+import { NewPassword } from "../../lib/password.js";
+import { refine } from "../../lib/router.js";
+import { Button, Dialog, Facts, Field, Form, Page, Problem } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
+import { Factors } from "./factors.js";
+import { Fresh } from "./fresh.js";
+import { Identities } from "./identities.js";
+import { Keys } from "./keys.js";
+import { Sessions } from "./sessions.js";
 
 /** @param {any} props */
-export default function Account({ session }) {
-  const sessions = useLive("/auth/sessions");
-  const keys = useLive("/auth/keys");
-  const [asked, setAsked] = useState(/** @type {any} */ (null));
-  const again = () => {
-    setAsked(null);
-    sessions.again();
-    keys.again();
+export default function Account({ place, session }) {
+  const [asked, setAsked] = useState(/** @type {string | null} */ (null));
+  const { me, again } = session;
+  const { failed } = place.query;
+  const close = () => setAsked(null);
+  const changed = () => {
+    close();
+    again();
   };
-  const { me } = session;
-  return html`<${Page} title=${t("nav.account")} deeds=${html`<${Button} onClick=${() => setAsked("password")}>${t("account.password")}<//>`}>
+  const deeds = me.id !== null && html`<${Button} onClick=${() => setAsked("name")}>${t("account.name")}<//>
+    ${!session.open && html`<${Button} onClick=${() => setAsked("email")}>${t("account.email")}<//>
+      <${Button} onClick=${() => setAsked("password")}>${t("account.password")}<//>`}`;
+  return html`<${Page} title=${t("nav.account")} deeds=${deeds}>
     <div class="stack">
+      ${failed && html`<${Problem} error=${{ code: failed }} /><${Button} onClick=${() => refine({ failed: undefined })}>${t("close")}<//>`}
       <${Facts} of=${[[t("user.name"), me.name], [t("user.email"), me.email], [t("user.roles"), me.roles.map((/** @type {string} */ role) => word("role", role)).join(", ")]]} />
-      <section><h2>${t("account.sessions")}</h2><${Problem} error=${sessions.error} />
-        <${Table} caption=${t("account.sessions")} rows=${sessions.data?.sessions ?? []} columns=${[
-          [t("account.agent"), (/** @type {any} */ row) => `${row.agent}${row.current ? ` · ${t("account.this")}` : ""}`],
-          [t("account.address"), (/** @type {any} */ row) => row.address],
-          [t("account.used"), (/** @type {any} */ row) => html`<${Moment} at=${row.refreshed_at} />`],
-          ["", (/** @type {any} */ row) => html`<${Button} onClick=${() => setAsked({ end: path`/auth/sessions/${row.id}` })}>${t("account.end")}<//>`],
-        ]} /></section>
-      <section><header class="title"><h2>${t("account.keys")}</h2><${Button} onClick=${() => setAsked("key")}>${t("account.key.make")}<//></header><${Problem} error=${keys.error} />
-        <${Table} caption=${t("account.keys")} rows=${keys.data?.keys ?? []} columns=${[
-          [t("account.key.name"), (/** @type {any} */ row) => row.name],
-          [t("account.key.scopes"), (/** @type {any} */ row) => row.scopes.join(", ")],
-          [t("created"), (/** @type {any} */ row) => html`<${Moment} at=${row.created_at} />`],
-          ["", (/** @type {any} */ row) => html`<${Button} onClick=${() => setAsked({ end: path`/auth/keys/${row.id}` })}>${t("account.end")}<//>`],
-        ]} /></section>
-      <${Dialog} title=${t(asked?.end ? "account.end" : asked === "key" ? "account.key.make" : "account.password")} open=${asked !== null} onClose=${again}>
-        ${asked?.end && html`<${Form} danger label=${t("account.end")} does=${() => send("DELETE", asked.end)} done=${again} request=${() => ["DELETE", asked.end]} />`}
-        ${asked === "password" && html`<${Password} done=${again} />`}
-        ${asked === "key" && html`<${Key} />`}
+      ${session.open ? html`<p>${t("account.open")}</p>` : html`
+        <${Sessions} />
+        <${Factors} session=${session} />
+        <${Identities} session=${session} />
+        <${Keys} />`}
+      <${Dialog} title=${t(`account.${asked ?? "name"}`)} open=${asked !== null} onClose=${close}>
+        ${asked === "name" && html`<${Name} me=${me} done=${changed} />`}
+        ${asked === "email" && html`<${Email} session=${session} done=${close} />`}
+        ${asked === "password" && html`<p>${t("account.password.what")}</p><${NewPassword} email=${me.email} done=${changed} />`}
       <//>
     </div>
   <//>`;
 }
 
-/** @param {{done: () => void}} props */
-function Password({ done }) {
-  const [current, setCurrent] = useState("");
-  const [next, setNext] = useState("");
-  return html`<${Form} label=${t("save")} done=${done} does=${() => send("PUT", "/auth/password", { current, new: next })}>
-    ${(/** @type {any} */ error) => html`
-      <${Field} label=${t("account.password.current")} type="password" autocomplete="current-password" required value=${current} error=${error?.of?.("current")} onInput=${(/** @type {any} */ event) => setCurrent(event.target.value)} />
-      <${Field} label=${t("account.password.new")} hint=${t("account.password.hint")} type="password" autocomplete="new-password" required value=${next} error=${error?.of?.("new")} onInput=${(/** @type {any} */ event) => setNext(event.target.value)} />`}
+/** @param {{me: any, done: () => void}} props */
+function Name({ me, done }) {
+  const [name, setName] = useState(me.name);
+  const target = path`/users/${me.id}`;
+  return html`<${Form} label=${t("save")} done=${done} does=${() => send("PUT", target, { name })} request=${() => ["PUT", target, { name }]}>
+    ${(/** @type {any} */ error) => html`<${Field} label=${t("user.name")} autocomplete="name" required maxlength="200" value=${name} error=${error?.of?.("name")}
+      onInput=${(/** @type {any} */ event) => setName(event.target.value)} />`}
   <//>`;
 }
 
-function Key() {
-  const [name, setName] = useState("");
-  const [scopes, setScopes] = useState(["read"]);
-  const [made, setMade] = useState(/** @type {any} */ (null));
-  if (made) return html`<p>${t("account.key.once")}</p><pre>${made.key}</pre>`;
-  const toggle = (/** @type {string} */ scope) => setScopes(scopes.includes(scope) ? scopes.filter((one) => one !== scope) : [...scopes, scope]);
-  return html`<${Form} label=${t("account.key.make")} done=${setMade} does=${() => send("POST", "/auth/keys", { name, scopes })} request=${() => ["POST", "/auth/keys", { name, scopes }]}>
-    <${Field} label=${t("account.key.name")} required value=${name} onInput=${(/** @type {any} */ event) => setName(event.target.value)} />
-    ${["read", "orders", "tasks", "sites", "admin"].map((scope) => html`<label class="check" key=${scope}><input type="checkbox" checked=${scopes.includes(scope)} onChange=${() => toggle(scope)} /> ${scope}</label>`)}
+/** Another address, which a link has yet to prove. @param {{session: any, done: () => void}} props */
+function Email({ session, done }) {
+  const [email, setEmail] = useState("");
+  const [asked, setAsked] = useState(false);
+  if (asked) return html`<p role="status">${t("account.email.sent", { email })}</p><${Button} onClick=${done}>${t("close")}<//>`;
+  return html`<${Fresh} session=${session} label=${t("account.email.ask")} done=${() => setAsked(true)} does=${() => send("POST", "/auth/email", { email })}
+    request=${() => ["POST", "/auth/email", { email }]}>
+    ${(/** @type {any} */ error) => html`<${Field} label=${t("account.email.new")} type="email" autocomplete="email" required value=${email} error=${error?.of?.("email")}
+      onInput=${(/** @type {any} */ event) => setEmail(event.target.value)} />`}
   <//>`;
 }

@@ -186,7 +186,11 @@ def test_nobody_ends_or_sees_a_session_of_somebody_else(ask, anna, run):
         his["session_id"]
     ]
     assert ask("DELETE", f"/auth/sessions/{hers['session_id']}", token=token).status_code == 404
-    assert ask("POST", "/auth/logout-all", token=token).json()["data"] == {"sessions": 1}
+    second = login(ask, "boris")
+    assert ask("DELETE", "/auth/sessions", token=token).json()["data"] == {"sessions": 1}
+    assert refresh(ask, second) == 401
+    his = refresh(ask, his)
+    assert ask("POST", "/auth/logout-all", token=his["access_token"]).json()["data"] == {"sessions": 1}
     assert (refresh(ask, his), refresh(ask, hers)["session_id"]) == (401, hers["session_id"])
 
 
@@ -452,7 +456,7 @@ def test_where_nobody_logs_in_accounts_do_not_change(users_database):
     }
     for method, path in (
         ("POST", "/auth/login"), ("POST", "/auth/refresh"), ("POST", "/auth/logout"), ("POST", "/auth/logout-all"),
-        ("PUT", "/auth/password"), ("DELETE", session),
+        ("PUT", "/auth/password"), ("DELETE", session), ("DELETE", "/auth/sessions"),
     ):  # fmt: skip
         refused = client.open(path, method=method, json=bodies.get(path))
         assert (refused.status_code, refused.json["error"]["code"]) == (409, "auth_is_off"), path
