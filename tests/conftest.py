@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -49,6 +50,9 @@ _OURS = (
     "SITEWORKS_",
 )
 
+
+#: Without the packages of requirements/browser.txt.
+collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 # No test times a speed: a busy machine may take seconds for an example.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

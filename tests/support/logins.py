@@ -95,10 +95,10 @@ class ClosedSystem:
         self.system.forget_cookies()
         return reply.headers["Set-Cookie"].partition("siteworks=")[2].partition(";")[0]
 
-    def person(self, role: str = "user") -> Person:
+    def person(self, role: str = "user", *, name: str = "Белов Ярослав") -> Person:
         """Somebody new."""
         email = f"{uuid.uuid4().hex}@example.com"
-        body = {"email": email, "name": "Белов Ярослав", "roles": [role]}
+        body = {"email": email, "name": name, "roles": [role]}
         user_id = self.system.post("/users", body, headers=self.admin).data["id"]
         # One that the administrator sets would have to be changed before anything else.
         link = self.system.post(f"/users/{user_id}/link", {"purpose": "invitation"}, headers=self.admin).data["token"]
