@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -28,7 +28,7 @@ from scripts.instance.lock import Holder, InstanceLock
 from scripts.instance.operating import require_task_types
 from scripts.instance.ports import GATEWAY_PORT, STORES, WORKERS, Ports, names
 from scripts.instance.postgres import EmbeddedPostgres
-from scripts.instance.programs import programs_of
+from scripts.instance.programs import Program, programs_of
 from scripts.instance.rabbitmq import Broker, choose_broker
 from scripts.instance.readiness import Start
 from scripts.instance.reclaim import reclaim
@@ -74,14 +74,22 @@ def run(
         supervisor: supervision.Supervisor | None = None
         process: subprocess.Popen[bytes] | None = None
         try:
-            server = _prepare(layout, ports, broker, listening, reset=reset)
+            _make_room(layout, ports, broker, listening)
+
+            def plan() -> tuple[EmbeddedPostgres, list[Program]]:
+                return _plan(layout, ports, broker, listening, workers, closed=closed)
+
+            if reset and layout.exists:
+                # Nothing is forgotten where nothing would start.
+                _, programs = plan()
+                require_task_types(_of_task_types(programs))
+            if reset:
+                layout.remove_contents()
+            _make_folders(layout, broker)
+            server, programs = plan()
             credentials = Credentials(layout.secrets)
-            programs = programs_of(
-                layout, ports, credentials, server, workers, broker, auth=closed, listening=listening
-            )
-            environments = {one.name: one.environment for one in programs}
             # Importing them takes as long as PostgreSQL takes to start.
-            types = ThreadPoolExecutor(1).submit(require_task_types, environments.get("worker", environments["tasks"]))
+            types = ThreadPoolExecutor(1).submit(require_task_types, _of_task_types(programs))
             if not closed:
                 layout.closed.unlink(missing_ok=True)
             listening.remember(layout)
@@ -123,29 +131,41 @@ def _command(layout: Layout, ports: Ports, *, workers: int, rabbitmq: bool) -> s
     return f"./scripts/run{''.join(options)}{layout.option}"
 
 
-def _prepare(
-    layout: Layout, ports: Ports, broker: Broker | None, listening: Listening, *, reset: bool
-) -> EmbeddedPostgres:
+def _make_room(layout: Layout, ports: Ports, broker: Broker | None, listening: Listening) -> None:
     reclaimed = reclaim(layout.data)
     if reclaimed:
         say(f"ended {reclaimed} processes that a killed supervisor had left behind")
     own_broker = None if broker is None else broker.own
     without = [*([] if broker else ["ingest"]), *([] if own_broker else ["rabbitmq"])]
     ports.require_free(but=without, gateway=listening.address)
-    if reset:
-        layout.remove_contents()
+
+
+def _make_folders(layout: Layout, broker: Broker | None) -> None:
     # What killed processes left there.
     shutil.rmtree(layout.temporary, ignore_errors=True)
     layout.create()
-    if own_broker is not None:
-        own_broker.prepare()
+    if broker is not None and broker.own is not None:
+        broker.own.prepare()
+    Credentials(layout.secrets).create()
+
+
+def _plan(
+    layout: Layout, ports: Ports, broker: Broker | None, listening: Listening, workers: int, *, closed: bool
+) -> tuple[EmbeddedPostgres, list[Program]]:
+    """The server and all programs. Raises InstanceError if they could not start with the settings of now."""
     credentials = Credentials(layout.secrets)
-    credentials.create()
     server = EmbeddedPostgres(layout.postgres, ports["postgres"], credentials["postgres"], log=layout.log("postgres"))
     if server.identity.uid is not None:
         layout.data.chmod(0o711)  # PostgreSQL's user has to reach its own folder; the rest stays closed
     _require_port_for(server.identity, ports)
-    return server
+    programs = programs_of(layout, ports, credentials, server, workers, broker, auth=closed, listening=listening)
+    return server, programs
+
+
+def _of_task_types(programs: Sequence[Program]) -> Mapping[str, str]:
+    """The environment in which task types are loaded."""
+    environments = {one.name: one.environment for one in programs}
+    return environments.get("worker", environments["tasks"])
 
 
 def _make_database(server: EmbeddedPostgres) -> None:

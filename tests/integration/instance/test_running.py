@@ -364,6 +364,18 @@ def test_a_service_that_cannot_start_ends_the_start_with_its_own_words(tmp_path:
         free.bind(("127.0.0.1", system.port))
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"SERVICE_THREADS": "0"}, {"TASK_MODULES": "nowhere"}, {"RABBITMQ_URL": "nowhere"}], ids=str
+)
+def test_a_start_afresh_that_could_not_succeed_forgets_nothing(stopped: RunningSystem, wrong: dict[str, str]) -> None:
+    kept = [path.stat().st_ino for path in (stopped.data / "postgres" / "PG_VERSION", stopped.data / "secrets")]
+    system = RunningSystem(stopped.data, environment=wrong)
+    broker = ["--rabbitmq"] if "RABBITMQ_URL" in wrong else []
+    done = system.cli("--port", str(system.port), "--reset", "--detach", *broker, check=False)
+    assert (done.returncode, *wrong) == (1, *(name for name in wrong if name in done.stderr))
+    assert kept == [path.stat().st_ino for path in (stopped.data / "postgres" / "PG_VERSION", stopped.data / "secrets")]
+
+
 def test_a_failed_migration_ends_the_start_with_its_own_words(stopped: RunningSystem) -> None:
     system = stopped
     # A database that a later version has already changed.
