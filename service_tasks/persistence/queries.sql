@@ -31,7 +31,7 @@ round(extract(epoch FROM coalesce(t.completed_at, now()) - t.started_at), 3)
 -- Why a pending task cannot start. PostgreSQL computes both lists once per statement, and only if a row is pending.
 CASE WHEN t.state IN ('scheduled', 'ready') THEN CASE
     WHEN t.task_type = ANY (ARRAY(SELECT c.name FROM task_type_controls c WHERE c.paused)) THEN 'paused'
-    WHEN t.task_type <> ALL (ARRAY(SELECT l.task_type FROM ({live_types}) l)) THEN 'no_worker'
+    WHEN t.task_type <> ALL (ARRAY(SELECT unnest(w.task_types) FROM workers w WHERE {is_alive})) THEN 'no_worker'
     WHEN t.suspects IS NOT NULL AND t.state = 'scheduled' AND t.execute_at <= now() THEN 'suspect'
 END END
 
@@ -406,7 +406,10 @@ SELECT count(pg_notify('siteworks_tasks', x.announcement)) FROM unnest(%(announc
 -- name: live_types
 -- The types that live workers run, and how many workers run each.
 SELECT o.task_type, count(*) AS workers FROM workers w CROSS JOIN unnest(w.task_types) AS o(task_type)
-WHERE w.heartbeat_at > now() - make_interval(secs => w.lease_seconds) GROUP BY o.task_type
+WHERE {is_alive} GROUP BY o.task_type
+
+-- name: is_alive
+w.heartbeat_at > now() - make_interval(secs => w.lease_seconds)
 
 -- name: turn
 -- The order of claims. A waiting task gains a point of priority a minute. All tasks age alike, so their order never
