@@ -55,7 +55,9 @@ CONSTRAINTS: Mapping[str, type[AppError]] = {
 PEOPLE_TOTAL_SECONDS = 3.0
 
 
-def public_routes(database: Database, people: PeopleDirectory, secret: str = "") -> list[Routes]:
+def public_routes(
+    database: Database, people: PeopleDirectory, secret: str = "", *, reports_at_once: int = 4
+) -> list[Routes]:
     """Everything that people and programs may ask. `secret` seals what they are to send back."""
     names = Names(people)
     return [
@@ -64,7 +66,7 @@ def public_routes(database: Database, people: PeopleDirectory, secret: str = "")
         place_routes(Places(database), Calendars(database)),
         item_routes(WorkItems(database, names)),
         step_routes(Steps(database, names)),
-        report_routes(Reports(database)),
+        report_routes(Reports(database, reports_at_once)),
         comment_routes(Comments(database, names)),
         change_routes(Changes(database, secret)),
     ]
@@ -99,7 +101,9 @@ def create_app(settings: SitesSettings) -> Flask:
     return make_app(
         "service_sites",
         routes=[
-            *public_routes(database, people, settings.token or ""),
+            *public_routes(
+                database, people, settings.token or "", reports_at_once=max(settings.connections // 2, 1)
+            ),
             event_routes(Inbox(database, handlers), settings.token),
         ],
         checks={"database": database.ping},

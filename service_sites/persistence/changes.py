@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import BigInteger, Integer, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from service_sites.persistence.items import is_visible
+from service_sites.persistence.items import Stretch, is_visible
 from service_sites.tables import Removal
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
@@ -31,17 +30,6 @@ _REMOVALS = Statement(
 )
 
 
-def removals(
-    database: Database,
-    site_id: UUID,
-    audiences: Collection[str],
-    user_id: UUID | None,
-    *,
-    since: int,
-    until: int,
-    limit: int,
-    reach: Reach,
-) -> Sequence[Any]:
-    """The items that somebody of these audiences sees no longer, each with when that was."""
-    values = {"site_id": site_id, "audiences": list(audiences), "user_id": user_id, "reach": reach.owner}
-    return database.rows(_REMOVALS, {**values, "since": since, "until": until, "limit": limit})
+def removals(database: Database, stretch: Stretch, audiences: Collection[str], *, reach: Reach) -> Sequence[Any]:
+    """The items that somebody of these audiences sees no longer since a stretch, each with when that was."""
+    return database.rows(_REMOVALS, {**stretch._asdict(), "audiences": list(audiences), "reach": reach.owner})

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as insert_unless
 from sqlalchemy.orm import Session
 
-from service_sites.persistence.items import is_visible
+from service_sites.persistence.items import Stretch, is_visible
 from service_sites.persistence.sites import run
 from service_sites.tables import Comment, Link, Membership, Watcher
 from servicekit.database.engine import Database
@@ -65,21 +65,9 @@ def page(database: Database, item: Any, audiences: Collection[str], after: UUID 
     return database.rows(_FIRST, values) if after is None else database.rows(_NEXT, {**values, "after": after})
 
 
-def changed(
-    database: Database,
-    site_id: UUID,
-    audiences: Collection[str],
-    user_id: UUID | None,
-    *,
-    since: int,
-    until: int,
-    limit: int,
-    reach: Reach,
-) -> Sequence[Any]:
-    """What was said on a site to some of these audiences, and not changed since, in a range of its `change_seq`, of
-    items that somebody sees."""
-    values = {"site_id": site_id, "audiences": list(audiences), "user_id": user_id, "reach": reach.owner}
-    return database.rows(_SINCE, {**values, "since": since, "until": until, "limit": limit})
+def changed(database: Database, stretch: Stretch, audiences: Collection[str], *, reach: Reach) -> Sequence[Any]:
+    """What was said in a stretch, and not changed since, to some of these audiences, of items that somebody sees."""
+    return database.rows(_SINCE, {**stretch._asdict(), "audiences": list(audiences), "reach": reach.owner})
 
 
 def add(session: Session, values: Mapping[str, Any]) -> None:

@@ -59,6 +59,7 @@ SORTING = Sorting(
 #: To sort by what customers are not told.
 _INNER_SORTS = ("priority", "number")
 _USER = bindparam("user_id", type_=Uuid())
+_NO_DATE = literal_column("'9999-12-31'::date", Date())
 #: Stands before and behind the code of the permitted steps. JSON never has it.
 _MARK = "\x01"
 
@@ -280,7 +281,8 @@ def _asked(names: set[str], *, customer: bool) -> list[Condition]:
 
 
 def _due(names: set[str]) -> list[Condition]:
-    conditions: list[Condition] = [WorkItem.due_on.is_not(None)] if names & {"due_from", "due_to"} else []
+    # Of the key alone, so that an index passes over what has no date: the last of all dates stands for none.
+    conditions: list[Condition] = [WorkItem.due_key < _NO_DATE] if names & {"due_from", "due_to"} else []
     if "due_from" in names:
         conditions.append(WorkItem.due_key >= bindparam("due_from", type_=Date()))
     if "due_to" in names:

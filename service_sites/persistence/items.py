@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg2 import IntegrityError
@@ -175,21 +175,19 @@ _CHANGED = Statement(
 )
 
 
-def changed(
-    database: Database,
-    site_id: UUID,
-    user_id: UUID | None,
-    now: datetime,
-    *,
-    since: int,
-    until: int,
-    limit: int,
-    reach: Reach,
-) -> list[Any]:
-    """The items of a site that somebody sees and whose last change is in a range of its `change_seq`, in its order, as
-    `find` returns them."""
-    values = {"site_id": site_id, "user_id": user_id, "now": now, "reach": reach.owner}
-    return database.rows(_CHANGED, {**values, "since": since, "until": until, "limit": limit})
+class Stretch(NamedTuple):
+    """A part of a site's changes, in their order, for somebody: those behind `since`, up to `until`, so many."""
+
+    site_id: UUID
+    user_id: UUID | None
+    since: int
+    until: int
+    limit: int
+
+
+def changed(database: Database, stretch: Stretch, now: datetime, *, reach: Reach) -> list[Any]:
+    """The items that somebody sees and whose last change lies in a stretch, as `find` returns them."""
+    return database.rows(_CHANGED, {**stretch._asdict(), "now": now, "reach": reach.owner})
 
 
 _OF_READER = (

@@ -207,7 +207,7 @@ class ReportView(View):
 
 
 class ContractorsReport(ReportView):
-    """What is open, overdue and ready, by contractor."""
+    """Count what is open, overdue and ready to be examined, by contractor."""
 
     report = "contractors"
     query = ContractorsQuery
@@ -218,7 +218,7 @@ class ContractorsReport(ReportView):
 
 
 class AgeingReport(ReportView):
-    """How old open items are."""
+    """Count open items by the days since they were first submitted."""
 
     report = "ageing"
     query = AgeingQuery
@@ -229,7 +229,7 @@ class AgeingReport(ReportView):
 
 
 class BurndownReport(ReportView):
-    """How many items were open."""
+    """Count the items that were open at the end of each day."""
 
     report = "burndown"
     query = BurndownQuery
@@ -239,7 +239,7 @@ class BurndownReport(ReportView):
 
 
 class TimeToCloseReport(ReportView):
-    """How long it took to close items."""
+    """Show how long it took to close what was closed in a period."""
 
     report = "time-to-close"
     query = ClosingsQuery
@@ -250,7 +250,7 @@ class TimeToCloseReport(ReportView):
 
 
 class OnTimeReport(ReportView):
-    """What was closed in time."""
+    """Count what was closed by its first and by its last date, of what was closed in a period."""
 
     report = "on-time"
     query = ClosingsQuery
@@ -261,7 +261,7 @@ class OnTimeReport(ReportView):
 
 
 class ReturnsReport(ReportView):
-    """What was returned and reopened."""
+    """Count what was returned and reopened in a period, beside what was reported done and closed in it."""
 
     report = "returns"
     query = ReturnsQuery
@@ -272,7 +272,7 @@ class ReturnsReport(ReportView):
 
 
 class CountsReport(ReportView):
-    """How many items there are of each kind."""
+    """Count items by location, type or root cause."""
 
     report = "counts"
     query = CountsQuery
@@ -283,7 +283,7 @@ class CountsReport(ReportView):
 
 
 class ProgressReport(ReportView):
-    """How far the work has come that customers see."""
+    """Count the items that customers see, and those of them that are closed."""
 
     report = "progress"
     query = ProgressQuery

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from service_sites.domain.people import Actor, SiteRole
 from service_sites.persistence import changes, comments, items, sites
+from service_sites.persistence.items import Stretch
 from service_sites.schemas.changes import ChangesQuery, ChangesView, ChangeView
 from service_sites.use_cases.comments import audiences_of, comment_view
 from service_sites.use_cases.item_views import shown
@@ -87,8 +88,7 @@ class Changes:
         move on by a thousand changes at the least.
         """
         reach = caller.reach(Action.READ_SITES)
-        now = self._clock()
-        site = sites.reader(self._database, site_id, caller.user_id, now, reach=reach)
+        site = sites.reader(self._database, site_id, caller.user_id, self._clock(), reach=reach)
         sent = None if query.since is None else self._cursors.read(site_id, query.since)
         knows = sent is not None and sent.rights == site.changed_seq and sent.seq <= site.change_seq
         since = sent.seq if sent is not None and knows else 0
@@ -111,15 +111,14 @@ class Changes:
     ) -> tuple[list[tuple[int, ChangeView]], int]:
         """The changes behind one that the caller sees, each with its number, and up to which they are all."""
         reach = caller.reach(Action.READ_SITES)
-        now, site_id = self._clock(), site.id
         until = min(site.change_seq, since + _LOOKED_THROUGH)
         if until == since:
             return [], until
-        within: Any = {"since": since, "until": until, "limit": query.limit + 1, "reach": reach}
+        stretch = Stretch(site.id, caller.user_id, since, until, query.limit + 1)
         who = actor_of(site, caller)
-        rows = items.changed(self._database, site_id, caller.user_id, now, **within)
-        said = comments.changed(self._database, site_id, audiences_of(who), caller.user_id, **within)
-        gone = changes.removals(self._database, site_id, _audiences(who, reach), caller.user_id, **within)
+        rows = items.changed(self._database, stretch, self._clock(), reach=reach)
+        said = comments.changed(self._database, stretch, audiences_of(who), reach=reach)
+        gone = changes.removals(self._database, stretch, _audiences(who, reach), reach=reach)
         found: list[tuple[int, ChangeView]] = [
             *((row.change_seq, _change("item", row.id, item=shown(row, who, caller))) for row in rows),
             *((row.change_seq, _change("comment", row.id, comment=comment_view(row, who))) for row in said),

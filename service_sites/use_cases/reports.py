@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
+from threading import BoundedSemaphore
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -31,7 +32,7 @@ from servicekit.identity.roles import Action
 from servicekit.process.clock import Clock, utc_now
 from servicekit.web.schemas import parse_query
 from servicekit.wire.caseless import comparable
-from servicekit.wire.errors import Forbidden, Invalid
+from servicekit.wire.errors import Forbidden, Invalid, Overloaded
 
 R = TypeVar("R", bound=ReportView)
 
@@ -46,18 +47,27 @@ def roles_of(report: str) -> tuple[SiteRole, ...]:
 
 
 class Reports:
-    """The use cases; thread-safe."""
+    """The use cases; thread-safe. So many are made at once, lest they take all threads and connections."""
 
-    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, at_once: int = 4, *, clock: Clock = utc_now) -> None:
         self._database = database
+        self._places = BoundedSemaphore(at_once)
         self._clock = clock
 
     def show(self, view: type[R], query: ReportQuery, caller: Principal) -> R:
         """Make a report on all sites on which the caller may see it, or on one.
 
-        Raises `SiteNotFound`; `Forbidden` for whoever has another role on it, or on all theirs; and `Invalid` for a
-        period that is too long.
+        Raises `SiteNotFound`; `Forbidden` for whoever has another role on it, or on all theirs; `Invalid` for a
+        period that is too long; and `Overloaded` while as many are being made as may be.
         """
+        if not self._places.acquire(blocking=False):
+            raise Overloaded("Too many reports are being made at the moment; try again.")
+        try:
+            return self._made(view, query, caller)
+        finally:
+            self._places.release()
+
+    def _made(self, view: type[R], query: ReportQuery, caller: Principal) -> R:
         reach = caller.reach(Action.READ_SITES)
         now = self._clock()
         roles = roles_of(view.report)

@@ -6,11 +6,14 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+import psycopg2
 import pytest
 
 from service_sites.routes.items import item_routes
@@ -41,6 +44,7 @@ from tests.support.building_site import OURS, THEIRS, BuildingSite, identify
 from tests.support.plans import selects_of
 from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.site_histories import Question, Times, Viewer, World, make_up, quantile, store
+from tests.support.waiting import eventually
 
 #: Beside these, tests of people's work go through the same code from their side.
 SEEDS = range(2)
@@ -185,7 +189,7 @@ class Story:
             return self.now
 
         items, steps = WorkItems(database.database, clock=clock), Steps(database.database, clock=clock)
-        routes = [item_routes(items), step_routes(steps), report_routes(Reports(database.database, clock=clock))]
+        routes = [item_routes(items), step_routes(steps), report_routes(Reports(database.database, 1, clock=clock))]
         app = make_app("service_sites", routes=routes, checks={}, identify=identify)
         self.site = BuildingSite(app, database, time_zone="Asia/Kamchatka")
 
@@ -308,6 +312,22 @@ def test_what_cannot_be_reported_is_refused_by_the_name_of_its_field(story: Stor
     refused = story.site.call("Вера", "GET", path)
 
     assert (refused.status, refused.body["details"][0]["field"]) == (400, field)
+
+
+def test_while_as_many_reports_are_made_as_may_be_others_are_refused_and_all_else_goes_on(
+    story: Story, sites_database: ServiceDatabase
+) -> None:
+    call = story.site.call
+    holder = psycopg2.connect(sites_database.superuser_url.replace("+psycopg2", ""))
+    with closing(holder), ThreadPoolExecutor(1) as pool, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE history")
+        first = pool.submit(story.report, "Вера", "returns")
+        eventually(lambda: call("Вера", "GET", "/reports/ageing").status == 503, what="the first is being made")
+        refused = call("Анна", "GET", "/reports/ageing")
+        assert (refused.code, refused.headers["Retry-After"]) == ("overloaded", "1")
+        assert call("Анна", "GET", "/work-items").status == 200
+        holder.rollback()
+        assert first.result()["rows"] == [] == story.report("Анна", "ageing")["rows"]
 
 
 def test_a_spreadsheet_has_the_rows_of_the_report_in_their_order_and_no_formula(story: Story) -> None:
