@@ -15,6 +15,7 @@ const PAGES = {
   orders: () => import("./pages/orders/page.js"),
   users: () => import("./pages/users/page.js"),
   tasks: () => import("./pages/tasks/page.js"),
+  types: () => import("./pages/types/page.js"),
   services: () => import("./pages/services/page.js"),
   account: () => import("./pages/account/page.js"),
 };

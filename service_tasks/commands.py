@@ -323,7 +323,7 @@ def _all_of(step: Callable[..., BaseModel], body: ManyTasks, limit: int | None) 
         size = DEFAULT_BULK_TASKS if left is None else min(left, DEFAULT_BULK_TASKS)
         try:
             part = body.model_copy(update={"limit": size, "after": after})
-            answer = step(part, reach=Reach.all()).model_dump()
+            answer = step(part, reach=Reach.all()).model_dump(exclude={"as_of"})
         except (Unavailable, DeadlineExceeded):
             if totals:
                 print(

@@ -14,7 +14,7 @@ from benchmarks.system.rows import CHANGED, NAME, PRODUCT, owners, row_id
 #: Different rows that a work asks for.
 _DIFFERENT = 100
 #: Fields that only we have: what others lack is not compared.
-OURS_ALONE = frozenset({"waiting_for", "omitted", "total_is_exact"})
+OURS_ALONE = frozenset({"waiting_for", "obstacle", "omitted", "total_is_exact"})
 #: Fields of a page that others count to the end.
 _COUNTED = frozenset({"total", "total_amount"})
 #: Fields of a row that was just made or changed, which nobody can have twice.

@@ -1,7 +1,7 @@
 // The public API: one function, the envelope opened, errors in words.
 
 /** The gateway's address: the page is at …/console, whatever stands before it. */
-const ROOT = new URL(".", location.href).pathname;
+export const ROOT = new URL(".", location.href).pathname;
 
 /**
  * @typedef {{field: string, message: string}} FieldError

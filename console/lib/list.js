@@ -69,8 +69,8 @@ function unique(rows) {
   return [...new Map(rows.map((row) => [idOf(row), row])).values()];
 }
 
-/** Somebody's membership has the id of the user. @param {any} row */
-const idOf = (row) => row.id ?? row.user_id;
+/** Somebody's membership has the id of the user, a type of tasks its name. @param {any} row */
+const idOf = (row) => row.id ?? row.user_id ?? row.name;
 
 /** @param {any} page */
 function total(page) {

@@ -13,10 +13,13 @@ export async function leave() {
   location.reload();
 }
 
+/** Pages that are found below another one. @type {Record<string, string>} */
+const BELOW = { types: "tasks", schedules: "tasks", messages: "tasks" };
+
 /** @param {{place: any, session: any}} props */
 export function Top({ place, session }) {
   const [choosing, setChoosing] = useState(false);
-  const current = place.parts[0] ?? session.home;
+  const current = BELOW[place.parts[0]] ?? place.parts[0] ?? session.home;
   const pages = ["items", "sites", "reports", "orders", "users", "tasks", ...(session.inspects ? ["services"] : [])];
   return html`
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => {

@@ -50,6 +50,14 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Obstacle(StrEnum):
+    """Why a pending task cannot start."""
+
+    PAUSED = "paused"
+    NO_WORKER = "no_worker"
+    SUSPECT = "suspect"
+
+
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.SCHEDULED: frozenset({State.READY, State.CANCELLED}),
     State.READY: frozenset({State.RUNNING, State.CANCELLED}),

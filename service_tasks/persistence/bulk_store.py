@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
@@ -27,8 +28,9 @@ class BulkStore:
         self._statements = StoreStatements(database, "queries.sql")
         self._ends = ends or TaskEnds()
 
-    def choose(self, choice: Choice, *, reach: Reach) -> list[Chosen]:
+    def choose(self, choice: Choice, *, reach: Reach) -> tuple[list[Chosen], datetime]:
         with self._statements.transaction() as session:
+            (as_of,) = self._statements.row(session, "clock")
             rows = self._statements.rows(
                 session,
                 "choose",
@@ -45,7 +47,7 @@ class BulkStore:
                 after=optional_text(choice.after),
                 limit=choice.limit,
             )
-        return [Chosen(*row) for row in rows]
+        return [Chosen(*row) for row in rows], as_of
 
     def cancel(self, ids: Collection[UUID], *, reach: Reach) -> int:
         with self._statements.transaction() as session:

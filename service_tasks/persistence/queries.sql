@@ -261,7 +261,7 @@ concat(
     ',"execute_at":', replace(to_char(t.execute_at, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), '.000000Z', 'Z'),
     ',"progress":{"percent":', t.progress_percent,
     ',"message":', coalesce(to_json(t.progress_message)::text, 'null'),
-    '},"result":', coalesce(light.result, 'null'), ',"error":', coalesce(to_json(t.error)::text, 'null'),
+    '},"result":', coalesce(light.result, 'null'), ',"error":', coalesce(to_json(left(t.error, %(error_characters)s))::text, 'null'),
     ',"errors":', coalesce(light.errors, '[]'),
     ',"created_at":', replace(to_char(t.created_at, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), '.000000Z', 'Z'),
     ',"updated_at":', replace(to_char(t.updated_at, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), '.000000Z', 'Z'),
@@ -275,6 +275,7 @@ concat(
     ',"callback_task_id":', coalesce('"' || t.callback_task_id || '"', 'null'),
     ',"waiting_for":', coalesce(CASE WHEN light.obstacle IS NOT NULL THEN coalesce(
         %(waits)s::jsonb -> (light.obstacle || ' ' || t.task_type), %(waits)s::jsonb -> light.obstacle) END, 'null'),
+    ',"obstacle":', coalesce('"' || light.obstacle || '"', 'null'),
     ',"omitted":', CASE
         WHEN light.payload IS NULL OR light.errors IS NULL OR (light.result IS NULL AND t.state = 'completed')
         THEN to_json(array_remove(ARRAY[
@@ -284,10 +285,11 @@ concat(
         ELSE '[]' END, '}')
 
 -- name: light_values
--- Lists go without large values and tracebacks: a page of a hundred tasks must not have a hundred megabytes.
-SELECT CASE WHEN octet_length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload,
-       CASE WHEN octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
-       CASE t.errors WHEN '[]' THEN '[]' ELSE (
+-- Lists go without large values and tracebacks: a page of a hundred tasks must not have a hundred megabytes. With a
+-- `largest` of 0 they go without any, and read none.
+SELECT CASE WHEN %(largest)s > 0 AND octet_length(t.payload::text) <= %(largest)s THEN t.payload::text END AS payload,
+       CASE WHEN %(largest)s > 0 AND octet_length(t.result::text) <= %(largest)s THEN t.result::text END AS result,
+       CASE WHEN t.errors = '[]' THEN '[]' WHEN %(largest)s > 0 THEN (
            SELECT CASE WHEN octet_length(jsonb_agg(e.item - 'trace')::text) <= %(largest)s
                        THEN '[' || string_agg({attempt_error}, ',' ORDER BY e.number) || ']' END
            FROM jsonb_array_elements(t.errors) WITH ORDINALITY e(item, number)
@@ -326,6 +328,9 @@ WITH fitting AS MATERIALIZED (
     WHERE t.state = 'cancelled' AND 'cancelled' = ANY (%(states)s::text[]) AND {fits}
 )
 SELECT f.id, f.user_id, f.unique_key FROM fitting f ORDER BY f.id LIMIT %(limit)s
+
+-- name: clock
+SELECT now()
 
 -- name: no_callback_task
 (t.task_type <> %(callback)s OR %(task_type)s::text IS NOT NULL OR %(ids)s::uuid[] IS NOT NULL)

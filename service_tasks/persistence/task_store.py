@@ -10,7 +10,7 @@ import psycopg2
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service_tasks.domain.task import LIVE_STATES, State
+from service_tasks.domain.task import LIVE_STATES, MAX_ERROR_CHARACTERS, Obstacle, State
 from service_tasks.engine.ports import READY
 from service_tasks.errors import TaskStateConflict, UniqueKeyTaken, UserDeleted
 from service_tasks.persistence.insertion import (
@@ -30,7 +30,6 @@ from service_tasks.use_cases.tasks import (
     NO_TASKS,
     Control,
     NewTask,
-    Obstacle,
     PastExecuteAt,
     Selection,
     StoredTask,
@@ -44,6 +43,8 @@ from servicekit.web.paging import MOST, too_far
 
 #: bytes of JSON above which a list leaves a value out
 LARGEST_IN_LIST = 16 * 1024
+#: of an error in a light list
+LIGHT_ERROR_CHARACTERS = 200
 #: up to so many tasks that have not ended are found by their own indexes
 FEW_LIVE = 2_000
 #: states with an index in the order of lists
@@ -164,7 +165,8 @@ class TaskStore:
             "look": look,
             "most": MOST,
             "few": FEW_LIVE,
-            "largest": LARGEST_IN_LIST,
+            "largest": 0 if selection.light else LARGEST_IN_LIST,
+            "error_characters": LIGHT_ERROR_CHARACTERS if selection.light else MAX_ERROR_CHARACTERS,
             "waits": waits,
         }
         if owner is None and states is not None and LIVE_STATES.issuperset(states):

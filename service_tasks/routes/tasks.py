@@ -101,7 +101,7 @@ def task_routes(tasks: Tasks) -> Routes:
     @api.get("/tasks/{id}", action=Action.READ_TASKS, errors=(TaskNotFound,))
     def get_task(caller: Principal, id: UUID, query: TaskShow) -> TaskView:
         """Show one task; with `?trace=true`, the tracebacks of its failed attempts too."""
-        return tasks.get(id, trace=query.trace, reach=caller.reach(Action.READ_TASKS))
+        return tasks.get(id, trace=query.trace, light=query.light, reach=caller.reach(Action.READ_TASKS))
 
     @api.get("/tasks/{id}/status", action=Action.READ_TASKS, errors=(TaskNotFound,))
     def get_task_status(caller: Principal, id: UUID) -> TaskStatusView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from servicekit.web.schemas import Body, Id, Timestamp, View
 
 MAX_BULK_TASKS = 10_000
 DEFAULT_BULK_TASKS = 1000
+_AS_OF = "when they were chosen; to mean no later ones with the next request, send it as"
 
 
 class ManyTasks(Body):
@@ -30,6 +32,7 @@ class ManyTasks(Body):
     all: bool = Field(default=False, description="true: no field narrows it, and that is meant")
     limit: int = Field(default=DEFAULT_BULK_TASKS, ge=1, le=MAX_BULK_TASKS, description="how many at most")
     after: Id | None = Field(default=None, description="the `next` of the answer before")
+    dry_run: bool = Field(default=False, description="true: change nothing, only count those that are meant")
 
 
 class CancelMany(ManyTasks):
@@ -50,7 +53,8 @@ class RetryMany(ManyTasks):
 class ManyCancelledView(View):
     """What became of the tasks that were to be cancelled."""
 
-    cancelled: int
+    cancelled: int = Field(description="with `dry_run`, how many would be")
+    as_of: datetime = Field(description=f"{_AS_OF} `created_before`")
     changed: int = Field(description="had ended when their turn came")
     next: UUID | None = Field(description="send it as `after` to go on; null when none is left")
 
@@ -58,7 +62,8 @@ class ManyCancelledView(View):
 class ManyRetriedView(View):
     """What became of the tasks that were to be run again."""
 
-    retried: int
+    retried: int = Field(description="with `dry_run`, how many would be, unless one of the next two forbids it")
+    as_of: datetime = Field(description=f"{_AS_OF} `ended_before`")
     changed: int = Field(description="were no longer failed, or cancelled, when their turn came")
     user_deleted: int = Field(description="cannot be run again: their user was deleted")
     unique_key_taken: int = Field(description="cannot be run again: a live task has their unique_key")

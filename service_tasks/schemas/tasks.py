@@ -21,6 +21,7 @@ from service_tasks.domain.task import (
     MAX_TIMEOUT_SECONDS,
     MAX_TITLE_CHARACTERS,
     MAX_UNIQUE_KEY_CHARACTERS,
+    Obstacle,
     Status,
     status_named,
     status_names,
@@ -135,6 +136,9 @@ class TaskFilter(NewestQuery):
 
     status: StatusFilter | None = Field(default=None, description="in any case; words of other services are known too")
     task_type: QueryText | None = Field(default=None, min_length=1, max_length=MAX_TASK_TYPE_CHARACTERS)
+    light: QueryFlag = Field(
+        default=False, description="leave out payload, result and errors, and shorten an error to 200 characters"
+    )
 
 
 class TaskQuery(TaskFilter):
@@ -153,6 +157,7 @@ class TaskShow(Query):
     """How much of a task is wanted."""
 
     trace: QueryFlag = Field(default=False, description="show the traceback of each failed attempt too")
+    light: QueryFlag = Field(default=False, description="leave out payload and result")
 
 
 class ProgressView(View):
@@ -202,8 +207,9 @@ class TaskView(View):
     callback_url: str | None
     callback_task_id: UUID | None = Field(description="the task that tells its end to callback_url, once it has ended")
     waiting_for: str | None = Field(description="why a pending task cannot start, where that is known")
+    obstacle: Obstacle | None = Field(description="the same in one word")
     omitted: list[str] = Field(
-        description="which of payload, result and errors a list left out for having more than 16 KiB"
+        description="which of payload, result and errors were left out: in lists those of more than 16 KiB"
     )
 
 

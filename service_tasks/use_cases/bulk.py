@@ -68,8 +68,8 @@ class Retried:
 class BulkRepository(Protocol):
     """Methods may raise `Unavailable` and `DeadlineExceeded`, with a part of the call done."""
 
-    def choose(self, choice: Choice, *, reach: Reach) -> list[Chosen]:
-        """The matching tasks, oldest first."""
+    def choose(self, choice: Choice, *, reach: Reach) -> tuple[list[Chosen], datetime]:
+        """The matching tasks, oldest first, and the time by the database's clock."""
 
     def cancel(self, ids: Collection[UUID], *, reach: Reach) -> int:
         """In one transaction, cancel the live ones and announce it to their workers; return their number."""
@@ -88,21 +88,23 @@ class Bulk:
     def cancel(self, body: CancelMany, *, reach: Reach) -> ManyCancelledView:
         """Cancel live tasks as `Tasks.cancel` does each."""
         choice = _choice(body, LIVE_STATES, LIVE_STATES, "pending or processing")
-        steps = _Steps(self._repository.choose(choice, reach=reach), choice.limit - 1)
-        cancelled = tried = 0
+        chosen, as_of = self._repository.choose(choice, reach=reach)
+        steps = _Steps(chosen, choice.limit - 1, dry=body.dry_run)
+        cancelled = tried = steps.done
         for part in steps:
             with steps.may_end():
                 cancelled += self._repository.cancel([item.id for item in part], reach=reach)
                 tried += len(part)
-        return ManyCancelledView(cancelled=cancelled, changed=tried - cancelled, next=steps.next)
+        return ManyCancelledView(cancelled=cancelled, as_of=as_of, changed=tried - cancelled, next=steps.next)
 
     def retry(self, body: RetryMany, *, reach: Reach) -> ManyRetriedView:
         """Run ended tasks again as `Tasks.retry` does each; failed ones unless the status says otherwise."""
         choice = _choice(
             body, RETRYABLE_STATES, {State.FAILED}, "failed or cancelled", body.ended_from, body.ended_before
         )
-        steps = _Steps(self._repository.choose(choice, reach=reach), choice.limit - 1)
-        total = Retried()
+        chosen, as_of = self._repository.choose(choice, reach=reach)
+        steps = _Steps(chosen, choice.limit - 1, dry=body.dry_run)
+        total = Retried(retried=steps.done)
         for part in steps:
             with steps.may_end():
                 done = self._repository.retry(part, choice.states, reach=reach)
@@ -111,6 +113,7 @@ class Bulk:
                     self._announce(READY)
         return ManyRetriedView(
             retried=total.retried,
+            as_of=as_of,
             changed=total.changed,
             user_deleted=total.user_deleted,
             unique_key_taken=total.unique_key_taken,
@@ -122,22 +125,22 @@ class _Steps:
     """The chosen tasks in batches, until all are done or the request's time is nearly over; `next` is then where to
     continue."""
 
-    def __init__(self, chosen: Sequence[Chosen], limit: int) -> None:
-        """`chosen` may have one more than the limit, which shows that there are more."""
+    def __init__(self, chosen: Sequence[Chosen], limit: int, *, dry: bool) -> None:
+        """`chosen` may have one more than the limit, which shows that there are more. `dry`: all count as done."""
         self._chosen = chosen[:limit]
         self._has_more = len(chosen) > limit
-        self._done = 0
+        self.done = len(self._chosen) if dry else 0
         self._ended = False
 
     def __iter__(self) -> Iterator[Sequence[Chosen]]:
-        while self._done < len(self._chosen):
-            if self._done and _time_is_short():
+        while self.done < len(self._chosen):
+            if self.done and _time_is_short():
                 return
-            part = self._chosen[self._done : self._done + BATCH]
+            part = self._chosen[self.done : self.done + BATCH]
             yield part
             if self._ended:
                 return
-            self._done += len(part)
+            self.done += len(part)
 
     @contextmanager
     def may_end(self) -> Iterator[None]:
@@ -146,15 +149,15 @@ class _Steps:
         try:
             yield
         except (Unavailable, DeadlineExceeded):
-            if not self._done:
+            if not self.done:
                 raise
             self._ended = True
 
     @property
     def next(self) -> UUID | None:
-        if self._done == len(self._chosen) and not self._has_more:
+        if self.done == len(self._chosen) and not self._has_more:
             return None
-        return self._chosen[self._done - 1].id
+        return self._chosen[self.done - 1].id
 
 
 def _time_is_short() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from sys import getsizeof
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -16,6 +15,7 @@ from service_tasks.domain.destinations import AllowedHost, destination_of, is_al
 from service_tasks.domain.task import (
     DEFAULT_MAX_ATTEMPTS,
     MAX_PAYLOAD_BYTES,
+    Obstacle,
     State,
     Status,
     public_status,
@@ -66,14 +66,6 @@ MOST_CONTROLS = 1000
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-class Obstacle(StrEnum):
-    """Why a pending task cannot start."""
-
-    PAUSED = "paused"
-    NO_WORKER = "no_worker"
-    SUSPECT = "suspect"
 
 
 _WAITING_FOR: dict[str, str] = {Obstacle.PAUSED: PAUSED, Obstacle.NO_WORKER: NO_WORKER, Obstacle.SUSPECT: SUSPECT}
@@ -155,6 +147,8 @@ class Selection:
     after: UUID | None
     limit: int
     offset: int
+    #: without payload, result and errors, and with the beginning of an error alone
+    light: bool = False
 
 
 class TasksFound(NamedTuple):
@@ -427,9 +421,9 @@ class Tasks:
             existing=[index for index, task in enumerate(new) if task.id in taken] if taken else [],
         )
 
-    def get(self, task_id: UUID, *, trace: bool = False, reach: Reach) -> TaskView:
-        """With `trace`, the errors carry their tracebacks."""
-        return self._view(self._shown(task_id, reach), trace=trace)
+    def get(self, task_id: UUID, *, trace: bool = False, light: bool = False, reach: Reach) -> TaskView:
+        """With `trace`, the errors carry their tracebacks; `light`, payload and result are left out."""
+        return self._view(self._shown(task_id, reach), trace=trace, light=light)
 
     def prepare(self, body: TaskCreate, *, reach: Reach) -> NewTask:
         """Check a task that the caller will store. Raises `Invalid`, `Forbidden` and `PayloadTooLarge`."""
@@ -443,6 +437,7 @@ class Tasks:
             after=query.after,
             limit=query.limit,
             offset=query.offset,
+            light=query.light,
         )
         found = self._repository.search(selection, waits=dump(self._waits).decode(), reach=reach)
         # As text and in UTF-8, alone and in its envelope.
@@ -573,21 +568,22 @@ class Tasks:
         _count(task)
         return task
 
-    def _view(self, task: StoredTask, *, trace: bool = False) -> TaskView:
+    def _view(self, task: StoredTask, *, trace: bool = False, light: bool = False) -> TaskView:
+        has_result = task.state is State.COMPLETED
         return TaskView.unchecked(
             id=task.id,
             task_type=task.task_type,
             title=task.title,
             user_id=task.user_id,
             status=public_status(task.state),
-            payload=_written(task.payload),
+            payload=None if light else _written(task.payload),
             priority=task.priority,
             attempts=task.attempts,
             max_attempts=task.max_attempts,
             timeout=task.timeout_seconds,
             execute_at=task.execute_at,
             progress=ProgressView.unchecked(percent=task.progress_percent, message=task.progress_message),
-            result=_written(task.result),
+            result=None if light else _written(task.result),
             error=task.error,
             errors=[_error_view(item, trace=trace) for item in _errors(task)],
             created_at=task.created_at,
@@ -599,7 +595,8 @@ class Tasks:
             callback_url=task.callback_url,
             callback_task_id=task.callback_task_id,
             waiting_for=self._waiting_for(task),
-            omitted=[],
+            obstacle=task.obstacle,
+            omitted=(["payload", "result"] if has_result else ["payload"]) if light else [],
         )
 
     def _waiting_for(self, task: StoredTask) -> str | None:

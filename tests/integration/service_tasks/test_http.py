@@ -421,6 +421,27 @@ def test_a_task_whose_type_lacks_its_settings_waits_and_says_what_to_set(ask, be
     assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] is None
 
 
+def test_light_tasks_have_neither_payload_nor_result_and_a_hundred_of_them_are_small(ask, bench):
+    bench.register()
+    ids = [ask("POST", "/tasks", {"payload": "x" * 9_000}, status=201)["id"] for _ in range(100)]
+    bench.sql(
+        "UPDATE tasks SET state = 'failed', completed_at = now(), error = repeat('\"', 2000), "
+        """errors = jsonb_build_array(jsonb_build_object('attempt', 1, 'type', 'E', 'message', repeat('x', 2000),
+            'failed_at', '2026-01-31T15:00:00Z', 'worker', 'w'))"""
+    )
+
+    tasks = ask("GET", "/tasks?limit=100&light=true", status=200)["tasks"]
+    one = ask("GET", f"/tasks/{ids[0]}?light=true", status=200)
+
+    assert len(json.dumps(tasks)) < 150_000
+    assert {(task["payload"], len(task["error"]), len(task["errors"]), *task["omitted"]) for task in tasks} == {
+        (None, 200, 0, "payload", "errors")
+    }
+    assert (one["payload"], len(one["error"]), len(one["errors"]), one["omitted"]) == (None, 2000, 1, ["payload"])
+    bench.sql("UPDATE tasks SET state = 'completed', result = '7', error = NULL")
+    assert ask("GET", f"/tasks/{ids[0]}?light=true", status=200)["omitted"] == ["payload", "result"]
+
+
 # Cancelling, purging, retrying
 
 
@@ -530,7 +551,8 @@ def test_a_type_is_paused_and_resumed(ask, bench):
     task = ask("POST", "/tasks", status=201)
 
     assert ask("POST", "/task-types/noop/pause", status=200)["paused"] is True
-    assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] == "this type is paused"
+    shown = ask("GET", f"/tasks/{task['id']}", status=200)
+    assert (shown["waiting_for"], shown["obstacle"]) == ("this type is paused", "paused")
     assert ask("POST", "/task-types/noop/resume", status=200)["paused"] is False
     assert ask("GET", f"/tasks/{task['id']}", status=200)["waiting_for"] is None
 

@@ -137,6 +137,7 @@ LIST = {
     "look": 10_001,
     "most": 10_000,
     "largest": 16_384,
+    "error_characters": 2000,
     "waits": "{}",
 }
 #: Lists, and the index in whose order their tasks are looked at, before those of the page are read.
