@@ -1,0 +1,102 @@
+// The board of a site: how many items there are by state, contractor and location, each opening the list of them.
+import { html, useEffect, useState } from "../../vendor/preact.js";
+import { path, read } from "../../lib/api.js";
+import { useLive } from "../../lib/live.js";
+import { refine } from "../../lib/router.js";
+import { Button, Choice, Field, Problem, Table } from "../../lib/ui.js";
+import { number, t, word } from "../../lib/words.js";
+import { employers, places, usePeople } from "../items/choices.js";
+import { ItemList } from "../items/list.js";
+
+const STATES = ["open", "in_progress", "returned", "ready", "disputed", "closed", "void", "draft"];
+/** What customers are told of a state. */
+const TOLD = ["accepted", "in_work", "done"];
+const SORTS = ["-created_at", "due_on", "-due_on", "priority", "number", "-number"];
+/** Which filters the API takes of the address, those that are shown at once first. */
+const FILTERS = ["q", "state", "overdue", "organisation", "assignee_id", "location_id", "kind", "type", "severity", "priority", "due_from", "due_to", "sort", "counted_in"];
+const LATER = ["kind", "type", "severity", "priority", "due_from", "due_to"];
+const isWide = () => matchMedia("(width >= 40rem)").matches;
+
+/** @param {any} props */
+export function Board({ site, place, session, isCustomer }) {
+  /** @type {Record<string, string>} */
+  const asked = Object.fromEntries(FILTERS.filter((name) => place.query[name]).map((name) => [name, place.query[name]]));
+  return html`<div class="stack">
+    <${States} site=${site} states=${isCustomer ? TOLD : STATES} chosen=${asked.state} />
+    ${!isCustomer && html`<div class="halves">
+      <${Counts} title=${t("site.by_contractor")} report="contractors" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
+      <${Counts} title=${t("site.by_location")} report="counts" by="location" filter="location_id" site=${site} figures=${["items", "open", "overdue"]} />
+    </div>`}
+    <section aria-labelledby="board"><h2 id="board">${t("nav.items")}</h2>
+      <${Filters} site=${site} asked=${asked} isCustomer=${isCustomer} />
+      <${ItemList} query=${{ site_id: site.id, ...asked }} session=${session} /></section>
+  </div>`;
+}
+
+/** How many items there are in each state. @param {{site: any, states: string[], chosen: string | undefined}} props */
+function States({ site, states, chosen }) {
+  const [counts, setCounts] = useState(/** @type {Record<string, string>} */ ({}));
+  useEffect(() => {
+    const ending = new AbortController();
+    for (const state of states) {
+      read("/work-items", { site_id: site.id, state, limit: 1 }, ending.signal).then(
+        (page) => setCounts((before) => ({ ...before, [state]: `${number(page.total)}${page.total_is_exact ? "" : "+"}` })),
+        () => {},
+      );
+    }
+    return () => ending.abort();
+  }, [site.id]);
+  return html`<div class="deeds" role="group" aria-label=${t("item.state")}>${states.map((state) => html`
+    <${Button} key=${state} class="count" aria-pressed=${state === chosen ? "true" : "false"} onClick=${() => refine({ state: state === chosen ? "" : state, counted_in: "" })}>
+      <b>${counts[state] ?? "…"}</b> ${word("state", state)}<//>`)}</div>`;
+}
+
+/** The numbers of a report, each opening the items that it counts. @param {any} props */
+function Counts({ title, report, by = "organisation", filter = "organisation", site, figures }) {
+  const [isOpen, setOpen] = useState(isWide);
+  const live = useLive(isOpen ? `/reports/${report}` : null, { query: { site_id: site.id, by } });
+  const open = (/** @type {string} */ name, /** @type {string} */ value) => {
+    refine({ ...Object.fromEntries(FILTERS.map((one) => [one, ""])), [name]: value });
+    document.getElementById("board")?.scrollIntoView();
+  };
+  const figure = (/** @type {string} */ words, /** @type {() => void} */ onClick) => html`<button type="button" class="plain figure" onClick=${onClick}>${words}</button>`;
+  const count = (/** @type {any} */ value) => figure(number(value.count), () => open("counted_in", new URLSearchParams(value.items.split("?")[1]).get("counted_in") ?? ""));
+  const name = (/** @type {any} */ row) => (row.key ? figure(row.name, () => open(filter, row.key)) : row.key === null ? t("report.total") : t("site.nobody"));
+  return html`<details open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}><summary><h2>${title}</h2></summary>
+    <${Problem} error=${live.error} />
+    ${live.data && html`<${Table} caption=${title} rows=${[...live.data.rows, live.data.total]} id=${(/** @type {any} */ row) => row.key ?? "total"}
+      columns=${[[word("by", by), name], ...figures.map((/** @type {string} */ one) => [word("figure", one), (/** @type {any} */ row) => count(row[one]), "number"])]} />`}</details>`;
+}
+
+/** @param {{site: any, asked: Record<string, string>, isCustomer: boolean}} props */
+function Filters({ site, asked, isCustomer }) {
+  const people = usePeople(isCustomer ? null : site.id);
+  const locations = useLive(path`/sites/${site.id}/locations`);
+  const [isOpen, setOpen] = useState(LATER.some((name) => asked[name]));
+  const types = useLive(isOpen && !isCustomer ? "/reports/counts" : null, { query: { site_id: site.id, by: "type" } });
+  const set = (/** @type {string} */ name) => (/** @type {any} */ event) => refine({ [name]: event?.target ? event.target.value : event });
+  const choice = (/** @type {string} */ name, /** @type {string} */ label, /** @type {[string, string][]} */ options) => html`
+    <${Choice} label=${label} value=${asked[name] ?? ""} onChange=${set(name)} options=${[["", t("any")], ...options]} />`;
+  const words = (/** @type {string} */ kind, /** @type {string[]} */ values) => values.map((one) => /** @type {[string, string]} */ ([one, word(kind, one)]));
+  const workers = people.filter((one) => ["engineer", "manager", "contractor"].includes(one.role));
+  const sorts = isCustomer ? SORTS.slice(0, 3) : SORTS;
+  return html`<div class="filters">
+      <${Field} label=${isCustomer ? t("item.search.title") : t("item.search")} type="search" value=${asked.q ?? ""} onInput=${set("q")} />
+      ${choice("state", t("item.state"), words("state", isCustomer ? TOLD : STATES))}
+      ${!isCustomer && choice("overdue", t("item.overdue"), [["true", t("yes")], ["false", t("no")]])}
+      ${!isCustomer && employers(people).length > 0 && choice("organisation", t("item.organisation"), employers(people).map((one) => [one, one]))}
+      ${!isCustomer && choice("assignee_id", t("item.assignee"), workers.map((one) => [one.user_id, one.name]))}
+      ${choice("location_id", t("item.location"), places(locations.data?.locations ?? []))}
+      <${Choice} label=${t("site.sort")} value=${asked.sort ?? SORTS[0]} onChange=${set("sort")} options=${sorts.map((one) => [one, t(`sort.${one}`)])} />
+    </div>
+    ${!isCustomer && html`<details open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}><summary>${t("site.filters")}</summary><div class="filters">
+      ${choice("kind", t("item.kind"), words("kind", ["defect", "task", "customer_remark"]))}
+      ${choice("type", t("item.type"), (types.data?.rows ?? []).filter((/** @type {any} */ row) => row.key).map((/** @type {any} */ row) => [row.key, row.name]))}
+      ${choice("severity", t("item.severity"), words("severity", ["critical", "significant", "minor"]))}
+      ${choice("priority", t("item.priority"), ["1", "2", "3", "4"].map((one) => [one, one]))}
+      <${Field} label=${t("site.due_from")} type="date" value=${asked.due_from ?? ""} onChange=${set("due_from")} />
+      <${Field} label=${t("site.due_to")} type="date" value=${asked.due_to ?? ""} onChange=${set("due_to")} />
+    </div></details>`}
+    ${Object.keys(asked).some((name) => name !== "sort") && html`<p>${asked.counted_in && t("site.counted")} <${Button} class="plain"
+      onClick=${() => refine(Object.fromEntries(FILTERS.filter((name) => name !== "sort").map((name) => [name, ""])))}>${t("site.all")}<//></p>`}`;
+}
