@@ -17,6 +17,8 @@ const PAGES = {
   tasks: () => import("./pages/tasks/page.js"),
   types: () => import("./pages/types/page.js"),
   services: () => import("./pages/services/page.js"),
+  audit: () => import("./pages/audit/page.js"),
+  link: () => import("./pages/link/page.js"),
   account: () => import("./pages/account/page.js"),
 };
 
@@ -47,6 +49,8 @@ function App() {
   const session = useSession();
   if (session.state === "asking") return html`<${Page} title="Siteworks"><p class="soft" aria-busy="true">${t("loading")}</p><//>`;
   if (session.state === "failed") return html`<${Page} title="Siteworks"><${Problem} error=${session.error} /><button class="main" onClick=${session.again}>${t("again")}</button><//>`;
+  // Whoever has a link need not have logged in.
+  if (place.parts[0] === "link") return html`<${Shown} place=${place} session=${session} />`;
   if (session.state === "out") return html`<${Entrance} session=${session} place=${place} />`;
   return html`<${Top} place=${place} session=${session} /><${Shown} place=${place} session=${session} />`;
 }

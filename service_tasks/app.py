@@ -62,6 +62,7 @@ def create_app(settings: TasksSettings) -> Flask:
         database,
         {
             "user.deleted": of_users.act_on_deleted,
+            "user.updated": of_users.act_on_updated,
             "user.disabled": of_users.act_on_disabled,
             "mail.wanted": MailOfAccounts(store).act,
         },

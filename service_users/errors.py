@@ -47,7 +47,7 @@ class SessionNotFound(NotFound):
 
 
 class ApiKeyNotFound(NotFound):
-    """You have no API key with this id."""
+    """There is no such API key, or it is not yours."""
 
     code = "api_key_not_found"
 

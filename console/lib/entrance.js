@@ -11,13 +11,20 @@ import { t } from "./words.js";
 /** @param {{session: any, place: any}} props */
 export function Entrance({ session, place }) {
   const [known, setKnown] = useState("");
+  const [changed, setChanged] = useState(false);
   const { me, ended, again } = session;
+  useEffect(() => {
+    // The gateway knows of the new password within seconds.
+    const timer = changed ? setInterval(again, 500) : 0;
+    return () => clearInterval(timer);
+  }, [changed]);
   const failed = place.parts[0] === "account" && place.query.failed;
   return html`<${Page} title=${t(me ? "login.choose" : "login.title")} deeds=${html`<${Look} />`}><div class="card narrow">
     ${failed && html`<${Problem} error=${{ code: failed }} />`}
     ${ended && html`<p role="status">${t("login.ended")}</p>`}
-    ${me ? html`<p>${t("login.choose.why")}</p>
-        <${NewPassword} email=${me.email} known=${known} label=${t("login.choose")} done=${again} />
+    ${me && changed ? html`<p class="soft" aria-busy="true">${t("loading")}</p>`
+      : me ? html`<p>${t("login.choose.why")}</p>
+        <${NewPassword} email=${me.email} known=${known} label=${t("login.choose")} done=${() => setChanged(true)} />
         <${Button} class="plain" onClick=${leave}>${t("logout")}<//>`
       : html`<${Login} onIn=${(/** @type {string} */ password) => {
         setKnown(password);
@@ -78,8 +85,8 @@ function Forgotten({ email: typed, onBack }) {
     <${Button} class="plain" onClick=${onBack}>${t("login.restart")}<//>`;
 }
 
-/** A button to sign in at the provider, where there is one. @param {{invitation?: string}} props */
-export function ByProvider({ invitation }) {
+/** A button to sign in at the provider, where there is one. @param {{invitation?: string, children?: any}} props */
+export function ByProvider({ invitation, children }) {
   const [name, setName] = useState(/** @type {string | null} */ (null));
   const deed = useDeed();
   useEffect(() => {
@@ -87,7 +94,7 @@ export function ByProvider({ invitation }) {
   }, []);
   if (name === null) return null;
   const begin = () => send("POST", "/auth/oidc/start", { next: thisPage(invitation ? "#/" : location.hash), ...(invitation && { invitation }) });
-  return html`<${Problem} error=${deed.error} />
+  return html`${children}<${Problem} error=${deed.error} />
     <${Button} busy=${deed.busy} onClick=${() => deed.run(async () => goThere(await begin()))}>${t("login.provider", { name })}<//>`;
 }
 

@@ -74,14 +74,14 @@ const idOf = (row) => row.id ?? row.user_id ?? row.name;
 
 /** @param {any} page */
 function total(page) {
-  if (!page) return "";
+  if (!page || page.total == null) return "";
   return page.total_is_exact === false ? `${number(page.total)}+` : number(page.total);
 }
 
 /** A list as a table with a button for more. What `below` holds stays in sight. @param {any} props */
 export function ListTable({ list, caption, columns, empty, below }) {
   return html`<${Table} caption=${caption} columns=${columns} rows=${list.rows} id=${idOf} empty=${empty} />
-    <p class="soft" role="status">${t("list.shown", { shown: list.rows.length, total: list.total })}</p>
+    <p class="soft" role="status">${list.total === "" ? number(list.rows.length) : t("list.shown", { shown: list.rows.length, total: list.total })}</p>
     <${Problem} error=${list.loadError} />
     ${list.hasMore && html`<${Button} busy=${list.busy} onClick=${list.load}>${t("list.more")}<//>`}
     ${(list.moved || below) && html`<div class="below">

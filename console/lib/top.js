@@ -1,9 +1,9 @@
 // What stands above every page: where one can go, who one is, language and colours.
 import { html, useState } from "../vendor/preact.js";
 import { actAs, send } from "./api.js";
-import { useLive } from "./live.js";
 import { Look } from "./look.js";
-import { Button, Dialog, Field, Link, Problem } from "./ui.js";
+import { People } from "./people.js";
+import { Button, Dialog, Link } from "./ui.js";
 import { t } from "./words.js";
 
 /** Log out; nothing of whoever was here stays in the page. */
@@ -20,7 +20,7 @@ const BELOW = { types: "tasks", schedules: "tasks", messages: "tasks" };
 export function Top({ place, session }) {
   const [choosing, setChoosing] = useState(false);
   const current = BELOW[place.parts[0]] ?? place.parts[0] ?? session.home;
-  const pages = ["items", "sites", "reports", "orders", "users", "tasks", ...(session.inspects ? ["services"] : [])];
+  const pages = ["items", "sites", "reports", "orders", "users", "tasks", ...(session.inspects ? ["services", "audit"] : [])];
   return html`
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => {
       event.preventDefault();
@@ -40,7 +40,7 @@ export function Top({ place, session }) {
     </header>
     ${actAs.get() && html`<div class="banner">${t("act_as.now", { name: session.me.name })}
       <${Button} class="plain" onClick=${() => choose(null)}>${t("act_as.end")}<//></div>`}
-    <${Dialog} title=${t("act_as")} open=${choosing} onClose=${() => setChoosing(false)}><${People} /><//>`;
+    <${Dialog} title=${t("act_as")} open=${choosing} onClose=${() => setChoosing(false)}><${People} onChoose=${(/** @type {any} */ user) => choose(user.id)} /><//>`;
 }
 
 /** @param {string | null} userId */
@@ -48,13 +48,4 @@ function choose(userId) {
   actAs.set(userId);
   location.hash = "";
   location.reload();
-}
-
-function People() {
-  const [sought, setSought] = useState("");
-  const live = useLive("/users", { query: { q: sought, limit: 20 } });
-  return html`<${Field} label=${t("act_as.search")} type="search" value=${sought} onInput=${(/** @type {any} */ event) => setSought(event.target.value)} />
-    <${Problem} error=${live.error} />
-    <ul class="cards">${live.data?.users.map((/** @type {any} */ user) => html`<li key=${user.id}>
-      <${Button} onClick=${() => choose(user.id)}>${user.name}<//></li>`)}</ul>`;
 }

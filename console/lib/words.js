@@ -44,6 +44,10 @@ const numbers = new Intl.NumberFormat(language);
 /** @param {number} value */
 export const number = (value) => numbers.format(value);
 
+const amounts = new Intl.NumberFormat(language, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+/** A sum of money, which the API writes exactly, as text. @param {string | null | undefined} value */
+export const money = (value) => (value == null ? "" : amounts.format(Number(value)));
+
 const times = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
 const days = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeZone: "UTC" });
 /** @param {string | null | undefined} value */

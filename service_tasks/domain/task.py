@@ -23,9 +23,10 @@ DEFAULT_MAX_ATTEMPTS = 3
 MAX_PRIORITY = 100
 DEFAULT_PRIORITY = 50
 MAX_TIMEOUT_SECONDS = 86_400
-#: why a task ended, or a schedule is paused, once its user was deleted, or may not log in any more
+#: why a task ended, or a schedule is paused, once its user was deleted, may not log in any more, or may run none
 USER_DELETED = "the user was deleted"
 USER_DISABLED = "the user was disabled"
+USER_WITHOUT_TASKS = "the user's roles permit no tasks"
 
 
 class Status(StrEnum):

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from service_tasks.domain.schedule import DueSchedule, Missed, Plan, Timing
-from service_tasks.domain.task import USER_DELETED, USER_DISABLED
+from service_tasks.domain.task import USER_DELETED
 from service_tasks.engine.ports import READY, Firing
 from service_tasks.errors import UserDeleted
 from service_tasks.persistence.insertion import insert_many, optional_text
@@ -126,9 +126,9 @@ class ScheduleStore:
         """Pause every schedule of these users, in the caller's transaction."""
         self._statements.run(session, "pause_of_users", user_ids=[str(id) for id in user_ids], problem=USER_DELETED)
 
-    def pause_of_disabled(self, session: Session, user_id: UUID) -> None:
-        """The same for one who may not log in any more. Waits for schedules that are locked."""
-        self._statements.run(session, "pause_of_disabled", user_id=str(user_id), problem=USER_DISABLED)
+    def pause_of_disabled(self, session: Session, user_id: UUID, reason: str) -> None:
+        """The same for one who has none to run now. Waits for schedules that are locked."""
+        self._statements.run(session, "pause_of_disabled", user_id=str(user_id), problem=reason)
 
     def fire(self, limit: int, decide: Callable[[DueSchedule], Plan]) -> Firing:
         statements = self._statements

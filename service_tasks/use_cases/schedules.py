@@ -17,7 +17,7 @@ from service_tasks.domain.schedule import (
     check_timing,
     next_runs,
 )
-from service_tasks.domain.task import USER_DELETED, USER_DISABLED
+from service_tasks.domain.task import USER_DELETED, USER_DISABLED, USER_WITHOUT_TASKS
 from service_tasks.engine.ports import READY, SCHEDULES
 from service_tasks.errors import LimitReached, ScheduleNotFound
 from service_tasks.schemas.schedules import (
@@ -81,7 +81,7 @@ class StoredSchedule(NewSchedule):
     @property
     def stopped_by_its_timing(self) -> bool:
         """Whether new times would let it go on."""
-        return self.problem not in (None, USER_DELETED, USER_DISABLED)
+        return self.problem not in (None, USER_DELETED, USER_DISABLED, USER_WITHOUT_TASKS)
 
     @property
     def status(self) -> ScheduleStatus:

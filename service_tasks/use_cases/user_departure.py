@@ -1,4 +1,5 @@
-"""Ends a user's tasks and schedules once the users service has deleted the user, or lets them in no longer."""
+"""Ends a user's tasks and schedules once the users service has deleted the user, lets them in no longer, or has given
+them roles by which they may run none."""
 
 from __future__ import annotations
 
@@ -8,9 +9,16 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from service_tasks.domain.task import USER_DELETED, USER_DISABLED
+from service_tasks.domain.task import USER_DELETED, USER_DISABLED, USER_WITHOUT_TASKS
 from servicekit.events import tombstones
-from servicekit.events.cloudevents import Event, SubjectId, read_data
+from servicekit.events.cloudevents import Event, EventData, SubjectId, read_data
+from servicekit.identity.roles import Action, Extent, Role
+from servicekit.web.schemas import Id
+
+
+class _Account(EventData):
+    id: Id
+    roles: list[str]
 
 
 class TasksOfUsers(Protocol):
@@ -22,7 +30,7 @@ class SchedulesOfUsers(Protocol):
     def pause_of_users(self, session: Session, user_ids: Collection[UUID]) -> None:
         """Pause every schedule of these users, who were deleted."""
 
-    def pause_of_disabled(self, session: Session, user_id: UUID) -> None:
+    def pause_of_disabled(self, session: Session, user_id: UUID, reason: str) -> None:
         """Pause every schedule of this user; waits for those that are just being run or changed."""
 
 
@@ -48,7 +56,15 @@ class UserDeparture:
 
         Raises `Invalid` for bad data, and `DatabaseLocked`.
         """
-        user_id = read_data(SubjectId, event).id
+        self._end(session, read_data(SubjectId, event).id, USER_DISABLED)
+
+    def act_on_updated(self, session: Session, event: Event) -> None:
+        """The same for a user whose roles permit no tasks. Raises `Invalid` for bad data, and `DatabaseLocked`."""
+        account = read_data(_Account, event)
+        if Action.CHANGE_TASKS.extents[Role.highest(account.roles)] is Extent.NONE:
+            self._end(session, account.id, USER_WITHOUT_TASKS)
+
+    def _end(self, session: Session, user_id: UUID, reason: str) -> None:
         # In this order: what a schedule is just making is there when its lock is given.
-        self._schedules.pause_of_disabled(session, user_id)
-        self._tasks.cancel_of_user(session, user_id, USER_DISABLED)
+        self._schedules.pause_of_disabled(session, user_id, reason)
+        self._tasks.cancel_of_user(session, user_id, reason)

@@ -72,6 +72,16 @@ class AccountView(View):
     disabled_at: Timestamp | None
 
 
+class WholeAccountView(AccountView):
+    """By what somebody may log in."""
+
+    has_password: bool
+    must_change_password: bool = Field(description="an administrator has set the password")
+    email_verified_at: Timestamp | None = Field(description="when they proved their address")
+    factors: int = Field(description="how many second factors")
+    identities: int = Field(description="how many identities at the sign-in provider")
+
+
 class Forgot(Body):
     """Whose password is forgotten."""
 
@@ -134,7 +144,8 @@ class LinkView(View):
 
     purpose: Literal["reset", "invitation", "email"]
     token: str | None = Field(
-        description="for POST /auth/reset or /auth/email/confirm; good once, and null if it goes by mail"
+        description="for POST /auth/reset or /auth/email/confirm, or the page /console#/link/PURPOSE/TOKEN; good once, "
+        "and null if it goes by mail"
     )
     expires_at: Timestamp
 

@@ -6,23 +6,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import bindparam, delete, func, select, text
 from sqlalchemy.orm import Session as Transaction
 
 from service_users import events
 from service_users.accounts import changes, sessions
-from service_users.accounts.access_schemas import AccountView
+from service_users.accounts.access_schemas import AccountView, WholeAccountView
 from service_users.accounts.changes import By
 from service_users.accounts.schemas import Ended
-from service_users.errors import LastAdministrator
-from service_users.tables import OneTimeToken, User
+from service_users.errors import LastAdministrator, UserNotFound
+from service_users.tables import Factor, IdentityRow, OneTimeToken, User
 from servicekit.database.engine import Database
+from servicekit.database.statement import Statement
 from servicekit.events import outbox
 from servicekit.identity.roles import Role
 from servicekit.process.clock import Clock, utc_now
 
 #: The advisory lock under which somebody ceases to be an administrator, so that the last two do not at once.
 _LOCK = 0x5157_6164
+
+_ACCOUNT = Statement(
+    select(
+        User.id,
+        User.disabled_at,
+        User.password_hash.is_not(None).label("has_password"),
+        User.must_change_password,
+        User.email_verified_at,
+        select(func.count())
+        .where(Factor.user_id == User.id, Factor.confirmed_at.is_not(None))
+        .scalar_subquery()
+        .label("factors"),
+        select(func.count()).where(IdentityRow.user_id == User.id).scalar_subquery().label("identities"),
+    ).where(User.id == bindparam("id"))
+)
 
 
 @contextmanager
@@ -46,6 +62,13 @@ class Administration:
     def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
         self._database = database
         self._clock = clock
+
+    def account(self, user_id: UUID) -> WholeAccountView:
+        """By what somebody may log in. Raises `UserNotFound`."""
+        rows = self._database.rows(_ACCOUNT, {"id": user_id})
+        if not rows:
+            raise UserNotFound
+        return WholeAccountView.of(rows[0])
 
     def disable(self, user_id: UUID, by: By) -> AccountView:
         """End all that lets somebody in, until they are enabled. Raises `UserNotFound` and `LastAdministrator`."""

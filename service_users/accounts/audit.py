@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 
 from service_users.accounts.audit_schemas import AppendedView, AuditEntry, AuditPage, AuditQuery, RefusalReport
-from service_users.tables import AuditRow
+from service_users.tables import AuditRow, User
 from servicekit.database.engine import Database
 from servicekit.database.privileges import PRUNED
 from servicekit.observing.logs import get_logger
@@ -79,8 +80,14 @@ class Audit:
         }
         asked = {name: value for name in conditions if (value := getattr(query, name)) is not None}
         given = [conditions[name](value) for name, value in asked.items()]
-        columns: list[Any] = [getattr(AuditRow, name) for name in AuditEntry.model_fields]
-        wanted = select(*columns).where(*given).order_by(AuditRow.id.desc()).limit(query.limit + 1)
+        # The audit holds no name: it is that of now.
+        who, whom = aliased(User), aliased(User)
+        names: dict[str, Any] = {"actor_name": who.name, "subject_name": whom.name}
+        columns = [
+            names[name].label(name) if name in names else getattr(AuditRow, name) for name in AuditEntry.model_fields
+        ]
+        named = select(*columns).outerjoin(who, who.id == AuditRow.actor).outerjoin(whom, whom.id == AuditRow.subject)
+        wanted = named.where(*given).order_by(AuditRow.id.desc()).limit(query.limit + 1)
         with self._database.transaction() as transaction:
             rows = transaction.execute(wanted).all()
         page = rows[: query.limit]

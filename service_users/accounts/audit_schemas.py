@@ -64,8 +64,10 @@ class AuditEntry(View):
     id: UUID
     happened_at: Timestamp
     actor: UUID | None = Field(description="who did it; null for the machine's own")
+    actor_name: str | None = Field(description="what they are called now; null of whoever was deleted")
     action: str
     subject: UUID | None = Field(description="to whom")
+    subject_name: str | None
     address: str | None = Field(description="from where")
     request_id: str | None
     details: JsonValue

@@ -128,8 +128,8 @@ class Links:
     def message(self, row_id: UUID) -> MailView:
         """The message with a link, for whoever sends it at this moment. Raises `MailNotFound`."""
         wanted = (
-            User.email, User.email_key, User.password_hash, User.name,
-            OneTimeToken.purpose, OneTimeToken.email.label("other_email"), OneTimeToken.expires_at,
+            User.email, User.email_key, User.password_hash, OneTimeToken.purpose,
+            OneTimeToken.email.label("other_email"), OneTimeToken.expires_at,
         )  # fmt: skip
         is_live = (OneTimeToken.expires_at > self._clock(), User.disabled_at.is_(None))
         found = select(*wanted).join(OneTimeToken, OneTimeToken.user_id == User.id)
@@ -140,7 +140,7 @@ class Links:
         token = self._text(row_id, row.purpose, row)
         # To the stored address, however somebody wrote it who asked for the link.
         to = row.other_email or row.email
-        subject, text = mails.written(row.purpose, row.name, token, row.expires_at, self._public_url)
+        subject, text = mails.written(row.purpose, token, row.expires_at, self._public_url)
         return MailView(to=to, subject=subject, text=text)
 
     def reset(self, token: str, password: str, address: str) -> Ended:

@@ -18,6 +18,7 @@ from service_users.accounts.access_schemas import (
     NewApiKeyView,
     OtherEmail,
     Reset,
+    WholeAccountView,
 )
 from service_users.accounts.administration import Administration
 from service_users.accounts.api_keys import ApiKeys
@@ -103,6 +104,22 @@ def access_routes(
     def enable_user(id: UUID, caller: Principal, client: Client) -> AccountView:
         """Let somebody log in again."""
         return administration.enable(id, _by(caller, client))
+
+    @api.get("/users/{id}/account", action=Action.MANAGE_USERS, errors=(UserNotFound,))
+    def show_account(id: UUID) -> WholeAccountView:
+        """Show by what somebody may log in."""
+        return administration.account(id)
+
+    @api.get("/users/{id}/keys", action=Action.MANAGE_USERS, errors=(UserNotFound,))
+    def list_user_keys(id: UUID, caller: Principal) -> ApiKeyList:
+        """List somebody's API keys."""
+        users.get(id, reach=caller.reach(Action.MANAGE_USERS))
+        return keys.listed(reach=Reach.own(id))
+
+    @api.delete("/users/{id}/keys/{key_id}", action=Action.MANAGE_USERS, errors=(ApiKeyNotFound,))
+    def delete_user_key(id: UUID, key_id: UUID, caller: Principal, client: Client) -> ApiKeyView:
+        """Delete one of somebody's API keys, which ends it; the answer is the key as it was."""
+        return keys.delete(key_id, _by(caller, client), reach=Reach.own(id))
 
     @api.get("/users/{id}/sessions", action=Action.MANAGE_USERS, errors=(UserNotFound,))
     def list_user_sessions(id: UUID, caller: Principal) -> SessionList:

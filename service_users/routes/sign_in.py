@@ -32,12 +32,15 @@ from service_users.routes.accounts import cookie_name, session_cookies, set_cook
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
 from servicekit.web.routes import Answer, Client, Routes
+from servicekit.wire.errors import AppError
 
 if TYPE_CHECKING:
     # It loads cryptography, of which a service without a provider has no need.
     from service_users.accounts.sign_in import Begun, SignIns
 
 _COOKIE = "siteworks-sign-in"
+#: As seen from the callback, below whatever prefix.
+_CONSOLE = "../../console"
 _BODY = 4096
 _NOT_STORED = {"Cache-Control": "no-store"}
 
@@ -102,13 +105,23 @@ def sign_in_routes(sign_ins: SignIns | None, name: str | None, *, login: bool) -
         ),
     )
     def finish_sign_in(query: ProviderAnswer, client: Client) -> Answer[SignedInView]:
-        """Come back from the sign-in provider, in the browser that went there. A login then has its cookie."""
+        """Come back from the sign-in provider, in the browser that went there. A login then has its cookie. A browser
+        that asks for a page is shown a failure by the console."""
         cookie = client.cookies.get(cookie_name(_COOKIE, secure=client.secure))
-        done = opened().finish(query, cookie, client)
-        began = () if done.logged_in is None else session_cookies(done.logged_in, client)
-        fields = {**_NOT_STORED, "Location": done.next}
+        cookies: tuple[str, ...] = ()
+        try:
+            done = opened().finish(query, cookie, client)
+        except AppError as exc:
+            if not client.wants_page:
+                raise
+            next_page = f"{_CONSOLE}#/account?failed={exc.code}"
+        else:
+            next_page = done.next
+            cookies = () if done.logged_in is None else session_cookies(done.logged_in, client)
         return Answer(
-            SignedInView(next=done.next), headers=fields, cookies=(*began, set_cookie(client, _COOKIE, "", 0))
+            SignedInView(next=next_page),
+            headers={**_NOT_STORED, "Location": next_page},
+            cookies=(*cookies, set_cookie(client, _COOKIE, "", 0)),
         )
 
     @api.get("/auth/identities", action=Action.OWN_ACCOUNT)

@@ -364,7 +364,7 @@ def _client_of(request: Request) -> Client:
     forwarded = field("X-Real-IP") or field("X-Forwarded-For") or request.remote_addr or ""
     address = forwarded.rpartition(",")[2].strip()
     secure = (field("X-Forwarded-Proto") or "").rpartition(",")[2].strip() == "https"
-    return Client(address, field("User-Agent") or "", secure, request.cookies)
+    return Client(address, field("User-Agent") or "", secure, "text/html" in (field("Accept") or ""), request.cookies)
 
 
 def _add_service_pages(

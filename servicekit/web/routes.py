@@ -106,6 +106,8 @@ class Client:
     agent: str = ""
     #: Whether it came by TLS.
     secure: bool = False
+    #: Whether it is a browser that shows the answer as a page.
+    wants_page: bool = False
     cookies: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -46,6 +46,9 @@ POST   /auth/factors/{id}/confirm   none own  own  own   admin
 DELETE /users/{id}/factors          none none none all   admin
 POST   /users/{id}/disable          none none none all   admin
 POST   /users/{id}/enable           none none none all   admin
+GET    /users/{id}/account          none none none all   admin
+GET    /users/{id}/keys             none none none all   admin
+DELETE /users/{id}/keys/{key_id}    none none none all   admin
 GET    /users/{id}/sessions         none none none all   admin
 DELETE /users/{id}/sessions         none none none all   admin
 POST   /users/{id}/link             none none none all   admin

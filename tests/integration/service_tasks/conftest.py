@@ -58,6 +58,7 @@ class Bench:
         self.engine = EngineStore(database, ends)
         of_users = UserDeparture(ends, ScheduleStore(database))
         self.user_deleted, self.user_disabled = of_users.act_on_deleted, of_users.act_on_disabled
+        self.user_updated = of_users.act_on_updated
 
     def add(self, task_type: str = "noop", **changes) -> UUID:
         stored = self.store.add(new_task(task_type, **changes))

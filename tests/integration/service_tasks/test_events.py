@@ -105,15 +105,24 @@ def test_the_live_tasks_of_a_deleted_user_are_cancelled_with_the_reason_and_the_
     assert {row[1] for row in told(telling)} == {ready, future}
 
 
-def test_the_live_tasks_of_a_disabled_user_are_cancelled_and_later_ones_taken(telling):
+@pytest.mark.parametrize(
+    ("type", "data", "reason"),
+    [
+        ("user.disabled", {}, "the user was disabled"),
+        ("user.updated", {"roles": ["user", "auditor"]}, "the user's roles permit no tasks"),
+        ("user.updated", {"roles": ["auditor", "admin"]}, None),
+        ("user.updated", {"roles": ["foreman"]}, None),
+    ],
+)
+def test_the_live_tasks_of_whoever_may_run_none_are_cancelled_and_later_ones_taken(telling, type, data, reason):
     anna = uuid4()
     done, ready, other = (telling.add(user_id=user) for user in (anna, anna, uuid4()))
     telling.sql("UPDATE tasks SET state = 'completed', completed_at = now(), result = 'null' WHERE id = %s", str(done))
-    inbox = Inbox(telling.database, {"user.disabled": telling.user_disabled})
+    inbox = Inbox(telling.database, {"user.disabled": telling.user_disabled, "user.updated": telling.user_updated})
 
-    assert inbox.take([user_deleted(anna, type="user.disabled")]).processed == 1
+    assert inbox.take([user_deleted(anna, type=type, data={"id": str(anna), **data})]).processed == 1
 
-    assert (telling.get(ready).state, telling.get(ready).error) == ("cancelled", "the user was disabled")
+    assert (telling.get(ready).state, telling.get(ready).error) == ("cancelled" if reason else "ready", reason)
     assert [telling.get(one).state for one in (done, other)] == ["completed", "ready"]
     # Once they may log in again.
     assert telling.get(telling.add(user_id=anna)).state == "ready"

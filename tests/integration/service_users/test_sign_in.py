@@ -244,8 +244,17 @@ def test_an_answer_for_another_browser_or_used_twice_is_refused(browser, make_br
     back = browser.start()
     assert browser.come_back(back).status_code == 303
     assert code(browser.come_back(back)) == (400, "invalid_input")
-    back = browser.start()
-    assert code(browser.come_back(back.replace("?code=", "?error=access_denied&x="))) == (403, "sign_in_refused")
+    for accept in ("*/*", "text/html,application/xhtml+xml;q=0.9"):
+        refused = browser.start().replace("?code=", "?error=access_denied&x=")
+        answer = browser.ask("GET", refused, Cookie=browser.cookie, Accept=accept)
+        if accept == "*/*":
+            assert code(answer) == (403, "sign_in_refused")
+        else:
+            assert (answer.status_code, answer.headers["Location"]) == (
+                303,
+                "../../console#/account?failed=sign_in_refused",
+            )
+            assert "Max-Age=0" in answer.headers["Set-Cookie"]
 
 
 def test_codes_that_are_worth_nothing_slow_down_whoever_sends_them(browser, anna, run):

@@ -39,9 +39,8 @@ def test_each_service_acts_on_what_it_hears_and_on_nothing_else(
         answers = {}
         for type in MODELS:
             user_id = uuid4()
-            event = user_deleted(
-                user_id, type=type, data={"id": str(user_id), "name": "Ada", "user_id": str(user_id), "present": True}
-            )
+            data = {"name": "Ada", "roles": ["user"], "user_id": str(user_id), "present": True}
+            event = user_deleted(user_id, type=type, data={"id": str(user_id), **data})
             answers[type] = send(client, event).json["data"]
         assert tuple(type for type in MODELS if answers[type]["processed"]) == services()[name].hears, name
 
