@@ -55,6 +55,8 @@ class Listener:
             channel.exchange_declare(EXCHANGE, "topic", durable=True)
             channel.queue_declare(self._queue, durable=True)
             channel.queue_bind(self._queue, EXCHANGE, types)
+        # RabbitMQ confirms a binding before it writes it down; killed in between, it comes back without it.
+        broker.control("eval", "mnesia:sync_log().")
 
     def heard(self) -> list[tuple[pika.BasicProperties, bytes]]:
         with self._broker.connect() as connection:
