@@ -123,7 +123,7 @@ export function Form({ does, done, label, danger = false, children, request }) {
 
 /** Names and what they are. @param {{of: [string, any][]}} props */
 export function Facts({ of }) {
-  return html`<dl class="facts">${of.filter(([, value]) => value !== null && value !== undefined && value !== "").map(
+  return html`<dl class="facts">${of.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false).map(
     ([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`,
   )}</dl>`;
 }

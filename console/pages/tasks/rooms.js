@@ -12,7 +12,7 @@ export const changes = (session) => session.operates || !session.inspects;
 
 /** @param {{current: string, session: any}} props */
 export function Rooms({ current, session }) {
-  const rooms = ["tasks", "types"];
+  const rooms = ["tasks", "types", "schedules", ...(session.inspects ? ["messages"] : [])];
   return html`<nav aria-label=${t("nav.tasks")} class="tabs"><ul>${rooms.map((one) => html`<li key=${one}>
     <${Link} to=${`/${one}`} aria-current=${one === current ? "page" : undefined}>${t(`nav.${one}`)}<//></li>`)}</ul></nav>`;
 }
