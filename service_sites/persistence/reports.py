@@ -91,6 +91,11 @@ def places(database: Database, question: Question, *, reach: Reach) -> list[Plac
     return [Place(*row) for row in database.once(_statement("places"), question.values(reach))]
 
 
+def member_names(database: Database, question: Question, *, reach: Reach) -> dict[str, str]:
+    """The names of the people of the sites that a report is about, by their ids."""
+    return dict(database.once(_statement("member_names"), question.values(reach)))
+
+
 def count(database: Database, question: Question, figures: Sequence[str], *, reach: Reach) -> list[Any]:
     """The rows of a report: its `key` (None: the total, which may be missing if it is nothing), the number of items in
     each figure, and whatever else the report measures."""
@@ -146,7 +151,7 @@ def _items_of(report: str, by: str, figure: str, of_row: bool) -> ColumnElement[
     conditions = [figure]
     if of_row and report != "burndown":
         conditions.append("{below}" if by == "location" else "key = :row")
-    whole = f"WITH {{scope}}, {{{report}_counted}} SELECT item_id FROM counted WHERE {' AND '.join(conditions)}"
+    whole = f"WITH {{scope}}, {_counted(report, by)} SELECT item_id FROM counted WHERE {' AND '.join(conditions)}"
     return WorkItem.id.in_(text(_filled_in(whole, key=_key(report, by))))
 
 
@@ -156,9 +161,17 @@ def _counting(report: str, by: str, figures: tuple[str, ...]) -> str:
     if f"{report}_measured" in _fragments():
         columns.append(f"{{{report}_measured}}")
     # Where an item may be in several rows, the total has its own.
-    rows = "key" if report == "returns" else "GROUPING SETS ((key), ())"
-    whole = f"WITH {{scope}}, {{{report}_counted}} SELECT {', '.join(columns)} FROM counted GROUP BY {rows}"
+    rows = "key" if report == "returns" or _is_over_time(report, by) else "GROUPING SETS ((key), ())"
+    whole = f"WITH {{scope}}, {_counted(report, by)} SELECT {', '.join(columns)} FROM counted GROUP BY {rows}"
     return _statement("whole", whole=whole, key=_key(report, by))
+
+
+def _is_over_time(report: str, by: str) -> bool:
+    return report == "progress" and by != "site"
+
+
+def _counted(report: str, by: str) -> str:
+    return "{progress_over_time_counted}" if _is_over_time(report, by) else f"{{{report}_counted}}"
 
 
 def _key(report: str, by: str) -> str:

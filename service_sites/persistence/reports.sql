@@ -39,6 +39,11 @@ WITH RECURSIVE {scope}, {paths}
 SELECT paths.site_id, paths.ids, paths.names FROM paths JOIN sites s ON s.id = paths.site_id
 ORDER BY s.key, paths.places, paths.names
 
+-- name: member_names
+WITH {scope}
+SELECT DISTINCT ON (m.user_id) CAST(m.user_id AS text) AS id, m.name
+FROM memberships m JOIN scope ON scope.id = m.site_id ORDER BY m.user_id, m.updated_at DESC
+
 -- name: below
 -- In a location, or in one that it holds.
 key IN (WITH RECURSIVE {scope}, {paths} SELECT CAST(paths.id AS text) FROM paths WHERE :row = ANY (paths.ids)
@@ -94,6 +99,15 @@ CAST(work_items.site_id AS text)
 -- name: item_key_organisation
 work_items.organisation
 
+-- name: item_key_assignee
+coalesce(CAST(work_items.assignee_id AS text), '')
+
+-- name: item_key_week
+CAST(CAST(date_trunc('week', timezone(seen.time_zone, moment.at)) AS date) AS text)
+
+-- name: item_key_month
+CAST(CAST(date_trunc('month', timezone(seen.time_zone, moment.at)) AS date) AS text)
+
 -- name: item_key_severity
 coalesce(work_items.severity, '')
 
@@ -148,12 +162,29 @@ aged AS (
     WHERE work_items.submitted_at >= period.begins AND work_items.submitted_at < period.ends
 )
 
+-- name: shown_items
+FROM scope JOIN work_items ON work_items.site_id = scope.id
+WHERE work_items.state <> 'void' AND CASE WHEN scope.role = 'customer' THEN {shown}
+      ELSE work_items.visible_to_customer AND work_items.state <> 'draft' END
+
 -- name: progress_counted
 counted AS (
     SELECT work_items.id AS item_id, {key} AS key, true AS items, work_items.state = 'closed' AS closed
-    FROM scope JOIN work_items ON work_items.site_id = scope.id
-    WHERE work_items.state <> 'void' AND CASE WHEN scope.role = 'customer' THEN {shown}
-          ELSE work_items.visible_to_customer AND work_items.state <> 'draft' END
+    {shown_items}
+)
+
+-- name: progress_over_time_counted
+-- Each item in the row of its submission and in that of its close, and (without a key) once in the total.
+seen AS (
+    SELECT work_items.id AS item_id, scope.time_zone, coalesce(work_items.submitted_at, work_items.created_at) AS began,
+           work_items.closed_at AS ended
+    {shown_items}
+), counted AS (
+    SELECT seen.item_id, {key} AS key, moment.items, moment.closed
+    FROM seen CROSS JOIN LATERAL (VALUES (seen.began, true, false), (seen.ended, false, true)) AS moment(at, items, closed)
+    WHERE moment.at IS NOT NULL
+    UNION ALL
+    SELECT item_id, NULL, true, ended IS NOT NULL FROM seen
 )
 
 -- name: closings

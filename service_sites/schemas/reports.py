@@ -36,7 +36,7 @@ class PeriodQuery(ReportQuery):
 class ContractorsQuery(ReportQuery):
     """What is open and overdue, and whose it is."""
 
-    by: Literal["organisation", "site"] = Field(default="organisation", description="a row of each")
+    by: Literal["organisation", "assignee", "site"] = Field(default="organisation", description="a row of each")
 
 
 class AgeingQuery(ReportQuery):
@@ -81,7 +81,9 @@ class CountsQuery(PeriodQuery):
 class ProgressQuery(ReportQuery):
     """How far what customers see has come."""
 
-    by: Literal["site"] = Field(default="site", description="a row of each")
+    by: Literal["site", "week", "month"] = Field(
+        default="site", description="a row of each; of a week or month: what was submitted in it, and what was closed"
+    )
 
 
 class Figure(View):
@@ -98,7 +100,7 @@ class ReportRow(View):
     rates: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     key: str | None = Field(
-        description="an organisation, a word, a day, or the id of a site or location; empty: none; null: the total"
+        description="an organisation, a word, a day, the id of a site, location or person; empty: none; null: the total"
     )
     name: str | None = Field(description="of what the key stands for")
 

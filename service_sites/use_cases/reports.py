@@ -99,6 +99,10 @@ class Reports:
         names = {key: key for key in sorted(counts, key=lambda key: (key == "", comparable(key), key))}
         if question.by == "site":
             names = {str(site.id): site.name for site in sites if str(site.id) in counts}
+        if question.by == "assignee":
+            known = reports.member_names(self._database, question, reach=reach)
+            people = {key: known.get(key, "") for key in counts}
+            names = dict(sorted(people.items(), key=lambda one: (one[0] == "", comparable(one[1]), one[0])))
         if question.by == "location":
             places = reports.places(self._database, question, reach=reach)
             of_site = {site.id: [site.name] for site in sites if len(sites) > 1}

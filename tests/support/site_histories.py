@@ -70,6 +70,7 @@ class PlainItem:
     severity: str | None
     location: UUID | None
     shown: bool
+    assignee: UUID | None
     happened: list[Happening] = field(default_factory=list)
 
     @property
@@ -174,6 +175,7 @@ def _key(item: PlainItem, question: Question, one: Happening | None = None) -> s
     values: dict[str, Callable[[], str | None]] = {
         "site": lambda: str(item.site.id),
         "organisation": lambda: (one or item.now).organisation,
+        "assignee": lambda: None if item.assignee is None else str(item.assignee),
         "severity": lambda: item.severity,
         "type": lambda: item.type,
         "root_cause": lambda: item.root_cause,
@@ -355,8 +357,11 @@ def progress(world: World, question: Question) -> Report:
         own = role == "customer" and item.author == question.viewer.user_id and remarked
         if role in ("", "contractor") or not (own or (item.shown and item.now.after != "draft")):
             continue
-        closed = ["closed"] if item.now.after == "closed" else []
-        counted.add(item, [str(item.site.id)], "items", *closed)
+        began = item.submitted_at or item.happened[0].at
+        closed = [one.at for one in item.closings()][-1:] if item.now.after == "closed" else []
+        for figure, moment in [("items", began), *(("closed", one) for one in closed)]:
+            happening = replace(item.now, at=moment)
+            counted.add(item, [_key(item, question, happening)], figure)
     return counted.report
 
 
@@ -413,6 +418,7 @@ def make_up(seed: int, *, items: int = 90) -> World:
             severity=chance.choice([None, "critical", "minor"]),
             location=chance.choice([None, *site.locations]),
             shown=chance.random() < 0.4,
+            assignee=chance.choice([None, people["manager"], people["contractor"]]),
         )
         _live(item, begins, ends, chance)
         world.items.append(item)
@@ -546,7 +552,7 @@ def _item_row(item: PlainItem) -> dict[str, Any]:
         "id": item.id, "site_id": item.site.id, "number": item.number, "kind": item.kind, "state": now.after,
         "resolution": now.resolution, "title": f"Item {item.number}", "title_key": f"item {item.number}",
         "description": "", "type": item.type, "subtype": "", "root_cause": item.root_cause, "severity": item.severity,
-        "priority": None, "organisation": now.organisation, "assignee_id": None, "assignee_name": "",
+        "priority": None, "organisation": now.organisation, "assignee_id": item.assignee, "assignee_name": "",
         "author_id": item.author, "author_name": "Author", "done_by_id": None, "done_by_organisation": "",
         "subject": "", "requirement_refs": [], "location_id": item.location, "place": "", "axes": "",
         "due_on": now.due_on, "original_due_on": now.original_due_on, "occurred_at": None,

@@ -1,16 +1,16 @@
 // Reports: the numbers as a table, each opening the items that it counts, and the first of them as a chart.
-import { html } from "../../vendor/preact.js";
+import { html, useEffect } from "../../vendor/preact.js";
 import { useLive } from "../../lib/live.js";
 import { refine } from "../../lib/router.js";
 import { Choice, Field, Link, Page, Table } from "../../lib/ui.js";
-import { number, t, word } from "../../lib/words.js";
+import { day, number, t, word } from "../../lib/words.js";
 import { ItemList } from "../items/list.js";
 import { Chart } from "./chart.js";
 
 /** What each report can have a row of, the usual first. @type {Record<string, string[]>} */
 const REPORTS = {
-  progress: ["site"],
-  contractors: ["organisation", "site"],
+  progress: ["site", "week", "month"],
+  contractors: ["organisation", "assignee", "site"],
   ageing: ["site", "organisation", "severity", "type"],
   burndown: ["day", "week", "month"],
   "time-to-close": ["site", "organisation", "resolution", "week", "month"],
@@ -20,29 +20,49 @@ const REPORTS = {
 };
 const OF_A_PERIOD = ["burndown", "time-to-close", "on-time", "returns", "counts"];
 
+/** The reports that somebody with these roles may see. @param {(string | null)[]} roles @param {any} session */
+function reportsFor(roles, session) {
+  const inner = session.inspects || roles.some((role) => ["engineer", "manager", "executive"].includes(role ?? ""));
+  return Object.keys(REPORTS).filter((name) => inner || roles.includes(name === "progress" ? "customer" : "contractor"));
+}
+
 /** @param {any} props */
 export default function Reports({ place, session }) {
-  const name = place.parts[1] in REPORTS ? place.parts[1] : "progress";
+  const sites = useLive("/sites", { query: { limit: 100 } });
+  const known = sites.data?.sites ?? [];
+  const roles = known.filter((/** @type {any} */ site) => !place.query.site_id || site.id === place.query.site_id).map((/** @type {any} */ site) => site.role);
+  const names = reportsFor(roles, session);
+  const name = names.includes(place.parts[1]) ? place.parts[1] : names[0];
+  if (name === undefined) return html`<${Page} title=${t("nav.reports")} live=${sites}><p>${t("sites.none")}</p><//>`;
+  return html`<${Report} key=${name} name=${name} names=${names} sites=${known} place=${place} session=${session} />`;
+}
+
+/** @param {{name: string, names: string[], sites: any[], place: any, session: any}} props */
+function Report({ name, names, sites, place, session }) {
   const { site_id = "", from = "", to = "", counted_in = "" } = place.query;
   const by = REPORTS[name].includes(place.query.by) ? place.query.by : REPORTS[name][0];
-  const sites = useLive("/sites", { query: { limit: 100 } });
   const period = OF_A_PERIOD.includes(name) ? { from, to } : {};
   const live = useLive(`/reports/${name}`, { query: { by, site_id, ...period } });
   const report = live.data;
+  const overTime = name === "progress" && by !== "site";
+  useEffect(() => {
+    if (counted_in) document.getElementById("counted")?.scrollIntoView();
+  }, [counted_in]);
   return html`<${Page} title=${t(`report.${name}`)} live=${live}>
-    <nav aria-label=${t("nav.reports")} class="tabs"><ul>${Object.keys(REPORTS).map((one) => html`<li key=${one}>
+    <nav aria-label=${t("nav.reports")} class="tabs"><ul>${names.map((one) => html`<li key=${one}>
       <${Link} to=${`/reports/${one}`} query=${{ site_id }} aria-current=${one === name ? "page" : undefined}>${t(`report.${one}`)}<//></li>`)}</ul></nav>
     <p class="soft">${t(`report.${name}.what`)}</p>
     <div class="filters">
       <${Choice} label=${t("site")} value=${site_id} onChange=${(/** @type {string} */ chosen) => refine({ site_id: chosen, counted_in: "" })}
-        options=${[["", t("report.all")], ...(sites.data?.sites ?? []).map((/** @type {any} */ site) => [site.id, site.name])]} />
-      <${Choice} label=${t("report.by")} value=${by} onChange=${(/** @type {string} */ chosen) => refine({ by: chosen, counted_in: "" })} options=${REPORTS[name].map((one) => [one, word("by", one)])} />
+        options=${[["", t("report.all")], ...sites.map((site) => [site.id, site.name])]} />
+      ${REPORTS[name].length > 1 && html`<${Choice} label=${t("report.by")} value=${by} onChange=${(/** @type {string} */ chosen) => refine({ by: chosen, counted_in: "" })} options=${REPORTS[name].map((one) => [one, word("by", one)])} />`}
       ${OF_A_PERIOD.includes(name) && html`
         <${Field} label=${t("report.from")} type="date" value=${from} error=${live.error?.of?.("from")} onChange=${(/** @type {any} */ event) => refine({ from: event.target.value, counted_in: "" })} />
         <${Field} label=${t("report.to")} type="date" value=${to} error=${live.error?.of?.("to")} onChange=${(/** @type {any} */ event) => refine({ to: event.target.value, counted_in: "" })} />`}
     </div>
-    ${report && html`<div class="stack"><${Chart} title=${t(`report.${name}`)} rows=${report.rows} figure=${columns(report)[0]} /><${Figures} report=${report} name=${name} /></div>`}
-    ${counted_in && html`<section aria-labelledby="counted"><h2 id="counted">${t("report.counted")}</h2><${ItemList} query=${{ counted_in }} session=${session} seconds=${0} /></section>`}
+    ${report && html`<div class="stack"><${Chart} title=${t(`report.${name}`)} rows=${overTime ? summed(report.rows) : report.rows} figures=${overTime ? ["items", "closed"] : columns(report).slice(0, 1)}
+      isOverTime=${["day", "week", "month"].includes(by)} /><${Figures} report=${report} name=${name} shares=${!overTime} /></div>`}
+    ${counted_in && html`<section key=${counted_in} aria-labelledby="counted"><h2 id="counted">${t("report.counted")}</h2><${ItemList} query=${{ counted_in }} session=${session} seconds=${0} /></section>`}
   <//>`;
 }
 
@@ -51,13 +71,27 @@ function columns(report) {
   return Object.keys(report.total ?? report.rows[0] ?? {}).filter((one) => one !== "key" && one !== "name");
 }
 
-/** @param {{report: any, name: string}} props */
-function Figures({ report, name }) {
+/** What there was at the end of each time. @param {any[]} rows */
+function summed(rows) {
+  let items = 0, closed = 0;
+  return rows.map((row) => ({ ...row, items: { count: (items += row.items.count) }, closed: { count: (closed += row.closed.count) } }));
+}
+
+/** @param {{report: any, name: string, shares: boolean}} props */
+function Figures({ report, name, shares }) {
   const rows = [...report.rows, ...(report.total ? [{ ...report.total, name: t("report.total") }] : [])];
   /** @type {[string, (row: any) => any, string?][]} */
-  const shown = columns(report).map((one) => [word("figure", one), (/** @type {any} */ row) => html`<${Figure} value=${row[one]} rate=${one.endsWith("_rate")} />`, "number"]);
+  const shown = columns(report).filter((one) => shares || !one.endsWith("_rate")).map((one) => [word("figure", one), (/** @type {any} */ row) => html`<${Figure} value=${row[one]} rate=${one.endsWith("_rate")} />`, "number"]);
   return html`<${Table} caption=${t(`report.${name}`)} rows=${rows} id=${(/** @type {any} */ row) => row.key ?? "total"}
-    columns=${[[word("by", report.by), (/** @type {any} */ row) => row.name || "–"], ...shown]} />`;
+    columns=${[[word("by", report.by), (/** @type {any} */ row) => shownName(report.by, row), "name"], ...shown]} />`;
+}
+
+/** @param {string} by @param {any} row */
+function shownName(by, row) {
+  if (!row.name) return "–";
+  if (row.key === null || !row.key) return row.name;
+  if (["day", "week", "month"].includes(by)) return day(row.key);
+  return ["severity", "resolution"].includes(by) ? word(by, row.key) : row.name;
 }
 
 /** A number, which opens the items that it counts; null is a dash. @param {{value: any, rate: boolean}} props */

@@ -7,6 +7,7 @@ import { Button, Choice, Field, Problem, Table } from "../../lib/ui.js";
 import { number, t, word } from "../../lib/words.js";
 import { employers, places, usePeople } from "../items/choices.js";
 import { ItemList } from "../items/list.js";
+import { inspects } from "../items/roles.js";
 
 const STATES = ["open", "in_progress", "returned", "ready", "disputed", "closed", "void", "draft"];
 /** What customers are told of a state. */
@@ -21,14 +22,17 @@ const isWide = () => matchMedia("(width >= 40rem)").matches;
 export function Board({ site, place, session, isCustomer }) {
   /** @type {Record<string, string>} */
   const asked = Object.fromEntries(FILTERS.filter((name) => place.query[name]).map((name) => [name, place.query[name]]));
+  // Drafts are their authors'.
+  const states = isCustomer ? TOLD : inspects(site, session) ? STATES : STATES.filter((state) => state !== "draft");
   return html`<div class="stack">
-    <${States} site=${site} states=${isCustomer ? TOLD : STATES} chosen=${asked.state} />
+    <${States} site=${site} states=${states} chosen=${asked.state} />
     ${!isCustomer && html`<div class="halves">
       <${Counts} title=${t("site.by_contractor")} report="contractors" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
+      <${Counts} title=${t("site.by_assignee")} report="contractors" by="assignee" filter="assignee_id" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
       <${Counts} title=${t("site.by_location")} report="counts" by="location" filter="location_id" site=${site} figures=${["items", "open", "overdue"]} />
     </div>`}
     <section aria-labelledby="board"><h2 id="board">${t("nav.items")}</h2>
-      <${Filters} site=${site} asked=${asked} isCustomer=${isCustomer} />
+      <${Filters} site=${site} asked=${asked} states=${states} isCustomer=${isCustomer} />
       <${ItemList} query=${{ site_id: site.id, ...asked }} session=${session} /></section>
   </div>`;
 }
@@ -68,8 +72,8 @@ function Counts({ title, report, by = "organisation", filter = "organisation", s
       columns=${[[word("by", by), name], ...figures.map((/** @type {string} */ one) => [word("figure", one), (/** @type {any} */ row) => count(row[one]), "number"])]} />`}</details>`;
 }
 
-/** @param {{site: any, asked: Record<string, string>, isCustomer: boolean}} props */
-function Filters({ site, asked, isCustomer }) {
+/** @param {{site: any, asked: Record<string, string>, states: string[], isCustomer: boolean}} props */
+function Filters({ site, asked, states, isCustomer }) {
   const people = usePeople(isCustomer ? null : site.id);
   const locations = useLive(path`/sites/${site.id}/locations`);
   const [isOpen, setOpen] = useState(LATER.some((name) => asked[name]));
@@ -82,7 +86,7 @@ function Filters({ site, asked, isCustomer }) {
   const sorts = isCustomer ? SORTS.slice(0, 3) : SORTS;
   return html`<div class="filters">
       <${Field} label=${isCustomer ? t("item.search.title") : t("item.search")} type="search" value=${asked.q ?? ""} onInput=${set("q")} />
-      ${choice("state", t("item.state"), words("state", isCustomer ? TOLD : STATES))}
+      ${choice("state", t("item.state"), words("state", states))}
       ${!isCustomer && choice("overdue", t("item.overdue"), [["true", t("yes")], ["false", t("no")]])}
       ${!isCustomer && employers(people).length > 0 && choice("organisation", t("item.organisation"), employers(people).map((one) => [one, one]))}
       ${!isCustomer && choice("assignee_id", t("item.assignee"), workers.map((one) => [one.user_id, one.name]))}
