@@ -533,7 +533,7 @@ export default {
   "work.view.remarks": "My own remarks",
   "work.view.overdue": "Overdue",
   "work.view.ready": "Reported done",
-  "work.view.drafts": "My drafts",
+  "work.view.drafts": "Drafts",
   "work.view.all": "All",
   "item": "Work item",
   "item.new": "Register something",

@@ -533,7 +533,7 @@ export default {
   "work.view.remarks": "Мои замечания",
   "work.view.overdue": "Просроченные",
   "work.view.ready": "Ждут приёмки",
-  "work.view.drafts": "Мои черновики",
+  "work.view.drafts": "Черновики",
   "work.view.all": "Все",
   "item": "Работа",
   "item.new": "Новая запись",

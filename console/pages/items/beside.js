@@ -28,7 +28,7 @@ export function Watchers({ target, site, session }) {
   };
   const others = people.filter((one) => !watchers.some((/** @type {any} */ watcher) => watcher.id === one.user_id));
   return html`<section aria-labelledby="watchers"><header class="title"><h2 id="watchers">${t("item.watchers")}</h2><div class="deeds">
-      ${me !== null && site.role !== null && takesPart(site, session) && html`<${Button} busy=${deed.busy} aria-pressed=${isOn ? "true" : "false"} onClick=${() => set(me, !isOn)}>${isOn ? t("item.unwatch") : t("item.watch")}<//>`}
+      ${me !== null && site.role !== null && takesPart(site, session) && html`<${Button} busy=${deed.busy} onClick=${() => set(me, !isOn)}>${isOn ? t("item.unwatch") : t("item.watch")}<//>`}
       ${inspects(site, session) && html`<${Button} aria-expanded=${asked ? "true" : "false"} onClick=${() => setAsked(!asked)}>${t("item.watchers.add")}<//>`}</div></header>
     <${Problem} error=${live.error ?? deed.error} />
     ${live.data && watchers.length === 0 && html`<p class="soft">${t("item.watchers.none")}</p>`}

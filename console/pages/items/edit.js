@@ -15,7 +15,7 @@ const AFTER_THE_END = ["tags", "visible_to_customer"];
 
 /** @param {any} item @param {any} session */
 export function isOwnDraft(item, session) {
-  return item.state === "draft" && item.author?.id === session.me.id;
+  return item.state === "draft" && session.me.id !== null && item.author?.id === session.me.id;
 }
 
 /** Which fields somebody may change. @param {any} item @param {any} site @param {any} session @returns {string[]} */

@@ -12,54 +12,55 @@ import { kindsFor } from "./roles.js";
 export function NewItem({ siteId, session }) {
   const sites = useLive("/sites", { query: { limit: 100 } });
   const [site, setSite] = useState(siteId ?? localStorage.getItem("site") ?? "");
+  const unsent = `unsent:${session.me.id}`;
+  // The item has its id from the start: sent again, also by a page that was opened anew, it is made once.
+  const [item, setItem] = useState(() => /** @type {Record<string, any>} */ (remembered(unsent)
+    ?? { id: crypto.randomUUID(), kind: "defect", title: "", description: "", severity: "significant", place: "", draft: false, reason: "" }));
+  useEffect(() => localStorage.setItem(unsent, JSON.stringify(item)), [item]);
   const known = (sites.data?.sites ?? []).filter((/** @type {any} */ one) => kindsFor(one, session).length > 0);
   const chosen = known.find((/** @type {any} */ one) => one.id === site) ?? known[0];
   return html`<${Page} title=${t("item.new")} live=${sites}><div class="narrow">
     ${known.length > 1 && html`<${Choice} label=${t("site")} value=${chosen.id} onChange=${setSite} options=${known.map((/** @type {any} */ one) => [one.id, one.name])} />`}
     ${known.length === 0 && html`<p>${sites.data?.sites.length ? t("item.new.none") : t("sites.none")}</p>`}
-    ${chosen && html`<${Fields} key=${chosen.id} site=${chosen} session=${session} />`}
+    ${chosen && html`<${Fields} key=${chosen.id} site=${chosen} session=${session} item=${item} setItem=${setItem} sent=${() => localStorage.removeItem(unsent)} />`}
   </div><//>`;
 }
 
-/** @param {{site: any, session: any}} props */
-function Fields({ site, session }) {
+/** @param {{site: any, session: any, item: Record<string, any>, setItem: (item: any) => void, sent: () => void}} props */
+function Fields({ site, session, item, setItem, sent }) {
   const kinds = kindsFor(site, session);
   const locations = useLive(path`/sites/${site.id}/locations`);
-  const unsent = `unsent:${session.me.id}:${site.id}`;
   const last = `location:${session.me.id}:${site.id}`;
-  // The item has its id from the start: sent again, also by a page that was opened anew, it is made once.
-  const [item, setItem] = useState(() => /** @type {Record<string, any>} */ (remembered(unsent)
-    ?? { id: crypto.randomUUID(), kind: kinds[0], title: "", description: "", severity: "significant", place: "", location_id: localStorage.getItem(last) ?? "", draft: false, reason: "" }));
-  useEffect(() => localStorage.setItem(unsent, JSON.stringify(item)), [item]);
+  const [location, setLocation] = useState(localStorage.getItem(last) ?? "");
+  useEffect(() => localStorage.setItem(last, location), [location]);
   const kind = kinds.includes(item.kind) ? item.kind : kinds[0];
   const isRemark = kind === "customer_remark";
   const known = locations.data?.locations ?? [];
-  const isKnown = known.some((/** @type {any} */ one) => one.id === item.location_id);
+  const isKnown = known.some((/** @type {any} */ one) => one.id === location);
   const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setItem({ ...item, [name]: event?.target ? event.target.value : event });
   const target = path`/work-items/${item.id}`;
   const body = () => {
-    const { id, draft, severity, location_id, ...said } = item;
-    const named = Object.entries({ ...said, ...(isKnown && { location_id }), ...(!isRemark && { severity }), kind }).filter(([, value]) => value !== "");
+    const { id, draft, severity, ...said } = item;
+    const named = Object.entries({ ...said, ...(isKnown && { location_id: location }), ...(!isRemark && { severity }), kind }).filter(([, value]) => value !== "");
     return { site_id: site.id, ...Object.fromEntries(named), ...(draft && !isRemark && { draft }) };
   };
   const done = (/** @type {any} */ made) => {
     localStorage.setItem("site", site.id);
-    localStorage.setItem(last, item.location_id);
-    localStorage.removeItem(unsent);
+    sent();
     go(`/items/${made.data.id}`);
   };
   return html`<${Form} label=${t("item.register")} done=${done} does=${() => ask(target, { method: "PUT", body: body() })} request=${() => ["PUT", target, body()]}>
     ${(/** @type {any} */ error) => html`
       <${Field} label=${t("item.title")} required maxlength="255" autofocus value=${item.title} error=${error?.of?.("title")} onInput=${set("title")} />
       ${!isRemark && html`<${Choice} label=${t("item.severity")} value=${item.severity} error=${error?.of?.("severity")} onChange=${set("severity")} options=${["critical", "significant", "minor"].map((one) => [one, word("severity", one)])} />`}
-      ${known.length > 0 && html`<${Choice} label=${t("item.location")} value=${isKnown ? item.location_id : ""} error=${error?.of?.("location_id")}
-        onChange=${set("location_id")} options=${[["", "–"], ...places(known)]} />`}
+      ${known.length > 0 && html`<${Choice} label=${t("item.location")} value=${isKnown ? location : ""} error=${error?.of?.("location_id")}
+        onChange=${setLocation} options=${[["", "–"], ...places(known)]} />`}
       <${Field} label=${t("item.place")} maxlength="500" value=${item.place} error=${error?.of?.("place")} onInput=${set("place")} />
       <${Field} label=${t("item.description")} error=${error?.of?.("description")}>${(/** @type {any} */ attributes) => html`<textarea ...${attributes} maxlength="10000" value=${item.description} onInput=${set("description")}></textarea>`}<//>
       ${kinds.length > 1 && html`<${Choice} label=${t("item.kind")} value=${kind} error=${error?.of?.("kind")} onChange=${set("kind")} options=${kinds.map((one) => [one, word("kind", one)])} />`}
       ${!isRemark && html`<label class="check"><input type="checkbox" checked=${item.draft} onChange=${(/** @type {any} */ event) => setItem({ ...item, draft: event.target.checked })} /> ${t("item.draft")}</label>`}
       ${session.operates && html`<${Field} label=${t("step.field.reason")} hint=${t("step.field.reason.hint")} maxlength="2000" value=${item.reason} error=${error?.of?.("reason")} onInput=${set("reason")} />`}
-      ${error?.status === 428 && html`<p class="unsure">${t("item.new.made")} <${Link} to=${`/items/${item.id}`} onClick=${() => localStorage.removeItem(unsent)}>${t("show")}<//></p>`}`}
+      ${error?.status === 428 && html`<p class="unsure">${t("item.new.made")} <${Link} to=${`/items/${item.id}`} onClick=${sent}>${t("show")}<//></p>`}`}
   <//>`;
 }
 
