@@ -7,7 +7,7 @@ import { ask, withQuery } from "./api.js";
  * time. What was there stays while it fails.
  * @param {string | null} target null: nothing yet
  * @param {{query?: Record<string, unknown>, seconds?: number}} [options]
- * @returns {{data: any, error: import("./api.js").ApiError | null, again: () => void}}
+ * @returns {{data: any, etag: string | null, error: import("./api.js").ApiError | null, again: () => void}}
  */
 export function useLive(target, { query = {}, seconds = 0 } = {}) {
   const address = target === null ? null : withQuery(target, query);
@@ -30,10 +30,10 @@ export function useLive(target, { query = {}, seconds = 0 } = {}) {
       try {
         const answer = await ask(address, { signal: ending.signal, headers: etag ? { "If-None-Match": etag } : {} });
         etag = answer.etag;
-        if (answer.status !== 304) setSeen({ address, data: answer.data, error: null });
+        if (answer.status !== 304) setSeen({ address, data: answer.data, etag, error: null });
       } catch (error) {
         if (ending.signal.aborted) return;
-        setSeen((/** @type {any} */ before) => ({ address, data: before.address === address ? before.data : null, error }));
+        setSeen((/** @type {any} */ before) => ({ address, data: before.address === address ? before.data : null, etag: before.etag, error }));
       }
       underWay = false;
       if (wanted) {
@@ -56,7 +56,7 @@ export function useLive(target, { query = {}, seconds = 0 } = {}) {
 
   const again = useCallback(() => asked.current(), []);
   const current = seen.address === address;
-  return { data: current ? seen.data : null, error: current ? seen.error : null, again };
+  return { data: current ? seen.data : null, etag: current ? seen.etag : null, error: current ? seen.error : null, again };
 }
 
 /** The state of a deed: run it, and know whether it is under way and what went wrong. */

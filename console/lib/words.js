@@ -55,6 +55,14 @@ export const time = (value) => (value ? times.format(new Date(value)) : "");
 /** A day of the calendar, the same in every time zone. @param {string | null | undefined} value */
 export const day = (value) => (value ? days.format(new Date(`${value}T00:00:00Z`)) : "");
 
+/** The beginning of a day here, so many days later. @param {string} value @param {number} [later] */
+export function dayBegins(value, later = 0) {
+  if (!value) return undefined;
+  const at = new Date(`${value}T00:00:00`);
+  at.setDate(at.getDate() + later);
+  return at.toISOString();
+}
+
 const ago = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
 /** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];

@@ -4,21 +4,13 @@ import { ListTable, useList } from "../../lib/list.js";
 import { PersonFilter } from "../../lib/people.js";
 import { refine } from "../../lib/router.js";
 import { Button, Choice, Field, Page } from "../../lib/ui.js";
-import { t, word } from "../../lib/words.js";
+import { dayBegins, t, word } from "../../lib/words.js";
 import { ACTIONS, COLUMNS } from "./entries.js";
-
-/** The beginning of a day here, so many days later. @param {string} day @param {number} [later] */
-function begins(day, later = 0) {
-  if (!day) return undefined;
-  const at = new Date(`${day}T00:00:00`);
-  at.setDate(at.getDate() + later);
-  return at.toISOString();
-}
 
 /** @param {any} props */
 export default function AuditLog({ place }) {
   const { actor = "", subject = "", action = "", from = "", to = "" } = place.query;
-  const list = useList("/audit", "entries", { query: { actor, subject, action, happened_from: begins(from), happened_to: begins(to, 1) } });
+  const list = useList("/audit", "entries", { query: { actor, subject, action, happened_from: dayBegins(from), happened_to: dayBegins(to, 1) } });
   return html`<${Page} title=${t("nav.audit")} live=${list} deeds=${html`<${Button} onClick=${list.again}>${t("audit.again")}<//>`}>
     <div class="filters">
       <${Choice} label=${t("audit.action")} value=${action} onChange=${(/** @type {string} */ chosen) => refine({ action: chosen })}
