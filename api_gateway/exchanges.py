@@ -16,6 +16,8 @@ from api_gateway.errors import TooManyCredentials
 from api_gateway.forward import Call, Lane, Notes, forward
 from api_gateway.limits import Quota, RateLimiter
 from api_gateway.route_table import Limits
+from servicekit.http_server.request import RequestFields
+from servicekit.identity.roles import Action
 from servicekit.identity.tokens import AccessToken, IdentityUnavailable, InvalidToken
 from servicekit.observing.logs import get_logger
 from servicekit.observing.request_id import current_request_id
@@ -51,17 +53,24 @@ class _Envelope(msgspec.Struct):
 
 @dataclass(slots=True)
 class Shown:
-    """An access token, as text and as read."""
+    """An access token, as a service learns of it and as read."""
 
-    text: str
+    #: A field line.
+    line: bytes
     token: AccessToken
     #: On the event loop's clock; of an exchanged one.
     renew_at: float = 0.0
+    #: What it was last found to be allowed.
+    allowed: Action | None = None
+
+    @classmethod
+    def of(cls, text: str, token: AccessToken, renew_at: float = 0.0) -> Shown:
+        return cls(b"authorization: Bearer %b\r\n" % text.encode("ascii"), token, renew_at)
 
     @property
-    def line(self) -> bytes:
-        """The field line by which a service learns of it."""
-        return b"authorization: Bearer %b\r\n" % self.text.encode("ascii")
+    def value(self) -> bytes:
+        """The value of that field."""
+        return self.line[len(b"authorization: ") : -2]
 
 
 class Exchanges(ABC):
@@ -78,6 +87,10 @@ class Exchanges(ABC):
         self._exchanged: dict[bytes, Shown] = {}
         self._refused: dict[bytes, float] = {}
         self._running: dict[bytes, asyncio.Task[Shown]] = {}
+
+    def known(self, fields: RequestFields, action: Action) -> Shown | None:
+        """Whoever is known to be allowed this, by what they show; None: `of` has to find out."""
+        return None
 
     @abstractmethod
     async def read(self, text: str) -> AccessToken:
@@ -126,7 +139,7 @@ class Exchanges(ABC):
             if kept is None:
                 raise
             with suppress(InvalidToken):
-                await self.read(kept.text)
+                await self.read(kept.value.removeprefix(b"Bearer ").decode("ascii"))
                 kept.renew_at = now + _AGAIN
                 return kept
             # Nobody can tell whether the credential is valid.
@@ -143,7 +156,7 @@ class Exchanges(ABC):
             try:
                 made = await self._made(kind, credential)
             except InvalidToken:
-                _keep(self._refused, digest, self._loop.time() + _REFUSED_SECONDS, _REFUSED)
+                keep(self._refused, digest, self._loop.time() + _REFUSED_SECONDS, _REFUSED)
                 self._exchanged.pop(digest, None)
                 raise
             except BaseException:
@@ -155,8 +168,8 @@ class Exchanges(ABC):
         except InvalidToken as exc:
             log.error("exchanged_token_invalid")
             raise IdentityUnavailable from exc
-        shown = Shown(made.access_token, token, self._loop.time() + self.used_for(made.expires_in))
-        _keep(self._exchanged, digest, shown, _GOOD)
+        shown = Shown.of(made.access_token, token, self._loop.time() + self.used_for(made.expires_in))
+        keep(self._exchanged, digest, shown, _GOOD)
         return shown
 
     async def _made(self, kind: Kind, credential: str) -> _Made:
@@ -192,7 +205,8 @@ class Exchanges(ABC):
         raise IdentityUnavailable
 
 
-def _keep(memory: dict[bytes, T], digest: bytes, value: T, most: int) -> None:
+def keep(memory: dict[bytes, T], digest: bytes, value: T, most: int) -> None:
+    """Remember something, and forget the oldest beyond `most`."""
     memory[digest] = value
     if len(memory) > most:
         del memory[next(iter(memory))]

@@ -155,7 +155,7 @@ class Front(ObservedHandler[_ClientCall]):
         if match is not None:
             exchange.route = match.route.template
             if not match.route.upstream and match.route.allows(request.method):
-                if asks_who:
+                if asks_who and not self._is_known(exchange, match.route):
                     await self._admit(exchange, match.route)
                 file = self._console.answer(target.path, request.fields) if target.path.startswith(PAGE) else None
                 if file is None:
@@ -172,7 +172,12 @@ class Front(ObservedHandler[_ClientCall]):
                 raise Overloaded
             if self._limiter is not None:
                 exchange.quota = self._take_quota(self._limiter, request)
-            if asks_who and match is not None and match.route.allows(request.method):
+            if (
+                asks_who
+                and match is not None
+                and match.route.allows(request.method)
+                and not self._is_known(exchange, match.route)
+            ):
                 await self._admit(exchange, match.route)
         reply = await self._reply(exchange, target, match)
         if reply.flow is not None:
@@ -249,9 +254,14 @@ class Front(ObservedHandler[_ClientCall]):
         secure = scope["scheme"] == "https"
         with suppress(AppError):
             shown = await self._identity.sender(method, fields, secure=secure, whose=lambda: client)
-            return [] if shown is None else [(b"authorization", b"Bearer " + shown.text.encode("ascii"))]
+            return [] if shown is None else [(b"authorization", shown.value)]
         # Whoever acts as somebody is not taken for nobody, who may do everything.
         return [(b"authorization", b"")] if acts else []
+
+    def _is_known(self, exchange: _ClientCall, route: Route) -> bool:
+        request = exchange.request
+        exchange.shown = self._identity.known(request.fields, route.action(request.method))
+        return exchange.shown is not None
 
     async def _admit(self, exchange: _ClientCall, route: Route) -> None:
         """Find out who sends a request; raises unless they may."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 
-from api_gateway.exchanges import Exchanges, Shown
+from api_gateway.exchanges import Exchanges, Shown, keep
 from api_gateway.forward import Lane
 from api_gateway.revocations import Revocations
 from servicekit.http_server.request import Fields, RequestFields
@@ -15,9 +16,16 @@ from servicekit.identity.api_keys import PREFIX, is_api_key
 from servicekit.identity.enforcement import OpenToAll
 from servicekit.identity.principal import NOBODY
 from servicekit.identity.roles import Action
-from servicekit.identity.tokens import AccessToken, IdentityUnavailable, InvalidToken, TokenVerifier, bearer_token
+from servicekit.identity.tokens import (
+    SKEW,
+    AccessToken,
+    IdentityUnavailable,
+    InvalidToken,
+    TokenVerifier,
+    bearer_token,
+)
 from servicekit.web.schemas import id_from_path
-from servicekit.wire.errors import Forbidden, ForeignPage, Invalid
+from servicekit.wire.errors import AppError, Forbidden, ForeignPage, Invalid
 
 #: The session's cookie; over TLS a browser lets only this host set it (RFC 6265bis section 4.1.3.2).
 COOKIE = b"siteworks"
@@ -30,6 +38,8 @@ _ACT_AS = "X-Act-As"
 _AHEAD = 30.0
 #: How long one is used where no revocations are known, in seconds.
 _UNREVOKED = 1.0
+#: Authorization fields that a process remembers whole, each about 1 KB.
+_KNOWN = 4000
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -44,6 +54,30 @@ class Identity(Exchanges):
         self._verifier = verifier
         self._revocations = revocations
         self._origins = origins
+        #: By Authorization field; all are judged by these keys and revocations.
+        self._known: dict[bytes, Shown] = {}
+        self._judged_by: tuple[object, object] = (None, None)
+
+    def known(self, fields: RequestFields, action: Action) -> Shown | None:
+        """As `Exchanges.known`, in a fraction of the time of `of`: nearly every token is sent again and again."""
+        if fields.common is fields or action is Action.PUBLIC or ACT_AS in fields.first:
+            return None
+        shown = self._known.get(fields.first[b"authorization"])
+        if shown is None:
+            return None
+        keys, revoked = self._judged_by
+        if self._verifier.keys is not keys or self._revocations.known is not revoked:
+            self._known.clear()
+            return None
+        if time.time() > shown.token.expires_at + SKEW:
+            return None
+        if shown.allowed is not action:
+            try:
+                shown.token.principal.reach(action)
+            except AppError:
+                return None  # refused by `of`
+            shown.allowed = action
+        return shown
 
     async def of(
         self, method: str, fields: RequestFields, action: Action, *, secure: bool, whose: Callable[[], str]
@@ -69,6 +103,8 @@ class Identity(Exchanges):
         Raises `InvalidToken`, `IdentityUnavailable`, `TooManyCredentials`, `ForeignPage`.
         """
         authorization = fields.get(b"authorization")
+        judged_by = (self._verifier.keys, self._revocations.known)
+        is_token = False
         if authorization is not None:
             # With it a cookie is ignored: a program's request is what it says, whatever the browser adds.
             text = bearer_token(authorization)
@@ -78,7 +114,7 @@ class Identity(Exchanges):
             if text.startswith(PREFIX):
                 shown = await self._of_key(text, whose)
             else:
-                shown = Shown(text, self._verified(text, whose))
+                shown, is_token = Shown.of(text, self._verified(text, whose)), True
         else:
             cookie = session_cookie(fields.pairs, secure=secure)
             if cookie is None:
@@ -90,6 +126,8 @@ class Identity(Exchanges):
             raise IdentityUnavailable
         if self._revocations.covers(shown.token):
             raise InvalidToken("The login has ended, or its user's rights have changed.")
+        if is_token:
+            self._remember(fields.first[b"authorization"], shown, judged_by)
         return shown
 
     def require_ready(self) -> None:
@@ -106,6 +144,12 @@ class Identity(Exchanges):
 
     def used_for(self, expires_in: float) -> float:
         return expires_in - _AHEAD
+
+    def _remember(self, authorization: bytes, shown: Shown, judged_by: tuple[object, object]) -> None:
+        if judged_by[0] is not self._judged_by[0] or judged_by[1] is not self._judged_by[1]:
+            self._known.clear()
+            self._judged_by = judged_by
+        keep(self._known, authorization, shown, _KNOWN)
 
     def _require_own_page(self, fields: RequestFields) -> None:
         """Only a page of ours may change something by a cookie, which browsers add to whatever request. A foreign

@@ -65,7 +65,8 @@ class Revocations:
         #: Called when there are others.
         self.on_change: Callable[[], None] = lambda: None
         self._now = now
-        self._known = _Stored()
+        #: Another object with each change.
+        self.known = _Stored()
         self._told = False
         #: When the last good answer came, in seconds since 1970; None: never, so that no token can be judged.
         self.seen_at: float | None = None
@@ -73,7 +74,7 @@ class Revocations:
 
     def covers(self, token: AccessToken) -> bool:
         """Whether a token is to be refused."""
-        known, principal = self._known, token.principal
+        known, principal = self.known, token.principal
         if principal.session_id in known.ended:
             return True
         least = known.users.get(principal.user_id) if principal.user_id is not None else None
@@ -119,7 +120,7 @@ class Revocations:
 
     def _take(self, live: _Live, now: float) -> bool:
         """Know what is listed, and for a while what was; whether anything has changed."""
-        before = self._known
+        before = self.known
         ended = {one: since or now for one, since in before.ended.items() if since is None or now < since + _KEPT}
         users = {
             one: (least, since or now)
@@ -127,16 +128,17 @@ class Revocations:
             if since is None or now < since + _KEPT
         }
         listed = dict.fromkeys([*live.sessions, *live.keys])
-        self._known = _Stored(
-            {**ended, **listed}, {**users, **{one: (least, None) for one, least in live.users.items()}}
-        )
-        return self._known != before
+        known = _Stored({**ended, **listed}, {**users, **{one: (least, None) for one, least in live.users.items()}})
+        if known == before:
+            return False
+        self.known = known
+        return True
 
     def _restore(self) -> None:
         if self._file is None:
             return
         try:
-            self._known = msgspec.json.decode(self._file.read_bytes(), type=_Stored)
+            self.known = msgspec.json.decode(self._file.read_bytes(), type=_Stored)
             self.seen_at = self._file.stat().st_mtime
         except FileNotFoundError:
             pass
@@ -149,7 +151,7 @@ class Revocations:
             return
         try:
             if changed or not self._file.exists():
-                write_whole(self._file, msgspec.json.encode(self._known))
+                write_whole(self._file, msgspec.json.encode(self.known))
             os.utime(self._file, (self.seen_at, self.seen_at))
         except OSError as exc:
             log.warning("revocations_not_stored", file=self._file.name, cause=exc.strerror)

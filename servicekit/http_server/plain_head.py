@@ -29,7 +29,7 @@ _LINE = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 _REQUEST_LINE = re.compile(rb"(?!CONNECT)([A-Z]{3,20}+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n")
 #: As clients write it, after its first letter.
 _CREDENTIAL = b"uthorization: "
-_AUTHORIZATION = re.compile(rb"[Aa]uthorization: ([A-Za-z]++ [\x21-\x7e]++)\r\n")
+_VISIBLE = bytes(range(0x21, 0x7F))
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*+\r\n")
 
 #: Fields that determine the framing or the connection.
@@ -68,12 +68,14 @@ def read_request(data: bytes) -> PlainRequest | None:
     line = _REQUEST_LINE.match(data)
     if line is None:
         return None
-    end = data.find(b"\r\n\r\n", line.end() - 2) + 4
+    # An empty line before the last one is found when the fields are read first.
+    end = len(data) if data.endswith(b"\r\n\r\n") else data.find(b"\r\n\r\n", line.end() - 2) + 4
     if not line.end() < end <= MAX_REQUEST:
         return None
-    lines = data[line.end() : end]
-    at = lines.find(_CREDENTIAL)
-    fields = _request_fields(lines) if at < 0 else _fields_with_credential(lines, at - 1)
+    at = data.find(_CREDENTIAL, line.end(), end) - 1
+    fields = None if at < 0 else _fields_with_credential(data, line.end(), at, end)
+    if fields is None:
+        fields = _request_fields(data[line.end() : end])
     if fields is None:
         return None
     length = fields.first.get(b"content-length")
@@ -105,19 +107,32 @@ def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
     return int(line[1]), fields, data[end:]
 
 
-def _fields_with_credential(lines: bytes, at: int) -> RequestFields | None:
-    """The same as `_request_fields`, for lines with an Authorization that may begin there. No credential is kept, and
-    clients that differ in nothing else share the rest."""
-    line = _AUTHORIZATION.match(lines, at) if at == 0 or lines[at - 2 : at] == b"\r\n" else None
-    others = None if line is None else _request_fields(lines[:at] + lines[line.end() :])
-    if line is None or others is None or b"authorization" in others.first or len(others.pairs) == MAX_REQUEST_FIELDS:
-        return _request_fields(lines)
-    return others.with_authorization(line[1], lines.count(b"\r\n", 0, at))
+def _fields_with_credential(data: bytes, begin: int, at: int, end: int) -> RequestFields | None:
+    """The same as `_request_fields`, for a head with an Authorization that may begin at `at`; None if it does not, or
+    is not as clients write it. No credential is kept, and clients that differ in nothing else share the rest."""
+    if data[at - 2 : at + 1] not in (b"\r\nA", b"\r\na"):
+        return None
+    # Of one byte, which is found ten times as fast as two.
+    behind = data.index(b"\r", at)
+    value = data[at + 1 + len(_CREDENTIAL) : behind]
+    # A word, a space, and a word without any; twice as fast as a regular expression.
+    space = value.find(b" ")
+    if value.translate(None, _VISIBLE) != b" " or not value[:space].isalpha() or space + 1 == len(value):
+        return None
+    if data[behind + 1 : behind + 2] != b"\n":
+        return None
+    before = data[begin:at]
+    others = _request_fields(before + data[behind + 2 : end])
+    if others is None or b"authorization" in others.first or len(others.pairs) == MAX_REQUEST_FIELDS:
+        return None
+    return others.with_authorization(value, before)
 
 
 @lru_cache(maxsize=1024)
 def _request_fields(lines: bytes) -> RequestFields | None:
     """The fields of a plain request. Cached, because clients repeat the same head."""
+    if (b"\r\n%b" % lines).find(b"\r\n\r\n") != len(lines) - 2:
+        return None
     fields = [(name.lower(), value) for name, value in _pairs(lines)]
     names = [name for name, _ in fields]
     if not 0 < len(fields) <= MAX_REQUEST_FIELDS or any(names.count(name) > 1 for name in _SINGLE):

@@ -51,10 +51,12 @@ def origin_form(target: bytes, fields: Fields, version: tuple[int, int]) -> tupl
 class RequestFields:
     """The fields of a request, with common look-ups. Immutable: equal heads share one instance."""
 
-    __slots__ = ("common", "first", "has_valid_host", "hosts", "pairs", "repeated", "verdict")
+    __slots__ = ("_before", "_pairs", "common", "first", "has_valid_host", "hosts", "repeated", "verdict")
 
     def __init__(self, pairs: Fields) -> None:
-        self.pairs = pairs
+        self._pairs: Fields | None = pairs
+        #: The field lines before the Authorization, until somebody asks for the pairs.
+        self._before = b""
         self.hosts = [value for name, value in pairs if name == b"host"]
         self.has_valid_host = not self.hosts or is_valid_host(self.hosts[0])
         #: The first value of each field.
@@ -64,14 +66,20 @@ class RequestFields:
         self.repeated = next((name for name in _OF_ONE_VALUE if names.count(name) > 1), None)
         #: The verdict of BrowserRules, once known; it does not depend on the sender.
         self.verdict: Verdict | None = None
-        #: Those that requests by other credentials share.
+        #: Those that requests by other credentials share; itself, unless made of others with one Authorization.
         self.common = self
 
-    def with_authorization(self, value: bytes, at: int) -> RequestFields:
-        """These fields and an Authorization before the one at this place. Nobody else shares them."""
+    @property
+    def pairs(self) -> Fields:
+        if self._pairs is None:
+            pairs, at = self.common.pairs, self._before.count(b"\r\n")
+            self._pairs = [*pairs[:at], (b"authorization", self.first[b"authorization"]), *pairs[at:]]
+        return self._pairs
+
+    def with_authorization(self, value: bytes, before: bytes) -> RequestFields:
+        """These fields, which have no Authorization, and one behind these field lines. Nobody else shares them."""
         whole: RequestFields = object.__new__(RequestFields)
-        field = (b"authorization", value)
-        whole.pairs = [*self.pairs[:at], field, *self.pairs[at:]]
+        whole._pairs, whole._before = None, before
         whole.first = {**self.first, b"authorization": value}
         whole.hosts, whole.has_valid_host = self.hosts, self.has_valid_host
         whole.verdict, whole.common, whole.repeated = self.verdict, self, self.repeated

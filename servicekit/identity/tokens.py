@@ -197,6 +197,11 @@ class TokenVerifier:
         # What is remembered does without its text, the larger half.
         return Principal(found.user_id, found.role, found.scopes, found.session_id, token, found.must_change_password)
 
+    @property
+    def keys(self) -> KeySet | None:
+        """The keys in use; others are another object."""
+        return self._keys.keys
+
     def require_keys(self) -> None:
         """Raise `IdentityUnavailable` without keys."""
         if self._keys.keys is None:
