@@ -25,6 +25,8 @@ from servicekit.wire.errors import AppError, Forbidden, Overloaded
 
 #: How many invalid credentials one client may try.
 WORTHLESS = Quota(20, 10)
+#: How long each further answer to one waits, in seconds, so that a connection gets one at a time.
+_SLOW_SECONDS = 1.0
 #: Exchanges under way: fewer than a client may try, so that no good one is refused for others that wait.
 _AT_ONCE = 16
 #: Exchanged credentials that a process remembers, good ones and refused ones, and for how long the latter, in seconds.
@@ -82,6 +84,8 @@ class Exchanges(ABC):
         self._token = token
         self._loop = users.upstream.loop
         self._worthless = RateLimiter(WORTHLESS)
+        #: Also those that cost a client no try: an invalid one is known as such.
+        self._answered = RateLimiter(WORTHLESS)
         self._places = asyncio.Semaphore(_AT_ONCE)
         #: By SHA-256 of the credential.
         self._exchanged: dict[bytes, Shown] = {}
@@ -115,6 +119,11 @@ class Exchanges(ABC):
     def give_back(self, client: str) -> None:
         """Take back the count of a client's try: it showed something valid."""
         self._worthless.give_back(client)
+
+    async def slow_down(self, whose: Callable[[], str]) -> None:
+        """Wait before a client that shows invalid credentials again and again is told so."""
+        if not self._answered.take(whose(), self._loop.time()).allowed:
+            await asyncio.sleep(_SLOW_SECONDS)
 
     async def exchange(self, kind: Kind, credential: str, whose: Callable[[], str]) -> Shown:
         """The access token that stands for a credential. While the users service is away, the last one goes on.

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from api_gateway import headers
 from api_gateway.console import PAGE, ConsoleFiles
-from api_gateway.errors import TooManyStreams
+from api_gateway.errors import TooManyCredentials, TooManyStreams
 from api_gateway.exchanges import Shown
 from api_gateway.forward import Call, Flow, Lane, Notes, Reply, forward, has_no_body
 from api_gateway.headers import CREDENTIALS, CREDENTIALS_OF_OPEN, Passed, Peer, TrustedProxies
@@ -29,6 +29,7 @@ from servicekit.http_server.application import AsgiApp, Message, Scope, Send
 from servicekit.http_server.request import Fields, Receive, Request, RequestFields, field_lines
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer
 from servicekit.identity.roles import Action
+from servicekit.identity.tokens import InvalidToken
 from servicekit.observing import request_id
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
@@ -276,6 +277,9 @@ class Front(ObservedHandler[_ClientCall]):
             )
         except AppError as error:
             self._gateway_metrics.refused("", error.code)
+            if isinstance(error, InvalidToken | TooManyCredentials):
+                exchange.timed = time.perf_counter() - exchange.began
+                await self._identity.slow_down(lambda: self._whose(request))
             raise
         if exchange.shown is None:
             exchange.cookies = other_cookies(request.fields)
