@@ -109,8 +109,6 @@ class Identity(Exchanges):
             # With it a cookie is ignored: a program's request is what it says, whatever the browser adds.
             text = bearer_token(authorization)
             assert text is not None
-            if len(fields.first) < len(fields.pairs) and _occurs_twice(fields, b"authorization"):
-                raise InvalidToken("Send one Authorization field.")
             if text.startswith(PREFIX):
                 shown = await self._of_key(text, whose)
             else:
@@ -243,7 +241,3 @@ def other_cookies(fields: RequestFields) -> bytes:
 def _cookies(fields: Fields) -> list[tuple[bytes, bytes]]:
     pairs = (pair.partition(b"=") for name, value in fields if name == b"cookie" for pair in value.split(b";"))
     return [(name.strip(), value.strip()) for name, _, value in pairs if name.strip()]
-
-
-def _occurs_twice(fields: RequestFields, wanted: bytes) -> bool:
-    return sum(name == wanted for name, _ in fields.pairs) > 1
