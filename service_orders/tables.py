@@ -17,6 +17,8 @@ from servicekit.events.outbox import define_outbox
 from servicekit.events.tombstones import define_tombstones
 from servicekit.web.idempotency import define_idempotency_keys
 
+_NEWEST = (text("created_at DESC"), text("id DESC"))
+
 
 class Base(DeclarativeBase):
     """Holds this service's metadata."""
@@ -59,9 +61,9 @@ class Order(Base):
             "cancel_reason IS NULL OR (status = 'cancelled' AND char_length(cancel_reason) BETWEEN 1 AND 200)",
             name="ck_orders_cancel_reason",
         ),
-        Index("ix_orders_newest", text("created_at DESC"), text("id DESC")),
-        Index("ix_orders_status_newest", "status", text("created_at DESC"), text("id DESC")),
-        Index("ix_orders_total", "total_amount", "id"),
+        Index("ix_orders_newest", *_NEWEST),
+        Index("ix_orders_status_newest", "status", *_NEWEST, postgresql_include=["user_id", "total_amount"]),
+        Index("ix_orders_total", "total_amount", "id", postgresql_include=["user_id", "status"]),
         Index("ix_orders_trigrams", text("trigrams(products_key)"), postgresql_using="gin"),
-        Index("ix_orders_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_orders_user_newest", "user_id", *_NEWEST, postgresql_include=["status", "total_amount"]),
     )

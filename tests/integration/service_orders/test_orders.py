@@ -476,7 +476,7 @@ def test_a_page_is_read_from_the_index_of_its_order(shelf, orders_database, quer
                 SELECT gen_random_uuid(), gen_random_uuid(), items, 'x', 'completed', n, now() - n * interval '1 m',
                        now() FROM generate_series(1, 5000) n, (SELECT items FROM orders LIMIT 1) one""")
         )
-    orders_database.administer("ANALYZE orders")
+    orders_database.administer("VACUUM ANALYZE orders")
     after = shelf.get(f"/orders?{query}&limit=3").json["data"]["next"]
     with selects_of(database) as selects:
         shelf.get(f"/orders?{query}&limit=1&total=false")
@@ -485,6 +485,10 @@ def test_a_page_is_read_from_the_index_of_its_order(shelf, orders_database, quer
     for statement, parameters in selects:
         nodes = nodes_of(database, statement, parameters)
         assert nodes[nodes.index(("Index Scan", index)) - 1] == ("Limit", None)
+    with selects_of(database) as selects:
+        shelf.get(f"/orders?{query}&limit=1&offset=2")
+    for statement, parameters in selects:
+        assert ("Index Only Scan", index) in nodes_of(database, statement, parameters)
 
 
 def test_sql_in_any_field_is_data(client):
