@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
@@ -47,6 +48,8 @@ from servicekit.wire.errors import (
 HEAD_SECONDS = 10.0
 #: How long a client may accept no bytes of its answer, in seconds; also the time for the rest after closing.
 LINGER_SECONDS = 60.0
+#: Where Linux's tcp_info has tcpi_bytes_acked, and its end.
+_BYTES_ACKED, _TCP_INFO_SIZE = 120, 128
 #: How long the bytes of a client that is still sending after its last answer are discarded, in seconds; below: how long
 #: it may be silent meanwhile. If it were cut off at once, it would get a reset, and might lose the answer (RFC 9112
 #: section 9.6).
@@ -291,12 +294,24 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             if self._taking_timer is not None:
                 self._taking_timer.cancel()
 
-    def _look_again(self, left: int | None) -> None:
-        now = self.transport.get_write_buffer_size()
-        if left is not None and now >= left:
+    def _look_again(self, taken: int | None) -> None:
+        now = self._taken()
+        if taken is not None and now <= taken:
             self.transport.abort()
             return
         self._taking_timer = self.worker.loop.call_later(LINGER_SECONDS, self._look_again, now)
+
+    def _taken(self) -> int:
+        """Grows while the client takes what was sent: what its side has acknowledged, where the kernel tells.
+
+        A buffer of ours may stand still meanwhile, with megabytes of the kernel's, or TLS's own, ahead of it.
+        """
+        try:
+            of_kernel = self.transport.get_extra_info("socket")
+            info = of_kernel.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+            return int.from_bytes(info[_BYTES_ACKED:_TCP_INFO_SIZE], sys.byteorder)
+        except (AttributeError, OSError):
+            return -int(self.transport.get_write_buffer_size())
 
     def _answer_head(self, status: int, fields: Fields, *, ends_with_connection: bool = False) -> bytes:
         """The head of the answer; determines whether it is the connection's last."""
@@ -404,7 +419,14 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         self.transport.close()
         # A client that accepts nothing would hold its answer in our memory forever.
         if not self._conn_lost_handled and self.transport.get_write_buffer_size():
-            self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self.transport.abort)
+            self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self._see_out, self._taken())
+
+    def _see_out(self, taken: int) -> None:
+        now = self._taken()
+        if now <= taken:
+            self.transport.abort()
+        else:
+            self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self._see_out, now)
 
     def _on_body(self, chunk: bytes) -> None:
         if self._callback_parser.is_chunked:

@@ -10,6 +10,7 @@ from http.client import HTTPResponse
 import psutil
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.gateway import CHECKOUT, GatewayProcess
 from tests.support.raw_http import read_answer
 from tests.support.upstream import Pause, answer
@@ -40,6 +41,24 @@ def _process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProces
     conf = folder / "impatient.conf.py"
     conf.write_text(IMPATIENT)
     process = GatewayProcess(folder / "log", conf=conf)
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def closed(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """The same by TLS."""
+    folder = tmp_path_factory.mktemp("tls")
+    conf = folder / "impatient.conf.py"
+    conf.write_text(IMPATIENT)
+    certificate, key = authority.write_pair(folder, "localhost", "127.0.0.1")
+    files = {"GATEWAY_TLS_CERT_FILE": str(certificate), "GATEWAY_TLS_KEY_FILE": str(key)}
+    process = GatewayProcess(folder / "log", conf=conf, tls=authority.trusting, **files)
     yield process
     process.stop()
 
@@ -139,4 +158,31 @@ def test_one_that_takes_a_little_at_a_time_gets_a_large_answer_whole(gateway: Ga
             seen += data
             # A reader's own pace: three times the gateway's patience for all of it, and never idle for that long.
             time.sleep(max(0.0, begun + 3 * len(seen) / len(body) - time.monotonic()))
+    assert bytes(seen) == body
+
+
+@pytest.mark.parametrize(
+    ("by_tls", "field"),
+    [(False, b"Connection: close\r\n"), (True, b""), (True, b"Connection: close\r\n")],
+    ids=["plain, the last answer", "TLS", "TLS, the last answer"],
+)
+def test_one_that_takes_less_than_the_kernel_holds_is_not_cut_off(
+    gateway: GatewayProcess, closed: GatewayProcess, authority: Authority, by_tls: bool, field: bytes
+) -> None:
+    server = closed if by_tls else gateway
+    body = b'{"success": true, "data": "' + b"x" * (16 * MIB) + b'"}'
+    server.upstreams["users"].script(answer(200, body))
+    plain = connect(server)
+    with authority.trusting.wrap_socket(plain, server_hostname="localhost") if by_tls else plain as connection:
+        connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n" + field + b"\r\n")
+        answered = HTTPResponse(connection)
+        answered.begin()
+        seen = bytearray()
+        begun = time.monotonic()
+        # Longer than the gateway's patience twice over, with less than the buffers between them hold.
+        while time.monotonic() < begun + 2.5:
+            seen += answered.read(16 * 1024)
+            time.sleep(0.2)
+        assert len(seen) < MIB
+        seen += answered.read()
     assert bytes(seen) == body
