@@ -150,14 +150,14 @@ def counted_values(question: Question, row: str | None, *, reach: Reach) -> dict
 def _items_of(report: str, by: str, figure: str, of_row: bool) -> ColumnElement[bool]:
     conditions = [figure]
     if of_row and report != "burndown":
-        conditions.append("{below}" if by == "location" else "key = :row")
+        conditions.append("{below}" if by == "location" else "CAST(key AS text) = :row")
     whole = f"WITH {{scope}}, {_counted(report, by)} SELECT item_id FROM counted WHERE {' AND '.join(conditions)}"
     return WorkItem.id.in_(text(_filled_in(whole, key=_key(report, by))))
 
 
 @cache
 def _counting(report: str, by: str, figures: tuple[str, ...]) -> str:
-    columns = ["key", *(f"count(*) FILTER (WHERE {figure}) AS {figure}" for figure in figures)]
+    columns = ["CAST(key AS text) AS key", *(f"count(*) FILTER (WHERE {figure}) AS {figure}" for figure in figures)]
     if f"{report}_measured" in _fragments():
         columns.append(f"{{{report}_measured}}")
     # Where an item may be in several rows, the total has its own.

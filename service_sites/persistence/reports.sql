@@ -130,10 +130,10 @@ h.organisation
 h.resolution
 
 -- name: turn_key_week
-CAST(CAST(date_trunc('week', timezone(period.time_zone, h.at)) AS date) AS text)
+CAST(date_trunc('week', timezone(period.time_zone, h.at)) AS date)
 
 -- name: turn_key_month
-CAST(CAST(date_trunc('month', timezone(period.time_zone, h.at)) AS date) AS text)
+CAST(date_trunc('month', timezone(period.time_zone, h.at)) AS date)
 
 -- name: contractors_counted
 counted AS (
@@ -242,25 +242,22 @@ percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY contractor
 -- name: returns_counted
 -- Each item once in each row, and (without a key) once in the total.
 {period}, turns AS (
-    SELECT h.item_id, {key} AS key, h.to_state = 'ready' AS reported_done, h.to_state = 'returned' AS returned,
-           false AS closed, false AS reopened
+    SELECT h.item_id, {key} AS key, CASE h.to_state WHEN 'ready' THEN 1 ELSE 2 END AS turn
     FROM period JOIN history h ON h.site_id = period.id AND {in_period}
     WHERE {is_report} AND {of_theirs}
     UNION ALL
-    SELECT h.item_id, {key}, false, false, h.to_state = 'closed', h.to_state <> 'closed'
+    SELECT h.item_id, {key}, CASE h.to_state WHEN 'closed' THEN 4 ELSE 8 END
     FROM period JOIN history h ON h.site_id = period.id AND {in_period}
     WHERE {is_closing} AND {of_theirs}
-), grouped AS MATERIALIZED (
-    SELECT item_id, key, bool_or(reported_done) AS reported_done, bool_or(returned) AS returned,
-           bool_or(closed) AS closed, bool_or(reopened) AS reopened
-    FROM turns JOIN work_items ON work_items.id = turns.item_id AND work_items.state <> 'void'
+), grouped AS (
+    SELECT item_id, key, bit_or(turn) AS turns FROM turns GROUP BY item_id, key
+), kept AS MATERIALIZED (
+    SELECT grouped.* FROM grouped JOIN work_items ON work_items.id = grouped.item_id AND work_items.state <> 'void'
     JOIN scope ON scope.id = work_items.site_id AND {theirs}
-    GROUP BY item_id, key
 ), counted AS (
-    SELECT * FROM grouped
-    UNION ALL
-    SELECT item_id, NULL, bool_or(reported_done), bool_or(returned), bool_or(closed), bool_or(reopened)
-    FROM grouped GROUP BY item_id
+    SELECT item_id, key, turns & 1 > 0 AS reported_done, turns & 2 > 0 AS returned, turns & 4 > 0 AS closed,
+           turns & 8 > 0 AS reopened
+    FROM (SELECT * FROM kept UNION ALL SELECT item_id, NULL, bit_or(turns) FROM kept GROUP BY item_id) whole
 )
 
 -- name: of_theirs
