@@ -220,18 +220,16 @@ seen AS (
 
 -- name: time_to_close_counted
 -- How long a contractor had the ball is the sum of the times when it left them, less that of the times when it came.
-{closings}, had AS (
-    SELECT h.item_id, sum(CASE WHEN h.to_state IN ('open', 'in_progress', 'returned') AND h.organisation <> ''
-                               THEN -date_part('epoch', h.at) ELSE date_part('epoch', h.at) END) AS seconds
-    FROM closings JOIN history h ON h.item_id = closings.item_id AND h.at <= closings.at
-    WHERE {is_turn_of_contractor}
-    GROUP BY h.item_id
-), counted AS (
+{closings}, counted AS (
     SELECT closings.item_id, closings.key, closings.closed,
            date_part('epoch', closings.at - closings.submitted_at) / 86400 AS days,
            date_part('epoch', closings.first_closed_at - closings.submitted_at) / 86400 AS first_days,
            coalesce(had.seconds, 0) / 86400 AS contractor_days
-    FROM closings LEFT JOIN had ON had.item_id = closings.item_id
+    FROM closings CROSS JOIN LATERAL (
+        SELECT sum(CASE WHEN h.to_state IN ('open', 'in_progress', 'returned') AND h.organisation <> ''
+                        THEN -date_part('epoch', h.at) ELSE date_part('epoch', h.at) END) AS seconds
+        FROM history h WHERE h.item_id = closings.item_id AND h.at <= closings.at AND {is_turn_of_contractor}
+    ) had
 )
 
 -- name: time_to_close_measured
