@@ -101,9 +101,7 @@ def create_app(settings: SitesSettings) -> Flask:
     return make_app(
         "service_sites",
         routes=[
-            *public_routes(
-                database, people, settings.token or "", reports_at_once=max(settings.connections // 2, 1)
-            ),
+            *public_routes(database, people, settings.token or "", reports_at_once=max(settings.connections // 2, 1)),
             event_routes(Inbox(database, handlers), settings.token),
         ],
         checks={"database": database.ping},

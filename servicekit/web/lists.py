@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -43,9 +44,7 @@ from servicekit.web.paging import MOST, SortedQuery, Sorting, too_far
 from servicekit.web.sql_encoders import sql_encoder_of
 from servicekit.wire.envelope import Written
 
-#: Up to so many rows an index that gives them in no order is searched, if what comes next in the order does not do.
-_SEARCHED = 2 * MOST
-#: For how long, if there are many more than the planner expects.
+#: For how long an index that gives rows in no order is searched.
 SEARCH_SECONDS = 0.25
 #: The most bytes of JSON that one page may have; one row never has more.
 LARGEST_PAGE = 1024 * 1024
@@ -83,6 +82,8 @@ class Filters:
     trigrams: ColumnElement[Any] | None = None
     #: Look through all rows for which the `others` hold, however many, so that they are counted.
     whole: bool = False
+    #: How many rows are looked through in place of `MOST`; fewer where they are wide.
+    most: int | None = None
 
 
 class SortedList:
@@ -111,6 +112,7 @@ class SortedList:
         self._sorting = sorting
         self._sort = sort
         self._filters = filters
+        self._most = filters.most or MOST
         self._behind = [sorting.behind(sort)] if continued else []
         self._counted = counted
         self._added_up = added_up
@@ -128,14 +130,22 @@ class SortedList:
         if self._filters.whole:
             return self._page(database.rows(self._indexes[0], values))
         few, index = min(zip(self._expected(database, values), self._indexes, strict=True), key=itemgetter(0))
-        if few > MOST:
+        near = None
+        if few > self._most:
             near = database.rows(self._near, values)
-            if near[0].found > query.limit or near[0].reached_the_end or few > _SEARCHED:
+            if near[0].found > query.limit or near[0].reached_the_end or few > self._searched:
                 return self._looked_through(near, query)
-        try:
-            return self._page(database.rows(index, values, within=SEARCH_SECONDS))
-        except DatabaseTooSlow:
-            return self._looked_through(database.rows(self._near, values), query)
+        with suppress(DatabaseTooSlow):
+            rows = database.rows(index, values, within=SEARCH_SECONDS)
+            if not rows[0].has_more:
+                return self._page(rows)
+        return self._looked_through(near or database.rows(self._near, values), query)
+
+    @property
+    def _searched(self) -> int:
+        """Up to so many rows an index that gives them in no order is searched, if what comes next in the order does not
+        do."""
+        return 2 * self._most
 
     def _expected(self, database: Database, values: Mapping[str, Any]) -> Iterator[float]:
         """How many rows the planner expects to find in each of the indexes."""
@@ -186,25 +196,28 @@ class SortedList:
         return self._whole(self._rows_of(_limited(ids.order_by(*self._sorting.order(self._sort)))))
 
     def _whole(self, page: FromClause) -> Statement:
-        counted = select(self._amount()).select_from(self._table).where(*self._filters.ordered).limit(_most() + 1)
+        counted = (
+            select(self._amount()).select_from(self._table).where(*self._filters.ordered).limit(_inline(str(MOST + 1)))
+        )
         return self._statement(page, *self._totals(counted.subquery("counted")))
 
     @cached_property
     def _near(self) -> Statement:
         """Looks through the rows that come next in the order, whatever they are."""
-        looked = self._window("looked", self._behind, _most() + _OFFSET)
+        most = _inline(str(self._most))
+        looked = self._window("looked", self._behind, most + _OFFSET)
         last = self._in_order(select(looked.c.id, looked.c.key), looked, back=True).limit(1).subquery("last")
         ends: list[ColumnElement[Any]] = [
-            (_count(looked) < _most() + _OFFSET).label("reached_the_end"),
+            (_count(looked) < most + _OFFSET).label("reached_the_end"),
             _count(looked, looked.c.hit).label("hits"),
             select(cast(last.c.id, Text)).scalar_subquery().label("last_id"),
             select(last.c.key).scalar_subquery().label("last_key"),
         ]
         if self._counted:
             # From the beginning, on each page.
-            first = self._window("first", [], _most()) if self._behind else looked
+            first = self._window("first", [], most) if self._behind else looked
             ends += [
-                (_count(first) < (_most() if self._behind else _most() + _OFFSET)).label("counted_all"),
+                (_count(first) < (most if self._behind else most + _OFFSET)).label("counted_all"),
                 *self._totals(select(first.c.amount).where(first.c.hit).subquery("counted")),
             ]
         return self._statement(self._chosen(looked, looked.c.hit), *ends)
@@ -230,9 +243,13 @@ class SortedList:
     def _indexed(self, *conditions: Condition) -> Statement:
         columns = [*self._looked_at(*self._filters.ordered), and_(true(), *self._behind).label("behind")]
         # Materialized, or the planner may go along the order after all.
-        looked = select(*columns).where(*conditions).cte("looked").prefix_with("MATERIALIZED")
+        rows = select(*columns).where(*conditions)
+        if not self._filters.whole:
+            rows = rows.limit(_inline(str(self._searched + 1)))
+        looked = rows.cte("looked").prefix_with("MATERIALIZED")
+        has_more = (_count(looked) > self._searched).label("has_more")
         totals = self._totals(select(looked.c.amount).where(looked.c.hit).subquery("counted"))
-        return self._statement(self._chosen(looked, and_(looked.c.hit, looked.c.behind)), *totals)
+        return self._statement(self._chosen(looked, and_(looked.c.hit, looked.c.behind)), has_more, *totals)
 
     def _window(self, name: str, behind: list[Condition], most: ColumnElement[int]) -> CTE:
         rows = select(*self._looked_at()).where(*self._filters.ordered, *behind)
@@ -302,10 +319,6 @@ class SortedList:
 _EXPLAIN = "SET LOCAL max_parallel_workers_per_gather = 0; EXPLAIN (FORMAT JSON) "
 _NOTHING: ColumnElement[Any] = literal_column("NULL")
 _LIMIT, _OFFSET = (bindparam(name, type_=Integer()) for name in ("limit", "offset"))
-
-
-def _most() -> ColumnElement[int]:
-    return literal_column(str(MOST), Integer())
 
 
 def _inline(sql: str) -> ColumnElement[Any]:

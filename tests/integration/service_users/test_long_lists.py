@@ -40,7 +40,6 @@ EVERYBODY = [_user(n) for n in range(_MANY)]
 def long_list(users_database, monkeypatch) -> Iterator[FlaskClient]:
     """As if one request looked through no more than MOST rows."""
     monkeypatch.setattr(lists, "MOST", MOST)
-    monkeypatch.setattr(lists, "_SEARCHED", 2 * MOST)
     repository._list.cache_clear()
     # Statistics of a moment before, in which the table was empty, must not take the place of these.
     users_database.administer("ALTER TABLE users SET (autovacuum_enabled = off)")
