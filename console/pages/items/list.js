@@ -16,8 +16,8 @@ export function State({ item }) {
     ${item.overdue && html` <${Badge} kind="bad">${t("item.overdue")}<//>`}`;
 }
 
-/** What a customer sees of an item has no key. @param {{query: Record<string, unknown>, session: any, seconds?: number}} props */
-export function ItemList({ query, session, seconds = 15 }) {
+/** What a customer sees of an item has no key. @param {{query: Record<string, unknown>, session: any, seconds?: number, changed?: () => void}} props */
+export function ItemList({ query, session, seconds = 15, changed }) {
   const list = useList("/work-items", "work_items", { query, seconds });
   const key = JSON.stringify(query);
   const [chosen, setChosen] = useState(/** @type {Map<string, any>} */ (new Map()));
@@ -36,6 +36,7 @@ export function ItemList({ query, session, seconds = 15 }) {
     setStep(null);
     setChosen(new Map([...chosen].filter(([id]) => refused.has(id))));
     list.again();
+    changed?.();
   };
   const bar = (chosen.size > 0 || step !== null) && html`<${Chosen} items=${items} list=${list} query=${query} onStep=${setStep} onAll=${setChosen} />`;
   return html`<${Problem} error=${list.error} />
@@ -60,6 +61,7 @@ export function ItemList({ query, session, seconds = 15 }) {
 /** @param {{items: any[], list: any, query: Record<string, unknown>, onStep: (step: string) => void, onAll: (chosen: Map<string, any>) => void}} props */
 function Chosen({ items, list, query, onStep, onAll }) {
   const deed = useDeed();
+  const [isAll, setAll] = useState(false);
   /** @type {Map<string, number>} */
   const steps = new Map();
   for (const item of items) for (const step of item.permitted_steps) steps.set(step, (steps.get(step) ?? 0) + 1);
@@ -72,11 +74,12 @@ function Chosen({ items, list, query, onStep, onAll }) {
       after = page.next;
     } while (after !== null && found.size < MOST);
     onAll(found);
+    setAll(true);
   });
   return html`<div class="deeds" role="group" aria-label=${t("bulk.chosen", { count: items.length })}>
     <b role="status">${t("bulk.chosen", { count: items.length })}</b>
     ${[...steps].map(([step, count]) => html`<${Button} key=${step} onClick=${() => onStep(step)}>${word("step", step)} (${count})<//>`)}
-    ${list.hasMore && items.length < MOST && html`<${Button} busy=${deed.busy} onClick=${all}>${t("bulk.all", { total: list.total, most: MOST })}<//>`}
+    ${list.hasMore && !isAll && html`<${Button} busy=${deed.busy} onClick=${all}>${t("bulk.all", { total: list.total, most: MOST })}<//>`}
     <${Button} class="plain" onClick=${() => onAll(new Map())}>${t("bulk.none")}<//>
     <${Problem} error=${deed.error} /></div>`;
 }

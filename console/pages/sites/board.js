@@ -22,23 +22,24 @@ const isWide = () => matchMedia("(width >= 40rem)").matches;
 export function Board({ site, place, session, isCustomer }) {
   /** @type {Record<string, string>} */
   const asked = Object.fromEntries(FILTERS.filter((name) => place.query[name]).map((name) => [name, place.query[name]]));
+  const [turn, setTurn] = useState(0);
   // Drafts are their authors'.
   const states = isCustomer ? TOLD : inspects(site, session) ? STATES : STATES.filter((state) => state !== "draft");
   return html`<div class="stack">
-    <${States} site=${site} states=${states} chosen=${asked.state} />
+    <${States} turn=${turn} site=${site} states=${states} chosen=${asked.state} />
     ${!isCustomer && html`<div class="halves">
-      <${Counts} title=${t("site.by_contractor")} report="contractors" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
-      <${Counts} title=${t("site.by_assignee")} report="contractors" by="assignee" filter="assignee_id" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
-      <${Counts} title=${t("site.by_location")} report="counts" by="location" filter="location_id" site=${site} figures=${["items", "open", "overdue"]} />
+      <${Counts} turn=${turn} title=${t("site.by_contractor")} report="contractors" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
+      <${Counts} turn=${turn} title=${t("site.by_assignee")} report="contractors" by="assignee" filter="assignee_id" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
+      <${Counts} turn=${turn} title=${t("site.by_location")} report="counts" by="location" filter="location_id" site=${site} figures=${["items", "open", "overdue"]} />
     </div>`}
     <section aria-labelledby="board"><h2 id="board">${t("nav.items")}</h2>
       <${Filters} site=${site} asked=${asked} states=${states} isCustomer=${isCustomer} />
-      <${ItemList} query=${{ site_id: site.id, ...asked }} session=${session} /></section>
+      <${ItemList} query=${{ site_id: site.id, ...asked }} session=${session} changed=${() => setTurn(turn + 1)} /></section>
   </div>`;
 }
 
-/** How many items there are in each state. @param {{site: any, states: string[], chosen: string | undefined}} props */
-function States({ site, states, chosen }) {
+/** How many items there are in each state. @param {{turn: number, site: any, states: string[], chosen: string | undefined}} props */
+function States({ turn, site, states, chosen }) {
   const [counts, setCounts] = useState(/** @type {Record<string, string>} */ ({}));
   useEffect(() => {
     const ending = new AbortController();
@@ -49,16 +50,19 @@ function States({ site, states, chosen }) {
       );
     }
     return () => ending.abort();
-  }, [site.id]);
+  }, [site.id, turn]);
   return html`<div class="deeds" role="group" aria-label=${t("item.state")}>${states.map((state) => html`
     <${Button} key=${state} class="count" aria-pressed=${state === chosen ? "true" : "false"} onClick=${() => refine({ state: state === chosen ? "" : state, counted_in: "" })}>
       <b>${counts[state] ?? "…"}</b> ${word("state", state)}<//>`)}</div>`;
 }
 
 /** The numbers of a report, each opening the items that it counts. @param {any} props */
-function Counts({ title, report, by = "organisation", filter = "organisation", site, figures }) {
+function Counts({ turn, title, report, by = "organisation", filter = "organisation", site, figures }) {
   const [isOpen, setOpen] = useState(isWide);
   const live = useLive(isOpen ? `/reports/${report}` : null, { query: { site_id: site.id, by } });
+  useEffect(() => {
+    if (turn > 0) live.again();
+  }, [turn]);
   const open = (/** @type {string} */ name, /** @type {string} */ value) => {
     refine({ ...Object.fromEntries(FILTERS.map((one) => [one, ""])), [name]: value });
     document.getElementById("board")?.scrollIntoView();
@@ -96,7 +100,7 @@ function Filters({ site, asked, states, isCustomer }) {
     ${!isCustomer && html`<details open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}><summary>${t("site.filters")}</summary><div class="filters">
       ${choice("kind", t("item.kind"), words("kind", ["defect", "task", "customer_remark"]))}
       ${choice("type", t("item.type"), (types.data?.rows ?? []).filter((/** @type {any} */ row) => row.key).map((/** @type {any} */ row) => [row.key, row.name]))}
-      ${choice("severity", t("item.severity"), words("severity", ["critical", "significant", "minor"]))}
+      ${choice("severity", word("field", "severity"), words("severity", ["critical", "significant", "minor"]))}
       ${choice("priority", t("item.priority"), ["1", "2", "3", "4"].map((one) => [one, one]))}
       <${Field} label=${t("site.due_from")} type="date" value=${asked.due_from ?? ""} onChange=${set("due_from")} />
       <${Field} label=${t("site.due_to")} type="date" value=${asked.due_to ?? ""} onChange=${set("due_to")} />
