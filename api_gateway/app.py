@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
+from uuid import UUID
 
 from a2wsgi import WSGIMiddleware
 
@@ -131,6 +132,14 @@ class Gateway(Application):
             )
             gateway_metrics.watch_revocations(revocations)
             checks["identity"] = identity.require_ready
+        if settings.gateways_token is not None:
+            self._refusals = Refusals(users.upstream, settings.gateways_token)
+            self._telling = loop.create_task(self._refusals.run())
+
+        def on_forced(actor: UUID | None, address: str, circuit: str, state: str) -> None:
+            if self._refusals is not None:
+                loop.call_soon_threadsafe(self._refusals.forced, actor, address, circuit, state)
+
         control = make_control(
             circuits=circuits,
             routes=table.routes,
@@ -140,15 +149,13 @@ class Gateway(Application):
             processes=None if shared is None else shared.living,
             identify=everybody if verifier is None else verifier.identify,
             checks=checks,
+            on_forced=on_forced,
         )
         quota = settings.quota()
         lag = EventLoopLag(_LONGEST_LAG_SECONDS)
         gateway_metrics.watch_lag(lag)
         self._watch = LagWatch(lag)
         self._watch.start()
-        if settings.gateways_token is not None:
-            self._refusals = Refusals(users.upstream, settings.gateways_token)
-            self._telling = loop.create_task(self._refusals.run())
         self.handler = front = Front(
             table=table,
             lanes=lanes,

@@ -20,6 +20,7 @@ PAGE = "/console"
 _MEDIA_TYPES = {".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8", ".svg": b"image/svg+xml"}
 #: What the page needs from the start; the rest is loaded with the first page that imports it.
 _STATIC_IMPORT = re.compile(r'^(?:import|export)\b[^;"]*"(\.{1,2}/[^"]+)";$', re.MULTILINE)
+_REFUSED = re.compile(r"\s*q=0(\.0{0,3})?\s*")
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     b"form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -64,7 +65,8 @@ class ConsoleFiles:
             f"{PAGE}/{self.build}/{name}": _file(text, _MEDIA_TYPES[Path(name).suffix], kept)
             for name, text in texts.items()
         }
-        self._etag = b'"%s"' % self.build.encode()
+        # Weak: the same page in two codings (RFC 9110, section 8.8.3.3).
+        self._etag = b'W/"%s"' % self.build.encode()
         self._files[PAGE] = _file(
             page, b"text/html; charset=utf-8", (b"cache-control", b"no-cache"), (b"etag", self._etag)
         )
@@ -78,9 +80,16 @@ class ConsoleFiles:
             return None
         if path == PAGE and fields.get(b"if-none-match") == self._etag.decode():
             return Reply(304, [*file.fields])
-        if "gzip" in (fields.get(b"accept-encoding") or ""):
+        if _takes_gzip(fields.get(b"accept-encoding") or ""):
             return Reply(200, [*file.fields, (b"content-encoding", b"gzip")], file.zipped)
         return Reply(200, [*file.fields], file.body)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding field allows it (RFC 9110, section 12.5.3)."""
+    weights = {name.strip(): weight for name, _, weight in (one.partition(";") for one in accepted.lower().split(","))}
+    weight = weights.get("gzip", weights.get("*"))
+    return weight is not None and not _REFUSED.fullmatch(weight)
 
 
 def _file(body: bytes, media_type: bytes, *fields: tuple[bytes, bytes]) -> _File:

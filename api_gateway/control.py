@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, ClassVar, Literal
+from uuid import UUID
 
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, request
 from pydantic import Field
 
 from api_gateway.errors import CircuitHeldUp
@@ -84,6 +85,8 @@ _PAGE_FIELDS = {
 FetchDocuments = Callable[[], Mapping[str, bytes | None]]
 #: The id of each process of the gateway, and its start (time.monotonic).
 ListProcesses = Callable[[], Sequence[tuple[int, float]]]
+#: Who has set a circuit, from which address, which one and how.
+OnForced = Callable[[UUID | None, str, str, str], None]
 
 
 class ProbeView(View):
@@ -188,8 +191,9 @@ def make_control(
     processes: ListProcesses | None = None,
     identify: Identify | None = None,
     checks: Mapping[str, Check] | None = None,
+    on_forced: OnForced = lambda *_: None,
 ) -> ServiceApp:
-    """Build the Flask application for these pages; `checks` decide /readyz."""
+    """Build the Flask application for these pages; `checks` decide /readyz, `on_forced` is told who set a circuit."""
     began = time.monotonic()
     started_at = utc_now()
     api = Routes(tag="gateway")
@@ -244,7 +248,7 @@ def make_control(
         body_limit=_ADMIN_BODY_LIMIT,
         guard=bearer_guard(admin_token, name="admin", closed="The admin routes are closed: ADMIN_TOKEN is not set."),
     )
-    def set_circuit(name: str, body: CircuitOrder) -> CircuitView:
+    def set_circuit(name: str, body: CircuitOrder, caller: Principal) -> CircuitView:
         """Force a circuit open or closed, or let it decide by itself again.
 
         Needs the admin token as `Authorization: Bearer TOKEN`; without one configured, the answer is 403.
@@ -256,6 +260,7 @@ def make_control(
             circuit.force(body.state)
         except CircuitLockTimeout as error:
             raise CircuitHeldUp(retry_after=1) from error
+        on_forced(caller.user_id, request.remote_addr or "", name, body.state)
         return _circuit_view(circuit.snapshot())
 
     app = make_app(

@@ -1,4 +1,5 @@
-"""Who was refused what: counted by address, reason and minute, and told to the audit, so that a flood is a few rows."""
+"""What the audit is told: who was refused what, counted by address, reason and minute, so that a flood is a few rows,
+and who set a circuit by hand."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -41,7 +44,8 @@ class Refusals:
         self._now = now
         self._minute = 0
         self._counts: dict[tuple[str | None, str], int] = {}
-        #: Whole minutes, the oldest first; each entry has its id, by which it is written once however often it is told.
+        #: Whole minutes and set circuits, the oldest first; each entry has its id, by which it is written once however
+        #: often it is told.
         self._untold: deque[bytes] = deque(maxlen=_MINUTES)
         self._is_away = False
 
@@ -54,6 +58,12 @@ class Refusals:
         if key not in self._counts and len(self._counts) >= _APART:
             key = (None, code)
         self._counts[key] = self._counts.get(key, 0) + 1
+
+    def forced(self, actor: UUID | None, address: str, circuit: str, state: str) -> None:
+        """Tell soon who has set a circuit; `state` is open, closed or auto."""
+        at = rfc3339(datetime.fromtimestamp(self._now(), UTC))
+        entry = {"id": str(new_id()), "at": at, "actor": actor and str(actor), "address": address}
+        self._keep({"circuits": [{**entry, "circuit": circuit, "state": state}]})
 
     async def run(self) -> None:
         """Tell them again and again, until cancelled."""
@@ -84,11 +94,14 @@ class Refusals:
                 {"id": str(new_id()), "minute": at, "address": address, "reason": reason, "count": count}
                 for (address, reason), count in self._counts.items()
             ]
-            if len(self._untold) == _MINUTES:
-                log.warning("refusals_lost", cause="the users service has been away for too long")
-            self._untold.append(msgspec.json.encode({"refusals": entries}))
+            self._keep({"refusals": entries})
             self._counts = {}
         self._minute = minute
+
+    def _keep(self, told: dict[str, Any]) -> None:
+        if len(self._untold) == _MINUTES:
+            log.warning("refusals_lost", cause="the users service has been away for too long")
+        self._untold.append(msgspec.json.encode(told))
 
     async def _is_taken(self, body: bytes) -> bool:
         fields = (

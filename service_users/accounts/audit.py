@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
-from service_users.accounts.audit_schemas import AppendedView, AuditEntry, AuditPage, AuditQuery, RefusalReport
+from service_users.accounts.audit_schemas import AppendedView, AuditEntry, AuditPage, AuditQuery, GatewayReport
 from service_users.tables import AuditRow, User
 from servicekit.database.engine import Database
 from servicekit.database.privileges import PRUNED
@@ -52,17 +52,29 @@ class Audit:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def append(self, told: RefusalReport) -> AppendedView:
-        """Write what was refused to whom; what was told before is not written again."""
-        rows = [
+    def append(self, told: GatewayReport) -> AppendedView:
+        """Write what the gateway tells; what was told before is not written again."""
+        rows: list[dict[str, Any]] = [
             {
                 "id": one.id,
                 "happened_at": one.minute,
+                "actor": None,
                 "action": "request.refused",
                 "address": one.address,
                 "details": {"reason": one.reason, "count": one.count},
             }
             for one in told.refusals
+        ]
+        rows += [
+            {
+                "id": one.id,
+                "happened_at": one.at,
+                "actor": one.actor,
+                "action": "circuit.forced",
+                "address": one.address,
+                "details": {"circuit": one.circuit, "state": one.state},
+            }
+            for one in told.circuits
         ]
         with self._database.transaction() as transaction:
             written = transaction.execute(insert(AuditRow).values(rows).on_conflict_do_nothing().returning(AuditRow.id))

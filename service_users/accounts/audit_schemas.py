@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from servicekit.web.paging import QueryTime
 from servicekit.web.schemas import Body, Id, JsonValue, Query, QueryInt, QueryText, Timestamp, View, not_before
@@ -30,12 +30,39 @@ class Refusal(Body):
     count: int = Field(ge=1)
 
 
-class RefusalReport(Body):
-    """What the gateway tells about those whom it refused something."""
+class ForcedCircuit(Body):
+    """A circuit of the gateway that somebody has set by hand."""
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "id": "01a1fbc0-c864-7227-8405-f11570df12c2",
+        "at": "2026-11-20T10:00:00Z",
+        "actor": "01a1fbc0-c7b2-73cb-959e-ecfd3cf6f650",
+        "address": "198.51.100.7",
+        "circuit": "orders",
+        "state": "open",
+    }
+
+    id: Id
+    at: Timestamp
+    actor: Id | None
+    address: Annotated[str, Field(max_length=64)]
+    circuit: str = Field(pattern=r"^[a-z_]{1,64}$")
+    state: Literal["open", "closed", "auto"]
+
+
+class GatewayReport(Body):
+    """What the gateway tells: whom it refused something, and who set its circuits."""
 
     example: ClassVar[Mapping[str, Any]] = {"refusals": [Refusal.example]}
 
-    refusals: list[Refusal] = Field(min_length=1, max_length=200)
+    refusals: list[Refusal] = Field(default_factory=list, max_length=200)
+    circuits: list[ForcedCircuit] = Field(default_factory=list, max_length=200)
+
+    @model_validator(mode="after")
+    def _tells_something(self) -> Self:
+        if not self.refusals and not self.circuits:
+            raise ValueError("must have refusals or circuits")
+        return self
 
 
 class AppendedView(View):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from servicekit.database.engine import Database
 from servicekit.events import outbox
 from servicekit.identity.roles import Role
 from servicekit.process.clock import Clock, utc_now
+from servicekit.process.files import write_whole
 from servicekit.process.ids import new_id
 from servicekit.process.settings import SettingsError, load
 from servicekit.wire.caseless import comparable
@@ -114,7 +114,7 @@ def make_admin(
     if made is not None and not sys.stdout.isatty():
         assert file is not None
         # First, so that no administrator is made whose password is lost.
-        _write(file, made)
+        write_whole(file, f"{made}\n".encode())
     database = Database(database_url, application_name="create_admin", pool_size=1)
     try:
         user = create_admin(database, Passwords(places=1), wanted, wanted.password or "")
@@ -127,13 +127,6 @@ def make_admin(
     if sys.stdout.isatty():
         return f"{user.email} is an administrator. Their password, shown only now: {made}"
     return f"{user.email} is an administrator. Their password is in {file}, which only its owner can read."
-
-
-def _write(file: Path, password: str) -> None:
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as output:
-        output.write(f"{password}\n")
-    draft.replace(file)
 
 
 def asked_password() -> str:

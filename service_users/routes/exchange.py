@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service_users.accounts.audit import Audit
-from service_users.accounts.audit_schemas import AppendedView, RefusalReport
+from service_users.accounts.audit_schemas import AppendedView, GatewayReport
 from service_users.accounts.exchange import Exchange
 from service_users.accounts.schemas import Credential, ExchangedView, RevocationsView
 from service_users.errors import AuthIsOff, InvalidCredential
@@ -40,8 +40,8 @@ def exchange_routes(exchange: Exchange | None, token: str | None, acting: Exchan
         return opened().revocations()
 
     @api.post("/internal/audit", body_limit=_AUDIT, guard=guard)
-    def append_audit(body: RefusalReport) -> AppendedView:
-        """Write who was refused what into the audit."""
+    def append_audit(body: GatewayReport) -> AppendedView:
+        """Write into the audit who was refused what, and who set circuits."""
         return audit.append(body)
 
     return api

@@ -337,6 +337,12 @@ def test_where_nobody_logs_in_who_acts_as_somebody_gets_what_that_person_would(t
         assert client.request(**force, fields=(act_as, json_type)).status == 200
         assert "calls" in client.get("/health", act_as).json["data"]["upstreams"]["users"]
 
+        def forced_by() -> list[str | None]:
+            told = [json.loads(one.body).get("circuits", []) for one in users.requests(AUDIT)]
+            return [one["actor"] for several in told for one in several]
+
+        eventually(lambda: forced_by() == [None, str(ME)], timeout=20, what="the audit is told who set the circuit")
+
         # No page of others does it through somebody's browser.
         wanted = (("Origin", "https://evil.example"), ("Access-Control-Request-Headers", "x-act-as"))
         assert code(client.get("/tasks", act_as, *wanted)) == (403, "foreign_page")

@@ -366,7 +366,7 @@ def test_the_gateway_alone_gets_tokens_for_cookies_and_keys_and_learns_what_has_
     assert exchange("key", key).status_code == 401
 
 
-def test_the_audit_takes_what_the_gateway_refused_once(ask, run):
+def test_the_audit_takes_what_the_gateway_tells_once(ask, anna, run):
     told = {"id": str(new_id()), "minute": "2026-11-20T10:00:00Z", "address": HOME, "reason": "forbidden", "count": 7}
     others = {**told, "id": str(new_id()), "address": None}
 
@@ -386,6 +386,13 @@ def test_the_audit_takes_what_the_gateway_refused_once(ask, run):
         ("request.refused", None, None, HOME, details),
         ("request.refused", None, None, None, details),
     ]
+    forced = {"id": str(new_id()), "at": "2026-11-20T10:00:00Z", "actor": anna, "address": AWAY}
+    body = {"circuits": [{**forced, "circuit": "orders", "state": "open"}]}
+    for entries in (1, 0):
+        assert ask("POST", "/internal/audit", body, token=GATEWAY).json()["data"] == {"entries": entries}
+    ((action, actor, details),) = run("SELECT action, actor::text, details FROM audit WHERE address = :it", it=AWAY)
+    assert (action, actor, details) == ("circuit.forced", anna, {"circuit": "orders", "state": "open"})
+    assert ask("POST", "/internal/audit", {}, token=GATEWAY).status_code == 400
 
 
 def test_the_client_that_the_gateway_names_is_the_one_that_is_slowed_down(ask, anna, run):

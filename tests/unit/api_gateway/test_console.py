@@ -78,6 +78,24 @@ def test_a_page_is_checked_anew_and_a_file_is_kept_for_good(files: ConsoleFiles)
     assert (moved.status, values(moved.fields, b"location")) == (308, [b"../console"])
 
 
+@pytest.mark.parametrize(
+    ("accepted", "zipped"),
+    [
+        (b"gzip", True), (b"br, GZIP;q=0.5", True), (b"*", True), (b"gzip;q=1, *;q=0", True),
+        (b"gzip;q=0", False), (b"br, gzip; q=0.000", False), (b"*;q=0", False), (b"gzip;q=0, *", False), (b"", False),
+        (b"x-gzipped", False),
+    ],
+)  # fmt: skip
+def test_a_page_is_compressed_for_whoever_takes_that_and_its_tag_says_nothing_of_it(
+    files: ConsoleFiles, accepted: bytes, zipped: bool
+) -> None:
+    reply = files.answer(PAGE, RequestFields([(b"accept-encoding", accepted)]))
+    assert reply is not None
+    assert values(reply.fields, b"content-encoding") == ([b"gzip"] if zipped else [])
+    # Two codings are not the same to the byte.
+    assert values(reply.fields, b"etag")[0].startswith(b'W/"')
+
+
 def test_vendored_files_are_as_they_were_made() -> None:
     table = (FOLDER / "vendor" / "README.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| (\S+\.js) \| ([0-9a-f]{64}) \|$", table, re.MULTILINE))

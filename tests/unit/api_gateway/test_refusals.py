@@ -6,6 +6,7 @@ import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 from api_gateway.refusals import Refusals
 
@@ -23,7 +24,8 @@ class Users:
     async def exchange(self, method: str, target: bytes, fields: bytes, body: bytes, **_: object) -> SimpleNamespace:
         assert (method, target) == ("POST", b"/internal/audit")
         assert b"authorization: Bearer secret\r\n" in fields
-        self.told.append(json.loads(body)["refusals"])
+        told = json.loads(body)
+        self.told.append(told.get("refusals", []) + told.get("circuits", []))
 
         async def read(limit: int) -> bytes:
             return b"{}"
@@ -73,6 +75,17 @@ async def _tell_a_minute() -> None:
     assert len(users.told) == 2
     await refusals.tell_all()
     assert counts(users.told[2]) == {("2027-01-15T08:01:00Z", AWAY, "misdirected_request"): 1}
+    refusals.forced(UUID(int=7), HOME, "orders", "open")
+    await refusals.tell()
+    ((forced,),) = users.told[3:]
+    del forced["id"]
+    assert forced == {
+        "at": "2027-01-15T08:01:30Z",
+        "actor": str(UUID(int=7)),
+        "address": HOME,
+        "circuit": "orders",
+        "state": "open",
+    }
 
 
 def test_a_flood_from_everywhere_is_a_few_entries_however_long_users_is_away() -> None:
