@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 
 from service_tasks.domain.callback import CALLBACK_TYPE
-from service_tasks.domain.task import State
+from service_tasks.domain.task import RETRYABLE_STATES, State
 from service_tasks.persistence.insertion import optional_text
 from service_tasks.persistence.statements import StoreStatements
 from service_tasks.persistence.task_ends import TaskEnds
@@ -31,6 +31,8 @@ class BulkStore:
     def choose(self, choice: Choice, *, reach: Reach) -> tuple[list[Chosen], datetime]:
         with self._statements.transaction() as session:
             (as_of,) = self._statements.row(session, "clock")
+            if RETRYABLE_STATES.issuperset(choice.states):
+                self._statements.run(session, "oldest_first")
             rows = self._statements.rows(
                 session,
                 "choose",

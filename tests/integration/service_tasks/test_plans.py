@@ -149,6 +149,14 @@ LISTS = {
     "list_of_state": {"ix_tasks_ended_badly"},
 }
 STATEMENTS |= {name: (LIST, {"tasks_pkey", *found}) for name, found in LISTS.items()}
+#: Without a filter, since others have indexes of their own.
+CHOICE = dict.fromkeys(
+    ("task_type", "user_id", "ids", "created_from", "created_before", "ended_from", "ended_before", "after", "reach")
+)
+STATEMENTS["choose"] = (
+    {**CHOICE, "states": ["cancelled"], "callback": "callback", "limit": 10_001},
+    {"ix_tasks_ended_badly"},
+)
 #: Those that are told to go through the ids, as the store does.
 BY_ID = {
     "lock_leases",
@@ -171,6 +179,8 @@ def plan_of(database: Database, name: str) -> dict[str, Any]:
             connection.exec_driver_sql(queries["by_index"])
         if name in BY_ID:
             connection.exec_driver_sql(queries["by_id"])
+        if name == "choose":
+            connection.exec_driver_sql(queries["oldest_first"])
         if LISTS.get(name):
             connection.exec_driver_sql(queries["in_index_order"])
         explained = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + queries[name], STATEMENTS[name][0])
@@ -223,7 +233,6 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
         "get_by_key": "by a unique key of each table",
         "answer": "as live_keys",
         "list_of_live": "by the index of each state",
-        "choose": "by what people ask for",
         "retry_many": "by the ids, or by the state where it is rarer",
         "live_types": "reads workers",
     }
