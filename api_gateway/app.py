@@ -169,7 +169,8 @@ class Gateway(Application):
             streams_per_client=settings.gateway_event_streams_per_client,
             lag=lag,
             budget=Budget(max(GATEWAY_MEMORY // settings.gateway_processes, LEAST_MEMORY)),
-            console=ConsoleFiles(),
+            console=ConsoleFiles(read_only=settings.console_read_only),
+            console_read_only=settings.console_read_only,
             identity=identity,
             refusals=self._refusals,
         )

@@ -44,7 +44,8 @@ class _File:
 class ConsoleFiles:
     """Every file of the console. Its addresses are relative, so it works below any prefix."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, folder: Path = FOLDER, *, read_only: bool = False) -> None:
+        """`read_only`: the page offers no deeds."""
         texts = {
             str(path.relative_to(folder)): path.read_bytes()
             for path in sorted(folder.rglob("*"))
@@ -53,7 +54,7 @@ class ConsoleFiles:
         digest = hashlib.sha256()
         for name, text in texts.items():
             digest.update(name.encode() + b"\0" + hashlib.sha256(text).digest())
-        page = (folder / "index.html").read_bytes()
+        page = (folder / "index.html").read_bytes().replace(b"{mode}", b"read-only" if read_only else b"")
         digest.update(page)
         #: The name of this state of the files.
         self.build = digest.hexdigest()[:16]

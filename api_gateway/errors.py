@@ -1,6 +1,7 @@
 """Errors that the gateway itself may answer instead of an upstream.
 
 Invalid ⊃ BadPath                  400 invalid_path
+Forbidden ⊃ ConsoleReadOnly        403 console_read_only
 TooManyRequests ⊃ TooManyStreams   429 too_many_streams
                 ⊃ TooManyCredentials 429 too_many_credentials
 Unavailable ⊃ UpstreamUnavailable  503 <name>_unavailable
@@ -14,7 +15,7 @@ DeadlineExceeded                   504 deadline_exceeded (servicekit)
 
 from __future__ import annotations
 
-from servicekit.wire.errors import BadGateway, Invalid, TooManyRequests, Unavailable
+from servicekit.wire.errors import BadGateway, Forbidden, Invalid, TooManyRequests, Unavailable
 
 
 def proxy_status(upstream: str, error: str, *, received: int | None = None, details: str = "") -> dict[str, str]:
@@ -38,6 +39,15 @@ class BadPath(Invalid):
     """
 
     code = "invalid_path"
+
+
+class ConsoleReadOnly(Forbidden):
+    """The console here only shows; it changes nothing.
+
+    CONSOLE_READ_ONLY is set; programs may still do what their role permits.
+    """
+
+    code = "console_read_only"
 
 
 class TooManyStreams(TooManyRequests):

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from api_gateway import headers
 from api_gateway.console import PAGE, ConsoleFiles
-from api_gateway.errors import TooManyCredentials, TooManyStreams
+from api_gateway.errors import ConsoleReadOnly, TooManyCredentials, TooManyStreams
 from api_gateway.exchanges import Shown
 from api_gateway.forward import Call, Flow, Lane, Notes, Reply, forward, has_no_body
 from api_gateway.headers import CREDENTIALS, CREDENTIALS_OF_OPEN, Passed, Peer, TrustedProxies
@@ -40,6 +40,9 @@ from servicekit.wire.memory import Account, Budget
 
 #: Methods that are sent on with `Content-Length: 0` when there is no body (RFC 9110 section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+#: What is done to log in and out, whatever method it takes.
+_OF_LOGINS = frozenset({Action.PUBLIC, Action.OWN_LOGIN})
 #: Why a page of Flask's refuses somebody.
 _REASONS = {401: "unauthorized", 403: "forbidden"}
 #: Log lines of requests that end within this time, in seconds, are written together.
@@ -98,10 +101,12 @@ class Front(ObservedHandler[_ClientCall]):
         limiter: RateLimiter | None = None,
         streams_per_client: int,
         console: ConsoleFiles,
+        console_read_only: bool = False,
         identity: Identity | ActAs,
         refusals: Refusals | None = None,
     ) -> None:
-        """With an `ActAs` everybody may do everything, except whoever acts as somebody."""
+        """With an `ActAs` everybody may do everything, except whoever acts as somebody. `console_read_only`: pages of
+        our own change nothing."""
         self._loop = asyncio.get_running_loop()
         super().__init__(RequestRecord(metrics, later=partial(self._loop.call_later, _LOG_SECONDS)))
         self._table = table
@@ -121,6 +126,7 @@ class Front(ObservedHandler[_ClientCall]):
         self._streams_per_client = streams_per_client
         self._ending = False
         self._console = console
+        self._console_read_only = console_read_only
         self._identity = identity
         self._refusals = refusals
         self._is_closed = isinstance(identity, Identity)
@@ -152,6 +158,8 @@ class Front(ObservedHandler[_ClientCall]):
             verdict = request.fields.verdict or self._verdict(request)
             if verdict is not NOTHING_FOREIGN:
                 verdict.check(request.method)
+        if self._console_read_only and match is not None and request.method not in _READING:
+            self._require_no_page(request, match.route)
         asks_who = self._is_closed or ACT_AS in request.fields.first
         if match is not None:
             exchange.route = match.route.template
@@ -283,6 +291,15 @@ class Front(ObservedHandler[_ClientCall]):
             raise
         if exchange.shown is None:
             exchange.cookies = other_cookies(request.fields)
+
+    def _require_no_page(self, request: Request, route: Route) -> None:
+        """Raise `ConsoleReadOnly` for what a page of our own would change. A browser says whether a page sends it, and
+        the page cannot."""
+        origin, method = request.fields.get(b"origin"), request.method
+        is_from_page = origin is not None or b"sec-fetch-site" in request.fields.first
+        is_own = is_from_page and origin not in self._origins
+        if is_own and route.allows(method) and route.action(method) not in _OF_LOGINS:
+            raise ConsoleReadOnly
 
     def _match(self, target: Target) -> Match | None:
         path = without_alias(target.path)

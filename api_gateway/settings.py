@@ -80,6 +80,10 @@ class GatewaySettings(GatewayToken, _Addresses):
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         default="", description="origins whose pages may call the API besides its own, separated by commas"
     )
+    console_read_only: bool = Field(
+        default=False,
+        description="true: pages of the gateway, such as the console, log in and out and change nothing else",
+    )
     gateway_tls_cert_file: FilePath | None = Field(
         default=None,
         description="the certificate, with its chain, by which the gateway speaks TLS instead of plain HTTP, in PEM; "

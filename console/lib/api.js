@@ -3,6 +3,9 @@
 /** The gateway's address: the page is at …/console, whatever stands before it. */
 export const ROOT = new URL(".", location.href).pathname;
 
+/** Whether this console only shows: the gateway lets its pages change nothing. */
+export const readOnly = document.documentElement.dataset.mode === "read-only";
+
 /**
  * @typedef {{field: string, message: string}} FieldError
  * @typedef {{method?: string, body?: unknown, query?: Record<string, unknown>, headers?: Record<string, string>,

@@ -1,6 +1,6 @@
 // Who uses the console.
 import { useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
-import { actAs, read, whenLoggedOut } from "./api.js";
+import { actAs, read, readOnly, whenLoggedOut } from "./api.js";
 
 /** How soon somebody learns that they are out, or have other roles, in milliseconds. */
 const LOOKS_EVERY = 3000;
@@ -21,7 +21,7 @@ export function useSession() {
       const me = await read("/auth/me");
       const admin = me.roles.includes("admin");
       const now = me.must_change_password ? { state: "out", me } : {
-        state: "in", me, open: me.session_id === null || actAs.get() !== null, operates: admin, inspects: admin || me.roles.includes("auditor"),
+        state: "in", me, open: me.session_id === null || actAs.get() !== null, operates: admin && !readOnly, inspects: admin || me.roles.includes("auditor"),
         home: me.id === null ? "services" : "items",
       };
       setSeen((/** @type {any} */ before) => (JSON.stringify(before) === JSON.stringify(now) ? before : now));

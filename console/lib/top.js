@@ -1,6 +1,6 @@
 // What stands above every page: where one can go, who one is, language and colours.
 import { html, useState } from "../vendor/preact.js";
-import { actAs, send } from "./api.js";
+import { actAs, readOnly, send } from "./api.js";
 import { Look } from "./look.js";
 import { People } from "./people.js";
 import { Button, Dialog, Link } from "./ui.js";
@@ -38,6 +38,7 @@ export function Top({ place, session }) {
           : html`<${Button} onClick=${leave}>${t("logout")}<//>`}
       </div>
     </header>
+    ${readOnly && html`<div class="banner">${t("read_only")}</div>`}
     ${actAs.get() && html`<div class="banner">${t("act_as.now", { name: session.me.name })}
       <${Button} class="plain" onClick=${() => choose(null)}>${t("act_as.end")}<//></div>`}
     <${Dialog} title=${t("act_as")} open=${choosing} onClose=${() => setChoosing(false)}><${People} onChoose=${(/** @type {any} */ user) => choose(user.id)} /><//>`;

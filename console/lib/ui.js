@@ -1,6 +1,6 @@
 // The parts that pages are made of.
 import { html, useEffect, useId, useRef } from "../vendor/preact.js";
-import { curl } from "./api.js";
+import { curl, readOnly } from "./api.js";
 import { useDeed } from "./live.js";
 import { link } from "./router.js";
 import { since, t, time } from "./words.js";
@@ -23,7 +23,7 @@ export function Page({ title, deeds, live, children }) {
     document.title = `${title} · Siteworks`;
   }, [title]);
   return html`<main id="main" tabindex="-1">
-    <header class="title"><h1>${title}</h1><div class="deeds">${deeds}</div></header>
+    <header class="title"><h1>${title}</h1><div class="deeds">${!readOnly && deeds}</div></header>
     ${live && html`<${Problem} error=${live.error} />`}
     ${live && live.data === null && !live.error ? html`<p class="soft" aria-busy="true">${t("loading")}</p>` : children}
   </main>`;
@@ -108,15 +108,18 @@ export function Button({ busy, class: name = "", children, ...rest }) {
  */
 export function Form({ does, done, label, danger = false, children, request }) {
   const deed = useDeed();
+  const only = readOnly && request && !request()[1].startsWith("/auth/");
   const submit = async (/** @type {Event} */ event) => {
     event.preventDefault();
+    if (only) return;
     const made = await deed.run(does);
     if (made !== undefined) done?.(made);
   };
   return html`<form onSubmit=${submit}>
     ${typeof children === "function" ? children(deed.error) : children}
     <${Problem} error=${deed.error} />
-    <div class="deeds"><${Button} type="submit" busy=${deed.busy} class=${danger ? "danger" : "main"}>${label}<//></div>
+    ${only ? html`<p class="unsure">${t("read_only")}</p>`
+      : html`<div class="deeds"><${Button} type="submit" busy=${deed.busy} class=${danger ? "danger" : "main"}>${label}<//></div>`}
     ${request && html`<details class="curl"><summary>${t("curl")}</summary><code>${curl(...request())}</code></details>`}
   </form>`;
 }

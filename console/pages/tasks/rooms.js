@@ -1,5 +1,6 @@
 // What the pages about tasks have in common: the way from one to the other, and what each kind of answer looks like.
 import { html } from "../../vendor/preact.js";
+import { readOnly } from "../../lib/api.js";
 import { Link } from "../../lib/ui.js";
 import { number, t } from "../../lib/words.js";
 
@@ -8,7 +9,7 @@ export const KINDS = { processing: "unsure", completed: "good", failed: "bad" };
 export const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"];
 
 /** Whether somebody may change tasks and schedules that they see. @param {any} session */
-export const changes = (session) => session.operates || !session.inspects;
+export const changes = (session) => !readOnly && (session.operates || !session.inspects);
 
 /** @param {{current: string, session: any}} props */
 export function Rooms({ current, session }) {

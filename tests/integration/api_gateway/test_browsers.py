@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from api_gateway.route_table import RouteTable
 from tests.support.gateway import GatewayProcess
 from tests.support.raw_http import RawClient
 from tests.support.upstream import ScriptedUpstream, good
@@ -112,3 +115,37 @@ def test_a_believed_proxy_says_how_the_browser_called_us(
     # One that is not believed says nothing.
     assert client.request("POST", "/tasks", fields=(own, named)).status == 403
     assert client.get("/tasks", evil).status == 200
+
+
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory) -> Iterator[GatewayProcess]:
+    process = GatewayProcess(tmp_path_factory.mktemp("log") / "log", CONSOLE_READ_ONLY="true", CORS_ORIGINS=KNOWN)
+    yield process
+    process.stop()
+
+
+#: How a request of a page of our own differs from a program's, in browsers of today, and in those of yesterday.
+OWN_PAGE = ((("Sec-Fetch-Site", "same-origin"),), (("Origin", "http://localhost"),))
+
+
+def test_where_the_console_only_shows_every_get_of_its_pages_works_and_no_write_does(read_only: GatewayProcess) -> None:
+    client, refused = read_only.client, {}
+    for route in RouteTable().routes:
+        path = re.sub(r"\{\w+\}", "01a22511-414b-7515-b3e8-1f4abb623721", route.template)
+        for method, fields in itertools.product(route.methods, OWN_PAGE):
+            answer = client.request(method, path, b"{}" if method != "GET" else None, fields=fields)
+            refused.setdefault((method, route.template), set()).add(b'"console_read_only"' in answer.body)
+    of_logins = {
+        ("POST", f"/auth/{what}")
+        for what in (
+            "login", "login/code", "refresh", "logout", "logout-all", "oidc/start", "forgot", "reset", "email/confirm",
+        )
+    } | {("PUT", "/auth/password"), ("PATCH", "/auth/password")}  # fmt: skip
+    assert {row for row, was in refused.items() if was != {True} and row[0] != "GET"} == of_logins
+    assert {row for row, was in refused.items() if was != {False} and row[0] == "GET"} == set()
+    assert 'data-mode="read-only"' in client.get("/console").body.decode()
+
+
+def test_where_the_console_only_shows_programs_and_other_known_pages_still_write(read_only: GatewayProcess) -> None:
+    for fields in ((), (("Origin", KNOWN), ("Sec-Fetch-Site", "cross-site"))):
+        assert read_only.client.request("POST", "/tasks", b"{}", fields=fields).status == 200
