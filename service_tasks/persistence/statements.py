@@ -64,13 +64,7 @@ class StoreStatements(Statements):
     def prepare(self, query: str, **types: str) -> None:
         """Have `once` execute a statement that each connection plans once, for any values: planning takes longer than
         finding or storing one row. `types` has the type of each parameter."""
-        numbers = {name: f"${number}" for number, name in enumerate(types, 1)}
-        self._prepared[query] = Prepared(
-            query,
-            "SET plan_cache_mode = force_generic_plan;"
-            f" PREPARE {query}({', '.join(types.values())}) AS {self._queries[query] % numbers}",
-            f"EXECUTE {query}({', '.join(f'%({name})s' for name in types)})",
-        )
+        self._prepared[query] = Prepared.of(query, self._queries[query], **types)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

@@ -88,6 +88,17 @@ class Prepared(NamedTuple):
     preparation: str
     execution: str
 
+    @classmethod
+    def of(cls, name: str, statement: str, **types: str) -> Prepared:
+        """A statement that is planned for any values; `types` has the type of each parameter."""
+        numbers = {one: f"${number}" for number, one in enumerate(types, 1)}
+        return cls(
+            name,
+            "SET plan_cache_mode = force_generic_plan;"
+            f" PREPARE {name}({', '.join(types.values())}) AS {statement % numbers}",
+            f"EXECUTE {name}({', '.join(f'%({one})s' for one in types)})",
+        )
+
 
 class Database:
     """The database of one service.
@@ -248,9 +259,24 @@ class Database:
                 raise DatabaseUnavailable(retry_after=1) from exc
             raise
 
-    def rows(self, statement: Statement, values: Mapping[str, Any], *, within: float = math.inf) -> list[Any]:
-        """Run a compiled statement by itself, as `once` does, and return its rows as named tuples."""
-        return statement.named(self.once(statement.text, statement.parameters(values), within=within))
+    def rows(
+        self,
+        statement: Statement,
+        values: Mapping[str, Any],
+        *,
+        prepared: Prepared | None = None,
+        within: float = math.inf,
+    ) -> list[Any]:
+        """Run a compiled statement by itself, as `once` does, and return its rows as named tuples. One that a
+        connection has planned no longer is planned again."""
+        parameters = statement.parameters(values)
+        if prepared is not None:
+            try:
+                return statement.named(self.once(statement.text, parameters, prepared=prepared))
+            except (DatabaseUnavailable, FeatureNotSupported) as exc:
+                if not isinstance(exc.__cause__ or exc, InvalidSqlStatementName | FeatureNotSupported):
+                    raise
+        return statement.named(self.once(statement.text, parameters, within=within))
 
     def once(
         self,

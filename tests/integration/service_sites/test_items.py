@@ -515,6 +515,16 @@ def test_an_assignees_history_begins_when_the_item_came_to_them_or_with_the_item
         assert {*told[1]["changes"]} == {"title", "priority"}
 
 
+def test_an_item_is_found_by_a_plan_that_its_connection_keeps_or_has_forgotten(site):
+    item = create(site)
+    plans = "SELECT count(*) FROM pg_prepared_statements WHERE name = 'find_work_item'"
+    assert get(site, "Анна", item).status == 200
+    assert site.rows(plans)[0].count == 1
+    site.rows("DEALLOCATE ALL")
+    assert [get(site, who, item).status for who in ("Анна", "Зоя", "auditor", "Анна")] == [200, 404, 200, 200]
+    assert site.rows(plans)[0].count == 1
+
+
 @pytest.mark.parametrize(
     "statement",
     ["UPDATE history SET reason = 'x'", "DELETE FROM history", "TRUNCATE history", "DELETE FROM comments"],
