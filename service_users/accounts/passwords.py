@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from argon2 import Parameters, PasswordHasher
@@ -19,6 +21,8 @@ from servicekit.wire import deadline
 #: How long a password may wait for its turn, in seconds; below: one from a known device.
 WAIT_SECONDS = 1.0
 _WAIT_SECONDS_OF_KNOWN = 3.0
+#: As `nice` has it: whoever else wants a core gets nine tenths of it, and at once.
+_NICENESS = 10
 
 T = TypeVar("T")
 
@@ -38,6 +42,7 @@ class Passwords:
         self._places = threading.BoundedSemaphore(places)
         self._place_of_known = threading.BoundedSemaphore(1)
         self._turn = Turn()
+        self._thread = ThreadPoolExecutor(1, "passwords", _give_way)
 
     def hash(self, password: str) -> str:
         """Return the hash. Raises `TooManyPasswords` if too many wait or for too long, and `DeadlineExceeded`."""
@@ -77,11 +82,17 @@ class Passwords:
                 deadline.remaining(wait)  # raises if the request's own time is over
                 raise TooManyPasswords
             try:
-                return work()
+                return self._thread.submit(work).result()
             finally:
                 self._turn.release()
         finally:
             place.release()
+
+
+def _give_way() -> None:
+    """Let others go before this thread, and those that it starts. Only on Linux is it not the whole process."""
+    if sys.platform == "linux":
+        os.nice(_NICENESS)
 
 
 def _hash_of_nothing(like: Parameters) -> str:
