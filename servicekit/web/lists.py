@@ -124,7 +124,8 @@ class SortedList:
 
         Raises `Invalid` for an `offset` that goes beyond all rows that were looked at.
         """
-        values = {**values, "limit": query.limit, "offset": query.offset}
+        # "searched": up to so many rows an index that gives them in no order is searched.
+        values = {**values, "limit": query.limit, "offset": query.offset, "searched": self._most}
         if not self._filters.others and self._filters.part is None:
             return self._page(database.rows(self._far if query.offset else self._plain, values))
         if self._filters.whole:
@@ -133,19 +134,15 @@ class SortedList:
         near = None
         if few > self._most:
             near = database.rows(self._near, values)
-            if near[0].found > query.limit or near[0].reached_the_end or few > self._searched:
+            # Up to twice as many if what comes next in the order does not do.
+            values["searched"] = 2 * self._most
+            if near[0].found > query.limit or near[0].reached_the_end or few > values["searched"]:
                 return self._looked_through(near, query)
         with suppress(DatabaseTooSlow):
             rows = database.rows(index, values, within=SEARCH_SECONDS)
             if not rows[0].has_more:
                 return self._page(rows)
         return self._looked_through(near or database.rows(self._near, values), query)
-
-    @property
-    def _searched(self) -> int:
-        """Up to so many rows an index that gives them in no order is searched, if what comes next in the order does not
-        do."""
-        return 2 * self._most
 
     def _expected(self, database: Database, values: Mapping[str, Any]) -> Iterator[float]:
         """How many rows the planner expects to find in each of the indexes."""
@@ -245,9 +242,9 @@ class SortedList:
         # Materialized, or the planner may go along the order after all.
         rows = select(*columns).where(*conditions)
         if not self._filters.whole:
-            rows = rows.limit(_inline(str(self._searched + 1)))
+            rows = rows.limit(_SEARCHED + _inline("1"))
         looked = rows.cte("looked").prefix_with("MATERIALIZED")
-        has_more = (_count(looked) > self._searched).label("has_more")
+        has_more = (_count(looked) > _SEARCHED).label("has_more")
         totals = self._totals(select(looked.c.amount).where(looked.c.hit).subquery("counted"))
         return self._statement(self._chosen(looked, and_(looked.c.hit, looked.c.behind)), has_more, *totals)
 
@@ -318,7 +315,7 @@ class SortedList:
 # With parallel workers a plan has other parts.
 _EXPLAIN = "SET LOCAL max_parallel_workers_per_gather = 0; EXPLAIN (FORMAT JSON) "
 _NOTHING: ColumnElement[Any] = literal_column("NULL")
-_LIMIT, _OFFSET = (bindparam(name, type_=Integer()) for name in ("limit", "offset"))
+_LIMIT, _OFFSET, _SEARCHED = (bindparam(name, type_=Integer()) for name in ("limit", "offset", "searched"))
 
 
 def _inline(sql: str) -> ColumnElement[Any]:
