@@ -108,7 +108,7 @@ def test_whoever_comes_second_is_told_what_was_changed_and_loses_nothing_typed(
         "PUT", f"/work-items/{item}", {"title": "Railing is loose"}, who=building.manager, **{"If-Match": '"1"'}
     )
     dialog.get_by_role("button", name="Save").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("title changed by Mara Manager")
+    expect(dialog.get_by_role("alert")).to_contain_text("Title changed by Mara Manager (manager)")
     expect(dialog.get_by_label("Description")).to_have_value("Two bolts are gone")
     dialog.get_by_role("button", name="Save").click()
     expect(page.get_by_role("main")).to_contain_text("Two bolts are gone")

@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "../../vendor/preact.js";
 import { path, read, send } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
 import { Choice, Field } from "../../lib/ui.js";
-import { t } from "../../lib/words.js";
+import { t, time, word } from "../../lib/words.js";
 
 /** All people of a site; none while they are read. @param {string | null} site @returns {any[]} */
 export function usePeople(site) {
@@ -72,12 +72,32 @@ export function useSeen(item, again) {
       try {
         return await send(method, target, body, headers);
       } catch (error) {
-        if (/** @type {any} */ (error).status === 412) {
+        const refusal = /** @type {any} */ (error);
+        if (refusal.status === 412) {
+          const told = await changesSince(path`/work-items/${item.id}/history`, version);
+          if (told.length > 0) refusal.details = told;
           setVersion((await read(path`/work-items/${item.id}`)).version);
           again();
         }
-        throw error;
+        throw refusal;
       }
     },
   };
+}
+
+/** Who changed what since a version, in the reader's language. @param {string} target @param {number} version */
+async function changesSince(target, version) {
+  /** @type {{field: string, message: string}[]} */
+  const told = [];
+  let after = 0;
+  do {
+    const page = await read(target, { limit: 100, after });
+    for (const row of page.history) {
+      const message = t("item.changed_by", { name: row.actor.name, role: word("member", row.actor.role), time: time(row.at) });
+      const names = [...(row.from_state !== row.to_state ? ["state"] : []), ...Object.keys(row.changes)];
+      if (row.version > version) told.push(...names.map((name) => ({ field: word("field", name), message })));
+    }
+    after = page.next;
+  } while (after !== null);
+  return told;
 }
