@@ -38,8 +38,8 @@ export function Top({ place, session }) {
           : html`<${Button} onClick=${leave}>${t("logout")}<//>`}
       </div>
     </header>
-    ${readOnly && html`<div class="banner">${t("read_only")}</div>`}
-    ${actAs.get() && html`<div class="banner">${t("act_as.now", { name: session.me.name })}
+    ${readOnly && html`<div class="banner" role="region" aria-label=${t("read_only")}>${t("read_only")}</div>`}
+    ${actAs.get() && html`<div class="banner" role="region" aria-label=${t("act_as")}>${t("act_as.now", { name: session.me.name })}
       <${Button} class="plain" onClick=${() => choose(null)}>${t("act_as.end")}<//></div>`}
     <${Dialog} title=${t("act_as")} open=${choosing} onClose=${() => setChoosing(false)}><${People} onChoose=${(/** @type {any} */ user) => choose(user.id)} /><//>`;
 }

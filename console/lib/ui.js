@@ -74,7 +74,7 @@ export function Table({ caption, columns, rows, id = (row) => row.id, empty = t(
   if (rows.length === 0) return html`<p class="soft">${empty}</p>`;
   return html`<div class="scroll"><table>
     <caption class="hidden">${caption}</caption>
-    <thead><tr>${columns.map(([heading, , name]) => html`<th scope="col" class=${name ?? ""}>${heading}</th>`)}</tr></thead>
+    <thead><tr>${columns.map(([heading, , name]) => (heading === "" ? html`<td></td>` : html`<th scope="col" class=${name ?? ""}>${heading}</th>`))}</tr></thead>
     <tbody>${rows.map((row) => html`<tr key=${id(row)}>
       ${columns.map(([heading, cell, name]) => html`<td class=${name ?? ""} data-label=${heading}><div>${cell(row)}</div></td>`)}
     </tr>`)}</tbody>
