@@ -21,9 +21,15 @@ export function useList(target, name, { query = {}, seconds = 0 } = {}) {
   const [, show] = useState({});
   const key = JSON.stringify([target, query]);
   const held = useRef(/** @type {any} */ ({}));
-  if (held.current.key !== key) held.current = { key, rows: [], page: null, seen: null, waiting: 0, moved: false };
+  if (held.current.key !== key) {
+    // Another filter: the rows of the last one stay until it has its own.
+    const before = held.current.target === target ? held.current.shown : null;
+    held.current = { key, target, rows: [], page: null, seen: null, waiting: 0, moved: false, before };
+  }
   const list = held.current;
   if (first.data !== null && first.data !== list.seen) take(list, first.data, first.data[name]);
+  const isOld = list.page === null && list.before && !first.error;
+  list.shown = isOld ? list.before : { page: list.page, rows: list.rows, latest: list.latest };
 
   const grow = async (/** @type {any} */ into) => {
     const page = await read(target, { ...asked, ...(into.page !== null && ("next" in into.page ? { after: into.page.next } : { offset: into.rows.length })) });
@@ -39,7 +45,7 @@ export function useList(target, name, { query = {}, seconds = 0 } = {}) {
     show({});
   });
   return {
-    ...first, data: list.page, rows: list.rows, total: total(list.latest), waiting: list.waiting, moved: list.moved, hasMore: hasMore(list), load,
+    ...first, data: list.shown.page, rows: list.shown.rows, total: total(list.shown.latest), waiting: list.waiting, moved: list.moved, hasMore: !isOld && hasMore(list), load,
     again: () => (first.error ? first.again() : reload()), busy: deed.busy, loadError: deed.error,
   };
 }

@@ -557,6 +557,7 @@ export default {
   "item.new": "Register something",
   "item.new.none": "On none of your sites may you register anything.",
   "item.new.made": "It was registered as first sent, without what you have changed since.",
+  "item.new.clear": "Clear",
   "item.register": "Register",
   "item.draft": "Keep it as my draft, which nobody else sees",
   "item.kind": "Kind",

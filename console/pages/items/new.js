@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "../../vendor/preact.js";
 import { ask, path } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
 import { go } from "../../lib/router.js";
-import { Choice, Field, Form, Link, Page } from "../../lib/ui.js";
+import { Button, Choice, Field, Form, Link, Page } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
 import { places } from "./choices.js";
 import { kindsFor } from "./roles.js";
@@ -14,12 +14,11 @@ export function NewItem({ siteId, session }) {
   const [site, setSite] = useState(siteId ?? localStorage.getItem("site") ?? "");
   const unsent = `unsent:${session.me.id}`;
   // The item has its id from the start: sent again, also by a page that was opened anew, it is made once.
-  const [item, setItem] = useState(() => /** @type {Record<string, any>} */ (remembered(unsent)
-    ?? { id: crypto.randomUUID(), kind: "defect", title: "", description: "", severity: "significant", place: "", draft: false, reason: "" }));
+  const [item, setItem] = useState(() => remembered(unsent) ?? blank());
   useEffect(() => localStorage.setItem(unsent, JSON.stringify(item)), [item]);
   const known = (sites.data?.sites ?? []).filter((/** @type {any} */ one) => kindsFor(one, session).length > 0);
   const chosen = known.find((/** @type {any} */ one) => one.id === site) ?? known[0];
-  return html`<${Page} title=${t("item.new")} live=${sites}><div class="narrow">
+  return html`<${Page} title=${t("item.new")} live=${sites} deeds=${(item.title || item.description) && html`<${Button} onClick=${() => setItem(blank())}>${t("item.new.clear")}<//>`}><div class="narrow">
     ${known.length > 1 && html`<${Choice} label=${t("site")} value=${chosen.id} onChange=${setSite} options=${known.map((/** @type {any} */ one) => [one.id, one.name])} />`}
     ${known.length === 0 && html`<p>${sites.data?.sites.length ? t("item.new.none") : t("sites.none")}</p>`}
     ${chosen && html`<${Fields} key=${chosen.id} site=${chosen} session=${session} item=${item} setItem=${setItem} sent=${() => localStorage.removeItem(unsent)} />`}
@@ -64,7 +63,12 @@ function Fields({ site, session, item, setItem, sent }) {
   <//>`;
 }
 
-/** What was typed before, if anything. @param {string} key */
+/** @returns {Record<string, any>} */
+function blank() {
+  return { id: crypto.randomUUID(), kind: "defect", title: "", description: "", severity: "significant", place: "", draft: false, reason: "" };
+}
+
+/** What was typed before, if anything. @param {string} key @returns {Record<string, any> | null} */
 function remembered(key) {
   const item = JSON.parse(localStorage.getItem(key) ?? "null");
   return item?.title || item?.description ? item : null;
