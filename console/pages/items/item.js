@@ -11,6 +11,7 @@ import { Comments } from "./comments.js";
 import { Edit, isOwnDraft, mayEdit } from "./edit.js";
 import { History } from "./history.js";
 import { State } from "./list.js";
+import { stepsOf } from "./roles.js";
 import { StepForm } from "./step.js";
 
 /** @param {{id: string, session: any}} props */
@@ -20,7 +21,7 @@ export function Item({ id, session }) {
   const item = live.data;
   const site = useLive(item ? path`/sites/${item.site_id}` : null).data;
   const [asked, setAsked] = useState(/** @type {string | null} */ (null));
-  const steps = item?.permitted_steps ?? [];
+  const steps = item ? stepsOf(item) : [];
   const done = () => {
     setAsked(null);
     live.again();

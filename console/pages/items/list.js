@@ -6,6 +6,7 @@ import { useDeed } from "../../lib/live.js";
 import { Badge, Button, Dialog, Link, Moment, Problem } from "../../lib/ui.js";
 import { day, t, word } from "../../lib/words.js";
 import { Bulk, MOST } from "./bulk.js";
+import { stepsOf } from "./roles.js";
 
 /** @type {Record<string, string>} */
 export const KINDS = { closed: "good", done: "good", returned: "bad", disputed: "bad", ready: "unsure", in_progress: "unsure" };
@@ -26,7 +27,7 @@ export function ItemList({ query, session, seconds = 15, changed }) {
   const rows = new Map(list.rows.map((/** @type {any} */ row) => [row.id, row]));
   // Those beyond the shown ones are as they were when they were chosen.
   const items = [...chosen].map(([id, row]) => rows.get(id) ?? row);
-  const choosable = list.rows.filter((/** @type {any} */ row) => row.permitted_steps?.length > 0);
+  const choosable = list.rows.filter((/** @type {any} */ row) => stepsOf(row).length > 0);
   const toggle = (/** @type {any[]} */ some, /** @type {boolean} */ on) => {
     const next = new Map(chosen);
     for (const row of some) on ? next.set(row.id, row) : next.delete(row.id);
@@ -44,7 +45,7 @@ export function ItemList({ query, session, seconds = 15, changed }) {
     ${choosable.length > 1 && html`<label class="check"><input type="checkbox" checked=${choosable.every((/** @type {any} */ row) => chosen.has(row.id))}
       onChange=${(/** @type {any} */ event) => toggle(choosable, event.target.checked)} /> ${t("bulk.shown")}</label>`}
     ${list.data !== null && html`<${ListTable} list=${list} caption=${t("nav.items")} below=${bar} columns=${[
-      [t("item"), (/** @type {any} */ item) => html`<span class="pick">${item.permitted_steps?.length > 0 && html`<input type="checkbox" checked=${chosen.has(item.id)}
+      [t("item"), (/** @type {any} */ item) => html`<span class="pick">${stepsOf(item).length > 0 && html`<input type="checkbox" checked=${chosen.has(item.id)}
         aria-label=${t("bulk.choose", { title: `${item.key} ${item.title}` })} onChange=${(/** @type {any} */ event) => toggle([item], event.target.checked)} />`}
         <span><${Link} to=${`/items/${item.id}`}>${item.key ? `${item.key} ` : ""}${item.title}<//></span></span>`, "name"],
       [t("item.state"), (/** @type {any} */ item) => html`<${State} item=${item} />`],
@@ -70,7 +71,7 @@ function Chosen({ items, list, query, onStep, onAll }) {
     let after;
     do {
       const page = await read("/work-items", { ...query, limit: 100, total: false, after });
-      for (const row of page.work_items) if (row.permitted_steps?.length > 0 && found.size < MOST) found.set(row.id, row);
+      for (const row of page.work_items) if (stepsOf(row).length > 0 && found.size < MOST) found.set(row.id, row);
       after = page.next;
     } while (after !== null && found.size < MOST);
     onAll(found);
