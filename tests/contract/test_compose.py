@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from service_tasks.settings import (
     WorkerSettings,
 )
 from servicekit.events.relay_settings import relay_settings
+from servicekit.process.check import wrong_settings
 from servicekit.process.services import Service
 from servicekit.process.services import services as table
 from servicekit.process.settings import ServiceSettings, settings_of
@@ -204,13 +206,43 @@ def test_before_the_start_a_worker_of_the_same_image_and_settings_says_what_is_w
     assert check["environment"] == {**worker["environment"], "SERVICE_PROCESSES": None, "SERVICE_THREADS": None}
 
 
+def test_before_anything_changes_the_settings_of_all_are_read_and_a_wrong_one_is_named(
+    services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    migrate = services["migrate"]
+    shell, option, script, _, *modules = migrate["command"]
+    assert (shell, option, script.partition(' "$$@" && exec ')[0]) == ("sh", "-c", "python -m servicekit.process.check")
+    for reader, settings in SETTINGS.items():
+        # The relay's has the addresses besides.
+        assert {*modules, *(f"{package}.settings" for package in PACKAGES)} & {
+            kind.__module__ for kind in settings.__mro__[:2]
+        }, reader
+        assert set(services[reader]["environment"]) <= set(migrate["environment"]), reader
+    # As in the container, where there is nothing else.
+    monkeypatch.chdir(tmp_path)
+    for variable in {*os.environ}:
+        monkeypatch.delenv(variable)
+    for variable, value in migrate["environment"].items():
+        if value is not None:
+            monkeypatch.setenv(variable, resolved(value))
+    assert list(wrong_settings(modules)) == []
+    monkeypatch.setenv("ADMIN_TOKEN", "short")
+    monkeypatch.setenv("EVENTS_WATCHERS", "many")
+    events, gateway = wrong_settings(modules)
+    assert gateway.startswith("gateway cannot start: ADMIN_TOKEN: has less than 16 characters")
+    assert events.startswith("events cannot start: EVENTS_WATCHERS: ")
+    # In a file that only the gateway's container has.
+    monkeypatch.setenv("GATEWAY_TLS_CERT_FILE", "/certificate.pem")
+    assert list(wrong_settings(modules)) == [events]
+
+
 def test_whoever_reads_task_modules_finds_task_types_of_your_own_where_python_looks(
     services: dict[str, dict[str, Any]],
 ) -> None:
     readers = {name for name, service in services.items() if "TASK_MODULES" in service.get("environment", {})}
     assert readers == {
         name for name, service in services.items() if "./own_tasks:/app/own_tasks:ro,z" in service.get("volumes", ())
-    }
+    } | {"migrate"}
     assert (CHECKOUT / "own_tasks").is_dir()
     assert ("WORKDIR", "/app") in instructions("service_tasks/Dockerfile")
 
@@ -243,7 +275,7 @@ def test_all_who_use_rabbitmq_find_it_under_the_password_that_it_is_given(servic
         for name, service in services.items()
         if "RABBITMQ_URL" in service.get("environment", {})
     }
-    assert set(urls) == {"task_ingest", "relay"}
+    assert set(urls) == {"task_ingest", "relay", "migrate"}
     broker = services["rabbitmq"]["environment"]
     user, password = broker["RABBITMQ_DEFAULT_USER"], broker["RABBITMQ_DEFAULT_PASS"]
     assert set(urls.values()) == {f"amqp://{user}:{password}@rabbitmq:5672/%2F"}
@@ -266,7 +298,7 @@ def test_those_who_send_and_take_events_share_a_token_that_says_what_it_is_for(
     services: dict[str, dict[str, Any]],
 ) -> None:
     knowing = {name for name, service in services.items() if "INTERNAL_TOKEN" in service.get("environment", {})}
-    assert knowing == {"relay", *(service.package for service in table().values())}
+    assert knowing == {"relay", "migrate", *(service.package for service in table().values())}
     assert {resolved(services[name]["environment"]["INTERNAL_TOKEN"]) for name in knowing} == {
         "development-only-internal"
     }
