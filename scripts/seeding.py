@@ -257,25 +257,21 @@ def _all(one: Callable[[Any], tuple[bool, T]], plans: Sequence[Any], what: str) 
     return done
 
 
-def _url_of(data: str | None) -> str:
-    layout = Layout.of(data)
-    port = running_port(layout)
-    if port is None and data is not None:
-        raise SeedingError(f"the instance in {layout.data} does not run; start it with ./scripts/run{layout.option}")
-    return Listening.of(layout).url(port or GATEWAY_PORT)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the system; 0 when done, 1 with one clear line otherwise."""
     parser = argparse.ArgumentParser(
         prog="./scripts/seed",
-        description=f"Fill a running system with {USERS} users, {ORDERS} orders and {TASKS} tasks, and, unless a --url "
-        "is given, with two sites and six months of work on them. Where people log in "
-        "it makes somebody with each role too, whose passwords it shows on a terminal; otherwise it writes them to "
-        "secrets/seeded in the data folder.",
+        description=f"Fill a running system with {USERS} users, {ORDERS} orders and {TASKS} tasks, and an instance on "
+        "this machine with two sites and six months of work on them too. Where people log in it makes somebody with "
+        "each role too, whose passwords it shows on a terminal; otherwise it writes them to secrets/seeded in the data "
+        "folder.",
     )
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--url", help="the gateway, wherever it runs (that of the instance on this machine)")
+    target.add_argument(
+        "--url",
+        help="the gateway, wherever it runs (that of the instance on this machine, or else "
+        f"http://localhost:{GATEWAY_PORT})",
+    )
     target.add_argument("--data", metavar="DIR", help="the instance's data folder (.data in the checkout)")
     parser.add_argument(
         "--seed", type=int, default=1, help="the same number again adds nothing, another adds other data (%(default)s)"
@@ -283,18 +279,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     began = time.monotonic()
     try:
-        url = options.url or _url_of(options.data)
+        layout = Layout.of(options.data)
+        port = None if options.url else running_port(layout)
+        if port is None and options.data is not None:
+            raise SeedingError(
+                f"the instance in {layout.data} does not run; start it with ./scripts/run{layout.option}"
+            )
+        url = options.url or Listening.of(layout).url(port or GATEWAY_PORT)
         gateway = GatewayClient(url)
         owners: list[str] = []
         if gateway.asks_for_login:
-            if options.url:
+            if port is None:
                 raise SeedingError("people log in there; on its own machine, --data DIR says whose secrets to read")
-            owners = seeding_logins.log_in(gateway, Layout.of(options.data))
+            owners = seeding_logins.log_in(gateway, layout)
         user_ids = create_users(gateway) + owners
         create_orders(gateway, user_ids, options.seed)
         create_tasks(gateway, user_ids, options.seed)
-        if options.url is None:
-            create_sites(Layout.of(options.data), user_ids, options.seed)
+        if port is None:
+            print("no sites: only an instance of ./scripts/run gets them")
+        else:
+            create_sites(layout, user_ids, options.seed)
     except (SeedingError, InstanceError) as exc:
         print(f"seed: {exc}", file=sys.stderr)
         return 1
