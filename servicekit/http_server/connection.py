@@ -7,9 +7,11 @@ Plain requests (plain_head.py) bypass the parser, and answers reach the socket w
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import re
 import socket
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
@@ -416,10 +418,34 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             self._linger_timer = self.worker.loop.call_later(SILENT_SECONDS, self._linger, self._discarded)
 
     def _hang_up(self) -> None:
+        if self._is_ssl and self._queued() >= _LARGE:
+            # Behind it more may wait that is encrypted, and that close would give no more than its shutdown's time.
+            now = self.worker.loop.time()
+            self._linger_timer = self.worker.loop.call_later(_ASK_SECONDS, self._wait_to_hang_up, self._taken(), now)
+            return
         self.transport.close()
         # A client that accepts nothing would hold its answer in our memory forever.
         if not self._conn_lost_handled and self.transport.get_write_buffer_size():
             self._linger_timer = self.worker.loop.call_later(LINGER_SECONDS, self._see_out, self._taken())
+
+    def _wait_to_hang_up(self, taken: int, since: float) -> None:
+        now, taken_now = self.worker.loop.time(), self._taken()
+        if taken_now > taken:
+            since = now
+        if now - since >= LINGER_SECONDS:
+            self.transport.abort()
+        elif self._queued() < _LARGE:
+            self._hang_up()
+        else:
+            self._linger_timer = self.worker.loop.call_later(_ASK_SECONDS, self._wait_to_hang_up, taken_now, since)
+
+    def _queued(self) -> int:
+        """How many bytes the kernel still holds for the client; 0 where it does not tell."""
+        try:
+            number = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            return int.from_bytes(number, sys.byteorder)
+        except (AttributeError, OSError):
+            return 0
 
     def _see_out(self, taken: int) -> None:
         now = self._taken()
