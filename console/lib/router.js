@@ -7,8 +7,17 @@ import { withQuery } from "./api.js";
 /** @returns {Place} */
 function here() {
   const [path, query = ""] = location.hash.slice(1).split("?");
-  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  const parts = path.split("/").filter(Boolean).map(decoded);
   return { path: `/${parts.join("/")}`, parts, query: Object.fromEntries(new URLSearchParams(query)) };
+}
+
+/** A part of an address; a broken escape is shown as it is. @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 /** Where the console is, again with each change. */
