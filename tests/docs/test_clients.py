@@ -126,3 +126,16 @@ def test_a_made_client_walks_the_readmes_tour(workshop: Workshop, running: Runni
     finally:
         running.cli("start", "orders")
         eventually(lambda: running.get("/orders").status == 200, timeout=30, what="orders answers")
+
+
+def test_the_consoles_types_hold(workshop: Workshop) -> None:
+    options = {
+        "target": "es2022",
+        "module": "esnext",
+        "moduleResolution": "bundler",
+        "lib": ["es2023", "dom", "dom.iterable"],
+    }
+    flags = dict.fromkeys(("allowJs", "checkJs", "strict", "noEmit", "skipLibCheck"), True)
+    files = {"include": [f"{CHECKOUT}/console/**/*.js"], "exclude": [f"{CHECKOUT}/console/vendor"]}
+    (workshop.folder / "console.json").write_text(json.dumps({"compilerOptions": options | flags, **files}))
+    workshop.run("npx", "tsc", "-p", "console.json")
