@@ -163,6 +163,9 @@ class StatusView(View):
     uptime_seconds: float
     processes: list[ProcessView]
     routes: list[RouteView]
+    answers: dict[str, int] = Field(description="how many, by status, since the gateway started, as are the next two")
+    refusals: dict[str, int] = Field(description="requests answered without an upstream's answer, by error code")
+    retries: dict[str, int] = Field(description="requests sent a second time, by upstream")
 
 
 class StartView(View):
@@ -221,6 +224,9 @@ def make_control(
             return StatesView(status=status, upstreams={n: StateView(state=one.state) for n, one in seen.items()})
         return HealthView(status=status, upstreams={name: _circuit_view(one) for name, one in seen.items()})
 
+    def counted(name: str, label: str) -> dict[str, int]:
+        return {value: round(count) for value, count in sorted(metrics.sums(name, label).items()) if count}
+
     @api.get("/status", action=Action.READ_SYSTEM)
     def status() -> StatusView:
         """Tell version, uptime, processes and routes."""
@@ -239,6 +245,9 @@ def make_control(
                 RouteView(path=route.template, methods=list(route.methods), upstream=route.upstream or None)
                 for route in routes
             ],
+            answers=counted("siteworks_http_requests_total", "status"),
+            refusals=counted("siteworks_gateway_refusals_total", "code"),
+            retries=counted("siteworks_gateway_retries_total", "upstream"),
         )
 
     @api.post(

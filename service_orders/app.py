@@ -11,6 +11,7 @@ from service_orders.use_cases import Orders
 from service_orders.users_client import UsersClient
 from servicekit.circuits import Circuit, CircuitSettings, shared_state
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
+from servicekit.events.backlog import outbox_routes
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.http_client import ServiceClient
 from servicekit.identity.enforcement import identify_with
@@ -42,7 +43,7 @@ def create_app(settings: OrdersSettings) -> Flask:
     inbox = Inbox(database, {"user.deleted": orders.user_deleted})
     return make_app(
         "service_orders",
-        routes=[order_routes(orders), event_routes(inbox, settings.token)],
+        routes=[order_routes(orders), event_routes(inbox, settings.token), outbox_routes("orders", database)],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.orders_bind),
         identify=identify_with(settings),

@@ -35,6 +35,7 @@ from service_sites.use_cases.user_events import UserEvents
 from service_sites.users_client import Names, PeopleDirectory, UsersClient
 from servicekit.circuits import Circuit, CircuitSettings, shared_state
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
+from servicekit.events.backlog import outbox_routes
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.http_client import ServiceClient
 from servicekit.identity.enforcement import identify_with
@@ -103,6 +104,7 @@ def create_app(settings: SitesSettings) -> Flask:
         routes=[
             *public_routes(database, people, settings.token or "", reports_at_once=max(settings.connections // 2, 1)),
             event_routes(Inbox(database, handlers), settings.token),
+            outbox_routes("sites", database),
         ],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.sites_bind),

@@ -30,6 +30,7 @@ from service_tasks.use_cases.stats import Stats
 from service_tasks.use_cases.tasks import Tasks
 from service_tasks.use_cases.user_departure import UserDeparture
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
+from servicekit.events.backlog import outbox_routes
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.identity.enforcement import identify_with
 from servicekit.observing.metrics import Metrics
@@ -99,6 +100,7 @@ def create_app(settings: TasksSettings) -> Flask:
             task_routes(tasks),
             schedule_routes(schedules),
             event_routes(inbox, settings.token),
+            outbox_routes("tasks", database),
         ],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.tasks_bind),

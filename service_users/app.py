@@ -29,6 +29,7 @@ from service_users.routes.users import user_routes
 from service_users.settings import UsersSettings
 from service_users.use_cases import Users
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
+from servicekit.events.backlog import outbox_routes
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.identity.enforcement import KEYS_PATH, identify_with
 from servicekit.web.app import make_app
@@ -82,6 +83,7 @@ def create_app(settings: UsersSettings) -> Flask:
             people_routes(users, settings.token_for_people),
             mail_routes(links, settings.token_for_mail),
             event_routes(Inbox(database, {"membership.changed": users.membership_changed}), settings.token),
+            outbox_routes("users", database),
         ],
         checks={"database": database.ping},
         browsers=BrowserRules(settings.allowed_hosts, settings.users_bind),

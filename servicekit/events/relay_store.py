@@ -136,8 +136,13 @@ FROM (
     SELECT d.destination, count(*) FILTER (WHERE d.refused_at IS NULL) AS waiting,
            count(*) FILTER (WHERE d.refused_at IS NOT NULL) AS given_up,
            min(d.position) FILTER (WHERE d.refused_at IS NULL) AS oldest
-    FROM outbox_deliveries d GROUP BY d.destination
+    FROM (SELECT * FROM outbox_deliveries ORDER BY position LIMIT %(most)s) d GROUP BY d.destination
 ) b LEFT JOIN outbox o ON o.position = b.oldest
+"""
+
+_NOT_SPREAD = """
+SELECT count(*) AS waiting, 0 AS given_up, coalesce(extract(epoch FROM now() - min(o."time")), 0)::float8 AS oldest
+FROM (SELECT n."time" FROM outbox n WHERE NOT n.spread ORDER BY n.position LIMIT %(most)s) o
 """
 
 # A service may have no outbox, or none yet: a relay may start before the migrations run.
@@ -223,9 +228,15 @@ class RelayStore:
         """Remove some rows of one of `MEMORIES` older than that; returns how many."""
         return self._change(_FORGET[memory], keep=keep_seconds, limit=AT_ONCE)
 
-    def backlog(self) -> Mapping[str, Backlog]:
-        """The backlog of each destination that has one."""
-        return {row.destination: Backlog(row.waiting, row.given_up, row.oldest) for row in self._rows(_BACKLOG)}
+    def backlog(self, *, most: int | None = None) -> Mapping[str, Backlog]:
+        """The backlog of each destination that has one; of the oldest `most` deliveries."""
+        rows = self._rows(_BACKLOG, most=most)
+        return {row.destination: Backlog(row.waiting, row.given_up, row.oldest) for row in rows}
+
+    def not_spread(self, most: int) -> Backlog:
+        """The oldest `most` events that no relay has given to their destinations yet."""
+        (row,) = self._rows(_NOT_SPREAD, most=most)
+        return Backlog(*row)
 
     def _rows(self, statement: str, **parameters: Any) -> list[Any]:
         return self._database.once(statement, parameters, with_names=True)

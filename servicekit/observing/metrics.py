@@ -211,6 +211,15 @@ class Metrics:
             tally = self._tallies[key] = self._requests.of(self.service, method, route, str(status))
         tally.add(seconds)
 
+    def sums(self, name: str, label: str) -> dict[str, float]:
+        """What a counter says, added up by one of its labels."""
+        found: dict[str, float] = {}
+        for family in self._shown.collect():
+            for sample in family.samples:
+                if sample.name == name:
+                    found[sample.labels[label]] = found.get(sample.labels[label], 0) + sample.value
+        return found
+
     def render(self) -> tuple[bytes, str]:
         """Return the text exposition and its media type."""
         with self._dropped_lock:

@@ -139,6 +139,10 @@ GET    /reports/on-time             none own  all  all   read sites
 GET    /reports/returns             none own  all  all   read sites
 GET    /reports/counts              none own  all  all   read sites
 GET    /reports/progress            none own  all  all   read sites
+GET    /outbox/users                none none all  all   read admin
+GET    /outbox/orders               none none all  all   read admin
+GET    /outbox/tasks                none none all  all   read admin
+GET    /outbox/sites                none none all  all   read admin
 GET    /                            all  all  all  all
 GET    /health                      all  all  all  all
 GET    /status                      none none all  all   read admin

@@ -186,6 +186,10 @@ class TestPages:
         status = client.get("/status").json["data"]
         assert re.fullmatch(r"\d+\.\d+\.\d+", status["version"])
         assert status["uptime_seconds"] > 0
+        client.send(b"GET /users HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        counted = client.get("/status").json["data"]
+        assert counted["answers"]["200"] > status["answers"].get("200", 0)
+        assert counted["answers"]["421"] == status["answers"].get("421", 0) + 1
         assert status["processes"][0]["pid"] > 0
         assert {"path": "/users", "methods": ["GET", "POST"], "upstream": "users"} in status["routes"]
 

@@ -96,6 +96,26 @@ def test_every_change_of_an_order_is_an_event_in_its_order(client, sql):
         assert set(data) == set(CATALOGUE[type_].model_fields)
 
 
+def test_the_backlog_of_events_is_shown_whether_or_not_a_relay_has_taken_them_up(client, orders_database):
+    create(client)
+    create(client, BORIS)
+    store = RelayStore(orders_database.database)
+
+    fresh = client.get("/outbox/orders").json["data"]
+    store.spread({"tasks": None})
+    taken = client.get("/outbox/orders").json["data"]
+    (first, second) = store.waiting("tasks", 10)
+    store.acknowledge("tasks", [first.position])
+    store.hold("tasks", second.position, "no such order", final=False)
+
+    assert (fresh["taken_up_by_none"], fresh["oldest_seconds"] > 0, fresh["destinations"]) == (2, True, [])
+    (waiting,) = taken["destinations"]
+    assert (taken["taken_up_by_none"], waiting["destination"], waiting["waiting"]) == (0, "tasks", 2)
+    (left,) = client.get("/outbox/orders").json["data"]["destinations"]
+    assert (left["waiting"], left["given_up"], left["oldest_seconds"] > 0) == (1, 0, True)
+    assert store.backlog(most=0) == {}
+
+
 def test_a_refused_change_tells_nothing(client, sql):
     order_id = create(client)
     assert client.put(f"/orders/{order_id}", json={"status": "completed"}).status_code == 409
