@@ -287,8 +287,8 @@ class WorkItem(Base):
         # The value first, so that they serve a search of all sites too.
         Index("ix_work_items_state", "state", "site_id", *_NEWEST),
         Index("ix_work_items_organisation", "organisation", "site_id", *_NEWEST),
-        # By it a contractor's items in some state are found. It is a tenth of the one above, which has an order.
-        Index("ix_work_items_organisation_state", "organisation", "state", "site_id"),
+        # By it those of a contractor's items are found that are asked for. It is a tenth of the one above.
+        Index("ix_work_items_organisation_state", "organisation", "state", "site_id", "type", "severity"),
         Index("ix_work_items_type", "type", "site_id", "severity"),
         Index("ix_work_items_severity", "severity", "site_id"),
         Index("ix_work_items_kind", "kind", "site_id"),

@@ -317,7 +317,7 @@ def _items() -> None:
         ("site_visible", ["site_id", *newest], sa.text("visible_to_customer")),
         ("state", ["state", "site_id", *newest], None),
         ("organisation", ["organisation", "site_id", *newest], None),
-        ("organisation_state", ["organisation", "state", "site_id"], None),
+        ("organisation_state", ["organisation", "state", "site_id", "type", "severity"], None),
         ("type", ["type", "site_id", "severity"], None),
         ("severity", ["severity", "site_id"], None),
         ("kind", ["kind", "site_id"], None),
