@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from service_sites.persistence import comments, members
 from service_sites.use_cases.leaving import leave_all
 from servicekit.events import tombstones
 from servicekit.events.cloudevents import Event, EventData, SubjectId, read_data
+from servicekit.identity.roles import Action, Extent, Role
 from servicekit.process.clock import Clock, utc_now
 from servicekit.web.schemas import Id
 
@@ -15,6 +17,7 @@ from servicekit.web.schemas import Id
 class _Named(EventData):
     id: Id
     name: str
+    roles: list[str] = Field(default_factory=list)
 
 
 class UserEvents:
@@ -24,9 +27,11 @@ class UserEvents:
         self._clock = clock
 
     def updated(self, session: Session, event: Event) -> None:
-        """Show people under their new name."""
-        user = read_data(_Named, event)
-        members.rename(session, user.id, user.name, self._clock())
+        """Show people under their new name, and take whose roles permit no work off it."""
+        user, now = read_data(_Named, event), self._clock()
+        if Action.CHANGE_SITES.extents[Role.highest(user.roles)] is Extent.NONE:
+            leave_all(session, user.id, now)
+        members.rename(session, user.id, user.name, now)
 
     def disabled(self, session: Session, event: Event) -> None:
         """Show who may not log in any more, and take them off their work."""

@@ -463,7 +463,7 @@ def test_what_is_due_in_two_working_days_is_due_after_the_days_off_and_those_tha
     assert create(site, severity="minor")["due_on"] is None
 
 
-@pytest.mark.parametrize("how", ["deleted", "disabled", "removed"])
+@pytest.mark.parametrize("how", ["deleted", "disabled", "updated", "removed"])
 def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
     """Trap 17."""
     site = BuildingSite(app, database)
@@ -477,10 +477,13 @@ def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
         if how == "removed":
             leave(session, site.id, site.ids["Егор"], utc_now())
         else:
-            event = Event(f"user.{how}", site.ids["Егор"], {"id": str(site.ids["Егор"])})
+            # An auditor changes nothing.
+            data = {"id": str(site.ids["Егор"]), "name": "Егор", "roles": ["user", "auditor"]}
+            event = Event(f"user.{how}", site.ids["Егор"], data)
             getattr(UserEvents(), how)(session, event)
     # A disabled account may be enabled again.
     assert site.rows(watching, id=site.ids["Егор"])[0].count == (0 if how == "deleted" else 1)
+    stays = how in ("removed", "updated")
     left = seen(site, "Вера", item)
     assert left["assignee"] == {"id": None, "name": "Егор"}
     last = require_history_equals_state(site, item)[-1]
@@ -491,10 +494,10 @@ def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
     # Whoever edits it assigns nobody.
     edited = site.call("Анна", "PUT", f"/work-items/{item['id']}", {"title": "Щель"}, if_match='"3"').body
     assert edited["assignee"] == left["assignee"]
-    assert take(site, "Вера", edited, "assign", **to).status == (200 if how == "removed" else 400)
+    assert take(site, "Вера", edited, "assign", **to).status == (200 if stays else 400)
     assert taken(site, "Вера", seen(site, "Вера", item), "assign", organisation=THEIRS)["assignee"] is None
     reopened = taken(site, "Анна", closed, "reopen", reason="Опять течёт", due_on="2999-01-01")
-    assert reopened["assignee"] == {"id": to["assignee_id"] if how == "removed" else None, "name": "Егор"}
+    assert reopened["assignee"] == {"id": to["assignee_id"] if stays else None, "name": "Егор"}
     require_history_equals_state(site, closed)
 
 
