@@ -11,15 +11,18 @@ from scripts.instance.layout import Layout
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.programs import database_urls
 from service_users.accounts.create_admin import NotMade, make_admin
+from service_users.events import disabled
 from servicekit.database.engine import Database
+from servicekit.events import outbox
 
 #: The first administrator; others may be made with their own addresses.
 ADMINISTRATOR = "admin@example.com"
-_ENDS = (
-    # With the keys that signed them, access tokens end.
-    *(f"DELETE FROM {table}" for table in ("sessions", "api_keys", "one_time_tokens", "signing_keys")),
-    # Whoever asked for it was given these roles. ./scripts/create-admin confirms them.
-    "UPDATE users SET disabled_at = now() WHERE disabled_at IS NULL AND roles && ARRAY['admin', 'auditor']",
+#: With the keys that signed them, access tokens end.
+_ENDED = ("sessions", "api_keys", "one_time_tokens", "signing_keys")
+# Whoever asked for it was given these roles. ./scripts/create-admin confirms them.
+_DISABLE = (
+    "UPDATE users SET disabled_at = now() WHERE disabled_at IS NULL AND roles && ARRAY['admin', 'auditor'] "
+    "RETURNING id, disabled_at"
 )
 
 
@@ -30,8 +33,10 @@ def close(layout: Layout, server: EmbeddedPostgres, credentials: Credentials) ->
     database = Database(url, application_name="closing", pool_size=1)
     try:
         with database.transaction() as transaction:
-            for statement in _ENDS:
-                transaction.execute(text(statement))
+            for table in _ENDED:
+                transaction.execute(text(f"DELETE FROM {table}"))
+            # Their tasks and schedules end too.
+            outbox.add_all(transaction, [disabled(*row) for row in transaction.execute(text(_DISABLE))])
     finally:
         database.dispose()
     try:
