@@ -68,7 +68,7 @@ class ScheduleNotFound(NotFound):
 
 
 class ScheduleNameTaken(Conflict):
-    """Another schedule has this name."""
+    """Another schedule of this user has this name."""
 
     code = "schedule_name_taken"
 

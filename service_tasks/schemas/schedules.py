@@ -59,7 +59,7 @@ class ScheduleCreate(Body):
         "timezone": "Europe/Berlin",
     }
 
-    name: Name = Field(description="no other schedule has it")
+    name: Name = Field(description="no other schedule of its user has it")
     task_type: TaskTypeName | None = Field(default=None, description="see GET /task-types")
     payload: JsonValue = Field(default_factory=dict, description="of each task; {} when left out")
     title: Title | None = None

@@ -204,13 +204,17 @@ def test_a_schedule_that_makes_no_sense_is_refused_by_field(ask, body, field):
     assert ask("GET", "/schedules", status=200)["total"] == 0
 
 
-def test_a_name_belongs_to_one_schedule(ask):
-    create(ask)
-    other = create(ask, name="another")
+def test_a_name_belongs_to_one_schedule_of_a_user_or_of_nobody(ask):
+    somebody = {"user_id": str(uuid4())}
+    for owner in ({}, somebody):
+        create(ask, **owner)
+        other = create(ask, name="another", **owner)
 
-    assert ask("POST", "/schedules", DAILY, status=409)["code"] == "schedule_name_taken"
-    renamed = ask("PUT", f"/schedules/{other['id']}", {"name": DAILY["name"]}, status=409)
-    assert renamed["code"] == "schedule_name_taken"
+        assert ask("POST", "/schedules", {**DAILY, **owner}, status=409)["code"] == "schedule_name_taken"
+        renamed = ask("PUT", f"/schedules/{other['id']}", {"name": DAILY["name"]}, status=409)
+        assert renamed["code"] == "schedule_name_taken"
+    given = ask("PUT", f"/schedules/{other['id']}", {"user_id": None}, status=409)
+    assert given["code"] == "schedule_name_taken"
 
 
 def test_a_payload_that_is_too_large_is_refused(ask):
