@@ -59,7 +59,7 @@ class ConsoleFiles:
         #: The name of this state of the files.
         self.build = digest.hexdigest()[:16]
         base = f"console/{self.build}"
-        preloads = "\n".join(f'<link rel="modulepreload" href="{base}/{name}">' for name in _imported(texts, "app.js"))
+        preloads = "\n".join(f'<link rel="modulepreload" href="{base}/{name}">' for name in imported(texts, "app.js"))
         page = page.replace(b"{base}", base.encode()).replace(b"{preloads}", preloads.encode())
         kept = (b"cache-control", b"public, max-age=31536000, immutable")
         self._files = {
@@ -97,7 +97,7 @@ def _file(body: bytes, media_type: bytes, *fields: tuple[bytes, bytes]) -> _File
     return _File([(b"content-type", media_type), *fields, *_GUARDS], body, gzip.compress(body, 9, mtime=0))
 
 
-def _imported(texts: Mapping[str, bytes], name: str) -> list[str]:
+def imported(texts: Mapping[str, bytes], name: str) -> list[str]:
     """The modules that one imports at once, and they in turn, itself first."""
     found, waiting = [], [name]
     while waiting:

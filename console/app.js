@@ -1,6 +1,5 @@
 // Where the console begins: who is here, what they may see, and the page that the address names.
 import { html, render, useEffect, useState } from "./vendor/preact.js";
-import { Entrance } from "./lib/entrance.js";
 import { usePlace } from "./lib/router.js";
 import { useSession } from "./lib/session.js";
 import { Top } from "./lib/top.js";
@@ -20,13 +19,13 @@ const PAGES = {
   messages: () => import("./pages/messages/page.js"),
   services: () => import("./pages/services/page.js"),
   audit: () => import("./pages/audit/page.js"),
+  login: () => import("./pages/login/page.js"),
   link: () => import("./pages/link/page.js"),
   account: () => import("./pages/account/page.js"),
 };
 
-/** @param {{place: import("./lib/router.js").Place, session: any}} props */
-function Shown({ place, session }) {
-  const name = place.parts[0] ?? session.home;
+/** @param {{name: string, place: import("./lib/router.js").Place, session: any}} props */
+function Shown({ name, place, session }) {
   const [loaded, setLoaded] = useState(/** @type {any} */ ({}));
   useEffect(() => {
     let wanted = true;
@@ -52,9 +51,10 @@ function App() {
   if (session.state === "asking") return html`<${Page} title="Siteworks"><p class="soft" aria-busy="true">${t("loading")}</p><//>`;
   if (session.state === "failed") return html`<${Page} title="Siteworks"><${Problem} error=${session.error} /><button class="main" onClick=${session.again}>${t("again")}</button><//>`;
   // Whoever has a link need not have logged in.
-  if (place.parts[0] === "link") return html`<${Shown} place=${place} session=${session} />`;
-  if (session.state === "out") return html`<${Entrance} session=${session} place=${place} />`;
-  return html`<${Top} place=${place} session=${session} /><${Shown} place=${place} session=${session} />`;
+  if (place.parts[0] === "link") return html`<${Shown} name="link" place=${place} session=${session} />`;
+  if (session.state === "out") return html`<${Shown} name="login" place=${place} session=${session} />`;
+  const name = place.parts[0] && place.parts[0] !== "login" ? place.parts[0] : session.home;
+  return html`<${Top} place=${place} session=${session} /><${Shown} name=${name} place=${place} session=${session} />`;
 }
 
 render(html`<${App} />`, /** @type {Element} */ (document.getElementById("app")));

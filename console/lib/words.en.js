@@ -29,6 +29,7 @@ export default {
   "nav.messages": "Rejected messages",
   "nav.services": "Services",
   "nav.audit": "Audit",
+  "nav.login": "Log in",
   "nav.link": "Your link",
   "nav.account": "Account",
   "logout": "Log out",

@@ -1,9 +1,7 @@
 // The words of the console in the reader's language, and numbers and times as they write them.
-import en from "./words.en.js";
-import ru from "./words.ru.js";
 
-/** @type {Record<string, Record<string, any>>} */
-const CATALOGUES = { en, ru };
+/** The catalogue of each language, of which only the reader's is loaded. @type {Record<string, () => Promise<any>>} */
+const CATALOGUES = { en: () => import("./words.en.js"), ru: () => import("./words.ru.js") };
 
 /** The language in use. */
 export const language = (() => {
@@ -13,7 +11,8 @@ export const language = (() => {
 document.documentElement.lang = language;
 
 const plural = new Intl.PluralRules(language);
-const catalogue = CATALOGUES[language];
+/** @type {Record<string, any>} */
+const catalogue = (await CATALOGUES[language]()).default;
 
 /** @param {string} chosen */
 export function speak(chosen) {

@@ -29,6 +29,7 @@ export default {
   "nav.messages": "Отклонённые сообщения",
   "nav.services": "Сервисы",
   "nav.audit": "Аудит",
+  "nav.login": "Вход",
   "nav.link": "Ваша ссылка",
   "nav.account": "Учётная запись",
   "logout": "Выйти",

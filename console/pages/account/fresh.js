@@ -1,7 +1,7 @@
 // What takes a login of the last five minutes.
 import { html, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
-import { Login } from "../../lib/entrance.js";
+import { Login } from "../login/page.js";
 import { Form } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";
 

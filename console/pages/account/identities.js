@@ -1,7 +1,7 @@
 // Identities at the sign-in provider, where there is one.
 import { html, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
-import { goThere, thisPage } from "../../lib/entrance.js";
+import { goThere, thisPage } from "../login/page.js";
 import { useLive } from "../../lib/live.js";
 import { Button, Dialog, Moment, Problem, Table } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";

@@ -1,6 +1,6 @@
 // What a mailed link opens: a new password, or the proof of an address. Its token stands after the #, and only until it is read.
 import { html, useEffect, useState } from "../../vendor/preact.js";
-import { ByProvider } from "../../lib/entrance.js";
+import { ByProvider } from "../login/page.js";
 import { Look } from "../../lib/look.js";
 import { byLink, NewPassword } from "../../lib/password.js";
 import { link } from "../../lib/router.js";

@@ -1,15 +1,15 @@
 // The way in: address and password, and where somebody has one, the second factor; or the sign-in provider.
-import { html, useEffect, useState } from "../vendor/preact.js";
-import { ApiError, read, send } from "./api.js";
-import { useDeed } from "./live.js";
-import { NewPassword } from "./password.js";
-import { leave } from "./top.js";
-import { Look } from "./look.js";
-import { Button, Field, Form, Page, Problem } from "./ui.js";
-import { t } from "./words.js";
+import { html, useEffect, useState } from "../../vendor/preact.js";
+import { ApiError, read, send } from "../../lib/api.js";
+import { useDeed } from "../../lib/live.js";
+import { NewPassword } from "../../lib/password.js";
+import { leave } from "../../lib/top.js";
+import { Look } from "../../lib/look.js";
+import { Button, Field, Form, Page, Problem } from "../../lib/ui.js";
+import { t } from "../../lib/words.js";
 
 /** @param {{session: any, place: any}} props */
-export function Entrance({ session, place }) {
+export default function Entrance({ session, place }) {
   const [known, setKnown] = useState("");
   const [changed, setChanged] = useState(false);
   const { me, ended, again } = session;
