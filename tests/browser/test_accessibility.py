@@ -60,6 +60,9 @@ TWO_FRAMES = """new Promise((done) =>
 #: Language and colours, which some pages have in their title.
 LOOK = ("Русский", "◐")
 
+#: What other colours may break.
+OF_COLOURS = ("color-contrast", "link-in-text-block")
+
 axe = Axe()
 
 
@@ -102,9 +105,10 @@ def page(reader: tuple[Page, Watch]) -> Iterator[Page]:
     assert watch.faults == []
 
 
-def found(page: Page, mode: str) -> list[str]:
-    """What axe has against a page."""
-    seen: dict[str, Any] = axe.run(page, options={"resultTypes": ["violations"]}).response
+def found(page: Page, mode: str, *rules: str) -> list[str]:
+    """What axe has against a page, by all of its rules or these."""
+    options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+    seen: dict[str, Any] = axe.run(page, options=options).response
     return [
         f"{mode}: {rule['id']}: {rule['help']}: {node['html']} {node['failureSummary']}"
         for rule in seen["violations"]
@@ -115,9 +119,9 @@ def found(page: Page, mode: str) -> list[str]:
 def in_every_mode(page: Page) -> list[str]:
     seen = found(page, "light")
     page.emulate_media(color_scheme="dark")
-    seen += found(page, "dark")
+    seen += found(page, "dark", *OF_COLOURS)
     page.emulate_media(color_scheme="light", forced_colors="active")
-    seen += found(page, "forced colours")
+    seen += found(page, "forced colours", *OF_COLOURS)
     page.emulate_media(forced_colors="none")
     page.set_viewport_size(NARROW)
     seen += found(page, "narrow")

@@ -55,7 +55,8 @@ class Watch:
         context.add_init_script(_SCRIPT)
 
     def _said(self, message: ConsoleMessage) -> None:
-        if message.type not in ("error", "warning"):
+        # Another program changed this machine's network, such as by starting a container.
+        if message.type not in ("error", "warning") or "ERR_NETWORK_CHANGED" in message.text:
             return
         answered = _ANSWER.match(message.text)
         if answered:
