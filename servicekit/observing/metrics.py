@@ -238,8 +238,9 @@ class _AllProcesses(Collector):
         self._same = frozenset(same_everywhere)
 
     def collect(self) -> Iterable[Metric]:
-        counted = MultiProcessCollector(CollectorRegistry(), path=self._directory)  # type: ignore[no-untyped-call]
-        yield from counted.collect()  # type: ignore[no-untyped-call]
+        # One that a starting process has only just made is empty, which the library takes for a broken one.
+        files = [str(file) for file in Path(self._directory).glob("*.db") if file.stat().st_size]
+        yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         process = {"process": str(os.getpid())}
         for family in self._own.collect():
             if family.type != "gauge":

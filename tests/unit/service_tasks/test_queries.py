@@ -32,7 +32,8 @@ WITHOUT_REACH = {
         "makes what the use case has given its owner": """announce_and_enqueue enqueue insert insert_many first_past
             is_future""",
         "only for callers who reach all": "list_of_all list_of_all_that_match list_of_live list_of_state",
-        "settings": "in_index_order",
+        "settings": "in_index_order oldest_first",
+        "of nobody": "clock",
         "a program in its own transaction": "id_by_key live_id",
         "about types and workers": """control controls forget_control forget_empty_control live_types seen_type""",
         "follows a task that was found within reach": "forget_answers",

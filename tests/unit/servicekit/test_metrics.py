@@ -88,3 +88,14 @@ def test_log_lines_that_were_dropped_are_counted_once_however_often_it_is_asked(
     for dropped in (0, 3, 3, 5):
         monkeypatch.setattr(metrics_module, "dropped_lines", lambda dropped=dropped: dropped)
         assert f"siteworks_log_lines_dropped_total {dropped}.0\n" in metrics.render()[0].decode()
+
+
+def test_a_process_that_has_only_just_made_its_file_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())
+    metrics = Metrics("pumps")
+    metrics.observe(method="GET", route="/pumps/{id}", status=200, seconds=0.1)
+    (tmp_path / "counter_1.db").touch()
+    assert metrics.sums("siteworks_http_requests_total", "status") == {"200": 1.0}
