@@ -131,10 +131,9 @@ class RunningStack:
         waiting += [f"{self.urls[part]}/users?limit=1" for part in self.urls if part == GATEWAY]
         with requests.Session() as session:
             session.trust_env = False
-            while waiting:
-                fields = {"Authorization": f"Bearer {self.logins.tokens()[0]}"}
-                waiting = [url for url in waiting if session.get(url, headers=fields, timeout=5).status_code != 200]
-                if waiting and time.monotonic() > until:
+            fields = {"Authorization": f"Bearer {self.logins.tokens()[0]}"}
+            while waiting := [url for url in waiting if session.get(url, headers=fields, timeout=5).status_code != 200]:
+                if time.monotonic() > until:
                     raise RuntimeError(f"{self.name}: no login is taken at {', '.join(waiting)}")
                 time.sleep(0.1)
 
