@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SeedingError, InstanceError) as exc:
         print(f"seed: {exc}", file=sys.stderr)
         return 1
-    print(f"done in {time.monotonic() - began:.1f} s; look at {url}/users, /orders, /tasks and /work-items")
+    print(f"done in {time.monotonic() - began:.1f} s; look at {url}/console")
     return 0
 
 
