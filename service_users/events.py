@@ -25,6 +25,12 @@ class UserData(BaseModel):
     updated_at: Timestamp
 
 
+class UserUpdatedData(UserData):
+    """The same, and what the change began with."""
+
+    previous_roles: list[str]
+
+
 class UserDeletedData(BaseModel):
     """Who is gone. Nothing else of a person is kept."""
 
@@ -52,7 +58,7 @@ class MailWantedData(BaseModel):
 #: The data of each event.
 CATALOGUE: dict[str, type[BaseModel]] = {
     "user.created": UserData,
-    "user.updated": UserData,
+    "user.updated": UserUpdatedData,
     "user.disabled": UserDisabledData,
     "user.enabled": UserEnabledData,
     "user.deleted": UserDeletedData,
@@ -65,9 +71,12 @@ def created(user: Any) -> Event:
     return _event("user.created", user, user.created_at)
 
 
-def updated(user: Any) -> Event:
+def updated(user: Any, previous_roles: list[str]) -> Event:
     """Fields of a user were changed; `user` is as it is now."""
-    return _event("user.updated", user, user.updated_at)
+    shown = {name: getattr(user, name) for name in UserData.model_fields}
+    return _event(
+        "user.updated", UserUpdatedData.model_construct(**shown, previous_roles=previous_roles), user.updated_at
+    )
 
 
 def disabled(user_id: UUID, moment: datetime) -> Event:

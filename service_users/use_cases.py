@@ -201,7 +201,8 @@ class Users:
             also = self._ending(user, changed, by)
             ends_admin = _is_admin(user.roles) and not _is_admin(after.roles)
             with self._unless_last(user_id, by) if ends_admin else nullcontext():
-                if repository.ROWS.update(self._database, user, changed, events.updated(after), also, reach=reach):
+                event = events.updated(after, user.roles)
+                if repository.ROWS.update(self._database, user, changed, event, also, reach=reach):
                     return after
 
     def _ending(self, user: Any, changed: dict[str, Any], by: By) -> Also:

@@ -398,6 +398,7 @@ export default {
   "audit.factors.removed": "second factors removed by an administrator",
   "audit.identity.linked": "identity linked",
   "audit.identity.removed": "identity unlinked",
+  "audit.instance.closed": "first start with a login",
   "audit.key.created": "API key made",
   "audit.key.deleted": "API key revoked",
   "audit.link.made": "link made",

@@ -398,6 +398,7 @@ export default {
   "audit.factors.removed": "второй фактор удалён администратором",
   "audit.identity.linked": "учётная запись поставщика привязана",
   "audit.identity.removed": "учётная запись поставщика отвязана",
+  "audit.instance.closed": "первый запуск со входом",
   "audit.key.created": "ключ API создан",
   "audit.key.deleted": "ключ API отозван",
   "audit.link.made": "ссылка создана",

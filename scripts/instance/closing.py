@@ -10,10 +10,13 @@ from scripts.instance.errors import StartFailed
 from scripts.instance.layout import Layout
 from scripts.instance.postgres import EmbeddedPostgres
 from scripts.instance.programs import database_urls
+from service_users.accounts import changes
+from service_users.accounts.changes import By
 from service_users.accounts.create_admin import NotMade, make_admin
 from service_users.events import disabled
 from servicekit.database.engine import Database
 from servicekit.events import outbox
+from servicekit.process.clock import utc_now
 
 #: The first administrator; others may be made with their own addresses.
 ADMINISTRATOR = "admin@example.com"
@@ -21,8 +24,7 @@ ADMINISTRATOR = "admin@example.com"
 _ENDED = ("sessions", "api_keys", "one_time_tokens", "signing_keys")
 # Whoever asked for it was given these roles. ./scripts/create-admin confirms them.
 _DISABLE = (
-    "UPDATE users SET disabled_at = now() WHERE disabled_at IS NULL AND roles && ARRAY['admin', 'auditor'] "
-    "RETURNING id, disabled_at"
+    "UPDATE users SET disabled_at = :now WHERE disabled_at IS NULL AND roles && ARRAY['admin', 'auditor'] RETURNING id"
 )
 
 
@@ -31,12 +33,17 @@ def close(layout: Layout, server: EmbeddedPostgres, credentials: Credentials) ->
     StartFailed."""
     url = database_urls(server, credentials)["users"]
     database = Database(url, application_name="closing", pool_size=1)
+    now = utc_now()
     try:
         with database.transaction() as transaction:
             for table in _ENDED:
                 transaction.execute(text(f"DELETE FROM {table}"))
+            ended = transaction.execute(text(_DISABLE), {"now": now}).scalars().all()
             # Their tasks and schedules end too.
-            outbox.add_all(transaction, [disabled(*row) for row in transaction.execute(text(_DISABLE))])
+            outbox.add_all(transaction, [disabled(user_id, now) for user_id in ended])
+            changes.record(transaction, "instance.closed", By(), None, now)
+            for user_id in ended:
+                changes.record(transaction, "user.disabled", By(), user_id, now)
     finally:
         database.dispose()
     try:

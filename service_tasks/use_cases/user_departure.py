@@ -19,6 +19,8 @@ from servicekit.web.schemas import Id
 class _Account(EventData):
     id: Id
     roles: list[str]
+    #: None from a sender that does not tell them yet.
+    previous_roles: list[str] | None = None
 
 
 class TasksOfUsers(Protocol):
@@ -59,12 +61,17 @@ class UserDeparture:
         self._end(session, read_data(SubjectId, event).id, USER_DISABLED)
 
     def act_on_updated(self, session: Session, event: Event) -> None:
-        """The same for a user whose roles permit no tasks. Raises `Invalid` for bad data, and `DatabaseLocked`."""
+        """The same for a user whose new roles permit no tasks. Raises `Invalid` for bad data, and `DatabaseLocked`."""
         account = read_data(_Account, event)
-        if Action.CHANGE_TASKS.extents[Role.highest(account.roles)] is Extent.NONE:
+        before = account.previous_roles
+        if not _permit_tasks(account.roles) and (before is None or _permit_tasks(before)):
             self._end(session, account.id, USER_WITHOUT_TASKS)
 
     def _end(self, session: Session, user_id: UUID, reason: str) -> None:
         # In this order: what a schedule is just making is there when its lock is given.
         self._schedules.pause_of_disabled(session, user_id, reason)
         self._tasks.cancel_of_user(session, user_id, reason)
+
+
+def _permit_tasks(roles: list[str]) -> bool:
+    return Action.CHANGE_TASKS.extents[Role.highest(roles)] is not Extent.NONE

@@ -72,7 +72,12 @@ def raise_epoch(transaction: Transaction, user_id: UUID, now: datetime, **values
 
 
 def record(
-    transaction: Transaction, action: str, by: By, subject: UUID, now: datetime, details: dict[str, Any] | None = None
+    transaction: Transaction,
+    action: str,
+    by: By,
+    subject: UUID | None,
+    now: datetime,
+    details: dict[str, Any] | None = None,
 ) -> None:
     """Write who did what to whom; `details` hold no value of a person."""
     row = _audit_row(action, by, now) | {"subject": subject, "details": details or {}}

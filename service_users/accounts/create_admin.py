@@ -88,7 +88,7 @@ def create_admin(
                 disabled_at=None,
                 updated_at=user.updated_at,
             )
-            outbox.add_all(transaction, [events.updated(user)])
+            outbox.add_all(transaction, [events.updated(user, found.roles)])
         changes.record(transaction, "admin.created", By(), user.id, now)
     return user
 

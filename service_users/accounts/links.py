@@ -218,7 +218,7 @@ class Links:
             if self._public_url is not None:
                 row_id, _ = _put(transaction, user.id, "moved", now, user.email)
                 self._send(transaction, row_id, now)
-            outbox.add_all(transaction, [events.updated(after)])
+            outbox.add_all(transaction, [events.updated(after, after.roles)])
         return ConfirmedView(id=user.id, email=email)
 
     def _send(self, transaction: Transaction, row_id: UUID, now: datetime) -> None:

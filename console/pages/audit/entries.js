@@ -5,7 +5,7 @@ import { t, time, word } from "../../lib/words.js";
 
 /** Everything that is written there; what a program of one's own reads may be newer. */
 export const ACTIONS = [
-  "admin.created", "circuit.forced", "factor.confirmed", "factor.removed", "factors.removed", "identity.linked", "identity.removed", "key.created",
+  "admin.created", "circuit.forced", "factor.confirmed", "factor.removed", "factors.removed", "identity.linked", "identity.removed", "instance.closed", "key.created",
   "key.deleted", "link.made", "request.refused", "session.began", "session.ended", "session.expired", "session.token_reused", "sessions.ended",
   "user.deleted", "user.disabled", "user.email_changed", "user.enabled", "user.invitation_taken", "user.password_changed", "user.password_reset",
   "user.roles_changed",

@@ -110,6 +110,9 @@ def test_the_live_tasks_of_a_deleted_user_are_cancelled_with_the_reason_and_the_
     [
         ("user.disabled", {}, "the user was disabled"),
         ("user.updated", {"roles": ["user", "auditor"]}, "the user's roles permit no tasks"),
+        ("user.updated", {"roles": ["auditor"], "previous_roles": ["admin"]}, "the user's roles permit no tasks"),
+        # Another name: what an administrator has made in their name goes on.
+        ("user.updated", {"roles": ["auditor"], "previous_roles": ["auditor"]}, None),
         ("user.updated", {"roles": ["auditor", "admin"]}, None),
         ("user.updated", {"roles": ["foreman"]}, None),
     ],

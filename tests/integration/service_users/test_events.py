@@ -30,7 +30,7 @@ def test_every_change_of_a_user_is_told_in_its_order_and_no_password_with_it(cli
         "/users", json={"email": "anna@example.com", "name": "Белова Анна", "password": "a long secret"}
     )
     path = f"/users/{created.json['data']['id']}"
-    client.put(path, json={"name": "Anna"})
+    client.put(path, json={"name": "Anna", "roles": ["auditor"]})
     client.put(path, json={})
     client.delete(path)
 
@@ -38,7 +38,8 @@ def test_every_change_of_a_user_is_told_in_its_order_and_no_password_with_it(cli
     assert [row[0] for row in events] == ["user.created", "user.updated", "user.deleted"]
     assert {str(row[1]) for row in events} == {created.json["data"]["id"]}
     assert events[0][2] == created.json["data"]
-    assert events[1][2]["name"] == "Anna"
+    before, after = created.json["data"]["roles"], ["auditor"]
+    assert [events[1][2][name] for name in ("name", "roles", "previous_roles")] == ["Anna", after, before]
     assert events[2][2] == {"id": created.json["data"]["id"]}
     for type_, _, data in events:
         assert set(data) == set(CATALOGUE[type_].model_fields)

@@ -156,7 +156,7 @@ def test_the_statements_themselves_refuse_a_row_beyond_reach(users, users_databa
     one, other = everybody(users)[:2]
     row = repository.ROWS.find(database, one.id, reach=ALL)
     theirs = Reach.own(other.id)
-    assert not repository.ROWS.update(database, row, {"name": "x"}, events.updated(one), reach=theirs)
+    assert not repository.ROWS.update(database, row, {"name": "x"}, events.updated(one, one.roles), reach=theirs)
     assert not repository.ROWS.delete(database, row, events.deleted(one.id, one.created_at), reach=theirs)
     hidden = {"email_key": "new", "name_key": "new", "password_hash": None}
     values = {**one.model_dump(), **hidden, "id": new_id()}
