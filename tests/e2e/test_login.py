@@ -33,6 +33,7 @@ from servicekit.identity.roles import Role
 from servicekit.identity.tokens import LIFETIME, SKEW
 from servicekit.process.services import services
 from tests.contract.test_role_table import ROWS, expected
+from tests.support.certificates import Authority
 from tests.support.frozen import freezing
 from tests.support.gateway import GatewayServer
 from tests.support.logins import (
@@ -47,6 +48,7 @@ from tests.support.logins import (
     tampered,
     unsigned,
 )
+from tests.support.mail_server import MailServer
 from tests.support.markdown import CHECKOUT, Document
 from tests.support.raw_http import RawAnswer, RawClient
 from tests.support.system import Reply, RunningSystem
@@ -159,10 +161,32 @@ def use_openly(system: RunningSystem, noted: WhileOpen) -> None:
     noted.life = life_of_an_item(system, "OPEN", noted.crew, {"admin": {}, **fields})
 
 
+#: Where the mailed links lead.
+PUBLIC_URL = "https://sites.example.com"
+
+
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory, while_open: WhileOpen) -> Iterator[ClosedSystem]:
-    """An instance that Mallory used while it was open."""
-    system = RunningSystem(tmp_path_factory.mktemp("closed") / "data")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def mails(authority: Authority) -> Iterator[MailServer]:
+    with MailServer(tls=authority.server("localhost"), password="hush") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def closed(
+    tmp_path_factory: pytest.TempPathFactory, while_open: WhileOpen, mails: MailServer, authority: Authority
+) -> Iterator[ClosedSystem]:
+    """An instance that Mallory used while it was open, and that sends mail."""
+    folder = tmp_path_factory.mktemp("closed")
+    mail = {
+        "PUBLIC_URL": PUBLIC_URL, "SMTP_HOST": "localhost", "SMTP_PORT": str(mails.port), "SMTP_USER": "robot",
+        "SMTP_PASSWORD": "hush", "SMTP_FROM": "robot@example.com", "SSL_CERT_FILE": str(authority.write(folder)),
+    }  # fmt: skip
+    system = RunningSystem(folder / "data", environment=mail)
     try:
         system.start("--workers", "0")
         use_openly(system, while_open)
@@ -466,6 +490,30 @@ def test_no_process_that_remembers_a_good_token_takes_a_forged_one(closed: Close
         assert way(bearer(good)) == 200
         assert {way(bearer(one)) for one in forged} == {401}
         assert way(bearer(good)) == 200
+
+
+def test_who_is_invited_or_has_forgotten_a_password_sets_one_by_a_link_that_comes_by_mail(
+    closed: ClosedSystem, mails: MailServer
+) -> None:
+    system, email = closed.system, f"{uuid4().hex}@example.com"
+    user_id = system.post("/users", {"email": email, "name": "Нина"}, headers=closed.admin).data["id"]
+    invite = {"purpose": "invitation", "mail": True}
+    assert system.post(f"/users/{user_id}/link", invite, headers=closed.admin).data["token"] is None
+    for number, purpose in enumerate(("invitation", "reset")):
+        if purpose == "reset":
+            assert system.post("/auth/forgot", {"email": email.upper()}).status == 202
+        eventually(
+            lambda number=number: [one.recipients for one in mails.taken][number:] == [[email]], what="a mail is there"
+        )
+        sent = mails.taken[-1]
+        assert (sent.encrypted, sent.user) == (True, "robot")
+        shown = re.search(rf"^{PUBLIC_URL}/console#/link/{purpose}/(\S+)", sent.message.get_content(), re.MULTILINE)
+        assert shown is not None
+        chosen = {"token": shown[1], "password": f"{PASSWORD}, {purpose}"}
+        assert [system.post("/auth/reset", chosen).status for _ in range(2)] == [200, 400]
+        me = system.get("/auth/me", headers=bearer(closed.log_in(email, chosen["password"])["access_token"])).data
+        assert (me["id"], me["must_change_password"]) == (user_id, False)
+    assert system.post("/auth/login", {"email": email, "password": f"{PASSWORD}, invitation"}).status == 401
 
 
 def test_a_task_outlives_its_owners_logout_and_ends_with_its_owners_right_to_it(closed: ClosedSystem) -> None:
