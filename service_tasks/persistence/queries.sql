@@ -52,9 +52,10 @@ INSERT INTO tasks AS t (id, state, task_type, title, user_id, payload, priority,
 %(unique_key)s, %(callback_url)s
 
 -- name: insert
--- One round trip, whatever is checked first; the row says why nothing was inserted, or has neither id nor reason if a
+-- One round trip, whatever is checked first; the row says why nothing was inserted, and has no reason for that if a
 -- key is taken. It goes with the statement that keeps the user from being deleted meanwhile. The announcement is sent
--- at the commit, so its receivers find the task.
+-- at the commit, so its receivers find the task. Only what the caller does not know is returned: columns cost the driver
+-- more than the server.
 WITH refusal AS MATERIALIZED (
     SELECT CASE WHEN %(execute_at)s::timestamptz <= clock_timestamp() THEN 'past'
                 WHEN EXISTS (SELECT FROM tombstones b WHERE b.id = %(user_id)s::uuid) THEN 'user_deleted' END AS reason
@@ -66,7 +67,8 @@ WITH refusal AS MATERIALIZED (
         WHERE k.idempotency_key = %(idempotency_key)s::text)
     ON CONFLICT DO NOTHING RETURNING t.*
 )
-SELECT {columns}, refusal.reason,
+SELECT refusal.reason, t.id IS NOT NULL AS made, t.payload::text AS payload, t.execute_at, t.created_at,
+       {obstacle} AS obstacle,
        CASE WHEN t.id IS NOT NULL AND %(announcement)s::text IS NOT NULL THEN {announcing} END AS announced
 FROM refusal LEFT JOIN t ON true
 

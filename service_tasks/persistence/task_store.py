@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -66,12 +67,12 @@ class TaskStore:
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
         before, keeping = ("", {}) if task.user_id is None else (tombstones.KEEP, tombstones.kept(task.user_id))
         row = new_row(task, announcement)
-        ((*columns, reason, _),) = self._statements.once("insert", before=before, **keeping, **row)
+        ((reason, *made, _),) = self._statements.once("insert", before=before, **keeping, **row)
         if reason == "past":
             raise PastExecuteAt
         if reason == "user_deleted":
             raise UserDeleted
-        return None if columns[0] is None else _stored(columns)
+        return _made(task, *made)
 
     def add_many(self, tasks: Sequence[NewTask], *, reach: Reach) -> Mapping[UUID, UUID]:
         if len(tasks) <= LARGEST_INSERT and all(_is_plain(task) for task in tasks):
@@ -258,6 +259,41 @@ def _page(page: _Looked, selection: Selection, *, ends: bool) -> TasksFound:
 def _stored(row: Sequence[Any]) -> StoredTask:
     id, state, *others, obstacle = row
     return StoredTask._make((id, State(state), *others, None if obstacle is None else Obstacle(obstacle)))
+
+
+def _made(
+    task: NewTask, made: bool, payload: str, execute_at: datetime, created_at: datetime, obstacle: str | None
+) -> StoredTask | None:
+    """A task that was just stored, if it was."""
+    if not made:
+        return None
+    return StoredTask(
+        id=task.id,
+        state=State.READY if task.execute_at is None else State.SCHEDULED,
+        task_type=task.task_type,
+        title=task.title,
+        user_id=task.user_id,
+        payload=payload,
+        priority=task.priority,
+        attempts=0,
+        max_attempts=task.max_attempts,
+        timeout_seconds=task.timeout_seconds,
+        execute_at=execute_at,
+        progress_percent=0,
+        progress_message=None,
+        result=None,
+        error=None,
+        errors="[]",
+        created_at=created_at,
+        updated_at=created_at,
+        started_at=None,
+        completed_at=None,
+        duration=None,
+        unique_key=task.unique_key,
+        callback_url=task.callback_url,
+        callback_task_id=None,
+        obstacle=None if obstacle is None else Obstacle(obstacle),
+    )
 
 
 def _one(rows: Sequence[Sequence[Any]]) -> StoredTask | None:

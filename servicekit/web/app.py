@@ -30,7 +30,7 @@ from servicekit.web import openapi
 from servicekit.web.csv_tables import CSV, CSV_CONTENT_TYPE, as_csv
 from servicekit.web.encoders import encoder_of
 from servicekit.web.health import Check, readiness
-from servicekit.web.preconditions import ETAG, IF_MATCH, IfMatch, Resource, tag_of
+from servicekit.web.preconditions import ETAG, IfMatch, Resource, tag_of
 from servicekit.web.routes import Answer, Client, Endpoint, Routes
 from servicekit.web.schemas import id_from_path, parse_body, parse_query
 from servicekit.wire import deadline, memory
@@ -105,17 +105,45 @@ class ServiceApp(Flask):
         #: By Flask's endpoint; operations without a body are missing.
         self.body_limits: dict[str, int] = {}
         self.endpoints: list[Endpoint] = []
-        #: The views of declared operations, by Flask's endpoint.
+        #: The views of declared operations, by Flask's endpoint: the method and the path's template.
         self.declared: dict[str, Callable[..., Any]] = {}
         self._paths = self.url_map.bind("")
         self.record = RequestRecord(metrics)
         self._browsers = browsers
 
+    def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        """Answer a request: in Flask's way, but for declared operations without its contexts, hooks and signals, which
+        cost as much as the rest of it."""
+        found = self._find(environ)
+        if found is None:
+            return super().wsgi_app(environ, start_response)
+        name, values = found
+        present = self.request_class(environ)
+        answer = self._answer(present, name.partition(" ")[2], partial(self.declared[name], present, **values))
+        return answer(environ, start_response)
+
     def full_dispatch_request(self) -> Any:
-        """Answer the current request: in Flask's way, but for declared operations without its hooks and signals, which
-        cost more than the rest of it."""
         # Flask's proxies take longer than what they stand for, so each is asked once.
         present: Request = request._get_current_object()  # type: ignore[attr-defined]
+        route = UNMATCHED if present.url_rule is None else _template(present.url_rule.rule)
+        return self._answer(present, route, super().full_dispatch_request)
+
+    def _find(self, environ: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+        """The declared operation that is asked for, and what its path holds."""
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        adapter = self._adapter(environ)
+        if adapter is None:
+            return None
+        name = f"{method} {path}"
+        if name in self.declared and "{" not in path:
+            return name, {}
+        try:
+            name, values = adapter.match()
+        except HTTPException:
+            return None
+        return (name, values) if name in self.declared else None
+
+    def _answer(self, present: Request, route: str, view: Callable[[], Any]) -> Any:
         field = present.environ.get
         now = time.perf_counter()
         began = field(BEGAN, now)
@@ -138,18 +166,13 @@ class ServiceApp(Flask):
                         field("HTTP_ORIGIN"),
                         field("HTTP_SEC_FETCH_SITE"),
                     )
-                rule = present.url_rule
-                view = None if rule is None else self.declared.get(rule.endpoint)
-                response: Any = (
-                    super().full_dispatch_request() if view is None else view(present, **(present.view_args or {}))
-                )
+                response: Any = view()
             except Exception as error:
-                response = self.make_response(self.handle_user_exception(error))
+                response = _answer_to(error)
             if isinstance(response, WholeAnswer):
                 response.fields.append((request_id.REQUEST_ID, wanted))
             else:
                 response.headers[request_id.REQUEST_ID] = wanted
-            route = UNMATCHED if present.url_rule is None else _template(present.url_rule.rule)
             status = field(ANSWERED, response.status_code)
             self.record.ended(present.method, route, status, time.perf_counter() - began)
         return response
@@ -160,22 +183,26 @@ class ServiceApp(Flask):
         self.processes = shared.count
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        return (None if request is None else self._adapter(request.environ)) or super().create_url_adapter(request)
+
+    def _adapter(self, environ: Mapping[str, Any]) -> MapAdapter | None:
         # Werkzeug's own way takes apart host names, on which no rule here depends; it refuses strange ones.
-        environ: Mapping[str, Any] = {} if request is None else request.environ
         host = environ.get("HTTP_HOST")
         if host is None or "HTTP_UPGRADE" in environ or not _PLAIN_HOST.fullmatch(host):
-            return super().create_url_adapter(request)
+            return None
         path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
         if not path.isascii():
             path = path.encode("latin-1").decode(errors="replace")
         return MapAdapter(self.url_map, "", "/", "", environ["wsgi.url_scheme"], path, environ["REQUEST_METHOD"], query)
 
     def body_limit(self, method: str, target: str) -> int:
-        try:
-            endpoint, _ = self._paths.match(unquote(target.partition("?")[0]), method)
-        except HTTPException:
-            return 0
-        return self.body_limits.get(endpoint, 0)
+        name = f"{method} {target}"
+        if name not in self.body_limits:
+            try:
+                name, _ = self._paths.match(unquote(target.partition("?")[0]), method)
+            except HTTPException:
+                return 0
+        return self.body_limits.get(name, 0)
 
 
 def make_app(
@@ -198,7 +225,7 @@ def make_app(
     metrics = metrics or Metrics(service)
     app = ServiceApp(service, metrics, browsers)
     app.url_map.merge_slashes = False
-    _answer_errors(app)
+    app.register_error_handler(Exception, _answer_to)
     for group in routes:
         for endpoint in group.endpoints:
             _add(app, endpoint, body_limit, identify)
@@ -226,18 +253,20 @@ def read_body(request: Request, limit: int) -> bytes:
 
     Counts the memory for the body and for parsing it as JSON; may raise `Overloaded`, before reading.
     """
-    announced = request.content_length
-    if (announced or 0) > limit:
+    environ = request.environ
+    length = environ.get("CONTENT_LENGTH", "")
+    announced = int(length) if length.isdecimal() else 0
+    if announced > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
     # As text, as values and as what is made of them.
-    least = 3 * (announced or 0)
+    least = 3 * announced
     memory.take(max(0, least - memory.taken()))
-    environ = request.environ
     source = environ["wsgi.input"] if environ.get("wsgi.input_terminated") else request.stream
     raw: bytes = source.read(limit + 1)
     if len(raw) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
-    _require_plain(request.headers.get("Content-Encoding", ""))
+    if "HTTP_CONTENT_ENCODING" in environ:
+        _require_plain(environ["HTTP_CONTENT_ENCODING"])
     memory.take(max(0, len(raw) + weight(raw) - least))
     return raw
 
@@ -260,6 +289,7 @@ def _text(raw: bytes) -> str | bytes:
 
 
 def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Identify | None) -> None:
+    header_keys = [(name, f"HTTP_{name.upper().replace('-', '_')}") for name in endpoint.headers]
     wants_headers = "headers" in endpoint.handler.__code__.co_varnames[: endpoint.handler.__code__.co_argcount]
     limit = endpoint.body_limit or default_limit
     name = f"{endpoint.method} {endpoint.path}"
@@ -287,13 +317,13 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
             arguments["body"] = parse_body(
                 endpoint.body,
                 _text(read_body(request, limit)),
-                request.headers.get("Content-Type"),
+                request.environ.get("CONTENT_TYPE"),
                 may_be_empty=endpoint.body_may_be_empty,
             )
         if wants_headers:
-            arguments["headers"] = {name: request.headers.get(name) for name in endpoint.headers}
+            arguments["headers"] = {name: request.environ.get(key) for name, key in header_keys}
         if endpoint.conditional:
-            arguments["if_match"] = IfMatch(request.headers.get(IF_MATCH))
+            arguments["if_match"] = IfMatch(request.environ.get("HTTP_IF_MATCH"))
         answer = endpoint.handler(**arguments)
         if not isinstance(answer, Answer):
             answer = Answer(answer)
@@ -399,24 +429,17 @@ def _template(rule: str) -> str:
     return rule.replace("<", "{").replace(">", "}")
 
 
-def _answer_errors(app: Flask) -> None:
-    def answer(error: AppError) -> Response:
-        status, headers, body = error_answer(error)
-        return Response(body, status, dict(headers))
-
-    @app.errorhandler(AppError)
-    def known(error: AppError) -> Response:
+def _answer_to(error: Exception) -> Response:
+    """The answer to an error, which is logged unless it is the client's."""
+    if isinstance(error, HTTPException):
+        error = _translated(error)
+    elif isinstance(error, AppError):
         log_failure(error)
-        return answer(error)
-
-    @app.errorhandler(HTTPException)
-    def from_werkzeug(error: HTTPException) -> Response:
-        return answer(_translated(error))
-
-    @app.errorhandler(Exception)
-    def unknown(_: Exception) -> Response:
+    else:
         log_crash()
-        return answer(AppError())
+        error = AppError()
+    status, headers, body = error_answer(error)
+    return Response(body, status, dict(headers))
 
 
 def _translated(error: HTTPException) -> AppError:
