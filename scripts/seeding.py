@@ -231,16 +231,11 @@ def create_sites(layout: Layout, user_ids: Sequence[str], seed: int) -> None:
     from scripts.instance.programs import database_urls
     from scripts.seeding_sites import fill
     from service_sites.users_client import Person
-    from servicekit.database.engine import Database
 
     people = [Person(UUID(one), name) for one, (name, _, _) in zip(user_ids, PEOPLE, strict=False)]
     with database_server(layout, "./scripts/seed") as server:
         url = database_urls(server, Credentials(layout.secrets))["sites"]
-        database = Database(url, application_name="seeding", pool_size=_AT_ONCE)
-        try:
-            made, there = fill(database, people, seed)
-        finally:
-            database.dispose()
+        made, there = fill(url, people, seed)
     print(f"work items {made}/{made}{f', {there} of them already there' if there else ''}", flush=True)
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
+from service_sites.app import CONSTRAINTS
 from service_sites.errors import SiteKeyTaken
 from service_sites.schemas.items import WorkItemPut
 from service_sites.schemas.members import MemberCreate
@@ -135,13 +136,15 @@ class _History:
 
 
 def fill(
-    database: Database, people: Sequence[Person], seed: int, *, items: int = ITEMS, now: datetime | None = None
+    url: str, people: Sequence[Person], seed: int, *, items: int = ITEMS, now: datetime | None = None
 ) -> tuple[int, int]:
     """Make the sites and their items; return how many items there are, and how many of these were there before.
 
-    `people` are users in the order of `scripts.seeding.PEOPLE`.
+    `url` is the database of sites, and `people` are users in the order of `scripts.seeding.PEOPLE`.
     """
     end = now or datetime.now(UTC)
+    # With its constraints, of which a second run meets the site's key.
+    database = Database(url, application_name="seeding", pool_size=2 * len(PLANS), constraints=CONSTRAINTS)
 
     def make(plan: SitePlan) -> tuple[int, int]:
         chance = random.Random(f"{seed} {plan.key}")
@@ -150,8 +153,11 @@ def fill(
         stories = _stories(chance, members, places, site_id, end, items // len(PLANS))
         return _History(database, seed, end).run(site_id, sorted(stories, key=lambda story: story[0]))
 
-    with ThreadPoolExecutor(len(PLANS)) as threads:
-        counts = list(threads.map(make, PLANS))
+    try:
+        with ThreadPoolExecutor(len(PLANS)) as threads:
+            counts = list(threads.map(make, PLANS))
+    finally:
+        database.dispose()
     return sum(made for made, _ in counts), sum(there for _, there in counts)
 
 

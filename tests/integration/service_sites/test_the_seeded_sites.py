@@ -10,7 +10,6 @@ import pytest
 
 from scripts.seeding import PEOPLE
 from scripts.seeding_sites import PLANS, fill
-from service_sites.app import CONSTRAINTS
 from service_sites.users_client import Person
 from tests.support.postgres import ServiceDatabase, TestServer
 
@@ -19,7 +18,7 @@ NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
-    yield from postgres_server.service_database("service_sites", dict(CONSTRAINTS))
+    yield from postgres_server.service_database("service_sites")
 
 
 def test_two_sites_have_people_of_each_role_and_a_history_of_six_months(database):
@@ -28,8 +27,8 @@ def test_two_sites_have_people_of_each_role_and_a_history_of_six_months(database
     def rows(statement: str) -> list[tuple]:
         return database.database.once(statement, {})
 
-    assert fill(database.database, people, 1, items=80, now=NOW) == (80, 0)
-    assert fill(database.database, people, 1, items=80, now=NOW) == (80, 80)
+    assert fill(database.url, people, 1, items=80, now=NOW) == (80, 0)
+    assert fill(database.url, people, 1, items=80, now=NOW) == (80, 80)
 
     assert rows("SELECT count(DISTINCT role) FROM memberships GROUP BY site_id") == [(5,)] * len(PLANS)
     ((first, last),) = rows("SELECT min(at), max(at) FROM history")
