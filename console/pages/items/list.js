@@ -48,11 +48,11 @@ export function ItemList({ query, session, seconds = 15, changed }) {
       [t("item"), (/** @type {any} */ item) => html`<span class="pick">${stepsOf(item).length > 0 && html`<input type="checkbox" checked=${chosen.has(item.id)}
         aria-label=${t("bulk.choose", { title: `${item.key} ${item.title}` })} onChange=${(/** @type {any} */ event) => toggle([item], event.target.checked)} />`}
         <span><${Link} to=${`/items/${item.id}`}>${item.key ? `${item.key} ` : ""}${item.title}<//></span></span>`, "name"],
-      [t("item.state"), (/** @type {any} */ item) => html`<${State} item=${item} />`],
-      [t("item.due"), (/** @type {any} */ item) => day(item.due_on), "when"],
-      [t("item.place"), (/** @type {any} */ item) => [item.location, item.place].filter(Boolean).join(", ")],
-      [t("item.assignee"), (/** @type {any} */ item) => [item.assignee?.name, item.organisation].filter(Boolean).join(", ")],
-      [t("created"), (/** @type {any} */ item) => html`<${Moment} at=${item.created_at} />`, "when"],
+      [t("item.state"), (/** @type {any} */ item) => html`<${State} item=${item} />`, "brief state"],
+      [t("item.due"), (/** @type {any} */ item) => day(item.due_on), "brief when"],
+      [t("item.location"), (/** @type {any} */ item) => [item.location, item.place].filter(Boolean).join(", "), "brief"],
+      [t("item.assignee"), (/** @type {any} */ item) => [item.assignee?.name, item.organisation].filter(Boolean).join(", "), "brief"],
+      [t("created"), (/** @type {any} */ item) => html`<${Moment} at=${item.created_at} />`, "brief when"],
     ]} />`}
     <${Dialog} title=${step === null ? "" : word("step", step)} open=${step !== null} onClose=${() => setStep(null)}>
       ${step !== null && html`<${Bulk} step=${step} items=${items} session=${session} done=${done} />`}
