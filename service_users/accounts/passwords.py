@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from argon2 import Parameters, PasswordHasher
@@ -39,10 +39,16 @@ class Passwords:
     def __init__(self, *, places: int) -> None:
         self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
         self._of_nobody = _hash_of_nothing(RFC_9106_LOW_MEMORY)
-        self._places = threading.BoundedSemaphore(places)
-        self._place_of_known = threading.BoundedSemaphore(1)
+        self._places, self._place_of_known = SimpleQueue[None](), SimpleQueue[None]()
+        for free in (*[self._places] * places, self._place_of_known):
+            free.put(None)
         self._turn = Turn()
         self._thread = ThreadPoolExecutor(1, "passwords", _give_way)
+
+    def require_place(self) -> None:
+        """Raise `TooManyPasswords` if only a known device would find a place."""
+        if self._places.empty():
+            raise TooManyPasswords
 
     def hash(self, password: str) -> str:
         """Return the hash. Raises `TooManyPasswords` if too many wait or for too long, and `DeadlineExceeded`."""
@@ -70,11 +76,10 @@ class Passwords:
         return self._in_turn(verify, is_known, before) and stored is not None
 
     def _in_turn(self, work: Callable[[], T], is_known: bool = False, before: Callable[[], None] = lambda: None) -> T:
-        place = self._places
-        if not place.acquire(blocking=False):
-            place = self._place_of_known
-            if not (is_known and place.acquire(blocking=False)):
-                raise TooManyPasswords
+        free = (self._places, self._place_of_known) if is_known else (self._places,)
+        place = next((one for one in free if _taken(one)), None)
+        if place is None:
+            raise TooManyPasswords
         try:
             before()
             wait = deadline.remaining(_WAIT_SECONDS_OF_KNOWN if is_known else WAIT_SECONDS)
@@ -86,7 +91,15 @@ class Passwords:
             finally:
                 self._turn.release()
         finally:
-            place.release()
+            place.put(None)
+
+
+def _taken(place: SimpleQueue[None]) -> bool:
+    try:
+        place.get_nowait()
+    except Empty:
+        return False
+    return True
 
 
 def _give_way() -> None:

@@ -92,14 +92,14 @@ class DeviceTokens:
     def write(self, device: UUID, user_id: UUID, now: datetime) -> str:
         return self._signer.sign(self._LAYOUT.pack(device.bytes, user_id.bytes, int(now.timestamp())))
 
-    def read(self, text: str | None, user_id: UUID | None, now: datetime) -> UUID | None:
-        """The device, if this user has logged in on it."""
+    def read(self, text: str | None, now: datetime) -> tuple[UUID, UUID] | None:
+        """The device, and who has logged in on it."""
         message = None if text is None else self._signer.read(text, self._LAYOUT.size)
-        if message is None or user_id is None:
+        if message is None:
             return None
         device, user, at = self._LAYOUT.unpack(message)
-        is_known = user == user_id.bytes and now.timestamp() - at < KNOWN.total_seconds()
-        return UUID(bytes=device) if is_known else None
+        is_known = now.timestamp() - at < KNOWN.total_seconds()
+        return (UUID(bytes=device), UUID(bytes=user)) if is_known else None
 
 
 def new_cookie() -> str:

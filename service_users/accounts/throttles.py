@@ -11,7 +11,7 @@ import ipaddress
 import math
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from service_users.errors import TooManyAttempts
@@ -26,6 +26,10 @@ LONGEST = 60
 #: How long after the last attempt all are forgotten, in seconds.
 REMEMBERED = 900
 _PRUNE_EVERY = 60.0
+#: How long a process believes a pause without looking again, and how many at once.
+_BELIEVED = timedelta(seconds=1)
+_MOST_BELIEVED = 10_000
+_NO_PAUSE = (datetime.min.replace(tzinfo=UTC),) * 2
 
 _RESERVE = f"""
 INSERT INTO throttles AS known (subject, failures, until) VALUES (%(subject)s, 1, %(now)s)
@@ -79,9 +83,19 @@ class Throttles:
         self._clock = clock
         self._monotonic = monotonic
         self._pruned_at = -math.inf
+        #: When the pause of a subject ends, and until when that is believed.
+        self._pauses: dict[bytes, tuple[datetime, datetime]] = {}
+
+    def refuse_known(self, subject: bytes) -> None:
+        """Raise `TooManyAttempts` during a pause that this process has just met, without asking the database: most
+        guesses of a flood come then."""
+        until, believed = self._pauses.get(subject, _NO_PAUSE)
+        if (now := self._clock()) < believed:
+            raise _during(until, now)
 
     def reserve(self, subject: bytes) -> None:
         """Count an attempt as a failure until it is settled. Raises `TooManyAttempts` during a pause."""
+        self.refuse_known(subject)
         now = self._clock()
         if self._monotonic() - self._pruned_at > _PRUNE_EVERY:
             self._pruned_at = self._monotonic()
@@ -90,18 +104,27 @@ class Throttles:
             # Read first: counting locks the row, and a flood of attempts must not wait for each other.
             for (until,) in self._database.once(_UNTIL, {"subject": subject}):
                 if until > (now := self._clock()):
-                    raise TooManyAttempts(math.ceil((until - now).total_seconds()))
+                    if len(self._pauses) >= _MOST_BELIEVED:
+                        self._pauses.clear()
+                    self._pauses[subject] = until, min(until, now + _BELIEVED)
+                    raise _during(until, now)
             # Again if another attempt was counted in between: it may have left a pause.
             if self._database.once(_RESERVE, {"subject": subject, "now": now, "forgotten": _forgotten(now)}):
                 return
 
     def settle(self, subject: bytes) -> None:
         """Forget the failures: the attempt has succeeded."""
+        self._pauses.pop(subject, None)
         self._database.once(_SETTLE, {"subject": subject})
 
     def give_back(self, subject: bytes) -> None:
         """Take back the count of an attempt that nobody looked at."""
+        self._pauses.pop(subject, None)
         self._database.once(_GIVE_BACK, {"subject": subject, "now": self._clock()})
+
+
+def _during(until: datetime, now: datetime) -> TooManyAttempts:
+    return TooManyAttempts(math.ceil((until - now).total_seconds()))
 
 
 def _forgotten(now: datetime) -> datetime:

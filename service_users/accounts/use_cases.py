@@ -80,15 +80,18 @@ class Accounts:
         """Begin a session, or for a second factor a pending login. Raises `InvalidCredential`, after as much work
         whatever is wrong; `TooManyAttempts`, before any, whether there is such an account or not; and as
         `Passwords.verify`."""
-        email_key = comparable(login.email)
+        email_key, now = comparable(login.email), self._clock()
+        subject = throttles.of_network(email_key, client.address)
+        shown = self._device_tokens.read(login.device_token or device_token, now)
+        if shown is None:
+            # Before any query, since most guesses end here.
+            self._throttles.refuse_known(subject)
+            self._passwords.require_place()
         user = next(iter(self._database.rows(_BY_ADDRESS, {"email_key": email_key})), None)
-        now = self._clock()
-        known = self._device_tokens.read(login.device_token or device_token, user and user.id, now)
-        subject = (
-            throttles.of_device(known, user.id)
-            if user is not None and known is not None
-            else throttles.of_network(email_key, client.address)
-        )
+        known = None
+        if user is not None and shown is not None and shown[1] == user.id:
+            known = shown[0]
+            subject = throttles.of_device(known, user.id)
         stored = None if user is None or user.disabled_at is not None else user.password_hash
         if not self._is_right(login.password, stored, subject, is_known=known is not None) or user is None:
             raise InvalidCredential

@@ -30,8 +30,9 @@ from service_users.accounts.totp import one_time_code
 from service_users.accounts.use_cases import Accounts, LoggedIn
 from service_users.app import create_app
 from service_users.auth_key import AuthKey, Box
-from service_users.errors import InvalidCredential, TooManyAttempts
+from service_users.errors import InvalidCredential, TooManyAttempts, TooManyPasswords
 from service_users.settings import UsersSettings
+from servicekit.database.engine import Database
 from servicekit.identity.api_keys import new_api_key
 from servicekit.identity.enforcement import KEYS_PATH
 from servicekit.process.ids import new_id
@@ -44,6 +45,8 @@ PASSWORD, OTHER = "seven brown cranes at noon", "nine grey mixers by night"
 HASH = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY).hash(PASSWORD)
 GATEWAY = "what only the gateway knows"
 HOME, AWAY = "198.51.100.7", "203.0.113.9"
+#: Of each a test leaves a pause, which the process believes a little longer.
+ELSEWHERE, FAR_AWAY = "192.0.2.9", "100.64.0.9"
 
 
 class Users(Program):
@@ -201,9 +204,8 @@ def test_whatever_is_wrong_with_a_login_it_gets_the_same_answer_for_the_same_wor
         PasswordHasher, "verify", lambda self, stored, given: tried.append(stored) or verify(self, stored, given)
     )
     database, key = users_database.database, AuthKey(bytes(32))
-    accounts = Accounts(
-        database, Passwords(places=1), SigningKeys(database, key, issuer="x"), key, Factors(database, key)
-    )
+    keys, factors, now = SigningKeys(database, key, issuer="x"), Factors(database, key), datetime.now(UTC)
+    accounts = Accounts(database, Passwords(places=1), keys, key, factors, clock=lambda: now)
     add(run, "anna")
     add(run, "boris", password_hash=None)
     add(run, "clara")
@@ -217,6 +219,25 @@ def test_whatever_is_wrong_with_a_login_it_gets_the_same_answer_for_the_same_wor
     assert len(tried) == 4
     assert {stored.rpartition("$")[0].rpartition("$")[0] for stored in tried} == {"$argon2id$v=19$m=65536,t=3,p=4"}
     assert {len(stored) for stored in tried} == {len(HASH)}
+
+    # A guess that comes too often, or for which there is no place, costs no query.
+    def guess(name: str) -> None:
+        accounts.log_in(Login(email=f"{name}@example.com", password=OTHER), Client(HOME), "swd_a_guess_too")
+
+    run("UPDATE throttles SET failures = 10")
+    for name in ("anna", "nobody"):
+        for error in (InvalidCredential, TooManyAttempts):
+            with pytest.raises(error):
+                guess(name)
+    lost = lambda *_: pytest.fail("the database was asked")  # noqa: E731
+    monkeypatch.setattr(Database, "rows", lost)
+    monkeypatch.setattr(Database, "once", lost)
+    for name in ("anna", "nobody"):
+        with pytest.raises(TooManyAttempts):
+            guess(name)
+    accounts._passwords._places.get()
+    with pytest.raises(TooManyPasswords):
+        guess("boris")
 
 
 def test_each_wrong_password_makes_the_next_wait_up_to_a_minute_until_all_are_forgotten(run, users_database):
@@ -236,6 +257,14 @@ def test_each_wrong_password_makes_the_next_wait_up_to_a_minute_until_all_are_fo
     with pytest.raises(TooManyAttempts):
         throttles.reserve(b"x")
     throttles.give_back(b"x")
+    throttles.reserve(b"x")
+    # A pause is believed for a second.
+    with pytest.raises(TooManyAttempts):
+        throttles.reserve(b"x")
+    Throttles(users_database.database).settle(b"x")
+    with pytest.raises(TooManyAttempts):
+        throttles.reserve(b"x")
+    clock[0] += timedelta(seconds=1)
     throttles.reserve(b"x")
     throttles.settle(b"x")
     assert run("SELECT * FROM throttles") == []
@@ -262,7 +291,7 @@ def test_who_guesses_keeps_out_neither_a_known_device_nor_another_network(ask, a
     run("UPDATE throttles SET until = now() + interval '1 minute'")
     assert login(ask, device_token=device).status_code == 429
     run("UPDATE throttles SET until = now()")
-    assert login(ask)["session_id"], "a minute later"
+    eventually(lambda: isinstance(login(ask), dict), timeout=5, what="the pause is over, and soon known to be")
     assert login(ask, password=OTHER).status_code == 401
     assert login(ask)["session_id"], "the right one has settled it"
 
@@ -270,11 +299,12 @@ def test_who_guesses_keeps_out_neither_a_known_device_nor_another_network(ask, a
 def test_whoever_holds_a_session_cannot_guess_the_password_either(ask, anna, run):
     token = login(ask)["access_token"]
     change = {"current": "not it", "new": OTHER}
-    answer = ask("PUT", "/auth/password", change, token=token)
+    answer = ask("PUT", "/auth/password", change, token=token, address=ELSEWHERE)
     assert answer.json()["error"]["details"] == [{"field": "current", "message": "is not the present password"}]
     run("UPDATE throttles SET until = now() + interval '1 minute'")
-    assert ask("PUT", "/auth/password", {**change, "current": PASSWORD}, token=token).status_code == 429
-    assert login(ask).status_code == 429
+    right = {**change, "current": PASSWORD}
+    assert ask("PUT", "/auth/password", right, token=token, address=ELSEWHERE).status_code == 429
+    assert login(ask, address=ELSEWHERE).status_code == 429
 
 
 def test_another_password_ends_all_other_sessions_and_older_access_tokens(ask, anna, run):
@@ -315,11 +345,12 @@ def test_a_browser_gets_cookies_that_no_script_reads_and_no_token(ask, anna, run
         value = cookies[0].partition("=")[2].partition(";")[0]
         assert run("SELECT count(*) FROM sessions WHERE cookie_hash = sha256(:it)", it=value.encode())[0][0] == 1
     # The device is known from then on.
-    assert login(ask, password=OTHER).status_code == 401
+    assert login(ask, password=OTHER, address=FAR_AWAY).status_code == 401
     run("UPDATE throttles SET until = now() + interval '1 minute'")
-    assert login(ask).status_code == 429
+    assert login(ask, address=FAR_AWAY).status_code == 429
     device = cookies[1].partition(";")[0]
-    assert ask("POST", "/auth/login", body, **{"X-Forwarded-Proto": "https", "Cookie": device}).ok
+    fields = {"X-Forwarded-Proto": "https", "Cookie": device}
+    assert ask("POST", "/auth/login", body, address=FAR_AWAY, **fields).ok
 
 
 def test_the_gateway_alone_gets_tokens_for_cookies_and_keys_and_learns_what_has_ended(ask, anna, run):
