@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response
 from pydantic import Field
 
 from api_gateway.errors import CircuitHeldUp
@@ -30,7 +30,7 @@ from servicekit.process.version import VERSION
 from servicekit.web import openapi
 from servicekit.web.app import ServiceApp, WholeAnswer, make_app
 from servicekit.web.health import Check
-from servicekit.web.routes import Routes, bearer_guard
+from servicekit.web.routes import Client, Routes, bearer_guard
 from servicekit.web.schemas import Body, Timestamp, View
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import Forbidden, NotFound, TooManyRequests, Unauthorized
@@ -257,7 +257,7 @@ def make_control(
         body_limit=_ADMIN_BODY_LIMIT,
         guard=bearer_guard(admin_token, name="admin", closed="The admin routes are closed: ADMIN_TOKEN is not set."),
     )
-    def set_circuit(name: str, body: CircuitOrder, caller: Principal) -> CircuitView:
+    def set_circuit(name: str, body: CircuitOrder, caller: Principal, client: Client) -> CircuitView:
         """Force a circuit open or closed, or let it decide by itself again.
 
         Needs the admin token as `Authorization: Bearer TOKEN`; without one configured, the answer is 403.
@@ -269,7 +269,7 @@ def make_control(
             circuit.force(body.state)
         except CircuitLockTimeout as error:
             raise CircuitHeldUp(retry_after=1) from error
-        on_forced(caller.user_id, request.remote_addr or "", name, body.state)
+        on_forced(caller.user_id, client.address, name, body.state)
         return _circuit_view(circuit.snapshot())
 
     app = make_app(

@@ -43,6 +43,7 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What is done to log in and out, whatever method it takes.
 _OF_LOGINS = frozenset({Action.PUBLIC, Action.OWN_LOGIN})
+_SET_FOR_PAGES = frozenset({b"x-real-ip", b"x-request-id"})
 #: Why a page of Flask's refuses somebody.
 _REASONS = {401: "unauthorized", 403: "forbidden"}
 #: Log lines of requests that end within this time, in seconds, are written together.
@@ -227,11 +228,12 @@ class Front(ObservedHandler[_ClientCall]):
         """Pass a request to Flask, which logs and counts it itself."""
         fields = RequestFields(scope["headers"])
         with request_id.use(request_id.accept_or_make(fields.get(b"x-request-id"))) as made:
-            passed = [field for field in fields.pairs if field[0] != b"x-request-id" and field[0] not in self._stay]
+            passed = [field for field in fields.pairs if field[0] not in _SET_FOR_PAGES and field[0] not in self._stay]
             passed.append((b"x-request-id", made.encode("ascii")))
             path = split_target(scope["raw_path"].decode("latin-1")).path
             peer, port = scope["client"] or ("", 0)
             client = headers.client_key(headers.client_address(fields.pairs, peer, self._trusted))
+            passed.append((b"x-real-ip", client.encode("ascii")))
             passed += await self._token_for_page(scope, fields, path, client)
             extra = [(b"server", headers.VIA_NAME), *self._cors(scope["method"], fields, None)]
             if scope["scheme"] == "https":
