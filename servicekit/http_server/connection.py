@@ -61,6 +61,9 @@ SILENT_SECONDS = 2.0
 _ASK_SECONDS = 0.5
 #: The most chunks of a body: each takes the event loop some 10 µs, however short it is.
 MAX_CHUNKS = 20_000
+#: How long a plain head waits for its body, in seconds, before it goes to the full parser, which begins without: longer
+#: than it takes a client to send the two one after the other.
+BODY_SECONDS = 0.002
 #: A body of at least this many bytes is not copied behind its head.
 _LARGE = 64 * 1024
 
@@ -128,6 +131,9 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
     _linger_timer: asyncio.TimerHandle | None = None
     _taking_timer: asyncio.TimerHandle | None = None
     _asking_timer: asyncio.TimerHandle | None = None
+    #: A plain head that waits for its body.
+    _held = b""
+    _held_timer: asyncio.TimerHandle | None = None
     _received = False
     _keepalive_handle: asyncio.TimerHandle | None
     #: When the last answer was sent, on the event loop's clock; None while a request is pending.
@@ -163,7 +169,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
-        for timer in (self._linger_timer, self._asking_timer):
+        for timer in (self._linger_timer, self._asking_timer, self._held_timer):
             if timer is not None:
                 timer.cancel()
         self.worker.connections.discard(self)
@@ -178,14 +184,36 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             parser = self._callback_parser
             # Only a whole request, and only where a request may begin.
             if parser._state == "request_line" and not parser._buffer:
+                data = self._release() + data
                 request = plain_head.read_request(data)
                 if request is not None:
                     self._take(request)
                     return
+                if plain_head.lacks_body(data):
+                    self._hold(data)
+                    return
         super().data_received(data)
+
+    def _hold(self, head: bytes) -> None:
+        self._held = head
+        self._cancel_keepalive_timer()
+        self._held_timer = self.worker.loop.call_later(BODY_SECONDS, self._go_on)
+
+    def _release(self) -> bytes:
+        held, self._held = self._held, b""
+        if self._held_timer is not None:
+            self._held_timer.cancel()
+            self._held_timer = None
+        return held
+
+    def _go_on(self) -> None:
+        """Let the full parser have a head whose body has not come."""
+        if (held := self._release()) and not self._closed:
+            super().data_received(held)
 
     def eof_received(self) -> bool:
         """Stay open until every whole request is answered: the client may have closed only its own side."""
+        self._go_on()
         body = self._body_receiver
         midway = body is not None and not body._complete
         waits = self._answering is not None and not self.has_answer if midway else self._request_ready.is_set()
@@ -389,7 +417,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
 
     def close_if_idle(self, *, fresh: bool) -> None:
         """Close a connection with no request in progress: a kept one, or a `fresh` one that has sent nothing."""
-        if self._awaiting_request and (not self._received if fresh else self.req_count > 1):
+        if self._awaiting_request and not self._held and (not self._received if fresh else self.req_count > 1):
             self._close_transport()
 
     def _close_transport(self) -> None:

@@ -29,6 +29,8 @@ _LINE = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 _REQUEST_LINE = re.compile(rb"(?!CONNECT)([A-Z]{3,20}+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n")
 #: As clients write it, after its first letter.
 _CREDENTIAL = b"uthorization: "
+#: Where those fields of a head begin that no other has. Our gateway sends them last.
+_OF_ONE_REQUEST = b"\r\nx-request-id: "
 _VISIBLE = bytes(range(0x21, 0x7F))
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*+\r\n")
 
@@ -65,6 +67,24 @@ class PlainRequest:
 
 def read_request(data: bytes) -> PlainRequest | None:
     """The single request in `data`, or None if it is not plain."""
+    head = _read_head(data)
+    if head is None:
+        return None
+    method, uri, fields, end, length = head
+    if len(data) - end != (length or 0) or len(data) - end > MAX_BODY:
+        return None
+    body = NO_BODY if length is None else RequestBody(fields, whole=data[end:])
+    return PlainRequest(method.decode("ascii"), uri.decode("ascii"), fields, body, data)
+
+
+def lacks_body(data: bytes) -> bool:
+    """Whether `data` is a plain request that only its body is missing from. Many clients send the two apart."""
+    head = _read_head(data) if data.endswith(b"\r\n\r\n") else None
+    return head is not None and head[3] == len(data) and 0 < (head[4] or 0) <= MAX_BODY
+
+
+def _read_head(data: bytes) -> tuple[bytes, bytes, RequestFields, int, int | None] | None:
+    """Method, target and fields of a plain head, where it ends in `data`, and the length of its body."""
     line = _REQUEST_LINE.match(data)
     if line is None:
         return None
@@ -73,16 +93,18 @@ def read_request(data: bytes) -> PlainRequest | None:
     if not line.end() < end <= MAX_REQUEST:
         return None
     at = data.find(_CREDENTIAL, line.end(), end) - 1
-    fields = None if at < 0 else _fields_with_credential(data, line.end(), at, end)
+    own = data.find(_OF_ONE_REQUEST, line.end() - 2, end) + 2
+    fields = None
+    if own >= 2 and not 0 <= at < own:
+        fields = _fields_with_own(data[line.end() : own], data[own:end])
+    elif at >= 0:
+        fields = _fields_with_credential(data, line.end(), at, end)
     if fields is None:
         fields = _request_fields(data[line.end() : end])
     if fields is None:
         return None
     length = fields.first.get(b"content-length")
-    if len(data) - end != (0 if length is None else int(length)) or len(data) - end > MAX_BODY:
-        return None
-    body = NO_BODY if length is None else RequestBody(fields, whole=data[end:])
-    return PlainRequest(line[1].decode("ascii"), line[2].decode("ascii"), fields, body, data)
+    return line[1], line[2], fields, end, None if length is None else int(length)
 
 
 def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
@@ -128,6 +150,19 @@ def _fields_with_credential(data: bytes, begin: int, at: int, end: int) -> Reque
     return others.with_authorization(value, before)
 
 
+def _fields_with_own(shared: bytes, own: bytes) -> RequestFields | None:
+    """The same as `_request_fields`, for a head that begins with lines that other requests share; None where the two
+    parts have a name in common, or the second has a Host."""
+    others = _request_fields(shared + b"\r\n")
+    pairs = [(name.lower(), value) for name, value in _pairs(own)]
+    names = {name for name, _ in pairs}
+    if others is None or not 0 < len(pairs) == len(names) <= MAX_REQUEST_FIELDS - len(others.pairs):
+        return None
+    if b"host" in names or not names.isdisjoint(others.first) or not all(_is_plain(*pair) for pair in pairs):
+        return None
+    return others.with_own(pairs)
+
+
 @lru_cache(maxsize=1024)
 def _request_fields(lines: bytes) -> RequestFields | None:
     """The fields of a plain request. Cached, because clients repeat the same head."""
@@ -137,11 +172,7 @@ def _request_fields(lines: bytes) -> RequestFields | None:
     names = [name for name, _ in fields]
     if not 0 < len(fields) <= MAX_REQUEST_FIELDS or any(names.count(name) > 1 for name in _SINGLE):
         return None
-    if any(
-        name in _NOT_PLAIN and not _is_keep_alive(name, value) and not _is_length(name, value) for name, value in fields
-    ):
-        return None
-    return RequestFields(fields)
+    return RequestFields(fields) if all(_is_plain(*field) for field in fields) else None
 
 
 def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
@@ -149,6 +180,10 @@ def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
     if there are none (which is not plain either). The regular expression alone is not trusted to find that end: nothing
     may be answered before the whole head is here."""
     return _LINE.findall(lines) if lines.endswith(b"\r\n\r\n") and _LINES.fullmatch(lines) is not None else []
+
+
+def _is_plain(name: bytes, value: bytes) -> bool:
+    return name not in _NOT_PLAIN or _is_keep_alive(name, value) or _is_length(name, value)
 
 
 def _is_keep_alive(name: bytes, value: bytes) -> bool:

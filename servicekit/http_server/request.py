@@ -51,12 +51,24 @@ def origin_form(target: bytes, fields: Fields, version: tuple[int, int]) -> tupl
 class RequestFields:
     """The fields of a request, with common look-ups. Immutable: equal heads share one instance."""
 
-    __slots__ = ("_before", "_pairs", "common", "first", "has_valid_host", "hosts", "repeated", "verdict")
+    __slots__ = (
+        "_before",
+        "_pairs",
+        "common",
+        "environ",
+        "first",
+        "has_valid_host",
+        "hosts",
+        "own",
+        "repeated",
+        "shared",
+        "verdict",
+    )
 
     def __init__(self, pairs: Fields) -> None:
         self._pairs: Fields | None = pairs
         #: The field lines before the Authorization, until somebody asks for the pairs.
-        self._before = b""
+        self._before: bytes | None = b""
         self.hosts = [value for name, value in pairs if name == b"host"]
         self.has_valid_host = not self.hosts or is_valid_host(self.hosts[0])
         #: The first value of each field.
@@ -68,21 +80,39 @@ class RequestFields:
         self.verdict: Verdict | None = None
         #: Those that requests by other credentials share; itself, unless made of others with one Authorization.
         self.common = self
+        #: Those that other requests share, and this one's own, of which none has the name of a shared one.
+        self.shared = self
+        self.own: Fields = []
+        #: What the shared ones are for WSGI, once known.
+        self.environ: dict[str, str] | None = None
 
     @property
     def pairs(self) -> Fields:
         if self._pairs is None:
-            pairs, at = self.common.pairs, self._before.count(b"\r\n")
-            self._pairs = [*pairs[:at], (b"authorization", self.first[b"authorization"]), *pairs[at:]]
+            pairs = self.shared.pairs
+            at = len(pairs) if self._before is None else self._before.count(b"\r\n")
+            self._pairs = [*pairs[:at], *self.own, *pairs[at:]]
         return self._pairs
 
     def with_authorization(self, value: bytes, before: bytes) -> RequestFields:
         """These fields, which have no Authorization, and one behind these field lines. Nobody else shares them."""
+        whole = self._with([(b"authorization", value)], before)
+        whole.verdict, whole.common = self.verdict, self
+        return whole
+
+    def with_own(self, own: Fields) -> RequestFields:
+        """These fields and more at the end: each once, none that is here already, and no Host."""
+        whole = self._with(own, None)
+        whole.verdict, whole.common = None, whole
+        return whole
+
+    def _with(self, own: Fields, before: bytes | None) -> RequestFields:
         whole: RequestFields = object.__new__(RequestFields)
         whole._pairs, whole._before = None, before
-        whole.first = {**self.first, b"authorization": value}
+        whole.shared, whole.own = self, own
+        whole.first = {**self.first, **dict(own)}
         whole.hosts, whole.has_valid_host = self.hosts, self.has_valid_host
-        whole.verdict, whole.common, whole.repeated = self.verdict, self, self.repeated
+        whole.repeated = self.repeated
         return whole
 
     def get(self, name: bytes) -> str | None:

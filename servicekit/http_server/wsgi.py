@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from http import HTTPStatus
 from queue import SimpleQueue
 from types import TracebackType
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from servicekit.http_server.application import Application
-from servicekit.http_server.request import Fields, Request
+from servicekit.http_server.request import Fields, Request, RequestFields
 from servicekit.http_server.request_lifecycle import Exchange, ObservedHandler, RequestRecord, error_answer
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import UNMATCHED, Metrics
@@ -46,9 +47,20 @@ ANSWERED = "siteworks.answered"
 #: Fields that an application must not set (PEP 3333): they belong to the connection.
 _OF_THE_CONNECTION = frozenset({"connection", "date", "keep-alive", "server", "transfer-encoding"})
 #: Of a request; Werkzeug would take one that offers an upgrade for a WebSocket's.
-_OF_ONE_CONNECTION = frozenset({b"connection", b"upgrade"})
+_OF_ONE_CONNECTION = frozenset({b"connection", b"transfer-encoding", b"upgrade"})
 _TIMEOUT_MS = TIMEOUT_MS.lower().encode()
 _UNPREFIXED = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
+
+#: Of every request.
+_CONSTANTS: Mapping[str, Any] = {
+    "SCRIPT_NAME": "",
+    "SERVER_PORT": "80",
+    "wsgi.version": (1, 0),
+    "wsgi.input_terminated": True,
+    "wsgi.multithread": True,
+    "wsgi.multiprocess": True,
+    "wsgi.run_once": False,
+}
 
 _log = get_logger(__name__)
 
@@ -352,40 +364,48 @@ class _Input:
 
 def _environ(job: _Job, body: bytes) -> Environ:
     request = job.request
+    fields = request.fields
+    shared = fields.shared.environ
+    if shared is None:
+        shared = fields.shared.environ = _shared_environ(fields.shared)
     path, _, query = request.target.partition("?")
     if "%" in path:
         path = unquote_to_bytes(path).decode("latin-1")
-    host = request.fields.get(b"host") or ""
     environ: Environ = {
+        **_CONSTANTS,
+        **shared,
         "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
         "PATH_INFO": path,
         "QUERY_STRING": query,
-        "SERVER_NAME": host.rpartition(":")[0] or host,
-        "SERVER_PORT": "80",
         "SERVER_PROTOCOL": f"HTTP/{request.http_version}",
         "REMOTE_ADDR": job.client.address,
-        "wsgi.version": (1, 0),
         "wsgi.url_scheme": job.client.scheme,
         "wsgi.input": _Input(body),
-        "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
         BEGAN: time.perf_counter(),
         ACCOUNT: job.account,
     }
-    for name, value in request.fields.pairs:
-        if name in _OF_ONE_CONNECTION:
-            continue
-        if name == b"transfer-encoding":
-            # It is here.
-            environ["CONTENT_LENGTH"] = str(len(body))
-            continue
-        key = _UNPREFIXED.get(name) or "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-        text = value.decode("latin-1")
-        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    for name, value in fields.own:
+        if name not in _OF_ONE_CONNECTION:
+            environ[_key(name)] = value.decode("latin-1")
+    if b"transfer-encoding" in fields.first:
+        # It is here.
+        environ["CONTENT_LENGTH"] = str(len(body))
     # Its log lines must name what its client is told, even where the event loop answers in its stead.
     environ["HTTP_X_REQUEST_ID"] = job.request_id
     return environ
+
+
+def _shared_environ(fields: RequestFields) -> dict[str, str]:
+    host = fields.get(b"host") or ""
+    environ = {"SERVER_NAME": host.rpartition(":")[0] or host}
+    for name, value in fields.pairs:
+        if name not in _OF_ONE_CONNECTION:
+            key, text = _key(name), value.decode("latin-1")
+            environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ
+
+
+@lru_cache(maxsize=256)
+def _key(name: bytes) -> str:
+    return _UNPREFIXED.get(name) or "HTTP_" + name.decode("latin-1").upper().replace("-", "_")

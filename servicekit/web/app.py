@@ -90,6 +90,11 @@ class _NoSessions(SessionInterface):
         return self._none
 
 
+def _is_plain(environ: Mapping[str, Any]) -> bool:
+    """Whether a request names a host in a plain way, and offers no upgrade."""
+    return "HTTP_UPGRADE" not in environ and _PLAIN_HOST.fullmatch(environ.get("HTTP_HOST", "")) is not None
+
+
 class ServiceApp(Flask):
     """A service's web application, with what its server must know of it: see `WsgiApp`."""
 
@@ -130,15 +135,14 @@ class ServiceApp(Flask):
 
     def _find(self, environ: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
         """The declared operation that is asked for, and what its path holds."""
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        adapter = self._adapter(environ)
-        if adapter is None:
+        if not _is_plain(environ):
             return None
-        name = f"{method} {path}"
+        path = environ["PATH_INFO"]
+        name = f"{environ['REQUEST_METHOD']} {path}"
         if name in self.declared and "{" not in path:
             return name, {}
         try:
-            name, values = adapter.match()
+            name, values = self._adapter(environ).match()
         except HTTPException:
             return None
         return (name, values) if name in self.declared else None
@@ -183,13 +187,12 @@ class ServiceApp(Flask):
         self.processes = shared.count
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        return (None if request is None else self._adapter(request.environ)) or super().create_url_adapter(request)
-
-    def _adapter(self, environ: Mapping[str, Any]) -> MapAdapter | None:
         # Werkzeug's own way takes apart host names, on which no rule here depends; it refuses strange ones.
-        host = environ.get("HTTP_HOST")
-        if host is None or "HTTP_UPGRADE" in environ or not _PLAIN_HOST.fullmatch(host):
-            return None
+        if request is None or not _is_plain(request.environ):
+            return super().create_url_adapter(request)
+        return self._adapter(request.environ)
+
+    def _adapter(self, environ: Mapping[str, Any]) -> MapAdapter:
         path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
         if not path.isascii():
             path = path.encode("latin-1").decode(errors="replace")

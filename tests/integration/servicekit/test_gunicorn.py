@@ -177,10 +177,29 @@ def test_broken_chunks_are_a_400_and_no_crash(service, chunks):
         refused(read_all(connection), 400, "bad_request")
 
 
-@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-def test_a_body_that_ends_early_is_a_400_and_no_crash(service, framing):
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "once the head is acknowledged"])
+def test_a_body_that_comes_behind_its_head_is_read(service, at_once):
+    body = b'{"name": "x"}'
     with service.connect() as connection:
-        connection.sendall(post(framing) + b"20\r\n{")  # chunked: 32 bytes announced, one sent
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, at_once)
+        head = post(f"Content-Length: {len(body)}", close=False)
+        for pieces in ((head, body), (head, body[:3], body[3:]), (head[:-2], head[-2:], body)):
+            for piece in pieces:
+                connection.sendall(piece)
+            assert b'[{"field":"email","message":"is required"}]' in connection.recv(65536)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post("Content-Length: 100") + b"{",
+        post("Content-Length: 100", close=False),
+        post("Transfer-Encoding: chunked") + b"20\r\n{",  # 32 bytes announced, one sent
+    ],
+)
+def test_a_body_that_ends_early_is_a_400_and_no_crash(service, sent):
+    with service.connect() as connection:
+        connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         refused(read_all(connection), 400, "bad_request")
 

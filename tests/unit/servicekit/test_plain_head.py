@@ -27,9 +27,16 @@ PLAIN_REQUESTS = (
     b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Digest a=b, c=d\r\n\r\n",
     b"GET / HTTP/1.1\r\nAuthorization: Bearer a\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: a\r\nX-Request-ID: r-1\r\nTraceparent: 00-1-2-01\r\nVia: 1.1 b\r\n\r\n",
+    b"PUT /a HTTP/1.1\r\nhost: a\r\nvia: 1.1 b\r\nx-request-id: r-1\r\nauthorization: Bearer a\r\n"
+    b"content-length: 3\r\n\r\nabc",
+    b"GET /a HTTP/1.1\r\nAuthorization: Bearer a\r\nHost: a\r\nx-request-id: 1\r\nAccept: a\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\nAccept: a\r\nx-request-id: 1\r\naccept: b\r\nX-Request-ID: 2\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nAccept: a\r\nx-request-id: 1\r\nHost: a\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nx-request-id: 1\r\nHost: a\r\n\r\n",
 )
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
+OWN = b"x-request-id: 1\r\n"
 #: Each is for the parser to judge, whatever it says of it.
 OTHER_REQUESTS = {
     "nothing": b"",
@@ -53,6 +60,13 @@ OTHER_REQUESTS = {
     "two Hosts": HEAD + b"Host: b\r\n\r\n",
     "two types": HEAD + b"Content-Type: a\r\ncontent-type: b\r\n\r\n",
     "no field at all": b"GET / HTTP/1.1\r\n\r\n",
+    "two Hosts, one of them among its own fields": HEAD + OWN + b"Host: b\r\n\r\n",
+    "two lengths, one of them among its own fields": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+    + OWN
+    + b"Content-Length: 3\r\n\r\nabc",
+    "chunks, said among its own fields": HEAD + OWN + b"Transfer-Encoding: chunked\r\n\r\n",
+    "no colon among its own fields": HEAD + OWN + b"X\r\n\r\n",
+    "many fields with its own": HEAD + b"X: 1\r\n" * (plain_head.MAX_REQUEST_FIELDS - 1) + OWN + b"\r\n",
     "close": HEAD + b"Connection: close\r\n\r\n",
     "a list of options": HEAD + b"Connection: keep-alive, x-a\r\n\r\n",
     "an upgrade": HEAD + b"Upgrade: websocket\r\n\r\n",
@@ -145,6 +159,33 @@ def test_requests_that_differ_by_their_credentials_share_the_rest_and_no_credent
     assert second.fields.first[b"authorization"] == b"Bearer two"
     assert first.fields.common is second.fields.common is not other.fields.common
     assert first.fields.common.pairs == [(b"host", b"a"), (b"accept", b"a")]
+
+
+def test_requests_share_the_fields_before_what_is_their_own_and_none_of_that_is_kept() -> None:
+    first, second = (
+        plain_head.read_request(
+            b"GET /a HTTP/1.1\r\nhost: a\r\nvia: b\r\nx-request-id: %b\r\nauthorization: Bearer %b\r\n\r\n" % pair
+        )
+        for pair in ((b"1", b"one"), (b"2", b"two"))
+    )
+    assert first is not None
+    assert second is not None
+    assert first.fields.shared is second.fields.shared
+    assert first.fields.shared.pairs == [(b"host", b"a"), (b"via", b"b")]
+    assert second.fields.own == [(b"x-request-id", b"2"), (b"authorization", b"Bearer two")]
+    # What the gateway keeps for requests of equal fields is not kept for these.
+    assert second.fields.common is second.fields
+
+
+@pytest.mark.parametrize("data", [data for data in PLAIN_REQUESTS if not data.endswith(b"\r\n\r\n")])
+def test_a_plain_request_lacks_its_body_once_its_head_is_here_and_until_a_byte_more_is(data: bytes) -> None:
+    behind = data.index(b"\r\n\r\n") + 4
+    assert [end for end in range(len(data) + 1) if plain_head.lacks_body(data[:end])] == [behind]
+
+
+@pytest.mark.parametrize("name", OTHER_REQUESTS)
+def test_no_other_request_lacks_its_body(name: str) -> None:
+    assert not plain_head.lacks_body(OTHER_REQUESTS[name])
 
 
 def test_a_request_without_its_empty_line_is_not_taken_whatever_the_regular_expressions_say(
