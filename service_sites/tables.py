@@ -301,6 +301,12 @@ class WorkItem(Base):
     )
 
 
+_IS_OPENING = (
+    "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+    " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+)
+
+
 class History(Base):
     """What happened to a work item, who did it, and what they were then. The service can only add to it."""
 
@@ -336,6 +342,17 @@ class History(Base):
     phone_at: Mapped[datetime | None]
     op_id: Mapped[UUID | None]
     batch_id: Mapped[UUID | None]
+    #: 1: the ball came to a contractor; -1: it left one. It is with them while their organisation is responsible,
+    #: before they report done or dispute.
+    contractor_turn: Mapped[int] = mapped_column(
+        SmallInteger,
+        Computed(
+            "coalesce(to_state IN ('open', 'in_progress', 'returned') AND organisation <> '', false)::int"
+            " - coalesce(from_state IN ('open', 'in_progress', 'returned')"
+            " AND coalesce(changes #>> '{organisation,0}', organisation) <> '', false)::int",
+            persisted=True,
+        ),
+    )
 
     __table_args__ = (
         CheckConstraint("char_length(step) BETWEEN 1 AND 30", name="ck_history_step"),
@@ -355,23 +372,29 @@ class History(Base):
             "ix_history_openings",
             "site_id",
             "at",
-            postgresql_include=[
-                *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
-            ],
-            postgresql_where=text(
-                "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
-                " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
-            ),
+            postgresql_include=["item_id", "to_state"],
+            postgresql_where=text(_IS_OPENING),
         ),
         Index(
-            "ix_history_turns_of_contractors",
+            "ix_history_closings",
+            "site_id",
+            "at",
+            postgresql_include=[
+                "seq",
+                "item_id",
+                "to_state",
+                "organisation",
+                "resolution",
+                "due_on",
+                "original_due_on",
+            ],
+            postgresql_where=text(f"{_IS_OPENING} AND (to_state = 'closed' OR from_state = 'closed')"),
+        ),
+        Index(
+            "ix_history_contractors",
             "item_id",
-            postgresql_include=["at", "to_state", "organisation"],
-            postgresql_where=text(
-                "(coalesce(from_state IN ('open', 'in_progress', 'returned'), false)"
-                " AND coalesce(changes #>> '{organisation,0}', organisation) <> '')"
-                " <> (coalesce(to_state IN ('open', 'in_progress', 'returned'), false) AND organisation <> '')"
-            ),
+            postgresql_include=["at", "contractor_turn"],
+            postgresql_where=text("contractor_turn <> 0"),
         ),
     )
 

@@ -246,7 +246,7 @@ def lock(session: Session, item_id: UUID, user_id: UUID | None, now: datetime, *
     raise WorkItemNotFound
 
 
-_HISTORY = [column for column in History.__table__.columns if column.key != "seq"]
+_HISTORY = [column for column in History.__table__.columns if column.key != "seq" and column.computed is None]
 
 
 def _told(**given: ColumnElement[Any]) -> CTE:

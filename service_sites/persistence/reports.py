@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
@@ -28,6 +28,8 @@ _OF_TURNS = frozenset({"time_to_close", "on_time", "returns"})
 #: Over more days than this a report reads most of the history, where to seek each item by itself takes longer.
 _LONG = timedelta(days=100)
 _ALL_AT_ONCE = "SET LOCAL enable_nestloop = off; "
+#: Two indexes give what it adds up in the order of the items.
+_IN_ORDER = "SET LOCAL enable_hashagg = off; "
 #: The default is too little to sort 100,000 items.
 _MEMORY = "SET LOCAL work_mem = '64MB'; "
 
@@ -51,6 +53,7 @@ class Question:
     def values(self, reach: Reach) -> dict[str, Any]:
         first = "-infinity" if self.first is None else self.first.isoformat()
         behind = "infinity" if self.last in (None, date.max) else (self.last + _DAY).isoformat()
+        rows = [day.isoformat() for day in self._begin()]
         return {
             "reach": reach.owner,
             "now": self.now,
@@ -58,8 +61,16 @@ class Question:
             "may": [role.value for role in self.roles],
             "first": first,
             "behind": behind,
-            "days": [first, behind],
+            "days": [first, *rows, behind],
         }
+
+    def _begin(self) -> Iterator[date]:
+        """The days with which weeks or months begin after the first."""
+        if self.by in ("week", "month") and self.first is not None and self.last is not None:
+            for number in range(1, (self.last - self.first).days + 1):
+                day = self.first + number * _DAY
+                if (day.weekday() == 0) if self.by == "week" else (day.day == 1):
+                    yield day
 
 
 class SiteInScope(NamedTuple):
@@ -104,6 +115,8 @@ def count(database: Database, question: Question, figures: Sequence[str], *, rea
         question.first is None or question.last is None or question.last - question.first > _LONG
     ):
         before += _ALL_AT_ONCE
+        if question.report == "time_to_close":
+            before += _IN_ORDER
     statement = before + _counting(question.report, question.by, tuple(figures))
     return database.once(statement, question.values(reach), with_names=True)
 

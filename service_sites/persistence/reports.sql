@@ -60,11 +60,15 @@ midnights AS MATERIALIZED (
 )
 
 -- name: period
--- From the beginning of the first of two days to that of the second.
+-- From the beginning of the first of some days to that of the last; `starts` are all, and of each `weeks` and `months`
+-- say in which it is. To look for a moment among these takes a quarter of the time that to reckon with its zone takes.
 {midnights}, period AS MATERIALIZED (
-    SELECT scope.id, scope.time_zone, scope.organisation, min(midnights.at) AS begins, max(midnights.at) AS ends
+    SELECT scope.id, scope.organisation, scope.time_zone, min(midnights.at) AS begins, max(midnights.at) AS ends,
+           array_agg(midnights.at ORDER BY midnights.day) AS starts,
+           array_agg(CAST(date_trunc('week', midnights.day) AS date) ORDER BY midnights.day) AS weeks,
+           array_agg(CAST(date_trunc('month', midnights.day) AS date) ORDER BY midnights.day) AS months
     FROM scope JOIN midnights ON midnights.id = scope.id
-    GROUP BY scope.id, scope.time_zone, scope.organisation
+    GROUP BY scope.id, scope.organisation, scope.time_zone
 )
 
 -- name: in_period
@@ -79,7 +83,7 @@ AND CASE WHEN h.at >= period.begins THEN h.at < period.ends ELSE false END
 coalesce(h.from_state IN {open}, false) <> coalesce(h.to_state IN {open}, false)
 
 -- name: is_closing
--- Whether an item is closed or reopened.
+-- Whether an item is closed or reopened, as in ix_history_closings.
 {is_opening} AND (h.to_state = 'closed' OR h.from_state = 'closed')
 
 -- name: is_report
@@ -130,10 +134,10 @@ h.organisation
 h.resolution
 
 -- name: turn_key_week
-CAST(date_trunc('week', timezone(period.time_zone, h.at)) AS date)
+period.weeks[width_bucket(h.at, period.starts)]
 
 -- name: turn_key_month
-CAST(date_trunc('month', timezone(period.time_zone, h.at)) AS date)
+period.months[width_bucket(h.at, period.starts)]
 
 -- name: contractors_counted
 counted AS (
@@ -197,39 +201,34 @@ seen AS (
     WHERE {is_closing}
     ORDER BY h.item_id, h.seq DESC
 ), closings AS (
-    SELECT last.*, work_items.submitted_at, work_items.first_closed_at
-    FROM last JOIN work_items ON work_items.id = last.item_id AND work_items.state <> 'void'
-    WHERE last.closed AND (last.theirs IS NULL OR last.theirs <> '' AND last.theirs = last.organisation
-                           AND last.theirs = work_items.organisation)
+    SELECT * FROM last WHERE closed AND (theirs IS NULL OR theirs <> '' AND theirs = organisation)
 )
 
 -- name: on_time_counted
 {closings}, counted AS (
-    SELECT item_id, key, closed, original_due_on IS NOT NULL AS with_original_date,
-           day <= original_due_on AS by_original_date, due_on IS NOT NULL AS with_final_date,
-           day <= due_on AS by_final_date
-    FROM closings
+    SELECT item_id, key, closed, closings.original_due_on IS NOT NULL AS with_original_date,
+           day <= closings.original_due_on AS by_original_date, closings.due_on IS NOT NULL AS with_final_date,
+           day <= closings.due_on AS by_final_date
+    FROM closings {of_items}
 )
 
--- name: is_turn_of_contractor
--- Whether the ball came to a contractor or left one, as in ix_history_turns_of_contractors: it is with them while their
--- organisation is responsible, before they report done or dispute.
-(coalesce(h.from_state IN ('open', 'in_progress', 'returned'), false)
- AND coalesce(h.changes #>> '{organisation,0}', h.organisation) <> '')
-<> (coalesce(h.to_state IN ('open', 'in_progress', 'returned'), false) AND h.organisation <> '')
+-- name: of_items
+JOIN work_items ON work_items.id = item_id AND work_items.state <> 'void' AND (theirs IS NULL OR theirs = work_items.organisation)
 
 -- name: time_to_close_counted
 -- How long a contractor had the ball is the sum of the times when it left them, less that of the times when it came.
-{closings}, counted AS (
-    SELECT closings.item_id, closings.key, closings.closed,
-           date_part('epoch', closings.at - closings.submitted_at) / 86400 AS days,
-           date_part('epoch', closings.first_closed_at - closings.submitted_at) / 86400 AS first_days,
+{closings}, had AS (
+    SELECT closings.item_id, min(closings.key) AS key, min(closings.at) AS at, min(closings.theirs) AS theirs,
+           -sum(h.contractor_turn * date_part('epoch', h.at)) AS seconds
+    FROM closings LEFT JOIN history h
+         ON h.item_id = closings.item_id AND h.at <= closings.at AND h.contractor_turn <> 0
+    GROUP BY closings.item_id
+), counted AS (
+    SELECT had.item_id, had.key, true AS closed,
+           date_part('epoch', had.at - work_items.submitted_at) / 86400 AS days,
+           date_part('epoch', work_items.first_closed_at - work_items.submitted_at) / 86400 AS first_days,
            coalesce(had.seconds, 0) / 86400 AS contractor_days
-    FROM closings CROSS JOIN LATERAL (
-        SELECT sum(CASE WHEN h.to_state IN ('open', 'in_progress', 'returned') AND h.organisation <> ''
-                        THEN -date_part('epoch', h.at) ELSE date_part('epoch', h.at) END) AS seconds
-        FROM history h WHERE h.item_id = closings.item_id AND h.at <= closings.at AND {is_turn_of_contractor}
-    ) had
+    FROM had {of_items}
 )
 
 -- name: time_to_close_measured
@@ -250,8 +249,10 @@ percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY contractor
 ), grouped AS (
     SELECT item_id, key, bit_or(turn) AS turns FROM turns GROUP BY item_id, key
 ), kept AS MATERIALIZED (
-    SELECT grouped.* FROM grouped JOIN work_items ON work_items.id = grouped.item_id AND work_items.state <> 'void'
-    JOIN scope ON scope.id = work_items.site_id AND {theirs}
+    SELECT * FROM grouped
+    WHERE NOT EXISTS (SELECT FROM work_items WHERE work_items.id = item_id AND work_items.state = 'void')
+      AND (NOT EXISTS (SELECT FROM scope WHERE organisation IS NOT NULL)
+           OR EXISTS (SELECT {items} WHERE work_items.id = item_id))
 ), counted AS (
     SELECT item_id, key, turns & 1 > 0 AS reported_done, turns & 2 > 0 AS returned, turns & 4 > 0 AS closed,
            turns & 8 > 0 AS reopened

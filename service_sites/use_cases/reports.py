@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import date, datetime, timedelta
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from service_sites.domain.people import INTERNAL, SiteRole
 from service_sites.errors import SiteNotFound
@@ -113,7 +113,8 @@ class Reports:
             *((key, name, counts[key]) for key, name in names.items()),
             (None, None, total),
         ]
-        return [_row(view, question, key, name, numbers, found.get(key)) for key, name, numbers in rows]
+        link = _link(view, question)
+        return [_row(view, link, key, name, numbers, found.get(key)) for key, name, numbers in rows]
 
     def _burn_down(
         self, view: type[ReportView], question: Question, sites: Sequence[SiteInScope], today: date, reach: Reach
@@ -121,8 +122,9 @@ class Reports:
         days = list(_days(question, today))
         theirs = any(site.role == SiteRole.CONTRACTOR for site in sites)
         numbers = reports.burn_down(self._database, question, days, theirs=theirs, reach=reach)
+        link = _link(view, question)
         return [
-            _row(view, question, day.isoformat(), day.isoformat(), {"open": number}, None)
+            _row(view, link, day.isoformat(), day.isoformat(), {"open": number}, None)
             for day, number in zip(days, numbers, strict=True)
         ]
 
@@ -197,21 +199,26 @@ def _with_what_they_hold(
     return {**summed}
 
 
+def _link(view: type[ReportView], question: Question) -> str:
+    """The beginning of the links to the items of a report's figures; what names the figure and the row follows."""
+    asked = {"by": question.by, "from": question.first, "to": question.last}
+    named = urlencode({part: value for part, value in asked.items() if value is not None})
+    site = "" if question.site_id is None else f"site_id={question.site_id}&"
+    return f"/work-items?{site}counted_in={quote_plus(f'{view.report}?{named}&figure=')}"
+
+
 def _row(
     view: type[ReportView],
-    question: Question,
+    link: str,
     key: str | None,
     name: str | None,
     numbers: Mapping[str, int],
     measured: Any,
 ) -> ReportRow:
-    def link(figure: str) -> str:
-        asked = {"by": question.by, "from": question.first, "to": question.last, "figure": figure, "key": key}
-        named = urlencode({part: value for part, value in asked.items() if value is not None})
-        query = {"site_id": question.site_id, "counted_in": f"{view.report}?{named}"}
-        return "/work-items?" + urlencode({part: value for part, value in query.items() if value is not None})
-
-    figures = {figure: Figure.unchecked(count=number, items=link(figure)) for figure, number in numbers.items()}
+    of_row = "" if key is None else quote_plus(f"&key={quote_plus(key)}")
+    figures = {
+        figure: Figure.unchecked(count=number, items=f"{link}{figure}{of_row}") for figure, number in numbers.items()
+    }
     rates = {
         rate: round(numbers[part] / numbers[whole], 4) if numbers[whole] else None
         for rate, (part, whole) in view.row.rates.items()

@@ -359,6 +359,17 @@ def _history() -> None:
         sa.Column("phone_at", _TIME),
         sa.Column("op_id", sa.Uuid),
         sa.Column("batch_id", sa.Uuid),
+        sa.Column(
+            "contractor_turn",
+            sa.SmallInteger,
+            sa.Computed(
+                "coalesce(to_state IN ('open', 'in_progress', 'returned') AND organisation <> '', false)::int"
+                " - coalesce(from_state IN ('open', 'in_progress', 'returned')"
+                " AND coalesce(changes #>> '{organisation,0}', organisation) <> '', false)::int",
+                persisted=True,
+            ),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("seq", name="pk_history"),
         sa.CheckConstraint("char_length(step) BETWEEN 1 AND 30", name="ck_history_step"),
         sa.CheckConstraint("jsonb_typeof(changes) = 'object'", name="ck_history_changes"),
@@ -373,28 +384,30 @@ def _history() -> None:
         postgresql_include=["item_id", "to_state", "organisation"],
         postgresql_where=sa.text("from_state IS DISTINCT FROM to_state AND to_state IN ('ready', 'returned')"),
     )
+    is_opening = (
+        "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+        " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+    )
     op.create_index(
         "ix_history_openings",
         "history",
         ["site_id", "at"],
-        postgresql_include=[
-            *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
-        ],
-        postgresql_where=sa.text(
-            "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
-            " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
-        ),
+        postgresql_include=["item_id", "to_state"],
+        postgresql_where=sa.text(is_opening),
     )
     op.create_index(
-        "ix_history_turns_of_contractors",
+        "ix_history_closings",
+        "history",
+        ["site_id", "at"],
+        postgresql_include=["seq", "item_id", "to_state", "organisation", "resolution", "due_on", "original_due_on"],
+        postgresql_where=sa.text(f"{is_opening} AND (to_state = 'closed' OR from_state = 'closed')"),
+    )
+    op.create_index(
+        "ix_history_contractors",
         "history",
         ["item_id"],
-        postgresql_include=["at", "to_state", "organisation"],
-        postgresql_where=sa.text(
-            "(coalesce(from_state IN ('open', 'in_progress', 'returned'), false)"
-            " AND coalesce(changes #>> '{organisation,0}', organisation) <> '')"
-            " <> (coalesce(to_state IN ('open', 'in_progress', 'returned'), false) AND organisation <> '')"
-        ),
+        postgresql_include=["at", "contractor_turn"],
+        postgresql_where=sa.text("contractor_turn <> 0"),
     )
     op.create_table(
         "removals",
