@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -14,12 +13,11 @@ from dotenv.parser import parse_stream
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import CHECKOUT
 from scripts.instance.ports import STORES, names
+from servicekit.process.check import closest, first_word, known_variables, misspelt_in_file
 
 _FILE = CHECKOUT / ".env"
-# difflib's ratios: one slip in a name of nine letters is 0.89, in one of twenty 0.95.
-_SIMILAR = 0.85
+#: As difflib tells it.
 _VERY_SIMILAR = 0.9
-_NEARLY_THE_SAME = 0.92
 
 
 def names_in(file: Path = _FILE) -> list[str]:
@@ -70,34 +68,18 @@ def misspelt(in_file: Iterable[str], environment: Mapping[str, str], known: Coll
     A name in `.env` is meant for us. One in the environment may be anybody's, so it counts only if it begins with the
     name of a program of ours and is very close to a setting of that program.
     """
-    for name in dict.fromkeys(in_file):
-        if name not in known:
-            alike = [one for one in known if _part(one) == _part(name)]
-            # SITES_DATABASE_URL is no slip for USERS_DATABASE_URL.
-            found = [*_close(name, alike, _SIMILAR), *_close(name, known, _NEARLY_THE_SAME)]
-            yield from (f"{name} in .env is read by nobody; did you mean {right}?" for right in found[:1])
-    parts = {_part(name.upper()) for name in names() if name not in STORES}
+    yield from misspelt_in_file(in_file, known)
+    parts = {first_word(name.upper()) for name in names() if name not in STORES}
     for name in sorted(environment):
-        if name in known or _part(name) not in parts:
+        if name in known or first_word(name) not in parts:
             continue
         # Addresses are the instance's own, so a variable that looks like one is not for it.
-        likely = [one for one in known if _part(one) == _part(name) and not one.endswith(("_URL", "_BIND"))]
-        for right in _close(name, likely, _VERY_SIMILAR):
+        likely = [one for one in known if first_word(one) == first_word(name) and not one.endswith(("_URL", "_BIND"))]
+        for right in closest(name, likely, _VERY_SIMILAR):
             yield f"{name} in the environment is read by nobody; did you mean {right}?"
 
 
 def warn_of_misspelt() -> None:
     """Print both kinds of lines on standard error. Raises InstanceError for a `.env` that cannot be read."""
-    example = CHECKOUT / ".env.example"
-    known = re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=", example.read_text(encoding="utf-8")) if example.exists() else []
-    for line in [*set_twice(), *misspelt(names_in(), os.environ, known)]:
+    for line in [*set_twice(), *misspelt(names_in(), os.environ, known_variables(CHECKOUT))]:
         print(f"run: {line}", file=sys.stderr)
-
-
-def _part(name: str) -> str:
-    """The first word, in the singular: TASK of TASKS_KEEP_DAYS."""
-    return name.partition("_")[0].removesuffix("S")
-
-
-def _close(name: str, known: Collection[str], similar: float) -> list[str]:
-    return difflib.get_close_matches(name, known, 1, similar)

@@ -27,7 +27,7 @@ from service_tasks.settings import (
     WorkerSettings,
 )
 from servicekit.events.relay_settings import relay_settings
-from servicekit.process.check import wrong_settings
+from servicekit.process.check import known_variables, misspelt_in_file, wrong_settings
 from servicekit.process.services import Service
 from servicekit.process.services import services as table
 from servicekit.process.settings import ServiceSettings, settings_of
@@ -234,6 +234,21 @@ def test_before_anything_changes_the_settings_of_all_are_read_and_a_wrong_one_is
     # In a file that only the gateway's container has.
     monkeypatch.setenv("GATEWAY_TLS_CERT_FILE", "/certificate.pem")
     assert list(wrong_settings(modules)) == [events]
+
+
+def test_a_misspelt_name_in_the_env_file_is_told_and_none_that_is_in_the_container_anyway(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    assert services["migrate"]["env_file"] == [{"path": ".env", "required": False}]
+    of_the_image = [
+        one.split("=")[0]
+        for kind, words in instructions("deploy/migrate/Dockerfile")
+        if kind == "ENV"
+        for one in words.split()
+    ]
+    names = [*services["migrate"]["environment"], *of_the_image, "HOSTNAME", "PYTHON_VERSION", "PYTHON_SHA256", "HOME"]
+    told = misspelt_in_file([*names, "WORKER_CONCURENCY"], known_variables(CHECKOUT))
+    assert list(told) == ["WORKER_CONCURENCY in .env is read by nobody; did you mean WORKER_CONCURRENCY?"]
 
 
 def test_whoever_reads_task_modules_finds_task_types_of_your_own_where_python_looks(
@@ -544,7 +559,8 @@ def test_the_build_sees_no_secret_and_no_data() -> None:
     assert rules[0] == "*"
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
     assert let_in == {
-        "deploy/image", "requirements/*.txt", "services.toml", "servicekit", "api_gateway", "console", "service_*"
+        "deploy/image", "requirements/*.txt", "services.toml", ".env.example", "servicekit", "api_gateway", "console",
+        "service_*",
     }  # fmt: skip
 
 

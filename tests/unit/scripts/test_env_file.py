@@ -57,7 +57,7 @@ def test_a_name_set_twice_is_told_with_both_lines(tmp_path: Path) -> None:
     [
         (["WORKER_CONCURENCY"], [], ["WORKER_CONCURRENCY"]),
         (["LOG_LEVLE", "TASK_MODULE"], [], ["LOG_LEVEL", "TASK_MODULES"]),
-        (["WROKER_CONCURRENCY"], [], ["WORKER_CONCURRENCY"]),
+        (["WROKER_CONCURRENCY", "task_modules"], [], ["WORKER_CONCURRENCY", "TASK_MODULES"]),
         # Settings of own task types, and of a service that is yet to be added.
         (["CONCRETE_PLANT", "SITES_DATABASE_URL", "SMTP_FOLDER"], [], []),
         ([], ["WORKER_CONCURENCY", "TASK_MODUL"], ["TASK_MODULES", "WORKER_CONCURRENCY"]),
