@@ -20,7 +20,7 @@ def order_routes(orders: Orders) -> Routes:
     """Declare the operations on orders."""
     api = Routes("orders")
 
-    @api.get("/orders", action=Action.READ_ORDERS)
+    @api.get("/orders", action=Action.READ_ORDERS, shared="by reach")
     def list_orders(query: OrderQuery, caller: Principal) -> OrderPage:
         """List orders, the newest first unless sorted otherwise."""
         return orders.search(query, reach=caller.reach(Action.READ_ORDERS))
@@ -42,7 +42,7 @@ def order_routes(orders: Orders) -> Routes:
         made = orders.create(body, key, reach=caller.reach(Action.CHANGE_ORDERS), token=caller.token)
         return Answer(made.view, headers={"Location": f"/orders/{made.view.id}", **made.headers})
 
-    @api.get("/orders/{id}", action=Action.READ_ORDERS, errors=(OrderNotFound,))
+    @api.get("/orders/{id}", action=Action.READ_ORDERS, errors=(OrderNotFound,), shared="by reach")
     def get_order(id: UUID, caller: Principal) -> OrderView:
         """Show one order."""
         return orders.get(id, reach=caller.reach(Action.READ_ORDERS))

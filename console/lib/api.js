@@ -6,6 +6,9 @@ export const ROOT = new URL(".", location.href).pathname;
 /** Whether this console only shows: the gateway lets its pages change nothing. */
 export const readOnly = document.documentElement.dataset.mode === "read-only";
 
+/** How long after a GET without an answer it is asked again. */
+const AGAIN_MS = 300;
+
 /**
  * @typedef {{field: string, message: string}} FieldError
  * @typedef {{method?: string, body?: unknown, query?: Record<string, unknown>, headers?: Record<string, string>,
@@ -34,7 +37,7 @@ export class ApiError extends Error {
 
   /** What is wrong with a field, if anything. @param {string} field */
   of(field) {
-    return this.details.find((detail) => detail.field === field)?.message;
+    return this.details.find((detail) => detail.field === field);
   }
 }
 
@@ -70,6 +73,9 @@ export function path(texts, ...values) {
   return texts.reduce((made, text, at) => made + encodeURIComponent(String(values[at - 1])) + text);
 }
 
+/** @param {number} ms */
+const later = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 /** @param {string} target @param {Options} options @returns {Promise<Answer>} raises ApiError */
 export async function ask(target, options = {}) {
   const { method = "GET", body, query = {}, signal } = options;
@@ -77,12 +83,14 @@ export async function ask(target, options = {}) {
   const headers = { Accept: "application/json", ...options.headers };
   if (actingAs) headers["X-Act-As"] = actingAs;
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  const once = () => fetch(ROOT + withQuery(target, query).slice(1), {
+    method, headers, signal, credentials: "same-origin", cache: "no-store",
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
   let answer;
   try {
-    answer = await fetch(ROOT + withQuery(target, query).slice(1), {
-      method, headers, signal, credentials: "same-origin", cache: "no-store",
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
+    // What changes nothing is asked once more.
+    answer = await (method === "GET" ? once().catch(() => later(AGAIN_MS).then(once)) : once());
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, "no_answer", "");

@@ -20,7 +20,7 @@ export function useLive(target, { query = {}, seconds = 0 } = {}) {
     let timer = 0, underWay = false, wanted = false;
     /** @type {string | null} */
     let etag = null;
-    const look = async () => {
+    const look = async (/** @type {Record<string, string>} */ fields = {}) => {
       clearTimeout(timer);
       if (underWay) {
         wanted = true;
@@ -28,7 +28,7 @@ export function useLive(target, { query = {}, seconds = 0 } = {}) {
       }
       underWay = true;
       try {
-        const answer = await ask(address, { signal: ending.signal, headers: etag ? { "If-None-Match": etag } : {} });
+        const answer = await ask(address, { signal: ending.signal, headers: etag ? { ...fields, "If-None-Match": etag } : fields });
         etag = answer.etag;
         if (answer.status !== 304) setSeen({ address, data: answer.data, etag, error: null });
       } catch (error) {
@@ -39,13 +39,15 @@ export function useLive(target, { query = {}, seconds = 0 } = {}) {
       if (wanted) {
         wanted = false;
         look();
-      } else if (seconds && !document.hidden) timer = setTimeout(look, seconds * 1000);
+      } else if (seconds && !document.hidden) timer = setTimeout(due, seconds * 1000);
     };
+    // An answer that somebody else got since the last one here will do: many consoles cost the database what one does.
+    const due = () => !document.hidden && look({ "Cache-Control": `max-age=${seconds}` });
     const shown = () => {
       if (!document.hidden && seconds) look();
     };
     document.addEventListener("visibilitychange", shown);
-    asked.current = look;
+    asked.current = () => look();
     look();
     return () => {
       ending.abort();

@@ -1,5 +1,5 @@
 // The parts that pages are made of.
-import { html, useEffect, useId, useRef } from "../vendor/preact.js";
+import { html, useEffect, useId, useRef, useState } from "../vendor/preact.js";
 import { curl, readOnly } from "./api.js";
 import { useDeed } from "./live.js";
 import { link } from "./router.js";
@@ -7,12 +7,18 @@ import { since, t, time } from "./words.js";
 
 /** What went wrong, in words, with the id by which the logs tell more. @param {{error: any}} props */
 export function Problem({ error }) {
+  const element = useRef(/** @type {HTMLElement | null} */ (null));
+  const [labels, setLabels] = useState(/** @type {Record<string, string>} */ ({}));
+  useEffect(() => {
+    const fields = element.current?.closest("form, main")?.querySelectorAll("[data-field]") ?? [];
+    setLabels(Object.fromEntries([...fields].map((field) => [field.getAttribute("data-field"), field.querySelector("label")?.textContent])));
+  }, [error]);
   if (!error) return null;
   const known = t(`error.${error.code}`);
   const words = known !== `error.${error.code}` ? known : error.message || t("error.unknown");
-  return html`<div class="problem" role="alert">
+  return html`<div class="problem" role="alert" ref=${element}>
     <p>${words} ${error.retryAfter > 0 && t("error.wait", { count: error.retryAfter })}</p>
-    ${error.details?.length > 0 && html`<ul>${error.details.map((/** @type {any} */ detail) => html`<li><b>${detail.field}</b> ${detail.message}</li>`)}</ul>`}
+    ${error.details?.length > 0 && html`<ul>${error.details.map((/** @type {any} */ detail) => html`<li><b>${labels[detail.field] ?? detail.field}</b> ${detail.message}</li>`)}</ul>`}
     ${error.requestId && html`<p class="soft">${t("error.request")} <code>${error.requestId}</code></p>`}
   </div>`;
 }
@@ -45,16 +51,16 @@ export function Moment({ at }) {
   return html`<time datetime=${at} title=${`${time(at)} · ${at}`}>${since(at)}</time>`;
 }
 
-/** @param {any} props label, hint, error and a control of its own as children, given its attributes */
+/** @param {any} props label, hint, error (in words, or as the API has it) and a control of its own as children, given its attributes */
 export function Field({ label, hint, error, children, ...input }) {
   const id = useId();
   const described = [hint && `${id}-hint`, error && `${id}-error`].filter(Boolean).join(" ");
   const attributes = { id, ...(described && { "aria-describedby": described }), ...(error && { "aria-invalid": "true" }) };
-  return html`<div class="field">
+  return html`<div class="field" data-field=${error?.field}>
     <label for=${id}>${label}</label>
     ${typeof children === "function" ? children(attributes) : html`<input ...${attributes} ...${input} />`}
     ${hint && html`<p class="soft" id=${`${id}-hint`}>${hint}</p>`}
-    ${error && html`<p class="bad" id=${`${id}-error`}>${error}</p>`}
+    ${error && html`<p class="bad" id=${`${id}-error`}>${error.message ?? error}</p>`}
   </div>`;
 }
 
@@ -101,6 +107,14 @@ export function Button({ busy, class: name = "", children, ...rest }) {
   return html`<button type="button" class=${name} aria-disabled=${busy ? "true" : undefined} ...${rest}>${children}</button>`;
 }
 
+/** A button that begins a deed, which is not there where this console only shows. @param {any} props */
+export function Deed(props) {
+  return !readOnly && html`<${Button} ...${props} />`;
+}
+
+/** What belongs to logging in, which may be done all the same. */
+const OF_LOGINS = ["/auth/password", "/auth/forgot", "/auth/reset", "/auth/email/confirm"];
+
 /**
  * A form that does one deed: its fields as children, its problem shown, and the same deed as a line for a terminal.
  * @param {{does: () => Promise<any>, done?: (made: any) => void, label: string, danger?: boolean, children?: any,
@@ -108,7 +122,7 @@ export function Button({ busy, class: name = "", children, ...rest }) {
  */
 export function Form({ does, done, label, danger = false, children, request }) {
   const deed = useDeed();
-  const only = readOnly && request && !request()[1].startsWith("/auth/");
+  const only = readOnly && request && !OF_LOGINS.includes(request()[1]);
   const submit = async (/** @type {Event} */ event) => {
     event.preventDefault();
     if (only) return;

@@ -31,7 +31,7 @@ def comment_routes(comments: Comments) -> Routes:
     """Declare the operations on comments, watchers and links."""
     api = Routes("comments")
 
-    @api.get("/work-items/{id}/comments", action=Action.READ_SITES, errors=(WorkItemNotFound,))
+    @api.get("/work-items/{id}/comments", action=Action.READ_SITES, errors=(WorkItemNotFound,), shared="by caller")
     def list_comments(id: UUID, query: CommentQuery, caller: Principal) -> CommentPage:
         """List the comments on a work item for the audiences that you belong to, the oldest first."""
         return comments.listed(id, query, caller)

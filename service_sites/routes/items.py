@@ -49,12 +49,12 @@ def item_routes(items: WorkItems) -> Routes:
         made = items.create(id, body, caller, idempotency.request_key(headers, body))
         return Answer(made.view, headers={"Location": f"/work-items/{made.view.id}", **made.headers})
 
-    @api.get("/work-items", action=Action.READ_SITES)
+    @api.get("/work-items", action=Action.READ_SITES, shared="by caller")
     def list_work_items(query: WorkItemQuery, caller: Principal) -> WorkItemPage:
         """List the work items that you see, on one site or all, the newest first unless sorted otherwise."""
         return items.search(query, caller)
 
-    @api.get("/work-items/{id}", action=Action.READ_SITES, errors=(WorkItemNotFound,))
+    @api.get("/work-items/{id}", action=Action.READ_SITES, errors=(WorkItemNotFound,), shared="by caller")
     def get_work_item(id: UUID, caller: Principal) -> WorkItemView | CustomerWorkItemView:
         """Show one work item; to a customer, what they are told of it."""
         return items.get(id, caller)

@@ -16,7 +16,7 @@ def message_routes(messages: Messages) -> Routes:
     """Declare the operations on rejected messages."""
     api = Routes("messages")
 
-    @api.get("/tasks/rejected", action=Action.INSPECT_TASKS)
+    @api.get("/tasks/rejected", action=Action.INSPECT_TASKS, shared="by reach")
     def list_rejected_messages(query: RejectedMessageQuery) -> RejectedMessagePage:
         """List messages from RabbitMQ that made no task, the newest first."""
         return messages.rejected(query)

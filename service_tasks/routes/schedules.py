@@ -32,12 +32,12 @@ def schedule_routes(schedules: Schedules) -> Routes:
         schedule = schedules.create(body, reach=caller.reach(Action.CHANGE_TASKS))
         return Answer(schedule, headers={"Location": f"/schedules/{schedule.id}"})
 
-    @api.get("/schedules", action=Action.READ_TASKS)
+    @api.get("/schedules", action=Action.READ_TASKS, shared="by reach")
     def list_schedules(caller: Principal, query: ScheduleQuery) -> SchedulePage:
         """List schedules, the newest first."""
         return schedules.search(query, reach=caller.reach(Action.READ_TASKS))
 
-    @api.get("/schedules/{id}", action=Action.READ_TASKS, errors=(ScheduleNotFound,))
+    @api.get("/schedules/{id}", action=Action.READ_TASKS, errors=(ScheduleNotFound,), shared="by reach")
     def get_schedule(caller: Principal, id: UUID) -> ScheduleView:
         """Show one schedule."""
         return schedules.get(id, reach=caller.reach(Action.READ_TASKS))

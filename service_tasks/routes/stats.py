@@ -13,7 +13,7 @@ def stats_routes(stats: Stats) -> Routes:
     """Declare the operation that shows the figures."""
     api = Routes("tasks")
 
-    @api.get("/tasks/stats", action=Action.READ_TASKS)
+    @api.get("/tasks/stats", action=Action.READ_TASKS, shared="by reach")
     def get_task_stats(caller: Principal) -> TaskStatsView:
         """Show how things stand: tasks by status and type, throughput, waiting and running times, and the workers."""
         return stats.show(reach=caller.reach(Action.READ_TASKS))

@@ -93,12 +93,12 @@ def task_routes(tasks: Tasks) -> Routes:
         """
         return tasks.create_many(body.tasks, reach=caller.reach(Action.CHANGE_TASKS))
 
-    @api.get("/tasks", action=Action.READ_TASKS)
+    @api.get("/tasks", action=Action.READ_TASKS, shared="by reach")
     def list_tasks(caller: Principal, query: TaskQuery) -> TaskPage:
         """List tasks, the newest first."""
         return tasks.search(query, user_id=query.user_id, reach=caller.reach(Action.READ_TASKS))
 
-    @api.get("/tasks/{id}", action=Action.READ_TASKS, errors=(TaskNotFound,))
+    @api.get("/tasks/{id}", action=Action.READ_TASKS, errors=(TaskNotFound,), shared="by reach")
     def get_task(caller: Principal, id: UUID, query: TaskShow) -> TaskView:
         """Show one task; with `?trace=true`, the tracebacks of its failed attempts too."""
         return tasks.get(id, trace=query.trace, light=query.light, reach=caller.reach(Action.READ_TASKS))
@@ -133,7 +133,7 @@ def task_routes(tasks: Tasks) -> Routes:
         """List one user's tasks, the newest first."""
         return tasks.search(query, user_id=id, reach=caller.reach(Action.READ_TASKS))
 
-    @api.get("/task-types", action=Action.READ_TASKS)
+    @api.get("/task-types", action=Action.READ_TASKS, shared="by reach")
     def list_task_types(query: PageQuery) -> TaskTypesView:
         """List the kinds of tasks, with the JSON Schema of each one's payload and result."""
         return tasks.types(limit=query.limit, offset=query.offset)

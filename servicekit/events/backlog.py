@@ -55,5 +55,5 @@ def outbox_routes(service: str, database: Database) -> Routes:
 
     # The name of the operation, of which there may not be two in the document of the gateway.
     get_outbox.__name__ += f"_of_{service}"
-    api.get(f"/outbox/{service}", action=Action.READ_SYSTEM)(get_outbox)
+    api.get(f"/outbox/{service}", action=Action.READ_SYSTEM, shared="by reach")(get_outbox)
     return api

@@ -33,6 +33,7 @@ from servicekit.web.health import Check, readiness
 from servicekit.web.preconditions import ETAG, IfMatch, Resource, tag_of
 from servicekit.web.routes import Answer, Client, Endpoint, Routes
 from servicekit.web.schemas import id_from_path, parse_body, parse_query
+from servicekit.web.shared_answers import SharedAnswers, max_age
 from servicekit.wire import deadline, memory
 from servicekit.wire.browsers import BrowserRules
 from servicekit.wire.envelope import dump, success, success_bytes
@@ -70,6 +71,15 @@ class WholeAnswer:
         if status_code == HTTPStatus.NOT_MODIFIED:
             # It says nothing but that what the client has is still so (RFC 9110 section 15.4.5).
             self._body, self.fields = b"", []
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def of_age(self, seconds: int) -> WholeAnswer:
+        """The same to another request, so many seconds later."""
+        answer = WholeAnswer(self._body, self.status_code)
+        answer.fields = [*self.fields, ("Age", str(seconds))]
+        return answer
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         start_response(_status_line(self.status_code), self.fields)
@@ -114,6 +124,7 @@ class ServiceApp(Flask):
         self.declared: dict[str, Callable[..., Any]] = {}
         self._paths = self.url_map.bind("")
         self.record = RequestRecord(metrics)
+        self.shared: SharedAnswers[WholeAnswer] = SharedAnswers()
         self._browsers = browsers
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -306,6 +317,16 @@ def _add(app: ServiceApp, endpoint: Endpoint, default_limit: int, identify: Iden
 
     def view(request: Request, **path: str) -> WholeAnswer:
         caller = caller_of(request)
+        seconds = max_age(request.environ.get("HTTP_CACHE_CONTROL")) if endpoint.shared else 0
+        if not seconds:
+            return answered(request, caller, path)
+        assert endpoint.action is not None, "a shared answer is for whoever may do something"
+        whose = caller if endpoint.shared == "by caller" else caller.reach(endpoint.action)
+        key = (name, *path.values(), request.query_string, whose)
+        answer, age = app.shared.get(key, seconds, lambda: answered(request, caller, path))
+        return answer.of_age(age)
+
+    def answered(request: Request, caller: Principal, path: Mapping[str, str]) -> WholeAnswer:
         arguments: dict[str, Any] = {
             name: text if endpoint.path_parameters[name] is str else id_from_path(name, text)
             for name, text in path.items()

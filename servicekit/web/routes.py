@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from servicekit.identity.roles import Action
@@ -24,6 +24,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Checks the Authorization field of a client, given by its address, before anything else of a request is read; raises
 #: to refuse it.
 Guard = Callable[[str | None, str | None], None]
+#: See `Endpoint.shared`.
+Shared = Literal["by reach", "by caller"]
 _PARAMETER = re.compile(r"\{(\w+)\}")
 #: The most wrong tokens that one client may send in so many seconds.
 WRONG_TOKENS = 10
@@ -148,6 +150,8 @@ class Endpoint:
     csv: bool = False
     #: Describes when it answers 304 instead; empty if never.
     not_modified: str = ""
+    #: For whom an answer is the same, if another request is answered with it: all who reach the same rows, or a caller.
+    shared: Shared | None = None
 
     @property
     def tagged(self) -> bool:
@@ -209,6 +213,7 @@ class Routes:
         no_content: str = "",
         csv: bool = False,
         not_modified: str = "",
+        shared: Shared | None = None,
     ) -> Callable[[F], F]:
         """Each operation names its `action`, has a `guard` for callers without a login, or both: then the guard decides
         where nobody logs in.
@@ -261,6 +266,7 @@ class Routes:
                     no_content=no_content,
                     csv=csv,
                     not_modified=not_modified,
+                    shared=shared,
                 )
             )
             return handler

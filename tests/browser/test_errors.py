@@ -61,7 +61,20 @@ def test_a_page_whose_file_is_gone_offers_the_new_one(open_page: Page, watch: Wa
 
 def test_while_the_gateway_is_away_a_page_keeps_what_it_has(open_page: Page, watch: Watch) -> None:
     watch.expected |= {0}
+    lost: list[str] = []
+
+    def lose_the_first(route: Route) -> None:
+        lost.append(route.request.url)
+        if len(lost) == 1:
+            route.abort()
+        else:
+            route.continue_()
+
+    open_page.route("**/status", lose_the_first)
     show(open_page, "/services")
+    expect(open_page.get_by_role("definition").first).to_be_visible()
+    expect(open_page.get_by_role("alert")).to_have_count(0)
+    assert len(lost) > 1
     cards = open_page.get_by_role("main").get_by_role("listitem")
     before = cards.count()
     assert before > 3

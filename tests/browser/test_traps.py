@@ -10,15 +10,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, Route, expect
 
 from service_tasks.domain.task import MAX_ERROR_CHARACTERS
-from tests.support.console import Building, failed_tasks, heading, log_in, pass_time, show, stop_time
+from tests.browser.test_accessibility import dialogs
+from tests.support.console import Building, failed_tasks, heading, log_in, pass_time, settle, show, stop_time
 from tests.support.system import RunningSystem
 from tests.support.waiting import eventually
 
+#: Pages that ask again by themselves.
+REPEATING = ("/services", "/tasks", "/tasks/{task}", "/types", "/schedules", "/messages", "/orders", "/items?view=all")
 PREFIX = "/ops/siteworks"
 #: As few bytes as a list of 50 rows takes, whatever its rows hold.
 LIST_BYTES = 200_000
@@ -103,14 +107,29 @@ def test_a_hidden_page_asks_nothing(open_page: Page) -> None:
     open_page.on("request", lambda request: asked.append(request))
     # A browser without windows hides no page.
     open_page.evaluate("Object.defineProperty(document, 'hidden', {configurable: true, get: () => true})")
-    # What was due already is asked once more.
     pass_time(open_page, 11)
-    asked.clear()
-    pass_time(open_page, 10)
     assert [request.url for request in asked] == []
     open_page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
     pass_time(open_page, 0.5)
     assert "health" in [request.url.rpartition("/")[2] for request in asked]
+
+
+def test_what_a_page_asks_again_is_answered_with_what_another_console_got(
+    open_system: RunningSystem, open_page: Page
+) -> None:
+    task = failed_tasks(open_system, 1, title="Asked again")
+    answers: list[Response] = []
+    open_page.on("response", lambda answer: answers.append(answer))
+    open_page.clock.install()
+    for page in REPEATING:
+        show(open_page, page.format(task=task))
+        answers.clear()
+        open_page.clock.fast_forward(16_000)
+        eventually(lambda: open_page.title() and answers, what=f"{page} asks again")
+        settle(open_page)
+        seen = {urlsplit(answer.url).path: answer.headers for answer in answers}
+        # What the gateway has counted itself is in its memory.
+        assert [path for path in seen.keys() - {"/health", "/status"} if "age" not in seen[path]] == [], page
 
 
 def test_the_seventh_tab_loads(open_system: RunningSystem, new_context: Callable[..., BrowserContext]) -> None:
@@ -162,6 +181,44 @@ def test_a_refresh_keeps_focus_scroll_and_selection(open_system: RunningSystem, 
     failed_tasks(open_system, 5, title="Another", task_type="kept")
     pass_time(open_page, 7)
     assert open_page.evaluate(where) == before
+
+
+@pytest.mark.parametrize("role", ["admin", "manager"])
+def test_where_the_console_only_shows_no_page_begins_a_deed(
+    building: Building, new_context: Callable[..., BrowserContext], role: str
+) -> None:
+    person = building.manager if role == "manager" else building.closed.person("admin")
+    item = building.item("Shown only")
+    line = {"product": "cement", "quantity": 1, "price": "1"}
+    order = building.ask("POST", "/orders", {"user_id": building.manager.id, "items": [line]})["id"]
+    page = new_context(base_url=building.closed.system.url).new_page()
+    log_in(page, person)
+    page.route("**/console", _read_only)
+    page.reload()
+    page.get_by_role("region", name="This console only shows").wait_for()
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))
+    begun = []
+    site, user = f"/sites/{building.id}", f"/users/{building.manager.id}"
+    for address in (
+        "/items", f"/items/{item}", "/items/new", "/sites", site, f"{site}/people", f"{site}/locations",
+        f"{site}/calendar", f"{site}/settings", "/orders", f"/orders/{order}", "/orders/new", "/users", user, "/tasks",
+        "/types", "/schedules", "/messages", "/services", "/account",
+    ):  # fmt: skip
+        show(page, address)
+        assert page.get_by_role("main").locator("form [type=submit]").count() == 0, address
+        for button in dialogs(page):
+            begun += [(address, button)] * page.get_by_role("dialog").locator("form").count()
+    assert begun == []
+    assert {request.method for request in asked} == {"GET"}
+
+
+def _read_only(route: Route) -> None:
+    """Answer as a gateway with CONSOLE_READ_ONLY does."""
+    answer = route.fetch()
+    body = answer.text()
+    assert 'data-mode=""' in body
+    route.fulfill(response=answer, body=body.replace('data-mode=""', 'data-mode="read-only"'))
 
 
 def test_another_sites_form_pauses_nothing(open_system: RunningSystem, browser: Browser) -> None:

@@ -80,13 +80,17 @@ def test_a_defect_whose_answer_is_lost_is_there_once_also_after_the_page_was_ope
     page.get_by_label("What is wrong, or to do").fill("Chipped tread")
     page.get_by_label("Where exactly").fill("third from below")
 
+    lost: list[Route] = []
+
     def lose(route: Route) -> None:
+        lost.append(route)
         route.fetch()
         route.abort()
 
     page.route("**/work-items/*", lose)
     page.get_by_role("button", name="Register", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
+    assert len(lost) == 1
     page.unroute("**/work-items/*")
     page.reload()
     expect(page.get_by_label("Where exactly")).to_have_value("third from below")

@@ -3,7 +3,7 @@ import { html, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
 import { Secret } from "../../lib/secret.js";
-import { Button, Dialog, Field, Form, Moment, Problem, Table } from "../../lib/ui.js";
+import { Button, Deed, Dialog, Field, Form, Moment, Problem, Table } from "../../lib/ui.js";
 import { number, t } from "../../lib/words.js";
 import { Fresh } from "./fresh.js";
 
@@ -16,7 +16,7 @@ export function Factors({ session }) {
     live.again();
   };
   const target = asked?.id && path`/auth/factors/${asked.id}`;
-  return html`<section><header class="title"><h2>${t("factor")}</h2><${Button} onClick=${() => setAsked("new")}>${t("factor.add")}<//></header>
+  return html`<section><header class="title"><h2>${t("factor")}</h2><${Deed} onClick=${() => setAsked("new")}>${t("factor.add")}<//></header>
     <p class="soft">${t("factor.what")}</p>
     <${Problem} error=${live.error} />
     <${Table} caption=${t("factor")} rows=${live.data?.factors ?? []} columns=${[
@@ -24,7 +24,7 @@ export function Factors({ session }) {
       [t("factor.codes.left"), (/** @type {any} */ row) => html`<span class=${row.recovery_codes_left < 3 ? "bad" : ""}>${number(row.recovery_codes_left)}</span>`],
       [t("account.since"), (/** @type {any} */ row) => html`<${Moment} at=${row.confirmed_at} />`],
       [t("account.used"), (/** @type {any} */ row) => (row.last_used_at ? html`<${Moment} at=${row.last_used_at} />` : t("account.never"))],
-      ["", (/** @type {any} */ row) => html`<${Button} onClick=${() => setAsked(row)}>${t("factor.remove")}<//>`],
+      ["", (/** @type {any} */ row) => html`<${Deed} onClick=${() => setAsked(row)}>${t("factor.remove")}<//>`],
     ]} />
     <${Dialog} title=${t(target ? "factor.remove" : "factor.add")} open=${asked !== null} onClose=${close}>
       ${target ? html`<p>${t("factor.remove.what", { name: asked.name })}</p>

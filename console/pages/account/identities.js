@@ -3,7 +3,7 @@ import { html, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
 import { goThere, thisPage } from "../login/page.js";
 import { useLive } from "../../lib/live.js";
-import { Button, Dialog, Moment, Problem, Table } from "../../lib/ui.js";
+import { Deed, Dialog, Moment, Problem, Table } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";
 import { Fresh } from "./fresh.js";
 
@@ -22,14 +22,14 @@ export function Identities({ session }) {
   const target = asked?.id && path`/auth/identities/${asked.id}`;
   const body = { next: thisPage("#/account") };
   return html`<section><header class="title"><h2>${t("identity")}</h2>
-      ${name !== null && rows.length === 0 && html`<${Button} onClick=${() => setAsked("new")}>${t("identity.link", { name })}<//>`}</header>
+      ${name !== null && rows.length === 0 && html`<${Deed} onClick=${() => setAsked("new")}>${t("identity.link", { name })}<//>`}</header>
     <${Problem} error=${live.error} />
     <${Table} caption=${t("identity")} rows=${rows} columns=${[
       [t("identity.issuer"), (/** @type {any} */ row) => row.issuer],
       [t("identity.subject"), (/** @type {any} */ row) => row.subject],
       [t("account.since"), (/** @type {any} */ row) => html`<${Moment} at=${row.created_at} />`],
       [t("account.used"), (/** @type {any} */ row) => (row.last_used_at ? html`<${Moment} at=${row.last_used_at} />` : t("account.never"))],
-      ["", (/** @type {any} */ row) => html`<${Button} onClick=${() => setAsked(row)}>${t("identity.unlink")}<//>`],
+      ["", (/** @type {any} */ row) => html`<${Deed} onClick=${() => setAsked(row)}>${t("identity.unlink")}<//>`],
     ]} />
     <${Dialog} title=${target ? t("identity.unlink") : t("identity.link", { name })} open=${asked !== null} onClose=${close}>
       ${target ? html`<p>${t("identity.unlink.what")}</p>

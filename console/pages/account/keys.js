@@ -3,7 +3,7 @@ import { html, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
 import { Secret } from "../../lib/secret.js";
-import { Button, Dialog, Field, Form, Moment, Problem, Table } from "../../lib/ui.js";
+import { Button, Deed, Dialog, Field, Form, Moment, Problem, Table } from "../../lib/ui.js";
 import { t, time, word } from "../../lib/words.js";
 
 const SCOPES = ["read", "orders", "tasks", "sites", "admin"];
@@ -25,11 +25,11 @@ export function Keys() {
     live.again();
   };
   const target = asked?.id && path`/auth/keys/${asked.id}`;
-  return html`<section><header class="title"><h2>${t("account.keys")}</h2><${Button} onClick=${() => setAsked("new")}>${t("account.key.make")}<//></header>
+  return html`<section><header class="title"><h2>${t("account.keys")}</h2><${Deed} onClick=${() => setAsked("new")}>${t("account.key.make")}<//></header>
     <p class="soft">${t("account.keys.what")}</p>
     <${Problem} error=${live.error} />
     <${Table} caption=${t("account.keys")} rows=${live.data?.keys ?? []} columns=${[
-      ...COLUMNS, ["", (/** @type {any} */ row) => html`<${Button} onClick=${() => setAsked(row)}>${t("account.key.revoke")}<//>`],
+      ...COLUMNS, ["", (/** @type {any} */ row) => html`<${Deed} onClick=${() => setAsked(row)}>${t("account.key.revoke")}<//>`],
     ]} />
     <${Dialog} title=${t(target ? "account.key.revoke" : "account.key.make")} open=${asked !== null} onClose=${close}>
       ${target ? html`<p>${t("account.key.revoke.what", { name: asked.name })}</p>

@@ -2,7 +2,7 @@
 import { html, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
-import { Badge, Button, Dialog, Form, Moment, Problem, Table } from "../../lib/ui.js";
+import { Badge, Deed, Dialog, Form, Moment, Problem, Table } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";
 
 const PROGRAMS = ["Firefox", "Edg", "OPR", "YaBrowser", "Chrome", "Safari", "curl", "Python"];
@@ -33,11 +33,11 @@ export function Sessions() {
   const rows = live.data?.sessions ?? [];
   const all = ending === "/auth/sessions";
   return html`<section><header class="title"><h2>${t("account.sessions")}</h2>
-      ${rows.length > 1 && html`<${Button} onClick=${() => setEnding("/auth/sessions")}>${t("account.end.others")}<//>`}</header>
+      ${rows.length > 1 && html`<${Deed} onClick=${() => setEnding("/auth/sessions")}>${t("account.end.others")}<//>`}</header>
     <${Problem} error=${live.error} />
     <${Table} caption=${t("account.sessions")} rows=${rows} columns=${[
       ...COLUMNS,
-      ["", (/** @type {any} */ row) => !row.current && html`<${Button} onClick=${() => setEnding(path`/auth/sessions/${row.id}`)}>${t("account.end")}<//>`],
+      ["", (/** @type {any} */ row) => !row.current && html`<${Deed} onClick=${() => setEnding(path`/auth/sessions/${row.id}`)}>${t("account.end")}<//>`],
     ]} />
     <${Dialog} title=${t(all ? "account.end.others" : "account.end")} open=${ending !== null} onClose=${() => setEnding(null)}>
       <p>${t(all ? "account.end.others.what" : "account.end.what")}</p>

@@ -11,7 +11,7 @@ import { ACTIONS, COLUMNS } from "./entries.js";
 export default function AuditLog({ place }) {
   const { actor = "", subject = "", action = "", from = "", to = "" } = place.query;
   const list = useList("/audit", "entries", { query: { actor, subject, action, happened_from: dayBegins(from), happened_to: dayBegins(to, 1) } });
-  return html`<${Page} title=${t("nav.audit")} live=${list} deeds=${html`<${Button} onClick=${list.again}>${t("audit.again")}<//>`}>
+  return html`<${Page} title=${t("nav.audit")} live=${list}>
     <div class="filters">
       <${Choice} label=${t("audit.action")} value=${action} onChange=${(/** @type {string} */ chosen) => refine({ action: chosen })}
         options=${[["", t("any")], ...ACTIONS.map((one) => [one, word("audit", one)])]} />
@@ -19,6 +19,7 @@ export default function AuditLog({ place }) {
       <${PersonFilter} label=${t("audit.subject")} name="subject" id=${subject} />
       <${Field} label=${t("audit.from")} type="date" value=${from} max=${to} onChange=${(/** @type {any} */ event) => refine({ from: event.target.value })} />
       <${Field} label=${t("audit.to")} type="date" value=${to} min=${from} onChange=${(/** @type {any} */ event) => refine({ to: event.target.value })} />
+      <${Button} onClick=${list.again}>${t("audit.again")}<//>
     </div>
     <${ListTable} list=${list} caption=${t("nav.audit")} columns=${COLUMNS} />
   <//>`;
