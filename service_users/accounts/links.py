@@ -48,6 +48,8 @@ LASTS = {
     # No link, but a message to the previous address.
     "moved": timedelta(hours=72),
 }
+#: How soon somebody who asks again gets another mail: the first may be lost, and many are a nuisance.
+_AGAIN = timedelta(minutes=5)
 _PREFIX = "swl_"
 _ID = 16
 
@@ -59,7 +61,7 @@ made AS (INSERT INTO one_time_tokens (id, user_id, purpose, created_at, expires_
 SELECT %(id)s, id, 'reset', %(now)s, %(expires_at)s FROM users
 WHERE email_key = %(email_key)s AND disabled_at IS NULL
   AND NOT EXISTS (SELECT FROM one_time_tokens
-                  WHERE user_id = users.id AND purpose = 'reset' AND expires_at > %(now)s)
+                  WHERE user_id = users.id AND purpose = 'reset' AND created_at > %(again_after)s)
 RETURNING id)
 """
 
@@ -94,7 +96,13 @@ class Links:
         self._throttles.reserve(subject)
         now = self._clock()
         row_id = new_id()
-        values = {"subject": subject, "now": now, "id": str(row_id), "email_key": email_key}
+        values = {
+            "subject": subject,
+            "now": now,
+            "again_after": now - _AGAIN,
+            "id": str(row_id),
+            "email_key": email_key,
+        }
         told = outbox.Also("SELECT FROM made")
         if self._public_url is not None:
             told = outbox.event_of_made(events.mail_wanted(row_id, now))

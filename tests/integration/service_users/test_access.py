@@ -368,6 +368,11 @@ def test_a_link_goes_by_mail_to_the_stored_address_and_no_table_ever_holds_it(as
         assert ask("POST", "/auth/forgot", {"email": email})[0] == 202
     ((wanted,),) = run("SELECT id FROM one_time_tokens")
     assert run("SELECT type, subject, data FROM outbox") == [("mail.wanted", wanted, {"id": str(wanted)})]
+    # The mail may have been lost: some minutes later there is another.
+    run("UPDATE one_time_tokens SET created_at = created_at - interval '5 minutes'")
+    for _ in range(2):
+        assert ask("POST", "/auth/forgot", {"email": "anna@example.com"})[0] == 202
+    assert len(run("SELECT id FROM outbox WHERE type = 'mail.wanted'")) == 2
 
     def fetch(link: UUID, token: str = MAIL) -> Any:
         return ask("POST", "/internal/mail", {"id": str(link)}, token=token)
@@ -394,7 +399,7 @@ def test_a_link_goes_by_mail_to_the_stored_address_and_no_table_ever_holds_it(as
     assert ask("POST", "/auth/email", {"email": "new@example.com"}, by=(anna, "user"))[0] == 202
     body = {"purpose": "invitation", "mail": True}
     assert ask("POST", f"/users/{anna}/link", body, by=(new_id(), "admin"))[1]["token"] is None
-    _, *others = [link for (link,) in run("SELECT subject FROM outbox WHERE type = 'mail.wanted' ORDER BY position")]
+    _, _, *others = [link for (link,) in run("SELECT subject FROM outbox WHERE type = 'mail.wanted' ORDER BY position")]
     assert [fetch(link)[1]["to"] for link in others] == ["new@example.com", "anna@example.com"]
     proof = linked(fetch(others[0])[1])
     assert ask("POST", "/auth/email/confirm", {"token": proof})[0] == 200
