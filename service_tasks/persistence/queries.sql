@@ -67,10 +67,16 @@ WITH refusal AS MATERIALIZED (
         WHERE k.idempotency_key = %(idempotency_key)s::text)
     ON CONFLICT DO NOTHING RETURNING t.*
 )
-SELECT refusal.reason, t.id IS NOT NULL AS made, t.payload::text AS payload, t.execute_at, t.created_at,
-       {obstacle} AS obstacle,
-       CASE WHEN t.id IS NOT NULL AND %(announcement)s::text IS NOT NULL THEN {announcing} END AS announced
+SELECT refusal.reason, t.id IS NOT NULL AS made, {added}
 FROM refusal LEFT JOIN t ON true
+
+-- name: insert_plain
+-- The same for a task without a user, keys and time, for which there is nothing to check.
+{insertion_start} VALUES ({new_values}) RETURNING NULL AS reason, true AS made, {added}
+
+-- name: added
+t.payload::text AS payload, t.execute_at, t.created_at, {obstacle} AS obstacle,
+CASE WHEN t.id IS NOT NULL AND %(announcement)s::text IS NOT NULL THEN {announcing} END AS announced
 
 -- name: enqueue
 -- For programs that store tasks in their own transactions, with roles that have no rights on other tables.

@@ -60,6 +60,7 @@ class TaskStore:
         """`ends` writes the events of tasks that are cancelled; by default none."""
         self._statements = StoreStatements(database, "queries.sql")
         self._statements.prepare("insert", **PARAMETER_TYPES)
+        self._statements.prepare("insert_plain", **PARAMETER_TYPES)
         self._statements.prepare("get", id="uuid", reach="uuid")
         self._statements.prepare("get_status", id="uuid", reach="uuid")
         self._ends = ends or TaskEnds()
@@ -67,7 +68,8 @@ class TaskStore:
     def add(self, task: NewTask, announcement: str | None = None) -> StoredTask | None:
         before, keeping = ("", {}) if task.user_id is None else (tombstones.KEEP, tombstones.kept(task.user_id))
         row = new_row(task, announcement)
-        ((reason, *made, _),) = self._statements.once("insert", before=before, **keeping, **row)
+        insert = "insert_plain" if _is_plain(task) and task.idempotency_key is None else "insert"
+        ((reason, *made, _),) = self._statements.once(insert, before=before, **keeping, **row)
         if reason == "past":
             raise PastExecuteAt
         if reason == "user_deleted":

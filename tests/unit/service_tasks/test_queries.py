@@ -29,8 +29,8 @@ WITHOUT_REACH = {
             fail forget_dead_workers forget_worker hand_back held_by limited_types link_callbacks lock_leases
             lock_limits lock_limits_and_claim locked lost next_scheduled prepare promote promote_suspects report_load
             stopped_after_cancel write_progress announce""",
-        "makes what the use case has given its owner": """announce_and_enqueue enqueue insert insert_many first_past
-            is_future""",
+        "makes what the use case has given its owner": """announce_and_enqueue enqueue insert insert_many insert_plain
+            first_past is_future""",
         "only for callers who reach all": "list_of_all list_of_all_that_match list_of_live list_of_state",
         "settings": "in_index_order oldest_first",
         "of nobody": "clock",
