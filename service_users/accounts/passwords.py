@@ -10,10 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from argon2 import Parameters, PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-from argon2.profiles import RFC_9106_LOW_MEMORY
-
 from service_users.errors import TooManyPasswords
 from servicekit.process.siblings import Turn
 from servicekit.wire import deadline
@@ -23,13 +19,15 @@ WAIT_SECONDS = 1.0
 _WAIT_SECONDS_OF_KNOWN = 3.0
 #: As `nice` has it: whoever else wants a core gets nine tenths of it, and at once.
 _NICENESS = 10
+#: Of argon2id: RFC 9106, second recommended option. The library takes one thread for all lanes: an answer that takes
+#: twice as long leaves the other cores to others.
+_MEMORY_KIB, _ITERATIONS, _LANES, _SALT, _LENGTH = 65_536, 3, 4, 16, 32
 
 T = TypeVar("T")
 
 
 class Passwords:
-    """One hash at a time, in all processes together: each takes 64 MiB, about 50 ms and four threads (RFC 9106, second
-    recommended option).
+    """One hash at a time, in all processes together: each takes 64 MiB and about 100 ms of a core.
 
     `places` is the most requests of a process that may hash or wait. Each occupies a thread, so it must be well below
     their number. One more is for known devices, which those who guess can therefore not keep out. Never hash inside a
@@ -37,8 +35,7 @@ class Passwords:
     """
 
     def __init__(self, *, places: int) -> None:
-        self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
-        self._of_nobody = _hash_of_nothing(RFC_9106_LOW_MEMORY)
+        self._of_nobody = _hash_of_nothing()
         self._places, self._place_of_known = SimpleQueue[None](), SimpleQueue[None]()
         for free in (*[self._places] * places, self._place_of_known):
             free.put(None)
@@ -52,7 +49,7 @@ class Passwords:
 
     def hash(self, password: str) -> str:
         """Return the hash. Raises `TooManyPasswords` if too many wait or for too long, and `DeadlineExceeded`."""
-        return self._in_turn(lambda: self._hasher.hash(password))
+        return self._in_turn(lambda: hash_now(password))
 
     def verify(
         self,
@@ -66,14 +63,7 @@ class Passwords:
 
         `before` is called with a place and before the turn, and may raise; `is_known` is for a known device."""
         wanted = stored or self._of_nobody
-
-        def verify() -> bool:
-            try:
-                return self._hasher.verify(wanted, password)
-            except (VerificationError, InvalidHashError):
-                return False
-
-        return self._in_turn(verify, is_known, before) and stored is not None
+        return self._in_turn(lambda: verify_now(wanted, password), is_known, before) and stored is not None
 
     def _in_turn(self, work: Callable[[], T], is_known: bool = False, before: Callable[[], None] = lambda: None) -> T:
         free = (self._places, self._place_of_known) if is_known else (self._places,)
@@ -108,9 +98,30 @@ def _give_way() -> None:
         os.nice(_NICENESS)
 
 
-def _hash_of_nothing(like: Parameters) -> str:
-    """A hash, in the form of RFC 9106, that no password has, and that takes as long to try as any other."""
-    salt, digest = (
-        base64.b64encode(os.urandom(length)).decode("ascii").rstrip("=") for length in (like.salt_len, like.hash_len)
+def hash_now(password: str) -> str:
+    """The hash, in the form of RFC 9106, section 4."""
+    # Whoever hashes no password need not load the library.
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+    like = Argon2id(
+        salt=os.urandom(_SALT), length=_LENGTH, iterations=_ITERATIONS, lanes=_LANES, memory_cost=_MEMORY_KIB
     )
-    return f"$argon2id$v={like.version}$m={like.memory_cost},t={like.time_cost},p={like.parallelism}${salt}${digest}"
+    return like.derive_phc_encoded(password.encode())
+
+
+def verify_now(stored: str, password: str) -> bool:
+    """Whether this is the password of a stored hash."""
+    from cryptography.exceptions import InvalidKey
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+    try:
+        Argon2id.verify_phc_encoded(password.encode(), stored)
+    except InvalidKey:
+        return False
+    return True
+
+
+def _hash_of_nothing() -> str:
+    """A hash that no password has, and that takes as long to try as any other."""
+    salt, digest = (base64.b64encode(os.urandom(length)).decode("ascii").rstrip("=") for length in (_SALT, _LENGTH))
+    return f"$argon2id$v=19$m={_MEMORY_KIB},t={_ITERATIONS},p={_LANES}${salt}${digest}"

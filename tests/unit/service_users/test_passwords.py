@@ -7,7 +7,6 @@ import sys
 import threading
 
 import pytest
-from argon2 import PasswordHasher
 
 from service_users.accounts import passwords
 from service_users.accounts.passwords import Passwords
@@ -38,7 +37,7 @@ class Hashing:
 @pytest.fixture
 def hashing(monkeypatch: pytest.MonkeyPatch) -> Hashing:
     made = Hashing()
-    monkeypatch.setattr(PasswordHasher, "hash", lambda _, password: made(password))
+    monkeypatch.setattr(passwords, "hash_now", made)
     return made
 
 
