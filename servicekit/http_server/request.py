@@ -53,15 +53,15 @@ class RequestFields:
 
     __slots__ = (
         "_before",
+        "_common",
         "_pairs",
-        "common",
+        "_shared",
         "environ",
         "first",
         "has_valid_host",
         "hosts",
         "own",
         "repeated",
-        "shared",
         "verdict",
     )
 
@@ -78,13 +78,23 @@ class RequestFields:
         self.repeated = next((name for name in _OF_ONE_VALUE if names.count(name) > 1), None)
         #: The verdict of BrowserRules, once known; it does not depend on the sender.
         self.verdict: Verdict | None = None
-        #: Those that requests by other credentials share; itself, unless made of others with one Authorization.
-        self.common = self
-        #: Those that other requests share, and this one's own, of which none has the name of a shared one.
-        self.shared = self
+        # None instead of itself, or it would wait for the garbage collector.
+        self._common: RequestFields | None = None
+        self._shared: RequestFields | None = None
+        #: Of this request alone; none has the name of a shared one.
         self.own: Fields = []
         #: What the shared ones are for WSGI, once known.
         self.environ: dict[str, str] | None = None
+
+    @property
+    def common(self) -> RequestFields:
+        """Those that requests by other credentials share; itself, unless made of others with one Authorization."""
+        return self._common or self
+
+    @property
+    def shared(self) -> RequestFields:
+        """Those that other requests share."""
+        return self._shared or self
 
     @property
     def pairs(self) -> Fields:
@@ -97,19 +107,19 @@ class RequestFields:
     def with_authorization(self, value: bytes, before: bytes) -> RequestFields:
         """These fields, which have no Authorization, and one behind these field lines. Nobody else shares them."""
         whole = self._with([(b"authorization", value)], before)
-        whole.verdict, whole.common = self.verdict, self
+        whole.verdict, whole._common = self.verdict, self
         return whole
 
     def with_own(self, own: Fields) -> RequestFields:
         """These fields and more at the end: each once, none that is here already, and no Host."""
         whole = self._with(own, None)
-        whole.verdict, whole.common = None, whole
+        whole.verdict, whole._common = None, None
         return whole
 
     def _with(self, own: Fields, before: bytes | None) -> RequestFields:
         whole: RequestFields = object.__new__(RequestFields)
         whole._pairs, whole._before = None, before
-        whole.shared, whole.own = self, own
+        whole._shared, whole.own = self, own
         whole.first = {**self.first, **dict(own)}
         whole.hosts, whole.has_valid_host = self.hosts, self.has_valid_host
         whole.repeated = self.repeated

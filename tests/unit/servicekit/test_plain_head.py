@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pytest
 from gunicorn.asgi.parser import CallbackRequest, ParseError, PythonProtocol
 
 from servicekit.http_server import plain_head
+from servicekit.http_server.request import RequestFields
 
 PLAIN_REQUESTS = (
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -318,3 +320,20 @@ def test_a_head_that_does_not_match_is_given_up_at_once() -> None:
     """Possessive patterns: no head makes them try again and again."""
     for bad in (b"X" * 4000, b"X: " + b"a \t" * 1300, b"X:\r\n" * 40 + b"\x00", b"a:" * 2000):
         assert plain_head.read_request(HEAD + bad + b"\r\n\r\n"[:3]) is None
+
+
+def test_fields_are_gone_with_their_request_instead_of_waiting_for_the_garbage_collector() -> None:
+    count = lambda: sum(type(one) is RequestFields for one in gc.get_objects())  # noqa: E731
+    plain_head._request_fields.cache_clear()
+    gc.collect()
+    gc.disable()
+    try:
+        before = count()
+        for number in range(2000):
+            # As the gateway sends it, and as clients with a field of their own.
+            own = b"x-request-id: %d\r\n" % number
+            for fields in (b"host: a\r\n" + own, b"Host: a\r\nAccept: %d\r\n" % number):
+                assert plain_head.read_request(b"GET / HTTP/1.1\r\n" + fields + b"\r\n") is not None
+        assert count() - before <= 1024, "only the cached ones"
+    finally:
+        gc.enable()
