@@ -288,15 +288,15 @@ class WorkItem(Base):
         Index("ix_work_items_state", "state", "site_id", *_NEWEST),
         Index("ix_work_items_organisation", "organisation", "site_id", *_NEWEST),
         # By it those of a contractor's items are found that are asked for. It is a tenth of the one above.
-        Index("ix_work_items_organisation_state", "organisation", "state", "site_id", "type", "severity"),
+        Index("ix_work_items_organisation_state", "organisation", "state", "site_id", "kind", "type", "severity"),
         Index("ix_work_items_type", "type", "site_id", "severity"),
         Index("ix_work_items_severity", "severity", "site_id"),
-        Index("ix_work_items_kind", "kind", "site_id"),
+        Index("ix_work_items_kind", "kind", "site_id", "visible_to_customer"),
         Index(
             "ix_work_items_assignee", "assignee_id", "due_on", "id", postgresql_where=text("assignee_id IS NOT NULL")
         ),
         Index("ix_work_items_author", "author_id", *_NEWEST),
-        Index("ix_work_items_location", "location_id"),
+        Index("ix_work_items_location", "location_id", "organisation", "visible_to_customer"),
         Index("ix_work_items_trigrams", text("trigrams(title_key)"), postgresql_using="gin"),
     )
 

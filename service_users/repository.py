@@ -40,7 +40,8 @@ from servicekit.web.paging import SortedQuery, Sorting
 from servicekit.web.sql_encoders import sql_encoder_of
 
 SORTING = Sorting(User.id, User.created_at, name=User.name_key, email=User.email_key)
-
+#: In the order of names each lies on a page of its own: to look through ten thousand takes 20 to 60 ms.
+_MOST = 4_000
 
 _SHOWN = (User.id, User.email, User.name, User.roles, User.created_at, User.updated_at)
 _HAS_PASSWORD = User.password_hash.is_not(None).label("has_password")
@@ -138,7 +139,7 @@ def search(
 
 @lru_cache(maxsize=200)
 def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
-    filters = Filters()
+    filters = Filters(most=_MOST)
     by_time = SORTING.column(sort).key == "created_at"
     (filters.ordered if by_time else filters.others).extend(SORTING.filters(given))
     is_own = User.id == _REACH

@@ -237,6 +237,8 @@ def _list(
         filters.others.append(_equal("priority", WorkItem.priority_key))
     if "locations" in names:
         filters.others.append(_among("locations", WorkItem.location_id))
+    # How many are late depends on their state, and locations are too many for statistics of each.
+    filters.vague = bool(names & {"locations", "late"})
     (filters.ordered if key == "created_at" else filters.others).extend(SORTING.filters(names))
     (filters.ordered if key == "due_on" else filters.others).extend(_due(names))
     if "part" in names:

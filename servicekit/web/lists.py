@@ -84,6 +84,8 @@ class Filters:
     whole: bool = False
     #: How many rows are looked through in place of `MOST`; fewer where they are wide.
     most: int | None = None
+    #: Of the others the statistics tell little: their index is searched only if they promise no more than that.
+    vague: bool = False
 
 
 class SortedList:
@@ -112,7 +114,7 @@ class SortedList:
         self._sorting = sorting
         self._sort = sort
         self._filters = filters
-        self._most = filters.most or MOST
+        self._most = min(filters.most or MOST, MOST)
         self._behind = [sorting.behind(sort)] if continued else []
         self._counted = counted
         self._added_up = added_up
@@ -124,20 +126,25 @@ class SortedList:
 
         Raises `Invalid` for an `offset` that goes beyond all rows that were looked at.
         """
-        # "searched": up to so many rows an index that gives them in no order is searched.
-        values = {**values, "limit": query.limit, "offset": query.offset, "searched": self._most}
+        # "searched": up to so many rows an index that gives them in no order is searched, half as many again as it is
+        # expected to have at most.
+        values = {**values, "limit": query.limit, "offset": query.offset, "searched": self._most * 3 // 2}
         if not self._filters.others and self._filters.part is None:
             return self._page(database.rows(self._far if query.offset else self._plain, values))
         if self._filters.whole:
             return self._page(database.rows(self._indexes[0], values))
-        few, index = min(zip(self._expected(database, values), self._indexes, strict=True), key=itemgetter(0))
+        whole, *expected = self._expected(database, values)
+        few, index = min(zip(expected, self._indexes, strict=True), key=itemgetter(0))
         near = None
         if few > self._most:
-            near = database.rows(self._near, values)
             # Up to twice as many if what comes next in the order does not do.
             values["searched"] = 2 * self._most
-            if near[0].found > query.limit or near[0].reached_the_end or few > values["searched"]:
-                return self._looked_through(near, query)
+            is_too_much = self._filters.vague or few > values["searched"]
+            # Where they lie evenly, there are so many among these.
+            if is_too_much or few * self._most > query.limit * whole:
+                near = database.rows(self._near, values)
+                if is_too_much or near[0].found > query.limit or near[0].reached_the_end:
+                    return self._looked_through(near, query)
         with suppress(DatabaseTooSlow):
             rows = database.rows(index, values, within=SEARCH_SECONDS)
             if not rows[0].has_more:
@@ -145,7 +152,7 @@ class SortedList:
         return self._looked_through(near or database.rows(self._near, values), query)
 
     def _expected(self, database: Database, values: Mapping[str, Any]) -> Iterator[float]:
-        """How many rows the planner expects to find in each of the indexes."""
+        """How many rows the planner expects to find, first in the whole table, then in each of the indexes."""
         terms = {f"term{number}": term for number, term in enumerate(values.get("terms", ()))}
         if len(terms) not in self._estimates:
             self._estimates[len(terms)] = self._estimate(list(terms))
@@ -155,6 +162,7 @@ class SortedList:
         if len(rows) < len(terms) + bool(self._filters.others):
             # It has left out what contradicts itself: there is no such row.
             whole, rows = math.inf, [0] * (len(terms) + 1)
+        yield whole
         if self._filters.others:
             yield rows.pop()
         if self._filters.part is not None:

@@ -317,13 +317,13 @@ def _items() -> None:
         ("site_visible", ["site_id", *newest], sa.text("visible_to_customer")),
         ("state", ["state", "site_id", *newest], None),
         ("organisation", ["organisation", "site_id", *newest], None),
-        ("organisation_state", ["organisation", "state", "site_id", "type", "severity"], None),
+        ("organisation_state", ["organisation", "state", "site_id", "kind", "type", "severity"], None),
         ("type", ["type", "site_id", "severity"], None),
         ("severity", ["severity", "site_id"], None),
-        ("kind", ["kind", "site_id"], None),
+        ("kind", ["kind", "site_id", "visible_to_customer"], None),
         ("assignee", ["assignee_id", "due_on", "id"], sa.text("assignee_id IS NOT NULL")),
         ("author", ["author_id", *newest], None),
-        ("location", ["location_id"], None),
+        ("location", ["location_id", "organisation", "visible_to_customer"], None),
     ):
         op.create_index(f"ix_work_items_{name}", "work_items", columns, postgresql_where=where)
     op.create_index("ix_work_items_trigrams", "work_items", [sa.text("trigrams(title_key)")], postgresql_using="gin")

@@ -98,7 +98,7 @@ def test_each_user_comes_once_and_in_order(long_list, users_database, monkeypatc
     if index == "is too slow":
         _let_searches_take_too_long(users_database.database, monkeypatch)
     elif index:
-        monkeypatch.setattr(lists.SortedList, "_expected", lambda self, *_: [0] * len(self._indexes))
+        monkeypatch.setattr(lists.SortedList, "_expected", lambda self, *_: [0, *(0 for _ in self._indexes)])
     key = {"created_at": "n", "name": "key", "email": "email"}[sort.lstrip("-")]
     for query, wanted in SEARCHES:
         expected = sorted(filter(wanted, EVERYBODY), key=lambda user: user[key], reverse=sort.startswith("-"))
