@@ -27,7 +27,8 @@ from servicekit.web.lists import Filters, Found, SortedList
 from servicekit.web.paging import SortedQuery, Sorting
 
 SORTING = Sorting(Order.id, Order.created_at, total_amount=Order.total_amount)
-
+#: No index has the products, and in the order of amounts each order lies on a page of its own.
+_MOST = 4_000
 
 _VALUES = {column.key: bindparam(column.key, type_=column.type) for column in Order.__table__.columns}
 _TOMBSTONES = Base.metadata.tables["tombstones"]
@@ -108,6 +109,7 @@ def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
     else:
         filters.others += [*equal, *SORTING.filters(given)]
     if "part" in given:
+        filters.most = _MOST
         filters.part = Order.products_key.like(bindparam("part", type_=Text), escape="/")
         filters.trigrams = func.trigrams(Order.products_key)
     return SortedList(

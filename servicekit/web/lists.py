@@ -140,6 +140,10 @@ class SortedList:
             # Up to twice as many if what comes next in the order does not do.
             values["searched"] = 2 * self._most
             is_too_much = self._filters.vague or few > values["searched"]
+            if self._filters.part is not None and index is self._indexes[-1] and len(values["terms"]) > 1:
+                # All terms together are rarer than the rarest of them, which was expected.
+                values["searched"] = self._most
+                is_too_much = few > 2 * MOST
             # Where they lie evenly, there are so many among these.
             if is_too_much or few * self._most > query.limit * whole:
                 near = database.rows(self._near, values)
