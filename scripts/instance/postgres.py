@@ -128,7 +128,8 @@ class EmbeddedPostgres:
         finally:
             os.unlink(password_file)
         if made.returncode != 0:
-            raise StartFailed(f"initdb failed in {fresh}: {last_lines(made.stdout)}")
+            # Of a full disk it tells six lines before the end.
+            raise StartFailed(f"initdb failed in {fresh}: {last_lines(made.stdout, 6)}")
         fresh.rename(self.folder)
 
     def require_version(self) -> None:
