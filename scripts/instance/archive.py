@@ -19,12 +19,13 @@ _FORMAT = "siteworks-backup-1"
 
 @dataclass(frozen=True)
 class Manifest:
-    """`created_at` is RFC 3339; `sha256` maps each database to the checksum of its dump."""
+    """`created_at` is RFC 3339; `sha256` maps each database to the checksum of its dump; `closed`: people log in."""
 
     siteworks: str
     postgresql: str
     created_at: str
     sha256: dict[str, str]
+    closed: bool = False
     format: str = _FORMAT
 
 

@@ -51,6 +51,7 @@ def backup(layout: Layout, file: Path) -> archive.Manifest:
             postgresql=major_version(),
             created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             sha256={name: archive.checksum(dump) for name, dump in dumps.items()},
+            closed=layout.closed.exists(),
         )
         archive.write(file, manifest, dumps)
     return manifest

@@ -49,6 +49,8 @@ def restore(layout: Layout, file: Path, *, reset: bool = False) -> archive.Manif
         layout.remove_contents()
         try:
             _fill(layout, dumps)
+            if manifest.closed:
+                layout.closed.touch(mode=0o600)
         except BaseException:  # half an instance would look like a whole one
             layout.remove_contents()
             raise
@@ -100,7 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def act() -> int:
         manifest = restore(layout, Path(options.file), reset=options.reset)
-        say(f"restored the backup of {manifest.created_at} into {layout.data}; start it: ./scripts/run{layout.option}")
+        who = "people log in there" if manifest.closed else "open to every user of this machine"
+        say(
+            f"restored the backup of {manifest.created_at} into {layout.data}, {who}; start it: "
+            f"./scripts/run{layout.option}"
+        )
         return 0
 
     return exit_status("restore", act)

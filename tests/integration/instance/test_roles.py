@@ -187,7 +187,7 @@ def test_migrations_as_the_role_of_the_service_are_refused(
     )
 
 
-def test_a_data_folder_with_a_single_role_is_divided_without_loss_and_so_is_a_backup_of_it(
+def test_a_data_folder_with_a_single_role_is_divided_without_loss_and_so_is_a_backup_of_it_where_people_still_log_in(
     instance: Instance, tmp_path: Path
 ) -> None:
     instance.make_as_before()
@@ -197,7 +197,8 @@ def test_a_data_folder_with_a_single_role_is_divided_without_loss_and_so_is_a_ba
     for name, dump in dumps.items():
         assert instance.server.tool("pg_dump", "-Fc", f"--file={dump}", f"--dbname={name}").returncode == 0
     sums = {name: archive.checksum(dump) for name, dump in dumps.items()}
-    archive.write(tmp_path / "old.tar", archive.Manifest("0.0.1", major_version(), "2026-01-01T00:00:00Z", sums), dumps)
+    manifest = archive.Manifest("0.0.1", major_version(), "2026-01-01T00:00:00Z", sums, closed=True)
+    archive.write(tmp_path / "old.tar", manifest, dumps)
 
     create_databases(instance.server, Credentials(instance.layout.secrets))
     # Services that still run go on, and so do others who have made tables there.
@@ -212,6 +213,7 @@ def test_a_data_folder_with_a_single_role_is_divided_without_loss_and_so_is_a_ba
 
     other = Layout.of(tmp_path / "restored")
     restore(other, tmp_path / "old.tar")
+    assert other.closed.exists()
     with server_alone(other) as server:
         restored = Instance(other, server)
         _check_divided(restored)

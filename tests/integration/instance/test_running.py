@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from scripts.instance import archive
 from scripts.instance.backup import backup
 from scripts.instance.credentials import Credentials
 from scripts.instance.layout import CHECKOUT, Layout
@@ -267,9 +268,12 @@ def test_a_backup_restores_into_a_new_instance_where_an_order_is_of_a_user_in_it
     assert "already holds an instance" in twice.stderr
     assert _script("migrate", "--data", str(other.data)).stdout.count("nothing to do") == len(goes)
 
-    # Of a stopped instance too, whose PostgreSQL is started for it alone.
-    second = tmp_path / "second.tar"
+    # Of a stopped instance too, whose PostgreSQL is started for it alone. It knows whether people log in there.
+    second, closed = tmp_path / "second.tar", Layout(other.data).closed
+    closed.touch()
     assert _script("backup", str(second), "--data", str(other.data)).returncode == 0
+    closed.unlink()
+    assert [archive.read(one, tmp_path)[0].closed for one in (file, second)] == [False, True]
     other.cli("start", "--port", str(other.port), "--workers", "0")
     try:
         assert "started without workers" in other.cli("restart", "--workers", "1", check=False).stderr
