@@ -7,6 +7,7 @@ what is missing: after an interruption, or once the services have forgotten the 
 from __future__ import annotations
 
 import argparse
+import getpass
 import random
 import sys
 import threading
@@ -125,6 +126,8 @@ class GatewayClient:
         with self._lock:
             if self._login is not None and time.monotonic() > self._renew_at:
                 _, tokens = self.call("POST", _LOGIN, self._login)
+                if "access_token" not in tokens:
+                    raise SeedingError("they log in with a second factor; name an administrator without one")
                 self._token = tokens["access_token"]
                 self._renew_at = time.monotonic() + tokens["expires_in"] / 2
             return {"Authorization": f"Bearer {self._token}"} if self._token else {}
@@ -252,6 +255,11 @@ def _all(one: Callable[[Any], tuple[bool, T]], plans: Sequence[Any], what: str) 
     return done
 
 
+def _asked_password() -> str:
+    """From the terminal; without one, a line of the input."""
+    return getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the system; 0 when done, 1 with one clear line otherwise."""
     parser = argparse.ArgumentParser(
@@ -269,6 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     target.add_argument("--data", metavar="DIR", help="the instance's data folder (.data in the checkout)")
     parser.add_argument(
+        "--login", metavar="EMAIL", help="an administrator, where people log in elsewhere; their password is asked for"
+    )
+    parser.add_argument(
         "--seed", type=int, default=1, help="the same number again adds nothing, another adds other data (%(default)s)"
     )
     options = parser.parse_args(arguments)
@@ -284,9 +295,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gateway = GatewayClient(url)
         owners: list[str] = []
         if gateway.asks_for_login:
-            if port is None:
-                raise SeedingError("people log in there; on its own machine, --data DIR says whose secrets to read")
-            owners = seeding_logins.log_in(gateway, layout)
+            if options.login:
+                gateway.log_in(options.login, _asked_password())
+            elif port is None:
+                raise SeedingError("people log in there; name an administrator: --login EMAIL")
+            else:
+                owners = seeding_logins.log_in(gateway, layout)
         user_ids = create_users(gateway) + owners
         create_orders(gateway, user_ids, options.seed)
         create_tasks(gateway, user_ids, options.seed)

@@ -559,6 +559,9 @@ def test_the_seed_makes_somebody_with_each_role_who_can_log_in_and_data_of_sever
     assert 0 < orders["seed.user@example.com"] < orders["seed.auditor@example.com"]
     assert seeding.main(["--url", system.url]) == 1
     assert "people log in there" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{seeded['seed.admin@example.com']}\n"))
+    assert seeding.main(["--url", system.url, "--login", "seed.admin@example.com"]) == 0
+    assert "users 3/3, 3 of them already there" in capsys.readouterr().out
 
 
 #: Something that a user reads of each service, by its name.
