@@ -27,9 +27,11 @@ def test_whatever_is_offered_to_a_role_the_api_answers(
     item = building.item(f"Seen by all, {role} too", visible_to_customer=True)
     building.step(item, "assign", who=building.manager, assignee_id=building.contractor.id)
     page = page_of(building, role, new_context, "/items")
-    expect(page.get_by_label("Show", exact=True)).to_be_visible()
-    for option in page.get_by_label("Show", exact=True).locator("option").all_inner_texts():
-        page.get_by_label("Show", exact=True).select_option(label=option)
+    views = page.get_by_role("group", name="Show", exact=True).get_by_role("button")
+    expect(views.first).to_be_visible()
+    for place in range(views.count()):
+        views.nth(place).click()
+        expect(views.nth(place)).to_have_attribute("aria-pressed", "true")
         expect(page.get_by_role("main").get_by_text(re.compile(r"^\d+ of \d+$"))).to_be_visible()
     for address in (f"/sites/{building.id}", f"/reports?site_id={building.id}"):
         page.goto(f"console#{address}")

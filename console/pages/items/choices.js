@@ -38,6 +38,24 @@ export function places(locations) {
   return branches(locations).map(({ location, depth }) => [location.id, `${"\u2003".repeat(depth)}${location.name}`]);
 }
 
+/** Where the locations of some sites lie, by their ids: "Hall B / Ground floor". @param {string[]} sites @returns {Map<string, string>} */
+export function usePaths(sites) {
+  const [paths, setPaths] = useState(/** @type {Map<string, string>} */ (new Map()));
+  useEffect(() => {
+    const ending = new AbortController();
+    for (const site of sites) {
+      read(path`/sites/${site}/locations`, {}, ending.signal).then(({ locations }) => {
+        const known = new Map(locations.map((/** @type {any} */ one) => [one.id, one]));
+        /** @type {(one: any) => string} */
+        const full = (one) => (known.has(one.parent_id) ? `${full(known.get(one.parent_id))} / ${one.name}` : one.name);
+        setPaths((before) => new Map([...before, ...locations.map((/** @type {any} */ one) => [one.id, full(one)])]));
+      }, () => {});
+    }
+    return () => ending.abort();
+  }, [sites.join()]);
+  return paths;
+}
+
 /** The tree of a site's locations, each before what it holds. @param {any[]} locations */
 export function branches(locations, parent = null, depth = 0) {
   /** @type {{location: any, depth: number}[]} */

@@ -1,30 +1,58 @@
-// What happened to a work item.
-import { html, useState } from "../../vendor/preact.js";
+// What happened to a work item, the latest first.
+import { html, useEffect, useState } from "../../vendor/preact.js";
 import { read } from "../../lib/api.js";
 import { useDeed } from "../../lib/live.js";
 import { Badge, Button, Moment, Problem } from "../../lib/ui.js";
 import { day, number, t, word } from "../../lib/words.js";
 
-/** @param {{target: string, version: number}} props */
-export function History({ target, version }) {
-  const [seen, setSeen] = useState(/** @type {{version: number, rows: any[], next: number | null} | null} */ (null));
+/** How many entries are shown at once. */
+const SHOWN = 20;
+
+/**
+ * All that happened to an item up to a version, in its order.
+ * @param {string | null} target null: nothing of it is told @param {number} version
+ */
+export function useHistory(target, version) {
+  const [rows, setRows] = useState(/** @type {any[]} */ ([]));
   const deed = useDeed();
-  const load = () => deed.run(async () => {
-    const rows = seen?.version === version ? seen.rows : [];
-    const page = await read(`${target}/history`, { limit: 100, after: rows.length ? rows[rows.length - 1].seq : 0 });
-    setSeen({ version, rows: [...rows, ...page.history], next: page.next });
+  const load = () => target && deed.run(async () => {
+    const found = [...rows];
+    let after = found.length ? found[found.length - 1].seq : 0;
+    do {
+      const page = await read(`${target}/history`, { limit: 100, after });
+      found.push(...page.history);
+      after = page.next;
+    } while (after !== null);
+    setRows(found);
   });
-  return html`<section aria-labelledby="history"><header class="title"><h2 id="history">${t("item.history")}</h2>
-    ${(seen === null || seen.version !== version) && html`<${Button} busy=${deed.busy} onClick=${load}>${t("show")}<//>`}</header>
-    <${Problem} error=${deed.error} />
-    ${seen && html`<ol class="history">${seen.rows.map((row) => html`<li key=${row.seq}>
-      <b>${word("step", row.step)}</b> · ${row.actor.name} <span class="soft">${[word("member", row.actor.role), row.actor.organisation].filter(Boolean).join(", ")}</span> · <${Moment} at=${row.at} />
-      ${row.override && html` <${Badge} kind="unsure">${t("item.override")}<//>`}
-      ${row.from_state !== row.to_state && row.to_state && html`<div>${row.from_state ? `${word("state", row.from_state)} → ` : ""}${word("state", row.to_state)}</div>`}
-      ${Object.entries(row.changes).filter(([name]) => name !== "assignee_id").map(([name, [before, after]]) => html`<div key=${name} class="soft">${word("field", name)}: ${shown(name, before)} → ${shown(name, after)}</div>`)}
-      ${row.reason && html`<div class="text">${row.reason}</div>`}${row.note && html`<div class="text">${row.note}</div>`}</li>`)}</ol>`}
-    ${seen?.next && html`<${Button} busy=${deed.busy} onClick=${load}>${t("list.more")}<//>`}
+  useEffect(() => void load(), [target, version]);
+  return { rows, error: deed.error };
+}
+
+/** What was said with the step that led to the present state, such as what was done or why it was returned. @param {{rows: any[], item: any}} props */
+export function LastSaid({ rows, item }) {
+  const last = rows.findLast((row) => row.from_state !== row.to_state);
+  return last?.to_state === item.state && (last.reason || last.note) && html`<div class="said"><${Entry} row=${last} /></div>`;
+}
+
+/** @param {{history: {rows: any[], error: any}}} props */
+export function History({ history }) {
+  const [all, setAll] = useState(false);
+  const rows = history.rows.toReversed();
+  return html`<section aria-labelledby="history"><h2 id="history">${t("item.history")}</h2>
+    <${Problem} error=${history.error} />
+    <ol class="history" reversed>${(all ? rows : rows.slice(0, SHOWN)).map((row) => html`<li key=${row.seq}><${Entry} row=${row} />
+      ${Object.entries(row.changes).filter(([name]) => name !== "assignee_id").map(([name, [before, after]]) => html`<div key=${name} class="soft">${word("field", name)}: ${shown(name, before)} → ${shown(name, after)}</div>`)}</li>`)}</ol>
+    ${!all && rows.length > SHOWN && html`<${Button} onClick=${() => setAll(true)}>${t("list.more")}<//>`}
   </section>`;
+}
+
+/** One step: who took it, when, and what they said. @param {{row: any}} props */
+function Entry({ row }) {
+  return html`<b>${word("step", row.step)}</b> · ${row.actor.name} <span class="soft">${[word("member", row.actor.role), row.actor.organisation].filter(Boolean).join(", ")}</span> · <${Moment} at=${row.at} />
+    ${row.override && html` <${Badge} kind="unsure">${t("item.override")}<//>`}
+    ${row.from_state !== row.to_state && row.to_state && html`<div class="soft">${row.from_state ? `${word("state", row.from_state)} → ` : ""}${word("state", row.to_state)}</div>`}
+    ${row.reason && html`<div class="text">${row.reason}</div>`}${row.note && html`<div class="text">${row.note}</div>`}`;
 }
 
 /** A value of a field. @param {string} name @param {any} value */

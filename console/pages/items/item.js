@@ -6,13 +6,16 @@ import { go } from "../../lib/router.js";
 import { Badge, Button, Dialog, Facts, Form, Link, Moment, Page } from "../../lib/ui.js";
 import { day, t, word } from "../../lib/words.js";
 import { Links, Watchers } from "./beside.js";
-import { useSeen } from "./choices.js";
+import { usePaths, useSeen } from "./choices.js";
 import { Comments } from "./comments.js";
 import { Edit, isOwnDraft, mayEdit } from "./edit.js";
-import { History } from "./history.js";
+import { History, LastSaid, useHistory } from "./history.js";
 import { State } from "./list.js";
 import { stepsOf } from "./roles.js";
 import { StepForm } from "./step.js";
+
+/** The step that usually comes next in a state. @type {Record<string, string>} */
+const USUAL = { open: "start", in_progress: "report_done", returned: "report_done", ready: "accept", disputed: "settle" };
 
 /** @param {{id: string, session: any}} props */
 export function Item({ id, session }) {
@@ -20,8 +23,11 @@ export function Item({ id, session }) {
   const live = useLive(target, { seconds: 10 });
   const item = live.data;
   const site = useLive(item ? path`/sites/${item.site_id}` : null).data;
+  const paths = usePaths(item?.location_id ? [item.site_id] : []);
+  const history = useHistory(item?.key ? target : null, item?.version);
   const [asked, setAsked] = useState(/** @type {string | null} */ (null));
   const steps = item ? stepsOf(item) : [];
+  const usual = item?.state === "open" && !item.assignee ? "assign" : USUAL[item?.state];
   const done = () => {
     setAsked(null);
     live.again();
@@ -33,8 +39,9 @@ export function Item({ id, session }) {
       ${isOwn && html`<${Button} class="danger" onClick=${() => setAsked("delete")}>${t("item.delete")}<//>`}`}>
     ${item && html`<div class="stack">
       <p><${State} item=${item} /> ${item.severity && html`<${Badge}>${word("severity", item.severity)}<//>`} ${item.resolution && word("resolution", item.resolution)}</p>
+      <${LastSaid} rows=${history.rows} item=${item} />
       ${steps.length > 0 && html`<div class="deeds" role="group" aria-label=${t("item.steps")}>${steps.map((/** @type {string} */ one) => html`
-        <${Button} key=${one} class=${one === "void" ? "danger" : ""} onClick=${() => setAsked(one)}>${word("step", one)}<//>`)}</div>`}
+        <${Button} key=${one} class=${one === "void" ? "danger" : one === usual ? "main" : ""} onClick=${() => setAsked(one)}>${word("step", one)}<//>`)}</div>`}
       ${item.description && html`<p class="text">${item.description}</p>`}
       <${Facts} of=${[
         [t("site"), html`<${Link} to=${`/sites/${item.site_id}`}>${site?.name ?? t("site.show")}<//>`],
@@ -43,7 +50,7 @@ export function Item({ id, session }) {
         [t("item.assignee"), item.assignee?.name],
         [t("item.organisation"), item.organisation],
         [t("item.priority"), item.priority],
-        [t("item.location"), [item.location, item.place, item.axes].filter(Boolean).join(", ")],
+        [t("item.location"), [paths.get(item.location_id) ?? item.location, item.place, item.axes].filter(Boolean).join(", ")],
         [t("item.type"), [item.type, item.subtype].filter(Boolean).join(", ")],
         [t("item.root_cause"), item.root_cause],
         [t("item.subject"), item.subject],
@@ -58,11 +65,11 @@ export function Item({ id, session }) {
       ]} />
       ${site && html`<${Comments} target=${target} session=${session} site=${site} />`}
       ${site && item.key && html`<${Watchers} target=${target} session=${session} site=${site} /><${Links} target=${target} session=${session} site=${site} />`}
-      ${item.key && html`<${History} target=${target} version=${item.version} />`}
+      ${item.key && html`<${History} history=${history} />`}
       <${Dialog} title=${title} open=${asked !== null} onClose=${() => setAsked(null)}>
         ${asked === "edit" ? html`<${Edit} item=${item} site=${site} session=${session} done=${done} again=${live.again} />`
           : asked === "delete" ? html`<${Delete} item=${item} again=${live.again} />`
-          : asked !== null && html`<${StepForm} item=${item} step=${asked} session=${session} done=${done} again=${live.again} />`}
+          : asked !== null && html`<${StepForm} item=${item} site=${site} step=${asked} session=${session} done=${done} again=${live.again} />`}
       <//>
     </div>`}
   <//>`;

@@ -1,11 +1,12 @@
 // A list of work items, and what can be done to several of them at once.
-import { html, useEffect, useState } from "../../vendor/preact.js";
+import { html, useEffect, useRef, useState } from "../../vendor/preact.js";
 import { read } from "../../lib/api.js";
 import { ListTable, useList } from "../../lib/list.js";
 import { useDeed } from "../../lib/live.js";
 import { Badge, Button, Dialog, Link, Moment, Problem } from "../../lib/ui.js";
 import { day, t, word } from "../../lib/words.js";
 import { Bulk, MOST } from "./bulk.js";
+import { usePaths } from "./choices.js";
 import { stepsOf } from "./roles.js";
 
 /** @type {Record<string, string>} */
@@ -24,6 +25,7 @@ export function ItemList({ query, session, seconds = 15, changed }) {
   const [chosen, setChosen] = useState(/** @type {Map<string, any>} */ (new Map()));
   const [step, setStep] = useState(/** @type {string | null} */ (null));
   useEffect(() => setChosen(new Map()), [key]);
+  const paths = usePaths([...new Set(list.rows.map((/** @type {any} */ row) => row.site_id))].sort());
   const rows = new Map(list.rows.map((/** @type {any} */ row) => [row.id, row]));
   // Those beyond the shown ones are as they were when they were chosen.
   const items = [...chosen].map(([id, row]) => rows.get(id) ?? row);
@@ -33,12 +35,23 @@ export function ItemList({ query, session, seconds = 15, changed }) {
     for (const row of some) on ? next.set(row.id, row) : next.delete(row.id);
     setChosen(next);
   };
-  const done = (/** @type {Set<string>} */ refused) => {
-    setStep(null);
+  const taken = (/** @type {Set<string>} */ refused) => {
     setChosen(new Map([...chosen].filter(([id]) => refused.has(id))));
     list.again();
     changed?.();
   };
+  // Whoever comes back from an item finds the list where they left it.
+  const left = useRef(history.state?.item);
+  useEffect(() => {
+    const at = left.current;
+    if (!at || list.rows.length === 0) return;
+    if (list.rows.length <= at.place && list.hasMore) return void list.load();
+    left.current = null;
+    const link = document.getElementById(`item-${rows.has(at.id) ? at.id : list.rows[Math.min(at.place, list.rows.length - 1)].id}`);
+    link?.scrollIntoView({ block: "center" });
+    link?.focus({ preventScroll: true });
+  }, [list.rows.length]);
+  const leave = (/** @type {any} */ item) => history.replaceState({ item: { id: item.id, place: list.rows.findIndex((/** @type {any} */ row) => row.id === item.id) } }, "");
   const bar = (chosen.size > 0 || step !== null) && html`<${Chosen} items=${items} list=${list} query=${query} onStep=${setStep} onAll=${setChosen} />`;
   return html`<${Problem} error=${list.error} />
     ${list.data === null && !list.error && html`<p class="soft" aria-busy="true">${t("loading")}</p>`}
@@ -47,15 +60,15 @@ export function ItemList({ query, session, seconds = 15, changed }) {
     ${list.data !== null && html`<${ListTable} list=${list} caption=${t("nav.items")} below=${bar} columns=${[
       [t("item"), (/** @type {any} */ item) => html`<span class="pick">${stepsOf(item).length > 0 && html`<input type="checkbox" checked=${chosen.has(item.id)}
         aria-label=${t("bulk.choose", { title: `${item.key} ${item.title}` })} onChange=${(/** @type {any} */ event) => toggle([item], event.target.checked)} />`}
-        <span><${Link} to=${`/items/${item.id}`}>${item.key ? `${item.key} ` : ""}${item.title}<//></span></span>`, "name"],
+        <span><${Link} to=${`/items/${item.id}`} id=${`item-${item.id}`} onClick=${() => leave(item)}>${item.key ? `${item.key} ` : ""}${item.title}<//></span></span>`, "name"],
       [t("item.state"), (/** @type {any} */ item) => html`<${State} item=${item} />`, "brief state"],
       [t("item.due"), (/** @type {any} */ item) => day(item.due_on), "brief when"],
-      [t("item.location"), (/** @type {any} */ item) => [item.location, item.place].filter(Boolean).join(", "), "brief"],
+      [t("item.location"), (/** @type {any} */ item) => [paths.get(item.location_id) ?? item.location, item.place].filter(Boolean).join(", "), "brief"],
       [t("item.assignee"), (/** @type {any} */ item) => [item.assignee?.name, item.organisation].filter(Boolean).join(", "), "brief"],
       [t("created"), (/** @type {any} */ item) => html`<${Moment} at=${item.created_at} />`, "brief when"],
     ]} />`}
     <${Dialog} title=${step === null ? "" : word("step", step)} open=${step !== null} onClose=${() => setStep(null)}>
-      ${step !== null && html`<${Bulk} step=${step} items=${items} session=${session} done=${done} />`}
+      ${step !== null && html`<${Bulk} step=${step} items=${items} session=${session} taken=${taken} close=${() => setStep(null)} />`}
     <//>`;
 }
 

@@ -1,13 +1,14 @@
-// My work: what is assigned to whoever reads, what is late first; one item is in item.js, a new one in new.js.
-import { html } from "../../vendor/preact.js";
+// My work: what waits for whoever reads, with how much of it there is; one item is in item.js, a new one in new.js.
+import { html, useRef, useState } from "../../vendor/preact.js";
 import { useLive } from "../../lib/live.js";
 import { refine } from "../../lib/router.js";
-import { Choice, Link, Page } from "../../lib/ui.js";
+import { Link, Page } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";
 import { Item } from "./item.js";
 import { ItemList } from "./list.js";
 import { NewItem } from "./new.js";
 import { kindsFor } from "./roles.js";
+import { Tally, useTally } from "./tally.js";
 
 /** What each choice asks the API for. @type {Record<string, Record<string, unknown>>} */
 const VIEWS = {
@@ -19,12 +20,13 @@ const VIEWS = {
   all: {},
 };
 
-/** The choices for somebody with these roles on their sites, the first to begin with. @param {Set<string | null>} roles @param {any} session */
+/** The choices for somebody with these roles on their sites, what concerns them most first. @param {Set<string | null>} roles @param {any} session */
 function viewsFor(roles, session) {
   if (session.inspects) return session.me.id === null ? ["overdue", "ready", "all"] : ["overdue", "ready", "all", "mine"];
   if (roles.size === 1 && roles.has("customer")) return ["all", "remarks"];
-  if (roles.size === 1 && roles.has("executive")) return ["overdue", "ready", "all"];
-  return ["mine", "overdue", "ready", "drafts", "all"].filter((view) => view !== "drafts" || roles.has("engineer") || roles.has("manager"));
+  if (roles.has("manager")) return ["overdue", "ready", "mine", "drafts", "all"];
+  if (roles.has("engineer")) return ["ready", "mine", "overdue", "drafts", "all"];
+  return roles.size === 1 && roles.has("executive") ? ["overdue", "ready", "all"] : ["mine", "overdue", "ready", "all"];
 }
 
 /** @param {any} props */
@@ -39,11 +41,17 @@ function Mine({ place, session }) {
   const live = useLive("/sites", { query: { limit: 100 } });
   const sites = live.data?.sites ?? [];
   const views = viewsFor(new Set(sites.map((/** @type {any} */ site) => site.role)), session);
-  const chosen = views.includes(place.query.view) ? place.query.view : views[0];
+  const [turn, setTurn] = useState(0);
+  const counts = useTally(Object.fromEntries(live.data ? views.map((view) => [view, VIEWS[view]]) : []), turn);
+  // To begin with, the first where there is something.
+  const first = useRef(/** @type {string | null} */ (null));
+  if (first.current === null && live.data && views.every((view) => view in counts)) first.current = views.find((view) => counts[view].count) ?? views[0];
+  const chosen = views.includes(place.query.view) ? place.query.view : first.current;
   const registers = sites.some((/** @type {any} */ site) => kindsFor(site, session).length > 0);
   return html`<${Page} title=${t("nav.items")} live=${live} deeds=${registers && html`<${Link} to="/items/new" class="button main">${t("item.new")}<//>`}>
-    <div class="filters"><${Choice} label=${t("work.view")} value=${chosen} onChange=${(/** @type {string} */ view) => refine({ view })}
-      options=${views.map((view) => [view, t(`work.view.${view}`)])} /></div>
-    <${ItemList} query=${VIEWS[chosen]} session=${session} />
+    ${sites.length === 0 && !session.inspects ? html`<p>${t("sites.none")}</p>` : html`<div class="stack">
+      <${Tally} label=${t("work.view")} names=${views} words=${(/** @type {string} */ view) => t(`work.view.${view}`)} counts=${counts} chosen=${chosen} onChoose=${(/** @type {string} */ view) => refine({ view })} />
+      ${chosen && html`<div key=${place.query.view ? "asked" : "first"}><${ItemList} query=${VIEWS[chosen]} session=${session} changed=${() => setTurn(turn + 1)} /></div>`}
+    </div>`}
   <//>`;
 }

@@ -5,7 +5,10 @@ import { Choice, Field, Form } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
 import { ItemChoice, employers, usePeople, useSeen } from "./choices.js";
 
-/** @typedef {{step: string, site: string | null, isDue: boolean, overrides: boolean}} Shape site: null: of several */
+/** Today where it is earliest: no site takes a date before. */
+const today = () => new Date(Date.now() - 12 * 3_600_000).toISOString().slice(0, 10);
+
+/** @typedef {{step: string, site: string | null, isDue: boolean, overrides: boolean, isStranger?: boolean}} Shape site: null: of several; isStranger: an administrator who is none of the site's people */
 
 /** The fields of each step; the API says what is missing. @type {Record<string, string[]>} */
 const FIELDS = {
@@ -53,7 +56,7 @@ export function StepFields({ said, setSaid, error, ...shape }) {
   const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setSaid({ ...said, [name]: event?.target ? event.target.value : event });
   return namesOf(shape, said).map((name) => {
     const props = { label: t(`step.field.${name}`), error: error?.of?.(name), key: name };
-    const required = NEEDED[step]?.includes(name) || undefined;
+    const required = NEEDED[step]?.includes(name) || (name === "reason" && (shape.isStranger || (step === "assign" && shape.isDue && Boolean(said.due_on)))) || undefined;
     if (name === "assignee_id") return html`<${Choice} ...${props} value=${said.assignee_id ?? ""} onChange=${set(name)} options=${[["", "–"], ...people.filter((one) =>
       ["engineer", "manager", "contractor"].includes(one.role) && !one.disabled).map((one) => [one.user_id, [one.name, one.organisation, word("member", one.role)].filter(Boolean).join(", ")])]} />`;
     if (name === "organisation") return html`<${Field} ...${props} hint=${site !== null && t("step.field.organisation.hint")} list=${list} maxlength="200" value=${said.organisation ?? ""} onInput=${set(name)} />
@@ -61,20 +64,20 @@ export function StepFields({ said, setSaid, error, ...shape }) {
     if (name === "outcome") return html`<${Choice} ...${props} value=${said.outcome} onChange=${set(name)} options=${["open", "void"].map((one) => [one, word("state", one)])} />`;
     if (name === "resolution") return html`<${Choice} ...${props} value=${said.resolution} onChange=${set(name)} options=${ENDINGS.filter((one) => site !== null || one !== "duplicate").map((one) => [one, word("resolution", one)])} />`;
     if (name === "duplicate_of") return html`<${ItemChoice} ...${props} site=${site} value=${said.duplicate_of ?? ""} onChange=${set(name)} />`;
-    if (name === "due_on") return html`<${Field} ...${props} type="date" required=${required} value=${said.due_on ?? ""} onInput=${set(name)} />`;
+    if (name === "due_on") return html`<${Field} ...${props} type="date" min=${today()} required=${required} value=${said.due_on ?? ""} onInput=${set(name)} />`;
     return html`<${Field} ...${props} hint=${name === "reason" && !FIELDS[step]?.includes("reason") && shape.overrides ? t("step.field.reason.hint") : undefined}>${(/** @type {any} */ attributes) =>
       html`<textarea ...${attributes} required=${required} maxlength="2000" value=${said[name] ?? ""} onInput=${set(name)}></textarea>`}<//>`;
   });
 }
 
-/** @param {{item: any, step: string, session: any, done: () => void, again: () => void}} props */
-export function StepForm({ item, step, session, done, again }) {
+/** @param {{item: any, site: any, step: string, session: any, done: () => void, again: () => void}} props */
+export function StepForm({ item, site, step, session, done, again }) {
   const [said, setSaid] = useSaid(step, step === "assign" && item.assignee?.id ? { assignee_id: item.assignee.id } : {});
   // Sent again, it is taken once.
   const key = useMemo(() => crypto.randomUUID(), [item.id, step]);
   const seen = useSeen(item, again);
   const target = path`/work-items/${item.id}/steps`;
-  const shape = { step, site: item.site_id, isDue: item.due_on !== null, overrides: session.operates };
+  const shape = { step, site: item.site_id, isDue: item.due_on !== null, overrides: session.operates, isStranger: session.operates && site?.role === null };
   const body = () => ({ step, op_id: key, ...fieldsOf(shape, said) });
   return html`<${Form} label=${word("step", step)} danger=${step === "void"} done=${done} does=${() => seen.send("POST", target, body())} request=${() => ["POST", target, body(), seen.headers]}>
     ${(/** @type {any} */ error) => html`<${StepFields} ...${shape} said=${said} setSaid=${setSaid} error=${error} />`}

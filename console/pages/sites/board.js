@@ -1,6 +1,6 @@
 // The board of a site: how many items there are by state, contractor and location, each opening the list of them.
 import { html, useEffect, useState } from "../../vendor/preact.js";
-import { path, read } from "../../lib/api.js";
+import { path } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
 import { refine } from "../../lib/router.js";
 import { Button, Choice, Field, Problem, Table } from "../../lib/ui.js";
@@ -8,6 +8,7 @@ import { number, t, word } from "../../lib/words.js";
 import { employers, places, usePeople } from "../items/choices.js";
 import { ItemList } from "../items/list.js";
 import { inspects } from "../items/roles.js";
+import { Tally, useTally } from "../items/tally.js";
 
 const STATES = ["open", "in_progress", "returned", "ready", "disputed", "closed", "void", "draft"];
 /** What customers are told of a state. */
@@ -25,8 +26,10 @@ export function Board({ site, place, session, isCustomer }) {
   const [turn, setTurn] = useState(0);
   // Drafts are their authors'.
   const states = isCustomer ? TOLD : inspects(site, session) ? STATES : STATES.filter((state) => state !== "draft");
+  const counts = useTally(Object.fromEntries(states.map((state) => [state, { site_id: site.id, state }])), turn);
   return html`<div class="stack">
-    <${States} turn=${turn} site=${site} states=${states} chosen=${asked.state} />
+    <${Tally} label=${t("item.state")} names=${states} words=${(/** @type {string} */ state) => word("state", state)} counts=${counts} chosen=${asked.state}
+      onChoose=${(/** @type {string} */ state) => refine({ state: state === asked.state ? "" : state, counted_in: "" })} />
     ${!isCustomer && html`<div class="halves">
       <${Counts} turn=${turn} title=${t("site.by_contractor")} report="contractors" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
       <${Counts} turn=${turn} title=${t("site.by_assignee")} report="contractors" by="assignee" filter="assignee_id" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
@@ -38,23 +41,8 @@ export function Board({ site, place, session, isCustomer }) {
   </div>`;
 }
 
-/** How many items there are in each state. @param {{turn: number, site: any, states: string[], chosen: string | undefined}} props */
-function States({ turn, site, states, chosen }) {
-  const [counts, setCounts] = useState(/** @type {Record<string, string>} */ ({}));
-  useEffect(() => {
-    const ending = new AbortController();
-    for (const state of states) {
-      read("/work-items", { site_id: site.id, state, limit: 1 }, ending.signal).then(
-        (page) => setCounts((before) => ({ ...before, [state]: `${number(page.total)}${page.total_is_exact ? "" : "+"}` })),
-        () => {},
-      );
-    }
-    return () => ending.abort();
-  }, [site.id, turn]);
-  return html`<div class="deeds" role="group" aria-label=${t("item.state")}>${states.map((state) => html`
-    <${Button} key=${state} class="count" aria-pressed=${state === chosen ? "true" : "false"} onClick=${() => refine({ state: state === chosen ? "" : state, counted_in: "" })}>
-      <b>${counts[state] ?? "…"}</b> ${word("state", state)}<//>`)}</div>`;
-}
+/** What stands for no organisation, person or location. @param {string | null} by */
+const none = (by) => (by === "location" ? "–" : t("site.nobody"));
 
 /** The numbers of a report, each opening the items that it counts. @param {any} props */
 function Counts({ turn, title, report, by = "organisation", filter = "organisation", site, figures }) {
@@ -69,42 +57,56 @@ function Counts({ turn, title, report, by = "organisation", filter = "organisati
   };
   const figure = (/** @type {string} */ words, /** @type {() => void} */ onClick) => html`<button type="button" class="plain figure" onClick=${onClick}>${words}</button>`;
   const count = (/** @type {any} */ value) => figure(number(value.count), () => open("counted_in", new URLSearchParams(value.items.split("?")[1]).get("counted_in") ?? ""));
-  const name = (/** @type {any} */ row) => (row.key ? figure(row.name, () => open(filter, row.key)) : row.key === null ? t("report.total") : t("site.nobody"));
+  // A location stands below what holds it.
+  const sorted = (/** @type {any[]} */ rows) => (by === "location" ? rows.toSorted((one, other) => one.name.localeCompare(other.name)) : rows);
+  const name = (/** @type {any} */ row) => (row.key ? figure(row.name, () => open(filter, row.key)) : row.key === null ? t("report.total") : none(by));
   return html`<details open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}><summary><h2>${title}</h2></summary>
     <${Problem} error=${live.error} />
-    ${live.data && html`<${Table} caption=${title} rows=${[...live.data.rows, live.data.total]} id=${(/** @type {any} */ row) => row.key ?? "total"}
-      columns=${[[word("by", by), name], ...figures.map((/** @type {string} */ one) => [word("figure", one), (/** @type {any} */ row) => count(row[one]), "number"])]} />`}</details>`;
+    ${live.data && html`<${Table} caption=${title} rows=${[...sorted(live.data.rows), live.data.total]} id=${(/** @type {any} */ row) => row.key ?? "total"}
+      columns=${[[word("by", by), name, "name"], ...figures.map((/** @type {string} */ one) => [word("figure", one), (/** @type {any} */ row) => count(row[one]), "number brief when"])]} />`}</details>`;
 }
 
 /** @param {{site: any, asked: Record<string, string>, states: string[], isCustomer: boolean}} props */
 function Filters({ site, asked, states, isCustomer }) {
   const people = usePeople(isCustomer ? null : site.id);
   const locations = useLive(path`/sites/${site.id}/locations`);
+  // On a phone the list would begin below all of them.
+  const [wide] = useState(isWide);
   const [isOpen, setOpen] = useState(LATER.some((name) => asked[name]));
   const types = useLive(isOpen && !isCustomer ? "/reports/counts" : null, { query: { site_id: site.id, by: "type" } });
   const set = (/** @type {string} */ name) => (/** @type {any} */ event) => refine({ [name]: event?.target ? event.target.value : event });
   const choice = (/** @type {string} */ name, /** @type {string} */ label, /** @type {[string, string][]} */ options) => html`
     <${Choice} label=${label} value=${asked[name] ?? ""} onChange=${set(name)} options=${[["", t("any")], ...options]} />`;
   const words = (/** @type {string} */ kind, /** @type {string[]} */ values) => values.map((one) => /** @type {[string, string]} */ ([one, word(kind, one)]));
+  /** Which figure's items are shown. @param {string} figure */
+  const counted = (figure) => {
+    const asked = new URLSearchParams(figure.split("?")[1]);
+    const key = asked.get("key");
+    const name = people.find((one) => one.user_id === key)?.name ?? locations.data?.locations.find((/** @type {any} */ one) => one.id === key)?.name ?? key;
+    return html`${t("site.counted")} <b>${[name === "" ? none(asked.get("by")) : name, word("figure", asked.get("figure"))].filter(Boolean).join(": ")}</b>`;
+  };
   const workers = people.filter((one) => ["engineer", "manager", "contractor"].includes(one.role));
   const sorts = isCustomer ? SORTS.slice(0, 3) : SORTS;
-  return html`<div class="filters">
-      <${Field} label=${isCustomer ? t("item.search.title") : t("item.search")} type="search" value=${asked.q ?? ""} onInput=${set("q")} />
+  const often = html`
       ${choice("state", t("item.state"), words("state", states))}
       ${!isCustomer && choice("overdue", t("item.overdue"), [["true", t("yes")], ["false", t("no")]])}
       ${!isCustomer && employers(people).length > 0 && choice("organisation", t("item.organisation"), employers(people).map((one) => [one, one]))}
       ${!isCustomer && choice("assignee_id", t("item.assignee"), workers.map((one) => [one.user_id, one.name]))}
       ${choice("location_id", t("item.location"), places(locations.data?.locations ?? []))}
-      <${Choice} label=${t("site.sort")} value=${asked.sort ?? SORTS[0]} onChange=${set("sort")} options=${sorts.map((one) => [one, t(`sort.${one}`)])} />
+      <${Choice} label=${t("site.sort")} value=${asked.sort ?? SORTS[0]} onChange=${set("sort")} options=${sorts.map((one) => [one, t(`sort.${one}`)])} />`;
+  return html`<div class="filters">
+      <${Field} label=${isCustomer ? t("item.search.title") : t("item.search")} type="search" value=${asked.q ?? ""} onInput=${set("q")} />
+      ${wide && often}
     </div>
-    ${!isCustomer && html`<details open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}><summary>${t("site.filters")}</summary><div class="filters">
+    ${!(isCustomer && wide) && html`<details open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}><summary>${t("site.filters")}</summary><div class="filters">
+      ${!wide && often}${!isCustomer && html`
       ${choice("kind", t("item.kind"), words("kind", ["defect", "task", "customer_remark"]))}
       ${choice("type", t("item.type"), (types.data?.rows ?? []).filter((/** @type {any} */ row) => row.key).map((/** @type {any} */ row) => [row.key, row.name]))}
       ${choice("severity", word("field", "severity"), words("severity", ["critical", "significant", "minor"]))}
       ${choice("priority", t("item.priority"), ["1", "2", "3", "4"].map((one) => [one, one]))}
       <${Field} label=${t("site.due_from")} type="date" value=${asked.due_from ?? ""} onChange=${set("due_from")} />
-      <${Field} label=${t("site.due_to")} type="date" value=${asked.due_to ?? ""} onChange=${set("due_to")} />
+      <${Field} label=${t("site.due_to")} type="date" value=${asked.due_to ?? ""} onChange=${set("due_to")} />`}
     </div></details>`}
-    ${Object.keys(asked).some((name) => name !== "sort") && html`<p>${asked.counted_in && t("site.counted")} <${Button} class="plain"
+    ${Object.keys(asked).some((name) => name !== "sort") && html`<p>${asked.counted_in && counted(asked.counted_in)} <${Button}
       onClick=${() => refine(Object.fromEntries(FILTERS.filter((name) => name !== "sort").map((name) => [name, ""])))}>${t("site.all")}<//></p>`}`;
 }

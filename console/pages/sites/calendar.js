@@ -22,7 +22,9 @@ function monthAfter(month, by) {
 
 /** @param {any} props */
 export function Calendar({ site, place, session }) {
-  const month = /^\d{4}-\d{2}$/.test(place.query.month ?? "") ? place.query.month : new Date().toISOString().slice(0, 7);
+  // Swedish writes a day as ISO 8601 does.
+  const today = new Intl.DateTimeFormat("sv", { timeZone: site.time_zone }).format(new Date());
+  const month = /^\d{4}-\d{2}$/.test(place.query.month ?? "") ? place.query.month : today.slice(0, 7);
   const first = `${month}-01`;
   const last = new Date(Date.parse(monthAfter(month, 1)) - DAY).toISOString().slice(0, 10);
   const live = useLive(path`/sites/${site.id}/calendar`, { query: { from: first, to: last } });
@@ -43,7 +45,7 @@ export function Calendar({ site, place, session }) {
     <ol class="month">
       ${WEEK.map((name) => html`<li key=${name} class="soft" aria-hidden="true">${name}</li>`)}
       ${[...Array(blank).keys()].map((at) => html`<li key=${`blank${at}`} aria-hidden="true"></li>`)}
-      ${shown.map((/** @type {any} */ one) => html`<li key=${one.day} class=${one.works ? "day" : "day rests"}>
+      ${shown.map((/** @type {any} */ one) => html`<li key=${one.day} class=${one.works ? "day" : "day rests"} aria-current=${one.day === today ? "date" : undefined}>
         ${isLead ? html`<button type="button" class="plain" aria-label=${says(one)} title=${says(one)} onClick=${() => setAsked(one)}>${Number(one.day.slice(8))}${one.is_exception && "*"}</button>`
           : html`<span aria-hidden="true" title=${says(one)}>${Number(one.day.slice(8))}${one.is_exception && "*"}</span><span class="hidden">${says(one)}</span>`}</li>`)}
     </ol></div>

@@ -1,10 +1,11 @@
 // The people of a site, and what each is there.
-import { html, useState } from "../../vendor/preact.js";
+import { html, useId, useState } from "../../vendor/preact.js";
 import { path, send } from "../../lib/api.js";
 import { ListTable, useList } from "../../lib/list.js";
 import { go } from "../../lib/router.js";
 import { Badge, Button, Choice, Dialog, Field, Form, Problem } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
+import { employers } from "../items/choices.js";
 import { leads, takesPart } from "../items/roles.js";
 
 const ROLES = ["engineer", "manager", "executive", "customer", "contractor"];
@@ -39,13 +40,14 @@ export function People({ site, session }) {
     <${Dialog} title=${title} open=${asked !== null} onClose=${() => setAsked(null)}>
       ${asked?.deed === "remove" ? html`<p>${t(asked.person.user_id === me ? "site.people.leave.what" : "site.people.remove.what", { name: asked.person.name })}</p>
         <${Form} danger label=${title} done=${done} does=${() => send("DELETE", remove(asked.person))} request=${() => ["DELETE", remove(asked.person)]} />`
-        : asked !== null && html`<${Person} site=${site} person=${asked.person} done=${done} />`}
+        : asked !== null && html`<${Person} site=${site} person=${asked.person} known=${employers(people.rows)} done=${done} />`}
     <//>
   </section>`;
 }
 
-/** Somebody to be added, or changed. @param {{site: any, person?: any, done: () => void}} props */
-function Person({ site, person, done }) {
+/** Somebody to be added, or changed. @param {{site: any, person?: any, known: string[], done: () => void}} props known: for whom others work */
+function Person({ site, person, known, done }) {
+  const list = useId();
   const before = person ?? { role: "engineer", organisation: "", position: "" };
   const [said, setSaid] = useState(/** @type {Record<string, string>} */ ({ email: "", role: before.role, organisation: before.organisation ?? "", position: before.position ?? "" }));
   const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setSaid({ ...said, [name]: event?.target ? event.target.value : event });
@@ -58,7 +60,8 @@ function Person({ site, person, done }) {
       <${Choice} label=${t("site.role")} value=${said.role} onChange=${set("role")} options=${ROLES.map((one) => [one, word("member", one)])} />
       <p class="soft">${t(`member.${said.role}.what`)}</p>
       ${loses && html`<p class="unsure">${t("site.people.loses")}</p>`}
-      <${Field} label=${t("item.organisation")} value=${said.organisation} maxlength="200" error=${error?.of?.("organisation")} onInput=${set("organisation")} />
+      <${Field} label=${t("item.organisation")} list=${list} value=${said.organisation} maxlength="200" error=${error?.of?.("organisation")} onInput=${set("organisation")} />
+      <datalist id=${list}>${known.map((one) => html`<option value=${one} />`)}</datalist>
       <${Field} label=${t("site.position")} value=${said.position} maxlength="200" error=${error?.of?.("position")} onInput=${set("position")} />`}
   <//>`;
 }

@@ -1,5 +1,5 @@
 // One site: its board, people, locations, working days and settings.
-import { html } from "../../vendor/preact.js";
+import { html, useEffect } from "../../vendor/preact.js";
 import { path } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
 import { Link, Page } from "../../lib/ui.js";
@@ -21,6 +21,7 @@ export function Site({ id, place, session }) {
   const chosen = place.parts[2] in TABS ? place.parts[2] : "board";
   const isCustomer = site?.role === "customer" && !session.inspects;
   const tabs = Object.keys(TABS).filter((name) => name === "board" || name === "people" || (name === "settings" ? site && leads(site, session) : !isCustomer));
+  useEffect(() => document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [chosen, site === null]);
   return html`<${Page} title=${site?.name ?? t("site")} live=${live} deeds=${site && html`
     ${kindsFor(site, session).length > 0 && html`<${Link} class="button main" to="/items/new" query=${{ site_id: id }}>${t("item.new")}<//>`}
     <${Link} class="button" to="/reports" query=${{ site_id: id }}>${t("nav.reports")}<//>`}>
