@@ -1,6 +1,6 @@
 // A chart of figures of each row; the table beside it says the same.
 import { html } from "../../vendor/preact.js";
-import { day, number, word } from "../../lib/words.js";
+import { number, word } from "../../lib/words.js";
 
 const WIDTH = 800;
 const HEIGHT = 160;
@@ -8,22 +8,24 @@ const HEIGHT = 160;
 const MOST = 400;
 const MOST_BARS = 12;
 
-/** @param {{title: string, rows: any[], figures: string[], isOverTime: boolean}} props of two figures the second is a part of the first */
-export function Chart({ title, rows, figures, isOverTime }) {
+/** @param {{title: string, rows: any[], figures: string[], isOverTime: boolean, name: (row: any) => string}} props of two figures the second is a part of the first */
+export function Chart({ title, rows, figures, isOverTime, name }) {
   if (rows.length < 2 || figures.length === 0) return null;
-  const count = (/** @type {any} */ row, /** @type {string} */ figure) => row[figure]?.count ?? 0;
+  const count = (/** @type {any} */ row, /** @type {string} */ figure) => (typeof row[figure] === "number" ? row[figure] : row[figure]?.count ?? 0);
+  const isRate = figures[0].endsWith("_rate");
+  const written = (/** @type {number} */ value) => (isRate ? `${number(Math.round(value * 100))} %` : number(Math.round(value * 10) / 10));
   if (!isOverTime) {
     const sorted = [...rows].sort((one, other) => count(other, figures[0]) - count(one, figures[0])).slice(0, MOST_BARS);
-    const most = Math.max(1, count(sorted[0], figures[0]));
-    return html`<figure class="chart" aria-hidden="true"><div class="bars">${sorted.map((row) => html`<span key=${row.key}>${row.name || "–"}</span>
+    const most = isRate ? 1 : Math.max(1, count(sorted[0], figures[0]));
+    return html`<figure class="chart" aria-hidden="true"><div class="bars">${sorted.map((row) => html`<span key=${row.key}>${name(row)}</span><b class="number">${written(count(row, figures[0]))}</b>
       <svg viewBox="0 0 100 10" preserveAspectRatio="none"><rect width=${(count(row, figures[0]) / most) * 100} height="10" /></svg>`)}</div>
       <figcaption class="soft">${word("figure", figures[0])}</figcaption></figure>`;
   }
   const shown = rows.slice(-MOST);
-  const most = Math.max(1, ...shown.map((row) => count(row, figures[0])));
+  const most = isRate ? 1 : Math.max(1, ...shown.map((row) => count(row, figures[0])));
   const step = WIDTH / shown.length;
   return html`<figure class="chart"><svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${title} preserveAspectRatio="none">
     ${figures.map((figure, at) => shown.map((row, place) => html`<rect key=${`${figure}${place}`} class=${at === 0 && figures.length > 1 ? "whole" : ""} x=${place * step + step * 0.1} width=${step * 0.8}
       y=${HEIGHT - (count(row, figure) / most) * HEIGHT} height=${(count(row, figure) / most) * HEIGHT} />`))}
-  </svg><figcaption class="soft"><span>${day(shown[0].key)}</span><span>${figures.map((one) => word("figure", one)).join(" · ")} · max ${number(most)}</span><span>${day(shown[shown.length - 1].key)}</span></figcaption></figure>`;
+  </svg><figcaption class="soft"><span>${name(shown[0])}</span><span>${figures.map((one) => word("figure", one)).join(" · ")} · max ${written(most)}</span><span>${name(shown[shown.length - 1])}</span></figcaption></figure>`;
 }

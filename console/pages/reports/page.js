@@ -3,7 +3,7 @@ import { html, useEffect } from "../../vendor/preact.js";
 import { useLive } from "../../lib/live.js";
 import { refine } from "../../lib/router.js";
 import { Choice, Field, Link, Page, Table } from "../../lib/ui.js";
-import { day, number, t, word } from "../../lib/words.js";
+import { day, language, number, t, word } from "../../lib/words.js";
 import { ItemList } from "../items/list.js";
 import { Chart } from "./chart.js";
 
@@ -18,6 +18,10 @@ const REPORTS = {
   returns: ["organisation", "site", "week", "month"],
   counts: ["type", "location", "root_cause"],
 };
+/** What the chart of a report shows, if it is not its first figure: what tells whether it gets better. @type {Record<string, string>} */
+const TELLING = { progress: "closed_rate", "time-to-close": "median_days", "on-time": "by_final_date_rate", returns: "returned_rate" };
+/** How many weeks or months are shown to begin with. @type {Record<string, number>} */
+const SPANS = { week: 12, month: 6 };
 const OF_A_PERIOD = ["burndown", "time-to-close", "on-time", "returns", "counts"];
 
 /** The reports that somebody with these roles may see. @param {(string | null)[]} roles @param {any} session */
@@ -41,28 +45,29 @@ export default function Reports({ place, session }) {
 function Report({ name, names, sites, place, session }) {
   const { site_id = "", from = "", to = "", counted_in = "" } = place.query;
   const by = REPORTS[name].includes(place.query.by) ? place.query.by : REPORTS[name][0];
-  const period = OF_A_PERIOD.includes(name) ? { from, to } : {};
+  const period = OF_A_PERIOD.includes(name) ? { from: from || beginning(by, to), to } : {};
   const live = useLive(`/reports/${name}`, { query: { by, site_id, ...period } });
   const report = live.data;
   const overTime = name === "progress" && by !== "site";
   useEffect(() => {
     if (counted_in) document.getElementById("counted")?.scrollIntoView();
   }, [counted_in]);
+  useEffect(() => document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [name, live.data === null]);
   return html`<${Page} title=${t(`report.${name}`)} live=${live}>
     <nav aria-label=${t("nav.reports")} class="tabs"><ul>${names.map((one) => html`<li key=${one}>
-      <${Link} to=${`/reports/${one}`} query=${{ site_id }} aria-current=${one === name ? "page" : undefined}>${t(`report.${one}`)}<//></li>`)}</ul></nav>
+      <${Link} to=${`/reports/${one}`} query=${{ site_id, from, to }} aria-current=${one === name ? "page" : undefined}>${t(`report.${one}`)}<//></li>`)}</ul></nav>
     <p class="soft">${t(`report.${name}.what`)}</p>
     <div class="filters">
       <${Choice} label=${t("site")} value=${site_id} onChange=${(/** @type {string} */ chosen) => refine({ site_id: chosen, counted_in: "" })}
         options=${[["", t("report.all")], ...sites.map((site) => [site.id, site.name])]} />
       ${REPORTS[name].length > 1 && html`<${Choice} label=${t("report.by")} value=${by} onChange=${(/** @type {string} */ chosen) => refine({ by: chosen, counted_in: "" })} options=${REPORTS[name].map((one) => [one, word("by", one)])} />`}
       ${OF_A_PERIOD.includes(name) && html`
-        <${Field} label=${t("report.from")} type="date" value=${from} error=${live.error?.of?.("from")} onChange=${(/** @type {any} */ event) => refine({ from: event.target.value, counted_in: "" })} />
-        <${Field} label=${t("report.to")} type="date" value=${to} error=${live.error?.of?.("to")} onChange=${(/** @type {any} */ event) => refine({ to: event.target.value, counted_in: "" })} />`}
+        <${Field} label=${t("report.from")} type="date" value=${from || report?.first_day || ""} error=${live.error?.of?.("from")} onChange=${(/** @type {any} */ event) => refine({ from: event.target.value, counted_in: "" })} />
+        <${Field} label=${t("report.to")} type="date" value=${to || report?.last_day || ""} error=${live.error?.of?.("to")} onChange=${(/** @type {any} */ event) => refine({ to: event.target.value, counted_in: "" })} />`}
     </div>
-    ${report && html`<div class="stack"><${Chart} title=${t(`report.${name}`)} rows=${overTime ? summed(report.rows) : report.rows} figures=${overTime ? ["items", "closed"] : columns(report).slice(0, 1)}
-      isOverTime=${["day", "week", "month"].includes(by)} /><${Figures} report=${report} name=${name} shares=${!overTime} /></div>`}
-    ${counted_in && html`<section key=${counted_in} aria-labelledby="counted"><h2 id="counted">${t("report.counted")}</h2><${ItemList} query=${{ counted_in }} session=${session} seconds=${0} /></section>`}
+    ${report && html`<div class="stack"><${Chart} title=${t(`report.${name}`)} rows=${overTime ? summed(report.rows) : report.rows} figures=${overTime ? ["items", "closed"] : [TELLING[name] ?? columns(report)[0]]}
+      isOverTime=${isTime(by)} name=${(/** @type {any} */ row) => shownName(name, by, row)} /><${Figures} report=${report} name=${name} shares=${!overTime} /></div>`}
+    ${counted_in && html`<section key=${counted_in} class="counted" aria-labelledby="counted"><h2 id="counted">${t("report.counted")}</h2><${ItemList} query=${{ counted_in }} session=${session} seconds=${0} /></section>`}
   <//>`;
 }
 
@@ -79,25 +84,39 @@ function summed(rows) {
 
 /** @param {{report: any, name: string, shares: boolean}} props */
 function Figures({ report, name, shares }) {
-  const rows = [...report.rows, ...(report.total ? [{ ...report.total, name: t("report.total") }] : [])];
+  const rows = [...report.rows, ...(report.total && report.rows.length > 1 ? [{ ...report.total, name: t("report.total") }] : [])];
   /** @type {[string, (row: any) => any, string?][]} */
   const shown = columns(report).filter((one) => shares || !one.endsWith("_rate")).map((one) => [word("figure", one), (/** @type {any} */ row) => html`<${Figure} value=${row[one]} rate=${one.endsWith("_rate")} />`, "number"]);
   return html`<${Table} caption=${t(`report.${name}`)} rows=${rows} id=${(/** @type {any} */ row) => row.key ?? "total"}
-    columns=${[[word("by", report.by), (/** @type {any} */ row) => shownName(report.by, row), "name"], ...shown]} />`;
+    columns=${[[word("by", report.by), (/** @type {any} */ row) => shownName(name, report.by, row), "name"], ...shown]} />`;
 }
 
-/** @param {string} by @param {any} row */
-function shownName(by, row) {
-  if (!row.name) return "–";
+const months = new Intl.DateTimeFormat(language, { month: "long", year: "numeric", timeZone: "UTC" });
+const isTime = (/** @type {string} */ by) => ["day", "week", "month"].includes(by);
+
+/** The first day that is shown by week or month, if nobody asked for another. @param {string} by @param {string} to */
+function beginning(by, to) {
+  if (!(by in SPANS)) return "";
+  const day = to ? new Date(to) : new Date();
+  if (by === "month") return new Date(Date.UTC(day.getUTCFullYear(), day.getUTCMonth() - SPANS.month + 1, 1)).toISOString().slice(0, 10);
+  return new Date(day.getTime() - SPANS.week * 7 * 86_400_000).toISOString().slice(0, 10);
+}
+
+/** @param {string} report @param {string} by @param {any} row */
+function shownName(report, by, row) {
+  if (!row.name) return ["organisation", "assignee"].includes(by) ? t("site.nobody") : "–";
   if (row.key === null || !row.key) return row.name;
-  if (["day", "week", "month"].includes(by)) return day(row.key);
+  if (by === "month") return months.format(new Date(row.key));
+  // What is counted at the end of a week is named by that day.
+  if (by === "week" && report !== "burndown") return t("report.week", { day: day(row.key) });
+  if (isTime(by)) return day(row.key);
   return ["severity", "resolution"].includes(by) ? word(by, row.key) : row.name;
 }
 
 /** A number, which opens the items that it counts; null is a dash. @param {{value: any, rate: boolean}} props */
 function Figure({ value, rate }) {
   if (value === null) return "–";
-  if (typeof value === "number") return rate ? `${number(Math.round(value * 1000) / 10)} %` : number(value);
+  if (typeof value === "number") return rate ? `${number(Math.round(value * 1000) / 10)} %` : number(Math.round(value * 10) / 10);
   const counted = new URLSearchParams(value.items.split("?")[1]).get("counted_in");
   return html`<button type="button" class="plain figure" onClick=${() => refine({ counted_in: counted })}>${number(value.count)}</button>`;
 }
