@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -13,15 +13,17 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    any_,
     bindparam,
     case,
+    cast,
     delete,
     func,
     or_,
     select,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import array, insert
+from sqlalchemy.dialects.postgresql import ARRAY, array, insert
 from sqlalchemy.orm import Session, aliased
 
 from service_users.errors import EmailTaken, UserNotFound
@@ -117,6 +119,7 @@ def search(
     email_key: str | None,
     role: str | None,
     part: str | None,
+    ids: Sequence[str] | None = None,
 ) -> Found:
     """Return one page of the matching users.
 
@@ -128,6 +131,7 @@ def search(
         "reach": reach.owner,
         "email_key": email_key,
         "role": role,
+        "ids": ids,
         "part": containing(part) if part else None,
         **(sought(part) if part else {}),
         "created_from": page.created_from,
@@ -152,6 +156,8 @@ def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
             filters.others.append(User.id.in_(union_all(select(_REACH), _KNOWN)))
     if "email_key" in given:
         filters.ordered.append(User.email_key == bindparam("email_key"))
+    if "ids" in given:
+        filters.others.append(User.id == any_(cast(bindparam("ids"), ARRAY(Uuid()))))
     if "role" in given:
         filters.others.append(User.roles.contains(array([bindparam("role", type_=Text)])))
     if "part" in given:

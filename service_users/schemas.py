@@ -14,12 +14,14 @@ from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, m
 from service_users.domain import DEFAULT_ROLES
 from servicekit.web.paging import SortedPage, SortedQuery
 from servicekit.web.preconditions import Resource
-from servicekit.web.schemas import Body, Id, QueryText, Timestamp, Update, View, Visible, unsent
+from servicekit.web.schemas import Body, Id, QueryText, Timestamp, Update, View, Visible, parse_uuid, unsent
 
 MAX_EMAIL = 254
 #: What stands before the @ of most addresses, and is in its normal form.
 _PLAIN_LOCAL = re.compile(r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*")
 _MAX_LOCAL = 64
+#: As many as a page has rows.
+MOST_IDS = 100
 _ROLE = re.compile(r"^[a-z][a-z0-9_]{0,31}$")
 _ROLES_RULE = "1 to 16 different ones, each of 1 to 32 of a-z, 0-9 and _, beginning with a letter"
 
@@ -50,6 +52,13 @@ def _email_if_it_is_one(value: str) -> str:
         return value
 
 
+def _ids(value: str) -> str:
+    ids = value.split(",", MOST_IDS)
+    if len(ids) > MOST_IDS:
+        raise ValueError(f"must have at most {MOST_IDS} ids")
+    return ",".join(str(parse_uuid(one)) for one in ids)
+
+
 def _role(value: str) -> str:
     if not _ROLE.fullmatch(value):
         raise ValueError("must be 1 to 32 of a-z, 0-9 and _, and begin with a letter")
@@ -70,6 +79,8 @@ Email = Annotated[
 #: An address in a query, normalised like a stored one if it is valid (such as its IDNA domain).
 EmailSought = Annotated[QueryText, AfterValidator(_email_if_it_is_one)]
 Sought = Annotated[QueryText, StringConstraints(max_length=200)]
+#: Several ids in a query, as text in the form of the database.
+IdsSought = Annotated[str, AfterValidator(_ids)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), Visible]
 Role = Annotated[str, AfterValidator(_role), Field(examples=["user"], json_schema_extra={"pattern": _ROLE.pattern})]
 Roles = Annotated[
@@ -102,6 +113,7 @@ class UserQuery(SortedQuery):
     )
     email: EmailSought | None = Field(default=None, description="exactly this address, whatever the case")
     role: QueryText | None = Field(default=None, description="users who have this role")
+    id: IdsSought | None = Field(default=None, description=f"these alone: up to {MOST_IDS} ids, separated by commas")
     q: Sought | None = Field(default=None, description="part of the name or the address")
 
 

@@ -142,6 +142,7 @@ class Users:
             reach=reach,
             email_key=None if query.email is None else comparable(query.email),
             role=query.role,
+            ids=None if query.id is None else query.id.split(","),
             part=None if query.q is None else comparable(query.q),
         )
         return UserPage.unchecked(

@@ -1,6 +1,6 @@
 // To choose somebody.
-import { html, useState } from "../vendor/preact.js";
-import { path } from "./api.js";
+import { html, useEffect, useState } from "../vendor/preact.js";
+import { path, read } from "./api.js";
 import { useLive } from "./live.js";
 import { refine } from "./router.js";
 import { Button, Dialog, Field, Problem } from "./ui.js";
@@ -14,6 +14,28 @@ export function People({ onChoose }) {
     <${Problem} error=${live.error} />
     <ul class="cards">${live.data?.users.map((/** @type {any} */ user) => html`<li key=${user.id}>
       <${Button} onClick=${() => onChoose(user)}>${user.name}<//> <span class="soft">${user.email}</span></li>`)}</ul>`;
+}
+
+/** As many as the API takes at once. */
+const MOST = 100;
+
+/**
+ * The names of users by their ids, each asked for once and many at a time; null: there is nobody of that id.
+ * @param {string[]} ids @returns {Record<string, string | null>}
+ */
+export function useNames(ids) {
+  const [names, setNames] = useState(/** @type {Record<string, string | null>} */ ({}));
+  const unknown = [...new Set(ids)].filter((id) => !(id in names)).slice(0, MOST).join(",");
+  useEffect(() => {
+    if (unknown === "") return undefined;
+    const ending = new AbortController();
+    read("/users", { id: unknown, limit: MOST, total: false }, ending.signal).then((page) => {
+      const found = new Map(page.users.map((/** @type {any} */ user) => [user.id, user.name]));
+      setNames((before) => ({ ...before, ...Object.fromEntries(unknown.split(",").map((id) => [id, found.get(id) ?? null])) }));
+    }, () => {});
+    return () => ending.abort();
+  }, [unknown]);
+  return names;
 }
 
 /** A filter by somebody. @param {{label: string, name: string, id: string}} props */

@@ -31,11 +31,13 @@ class BulkStore:
     def choose(self, choice: Choice, *, reach: Reach) -> tuple[list[Chosen], datetime]:
         with self._statements.transaction() as session:
             (as_of,) = self._statements.row(session, "clock")
-            if RETRYABLE_STATES.issuperset(choice.states):
+            if choice.dry:
+                self._statements.run(session, "in_index_order")
+            elif RETRYABLE_STATES.issuperset(choice.states):
                 self._statements.run(session, "oldest_first")
             rows = self._statements.rows(
                 session,
-                "choose",
+                "choose_any" if choice.dry else "choose",
                 reach=optional_text(reach.owner),
                 states=[state.value for state in choice.states],
                 task_type=choice.task_type,

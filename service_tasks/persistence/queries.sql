@@ -316,26 +316,34 @@ OFFSET 0
 -- The next page of matching tasks, by id. Each state is a separate branch, so that it uses its own index, and
 -- MATERIALIZED: for a LIMIT in order the planner would walk the primary key over millions of ended tasks. A state that
 -- is not wanted costs nothing, because the planner sees the values that the driver writes into the statement. Failed
--- and cancelled tasks have an index in this order, of which no more than the page is read. Live callbacks are chosen
--- only by type or id: they are chosen to be cancelled, and each cancel may make a new one after the page.
+-- and cancelled tasks have indexes in this order, of all and of each type, of which no more than the page is read. Live
+-- callbacks are chosen only by type or id: they are chosen to be cancelled, and each cancel may make a new one after the
+-- page.
 WITH fitting AS MATERIALIZED (
-    SELECT t.id, t.user_id, t.unique_key FROM tasks t
-    WHERE t.state = 'ready' AND 'ready' = ANY (%(states)s::text[]) AND {fits} AND {no_callback_task}
-    UNION ALL
-    SELECT t.id, t.user_id, t.unique_key FROM tasks t
-    WHERE t.state = 'scheduled' AND 'scheduled' = ANY (%(states)s::text[]) AND {fits} AND {no_callback_task}
-    UNION ALL
-    SELECT t.id, t.user_id, t.unique_key FROM tasks t
-    WHERE t.state = 'running' AND t.worker_id IS NOT NULL AND 'running' = ANY (%(states)s::text[]) AND {fits}
-      AND {no_callback_task}
-    UNION ALL
-    (SELECT t.id, t.user_id, t.unique_key FROM tasks t
-     WHERE t.state = 'failed' AND 'failed' = ANY (%(states)s::text[]) AND {fits} ORDER BY t.id LIMIT %(limit)s)
-    UNION ALL
-    (SELECT t.id, t.user_id, t.unique_key FROM tasks t
-     WHERE t.state = 'cancelled' AND 'cancelled' = ANY (%(states)s::text[]) AND {fits} ORDER BY t.id LIMIT %(limit)s)
+{fitting}
 )
 SELECT f.id, f.user_id, f.unique_key FROM fitting f ORDER BY f.id LIMIT %(limit)s
+
+-- name: choose_any
+-- The same in no order, to be counted: of those that match, no more are read.
+SELECT f.id, f.user_id, f.unique_key FROM ({fitting}) f LIMIT %(limit)s
+
+-- name: fitting
+SELECT t.id, t.user_id, t.unique_key FROM tasks t
+WHERE t.state = 'ready' AND 'ready' = ANY (%(states)s::text[]) AND {fits} AND {no_callback_task}
+UNION ALL
+SELECT t.id, t.user_id, t.unique_key FROM tasks t
+WHERE t.state = 'scheduled' AND 'scheduled' = ANY (%(states)s::text[]) AND {fits} AND {no_callback_task}
+UNION ALL
+SELECT t.id, t.user_id, t.unique_key FROM tasks t
+WHERE t.state = 'running' AND t.worker_id IS NOT NULL AND 'running' = ANY (%(states)s::text[]) AND {fits}
+  AND {no_callback_task}
+UNION ALL
+(SELECT t.id, t.user_id, t.unique_key FROM tasks t
+ WHERE t.state = 'failed' AND 'failed' = ANY (%(states)s::text[]) AND {fits} ORDER BY t.id LIMIT %(limit)s)
+UNION ALL
+(SELECT t.id, t.user_id, t.unique_key FROM tasks t
+ WHERE t.state = 'cancelled' AND 'cancelled' = ANY (%(states)s::text[]) AND {fits} ORDER BY t.id LIMIT %(limit)s)
 
 -- name: oldest_first
 -- Before failed or cancelled tasks are chosen. The planner takes them for spread over the table, and would walk the ids of

@@ -32,7 +32,9 @@ class ManyTasks(Body):
     all: bool = Field(default=False, description="true: no field narrows it, and that is meant")
     limit: int = Field(default=DEFAULT_BULK_TASKS, ge=1, le=MAX_BULK_TASKS, description="how many at most")
     after: Id | None = Field(default=None, description="the `next` of the answer before")
-    dry_run: bool = Field(default=False, description="true: change nothing, only count those that are meant")
+    dry_run: bool = Field(
+        default=False, description="true: change nothing, only count those that are meant, as far as the limit"
+    )
 
 
 class CancelMany(ManyTasks):

@@ -34,7 +34,7 @@ class Chosen(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A filter of tasks; None matches anything. Times are from (inclusive) and before. `after` skips that id and all
-    older ones."""
+    older ones. `dry`: they are only counted, so which of them are chosen does not matter."""
 
     states: tuple[State, ...]
     task_type: str | None
@@ -46,6 +46,7 @@ class Choice:
     ended_before: datetime | None
     after: UUID | None
     limit: int
+    dry: bool = False
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class BulkRepository(Protocol):
     """Methods may raise `Unavailable` and `DeadlineExceeded`, with a part of the call done."""
 
     def choose(self, choice: Choice, *, reach: Reach) -> tuple[list[Chosen], datetime]:
-        """The matching tasks, oldest first, and the time by the database's clock."""
+        """The matching tasks, oldest first unless it is dry, and the time by the database's clock."""
 
     def cancel(self, ids: Collection[UUID], *, reach: Reach) -> int:
         """In one transaction, cancel the live ones and announce it to their workers; return their number."""
@@ -89,7 +90,7 @@ class Bulk:
         """Cancel live tasks as `Tasks.cancel` does each."""
         choice = _choice(body, LIVE_STATES, LIVE_STATES, "pending or processing")
         chosen, as_of = self._repository.choose(choice, reach=reach)
-        steps = _Steps(chosen, choice.limit - 1, dry=body.dry_run)
+        steps = _Steps(chosen, choice.limit - 1, dry=choice.dry)
         cancelled = tried = steps.done
         for part in steps:
             with steps.may_end():
@@ -103,7 +104,7 @@ class Bulk:
             body, RETRYABLE_STATES, {State.FAILED}, "failed or cancelled", body.ended_from, body.ended_before
         )
         chosen, as_of = self._repository.choose(choice, reach=reach)
-        steps = _Steps(chosen, choice.limit - 1, dry=body.dry_run)
+        steps = _Steps(chosen, choice.limit - 1, dry=choice.dry)
         total = Retried(retried=steps.done)
         for part in steps:
             with steps.may_end():
@@ -207,4 +208,5 @@ def _choice(
         ended_before=ended_before,
         after=body.after,
         limit=body.limit + 1,
+        dry=body.dry_run,
     )

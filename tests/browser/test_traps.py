@@ -189,7 +189,7 @@ def test_where_the_console_only_shows_no_page_begins_a_deed(
 ) -> None:
     person = building.manager if role == "manager" else building.closed.person("admin")
     item = building.item("Shown only")
-    line = {"product": "cement", "quantity": 1, "price": "1"}
+    line = {"product": "cement", "quantity": 1, "price": "1.00"}
     order = building.ask("POST", "/orders", {"user_id": building.manager.id, "items": [line]})["id"]
     page = new_context(base_url=building.closed.system.url).new_page()
     log_in(page, person)

@@ -1,7 +1,7 @@
 // Orders: the list; one order with its lines and next steps is in order.js, a new one in new.js.
 import { html } from "../../vendor/preact.js";
 import { ListTable, useList } from "../../lib/list.js";
-import { PersonFilter } from "../../lib/people.js";
+import { PersonFilter, useNames } from "../../lib/people.js";
 import { link, refine } from "../../lib/router.js";
 import { Badge, Choice, Field, Link, Moment, Page } from "../../lib/ui.js";
 import { dayBegins, money, t, word } from "../../lib/words.js";
@@ -23,6 +23,7 @@ function List({ place, session }) {
   const { status = "", product = "", user_id = "", from = "", to = "", sort = "" } = place.query;
   const query = { status, product, user_id, sort, created_from: dayBegins(from), created_to: dayBegins(to, 1) };
   const list = useList("/orders", "orders", { query, seconds: 15 });
+  const names = useNames(session.inspects ? list.rows.map((/** @type {any} */ order) => order.user_id) : []);
   const sum = list.data?.total_amount;
   const changes = session.operates || !session.inspects;
   return html`<${Page} title=${t("nav.orders")} live=${list} deeds=${changes && html`<a class="button" href=${link("/orders/new", { user_id })}>${t("order.new")}</a>`}>
@@ -40,6 +41,7 @@ function List({ place, session }) {
     <${ListTable} list=${list} caption=${t("nav.orders")} columns=${[
       [t("order"), (/** @type {any} */ order) => html`<${Link} to=${`/orders/${order.id}`}>${order.items[0].product}${order.items.length > 1 ? ` + ${order.items.length - 1}` : ""}<//>`],
       [t("order.status"), (/** @type {any} */ order) => html`<${Badge} kind=${KINDS[order.status]}>${word("order", order.status)}<//>`],
+      ...(session.inspects ? [[t("order.user"), (/** @type {any} */ order) => html`<${Link} to=${`/users/${order.user_id}`}>${names[order.user_id] ?? html`<code>${order.user_id}</code>`}<//>`]] : []),
       [t("order.total"), (/** @type {any} */ order) => money(order.total_amount), "number"],
       [t("created"), (/** @type {any} */ order) => html`<${Moment} at=${order.created_at} />`],
     ]} />

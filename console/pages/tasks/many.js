@@ -7,7 +7,7 @@ import { number, t, word } from "../../lib/words.js";
 
 /** As many as are counted at once. */
 const MOST = 10_000;
-const AT_ONCE = 1000;
+const AT_ONCE = 5000;
 /** What bounds each deed to the tasks that were there when they were counted: so that sending it again does no more. */
 const BOUNDS = { retry: "ended_before", cancel: "created_before" };
 

@@ -157,6 +157,10 @@ STATEMENTS["choose"] = (
     {**CHOICE, "states": ["cancelled"], "callback": "callback", "limit": 10_001},
     {"ix_tasks_ended_badly"},
 )
+STATEMENTS["choose_any"] = (
+    {**STATEMENTS["choose"][0], "states": ["ready", "scheduled", "running", "cancelled"], "task_type": "rare"},
+    {"ix_tasks_ready", "ix_tasks_scheduled", "ix_tasks_worker", "ix_tasks_ended_badly_of_type"},
+)
 #: Those that are told to go through the ids, as the store does.
 BY_ID = {
     "lock_leases",
@@ -181,7 +185,7 @@ def plan_of(database: Database, name: str) -> dict[str, Any]:
             connection.exec_driver_sql(queries["by_id"])
         if name == "choose":
             connection.exec_driver_sql(queries["oldest_first"])
-        if LISTS.get(name):
+        if LISTS.get(name) or name == "choose_any":
             connection.exec_driver_sql(queries["in_index_order"])
         explained = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + queries[name], STATEMENTS[name][0])
         (plan,) = explained.scalar_one()
@@ -244,5 +248,14 @@ def test_every_statement_that_reads_or_writes_tasks_again_and_again_is_looked_at
         or "UPDATE tasks AS t" in text
         or "DELETE FROM tasks AS t" in text
     }
-    parts = {"start", "completion", "cancelled", "prepare", "lock_limits_and_claim", "complete_briefly", "page"}
+    parts = {
+        "start",
+        "completion",
+        "cancelled",
+        "prepare",
+        "lock_limits_and_claim",
+        "complete_briefly",
+        "page",
+        "fitting",
+    }
     assert touching - STATEMENTS.keys() <= {*once, *parts}

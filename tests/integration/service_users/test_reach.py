@@ -118,12 +118,15 @@ def test_people_of_one_site_know_each_others_ids_and_names(users, users_database
         ({"email": "0@example.com"}, "me"),
         ({"role": "user"}, "me"),
         ({"sort": "email"}, "me"),
+        ({"id": "of all three"}, "friend me"),
         ({"sort": "-email", "q": "user"}, "me"),
         ({"created_from": "2999-01-01T00:00:00Z"}, ""),
     ],
 )
 def test_of_others_on_ones_sites_a_list_shows_ids_and_names_and_what_is_hidden_finds_nobody(users, site, query, finds):
-    me, friend, _ = site
+    me, friend, stranger = site
+    if "id" in query:
+        query = {"id": ",".join(str(one.id) for one in (stranger, friend, me))}
     shown = {"me": json.loads(dump(me)), "friend": {"id": str(friend.id), "name": friend.name}}
     page = users.search(UserQuery.model_validate({"limit": 100, **query}), reach=Reach.own(me.id))
     assert json.loads(page.users.encoded_json) == [shown[name] for name in finds.split()]

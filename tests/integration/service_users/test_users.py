@@ -419,8 +419,8 @@ def test_a_change_is_never_dated_before_the_creation(users_database):
 
 
 def test_the_filters_narrow_the_list_and_its_total(client):
-    create(client, "anna@example.com", "Анна Петрова", roles=["admin", "user"])
-    create(client, "boris@example.org", "Борис Öztürk", roles=["user"])
+    anna = create(client, "anna@example.com", "Анна Петрова", roles=["admin", "user"])["id"]
+    boris = create(client, "boris@example.org", "Борис Öztürk", roles=["user"])["id"]
     create(client, "carl@example.org", "Carl STRASSE", roles=["super_admin"])
 
     for query, names in [
@@ -437,9 +437,22 @@ def test_the_filters_narrow_the_list_and_its_total(client):
         ({"q": ""}, ["Carl STRASSE", "Борис Öztürk", "Анна Петрова"]),
         ({"q": "example", "role": "user", "email": "boris@example.org"}, ["Борис Öztürk"]),
         ({"q": "nobody"}, []),
+        ({"id": boris.upper()}, ["Борис Öztürk"]),
+        ({"id": ",".join([anna, *[str(UUID(int=n)) for n in range(98)], boris])}, ["Борис Öztürk", "Анна Петрова"]),
+        ({"id": f"{boris},{boris}", "role": "admin"}, []),
+        ({"id": anna, "q": "петр", "sort": "name"}, ["Анна Петрова"]),
     ]:
         assert found(client, **query) == names, query
         assert client.get("/users", query_string=query).json["data"]["total"] == len(names)
+
+
+@pytest.mark.parametrize(
+    "ids", ["", ",", "1", f"{UUID(int=1)},", f"{UUID(int=1)} ", ",".join([str(UUID(int=1))] * 101)]
+)
+def test_what_is_no_list_of_ids_is_a_400_naming_it(client, ids):
+    answer = client.get("/users", query_string={"id": ids})
+    assert answer.status_code == 400
+    assert [detail["field"] for detail in answer.json["error"]["details"]] == ["id"]
 
 
 @pytest.mark.parametrize("wildcard", ["%", "_", "\\", "/", "%%", "\\%", "/_", "a%b", "[a-z]", "*", ".*"])
