@@ -359,7 +359,7 @@ class History(Base):
         CheckConstraint("jsonb_typeof(changes) = 'object'", name="ck_history_changes"),
         CheckConstraint("char_length(reason) <= 2000", name="ck_history_reason"),
         CheckConstraint("char_length(note) <= 2000", name="ck_history_note"),
-        Index("ix_history_item", "item_id", "seq"),
+        Index("ix_history_item", "item_id", "version"),
         # For the reports (persistence/reports.sql). Their rows have all that these read.
         Index(
             "ix_history_reports",

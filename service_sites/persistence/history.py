@@ -14,20 +14,23 @@ from service_sites.tables import History
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
 
-_OF_ITEM = (History.item_id == bindparam("item_id", type_=Uuid()), History.seq > bindparam("after", type_=BigInteger()))
+_OF_ITEM = (
+    History.item_id == bindparam("item_id", type_=Uuid()),
+    History.version > bindparam("after", type_=BigInteger()),
+)
 _USER, _ORGANISATION = bindparam("user_id", type_=Uuid()), bindparam("organisation", type_=Text())
 _COLUMNS: list[Any] = [*History.__table__.columns]
 #: Since the item came to be theirs, and what they did themselves.
 _CONCERNS = or_(
     History.actor_id == _USER,
     History.organisation == func.nullif(_ORGANISATION, literal_column("''")),
-    History.seq >= bindparam("since", type_=BigInteger()),
+    History.version >= bindparam("since", type_=BigInteger()),
 )
-_ALL = select(*_COLUMNS).where(*_OF_ITEM).order_by(History.seq).limit(bindparam("limit", type_=Integer()))
+_ALL = select(*_COLUMNS).where(*_OF_ITEM).order_by(History.version).limit(bindparam("limit", type_=Integer()))
 _PAGE, _THEIRS = Statement(_ALL), Statement(_ALL.where(_CONCERNS))
 #: When somebody became the assignee.
 _ASSIGNED = Statement(
-    select(func.max(History.seq).label("seq")).where(
+    select(func.max(History.version).label("version")).where(
         History.item_id == bindparam("item_id"),
         History.changes.op("#>>")(literal_column("'{assignee_id,1}'")) == cast(_USER, Text),
     )
@@ -36,7 +39,7 @@ _NEVER = 2**62
 
 
 def page(database: Database | Session, item: Any, after: int, limit: int) -> Sequence[Any]:
-    """Return what happened to an item behind a row, the oldest first."""
+    """Return what happened to an item behind a version, the oldest first."""
     return run(database, _PAGE, {"item_id": item.id, "after": after, "limit": limit})
 
 
@@ -49,6 +52,6 @@ def page_for_contractor(
     since = _NEVER
     if item.assignee_id is not None and item.assignee_id == user_id:
         # If no change gave it to them, it was theirs from the beginning.
-        since = run(database, _ASSIGNED, values)[0].seq or 0
+        since = run(database, _ASSIGNED, values)[0].version or 0
     values |= {"after": after, "limit": limit, "organisation": organisation, "since": since}
     return run(database, _THEIRS, values)

@@ -323,6 +323,9 @@ def _writer(roles: tuple[SiteRole, ...] | None) -> RowWriter:
             "overdue": overdue(today_at(Site.time_zone), columns),
             "permitted_steps": _facts(columns),
         }
+        if roles is not None and SiteRole.CONTRACTOR in roles:
+            is_contractor = Membership.role == literal_column(f"'{SiteRole.CONTRACTOR}'")
+            inner["duplicate_of"] = case((is_contractor, null()), else_=columns.duplicate_of)
         if roles is None or SiteRole.CUSTOMER not in roles:
             return source, sql_encoder_of(WorkItemView, inner)
         words: list[Any] = [

@@ -31,7 +31,6 @@ class ActorView(View):
 class HistoryEntry(View):
     """Something that happened to a work item."""
 
-    seq: int = Field(description="greater for what happened later")
     step: str = Field(description="`created`, `changed`, `deleted`, `person_left`, or the step that was taken")
     from_state: StateWord | None
     to_state: StateWord | None
@@ -43,7 +42,7 @@ class HistoryEntry(View):
     at: Timestamp
     phone_at: Timestamp | None = Field(description="by the clock of a phone")
     batch_id: UUID | None = Field(description="shared by what was done to several items at once")
-    version: int = Field(description="of the item from then on, like the fields below")
+    version: int = Field(description="of the item from then on, like the fields below: greater for what happened later")
     organisation: str
     assignee_name: str
     due_on: Date | None

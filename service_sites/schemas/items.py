@@ -177,7 +177,7 @@ class WorkItemView(Resource):
     reopen_count: int
     visible_to_customer: bool
     tags: list[str]
-    duplicate_of: UUID | None
+    duplicate_of: UUID | None = Field(description="null where a contractor asks: it may be another's")
     version: int = Field(description="of its fields and steps, from 1")
     permitted_steps: list[str] = Field(description="those that you may take now, with the fields that they need")
 

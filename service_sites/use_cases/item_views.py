@@ -62,6 +62,8 @@ def shown(row: Any, who: Actor, caller: Principal) -> AnyItemView:
             done_on=row.closed_on if row.state == WorkState.CLOSED else None,
         )
     values = {name: getattr(row, name) for name in _PLAIN}
+    if _is_outside(who, caller):
+        values["duplicate_of"] = None
     nobody = row.assignee_id is None and not row.assignee_name
     return WorkItemView.unchecked(
         **values,
@@ -70,6 +72,11 @@ def shown(row: Any, who: Actor, caller: Principal) -> AnyItemView:
         author=PersonView.unchecked(id=row.author_id, name=row.author_name),
         permitted_steps=list(permitted_steps(row, who)) if may_change(caller) else [],
     )
+
+
+def _is_outside(who: Actor, caller: Principal) -> bool:
+    """Whether other items of the site may be hidden from somebody who sees this one and is no customer."""
+    return who.role is SiteRole.CONTRACTOR and caller.reach(Action.READ_SITES).owner is not None
 
 
 def require_seen(session: Session, item: Any, who: Actor, caller: Principal, if_match: IfMatch) -> None:
@@ -122,7 +129,7 @@ def permitted_json(facts: Facts, override: bool) -> str:
 
 def history_told(source: Database | Session, item: Any, who: Actor, caller: Principal, after: int, limit: int) -> Any:
     """The history of an item, as far as somebody who is no customer may know it."""
-    if who.role is SiteRole.CONTRACTOR and caller.reach(Action.READ_SITES).owner is not None:
+    if _is_outside(who, caller):
         return history.page_for_contractor(source, item, after, limit, who.user_id, who.organisation)
     return history.page(source, item, after, limit)
 
@@ -137,7 +144,7 @@ def _changes_of(row: Any) -> list[FieldError]:
     return said + [FieldError(name, f"changed {by}") for name in row.changes]
 
 
-def entry_view(row: Any, who: Actor) -> HistoryEntry:
+def entry_view(row: Any, who: Actor, caller: Principal) -> HistoryEntry:
     """A row of history as somebody who may read it is shown it."""
     told = knows_employer(who, row.actor_id)
     actor = ActorView.unchecked(
@@ -147,9 +154,10 @@ def entry_view(row: Any, who: Actor) -> HistoryEntry:
         organisation=row.actor_organisation if told else None,
         position=row.actor_position if told else None,
     )
-    return HistoryEntry.unchecked(
-        actor=actor, **{name: getattr(row, name) for name in HistoryEntry.model_fields if name != "actor"}
-    )
+    values = {name: getattr(row, name) for name in HistoryEntry.model_fields if name != "actor"}
+    if _is_outside(who, caller):
+        values["changes"] = {name: pair for name, pair in row.changes.items() if name != "duplicate_of"}
+    return HistoryEntry.unchecked(actor=actor, **values)
 
 
 def in_words(state: str) -> str:

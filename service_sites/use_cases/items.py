@@ -141,8 +141,8 @@ class WorkItems:
         rows = history_told(self._database, row, who, caller, query.after, query.limit + 1)
         more = len(rows) > query.limit
         return HistoryPage.unchecked(
-            history=[entry_view(one, who) for one in rows[: query.limit]],
-            next=rows[query.limit - 1].seq if more else None,
+            history=[entry_view(one, who, caller) for one in rows[: query.limit]],
+            next=rows[query.limit - 1].version if more else None,
         )
 
     def create(

@@ -17,7 +17,7 @@ export function useHistory(target, version) {
   const deed = useDeed();
   const load = () => target && deed.run(async () => {
     const found = [...rows];
-    let after = found.length ? found[found.length - 1].seq : 0;
+    let after = found.length ? found[found.length - 1].version : 0;
     do {
       const page = await read(`${target}/history`, { limit: 100, after });
       found.push(...page.history);
@@ -41,7 +41,7 @@ export function History({ history }) {
   const rows = history.rows.toReversed();
   return html`<section aria-labelledby="history"><h2 id="history">${t("item.history")}</h2>
     <${Problem} error=${history.error} />
-    <ol class="history" reversed>${(all ? rows : rows.slice(0, SHOWN)).map((row) => html`<li key=${row.seq}><${Entry} row=${row} />
+    <ol class="history" reversed>${(all ? rows : rows.slice(0, SHOWN)).map((row) => html`<li key=${row.version}><${Entry} row=${row} />
       ${Object.entries(row.changes).filter(([name]) => name !== "assignee_id").map(([name, [before, after]]) => html`<div key=${name} class="soft">${word("field", name)}: ${shown(name, before)} → ${shown(name, after)}</div>`)}</li>`)}</ol>
     ${!all && rows.length > SHOWN && html`<${Button} onClick=${() => setAll(true)}>${t("list.more")}<//>`}
   </section>`;

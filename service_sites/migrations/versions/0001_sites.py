@@ -376,7 +376,7 @@ def _history() -> None:
         sa.CheckConstraint("char_length(reason) <= 2000", name="ck_history_reason"),
         sa.CheckConstraint("char_length(note) <= 2000", name="ck_history_note"),
     )
-    op.create_index("ix_history_item", "history", ["item_id", "seq"])
+    op.create_index("ix_history_item", "history", ["item_id", "version"])
     op.create_index(
         "ix_history_reports",
         "history",

@@ -258,6 +258,28 @@ def test_a_company_that_lost_an_item_is_told_that_it_is_gone_and_no_more(site: S
     assert again() == [404, 404]
 
 
+def test_a_company_is_told_neither_of_which_item_theirs_is_a_duplicate_nor_how_much_happened_beside_it(
+    site: Site, system: SitesSystem
+) -> None:
+    original = make(site, organisation="Roof")
+    item = make(site, organisation="Lift")
+    step(site, "Mara", original, "assign", organisation="Roof", due_on="2099-01-01")
+    step(site, "Mara", item, "void", resolution="duplicate", duplicate_of=original["id"])
+    path = f"/work-items/{item['id']}"
+
+    def told(who: Caller) -> list[Any]:
+        (listed,) = who.data("GET", f"/work-items?state=void&site_id={site.id}")["work_items"]
+        fed = [one["item"] for one in who.data("GET", f"{site.path}/changes")["changes"] if one["id"] == item["id"]]
+        entries = who.data("GET", f"{path}/history")["history"]
+        assert [entry["version"] for entry in entries] == [1, 2]
+        assert not {"seq", "change_seq"} & {*entries[0]}
+        shown = [one["duplicate_of"] for one in (who.data("GET", path), listed, *fed)]
+        return [*shown, entries[1]["changes"].get("duplicate_of", [None, None])[1]]
+
+    assert told(site["Carl"]) == [None] * 4
+    assert told(site["Eva"]) == told(system.auditor) == [original["id"]] * 4
+
+
 def test_what_somebody_does_not_see_changes_nothing_of_what_the_feed_tells_them(site: Site) -> None:
     item = make(site, organisation="Lift")
     paths = [f"{site.path}/changes?limit={limit}" for limit in (1, 100)]
