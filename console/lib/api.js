@@ -7,7 +7,7 @@ export const ROOT = new URL(".", location.href).pathname;
 export const readOnly = document.documentElement.dataset.mode === "read-only";
 
 /** How long after a GET without an answer it is asked again. */
-const AGAIN_MS = 300;
+const AGAIN_MS = 200;
 
 /**
  * @typedef {{field: string, message: string}} FieldError
