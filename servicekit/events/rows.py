@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, delete, literal_column, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from servicekit.database.engine import Database
+from servicekit.database.engine import Database, Prepared
 from servicekit.database.statement import Statement, within_reach
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event
@@ -44,6 +44,8 @@ class RowsById:
         as_found = (*reached, version == bindparam("xmin"))
         self._missing = missing
         self._find = Statement(select(*shown, version.label("xmin")).where(*reached))
+        # To plan it takes longer than to find a row.
+        self._planned = Prepared.of(f"find_{model.__tablename__}", self._find.text, id="uuid", reach="uuid")
         self._delete = Statement(delete(model).where(*as_found).returning(id))
 
         @cache
@@ -55,7 +57,7 @@ class RowsById:
 
     def find(self, database: Database, id: UUID, *, reach: Reach) -> Any:
         """Return a named tuple of the shown columns and the row's version. Raises `missing`."""
-        for row in database.rows(self._find, {"id": id, "reach": reach.owner}):
+        for row in database.rows(self._find, {"id": id, "reach": reach.owner}, prepared=self._planned):
             return row
         raise self._missing
 

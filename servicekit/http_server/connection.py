@@ -184,7 +184,8 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
             parser = self._callback_parser
             # Only a whole request, and only where a request may begin.
             if parser._state == "request_line" and not parser._buffer:
-                data = self._release() + data
+                if self._held:
+                    data = self._release() + data
                 request = plain_head.read_request(data)
                 if request is not None:
                     self._take(request)
@@ -216,7 +217,9 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         self._go_on()
         body = self._body_receiver
         midway = body is not None and not body._complete
-        waits = self._answering is not None and not self.has_answer if midway else self._request_ready.is_set()
+        # It may not have begun with a request whose head has just come.
+        unanswered = self._awaiting_request or (self._answering is not None and not self.has_answer)
+        waits = unanswered if midway else self._request_ready.is_set()
         # TLS has no half of a connection.
         self.half_closed = waits and not self._closed and not self._is_endless and not self._is_ssl
         if self.half_closed and midway:

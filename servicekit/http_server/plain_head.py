@@ -41,6 +41,7 @@ _NOT_PLAIN = frozenset(
 #: At most one each; the full parser handles duplicates.
 _SINGLE = frozenset({b"content-length", b"content-type", b"host"})
 _MOST_DIGITS = 9
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,9})\r\n")
 
 
 class PlainRequest:
@@ -67,24 +68,6 @@ class PlainRequest:
 
 def read_request(data: bytes) -> PlainRequest | None:
     """The single request in `data`, or None if it is not plain."""
-    head = _read_head(data)
-    if head is None:
-        return None
-    method, uri, fields, end, length = head
-    if len(data) - end != (length or 0) or len(data) - end > MAX_BODY:
-        return None
-    body = NO_BODY if length is None else RequestBody(fields, whole=data[end:])
-    return PlainRequest(method.decode("ascii"), uri.decode("ascii"), fields, body, data)
-
-
-def lacks_body(data: bytes) -> bool:
-    """Whether `data` is a plain request that only its body is missing from. Many clients send the two apart."""
-    head = _read_head(data) if data.endswith(b"\r\n\r\n") else None
-    return head is not None and head[3] == len(data) and 0 < (head[4] or 0) <= MAX_BODY
-
-
-def _read_head(data: bytes) -> tuple[bytes, bytes, RequestFields, int, int | None] | None:
-    """Method, target and fields of a plain head, where it ends in `data`, and the length of its body."""
     line = _REQUEST_LINE.match(data)
     if line is None:
         return None
@@ -93,9 +76,9 @@ def _read_head(data: bytes) -> tuple[bytes, bytes, RequestFields, int, int | Non
     if not line.end() < end <= MAX_REQUEST:
         return None
     at = data.find(_CREDENTIAL, line.end(), end) - 1
-    own = data.find(_OF_ONE_REQUEST, line.end() - 2, end) + 2
+    own = data.find(_OF_ONE_REQUEST, line.end() - 2, end if at < 0 else at) + 2
     fields = None
-    if own >= 2 and not 0 <= at < own:
+    if own >= 2:
         fields = _fields_with_own(data[line.end() : own], data[own:end])
     elif at >= 0:
         fields = _fields_with_credential(data, line.end(), at, end)
@@ -104,7 +87,17 @@ def _read_head(data: bytes) -> tuple[bytes, bytes, RequestFields, int, int | Non
     if fields is None:
         return None
     length = fields.first.get(b"content-length")
-    return line[1], line[2], fields, end, None if length is None else int(length)
+    if len(data) - end != (0 if length is None else int(length)) or len(data) - end > MAX_BODY:
+        return None
+    body = NO_BODY if length is None else RequestBody(fields, whole=data[end:])
+    return PlainRequest(line[1].decode("ascii"), line[2].decode("ascii"), fields, body, data)
+
+
+def lacks_body(data: bytes) -> bool:
+    """Whether `data` is a plain request that only its body is missing from. Many clients send the two apart."""
+    length = _LENGTH.search(data) if data.endswith(b"\r\n\r\n") else None
+    missing = 0 if length is None else int(length[1])
+    return 0 < missing <= MAX_BODY and read_request(data + bytes(missing)) is not None
 
 
 def read_answer(data: bytes) -> tuple[int, Fields, bytes] | None:
