@@ -317,13 +317,13 @@ def _items() -> None:
         ("site_visible", ["site_id", *newest], sa.text("visible_to_customer")),
         ("state", ["state", "site_id", *newest], None),
         ("organisation", ["organisation", "site_id", *newest], None),
-        ("organisation_state", ["organisation", "state", "site_id", "kind", "type", "severity"], None),
+        ("organisation_state", ["organisation", "state", "site_id", "type", "severity"], None),
         ("type", ["type", "site_id", "severity"], None),
         ("severity", ["severity", "site_id"], None),
-        ("kind", ["kind", "site_id", "visible_to_customer"], None),
+        ("kind", ["kind", "site_id"], None),
         ("assignee", ["assignee_id", "due_on", "id"], sa.text("assignee_id IS NOT NULL")),
         ("author", ["author_id", *newest], None),
-        ("location", ["location_id", "organisation", "visible_to_customer"], None),
+        ("location", ["location_id"], None),
     ):
         op.create_index(f"ix_work_items_{name}", "work_items", columns, postgresql_where=where)
     op.create_index("ix_work_items_trigrams", "work_items", [sa.text("trigrams(title_key)")], postgresql_using="gin")
@@ -359,24 +359,13 @@ def _history() -> None:
         sa.Column("phone_at", _TIME),
         sa.Column("op_id", sa.Uuid),
         sa.Column("batch_id", sa.Uuid),
-        sa.Column(
-            "contractor_turn",
-            sa.SmallInteger,
-            sa.Computed(
-                "coalesce(to_state IN ('open', 'in_progress', 'returned') AND organisation <> '', false)::int"
-                " - coalesce(from_state IN ('open', 'in_progress', 'returned')"
-                " AND coalesce(changes #>> '{organisation,0}', organisation) <> '', false)::int",
-                persisted=True,
-            ),
-            nullable=False,
-        ),
         sa.PrimaryKeyConstraint("seq", name="pk_history"),
         sa.CheckConstraint("char_length(step) BETWEEN 1 AND 30", name="ck_history_step"),
         sa.CheckConstraint("jsonb_typeof(changes) = 'object'", name="ck_history_changes"),
         sa.CheckConstraint("char_length(reason) <= 2000", name="ck_history_reason"),
         sa.CheckConstraint("char_length(note) <= 2000", name="ck_history_note"),
     )
-    op.create_index("ix_history_item", "history", ["item_id", "version"])
+    op.create_index("ix_history_item", "history", ["item_id", "seq"])
     op.create_index(
         "ix_history_reports",
         "history",
@@ -384,30 +373,28 @@ def _history() -> None:
         postgresql_include=["item_id", "to_state", "organisation"],
         postgresql_where=sa.text("from_state IS DISTINCT FROM to_state AND to_state IN ('ready', 'returned')"),
     )
-    is_opening = (
-        "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
-        " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
-    )
     op.create_index(
         "ix_history_openings",
         "history",
         ["site_id", "at"],
-        postgresql_include=["item_id", "to_state"],
-        postgresql_where=sa.text(is_opening),
+        postgresql_include=[
+            *("seq", "item_id", "from_state", "to_state", "organisation", "resolution", "due_on", "original_due_on")
+        ],
+        postgresql_where=sa.text(
+            "coalesce(from_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+            " <> coalesce(to_state IN ('open', 'in_progress', 'ready', 'returned', 'disputed'), false)"
+        ),
     )
     op.create_index(
-        "ix_history_closings",
-        "history",
-        ["site_id", "at"],
-        postgresql_include=["seq", "item_id", "to_state", "organisation", "resolution", "due_on", "original_due_on"],
-        postgresql_where=sa.text(f"{is_opening} AND (to_state = 'closed' OR from_state = 'closed')"),
-    )
-    op.create_index(
-        "ix_history_contractors",
+        "ix_history_turns_of_contractors",
         "history",
         ["item_id"],
-        postgresql_include=["at", "contractor_turn"],
-        postgresql_where=sa.text("contractor_turn <> 0"),
+        postgresql_include=["at", "to_state", "organisation"],
+        postgresql_where=sa.text(
+            "(coalesce(from_state IN ('open', 'in_progress', 'returned'), false)"
+            " AND coalesce(changes #>> '{organisation,0}', organisation) <> '')"
+            " <> (coalesce(to_state IN ('open', 'in_progress', 'returned'), false) AND organisation <> '')"
+        ),
     )
     op.create_table(
         "removals",
