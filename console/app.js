@@ -1,48 +1,35 @@
 // Where the console begins: who is here, what they may see, and the page that the address names.
-import { html, render, useEffect, useState } from "./vendor/preact.js";
+import { html, render, useEffect } from "./vendor/preact.js";
+import { later } from "./lib/later.js";
 import { usePlace } from "./lib/router.js";
 import { useSession } from "./lib/session.js";
 import { Top } from "./lib/top.js";
 import { Page, Problem } from "./lib/ui.js";
 import { t } from "./lib/words.js";
 
-/** Each page: the first part of its address, and the file that shows it. @type {Record<string, () => Promise<any>>} */
+/** Each page: the first part of its address, and what shows it. @type {Record<string, any>} */
 const PAGES = {
-  items: () => import("./pages/items/page.js"),
-  sites: () => import("./pages/sites/page.js"),
-  reports: () => import("./pages/reports/page.js"),
-  orders: () => import("./pages/orders/page.js"),
-  users: () => import("./pages/users/page.js"),
-  tasks: () => import("./pages/tasks/page.js"),
-  types: () => import("./pages/types/page.js"),
-  schedules: () => import("./pages/schedules/page.js"),
-  messages: () => import("./pages/messages/page.js"),
-  services: () => import("./pages/services/page.js"),
-  audit: () => import("./pages/audit/page.js"),
-  login: () => import("./pages/login/page.js"),
-  link: () => import("./pages/link/page.js"),
-  account: () => import("./pages/account/page.js"),
+  items: later(() => import("./pages/items/page.js")),
+  sites: later(() => import("./pages/sites/page.js")),
+  reports: later(() => import("./pages/reports/page.js")),
+  orders: later(() => import("./pages/orders/page.js")),
+  users: later(() => import("./pages/users/page.js")),
+  tasks: later(() => import("./pages/tasks/page.js")),
+  types: later(() => import("./pages/types/page.js")),
+  schedules: later(() => import("./pages/schedules/page.js")),
+  messages: later(() => import("./pages/messages/page.js")),
+  services: later(() => import("./pages/services/page.js")),
+  audit: later(() => import("./pages/audit/page.js")),
+  login: later(() => import("./pages/login/page.js")),
+  link: later(() => import("./pages/link/page.js")),
+  account: later(() => import("./pages/account/page.js")),
 };
 
 /** @param {{name: string, place: import("./lib/router.js").Place, session: any}} props */
 function Shown({ name, place, session }) {
-  const [loaded, setLoaded] = useState(/** @type {any} */ ({}));
-  useEffect(() => {
-    let wanted = true;
-    PAGES[name]?.().then(
-      (module) => wanted && setLoaded({ name, Shown: module.default }),
-      () => wanted && setLoaded({ name, failed: true }),
-    );
-    document.getElementById("main")?.focus();
-    return () => {
-      wanted = false;
-    };
-  }, [name]);
+  useEffect(() => document.getElementById("main")?.focus(), [name]);
   if (!(name in PAGES)) return html`<${Page} title=${t("page.missing")}><p>${t("page.missing.why")}</p><//>`;
-  if (loaded.name !== name) return html`<${Page} title=${t(`nav.${name}`)}><p class="soft" aria-busy="true">${t("loading")}</p><//>`;
-  // Its file is gone where the gateway has another version by now.
-  if (loaded.failed) return html`<${Page} title=${t("page.outdated")}><button class="main" onClick=${() => location.reload()}>${t("page.reload")}</button><//>`;
-  return html`<${loaded.Shown} place=${place} session=${session} />`;
+  return html`<${PAGES[name]} key=${name} title=${t(`nav.${name}`)} place=${place} session=${session} />`;
 }
 
 function App() {

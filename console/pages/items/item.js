@@ -18,7 +18,7 @@ import { StepForm } from "./step.js";
 const USUAL = { open: "start", in_progress: "report_done", returned: "report_done", ready: "accept", disputed: "settle" };
 
 /** @param {{id: string, session: any}} props */
-export function Item({ id, session }) {
+export default function Item({ id, session }) {
   const target = path`/work-items/${id}`;
   const live = useLive(target, { seconds: 10 });
   const item = live.data;

@@ -9,7 +9,7 @@ import { places } from "./choices.js";
 import { kindsFor } from "./roles.js";
 
 /** @param {{siteId?: string, session: any}} props */
-export function NewItem({ siteId, session }) {
+export default function NewItem({ siteId, session }) {
   const sites = useLive("/sites", { query: { limit: 100 } });
   const [site, setSite] = useState(siteId ?? localStorage.getItem("site") ?? "");
   const unsent = `unsent:${session.me.id}`;

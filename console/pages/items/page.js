@@ -1,14 +1,16 @@
 // My work: what waits for whoever reads, with how much of it there is; one item is in item.js, a new one in new.js.
 import { html, useRef, useState } from "../../vendor/preact.js";
+import { later } from "../../lib/later.js";
 import { useLive } from "../../lib/live.js";
 import { refine } from "../../lib/router.js";
 import { Link, Page } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";
-import { Item } from "./item.js";
 import { ItemList } from "./list.js";
-import { NewItem } from "./new.js";
 import { kindsFor } from "./roles.js";
 import { Tally, useTally } from "./tally.js";
+
+const Item = later(() => import("./item.js"));
+const NewItem = later(() => import("./new.js"));
 
 /** What each choice asks the API for. @type {Record<string, Record<string, unknown>>} */
 const VIEWS = {
@@ -31,8 +33,8 @@ function viewsFor(roles, session) {
 
 /** @param {any} props */
 export default function Work({ place, session }) {
-  if (place.parts[1] === "new") return html`<${NewItem} siteId=${place.query.site_id} session=${session} />`;
-  if (place.parts[1]) return html`<${Item} key=${place.parts[1]} id=${place.parts[1]} session=${session} />`;
+  if (place.parts[1] === "new") return html`<${NewItem} title=${t("item.new")} siteId=${place.query.site_id} session=${session} />`;
+  if (place.parts[1]) return html`<${Item} title=${t("nav.items")} key=${place.parts[1]} id=${place.parts[1]} session=${session} />`;
   return html`<${Mine} place=${place} session=${session} />`;
 }
 

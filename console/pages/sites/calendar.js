@@ -21,7 +21,7 @@ function monthAfter(month, by) {
 }
 
 /** @param {any} props */
-export function Calendar({ site, place, session }) {
+export default function Calendar({ site, place, session }) {
   // Swedish writes a day as ISO 8601 does.
   const today = new Intl.DateTimeFormat("sv", { timeZone: site.time_zone }).format(new Date());
   const month = /^\d{4}-\d{2}$/.test(place.query.month ?? "") ? place.query.month : today.slice(0, 7);

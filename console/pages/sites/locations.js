@@ -8,7 +8,7 @@ import { branches, places } from "../items/choices.js";
 import { leads } from "../items/roles.js";
 
 /** @param {any} props */
-export function Locations({ site, session }) {
+export default function Locations({ site, session }) {
   const live = useLive(path`/sites/${site.id}/locations`);
   const [asked, setAsked] = useState(/** @type {{deed: string, location?: any} | null} */ (null));
   const locations = live.data?.locations ?? [];

@@ -11,7 +11,7 @@ import { leads, takesPart } from "../items/roles.js";
 const ROLES = ["engineer", "manager", "executive", "customer", "contractor"];
 
 /** @param {any} props */
-export function People({ site, session }) {
+export default function People({ site, session }) {
   const people = useList(path`/sites/${site.id}/members`, "members");
   const [asked, setAsked] = useState(/** @type {{deed: string, person?: any} | null} */ (null));
   const isLead = leads(site, session);

@@ -1,18 +1,22 @@
 // One site: its board, people, locations, working days and settings.
 import { html, useEffect } from "../../vendor/preact.js";
 import { path } from "../../lib/api.js";
+import { later } from "../../lib/later.js";
 import { useLive } from "../../lib/live.js";
 import { Link, Page } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
 import { kindsFor, leads } from "../items/roles.js";
 import { Board } from "./board.js";
-import { Calendar } from "./calendar.js";
-import { Locations } from "./locations.js";
-import { People } from "./people.js";
 import { Settings } from "./settings.js";
 
 /** @type {Record<string, any>} */
-const TABS = { board: Board, people: People, locations: Locations, calendar: Calendar, settings: Settings };
+const TABS = {
+  board: Board,
+  people: later(() => import("./people.js")),
+  locations: later(() => import("./locations.js")),
+  calendar: later(() => import("./calendar.js")),
+  settings: Settings,
+};
 
 /** @param {any} props */
 export function Site({ id, place, session }) {

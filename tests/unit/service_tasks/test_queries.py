@@ -11,11 +11,20 @@ from service_tasks.persistence.queries import load_queries
 
 #: Pieces of statements that begin as one.
 PARTS = {
-    "queries.sql": {"insertion", "insertion_start", "start", "completion", "cancelled", "light_values", "begun"},
+    "queries.sql": {
+        "insertion",
+        "insertion_start",
+        "start",
+        "completion",
+        "cancelled",
+        "light_values",
+        "begun",
+        "fitting",
+    },
 }
 #: Statements that read or write rows for people, and so for one owner alone where the caller has only those.
 FOR_PEOPLE = {
-    "queries.sql": """answer cancel_many choose get get_by_key get_live get_status list_of_owner
+    "queries.sql": """answer cancel_many choose choose_any get get_by_key get_live get_status list_of_owner
         list_of_owner_that_match live_keys purge retry retry_many watched""",
     "schedules.sql": "count get list lock",
     "stats.sql": "of_owner",
