@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from scripts import seeding_logins
 from scripts.instance.errors import InstanceError
 from scripts.instance.layout import Layout
 from scripts.instance.listening import Listening
 from scripts.instance.lock import running_port
 from scripts.instance.ports import GATEWAY_PORT
+from scripts.seeding_logins import Logins
 
 T = TypeVar("T")
 
@@ -265,8 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="./scripts/seed",
         description=f"Fill a running system with {USERS} users, {ORDERS} orders and {TASKS} tasks, and an instance on "
-        "this machine with two sites and six months of work on them too. Where people log in it makes somebody with "
-        "each role too, whose passwords it shows on a terminal; otherwise it writes them to secrets/seeded in the data "
+        "this machine with two sites and six months of work on them too. Where people log in, somebody of each role "
+        "can, also on a site, with a password that it shows on a terminal or writes to secrets/seeded in the data "
         "folder.",
     )
     target = parser.add_mutually_exclusive_group()
@@ -293,15 +293,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         url = options.url or Listening.of(layout).url(port or GATEWAY_PORT)
         gateway = GatewayClient(url)
-        owners: list[str] = []
+        logins: Logins | None = None
         if gateway.asks_for_login:
             if options.login:
                 gateway.log_in(options.login, _asked_password())
             elif port is None:
                 raise SeedingError("people log in there; name an administrator: --login EMAIL")
             else:
-                owners = seeding_logins.log_in(gateway, layout)
-        user_ids = create_users(gateway) + owners
+                logins = Logins(gateway, layout)
+        user_ids = create_users(gateway)
+        if logins is not None:
+            logins.give_to_people_of_a_site(user_ids)
+            logins.show()
+            user_ids += logins.owners
         create_orders(gateway, user_ids, options.seed)
         create_tasks(gateway, user_ids, options.seed)
         if port is None:

@@ -243,7 +243,7 @@ def _work(chance: random.Random, manager: UUID, engineer: UUID, worker: UUID) ->
         if chance.random() > 0.25:
             break
         yield _Act(day(0.5, 4), engineer, {"step": "return", "reason": "The joint is still open"})
-    yield _Act(day(0.5, 5), engineer, {"step": "accept"})
+    yield _Act(day(0.5, 14), engineer, {"step": "accept"})
     if chance.random() < 0.06:
         yield _Act(day(5, 30), engineer, {"step": "reopen", "reason": "Снова протекает"}, 14)
         yield _Act(day(1, 6), worker, {"step": "start"})
