@@ -74,7 +74,7 @@ export function path(texts, ...values) {
 }
 
 /** @param {number} ms */
-const later = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** @param {string} target @param {Options} options @returns {Promise<Answer>} raises ApiError */
 export async function ask(target, options = {}) {
@@ -90,7 +90,7 @@ export async function ask(target, options = {}) {
   let answer;
   try {
     // What changes nothing is asked once more.
-    answer = await (method === "GET" ? once().catch(() => later(AGAIN_MS).then(once)) : once());
+    answer = await (method === "GET" ? once().catch(() => pause(AGAIN_MS).then(once)) : once());
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, "no_answer", "");
