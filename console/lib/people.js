@@ -4,7 +4,7 @@ import { path, read } from "./api.js";
 import { useLive } from "./live.js";
 import { refine } from "./router.js";
 import { Button, Dialog, Field, Problem } from "./ui.js";
-import { t } from "./words.js";
+import { t, word } from "./words.js";
 
 /** @param {{onChoose: (user: any) => void}} props */
 export function People({ onChoose }) {
@@ -13,7 +13,7 @@ export function People({ onChoose }) {
   return html`<${Field} label=${t("act_as.search")} type="search" value=${sought} autofocus onInput=${(/** @type {any} */ event) => setSought(event.target.value)} />
     <${Problem} error=${live.error} />
     <ul class="cards">${live.data?.users.map((/** @type {any} */ user) => html`<li key=${user.id}>
-      <${Button} onClick=${() => onChoose(user)}>${user.name}<//> <span class="soft">${user.email}</span></li>`)}</ul>`;
+      <${Button} onClick=${() => onChoose(user)}>${user.name}<//> <span class="soft">${[user.email, ...(user.roles ?? []).map((/** @type {string} */ role) => word("role", role))].filter(Boolean).join(" · ")}</span></li>`)}</ul>`;
 }
 
 /** As many as the API takes at once. */
