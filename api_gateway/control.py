@@ -30,7 +30,7 @@ from servicekit.process.version import VERSION
 from servicekit.web import openapi
 from servicekit.web.app import ServiceApp, WholeAnswer, make_app
 from servicekit.web.health import Check
-from servicekit.web.routes import Client, Routes, bearer_guard
+from servicekit.web.routes import Routes, Sender, bearer_guard
 from servicekit.web.schemas import Body, Timestamp, View
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import Forbidden, NotFound, TooManyRequests, Unauthorized
@@ -257,7 +257,7 @@ def make_control(
         body_limit=_ADMIN_BODY_LIMIT,
         guard=bearer_guard(admin_token, name="admin", closed="The admin routes are closed: ADMIN_TOKEN is not set."),
     )
-    def set_circuit(name: str, body: CircuitOrder, caller: Principal, client: Client) -> CircuitView:
+    def set_circuit(name: str, body: CircuitOrder, caller: Principal, client: Sender) -> CircuitView:
         """Force a circuit open or closed, or let it decide by itself again.
 
         Needs the admin token as `Authorization: Bearer TOKEN`; without one configured, the answer is 403.

@@ -32,7 +32,7 @@ from service_sites.use_cases.reports import Reports
 from service_sites.use_cases.sites import Sites
 from service_sites.use_cases.steps import Steps
 from service_sites.use_cases.user_events import UserEvents
-from service_sites.users_client import Names, PeopleDirectory, UsersClient
+from service_sites.users_client import Names, PeopleClient, PeopleDirectory
 from servicekit.circuits import Circuit, CircuitSettings, shared_state
 from servicekit.database.engine import LOCK_TIMEOUT_MS, Database
 from servicekit.events.backlog import outbox_routes
@@ -82,7 +82,7 @@ def create_app(settings: SitesSettings) -> Flask:
         constraints=CONSTRAINTS,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
-    people = UsersClient(
+    people = PeopleClient(
         ServiceClient(
             settings.users_url,
             circuit=Circuit("users", store=shared_state.store_for("service_sites", "users", CircuitSettings())),

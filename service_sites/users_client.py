@@ -35,7 +35,7 @@ class PeopleDirectory(Protocol):
         """The person with exactly this address, or this id, if any. Raises `PeopleUnavailable` if that is unknown."""
 
 
-class UsersClient:
+class PeopleClient:
     """The directory behind HTTP. `token` is the one for people."""
 
     def __init__(self, client: ServiceClient, token: str | None) -> None:

@@ -11,7 +11,7 @@ from flask import Flask, Response
 from service_users.accounts.administration import Administration
 from service_users.accounts.api_keys import ApiKeys
 from service_users.accounts.audit import Audit, AuditPruning
-from service_users.accounts.exchange import Exchange
+from service_users.accounts.exchange import CredentialExchange
 from service_users.accounts.factors import Factors
 from service_users.accounts.links import Links
 from service_users.accounts.passwords import Passwords
@@ -62,7 +62,7 @@ def create_app(settings: UsersSettings) -> Flask:
             factors = Factors(database, key)
             accounts = Accounts(database, passwords, signing_keys(), key, factors)
             links = Links(database, passwords, key, public_url=settings.public_url)
-            exchange = Exchange(database, signing_keys)
+            exchange = CredentialExchange(database, signing_keys)
             if provider is not None:
                 from service_users.accounts.provider import Provider
                 from service_users.accounts.sign_in import SignIns
@@ -70,7 +70,7 @@ def create_app(settings: UsersSettings) -> Flask:
                 waiting = max(1, settings.service_threads // 4)
                 sign_ins = SignIns(database, Provider(provider, places=waiting), accounts, links, key)
         else:
-            acting = Exchange(database, signing_keys)
+            acting = CredentialExchange(database, signing_keys)
     app = make_app(
         "service_users",
         routes=[

@@ -30,7 +30,7 @@ from scripts.instance.ports import HOST, free_base
 from scripts.instance.rabbitmq import installed
 from service_tasks.engine.ports import ANNOUNCE_SECONDS
 from service_tasks.ingest.topology import PLAIN, SURE, declare
-from servicekit.events.broker import Link, Queue
+from servicekit.events.broker import BrokerLink, Queue
 
 #: metric, unit, value
 Figure = tuple[str, str, float]
@@ -52,7 +52,7 @@ class Scene:
 
     def declare(self) -> None:
         """Declare every queue, and empty it."""
-        link = Link(self.broker.url, name="bench")
+        link = BrokerLink(self.broker.url, name="bench")
         declare(link)
         link.close()
         with self.channel() as channel:

@@ -36,7 +36,7 @@ from scripts.instance.rabbitmq import installed
 from service_tasks.ingest.topology import SURE, declare
 from servicekit.database import migrations
 from servicekit.database.engine import is_unavailable
-from servicekit.events.broker import BrokerAway, Link, Message
+from servicekit.events.broker import BrokerAway, BrokerLink, Message
 
 #: Ingestion must make progress within this time, in seconds, whatever was killed.
 STUCK_SECONDS = 60.0
@@ -166,7 +166,10 @@ class _Producer:
         number = 0
         try:
             while number < self._count and not self._stopped.is_set():
-                with contextlib.suppress(BrokerAway), contextlib.closing(Link(self._url, name="soak producer")) as link:
+                with (
+                    contextlib.suppress(BrokerAway),
+                    contextlib.closing(BrokerLink(self._url, name="soak producer")) as link,
+                ):
                     declare(link)
                     while number < self._count and not self._stopped.is_set():
                         for _ in range(2 if number % _TWICE == 0 else 1):
@@ -310,7 +313,7 @@ def _differences(what: str, wanted: Counter[str], found: Counter[str]) -> list[s
 
 def _left(url: str) -> int:
     """How many messages are left in the queue after some time."""
-    link = Link(url, name="soak")
+    link = BrokerLink(url, name="soak")
     try:
         until = time.monotonic() + STUCK_SECONDS
         while (left := link.waiting([SURE.name])) and time.monotonic() < until:

@@ -24,7 +24,7 @@ from service_tasks.domain.task import (
     WillRetry,
 )
 from service_tasks.engine.active_tasks import ActiveTask
-from service_tasks.engine.ports import Counted
+from service_tasks.engine.ports import AttemptCounts
 
 #: how many tasks of a batch are timed
 TIMED = 16
@@ -153,10 +153,10 @@ class WorkerMetrics:
             metrics.rescued_retried += 1
         self.rescued[HUNG if task.overdue else DEAD, "failed" if failed else "retried"] += 1
 
-    def counted(self) -> dict[str, Counted]:
+    def counted(self) -> dict[str, AttemptCounts]:
         """The attempts that ended since the worker began, and their times, by type."""
         return {
-            name: Counted(
+            name: AttemptCounts(
                 completed=one.completed,
                 failed=one.failed + one.rescued_failed,
                 retried=one.retried + one.rescued_retried,
@@ -186,7 +186,7 @@ class WorkerMetrics:
             metrics.cancelled += 1
 
 
-def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> dict[str, Counted]:
+def since(now: Mapping[str, AttemptCounts], before: Mapping[str, AttemptCounts]) -> dict[str, AttemptCounts]:
     """What was added between the two, for types with additions only."""
     added = {name: one if name not in before else one - before[name] for name, one in now.items()}
     return {name: one for name, one in added.items() if one}

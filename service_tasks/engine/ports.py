@@ -36,7 +36,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class AttemptCounts:
     """Ended attempts of one type, and how long tasks waited and ran, in the buckets of domain.distribution."""
 
     completed: int
@@ -45,8 +45,8 @@ class Counted:
     waits: tuple[int, ...]
     runs: tuple[int, ...]
 
-    def __sub__(self, other: Counted) -> Counted:
-        return Counted(
+    def __sub__(self, other: AttemptCounts) -> AttemptCounts:
+        return AttemptCounts(
             self.completed - other.completed,
             self.failed - other.failed,
             self.retried - other.retried,
@@ -85,7 +85,7 @@ class WorkerStore(Protocol):
     def beat(self, worker: WorkerInfo) -> None:
         """Record that the worker is alive; insert its row if there is none."""
 
-    def report_load(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
+    def report_load(self, worker_id: UUID, load: Load, counted: Mapping[str, AttemptCounts]) -> None:
         """Store a worker's load, and add what it has counted, by type, to the present minute."""
 
     def forget_worker(self, worker_id: UUID) -> None:

@@ -26,7 +26,7 @@ from service_tasks.engine.listener import Listener
 from service_tasks.engine.loop_watch import LoopWatch
 from service_tasks.engine.metrics import WorkerMetrics, since
 from service_tasks.engine.ports import (
-    Counted,
+    AttemptCounts,
     DueStore,
     LeaderStore,
     Load,
@@ -112,7 +112,7 @@ class Worker:
         self._failed = False
         self.metrics = WorkerMetrics(registry.names())
         #: the counts already stored in the database
-        self._reported: dict[str, Counted] = {}
+        self._reported: dict[str, AttemptCounts] = {}
         self._active_tasks = ActiveTasks(options.concurrency)
         self._threads = ThreadSlots(options.threads)
         self._wire_task_duties(store, heartbeat_store, registry)

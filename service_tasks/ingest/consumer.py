@@ -15,7 +15,7 @@ from datetime import datetime
 
 from service_tasks.ingest.topology import DEAD_EXCHANGE, PLAIN, declare
 from service_tasks.use_cases.messages import IncomingMessage, RejectedMessage
-from servicekit.events.broker import BrokerAway, Delivery, Link, Message, QueueRefused
+from servicekit.events.broker import BrokerAway, BrokerLink, Delivery, Message, QueueRefused
 from servicekit.observing.logs import get_logger
 from servicekit.process.backoff import Backoff, backoff
 from servicekit.process.lifecycle import Duty
@@ -142,7 +142,7 @@ class Consumer(Duty):
     def __init__(
         self,
         *,
-        open_link: Callable[[], Link],
+        open_link: Callable[[], BrokerLink],
         take: Callable[[Sequence[IncomingMessage]], Sequence[RejectedMessage]],
         ready: Callable[[], None],
         counts: IngestCounts,
@@ -157,7 +157,7 @@ class Consumer(Duty):
         self._backoff = Backoff(0.5, 30.0)
         self._pause_seconds = 0.0
         self._plain = True
-        self._link: Link | None = None
+        self._link: BrokerLink | None = None
 
     def run_once(self, now: datetime) -> None:
         """Connect, consume until the link ends or a stop is asked for."""
@@ -209,7 +209,7 @@ class Consumer(Duty):
             except BrokerAway:
                 return
 
-    def _serve(self, link: Link) -> None:
+    def _serve(self, link: BrokerLink) -> None:
         queues = declare(link, plain=self._plain)
         batches = Batches()
         writer = _Writer(link, batches, self._take, self._counts)
@@ -261,7 +261,7 @@ class Consumer(Duty):
             raise _DatabaseAway
         self._counts.waiting_for = "database" if writer.away else ""
 
-    def _flush(self, link: Link, batches: Batches) -> None:
+    def _flush(self, link: BrokerLink, batches: Batches) -> None:
         # This thread sends the acknowledgements, so it keeps turning while the writer works.
         turns = int(FLUSH_SECONDS / 0.1)
         while len(batches) and turns:
@@ -278,7 +278,7 @@ class _Writer(Duty):
 
     def __init__(
         self,
-        link: Link,
+        link: BrokerLink,
         batches: Batches,
         take: Callable[[Sequence[IncomingMessage]], Sequence[RejectedMessage]],
         counts: IngestCounts,

@@ -17,7 +17,7 @@ from service_tasks.settings import IngestSettings
 from service_tasks.use_cases.messages import Messages
 from service_tasks.use_cases.tasks import Tasks
 from servicekit.database.engine import Database
-from servicekit.events.broker import Link
+from servicekit.events.broker import BrokerLink
 from servicekit.observing.logs import get_logger
 from servicekit.observing.metrics import Metrics
 from servicekit.process.lifecycle import next_order, stop_orders
@@ -53,7 +53,7 @@ def run_ingest(settings: IngestSettings, registry: Registry) -> int:
     ready = partial(database.ping, writing=True)
     connection_name = f"{NAME} {socket.gethostname()}:{os.getpid()}"
     consumer = Consumer(
-        open_link=lambda: Link(settings.rabbitmq_url, name=connection_name),
+        open_link=lambda: BrokerLink(settings.rabbitmq_url, name=connection_name),
         take=messages.take,
         ready=ready,
         counts=counts,

@@ -7,7 +7,7 @@ use `tasks.ingest`.
 
 from __future__ import annotations
 
-from servicekit.events.broker import Link, Queue
+from servicekit.events.broker import BrokerLink, Queue
 
 PLAIN = Queue("task_queue")
 DEAD_EXCHANGE = "tasks.dlx"
@@ -30,7 +30,7 @@ SURE = Queue(
 )
 
 
-def declare(link: Link, *, plain: bool = True) -> tuple[str, ...]:
+def declare(link: BrokerLink, *, plain: bool = True) -> tuple[str, ...]:
     """Declare everything, on every new link: a plain queue does not survive a restart of the broker.
 
     Returns the names of the queues to consume; `plain=False` takes `task_queue` only if it exists. Raises BrokerAway,

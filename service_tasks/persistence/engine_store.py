@@ -26,7 +26,7 @@ from service_tasks.domain.task import (
     Succeeded,
     WillRetry,
 )
-from service_tasks.engine.ports import READY, Counted, Load, Offer, Promotion, WorkerInfo
+from service_tasks.engine.ports import READY, AttemptCounts, Load, Offer, Promotion, WorkerInfo
 from service_tasks.persistence.dedicated_connections import DedicatedConnections
 from service_tasks.persistence.insertion import array
 from service_tasks.persistence.statements import StoreStatements
@@ -81,7 +81,7 @@ class EngineStore:
             lease_seconds=worker.lease_seconds,
         )
 
-    def report_load(self, worker_id: UUID, load: Load, counted: Mapping[str, Counted]) -> None:
+    def report_load(self, worker_id: UUID, load: Load, counted: Mapping[str, AttemptCounts]) -> None:
         with self._statements.transaction() as session:
             self._statements.run(
                 session,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service_tasks.domain.distribution import BUCKETS, Distribution
 from service_tasks.domain.task import State
 from service_tasks.persistence.statements import StoreStatements
-from service_tasks.use_cases.stats import WINDOW_MINUTES, Census, Ended, Figures, Timed, WorkerState
+from service_tasks.use_cases.stats import WINDOW_MINUTES, Census, EndedAttempts, Figures, Timed, WorkerState
 from servicekit.database.engine import Database
 from servicekit.identity.reach import Reach
 
@@ -73,8 +73,8 @@ class StatsStore:
         return Figures(
             now=now,
             census=census,
-            minutes={minute: Ended(*counts) for minute, counts in minutes.items()},
-            types={name: Ended(*counts) for name, *counts in types},
+            minutes={minute: EndedAttempts(*counts) for minute, counts in minutes.items()},
+            types={name: EndedAttempts(*counts) for name, *counts in types},
             timed=timed,
             workers=[WorkerState(**row._mapping) for row in workers],
             **together._mapping,
@@ -89,8 +89,8 @@ class StatsStore:
             self._statements.run(session, "in_index_order")
             rows = self._statements.rows(session, "of_owner", groups=GROUPS, minutes=WINDOW_MINUTES, **which)
         census = _census(row[1:] for row in rows if row.minute is None)
-        minutes: dict[Any, dict[str, int]] = defaultdict(lambda: dict.fromkeys(Ended._fields, 0))
-        types: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(Ended._fields, 0))
+        minutes: dict[Any, dict[str, int]] = defaultdict(lambda: dict.fromkeys(EndedAttempts._fields, 0))
+        types: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(EndedAttempts._fields, 0))
         waits: dict[str, Distribution] = defaultdict(Distribution)
         runs: dict[str, Distribution] = defaultdict(Distribution)
         for minute, name, outcome, waited, ran in (row for row in rows if row.minute is not None):
@@ -104,8 +104,8 @@ class StatsStore:
         return Figures(
             now=now,
             census=census,
-            minutes={minute: Ended(**counts) for minute, counts in minutes.items()},
-            types={name: Ended(**counts) for name, counts in types.items()},
+            minutes={minute: EndedAttempts(**counts) for minute, counts in minutes.items()},
+            types={name: EndedAttempts(**counts) for name, counts in types.items()},
             timed={name: Timed(waits[name].counts, runs[name].counts) for name in runs},
             workers=[],
             **together._mapping,

@@ -51,7 +51,7 @@ class _Topic:
     __slots__ = ("fault", "newest", "watchers")
 
     def __init__(self) -> None:
-        self.watchers: set[Watcher] = set()
+        self.watchers: set[TaskWatcher] = set()
         self.newest: TaskSnapshot | None = None
         #: Why there is no first snapshot.
         self.fault: AppError | None = None
@@ -61,7 +61,7 @@ class _Topic:
             watcher.woken.set()
 
 
-class Watcher:
+class TaskWatcher:
     """One stream's view of its task, as a context manager."""
 
     def __init__(self, feed: Feed, watch: Watch) -> None:
@@ -138,7 +138,7 @@ class Feed:
         """How many different tasks are watched."""
         return len(self._topics)
 
-    def join(self, watcher: Watcher, watch: Watch) -> _Topic:
+    def join(self, watcher: TaskWatcher, watch: Watch) -> _Topic:
         if self.watchers >= self._limit:
             raise TooManyWatchers(retry_after=1)
         topic = self._topics.get(watch)
@@ -149,7 +149,7 @@ class Feed:
         self.watchers += 1
         return topic
 
-    def leave(self, watcher: Watcher, watch: Watch, topic: _Topic) -> None:
+    def leave(self, watcher: TaskWatcher, watch: Watch, topic: _Topic) -> None:
         topic.watchers.remove(watcher)
         self.watchers -= 1
         if not topic.watchers and self._topics.get(watch) is topic:

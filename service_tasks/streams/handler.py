@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from service_tasks.domain.watched import Watch, WatchedTask
 from service_tasks.streams import stream
-from service_tasks.streams.feed import Feed, TaskSnapshot, Watcher
+from service_tasks.streams.feed import Feed, TaskSnapshot, TaskWatcher
 from service_tasks.streams.metrics import StreamMetrics
 from service_tasks.streams.routes import LAST_EVENT_ID
 from servicekit.http_server.request import Fields, Request
@@ -146,7 +146,7 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
         seconds = deadline.shortened(fields.get(b"x-request-timeout-ms"), FIRST_SECONDS)
         if seconds <= 0:
             raise DeadlineExceeded
-        with Watcher(self._feed, Watch(task_id, reach)) as watcher:
+        with TaskWatcher(self._feed, Watch(task_id, reach)) as watcher:
             seen = await watcher.first(seconds)
             known = stream.last_event_version(fields.get(LAST_EVENT_ID.lower().encode("ascii")))
             if known == seen.version and seen.is_last:
@@ -168,7 +168,9 @@ class TaskStreamHandler(ObservedHandler[StreamExchange]):
         shown = [value.decode("latin-1") for name, value in request.fields.pairs if name == b"authorization"]
         return self._identify(", ".join(shown) if shown else None)
 
-    async def _follow(self, exchange: StreamExchange, watcher: Watcher, seen: TaskSnapshot, known: int | None) -> None:
+    async def _follow(
+        self, exchange: StreamExchange, watcher: TaskWatcher, seen: TaskSnapshot, known: int | None
+    ) -> None:
         """Send changes until the last one, or until the token is no longer good: whoever has another comes back."""
         await _write(exchange, stream.retry(RETRY_MS))
         if known == seen.version:

@@ -37,7 +37,7 @@ MOST_TYPES = 200
 _PATIENCE_SECONDS = 2.0
 
 
-class Ended(NamedTuple):
+class EndedAttempts(NamedTuple):
     """Ended attempts, by outcome."""
 
     completed: int = 0
@@ -87,8 +87,8 @@ class Figures:
 
     now: datetime
     census: Census
-    minutes: Mapping[datetime, Ended]
-    types: Mapping[str, Ended]
+    minutes: Mapping[datetime, EndedAttempts]
+    types: Mapping[str, EndedAttempts]
     timed: Mapping[str, Timed]
     workers: Sequence[WorkerState]
     alive: int
@@ -161,11 +161,11 @@ def _counts(states: Mapping[State, int]) -> TaskCountsView:
 def _throughput(figures: Figures) -> ThroughputView:
     present = figures.now.replace(second=0, microsecond=0)
     moments = [present - timedelta(minutes=back) for back in reversed(range(WINDOW_MINUTES))]
-    ended = [figures.minutes.get(moment, Ended()) for moment in moments]
+    ended = [figures.minutes.get(moment, EndedAttempts()) for moment in moments]
     whole = ended[-1 - _RATED_MINUTES : -1]
     means = (round(sum(counts) / len(whole), 2) for counts in zip(*whole, strict=True))
     return ThroughputView(
-        per_minute=RatesView.model_validate(dict(zip(Ended._fields, means, strict=True))),
+        per_minute=RatesView.model_validate(dict(zip(EndedAttempts._fields, means, strict=True))),
         minutes=[MinuteView(minute=moment, **counts._asdict()) for moment, counts in zip(moments, ended, strict=True)],
     )
 
@@ -178,7 +178,7 @@ def _types(figures: Figures) -> list[TypeStatsView]:
     largest_first = sorted(states, key=lambda name: (-sum(states[name].values()), name))
     views = []
     for name in largest_first[:MOST_TYPES]:
-        ended = figures.types.get(name, Ended())
+        ended = figures.types.get(name, EndedAttempts())
         timed = figures.timed.get(name, Timed([], []))
         views.append(
             TypeStatsView(

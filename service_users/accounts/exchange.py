@@ -44,7 +44,7 @@ _REVOKED_COLUMNS: tuple[Any, ...] = (Revocation.kind, Revocation.subject, Revoca
 _REVOKED = Statement(select(*_REVOKED_COLUMNS).where(Revocation.revoked_at > bindparam("since")))
 
 
-class Exchange:
+class CredentialExchange:
     """The use cases; thread-safe."""
 
     def __init__(self, database: Database, keys: Callable[[], SigningKeys], *, clock: Clock = utc_now) -> None:

@@ -25,7 +25,7 @@ from servicekit.database.statement import Statement, within_reach
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
-from servicekit.web.routes import Client
+from servicekit.web.routes import Sender
 
 #: How long a session lasts, and how long a device is known.
 LASTS, KNOWN = timedelta(days=30), timedelta(days=180)
@@ -152,7 +152,7 @@ def listed(database: Database, now: datetime, *, reach: Reach) -> list[Any]:
 
 
 def begin(
-    transaction: Transaction, user_id: UUID, now: datetime, *, client: Client, cookie: str | None, methods: list[str]
+    transaction: Transaction, user_id: UUID, now: datetime, *, client: Sender, cookie: str | None, methods: list[str]
 ) -> UUID:
     """Begin a session, and end the oldest of the user beyond MOST; returns its id. `methods` is as in RFC 8176."""
     session_id = new_id()

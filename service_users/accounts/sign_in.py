@@ -36,7 +36,7 @@ from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
-from servicekit.web.routes import Client
+from servicekit.web.routes import Sender
 from servicekit.wire.errors import Invalid
 
 #: How long somebody may take at the provider.
@@ -104,7 +104,7 @@ class SignIns:
             sessions.require_fresh(transaction, caller, self._clock())
         return self._begun(next, None, user_id=reach.owner, session_id=caller.session_id)
 
-    def finish(self, answer: ProviderAnswer, cookie: str | None, client: Client) -> Finished:
+    def finish(self, answer: ProviderAnswer, cookie: str | None, client: Sender) -> Finished:
         """End a sign-in: log in, or link the identity.
 
         Raises `Invalid` for one that this browser did not begin, `SignInRefused`, `UnknownIdentity`, `IdentityTaken`,
@@ -185,7 +185,7 @@ class SignIns:
         challenge = _base64(hashlib.sha256(verifier.encode("ascii")).digest())
         return Secrets(derived("state"), derived("nonce"), verifier, challenge)
 
-    def _subject(self, code: str, known_by: Secrets, client: Client) -> str:
+    def _subject(self, code: str, known_by: Secrets, client: Sender) -> str:
         """Who has signed in; invalid codes are counted as wrong passwords are."""
         subject = throttles.of_network("sign-in", client.address)
         self._throttles.reserve(subject)
@@ -212,7 +212,7 @@ class SignIns:
         return user_id
 
     def _link_in_session(
-        self, transaction: Transaction, begun: Any, subject: str, client: Client, now: datetime
+        self, transaction: Transaction, begun: Any, subject: str, client: Sender, now: datetime
     ) -> None:
         user = changes.locked_if_any(transaction, begun.user_id)
         mine = (Session.id == begun.session_id, Session.user_id == begun.user_id)
@@ -221,12 +221,12 @@ class SignIns:
             raise InvalidCredential
         self._link(transaction, begun.user_id, subject, client, now)
 
-    def _take_up(self, transaction: Transaction, invitation: str, subject: str, client: Client, now: datetime) -> UUID:
+    def _take_up(self, transaction: Transaction, invitation: str, subject: str, client: Sender, now: datetime) -> UUID:
         user_id = self._links.take_up(transaction, invitation, client.address)
         self._link(transaction, user_id, subject, client, now)
         return user_id
 
-    def _link(self, transaction: Transaction, user_id: UUID, subject: str, client: Client, now: datetime) -> None:
+    def _link(self, transaction: Transaction, user_id: UUID, subject: str, client: Sender, now: datetime) -> None:
         row = {"id": new_id(), "user_id": user_id, "issuer": self._provider.issuer, "subject": subject}
         adding = insert(IdentityRow).values(**row, created_at=now).on_conflict_do_nothing().returning(IdentityRow.id)
         identity_id = transaction.execute(adding).scalar_one_or_none()

@@ -29,7 +29,7 @@ from servicekit.identity.reach import Reach
 from servicekit.identity.tokens import LIFETIME
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
-from servicekit.web.routes import Client
+from servicekit.web.routes import Sender
 from servicekit.wire.caseless import comparable
 from servicekit.wire.errors import DeadlineExceeded, Invalid
 
@@ -76,7 +76,7 @@ class Accounts:
         self._throttles = Throttles(database, clock=clock)
         self._clock = clock
 
-    def log_in(self, login: Login, client: Client, device_token: str | None = None) -> LoggedIn:
+    def log_in(self, login: Login, client: Sender, device_token: str | None = None) -> LoggedIn:
         """Begin a session, or for a second factor a pending login. Raises `InvalidCredential`, after as much work
         whatever is wrong; `TooManyAttempts`, before any, whether there is such an account or not; and as
         `Passwords.verify`."""
@@ -112,7 +112,7 @@ class Accounts:
             return LoggedIn(view, None, None)
         return self._logged_in(session_id, user.id, present, device, cookie, methods, now)
 
-    def log_in_by_code(self, text: str, code: str, client: Client) -> LoggedIn:
+    def log_in_by_code(self, text: str, code: str, client: Sender) -> LoggedIn:
         """Begin the session of a pending login. Raises `InvalidCredential`, and `TooManyAttempts`, before any work."""
         now = self._clock()
         pending = self._pending_logins.read(text, now)
@@ -132,7 +132,7 @@ class Accounts:
         return self._logged_in(session_id, user_id, present, pending.device, cookie, methods, now)
 
     def begin_with_cookie(
-        self, transaction: Transaction, user_id: UUID, client: Client, methods: list[str], now: datetime
+        self, transaction: Transaction, user_id: UUID, client: Sender, methods: list[str], now: datetime
     ) -> LoggedIn:
         """Begin the session of a browser whose user has shown elsewhere who they are."""
         cookie = sessions.new_cookie()
@@ -157,7 +157,7 @@ class Accounts:
             view = TokensView(**_NO_TOKENS, session_id=session_id)
         return LoggedIn(view, cookie, device_token)
 
-    def refresh(self, text: str, client: Client) -> TokensView:
+    def refresh(self, text: str, client: Sender) -> TokensView:
         """Carry a session on. A token that was just used gives the same answer, for a client that lost it; one that
         was used before that was stolen, by the one or the other, and ends the session. Raises `InvalidCredential`."""
         token = self._refresh_tokens.read(text)
@@ -182,7 +182,7 @@ class Accounts:
         successor = RefreshToken(token.session_id, token.counter + 1)
         return self._tokens(successor, refreshed_at, row, row.user_id, row.methods)
 
-    def log_out(self, caller: Principal, client: Client, *, reach: Reach) -> Ended:
+    def log_out(self, caller: Principal, client: Sender, *, reach: Reach) -> Ended:
         """End the session that the caller came by; none, if that was an API key."""
         assert caller.session_id is not None
         try:
@@ -191,11 +191,11 @@ class Accounts:
             return Ended(sessions=0)
         return Ended(sessions=1)
 
-    def log_out_everywhere(self, caller: Principal, client: Client) -> Ended:
+    def log_out_everywhere(self, caller: Principal, client: Sender) -> Ended:
         """End all sessions of the caller, and every access token, also those of API keys, which go on with the next."""
         return self._end_all(caller, client)
 
-    def end_others(self, caller: Principal, client: Client, *, reach: Reach) -> Ended:
+    def end_others(self, caller: Principal, client: Sender, *, reach: Reach) -> Ended:
         """The same, but the session that the caller came by goes on, from its next refresh."""
         assert reach.owner == caller.user_id
         return self._end_all(caller, client, but=caller.session_id)
@@ -219,7 +219,7 @@ class Accounts:
             ]
         )
 
-    def end(self, session_id: UUID, caller: Principal, client: Client, *, reach: Reach) -> Ended:
+    def end(self, session_id: UUID, caller: Principal, client: Sender, *, reach: Reach) -> Ended:
         """End one of the sessions in reach. Raises `SessionNotFound`."""
         by = By(caller.user_id, client.address)
         with self._database.transaction() as transaction:
@@ -227,7 +227,7 @@ class Accounts:
                 raise SessionNotFound
         return Ended(sessions=1)
 
-    def change_password(self, change: PasswordChange, caller: Principal, client: Client) -> Ended:
+    def change_password(self, change: PasswordChange, caller: Principal, client: Sender) -> Ended:
         """Set another password and end the caller's other sessions; theirs goes on, from its next refresh.
 
         Raises `Invalid` for a wrong or a weak one, `TooManyAttempts`, and as `Passwords.hash`.
@@ -305,7 +305,7 @@ class Accounts:
             pending_token=None,
         )
 
-    def _end_all(self, caller: Principal, client: Client, *, but: UUID | None = None) -> Ended:
+    def _end_all(self, caller: Principal, client: Sender, *, but: UUID | None = None) -> Ended:
         assert caller.user_id is not None
         now = self._clock()
         with self._database.transaction() as transaction:

@@ -44,7 +44,7 @@ from service_users.use_cases import Users
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
 from servicekit.identity.roles import Action
-from servicekit.web.routes import Answer, Client, Routes
+from servicekit.web.routes import Answer, Routes, Sender
 from servicekit.wire.errors import Forbidden
 
 _BODY = 4096
@@ -74,7 +74,7 @@ def access_routes(
         errors=(TooManyApiKeys, InvalidCredential, AuthIsOff, Forbidden),
         body_limit=_BODY,
     )
-    def create_key(body: ApiKeyCreate, caller: Principal, client: Client) -> Answer[NewApiKeyView]:
+    def create_key(body: ApiKeyCreate, caller: Principal, client: Sender) -> Answer[NewApiKeyView]:
         """Make an API key, for a program. Its text is shown only in this answer; a key cannot make keys."""
         if accounts is None:
             raise AuthIsOff
@@ -89,19 +89,19 @@ def access_routes(
         return keys.listed(reach=caller.reach(Action.OWN_ACCOUNT))
 
     @api.delete("/auth/keys/{id}", action=Action.OWN_ACCOUNT, errors=(ApiKeyNotFound, AuthIsOff))
-    def delete_key(id: UUID, caller: Principal, client: Client) -> ApiKeyView:
+    def delete_key(id: UUID, caller: Principal, client: Sender) -> ApiKeyView:
         """Delete one of your API keys, which ends it; the answer is the key as it was."""
         if accounts is None:
             raise AuthIsOff
         return keys.delete(id, _by(caller, client), reach=caller.reach(Action.OWN_ACCOUNT))
 
     @api.post("/users/{id}/disable", action=Action.MANAGE_USERS, errors=(UserNotFound, LastAdministrator))
-    def disable_user(id: UUID, caller: Principal, client: Client) -> AccountView:
+    def disable_user(id: UUID, caller: Principal, client: Sender) -> AccountView:
         """End all that lets somebody in: sessions, access tokens, and API keys until they are enabled."""
         return administration.disable(id, _by(caller, client))
 
     @api.post("/users/{id}/enable", action=Action.MANAGE_USERS, errors=(UserNotFound,))
-    def enable_user(id: UUID, caller: Principal, client: Client) -> AccountView:
+    def enable_user(id: UUID, caller: Principal, client: Sender) -> AccountView:
         """Let somebody log in again."""
         return administration.enable(id, _by(caller, client))
 
@@ -117,7 +117,7 @@ def access_routes(
         return keys.listed(reach=Reach.own(id))
 
     @api.delete("/users/{id}/keys/{key_id}", action=Action.MANAGE_USERS, errors=(ApiKeyNotFound,))
-    def delete_user_key(id: UUID, key_id: UUID, caller: Principal, client: Client) -> ApiKeyView:
+    def delete_user_key(id: UUID, key_id: UUID, caller: Principal, client: Sender) -> ApiKeyView:
         """Delete one of somebody's API keys, which ends it; the answer is the key as it was."""
         return keys.delete(key_id, _by(caller, client), reach=Reach.own(id))
 
@@ -128,24 +128,24 @@ def access_routes(
         return SessionList(sessions=[]) if accounts is None else accounts.listed(caller, reach=Reach.own(id))
 
     @api.delete("/users/{id}/sessions", action=Action.MANAGE_USERS, errors=(UserNotFound,))
-    def end_user_sessions(id: UUID, caller: Principal, client: Client) -> Ended:
+    def end_user_sessions(id: UUID, caller: Principal, client: Sender) -> Ended:
         """End all of somebody's sessions, and the access tokens that their API keys were turned into."""
         return administration.end_sessions(id, _by(caller, client))
 
     @api.post("/users/{id}/link", action=Action.MANAGE_USERS, status=201, errors=(UserNotFound, AuthIsOff))
-    def create_link(id: UUID, body: LinkCreate, caller: Principal, client: Client) -> Answer[LinkView]:
+    def create_link(id: UUID, body: LinkCreate, caller: Principal, client: Sender) -> Answer[LinkView]:
         """Make a link for somebody, to hand it over, or send it by mail. An invitation is good for three days, the
         others for an hour."""
         made = opened().make(id, body.purpose, _by(caller, client), mail=body.mail)
         return Answer(made, headers=_NOT_STORED)
 
     @api.post("/auth/forgot", action=Action.PUBLIC, status=202, errors=(TooManyAttempts, AuthIsOff), body_limit=_BODY)
-    def forget_password(body: Forgot, client: Client) -> Accepted:
+    def forget_password(body: Forgot, client: Sender) -> Accepted:
         """Ask for a link that sets a new password. The answer is the same whether anybody has this address."""
         return opened().forgot(body.email, client.address)
 
     @api.post("/auth/reset", action=Action.PUBLIC, errors=(TooManyPasswords, AuthIsOff), body_limit=_BODY)
-    def reset_password(body: Reset, client: Client) -> Ended:
+    def reset_password(body: Reset, client: Sender) -> Ended:
         """Set a password by a link. It ends all sessions, access tokens and other links."""
         return opened().reset(body.token, body.password, client.address)
 
@@ -163,7 +163,7 @@ def access_routes(
         return links.ask_for_address(body.email, caller)
 
     @api.post("/auth/email/confirm", action=Action.PUBLIC, errors=(EmailTaken, AuthIsOff), body_limit=_BODY)
-    def confirm_email(body: Confirm, client: Client) -> ConfirmedView:
+    def confirm_email(body: Confirm, client: Sender) -> ConfirmedView:
         """Prove an address by a link. It ends access tokens and other links: refresh yours."""
         return opened().confirm_address(body.token, client.address)
 
@@ -175,5 +175,5 @@ def access_routes(
     return api
 
 
-def _by(caller: Principal, client: Client) -> By:
+def _by(caller: Principal, client: Sender) -> By:
     return By(caller.user_id, client.address)

@@ -28,7 +28,7 @@ from service_users.use_cases import Users
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
 from servicekit.identity.roles import Action
-from servicekit.web.routes import Answer, Client, Routes
+from servicekit.web.routes import Answer, Routes, Sender
 
 #: Of the session, and of the device. Over TLS a browser takes it from nobody else (RFC 6265bis, section 4.1.3.2).
 COOKIE, DEVICE = "siteworks", "siteworks-device"
@@ -43,14 +43,14 @@ def cookie_name(name: str, *, secure: bool) -> str:
     return f"{_SECURE_PREFIX}{name}" if secure else name
 
 
-def set_cookie(client: Client, name: str, value: str, seconds: float) -> str:
+def set_cookie(client: Sender, name: str, value: str, seconds: float) -> str:
     """The value of a Set-Cookie field, for so many seconds; none of them ends it."""
     secure = "; Secure" if client.secure else ""
     name = cookie_name(name, secure=client.secure)
     return f"{name}={value}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"
 
 
-def session_cookies(made: LoggedIn, client: Client) -> tuple[str, ...]:
+def session_cookies(made: LoggedIn, client: Sender) -> tuple[str, ...]:
     """The cookies of a new session; none for one that is no browser's."""
     if made.cookie is None:
         return ()
@@ -59,7 +59,7 @@ def session_cookies(made: LoggedIn, client: Client) -> tuple[str, ...]:
     return (session, set_cookie(client, DEVICE, made.device_token, KNOWN.total_seconds()))
 
 
-def _began(made: LoggedIn, client: Client) -> Answer[TokensView]:
+def _began(made: LoggedIn, client: Sender) -> Answer[TokensView]:
     return Answer(made.view, headers=_NOT_STORED, cookies=session_cookies(made, client))
 
 
@@ -78,7 +78,7 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         errors=(InvalidCredential, TooManyAttempts, TooManyPasswords, AuthIsOff),
         body_limit=_BODY,
     )
-    def log_in(body: Login, client: Client) -> Answer[TokensView]:
+    def log_in(body: Login, client: Sender) -> Answer[TokensView]:
         """Log in by password. After a few wrong ones each makes the next wait, up to a minute. Whoever has a second
         factor gets only a `pending_token`."""
         device = client.cookies.get(cookie_name(DEVICE, secure=client.secure))
@@ -90,24 +90,24 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         errors=(InvalidCredential, TooManyAttempts, AuthIsOff),
         body_limit=_BODY,
     )
-    def log_in_by_code(body: LoginCode, client: Client) -> Answer[TokensView]:
+    def log_in_by_code(body: LoginCode, client: Sender) -> Answer[TokensView]:
         """Log in with a second factor, within five minutes of the password."""
         return _began(opened().log_in_by_code(body.pending_token, body.code, client), client)
 
     @api.post("/auth/refresh", action=Action.PUBLIC, errors=(InvalidCredential, AuthIsOff), body_limit=_BODY)
-    def refresh(body: Refresh, client: Client) -> Answer[TokensView]:
+    def refresh(body: Refresh, client: Sender) -> Answer[TokensView]:
         """Get the next access token. Sent again within 10 s, a refresh token gives the same answer; later it ends the
         session, since somebody else may have it."""
         return Answer(opened().refresh(body.refresh_token, client), headers=_NOT_STORED)
 
     @api.post("/auth/logout", action=Action.OWN_LOGIN, errors=(AuthIsOff,))
-    def log_out(caller: Principal, client: Client) -> Answer[Ended]:
+    def log_out(caller: Principal, client: Sender) -> Answer[Ended]:
         """End the session that this request came by."""
         ended = opened().log_out(caller, client, reach=caller.reach(Action.OWN_LOGIN))
         return Answer(ended, cookies=(set_cookie(client, COOKIE, "", 0),))
 
     @api.post("/auth/logout-all", action=Action.OWN_LOGIN, errors=(InvalidCredential, AuthIsOff))
-    def log_out_everywhere(caller: Principal, client: Client) -> Answer[Ended]:
+    def log_out_everywhere(caller: Principal, client: Sender) -> Answer[Ended]:
         """End all of your sessions."""
         return Answer(opened().log_out_everywhere(caller, client), cookies=(set_cookie(client, COOKIE, "", 0),))
 
@@ -134,7 +134,7 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         errors=(InvalidCredential, TooManyAttempts, TooManyPasswords, AuthIsOff),
         body_limit=_BODY,
     )
-    def update_password(body: PasswordChange, caller: Principal, client: Client) -> Ended:
+    def update_password(body: PasswordChange, caller: Principal, client: Sender) -> Ended:
         """Change your password and end your other sessions. Earlier access tokens end, too: refresh yours."""
         return opened().change_password(body, caller, client)
 
@@ -146,12 +146,12 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         return accounts.listed(caller, reach=caller.reach(Action.OWN_ACCOUNT))
 
     @api.delete("/auth/sessions", action=Action.OWN_ACCOUNT, errors=(InvalidCredential, AuthIsOff))
-    def end_other_sessions(caller: Principal, client: Client) -> Ended:
+    def end_other_sessions(caller: Principal, client: Sender) -> Ended:
         """End your other sessions. Earlier access tokens end, too: refresh yours."""
         return opened().end_others(caller, client, reach=caller.reach(Action.OWN_ACCOUNT))
 
     @api.delete("/auth/sessions/{id}", action=Action.OWN_ACCOUNT, errors=(SessionNotFound, AuthIsOff))
-    def end_session(id: UUID, caller: Principal, client: Client) -> Ended:
+    def end_session(id: UUID, caller: Principal, client: Sender) -> Ended:
         """End one of your sessions."""
         return opened().end(id, caller, client, reach=caller.reach(Action.OWN_ACCOUNT))
 

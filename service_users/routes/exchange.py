@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service_users.accounts.audit import Audit
 from service_users.accounts.audit_schemas import AppendedView, GatewayReport
-from service_users.accounts.exchange import Exchange
+from service_users.accounts.exchange import CredentialExchange
 from service_users.accounts.schemas import Credential, ExchangedView, RevocationsView
 from service_users.errors import AuthIsOff, InvalidCredential
 from servicekit.web.routes import Routes, bearer_guard
@@ -13,14 +13,16 @@ from servicekit.wire.errors import Forbidden
 _BODY, _AUDIT = 4096, 65_536
 
 
-def exchange_routes(exchange: Exchange | None, token: str | None, acting: Exchange | None, audit: Audit) -> Routes:
+def exchange_routes(
+    exchange: CredentialExchange | None, token: str | None, acting: CredentialExchange | None, audit: Audit
+) -> Routes:
     """Declare them; without `exchange` nobody logs in, and without `acting` nobody acts as somebody else."""
     api = Routes("internal", documented=False)
     guard = bearer_guard(
         token, name="gateway's", closed="This is for the gateway: GATEWAY_TOKEN is not set.", puts_off=False
     )
 
-    def opened() -> Exchange:
+    def opened() -> CredentialExchange:
         if exchange is None:
             raise AuthIsOff
         return exchange

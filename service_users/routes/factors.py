@@ -25,7 +25,7 @@ from service_users.errors import (
 )
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
-from servicekit.web.routes import Answer, Client, Routes
+from servicekit.web.routes import Answer, Routes, Sender
 
 _BODY = 4096
 _NOT_STORED = {"Cache-Control": "no-store"}
@@ -64,7 +64,7 @@ def factor_routes(factors: Factors | None) -> Routes:
         errors=(FactorNotFound, InvalidCredential, AuthIsOff),
         body_limit=_BODY,
     )
-    def confirm_factor(id: UUID, body: FactorCode, caller: Principal, client: Client) -> Answer[ConfirmedFactorView]:
+    def confirm_factor(id: UUID, body: FactorCode, caller: Principal, client: Sender) -> Answer[ConfirmedFactorView]:
         """Confirm a second factor by a code of its app. Your other sessions and earlier access tokens end: refresh
         yours."""
         by = By(caller.user_id, client.address)
@@ -76,13 +76,13 @@ def factor_routes(factors: Factors | None) -> Routes:
         action=Action.OWN_ACCOUNT,
         errors=(FactorNotFound, LoginNotFresh, InvalidCredential, AuthIsOff),
     )
-    def delete_factor(id: UUID, caller: Principal, client: Client) -> FactorView:
+    def delete_factor(id: UUID, caller: Principal, client: Sender) -> FactorView:
         """Remove one of your second factors, within five minutes of a login."""
         by = By(caller.user_id, client.address)
         return opened().remove(id, caller, by, reach=caller.reach(Action.OWN_ACCOUNT))
 
     @api.delete("/users/{id}/factors", action=Action.MANAGE_USERS, errors=(UserNotFound, AuthIsOff))
-    def delete_user_factors(id: UUID, caller: Principal, client: Client) -> FactorsRemoved:
+    def delete_user_factors(id: UUID, caller: Principal, client: Sender) -> FactorsRemoved:
         """Remove all second factors of somebody who has lost them."""
         return opened().remove_all(id, By(caller.user_id, client.address))
 

@@ -31,7 +31,7 @@ from service_users.errors import (
 from service_users.routes.accounts import cookie_name, session_cookies, set_cookie
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
-from servicekit.web.routes import Answer, Client, Routes
+from servicekit.web.routes import Answer, Routes, Sender
 from servicekit.wire.errors import AppError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def sign_in_routes(sign_ins: SignIns | None, name: str | None, *, login: bool) -
             raise NoProvider
         return sign_ins
 
-    def begun(made: Begun, client: Client) -> Answer[SignInView]:
+    def begun(made: Begun, client: Sender) -> Answer[SignInView]:
         view = SignInView(address=made.address, expires_in=made.expires_in)
         cookie = set_cookie(client, _COOKIE, made.cookie, made.expires_in)
         return Answer(view, headers=_NOT_STORED, cookies=(cookie,))
@@ -73,7 +73,7 @@ def sign_in_routes(sign_ins: SignIns | None, name: str | None, *, login: bool) -
         errors=(NoProvider, ProviderUnavailable, AuthIsOff),
         body_limit=_BODY,
     )
-    def start_sign_in(body: SignInCreate, client: Client) -> Answer[SignInView]:
+    def start_sign_in(body: SignInCreate, client: Sender) -> Answer[SignInView]:
         """Begin to log in at the sign-in provider."""
         return begun(opened().begin(body.next, body.invitation), client)
 
@@ -84,7 +84,7 @@ def sign_in_routes(sign_ins: SignIns | None, name: str | None, *, login: bool) -
         errors=(NoProvider, ProviderUnavailable, LoginNotFresh, InvalidCredential, AuthIsOff),
         body_limit=_BODY,
     )
-    def link_identity(body: IdentityLink, caller: Principal, client: Client) -> Answer[SignInView]:
+    def link_identity(body: IdentityLink, caller: Principal, client: Sender) -> Answer[SignInView]:
         """Begin to link an identity at the sign-in provider, within five minutes of a login."""
         made = opened().begin_link(body.next, caller, reach=caller.reach(Action.OWN_ACCOUNT))
         return begun(made, client)
@@ -104,7 +104,7 @@ def sign_in_routes(sign_ins: SignIns | None, name: str | None, *, login: bool) -
             AuthIsOff,
         ),
     )
-    def finish_sign_in(query: ProviderAnswer, client: Client) -> Answer[SignedInView]:
+    def finish_sign_in(query: ProviderAnswer, client: Sender) -> Answer[SignedInView]:
         """Come back from the sign-in provider, in the browser that went there. A login then has its cookie. A browser
         that asks for a page is shown a failure by the console."""
         cookie = client.cookies.get(cookie_name(_COOKIE, secure=client.secure))
@@ -136,7 +136,7 @@ def sign_in_routes(sign_ins: SignIns | None, name: str | None, *, login: bool) -
         action=Action.OWN_ACCOUNT,
         errors=(IdentityNotFound, NoProvider, LoginNotFresh, InvalidCredential, AuthIsOff),
     )
-    def delete_identity(id: UUID, caller: Principal, client: Client) -> IdentityView:
+    def delete_identity(id: UUID, caller: Principal, client: Sender) -> IdentityView:
         """Remove the link to an identity, within five minutes of a login."""
         by = By(caller.user_id, client.address)
         return opened().remove(id, caller, by, reach=caller.reach(Action.OWN_ACCOUNT))

@@ -13,7 +13,7 @@ from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Action
 from servicekit.web import idempotency
 from servicekit.web.preconditions import IfMatch
-from servicekit.web.routes import Answer, Client, Routes
+from servicekit.web.routes import Answer, Routes, Sender
 from servicekit.wire.errors import Forbidden, IdempotencyKeyReused
 
 
@@ -38,7 +38,7 @@ def user_routes(users: Users) -> Routes:
         headers=idempotency.HEADERS,
     )
     def create_user(
-        body: UserCreate, headers: Mapping[str, str | None], caller: Principal, client: Client
+        body: UserCreate, headers: Mapping[str, str | None], caller: Principal, client: Sender
     ) -> Answer[UserView]:
         """Create a user; an e-mail address and a name suffice.
 
@@ -60,13 +60,13 @@ def user_routes(users: Users) -> Routes:
         action=Action.CHANGE_USERS,
         errors=(UserNotFound, EmailTaken, TooManyPasswords, Forbidden, LastAdministrator),
     )
-    def update_user(id: UUID, body: UserUpdate, if_match: IfMatch, caller: Principal, client: Client) -> UserView:
+    def update_user(id: UUID, body: UserUpdate, if_match: IfMatch, caller: Principal, client: Sender) -> UserView:
         """Change the named fields of a user."""
         by = By(caller.user_id, client.address)
         return users.update(id, body, if_match, reach=caller.reach(Action.CHANGE_USERS), by=by)
 
     @api.delete("/users/{id}", action=Action.MANAGE_USERS, errors=(UserNotFound, LastAdministrator))
-    def delete_user(id: UUID, if_match: IfMatch, caller: Principal, client: Client) -> UserView:
+    def delete_user(id: UUID, if_match: IfMatch, caller: Principal, client: Sender) -> UserView:
         """Delete a user; the answer is the user as it was."""
         by = By(caller.user_id, client.address)
         return users.delete(id, if_match, reach=caller.reach(Action.MANAGE_USERS), by=by)

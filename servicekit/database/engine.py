@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from servicekit.database.places import Places
+from servicekit.database.places import FairPlaces
 from servicekit.database.statement import Statement
 from servicekit.database.watchdog import Watchdog
 from servicekit.wire import deadline
@@ -156,7 +156,7 @@ class Database:
             },
         )
         # The pool's own wait ignores the deadline, so the wait is here: a place is a connection of the pool.
-        self._places = Places(pool_size)
+        self._places = FairPlaces(pool_size)
         #: Connections between two uses by `once`, in autocommit, with the times when they left the pool and were last
         #: used. To fetch one from the pool takes as much of a processor as to ask the server.
         self._kept: deque[tuple[Any, float, float]] = deque()

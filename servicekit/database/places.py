@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 
-class Places:
+class FairPlaces:
     """Thread-safe. A place that is given back goes to whoever has waited longest, never to a thread that comes later:
     queue.SimpleQueue lets that one overtake, and those who wait under load wait until their time is up."""
 

@@ -1,7 +1,7 @@
 """RabbitMQ: connect, declare, consume, publish. The only importer of pika.
 
-A `Link` is one connection and belongs to one thread, except for `call_soon`. Whatever ends it, on either side, surfaces
-from its methods as `BrokerAway`; the caller then opens another one, after a pause.
+A `BrokerLink` is one connection and belongs to one thread, except for `call_soon`. Whatever ends it, on either side,
+surfaces from its methods as `BrokerAway`; the caller then opens another one, after a pause.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Message:
     headers: Mapping[str, Any] | None = None
 
 
-class Link:
+class BrokerLink:
     """An open connection with one channel to consume on and one to publish on."""
 
     def __init__(self, url: str, *, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from servicekit.events.broker import BrokerAway, Link, Message, QueueRefused
+from servicekit.events.broker import BrokerAway, BrokerLink, Message, QueueRefused
 from servicekit.events.cloudevents import MEDIA_TYPE, Event, write_event
 from servicekit.wire.envelope import dump
 from servicekit.wire.errors import Unavailable
@@ -23,7 +23,7 @@ class BrokerDelivery:
         """`service` is the sender: the source of the events."""
         self._service = service
         self._url = url
-        self._link: Link | None = None
+        self._link: BrokerLink | None = None
         self._closing = threading.Lock()
 
     def __call__(self, events: Sequence[Event]) -> None:
@@ -48,7 +48,7 @@ class BrokerDelivery:
         try:
             link = self._link
             if link is None:
-                link = self._link = Link(self._url, name=f"{self._service}_relay")
+                link = self._link = BrokerLink(self._url, name=f"{self._service}_relay")
                 link.ensure_exchange(EXCHANGE, "topic")
             link.publish(
                 [

@@ -31,7 +31,7 @@ from servicekit.web.csv_tables import CSV, CSV_CONTENT_TYPE, as_csv
 from servicekit.web.encoders import encoder_of
 from servicekit.web.health import Check, readiness
 from servicekit.web.preconditions import ETAG, IfMatch, Resource, tag_of
-from servicekit.web.routes import Answer, Client, Endpoint, Routes
+from servicekit.web.routes import Answer, Endpoint, Routes, Sender
 from servicekit.web.schemas import id_from_path, parse_body, parse_query
 from servicekit.web.shared_answers import SharedAnswers, max_age
 from servicekit.wire import deadline, memory
@@ -411,14 +411,14 @@ def _caller_of(endpoint: Endpoint, identify: Identify | None) -> Callable[[Reque
     return lambda _: LOCAL
 
 
-def _client_of(request: Request) -> Client:
+def _client_of(request: Request) -> Sender:
     """The client, by X-Real-IP, which the gateway alone sets, or else by the last values of the forwarded fields: those
     are the gateway's own."""
     field = request.headers.get
     forwarded = field("X-Real-IP") or field("X-Forwarded-For") or request.remote_addr or ""
     address = forwarded.rpartition(",")[2].strip()
     secure = (field("X-Forwarded-Proto") or "").rpartition(",")[2].strip() == "https"
-    return Client(address, field("User-Agent") or "", secure, "text/html" in (field("Accept") or ""), request.cookies)
+    return Sender(address, field("User-Agent") or "", secure, "text/html" in (field("Accept") or ""), request.cookies)
 
 
 def _add_service_pages(

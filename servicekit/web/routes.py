@@ -100,7 +100,7 @@ class Answer(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class Sender:
     """From where a request comes, as the gateway tells."""
 
     address: str
@@ -167,7 +167,7 @@ class Endpoint:
 class Routes:
     """The operations of one resource.
 
-    A handler's parameters are found by name: `caller` (a `Principal`), `client` (a `Client`), `body`, `query`,
+    A handler's parameters are found by name: `caller` (a `Principal`), `client` (a `Sender`), `body`, `query`,
     `headers` (a mapping of the declared request fields to text or None), `if_match` (an `IfMatch`), and each `{name}`
     of the path, as the UUID or str of its annotation. Its return annotation is a `View`, or `Answer[View]` when it sets
     a status or header fields itself; a union of views where not everybody is shown the same.

@@ -10,7 +10,7 @@ import pytest
 from service_tasks.app import create_app
 from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
-from service_tasks.engine.ports import Counted, Load
+from service_tasks.engine.ports import AttemptCounts, Load
 from service_tasks.persistence.maintenance_store import MaintenanceStore
 from service_tasks.persistence.queries import load_queries
 from service_tasks.persistence.stats_store import StatsStore
@@ -24,10 +24,10 @@ from tests.support.waiting import eventually
 LOAD = Load(slots=10, busy=3, threads=4, busy_threads=1)
 
 
-def counted(*, completed=0, failed=0, retried=0, wait=0, run=0) -> Counted:
+def counted(*, completed=0, failed=0, retried=0, wait=0, run=0) -> AttemptCounts:
     """With so many in the first bucket of each."""
     rest = (0,) * (BUCKETS - 1)
-    return Counted(completed, failed, retried, (wait, *rest), (run, *rest))
+    return AttemptCounts(completed, failed, retried, (wait, *rest), (run, *rest))
 
 
 def one_of_each(bench) -> None:

@@ -37,7 +37,7 @@ from servicekit.database.engine import Database
 from servicekit.identity.api_keys import new_api_key
 from servicekit.identity.enforcement import KEYS_PATH
 from servicekit.process.ids import new_id
-from servicekit.web.routes import Client
+from servicekit.web.routes import Sender
 from tests.support.postgres import ServiceDatabase
 from tests.support.programs import Program
 from tests.support.waiting import eventually
@@ -212,7 +212,7 @@ def test_whatever_is_wrong_with_a_login_it_gets_the_same_answer_for_the_same_wor
     refused = set()
     for name, given in (("anna", OTHER), ("boris", PASSWORD), ("clara", PASSWORD), ("nobody", PASSWORD)):
         with pytest.raises(InvalidCredential) as error:
-            accounts.log_in(Login(email=f"{name}@example.com", password=given), Client(HOME))
+            accounts.log_in(Login(email=f"{name}@example.com", password=given), Sender(HOME))
         refused.add(str(error.value))
     assert len(refused) == 1
     assert len(tried) == 4
@@ -221,7 +221,7 @@ def test_whatever_is_wrong_with_a_login_it_gets_the_same_answer_for_the_same_wor
 
     # A guess that comes too often, or for which there is no place, costs no query.
     def guess(name: str) -> None:
-        accounts.log_in(Login(email=f"{name}@example.com", password=OTHER), Client(HOME), "swd_a_guess_too")
+        accounts.log_in(Login(email=f"{name}@example.com", password=OTHER), Sender(HOME), "swd_a_guess_too")
 
     run("UPDATE throttles SET failures = 10")
     for name in ("anna", "nobody"):
@@ -623,10 +623,10 @@ def test_a_pending_login_waits_five_minutes_and_a_secret_opens_by_its_own_key_an
 
     def log_in(key: AuthKey = key, wait: float = 0.0) -> LoggedIn:
         accounts = ours(key)
-        token = accounts.log_in(Login(email="anna@example.com", password=PASSWORD), Client(HOME)).view.pending_token
+        token = accounts.log_in(Login(email="anna@example.com", password=PASSWORD), Sender(HOME)).view.pending_token
         clock[0] += timedelta(seconds=wait)
         code = one_time_code(secret, int(clock[0].timestamp()) // 30)
-        return accounts.log_in_by_code(token or "", code, Client(HOME))
+        return accounts.log_in_by_code(token or "", code, Sender(HOME))
 
     for wait, other in ((302, key), (0, AuthKey(bytes(31) + b"x"))):
         with pytest.raises(InvalidCredential):

@@ -15,7 +15,7 @@ import pika
 import pytest
 
 from servicekit.events import outbox
-from servicekit.events.broker import BrokerAway, Link, Message, Queue
+from servicekit.events.broker import BrokerAway, BrokerLink, Message, Queue
 from servicekit.events.broker_delivery import EXCHANGE, BrokerDelivery
 from servicekit.events.cloudevents import write_event
 from servicekit.wire.errors import Unavailable
@@ -106,7 +106,7 @@ def test_a_broker_that_is_away_is_a_destination_that_is_away_and_comes_back(brok
 def test_a_batch_in_whose_middle_the_broker_dies_has_not_arrived_and_comes_whole(broker, deliver, monkeypatch):
     listener = Listener(broker, "user.deleted")
     events = [user_deleted(uuid4()) for _ in range(100)]
-    publish = Link.publish
+    publish = BrokerLink.publish
 
     def publish_half(link, messages):
         def dying():
@@ -118,7 +118,7 @@ def test_a_batch_in_whose_middle_the_broker_dies_has_not_arrived_and_comes_whole
         publish(link, dying())
 
     with monkeypatch.context() as patch:
-        patch.setattr(Link, "publish", publish_half)
+        patch.setattr(BrokerLink, "publish", publish_half)
         with pytest.raises(Unavailable):
             deliver(events)
     broker.start()
@@ -130,7 +130,7 @@ def test_a_batch_in_whose_middle_the_broker_dies_has_not_arrived_and_comes_whole
 
 
 def test_a_confirmation_that_does_not_come_is_a_broker_that_is_away(broker, monkeypatch):
-    with closing(Link(broker.url, name="test")) as link:
+    with closing(BrokerLink(broker.url, name="test")) as link:
         link.ensure(Queue("silent"))
         link.publish([Message("", "silent", b"confirmed")])
         with monkeypatch.context() as patch:
@@ -139,7 +139,7 @@ def test_a_confirmation_that_does_not_come_is_a_broker_that_is_away(broker, monk
                 link.publish([Message("", "silent", b"never")])
 
     # However long the broker takes to come to itself.
-    with closing(Link(broker.url, name="test")) as again:
+    with closing(BrokerLink(broker.url, name="test")) as again:
         again.publish([Message("", "silent", b"confirmed again")])
 
 

@@ -14,7 +14,7 @@ import pytest
 from service_tasks.domain.task import State
 from service_tasks.domain.watched import Watch, WatchedTask, version_after
 from service_tasks.errors import TaskNotFound, TooManyWatchers
-from service_tasks.streams.feed import Feed, TaskSnapshot, Watcher
+from service_tasks.streams.feed import Feed, TaskSnapshot, TaskWatcher
 from service_tasks.streams.stream import events_of, last_event_version
 from servicekit.identity.reach import Reach
 from servicekit.wire.errors import DatabaseUnavailable, DeadlineExceeded, Unavailable
@@ -156,7 +156,7 @@ class TestTheFeed:
     def test_serves_many_newcomers_with_one_statement(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
             async def look(task_id: UUID) -> int:
-                with Watcher(feed, Watch(task_id, Reach.all())) as watcher:
+                with TaskWatcher(feed, Watch(task_id, Reach.all())) as watcher:
                     return (await watcher.first(PATIENCE)).version
 
             ids = [table.add() for _ in range(300)]
@@ -169,8 +169,8 @@ class TestTheFeed:
         async def scenario(feed: Feed, table: Table) -> None:
             task_id = table.add()
             with (
-                Watcher(feed, Watch(task_id, Reach.all())) as slow,
-                Watcher(feed, Watch(task_id, Reach.all())) as quick,
+                TaskWatcher(feed, Watch(task_id, Reach.all())) as slow,
+                TaskWatcher(feed, Watch(task_id, Reach.all())) as quick,
             ):
                 seen = await quick.first(PATIENCE)
                 first = await slow.first(PATIENCE)
@@ -188,7 +188,7 @@ class TestTheFeed:
     def test_tells_a_purge_once_and_asks_no_more_for_what_is_gone(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
             task_id = table.add()
-            with Watcher(feed, Watch(task_id, Reach.all())) as watcher:
+            with TaskWatcher(feed, Watch(task_id, Reach.all())) as watcher:
                 seen = await watcher.first(PATIENCE)
                 del table.rows[task_id]
                 gone = await watcher.after(seen.version, PATIENCE)
@@ -197,14 +197,14 @@ class TestTheFeed:
                 asked = len(table.asked)
                 assert await watcher.after(gone.version, 0.1) is None
                 assert len(table.asked) == asked
-                with Watcher(feed, Watch(task_id, Reach.all())) as another, pytest.raises(TaskNotFound):
+                with TaskWatcher(feed, Watch(task_id, Reach.all())) as another, pytest.raises(TaskNotFound):
                     await another.first(PATIENCE)
 
         play(scenario)
 
     def test_knows_no_task_that_is_not_there(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
-            with Watcher(feed, Watch(uuid4(), Reach.all())) as watcher, pytest.raises(TaskNotFound):
+            with TaskWatcher(feed, Watch(uuid4(), Reach.all())) as watcher, pytest.raises(TaskNotFound):
                 await watcher.first(PATIENCE)
 
         play(scenario)
@@ -212,11 +212,11 @@ class TestTheFeed:
     def test_without_its_database_refuses_newcomers_keeps_the_others_and_goes_on_afterwards(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
             task_id, other = table.add(), table.add()
-            with Watcher(feed, Watch(task_id, Reach.all())) as watcher:
+            with TaskWatcher(feed, Watch(task_id, Reach.all())) as watcher:
                 seen = await watcher.first(PATIENCE)
                 table.away = True
                 for _ in range(3):
-                    with Watcher(feed, Watch(other, Reach.all())) as newcomer, pytest.raises(DatabaseUnavailable):
+                    with TaskWatcher(feed, Watch(other, Reach.all())) as newcomer, pytest.raises(DatabaseUnavailable):
                         await newcomer.first(PATIENCE)
                 table.change(task_id, progress_percent=9)
                 assert await watcher.after(seen.version, 0.05) is None
@@ -224,7 +224,7 @@ class TestTheFeed:
                 newer = await watcher.after(seen.version, PATIENCE)
                 assert newer is not None
                 assert newer.task.progress_percent == 9
-                with Watcher(feed, Watch(other, Reach.all())) as newcomer:
+                with TaskWatcher(feed, Watch(other, Reach.all())) as newcomer:
                     assert (await newcomer.first(PATIENCE)).task.id == other
 
         play(scenario)
@@ -232,7 +232,7 @@ class TestTheFeed:
     def test_looks_at_once_when_something_is_announced(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
             task_id = table.add()
-            with Watcher(feed, Watch(task_id, Reach.all())) as watcher:
+            with TaskWatcher(feed, Watch(task_id, Reach.all())) as watcher:
                 seen = await watcher.first(PATIENCE)
                 table.change(task_id, state=State.CANCELLED)
                 feed.look_now()
@@ -245,9 +245,9 @@ class TestTheFeed:
     def test_refuses_one_watcher_too_many(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
             task_id = table.add()
-            with Watcher(feed, Watch(task_id, Reach.all())), pytest.raises(TooManyWatchers):
-                Watcher(feed, Watch(task_id, Reach.all())).__enter__()
-            with Watcher(feed, Watch(task_id, Reach.all())) as watcher:
+            with TaskWatcher(feed, Watch(task_id, Reach.all())), pytest.raises(TooManyWatchers):
+                TaskWatcher(feed, Watch(task_id, Reach.all())).__enter__()
+            with TaskWatcher(feed, Watch(task_id, Reach.all())) as watcher:
                 await watcher.first(PATIENCE)
 
         play(scenario, limit=1)
@@ -255,14 +255,14 @@ class TestTheFeed:
     def test_when_it_closes_lets_everybody_go(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
             task_id = table.add()
-            with Watcher(feed, Watch(task_id, Reach.all())) as watcher:
+            with TaskWatcher(feed, Watch(task_id, Reach.all())) as watcher:
                 seen = await watcher.first(PATIENCE)
                 waiting = asyncio.create_task(watcher.after(seen.version, PATIENCE))
                 await asyncio.sleep(0)
                 feed.close()
                 assert await waiting is None
                 assert watcher.closing
-            with Watcher(feed, Watch(task_id, Reach.all())) as late, pytest.raises(Unavailable):
+            with TaskWatcher(feed, Watch(task_id, Reach.all())) as late, pytest.raises(Unavailable):
                 await late.first(PATIENCE)
 
         play(scenario)
@@ -270,7 +270,7 @@ class TestTheFeed:
     def test_does_not_let_a_newcomer_wait_longer_than_it_may(self) -> None:
         async def scenario(feed: Feed, table: Table) -> None:
             task_id = table.add()
-            with Watcher(feed, Watch(task_id, Reach.all())) as watcher, pytest.raises(DeadlineExceeded):
+            with TaskWatcher(feed, Watch(task_id, Reach.all())) as watcher, pytest.raises(DeadlineExceeded):
                 await watcher.first(0)
 
         play(scenario)

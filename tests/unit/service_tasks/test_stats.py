@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from service_tasks.domain.distribution import BUCKETS
 from service_tasks.domain.task import State
 from service_tasks.metrics.stats import FROM_THE_DATABASE, StatsCollector
-from service_tasks.use_cases.stats import Census, Ended, Figures, Stats, Timed, WorkerState
+from service_tasks.use_cases.stats import Census, EndedAttempts, Figures, Stats, Timed, WorkerState
 from servicekit.identity.reach import Reach
 from servicekit.wire import deadline
 from servicekit.wire.errors import DatabaseUnavailable, Unavailable
@@ -139,10 +139,10 @@ def test_states_are_shown_as_the_statuses_that_people_know():
 
 def test_the_minutes_are_all_there_and_the_rates_are_of_whole_ones():
     minutes = {
-        MINUTE: Ended(completed=1000),
-        MINUTE - timedelta(minutes=1): Ended(10, 1, 2, 3),
-        MINUTE - timedelta(minutes=5): Ended(completed=5),
-        MINUTE - timedelta(minutes=6): Ended(completed=700),
+        MINUTE: EndedAttempts(completed=1000),
+        MINUTE - timedelta(minutes=1): EndedAttempts(10, 1, 2, 3),
+        MINUTE - timedelta(minutes=5): EndedAttempts(completed=5),
+        MINUTE - timedelta(minutes=6): EndedAttempts(completed=700),
     }
 
     found = stats(Repository(figures(minutes=minutes))).show(reach=Reach.all()).throughput
@@ -156,7 +156,7 @@ def test_the_minutes_are_all_there_and_the_rates_are_of_whole_ones():
 def test_each_type_has_its_own_figures_the_largest_first():
     timed = {"noop": Timed([0, 4] + [0] * (BUCKETS - 2), [8] + [0] * (BUCKETS - 1))}
 
-    found = stats(Repository(figures(types={"gone": Ended(completed=4)}, timed=timed))).show(reach=Reach.all())
+    found = stats(Repository(figures(types={"gone": EndedAttempts(completed=4)}, timed=timed))).show(reach=Reach.all())
 
     assert [one.task_type for one in found.types] == ["noop", "crane", "gone"]
     noop, crane, gone = found.types

@@ -112,7 +112,7 @@ ANSWERS = {
 def test_who_accepts_a_connection_and_does_not_speak_amqp_is_a_broker_that_is_away(answer, monkeypatch):
     monkeypatch.setattr(broker, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
-        asked = thread.submit(broker.Link, f"amqp://127.0.0.1:{server.getsockname()[1]}", name="a test")
+        asked = thread.submit(broker.BrokerLink, f"amqp://127.0.0.1:{server.getsockname()[1]}", name="a test")
         connection, _ = server.accept()
         with connection:
             connection.sendall(answer)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 
-from servicekit.database.places import Places
+from servicekit.database.places import FairPlaces
 from tests.support.waiting import eventually
 
 
 def test_places_go_to_who_has_waited_longest_and_nobody_overtakes() -> None:
-    places = Places(1)
+    places = FairPlaces(1)
     assert places.take(0)
     served: list[int] = []
 
@@ -35,7 +35,7 @@ def test_places_go_to_who_has_waited_longest_and_nobody_overtakes() -> None:
 
 
 def test_whoever_has_waited_in_vain_takes_no_place() -> None:
-    places = Places(0)
+    places = FairPlaces(0)
     assert not places.take(0.01)
     places.give_back()
     assert places.take(0)
