@@ -485,7 +485,7 @@ def test_refreshes_at_once_through_four_processes_give_one_successor_and_a_repla
 def test_no_process_that_remembers_a_good_token_takes_a_forged_one(closed: ClosedSystem, ways: list[Way]) -> None:
     good = closed.token(closed.person("auditor"))
     head, claims, signature = good.split(".")
-    forged = [f"{good}=", f"{head}.{claims}.{signature[:-2]}AA", tampered(good), unsigned(good)]
+    forged = [f"{good}=", f"{head}.{claims}.{signature[::-1]}", tampered(good), unsigned(good)]
     for way in ways:
         assert way(bearer(good)) == 200
         assert {way(bearer(one)) for one in forged} == {401}
