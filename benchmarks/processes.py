@@ -71,7 +71,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                start_new_session=True,
+                process_group=0,
             )
         if port is None:
             return

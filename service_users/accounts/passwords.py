@@ -1,4 +1,4 @@
-"""Hashes passwords one at a time: hashing is slow on purpose, and other requests must not wait for it."""
+"""Hashes few passwords at a time: hashing is slow on purpose, and other requests must not wait for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from queue import Empty, SimpleQueue
+from threading import Lock
+from time import monotonic
 from typing import TypeVar
 
 from service_users.errors import TooManyPasswords
@@ -17,21 +20,25 @@ from servicekit.wire import deadline
 #: How long a password may wait for its turn, in seconds; below: one from a known device.
 WAIT_SECONDS = 1.0
 _WAIT_SECONDS_OF_KNOWN = 3.0
-#: As `nice` has it: whoever else wants a core gets nine tenths of it, and at once.
+#: How long a wrong password makes us suppose that more will come.
+_WARY_SECONDS = 2.0
+#: As `nice` has it: whoever else wants a core gets nine tenths of it.
 _NICENESS = 10
-#: Of argon2id: RFC 9106, second recommended option. The library takes one thread for all lanes: an answer that takes
-#: twice as long leaves the other cores to others.
-_MEMORY_KIB, _ITERATIONS, _LANES, _SALT, _LENGTH = 65_536, 3, 4, 16, 32
+#: Of argon2id: RFC 9106, second recommended option, but for its four lanes: whoever guesses has more cores to spare for
+#: them than we, and the library waits for ever where two hashes of several lanes share its threads.
+_MEMORY_KIB, _ITERATIONS, _LANES, _SALT, _LENGTH = 65_536, 3, 1, 16, 32
+_one_of_many_lanes = Lock()
 
 T = TypeVar("T")
 
 
 class Passwords:
-    """One hash at a time, in all processes together: each takes 64 MiB and about 100 ms of a core.
+    """One hash at a time, in all processes together, and one of known devices: each takes 64 MiB and 100 ms of a core.
 
     `places` is the most requests of a process that may hash or wait. Each occupies a thread, so it must be well below
-    their number. One more is for known devices, which those who guess can therefore not keep out. Never hash inside a
-    transaction: its connection would wait too.
+    their number. One more is for known devices, which those who guess can therefore not keep out. For a while after a
+    wrong password, other devices wait for a core that nobody wants. Never hash inside a transaction: its connection
+    would wait too.
     """
 
     def __init__(self, *, places: int) -> None:
@@ -39,8 +46,11 @@ class Passwords:
         self._places, self._place_of_known = SimpleQueue[None](), SimpleQueue[None]()
         for free in (*[self._places] * places, self._place_of_known):
             free.put(None)
-        self._turn = Turn()
-        self._thread = ThreadPoolExecutor(1, "passwords", _give_way)
+        self._turn, self._turn_of_known = Turn(0), Turn(1)
+        self._wary_until = 0.0
+        # Two, as no thread may take a higher priority than it has.
+        self._threads = ThreadPoolExecutor(2, "passwords", _give_way)
+        self._last_thread = ThreadPoolExecutor(1, "guesses", _give_way_to_all)
 
     def require_place(self) -> None:
         """Raise `TooManyPasswords` if only a known device would find a place."""
@@ -63,7 +73,10 @@ class Passwords:
 
         `before` is called with a place and before the turn, and may raise; `is_known` is for a known device."""
         wanted = stored or self._of_nobody
-        return self._in_turn(lambda: verify_now(wanted, password), is_known, before) and stored is not None
+        is_right = self._in_turn(lambda: verify_now(wanted, password), is_known, before) and stored is not None
+        if not is_right:
+            self._wary_until = monotonic() + _WARY_SECONDS
+        return is_right
 
     def _in_turn(self, work: Callable[[], T], is_known: bool = False, before: Callable[[], None] = lambda: None) -> T:
         free = (self._places, self._place_of_known) if is_known else (self._places,)
@@ -72,14 +85,16 @@ class Passwords:
             raise TooManyPasswords
         try:
             before()
-            wait = deadline.remaining(_WAIT_SECONDS_OF_KNOWN if is_known else WAIT_SECONDS)
-            if not self._turn.acquire(timeout=wait):
+            turn, longest = (self._turn_of_known, _WAIT_SECONDS_OF_KNOWN) if is_known else (self._turn, WAIT_SECONDS)
+            wait = deadline.remaining(longest)
+            if not turn.acquire(timeout=wait):
                 deadline.remaining(wait)  # raises if the request's own time is over
                 raise TooManyPasswords
             try:
-                return self._thread.submit(work).result()
+                is_last = not is_known and monotonic() < self._wary_until
+                return (self._last_thread if is_last else self._threads).submit(work).result()
             finally:
-                self._turn.release()
+                turn.release()
         finally:
             place.put(None)
 
@@ -92,10 +107,19 @@ def _taken(place: SimpleQueue[None]) -> bool:
     return True
 
 
+# Only on Linux is it not the whole process whose priority changes.
+
+
 def _give_way() -> None:
-    """Let others go before this thread, and those that it starts. Only on Linux is it not the whole process."""
+    """Let others go before this thread."""
     if sys.platform == "linux":
         os.nice(_NICENESS)
+
+
+def _give_way_to_all() -> None:
+    """Take a core only while no other thread of this session or container wants it, and leave it at once."""
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def hash_now(password: str) -> str:
@@ -114,10 +138,11 @@ def verify_now(stored: str, password: str) -> bool:
     from cryptography.exceptions import InvalidKey
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-    try:
-        Argon2id.verify_phc_encoded(password.encode(), stored)
-    except InvalidKey:
-        return False
+    with nullcontext() if f",p={_LANES}$" in stored else _one_of_many_lanes:
+        try:
+            Argon2id.verify_phc_encoded(password.encode(), stored)
+        except InvalidKey:
+            return False
     return True
 
 

@@ -14,8 +14,6 @@ from servicekit.process.shared_memory import SharedMemory
 PLACES = 256
 #: A process has clearly fewer connections than another if it lacks over an eighth of its own.
 _SLACK = 8
-#: The lock of `Turn`, as a byte of the memory.
-_TURN = 0
 #: How long the others have to take a turn that ends, in seconds: twice the longest pause between their attempts.
 _FOR_OTHERS = 0.002
 
@@ -92,9 +90,13 @@ class Siblings:
 
 
 class Turn:
-    """A lock among all threads of all processes of this server; a process that dies releases it."""
+    """A lock among all threads of all processes of this server; a process that dies releases it.
 
-    def __init__(self) -> None:
+    Those of one `number`, from 0 to `PLACES`, are one.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self._number = number
         self._threads = threading.Lock()
         self._shared = None if _inherited is None else _inherited.memory
 
@@ -103,14 +105,14 @@ class Turn:
         ends_at = time.monotonic() + timeout
         if not self._threads.acquire(timeout=timeout):
             return False
-        if self._shared is None or self._shared.lock(_TURN, ends_at - time.monotonic()):
+        if self._shared is None or self._shared.lock(self._number, ends_at - time.monotonic()):
             return True
         self._threads.release()
         return False
 
     def release(self) -> None:
         if self._shared is not None:
-            self._shared.unlock(_TURN)
+            self._shared.unlock(self._number)
             # Or the next thread of this process would always be faster than another process.
             time.sleep(_FOR_OTHERS)
         self._threads.release()

@@ -222,7 +222,7 @@ def test_a_password_is_kept_as_an_argon2id_hash_and_never_answered(client, store
     user = answers[0].json["data"]
 
     kept = stored("password_hash", user)
-    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=1$")
     assert PasswordHasher().verify(kept, secret)
 
     path = f"/users/{user['id']}"

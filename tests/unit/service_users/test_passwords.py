@@ -7,13 +7,13 @@ import sys
 import threading
 
 import pytest
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from service_users.accounts import passwords
-from service_users.accounts.passwords import Passwords
+from service_users.accounts.passwords import Passwords, verify_now
 from service_users.errors import TooManyPasswords
 from servicekit.wire import deadline
 from servicekit.wire.errors import DeadlineExceeded
-from tests.support.waiting import eventually
 
 
 class Hashing:
@@ -92,12 +92,42 @@ def test_whoever_guesses_leaves_a_known_device_its_place_and_is_not_even_counted
     assert hashing.began.acquire(timeout=10)
     with pytest.raises(TooManyPasswords):
         lane.verify(None, "y", before=lambda: counted.append("somebody"))
-    known = threading.Thread(
-        target=lambda: lane.verify(None, "y", is_known=True, before=lambda: counted.append("known device"))
-    )
-    known.start()
-    eventually(lambda: counted == ["known device"], what="it waits for its turn")
+    assert not lane.verify(None, "y", is_known=True, before=lambda: counted.append("known device"))
+    assert (counted, first.is_alive()) == (["known device"], True), "it waits for nobody"
     hashing.let_go.release()
-    for thread in (first, known):
-        thread.join(10)
-        assert not thread.is_alive()
+    first.join(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_after_a_wrong_password_whatever_a_known_device_does_not_send_goes_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policies, now = list[int](), [0.0]
+
+    def note(_stored: str, password: str) -> bool:
+        policies.append(os.sched_getscheduler(0))
+        return password == "right"
+
+    monkeypatch.setattr(passwords, "verify_now", note)
+    monkeypatch.setattr(passwords, "monotonic", lambda: now[0])
+    lane = Passwords(places=1)
+    for at, password, is_known in (
+        (10, "right", False), (11, "wrong", False), (12, "right", True), (12.5, "right", False), (14, "right", False)
+    ):  # fmt: skip
+        now[0] = at
+        lane.verify("stored", password, is_known=is_known)
+    assert policies == [os.SCHED_OTHER] * 3 + [os.SCHED_IDLE, os.SCHED_OTHER]
+
+
+def test_hashes_of_several_lanes_that_are_tried_at_once_do_not_wait_for_each_other_for_ever() -> None:
+    stored = Argon2id(salt=bytes(16), length=32, iterations=1, lanes=4, memory_cost=8_192).derive_phc_encoded(b"x")
+    answers = list[bool]()
+    threads = [
+        threading.Thread(target=lambda: answers.extend(verify_now(stored, "x") for _ in range(5)), daemon=True)
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert answers == [True] * 20
