@@ -149,14 +149,16 @@ def _groups(database: Database, query: WorkItemQuery, reach: Reach) -> list[_Gro
     found: dict[tuple[SiteRole, str], list[UUID]] = {}
     for row in rows:
         role = SiteRole(row.role)
-        if query.site_id in (None, row.site_id) and (role is not SiteRole.CUSTOMER or _is_for_customers(query)):
+        if query.site_id not in (None, row.site_id):
+            continue
+        if role is not SiteRole.CUSTOMER or _is_for_customers(query, reach.owner):
             found.setdefault((role, row.organisation if role is SiteRole.CONTRACTOR else ""), []).append(row.site_id)
     return [_Group(role, organisation, sites) for (role, organisation), sites in found.items()]
 
 
-def _is_for_customers(query: WorkItemQuery) -> bool:
+def _is_for_customers(query: WorkItemQuery, customer: UUID | None) -> bool:
     """Whether a list shows nothing of a customer's items but what they are told: what it leaves out tells, too."""
-    if any(getattr(query, name) is not None for name in INNER_FILTERS):
+    if any(getattr(query, name) is not None for name in INNER_FILTERS) or query.registered_by not in (None, customer):
         return False
     return query.sort.removeprefix("-") not in _INNER_SORTS and (query.state is None or bool(_told_states(query.state)))
 
@@ -171,7 +173,7 @@ def _values(database: Database, query: WorkItemQuery, now: datetime) -> dict[str
         name: getattr(query, name)
         for name in ("site_id", "assignee_id", "organisation", "kind", "type", "severity", "priority", "due_from")
     }
-    values |= {name: getattr(query, name) for name in ("due_to", "created_from", "created_to")}
+    values |= {name: getattr(query, name) for name in ("registered_by", "due_to", "created_from", "created_to")}
     values["mine"] = True if query.mine else None
     values["late" if query.overdue else "not_late"] = None if query.overdue is None else True
     if query.overdue is not None and query.site_id is not None:
@@ -235,6 +237,8 @@ def _list(
         filters.whole = True
     if "priority" in names:
         filters.others.append(_equal("priority", WorkItem.priority_key))
+    if "registered_by" in names:
+        filters.others.append(_equal("registered_by", WorkItem.author_id))
     if "locations" in names:
         filters.others.append(_among("locations", WorkItem.location_id))
     # How many are late depends on their state, and locations are too many for statistics of each.

@@ -268,6 +268,9 @@ class WorkItemQuery(SortedQuery):
     overdue: QueryFlag | None = Field(default=None, description="whether it is late")
     mine: QueryFlag = Field(default=False, description="assigned to you; of a customer: your own remarks")
     assignee_id: Id | None = Field(default=None, description="assigned to this person")
+    registered_by: Id | None = Field(
+        default=None, description="registered by this person; a customer finds by their own id alone"
+    )
     organisation: Label | None = Field(default=None, description="of which this organisation is responsible")
     location_id: Id | None = Field(default=None, description="at this location or within it")
     counted_in: str | None = Field(

@@ -151,6 +151,14 @@ def _mine(world: World, item: Any, who: Actor) -> bool:
     return who.is_person(item.assignee_id)
 
 
+def _registered_by(number: int) -> Filter:
+    def has(world: World, item: Any, who: Actor) -> bool:
+        person = world.people[number]
+        return item.author_id == person and (who.role is not SiteRole.CUSTOMER or who.is_person(person))
+
+    return has
+
+
 def _has_text(part: str) -> Filter:
     def has(world: World, item: Any, who: Actor) -> bool:
         name, _, title = item.title_key.partition("\n")
@@ -159,7 +167,7 @@ def _has_text(part: str) -> Filter:
     return has
 
 
-#: A query, and which items it wants of those that somebody sees.
+#: A query, with people by number, and which items it wants of those that somebody sees.
 FILTERS: list[tuple[str, Filter]] = [
     ("", lambda world, item, who: True),
     ("state=open", _in_state("open")),
@@ -185,6 +193,10 @@ FILTERS: list[tuple[str, Filter]] = [
     ("state=open,in_progress&kind=defect&q=щ&mine=true",
      lambda world, item, who: _in_state("open,in_progress")(world, item, who) and item.kind == "defect"
      and _has_text("щ")(world, item, who) and _mine(world, item, who)),
+    *((f"registered_by={{{number}}}", _registered_by(number)) for number in range(8)),
+    ("registered_by={2}&q=щ&state=open,accepted",
+     lambda world, item, who: _registered_by(2)(world, item, who) and _has_text("щ")(world, item, who)
+     and _in_state("open,accepted")(world, item, who)),
 ]  # fmt: skip
 SORTS: dict[str, Callable[[Any], Any]] = {
     "created_at": lambda item: item.created_at,
@@ -224,6 +236,7 @@ def test_a_list_its_total_and_its_pages_are_what_its_reader_sees_of_all_items(wo
         if not query:
             sort = "-created_at"
         where = "" if site is None else f"&site_id={site}"
+        query = query.format(*world.people)
         path = f"/work-items?{query}&sort={sort}{where}&limit=100".replace("?&", "?")
         ids = expected(world, who, site, query, wants, sort)
         page = world.ask(who, path)
