@@ -35,9 +35,10 @@ export class ApiError extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** What is wrong with a field, if anything. @param {string} field */
+  /** All that is wrong with a field, if anything. @param {string} field */
   of(field) {
-    return this.details.find((detail) => detail.field === field);
+    const messages = this.details.filter((detail) => detail.field === field).map((detail) => detail.message);
+    return messages.length > 0 ? { field, message: messages.join(" ") } : undefined;
   }
 }
 

@@ -1,25 +1,33 @@
 // The parts that pages are made of.
-import { html, useEffect, useId, useRef, useState } from "../vendor/preact.js";
+import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 import { curl, readOnly } from "./api.js";
 import { useDeed } from "./live.js";
 import { link } from "./router.js";
-import { since, t, time } from "./words.js";
+import { since, t, time, word } from "./words.js";
 
-/** What went wrong, in words, with the id by which the logs tell more. @param {{error: any}} props */
+/**
+ * What went wrong, in words, with the id by which the logs tell more. What a field of the same form says is left to it,
+ * and the first such field has the focus.
+ * @param {{error: any}} props
+ */
 export function Problem({ error }) {
   const element = useRef(/** @type {HTMLElement | null} */ (null));
-  const [labels, setLabels] = useState(/** @type {Record<string, string>} */ ({}));
-  useEffect(() => {
-    const fields = element.current?.closest("form, main")?.querySelectorAll("[data-field]") ?? [];
-    setLabels(Object.fromEntries([...fields].map((field) => [field.getAttribute("data-field"), field.querySelector("label")?.textContent])));
+  const [rest, setRest] = useState(/** @type {any} */ (null));
+  useLayoutEffect(() => {
+    const form = element.current?.closest("form");
+    const told = new Set([...(form?.querySelectorAll("[data-field]") ?? [])].map((field) => field.getAttribute("data-field")));
+    setRest((error?.details ?? []).filter((/** @type {any} */ detail) => !told.has(detail.field)));
+    if (told.size > 0) /** @type {HTMLElement | null} */ (form?.querySelector("[data-field] [aria-invalid]"))?.focus();
   }, [error]);
   if (!error) return null;
+  const marked = rest && error.details?.length - rest.length;
   const known = t(`error.${error.code}`);
-  const words = known !== `error.${error.code}` ? known : error.message || t("error.unknown");
+  const said = known !== `error.${error.code}` && (error.code !== "invalid_input" || !marked);
+  const words = said ? known : marked > 0 ? t("error.marked") : error.message || t("error.unknown");
   return html`<div class="problem" role="alert" ref=${element}>
     <p>${words} ${error.retryAfter > 0 && t("error.wait", { count: error.retryAfter })}</p>
-    ${error.details?.length > 0 && html`<ul>${error.details.map((/** @type {any} */ detail) => html`<li><b>${labels[detail.field] ?? detail.field}</b> ${detail.message}</li>`)}</ul>`}
-    ${error.requestId && html`<p class="soft">${t("error.request")} <code>${error.requestId}</code></p>`}
+    ${rest?.length > 0 && html`<ul>${rest.map((/** @type {any} */ detail) => html`<li><b>${word("field", detail.field)}</b> ${detail.message}</li>`)}</ul>`}
+    ${error.requestId && !marked && html`<p class="soft">${t("error.request")} <code>${error.requestId}</code></p>`}
   </div>`;
 }
 

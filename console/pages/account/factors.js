@@ -49,7 +49,7 @@ function NewFactor({ session, done }) {
       <p><a href=${made.uri}>${t("factor.open")}</a></p>
       <${Form} label=${t("factor.confirm")} done=${setConfirmed} does=${() => send("POST", target, { code: code.trim() })} request=${() => ["POST", target, { code: "…" }]}>
         ${(/** @type {any} */ error) => html`<${Field} label=${t("factor.code")} required autofocus inputmode="numeric" autocomplete="one-time-code" minlength="6" maxlength="10"
-          value=${code} error=${error?.of?.("code") && t("factor.code.wrong")} onInput=${(/** @type {any} */ event) => setCode(event.target.value)} />`}
+          value=${code} error=${error?.of?.("code") && { field: "code", message: t("factor.code.wrong") }} onInput=${(/** @type {any} */ event) => setCode(event.target.value)} />`}
       <//>`;
   }
   return html`<${Fresh} session=${session} label=${t("factor.add")} done=${setMade} does=${() => send("POST", "/auth/factors", { name })} request=${() => ["POST", "/auth/factors", { name }]}>
