@@ -57,9 +57,12 @@ def _without_runs(text: str) -> str:
     kept: list[str] = []
     at = 0
     while at < len(text):
-        length = next((n for n in range(len(text) - at, _RUN - 1, -1) if _is_run(text[at : at + n])), 1)
+        length = _RUN
+        # Whatever begins with what is no run is none either: most are looked at once.
+        while at + length <= len(text) and _is_run(text[at : at + length]):
+            length += 1
         kept.append(text[at])
-        at += length
+        at += 1 if length == _RUN else length - 1
     return "".join(kept)
 
 
