@@ -292,10 +292,9 @@ class WorkItem(Base):
         Index("ix_work_items_type", "type", "site_id", "severity"),
         Index("ix_work_items_severity", "severity", "site_id"),
         Index("ix_work_items_kind", "kind", "site_id", "visible_to_customer"),
-        Index(
-            "ix_work_items_assignee", "assignee_id", "due_on", "id", postgresql_where=text("assignee_id IS NOT NULL")
-        ),
-        Index("ix_work_items_author", "author_id", *_NEWEST),
+        Index("ix_work_items_assignee", "assignee_id", "state", postgresql_where=text("assignee_id IS NOT NULL")),
+        # With the organisation, for contractors.
+        Index("ix_work_items_author", "author_id", "organisation"),
         Index("ix_work_items_location", "location_id", "organisation", "visible_to_customer"),
         Index("ix_work_items_trigrams", text("trigrams(title_key)"), postgresql_using="gin"),
     )
