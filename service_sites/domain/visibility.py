@@ -8,6 +8,11 @@ from service_sites.domain.item import ItemKind, ItemState, WorkState
 from service_sites.domain.people import Actor, SiteRole
 
 
+def is_own_remark(item: ItemState, actor: Actor) -> bool:
+    """Whether somebody made this remark as a customer, and so is shown what they said."""
+    return actor.is_person(item.author_id) and item.kind == ItemKind.CUSTOMER_REMARK
+
+
 def sees(item: ItemState, actor: Actor) -> bool:
     """Whether an item of their site exists for somebody. persistence/items.py says the same in SQL.
 
@@ -23,7 +28,7 @@ def sees(item: ItemState, actor: Actor) -> bool:
     if actor.role is SiteRole.CONTRACTOR:
         return actor.is_person(item.assignee_id) or actor.works_for(item.organisation)
     if actor.role is SiteRole.CUSTOMER:
-        return item.state != WorkState.VOID and (item.visible_to_customer or (is_author and is_remark))
+        return item.state != WorkState.VOID and (item.visible_to_customer or is_own_remark(item, actor))
     return True
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Date,
     FromClause,
@@ -107,14 +108,15 @@ def search(
     user_id: UUID | None,
     now: datetime,
     permitted: Callable[[Facts], str],
+    may_change: bool,
     counted: tuple[Counted, Mapping[str, Any]] | None = None,
     *,
     reach: Reach,
 ) -> Found | None:
     """Return one page of the matching items that somebody sees; None if there can be none.
 
-    `permitted` gives the JSON of the steps that the reader may take. `counted` are the only items that match, by a
-    condition on parameters. Raises `Invalid` as `Sorting.place` and
+    `permitted` gives the JSON of the steps that the reader may take, who changes nothing unless `may_change`. `counted`
+    are the only items that match, by a condition on parameters. Raises `Invalid` as `Sorting.place` and
     `SortedList.find` do.
     """
     place = SORTING.place(query)
@@ -139,7 +141,7 @@ def search(
     )
     if counted is not None:
         values |= counted[1]
-    found = listed.find(database, query, {**values, **place, "user_id": user_id, "now": now})
+    found = listed.find(database, query, {**values, **place, "user_id": user_id, "now": now, "may_change": may_change})
     return found._replace(rows=_with_steps(found.rows, permitted))
 
 
@@ -345,10 +347,15 @@ def _writer(roles: tuple[SiteRole, ...] | None) -> RowWriter:
         told = {
             **{name: columns[name] for name in CustomerWorkItemView.model_fields if name in columns},
             "description": case((is_own, columns.description), else_=null()),
+            "place": case((is_own, columns.place), else_=null()),
             "location": location,
             "state": case(*words),
             "done_on": case(
                 (columns.state == literal_column("'closed'"), closed_on(Site.time_zone, columns)), else_=null()
+            ),
+            "editable": func.coalesce(
+                and_(is_own, columns.state == literal_column("'draft'"), bindparam("may_change", type_=Boolean())),
+                literal_column("false"),
             ),
         }
         customers = sql_encoder_of(CustomerWorkItemView, told)

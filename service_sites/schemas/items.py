@@ -85,6 +85,7 @@ _ASSIGNEE = "one of the site's people"
 _DUE = "a date at the site, which is not late yet; of a new item by the site's rules unless named"
 _PIN = "a place on the plan, from its left, as a part of its width; with the other"
 _REASON = "required of an administrator for what their role on the site does not allow"
+_OF_OWN_REMARKS = "of your own remarks; null of everything else"
 _OCCURRED = "by the clock of whoever noticed it"
 
 
@@ -194,18 +195,21 @@ class CustomerWorkItemView(Resource):
     site_id: UUID
     kind: KindWord
     title: str
-    description: str | None = Field(description="of your own remarks; null of everything else")
+    description: str | None = Field(description=_OF_OWN_REMARKS)
+    place: str | None = Field(description=_OF_OWN_REMARKS)
     location: str | None
     state: CustomerStateWord
     created_at: Timestamp
     due_on: Date | None
     done_on: Date | None = Field(description="a date at the site")
+    editable: bool = Field(description="whether you may still correct it: your own remark, until a manager admits it")
 
 
 class _AnyWorkItemView(WorkItemView):
     """All that GET shows to anybody."""
 
     done_on: Date | None
+    editable: bool
 
 
 class WorkItemPut(Update):

@@ -10,9 +10,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from service_sites.domain.item import ItemKind, ItemState, WorkState
+from service_sites.domain.item import ItemState, WorkState
 from service_sites.domain.people import Actor, SiteRole
 from service_sites.domain.steps import permitted_steps
+from service_sites.domain.visibility import is_own_remark
 from service_sites.persistence import history
 from service_sites.persistence.item_lists import Facts
 from service_sites.schemas.history import ActorView, HistoryEntry
@@ -48,18 +49,20 @@ _ANOTHER = UUID(int=2)
 def shown(row: Any, who: Actor, caller: Principal) -> AnyItemView:
     """An item as the caller, who sees it, is shown it."""
     if who.role is SiteRole.CUSTOMER and caller.reach(Action.READ_SITES).owner is not None:
-        is_own = who.is_person(row.author_id) and row.kind == ItemKind.CUSTOMER_REMARK
+        is_own = is_own_remark(row, who)
         return CustomerWorkItemView.unchecked(
             id=row.id,
             site_id=row.site_id,
             kind=row.kind,
             title=row.title,
             description=row.description if is_own else None,
+            place=row.place if is_own else None,
             location=row.location,
             state=_WORDS[row.state],
             created_at=row.created_at,
             due_on=row.due_on,
             done_on=row.closed_on if row.state == WorkState.CLOSED else None,
+            editable=is_own and row.state == WorkState.DRAFT and may_change(caller),
         )
     values = {name: getattr(row, name) for name in _PLAIN}
     if _is_outside(who, caller):

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from service_sites.domain.item import ItemKind, WorkState
 from service_sites.domain.people import INSPECTORS, WORKERS, Actor, SiteRole
+from service_sites.domain.visibility import is_own_remark
 from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
 from service_sites.persistence import item_lists, items, members, sites
 from service_sites.persistence.item_lists import Facts
@@ -31,7 +32,6 @@ from service_sites.use_cases.item_views import (
     AnyItemView,
     entry_view,
     history_told,
-    in_words,
     may_change,
     permitted_json,
     require_seen,
@@ -70,6 +70,7 @@ _FIXED = ("site_id", "kind", "occurred_at")
 _AFTER_THE_END = frozenset({"visible_to_customer", "tags"})
 #: Columns that a new item has from its body.
 _OF_BODY = [name for name in WorkItemCreate.model_fields if name not in ("draft", "reason")]
+_HIDDEN = object()
 #: Fields that are both given or neither.
 _PAIRS = (("pin_x", "pin_y"), ("latitude", "longitude"))
 _OF_NEW_ITEMS = {
@@ -112,7 +113,7 @@ class WorkItems:
         reach = caller.reach(Action.READ_SITES)
         now = self._clock()
         counted = None if query.counted_in is None else counted_in(query.counted_in, now, reach=reach)
-        found = item_lists.search(self._database, query, caller.user_id, now, permitted, counted, reach=reach)
+        found = item_lists.search(self._database, query, caller.user_id, now, permitted, changes, counted, reach=reach)
         if found is None:
             return WorkItemPage.unchecked(
                 total=0 if query.total else None,
@@ -208,7 +209,8 @@ class WorkItems:
             who = actor_of(row, caller, name)
             require_seen(session, row, who, caller, if_match)
             if row.state != WorkState.DRAFT:
-                raise StepNotPossible(f"A work item that is {in_words(row.state)} cannot be deleted, only a draft.")
+                # Not what it is instead: customers are told less.
+                raise StepNotPossible("Only a draft can be deleted.")
             override = not who.is_person(row.author_id)
             _require_right(override, who, reason, "Only its author may delete a draft.")
             items.remove(session, site, row, Entry("deleted", who, reason=reason or "", override=override))
@@ -273,17 +275,21 @@ class WorkItems:
             row = items.lock(session, row.id, caller.user_id, now, reach=reach)
             who = actor_of(row, caller, name)
             require_seen(session, row, who, caller, if_match)
-            body.require_unchanged(shown(row, who, caller))
+            view = shown(row, who, caller)
+            body.require_unchanged(view)
             named = body.named()
             reason = named.pop("reason", None)
             named.pop("draft", None)
             _require_fixed(row, named)
-            changed = {name: value for name, value in named.items() if value != getattr(row, name)}
+            # Of what a customer is not shown every value is a change, or the answer would tell which it has.
+            known = view if isinstance(view, CustomerWorkItemView) else row
+            wanted = {name: value for name, value in named.items() if value != getattr(known, name, _HIDDEN)}
+            override = bool(wanted) and _judge_change(row, wanted, who, reason)
+            changed = {name: value for name, value in wanted.items() if value != getattr(row, name)}
             if not changed:
                 # The change that was begun is none.
                 session.rollback()
-                return shown(row, who, caller)
-            override = _judge_change(row, changed, who, reason)
+                return view
             _require_pairs(SimpleNamespace(**{**row._asdict(), **changed}))
             _set_assignee(session, site.id, changed)
             entry = Entry("changed", who, reason=reason or "", override=override)
@@ -331,10 +337,14 @@ def _judge_change(row: Any, changed: Mapping[str, Any], who: Actor, reason: str 
         raise Invalid.field(by_step, f"changes by the step {_BY_STEPS[by_step]}")
     if row.state in (WorkState.CLOSED, WorkState.VOID) and not changed.keys() <= _AFTER_THE_END:
         raise StepNotPossible(f"A work item that is {row.state} changes only by a step.")
-    if is_own_draft and who.role in (*INSPECTORS, SiteRole.CUSTOMER):
-        if who.role is SiteRole.CUSTOMER:
-            _require_of_remarks({*changed}, who)
+    if is_own_draft and who.role in INSPECTORS:
         return False
+    if who.role is SiteRole.CUSTOMER and is_own_remark(row, who):
+        _require_of_remarks({*changed}, who)
+        if is_draft and changed.keys() <= _OF_REMARKS:
+            return False
+        if not who.override:
+            raise StepNotPossible("A manager has admitted this remark, so it changes no more. Comment on it instead.")
     refused = sorted(changed)
     if who.role is SiteRole.MANAGER:
         refused = [name for name in refused if name in _BY_STEPS]

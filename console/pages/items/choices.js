@@ -1,6 +1,6 @@
 // What forms about work items choose from: a site's people, locations and items; and which version their reader saw.
 import { html, useEffect, useState } from "../../vendor/preact.js";
-import { path, read, send } from "../../lib/api.js";
+import { ask, path, read, send } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
 import { Choice, Field } from "../../lib/ui.js";
 import { t, time, word } from "../../lib/words.js";
@@ -78,11 +78,11 @@ export function ItemChoice({ site, value, onChange, label, error }) {
 /**
  * Deeds on the version of an item that was shown when a form was opened; where somebody has changed it meanwhile, the
  * next try is on what is there then.
- * @param {any} item @param {() => void} again
+ * @param {any} item @param {() => void} again @param {string | null} [etag] of an item without a version
  */
-export function useSeen(item, again) {
-  const [version, setVersion] = useState(item.version);
-  const headers = { "If-Match": `"${version}"` };
+export function useSeen(item, again, etag = null) {
+  const [tag, setTag] = useState(etag ?? `"${item.version}"`);
+  const headers = { "If-Match": tag };
   return {
     headers,
     /** @param {string} method @param {string} target @param {unknown} [body] */
@@ -92,9 +92,10 @@ export function useSeen(item, again) {
       } catch (error) {
         const refusal = /** @type {any} */ (error);
         if (refusal.status === 412) {
-          const told = await changesSince(path`/work-items/${item.id}/history`, version);
+          // Customers are not told who changed it.
+          const told = item.key ? await changesSince(path`/work-items/${item.id}/history`, Number(tag.slice(1, -1))) : [];
           if (told.length > 0) refusal.details = told;
-          setVersion((await read(path`/work-items/${item.id}`)).version);
+          setTag((await ask(path`/work-items/${item.id}`)).etag ?? tag);
           again();
         }
         throw refusal;

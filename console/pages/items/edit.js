@@ -5,21 +5,23 @@ import { useLive } from "../../lib/live.js";
 import { Choice, Field, Form } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
 import { places, usePeople, useSeen } from "./choices.js";
-import { inspects, leads } from "./roles.js";
+import { inspects, leads, takesPart } from "./roles.js";
 
 /** How each field is asked for. @type {Record<string, string>} */
 const KINDS = { description: "long", severity: "choice", priority: "choice", location_id: "choice", assignee_id: "choice", due_on: "date", requirement_refs: "lines", tags: "lines", visible_to_customer: "check" };
 const EVERY = ["title", "description", "severity", "location_id", "place", "axes", "type", "subtype", "root_cause", "subject", "requirement_refs", "tags"];
+const OF_REMARKS = ["title", "description", "place"];
 const OF_DRAFTS = ["assignee_id", "organisation", "due_on"];
 const AFTER_THE_END = ["tags", "visible_to_customer"];
 
 /** @param {any} item @param {any} session */
 export function isOwnDraft(item, session) {
-  return item.state === "draft" && session.me.id !== null && item.author?.id === session.me.id;
+  return item.editable || (item.state === "draft" && session.me.id !== null && item.author?.id === session.me.id);
 }
 
 /** Which fields somebody may change. @param {any} item @param {any} site @param {any} session @returns {string[]} */
 function editable(item, site, session) {
+  if (item.editable) return takesPart(site, session) ? OF_REMARKS : [];
   if (item.version === undefined || !inspects(site, session)) return [];
   const draft = isOwnDraft(item, session);
   const names = [...EVERY, ...(leads(site, session) || draft ? ["priority", "visible_to_customer"] : []), ...(draft ? OF_DRAFTS : [])];
@@ -45,14 +47,14 @@ function taken(name, value) {
   return value;
 }
 
-/** @param {{item: any, site: any, session: any, done: () => void, again: () => void}} props */
-export function Edit({ item, site, session, done, again }) {
+/** @param {{item: any, site: any, session: any, etag: string | null, done: () => void, again: () => void}} props */
+export function Edit({ item, site, session, etag, done, again }) {
   const names = editable(item, site, session);
   const before = useMemo(() => Object.fromEntries(names.map((name) => [name, shown(item, name)])), []);
   const [said, setSaid] = useState(/** @type {Record<string, any>} */ (before));
   const [reason, setReason] = useState("");
-  const seen = useSeen(item, again);
-  const locations = useLive(path`/sites/${site.id}/locations`);
+  const seen = useSeen(item, again, etag);
+  const locations = useLive(names.includes("location_id") ? path`/sites/${site.id}/locations` : null);
   const people = usePeople(names.includes("assignee_id") ? site.id : null);
   const target = path`/work-items/${item.id}`;
   const body = () => ({

@@ -67,17 +67,17 @@ export default function Item({ id, session }) {
       ${site && item.key && html`<${Watchers} target=${target} session=${session} site=${site} /><${Links} target=${target} session=${session} site=${site} />`}
       ${item.key && html`<${History} history=${history} />`}
       <${Dialog} title=${title} open=${asked !== null} onClose=${() => setAsked(null)}>
-        ${asked === "edit" ? html`<${Edit} item=${item} site=${site} session=${session} done=${done} again=${live.again} />`
-          : asked === "delete" ? html`<${Delete} item=${item} again=${live.again} />`
+        ${asked === "edit" ? html`<${Edit} item=${item} site=${site} session=${session} etag=${live.etag} done=${done} again=${live.again} />`
+          : asked === "delete" ? html`<${Delete} item=${item} etag=${live.etag} again=${live.again} />`
           : asked !== null && html`<${StepForm} item=${item} site=${site} step=${asked} session=${session} done=${done} again=${live.again} />`}
       <//>
     </div>`}
   <//>`;
 }
 
-/** @param {{item: any, again: () => void}} props */
-function Delete({ item, again }) {
-  const seen = useSeen(item, again);
+/** @param {{item: any, etag: string | null, again: () => void}} props */
+function Delete({ item, etag, again }) {
+  const seen = useSeen(item, again, etag);
   const target = path`/work-items/${item.id}`;
   return html`<p>${t("item.delete.what")}</p>
     <${Form} danger label=${t("item.delete")} does=${() => seen.send("DELETE", target)} done=${() => go("/items", { view: "drafts" })} request=${() => ["DELETE", target, undefined, seen.headers]} />`;

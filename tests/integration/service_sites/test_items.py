@@ -189,7 +189,9 @@ RIGHTS: list[tuple[str, str, str, dict[str, Any], int, str]] = [
     ("Вера", "Анна", "draft", {"title": "x"}, 404, "work_item_not_found"),
     ("Дина", "Дина", "draft", {"title": "x", "place": "кухня"}, 200, ""),
     ("Дина", "Дина", "draft", {"severity": "minor"}, 403, "forbidden"),
-    ("Дина", "Дина", "open", {"title": "x"}, 403, "forbidden"),
+    ("Дина", "Дина", "open", {"title": "x"}, 409, "step_not_possible"),
+    ("Дина", "Дина", "open", {"severity": "minor"}, 403, "forbidden"),
+    ("admin", "Дина", "draft", {"title": "x", "reason": "по звонку"}, 200, ""),
     ("Вера", "Дина", "draft", {"severity": "minor", "priority": 4}, 200, ""),
     ("Анна", "Дина", "draft", {"title": "x"}, 404, "work_item_not_found"),
     ("Анна", "Анна", "open", {"kind": "task"}, 400, "invalid_input"),
@@ -421,12 +423,14 @@ def test_a_customer_is_told_three_words_and_nothing_between_the_lines(site, stat
         "kind": "defect",
         "title": "Трещина",
         "description": None,
+        "place": None,
         "location": "Корпус 1",
         "state": TOLD[state],
         "created_at": item["created_at"],
         "due_on": SOON,
         # In Moscow it was past midnight.
         "done_on": "2026-03-12" if state == "closed" else None,
+        "editable": False,
     }
     assert listed(site, "Дина") == listed(site, "Дина", f"state={TOLD[state]}&q=трещ") == [answer.body]
     assert set(answer.body) == set(CustomerWorkItemView.model_fields)
@@ -442,16 +446,29 @@ def test_a_customer_is_told_three_words_and_nothing_between_the_lines(site, stat
     ):
         found = site.call("Дина", "GET", f"/work-items?site_id={site.id}&{probe}").body
         assert (found["work_items"], found["total"], found["next"]) == ([], 0, None), probe
+    # Nor by saying what it may be.
+    for name, right, wrong in (
+        ("severity", "critical", "minor"),
+        ("tags", ["тайна"], []),
+        ("description", "тайна", ""),
+    ):
+        told = [put(site, "Дина", item, **{name: value}) for value in (right, wrong)]
+        assert told[0].status in (403, 409)
+        assert (told[0].status, told[0].body["message"]) == (told[1].status, told[1].body["message"]), name
+    assert site.call("Дина", "DELETE", f"/work-items/{item['id']}", if_match="*").body["message"] == (
+        "Only a draft can be deleted."
+    )
     assert site.call("Дина", "GET", f"/work-items/{item['id']}/history").code == "forbidden"
 
 
 def test_a_customer_sees_the_text_of_their_own_remark_only(site):
-    mine = remark(site, description="дует")
-    assert mine["description"] == "дует" == listed(site, "Дина")[0]["description"]
+    mine = remark(site, description="дует", place="кухня")
+    assert (mine["description"], mine["place"], mine["editable"]) == ("дует", "кухня", True)
     assert listed(site, "Дина", "mine=true") == [mine]
     assert site.call("Дина", "PUT", f"/work-items/{mine['id']}", mine, if_match="*").body == mine
     set_columns(site, mine, f"author_id = '{uuid4()}', visible_to_customer = true, state = 'open'")
-    assert (get(site, "Дина", mine).body["description"], listed(site, "Дина")[0]["description"]) == (None, None)
+    for shown in (get(site, "Дина", mine).body, listed(site, "Дина")[0]):
+        assert (shown["description"], shown["place"], shown["editable"]) == (None, None, False)
 
 
 def test_a_customer_changes_what_they_have_seen_and_is_not_told_by_whom_it_was_changed(site):
@@ -466,6 +483,20 @@ def test_a_customer_changes_what_they_have_seen_and_is_not_told_by_whom_it_was_c
     assert (stale.status, "details" in stale.body) == (412, False)
     assert stale.body["present"] == get(site, "Дина", mine).body
     assert [row.step for row in history(site, mine)] == ["created", "changed", "changed"]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_customer_may_correct_what_they_are_told_that_they_may(site, state):
+    mine, other = remark(site), create(site, visible_to_customer=True, draft=True)
+    for item in (mine, other):
+        move(site, item, state)
+        found = {one["id"]: one for one in listed(site, "Дина")}.get(item["id"])
+        may = found is not None and found["editable"]
+        assert may is (item is mine and state == "draft")
+        for name in ("title", "description", "place"):
+            answer = put(site, "Дина", item, **{name: f"{name} теперь"})
+            assert answer.status == 200 if may else answer.status in (403, 404, 409), answer
+            assert not may or answer.body[name] == f"{name} теперь"
 
 
 def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concerns_them(site):
