@@ -571,6 +571,7 @@ export default {
   "work.view.remarks": "My own remarks",
   "work.view.overdue": "Overdue",
   "work.view.ready": "Awaiting acceptance",
+  "work.view.registered": "Registered by me",
   "work.view.drafts": "Drafts",
   "work.view.all": "All",
   "item": "Work item",
