@@ -26,10 +26,8 @@ export function Board({ site, place, session, isCustomer }) {
   const [turn, setTurn] = useState(0);
   // Drafts are their authors'.
   const states = isCustomer ? TOLD : inspects(site, session) ? STATES : STATES.filter((state) => state !== "draft");
-  const counts = useTally(Object.fromEntries(states.map((state) => [state, { site_id: site.id, state }])), turn);
   return html`<div class="stack">
-    <${Tally} label=${t("item.state")} names=${states} words=${(/** @type {string} */ state) => word("state", state)} counts=${counts} chosen=${asked.state}
-      onChoose=${(/** @type {string} */ state) => refine({ state: state === asked.state ? "" : state, counted_in: "" })} />
+    <${States} site=${site} states=${states} chosen=${asked.state} turn=${turn} />
     ${!isCustomer && html`<div class="halves">
       <${Counts} turn=${turn} title=${t("site.by_contractor")} report="contractors" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
       <${Counts} turn=${turn} title=${t("site.by_assignee")} report="contractors" by="assignee" filter="assignee_id" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
@@ -39,6 +37,13 @@ export function Board({ site, place, session, isCustomer }) {
       <${Filters} site=${site} asked=${asked} states=${states} isCustomer=${isCustomer} />
       <${ItemList} query=${{ site_id: site.id, ...asked }} session=${session} changed=${() => setTurn(turn + 1)} /></section>
   </div>`;
+}
+
+/** @param {{site: any, states: string[], chosen: string | undefined, turn: number}} props */
+function States({ site, states, chosen, turn }) {
+  const counts = useTally(Object.fromEntries(states.map((state) => [state, { site_id: site.id, state }])), turn);
+  return html`<${Tally} label=${t("item.state")} names=${states} words=${(/** @type {string} */ state) => word("state", state)} counts=${counts} chosen=${chosen}
+    onChoose=${(/** @type {string} */ state) => refine({ state: state === chosen ? "" : state, counted_in: "" })} />`;
 }
 
 /** What stands for no organisation, person or location. @param {string | null} by */
