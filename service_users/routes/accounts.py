@@ -111,7 +111,7 @@ def account_routes(accounts: Accounts | None, users: Users) -> Routes:
         """End all of your sessions."""
         return Answer(opened().log_out_everywhere(caller, client), cookies=(set_cookie(client, COOKIE, "", 0),))
 
-    @api.get("/auth/me", action=Action.SEE_ONESELF, errors=(UserNotFound,))
+    @api.get("/auth/me", action=Action.SEE_ONESELF, errors=(UserNotFound,), shared="by caller")
     def show_me(caller: Principal) -> MeView:
         """Show who you are."""
         if caller.user_id is None:
