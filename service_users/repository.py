@@ -34,6 +34,7 @@ from servicekit.database.statement import Statement, containing, within_reach
 from servicekit.database.trigrams import sought
 from servicekit.events import outbox
 from servicekit.events.cloudevents import Event
+from servicekit.events.outbox import Also
 from servicekit.events.rows import RowsById
 from servicekit.identity.reach import Reach
 from servicekit.web.idempotency import RequestKey
@@ -79,10 +80,10 @@ _OTHER = Statement(select(User.id).where(User.email_key == bindparam("email_key"
 
 
 def add(
-    database: Database, values: Mapping[str, Any], event: Event, key: RequestKey | None, *, reach: Reach
+    database: Database, values: Mapping[str, Any], event: Event, key: RequestKey | None, also: Also, *, reach: Reach
 ) -> UUID | None:
     """Insert a user as `outbox.make` does; None if another has the address: an expected case, no failed statement."""
-    return outbox.make(database, _ADD, {**values, "reach": reach.owner}, event, key)
+    return outbox.make(database, _ADD, {**values, "reach": reach.owner}, event, key, also)
 
 
 def require_free(database: Database, user_id: UUID, email_key: str) -> None:

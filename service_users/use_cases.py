@@ -98,7 +98,10 @@ class Users:
             "must_change_password": by.actor is not None and wanted.password is not None,
         }
         values = {"id": user.id, **shown, **hidden}
-        made = repository.add(self._database, values, events.created(user), key, reach=reach)
+        also = NOTHING_ELSE
+        if by.actor is not None:
+            also = changes.of_made("user.created", by, now, details={"roles": wanted.roles})
+        made = repository.add(self._database, values, events.created(user), key, also, reach=reach)
         if made is None:
             raise EmailTaken
         return Made(user) if made == user.id else Made(self.get(made, reach=reach), replayed=True)
@@ -199,20 +202,27 @@ class Users:
                 return view
             changed["updated_at"] = max(self._clock(), user.created_at)
             after = _view(user, **changed)
-            also = self._ending(user, changed, by)
+            also = self._also(user, changed, by)
             ends_admin = _is_admin(user.roles) and not _is_admin(after.roles)
             with self._unless_last(user_id, by) if ends_admin else nullcontext():
                 event = events.updated(after, user.roles)
                 if repository.ROWS.update(self._database, user, changed, event, also, reach=reach):
                     return after
 
-    def _ending(self, user: Any, changed: dict[str, Any], by: By) -> Also:
-        """End what was issued for other roles or another password: raises the epoch, in `changed`."""
+    def _also(self, user: Any, changed: dict[str, Any], by: By) -> Also:
+        """Audit a change, and end what was issued for other roles or another password: raises the epoch, in
+        `changed`."""
         sets_password = "password_hash" in changed
+        fields = [name for name in ("email", "name") if name in changed]
+        details: dict[str, Any] = {"fields": fields} if fields else {}
         if not sets_password and "roles" not in changed:
-            return NOTHING_ELSE
+            if by.actor is None:
+                return NOTHING_ELSE
+            action = "user.email_changed" if "email" in changed else "user.name_changed"
+            return changes.of_made(action, by, self._clock(), details=details)
         changed["auth_epoch"] = user.auth_epoch + 1
-        details = {"roles": {"before": user.roles, "after": changed["roles"]}} if "roles" in changed else {}
+        if "roles" in changed:
+            details["roles"] = {"before": user.roles, "after": changed["roles"]}
         action = "user.password_changed" if sets_password else "user.roles_changed"
         return changes.of_made(
             action,

@@ -101,12 +101,19 @@ DELETE FROM one_time_tokens WHERE purpose = 'reset' AND user_id = (SELECT id FRO
 
 
 def of_made(
-    action: str, by: By, now: datetime, *, least_epoch: int, details: dict[str, Any], ends_sessions: bool
+    action: str,
+    by: By,
+    now: datetime,
+    *,
+    details: dict[str, Any],
+    least_epoch: int | None = None,
+    ends_sessions: bool = False,
 ) -> Also:
-    """The same for a change of a user in one statement."""
+    """The same for a change of a user in one statement; with `least_epoch` it also has older access tokens refused."""
     values = {f"audit_{name}": value for name, value in _audit_row(action, by, now).items()}
     values |= {"audit_details": dump(details).decode("utf-8"), "least_epoch": least_epoch}
-    return Also(_AUDITED + _REVOKED + (_ENDED if ends_sessions else ""), values)
+    revoked = "" if least_epoch is None else _REVOKED
+    return Also(_AUDITED + revoked + (_ENDED if ends_sessions else ""), values)
 
 
 def _audit_row(action: str, by: By, now: datetime) -> dict[str, Any]:

@@ -54,29 +54,43 @@ RETURNING subject
 """
 
 
+class Also(NamedTuple):
+    """Further changes of a statement, as common table expressions, each after a comma; `made` has the changed id."""
+
+    text: str = ""
+    values: Mapping[str, Any] = MappingProxyType({})
+
+
+NOTHING_ELSE = Also()
+
+
 def make(
     database: Database,
     insert: Statement,
     values: Mapping[str, Any],
     event: Event,
     key: RequestKey | None = None,
+    also: Also = NOTHING_ELSE,
     *,
     before: str = "",
 ) -> UUID | None:
-    """Insert a row, its event and the key of its request, in one round trip; returns the row's id.
+    """Insert a row, its event and the key of its request, and make further changes, in one round trip; returns the
+    row's id.
 
     `insert` returns the id of the row, or nothing where it may not be made; then nothing is stored. `before` is a
     statement of the same transaction. Where an earlier request with the key made something, or is just making it, this
     makes nothing and returns its id, or raises `IdempotencyKeyReused`. Returns None if `insert` inserted nothing.
     """
     remembered = "" if key is None else f", remembered AS ({idempotency.REMEMBER})"
-    parameters = {**insert.parameters(values), **_of_event(event)}
+    parameters = {**insert.parameters(values), **also.values, **_of_event(event)}
     if key is not None:
         parameters |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
     while True:
         is_taken = False
         try:
-            if database.once(f"{before}WITH made AS ({insert.text}){remembered}{_INSERT_OF_MADE}", parameters):
+            if database.once(
+                f"{before}WITH made AS ({insert.text}){remembered}{also.text}{_INSERT_OF_MADE}", parameters
+            ):
                 return event.subject
         except psycopg2.IntegrityError as exc:
             is_taken = idempotency.is_taken(exc)
@@ -87,16 +101,6 @@ def make(
         if earlier is not None or not is_taken:
             return earlier
         # Pruned in between, for its age.
-
-
-class Also(NamedTuple):
-    """Further changes of a statement, as common table expressions, each after a comma; `made` has the changed id."""
-
-    text: str = ""
-    values: Mapping[str, Any] = MappingProxyType({})
-
-
-NOTHING_ELSE = Also()
 
 
 def change(

@@ -7,8 +7,8 @@ import { t, time, word } from "../../lib/words.js";
 export const ACTIONS = [
   "admin.created", "circuit.forced", "factor.confirmed", "factor.removed", "factors.removed", "identity.linked", "identity.removed", "instance.closed", "key.created",
   "key.deleted", "link.made", "request.refused", "session.began", "session.ended", "session.expired", "session.token_reused", "sessions.ended",
-  "user.deleted", "user.disabled", "user.email_changed", "user.enabled", "user.invitation_taken", "user.password_changed", "user.password_reset",
-  "user.roles_changed",
+  "user.created", "user.deleted", "user.disabled", "user.email_changed", "user.enabled", "user.invitation_taken", "user.name_changed", "user.password_changed",
+  "user.password_reset", "user.roles_changed",
 ];
 
 /** @param {{id: string | null, name: string | null}} props */

@@ -13,10 +13,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from scripts.reference.roles import operations
 from service_users.accounts.audit import AuditPruning
 from service_users.app import create_app
 from service_users.settings import UsersSettings
 from servicekit.identity.api_keys import is_api_key
+from servicekit.identity.roles import Action
 from servicekit.process.clock import utc_now
 from servicekit.process.ids import new_id
 from tests.support.identity import KEY, SESSION, issue, verifier_of
@@ -232,6 +234,40 @@ def test_the_service_has_old_rows_of_the_audit_removed_and_touches_no_other(run,
     ):
         with pytest.raises(Exception, match=r"permission denied|must be owner"):
             run(statement)
+
+
+def test_whatever_somebody_does_to_the_account_of_another_is_in_the_audit(ask, add, run):
+    me, other = (add("admin", "admin"), "admin"), add("anna")
+    key = ask("POST", "/auth/keys", {"name": "x", "scopes": ["read"]}, by=(other, "user"))[1]["id"]
+    also, fields = {"email": "b@example.com", "roles": ["auditor"]}, ["email", "name"]
+    deeds = [
+        ("POST /users", {"email": "c@example.com", "name": "Clara"}, "user.created", {"roles": ["user"]}),
+        ("PUT /users/{id}", {"name": "Anna"}, "user.name_changed", {"fields": ["name"]}),
+        ("PUT /users/{id}", {"name": "A", "email": "a@example.com"}, "user.email_changed", {"fields": fields}),
+        ("PUT /users/{id}", also, "user.roles_changed",
+         {"fields": ["email"], "roles": {"before": ["user"], "after": ["auditor"]}}),
+        ("DELETE /users/{id}/keys/{key_id}", None, "key.deleted", {"key": key}),
+        ("DELETE /users/{id}/factors", None, "factors.removed", {}),
+        ("DELETE /users/{id}/sessions", None, "sessions.ended", {}),
+        ("POST /users/{id}/link", {"purpose": "reset"}, "link.made", {"purpose": "reset", "mail": False}),
+        ("POST /users/{id}/disable", None, "user.disabled", {}),
+        ("POST /users/{id}/enable", None, "user.enabled", {}),
+        ("DELETE /users/{id}", None, "user.deleted", {}),
+    ]  # fmt: skip
+    others = (Action.MANAGE_USERS, Action.CHANGE_USERS)
+    changing = {f"{one.method} {one.path}" for one in operations() if one.action in others and one.method != "GET"}
+    assert {name for name, *_ in deeds} == {name.replace("PATCH", "PUT") for name in changing}
+    for name, body, action, details in deeds:
+        before = {row[0] for row in run("SELECT id FROM audit")}
+        method, path = name.replace("{id}", str(other)).replace("{key_id}", key).split(" ")
+        status, answer = ask(method, path, body, by=me)
+        assert status < 300, (name, answer)
+        (row,) = [
+            row for row in run("SELECT id, actor, subject, action, details, address FROM audit")
+            if row[0] not in before
+        ]  # fmt: skip
+        subject = UUID(answer["id"]) if method == "POST" and path == "/users" else other
+        assert row[1:] == (me[0], subject, action, details, "198.51.100.7"), name
 
 
 def test_the_audit_is_read_page_by_page_and_by_whom_and_when(ask, add, run):
