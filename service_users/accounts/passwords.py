@@ -17,7 +17,7 @@ from service_users.errors import TooManyPasswords
 from servicekit.process.siblings import Turn
 from servicekit.wire import deadline
 
-#: How long a password may wait for its turn, in seconds; below: one from a known device.
+#: How long a password may wait for its turn, in seconds; below: one to log in with from a known device.
 WAIT_SECONDS = 1.0
 _WAIT_SECONDS_OF_KNOWN = 3.0
 #: How long a wrong password makes us suppose that more will come.
@@ -33,12 +33,13 @@ T = TypeVar("T")
 
 
 class Passwords:
-    """One hash at a time, in all processes together, and one of known devices: each takes 64 MiB and 100 ms of a core.
+    """In all processes together one login at a time, and one of whoever has shown something else as well, such as a
+    known device, a session or a link: each takes 64 MiB and 100 ms of a core.
 
     `places` is the most requests of a process that may hash or wait. Each occupies a thread, so it must be well below
-    their number. One more is for known devices, which those who guess can therefore not keep out. For a while after a
-    wrong password, other devices wait for a core that nobody wants. Never hash inside a transaction: its connection
-    would wait too.
+    their number. One more is for the latter, whom those who guess can therefore not keep out. For a while after a
+    wrong password, logins wait for a core that nobody wants. Never hash inside a transaction: its connection would
+    wait too.
     """
 
     def __init__(self, *, places: int) -> None:
@@ -48,8 +49,9 @@ class Passwords:
             free.put(None)
         self._turn, self._turn_of_known = Turn(0), Turn(1)
         self._wary_until = 0.0
-        # Two, as no thread may take a higher priority than it has.
-        self._threads = ThreadPoolExecutor(2, "passwords", _give_way)
+        # Each has its own, as no thread may take a higher priority than it has.
+        self._thread_of_known = ThreadPoolExecutor(1, "passwords")
+        self._thread = ThreadPoolExecutor(1, "logins", _give_way)
         self._last_thread = ThreadPoolExecutor(1, "guesses", _give_way_to_all)
 
     def require_place(self) -> None:
@@ -59,7 +61,7 @@ class Passwords:
 
     def hash(self, password: str) -> str:
         """Return the hash. Raises `TooManyPasswords` if too many wait or for too long, and `DeadlineExceeded`."""
-        return self._in_turn(lambda: hash_now(password))
+        return self._in_turn(lambda: hash_now(password), True, WAIT_SECONDS)
 
     def verify(
         self,
@@ -73,26 +75,29 @@ class Passwords:
 
         `before` is called with a place and before the turn, and may raise; `is_known` is for a known device."""
         wanted = stored or self._of_nobody
-        is_right = self._in_turn(lambda: verify_now(wanted, password), is_known, before) and stored is not None
+        longest = _WAIT_SECONDS_OF_KNOWN if is_known else WAIT_SECONDS
+        is_right = self._in_turn(lambda: verify_now(wanted, password), is_known, longest, before) and stored is not None
         if not is_right:
             self._wary_until = monotonic() + _WARY_SECONDS
         return is_right
 
-    def _in_turn(self, work: Callable[[], T], is_known: bool = False, before: Callable[[], None] = lambda: None) -> T:
+    def _in_turn(
+        self, work: Callable[[], T], is_known: bool, longest: float, before: Callable[[], None] = lambda: None
+    ) -> T:
         free = (self._places, self._place_of_known) if is_known else (self._places,)
         place = next((one for one in free if _taken(one)), None)
         if place is None:
             raise TooManyPasswords
         try:
             before()
-            turn, longest = (self._turn_of_known, _WAIT_SECONDS_OF_KNOWN) if is_known else (self._turn, WAIT_SECONDS)
+            turn = self._turn_of_known if is_known else self._turn
             wait = deadline.remaining(longest)
             if not turn.acquire(timeout=wait):
                 deadline.remaining(wait)  # raises if the request's own time is over
                 raise TooManyPasswords
             try:
-                is_last = not is_known and monotonic() < self._wary_until
-                return (self._last_thread if is_last else self._threads).submit(work).result()
+                of_login = self._last_thread if monotonic() < self._wary_until else self._thread
+                return (self._thread_of_known if is_known else of_login).submit(work).result()
             finally:
                 turn.release()
         finally:

@@ -24,25 +24,25 @@ class Hashing:
         self.let_go = threading.Semaphore(0)
         self.at_once = self.most_at_once = self.niceness = 0
 
-    def __call__(self, password: str) -> str:
+    def __call__(self, *_: str) -> bool:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         self.niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self.began.release()
         assert self.let_go.acquire(timeout=10)
         self.at_once -= 1
-        return f"hash of {password}"
+        return True
 
 
 @pytest.fixture
 def hashing(monkeypatch: pytest.MonkeyPatch) -> Hashing:
     made = Hashing()
-    monkeypatch.setattr(passwords, "hash_now", made)
+    monkeypatch.setattr(passwords, "verify_now", made)
     return made
 
 
-def in_thread(lane: Passwords, results: list[str]) -> threading.Thread:
-    thread = threading.Thread(target=lambda: results.append(lane.hash("x")))
+def in_thread(lane: Passwords, results: list[bool]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: results.append(lane.verify("stored", "x")))
     thread.start()
     return thread
 
@@ -54,7 +54,7 @@ def test_one_is_hashed_the_others_wait_and_whoever_finds_no_place_is_refused_at_
     hashing.let_go.release(3)
     for thread in threads:
         thread.join(10)
-    assert (results, hashing.most_at_once) == (["hash of x"] * 3, 1)
+    assert (results, hashing.most_at_once) == ([True] * 3, 1)
     if sys.platform == "linux":
         own = os.getpriority(os.PRIO_PROCESS, 0)
         assert hashing.niceness == min(own + 10, 19), "everybody else goes first"
@@ -63,11 +63,11 @@ def test_one_is_hashed_the_others_wait_and_whoever_finds_no_place_is_refused_at_
     first = in_thread(taken, results)
     assert hashing.began.acquire(timeout=10)
     with pytest.raises(TooManyPasswords) as refused:
-        taken.hash("y")
+        taken.verify("stored", "y")
     assert refused.value.headers == {"Retry-After": "1"}
     hashing.let_go.release(2)
     first.join(10)
-    assert taken.hash("y") == "hash of y"
+    assert taken.verify("stored", "y")
 
 
 def test_nobody_waits_longer_than_the_lane_or_the_request_allows(
@@ -77,23 +77,38 @@ def test_nobody_waits_longer_than_the_lane_or_the_request_allows(
     first = in_thread(lane, [])
     assert hashing.began.acquire(timeout=10)
     with deadline.within(0.01), pytest.raises(DeadlineExceeded):
-        lane.hash("y")
+        lane.verify("stored", "y")
     monkeypatch.setattr(passwords, "WAIT_SECONDS", 0.01)
     for _ in range(3):  # a place that is not given back would be missing by now
         with pytest.raises(TooManyPasswords):
-            lane.hash("y")
+            lane.verify("stored", "y")
     hashing.let_go.release()
     first.join(10)
 
 
-def test_whoever_guesses_leaves_a_known_device_its_place_and_is_not_even_counted(hashing: Hashing) -> None:
-    lane, counted = Passwords(places=1), list[str]()
+@pytest.mark.parametrize("by", ["known device", "session or link"])
+def test_whoever_guesses_leaves_others_their_place_their_core_and_is_not_even_counted(
+    hashing: Hashing, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    lane, counted, niceness = Passwords(places=1), list[str](), list[int]()
+
+    def note(*_: str) -> bool:
+        niceness.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return True
+
     first = in_thread(lane, [])
     assert hashing.began.acquire(timeout=10)
     with pytest.raises(TooManyPasswords):
         lane.verify(None, "y", before=lambda: counted.append("somebody"))
-    assert not lane.verify(None, "y", is_known=True, before=lambda: counted.append("known device"))
-    assert (counted, first.is_alive()) == (["known device"], True), "it waits for nobody"
+    monkeypatch.setattr(passwords, "verify_now", note)
+    monkeypatch.setattr(passwords, "hash_now", note)
+    if by == "known device":
+        assert lane.verify("stored", "y", is_known=True, before=lambda: counted.append(by))
+    else:
+        assert lane.hash("y")
+    assert (counted, first.is_alive()) == ([by] if by == "known device" else [], True), "it waits for nobody"
+    if sys.platform == "linux":
+        assert niceness == [os.getpriority(os.PRIO_PROCESS, 0)], "no flood of requests takes its core"
     hashing.let_go.release()
     first.join(10)
 
