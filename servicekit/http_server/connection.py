@@ -172,7 +172,7 @@ class HttpConnection(theirs.ASGIProtocol):  # type: ignore[misc]  # gunicorn shi
         for timer in (self._linger_timer, self._asking_timer, self._held_timer):
             if timer is not None:
                 timer.cancel()
-        self.worker.connections.discard(self)
+        self.worker.left(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

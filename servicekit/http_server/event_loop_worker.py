@@ -23,13 +23,15 @@ from servicekit.http_server.tls import LOOK_SECONDS, ServerTls
 from servicekit.observing import shortage
 from servicekit.observing.logs import get_logger
 from servicekit.process.lifecycle import freeze_heap
-from servicekit.process.siblings import siblings
+from servicekit.process.siblings import TAKES_NONE, siblings
 
 #: New connections accepted per iteration of the event loop. libuv takes one: of a thousand simultaneous clients, the
 #: last would wait for seconds while the first are already being served. Few enough to share them between processes.
 ACCEPTED_AT_ONCE = 16
-#: How long a process leaves a new connection to others that have fewer, in seconds; then it takes one itself.
+#: How long a process leaves new connections to others that have fewer, in seconds; then it takes one itself. Until they
+#: did nothing for so many times, they may just be late on a busy machine, and it waits again.
 OTHERS_FIRST_SECONDS = 0.001
+OTHERS_FIRST_TIMES = 32
 #: Seconds until the next try when nothing is left to accept a connection with; it waits in the kernel's queue.
 ACCEPT_AGAIN_SECONDS = 0.1
 #: The first byte of a TLS connection (RFC 8446 section 5.1: a handshake record).
@@ -53,6 +55,8 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         self.listeners: list[socket.socket] = []
         self.joining: set[asyncio.Task[Any]] = set()
         self.serving: asyncio.Task[Any] | None = None
+        #: How many connections it may have before others get theirs, and how often it has waited since that changed.
+        self.allowed = self.waited = 0
 
     def init_process(self) -> None:
         # gunicorn names these itself; only this process sees the change.
@@ -118,10 +122,16 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
         # gunicorn first calls this once its servers exist.
         if not self.listeners and self.alive and not self.cfg.is_ssl:
             self._start_accepting()
-        if (shared := siblings()) is not None and shared.place is not None:
-            # Connections that ended count, too.
-            shared.room(len(self.connections) + len(self.joining))
         super().notify()
+
+    def left(self, connection: HttpConnection) -> None:
+        """Forget a connection that ended."""
+        self.connections.discard(connection)
+        self._tell()
+
+    def _tell(self) -> None:
+        if (shared := siblings()) is not None and shared.place is not None:
+            shared.tell(len(self.connections) + len(self.joining) if self.listeners else TAKES_NONE)
 
     def _start_accepting(self) -> None:
         tls = tls_of(self.asgi)
@@ -133,27 +143,33 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
             listener.setblocking(False)
             self.listeners.append(listener)
             self.loop.add_reader(listener, self._accept, listener)
+        self._tell()
 
     def _stop_accepting(self) -> None:
         while self.listeners:
             listener = self.listeners.pop()
             self.loop.remove_reader(listener)
             listener.close()
+        self._tell()
 
     def _accept(self, listener: socket.socket) -> None:
         shared = siblings()
         if shared is None or shared.place is None:
             self._take(listener, ACCEPTED_AT_ONCE)
-        elif (room := shared.room(len(self.connections) + len(self.joining))) > 0:
+            return
+        connections = len(self.connections) + len(self.joining)
+        room = shared.room(connections)
+        if self.allowed != room + connections:
+            self.allowed, self.waited = room + connections, 0
+        if room > 0:
             self._take(listener, min(room, ACCEPTED_AT_ONCE))
-        else:
+        elif self.waited < OTHERS_FIRST_TIMES:
             # All processes were woken, and the first would take them all.
+            self.waited += 1
             self.loop.remove_reader(listener)
-            self.loop.call_later(OTHERS_FIRST_SECONDS, self._accept_late, listener)
-
-    def _accept_late(self, listener: socket.socket) -> None:
-        if listener in self.listeners:
-            self.loop.add_reader(listener, self._accept, listener)
+            self.loop.call_later(OTHERS_FIRST_SECONDS, self._accept_again, listener)
+        else:
+            self.waited -= 1
             self._take(listener, 1)
 
     def _take(self, listener: socket.socket, most: int) -> None:
@@ -223,6 +239,7 @@ class EventLoopWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn ships
 
     def _joined(self, joining: asyncio.Task[Any]) -> None:
         self.joining.discard(joining)
+        self._tell()
         if not joining.cancelled() and joining.exception() is not None:
             _log.warning("connection_lost_on_accept", cause=repr(joining.exception()))
 

@@ -12,6 +12,8 @@ from servicekit.process.shared_memory import SharedMemory
 
 #: Processes that may share one memory. During a reload two generations coexist.
 PLACES = 256
+#: Stands for the connections of a process that takes none, because it starts or stops: more than others have.
+TAKES_NONE = 2**32
 #: A process has clearly fewer connections than another if it lacks over an eighth of its own.
 _SLACK = 8
 #: How long the others have to take a turn that ends, in seconds: twice the longest pause between their attempts.
@@ -57,19 +59,24 @@ class Siblings:
         """Take the place given to this process (gunicorn's `post_fork`)."""
         self.place = worker.place
         if self.place is not None:
-            self._held[self.place] = self._connections[self.place] = 0
+            self._held[self.place] = 0
+            self._connections[self.place] = TAKES_NONE
             self._pids[self.place] = worker.pid
 
     def count(self) -> int:
         """How many processes there are."""
         return sum(map(bool, self._pids[: self._used[0]]))
 
+    def tell(self, connections: int) -> None:
+        """Tell the others how many connections this process has."""
+        assert self.place is not None
+        self._connections[self.place] = connections
+
     def room(self, connections: int) -> int:
         """How many more connections this process, which has so many, may take before another should; 0 or less if that
         has clearly fewer.
         """
-        assert self.place is not None
-        self._connections[self.place] = connections
+        self.tell(connections)
         used = self._used[0]
         others = [
             count

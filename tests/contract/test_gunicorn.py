@@ -65,7 +65,7 @@ def test_the_version_that_was_looked_at_is_the_one_that_is_pinned() -> None:
     ],
 )
 def test_every_name_we_reach_for_is_still_there(ours: type, theirs: tuple[type, ...]) -> None:
-    own = {*vars(ours), "connections", "close_if_idle", "joining", "listeners", "serving"}
+    own = {*vars(ours), "allowed", "close_if_idle", "connections", "joining", "listeners", "serving", "waited"}
     inherited = attributes_used(ours) - own
     assert inherited, "nothing was found: look at this test"
     assert inherited - attributes_given(*theirs) == set()
@@ -105,7 +105,9 @@ def test_nothing_of_ours_hides_a_name_of_theirs() -> None:
     assert vars(HttpConnection).keys() & attributes_given(ASGIProtocol) == {*OVERRIDDEN, "__doc__", "__module__"} - {
         "eof_received"
     }
-    assert not {"connections", "joining", "listeners", "serving"} & attributes_given(ASGIWorker, Worker)
+    assert not {"allowed", "connections", "joining", "left", "listeners", "serving", "waited"} & attributes_given(
+        ASGIWorker, Worker
+    )
     assert not {"_lingering", "_read_on", "_leave"} & attributes_given(ThreadWorker, Worker)
 
 

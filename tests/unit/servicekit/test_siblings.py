@@ -50,18 +50,21 @@ def test_a_place_is_given_again_once_its_process_has_ended() -> None:
         (0, [0], 1),
         (1, [0], 0),
         (5, [0, 9], -4),
+        (5, [None, 4], 0),  # None: takes none yet
         (0, [20, 40], 20 + 1 + 20 // 8),
         (100, [96], 96 + 1 + 96 // 8 - 100),
         (7, [], 1),
     ],
 )
 def test_a_process_with_more_connections_leaves_the_next_to_one_with_fewer(
-    own: int, others: list[int], room: int
+    own: int, others: list[int | None], room: int
 ) -> None:
     master = Master()
     first = master.fork(1)
     for pid, count in enumerate(others, 2):
-        master.fork(pid).room(count)
+        other = master.fork(pid)
+        if count is not None:
+            other.room(count)
     assert first.room(own) == room
     ended = master.fork(99)
     ended.room(0)
