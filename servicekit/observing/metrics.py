@@ -5,6 +5,7 @@ The processes of one server sum their counts when its master has called `share_c
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import threading
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +47,12 @@ def share_counts() -> None:
     """
     if _DIRECTORY in os.environ:
         return
+    _remove_left()
     try:
-        os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix=_PREFIX)
-        room = Path(os.environ[_DIRECTORY], "room")
+        os.environ[_DIRECTORY] = folder = tempfile.mkdtemp(prefix=_PREFIX)
+        # Held until the last of the server's processes ends.
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        room = Path(folder, "room")
         # A full disk must show now.
         room.write_bytes(bytes(_FIRST_FILE_BYTES))
         room.unlink()
@@ -57,6 +62,20 @@ def share_counts() -> None:
         return
     # It looked when it was imported.
     values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
+def _remove_left() -> None:
+    """Remove the files of servers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another user's, or removed by another server that starts
+            # One without a file may be about to be locked.
+            if any(folder.iterdir()):
+                descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                finally:
+                    os.close(descriptor)
 
 
 def remove_counts() -> None:

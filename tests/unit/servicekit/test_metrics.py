@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 import threading
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 
 from servicekit.observing import metrics as metrics_module
-from servicekit.observing.metrics import Metrics, Named, Tallies
+from servicekit.observing.metrics import Metrics, Named, Tallies, share_counts
 
 COUNTED = Named("things_total", "Things done.", ["kind", "how"])
 TIMED = Named("thing_seconds", "Time for a thing.", ["kind"])
@@ -99,3 +101,32 @@ def test_a_process_that_has_only_just_made_its_file_is_no_fault(
     metrics.observe(method="GET", route="/pumps/{id}", status=200, seconds=0.1)
     (tmp_path / "counter_1.db").touch()
     assert metrics.sums("siteworks_http_requests_total", "status") == {"200": 1.0}
+
+
+def test_a_server_removes_the_files_of_killed_ones_and_none_of_running_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    first, second = (start(monkeypatch) for _ in range(2))
+    end(first)
+    third = start(monkeypatch)
+    assert set(tmp_path.iterdir()) == {second, third}
+    end(second)
+    end(third)
+
+
+def start(monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    share_counts()
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    (folder / "counter_1.db").touch()
+    return folder
+
+
+def end(folder: Path) -> None:
+    """What the kernel does with the lock when the last process ends."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        if descriptor.is_symlink() and os.readlink(descriptor) == str(folder):
+            os.close(int(descriptor.name))
