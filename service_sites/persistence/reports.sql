@@ -194,25 +194,26 @@ seen AS (
 -- name: closings
 -- What was closed when the period ended and had been closed last in it: a reopened item counts once it is closed again.
 {period}, last AS (
-    SELECT DISTINCT ON (h.item_id) h.item_id, {key} AS key, h.to_state = 'closed' AS closed, h.at, h.organisation,
+    SELECT DISTINCT ON (h.item_id) h.item_id, {key} AS key, h.to_state = 'closed' AND {of_theirs} AS closed, h.at,
            h.due_on, h.original_due_on, period.organisation AS theirs,
            CAST(timezone(period.time_zone, h.at) AS date) AS day
     FROM period JOIN history h ON h.site_id = period.id AND {in_period}
     WHERE {is_closing}
     ORDER BY h.item_id, h.seq DESC
 ), closings AS (
-    SELECT * FROM last WHERE closed AND (theirs IS NULL OR theirs <> '' AND theirs = organisation)
+    SELECT * FROM last WHERE closed
 )
 
 -- name: on_time_counted
 {closings}, counted AS (
-    SELECT item_id, key, closed, closings.original_due_on IS NOT NULL AS with_original_date,
+    SELECT item_id, {counted_key} AS key, closed, closings.original_due_on IS NOT NULL AS with_original_date,
            day <= closings.original_due_on AS by_original_date, closings.due_on IS NOT NULL AS with_final_date,
            day <= closings.due_on AS by_final_date
     FROM closings {of_items}
 )
 
 -- name: of_items
+-- ix_work_items_reports has all of it.
 JOIN work_items ON work_items.id = item_id AND work_items.state <> 'void' AND (theirs IS NULL OR theirs = work_items.organisation)
 
 -- name: time_to_close_counted
@@ -224,7 +225,7 @@ JOIN work_items ON work_items.id = item_id AND work_items.state <> 'void' AND (t
          ON h.item_id = closings.item_id AND h.at <= closings.at AND h.contractor_turn <> 0
     GROUP BY closings.item_id
 ), counted AS (
-    SELECT had.item_id, had.key, true AS closed,
+    SELECT item_id, {counted_key} AS key, true AS closed,
            date_part('epoch', had.at - work_items.submitted_at) / 86400 AS days,
            date_part('epoch', work_items.first_closed_at - work_items.submitted_at) / 86400 AS first_days,
            coalesce(had.seconds, 0) / 86400 AS contractor_days
