@@ -39,6 +39,7 @@ from servicekit.events.backlog import outbox_routes
 from servicekit.events.inbox import Inbox, event_routes
 from servicekit.http_client import ServiceClient
 from servicekit.identity.enforcement import identify_with
+from servicekit.process.clock import Clock, utc_now
 from servicekit.web.app import make_app
 from servicekit.web.routes import Routes
 from servicekit.wire.browsers import BrowserRules
@@ -57,19 +58,24 @@ PEOPLE_TOTAL_SECONDS = 3.0
 
 
 def public_routes(
-    database: Database, people: PeopleDirectory, secret: str = "", *, reports_at_once: int = 4
+    database: Database,
+    people: PeopleDirectory,
+    secret: str = "",
+    *,
+    reports_at_once: int = 4,
+    clock: Clock = utc_now,
 ) -> list[Routes]:
     """Everything that people and programs may ask. `secret` seals what they are to send back."""
     names = Names(people)
     return [
-        site_routes(Sites(database, people)),
-        member_routes(Members(database, people)),
-        place_routes(Places(database), Calendars(database)),
-        item_routes(WorkItems(database, names)),
-        step_routes(Steps(database, names)),
-        report_routes(Reports(database, reports_at_once)),
-        comment_routes(Comments(database, names)),
-        change_routes(Changes(database, secret)),
+        site_routes(Sites(database, people, clock=clock)),
+        member_routes(Members(database, people, clock=clock)),
+        place_routes(Places(database), Calendars(database, clock=clock)),
+        item_routes(WorkItems(database, names, clock=clock)),
+        step_routes(Steps(database, names, clock=clock)),
+        report_routes(Reports(database, reports_at_once, clock=clock)),
+        comment_routes(Comments(database, names, clock=clock)),
+        change_routes(Changes(database, secret, clock=clock)),
     ]
 
 

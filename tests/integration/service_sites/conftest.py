@@ -29,4 +29,4 @@ def sites_database(cloned_database: ServiceDatabase) -> ServiceDatabase:
 @pytest.fixture
 def system(sites_database: ServiceDatabase) -> SitesSystem:
     """Give the service on that database."""
-    return SitesSystem(sites_database.database)
+    return SitesSystem(sites_database)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
@@ -13,18 +13,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import insert
 
-from service_sites.app import CONSTRAINTS
 from service_sites.domain.people import Actor, SiteRole
 from service_sites.domain.visibility import sees
-from service_sites.routes.items import item_routes
 from service_sites.schemas.items import CUSTOMER_STATES
 from service_sites.tables import Location, Membership, Site, WorkItem
-from service_sites.use_cases.items import WorkItems
-from servicekit.web.app import make_app
 from servicekit.wire.caseless import comparable
-from tests.support.building_site import identify
 from tests.support.plans import nodes_of, selects_of
-from tests.support.postgres import ServiceDatabase, TestServer
+from tests.support.postgres import ServiceDatabase
+from tests.support.sites import Caller, SitesSystem
 
 NOW = datetime(2026, 3, 12, 11, 30, tzinfo=UTC)
 #: The date of each site at that moment.
@@ -39,7 +35,7 @@ INNER = {"overdue", "assignee_id", "organisation", "type", "severity", "priority
 class World:
     """Three sites, people with a different role on each, and all of the items."""
 
-    client: Any
+    system: SitesSystem
     sites: list[UUID]
     people: list[UUID]
     #: By site and person.
@@ -49,10 +45,10 @@ class World:
     within: dict[str, set[UUID]]
 
     def ask(self, who: UUID | str, path: str) -> Any:
-        authorization = f"Bearer {who if isinstance(who, str) else 'user'} {uuid4() if isinstance(who, str) else who}"
-        answer = self.client.get(path, headers={"Authorization": authorization})
-        assert answer.status_code in (200, 404), answer.json
-        return answer.json.get("data")
+        caller = getattr(self.system, who) if isinstance(who, str) else Caller(self.system.app, who)
+        answer = caller.ask("GET", path)
+        assert answer.status in (200, 404), answer
+        return answer.body if answer.status == 200 else None
 
     def actor(self, who: UUID | str, site: UUID) -> Actor | None:
         """Who somebody is on a site; None: none of its people."""
@@ -63,8 +59,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
-    yield from postgres_server.service_database("service_sites", dict(CONSTRAINTS))
+def database(cloned_database: ServiceDatabase) -> ServiceDatabase:
+    return cloned_database
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +96,7 @@ def world(database: ServiceDatabase) -> World:
             )
         session.execute(insert(WorkItem), [vars(item) for item in items])
     within = {str(place): {place, *(room for room, _, parent in rooms if parent == place)} for place, _ in places}
-    routes = item_routes(WorkItems(database.database, clock=lambda: NOW))
-    app = make_app("service_sites", routes=[routes], checks={}, identify=identify)
-    return World(app.test_client(), sites, people, members, items, within)
+    return World(SitesSystem(database, clock=lambda: NOW), sites, people, members, items, within)
 
 
 def _item(dice: random.Random, number: int, sites: Any, people: Any, places: Any, rooms: Any) -> SimpleNamespace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,18 +9,13 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
-from flask import Flask
 
-from service_sites.app import CONSTRAINTS
 from service_sites.persistence import members
 from service_sites.persistence.sites import begin
-from service_sites.routes.items import item_routes
 from service_sites.schemas.items import CustomerWorkItemView
-from service_sites.use_cases.items import WorkItems
-from servicekit.process.clock import Clock, utc_now
-from servicekit.web.app import make_app
-from tests.support.building_site import OURS, THEIRS, BuildingSite, Reply, identify
-from tests.support.postgres import ServiceDatabase, TestServer
+from servicekit.process.clock import utc_now
+from tests.support.postgres import ServiceDatabase
+from tests.support.sites import OURS, PEOPLE, THEIRS, Reply, Site, SitesSystem
 from tests.support.waiting import eventually
 
 SOON = (datetime.now(UTC).date() + timedelta(days=30)).isoformat()
@@ -29,51 +23,41 @@ STATES = ("draft", "open", "in_progress", "ready", "returned", "disputed", "clos
 RESOLUTIONS = {"closed": "'fixed'", "void": "'mistake'"}
 
 
-@pytest.fixture(scope="module")
-def database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
-    yield from postgres_server.service_database("service_sites", dict(CONSTRAINTS))
-
-
-def app_of(database: ServiceDatabase, clock: Clock = utc_now) -> Flask:
-    items = item_routes(WorkItems(database.database, clock=clock))
-    return make_app("service_sites", routes=[items], checks={}, identify=identify)
-
-
 @pytest.fixture
-def site(database: ServiceDatabase) -> BuildingSite:
+def site(cloned_database: ServiceDatabase) -> Site:
     """Give a site of its own."""
-    return BuildingSite(app_of(database), database)
+    return SitesSystem(cloned_database).site(people=PEOPLE)
 
 
-def post(site: BuildingSite, who: str = "Анна", **fields: Any) -> Reply:
-    return site.call(who, "POST", f"/sites/{site.id}/work-items", {"title": "Трещина", **fields})
+def post(site: Site, who: str = "Анна", **fields: Any) -> Reply:
+    return site[who].ask("POST", f"/sites/{site.id}/work-items", {"title": "Трещина", **fields})
 
 
-def create(site: BuildingSite, who: str = "Анна", **fields: Any) -> dict[str, Any]:
+def create(site: Site, who: str = "Анна", **fields: Any) -> dict[str, Any]:
     made = post(site, who, **fields)
     assert made.status == 201, made
     return made.body
 
 
-def remark(site: BuildingSite, **fields: Any) -> dict[str, Any]:
+def remark(site: Site, **fields: Any) -> dict[str, Any]:
     return create(site, "Дина", kind="customer_remark", **fields)
 
 
-def get(site: BuildingSite, who: str, item: dict[str, Any]) -> Reply:
-    return site.call(who, "GET", f"/work-items/{item['id']}")
+def get(site: Site, who: str, item: dict[str, Any]) -> Reply:
+    return site[who].ask("GET", f"/work-items/{item['id']}")
 
 
-def put(site: BuildingSite, who: str, item: dict[str, Any], if_match: str | None = "*", **fields: Any) -> Reply:
-    return site.call(who, "PUT", f"/work-items/{item['id']}", fields, if_match=if_match)
+def put(site: Site, who: str, item: dict[str, Any], if_match: str | None = "*", **fields: Any) -> Reply:
+    return site[who].ask("PUT", f"/work-items/{item['id']}", fields, If_Match=if_match)
 
 
-def listed(site: BuildingSite, who: str, query: str = "") -> list[dict[str, Any]]:
-    found = site.call(who, "GET", f"/work-items?site_id={site.id}&{query}")
+def listed(site: Site, who: str, query: str = "") -> list[dict[str, Any]]:
+    found = site[who].ask("GET", f"/work-items?site_id={site.id}&{query}")
     assert found.status == 200, found
     return found.body["work_items"]
 
 
-def move(site: BuildingSite, item: dict[str, Any], state: str) -> None:
+def move(site: Site, item: dict[str, Any], state: str) -> None:
     """Set a state as if steps had led there."""
     resolution = RESOLUTIONS.get(state, "NULL")
     site.database.administer(
@@ -81,11 +65,11 @@ def move(site: BuildingSite, item: dict[str, Any], state: str) -> None:
     )
 
 
-def set_columns(site: BuildingSite, item: dict[str, Any], assignments: str) -> None:
+def set_columns(site: Site, item: dict[str, Any], assignments: str) -> None:
     site.database.administer(f"UPDATE work_items SET {assignments} WHERE id = '{item['id']}'")
 
 
-def history(site: BuildingSite, item: dict[str, Any]) -> list[Any]:
+def history(site: Site, item: dict[str, Any]) -> list[Any]:
     return site.rows("SELECT * FROM history WHERE item_id = %(id)s ORDER BY seq", id=item["id"])
 
 
@@ -105,7 +89,7 @@ def test_the_same_put_eight_times_at_once_makes_one_item(site):
     body = {"site_id": str(site.id), "title": "Трещина", "tags": ["a"]}
 
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: site.call("Анна", "PUT", f"/work-items/{item_id}", body), range(8)))
+        answers = list(threads.map(lambda _: site["Анна"].ask("PUT", f"/work-items/{item_id}", body), range(8)))
 
     assert sorted(one.status for one in answers) == [200] * 7 + [201]
     assert [one.headers.get("Idempotency-Replayed") for one in answers].count("true") == 7
@@ -116,7 +100,7 @@ def test_the_same_put_eight_times_at_once_makes_one_item(site):
 def test_a_repeated_post_with_its_key_makes_one_item_and_no_gap_in_the_numbers(site):
     def ask(_: int) -> Reply:
         body = {"title": "Трещина"}
-        return site.call("Анна", "POST", f"/sites/{site.id}/work-items", body, Idempotency_Key="k1")
+        return site["Анна"].ask("POST", f"/sites/{site.id}/work-items", body, Idempotency_Key="k1")
 
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(ask, range(8)))
@@ -124,11 +108,11 @@ def test_a_repeated_post_with_its_key_makes_one_item_and_no_gap_in_the_numbers(s
     assert {one.status for one in answers} == {201}
     assert {one.body["id"] for one in answers} == {answers[0].body["id"]}
     assert create(site)["number"] == 2
-    other = site.call("Анна", "POST", f"/sites/{site.id}/work-items", {"title": "x"}, Idempotency_Key="k1")
+    other = site["Анна"].ask("POST", f"/sites/{site.id}/work-items", {"title": "x"}, Idempotency_Key="k1")
     assert (other.status, other.code) == (409, "idempotency_key_reused")
-    elsewhere = BuildingSite(site.app, site.database)
+    elsewhere = site.system.site(people=PEOPLE)
     asked = [
-        site.call("local", "POST", f"/sites/{one.id}/work-items", {"title": "x", "reason": "y"}, Idempotency_Key="k2")
+        site["local"].ask("POST", f"/sites/{one.id}/work-items", {"title": "x", "reason": "y"}, Idempotency_Key="k2")
         for one in (site, elsewhere)
     ]
     assert (asked[0].status, asked[1].code) == (201, "idempotency_key_reused")
@@ -137,16 +121,16 @@ def test_a_repeated_post_with_its_key_makes_one_item_and_no_gap_in_the_numbers(s
 def test_a_put_needs_what_was_seen_and_an_identical_one_is_answered_again_whatever_others_did(site):
     path = f"/work-items/{uuid4()}"
     body = {"site_id": str(site.id), "title": "Трещина", "severity": "minor"}
-    made = site.call("Анна", "PUT", path, body)
+    made = site["Анна"].ask("PUT", path, body)
     assert (made.status, made.headers["Location"], made.headers["ETag"]) == (201, path, '"1"')
 
-    assert site.call("Анна", "PUT", path, {**body, "title": "x"}).code == "precondition_required"
-    assert site.call("Вера", "PUT", path, body).code == "precondition_required"
-    assert site.call("Вера", "PUT", path, {"priority": 2}, if_match='"1"').body["version"] == 2
-    again = site.call("Анна", "PUT", path, dict(reversed(body.items())))
+    assert site["Анна"].ask("PUT", path, {**body, "title": "x"}).code == "precondition_required"
+    assert site["Вера"].ask("PUT", path, body).code == "precondition_required"
+    assert site["Вера"].ask("PUT", path, {"priority": 2}, If_Match='"1"').body["version"] == 2
+    again = site["Анна"].ask("PUT", path, dict(reversed(body.items())))
     assert (again.status, again.body["priority"], again.headers["ETag"]) == (200, 2, '"2"')
     # What GET shows may be sent back whole, and changes nothing.
-    whole = site.call("Анна", "PUT", path, again.body, if_match='"2"')
+    whole = site["Анна"].ask("PUT", path, again.body, If_Match='"2"')
     assert (whole.status, whole.body) == (200, again.body)
     assert len(history(site, again.body)) == 2
 
@@ -214,7 +198,7 @@ def test_a_field_is_changed_by_whom_the_table_says(site, who, author, state, fie
         (entry,) = told
         assert (entry.step, entry.actor_name, entry.override) == (
             "changed",
-            "administrator" if who == "admin" else who,
+            "Root" if who == "admin" else who,
             who == "admin",
         )
         assert entry.changes.keys() == fields.keys() - {"reason"}
@@ -255,11 +239,10 @@ def test_an_item_is_made_by_whom_the_table_says_and_takes_no_number_otherwise(si
     assert create(site)["number"] == (2 if status == 201 else 1)
 
 
-def test_a_new_item_is_due_by_the_rules_of_its_site_unless_somebody_says(database):
+def test_a_new_item_is_due_by_the_rules_of_its_site_unless_somebody_says(cloned_database):
     # A Friday evening in Moscow; on Saturday they work, on Monday they do not.
-    site = BuildingSite(
-        app_of(database, lambda: datetime(2025, 10, 31, 20, tzinfo=UTC)), database, deadline_rules={"critical": 2}
-    )
+    system = SitesSystem(cloned_database, clock=lambda: datetime(2025, 10, 31, 20, tzinfo=UTC))
+    site = system.site(people=PEOPLE, deadline_rules={"critical": 2})
     site.database.administer(
         f"INSERT INTO calendar_days VALUES ('{site.id}', '2025-11-01', true), ('{site.id}', '2025-11-03', false)"
     )
@@ -300,7 +283,7 @@ def test_whoever_leaves_while_a_new_item_waits_neither_makes_it_nor_has_it_to_do
         with site.database.database.transaction() as session:
             begin(session, site.id, utc_now())
             members.remove(session, site.id, site.ids[gone])
-            answer = threads.submit(site.call, "Анна", method, path, body)
+            answer = threads.submit(site["Анна"].ask, method, path, body)
             eventually(lambda: site.rows(waiting), what="an item that waits for its site")
         refused = answer.result(10)
 
@@ -310,22 +293,22 @@ def test_whoever_leaves_while_a_new_item_waits_neither_makes_it_nor_has_it_to_do
 
 def test_a_deleted_draft_is_gone_for_those_who_saw_it_and_its_number_and_id_come_never_again(site):
     path, body = f"/work-items/{uuid4()}", {"site_id": str(site.id), "title": "Трещина", "draft": True}
-    item = site.call("Анна", "PUT", path, body).body
-    assert site.call("Анна", "DELETE", path).code == "precondition_required"
+    item = site["Анна"].ask("PUT", path, body).body
+    assert site["Анна"].ask("DELETE", path).code == "precondition_required"
     for never_seen in ('"7"', '"0"'):
-        assert site.call("Анна", "DELETE", path, if_match=never_seen).code == "precondition_failed"
-    assert site.call("admin", "DELETE", path, if_match="*").code == "reason_required"
+        assert site["Анна"].ask("DELETE", path, If_Match=never_seen).code == "precondition_failed"
+    assert site["admin"].ask("DELETE", path, If_Match="*").code == "reason_required"
 
-    assert site.call("Анна", "DELETE", path, if_match='"1"').body["title"] == "Трещина"
+    assert site["Анна"].ask("DELETE", path, If_Match='"1"').body["title"] == "Трещина"
 
     gone = site.rows("SELECT * FROM removals WHERE site_id = %(id)s ORDER BY audience", id=site.id)
     told = [(item["id"], audience, 2) for audience in ("all", f"user:{site.ids['Анна']}")]
     assert [(str(row.item_id), row.audience, row.change_seq) for row in gone] == told
     assert [(row.step, row.to_state) for row in history(site, item)] == [("created", "draft"), ("deleted", None)]
     # A late repetition of a phone's.
-    assert site.call("Анна", "PUT", path, body).code == "work_item_not_found"
+    assert site["Анна"].ask("PUT", path, body).code == "work_item_not_found"
     assert create(site)["number"] == 2
-    assert site.call("Вера", "DELETE", f"/work-items/{create(site)['id']}", if_match="*").code == "step_not_possible"
+    assert site["Вера"].ask("DELETE", f"/work-items/{create(site)['id']}", If_Match="*").code == "step_not_possible"
 
 
 def test_whoever_loses_sight_of_an_item_finds_it_among_the_removals(site):
@@ -341,13 +324,16 @@ def test_whoever_loses_sight_of_an_item_finds_it_among_the_removals(site):
 
 
 @pytest.mark.parametrize(("zone", "late"), [("America/Sao_Paulo", False), ("Pacific/Auckland", True)])
-def test_a_deadline_is_the_same_date_everywhere_and_has_passed_when_that_day_has_at_the_site(database, zone, late):
-    site = BuildingSite(app_of(database, lambda: datetime(2026, 3, 12, 0, tzinfo=UTC)), database, time_zone=zone)
+def test_a_deadline_is_the_same_date_everywhere_and_has_passed_when_that_day_has_at_the_site(
+    cloned_database, zone, late
+):
+    now = [datetime(2026, 3, 12, 0, tzinfo=UTC)]
+    site = SitesSystem(cloned_database, clock=lambda: now[0]).site(people=PEOPLE, time_zone=zone)
     item = create(site, due_on="2026-03-12")
     assert (item["due_on"], item["overdue"]) == ("2026-03-12", False)
 
     # In New Zealand it is half past midnight.
-    site.app = app_of(database, lambda: datetime(2026, 3, 12, 11, 30, tzinfo=UTC))
+    now[0] = datetime(2026, 3, 12, 11, 30, tzinfo=UTC)
 
     for shown in (get(site, "Вера", item).body, listed(site, "Вера")[0]):
         assert (shown["due_on"], shown["overdue"]) == ("2026-03-12", late)
@@ -356,9 +342,8 @@ def test_a_deadline_is_the_same_date_everywhere_and_has_passed_when_that_day_has
     assert not get(site, "Вера", item).body["overdue"]
 
 
-def test_what_is_overdue_is_the_same_in_an_item_a_list_and_a_filter(database):
-    noon = datetime(2026, 3, 12, 12, tzinfo=UTC)
-    site = BuildingSite(app_of(database, lambda: noon), database)
+def test_what_is_overdue_is_the_same_in_an_item_a_list_and_a_filter(cloned_database):
+    site = SitesSystem(cloned_database, clock=lambda: datetime(2026, 3, 12, 12, tzinfo=UTC)).site(people=PEOPLE)
     late: dict[str, bool] = {}
     for state in STATES:
         for due_on in ("2026-03-11", "2026-03-12", None):
@@ -377,7 +362,7 @@ def test_what_is_overdue_is_the_same_in_an_item_a_list_and_a_filter(database):
         }
         assert found["true"] == {item_id for item_id, is_late in late.items() if is_late}
         assert found["false"] == late.keys() - found["true"]
-        without_site = site.call("admin", "GET", f"/work-items?overdue=true&sort={sort}").body["work_items"]
+        without_site = site["admin"].ask("GET", f"/work-items?overdue=true&sort={sort}").body["work_items"]
         assert {one["id"] for one in without_site} >= found["true"]
     assert len(listed(site, "Анна", "overdue=true")) == 4
 
@@ -444,7 +429,7 @@ def test_a_customer_is_told_three_words_and_nothing_between_the_lines(site, stat
         "sort=number",
         "sort=priority",
     ):
-        found = site.call("Дина", "GET", f"/work-items?site_id={site.id}&{probe}").body
+        found = site["Дина"].ask("GET", f"/work-items?site_id={site.id}&{probe}").body
         assert (found["work_items"], found["total"], found["next"]) == ([], 0, None), probe
     # Nor by saying what it may be.
     for name, right, wrong in (
@@ -455,17 +440,17 @@ def test_a_customer_is_told_three_words_and_nothing_between_the_lines(site, stat
         told = [put(site, "Дина", item, **{name: value}) for value in (right, wrong)]
         assert told[0].status in (403, 409)
         assert (told[0].status, told[0].body["message"]) == (told[1].status, told[1].body["message"]), name
-    assert site.call("Дина", "DELETE", f"/work-items/{item['id']}", if_match="*").body["message"] == (
+    assert site["Дина"].ask("DELETE", f"/work-items/{item['id']}", If_Match="*").body["message"] == (
         "Only a draft can be deleted."
     )
-    assert site.call("Дина", "GET", f"/work-items/{item['id']}/history").code == "forbidden"
+    assert site["Дина"].ask("GET", f"/work-items/{item['id']}/history").code == "forbidden"
 
 
 def test_a_customer_sees_the_text_of_their_own_remark_only(site):
     mine = remark(site, description="дует", place="кухня")
     assert (mine["description"], mine["place"], mine["editable"]) == ("дует", "кухня", True)
     assert listed(site, "Дина", "mine=true") == [mine]
-    assert site.call("Дина", "PUT", f"/work-items/{mine['id']}", mine, if_match="*").body == mine
+    assert site["Дина"].ask("PUT", f"/work-items/{mine['id']}", mine, If_Match="*").body == mine
     set_columns(site, mine, f"author_id = '{uuid4()}', visible_to_customer = true, state = 'open'")
     for shown in (get(site, "Дина", mine).body, listed(site, "Дина")[0]):
         assert (shown["description"], shown["place"], shown["editable"]) == (None, None, False)
@@ -509,7 +494,7 @@ def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concern
     site.database.administer("UPDATE memberships SET name = 'Вера П.', role = 'executive' WHERE name = 'Вера'")
 
     def told(who: str, query: str = "") -> list[tuple[str, str, dict[str, Any]]]:
-        answer = site.call(who, "GET", f"/work-items/{item['id']}/history?{query}")
+        answer = site[who].ask("GET", f"/work-items/{item['id']}/history?{query}")
         assert answer.status == 200, answer
         return [(one["step"], one["actor"]["name"], one["changes"]) for one in answer.body["history"]]
 
@@ -522,13 +507,13 @@ def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concern
     assert told("Анна") == told("auditor") == told("local") == everything
     assert told("Егор") == everything[2:] == told("Жанна")
     for who, employer in (("Анна", "Технадзор"), ("Егор", None)):
-        last = site.call(who, "GET", f"/work-items/{item['id']}/history").body["history"][-1]
+        last = site[who].ask("GET", f"/work-items/{item['id']}/history").body["history"][-1]
         assert last["actor"]["organisation"] == employer
-    assert site.call("Зоя", "GET", f"/work-items/{item['id']}/history").code == "work_item_not_found"
-    first = site.call("Анна", "GET", f"/work-items/{item['id']}/history?limit=3").body
+    assert site["Зоя"].ask("GET", f"/work-items/{item['id']}/history").code == "work_item_not_found"
+    first = site["Анна"].ask("GET", f"/work-items/{item['id']}/history?limit=3").body
     assert len(first["history"]) == 3
     assert told("Анна", f"limit=3&after={first['next']}") == everything[3:]
-    assert site.call("Анна", "GET", f"/work-items/{item['id']}/history?limit=4").body["next"] is None
+    assert site["Анна"].ask("GET", f"/work-items/{item['id']}/history?limit=4").body["next"] is None
 
 
 def test_an_assignees_history_begins_when_the_item_came_to_them_or_with_the_item(site):
@@ -541,7 +526,7 @@ def test_an_assignees_history_begins_when_the_item_came_to_them_or_with_the_item
         put(site, "Вера", one, title="Дыра", priority=1)
 
     for one, first in ((item, "created"), (draft, "changed")):
-        told = site.call("Егор", "GET", f"/work-items/{one['id']}/history").body["history"]
+        told = site["Егор"].ask("GET", f"/work-items/{one['id']}/history").body["history"]
         assert (len(told), told[0]["step"]) == (2, first)
         assert {*told[1]["changes"]} == {"title", "priority"}
 

@@ -92,7 +92,7 @@ def test_people_are_found_by_exact_address_or_id_while_their_account_is_enabled(
 
 def test_an_administrator_who_is_none_of_the_people_is_named_in_history_as_far_as_users_say(system: SitesSystem):
     path = f"{system.site().path}/work-items"
-    other = Caller(system.client, system.directory.add("Olga").id, Role.ADMIN)
+    other = Caller(system.app, system.directory.add("Olga").id, Role.ADMIN)
     for caller, is_away, name in (
         (system.admin, True, "administrator"),
         (other, False, "Olga"),

@@ -20,7 +20,7 @@ def add(site: Site, name: str, parent: str | None = None, **more: object) -> str
 
 def fault(caller: Caller, method: str, path: str, body: object) -> tuple[int, str]:
     answer = caller.ask(method, path, body)
-    return answer.status_code, answer.json["error"]["details"][0]["field"]
+    return answer.status, answer.body["details"][0]["field"]
 
 
 def test_locations_make_a_tree_without_cycles_eight_levels_deep_on_one_site(system: SitesSystem) -> None:

@@ -16,9 +16,6 @@ from zoneinfo import ZoneInfo
 import psycopg2
 import pytest
 
-from service_sites.routes.items import item_routes
-from service_sites.routes.reports import report_routes
-from service_sites.routes.steps import step_routes
 from service_sites.schemas.items import WorkItemQuery
 from service_sites.schemas.reports import (
     REPORTS,
@@ -33,17 +30,15 @@ from service_sites.schemas.reports import (
 )
 from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.reports import Reports
-from service_sites.use_cases.steps import Steps
 from servicekit.identity.principal import Principal
 from servicekit.identity.roles import Role
-from servicekit.web.app import make_app
 from servicekit.web.schemas import parse_query
 from servicekit.wire.errors import Forbidden
 from tests.support import site_histories
-from tests.support.building_site import OURS, THEIRS, BuildingSite, identify
 from tests.support.plans import selects_of
 from tests.support.postgres import ServiceDatabase, TestServer
 from tests.support.site_histories import Question, Times, Viewer, World, make_up, quantile, store
+from tests.support.sites import OURS, PEOPLE, THEIRS, SitesSystem
 from tests.support.waiting import eventually
 
 #: Beside these, tests of people's work go through the same code from their side.
@@ -184,14 +179,8 @@ class Story:
 
     def __init__(self, database: ServiceDatabase) -> None:
         self.now = datetime(2026, 3, 2, tzinfo=UTC)
-
-        def clock() -> datetime:
-            return self.now
-
-        items, steps = WorkItems(database.database, clock=clock), Steps(database.database, clock=clock)
-        routes = [item_routes(items), step_routes(steps), report_routes(Reports(database.database, 1, clock=clock))]
-        app = make_app("service_sites", routes=routes, checks={}, identify=identify)
-        self.site = BuildingSite(app, database, time_zone="Asia/Kamchatka")
+        system = SitesSystem(database, clock=lambda: self.now, reports=1)
+        self.site = system.site(people=PEOPLE, time_zone="Asia/Kamchatka")
 
     def at(self, day: int, hour: int = 12, minute: int = 0) -> Story:
         """Go to a time of March there."""
@@ -199,18 +188,18 @@ class Story:
         return self
 
     def make(self, who: str, **fields: Any) -> str:
-        made = self.site.call(who, "POST", f"/sites/{self.site.id}/work-items", {"title": "Crack", **fields})
+        made = self.site[who].ask("POST", f"/sites/{self.site.id}/work-items", {"title": "Crack", **fields})
         assert made.status == 201, made
         return str(made.body["id"])
 
     def step(self, who: str, item: str, step: str, **fields: Any) -> None:
-        etag = self.site.call("admin", "GET", f"/work-items/{item}").headers["ETag"]
+        etag = self.site["admin"].ask("GET", f"/work-items/{item}").headers["ETag"]
         body = {"step": step, "op_id": str(uuid4()), **fields}
-        taken = self.site.call(who, "POST", f"/work-items/{item}/steps", body, if_match=etag)
+        taken = self.site[who].ask("POST", f"/work-items/{item}/steps", body, If_Match=etag)
         assert taken.status == 200, taken
 
     def report(self, who: str, asked: str) -> Any:
-        answer = self.site.call(who, "GET", f"/reports/{asked}")
+        answer = self.site[who].ask("GET", f"/reports/{asked}")
         assert answer.status == 200, answer
         return answer.body
 
@@ -263,9 +252,8 @@ def test_a_defect_that_is_returned_closed_late_on_a_sunday_and_reopened_is_told_
     assert story.at(13).total("Вера", "contractors")["overdue"] == 1
     burndown = story.report("Вера", "burndown?from=2026-03-01")["rows"]
     assert "".join(str(row["open"]["count"]) for row in burndown) == "0111111001111"
-    (late,) = story.site.call("Вера", "GET", story.report("Вера", "contractors")["total"]["overdue"]["items"]).body[
-        "work_items"
-    ]
+    link = story.report("Вера", "contractors")["total"]["overdue"]["items"]
+    (late,) = story.site["Вера"].data("GET", link)["work_items"]
     assert (late["id"], late["overdue"]) == (item, True)
 
 
@@ -273,21 +261,20 @@ def test_each_is_shown_their_reports_and_theirs_alone(story: Story) -> None:
     for organisation in (OURS, THEIRS):
         story.step("Вера", story.make("Анна", visible_to_customer=False), "assign", organisation=organisation)
     remark = story.make("Дина", kind="customer_remark")
-    call = story.site.call
 
     assert story.total("Вера", "contractors")["open"] == 2
     assert story.total("auditor", "contractors")["open"] == 2
     ours = story.report("Егор", "contractors")
     assert [(row["key"], row["open"]["count"]) for row in ours["rows"]] == [(OURS, 1)]
-    assert call("Егор", "GET", ours["total"]["open"]["items"]).body["total"] == 1
-    assert call("Дина", "GET", "/reports/contractors").code == "forbidden"
-    assert call("Егор", "GET", "/reports/progress").code == "forbidden"
+    assert story.site["Егор"].ask("GET", ours["total"]["open"]["items"]).body["total"] == 1
+    assert story.site["Дина"].ask("GET", "/reports/contractors").code == "forbidden"
+    assert story.site["Егор"].ask("GET", "/reports/progress").code == "forbidden"
     # The remark is a draft, and its author's alone.
     assert story.total("Дина", "progress")["items"] == 1
-    (own,) = call("Дина", "GET", story.report("Дина", "progress")["total"]["items"]["items"]).body["work_items"]
+    (own,) = story.site["Дина"].data("GET", story.report("Дина", "progress")["total"]["items"]["items"])["work_items"]
     assert own["id"] == remark
     assert story.total("Вера", "progress") == {"items": 0, "closed": 0, "closed_rate": None}
-    assert call("stranger", "GET", f"/reports/contractors?site_id={story.site.id}").code == "site_not_found"
+    assert story.site["stranger"].ask("GET", f"/reports/contractors?site_id={story.site.id}").code == "site_not_found"
     assert story.total("stranger", "contractors")["open"] == 0
 
 
@@ -309,7 +296,7 @@ def test_each_is_shown_their_reports_and_theirs_alone(story: Story) -> None:
     ],
 )
 def test_what_cannot_be_reported_is_refused_by_the_name_of_its_field(story: Story, path: str, field: str) -> None:
-    refused = story.site.call("Вера", "GET", path)
+    refused = story.site["Вера"].ask("GET", path)
 
     assert (refused.status, refused.body["details"][0]["field"]) == (400, field)
 
@@ -317,15 +304,16 @@ def test_what_cannot_be_reported_is_refused_by_the_name_of_its_field(story: Stor
 def test_while_as_many_reports_are_made_as_may_be_others_are_refused_and_all_else_goes_on(
     story: Story, sites_database: ServiceDatabase
 ) -> None:
-    call = story.site.call
     holder = psycopg2.connect(sites_database.superuser_url.replace("+psycopg2", ""))
     with closing(holder), ThreadPoolExecutor(1) as pool, holder.cursor() as cursor:
         cursor.execute("LOCK TABLE history")
         first = pool.submit(story.report, "Вера", "returns")
-        eventually(lambda: call("Вера", "GET", "/reports/ageing").status == 503, what="the first is being made")
-        refused = call("Анна", "GET", "/reports/ageing")
+        eventually(
+            lambda: story.site["Вера"].ask("GET", "/reports/ageing").status == 503, what="the first is being made"
+        )
+        refused = story.site["Анна"].ask("GET", "/reports/ageing")
         assert (refused.code, refused.headers["Retry-After"]) == ("overloaded", "1")
-        assert call("Анна", "GET", "/work-items").status == 200
+        assert story.site["Анна"].ask("GET", "/work-items").status == 200
         holder.rollback()
         assert first.result()["rows"] == [] == story.report("Анна", "ageing")["rows"]
 
@@ -335,11 +323,10 @@ def test_a_spreadsheet_has_the_rows_of_the_report_in_their_order_and_no_formula(
         story.step("Вера", story.make("Анна"), "assign", organisation=organisation)
     story.make("Анна")
     shown = [row["name"] for row in story.report("Вера", "contractors")["rows"]]
-    fields = {"Accept": "text/csv", "Authorization": f"Bearer Вера {story.site.ids['Вера']}"}
-    answer = story.site.app.test_client().get("/reports/contractors", headers=fields)
+    answer = story.site["Вера"].ask("GET", "/reports/contractors", Accept="text/csv")
 
     assert shown == ["=1+1", "акация", "Ясень", ""]
-    assert answer.get_data().decode("utf-8") == (
+    assert answer.raw.decode("utf-8") == (
         "\ufefforganisation;open;overdue;awaiting_us\r\n'=1+1;1;0;0\r\nакация;1;0;0\r\nЯсень;1;0;0\r\n;1;0;0\r\n"
         "total;4;0;0\r\n"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -13,82 +12,62 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from flask import Flask
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import ProgrammingError
 
 from service_sites.domain.steps import Step
 from service_sites.persistence.sites import begin
-from service_sites.routes.items import item_routes
-from service_sites.routes.steps import step_routes
 from service_sites.schemas.steps import BulkStepBody, StepBody
-from service_sites.use_cases.items import WorkItems
 from service_sites.use_cases.leaving import leave
 from service_sites.use_cases.steps import Steps
 from service_sites.use_cases.user_events import UserEvents
 from servicekit.database.engine import Database
 from servicekit.events.cloudevents import Event
-from servicekit.process.clock import Clock, utc_now
-from servicekit.web.app import make_app
+from servicekit.process.clock import utc_now
 from servicekit.web.preconditions import IfMatch
 from servicekit.wire.errors import Unavailable
-from tests.support.building_site import OURS, PEOPLE, THEIRS, BuildingSite, Reply, identify
-from tests.support.postgres import ServiceDatabase, TestServer
+from tests.support.postgres import ServiceDatabase
+from tests.support.sites import OURS, PEOPLE, THEIRS, Reply, Site, SitesSystem
 
 
 @pytest.fixture(scope="module")
-def database(postgres_server: TestServer) -> Iterator[ServiceDatabase]:
-    from service_sites.app import CONSTRAINTS
-
-    yield from postgres_server.service_database("service_sites", dict(CONSTRAINTS))
-
-
-def app_of(database: ServiceDatabase, clock: Clock = utc_now) -> Flask:
-    routes = [
-        item_routes(WorkItems(database.database, clock=clock)),
-        step_routes(Steps(database.database, clock=clock)),
-    ]
-    return make_app("service_sites", routes=routes, checks={}, identify=identify)
+def database(cloned_database: ServiceDatabase) -> ServiceDatabase:
+    return cloned_database
 
 
 @pytest.fixture(scope="module")
-def app(database: ServiceDatabase) -> Flask:
-    return app_of(database)
-
-
-@pytest.fixture(scope="module")
-def site(app, database: ServiceDatabase) -> BuildingSite:
+def site(database: ServiceDatabase) -> Site:
     """Give a site of its own, on which each test makes its own items."""
-    return BuildingSite(app, database)
+    return SitesSystem(database).site(people=PEOPLE)
 
 
-def create(site: BuildingSite, who: str = "Анна", **fields: Any) -> dict[str, Any]:
-    kind = "customer_remark" if PEOPLE[who][0] == "customer" else "defect"
-    made = site.call(who, "POST", f"/sites/{site.id}/work-items", {"kind": kind, "title": "Трещина", **fields})
+def create(site: Site, who: str = "Анна", **fields: Any) -> dict[str, Any]:
+    kind = "customer_remark" if PEOPLE[who].startswith("customer") else "defect"
+    made = site[who].ask("POST", f"/sites/{site.id}/work-items", {"kind": kind, "title": "Трещина", **fields})
     assert made.status == 201, made
     return made.body
 
 
-def take(site: BuildingSite, who: str, item: dict[str, Any], step: str, **fields: Any) -> Reply:
+def take(site: Site, who: str, item: dict[str, Any], step: str, **fields: Any) -> Reply:
     """Take a step of an item as it was seen."""
     body = {"step": step, "op_id": str(uuid4()), **fields}
     # A customer is not told a version.
     seen = f'"{item["version"]}"' if "version" in item else "*"
-    return site.call(who, "POST", f"/work-items/{item['id']}/steps", body, if_match=seen)
+    return site[who].ask("POST", f"/work-items/{item['id']}/steps", body, If_Match=seen)
 
 
-def taken(site: BuildingSite, who: str, item: dict[str, Any], step: str, **fields: Any) -> dict[str, Any]:
+def taken(site: Site, who: str, item: dict[str, Any], step: str, **fields: Any) -> dict[str, Any]:
     reply = take(site, who, item, step, **fields)
     assert reply.status == 200, (who, step, reply)
     return reply.body
 
 
-def history_of(site: BuildingSite, item: dict[str, Any]) -> list[Any]:
+def history_of(site: Site, item: dict[str, Any]) -> list[Any]:
     return site.rows("SELECT * FROM history WHERE item_id = CAST(%(id)s AS uuid) ORDER BY seq", id=item["id"])
 
 
-def row_of(site: BuildingSite, item: dict[str, Any]) -> Any:
+def row_of(site: Site, item: dict[str, Any]) -> Any:
     (row,) = site.rows("SELECT * FROM work_items WHERE id = CAST(%(id)s AS uuid)", id=item["id"])
     return row
 
@@ -119,7 +98,7 @@ def folded(history: list[Any]) -> dict[str, Any]:
     return item
 
 
-def require_history_equals_state(site: BuildingSite, item: dict[str, Any]) -> list[Any]:
+def require_history_equals_state(site: Site, item: dict[str, Any]) -> list[Any]:
     history, row = history_of(site, item), row_of(site, item)
     told = folded(history)
     assert told == {name: getattr(row, name) for name in told}
@@ -160,7 +139,7 @@ def test_a_defect_goes_from_its_registration_to_its_acceptance(site):
 def test_a_step_says_what_its_taker_has_seen_and_whoever_comes_second_is_told_what_changed(site):
     item = create(site)
     body = {"step": "assign", "op_id": str(uuid4()), "organisation": OURS}
-    assert site.call("Вера", "POST", f"/work-items/{item['id']}/steps", body).code == "precondition_required"
+    assert site["Вера"].ask("POST", f"/work-items/{item['id']}/steps", body).code == "precondition_required"
     after = taken(site, "Вера", item, "assign", organisation=OURS)
     late = take(site, "Вера", item, "assign", organisation=THEIRS)
     assert (late.status, late.code, late.headers["ETag"]) == (412, "precondition_failed", '"2"')
@@ -175,14 +154,14 @@ def test_a_repeated_operation_is_answered_as_before_and_takes_no_second_step(sit
     )
     body = {"step": "assign", "op_id": str(uuid4()), "organisation": OURS}
     path = f"/work-items/{item['id']}/steps"
-    first = site.call("Вера", "POST", path, body, if_match='"1"')
+    first = site["Вера"].ask("POST", path, body, If_Match='"1"')
     taken(site, "Егор", first.body, "start")
-    again = site.call("Вера", "POST", path, body, if_match='"1"')
+    again = site["Вера"].ask("POST", path, body, If_Match='"1"')
     assert (again.status, again.raw, again.headers["ETag"]) == (200, first.raw, '"2"')
     assert again.headers["Idempotency-Replayed"] == "true"
     assert "Idempotency-Replayed" not in first.headers
-    other = site.call("Вера", "POST", path, {**body, "organisation": THEIRS}, if_match='"1"')
-    another = site.call("Анна", "POST", path, body, if_match='"1"')
+    other = site["Вера"].ask("POST", path, {**body, "organisation": THEIRS}, If_Match='"1"')
+    another = site["Анна"].ask("POST", path, body, If_Match='"1"')
     assert {(reply.status, reply.code) for reply in (other, another)} == {(409, "op_id_reused")}
     assert [one.step for one in history_of(site, item)] == ["created", "assign", "start"]
 
@@ -192,8 +171,8 @@ def test_a_refused_operation_may_be_tried_again(site):
     body = {"step": "start", "op_id": str(uuid4())}
     path = f"/work-items/{item['id']}/steps"
     taken(site, "Вера", item, "assign", organisation=OURS)
-    assert site.call("Егор", "POST", path, body, if_match='"1"').status == 412
-    assert site.call("Егор", "POST", path, body, if_match='"2"').body["state"] == "in_progress"
+    assert site["Егор"].ask("POST", path, body, If_Match='"1"').status == 412
+    assert site["Егор"].ask("POST", path, body, If_Match='"2"').body["state"] == "in_progress"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +193,7 @@ def test_a_refused_operation_may_be_tried_again(site):
     ],
 )
 def test_whatever_no_item_can_take_is_refused_by_field(site, fields, named):
-    reply = site.call("Вера", "POST", f"/work-items/{uuid4()}/steps", {"op_id": str(uuid4()), **fields}, if_match='"1"')
+    reply = site["Вера"].ask("POST", f"/work-items/{uuid4()}/steps", {"op_id": str(uuid4()), **fields}, If_Match='"1"')
     assert (reply.status, {one["field"] for one in reply.body["details"]}) == (400, named)
 
 
@@ -247,29 +226,29 @@ def test_a_step_of_many_items_has_an_outcome_for_each_and_one_batch(site):
         {"id": one["id"], "version": one["version"], "op_id": str(uuid4())} for one in (*items, hidden, closed, gone)
     ]
     body = {"step": "assign", "assignee_id": str(site.ids["Зоя"]), "items": every}
-    reply = site.call("Вера", "POST", "/work-items/steps", body)
+    reply = site["Вера"].ask("POST", "/work-items/steps", body)
     assert (reply.status, reply.body["taken"], reply.body["refused"]) == (200, 4, 4)
     statuses = [(one["status"], one["error"] and one["error"]["code"]) for one in reply.body["items"]]
     lost = (404, "work_item_not_found")
     assert statuses == [(412, "precondition_failed"), *[(200, None)] * 4, lost, (409, "step_not_possible"), lost]
     told = [history_of(site, item)[-1] for item in items[1:]]
     assert {str(one.batch_id) for one in told} == {reply.body["batch_id"]}
-    again = site.call("Вера", "POST", "/work-items/steps", body)
+    again = site["Вера"].ask("POST", "/work-items/steps", body)
     assert [one["replayed"] for one in again.body["items"]] == [False, *[True] * 4, False, False, False]
     # The same operation by itself is the same operation.
     one = {"step": "assign", "assignee_id": str(site.ids["Зоя"]), "op_id": every[1]["op_id"]}
-    alone = site.call("Вера", "POST", f"/work-items/{every[1]['id']}/steps", one, if_match='"1"')
+    alone = site["Вера"].ask("POST", f"/work-items/{every[1]['id']}/steps", one, If_Match='"1"')
     assert (alone.body["version"], alone.headers["Idempotency-Replayed"]) == (2, "true")
 
 
-def seen(site: BuildingSite, who: str, item: dict[str, Any]) -> dict[str, Any] | None:
+def seen(site: Site, who: str, item: dict[str, Any]) -> dict[str, Any] | None:
     """An item as somebody sees it, if they do."""
-    reply = site.call(who, "GET", f"/work-items/{item['id']}")
+    reply = site[who].ask("GET", f"/work-items/{item['id']}")
     assert reply.status in (200, 404)
     return reply.body if reply.status == 200 else None
 
 
-def fields_for(site: BuildingSite, step: str, chance: random.Random) -> dict[str, Any]:
+def fields_for(site: Site, step: str, chance: random.Random) -> dict[str, Any]:
     later = str(date(2999, 1, 1) + timedelta(days=chance.randrange(10_000)))
     to = {"assignee_id": str(site.ids[chance.choice(["Анна", "Егор", "Жанна", "Зоя"])])}
     fields = {
@@ -348,7 +327,7 @@ def test_no_step_is_lost_or_taken_twice_while_connections_are_killed(site, datab
                     version = row_of(site, item).version
                 except Unavailable:
                     continue
-                reply = site.call("Вера", "POST", f"/work-items/{item['id']}/steps", body, if_match=f'"{version}"')
+                reply = site["Вера"].ask("POST", f"/work-items/{item['id']}/steps", body, If_Match=f'"{version}"')
                 status = reply.status
                 assert status in (200, 412, 503), reply
                 statuses[status] += 1
@@ -376,14 +355,14 @@ def test_a_step_undoes_no_change_that_its_taker_has_not_seen(site):
     """Trap 6."""
     item = create(site)
     path = f"/work-items/{item['id']}"
-    described = site.call("Борис", "PUT", path, {"description": "По всей стене"}, if_match='"1"')
+    described = site["Борис"].ask("PUT", path, {"description": "По всей стене"}, If_Match='"1"')
     assert described.status == 200
     late = take(site, "Вера", item, "accept_as_is")
     assert (late.status, {one["field"] for one in late.body["details"]}) == (412, {"description"})
     closed = taken(site, "Вера", late.body["present"], "accept_as_is")
     assert closed["description"] == "По всей стене"
     # And the other way round.
-    assert site.call("Борис", "PUT", path, {"description": "Нет"}, if_match='"2"').status == 412
+    assert site["Борис"].ask("PUT", path, {"description": "Нет"}, If_Match='"2"').status == 412
     assert [one.version for one in require_history_equals_state(site, item)] == [1, 2, 3]
 
 
@@ -395,7 +374,7 @@ def test_without_its_row_of_history_no_step_is_taken(site, database):
     database.administer("REVOKE INSERT ON history FROM sites")
     try:
         with pytest.raises(ProgrammingError):
-            steps.take(UUID(item["id"]), wanted, IfMatch('"1"'), identify(f"Bearer Вера {site.ids['Вера']}"))
+            steps.take(UUID(item["id"]), wanted, IfMatch('"1"'), site["Вера"].principal)
     finally:
         database.administer("GRANT INSERT ON history TO sites")
     assert (row_of(site, item).version, len(history_of(site, item))) == (1, 1)
@@ -434,7 +413,7 @@ def test_a_phones_clock_a_month_ahead_orders_nothing(site):
 def test_a_date_is_one_at_the_site_and_late_when_it_has_passed_there(database, zone, due, last_moment):
     """Trap 10: wherever its readers are; what was closed in time never becomes late."""
     now = [datetime(2026, 3, 1, 12, tzinfo=UTC)]
-    site = BuildingSite(app_of(database, clock=lambda: now[0]), database, time_zone=zone)
+    site = SitesSystem(database, clock=lambda: now[0]).site(people=PEOPLE, time_zone=zone)
     item, done = (create(site, due_on=due) for _ in range(2))
     done = taken(site, "Вера", done, "accept_as_is")
     now[0] = last_moment
@@ -451,22 +430,22 @@ def test_a_date_is_one_at_the_site_and_late_when_it_has_passed_there(database, z
 def test_what_is_due_in_two_working_days_is_due_after_the_days_off_and_those_that_were_moved(database):
     """Trap 12: 1 November 2025, a Saturday, is worked in Russia, and Monday the 3rd is not; the site itself works on
     Sunday the 2nd."""
-    app = app_of(database, clock=lambda: datetime(2025, 10, 31, 12, tzinfo=UTC))
-    site = BuildingSite(app, database, calendar="RU", deadline_rules={"significant": 2, "minor": None})
+    system = SitesSystem(database, clock=lambda: datetime(2025, 10, 31, 12, tzinfo=UTC))
+    site = system.site(people=PEOPLE, calendar="RU", deadline_rules={"significant": 2, "minor": None})
     draft = create(site, severity="significant", draft=True)
     assert (draft["due_on"], taken(site, "Анна", draft, "submit")["due_on"]) == (None, "2025-11-05")
     database.administer(f"INSERT INTO calendar_days VALUES ('{site.id}', '2025-11-02', true)")
     assert create(site, severity="significant")["due_on"] == "2025-11-02"
-    remark = site.call("Вера", "GET", f"/work-items/{create(site, 'Дина')['id']}").body
-    rated = site.call("Вера", "PUT", f"/work-items/{remark['id']}", {"severity": "significant"}, if_match='"1"').body
+    remark = site["Вера"].ask("GET", f"/work-items/{create(site, 'Дина')['id']}").body
+    rated = site["Вера"].ask("PUT", f"/work-items/{remark['id']}", {"severity": "significant"}, If_Match='"1"').body
     assert taken(site, "Вера", rated, "admit")["due_on"] == "2025-11-02"
     assert create(site, severity="minor")["due_on"] is None
 
 
 @pytest.mark.parametrize("how", ["deleted", "disabled", "updated", "removed"])
-def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
+def test_whoever_leaves_is_off_their_work_and_still_named(database, how):
     """Trap 17."""
-    site = BuildingSite(app, database)
+    site = SitesSystem(database).site(people=PEOPLE)
     to = {"assignee_id": str(site.ids["Егор"])}
     item, closed, other = (taken(site, "Вера", create(site), "assign", **to) for _ in range(3))
     closed = taken(site, "Вера", closed, "accept_as_is")
@@ -492,7 +471,7 @@ def test_whoever_leaves_is_off_their_work_and_still_named(app, database, how):
     assert last.changes == {"assignee_id": [str(site.ids["Егор"]), None]}
     assert [row_of(site, one).version for one in (closed, other)] == [closed["version"], other["version"]]
     # Whoever edits it assigns nobody.
-    edited = site.call("Анна", "PUT", f"/work-items/{item['id']}", {"title": "Щель"}, if_match='"3"').body
+    edited = site["Анна"].ask("PUT", f"/work-items/{item['id']}", {"title": "Щель"}, If_Match='"3"').body
     assert edited["assignee"] == left["assignee"]
     assert take(site, "Вера", edited, "assign", **to).status == (200 if stays else 400)
     assert taken(site, "Вера", seen(site, "Вера", item), "assign", organisation=THEIRS)["assignee"] is None
@@ -507,7 +486,7 @@ def test_while_somebody_holds_a_site_its_steps_are_refused_in_time_and_may_be_se
     items = [create(site) for _ in range(3)]
     every = [{"id": one["id"], "version": 1, "op_id": str(uuid4())} for one in items]
     body = BulkStepBody.model_validate({"step": "assign", "organisation": OURS, "items": every})
-    steps, vera = Steps(impatient), identify(f"Bearer Вера {site.ids['Вера']}")
+    steps, vera = Steps(impatient), site["Вера"].principal
     with database.database.transaction() as session:
         begin(session, site.id, utc_now())
         outcomes = steps.take_each(body, vera)
