@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
+from service_sites.schemas.places import CalendarDate
 from service_sites.schemas.text import Label, Legible, Remark, Sentences, Tidied
 from servicekit.web.paging import SortedPage, SortedQuery
 from servicekit.web.preconditions import Resource
@@ -108,7 +109,7 @@ class WorkItemCreate(Body):
     priority: Priority | None = Field(default=None, description=_PRIORITY)
     organisation: Label = Field(default="", description=_ORGANISATION)
     assignee_id: Id | None = Field(default=None, description=_ASSIGNEE)
-    due_on: Date | None = Field(default=None, description=_DUE)
+    due_on: CalendarDate | None = Field(default=None, description=_DUE)
     subject: Line = Field(default="", description="the work or the element that is concerned")
     requirement_refs: Requirements = Field(default_factory=list, description="what is violated, with its clause")
     location_id: Id | None = Field(default=None, description="one of the site's locations")
@@ -233,7 +234,7 @@ class WorkItemPut(Update):
     priority: Priority | None = unsent(_PRIORITY)
     organisation: Label = unsent(f"{_ORGANISATION}; once submitted by the step `assign` alone")
     assignee_id: Id | None = unsent(f"{_ASSIGNEE}; once submitted by the step `assign` alone")
-    due_on: Date | None = unsent("a date at the site; once submitted by the step `move_deadline` alone")
+    due_on: CalendarDate | None = unsent("a date at the site; once submitted by the step `move_deadline` alone")
     subject: Line = unsent("the work or the element that is concerned")
     requirement_refs: Requirements = unsent("what is violated, with its clause")
     location_id: Id | None = unsent("one of the site's locations")

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from service_sites.domain.item import Resolution, WorkState
 from service_sites.domain.steps import Step, StepRequest
+from service_sites.schemas.places import CalendarDate
 from service_sites.schemas.text import Label, Remark
-from servicekit.web.schemas import Body, Date, Id, Timestamp, View
+from servicekit.web.schemas import Body, Id, Timestamp, View
 
 StepWord = Literal[
     "submit", "admit", "assign", "move_deadline", "start", "report_done", "dispute", "settle", "accept", "return",
@@ -34,7 +35,7 @@ class StepFields(Body):
     organisation: Label | None = Field(
         default=None, description="assign: who is responsible, unless that is the assignee's; alone, it is nobody yet"
     )
-    due_on: Date | None = Field(
+    due_on: CalendarDate | None = Field(
         default=None, description="submit, admit, assign, move_deadline, reopen: a date at the site, not before today"
     )
     outcome: Literal["open", "void"] | None = Field(default=None, description="settle: which state")

@@ -225,6 +225,9 @@ MAKERS: list[tuple[str, dict[str, Any], int, str]] = [
     ("stranger", {}, 404, "site_not_found"),
     ("Анна", {"due_on": "2020-01-01"}, 400, "invalid_input"),
     ("Анна", {"due_on": "2020-01-01", "draft": True}, 201, "draft"),
+    # A year that is still being typed, and the last of all dates, which sorts as none.
+    ("Анна", {"due_on": "0202-12-01", "draft": True}, 400, "invalid_input"),
+    ("Анна", {"due_on": "9999-12-31"}, 400, "invalid_input"),
     ("Анна", {"latitude": 55.75}, 400, "invalid_input"),
     ("Анна", {"organisation": "\u0958" * 101}, 400, "invalid_input"),  # two characters each in NFC
     ("admin", {"reason": " "}, 400, "invalid_input"),
