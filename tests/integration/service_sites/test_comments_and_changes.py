@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
+from service_sites.persistence.sites import begin
+from servicekit.process.clock import utc_now
 from tests.support.postgres import ServiceDatabase
 from tests.support.sites import Caller, Site, SitesSystem
+from tests.support.waiting import eventually
 
 PEOPLE = {
     "Eva": "engineer",
@@ -51,8 +56,8 @@ def said(who: Caller, item: dict[str, Any]) -> list[str]:
     return [one["text"] for one in who.data("GET", f"/work-items/{item['id']}/comments")["comments"]]
 
 
-def comment(who: Caller, item: dict[str, Any], text: str, **fields: Any) -> Any:
-    return who.data("POST", f"/work-items/{item['id']}/comments", {"text": text, **fields})
+def comment(who: Caller, item: dict[str, Any], words: str, **fields: Any) -> Any:
+    return who.data("POST", f"/work-items/{item['id']}/comments", {"text": words, **fields})
 
 
 def test_a_comment_is_read_by_its_audience_alone_and_changes_no_state(site: Site, system: SitesSystem) -> None:
@@ -152,6 +157,39 @@ class Copy:
             self.cursor = answer["cursor"]
             if not answer["more"]:
                 return
+
+
+def test_what_a_phone_sends_at_once_about_an_item_all_stays(site: Site) -> None:
+    for _ in range(5):
+        item = make(site, organisation="Lift")
+        path = f"/work-items/{item['id']}"
+        reported = {"step": "report_done", "op_id": str(uuid4()), "note": "Done"}
+        sent = [("POST", f"{path}/comments", {"text": f"{n}", "op_id": str(uuid4())}, None) for n in range(3)]
+        sent += [("PUT", f"{path}/watchers/{site['Carl'].user_id}", None, None)]
+        sent.insert(1, ("POST", f"{path}/steps", reported, '"1"'))
+        with ThreadPoolExecutor(len(sent)) as threads:
+            answers = [threads.submit(site["Carl"].ask, *one[:3], If_Match=one[3]) for one in sent]
+        assert [answer.result().status for answer in answers] == [201, 200, 201, 201, 200]
+        assert (site["Eva"].data("GET", path)["state"], sorted(said(site["Eva"], item))) == ("ready", ["0", "1", "2"])
+
+
+def test_a_change_that_takes_long_is_told_before_those_that_waited_for_it(site: Site) -> None:
+    slow, other = make(site), make(site)
+    path = f"{site.path}/changes"
+    known = site["Eva"].data("GET", path)["cursor"]
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as threads:
+        with site.database.database.transaction() as session:
+            number = begin(session, site.id, utc_now()).change_seq
+            values = {"id": slow["id"], "number": number}
+            session.execute(text("UPDATE work_items SET title = 'Slow', change_seq = :number WHERE id = :id"), values)
+            quick = threads.submit(step, site, "Mara", other, "assign", organisation="Lift")
+            eventually(lambda: site.rows(waiting), what="a step that waits for its site")
+            seen = site["Eva"].data("GET", f"{path}?since={known}")
+            assert seen["changes"] == []
+        quick.result(10)
+    told = site["Eva"].data("GET", f"{path}?since={seen['cursor']}")["changes"]
+    assert [one["id"] for one in told] == [slow["id"], other["id"]]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -289,8 +327,8 @@ def test_what_somebody_does_not_see_changes_nothing_of_what_the_feed_tells_them(
         return [(answer.body, answer.headers["ETag"]) for answer in answers]
 
     before = known()
-    for text in ("One", "Two"):
-        comment(site["Carl"], item, text)
+    for words in ("One", "Two"):
+        comment(site["Carl"], item, words)
     step(site, "Carl", item, "start")
     step(site, "Mara", item, "assign", organisation="")
     make(site)

@@ -217,7 +217,7 @@ def test_an_administrator_takes_any_step_with_a_reason_which_history_marks(site)
 
 
 def test_a_step_of_many_items_has_an_outcome_for_each_and_one_batch(site):
-    """Trap 19: three forbidden among them are three named failures."""
+    """Three forbidden among them are three named failures."""
     items = [create(site) for _ in range(5)]
     hidden = create(site, draft=True)
     closed = taken(site, "Вера", create(site), "accept_as_is")
@@ -353,7 +353,6 @@ def test_no_step_is_lost_or_taken_twice_while_connections_are_killed(site, datab
 
 
 def test_a_step_undoes_no_change_that_its_taker_has_not_seen(site):
-    """Trap 6."""
     item = create(site)
     path = f"/work-items/{item['id']}"
     described = site["Борис"].ask("PUT", path, {"description": "По всей стене"}, If_Match='"1"')
@@ -368,7 +367,6 @@ def test_a_step_undoes_no_change_that_its_taker_has_not_seen(site):
 
 
 def test_without_its_row_of_history_no_step_is_taken(site, database):
-    """Trap 15."""
     item = create(site)
     steps = Steps(database.database)
     wanted = StepBody(step="assign", op_id=uuid4(), organisation=OURS)
@@ -383,7 +381,6 @@ def test_without_its_row_of_history_no_step_is_taken(site, database):
 
 
 def test_an_item_that_was_reopened_has_no_time_of_closing_until_it_is_closed_again(site):
-    """Trap 13."""
     first = taken(site, "Вера", create(site), "accept_as_is")
     reopened = taken(site, "Анна", first, "reopen", reason="Опять течёт", due_on="2199-01-01")
     assert (reopened["state"], reopened["closed_at"], reopened["resolution"]) == ("open", None, None)
@@ -393,7 +390,6 @@ def test_an_item_that_was_reopened_has_no_time_of_closing_until_it_is_closed_aga
 
 
 def test_a_phones_clock_a_month_ahead_orders_nothing(site):
-    """Trap 26."""
     ahead = f"{utc_now() + timedelta(days=30):%Y-%m-%dT%H:%M:%SZ}"
     early = create(site, occurred_at=ahead)
     early = taken(site, "Вера", early, "accept_as_is", phone_at=ahead)
@@ -412,7 +408,7 @@ def test_a_phones_clock_a_month_ahead_orders_nothing(site):
     ],
 )
 def test_a_date_is_one_at_the_site_and_late_when_it_has_passed_there(database, zone, due, last_moment):
-    """Trap 10: wherever its readers are; what was closed in time never becomes late."""
+    """Wherever its readers are; what was closed in time never becomes late."""
     now = [datetime(2026, 3, 1, 12, tzinfo=UTC)]
     site = SitesSystem(database, clock=lambda: now[0]).site(people=PEOPLE, time_zone=zone)
     item, done = (create(site, due_on=due) for _ in range(2))
@@ -429,7 +425,7 @@ def test_a_date_is_one_at_the_site_and_late_when_it_has_passed_there(database, z
 
 
 def test_what_is_due_in_two_working_days_is_due_after_the_days_off_and_those_that_were_moved(database):
-    """Trap 12: 1 November 2025, a Saturday, is worked in Russia, and Monday the 3rd is not; the site itself works on
+    """1 November 2025, a Saturday, is worked in Russia, and Monday the 3rd is not; the site itself works on
     Sunday the 2nd."""
     system = SitesSystem(database, clock=lambda: datetime(2025, 10, 31, 12, tzinfo=UTC))
     site = system.site(people=PEOPLE, calendar="RU", deadline_rules={"significant": 2, "minor": None})
@@ -445,7 +441,6 @@ def test_what_is_due_in_two_working_days_is_due_after_the_days_off_and_those_tha
 
 @pytest.mark.parametrize("how", ["deleted", "disabled", "updated", "removed"])
 def test_whoever_leaves_is_off_their_work_and_still_named(database, how):
-    """Trap 17."""
     site = SitesSystem(database).site(people=PEOPLE)
     to = {"assignee_id": str(site.ids["Егор"])}
     item, closed, other = (taken(site, "Вера", create(site), "assign", **to) for _ in range(3))
@@ -482,7 +477,6 @@ def test_whoever_leaves_is_off_their_work_and_still_named(database, how):
 
 
 def test_while_somebody_holds_a_site_its_steps_are_refused_in_time_and_may_be_sent_again(site, database):
-    """Trap 8."""
     impatient = Database(database.url, application_name="tests", pool_size=2, lock_timeout_ms=50)
     items = [create(site) for _ in range(3)]
     every = [{"id": one["id"], "version": 1, "op_id": str(uuid4())} for one in items]
