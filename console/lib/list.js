@@ -87,7 +87,7 @@ function total(page) {
 /** A list as a table with a button for more. What `below` holds stays in sight. @param {any} props */
 export function ListTable({ list, caption, columns, empty, below }) {
   return html`<${Table} caption=${caption} columns=${columns} rows=${list.rows} id=${idOf} empty=${empty} />
-    <p class="soft" role="status">${list.total === "" ? number(list.rows.length) : t("list.shown", { shown: list.rows.length, total: list.total })}</p>
+    <p class="soft" role="status">${list.rows.length === 0 ? "" : list.total === "" ? number(list.rows.length) : t("list.shown", { shown: list.rows.length, total: list.total })}</p>
     <${Problem} error=${list.loadError} />
     ${list.hasMore && html`<${Button} busy=${list.busy} onClick=${list.load}>${t("list.more")}<//>`}
     ${(list.moved || below) && html`<div class="below">

@@ -3,7 +3,7 @@ import { html, useState } from "../vendor/preact.js";
 import { actAs, readOnly, send } from "./api.js";
 import { Look } from "./look.js";
 import { People } from "./people.js";
-import { Button, Dialog, Link } from "./ui.js";
+import { Button, Dialog, Link, Tabs } from "./ui.js";
 import { t } from "./words.js";
 
 /** Log out; nothing of whoever was here stays in the page. */
@@ -28,8 +28,7 @@ export function Top({ place, session }) {
     }}>${t("skip")}</a>
     <header class="top">
       <${Link} to="/" class="brand">Siteworks<//>
-      <nav aria-label=${t("nav")}><ul>${pages.map((name) => html`<li key=${name}>
-        <${Link} to=${`/${name}`} aria-current=${name === current ? "page" : undefined}>${t(`nav.${name}`)}<//></li>`)}</ul></nav>
+      <${Tabs} label=${t("nav")} class="" of=${pages.map((name) => ({ to: `/${name}`, words: t(`nav.${name}`), isHere: name === current }))} />
       <div class="deeds end">
         <${Look} />
         ${session.me.id !== null && html`<${Link} to="/account">${session.me.name}<//>`}

@@ -48,6 +48,18 @@ export function Link({ to, query, children, ...rest }) {
   return html`<a href=${link(to, query)} ...${rest}>${children}</a>`;
 }
 
+/**
+ * The pages beside this one; the present one is in sight, however narrow the window.
+ * @param {{label: string, of: {to: string, words: string, isHere: boolean, query?: Record<string, unknown>}[], class?: string}} props
+ */
+export function Tabs({ label, of, class: name = "tabs" }) {
+  const list = useRef(/** @type {HTMLElement | null} */ (null));
+  const here = of.find((one) => one.isHere)?.to;
+  useEffect(() => list.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [here]);
+  return html`<nav aria-label=${label} class=${name} ref=${list}><ul>${of.map(({ to, words, isHere, query }) => html`<li key=${to}>
+    <${Link} to=${to} query=${query} aria-current=${isHere ? "page" : undefined}>${words}<//></li>`)}</ul></nav>`;
+}
+
 /** @param {{kind?: string, children?: any}} props kind: good, bad, unsure or nothing */
 export function Badge({ kind = "", children }) {
   return html`<span class=${`badge ${kind}`}>${children}</span>`;

@@ -45,10 +45,10 @@ export function Order({ id, session }) {
         [t("updated"), html`<${Moment} at=${order.updated_at} />`],
       ]} />
       <${Table} caption=${t("order.lines")} rows=${order.items.map((/** @type {any} */ item, /** @type {number} */ at) => ({ ...item, id: at }))} columns=${[
-        [t("order.product"), (/** @type {any} */ item) => item.product],
-        [t("order.quantity"), (/** @type {any} */ item) => number(item.quantity), "number"],
-        [t("order.price"), (/** @type {any} */ item) => money(item.price), "number"],
-        [t("order.line.total"), (/** @type {any} */ item) => money(String((Math.round(item.price * 100) * item.quantity) / 100)), "number"],
+        [t("order.product"), (/** @type {any} */ item) => item.product, "name"],
+        [t("order.quantity"), (/** @type {any} */ item) => number(item.quantity), "number brief when"],
+        [t("order.price"), (/** @type {any} */ item) => money(item.price), "number brief when"],
+        [t("order.line.total"), (/** @type {any} */ item) => money(String((Math.round(item.price * 100) * item.quantity) / 100)), "number brief when"],
       ]} />
       <${Dialog} title=${t(`order.to.${asked ?? "lines"}`)} open=${asked !== null} onClose=${close}>
         ${asked === "lines" ? html`<${Change} order=${order} target=${target} seen=${seen} done=${done} />`

@@ -26,7 +26,7 @@ function List({ place, session }) {
   const names = useNames(session.inspects ? list.rows.map((/** @type {any} */ order) => order.user_id) : []);
   const sum = list.data?.total_amount;
   const changes = session.operates || !session.inspects;
-  return html`<${Page} title=${t("nav.orders")} live=${list} deeds=${changes && html`<a class="button" href=${link("/orders/new", { user_id })}>${t("order.new")}</a>`}>
+  return html`<${Page} title=${t("nav.orders")} live=${list} deeds=${changes && html`<a class="button main" href=${link("/orders/new", { user_id })}>${t("order.new")}</a>`}>
     <div class="filters">
       <${Field} label=${t("order.product")} type="search" value=${product} onChange=${(/** @type {any} */ event) => refine({ product: event.target.value })} />
       <${Choice} label=${t("order.status")} value=${status} onChange=${(/** @type {string} */ chosen) => refine({ status: chosen })}
@@ -39,11 +39,11 @@ function List({ place, session }) {
     </div>
     ${sum != null && html`<p>${t("order.sum", { sum: money(sum) })}</p>`}
     <${ListTable} list=${list} caption=${t("nav.orders")} columns=${[
-      [t("order"), (/** @type {any} */ order) => html`<${Link} to=${`/orders/${order.id}`}>${order.items[0].product}${order.items.length > 1 ? ` + ${order.items.length - 1}` : ""}<//>`],
-      [t("order.status"), (/** @type {any} */ order) => html`<${Badge} kind=${KINDS[order.status]}>${word("order", order.status)}<//>`],
-      ...(session.inspects ? [[t("order.user"), (/** @type {any} */ order) => html`<${Link} to=${`/users/${order.user_id}`}>${names[order.user_id] ?? html`<code>${order.user_id}</code>`}<//>`]] : []),
-      [t("order.total"), (/** @type {any} */ order) => money(order.total_amount), "number"],
-      [t("created"), (/** @type {any} */ order) => html`<${Moment} at=${order.created_at} />`],
+      [t("order"), (/** @type {any} */ order) => html`<${Link} to=${`/orders/${order.id}`}>${order.items[0].product}${order.items.length > 1 ? ` + ${order.items.length - 1}` : ""}<//>`, "name"],
+      [t("order.status"), (/** @type {any} */ order) => html`<${Badge} kind=${KINDS[order.status]}>${word("order", order.status)}<//>`, "brief"],
+      ...(session.inspects ? [[t("order.user"), (/** @type {any} */ order) => html`<${Link} to=${`/users/${order.user_id}`}>${names[order.user_id] ?? html`<code>${order.user_id}</code>`}<//>`, "brief"]] : []),
+      [t("order.total"), (/** @type {any} */ order) => money(order.total_amount), "number brief when"],
+      [t("created"), (/** @type {any} */ order) => html`<${Moment} at=${order.created_at} />`, "brief when"],
     ]} />
   <//>`;
 }

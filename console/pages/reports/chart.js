@@ -1,6 +1,6 @@
 // A chart of figures of each row; the table beside it says the same.
 import { html } from "../../vendor/preact.js";
-import { number, word } from "../../lib/words.js";
+import { number, t, word } from "../../lib/words.js";
 
 const WIDTH = 800;
 const HEIGHT = 160;
@@ -27,5 +27,5 @@ export function Chart({ title, rows, figures, isOverTime, name }) {
   return html`<figure class="chart"><svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${title} preserveAspectRatio="none">
     ${figures.map((figure, at) => shown.map((row, place) => html`<rect key=${`${figure}${place}`} class=${at === 0 && figures.length > 1 ? "whole" : ""} x=${place * step + step * 0.1} width=${step * 0.8}
       y=${HEIGHT - (count(row, figure) / most) * HEIGHT} height=${(count(row, figure) / most) * HEIGHT} />`))}
-  </svg><figcaption class="soft"><span>${name(shown[0])}</span><span>${figures.map((one) => word("figure", one)).join(" · ")} · max ${written(most)}</span><span>${name(shown[shown.length - 1])}</span></figcaption></figure>`;
+  </svg><figcaption class="soft"><span>${name(shown[0])}</span><span>${figures.map((one) => word("figure", one)).join(" · ")} · ${t("report.most", { most: written(most) })}</span><span>${name(shown[shown.length - 1])}</span></figcaption></figure>`;
 }

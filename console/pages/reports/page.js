@@ -2,7 +2,7 @@
 import { html, useEffect } from "../../vendor/preact.js";
 import { useLive } from "../../lib/live.js";
 import { refine } from "../../lib/router.js";
-import { Choice, Field, Link, Page, Table } from "../../lib/ui.js";
+import { Choice, Field, Page, Table, Tabs } from "../../lib/ui.js";
 import { day, language, number, t, word } from "../../lib/words.js";
 import { ItemList } from "../items/list.js";
 import { Chart } from "./chart.js";
@@ -52,10 +52,8 @@ function Report({ name, names, sites, place, session }) {
   useEffect(() => {
     if (counted_in) document.getElementById("counted")?.scrollIntoView();
   }, [counted_in]);
-  useEffect(() => document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [name, live.data === null]);
   return html`<${Page} title=${t(`report.${name}`)} live=${live}>
-    <nav aria-label=${t("nav.reports")} class="tabs"><ul>${names.map((one) => html`<li key=${one}>
-      <${Link} to=${`/reports/${one}`} query=${{ site_id, from, to }} aria-current=${one === name ? "page" : undefined}>${t(`report.${one}`)}<//></li>`)}</ul></nav>
+    <${Tabs} label=${t("nav.reports")} of=${names.map((one) => ({ to: `/reports/${one}`, query: { site_id, from, to }, words: t(`report.${one}`), isHere: one === name }))} />
     <p class="soft">${t(`report.${name}.what`)}</p>
     <div class="filters">
       <${Choice} label=${t("site")} value=${site_id} onChange=${(/** @type {string} */ chosen) => refine({ site_id: chosen, counted_in: "" })}

@@ -28,11 +28,11 @@ function List({ place, session }) {
       <${Field} label=${t("task.type")} value=${task_type} maxlength="50" onChange=${(/** @type {any} */ event) => refine({ task_type: event.target.value.trim() })} />
     </div>
     <${ListTable} list=${list} caption=${t("nav.schedules")} columns=${[
-      [t("schedule.name"), (/** @type {any} */ one) => html`<${Link} to=${`/schedules/${one.id}`}>${one.name}<//>`],
-      [t("task.status"), (/** @type {any} */ one) => html`<${Badge} kind=${KINDS[one.status]}>${word("schedule", one.status)}<//> ${one.problem}`],
+      [t("schedule.name"), (/** @type {any} */ one) => html`<${Link} to=${`/schedules/${one.id}`}>${one.name}<//>`, "name"],
+      [t("task.status"), (/** @type {any} */ one) => html`<${Badge} kind=${KINDS[one.status]}>${word("schedule", one.status)}<//> ${one.problem}`, "brief"],
       [t("schedule.when"), rhythm],
-      [t("schedule.next"), (/** @type {any} */ one) => html`<${Moment} at=${one.next_runs[0]} />`],
-      [t("schedule.last"), (/** @type {any} */ one) => html`<${Moment} at=${one.last_run_at} />`],
+      [t("schedule.next"), (/** @type {any} */ one) => html`<${Moment} at=${one.next_runs[0]} />`, "brief when"],
+      [t("schedule.last"), (/** @type {any} */ one) => html`<${Moment} at=${one.last_run_at} />`, "brief when"],
       [t("task.type"), (/** @type {any} */ one) => one.task_type],
     ]} />
     <${Dialog} title=${t("schedule.make")} open=${making} onClose=${() => setMaking(false)}>

@@ -11,6 +11,7 @@ const DAY = 86_400_000;
 const months = new Intl.DateTimeFormat(language, { month: "long", year: "numeric", timeZone: "UTC" });
 const weekdays = new Intl.DateTimeFormat(language, { weekday: "short", timeZone: "UTC" });
 const days = new Intl.DateTimeFormat(language, { dateStyle: "full", timeZone: "UTC" });
+const countries = new Intl.DisplayNames(language, { type: "region" });
 /** Monday first. A Monday began at 345,600,000 ms. */
 const WEEK = [0, 1, 2, 3, 4, 5, 6].map((number) => weekdays.format(new Date(4 * DAY + number * DAY)));
 
@@ -40,7 +41,7 @@ export default function Calendar({ site, place, session }) {
   const says = (/** @type {any} */ one) => [days.format(new Date(one.day)), t(one.works ? "calendar.works" : "calendar.rests"), one.holiday, one.is_exception && t("calendar.exception")].filter(Boolean).join(", ");
   return html`<section aria-labelledby="calendar"><div class="calendar"><header class="title"><h2 id="calendar">${months.format(new Date(first))}</h2><div class="deeds">
       <${Button} aria-label=${t("calendar.before")} onClick=${() => move(-1)}>←<//><${Button} aria-label=${t("calendar.after")} onClick=${() => move(1)}>→<//></div></header>
-    <p class="soft">${site.calendar ? t("calendar.country", { country: site.calendar }) : t("calendar.none")}</p>
+    <p class="soft">${site.calendar ? t("calendar.country", { country: countries.of(site.calendar) }) : t("calendar.none")}</p>
     <${Problem} error=${live.error} />
     <ol class="month">
       ${WEEK.map((name) => html`<li key=${name} class="soft" aria-hidden="true">${name}</li>`)}
@@ -51,7 +52,7 @@ export default function Calendar({ site, place, session }) {
     </ol></div>
     <${Table} caption=${t("calendar.special")} empty=${t("calendar.special.none")} id=${(/** @type {any} */ one) => one.day}
       rows=${shown.filter((/** @type {any} */ one) => one.holiday !== null || one.is_exception)} columns=${[
-        [t("calendar.day"), (/** @type {any} */ one) => written(one.day)],
+        [t("calendar.day"), (/** @type {any} */ one) => written(one.day), "name"],
         [t("calendar.what"), (/** @type {any} */ one) => t(one.works ? "calendar.works" : "calendar.rests")],
         [t("calendar.holiday"), (/** @type {any} */ one) => one.holiday],
         ["", (/** @type {any} */ one) => one.is_exception && t("calendar.exception")],

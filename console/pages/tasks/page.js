@@ -43,11 +43,11 @@ function List({ place, session }) {
     </div>
     ${session.operates && html`<div class="deeds">${deeds.map((deed) => html`<${Button} key=${deed} onClick=${() => setAsked(/** @type {any} */ (deed))}>${t(`many.${deed}.all`)}<//>`)}</div>`}
     <${ListTable} list=${list} caption=${t("nav.tasks")} columns=${[
-      [t("task.type"), (/** @type {any} */ task) => html`<${Link} to=${`/tasks/${task.id}`}>${task.title ?? task.task_type}<//>${task.title && html` <span class="soft">${task.task_type}</span>`}`],
-      [t("task.status"), (/** @type {any} */ task) => html`<${Badge} kind=${KINDS[task.status]}>${word("task", task.status)}<//>`],
-      [t("task.progress"), (/** @type {any} */ task) => (task.status === "processing" ? `${number(task.progress.percent)} % ${task.progress.message ?? ""}` : task.status === "pending" ? why(task, types, stats, session) : task.error)],
-      [t("task.attempts"), (/** @type {any} */ task) => `${task.attempts} / ${task.max_attempts}`, "number"],
-      [t("created"), (/** @type {any} */ task) => html`<${Moment} at=${task.created_at} />`],
+      [t("task.type"), (/** @type {any} */ task) => html`<${Link} to=${`/tasks/${task.id}`}>${task.title ?? task.task_type}<//>${task.title && html` <span class="soft">${task.task_type}</span>`}`, "name"],
+      [t("task.status"), (/** @type {any} */ task) => html`<${Badge} kind=${KINDS[task.status]}>${word("task", task.status)}<//>`, "brief"],
+      [t("task.progress"), (/** @type {any} */ task) => (task.status === "processing" ? `${number(task.progress.percent)} % ${task.progress.message ?? ""}` : task.status === "pending" ? why(task, types, stats, session) : task.error), "brief"],
+      [t("task.attempts"), (/** @type {any} */ task) => `${task.attempts} / ${task.max_attempts}`, "number brief when"],
+      [t("created"), (/** @type {any} */ task) => html`<${Moment} at=${task.created_at} />`, "brief when"],
     ]} />
     <${Dialog} title=${t(`many.${asked}.all`)} open=${asked !== null} onClose=${close}>
       <${Many} deed=${asked} filter=${filter} close=${close} /><//>

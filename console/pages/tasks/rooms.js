@@ -1,7 +1,7 @@
 // What the pages about tasks have in common: the way from one to the other, and what each kind of answer looks like.
 import { html } from "../../vendor/preact.js";
 import { readOnly } from "../../lib/api.js";
-import { Link } from "../../lib/ui.js";
+import { Tabs } from "../../lib/ui.js";
 import { number, t } from "../../lib/words.js";
 
 /** @type {Record<string, string>} */
@@ -14,8 +14,7 @@ export const changes = (session) => !readOnly && (session.operates || !session.i
 /** @param {{current: string, session: any}} props */
 export function Rooms({ current, session }) {
   const rooms = ["tasks", "types", "schedules", ...(session.inspects ? ["messages"] : [])];
-  return html`<nav aria-label=${t("nav.tasks")} class="tabs"><ul>${rooms.map((one) => html`<li key=${one}>
-    <${Link} to=${`/${one}`} aria-current=${one === current ? "page" : undefined}>${t(`nav.${one}`)}<//></li>`)}</ul></nav>`;
+  return html`<${Tabs} label=${t("nav.tasks")} of=${rooms.map((one) => ({ to: `/${one}`, words: t(`nav.${one}`), isHere: one === current }))} />`;
 }
 
 /** A count as the statistics have it. @param {any} stats @param {any} counts @param {string} status */

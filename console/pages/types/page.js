@@ -23,16 +23,16 @@ export default function Types({ session }) {
   const count = (/** @type {string} */ status) => [t(`task.${status}`), (/** @type {any} */ type) => {
     const counts = standings[type.name]?.counts;
     return counts?.[status] ? html`<${Link} to="/tasks" query=${{ task_type: type.name, status }}>${counted(stats, counts, status)}<//>` : "–";
-  }, "number"];
+  }, "number brief when"];
   return html`<${Page} title=${t("nav.types")} live=${list}><div class="stack">
     <${Rooms} current="types" session=${session} />
     <section><h2>${t("types")}</h2><${ListTable} list=${list} caption=${t("types")} columns=${[
-      [t("task.type"), (/** @type {any} */ type) => html`<${Link} to="/tasks" query=${{ task_type: type.name }}>${type.name}<//>`],
-      [t("task.status"), (/** @type {any} */ type) => html`<${Standing} type=${type} />`],
+      [t("task.type"), (/** @type {any} */ type) => html`<${Link} to="/tasks" query=${{ task_type: type.name }}>${type.name}<//>`, "name"],
+      [t("task.status"), (/** @type {any} */ type) => html`<${Standing} type=${type} />`, "brief"],
       count("pending"), count("processing"), count("failed"),
-      [t("types.limits"), (/** @type {any} */ type) => limits(type)],
-      [t("types.waited"), (/** @type {any} */ type) => seconds(standings[type.name]?.wait)],
-      [t("types.ran"), (/** @type {any} */ type) => seconds(standings[type.name]?.run)],
+      [t("types.limits"), (/** @type {any} */ type) => limits(type), "brief when"],
+      [t("types.waited"), (/** @type {any} */ type) => seconds(standings[type.name]?.wait), "brief when"],
+      [t("types.ran"), (/** @type {any} */ type) => seconds(standings[type.name]?.run), "brief when"],
       ...(session.operates ? [["", (/** @type {any} */ type) => html`<div class="deeds">
         <${Button} onClick=${() => setAsked({ deed: type.paused ? "resume" : "pause", type })}>${t(type.paused ? "types.resume" : "types.pause")}<//>
         <${Button} onClick=${() => setAsked({ deed: "limit", type })}>${t("types.limit")}<//></div>`]] : []),

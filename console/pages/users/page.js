@@ -20,7 +20,7 @@ function List({ place, session }) {
   const [making, setMaking] = useState(false);
   const list = useList("/users", "users", { query: { q, role, sort } });
   const made = (/** @type {any} */ user) => go(`/users/${user.id}`);
-  return html`<${Page} title=${t("nav.users")} live=${list} deeds=${session.operates && html`<${Button} onClick=${() => setMaking(true)}>${t("user.new")}<//>`}>
+  return html`<${Page} title=${t("nav.users")} live=${list} deeds=${session.operates && html`<${Button} class="main" onClick=${() => setMaking(true)}>${t("user.new")}<//>`}>
     <div class="filters">
       <${Field} label=${t("user.search")} type="search" value=${q} onInput=${(/** @type {any} */ event) => refine({ q: event.target.value })} />
       ${session.inspects && html`<${Choice} label=${t("user.roles")} value=${role} onChange=${(/** @type {string} */ chosen) => refine({ role: chosen })}
@@ -29,10 +29,10 @@ function List({ place, session }) {
         options=${[["", t("sort.newest")], ["created_at", t("sort.oldest")], ["name", t("user.name")], ...(session.inspects ? [["email", t("user.email")]] : [])]} />
     </div>
     <${ListTable} list=${list} caption=${t("nav.users")} columns=${[
-      [t("user.name"), (/** @type {any} */ user) => html`<${Link} to=${`/users/${user.id}`}>${user.name}<//>`],
-      [t("user.email"), (/** @type {any} */ user) => user.email],
-      [t("user.roles"), (/** @type {any} */ user) => user.roles?.map((/** @type {string} */ one) => word("role", one)).join(", ")],
-      [t("created"), (/** @type {any} */ user) => html`<${Moment} at=${user.created_at} />`],
+      [t("user.name"), (/** @type {any} */ user) => html`<${Link} to=${`/users/${user.id}`}>${user.name}<//>`, "name"],
+      [t("user.email"), (/** @type {any} */ user) => user.email, "brief"],
+      [t("user.roles"), (/** @type {any} */ user) => user.roles?.map((/** @type {string} */ one) => word("role", one)).join(", "), "brief"],
+      [t("created"), (/** @type {any} */ user) => html`<${Moment} at=${user.created_at} />`, "brief when"],
     ]} />
     <${Dialog} title=${t("user.new")} open=${making} onClose=${() => setMaking(false)}><${NewUser} done=${made} /><//>
   <//>`;
