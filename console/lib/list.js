@@ -86,6 +86,7 @@ function total(page) {
 
 /** A list as a table with a button for more. What `below` holds stays in sight. @param {any} props */
 export function ListTable({ list, caption, columns, empty, below }) {
+  if (list.data === null) return null;
   return html`<${Table} caption=${caption} columns=${columns} rows=${list.rows} id=${idOf} empty=${empty} />
     <p class="soft" role="status">${list.rows.length === 0 ? "" : list.total === "" ? number(list.rows.length) : t("list.shown", { shown: list.rows.length, total: list.total })}</p>
     <${Problem} error=${list.loadError} />

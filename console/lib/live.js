@@ -2,9 +2,12 @@
 import { useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
 import { ask, withQuery } from "./api.js";
 
+/** After how many seconds, at the least, what was away is asked for again. */
+const AWAY = 5;
+
 /**
  * What a GET answers, asked for again every `seconds` (0: never): not while the page is hidden, and never twice at a
- * time. What was there stays while it fails.
+ * time. What was there stays while it fails; what is away is asked for until it is there.
  * @param {string | null} target null: nothing yet
  * @param {{query?: Record<string, unknown>, seconds?: number}} [options]
  * @returns {{data: any, etag: string | null, error: import("./api.js").ApiError | null, again: () => void}}
@@ -17,7 +20,7 @@ export function useLive(target, { query = {}, seconds = 0 } = {}) {
   useEffect(() => {
     if (address === null) return undefined;
     const ending = new AbortController();
-    let timer = 0, underWay = false, wanted = false;
+    let timer = 0, underWay = false, wanted = false, pause = seconds;
     /** @type {string | null} */
     let etag = null;
     const look = async (/** @type {Record<string, string>} */ fields = {}) => {
@@ -30,21 +33,24 @@ export function useLive(target, { query = {}, seconds = 0 } = {}) {
       try {
         const answer = await ask(address, { signal: ending.signal, headers: etag ? { ...fields, "If-None-Match": etag } : fields });
         etag = answer.etag;
+        pause = seconds;
         if (answer.status !== 304) setSeen({ address, data: answer.data, etag, error: null });
       } catch (error) {
         if (ending.signal.aborted) return;
+        const { status, retryAfter } = /** @type {import("./api.js").ApiError} */ (error);
+        pause = seconds || ([0, 502, 503, 504].includes(status) ? Math.max(retryAfter, AWAY) : 0);
         setSeen((/** @type {any} */ before) => ({ address, data: before.address === address ? before.data : null, etag: before.etag, error }));
       }
       underWay = false;
       if (wanted) {
         wanted = false;
         look();
-      } else if (seconds && !document.hidden) timer = setTimeout(due, seconds * 1000);
+      } else if (pause && !document.hidden) timer = setTimeout(due, pause * 1000);
     };
     // An answer that somebody else got since the last one here will do: many consoles cost the database what one does.
     const due = () => !document.hidden && look({ "Cache-Control": `max-age=${seconds}` });
     const shown = () => {
-      if (!document.hidden && seconds) look();
+      if (!document.hidden && pause) look();
     };
     document.addEventListener("visibilitychange", shown);
     asked.current = () => look();

@@ -93,10 +93,12 @@ export function Choice({ label, value, options, onChange, error }) {
 }
 
 /**
- * A table, and on narrow screens a list of cards. Columns are [heading, cell of a row, class].
- * @param {{caption: string, columns: [string, (row: any) => any, string?][], rows: any[], id?: (row: any) => string, empty?: string}} props
+ * A table, and on narrow screens a list of cards; nothing while its rows are not known. Columns are [heading, cell of a
+ * row, class].
+ * @param {{caption: string, columns: [string, (row: any) => any, string?][], rows?: any[], id?: (row: any) => string, empty?: string}} props
  */
 export function Table({ caption, columns, rows, id = (row) => row.id, empty = t("list.empty") }) {
+  if (!rows) return null;
   if (rows.length === 0) return html`<p class="soft">${empty}</p>`;
   return html`<div class="scroll"><table>
     <caption class="hidden">${caption}</caption>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -18,6 +19,7 @@ ASKING = [
     for name, (address, _) in PAGES.items()
     if address.split("/")[1] not in ("account", "link", "nowhere", "%E0%A4%A")
 ]
+EMPTY = re.compile("Nothing here|You are on no site")
 REFUSALS = {
     500: ("internal_error", "Something went wrong inside."),
     503: ("circuit_open", "The service is away."),
@@ -50,7 +52,22 @@ def test_each_page_says_in_words_what_went_wrong(open_page: Page, watch: Watch, 
         said = problem.inner_text()
         assert ("request-of-this-test" in said) == (status != 0), name
         assert len(said.split()) > 3, name
+        # What is not known is not nothing.
+        expect(open_page.get_by_role("main"), name).not_to_contain_text(EMPTY)
     open_page.unroute_all(behavior="ignoreErrors")
+
+
+def test_a_page_that_asks_once_asks_again_for_what_was_away(open_page: Page, watch: Watch) -> None:
+    watch.expected |= {503}
+    body = json.dumps({"success": False, "error": {"code": "circuit_open", "message": "The service is away."}})
+    open_page.clock.install()
+    open_page.route("**/sites?*", lambda route: route.fulfill(status=503, headers={"Retry-After": "60"}, body=body))
+    show(open_page, "/items/new")
+    problem = open_page.get_by_role("alert")
+    expect(problem).to_contain_text("in 60 seconds")
+    open_page.unroute("**/sites?*")
+    open_page.clock.fast_forward(61_000)
+    expect(problem).to_have_count(0)
 
 
 def test_a_page_whose_file_is_gone_offers_the_new_one(open_page: Page, watch: Watch) -> None:

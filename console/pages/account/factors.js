@@ -19,7 +19,7 @@ export function Factors({ session }) {
   return html`<section><header class="title"><h2>${t("factor")}</h2><${Deed} onClick=${() => setAsked("new")}>${t("factor.add")}<//></header>
     <p class="soft">${t("factor.what")}</p>
     <${Problem} error=${live.error} />
-    <${Table} caption=${t("factor")} rows=${live.data?.factors ?? []} columns=${[
+    <${Table} caption=${t("factor")} rows=${live.data?.factors} columns=${[
       [t("factor.name"), (/** @type {any} */ row) => row.name],
       [t("factor.codes.left"), (/** @type {any} */ row) => html`<span class=${row.recovery_codes_left < 3 ? "bad" : ""}>${number(row.recovery_codes_left)}</span>`],
       [t("account.since"), (/** @type {any} */ row) => html`<${Moment} at=${row.confirmed_at} />`],

@@ -28,7 +28,7 @@ export function Keys() {
   return html`<section><header class="title"><h2>${t("account.keys")}</h2><${Deed} onClick=${() => setAsked("new")}>${t("account.key.make")}<//></header>
     <p class="soft">${t("account.keys.what")}</p>
     <${Problem} error=${live.error} />
-    <${Table} caption=${t("account.keys")} rows=${live.data?.keys ?? []} columns=${[
+    <${Table} caption=${t("account.keys")} rows=${live.data?.keys} columns=${[
       ...COLUMNS, ["", (/** @type {any} */ row) => html`<${Deed} onClick=${() => setAsked(row)}>${t("account.key.revoke")}<//>`],
     ]} />
     <${Dialog} title=${t(target ? "account.key.revoke" : "account.key.make")} open=${asked !== null} onClose=${close}>

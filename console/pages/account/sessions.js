@@ -30,10 +30,10 @@ export function Sessions() {
     setEnding(null);
     live.again();
   };
-  const rows = live.data?.sessions ?? [];
+  const rows = live.data?.sessions;
   const all = ending === "/auth/sessions";
   return html`<section><header class="title"><h2>${t("account.sessions")}</h2>
-      ${rows.length > 1 && html`<${Deed} onClick=${() => setEnding("/auth/sessions")}>${t("account.end.others")}<//>`}</header>
+      ${rows?.length > 1 && html`<${Deed} onClick=${() => setEnding("/auth/sessions")}>${t("account.end.others")}<//>`}</header>
     <${Problem} error=${live.error} />
     <${Table} caption=${t("account.sessions")} rows=${rows} columns=${[
       ...COLUMNS,

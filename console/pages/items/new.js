@@ -20,7 +20,7 @@ export default function NewItem({ siteId, session }) {
   const chosen = known.find((/** @type {any} */ one) => one.id === site) ?? known[0];
   return html`<${Page} title=${t("item.new")} live=${sites}><div class="narrow">
     ${known.length > 1 && html`<${Choice} label=${t("site")} value=${chosen.id} onChange=${setSite} options=${known.map((/** @type {any} */ one) => [one.id, one.name])} />`}
-    ${known.length === 0 && html`<p>${sites.data?.sites.length ? t("item.new.none") : t("sites.none")}</p>`}
+    ${sites.data && known.length === 0 && html`<p>${sites.data.sites.length ? t("item.new.none") : t("sites.none")}</p>`}
     ${chosen && html`<${Fields} key=${chosen.id} site=${chosen} session=${session} item=${item} setItem=${setItem} sent=${() => localStorage.removeItem(unsent)} />
       <${Button} class="plain" onClick=${() => setItem(blank())}>${t("item.new.clear")}<//>`}
   </div><//>`;

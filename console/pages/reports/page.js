@@ -37,7 +37,7 @@ export default function Reports({ place, session }) {
   const roles = known.filter((/** @type {any} */ site) => !place.query.site_id || site.id === place.query.site_id).map((/** @type {any} */ site) => site.role);
   const names = reportsFor(roles, session);
   const name = names.includes(place.parts[1]) ? place.parts[1] : names[0];
-  if (name === undefined) return html`<${Page} title=${t("nav.reports")} live=${sites}><p>${t("sites.none")}</p><//>`;
+  if (name === undefined) return html`<${Page} title=${t("nav.reports")} live=${sites}>${sites.data && html`<p>${t("sites.none")}</p>`}<//>`;
   return html`<${Report} key=${name} name=${name} names=${names} sites=${known} place=${place} session=${session} />`;
 }
 

@@ -36,7 +36,7 @@ export function Access({ user, account }) {
       [t("identity"), data.identities > 0 ? number(data.identities) : null],
     ]} />`}
     <div><h3>${t("account.sessions")}</h3><${Problem} error=${sessions.error} />
-      <${Table} caption=${t("account.sessions")} rows=${sessions.data?.sessions ?? []} columns=${SESSION_COLUMNS} /></div>
+      <${Table} caption=${t("account.sessions")} rows=${sessions.data?.sessions} columns=${SESSION_COLUMNS} /></div>
     ${keys.data?.keys.length > 0 && html`<div><h3>${t("account.keys")}</h3>
       <${Table} caption=${t("account.keys")} rows=${keys.data.keys} columns=${[
         ...KEY_COLUMNS, ["", (/** @type {any} */ key) => html`<${Button} onClick=${() => setAsked({ key })}>${t("account.key.revoke")}<//>`],
