@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from scripts.reference.roles import operations
 from service_users.accounts.audit import AuditPruning
+from service_users.accounts.passwords import Passwords
 from service_users.app import create_app
 from service_users.settings import UsersSettings
 from servicekit.identity.api_keys import is_api_key
@@ -177,6 +178,9 @@ def test_whoever_is_disabled_has_no_session_and_old_tokens_are_refused_until_and
     assert ask("GET", f"/users/{anna}/sessions", by=admin)[1] == {"sessions": []}
     assert run("SELECT kind, subject, least_epoch FROM revocations") == [("user", anna, 1)]
     assert run("SELECT type, subject FROM outbox") == [("user.disabled", anna)]
+    # A service itself still takes her token; what she makes by it would outlast her being disabled.
+    for path, body in (("/auth/keys", {"name": "x", "scopes": ["read"]}), ("/auth/factors", {"name": "x"})):
+        assert ask("POST", path, body, by=(anna, "user"))[1]["code"] == "invalid_credential"
     assert ask("POST", f"/users/{anna}/enable", by=admin)[1] == {"id": str(anna), "disabled_at": None}
     assert run("SELECT auth_epoch FROM users WHERE name = 'anna'") == [(2,)]
     assert ask("DELETE", f"/users/{anna}/sessions", by=admin)[1] == {"sessions": 0}
@@ -330,6 +334,21 @@ def test_a_link_sets_a_password_once_and_ends_whatever_let_its_user_in(ask, add,
     assert [one.result()[1] for one in asked if one.result()[0] == 200] == [{"sessions": 1}]
     assert run("SELECT kind, subject, least_epoch FROM revocations") == [("user", anna, 1)]
     assert run("SELECT action, actor FROM audit WHERE action LIKE 'user%'") == [("user.password_reset", anna)]
+
+
+def test_of_one_link_used_at_once_in_two_places_the_second_sets_nothing(ask, add, run, monkeypatch):
+    anna = add("anna")
+    token = link(ask, anna)
+
+    def meanwhile(_: Passwords, password: str) -> str:
+        if password == GOOD:
+            assert ask("POST", "/auth/reset", {"token": token, "password": f"{GOOD}, the other"})[0] == 200
+        return password
+
+    monkeypatch.setattr(Passwords, "hash", meanwhile)
+    answer = ask("POST", "/auth/reset", {"token": token, "password": GOOD})
+    assert (answer[0], answer[1]["details"][0]["field"]) == (400, "token")
+    assert run("SELECT password_hash FROM users WHERE id = :id", id=anna) == [(f"{GOOD}, the other",)]
 
 
 @pytest.mark.parametrize(

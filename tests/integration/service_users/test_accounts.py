@@ -23,7 +23,7 @@ from sqlalchemy import text
 from service_users.accounts import passwords
 from service_users.accounts.factors import Factors
 from service_users.accounts.passwords import Passwords
-from service_users.accounts.schemas import Login
+from service_users.accounts.schemas import Login, PasswordChange
 from service_users.accounts.signing import SigningKeys
 from service_users.accounts.throttles import REMEMBERED, Throttles
 from service_users.accounts.totp import one_time_code
@@ -35,6 +35,8 @@ from service_users.settings import UsersSettings
 from servicekit.database.engine import Database
 from servicekit.identity.api_keys import new_api_key
 from servicekit.identity.enforcement import KEYS_PATH
+from servicekit.identity.principal import Principal
+from servicekit.identity.roles import Role
 from servicekit.process.ids import new_id
 from servicekit.web.routes import Sender
 from tests.support.postgres import ServiceDatabase
@@ -236,6 +238,36 @@ def test_whatever_is_wrong_with_a_login_it_gets_the_same_answer_for_the_same_wor
     accounts._passwords._places.get()
     with pytest.raises(TooManyPasswords):
         guess("boris")
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE users SET disabled_at = now()", "UPDATE users SET password_hash = 'x'", "DELETE FROM users"]
+)
+def test_what_changes_while_a_password_is_hashed_counts(run, users_database, monkeypatch, change):
+    def meanwhile(*_: str) -> bool:
+        run(change)
+        return True
+
+    monkeypatch.setattr(passwords, "verify_now", meanwhile)
+    monkeypatch.setattr(passwords, "hash_now", lambda _: HASH)
+    database, key = users_database.database, AuthKey(bytes(32))
+    accounts = Accounts(
+        database, Passwords(places=1), SigningKeys(database, key, issuer="x"), key, Factors(database, key)
+    )
+    add(run, "anna")
+    with pytest.raises(InvalidCredential):
+        accounts.log_in(Login(email="anna@example.com", password=PASSWORD), Sender(HOME))
+    run("DELETE FROM users")
+    caller = Principal(UUID(add(run, "anna")), Role.USER, session_id=new_id())
+    with pytest.raises(InvalidCredential):
+        accounts.change_password(PasswordChange(current=PASSWORD, new=OTHER), caller, Sender(HOME))
+    assert (
+        run(
+            "SELECT id FROM sessions UNION SELECT id FROM users WHERE password_hash = :hash AND disabled_at IS NULL",
+            hash=HASH,
+        )
+        == []
+    )
 
 
 def test_each_wrong_password_makes_the_next_wait_up_to_a_minute_until_all_are_forgotten(run, users_database):
