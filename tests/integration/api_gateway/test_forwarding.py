@@ -158,10 +158,10 @@ class TestFieldsUp:
     def test_the_time_left_is_passed_on_and_a_client_may_only_shorten_it(
         self, client: RawClient, users: ScriptedUpstream
     ) -> None:
-        for asked, least, most in (("2000", 1800, 2000), ("60000", 4800, 5000), ("soon", 4800, 5000)):
-            client.get("/users", ("X-Request-Timeout-Ms", asked))
+        for asked, most in (("2000", 2000), ("60000", 5000), ("soon", 5000)):
+            seen = client.get("/users", ("X-Request-Timeout-Ms", asked))
             (passed,) = users.requests()[-1].values("X-Request-Timeout-Ms")
-            assert least <= int(passed) <= most
+            assert most - 1000 * seen.seconds - 1 <= int(passed) <= most
 
 
 class TestBodiesUp:
@@ -627,16 +627,19 @@ class TestConnections:
             seen = b""
             while piece := connection.recv(65536):
                 seen += piece
-        assert re.findall(rb"HTTP/1.1 (\d+) ", seen) == answers
+        # Without those by which it is asked, on a busy machine, whether it is there.
+        assert re.findall(rb"HTTP/1.1 ([2-5]\d+) ", seen) == answers
 
     def test_one_that_waits_for_long_is_asked_whether_it_is_there(
         self, gateway: GatewayProcess, users: ScriptedUpstream
     ) -> None:
-        users.script(Pause(1.2), good("late"))
+        go_on = threading.Event()
+        users.script(Wait(go_on), good("late"))
         with gateway.client.connect() as connection:
             connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            go_on.set()
             assert read_answer(connection).json["data"] == "late"
             assert connection.recv(1) == b""
 

@@ -292,7 +292,7 @@ def test_a_payload_that_an_old_worker_refuses_is_left_for_one_that_knows_better(
         return strict
 
     old = start_worker(version(Old))
-    task_id = bench.add("strict", payload='{"number": "1"}', max_attempts=3)
+    task_id = bench.add("strict", payload='{"number": "1"}', max_attempts=9)
     eventually(lambda: json.loads(bench.get(task_id).errors), what="an attempt that failed")
     old.stop()
     start_worker(version(New))

@@ -25,9 +25,11 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"{}"})
 """
 CONF = """
-from servicekit.observing import logs
+from servicekit.observing import logs, shortage
 from servicekit.process.gunicorn_defaults import *
 
+# However long this takes.
+shortage.LOG_SECONDS = 600.0
 logs.configure("pumps", fmt="json", level="info")
 bind = "127.0.0.1:{port}"
 worker_class = "servicekit.http_server.event_loop_worker.EventLoopWorker"
