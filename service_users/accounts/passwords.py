@@ -132,10 +132,9 @@ def hash_now(password: str) -> str:
     # Whoever hashes no password need not load the library.
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-    like = Argon2id(
+    return Argon2id(
         salt=os.urandom(_SALT), length=_LENGTH, iterations=_ITERATIONS, lanes=_LANES, memory_cost=_MEMORY_KIB
-    )
-    return like.derive_phc_encoded(password.encode())
+    ).derive_phc_encoded(password.encode())
 
 
 def verify_now(stored: str, password: str) -> bool:

@@ -112,9 +112,7 @@ class RequestFields:
 
     def with_own(self, own: Fields) -> RequestFields:
         """These fields and more at the end: each once, none that is here already, and no Host."""
-        whole = self._with(own, None)
-        whole.verdict, whole._common = None, None
-        return whole
+        return self._with(own, None)
 
     def _with(self, own: Fields, before: bytes | None) -> RequestFields:
         whole: RequestFields = object.__new__(RequestFields)
@@ -122,7 +120,7 @@ class RequestFields:
         whole._shared, whole.own = self, own
         whole.first = {**self.first, **dict(own)}
         whole.hosts, whole.has_valid_host = self.hosts, self.has_valid_host
-        whole.repeated = self.repeated
+        whole.repeated, whole.verdict, whole._common = self.repeated, None, None
         return whole
 
     def get(self, name: bytes) -> str | None:
