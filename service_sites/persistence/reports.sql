@@ -46,8 +46,8 @@ FROM memberships m JOIN scope ON scope.id = m.site_id ORDER BY m.user_id, m.upda
 
 -- name: below
 -- In a location, or in one that it holds.
-key IN (WITH RECURSIVE {scope}, {paths} SELECT CAST(paths.id AS text) FROM paths WHERE :row = ANY (paths.ids)
-        UNION ALL SELECT '' WHERE :row = '')
+CASE WHEN :row = '' THEN key IS NULL
+     ELSE key IN (WITH RECURSIVE {scope}, {paths} SELECT paths.id FROM paths WHERE :row = ANY (paths.ids)) END
 
 -- name: midnights
 -- When days begin. Where the hour of midnight comes twice, PostgreSQL takes the second.
@@ -63,12 +63,12 @@ midnights AS MATERIALIZED (
 -- From the beginning of the first of some days to that of the last; `starts` are all, and of each `weeks` and `months`
 -- say in which it is. To look for a moment among these takes a quarter of the time that to reckon with its zone takes.
 {midnights}, period AS MATERIALIZED (
-    SELECT scope.id, scope.organisation, scope.time_zone, min(midnights.at) AS begins, max(midnights.at) AS ends,
+    SELECT scope.id, scope.organisation, scope.time_zone, scope.today, min(midnights.at) AS begins, max(midnights.at) AS ends,
            array_agg(midnights.at ORDER BY midnights.day) AS starts,
            array_agg(CAST(date_trunc('week', midnights.day) AS date) ORDER BY midnights.day) AS weeks,
            array_agg(CAST(date_trunc('month', midnights.day) AS date) ORDER BY midnights.day) AS months
     FROM scope JOIN midnights ON midnights.id = scope.id
-    GROUP BY scope.id, scope.organisation, scope.time_zone
+    GROUP BY scope.id, scope.organisation, scope.time_zone, scope.today
 )
 
 -- name: in_period
@@ -104,7 +104,7 @@ CAST(work_items.site_id AS text)
 work_items.organisation
 
 -- name: item_key_assignee
-coalesce(CAST(work_items.assignee_id AS text), '')
+work_items.assignee_id
 
 -- name: item_key_week
 CAST(CAST(date_trunc('week', timezone(seen.time_zone, moment.at)) AS date) AS text)
@@ -122,7 +122,7 @@ work_items.type
 work_items.root_cause
 
 -- name: item_key_location
-coalesce(CAST(work_items.location_id AS text), '')
+work_items.location_id
 
 -- name: turn_key_site
 CAST(period.id AS text)
@@ -161,9 +161,9 @@ aged AS (
 {period}, counted AS (
     SELECT work_items.id AS item_id, {key} AS key, true AS items, work_items.state IN {open} AS open,
            {late} AS overdue, work_items.state = 'closed' AS closed
-    {items} AND work_items.state <> 'void'
-    JOIN period ON period.id = scope.id
-    WHERE work_items.submitted_at >= period.begins AND work_items.submitted_at < period.ends
+    FROM period AS scope JOIN work_items ON work_items.site_id = scope.id AND {theirs}
+    WHERE work_items.state NOT IN ('draft', 'void')
+      AND work_items.submitted_at >= scope.begins AND work_items.submitted_at < scope.ends
 )
 
 -- name: shown_items

@@ -95,7 +95,7 @@ class Reports:
         counts: dict[Any, Mapping[str, int]] = {
             key: {name: getattr(row, name) for name in figures} for key, row in found.items()
         }
-        total = counts.pop(None, dict.fromkeys(figures, 0))
+        total = counts.pop(None, None) or {name: sum(row[name] for row in counts.values()) for name in figures}
         names = {key: key for key in sorted(counts, key=lambda key: (key == "", comparable(key), key))}
         if question.by == "site":
             names = {str(site.id): site.name for site in sites if str(site.id) in counts}
