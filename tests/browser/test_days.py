@@ -115,8 +115,9 @@ def test_a_managers_monday_goes_from_the_board_to_a_report_and_back_to_its_items
 
 
 def test_a_customer_sees_that_it_is_done_and_none_of_the_talk(
-    building: Building, new_context: Callable[..., BrowserContext]
+    building: Building, new_context: Callable[..., BrowserContext], watch: Watch
 ) -> None:
+    watch.expected.add(412)
     item = building.item("Draught at the window", place="Kitchen")
     building.ask("PUT", f"/work-items/{item}", {"visible_to_customer": True}, who=building.manager, **{"If-Match": "*"})
     building.step(item, "assign", who=building.manager, assignee_id=building.contractor.id)
@@ -138,6 +139,25 @@ def test_a_customer_sees_that_it_is_done_and_none_of_the_talk(
     shown = main.inner_text()
     for hidden in ("always", "fault", "secretly", "Conrad", "Masons", "significant", "Eva"):
         assert hidden not in shown
+
+    # Their own remark they may correct until it is admitted.
+    said = {"kind": "customer_remark", "title": "A doar sticks"}
+    remark = building.ask("POST", f"/sites/{building.id}/work-items", said, who=building.customer)["id"]
+    page.goto(f"/console#/items/{remark}")
+    edit, dialog = page.get_by_role("button", name="Edit"), page.get_by_role("dialog")
+    edit.click()
+    wording = {"description": "In the hall", "reason": "On the telephone"}
+    building.ask("PUT", f"/work-items/{remark}", wording, **{"If-Match": "*"})
+    dialog.get_by_label("Title").fill("A door sticks")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_contain_text("Somebody changed this meanwhile")
+    dialog.get_by_role("button", name="Save").click()
+    expect(main).to_contain_text("In the hall")
+    expect(page.get_by_role("heading", name="A door sticks")).to_be_visible()
+    building.step(remark, "admit", who=building.manager)
+    page.reload()
+    expect(main).to_contain_text("In the hall")
+    expect(edit).to_have_count(0)
 
 
 def test_an_operators_incident_opens_the_circuit_on_screen_and_closes_it_again(
