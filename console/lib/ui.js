@@ -114,8 +114,9 @@ export function Dialog({ title, open, onClose, children }) {
   const element = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const id = useId();
   useEffect(() => {
-    if (open) element.current?.showModal();
-    else element.current?.close();
+    if (!open) return element.current?.close();
+    element.current?.showModal();
+    /** @type {HTMLElement | null | undefined} */ (element.current?.querySelector("input, select, textarea"))?.focus();
   }, [open]);
   return html`<dialog ref=${element} aria-labelledby=${id} onClose=${onClose}>
     <header class="title"><h2 id=${id}>${title}</h2>

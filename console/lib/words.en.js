@@ -744,7 +744,7 @@ export default {
   "report.counted": "Items counted",
   "report.week": "Week from {day}",
   "report.progress": "Progress",
-  "report.progress.what": "Of what customers see, how much is closed.",
+  "report.progress.what": "How much is closed of what is shown to customers. What only one of them sees counts for that one.",
   "report.contractors": "Not closed, by contractor",
   "report.contractors.what": "What is not closed, what of it is overdue, and what awaits acceptance.",
   "report.ageing": "Age of what is not closed",

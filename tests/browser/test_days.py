@@ -42,6 +42,12 @@ def test_an_engineers_defect_goes_from_its_entry_on_a_phone_to_its_acceptance(
     page.get_by_role("button", name="Register", exact=True).click()
     expect(heading(page)).to_contain_text("Crack above the window")
     item = page.url.rpartition("/")[2]
+    page.get_by_label("New comment").fill("It goes through the wall")
+    page.reload()
+    expect(page.get_by_label("New comment")).to_have_value("It goes through the wall")
+    page.get_by_role("button", name="Comment", exact=True).click()
+    expect(page.get_by_role("article")).to_contain_text("It goes through the wall")
+    expect(page.get_by_label("New comment")).to_have_value("")
     building.step(item, "assign", who=building.manager, assignee_id=building.contractor.id)
 
     theirs = new_context(base_url=url, **PHONE).new_page()
@@ -51,6 +57,7 @@ def test_an_engineers_defect_goes_from_its_entry_on_a_phone_to_its_acceptance(
     theirs.get_by_role("dialog").get_by_role("button", name="Start").click()
     expect(theirs.get_by_role("main")).to_contain_text("in progress")
     theirs.get_by_role("button", name="Report done").click()
+    expect(theirs.get_by_label("What was done")).to_be_focused()
     theirs.get_by_label("What was done").fill("Filled with mortar")
     theirs.get_by_role("dialog").get_by_role("button", name="Report done").click()
     expect(theirs.get_by_role("main")).to_contain_text("reported done")
@@ -112,6 +119,18 @@ def test_a_managers_monday_goes_from_the_board_to_a_report_and_back_to_its_items
     page.keyboard.press("Enter")
     expect(page.get_by_role("table", name="Work").get_by_role("row")).to_have_count(number + 1)
     expect(page.get_by_role("link", name=re.compile("Monday 2"))).to_be_visible()
+    expect(page.get_by_role("heading", name="Items counted · Not closed · Masons")).to_be_visible()
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light"
+    expect(page.get_by_role("table", name="Work")).to_be_visible()
+    expect(
+        page.get_by_role("button").or_(page.get_by_role("checkbox")).or_(page.get_by_role("navigation"))
+    ).to_have_count(0)
+    page.emulate_media(media="screen")
+    page.go_back()
+    expect(page.get_by_role("table", name="Work")).to_have_count(0)
+    expect(figure).to_be_visible()
 
 
 def test_a_customer_sees_that_it_is_done_and_none_of_the_talk(

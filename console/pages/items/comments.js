@@ -1,5 +1,5 @@
-// What was said of a work item, and to whom.
-import { html, useState } from "../../vendor/preact.js";
+// What was said of a work item, and to whom. What was typed outlives a closed page.
+import { html, useEffect, useState } from "../../vendor/preact.js";
 import { path, read, send } from "../../lib/api.js";
 import { useDeed, useLive } from "../../lib/live.js";
 import { Badge, Button, Choice, Field, Form, Moment, Problem } from "../../lib/ui.js";
@@ -30,7 +30,7 @@ export function Comments({ target, site, session }) {
     <${Problem} error=${live.error ?? more.error} />
     ${comments.map((one) => html`<${Comment} key=${one.id} target=${target} comment=${one} session=${session} again=${live.again} />`)}
     ${next && html`<${Button} busy=${more.busy} onClick=${load}>${t("list.more")}<//>`}
-    ${takesPart(site, session) && html`<${NewComment} target=${target} choices=${audiences(site, session)} again=${live.again} />`}
+    ${takesPart(site, session) && html`<${NewComment} target=${target} choices=${audiences(site, session)} unsent=${`unsent:${session.me.id}:${target}`} again=${live.again} />`}
   </section>`;
 }
 
@@ -51,19 +51,18 @@ function Comment({ target, comment, session, again }) {
   </article>`;
 }
 
-/** @param {{target: string, choices: string[], again: () => void}} props */
-function NewComment({ target, choices, again }) {
-  const [text, setText] = useState("");
+/** @param {{target: string, choices: string[], unsent: string, again: () => void}} props */
+function NewComment({ target, choices, unsent, again }) {
+  const [[text, key], setText] = useState(() => JSON.parse(localStorage.getItem(unsent) ?? "null") ?? ["", crypto.randomUUID()]);
   const [audience, setAudience] = useState("");
-  const [key, setKey] = useState(() => crypto.randomUUID());
+  useEffect(() => (text ? localStorage.setItem(unsent, JSON.stringify([text, key])) : localStorage.removeItem(unsent)), [text]);
   const body = () => ({ text, op_id: key, ...(audience && { audience }) });
   const done = () => {
-    setText("");
-    setKey(crypto.randomUUID());
+    setText(["", crypto.randomUUID()]);
     again();
   };
   return html`<${Form} label=${t("item.comment")} done=${done} does=${() => send("POST", `${target}/comments`, body())} request=${() => ["POST", `${target}/comments`, body()]}>
-    <${Text} label=${t("item.comment.text")} value=${text} onInput=${setText} />
+    <${Text} label=${t("item.comment.text")} value=${text} onInput=${(/** @type {string} */ typed) => setText([typed, key])} />
     ${choices.length > 1 && html`<${Choice} label=${t("item.comment.for")} value=${audience} onChange=${setAudience} options=${choices.map((one, at) => [at === 0 ? "" : one, word("audience", one)])} />`}
   <//>`;
 }

@@ -1,7 +1,7 @@
 // Reports: the numbers as a table, each opening the items that it counts, and the first of them as a chart.
 import { html, useEffect } from "../../vendor/preact.js";
 import { useLive } from "../../lib/live.js";
-import { refine } from "../../lib/router.js";
+import { link, refine } from "../../lib/router.js";
 import { Choice, Field, Page, Table, Tabs } from "../../lib/ui.js";
 import { day, language, number, t, word } from "../../lib/words.js";
 import { ItemList } from "../items/list.js";
@@ -64,8 +64,8 @@ function Report({ name, names, sites, place, session }) {
         <${Field} label=${t("report.to")} type="date" value=${to || report?.last_day || ""} error=${live.error?.of?.("to")} onChange=${(/** @type {any} */ event) => refine({ to: event.target.value, counted_in: "" })} />`}
     </div>
     ${report && html`<div class="stack"><${Chart} title=${t(`report.${name}`)} rows=${overTime ? summed(report.rows) : report.rows} figures=${overTime ? ["items", "closed"] : [TELLING[name] ?? columns(report)[0]]}
-      isOverTime=${isTime(by)} name=${(/** @type {any} */ row) => shownName(name, by, row)} /><${Figures} report=${report} name=${name} shares=${!overTime} /></div>`}
-    ${counted_in && html`<section key=${counted_in} class="counted" aria-labelledby="counted"><h2 id="counted">${t("report.counted")}</h2><${ItemList} query=${{ counted_in }} session=${session} seconds=${0} /></section>`}
+      isOverTime=${isTime(by)} name=${(/** @type {any} */ row) => shownName(name, by, row)} /><${Figures} report=${report} name=${name} shares=${!overTime} place=${place} /></div>`}
+    ${counted_in && html`<section key=${counted_in} class="counted" aria-labelledby="counted"><h2 id="counted">${[t("report.counted"), ...countedIn(report, counted_in, (row) => shownName(name, by, row))].join(" · ")}</h2><${ItemList} query=${{ counted_in }} session=${session} seconds=${0} /></section>`}
   <//>`;
 }
 
@@ -80,11 +80,18 @@ function summed(rows) {
   return rows.map((row) => ({ ...row, items: { count: (items += row.items.count) }, closed: { count: (closed += row.closed.count) } }));
 }
 
-/** @param {{report: any, name: string, shares: boolean}} props */
-function Figures({ report, name, shares }) {
+/** The figure whose items are shown, and the name of its row if it is not the total. @param {any} report @param {string} counted @param {(row: any) => string} nameOf */
+function countedIn(report, counted, nameOf) {
+  const asked = new URLSearchParams(counted.split("?")[1]);
+  const row = report?.rows.find((/** @type {any} */ one) => one.key === asked.get("key"));
+  return [word("figure", asked.get("figure")), ...(row ? [nameOf(row)] : [])];
+}
+
+/** @param {{report: any, name: string, shares: boolean, place: any}} props */
+function Figures({ report, name, shares, place }) {
   const rows = [...report.rows, ...(report.total && report.rows.length > 1 ? [{ ...report.total, name: t("report.total") }] : [])];
   /** @type {[string, (row: any) => any, string?][]} */
-  const shown = columns(report).filter((one) => shares || !one.endsWith("_rate")).map((one) => [word("figure", one), (/** @type {any} */ row) => html`<${Figure} value=${row[one]} rate=${one.endsWith("_rate")} />`, "number"]);
+  const shown = columns(report).filter((one) => shares || !one.endsWith("_rate")).map((one) => [word("figure", one), (/** @type {any} */ row) => html`<${Figure} value=${row[one]} rate=${one.endsWith("_rate")} place=${place} />`, "number"]);
   return html`<${Table} caption=${t(`report.${name}`)} rows=${rows} id=${(/** @type {any} */ row) => row.key ?? "total"}
     columns=${[[word("by", report.by), (/** @type {any} */ row) => shownName(name, report.by, row), "name"], ...shown]} />`;
 }
@@ -111,10 +118,10 @@ function shownName(report, by, row) {
   return ["severity", "resolution"].includes(by) ? word(by, row.key) : row.name;
 }
 
-/** A number, which opens the items that it counts; null is a dash. @param {{value: any, rate: boolean}} props */
-function Figure({ value, rate }) {
+/** A number, which opens the items that it counts; null is a dash. @param {{value: any, rate: boolean, place: any}} props */
+function Figure({ value, rate, place }) {
   if (value === null) return "–";
   if (typeof value === "number") return rate ? `${number(Math.round(value * 1000) / 10)} %` : number(Math.round(value * 10) / 10);
   const counted = new URLSearchParams(value.items.split("?")[1]).get("counted_in");
-  return html`<button type="button" class="plain figure" onClick=${() => refine({ counted_in: counted })}>${number(value.count)}</button>`;
+  return html`<a class="figure" href=${link(place.path, { ...place.query, counted_in: counted })}>${number(value.count)}</a>`;
 }
