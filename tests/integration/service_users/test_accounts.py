@@ -314,8 +314,9 @@ def test_who_guesses_keeps_out_neither_a_known_device_nor_another_network(ask, a
         assert refused.json()["error"]["code"] == "too_many_attempts"
         assert 0 < int(refused.headers["Retry-After"]) <= 60
         assert login(ask, name, device_token=device if name == "nobody" else "swd_").status_code == 429
-    assert login(ask, address=AWAY)["session_id"]
-    assert login(ask, device_token=device)["session_id"]
+        # Meanwhile.
+        assert login(ask, address=AWAY)["session_id"]
+        assert login(ask, device_token=device)["session_id"]
     # A known device has a count of its own.
     assert login(ask, password=OTHER, device_token=device).status_code == 401
     run("UPDATE throttles SET until = now() + interval '1 minute'")
