@@ -1,7 +1,8 @@
-"""SIGHUP for gunicorn's master: a reload that would fail changes nothing.
+"""SIGHUP for gunicorn's master: a reload that would fail changes nothing, and during another the port is served.
 
 gunicorn itself reads its configuration in the master, which exits when a setting is wrong. New workers that cannot load
-the application are started over and over, or end the master too; by then the old ones are gone.
+the application are started over and over, or end the master too; by then the old ones are gone. Those it tells to stop
+as soon as the new ones are forked: until these serve, seconds later on a busy machine, clients would wait.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import os
 import select
 import signal
 import socket
+import time
 from typing import Any, NoReturn
 
 import structlog
 from gunicorn.arbiter import Arbiter
 
-#: How long the trial may take, in seconds; the master does nothing else meanwhile, as during the reload itself.
+#: How long the trial may take, and then the start of new processes, in seconds; the master does nothing else meanwhile,
+#: as during the reload itself.
 PATIENCE_SECONDS = 30.0
 _TOO_LONG = f"a new process of it was not ready within {PATIENCE_SECONDS:g} seconds"
 
@@ -25,6 +28,7 @@ _log = structlog.stdlib.get_logger(__name__)
 def keep_what_works(server: Any) -> None:
     """Let this master reload only what was tried in a child process; called when it starts."""
     server.handle_hup = lambda: _reload(server)
+    server.manage_workers = lambda: _manage(server)
 
 
 def _reload(server: Any) -> None:
@@ -36,6 +40,18 @@ def _reload(server: Any) -> None:
         _log.error("reload_refused", cause=cause)
     else:
         Arbiter.handle_hup(server)
+
+
+def _manage(server: Any) -> None:
+    """End those processes that are too many, once those that replace them serve."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while len(server.WORKERS) > server.num_workers and time.monotonic() < until:
+        # The time of a process's file is the monotonic one from its first heartbeat on, before that the clock's.
+        if all(worker.tmp.last_update() <= time.monotonic() for worker in server.WORKERS.values()):
+            break
+        time.sleep(0.05)
+        server.reap_workers()
+    Arbiter.manage_workers(server)
 
 
 def _try(server: Any) -> str:

@@ -231,6 +231,9 @@ def test_the_master_is_told_to_reload_by_the_name_we_replace() -> None:
     assert "self.cfg.on_starting(self)" in inspect.getsource(Arbiter.start)
     assert "self.app.reload()" in inspect.getsource(Arbiter.reload)
     assert "old_address != self.cfg.address" in inspect.getsource(Arbiter.reload)
+    reloading = inspect.getsource(Arbiter.reload)
+    assert reloading.index("self.spawn_worker()") < reloading.index("self.manage_workers()")
+    assert "len(workers) > self.num_workers" in inspect.getsource(Arbiter.manage_workers)
     # A worker ignores SIGHUP from there on.
     source = inspect.getsource(Worker.init_process)
     assert source.index("self.init_signals()") < source.index("self.cfg.post_worker_init(self)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -49,3 +50,24 @@ def test_a_long_cause_is_cut_wherever_that_is(monkeypatch: pytest.MonkeyPatch) -
 
     assert not reloaded
     assert lines[0]["cause"].startswith("ValueError: xé")
+
+
+def test_no_process_is_told_to_go_before_those_that_replace_it_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    # The time of a worker's file, at first the clock's.
+    beats = iter([time.time(), time.time(), 1.0])
+
+    def beat() -> float:
+        told.append(next(beats))
+        return told[-1]
+
+    begins = SimpleNamespace(tmp=SimpleNamespace(last_update=beat))
+    serves = SimpleNamespace(tmp=SimpleNamespace(last_update=lambda: 1.0))
+    master = SimpleNamespace(WORKERS={1: serves, 2: begins}, num_workers=1, reap_workers=lambda: None)
+    keep_what_works(master)
+    monkeypatch.setattr(Arbiter, "manage_workers", lambda _: told.append(0.0))
+
+    master.manage_workers()
+
+    assert len(told) == 4
+    assert told[-2:] == [1.0, 0.0]
