@@ -51,7 +51,7 @@ export default function Calendar({ site, place, session }) {
           : html`<span aria-hidden="true" title=${says(one)}>${Number(one.day.slice(8))}${one.is_exception && "*"}</span><span class="hidden">${says(one)}</span>`}</li>`)}
     </ol></div>
     <${Table} caption=${t("calendar.special")} empty=${t("calendar.special.none")} id=${(/** @type {any} */ one) => one.day}
-      rows=${shown.filter((/** @type {any} */ one) => one.holiday !== null || one.is_exception)} columns=${[
+      rows=${live.data && shown.filter((/** @type {any} */ one) => one.holiday !== null || one.is_exception)} columns=${[
         [t("calendar.day"), (/** @type {any} */ one) => written(one.day), "name"],
         [t("calendar.what"), (/** @type {any} */ one) => t(one.works ? "calendar.works" : "calendar.rests")],
         [t("calendar.holiday"), (/** @type {any} */ one) => one.holiday],
