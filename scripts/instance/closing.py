@@ -22,6 +22,8 @@ from servicekit.process.clock import utc_now
 ADMINISTRATOR = "admin@example.com"
 #: With the keys that signed them, access tokens end.
 _ENDED = ("sessions", "api_keys", "one_time_tokens", "signing_keys")
+# Whoever asked may have set them, and nobody has logged in by one since.
+_FORGET = "UPDATE users SET password_hash = NULL, must_change_password = false"
 # Whoever asked for it was given these roles. ./scripts/create-admin confirms them.
 _DISABLE = (
     "UPDATE users SET disabled_at = :now WHERE disabled_at IS NULL AND roles && ARRAY['admin', 'auditor'] RETURNING id"
@@ -29,8 +31,8 @@ _DISABLE = (
 
 
 def close(layout: Layout, server: EmbeddedPostgres, credentials: Credentials) -> None:
-    """End all sessions and keys, disable whoever has more rights than a user, and make an administrator. Raises
-    StartFailed."""
+    """End all sessions and keys, forget all passwords, disable whoever has more rights than a user, and make an
+    administrator. Raises StartFailed."""
     url = database_urls(server, credentials)["users"]
     database = Database(url, application_name="closing", pool_size=1)
     now = utc_now()
@@ -38,6 +40,7 @@ def close(layout: Layout, server: EmbeddedPostgres, credentials: Credentials) ->
         with database.transaction() as transaction:
             for table in _ENDED:
                 transaction.execute(text(f"DELETE FROM {table}"))
+            transaction.execute(text(_FORGET))
             ended = transaction.execute(text(_DISABLE), {"now": now}).scalars().all()
             # Their tasks and schedules end too.
             outbox.add_all(transaction, [disabled(user_id, now) for user_id in ended])

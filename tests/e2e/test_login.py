@@ -78,6 +78,8 @@ class WhileOpen:
     answers: list[object] = field(default_factory=list)
     crew: dict[str, str] = field(default_factory=dict)
     life: list[object] = field(default_factory=list)
+    #: Statuses of logins by the passwords that were set, once it was closed.
+    logins_after: set[int] = field(default_factory=set)
 
 
 def as_una_sees(system: RunningSystem, fields: Fields, ids: dict[str, str]) -> list[object]:
@@ -197,6 +199,10 @@ def closed(
         eventually(
             lambda: system.get("/users", headers=closed.admin).status == 200, timeout=20, what="the keys are known"
         )
+        for email in (MALLORY["email"], UNA["email"], *(f"{name}@example.com" for name in CREW)):
+            while_open.logins_after.add(system.post("/auth/login", {"email": email, "password": PASSWORD}).status)
+        for user_id in (while_open.ids["mine"], *while_open.crew.values()):
+            closed.invite(user_id)
         yield closed
     finally:
         system.stop()
@@ -243,10 +249,12 @@ def as_the_readme_says(system: RunningSystem) -> str:
     return subprocess.check_output(["sh", "-c", f"{curl}\n{text}"], cwd=CHECKOUT, text=True, timeout=60)
 
 
-def test_closing_an_open_instance_leaves_no_way_in_but_the_new_administrator(closed: ClosedSystem) -> None:
+def test_closing_an_open_instance_leaves_no_way_in_but_the_new_administrator(
+    closed: ClosedSystem, while_open: WhileOpen
+) -> None:
     system = closed.system
     assert system.get("/users").status == 401
-    assert system.post("/auth/login", {"email": MALLORY["email"], "password": PASSWORD}).status == 401
+    assert while_open.logins_after == {401}, "whoever set the passwords"
     assert (system.data / "secrets" / "administrator").stat().st_mode & 0o777 == 0o600
     shown = json.loads(as_the_readme_says(system))
     assert {user["email"] for user in shown["data"]["users"]} == {ADMINISTRATOR, MALLORY["email"], UNA["email"]} | {

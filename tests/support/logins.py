@@ -100,10 +100,13 @@ class ClosedSystem:
         email = f"{uuid.uuid4().hex}@example.com"
         body = {"email": email, "name": name, "roles": [role]}
         user_id = self.system.post("/users", body, headers=self.admin).data["id"]
-        # One that the administrator sets would have to be changed before anything else.
+        self.invite(user_id)
+        return Person(user_id, email, role)
+
+    def invite(self, user_id: str) -> None:
+        """Let somebody choose a password: one that the administrator sets has to be changed before anything else."""
         link = self.system.post(f"/users/{user_id}/link", {"purpose": "invitation"}, headers=self.admin).data["token"]
         assert self.system.post("/auth/reset", {"token": link, "password": PASSWORD}).status == 200
-        return Person(user_id, email, role)
 
     def api_key(self, person: Person, *scopes: str) -> str:
         body = {"name": "a program", "scopes": scopes}
