@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from queue import Empty, SimpleQueue
 from threading import Lock
 from time import monotonic
@@ -22,6 +22,8 @@ WAIT_SECONDS = 1.0
 _WAIT_SECONDS_OF_KNOWN = 3.0
 #: How long a wrong password makes us suppose that more will come.
 _WARY_SECONDS = 2.0
+#: How long what they send waits for a core that nobody wants, before it is hashed like others.
+_IDLE_SECONDS = 0.5
 #: As `nice` has it: whoever else wants a core gets nine tenths of it.
 _NICENESS = 10
 #: Of argon2id: RFC 9106, second recommended option, but for its four lanes: whoever guesses has more cores to spare for
@@ -38,8 +40,8 @@ class Passwords:
 
     `places` is the most requests of a process that may hash or wait. Each occupies a thread, so it must be well below
     their number. One more is for the latter, whom those who guess can therefore not keep out. For a while after a
-    wrong password, logins wait for a core that nobody wants. Never hash inside a transaction: its connection would
-    wait too.
+    wrong password, logins wait at first for a core that nobody wants. Never hash inside a transaction: its
+    connection would wait too.
     """
 
     def __init__(self, *, places: int) -> None:
@@ -96,8 +98,14 @@ class Passwords:
                 deadline.remaining(wait)  # raises if the request's own time is over
                 raise TooManyPasswords
             try:
-                of_login = self._last_thread if monotonic() < self._wary_until else self._thread
-                return (self._thread_of_known if is_known else of_login).submit(work).result()
+                if is_known:
+                    return self._thread_of_known.submit(work).result()
+                if monotonic() < self._wary_until:
+                    hashed = self._last_thread.submit(work)
+                    with suppress(TimeoutError):
+                        return hashed.result(_IDLE_SECONDS)
+                    hashed.cancel()
+                return self._thread.submit(work).result()
             finally:
                 turn.release()
         finally:
