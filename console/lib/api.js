@@ -44,6 +44,13 @@ export class ApiError extends Error {
 
 /** Whom the console acts as where nobody logs in; null: the machine's own administrator. */
 let actingAs = sessionStorage.getItem("act-as");
+/** Whether people log in here. */
+let asksForLogin = false;
+/** @param {boolean} asks */
+export function noteLogin(asks) {
+  asksForLogin = asks;
+}
+
 /** Called when the API no longer knows the caller. */
 let onLoggedOut = () => {};
 
@@ -121,9 +128,10 @@ export async function send(method, target, body, headers) {
   return (await ask(target, { method, body, headers })).data;
 }
 
-/** The same deed at a terminal. @param {string} method @param {string} target @param {unknown} [body] @param {Record<string, string>} [headers] */
+/** The same deed at a terminal, where somebody who logs in has a token. @param {string} method @param {string} target @param {unknown} [body] @param {Record<string, string>} [headers] */
 export function curl(method, target, body, headers = {}) {
   const words = ["curl", "-X", method, quoted(location.origin + ROOT + target.slice(1))];
+  if (asksForLogin) words.push("-H", '"Authorization: Bearer $TOKEN"');
   if (actingAs) words.push("-H", quoted(`X-Act-As: ${actingAs}`));
   for (const [name, value] of Object.entries(headers)) words.push("-H", quoted(`${name}: ${value}`));
   if (body !== undefined) words.push("-H", quoted("Content-Type: application/json"), "-d", quoted(JSON.stringify(body)));

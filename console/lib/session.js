@@ -1,6 +1,6 @@
 // Who uses the console.
 import { useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
-import { actAs, ask, readOnly, whenLoggedOut } from "./api.js";
+import { actAs, ask, noteLogin, readOnly, whenLoggedOut } from "./api.js";
 
 /** How soon somebody learns that they are out, or have other roles, in milliseconds. */
 const LOOKS_EVERY = 3000;
@@ -27,6 +27,7 @@ export function useSession() {
         state: "in", me, open: me.session_id === null || actAs.get() !== null, operates: admin && !readOnly, inspects: admin || me.roles.includes("auditor"),
         home: me.id === null ? "services" : "items",
       };
+      noteLogin(!now.open);
       setSeen((/** @type {any} */ before) => (JSON.stringify(before) === JSON.stringify(now) ? before : now));
     } catch (error) {
       const status = /** @type {any} */ (error).status;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Callable
 
 from playwright.sync_api import BrowserContext, expect
@@ -38,6 +40,11 @@ def test_whoever_is_invited_comes_in_by_a_link_that_nothing_keeps_and_is_out_soo
     expect(heading(page)).to_have_text("<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Make a link").click()
     expect(window.get_by_label("Invite")).to_be_checked()
+    window.get_by_text("The same at a terminal").click()
+    line = window.locator("code").inner_text()
+    of_admin = {**os.environ, "TOKEN": closed.admin["Authorization"].removeprefix("Bearer ")}
+    done = subprocess.run(["sh", "-c", line], env=of_admin, capture_output=True, text=True, check=True)
+    assert '"success":true' in done.stdout.replace(" ", "")
     window.get_by_role("button", name="Make a link").click()
     link = window.locator("pre").inner_text()
     token = link.rpartition("/")[2]

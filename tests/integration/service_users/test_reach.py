@@ -13,6 +13,7 @@ from service_users.errors import UserNotFound
 from service_users.schemas import ColleagueView, UserCreate, UserQuery, UserUpdate, UserView
 from service_users.use_cases import Users
 from servicekit.events.cloudevents import Event
+from servicekit.events.outbox import NOTHING_ELSE
 from servicekit.identity.reach import Reach
 from servicekit.process.ids import new_id
 from servicekit.wire.envelope import dump
@@ -163,5 +164,5 @@ def test_the_statements_themselves_refuse_a_row_beyond_reach(users, users_databa
     assert not repository.ROWS.delete(database, row, events.deleted(one.id, one.created_at), reach=theirs)
     hidden = {"email_key": "new", "name_key": "new", "password_hash": None}
     values = {**one.model_dump(), **hidden, "id": new_id()}
-    assert repository.add(database, values, events.created(one), None, reach=theirs) is None
+    assert repository.add(database, values, events.created(one), None, NOTHING_ELSE, reach=theirs) is None
     assert users.get(one.id, reach=ALL) == one
