@@ -61,7 +61,7 @@ SORTING = Sorting(
 _INNER_SORTS = ("priority", "number")
 _USER = bindparam("user_id", type_=Uuid())
 #: To look through ten thousand, which are some 500 bytes each and lie in no order of priority, takes 50 ms.
-_MOST = 3_000
+_MOST = 2_000
 _NO_DATE = literal_column("'9999-12-31'::date", Date())
 #: Stands before and behind the code of the permitted steps. JSON never has it.
 _MARK = "\x01"
