@@ -9,11 +9,12 @@ import sys
 from benchmarks.processes import cpu_seconds
 from tests.support.waiting import eventually
 
-# Its children use as much time as can be measured, each in turn; it says when all have ended, and waits.
+# Its children use as much time as can be measured, each in turn, and more than is lost to whole ticks, of which four
+# figures are added up; it says when all have ended, and waits.
 _PARENT = """
 import os, subprocess, sys
 for _ in range(3):
-    subprocess.run([sys.executable, "-c", "import time\\nwhile time.process_time() < 0.1: pass"])
+    subprocess.run([sys.executable, "-c", "import time\\nwhile time.process_time() < 0.12: pass"])
 print("done", flush=True)
 sys.stdin.read()
 """
