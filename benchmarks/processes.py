@@ -71,6 +71,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
+                # Not a session, within which alone a priority counts on Linux (sched(7)): an instance has one, too.
                 process_group=0,
             )
         if port is None:

@@ -36,12 +36,13 @@ T = TypeVar("T")
 
 class Passwords:
     """In all processes together one login at a time, and one of whoever has shown something else as well, such as a
-    known device, a session or a link: each takes 64 MiB and 100 ms of a core.
+    known device, a session or a link: each takes 64 MiB and 100 ms of a core. One that found no core in time may still
+    be there besides.
 
     `places` is the most requests of a process that may hash or wait. Each occupies a thread, so it must be well below
     their number. One more is for the latter, whom those who guess can therefore not keep out. For a while after a
-    wrong password, logins wait at first for a core that nobody wants. Never hash inside a transaction: its
-    connection would wait too.
+    wrong password, logins wait at first for a core that nobody wants. Never hash inside a transaction: its connection
+    would wait too.
     """
 
     def __init__(self, *, places: int) -> None:
