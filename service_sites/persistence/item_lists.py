@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
 from service_sites.domain.item import ItemKind
 from service_sites.domain.people import SiteRole
-from service_sites.persistence.items import Condition, closed_on, overdue, visible_to
+from service_sites.persistence.items import Condition, closed_on, overdue, visible_inside, visible_to
 from service_sites.persistence.reports import Counted
 from service_sites.persistence.sites import today_at
 from service_sites.schemas.items import (
@@ -97,9 +97,10 @@ _MEMBERSHIPS = Statement(
     .order_by(Membership.role, Membership.organisation)
 )
 _TODAY = Statement(select(today_at(Site.time_zone).label("today")).where(Site.id == bindparam("site_id")))
-_below = select(Location.id).where(Location.id == bindparam("location_id")).cte("below", recursive=True)
-_below = _below.union_all(select(Location.id).join(_below, Location.parent_id == _below.c.id))
-_LOCATIONS = Statement(select(_below.c.id))
+_LOCATION: list[Any] = [Location.id, Location.site_id]
+_below = select(*_LOCATION).where(Location.id == bindparam("location_id")).cte("below", recursive=True)
+_below = _below.union_all(select(*_LOCATION).join(_below, Location.parent_id == _below.c.id))
+_LOCATIONS = Statement(select(_below))
 
 
 def search(
@@ -120,10 +121,17 @@ def search(
     `SortedList.find` do.
     """
     place = SORTING.place(query)
-    groups = None if reach.owner is None else _groups(database, query, reach)
-    values = _values(database, query, now)
-    if groups == [] or (query.mine and user_id is None) or values.get("locations") == []:
+    locations = [] if query.location_id is None else database.rows(_LOCATIONS, {"location_id": query.location_id})
+    sites = {one for one in (query.site_id, *(row.site_id for row in locations)) if one is not None}
+    if len(sites) > 1 or (query.location_id is not None and not locations):
         return None
+    query = query.model_copy(update={"site_id": next(iter(sites), None)})
+    groups = None if reach.owner is None else _groups(database, query, reach)
+    if groups == [] or (query.mine and user_id is None):
+        return None
+    values = _values(database, query, now)
+    if locations:
+        values["locations"] = [row.id for row in locations]
     for number, group in enumerate(groups or ()):
         values |= {f"sites{number}": group.sites, f"organisation{number}": group.organisation}
     one_site = query.site_id is not None or (groups is not None and [len(group.sites) for group in groups] == [1])
@@ -135,7 +143,7 @@ def search(
         bool(place),
         query.total,
         one_site,
-        None if groups is None else tuple(one.role for one in groups),
+        None if groups is None else tuple((one.role, _sight(one, query)) for one in groups),
         None if counted is None else counted[0],
         *given,
     )
@@ -156,6 +164,12 @@ def _groups(database: Database, query: WorkItemQuery, reach: Reach) -> list[_Gro
         if role is not SiteRole.CUSTOMER or _is_for_customers(query, reach.owner):
             found.setdefault((role, row.organisation if role is SiteRole.CONTRACTOR else ""), []).append(row.site_id)
     return [_Group(role, organisation, sites) for (role, organisation), sites in found.items()]
+
+
+def _sight(group: _Group, query: WorkItemQuery) -> SiteRole:
+    """The role whose condition tells what is seen: of their own organisation's items a contractor sees all."""
+    is_own = group.role is SiteRole.CONTRACTOR and query.organisation == group.organisation
+    return SiteRole.ENGINEER if is_own else group.role
 
 
 def _is_for_customers(query: WorkItemQuery, customer: UUID | None) -> bool:
@@ -188,9 +202,6 @@ def _values(database: Database, query: WorkItemQuery, now: datetime) -> dict[str
         values |= {"state": states[0]} if len(states) == 1 else {"states": states}
         values["told_states"] = told
         values["no_drafts"] = None if "draft" in states else True
-    if query.location_id is not None:
-        found = database.rows(_LOCATIONS, {"location_id": query.location_id})
-        values["locations"] = [row.id for row in found]
     if query.q:
         part = comparable(query.q)
         values |= {"part": containing(part), "part_of_title": f"%\n{containing(part)}", **sought(part)}
@@ -218,11 +229,12 @@ def _list(
     continued: bool,
     counted: bool,
     one_site: bool,
-    roles: tuple[SiteRole, ...] | None,
+    seen_as: tuple[tuple[SiteRole, SiteRole], ...] | None,
     counted_in: Counted | None,
     *given: str,
 ) -> SortedList:
     names = {*given}
+    roles, sights = (None, ()) if seen_as is None else zip(*seen_as, strict=True)
     key = sort.removeprefix("-")
     filters = Filters(most=_MOST)
     if one_site:
@@ -249,7 +261,10 @@ def _list(
     (filters.ordered if key == "created_at" else filters.others).extend(SORTING.filters(names))
     (filters.ordered if key == "due_on" else filters.others).extend(_due(names))
     if "part" in names:
-        filters.part = _like("part_of_title" if any(is_customer) and not mixed else "part")
+        filters.part = _like("part_of_title" if any(is_customer) else "part")
+        if mixed:
+            inside = [_among(f"sites{number}", WorkItem.site_id) for number, one in enumerate(is_customer) if not one]
+            filters.part = or_(filters.part, and_(_like("part"), or_(*inside)))
         filters.trigrams = func.trigrams(WorkItem.title_key)
     if not mixed:
         asked = _asked(names, customer=any(is_customer))
@@ -260,20 +275,19 @@ def _list(
                 *([] if one_site else [_among(f"sites{number}", WorkItem.site_id)]),
                 visible_to(role, _USER, bindparam(f"organisation{number}", type_=Text())),
                 *(_asked(names, customer=role is SiteRole.CUSTOMER) if mixed else ()),
-                *([_like("part_of_title")] if mixed and role is SiteRole.CUSTOMER and "part" in names else ()),
             )
-            for number, role in enumerate(roles)
+            for number, role in enumerate(sights)
         ]
         # These see nearly everything; for the others an index gives what is theirs.
-        nearly_all = one_site and roles[0] not in (SiteRole.CONTRACTOR, SiteRole.CUSTOMER)
+        nearly_all = one_site and sights[0] not in (SiteRole.CONTRACTOR, SiteRole.CUSTOMER)
         if not nearly_all:
             filters.others.append(or_(*seen))
         elif "no_drafts" not in names:
-            # Drafts are all that is hidden from them; without this, an index alone tells how many there are.
-            filters.ordered.append(or_(*seen))
+            # Drafts are all that is hidden from them.
+            filters.either = visible_inside(sights[0], _USER)
     if filters.others:
         # An index of one of the others gives no more rows than it must.
-        filters.others = [*filters.ordered, *filters.others]
+        filters.others = [*filters.all_ordered, *filters.others]
     return SortedList(WorkItem, _writer(roles), SORTING, sort, filters, continued=continued, counted=counted)
 
 

@@ -26,7 +26,6 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
-    not_,
     or_,
     select,
     true,
@@ -66,6 +65,11 @@ def _constant(word: str) -> Sql:
     return literal_column(f"'{word}'", Text())
 
 
+_DRAFT: Condition = WorkItem.state == _constant(WorkState.DRAFT)
+#: Named one by one, as indexes begin with a state.
+_SUBMITTED: Condition = WorkItem.state.in_([_constant(state) for state in WorkState if state is not WorkState.DRAFT])
+
+
 def overdue(today: Sql, item: Any = WorkItem) -> Condition:
     """The condition that an item is late: its date has passed at the site, and whoever is to do it has not reported it
     done."""
@@ -81,19 +85,24 @@ def visible_to(role: SiteRole, user_id: Sql, organisation: Sql) -> Condition:
     """The condition that a member with this role sees an item of their site: `domain.visibility.sees` in SQL."""
     is_author = WorkItem.author_id == user_id
     is_remark = WorkItem.kind == _constant(ItemKind.CUSTOMER_REMARK)
-    is_draft = WorkItem.state == _constant(WorkState.DRAFT)
-    submitted: list[Condition] = [not_(is_draft)]
     if role is SiteRole.CONTRACTOR:
         # An empty name is nobody's.
         theirs = WorkItem.organisation == func.nullif(organisation, _constant(""))
-        submitted.append(or_(WorkItem.assignee_id == user_id, theirs))
-    elif role is SiteRole.CUSTOMER:
-        submitted.append(WorkItem.state != _constant(WorkState.VOID))
+        return or_(and_(_SUBMITTED, or_(WorkItem.assignee_id == user_id, theirs)), and_(_DRAFT, is_author))
+    if role is SiteRole.CUSTOMER:
+        submitted = and_(_SUBMITTED, WorkItem.state != _constant(WorkState.VOID))
         # By themselves, so that indexes serve.
-        own = and_(*submitted, is_author, is_remark)
-        return or_(and_(*submitted, WorkItem.visible_to_customer), own, and_(is_draft, is_author))
-    draft = or_(is_author, is_remark) if role is SiteRole.MANAGER else is_author
-    return or_(and_(*submitted), and_(is_draft, draft))
+        own = and_(submitted, is_author, is_remark)
+        return or_(and_(submitted, WorkItem.visible_to_customer), own, and_(_DRAFT, is_author))
+    return or_(*visible_inside(role, user_id))
+
+
+def visible_inside(role: SiteRole, user_id: Sql) -> list[Condition]:
+    """The same for engineers, managers and executives: of these conditions one holds for each item that they see."""
+    is_author = WorkItem.author_id == user_id
+    is_remark = WorkItem.kind == _constant(ItemKind.CUSTOMER_REMARK)
+    theirs = or_(is_author, is_remark) if role is SiteRole.MANAGER else is_author
+    return [_SUBMITTED, and_(_DRAFT, theirs)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ from sqlalchemy import (
     cast,
     func,
     literal_column,
+    not_,
+    or_,
     select,
     true,
     union_all,
@@ -78,6 +80,9 @@ class Filters:
 
     ordered: list[Condition] = field(default_factory=list)
     others: list[Condition] = field(default_factory=list)
+    #: Of these exactly one holds, too, for each row in the index of the order. Counted one by one: an index alone may
+    #: tell how many there are of one.
+    either: list[Condition] = field(default_factory=list)
     part: Condition | None = None
     trigrams: ColumnElement[Any] | None = None
     #: Look through all rows for which the `others` hold, however many, so that they are counted.
@@ -86,6 +91,10 @@ class Filters:
     most: int | None = None
     #: Of the others the statistics tell little: their index is searched only if they promise no more than that.
     vague: bool = False
+
+    @property
+    def all_ordered(self) -> list[Condition]:
+        return [*self.ordered, or_(*self.either)] if self.either else self.ordered
 
 
 class SortedList:
@@ -195,19 +204,20 @@ class SortedList:
 
     @cached_property
     def _plain(self) -> Statement:
-        rows = select(self._table).where(*self._filters.ordered, *self._behind)
+        rows = select(self._table).where(*self._filters.all_ordered, *self._behind)
         return self._whole(_limited(rows.order_by(*self._sorting.order(self._sort))).subquery("page"))
 
     @cached_property
     def _far(self) -> Statement:
         """Passes over rows in the index, which has their ids: to read each would take ten times as long."""
-        ids = select(self._table.c.id).where(*self._filters.ordered, *self._behind)
+        ids = select(self._table.c.id).where(*self._filters.all_ordered, *self._behind)
         return self._whole(self._rows_of(_limited(ids.order_by(*self._sorting.order(self._sort)))))
 
     def _whole(self, page: FromClause) -> Statement:
-        counted = (
-            select(self._amount()).select_from(self._table).where(*self._filters.ordered).limit(_inline(str(MOST + 1)))
-        )
+        rows = select(self._amount()).select_from(self._table).where(*self._filters.ordered)
+        most = _inline(str(MOST + 1))
+        parts = [rows.where(one).limit(most).subquery() for one in self._filters.either or [true()]]
+        counted = union_all(*(select(part.c.amount) for part in parts)).limit(most)
         return self._statement(page, *self._totals(counted.subquery("counted")))
 
     @cached_property
@@ -250,18 +260,21 @@ class SortedList:
         return self._filters.trigrams.op("@@")(cast(bindparam(name, type_=Text), TSQUERY))
 
     def _indexed(self, *conditions: Condition) -> Statement:
-        columns = [*self._looked_at(*self._filters.ordered), and_(true(), *self._behind).label("behind")]
+        columns = [*self._looked_at(*self._filters.all_ordered), and_(true(), *self._behind).label("behind")]
         # Materialized, or the planner may go along the order after all.
         rows = select(*columns).where(*conditions)
         if not self._filters.whole:
             rows = rows.limit(_SEARCHED + _inline("1"))
         looked = rows.cte("looked").prefix_with("MATERIALIZED")
-        has_more = (_count(looked) > _SEARCHED).label("has_more")
+        has_more = _count(looked) > _SEARCHED
         totals = self._totals(select(looked.c.amount).where(looked.c.hit).subquery("counted"))
-        return self._statement(self._chosen(looked, and_(looked.c.hit, looked.c.behind)), has_more, *totals)
+        # No page is made of a part of them.
+        complete = true() if self._filters.whole else not_(has_more)
+        chosen = self._chosen(looked, and_(looked.c.hit, looked.c.behind, complete))
+        return self._statement(chosen, has_more.label("has_more"), *totals)
 
     def _window(self, name: str, behind: list[Condition], most: ColumnElement[int]) -> CTE:
-        rows = select(*self._looked_at()).where(*self._filters.ordered, *behind)
+        rows = select(*self._looked_at()).where(*self._filters.all_ordered, *behind)
         return rows.order_by(*self._sorting.order(self._sort)).limit(most).cte(name)
 
     def _looked_at(self, *more: Condition) -> list[ColumnElement[Any]]:
