@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.console import bench as console
 from benchmarks.gateway import bench as gateway
 from benchmarks.gateway_faults import bench as gateway_faults
 from benchmarks.guessing import bench as guessing
@@ -22,6 +23,7 @@ from benchmarks.tasks import bench as tasks
 BENCHMARKS: dict[
     str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Sequence[ReportRow]]]
 ] = {
+    "console": (console.__doc__ or "", console.add_arguments, console.run),
     "gateway": (gateway.__doc__ or "", gateway.add_arguments, gateway.run),
     "gateway-faults": (gateway_faults.__doc__ or "", gateway_faults.add_arguments, gateway_faults.run),
     "guessing": (guessing.__doc__ or "", guessing.add_arguments, guessing.run),

@@ -32,21 +32,28 @@ _ROUNDS, _QUICK_ROUNDS = 3, 2
 _ASKS, _ASKS_OF_REPORTS, _MANY = 200, 20, 10_000
 _REPORTS = ("contractors", "burn-down of a year")
 _PATIENCE = 10
-_SITE = UUID("00000000-0000-7000-8000-000000000000")
+SITE = UUID("00000000-0000-7000-8000-000000000000")
 _ID = "('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
+#: Ten floors, and the rooms on them.
+_ROOMS = 200
+_LOCATION = "('00000000-0000-7000-9000-' || lpad(to_hex({}), 12, '0'))::uuid"
 #: Three quarters are closed. Whatever was made by a run is newer.
 _STATE = "CASE WHEN n %% 4 = 0 THEN 'open' ELSE 'closed' END"
 _TIME = "timestamptz '2025-01-01T00:00:00Z' + n * interval '20 seconds'"
 _FILL = f"""
 INSERT INTO sites (id, key, name, time_zone, deadline_rules, next_number, change_seq, created_at, updated_at)
 VALUES (%(site)s, 'BENCH', 'Bench', 'Europe/Moscow', '{{}}', %(items)s + 1, %(items)s, now(), now());
+INSERT INTO locations (id, site_id, parent_id, name, position)
+SELECT {_LOCATION.format("n")}, %(site)s, CASE WHEN n > 10 THEN {_LOCATION.format("n %% 10 + 1")} END,
+    CASE WHEN n > 10 THEN 'Room ' ELSE 'Floor ' END || n, n FROM generate_series(1, {_ROOMS} + 10) n;
 INSERT INTO work_items (id, site_id, number, kind, state, resolution, title, title_key, description, type, subtype,
     root_cause, severity, organisation, assignee_name, author_name, done_by_organisation, subject, requirement_refs,
-    place, axes, due_on, original_due_on, created_at, updated_at, submitted_at, first_closed_at, closed_at,
+    location_id, place, axes, due_on, original_due_on, created_at, updated_at, submitted_at, first_closed_at, closed_at,
     reopen_count, version, change_seq, visible_to_customer, tags, created_digest)
 SELECT {_ID}, %(site)s, n, 'defect', {_STATE}, CASE WHEN n %% 4 > 0 THEN 'fixed' END, 'Crack ' || n,
     'bench-' || n || chr(10) || 'crack ' || n, 'Above the window.', 'type ' || n %% 10, '', '', 'minor',
-    'Contractor ' || n %% 20, '', 'Engineer', '', '', '{{}}', '', '', ({_TIME})::date + 10, ({_TIME})::date + 10,
+    'Contractor ' || n %% 20, '', 'Engineer', '', '', '{{}}',
+    {_LOCATION.format(f"n %% {_ROOMS} + 11")}, '', '', ({_TIME})::date + 10, ({_TIME})::date + 10,
     {_TIME}, {_TIME}, {_TIME}, closing.at, closing.at, 0, 1, n, n %% 3 = 0, '{{}}', decode(repeat('00', 32), 'hex')
 FROM generate_series(1, %(items)s) n
 CROSS JOIN LATERAL (SELECT CASE WHEN n %% 4 > 0 THEN {_TIME} + interval '5 days' END AS at) closing;
@@ -81,7 +88,7 @@ def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
             print(f"{items:,} items", file=sys.stderr)
             place = server.empty_place()
             migrations.upgrade("service_sites", place.url)
-            _fill(place, items)
+            fill_items(place, items)
             with ExitStack() as running:
                 base = _service(running, place, folder)
                 found = [_measured(base, items) for _ in range(rounds)]
@@ -92,13 +99,14 @@ def run(arguments: argparse.Namespace) -> Sequence[ReportRow]:
     return rows
 
 
-def _fill(place: TaskPlace, items: int) -> None:
+def fill_items(place: TaskPlace, items: int) -> None:
+    """One site with so many."""
     with place.cursor() as cursor:
         # To make such an index of all rows takes a fraction of the time that it takes row by row.
         cursor.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_work_items_trigrams'")
         (definition,) = cursor.fetchone()
         cursor.execute("DROP INDEX ix_work_items_trigrams")
-        cursor.execute(_FILL, {"site": str(_SITE), "items": items})
+        cursor.execute(_FILL, {"site": str(SITE), "items": items})
         cursor.execute("SET maintenance_work_mem = '256MB'")
         cursor.execute(definition)
     place.settle()
@@ -140,11 +148,11 @@ def _measured(base: str, items: int) -> dict[str, tuple[float, float]]:
             return answer.json()["data"]
 
         made: list[str] = []
-        of_site = f"site_id={_SITE}"
+        of_site = f"site_id={SITE}"
 
         def create() -> None:
             body = {"title": "Crack above the window", "reason": "a benchmark"}
-            made.append(ask("POST", f"/sites/{_SITE}/work-items", body)["id"])
+            made.append(ask("POST", f"/sites/{SITE}/work-items", body)["id"])
 
         turns = count()
 
@@ -152,13 +160,13 @@ def _measured(base: str, items: int) -> dict[str, tuple[float, float]]:
             body = {"step": "start", "op_id": str(new_id()), "reason": "a benchmark"}
             ask("POST", f"/work-items/{made[next(turns)]}/steps", body, **{"If-Match": '"1"'})
 
-        cursor = ask("GET", f"/sites/{_SITE}/changes?limit=1")["cursor"]
+        cursor = ask("GET", f"/sites/{SITE}/changes?limit=1")["cursor"]
         works: dict[str, Callable[[], Any]] = {
             "create": create,
             "step": step,
             "list of 50": lambda: ask("GET", f"/work-items?{of_site}"),
             "list of 50, overdue by date": lambda: ask("GET", f"/work-items?{of_site}&overdue=true&sort=due_on"),
-            "feed of 100": lambda: ask("GET", f"/sites/{_SITE}/changes?since={cursor}"),
+            "feed of 100": lambda: ask("GET", f"/sites/{SITE}/changes?since={cursor}"),
             "contractors": lambda: ask("GET", f"/reports/contractors?{of_site}"),
             "burn-down of a year": lambda: ask("GET", f"/reports/burndown?{of_site}&from=2025-01-01&to=2025-12-31"),
         }
