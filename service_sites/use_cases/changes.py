@@ -14,7 +14,7 @@ from service_sites.persistence import changes, comments, items, sites
 from service_sites.persistence.items import Stretch
 from service_sites.schemas.changes import ChangesQuery, ChangesView, ChangeView
 from service_sites.use_cases.comments import audiences_of, comment_view
-from service_sites.use_cases.item_views import shown
+from service_sites.use_cases.item_views import may_change, shown
 from service_sites.use_cases.members import actor_of
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
@@ -34,7 +34,7 @@ class _Cursor(NamedTuple):
 
     #: Everything up to this one of the site's changes.
     seq: int
-    #: Since when they have the rights by which they know it.
+    #: A number for the rights by which they know it.
     rights: int
 
 
@@ -90,14 +90,15 @@ class Changes:
         reach = caller.reach(Action.READ_SITES)
         site = sites.reader(self._database, site_id, caller.user_id, self._clock(), reach=reach)
         sent = None if query.since is None else self._cursors.read(site_id, query.since)
-        knows = sent is not None and sent.rights == site.changed_seq and sent.seq <= site.change_seq
+        rights = _rights(site, caller)
+        knows = sent is not None and sent.rights == rights and sent.seq <= site.change_seq
         since = sent.seq if sent is not None and knows else 0
         reset = query.since is not None and not knows
         found, until = self._found(site, query, caller, since)
         more = until < site.change_seq
         if not more:
             until = max(found[-1][0] if found else since, until - until % _UNSEEN)
-        cursor = self._cursors.written(site_id, _Cursor(until, site.changed_seq))
+        cursor = self._cursors.written(site_id, _Cursor(until, rights))
         # By the date, things become late.
         parts = (cursor, query.since, query.limit, reset, site.today)
         tag = f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
@@ -120,7 +121,7 @@ class Changes:
         said = comments.changed(self._database, stretch, audiences_of(who), reach=reach)
         gone = changes.removals(self._database, stretch, _audiences(who, reach), reach=reach)
         found: list[tuple[int, ChangeView]] = [
-            *((row.change_seq, _change("item", row.id, item=shown(row, who, caller))) for row in rows),
+            *((row.change_seq, _change("item", row.id, item=shown(row, actor_of(row, caller), caller))) for row in rows),
             *((row.change_seq, _change("comment", row.id, comment=comment_view(row, who))) for row in said),
             *((row.change_seq, _change("gone", row.item_id)) for row in gone),
         ]
@@ -134,6 +135,12 @@ class Changes:
             until = found[query.limit - 1][0]
             found = [pair for pair in found if pair[0] <= until]
         return found, until
+
+
+def _rights(site: Any, caller: Principal) -> int:
+    """Another number for other rights: on the site, in the whole system, or to change anything."""
+    rights = (site.changed_seq, caller.role, may_change(caller))
+    return int.from_bytes(hashlib.sha256(repr(rights).encode()).digest()[:8])
 
 
 def _change(kind: str, id: UUID, **about: Any) -> ChangeView:

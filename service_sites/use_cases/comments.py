@@ -200,7 +200,8 @@ class Comments:
                 )
                 if seen is None or target_id == item_id:
                     raise Invalid.field("target_id", "must be another work item of the site")
-            if len(comments.links(session, item)) >= MOST_LINKS:
+            linked = {(row.kind, row.target_id) for row in comments.links(session, item)}
+            if len(linked | {(kind, target_id)}) > MOST_LINKS:
                 raise Invalid.field("target_id", f"a work item has at most {MOST_LINKS} links")
             comments.link(session, item, kind, target_id, caller.user_id, now)
         return self.links(item_id, caller)

@@ -41,6 +41,8 @@ _MOST_CHANGES = 20
 _WORDS: Mapping[str, CustomerStateWord] = {state: word for word, states in CUSTOMER_STATES.items() for state in states}
 #: Fields of the view that a row has too.
 _PLAIN = [name for name in WorkItemView.model_fields if name not in ("key", "assignee", "author", "permitted_steps")]
+#: Whose an item is.
+_WHOSE = frozenset({"organisation", "assignee_id", "assignee_name"})
 _ALL = 1_000_000
 _READER = UUID(int=1)
 _ANOTHER = UUID(int=2)
@@ -159,8 +161,18 @@ def entry_view(row: Any, who: Actor, caller: Principal) -> HistoryEntry:
     )
     values = {name: getattr(row, name) for name in HistoryEntry.model_fields if name != "actor"}
     if _is_outside(who, caller):
-        values["changes"] = {name: pair for name, pair in row.changes.items() if name != "duplicate_of"}
+        values["changes"] = _changes_outside(row, who)
     return HistoryEntry.unchecked(actor=actor, **values)
+
+
+def _changes_outside(row: Any, who: Actor) -> dict[str, Any]:
+    """What a row of history changed, but not of which other item this is a duplicate, nor who had it before them."""
+    told = {name: pair for name, pair in row.changes.items() if name != "duplicate_of"}
+    organisation, _ = told.get("organisation", (row.organisation, None))
+    assignee_id, _ = told.get("assignee_id", (None, None))
+    if not who.works_for(organisation) and assignee_id != str(who.user_id):
+        told |= {name: [None, told[name][1]] for name in _WHOSE & told.keys()}
+    return told
 
 
 def in_words(state: str) -> str:

@@ -140,8 +140,8 @@ def counted_in(link: str, now: datetime, *, reach: Reach) -> tuple[Counted, Mapp
         query = None if view is None else parse_query(view.query, urlencode(parts))
         is_row = _is_day(row) if name == "burndown" else "\0" not in (row or "")
         if view is not None and query is not None and is_row and figure in view.row.figures():
-            first, last = (query.first, query.last) if isinstance(query, PeriodQuery) else (None, None)
-            question = _asked(view, query, now, first, last)
+            # Links name their days. One that somebody made up is kept from asking for each week of all time.
+            question = _asked(view, query, now, *_period(view, query, now.date()))
             counted = Counted(question.report, question.by, figure, row is not None)
             return counted, reports.counted_values(question, row, reach=reach)
     raise Invalid.field("counted_in", "must be as a report's link has it")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 
 from service_sites.persistence.sites import begin
+from servicekit.identity.roles import Role
 from servicekit.process.clock import utc_now
 from tests.support.postgres import ServiceDatabase
 from tests.support.sites import Caller, Site, SitesSystem
@@ -128,6 +129,12 @@ def test_people_watch_and_leaders_let_others_watch_and_link(site: Site, system: 
     assert site["Carl"].refusal("DELETE", f"{path}/links/order/{order}") == (403, "forbidden")
     assert len(site["Eva"].data("DELETE", f"{path}/links/order/{order}")["links"]) == 1
     assert site["Eva"].refusal("DELETE", f"{path}/links/order/{order}") == (404, "link_not_found")
+    # With the item above, as many as there can be.
+    site.database.administer(
+        f"INSERT INTO links SELECT '{item['id']}', 'task', gen_random_uuid(), now() FROM generate_series(1, 98)"
+    )
+    tasks = [site["Eva"].ask("PUT", f"{path}/links/task/{UUID(int=number)}").status for number in (1, 2, 1)]
+    assert tasks == [200, 400, 200]
 
 
 class Copy:
@@ -342,12 +349,13 @@ def test_what_somebody_does_not_see_changes_nothing_of_what_the_feed_tells_them(
     assert known()[2:] == before[2:]
 
 
-def test_a_cursor_that_another_secret_has_sealed_begins_anew(
-    site: Site, system: SitesSystem, sites_database: ServiceDatabase
+@pytest.mark.parametrize(("secret", "role"), [("another", Role.USER), ("", Role.AUDITOR), ("", Role.ADMIN)])
+def test_with_another_secret_or_role_in_the_system_a_cursor_begins_anew(
+    site: Site, sites_database: ServiceDatabase, secret: str, role: Role
 ) -> None:
     item = make(site)
     cursor = site["Eva"].data("GET", f"{site.path}/changes")["cursor"]
-    now = Caller(SitesSystem(sites_database, "another").app, site["Eva"].user_id)
+    now = Caller(SitesSystem(sites_database, secret).app, site["Eva"].user_id, role)
     answer = now.data("GET", f"{site.path}/changes?since={cursor}")
     assert (answer["reset"], [one["id"] for one in answer["changes"]]) == (True, [item["id"]])
 

@@ -521,7 +521,7 @@ def test_history_tells_all_with_names_as_they_were_and_a_contractor_what_concern
 
 def test_an_assignees_history_begins_when_the_item_came_to_them_or_with_the_item(site):
     theirs = {"assignee_id": str(site.ids["Егор"]), "organisation": THEIRS}
-    item, draft = create(site, **theirs), create(site, draft=True)
+    item, draft = create(site, **theirs), create(site, draft=True, assignee_id=str(site.ids["Зоя"]))
     put(site, "Анна", draft, title="Щель")
     put(site, "Анна", draft, **theirs)
     move(site, draft, "open")
@@ -532,6 +532,10 @@ def test_an_assignees_history_begins_when_the_item_came_to_them_or_with_the_item
         told = site["Егор"].ask("GET", f"/work-items/{one['id']}/history").body["history"]
         assert (len(told), told[0]["step"]) == (2, first)
         assert {*told[1]["changes"]} == {"title", "priority"}
+    # Nor whose it was before.
+    for who, before in (("Егор", None), ("Анна", "Зоя")):
+        told = site[who].ask("GET", f"/work-items/{draft['id']}/history?after=2").body["history"]
+        assert told[0]["changes"]["assignee_name"] == [before, "Егор"]
 
 
 def test_an_item_is_found_by_a_plan_that_its_connection_keeps_or_has_forgotten(site):

@@ -293,6 +293,7 @@ def test_each_is_shown_their_reports_and_theirs_alone(story: Story) -> None:
         ("/work-items?counted_in=ageing?figure=days_0_7%26by=floor", "counted_in"),
         ("/work-items?counted_in=ageing?figure=days_0_7%26key=%2500", "counted_in"),
         ("/work-items?counted_in=burndown?figure=open%26key=today", "counted_in"),
+        ("/work-items?counted_in=returns?by=week%26from=0001-01-01%26to=9999-12-31%26figure=closed", "counted_in"),
     ],
 )
 def test_what_cannot_be_reported_is_refused_by_the_name_of_its_field(story: Story, path: str, field: str) -> None:
