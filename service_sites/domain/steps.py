@@ -159,6 +159,8 @@ FIELDS: Mapping[Step, Fields] = {
     Step.REOPEN: Fields(needs=_REASON | {"due_on"}),
     Step.VOID: Fields(needs=frozenset({"resolution"}), takes=_ENDING),
 }
+#: The work is to be done again, perhaps by another organisation, which is not told whose it was.
+_UNDONE: Mapping[str, Any] = {"done_by_id": None, "done_by_organisation": ""}
 #: What makes an item of a draft.
 SUBMITTING = (Step.SUBMIT, Step.ADMIT)
 
@@ -283,6 +285,8 @@ def _values(
             return due
         case Step.REPORT_DONE:
             return {"done_by_id": actor.user_id, "done_by_organisation": actor.organisation}
+        case Step.RETURN:
+            return {**_UNDONE}
         case Step.SETTLE | Step.VOID:
             return {"resolution": request.resolution, "duplicate_of": request.duplicate_of}
         case Step.ACCEPT:
@@ -290,5 +294,5 @@ def _values(
         case Step.ACCEPT_AS_IS:
             return {"resolution": Resolution.ACCEPTED_AS_IS}
         case Step.REOPEN:
-            return {"resolution": None, "closed_at": None, "reopen_count": item.reopen_count + 1, **due}
+            return {"resolution": None, "closed_at": None, "reopen_count": item.reopen_count + 1, **_UNDONE, **due}
     return {}

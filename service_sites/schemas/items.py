@@ -154,7 +154,7 @@ class WorkItemView(Resource):
     organisation: str = Field(description=_ORGANISATION)
     assignee: PersonView | None
     author: PersonView
-    done_by_id: UUID | None = Field(description="who reported it done last")
+    done_by_id: UUID | None = Field(description="who reported it done; null while that is still to come")
     done_by_organisation: str
     subject: str
     requirement_refs: list[str]

@@ -14,7 +14,8 @@ CSV = "text/csv"
 CSV_CONTENT_TYPE = f"{CSV}; charset=utf-8"
 Cell = str | int | float | None
 #: What a spreadsheet takes for a formula, unless it is a number (https://owasp.org/www-community/attacks/CSV_Injection).
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+#: Some pass over the spaces before it.
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
 
 

@@ -95,6 +95,8 @@ def folded(history: list[Any]) -> dict[str, Any]:
             item["closed_at"] = None
         if row.step == "report_done":
             item["done_by_id"] = row.actor_id
+        elif row.step in ("return", "reopen"):
+            item["done_by_id"] = None
     return item
 
 

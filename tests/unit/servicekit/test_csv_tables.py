@@ -33,6 +33,7 @@ from servicekit.web.schemas import View
         ("-1+1", "'-1+1"),
         ("@SUM(A1)", "'@SUM(A1)"),
         ("\t=1", "'\t=1"),
+        (" \u00a0=1", "' \u00a0=1"),
         ("\uff1d1", "'\uff1d1"),
         ("a=b", "a=b"),
     ],
