@@ -67,13 +67,14 @@ def public_routes(
 ) -> list[Routes]:
     """Everything that people and programs may ask. `secret` seals what they are to send back."""
     names = Names(people)
+    reports = Reports(database, reports_at_once, clock=clock)
     return [
         site_routes(Sites(database, people, clock=clock)),
         member_routes(Members(database, people, clock=clock)),
         place_routes(Places(database), Calendars(database, clock=clock)),
-        item_routes(WorkItems(database, names, clock=clock)),
+        item_routes(WorkItems(database, names, reports, clock=clock)),
         step_routes(Steps(database, names, clock=clock)),
-        report_routes(Reports(database, reports_at_once, clock=clock)),
+        report_routes(reports),
         comment_routes(Comments(database, names, clock=clock)),
         change_routes(Changes(database, secret, clock=clock)),
     ]

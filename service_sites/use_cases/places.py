@@ -14,7 +14,6 @@ from service_sites.domain.deadlines import WorkingDays, default_due_on
 from service_sites.errors import LocationInUse, TooManyLocations
 from service_sites.persistence import places, sites
 from service_sites.schemas.places import (
-    FIRST_DAY,
     LAST_DAY,
     MOST_DAYS,
     CalendarQuery,
@@ -44,7 +43,7 @@ def due_by_rules(session: Session, site: Any, severity: str | None) -> date | No
     """When an item is due by the rules of its site, a `SiteNow` or the like, if it is submitted today."""
     if severity is None or site.deadline_rules.get(severity) is None:
         return None
-    days = WorkingDays(national(site.calendar), places.exceptions(session, site.id, FIRST_DAY, LAST_DAY))
+    days = WorkingDays(national(site.calendar), places.exceptions(session, site.id, site.today, LAST_DAY))
     return default_due_on(severity, site.deadline_rules, site.today, days)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
@@ -60,10 +60,16 @@ class Reports:
         Raises `SiteNotFound`; `Forbidden` for whoever has another role on it, or on all theirs; `Invalid` for a
         period that is too long; and `Overloaded` while as many are being made as may be.
         """
+        with self.place():
+            return self._made(view, query, caller)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Be one of those that are made at once, or the list behind a figure of one. Raises `Overloaded`."""
         if not self._places.acquire(blocking=False):
             raise Overloaded("Too many reports are being made at the moment; try again.")
         try:
-            return self._made(view, query, caller)
+            yield
         finally:
             self._places.release()
 

@@ -314,6 +314,8 @@ def test_while_as_many_reports_are_made_as_may_be_others_are_refused_and_all_els
         )
         refused = story.site["Анна"].ask("GET", "/reports/ageing")
         assert (refused.code, refused.headers["Retry-After"]) == ("overloaded", "1")
+        behind = "/work-items?counted_in=ageing?figure=days_0_7"
+        assert story.site["Анна"].ask("GET", behind).code == "overloaded"
         assert story.site["Анна"].ask("GET", "/work-items").status == 200
         holder.rollback()
         assert first.result()["rows"] == [] == story.report("Анна", "ageing")["rows"]
