@@ -63,7 +63,8 @@ _STATE_WORDS = (
 )
 Title = Annotated[str, Field(min_length=1, max_length=255), Visible]
 Description = Annotated[Sentences, StringConstraints(max_length=10_000)]
-Word = Annotated[str, Field(max_length=100), Visible]
+#: Reports group by some: a space that nobody sees makes no other word.
+Word = Annotated[str, Tidied, StringConstraints(max_length=100), Visible]
 Line = Annotated[str, Field(max_length=500), Visible]
 Tags = Annotated[list[Annotated[str, Field(min_length=1, max_length=50), Visible]], Field(max_length=20)]
 Requirements = Annotated[list[Annotated[str, Field(min_length=1, max_length=500), Visible]], Field(max_length=20)]
@@ -282,7 +283,7 @@ class WorkItemQuery(SortedQuery):
         default=None, max_length=4000, description="counted in this figure of a report, as its link says"
     )
     kind: KindWord | None = None
-    type: Annotated[QueryText, Field(max_length=100)] | None = None
+    type: Word | None = None
     severity: SeverityWord | None = None
     priority: Annotated[QueryInt, Field(ge=1, le=4)] | None = None
     due_from: Date | None = Field(default=None, description="due on this date or later")

@@ -121,7 +121,10 @@ class Changes:
         said = comments.changed(self._database, stretch, audiences_of(who), reach=reach)
         gone = changes.removals(self._database, stretch, _audiences(who, reach), reach=reach)
         found: list[tuple[int, ChangeView]] = [
-            *((row.change_seq, _change("item", row.id, item=shown(row, actor_of(row, caller), caller))) for row in rows),
+            *(
+                (row.change_seq, _change("item", row.id, item=shown(row, actor_of(row, caller), caller)))
+                for row in rows
+            ),
             *((row.change_seq, _change("comment", row.id, comment=comment_view(row, who))) for row in said),
             *((row.change_seq, _change("gone", row.item_id)) for row in gone),
         ]

@@ -11,7 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from service_sites import schemas
 from service_sites.schemas.comments import CommentCreate
+from service_sites.schemas.items import WorkItemCreate, WorkItemPut, WorkItemQuery
 from servicekit.web.schemas import Body, Update
+
+DECOMPOSED = " cafe\u0301 "
 
 
 def models() -> Iterator[type[BaseModel]]:
@@ -29,6 +32,13 @@ def test_no_text_is_of_invisible_characters_alone(model: type[BaseModel]) -> Non
         with pytest.raises(ValidationError) as refused:
             model.model_validate(dict.fromkeys(names, unseen))
         assert {error["loc"][0] for error in refused.value.errors() if error["loc"]} == {*names}
+
+
+@pytest.mark.parametrize(
+    "said", [WorkItemCreate(title="x", type=DECOMPOSED), WorkItemPut(type=DECOMPOSED), WorkItemQuery(type=DECOMPOSED)]
+)
+def test_words_that_look_alike_are_one(said: WorkItemCreate | WorkItemPut | WorkItemQuery) -> None:
+    assert said.type == "caf\u00e9"
 
 
 def test_a_text_keeps_its_lines_and_what_joins_its_characters() -> None:
