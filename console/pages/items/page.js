@@ -2,7 +2,7 @@
 import { html, useMemo, useRef, useState } from "../../vendor/preact.js";
 import { later } from "../../lib/later.js";
 import { useLive } from "../../lib/live.js";
-import { refine } from "../../lib/router.js";
+import { go } from "../../lib/router.js";
 import { Link, Page } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";
 import { ItemList } from "./list.js";
@@ -57,7 +57,7 @@ function Mine({ place, session }) {
   const registers = sites.some((/** @type {any} */ site) => kindsFor(site, session).length > 0);
   return html`<${Page} title=${t("nav.items")} live=${live} deeds=${registers && html`<${Link} to="/items/new" class="button main">${t("item.new")}<//>`}>
     ${sites.length === 0 && !session.inspects ? html`<p>${t("sites.none")}</p>` : html`<div class="stack">
-      <${Tally} label=${t("work.view")} names=${views} words=${(/** @type {string} */ view) => t(`work.view.${view}`)} counts=${counts} chosen=${chosen} onChoose=${(/** @type {string} */ view) => refine({ view })} />
+      <${Tally} label=${t("work.view")} names=${views} words=${(/** @type {string} */ view) => t(`work.view.${view}`)} counts=${counts} chosen=${chosen} onChoose=${(/** @type {string} */ view) => go(place.path, { ...place.query, view })} />
       ${list}
     </div>`}
   <//>`;

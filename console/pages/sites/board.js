@@ -2,8 +2,8 @@
 import { html, useEffect, useState } from "../../vendor/preact.js";
 import { path } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
-import { refine } from "../../lib/router.js";
-import { Button, Choice, Field, Problem, Table } from "../../lib/ui.js";
+import { go, refine } from "../../lib/router.js";
+import { Button, Choice, Field, Link, Problem, Table } from "../../lib/ui.js";
 import { number, t, word } from "../../lib/words.js";
 import { employers, places, usePeople } from "../items/choices.js";
 import { ItemList } from "../items/list.js";
@@ -27,7 +27,7 @@ export function Board({ site, place, session, isCustomer }) {
   // Drafts are their authors'.
   const states = isCustomer ? TOLD : inspects(site, session) ? STATES : STATES.filter((state) => state !== "draft");
   return html`<div class="stack">
-    <${States} site=${site} states=${states} chosen=${asked.state} turn=${turn} />
+    <${States} site=${site} states=${states} place=${place} turn=${turn} />
     ${!isCustomer && html`<div class="halves">
       <${Counts} turn=${turn} title=${t("site.by_contractor")} report="contractors" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
       <${Counts} turn=${turn} title=${t("site.by_assignee")} report="contractors" by="assignee" filter="assignee_id" site=${site} figures=${["open", "overdue", "awaiting_us"]} />
@@ -39,11 +39,12 @@ export function Board({ site, place, session, isCustomer }) {
   </div>`;
 }
 
-/** @param {{site: any, states: string[], chosen: string | undefined, turn: number}} props */
-function States({ site, states, chosen, turn }) {
+/** @param {{site: any, states: string[], place: any, turn: number}} props */
+function States({ site, states, place, turn }) {
+  const chosen = place.query.state;
   const counts = useTally(Object.fromEntries(states.map((state) => [state, { site_id: site.id, state }])), turn);
   return html`<${Tally} label=${t("item.state")} names=${states} words=${(/** @type {string} */ state) => word("state", state)} counts=${counts} chosen=${chosen}
-    onChoose=${(/** @type {string} */ state) => refine({ state: state === chosen ? "" : state, counted_in: "" })} />`;
+    onChoose=${(/** @type {string} */ state) => go(place.path, { ...place.query, state: state === chosen ? "" : state, counted_in: "" })} />`;
 }
 
 /** What stands for no organisation, person or location. @param {string | null} by */
@@ -56,15 +57,13 @@ function Counts({ turn, title, report, by = "organisation", filter = "organisati
   useEffect(() => {
     if (turn > 0) live.again();
   }, [turn]);
-  const open = (/** @type {string} */ name, /** @type {string} */ value) => {
-    refine({ ...Object.fromEntries(FILTERS.map((one) => [one, ""])), [name]: value });
-    document.getElementById("board")?.scrollIntoView();
-  };
-  const figure = (/** @type {string} */ words, /** @type {() => void} */ onClick) => html`<button type="button" class="plain figure" onClick=${onClick}>${words}</button>`;
-  const count = (/** @type {any} */ value) => figure(number(value.count), () => open("counted_in", new URLSearchParams(value.items.split("?")[1]).get("counted_in") ?? ""));
+  // Only then, so that Back leads to where the figure is.
+  const show = () => setTimeout(() => document.getElementById("board")?.scrollIntoView());
+  const figure = (/** @type {string} */ words, /** @type {Record<string, unknown>} */ query) => html`<${Link} class="figure" to=${`/sites/${site.id}`} query=${query} onClick=${show}>${words}<//>`;
+  const count = (/** @type {any} */ value) => figure(number(value.count), { counted_in: new URLSearchParams(value.items.split("?")[1]).get("counted_in") });
   // A location stands below what holds it.
   const sorted = (/** @type {any[]} */ rows) => (by === "location" ? rows.toSorted((one, other) => one.name.localeCompare(other.name)) : rows);
-  const name = (/** @type {any} */ row) => (row.key ? figure(row.name, () => open(filter, row.key)) : row.key === null ? t("report.total") : none(by));
+  const name = (/** @type {any} */ row) => (row.key ? figure(row.name, { [filter]: row.key }) : row.key === null ? t("report.total") : none(by));
   return html`<details open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}><summary><h2>${title}</h2></summary>
     <${Problem} error=${live.error} />
     ${live.data && html`<${Table} caption=${title} rows=${[...sorted(live.data.rows), live.data.total]} id=${(/** @type {any} */ row) => row.key ?? "total"}
