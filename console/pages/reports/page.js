@@ -5,7 +5,7 @@ import { link, refine } from "../../lib/router.js";
 import { Choice, Field, Page, Table, Tabs } from "../../lib/ui.js";
 import { day, language, number, t, word } from "../../lib/words.js";
 import { ItemList } from "../items/list.js";
-import { Chart } from "./chart.js";
+import { Chart, written } from "./chart.js";
 
 /** What each report can have a row of, the usual first. @type {Record<string, string[]>} */
 const REPORTS = {
@@ -121,7 +121,7 @@ function shownName(report, by, row) {
 /** A number, which opens the items that it counts; null is a dash. @param {{value: any, rate: boolean, place: any}} props */
 function Figure({ value, rate, place }) {
   if (value === null) return "–";
-  if (typeof value === "number") return rate ? `${number(Math.round(value * 1000) / 10)} %` : number(Math.round(value * 10) / 10);
+  if (typeof value === "number") return written(value, rate);
   const counted = new URLSearchParams(value.items.split("?")[1]).get("counted_in");
   return html`<a class="figure" href=${link(place.path, { ...place.query, counted_in: counted })}>${number(value.count)}</a>`;
 }
