@@ -1,4 +1,5 @@
 // The public API: one function, the envelope opened, errors in words.
+import { told } from "./words.js";
 
 /** The gateway's address: the page is at …/console, whatever stands before it. */
 export const ROOT = new URL(".", location.href).pathname;
@@ -113,9 +114,9 @@ export async function ask(target, options = {}) {
     throw new ApiError(answer.status, "bad_answer", "", [], requestId);
   }
   if (answer.ok) return { data: envelope.data, etag, status: answer.status };
-  const { code, message, details } = envelope.error ?? {};
+  const { code, message, details = [] } = envelope.error ?? {};
   if (answer.status === 401 && !target.startsWith("/auth/login")) onLoggedOut();
-  throw new ApiError(answer.status, code, message, details, requestId, Number(answer.headers.get("Retry-After")) || 0);
+  throw new ApiError(answer.status, code, message, await told(details), requestId, Number(answer.headers.get("Retry-After")) || 0);
 }
 
 /** The data of a GET. @param {string} target @param {Record<string, unknown>} [query] @param {AbortSignal} [signal] */

@@ -39,6 +39,20 @@ export function word(kind, value) {
   return key in catalogue ? t(key) : String(value ?? "");
 }
 
+/** What the API says beside fields in other languages than its own. @type {Record<string, () => Promise<any>>} */
+const DETAILS = { ru: () => import("./details.ru.js") };
+
+/** What the API says beside fields, as far as there are words for it. @param {{field: string, message: string}[]} details */
+export async function told(details) {
+  if (details.length === 0 || !(language in DETAILS)) return details;
+  /** @type {[RegExp, string][]} */
+  const known = (await DETAILS[language]().catch(() => ({ default: [] }))).default;
+  return details.map(({ field, message }) => {
+    const [pattern, words] = known.find(([one]) => one.test(message)) ?? ["", ""];
+    return { field, message: message.replace(pattern, words) };
+  });
+}
+
 const numbers = new Intl.NumberFormat(language);
 /** @param {number} value */
 export const number = (value) => numbers.format(value);

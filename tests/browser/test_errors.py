@@ -57,6 +57,13 @@ def test_each_page_says_in_words_what_went_wrong(open_page: Page, watch: Watch, 
     open_page.unroute_all(behavior="ignoreErrors")
 
 
+def test_what_is_wrong_with_a_field_is_said_in_the_readers_language(open_page: Page, watch: Watch) -> None:
+    watch.expected.add(400)
+    open_page.add_init_script("localStorage.setItem('language', 'ru')")
+    show(open_page, "/tasks?user_id=nobody")
+    expect(open_page.get_by_role("main")).to_contain_text("нужен идентификатор вида 018f3c1e")
+
+
 def test_a_page_that_asks_once_asks_again_for_what_was_away(open_page: Page, watch: Watch) -> None:
     watch.expected |= {503}
     body = json.dumps({"success": False, "error": {"code": "circuit_open", "message": "The service is away."}})

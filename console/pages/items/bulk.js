@@ -2,7 +2,7 @@
 import { html, useState } from "../../vendor/preact.js";
 import { send } from "../../lib/api.js";
 import { Button, Form, Table } from "../../lib/ui.js";
-import { t, word } from "../../lib/words.js";
+import { t, told, word } from "../../lib/words.js";
 import { StepFields, fieldsOf, useSaid } from "./step.js";
 
 /** The most items of one request. */
@@ -24,6 +24,11 @@ export function Bulk({ step, items, session, taken, close }) {
   const sites = new Set(fit.map((item) => item.site_id));
   const shape = { step, site: sites.size === 1 ? fit[0].site_id : null, isDue: fit.some((item) => item.due_on), overrides: session.operates };
   const body = () => ({ step, ...fieldsOf(shape, said), items: seen });
+  const take = async () => {
+    const made = await send("POST", "/work-items/steps", body());
+    for (const { error } of made.items) if (error) error.details = await told(error.details);
+    return made;
+  };
   const done = (/** @type {any} */ made) => {
     setOutcome(made);
     taken(new Set(made.items.filter((/** @type {any} */ one) => one.error !== null).map((/** @type {any} */ one) => one.id)));
@@ -36,7 +41,7 @@ export function Bulk({ step, items, session, taken, close }) {
   return html`<p>${t("bulk.what", { count: fit.length })}</p>
     ${unfit > 0 && html`<p class="unsure">${t("bulk.unfit", { count: unfit })}</p>`}
     <${Form} label=${t("bulk.do", { step: word("step", step), count: fit.length })} danger=${step === "void"} done=${done}
-      does=${() => send("POST", "/work-items/steps", body())} request=${() => ["POST", "/work-items/steps", body()]}>
+      does=${take} request=${() => ["POST", "/work-items/steps", body()]}>
       ${(/** @type {any} */ error) => html`<${StepFields} ...${shape} said=${said} setSaid=${setSaid} error=${error} />`}
     <//>`;
 }
