@@ -75,6 +75,18 @@ def test_a_managers_monday_goes_from_the_board_to_a_report_and_back_to_its_items
     items = [building.item(f"Monday {number}") for number in range(3)]
     page = new_context(base_url=building.closed.system.url).new_page()
     log_in(page, building.manager)
+    # Whatever is sought, the counts are of all there is; and each that is opened is one step back, a letter none.
+    views = page.get_by_role("group", name="Show", exact=True)
+    drafts, everything = (views.get_by_role("button", name=re.compile(rf"^\d+ {name}$")) for name in ("Drafts", "All"))
+    drafts.click()
+    everything.click()
+    counted = everything.inner_text()
+    page.get_by_label("Title or key").press_sequentially("day 2")
+    expect(page.get_by_role("table", name="Work").get_by_role("link")).to_have_text([re.compile("Monday 2")])
+    expect(everything).to_have_text(counted)
+    page.go_back()
+    expect(drafts).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_label("Title or key")).to_have_value("")
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Sites").click()
     page.get_by_role("link", name=building.name).click()
     expect(heading(page)).to_have_text(building.name)
@@ -104,6 +116,14 @@ def test_a_managers_monday_goes_from_the_board_to_a_report_and_back_to_its_items
     expect(page.get_by_role("main")).to_contain_text("Done for 2.")
     given = [building.ask("GET", f"/work-items/{item}")["assignee"]["name"] for item in items]
     assert given == ["Conrad Mason"] * 3
+
+    # A figure of the board opens what it counts, and is one step back.
+    dialog.get_by_role("button", name="Close").last.click()
+    masons = page.get_by_role("table", name="By contractor").get_by_role("row").filter(has_text="Masons")
+    masons.get_by_role("link").nth(1).click()
+    expect(page.get_by_text("Masons: Not closed")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("Title or key")).to_have_value("Monday")
 
     # The report, whose figure opens what it counts.
     show(page, f"/reports/contractors?site_id={building.id}")

@@ -2,8 +2,9 @@
 import { html, useMemo, useRef, useState } from "../../vendor/preact.js";
 import { later } from "../../lib/later.js";
 import { useLive } from "../../lib/live.js";
-import { go } from "../../lib/router.js";
-import { Link, Page } from "../../lib/ui.js";
+import { PersonFilter } from "../../lib/people.js";
+import { go, refine } from "../../lib/router.js";
+import { Field, Link, Page } from "../../lib/ui.js";
 import { t } from "../../lib/words.js";
 import { ItemList } from "./list.js";
 import { kindsFor } from "./roles.js";
@@ -50,14 +51,18 @@ function Mine({ place, session }) {
   // To begin with, the first where there is something.
   const first = useRef(/** @type {string | null} */ (null));
   if (first.current === null && live.data && views.every((view) => view in counts)) first.current = views.find((view) => counts[view].count) ?? views[0];
+  const { q, assignee_id } = place.query;
   const chosen = views.includes(place.query.view) ? place.query.view : first.current;
   // Each count that comes in draws the counts alone.
-  const list = useMemo(() => chosen && html`<div key=${place.query.view ? "asked" : "first"}><${ItemList} query=${asked[chosen]} session=${session} changed=${() => setTurn((before) => before + 1)} /></div>`,
-    [chosen, place.query.view, session]);
+  const list = useMemo(() => chosen && html`<div key=${place.query.view ? "asked" : "first"}><${ItemList} query=${{ ...asked[chosen], q, assignee_id }} session=${session} changed=${() => setTurn((before) => before + 1)} /></div>`,
+    [chosen, place.query.view, q, assignee_id, session]);
+  const isCustomer = views.includes("remarks");
   const registers = sites.some((/** @type {any} */ site) => kindsFor(site, session).length > 0);
   return html`<${Page} title=${t("nav.items")} live=${live} deeds=${registers && html`<${Link} to="/items/new" class="button main">${t("item.new")}<//>`}>
     ${sites.length === 0 && !session.inspects ? html`<p>${t("sites.none")}</p>` : html`<div class="stack">
       <${Tally} label=${t("work.view")} names=${views} words=${(/** @type {string} */ view) => t(`work.view.${view}`)} counts=${counts} chosen=${chosen} onChoose=${(/** @type {string} */ view) => go(place.path, { ...place.query, view })} />
+      <div class="filters"><${Field} label=${t(isCustomer ? "item.search.title" : "item.search")} type="search" value=${q ?? ""} onInput=${(/** @type {any} */ event) => refine({ q: event.target.value })} />
+        ${assignee_id && html`<${PersonFilter} label=${t("item.assignee")} name="assignee_id" id=${assignee_id} />`}</div>
       ${list}
     </div>`}
   <//>`;
