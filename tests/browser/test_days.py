@@ -59,8 +59,12 @@ def test_an_engineers_defect_goes_from_its_entry_on_a_phone_to_its_acceptance(
     theirs.get_by_role("button", name="Report done").click()
     expect(theirs.get_by_label("What was done")).to_be_focused()
     theirs.get_by_label("What was done").fill("Filled with mortar")
+    theirs.keyboard.press("Escape")
+    theirs.get_by_role("button", name="Report done").click()
+    expect(theirs.get_by_label("What was done")).to_have_value("Filled with mortar")
     theirs.get_by_role("dialog").get_by_role("button", name="Report done").click()
     expect(theirs.get_by_role("main")).to_contain_text("reported done")
+    assert theirs.evaluate("Object.keys(localStorage).filter((key) => key.includes('report_done'))") == []
 
     # It comes to the engineer by itself.
     page.get_by_role("button", name="Accept", exact=True).click()

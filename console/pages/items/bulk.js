@@ -19,7 +19,7 @@ export function Bulk({ step, items, session, taken, close }) {
     return { fit, unfit: items.length - fit.length, seen: fit.map((item) => ({ id: item.id, version: item.version, op_id: crypto.randomUUID() })) };
   };
   const [{ fit, unfit, seen }, setTurn] = useState(begin);
-  const [said, setSaid] = useSaid(step);
+  const [said, say, keep] = useSaid(step, `unsent:${session.me.id}:/work-items/steps:${step}`, seen.map(({ id }) => id));
   const [outcome, setOutcome] = useState(/** @type {any} */ (null));
   const sites = new Set(fit.map((item) => item.site_id));
   const shape = { step, site: sites.size === 1 ? fit[0].site_id : null, isDue: fit.some((item) => item.due_on), overrides: session.operates };
@@ -31,7 +31,9 @@ export function Bulk({ step, items, session, taken, close }) {
   };
   const done = (/** @type {any} */ made) => {
     setOutcome(made);
-    taken(new Set(made.items.filter((/** @type {any} */ one) => one.error !== null).map((/** @type {any} */ one) => one.id)));
+    const refused = made.items.filter((/** @type {any} */ one) => one.error !== null).map((/** @type {any} */ one) => one.id);
+    keep(refused);
+    taken(new Set(refused));
   };
   const again = () => {
     setTurn(begin);
@@ -42,7 +44,7 @@ export function Bulk({ step, items, session, taken, close }) {
     ${unfit > 0 && html`<p class="unsure">${t("bulk.unfit", { count: unfit })}</p>`}
     <${Form} label=${t("bulk.do", { step: word("step", step), count: fit.length })} danger=${step === "void"} done=${done}
       does=${take} request=${() => ["POST", "/work-items/steps", body()]}>
-      ${(/** @type {any} */ error) => html`<${StepFields} ...${shape} said=${said} setSaid=${setSaid} error=${error} />`}
+      ${(/** @type {any} */ error) => html`<${StepFields} ...${shape} said=${said} say=${say} error=${error} />`}
     <//>`;
 }
 

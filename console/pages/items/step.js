@@ -43,17 +43,33 @@ export function fieldsOf(shape, said) {
   return Object.fromEntries(namesOf(shape, said).filter((name) => said[name]).map((name) => [name, said[name]]));
 }
 
-/** @param {string} step @param {Record<string, string>} [first] */
-export function useSaid(step, first = {}) {
-  return useState(/** @type {Record<string, string>} */ ({ outcome: "open", resolution: step === "void" ? "mistake" : "no_defect", ...first }));
+/**
+ * What is said with a step, how to say more, and how to tell for which items it is still unsaid once it was taken. What
+ * was typed outlives a closed dialog and page, for the same items or some of them.
+ * @param {string} step @param {string} unsent where it is kept @param {string[]} ids @param {Record<string, string>} [first]
+ * @returns {[Record<string, string>, (more: Record<string, string>) => void, (left: string[]) => void]}
+ */
+export function useSaid(step, unsent, ids, first = {}) {
+  const [typed, setTyped] = useState(() => {
+    const kept = JSON.parse(localStorage.getItem(unsent) ?? "null");
+    return kept && ids.every((id) => kept.ids.includes(id)) ? kept.typed : {};
+  });
+  // Which item it is a duplicate of has to be found again.
+  const keep = (/** @type {string[]} */ left, /** @type {Record<string, string>} */ { duplicate_of, ...rest }) =>
+    (left.length > 0 ? localStorage.setItem(unsent, JSON.stringify({ ids: left, typed: rest })) : localStorage.removeItem(unsent));
+  const say = (/** @type {Record<string, string>} */ more) => {
+    setTyped({ ...typed, ...more });
+    keep(ids, { ...typed, ...more });
+  };
+  return [{ outcome: "open", resolution: step === "void" ? "mistake" : "no_defect", ...first, ...typed }, say, (left) => keep(left, typed)];
 }
 
-/** @param {Shape & {said: Record<string, string>, setSaid: (said: any) => void, error: any}} props */
-export function StepFields({ said, setSaid, error, ...shape }) {
+/** @param {Shape & {said: Record<string, string>, say: (more: Record<string, string>) => void, error: any}} props */
+export function StepFields({ said, say, error, ...shape }) {
   const { step, site } = shape;
   const people = usePeople(step === "assign" ? site : null);
   const list = useId();
-  const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setSaid({ ...said, [name]: event?.target ? event.target.value : event });
+  const set = (/** @type {string} */ name) => (/** @type {any} */ event) => say({ [name]: event?.target ? event.target.value : event });
   return namesOf(shape, said).map((name) => {
     const props = { label: t(`step.field.${name}`), error: error?.of?.(name), key: name };
     const required = NEEDED[step]?.includes(name) || (name === "reason" && (shape.isStranger || (step === "assign" && shape.isDue && Boolean(said.due_on)))) || undefined;
@@ -72,14 +88,18 @@ export function StepFields({ said, setSaid, error, ...shape }) {
 
 /** @param {{item: any, site: any, step: string, session: any, done: () => void, again: () => void}} props */
 export function StepForm({ item, site, step, session, done, again }) {
-  const [said, setSaid] = useSaid(step, step === "assign" && item.assignee?.id ? { assignee_id: item.assignee.id } : {});
   // Sent again, it is taken once.
   const key = useMemo(() => crypto.randomUUID(), [item.id, step]);
   const seen = useSeen(item, again);
   const target = path`/work-items/${item.id}/steps`;
+  const [said, say, keep] = useSaid(step, `unsent:${session.me.id}:${target}:${step}`, [item.id], step === "assign" && item.assignee?.id ? { assignee_id: item.assignee.id } : {});
+  const taken = () => {
+    keep([]);
+    done();
+  };
   const shape = { step, site: item.site_id, isDue: item.due_on !== null, overrides: session.operates, isStranger: session.operates && site?.role === null };
   const body = () => ({ step, op_id: key, ...fieldsOf(shape, said) });
-  return html`<${Form} label=${word("step", step)} danger=${step === "void"} done=${done} does=${() => seen.send("POST", target, body())} request=${() => ["POST", target, body(), seen.headers]}>
-    ${(/** @type {any} */ error) => html`<${StepFields} ...${shape} said=${said} setSaid=${setSaid} error=${error} />`}
+  return html`<${Form} label=${word("step", step)} danger=${step === "void"} done=${taken} does=${() => seen.send("POST", target, body())} request=${() => ["POST", target, body(), seen.headers]}>
+    ${(/** @type {any} */ error) => html`<${StepFields} ...${shape} said=${said} say=${say} error=${error} />`}
   <//>`;
 }
