@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "../../vendor/preact.js";
 import { ask, path } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
-import { go } from "../../lib/router.js";
+import { link } from "../../lib/router.js";
 import { Button, Choice, Field, Form, Link, Page } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
 import { places } from "./choices.js";
@@ -51,7 +51,8 @@ function Fields({ site, session, item, setItem, sent }) {
   const done = (/** @type {any} */ made) => {
     localStorage.setItem("site", site.id);
     sent();
-    if (!more) return go(`/items/${made.data.id}`);
+    // Back leads to where the form was opened, not to an empty one.
+    if (!more) return globalThis.location.replace(link(`/items/${made.data.id}`));
     setMade(made.data);
     setItem({ ...blank(), kind: item.kind, severity: item.severity, place: item.place });
     document.getElementById("main")?.scrollIntoView();
